@@ -1,0 +1,213 @@
+"""The book: every YAML file of a folder, merged entry by entry, overlays on top; every error with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from preshuffle.registry.decision import digest_of
+from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry, ModelTypeEntry
+from preshuffle.registry.errors import BookError, Problem
+from preshuffle.registry.layout import Layout
+from preshuffle.registry.located import Document, Path, field_problems, parse_yaml
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.rule import Rule
+
+SECTIONS: Mapping[str, type[Frozen]] = {
+    "layouts": LayoutEntry,
+    "archs": ArchEntry,
+    "features": FeatureEntry,
+    "flags": FlagEntry,
+    "models": ModelEntry,
+    "model_types": ModelTypeEntry,
+    "recipes": Recipe,
+    "rules": Rule,
+}
+PACKAGED = "book"
+# Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).
+ELSEWHERE = frozenset({"kernel_families.yaml", "aiter_dispatch.yaml"})
+
+Entry = TypeVar("Entry", bound=Frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands: the document and its path there."""
+
+    document: Document
+    path: Path
+
+    def problem(self, message: str, *inside: str | int, valid: Iterable[str] = ()) -> Problem:
+        """Return a problem at a place inside the entry."""
+        return self.document.problem((*self.path, *inside), message, tuple(valid))
+
+
+@dataclass(frozen=True)
+class Book:
+    """All entries by section and id, and where each stands."""
+
+    entries: Mapping[str, Mapping[str, Any]]
+    places: Mapping[tuple[str, str], Place] = field(repr=False)
+    sources: tuple[str, ...] = ()
+
+    @property
+    def layouts(self) -> Mapping[str, LayoutEntry]:
+        """Layout entries by id."""
+        return self.entries["layouts"]
+
+    @property
+    def archs(self) -> Mapping[str, ArchEntry]:
+        """GPU architectures by gfx name."""
+        return self.entries["archs"]
+
+    @property
+    def features(self) -> Mapping[str, FeatureEntry]:
+        """AITER features by id."""
+        return self.entries["features"]
+
+    @property
+    def flags(self) -> Mapping[str, FlagEntry]:
+        """Environment switches by name."""
+        return self.entries["flags"]
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """Models by id."""
+        return self.entries["models"]
+
+    @property
+    def model_types(self) -> Mapping[str, ModelTypeEntry]:
+        """Hugging Face model types by name."""
+        return self.entries["model_types"]
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Recipes by id."""
+        return self.entries["recipes"]
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """Rules by id."""
+        return self.entries["rules"]
+
+    @cached_property
+    def layout(self) -> Callable[[str], Layout]:
+        """Return the layout of an id or an alias; raises KeyError where there is none."""
+        table = {name: entry.layout() for entry in self.layouts.values() for name in (*entry.aliases, entry.id)}
+        return table.__getitem__
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:…`` over the meaning of all entries: comments, order and file names do not change it."""
+        return digest_of(
+            {
+                section: {id: entry.model_dump(mode="json") for id, entry in entries.items()}
+                for section, entries in self.entries.items()
+            }
+        )
+
+
+def load_book(overlays: Iterable[FilePath | str] = ()) -> Book:
+    """Load the packaged book and put overlay folders (or single files) on top, entry by entry.
+
+    Raises:
+        BookError: lists everything that is wrong, each with file, line and column.
+    """
+    problems: list[Problem] = []
+    entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    places: dict[tuple[str, str], Place] = {}
+    layers = [_packaged(), *(_folder(FilePath(overlay), problems) for overlay in overlays)]
+    for layer in layers:
+        seen: dict[tuple[str, str], Place] = {}
+        for name, text in layer:
+            document, wrong = parse_yaml(text, name)
+            problems += wrong
+            _read(document, entries, seen, problems)
+        places.update(seen)
+    if problems:
+        raise BookError(problems)
+    return Book(entries, places, tuple(name for layer in layers for name, _ in layer))
+
+
+def _packaged() -> list[tuple[str, str]]:
+    folder = files("preshuffle.registry") / PACKAGED
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml") and item.name not in ELSEWHERE)
+    return [(f"{PACKAGED}/{name}", (folder / name).read_text(encoding="utf-8")) for name in names]
+
+
+def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]:
+    if overlay.is_file():
+        paths = [overlay]
+    elif overlay.is_dir():
+        paths = sorted([*overlay.glob("*.yaml"), *overlay.glob("*.yml")])
+    else:
+        paths = []
+    if not paths:
+        what = "no *.yaml in this folder" if overlay.is_dir() else "no such file or folder"
+        problems.append(Problem(str(overlay), 1, 1, what, ("a folder with *.yaml files, or one YAML file",)))
+    texts: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            texts.append((str(path), path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 at byte {error.start}"
+            problems.append(Problem(str(path), 1, 1, f"cannot be read: {reason}"))
+    return texts
+
+
+def _read(
+    document: Document,
+    entries: dict[str, dict[str, Any]],
+    seen: dict[tuple[str, str], Place],
+    problems: list[Problem],
+) -> None:
+    if document.value is None:
+        return
+    if not isinstance(document.value, dict):
+        problems.append(document.problem((), "a book file is a mapping of sections", tuple(SECTIONS)))
+        return
+    for section, items in document.value.items():
+        if section not in SECTIONS:
+            problems.append(document.problem((section,), f"unknown section {section!r}", tuple(SECTIONS)))
+        elif not isinstance(items, dict):
+            problems.append(document.problem((section,), f"{section} is a mapping of ids to entries"))
+        else:
+            for id, raw in items.items():
+                place = Place(document, (section, id))
+                if (first := seen.get((section, id))) is not None:
+                    line, _ = first.document.marks[first.path]
+                    problems.append(
+                        place.problem(f"duplicate id {id!r} in {section}, first at {first.document.name}:{line}")
+                    )
+                    continue
+                seen[section, id] = place
+                entry = _entry(SECTIONS[section], id, raw, place, problems)
+                if entry is not None:
+                    entries[section][id] = entry
+
+
+def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[Problem]) -> Entry | None:
+    if not isinstance(raw, dict):
+        problems.append(place.problem(f"{id} needs fields, found {raw!r}", valid=_field_names(model)))
+        return None
+    if "id" in raw:
+        problems.append(place.problem("the id is the entry's key; leave this field out", "id"))
+        return None
+    try:
+        return model.model_validate({"id": id, **raw})
+    except ValidationError as error:
+        for path, problem in field_problems(error):
+            valid = problem.valid or (_field_names(model) if len(path) == 1 and "unknown" in problem.message else ())
+            problems.append(place.problem(str(type(problem)(problem.field, problem.message, valid)), *path))
+        return None
+
+
+def _field_names(model: type[Frozen]) -> tuple[str, ...]:
+    return tuple(name for name in model.model_fields if name != "id")

@@ -1,0 +1,160 @@
+"""One condition of a rule: an exact value, a list, a glob or a range; what it matches, and what it shares with another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, Literal
+
+from preshuffle.registry.kernels.versions import version_key
+
+Scalar = str | int | bool | None
+Kind = Literal["exact", "list", "pattern"]
+
+_RANGE = re.compile(r"^\s*(>=|<=|>|<)\s*(\S+)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A range over an ordered key; an end that is None is open."""
+
+    low: Any = None
+    low_closed: bool = True
+    high: Any = None
+    high_closed: bool = True
+
+    def __contains__(self, key: Any) -> bool:
+        """Whether a key lies in the range."""
+        below = self.low is not None and (key < self.low or (key == self.low and not self.low_closed))
+        above = self.high is not None and (key > self.high or (key == self.high and not self.high_closed))
+        return not below and not above
+
+    def intersect(self, other: Interval) -> Interval | None:
+        """Return what two ranges share, or None."""
+        lows = [(i.low, not i.low_closed) for i in (self, other) if i.low is not None]
+        highs = [(i.high, i.high_closed) for i in (self, other) if i.high is not None]
+        low, low_open = max(lows) if lows else (None, False)
+        high, high_closed = min(highs) if highs else (None, True)
+        if low is not None and high is not None and (low > high or (low == high and (low_open or not high_closed))):
+            return None
+        return Interval(low, not low_open, high, high_closed)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one field must be.
+
+    Attributes:
+        field: the flat field name.
+        kind: ``exact`` beats ``list`` beats ``pattern`` (a glob or a range).
+        values: the values of an exact condition or a list.
+        glob: the glob, where it is one.
+        interval: the range, where it is one.
+        text: how the book writes it.
+    """
+
+    field: str
+    kind: Kind
+    text: str
+    values: tuple[Scalar, ...] = ()
+    glob: str | None = None
+    interval: Interval | None = None
+    versioned: bool = False
+
+    @staticmethod
+    def parse(field: str, value: Any, reading: str) -> Condition:
+        """Parse what the book says for a field; ``reading`` is ``plain``, ``glob`` or ``version``.
+
+        Raises:
+            ValueError: the value has no meaning there.
+        """
+        versioned = reading == "version"
+        if isinstance(value, list):
+            if not value or not all(_is_scalar(item) for item in value):
+                raise ValueError(f"when.{field}: a list needs values (text, numbers, true/false)")
+            for item in value:
+                _check_exact(field, item, reading)
+            return Condition(field, "list", f"one of {', '.join(map(str, value))}", tuple(value), versioned=versioned)
+        if not _is_scalar(value):
+            raise ValueError(f"when.{field}: {value!r} is neither a value nor a list of values")
+        if isinstance(value, str) and reading == "glob" and any(char in value for char in "*?["):
+            if "[" in value:
+                raise ValueError(f"when.{field}: {value!r}: a glob has '*' and '?' only")
+            return Condition(field, "pattern", value, glob=value)
+        if isinstance(value, str) and value[:1] in "<>" and value:
+            interval = _interval(field, value, _reader(versioned))
+            return Condition(field, "pattern", value, interval=interval, versioned=versioned)
+        _check_exact(field, value, reading)
+        return Condition(field, "exact", "absent" if value is None else str(value), (value,), versioned=versioned)
+
+    def matches(self, value: Scalar) -> bool:
+        """Whether a query's value satisfies the condition."""
+        if self.glob is not None:
+            return isinstance(value, str) and fnmatchcase(value, self.glob)
+        if self.interval is not None:
+            return value is not None and _reader(self.versioned)(value) in self.interval
+        return any(self._equal(value, wanted) for wanted in self.values)
+
+    def overlaps(self, other: Condition) -> bool:
+        """Whether some value satisfies both conditions (decided, not sampled)."""
+        if self.values:
+            return any(other.matches(value) for value in self.values)
+        if other.values:
+            return other.overlaps(self)
+        if self.glob is not None and other.glob is not None:
+            return globs_overlap(self.glob, other.glob)
+        if self.interval is not None and other.interval is not None:
+            return self.interval.intersect(other.interval) is not None
+        return False
+
+    def _equal(self, value: Scalar, wanted: Scalar) -> bool:
+        if self.versioned and isinstance(value, str) and isinstance(wanted, str):
+            return version_key(value) == version_key(wanted)
+        return type(value) is type(wanted) and value == wanted
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int)
+
+
+def _check_exact(field: str, value: Scalar, reading: str) -> None:
+    if reading == "version" and isinstance(value, str):
+        version_key(value)
+    if field.startswith("env.") and not (value is None or isinstance(value, str)):
+        raise ValueError(f"when.{field}: an environment value is text; write it in quotes")
+
+
+def _reader(versioned: bool) -> Callable[[Any], Any]:
+    return version_key if versioned else int
+
+
+def _interval(field: str, text: str, read: Callable[[Any], Any]) -> Interval:
+    interval: Interval | None = Interval()
+    for part in text.split(","):
+        match = _RANGE.match(part)
+        if not match:
+            raise ValueError(f"when.{field}: {part.strip()!r} is not a bound; valid: >=, >, <=, < and a value")
+        sign, bound = match.group(1), read(match.group(2))
+        closed = sign.endswith("=")
+        one = Interval(low=bound, low_closed=closed) if sign[0] == ">" else Interval(high=bound, high_closed=closed)
+        interval = interval.intersect(one) if interval else None
+    if interval is None:
+        raise ValueError(f"when.{field}: nothing lies in {text!r}")
+    return interval
+
+
+@lru_cache(maxsize=4096)
+def globs_overlap(left: str, right: str) -> bool:
+    """Whether some text matches both globs (``*`` and ``?``)."""
+    if not left or not right:
+        return not left.strip("*") and not right.strip("*")
+    if left[0] == "*":
+        return globs_overlap(left[1:], right) or globs_overlap(left, right[1:])
+    if right[0] == "*":
+        return globs_overlap(right, left)
+    if left[0] == "?" or right[0] == "?" or left[0] == right[0]:
+        return globs_overlap(left[1:], right[1:])
+    return False

@@ -1,0 +1,165 @@
+"""The book's own data: layouts, GPU architectures, AITER features, switches, models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.layout import Layout, Unit
+from preshuffle.registry.query import Frozen, Size
+from preshuffle.registry.words import Activation, Dtype, QuantType, Role, RowOrder, TensorDtype
+
+Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class LayoutEntry(Frozen):
+    """A layout's line, and what it is called elsewhere."""
+
+    id: str
+    title: str
+    pattern: str
+    unit: Unit = "any"
+    k_multiple: Annotated[int, Field(ge=1)] | None = None
+    aliases: tuple[str, ...] = ()
+    evidence: Evidence
+
+    @model_validator(mode="after")
+    def _parses(self) -> LayoutEntry:
+        try:
+            self.layout()
+        except LayoutError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def layout(self) -> Layout:
+        """Return the layout itself."""
+        return Layout.of(self.id, self.pattern, self.unit, self.k_multiple)
+
+
+class ArchEntry(Frozen):
+    """A GPU architecture.
+
+    Attributes:
+        cu_num: compute units of the whole chip, by product.
+        fp8: which fp8 its matrix instructions take.
+        features: what recipes may require of it.
+        lacks: features that people expect and it has not, with what to say of it.
+    """
+
+    id: str
+    products: tuple[str, ...]
+    cu_num: dict[str, Size]
+    fp8: Literal["fp8_e4m3fn", "fp8_e4m3fnuz"] | None
+    features: tuple[str, ...] = ()
+    lacks: dict[str, str] = Field(default_factory=dict)
+    evidence: Evidence
+
+    @property
+    def default_cu_num(self) -> int | None:
+        """The compute units, where every product has the same number."""
+        numbers = set(self.cu_num.values())
+        return numbers.pop() if len(numbers) == 1 else None
+
+
+class FeatureEntry(Frozen):
+    """Something that AITER can do since a version."""
+
+    id: str
+    title: str
+    since: str
+    until: str | None = None
+    evidence: Evidence
+
+
+class FlagEntry(Frozen):
+    """An environment switch.
+
+    Attributes:
+        owner: who reads it: an engine's name, or ``aiter``.
+        default: its value where it is not set; None where being unset is a value of its own.
+        values: what it may be, with the meaning of each; empty where any text may stand.
+        released: whether any release of its owner reads it.
+        since: the owner's first version that reads it.
+        until: the owner's first version that reads it no more.
+        without_engine: whether a query that names no engine may use it.
+        affects: what it changes.
+    """
+
+    id: str
+    owner: str
+    default: str | None = None
+    values: dict[str, str] = Field(default_factory=dict)
+    meaning: str
+    released: bool = True
+    since: str | None = None
+    until: str | None = None
+    without_engine: bool = False
+    affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
+    evidence: Evidence
+
+
+class ModelFacts(Frozen):
+    """What a model's entry, or its configuration, can say for a query."""
+
+    weight_dtype: Dtype | None = None
+    quant_type: QuantType | None = None
+    activation: Activation | None = None
+    activation_dtype: Dtype | None = None
+    gate_up_order: RowOrder | None = None
+    hidden_size: Size | None = None
+    intermediate_size: Size | None = None
+    num_experts: Size | None = None
+    top_k: Size | None = None
+    gated: bool | None = None
+    bias: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the facts that are stated."""
+        return self.model_dump(exclude_none=True, include=set(ModelFacts.model_fields))
+
+
+class ModelEntry(ModelFacts):
+    """A model: its id at Hugging Face, other names, and the facts that a query may leave out."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    swiglu_limit: float | None = None
+    swiglu_alpha: float | None = None
+    unverified: tuple[str, ...] = ()
+    evidence: Evidence
+
+
+class CheckpointTensor(Frozen):
+    """Where a role lies in a checkpoint: a tensor name with ``{layer}``, and dimensions to merge at its end."""
+
+    name: str
+    merge_last: Annotated[int, Field(ge=1, le=4)] = 1
+    dtype: TensorDtype
+
+
+class ModelTypeEntry(Frozen):
+    """How a Hugging Face ``model_type`` names things in ``config.json`` and in its checkpoints.
+
+    Attributes:
+        fields: query field to the names it may have in the configuration, the first that is there wins.
+        constants: facts that hold for every model of the type.
+        quantization: facts by ``quantization_config.quant_method``; ``none`` where there is no such section.
+        checkpoint: role to the tensor that holds it, by the same key as ``quantization``.
+    """
+
+    id: str
+    fields: dict[str, tuple[str, ...]]
+    layers: tuple[str, ...] = ("num_hidden_layers",)
+    constants: ModelFacts = ModelFacts()
+    quantization: dict[str, ModelFacts] = Field(default_factory=dict)
+    checkpoint: dict[str, dict[Role, CheckpointTensor]] = Field(default_factory=dict)
+    evidence: Evidence
+
+    @model_validator(mode="after")
+    def _fields_are_facts(self) -> ModelTypeEntry:
+        unknown = sorted(set(self.fields) - set(ModelFacts.model_fields))
+        if unknown:
+            raise ValueError(f"fields: unknown {', '.join(unknown)}; valid: {', '.join(ModelFacts.model_fields)}")
+        return self

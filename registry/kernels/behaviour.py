@@ -1,0 +1,105 @@
+"""The behaviour of one AITER version: which rules it applies, with which numbers."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from preshuffle.registry.kernels.book import ActivationRule, BehaviourData, OneStageEntry, dispatch_book
+from preshuffle.registry.kernels.versions import is_development, local_commit, version_key
+
+OneStageKey = tuple[str, str, str, str, str, bool, bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Behaviour:
+    """One AITER version, ready to use.
+
+    Attributes:
+        key: The version whose timeline entry applies last; equal behaviours share it.
+        data: The behaviour as the book has it.
+        notes: What an answer given by it must say.
+        env: Environment variables that the version reads.
+        one_stage: Combinations with a 1-stage kernel, by architecture.
+        activation_env: Variables that the activation rules look at.
+        activation_cache: Activation decisions made so far (filled by ``activation.py``).
+    """
+
+    key: str
+    data: BehaviourData
+    notes: tuple[str, ...]
+    env: frozenset[str]
+    one_stage: dict[str, frozenset[OneStageKey]]
+    activation_env: tuple[str, ...]
+    activation_cache: dict[Any, ActivationRule | None] = field(default_factory=dict)
+
+
+def _one_stage_keys(entries: tuple[OneStageEntry, ...]) -> frozenset[OneStageKey]:
+    return frozenset(
+        (activation, entry.quant_type, entry.dtype, entry.a, entry.w, entry.g1u1, entry.doweight)
+        for entry in entries
+        for activation in entry.activation
+    )
+
+
+@lru_cache(maxsize=64)
+def _known(version: str, notes: tuple[str, ...]) -> Behaviour:
+    book = dispatch_book()
+    key = version_key(version)
+    applied = [entry for entry in book.timeline if version_key(entry.since) <= key] or [book.timeline[0]]
+    merged: dict[str, Any] = {}
+    for entry in applied:
+        merged.update(entry.set)
+    data = BehaviourData.model_validate(merged)
+    exact = version_key(applied[-1].since) == version_key(book.timeline[-1].since)
+    assumed = () if exact else tuple(text for entry in applied[1:] for text in entry.assumed)
+    rule_env = {name for rule in data.activation_rules for name in rule.when.get("env", {})}
+    return Behaviour(
+        key=applied[-1].since,
+        data=data,
+        notes=notes + assumed,
+        env=frozenset(name for name, since in book.env_since.items() if version_key(since) <= key),
+        one_stage={gfx: _one_stage_keys(entries) for gfx, entries in data.one_stage_dict.items()},
+        activation_env=tuple(sorted(rule_env)),
+    )
+
+
+def _by_commit(version: str) -> str | None:
+    commit = local_commit(version)
+    if commit is None:
+        return None
+    for known, meaning in dispatch_book().commits.items():
+        if commit.startswith(known) or known.startswith(commit):
+            return meaning
+    return None
+
+
+@lru_cache(maxsize=512)
+def behaviour_of(aiter: str | None) -> Behaviour:
+    """Return how an AITER version behaves.
+
+    Args:
+        aiter: A PEP 440 version; None, and versions newer than any known, get the newest known behaviour with a note.
+
+    Raises:
+        InvalidVersionError: ``aiter`` is not a version.
+
+    Example:
+        >>> behaviour_of("0.1.13").data.act_type, behaviour_of("0.1.20").data.act_type
+        ('exact', 'any')
+    """
+    book = dispatch_book()
+    newest = book.newest
+    if aiter is None:
+        return _known(newest, (f"no AITER version given: answered as {book.newest_label}",))
+    if _by_commit(aiter) == "newest":
+        return _known(newest, ())
+    key = version_key(aiter)
+    if key > version_key(newest):
+        return _known(newest, (f"AITER {aiter} is newer than the newest known: answered as {book.newest_label}",))
+    oldest = book.timeline[0].since
+    if key < version_key(oldest):
+        return _known(oldest, (f"AITER {aiter} is older than the oldest known: answered as {oldest}",))
+    notes: tuple[str, ...] = ()
+    if is_development(aiter) and ".post" not in aiter:
+        notes = (f"AITER {aiter} is a development build: changes between its commit and the release are not known",)
+    return _known(aiter, notes)

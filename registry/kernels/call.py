@@ -1,0 +1,70 @@
+"""One fused-MoE call as AITER sees it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from preshuffle.registry.kernels.versions import version_key
+
+Positive = Annotated[int, Field(gt=0)]
+WeightDtype = Literal["bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8", "uint8", "uint32"]
+Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
+QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128"]
+
+
+class DispatchCall(BaseModel):
+    """What AITER's ``fused_moe`` is called with, as far as it decides the kernel.
+
+    Sizes are those of the tensors that one rank passes: ``inter_dim`` per rank, both dimensions with their padding,
+    ``expert`` the experts held locally. With ``ep`` (an ``expert_mask`` is passed) ``topk`` counts the extra slot that
+    is always masked, as AITER's callers pass it.
+
+    Attributes:
+        gfx: Architecture, e.g. ``gfx950``.
+        cu_num: Compute units that the runtime reports.
+        tokens: Rows of ``topk_ids``, before AITER pads the count.
+        dtype: Output (and hidden state) dtype.
+        weight_dtype: dtype of w1; ``uint8`` is fp4 that is not typed as fp4, ``uint32`` is packed int4.
+        is_shuffled: The attribute on w1 and w2 that AITER's shuffle functions set.
+        flydsl: Whether the FlyDSL package can be imported and knows the architecture.
+        bias: Whether fp32 ``bias1`` and ``bias2`` are passed.
+        env: Environment variables that are set for AITER.
+        aiter: AITER's version; None is the newest known.
+
+    Example:
+        >>> DispatchCall(gfx="gfx950", cu_num=256, tokens=1, model_dim=3072, inter_dim=3072, expert=128, topk=4,
+        ...              activation="Swiglu", weight_dtype="fp4x2", quant_type="per_1x32").gate_mode
+        'separated'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gfx: Annotated[str, Field(pattern=r"^gfx[0-9a-f]+$")]
+    cu_num: Positive
+    tokens: Annotated[int, Field(ge=0)]
+    model_dim: Positive
+    inter_dim: Positive
+    expert: Positive
+    topk: Positive
+    activation: Activation
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    weight_dtype: WeightDtype
+    quant_type: QuantType
+    use_g1u1: bool = True
+    doweight_stage1: bool = False
+    gate_mode: Literal["separated", "interleave"] = "separated"
+    is_shuffled: bool = True
+    flydsl: bool = True
+    ep: bool = False
+    bias: bool = False
+    hidden_pad: Annotated[int, Field(ge=0)] = 0
+    intermediate_pad: Annotated[int, Field(ge=0)] = 0
+    env: dict[str, str] = Field(default_factory=dict)
+    aiter: str | None = None
+
+    @field_validator("aiter")
+    @classmethod
+    def _version(cls, value: str | None) -> str | None:
+        if value is not None:
+            version_key(value)
+        return value

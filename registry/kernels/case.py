@@ -1,0 +1,42 @@
+"""The state of one dispatch: what the rules that pick the stages look at."""
+
+from dataclasses import dataclass, field
+
+from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.rows import Row
+
+
+@dataclass(slots=True)
+class Case:
+    """One call on its way through the rules.
+
+    Attributes:
+        gfx: Architecture that AITER was built or told to work for (``GPU_ARCHS``), else the GPU's.
+        token: Padded token count.
+        topk: As the tables count it (one less with expert parallelism, by version).
+        a: Activation dtype.
+        row: The row found.
+        tuned: The row is used.
+        kernel1: Stage 1's name from the row, ``""`` without one.
+        notes: What the answer must say.
+    """
+
+    call: DispatchCall
+    behaviour: Behaviour
+    env: dict[str, str]
+    gfx: str
+    cu_num: int
+    token: int
+    topk: int
+    quant_type: str
+    a: str
+    row: Row | None = None
+    tuned: bool = False
+    kernel1: str = ""
+    kernel2: str = ""
+    block_m: int = 0
+    ksplit: int = 0
+    run_1stage: bool = False
+    flat: bool = False
+    notes: list[str] = field(default_factory=list)

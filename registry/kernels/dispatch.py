@@ -1,0 +1,254 @@
+"""AITER's fused-MoE dispatch: from one call to the kernels that run and the bytes they read."""
+
+from preshuffle.registry.kernels.activation import QUANT_REMAP, activation_dtype
+from preshuffle.registry.kernels.behaviour import Behaviour, behaviour_of
+from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.case import Case
+from preshuffle.registry.kernels.choice import KernelChoice
+from preshuffle.registry.kernels.errors import DispatchError, env_int
+from preshuffle.registry.kernels.families import RuntimeFacts, stage_of
+from preshuffle.registry.kernels.grouped import grouped_key, grouped_plan, is_grouped
+from preshuffle.registry.kernels.heuristics import untuned
+from preshuffle.registry.kernels.lookup import Query, lookup, torch_names
+from preshuffle.registry.kernels.opus import check_bypassed, objection
+from preshuffle.registry.kernels.padding import climb
+from preshuffle.registry.kernels.plan import Plan
+from preshuffle.registry.kernels.rows import Row
+from preshuffle.registry.kernels.stages import plan_stages
+from preshuffle.registry.kernels.tables import KernelTables, TableSet
+
+_NO_TABLES = "no kernel tables given: the lookup cannot be done, this is AITER's choice if it has no row"
+_NO_TABLES_FOR = "no kernel tables for this AITER version: the lookup cannot be done"
+_MX_PORT_ARCHS = ("gfx942", "gfx950")
+# Read by AITER and by its build of every version, besides what the book lists by version.
+_ALWAYS_READ = frozenset({"GPU_ARCHS", "CU_NUM", "TARGET_ARCH", "AITER_GPU_ARCHS"})
+
+
+def _read_env(behaviour: Behaviour, call: DispatchCall, notes: list[str]) -> dict[str, str]:
+    env = {}
+    for name, value in call.env.items():
+        if name in behaviour.env or name in _ALWAYS_READ:
+            env[name] = value
+        elif name.startswith(("AITER_", "GPTOSS_")):
+            notes.append(f"{name} is not known to be read for the kernel choice by this AITER version")
+    for name in ("AITER_CONFIG_FMOE", "AITER_CONFIG_GROUPED_FMOE"):
+        if name in call.env:
+            notes.append(f"{name} replaces AITER's whole table set: the tables given here must be those files")
+    if env.get("AITER_ONLINE_TUNE", "0") == "1":
+        notes.append("AITER_ONLINE_TUNE=1: AITER tunes a shape without a row before it answers")
+    return env
+
+
+def _case(call: DispatchCall, behaviour: Behaviour, notes: list[str]) -> Case:
+    env = _read_env(behaviour, call, notes) if call.env else call.env
+    data = behaviour.data
+    archs = [arch for arch in env.get("GPU_ARCHS", "").split(";") if arch and arch != "native"]
+    return Case(
+        call=call,
+        behaviour=behaviour,
+        env=env,
+        gfx=archs[-1].strip() if archs else call.gfx,
+        cu_num=call.cu_num,
+        token=climb(data.padding, call.tokens),
+        topk=call.topk - 1 if call.ep and data.ep_strips_topk else call.topk,
+        quant_type=QUANT_REMAP.get(call.quant_type, call.quant_type),
+        a="",
+        notes=notes,
+    )
+
+
+def _check_call(case: Case) -> None:
+    call = case.call
+    if call.dtype not in ("bf16", "fp16"):
+        raise DispatchError("AssertionError", f"fused_moe gives bf16 or fp16, not {call.dtype}")
+    if "gate_mode" not in case.behaviour.data.features and call.gate_mode != "separated":
+        case.notes.append("this AITER version has no gate_mode; it is ignored here, passing it is a TypeError")
+    if call.activation == "Situv2" and "situv2" not in case.behaviour.data.features:
+        raise DispatchError("AttributeError", "Situv2: this AITER version has no such activation")
+    cu_num = env_int(case.env, "CU_NUM", 0)
+    case.cu_num = cu_num if cu_num > 0 else case.cu_num
+
+
+def _check_situv2(case: Case) -> None:
+    call = case.call
+    if call.activation != "Situv2" or case.a != "bf16" or call.weight_dtype != "fp4x2":
+        return
+    if case.quant_type != "per_1x32" or "situv2_a16w4" not in case.behaviour.data.features:
+        return
+    objections = (
+        (case.gfx not in _MX_PORT_ARCHS or not call.flydsl, "FlyDSL on gfx942 or gfx950"),
+        (call.bias, "no bias"),
+        (call.ep, "no expert mask"),
+        (not call.is_shuffled or not call.use_g1u1, "preshuffled gate and up weights"),
+        (call.doweight_stage1, "doweight_stage1=False"),
+    )
+    for missing, needed in objections:
+        if missing:
+            raise DispatchError("NotImplementedError", f"SiTUv2 with bf16 activations and MXFP4 weights needs {needed}")
+
+
+def _find(case: Case, tables: TableSet) -> Row | None:
+    call = case.call
+    names = torch_names(call.gfx)
+    query = Query(
+        gfx=call.gfx,
+        cu_num=case.cu_num,
+        token=case.token,
+        shape=(call.model_dim, call.inter_dim, call.expert, case.topk),
+        act_type=f"ActivationType.{call.activation}",
+        rest=(
+            names[call.dtype],
+            names[case.a],
+            names[call.weight_dtype],
+            f"QuantType.{case.quant_type}",
+            call.use_g1u1,
+            call.doweight_stage1,
+        ),
+    )
+    return lookup(tables.index(case.behaviour), case.behaviour, query)
+
+
+def _use_row(case: Case, row: Row) -> None:
+    data = case.behaviour.data
+    ignore = "ksplit_env_ignores_row" in data.features and env_int(case.env, "AITER_KSPLIT", 0) == -1
+    case.tuned = True
+    case.block_m, case.ksplit = row.block_m, 0 if ignore else row.ksplit
+    case.kernel1, case.kernel2 = row.kernel1, row.kernel2
+    case.run_1stage, case.flat = row.run_1stage, row.run_1stage and row.flat
+    if row.act_type != f"ActivationType.{case.call.activation}":
+        case.notes.append(f"the row is for {row.act_type}: AITER ignored the activation")
+    if not case.call.is_shuffled and not row.run_1stage and "is_shuffled" in data.features:
+        case.notes.append("tuned for preshuffled weights, is_shuffled is not set: AITER warns and runs it all the same")
+
+
+def _bypasses(case: Case) -> bool:
+    return "bypass_tuned" in case.behaviour.data.features and bool(env_int(case.env, "AITER_BYPASS_TUNE_CONFIG", 0))
+
+
+def _settle(case: Case) -> None:
+    row = case.row
+    if row is not None:
+        reason = objection(case, row)
+        if reason is not None:
+            case.notes.append(f"row {row.source} is discarded: {reason}")
+            row = None
+    bypassed = row is not None and _bypasses(case)
+    if row is not None and not bypassed:
+        _use_row(case, row)
+        return
+    case.run_1stage, case.block_m, case.ksplit = untuned(case)
+    if row is not None:
+        case.notes.append(f"row {row.source} is bypassed by AITER_BYPASS_TUNE_CONFIG")
+        check_bypassed(case, row)
+
+
+def _note_late_assertion(case: Case, plan: Plan) -> None:
+    if plan.run_1stage and case.call.doweight_stage1 and case.behaviour.data.one_stage_needs_no_doweight:
+        case.notes.append("after sorting the tokens AITER raises AssertionError: no doweight_stage1 in one stage")
+
+
+def _objection(case: Case, plan: Plan) -> str | None:
+    if case.flat and plan.run_1stage and case.gfx not in _MX_PORT_ARCHS:
+        return f"AssertionError: flat 1-stage kernels do not exist for {case.gfx}"
+    if plan.output_aux and case.call.ep:
+        return "NotImplementedError: the a4w4 FlyDSL port (mxmoe) knows no expert mask"
+    return None
+
+
+def _facts(case: Case, plan: Plan) -> RuntimeFacts:
+    call = case.call
+    return RuntimeFacts(
+        activation_dtype=case.a,
+        weight_dtype=call.weight_dtype,
+        quant_type=case.quant_type,
+        gate_mode=call.gate_mode,
+        is_shuffled="true" if call.is_shuffled else "false",
+        split_k="" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
+        post_activation_layout=plan.post_activation_layout,
+    )
+
+
+def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> KernelChoice:
+    facts = _facts(case, plan)
+    stage1, note1 = stage_of(plan.func1, plan.kernel1, 1, facts)
+    stage2, note2 = (None, None) if plan.func2 is None else stage_of(plan.func2, plan.kernel2, 2, facts)
+    case.notes.extend(note for note in (note1, note2) if note is not None and note not in case.notes)
+    return KernelChoice(
+        activation_dtype=case.a,
+        padded_tokens=case.token,
+        stage1=stage1,
+        stage2=stage2,
+        block_m=plan.block_m,
+        ksplit=plan.ksplit,
+        run_1stage=plan.run_1stage,
+        tuned=tuned,
+        source=source,
+        error=_objection(case, plan),
+        notes=case.notes,
+    )
+
+
+def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
+    key = grouped_key(case.call, case.gfx, case.cu_num, case.token, case.a)
+    row = tables.grouped_index.find(key) if tables is not None else None
+    tuned = None if tables is None else row is not None
+    return _choice(case, grouped_plan(row), tuned, row.source if row is not None else None)
+
+
+def _decide(case: Case, tables: TableSet | None) -> KernelChoice:
+    _check_call(case)
+    case.a = activation_dtype(case.behaviour, case.call, case.env, case.gfx)
+    if is_grouped(case.behaviour, case.call, case.gfx, case.env, case.a):
+        return _grouped(case, tables)
+    _check_situv2(case)
+    case.row = _find(case, tables) if tables is not None else None
+    _settle(case)
+    plan = plan_stages(case)
+    _note_late_assertion(case, plan)
+    source = case.row.source if case.row is not None else None
+    return _choice(case, plan, None if tables is None else case.tuned, source)
+
+
+def _raised(case: Case, tables: TableSet | None, error: DispatchError) -> KernelChoice:
+    return KernelChoice(
+        activation_dtype=case.a or None,
+        padded_tokens=case.token,
+        tuned=None if tables is None else False,
+        source=case.row.source if case.row is not None else None,
+        error=str(error),
+        notes=case.notes,
+    )
+
+
+def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelChoice:
+    """Return the kernels that AITER picks for a call, without a GPU and without AITER.
+
+    Args:
+        call: The call, with AITER's version and environment.
+        tables: Tuned tables; None (or none for the version asked): ``tuned`` is None and the answer is what AITER does
+            for a shape without a row.
+
+    Returns:
+        The choice. What AITER raises is in its ``error``; nothing is raised for a valid call.
+
+    Example:
+        >>> call = DispatchCall(gfx="gfx950", cu_num=256, tokens=1, model_dim=3072, inter_dim=3072, expert=128, topk=4,
+        ...                     activation="Swiglu", weight_dtype="fp4x2", quant_type="per_1x32")
+        >>> choice = dispatch(call)
+        >>> choice.activation_dtype, choice.stage1.func, choice.stage1.reads["w13_weight"]
+        ('bf16', 'cktile_moe_stage1', 'sep16')
+    """
+    behaviour = behaviour_of(call.aiter)
+    notes = list(behaviour.notes)
+    chosen = None
+    if tables is None:
+        notes.append(_NO_TABLES)
+    else:
+        chosen = tables.for_version(call.aiter)
+        if chosen is None:
+            notes.append(_NO_TABLES_FOR)
+    case = _case(call, behaviour, notes)
+    try:
+        return _decide(case, chosen)
+    except DispatchError as error:
+        return _raised(case, chosen, error)

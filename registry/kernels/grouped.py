@@ -1,0 +1,90 @@
+"""The gfx1250 grouped path (FlyDSL TDM kernels): when AITER takes it, and which table row it uses."""
+
+from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.lookup import torch_names
+from preshuffle.registry.kernels.plan import Plan
+from preshuffle.registry.kernels.rows import GroupedRow
+
+FUNC = "grouped_gemm_gfx1250_a8w4"
+DEFAULT_TILE_M = 64
+_TRUTHY = frozenset({"1", "true", "True", "yes", "YES"})
+_ARCH_VARIABLES = ("GPU_ARCHS", "TARGET_ARCH", "AITER_GPU_ARCHS")
+
+
+class GroupedIndex:
+    """Grouped rows by the columns that they fill in: an empty cell matches anything."""
+
+    def __init__(self, rows: list[GroupedRow]) -> None:
+        """Index the rows with and without their number of compute units."""
+        self._with_cu: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]] = {}
+        self._without_cu: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]] = {}
+        for row in rows:
+            self._add(self._with_cu, dict(row.key), row)
+            self._add(self._without_cu, {name: text for name, text in row.key if name != "cu_num"}, row)
+
+    @staticmethod
+    def _add(
+        index: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]], key: dict[str, str], row: GroupedRow
+    ) -> None:
+        held = index.setdefault(tuple(key), {})
+        values = tuple(key.values())
+        if values not in held or row.us < held[values].us:
+            held[values] = row
+
+    def find(self, key: dict[str, str]) -> GroupedRow | None:
+        """Return the fastest row that matches; rows for another number of compute units count only if no other does."""
+        for index in (self._with_cu, self._without_cu):
+            found = [rows.get(tuple([key[name] for name in names])) for names, rows in index.items()]
+            matches = [row for row in found if row is not None]
+            if matches:
+                return min(matches, key=lambda row: row.us)
+        return None
+
+
+def _switched_on(call: DispatchCall, gfx: str, env: dict[str, str]) -> bool:
+    if env.get("AITER_DISABLE_GROUPED_A8W4", "0") == "1":
+        return False
+    if gfx == "gfx1250":
+        return True
+    archs = ";".join(env.get(name, "").lower() for name in _ARCH_VARIABLES)
+    forced = env.get("AITER_FORCE_GFX1250", "0") in _TRUTHY
+    return env.get("AITER_USE_GROUPED_GEMM", "0") in _TRUTHY and ("gfx1250" in archs or forced)
+
+
+def is_grouped(behaviour: Behaviour, call: DispatchCall, gfx: str, env: dict[str, str], a: str) -> bool:
+    """Say whether AITER sends a call to the grouped kernels."""
+    data = behaviour.data
+    if "grouped" not in data.features or not call.flydsl or not call.use_g1u1 or call.quant_type != "per_1x32":
+        return False
+    if call.activation not in data.grouped_activations or call.gate_mode not in data.grouped_gate_modes:
+        return False
+    weights = call.weight_dtype == "fp4x2" or (a == "fp8" and call.weight_dtype == "uint8")
+    return weights and a in ("fp4x2", "fp8") and _switched_on(call, gfx, env)
+
+
+def grouped_key(call: DispatchCall, gfx: str, cu_num: int, token: int, a: str) -> dict[str, str]:
+    """Return the key of a call; with expert parallelism the table says ``topk`` -1."""
+    names = torch_names(gfx)
+    return {
+        "gfx": gfx,
+        "cu_num": str(cu_num),
+        "token": str(token),
+        "model_dim": str(call.model_dim),
+        "inter_dim": str(call.inter_dim),
+        "expert": str(call.expert),
+        "topk": "-1" if call.ep else str(call.topk),
+        "act_type": f"ActivationType.{call.activation}",
+        "dtype": names[call.dtype],
+        "q_dtype_a": names[a],
+        "q_dtype_w": names["fp4x2"],
+        "q_type": f"QuantType.{call.quant_type}",
+        "gate_mode": f"GateMode.{call.gate_mode.upper()}",
+    }
+
+
+def grouped_plan(row: GroupedRow | None) -> Plan:
+    """Return what runs: the row's tile, or AITER's default one with kernels that have no name."""
+    if row is None:
+        return Plan(FUNC, "", FUNC, "", DEFAULT_TILE_M, 0)
+    return Plan(FUNC, row.kernel1, FUNC, row.kernel2, row.tile_m, 0)

@@ -1,0 +1,97 @@
+"""What AITER takes for shapes that no table row covers: 1-stage or not, block size, K split."""
+
+from preshuffle.registry.kernels.book import OneStageCondition
+from preshuffle.registry.kernels.case import Case
+from preshuffle.registry.kernels.errors import DispatchError, env_int
+from preshuffle.registry.kernels.padding import climb
+
+ONE_STAGE_BLOCK_M = 32
+_BLOCKS = (32, 64, 128)
+_TILE_N = 128
+_TILE_K = 256
+
+
+def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int) -> int:
+    """Return the block size with the fewest rounds over the compute units, then the fewest idle ones.
+
+    Source: ``get_block_size_M``, aiter/fused_moe.py (0.1.7 on). The product is divided as a whole, as AITER writes it.
+    """
+    tiles_n = -(-inter_dim // _TILE_N)
+    best = (0, 0, 0)
+    for block in _BLOCKS:
+        rows = token * topk + expert * block - topk
+        tiles = tiles_n * (rows + block - 1) // block
+        cost = (-(-tiles // cu_num), cu_num - tiles % cu_num, block)
+        if best[2] == 0 or cost[:2] < best[:2]:
+            best = cost
+    return best[2]
+
+
+def k_split(case: Case) -> int:
+    """Return into how many parts K is split for few tokens, 0 for not at all.
+
+    Source: ``get_ksplit``, aiter/fused_moe.py (0.1.9 on).
+    """
+    forced = env_int(case.env, "AITER_KSPLIT", 0)
+    if forced:
+        return forced
+    slots = case.token * case.topk
+    tiles = -(-case.call.inter_dim // _TILE_N) * slots
+    if slots > case.call.expert or not 0 < tiles < case.cu_num:
+        return 0
+    model_dim = case.call.model_dim
+    for parts in range(-(-case.cu_num // tiles), 1, -1):
+        if model_dim % parts == 0 and (model_dim // parts) % _TILE_K == 0:
+            return parts
+    return 0
+
+
+def _holds(condition: OneStageCondition, token: int, inter_dim: int) -> bool:
+    c = condition
+    return (
+        (c.token_above is None or token > c.token_above)
+        and (c.token_below is None or token < c.token_below)
+        and (c.inter_multiple is None or inter_dim % c.inter_multiple == 0)
+        and (c.inter_not_multiple is None or inter_dim % c.inter_not_multiple != 0)
+    )
+
+
+def runs_one_stage(case: Case) -> bool:
+    """Say whether an untuned shape runs in one stage.
+
+    Raises:
+        DispatchError: The version has no entry for the architecture and indexes it all the same (``KeyError``).
+    """
+    call, data = case.call, case.behaviour.data
+    if call.doweight_stage1 and data.one_stage_needs_no_doweight:
+        return False
+    known = case.behaviour.one_stage.get(case.gfx)
+    if known is None:
+        if data.one_stage_unknown_gfx is not None:
+            raise DispatchError(data.one_stage_unknown_gfx, f"'{case.gfx}'")
+        return False
+    w = call.weight_dtype
+    if (call.activation, case.quant_type, call.dtype, case.a, w, call.use_g1u1, call.doweight_stage1) not in known:
+        return False
+    facts = {"quant_type": case.quant_type, "weight_dtype": w}
+    for rule in data.one_stage_run:
+        if all(facts[name] in allowed for name, allowed in rule.when.items()):
+            return any(_holds(condition, case.token, call.inter_dim) for condition in rule.any)
+    return False
+
+
+def untuned(case: Case) -> tuple[bool, int, int]:
+    """Return (one stage?, block size, K split) of a shape without a usable row.
+
+    Raises:
+        DispatchError: As AITER raises for the architecture or for a variable that is not a number.
+    """
+    data = case.behaviour.data
+    if runs_one_stage(case):
+        env_int(case.env, "AITER_XBFLOAT16", 0)
+        return True, ONE_STAGE_BLOCK_M, 0
+    if case.quant_type == "per_1x128":
+        block_m = climb(data.block_m_per_1x128, case.token)
+    else:
+        block_m = block_size_m(case.token, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
+    return False, block_m, k_split(case) if case.quant_type in data.ksplit_quant_types else 0

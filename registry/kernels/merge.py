@@ -1,0 +1,69 @@
+"""AITER's merge of many table files into one, without rewriting anybody's files."""
+
+from collections.abc import Callable, Hashable, Iterable
+
+from preshuffle.registry.kernels.rows import Hazard, Row
+
+Key = tuple[Hashable, ...]
+
+
+def full_key(row: Row) -> Key:
+    """Return what AITER compares for duplicates: the key columns with architecture and tag."""
+    return (*row[1:15], row.tag)
+
+
+def _shape_key(row: Row) -> Key:
+    return row[3:15]
+
+
+def decision(row: Row) -> Key:
+    """Return what a row decides."""
+    return (row.kernel1, row.kernel2, row.block_m, row.ksplit, row.run_1stage)
+
+
+def _fastest(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[Row]:
+    best: dict[Key, Row] = {}
+    for row in rows:
+        held = best.setdefault(key(row), row)
+        if row.us < held.us:
+            best[key(row)] = row
+    return list(best.values())
+
+
+def merge_union(rows: list[Row]) -> list[Row]:
+    """Merge as AITER does from 0.1.14 on: all rows in file order; of equal keys the lowest ``us``.
+
+    AITER itself writes that outcome back into the CSV files of its package and raises ``RuntimeError`` once
+    (aiter/jit/core.py); from the second start on it is what this returns.
+    """
+    return _fastest(rows, full_key)
+
+
+def merge_by_us(rows: list[Row]) -> list[Row]:
+    """Merge as the 0.1.7 wheel does: sorted by ``us``, one row per shape, architectures not told apart.
+
+    A single file is not merged at all, so its rows keep their order and their architectures.
+    """
+    files = {row.source.rpartition(":")[0] for row in rows}
+    if len(files) < 2:
+        return _fastest(rows, full_key)
+    return _fastest(sorted(rows, key=lambda row: row.us), _shape_key)
+
+
+MERGES = {"union": merge_union, "by_us": merge_by_us}
+
+
+def contradictions(rows: Iterable[Row]) -> list[Hazard]:
+    """Return one finding for each row that contradicts an earlier one with the same key."""
+    first: dict[Key, Row] = {}
+    found = []
+    for row in rows:
+        held = first.setdefault(full_key(row), row)
+        if held is not row and decision(held) != decision(row):
+            winner = min(held, row, key=lambda r: r.us)
+            text = (
+                f"has the key of {held.source} and names another kernel; AITER rewrites its files, keeps the lower "
+                f"us ({winner.source}) and raises RuntimeError once"
+            )
+            found.append(Hazard("ambiguous_key", text, row.source))
+    return found

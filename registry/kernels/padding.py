@@ -1,0 +1,30 @@
+"""Token counts as AITER pads them before it looks anything up (``get_padded_M``)."""
+
+from preshuffle.registry.kernels.book import Tier
+
+
+def next_pow2(value: int) -> int:
+    """Return the smallest power of two that is at least ``value`` (1 for 0 and 1)."""
+    return 1 if value <= 1 else 1 << (value - 1).bit_length()
+
+
+def climb(tiers: tuple[Tier, ...], tokens: int) -> int:
+    """Return what a ladder makes of a token count.
+
+    Example:
+        >>> climb((Tier(below=1024, to="pow2"), Tier(to=1024)), 100)
+        128
+    """
+    for tier in tiers:
+        if tier.below is None or tokens < tier.below:
+            return next_pow2(tokens) if tier.to == "pow2" else tier.to
+    raise ValueError(f"no tier takes {tokens} tokens")
+
+
+def boundaries(tiers: tuple[Tier, ...], highest: int) -> set[int]:
+    """Return every token count up to ``highest`` at which the padded count may change."""
+    points = {tier.below for tier in tiers if tier.below is not None}
+    if any(tier.to == "pow2" for tier in tiers):
+        points.update((1 << power) + 1 for power in range(highest.bit_length()))
+        points.add(2)
+    return {point for point in points if 1 < point <= highest}

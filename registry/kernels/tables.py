@@ -1,0 +1,161 @@
+"""Kernel tables: AITER's tuned CSV files, loaded from folders, files, bytes or an installed AITER."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.errors import TableError
+from preshuffle.registry.kernels.grouped import GroupedIndex
+from preshuffle.registry.kernels.hazards import table_hazards
+from preshuffle.registry.kernels.lookup import Index, build_index
+from preshuffle.registry.kernels.rows import GroupedRow, Hazard, Row
+from preshuffle.registry.kernels.table_file import TableFile, parse_table, read_bytes
+from preshuffle.registry.kernels.versions import InvalidVersionError, version_identity, version_key
+
+
+class TableSet:
+    """The tables of one AITER version (or of any, if ``version`` is None), in AITER's order."""
+
+    def __init__(self, version: str | None, files: list[TableFile]) -> None:
+        """Collect the rows of the files."""
+        self.version = version
+        self.files = files
+        self.rows: list[Row] = [row for file in files for row in file.rows]
+        self.grouped: list[GroupedRow] = [row for file in files for row in file.grouped]
+        self._indexes: dict[str, Index] = {}
+
+    def index(self, behaviour: Behaviour) -> Index:
+        """Return the rows as one version reads them, built once per version."""
+        index = self._indexes.get(behaviour.key)
+        if index is None:
+            index = self._indexes[behaviour.key] = build_index(self.rows, behaviour)
+        return index
+
+    @cached_property
+    def grouped_index(self) -> GroupedIndex:
+        """Return the grouped rows, ready to match."""
+        return GroupedIndex(self.grouped)
+
+
+class KernelTables:
+    """Tuned tables of one or several AITER versions.
+
+    Attributes:
+        sets: One set per version that a path was tied to; version None answers for all others.
+        digest: ``sha256:…`` over versions, file names and bytes, the same on any machine.
+
+    Example:
+        >>> tables = KernelTables.from_bytes({})
+        >>> len(tables.rows), tables.hazards
+        (0, ())
+    """
+
+    def __init__(self, sets: Iterable[TableSet], digest: str) -> None:
+        """Take sets that are already read; use ``load``, ``from_bytes`` or ``from_installed_aiter``."""
+        self.sets = tuple(sets)
+        self.digest = digest
+        self._by_key = {version_identity(s.version): s for s in self.sets if s.version is not None}
+        self._any = next((s for s in self.sets if s.version is None), None)
+
+    @classmethod
+    def load(cls, paths: Iterable[str | Path], aiter: str | None = None) -> "KernelTables":
+        """Load tables from CSV files and folders laid out as AITER's ``configs/``.
+
+        Args:
+            paths: Files and folders; ``path@version`` ties one to that AITER version alone.
+            aiter: Version for the paths that name none.
+
+        Raises:
+            TableError: Naming file, line and column.
+        """
+        found: list[tuple[str | None, str, bytes]] = []
+        for path in paths:
+            place, version = _split_version(path)
+            found.extend((version or aiter, name, read_bytes(file, name)) for name, file in _files(place))
+        return cls._read(found)
+
+    @classmethod
+    def from_bytes(cls, files: Mapping[str, bytes], aiter: str | None = None) -> "KernelTables":
+        """Load tables that were handed in, in the given order.
+
+        Args:
+            files: Content by file name.
+            aiter: Version they belong to; None for any.
+
+        Raises:
+            TableError: Naming file, line and column.
+        """
+        return cls._read([(aiter, name, data) for name, data in files.items()])
+
+    @classmethod
+    def from_installed_aiter(cls) -> "KernelTables":
+        """Load the tables of the installed ``amd-aiter``, without importing it.
+
+        Raises:
+            TableError: No AITER is installed, or only the unrelated PyPI distribution ``aiter``.
+        """
+        from preshuffle.registry.kernels.installed import installed_configs
+
+        folder, version = installed_configs()
+        return cls.load([folder], aiter=version)
+
+    @classmethod
+    def _read(cls, found: list[tuple[str | None, str, bytes]]) -> "KernelTables":
+        digest = hashlib.sha256()
+        by_version: dict[str | None, list[TableFile]] = {}
+        for version, name, data in found:
+            digest.update(f"{version or ''}\0{name.rsplit('/', 1)[-1]}\0{len(data)}\0".encode())
+            digest.update(data)
+            by_version.setdefault(version, []).append(parse_table(name, data))
+        sets = [TableSet(version, files) for version, files in by_version.items()]
+        return cls(sets, f"sha256:{digest.hexdigest()}")
+
+    def for_version(self, aiter: str | None) -> TableSet | None:
+        """Return the tables to use for an AITER version, None where only other versions have some."""
+        if aiter is None:
+            newest = max(self._by_key, default=None, key=lambda identity: (identity[0], identity[1] or ""))
+            return self._any or (self._by_key[newest] if newest is not None else None)
+        return self._by_key.get(version_identity(aiter), self._any)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every fused-MoE row, set by set, in AITER's order."""
+        return tuple(row for tables in self.sets for row in tables.rows)
+
+    @cached_property
+    def hazards(self) -> tuple[Hazard, ...]:
+        """What AITER would resolve silently, or by rewriting its files."""
+        found: list[Hazard] = []
+        for tables in self.sets:
+            found.extend(hazard for file in tables.files for hazard in file.hazards)
+            found.extend(table_hazards(tables.rows, tables.grouped))
+        return tuple(found)
+
+
+def _split_version(path: str | Path) -> tuple[Path, str | None]:
+    if isinstance(path, Path):
+        return path, None
+    place, at, version = path.rpartition("@")
+    if not at or Path(path).exists():
+        return Path(path), None
+    try:
+        version_key(version)
+    except InvalidVersionError as exc:
+        raise TableError(path, str(exc)) from exc
+    return Path(place), version
+
+
+def _files(place: Path) -> list[tuple[str, Path]]:
+    if not place.is_dir():
+        return [(str(place), place)]
+    named = [place / "tuned_fmoe.csv"]
+    named += sorted(place.glob("model_configs/*tuned_fmoe*.csv"))
+    named += [place / "tuned_fhmoe.csv", place / "tuned_grouped_fmoe.csv"]
+    kept = [file for file in named if file.is_file() and "untuned" not in file.name]
+    if not kept:
+        kept = [file for file in sorted(place.glob("*tuned*fmoe*.csv")) if "untuned" not in file.name]
+    if not kept:
+        raise TableError(str(place), "holds no tuned_fmoe.csv and no model_configs/*tuned_fmoe*.csv")
+    return [(file.relative_to(place).as_posix(), file) for file in kept]

@@ -1,0 +1,147 @@
+"""A layout: a small frozen value, separate from the shape that it is later bound to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.pattern import Pattern, fixed_size
+from preshuffle.registry.permutation import Permutation
+
+Unit = Literal["byte", "group", "any"]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """One axis of a bound layout: which logical dimension it cuts, its size, and its step along that dimension."""
+
+    name: str
+    dimension: Literal["experts", "rows", "k"]
+    size: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A byte order for expert weights or scales.
+
+    Attributes:
+        id: the layout's name in the book.
+        pattern: the parsed line.
+        unit: what K counts: ``byte`` (weights), ``group`` (one scale of one byte), ``any`` (whatever the tensor holds).
+        k_multiple: K must be a multiple of this many units; at least the pattern's own tile.
+        row_multiple: rows (per half where the pattern splits gate and up) must be a multiple of this.
+    """
+
+    id: str
+    pattern: Pattern
+    unit: Unit = "any"
+    k_multiple: int = 1
+
+    @staticmethod
+    def of(id: str, pattern: str, unit: Unit = "any", k_multiple: int | None = None) -> Layout:
+        """Parse a layout from its line.
+
+        Raises:
+            LayoutError: the pattern is wrong, or ``k_multiple`` is not a multiple of the pattern's K tile.
+        """
+        parsed = Pattern.parse(pattern)
+        multiple = k_multiple or parsed.k_tile
+        if multiple % parsed.k_tile:
+            raise LayoutError(f"k_multiple {multiple} is not a multiple of the pattern's K tile {parsed.k_tile}")
+        return Layout(id, parsed, unit, multiple)
+
+    @property
+    def gate_mode(self) -> Literal["separated", "interleave"]:
+        """The gate_mode that a kernel needs to read w13 in this layout."""
+        return "interleave" if self.pattern.interleaves_gate_up else "separated"
+
+    @property
+    def row_multiple(self) -> int:
+        """The multiple that rows must divide by; of each half where the pattern splits gate and up."""
+        return self.pattern.row_tile // (2 if self.pattern.splits_gate_up else 1)
+
+    def bind(self, experts: int, rows: int, k: int) -> BoundLayout:
+        """Bind the layout to a shape ``[experts, rows, K]``, K in units.
+
+        Raises:
+            LayoutError: a dimension does not divide; the message names it, the multiple and the padded size.
+        """
+        for name, size in (("experts", experts), ("rows", rows), ("K", k)):
+            if size < 1:
+                raise LayoutError(f"layout {self.id}: {name} is {size}; valid: 1 or more")
+        unit = "" if self.unit == "any" else f" {self.unit}s"
+        for name, size, multiple in (("rows", rows, self.pattern.row_tile), ("K", k, self.k_multiple)):
+            if size % multiple:
+                padded = -(-size // multiple) * multiple
+                what = f"{name} = {size}{unit if name == 'K' else ''}"
+                raise LayoutError(f"layout {self.id}: {what} is not a multiple of {multiple}; padded it is {padded}")
+        atoms: dict[str, Atom] = {}
+        for dimension, names, size in (
+            ("experts", self.pattern.experts, experts),
+            ("rows", self.pattern.rows, rows),
+            ("k", self.pattern.k, k),
+        ):
+            step = 1
+            fixed = prod(fixed_size(name) or 1 for name in names)
+            for name in reversed(names):
+                length = fixed_size(name) or size // fixed
+                atoms[name] = Atom(name, dimension, length, step)  # type: ignore[arg-type]
+                step *= length
+            if step != size:
+                raise LayoutError(f"layout {self.id}: {dimension} = {size}; valid: {step}, which its pattern fixes")
+        return BoundLayout(self, (experts, rows, k), tuple(atoms[name] for name in self.pattern.memory))
+
+
+@dataclass(frozen=True, slots=True)
+class BoundLayout:
+    """A layout on a shape: from here on everything is arithmetic.
+
+    Attributes:
+        shape: ``(experts, rows, K)``, K in units.
+        atoms: the axes in memory order.
+    """
+
+    layout: Layout
+    shape: tuple[int, int, int]
+    atoms: tuple[Atom, ...]
+
+    @property
+    def permutation(self) -> Permutation:
+        """The permutation of the row-major units; equal permutations are equal layouts, whatever their names."""
+        experts, rows, k = self.shape
+        scale = {"experts": rows * k, "rows": k, "k": 1}
+        return Permutation.of((atom.size, atom.step * scale[atom.dimension]) for atom in self.atoms)
+
+    def address(self, expert: int, row: int, k: int) -> int:
+        """Return where one unit lies in memory, in units from the start of the tensor (closed form, no table).
+
+        Raises:
+            LayoutError: the position is outside the shape.
+        """
+        position = {"experts": expert, "rows": row, "k": k}
+        for (name, value), size in zip(position.items(), self.shape, strict=True):
+            if not 0 <= value < size:
+                raise LayoutError(f"{name} = {value} is outside 0..{size - 1}")
+        address = 0
+        for atom in self.atoms:
+            address = address * atom.size + position[atom.dimension] // atom.step % atom.size
+        return address
+
+    def source(self, address: int) -> tuple[int, int, int]:
+        """Return the logical ``(expert, row, k)`` of the unit that lies at an address: the inverse of ``address``."""
+        _, rows, k = self.shape
+        expert, rest = divmod(self.permutation.source(address), rows * k)
+        return expert, *divmod(rest, k)
+
+    def relayout(self, target: BoundLayout) -> Permutation:
+        """Return the one-pass permutation from bytes in this layout to bytes in ``target``.
+
+        Raises:
+            LayoutError: the shapes differ, or the tiles cut each other.
+        """
+        if self.shape != target.shape:
+            raise LayoutError(f"relayout needs one shape: {self.shape} is not {target.shape}")
+        return self.permutation.inverse().then(target.permutation)

@@ -1,0 +1,109 @@
+"""Which rule answers: every rule is tried, every outcome keeps its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from preshuffle.registry.book import Book
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.kernels.versions import version_key
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.rule import Rule, Specificity
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One condition that did not hold."""
+
+    field: str
+    wanted: str
+    found: Scalar
+
+    def __str__(self) -> str:
+        """Say what was needed and what was found."""
+        found = "absent" if self.found is None else self.found
+        return f"needs {self.field}={self.wanted}, found {found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one rule.
+
+    Attributes:
+        misses: conditions that did not hold.
+        lacking: what its recipe requires and the query's GPU, AITER or checkpoint has not.
+        exact: fields that matched an exact value, in the book's order.
+    """
+
+    rule: Rule
+    recipe: Recipe
+    specificity: Specificity
+    required: Mapping[str, str]
+    found: Mapping[str, Scalar]
+    misses: tuple[Miss, ...]
+    lacking: tuple[str, ...]
+    exact: tuple[str, ...]
+
+    @property
+    def matches(self) -> bool:
+        """Whether every condition holds."""
+        return not self.misses
+
+    @property
+    def usable(self) -> bool:
+        """Whether it matches and its recipe has all that it requires."""
+        return not self.misses and not self.lacking
+
+    @property
+    def why_not(self) -> str:
+        """Why the rule cannot be used; empty where it can."""
+        return "; ".join([*map(str, self.misses), *self.lacking])
+
+
+def try_rules(book: Book, facts: Mapping[str, Scalar]) -> tuple[Tried, ...]:
+    """Try every rule on a query's facts, the most specific first (ties by id, which only matters for display)."""
+    tried = [_try(book, rule, facts) for rule in book.rules.values()]
+    return tuple(sorted(tried, key=lambda item: (tuple(-part for part in item.specificity.key), item.rule.id)))
+
+
+def _try(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
+    conditions = rule.conditions()
+    misses = tuple(
+        Miss(name, condition.text, facts.get(name))
+        for name, condition in conditions.items()
+        if not condition.matches(facts.get(name))
+    )
+    recipe = book.recipes[rule.use]
+    return Tried(
+        rule,
+        recipe,
+        Specificity.of(rule),
+        {name: condition.text for name, condition in conditions.items()},
+        {name: facts.get(name) for name in conditions},
+        misses,
+        tuple(lacking(book, recipe, facts)),
+        tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and name != "engine"),
+    )
+
+
+def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str]:
+    """Say what a recipe requires that is not there. What is unknown (no AITER version given) is not held against it."""
+    missing: list[str] = []
+    arch = book.archs.get(str(facts.get("arch")))
+    for feature in recipe.requires.arch:
+        if arch is not None and feature not in arch.features:
+            missing.append(arch.lacks.get(feature, f"{arch.id} has no {feature}"))
+    version = facts.get("aiter")
+    if isinstance(version, str):
+        key = version_key(version)
+        for name in recipe.requires.aiter:
+            entry = book.features[name]
+            if key < version_key(entry.since):
+                missing.append(f"needs AITER's {name} (since {entry.since}), found {version}")
+            elif entry.until and key >= version_key(entry.until):
+                missing.append(f"needs AITER's {name} (until {entry.until}), found {version}")
+    order = facts.get("gate_up_order")
+    if recipe.requires.gate_up_order and order is not None and order not in recipe.requires.gate_up_order:
+        missing.append(f"needs gate_up_order={' or '.join(recipe.requires.gate_up_order)}, found {order}")
+    return missing

@@ -1,0 +1,90 @@
+"""What a deployment did: the bytes it holds, the call it makes, the kernels that ran. What is left out is unknown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from preshuffle.registry.errors import QueryError
+from preshuffle.registry.located import field_problems
+from preshuffle.registry.query import Frozen, Query
+from preshuffle.registry.words import GateMode, Role, RowOrder, TensorDtype
+
+Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]
+Count = Annotated[int, Field(ge=0)]
+Shape = Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class TensorObservation(Frozen):
+    """One tensor as the kernel gets it."""
+
+    layout: str | None = None
+    is_shuffled: bool | None = None
+    contiguous: bool = True
+    dtype: TensorDtype | None = None
+    logical_shape: Shape | None = None
+    physical_shape: Shape | None = None
+    pad_fill: Literal["zero", "uninitialised"] | Byte | None = None
+    address_changed: bool | None = None
+    rows_loaded: tuple[Count, ...] | None = None
+
+
+class ObservedKernel(Frozen):
+    """A kernel that ran, or the backend that ran it."""
+
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    stage1: str | None = None
+    stage2: str | None = None
+    backend: str | None = None
+
+
+class CacheKey(Frozen):
+    """What a cache of laid-out weights was made for."""
+
+    recipe_digest: str | None = None
+    aiter: str | None = None
+    arch: str | None = None
+    tp: int | None = None
+    ep: int | None = None
+
+
+class Applied(Frozen):
+    """What was done to the tensors and what is passed to the kernel."""
+
+    gate_mode: GateMode | None = None
+    hidden_pad: Count | None = None
+    intermediate_pad: Count | None = None
+    swiglu_limit: float | None = None
+    bias_passed: bool | None = None
+    expert_map: Literal["mask", "index"] | None = None
+    swizzle_mx_scale: str | None = None
+    source_order: RowOrder | None = None
+    fallback_backend: str | None = None
+    graphs: bool | None = None
+    eplb: bool | None = None
+    lora: bool | None = None
+    kernels: tuple[ObservedKernel, ...] = ()
+    cache: CacheKey | None = None
+    events: tuple[Event, ...] = ()
+    tensors: dict[Role, TensorObservation] = Field(default_factory=dict)
+
+
+class Observation(Frozen):
+    """A query, and what was applied for it."""
+
+    query: Query
+    applied: Applied = Applied()
+
+    @classmethod
+    def parse(cls, value: Any) -> Observation:
+        """Validate a mapping.
+
+        Raises:
+            QueryError: names each wrong field, what was found and what is valid.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise QueryError([problem for _, problem in field_problems(error)]) from None

@@ -1,0 +1,124 @@
+"""Permutations as mixed-radix numbers: the algebra under every layout.
+
+A permutation of ``n`` elements is a list of modes ``(size, stride)``, outermost first, in memory order. The element at
+memory address ``d`` is the element ``source(d)`` of the logical (row-major) tensor, where the digits of ``d`` in the
+mixed radix of the sizes are multiplied by the strides. This is CuTe's notion of a layout, restricted to bijections.
+Everything here is exact integer arithmetic on a handful of numbers, however large the tensor is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+from preshuffle.registry.errors import LayoutError
+
+
+class Mode(NamedTuple):
+    """One digit: how many values it takes, and how far one step moves in the logical tensor."""
+
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Permutation:
+    """A bijection from memory addresses to logical positions, as coalesced modes (its canonical form).
+
+    Two permutations are equal exactly if they move every element alike: coalescing leaves one representation for each.
+    """
+
+    modes: tuple[Mode, ...]
+
+    @staticmethod
+    def of(modes: Iterable[tuple[int, int]]) -> Permutation:
+        """Build the canonical form: modes of size 1 go, neighbours that continue each other merge."""
+        merged: list[Mode] = []
+        for size, stride in modes:
+            if size == 1:
+                continue
+            if merged and merged[-1].stride == size * stride:
+                merged[-1] = Mode(merged[-1].size * size, stride)
+            else:
+                merged.append(Mode(size, stride))
+        return Permutation(tuple(merged))
+
+    @staticmethod
+    def identity(count: int) -> Permutation:
+        """Return the permutation that leaves ``count`` elements where they are."""
+        return Permutation.of([(count, 1)])
+
+    @property
+    def count(self) -> int:
+        """How many elements are permuted."""
+        return prod(mode.size for mode in self.modes)
+
+    def source(self, address: int) -> int:
+        """Return the logical position of the element that lies at a memory address."""
+        if not 0 <= address < self.count:
+            raise LayoutError(f"address {address} is outside 0..{self.count - 1}")
+        position = 0
+        for size, stride in reversed(self.modes):
+            address, digit = divmod(address, size)
+            position += digit * stride
+        return position
+
+    def address(self, position: int) -> int:
+        """Return the memory address of a logical position: the closed form that kernels compute."""
+        return self.inverse().source(position)
+
+    def inverse(self) -> Permutation:
+        """Return the permutation that undoes this one.
+
+        Raises:
+            LayoutError: the modes are not a bijection.
+        """
+        address_stride = 1
+        places: list[tuple[Mode, int]] = []
+        for mode in reversed(self.modes):
+            places.append((mode, address_stride))
+            address_stride *= mode.size
+        places.sort(key=lambda place: place[0].stride, reverse=True)
+        expected = 1
+        for mode, _ in reversed(places):
+            if mode.stride != expected:
+                raise LayoutError(f"not a bijection: stride {mode.stride} where {expected} is needed")
+            expected *= mode.size
+        return Permutation.of((mode.size, stride) for mode, stride in places)
+
+    def then(self, after: Permutation) -> Permutation:
+        """Return the one pass that equals this permutation followed by ``after`` (applied to the laid-out bytes).
+
+        Raises:
+            LayoutError: the counts differ, or the tiles cut each other so that no mixed radix describes the result.
+        """
+        if self.count != after.count:
+            raise LayoutError(f"cannot compose permutations of {self.count} and {after.count} elements")
+        return Permutation.of(piece for mode in after.modes for piece in _pull(self.modes, mode))
+
+
+def _pull(modes: tuple[Mode, ...], mode: Mode) -> list[Mode]:
+    """Express one mode over addresses of ``modes`` as modes over their logical positions."""
+    size, step = mode
+    pieces: list[Mode] = []
+    for inner in reversed(modes):
+        if size == 1:
+            break
+        if step >= inner.size:
+            if step % inner.size:
+                raise LayoutError(f"tiles of {step} and {inner.size} elements cut each other")
+            step //= inner.size
+            continue
+        if inner.size % step:
+            raise LayoutError(f"tiles of {step} and {inner.size} elements cut each other")
+        take = min(size, inner.size // step)
+        if size % take or (inner.size // step) % take:
+            raise LayoutError(f"tiles of {size} and {inner.size // step} elements cut each other")
+        pieces.append(Mode(take, inner.stride * step))
+        size //= take
+        step = 1
+    if size != 1:
+        raise LayoutError("a mode runs past the last element")
+    return pieces[::-1]

@@ -1,0 +1,179 @@
+"""Which kernels a decision will meet, and whether they read its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from preshuffle.registry.book import Book
+from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.entries import ArchEntry
+from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.kernels import DispatchCall, KernelTables, dispatch
+from preshuffle.registry.query import Query
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.shard import split_experts
+from preshuffle.registry.words import BITS, Role
+
+
+def dispatch_call(
+    query: Query,
+    arch: ArchEntry,
+    tensors: Mapping[Role, TensorDecision],
+    call: CallDecision,
+    env: Mapping[str, str],
+    tokens: int,
+) -> DispatchCall | None:
+    """Return the call as AITER sees it, or None where the number of compute units is not known.
+
+    Args:
+        query: with the model's facts filled in.
+        env: what the recipe sets; the query's own environment goes on top.
+        tokens: rows of the batch.
+    """
+    cu_num = query.cu_num or arch.default_cu_num
+    if cu_num is None:
+        return None
+    w2 = tensors["w2_weight"]
+    expert_parallel = query.ep > 1
+    return DispatchCall.model_validate(
+        {
+            "gfx": query.arch,
+            "cu_num": cu_num,
+            "tokens": tokens,
+            "model_dim": w2.physical_shape[1],
+            "inter_dim": w2.physical_shape[2],
+            "expert": split_experts(query.num_experts or 1, query.ep)[0].size,
+            "topk": (query.top_k or 1) + expert_parallel,
+            "activation": call.activation,
+            "weight_dtype": query.weight_dtype,
+            "quant_type": call.quant_type,
+            "use_g1u1": query.gated,
+            "gate_mode": call.gate_mode,
+            "is_shuffled": tensors["w13_weight"].is_shuffled or w2.is_shuffled,
+            "ep": expert_parallel,
+            "bias": call.bias,
+            "hidden_pad": call.hidden_pad,
+            "intermediate_pad": call.intermediate_pad,
+            "env": {**env, **query.env},
+            "aiter": query.aiter,
+        }
+    )
+
+
+def predict_buckets(
+    query: Query,
+    arch: ArchEntry,
+    tensors: Mapping[Role, TensorDecision],
+    call: CallDecision,
+    env: Mapping[str, str],
+    tables: KernelTables | None,
+) -> tuple[KernelBucket, ...]:
+    """Predict the kernel at each of the query's token counts; empty where the compute units are not known."""
+    buckets: list[KernelBucket] = []
+    for tokens in query.tokens:
+        seen = dispatch_call(query, arch, tensors, call, env, tokens)
+        if seen is None:
+            return ()
+        buckets.append(KernelBucket(tokens=tokens, **dict(dispatch(seen, tables))))
+    return tuple(buckets)
+
+
+def decision_findings(
+    query: Query,
+    book: Book,
+    recipe: Recipe,
+    tensors: Mapping[Role, TensorDecision],
+    call: CallDecision,
+    kernels: tuple[KernelBucket, ...],
+) -> list[Finding]:
+    """Say what is wrong with a decision before anything has run."""
+    return [
+        *_environment(query, book, recipe),
+        *_errors(kernels),
+        *_reads(book, tensors, kernels),
+        *_numerics(query, kernels),
+    ]
+
+
+def _environment(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
+    """The query's environment contradicts what the recipe needs (a switch that only moves numerics is judged there)."""
+    return [
+        Finding.of(
+            "flag_conflict",
+            f"recipe {recipe.id} needs {name}={value}; the environment says {name}={query.env[name]}",
+            expected=value,
+            actual=query.env[name],
+            fix=f"set {name}={value}",
+            evidence=book.flags[name].evidence,
+        )
+        for name, value in recipe.env.items()
+        if query.env.get(name, value) != value and set(book.flags[name].affects) != {"numerics"}
+    ]
+
+
+def _errors(kernels: tuple[KernelBucket, ...]) -> list[Finding]:
+    """AITER raises for these token counts."""
+    by_error: dict[str, list[int]] = {}
+    for bucket in kernels:
+        if bucket.error:
+            by_error.setdefault(bucket.error, []).append(bucket.tokens)
+    return [
+        Finding.of("unsupported", f"AITER raises at {_at(tokens)}: {error}", actual=error)
+        for error, tokens in by_error.items()
+    ]
+
+
+def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[KernelBucket, ...]) -> list[Finding]:
+    """A kernel that will run reads other bytes than those decided; layouts are compared by bytes, not by name."""
+    wrong: dict[tuple[Role, str, str], list[int]] = {}
+    for bucket in kernels:
+        for stage in (bucket.stage1, bucket.stage2):
+            for role, layout in (stage.reads if stage else {}).items():
+                tensor = tensors.get(role)  # type: ignore[call-overload]
+                if tensor is not None and not same_bytes(book, tensor.layout, layout, tensor.physical_shape):
+                    wrong.setdefault((role, layout, stage.func), []).append(bucket.tokens)  # type: ignore[arg-type,union-attr]
+    return [
+        Finding.of(
+            "layout_mismatch",
+            f"{role} is {tensors[role].layout}; {func} reads {layout} at {_at(tokens)}",
+            role=role,
+            expected=layout,
+            actual=tensors[role].layout,
+        )
+        for (role, layout, func), tokens in wrong.items()
+    ]
+
+
+def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...]) -> bool:
+    """Whether two layouts are the same bytes on a shape ``[experts, rows, K]``."""
+    if first == second:
+        return True
+    experts, rows, k = (*shape, 1)[:3]
+    try:
+        left, right = (book.layout(name).bind(experts, rows, k).permutation for name in (first, second))
+    except (KeyError, LayoutError):
+        return False
+    return left == right
+
+
+def _numerics(query: Query, kernels: tuple[KernelBucket, ...]) -> list[Finding]:
+    """Activations in fewer bits than the checkpoint wants, or never in what it wants."""
+    wanted = query.activation_dtype
+    known = [bucket for bucket in kernels if bucket.activation_dtype is not None]
+    if wanted is None or not known:
+        return []
+    fewer = [bucket for bucket in known if BITS.get(bucket.activation_dtype or "", 99) < BITS[wanted]]
+    if fewer:
+        runs = ", ".join(sorted({bucket.activation_dtype or "" for bucket in fewer}))
+        at = _at([bucket.tokens for bucket in fewer])
+        text = f"activations run in {runs} at {at}; the checkpoint wants {wanted}"
+        return [Finding.of("numerics_deviation", text, expected=wanted, actual=runs)]
+    if all(bucket.activation_dtype != wanted for bucket in known):
+        runs = ", ".join(sorted({bucket.activation_dtype or "" for bucket in known}))
+        text = f"activations run in {runs} at every token count; the checkpoint wants {wanted}"
+        return [Finding.of("numerics_deviation", text, expected=wanted, actual=runs)]
+    return []
+
+
+def _at(tokens: list[int]) -> str:
+    return f"{', '.join(map(str, tokens))} tokens"

@@ -1,0 +1,138 @@
+"""The question: a model on a GPU, in an engine, with an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from preshuffle.registry.errors import QueryError
+from preshuffle.registry.kernels.versions import version_key
+from preshuffle.registry.located import field_problems
+from preshuffle.registry.words import Activation, Dtype, QuantType, RowOrder
+
+if TYPE_CHECKING:
+    from preshuffle.registry.registry import Registry
+
+
+def _version(value: str) -> str:
+    version_key(value)
+    return value
+
+
+Version = Annotated[str, AfterValidator(_version)]
+
+TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
+
+Size = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class Frozen(BaseModel):
+    """Base of every public value: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Engine(Frozen):
+    """An inference engine, and its version where it is known."""
+
+    name: Annotated[str, Field(min_length=1)]
+    version: Version | None = None
+
+    def __str__(self) -> str:
+        """Return ``name@version``."""
+        return f"{self.name}@{self.version}" if self.version else self.name
+
+
+def _engine(value: Any) -> Any:
+    if isinstance(value, str):
+        name, _, version = value.partition("@")
+        return {"name": name, "version": version or None}
+    return value
+
+
+def _environment(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: str(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in value.items()}
+    return value
+
+
+class Query(Frozen):
+    """What is asked. Sizes are the model's, unsharded; what is left out comes from the model's entry.
+
+    Attributes:
+        model: a Hugging Face id, a path, or a name of your own.
+        arch: the GPU's gfx name.
+        activation_dtype: what the checkpoint wants; AITER may switch it with the token count.
+        gate_up_order: row order of w13 in the checkpoint.
+        num_experts: of the whole model, fused shared experts counted (so does ``top_k``).
+        tp: tensor-parallel size; shards independently of ``ep``.
+        aiter: AITER's version, or ``0.1.20.dev+g<commit>``.
+        env: environment switches, interpreted through the book's flags only.
+        tokens: token counts for which the kernel is predicted.
+    """
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    arch: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
+    cu_num: Size | None = None
+    weight_dtype: Dtype | None = None
+    quant_type: QuantType | None = None
+    activation: Activation | None = None
+    activation_dtype: Dtype | None = None
+    gate_up_order: RowOrder | None = None
+    producer: str | None = None
+    hidden_size: Size | None = None
+    intermediate_size: Size | None = None
+    num_experts: Size | None = None
+    top_k: Size | None = None
+    gated: bool = True
+    bias: bool | None = None
+    tp: Annotated[int, Field(ge=1, le=4096)] = 1
+    ep: Annotated[int, Field(ge=1, le=4096)] = 1
+    engine: Annotated[Engine | None, BeforeValidator(_engine)] = None
+    aiter: Version | None = None
+    rocm: Version | None = None
+    deployment: str | None = None
+    env: Annotated[dict[str, str], BeforeValidator(_environment)] = Field(default_factory=dict)
+    tokens: Annotated[tuple[Size, ...], Field(min_length=1, max_length=256)] = TOKENS
+
+    @classmethod
+    def parse(cls, value: Any) -> Query:
+        """Validate a mapping.
+
+        Raises:
+            QueryError: names each wrong field, what was found and what is valid.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise QueryError([problem for _, problem in field_problems(error)]) from None
+
+    @classmethod
+    def from_hf_config(
+        cls, config: Mapping[str, Any] | str | Path, *, registry: Registry | None = None, **fields: Any
+    ) -> Query:
+        """Build a query from a Hugging Face ``config.json`` (a mapping, its path, or the checkpoint's folder).
+
+        Args:
+            config: the configuration; how its fields are named is the book's ``model_types``.
+            registry: whose book to use; the packaged one by default.
+            fields: the rest of the query (``arch`` at least); they override what the configuration says.
+
+        Raises:
+            QueryError: the file cannot be read, the model type is unknown, or a field is missing or wrong.
+
+        Example:
+            >>> config = {"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880,
+            ...           "num_local_experts": 32, "num_experts_per_tok": 4,
+            ...           "quantization_config": {"quant_method": "mxfp4"}}
+            >>> Query.from_hf_config(config, arch="gfx950").weight_dtype
+            'fp4x2'
+        """
+        from preshuffle.registry.hf_config import query_fields
+        from preshuffle.registry.registry import Registry
+
+        book = (registry or Registry.default()).book
+        return cls.parse({**query_fields(config, book), **fields})

@@ -1,0 +1,105 @@
+"""The registry: the book, made ready to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from preshuffle.registry.book import Book, load_book
+from preshuffle.registry.decision import Decision
+from preshuffle.registry.errors import BookError, NoRecipeError
+from preshuffle.registry.explain import Explanation, explain
+from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
+from preshuffle.registry.lint import lint
+from preshuffle.registry.predict import dispatch_call
+from preshuffle.registry.query import Query
+from preshuffle.registry.resolve import open_case, resolve
+
+
+class Registry:
+    """Answers queries from one book. It is immutable: a changed book is another registry.
+
+    Example:
+        >>> registry = Registry.load()
+        >>> query = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
+        >>> registry.resolve(query).recipe
+        'mxfp4.sep16'
+    """
+
+    def __init__(self, book: Book, tables: KernelTables | None = None) -> None:
+        """Use a loaded book and, where there are any, kernel tables."""
+        self.book = book
+        self.tables = tables
+
+    @classmethod
+    def load(
+        cls,
+        overlays: Iterable[Path | str] = (),
+        kernel_tables: Literal["auto"] | Sequence[Path | str] | None = None,
+    ) -> Registry:
+        """Load the packaged book, overlays on top. Neither the environment nor ``/etc`` is read.
+
+        Args:
+            overlays: folders or files that add entries or replace them by id, later ones on top.
+            kernel_tables: AITER's tuned tables: None, ``"auto"`` (the installed AITER's) or paths (a CSV, or a folder
+                laid out as AITER's ``configs/``; ``path@version`` ties it to one AITER).
+
+        Raises:
+            BookError: names file, line and column of everything that is wrong.
+        """
+        book = load_book(overlays)
+        problems = lint(book)
+        if problems:
+            raise BookError(problems)
+        if kernel_tables is None:
+            tables = None
+        elif kernel_tables == "auto":
+            tables = KernelTables.from_installed_aiter()
+        else:
+            tables = KernelTables.load([str(path) for path in kernel_tables])
+        return cls(book, tables)
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def default(cls) -> Registry:
+        """Return the packaged book's registry, loaded once per process."""
+        return cls.load()
+
+    @property
+    def digest(self) -> str:
+        """``sha256:…`` of the book; kernel tables have a digest of their own."""
+        return self.book.digest
+
+    def resolve(self, query: Query) -> Decision:
+        """Decide which bytes, which call and which kernels go together for a query.
+
+        Raises:
+            NoRecipeError: no rule answers; the nearest matches and missing fields are named.
+            QueryError: the query contradicts itself.
+        """
+        return resolve(query, self.book, self.tables)
+
+    def explain(self, query: Query) -> Explanation:
+        """Return every rule considered and why it won or lost.
+
+        Raises:
+            NoRecipeError: the arch is unknown.
+            QueryError: a switch has a value that it cannot have.
+        """
+        return explain(query, self.book)
+
+    def predict(self, query: Query, tokens: int) -> KernelChoice:
+        """Predict the kernel that the decided call gets at one token count.
+
+        Raises:
+            NoRecipeError: no rule answers, or the GPU's number of compute units is not known.
+        """
+        decision = self.resolve(query.model_copy(update={"tokens": (tokens,)}))
+        case = open_case(query, self.book)
+        call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, tokens)
+        if call is None:
+            sizes = ", ".join(f"{product}: {cus}" for product, cus in case.arch.cu_num.items())
+            raise NoRecipeError(f"the query must say cu_num; {query.arch} has several ({sizes})", missing=["cu_num"])
+        return dispatch(call, self.tables)

@@ -1,0 +1,208 @@
+"""From a query to a decision: fill in what the model says, read the switches, pick the rule, derive everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from preshuffle.registry.book import Book
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.decision import Alternative, CallDecision, Decision, TensorDecision, digest_of
+from preshuffle.registry.entries import ArchEntry, ModelEntry
+from preshuffle.registry.errors import NearMatch, NoRecipeError
+from preshuffle.registry.flags import Switches, read_switches
+from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.lint import near
+from preshuffle.registry.match import Tried, try_rules
+from preshuffle.registry.predict import decision_findings, predict_buckets
+from preshuffle.registry.query import Query
+from preshuffle.registry.rule import facts_of
+from preshuffle.registry.shapes import LayerSizes, call_decision, tensor_decisions
+from preshuffle.registry.words import Role
+
+_NEEDED = (
+    "weight_dtype",
+    "quant_type",
+    "activation",
+    "activation_dtype",
+    "gate_up_order",
+    "hidden_size",
+    "intermediate_size",
+    "num_experts",
+    "top_k",
+    "bias",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A query with everything that the book adds to it.
+
+    Attributes:
+        query: as it was asked.
+        full: the query with the model's facts filled in and the model's own id.
+        model: the model's entry, where there is one.
+    """
+
+    query: Query
+    full: Query
+    arch: ArchEntry
+    model: ModelEntry | None
+    switches: Switches
+    facts: Mapping[str, Scalar]
+
+    @property
+    def sizes(self) -> LayerSizes:
+        """The layer's sizes.
+
+        Raises:
+            NoRecipeError: names the fields that neither the query nor a model's entry gives.
+        """
+        values: dict[str, Any] = self.full.model_dump(include=set(_NEEDED))
+        skip = set() if self.full.gated else {"gate_up_order"}
+        missing = [name for name in _NEEDED if values[name] is None and name not in skip]
+        if missing:
+            known = "" if self.model else f"no entry knows model {self.query.model!r}; "
+            raise NoRecipeError(f"{known}the query must say: {', '.join(missing)}", missing=missing)
+        return LayerSizes(
+            hidden=values["hidden_size"],
+            intermediate=values["intermediate_size"],
+            experts=values["num_experts"],
+            top_k=values["top_k"],
+            gated=self.full.gated,
+            bias=values["bias"],
+            activation=values["activation"],
+            quant_type=values["quant_type"],
+            gate_up_order=values["gate_up_order"],
+            tp=self.full.tp,
+            ep=self.full.ep,
+        )
+
+
+def open_case(query: Query, book: Book) -> Case:
+    """Fill in a query.
+
+    Raises:
+        NoRecipeError: the arch is unknown.
+        QueryError: a switch has a value that it cannot have.
+    """
+    arch = book.archs.get(query.arch)
+    if arch is None:
+        names = ", ".join(near(query.arch, list(book.archs)))
+        raise NoRecipeError(f"unknown arch {query.arch!r}; valid: {names}")
+    model = find_model(query.model, book)
+    full = query
+    if model is not None:
+        missing = {name: value for name, value in model.given().items() if getattr(query, name) is None}
+        full = query.model_copy(update={**missing, "model": model.id})
+    switches = read_switches(query, book)
+    return Case(query, full, arch, model, switches, facts_of(dict(full), switches.values))
+
+
+def find_model(name: str, book: Book) -> ModelEntry | None:
+    """Return the entry that a model's name means: its id, an alias, or the longest glob among the aliases."""
+    if name in book.models:
+        return book.models[name]
+    hits = [(alias, entry) for entry in book.models.values() for alias in entry.aliases if fnmatchcase(name, alias)]
+    return max(hits, key=lambda hit: (hit[0] == name, len(hit[0])))[1] if hits else None
+
+
+def resolve(query: Query, book: Book, tables: KernelTables | None) -> Decision:
+    """Decide.
+
+    Raises:
+        NoRecipeError: no rule answers; the nearest are named.
+        QueryError: the query contradicts itself.
+    """
+    case = open_case(query, book)
+    tried = try_rules(book, case.facts)
+    winner = next((item for item in tried if item.usable), None)
+    if winner is None:
+        raise _no_recipe(case, tried, book)
+    sizes = case.sizes
+    tensors = tensor_decisions(winner.recipe, sizes, case.arch)
+    swiglu = (case.model.swiglu_limit, case.model.swiglu_alpha) if case.model else (None, None)
+    call = call_decision(winner.recipe, sizes, tensors, swiglu)
+    kernels = predict_buckets(case.full, case.arch, tensors, call, winner.recipe.env, tables)
+    findings = (
+        *case.switches.findings,
+        *decision_findings(case.full, book, winner.recipe, tensors, call, kernels),
+    )
+    return Decision(
+        recipe=winner.recipe.id,
+        rule=winner.rule.id,
+        reason=_reason(case, winner),
+        tensors=tensors,
+        call=call,
+        env=winner.recipe.env,
+        kernels=kernels,
+        alternatives=_alternatives(winner, tried),
+        findings=findings,
+        registry_digest=book.digest,
+        decision_digest=decision_digest(winner.recipe.id, tensors, call, winner.recipe.env),
+    )
+
+
+def decision_digest(
+    recipe: str, tensors: Mapping[Role, TensorDecision], call: CallDecision, env: Mapping[str, str]
+) -> str:
+    """Digest what the bytes and the call depend on, and nothing else."""
+    return digest_of(
+        {
+            "recipe": recipe,
+            "tensors": {role: tensor.model_dump(mode="json") for role, tensor in tensors.items()},
+            "call": call.model_dump(mode="json"),
+            "env": dict(env),
+        }
+    )
+
+
+def _reason(case: Case, winner: Tried) -> str:
+    named = [name for name in winner.exact if not name.startswith("env.")]
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
+    parts = [f"{listed} match exactly"] if named else []
+    if case.model is not None and case.model.id != case.query.model:
+        parts.append(f"{case.query.model} is read as {case.model.id}")
+    used = {name.removeprefix("env.") for name in winner.required if name.startswith("env.")}
+    for name, meaning in case.switches.honoured.items():
+        state = "decided" if name in used else "is set and was read"
+        parts.append(f"the switch {name}={case.query.env[name]} {state}: {meaning}")
+    parts.append(winner.rule.because)
+    return "; ".join(parts)
+
+
+def _alternatives(winner: Tried, tried: tuple[Tried, ...]) -> tuple[Alternative, ...]:
+    """Every other recipe that was near: at most two conditions away, and not what another engine does."""
+    best: dict[str, Tried] = {}
+    for item in tried:
+        foreign = any(miss.field == "engine" for miss in item.misses)
+        if item.recipe.id == winner.recipe.id or foreign or len(item.misses) > 2:
+            continue
+        if item.recipe.id not in best or len(item.misses) < len(best[item.recipe.id].misses):
+            best[item.recipe.id] = item
+    return tuple(Alternative(recipe=name, why_not=_lost(item, winner)) for name, item in best.items())
+
+
+def _lost(item: Tried, winner: Tried) -> str:
+    if not item.usable:
+        return f"{item.recipe.suits}; rule {item.rule.id} {item.why_not}"
+    return f"{item.recipe.suits}; rule {item.rule.id} matches too, and {winner.rule.id} is more specific"
+
+
+def _no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeError:
+    lost = sorted(tried, key=lambda item: (len(item.misses) + len(item.lacking), item.rule.id))
+    nearest = [NearMatch(item.rule.id, item.recipe.id, item.why_not) for item in lost[:3]]
+    query = case.query
+    unknown = [name for name in _NEEDED if getattr(case.full, name) is None]
+    if case.model is None:
+        ids = near(query.model, list(book.models))
+        message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it (nearest: {', '.join(ids)})"
+        if unknown:
+            message += f"; a query for it must say: {', '.join(unknown)}"
+        return NoRecipeError(message, nearest, unknown)
+    asked = [f"activation_dtype {case.full.activation_dtype}", query.arch]
+    if query.engine:
+        asked.append(f"engine {query.engine}")
+    return NoRecipeError(f"no rule for {query.model} with {', '.join(asked)}", nearest)

@@ -1,0 +1,64 @@
+"""Cutting a dimension between tensor-parallel ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preshuffle.registry.errors import FieldProblem, QueryError
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one rank gets of a dimension: values ``start`` to ``stop``."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """How many values."""
+        return self.stop - self.start
+
+
+def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
+    """Cut a dimension in whole groups: ``ceil(groups / ranks)`` per rank, the last rank shorter.
+
+    This is how vLLM and SGLang cut an MX dimension. Slicing through a group, which leaves two ranks with half a scale
+    each, is wrong.
+
+    Args:
+        size: values of the dimension.
+        ranks: tensor-parallel size.
+        group: values that share a scale (1 where nothing is shared).
+
+    Raises:
+        QueryError: the dimension is not whole groups, or a rank would get nothing.
+
+    Example:
+        >>> [piece.size for piece in cut(2880, 4, 32)]
+        [736, 736, 736, 672]
+    """
+    groups, rest = divmod(size, group)
+    if rest:
+        raise QueryError([FieldProblem("intermediate_size", f"{size} is not whole groups of {group}")])
+    share = -(-groups // ranks)
+    pieces = tuple(
+        Slice(min(rank * share, groups) * group, min((rank + 1) * share, groups) * group) for rank in range(ranks)
+    )
+    if not pieces[-1].size:
+        most = max(n for n in range(1, ranks) if -(-groups // -(-groups // n)) == n)
+        text = f"{ranks} ranks of {share} groups each leave the last without any of the {groups} groups of {group}"
+        raise QueryError([FieldProblem("tp", text, (f"{most} or fewer",))])
+    return pieces
+
+
+def split_experts(num_experts: int, ranks: int) -> tuple[Slice, ...]:
+    """Split the experts evenly between expert-parallel ranks.
+
+    Raises:
+        QueryError: they do not divide.
+    """
+    if num_experts % ranks:
+        raise QueryError([FieldProblem("ep", f"{ranks} ranks do not divide {num_experts} experts")])
+    share = num_experts // ranks
+    return tuple(Slice(rank * share, (rank + 1) * share) for rank in range(ranks))

@@ -1,0 +1,53 @@
+"""The words of the domain, in AITER's own spellings. Nothing else in the project spells them again."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Role = Literal[
+    "w13_weight",
+    "w2_weight",
+    "w13_weight_scale",
+    "w2_weight_scale",
+    "w13_bias",
+    "w2_bias",
+    "w13_input_scale",
+    "w2_input_scale",
+]
+Dtype = Literal["bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8"]
+TensorDtype = Literal[
+    "bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8", "fp8_e4m3fn", "fp8_e4m3fnuz", "fp32", "e8m0", "uint8"
+]
+QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128"]
+Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
+GateMode = Literal["separated", "interleave"]
+RowOrder = Literal["GGUU", "GUGU"]
+
+ROLES: Final[tuple[Role, ...]] = (
+    "w13_weight",
+    "w2_weight",
+    "w13_weight_scale",
+    "w2_weight_scale",
+    "w13_bias",
+    "w2_bias",
+    "w13_input_scale",
+    "w2_input_scale",
+)
+
+GROUP: Final[dict[str, int]] = {"per_1x32": 32, "per_1x128": 128}
+"""Values of K that share one scale, by quant_type. A dimension is cut between ranks in whole groups."""
+
+BITS: Final[dict[str, int]] = {
+    "fp4x2": 4,
+    "i4x2": 4,
+    "fp8": 8,
+    "fp8_e4m3fn": 8,
+    "fp8_e4m3fnuz": 8,
+    "i8": 8,
+    "e8m0": 8,
+    "uint8": 8,
+    "bf16": 16,
+    "fp16": 16,
+    "fp32": 32,
+}
+"""Bits of one value."""
