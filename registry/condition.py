@@ -1,4 +1,4 @@
-"""One condition of a rule: an exact value, a list, a glob or a range; what it matches, and what it shares with another."""
+"""One condition of a rule (an exact value, a list, a glob or a range): what it matches, what it shares with another."""
 
 from __future__ import annotations
 

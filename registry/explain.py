@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.match import Tried, try_rules
 from preshuffle.registry.query import Frozen, Query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.errors import FieldProblem, QueryError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.lint import near

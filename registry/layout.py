@@ -32,7 +32,6 @@ class Layout:
         pattern: the parsed line.
         unit: what K counts: ``byte`` (weights), ``group`` (one scale of one byte), ``any`` (whatever the tensor holds).
         k_multiple: K must be a multiple of this many units; at least the pattern's own tile.
-        row_multiple: rows (per half where the pattern splits gate and up) must be a multiple of this.
     """
 
     id: str
@@ -111,7 +110,7 @@ class BoundLayout:
     @property
     def permutation(self) -> Permutation:
         """The permutation of the row-major units; equal permutations are equal layouts, whatever their names."""
-        experts, rows, k = self.shape
+        _, rows, k = self.shape
         scale = {"experts": rows * k, "rows": k, "k": 1}
         return Permutation.of((atom.size, atom.step * scale[atom.dimension]) for atom in self.atoms)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import combinations
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.errors import Problem
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, Specificity
@@ -50,7 +50,7 @@ def _recipe(book: Book, recipe: Recipe) -> Iterator[Problem]:
             )
         if tensor.pad.k % layout.k_multiple and layout.unit == "group":
             yield place.problem(
-                f"{role}: pad.k {tensor.pad.k} groups is not a multiple of {layout.k_multiple}, the tile of {layout.id}",
+                f"{role}: pad.k {tensor.pad.k} is not a multiple of {layout.k_multiple}, the tile of {layout.id}",
                 *("tensors", role, "pad"),
             )
         if layout.pattern.splits_gate_up and not role.startswith("w13"):

@@ -50,8 +50,8 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        return Document(name, None, {}), [Problem(name, *place, f"not valid YAML: {what}")]
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        return Document(name, None, {}), [Problem(name, line, column, f"not valid YAML: {what}")]
     except RecursionError:
         return Document(name, None, {}), [Problem(name, 1, 1, "nested too deeply")]
     return Document(name, value, builder.marks), builder.problems

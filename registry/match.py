@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.kernels.versions import version_key
 from preshuffle.registry.recipe import Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError

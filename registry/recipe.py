@@ -43,7 +43,7 @@ class TensorRecipe(Frozen):
 
 
 class PadArgument(Frozen):
-    """How a pad is reported to the kernel: the raw pad, rounded down to ``round_down``, times ``times_at_tp1`` at TP 1."""
+    """How a pad is passed to the kernel: raw, rounded down to ``round_down``, times ``times_at_tp1`` at TP 1."""
 
     round_down: Multiple = 1
     times_at_tp1: Multiple = 1

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from preshuffle.registry.book import Book, load_book
+from preshuffle.registry.books import Book, load_book
 from preshuffle.registry.decision import Decision
 from preshuffle.registry.errors import BookError, NoRecipeError
 from preshuffle.registry.explain import Explanation, explain

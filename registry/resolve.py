@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from preshuffle.registry.book import Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import Alternative, CallDecision, Decision, TensorDecision, digest_of
 from preshuffle.registry.entries import ArchEntry, ModelEntry

@@ -66,8 +66,8 @@ def reachable_buckets(call: DispatchCall, tables: KernelTables | None = None) ->
     Example:
         >>> call = DispatchCall(gfx="gfx950", cu_num=256, tokens=1, model_dim=3072, inter_dim=3072, expert=128, topk=4,
         ...                     activation="Swiglu", weight_dtype="fp4x2", quant_type="per_1x32")
-        >>> [(b.lo, b.hi, b.choice.activation_dtype) for b in reachable_buckets(call)][0]
-        (1, 255, 'bf16')
+        >>> [bucket.lo for bucket in reachable_buckets(call) if bucket.choice.activation_dtype == "fp4x2"][0]
+        256
     """
     found: list[TokenBucket] = []
     for point in _change_points(call):
