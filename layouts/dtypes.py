@@ -1,0 +1,43 @@
+"""Torch's dtypes under the registry's names, and tensors seen as bytes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.words import TensorDtype
+
+FP4X2: Final[torch.dtype] = getattr(torch, "float4_e2m1fn_x2", torch.uint8)
+E8M0: Final[torch.dtype] = getattr(torch, "float8_e8m0fnu", torch.uint8)
+
+ACCEPTED: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
+    "bf16": (torch.bfloat16,),
+    "fp16": (torch.float16,),
+    "fp32": (torch.float32,),
+    "fp8_e4m3fn": (torch.float8_e4m3fn,),
+    "fp8_e4m3fnuz": (torch.float8_e4m3fnuz,),
+    "fp4x2": (FP4X2, torch.uint8),
+    "i4x2": (torch.uint8, torch.int8),
+    "i8": (torch.int8,),
+    "e8m0": (torch.uint8, E8M0),
+    "uint8": (torch.uint8,),
+}
+"""Torch dtypes that may carry a dtype. The first one is what a kernel recognises: AITER does not see fp4 in uint8."""
+
+VALUES_PER_ELEMENT: Final[dict[TensorDtype, int]] = {"fp4x2": 2, "i4x2": 2}
+"""Values that one torch element holds, where it is not 1."""
+
+FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous tensor's storage as a flat uint8 view; no byte moves.
+
+    Raises:
+        LayoutError: the tensor is not contiguous.
+    """
+    if not tensor.is_contiguous():
+        raise LayoutError(f"a tensor of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
+    return tensor.view(torch.uint8).view(-1) if tensor.dtype != torch.uint8 else tensor.view(-1)

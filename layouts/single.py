@@ -1,0 +1,176 @@
+"""One tensor at a time: put it into a layout, take it out, move it from one layout to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from preshuffle.layouts.dtypes import as_bytes
+from preshuffle.layouts.execute import lay_out, take_back
+from preshuffle.registry import CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
+
+Backend = Literal["auto", "native", "aiter"]
+
+
+def layout_of(layout: str | Layout) -> Layout:
+    """Return the packaged book's layout of an id or alias.
+
+    Raises:
+        LayoutError: there is none; the known ids are named.
+    """
+    if isinstance(layout, Layout):
+        return layout
+    book = Registry.default().book
+    try:
+        return book.layout(layout)
+    except KeyError:
+        raise LayoutError(f"unknown layout {layout!r}; valid: {', '.join(book.layouts)}") from None
+
+
+def apply_layout(
+    tensor: torch.Tensor,
+    layout_id: str | Layout,
+    *,
+    experts: int | None = None,
+    out: torch.Tensor | None = None,
+    fill: int | None = None,
+    backend: Backend = "auto",
+) -> torch.Tensor:
+    """Lay a plain tensor out.
+
+    Args:
+        tensor: ``[E, rows, K]``, ``[rows, K]``, or ``[E * rows, K]`` with ``experts=E``, in torch's own shape (an
+            fp4x2 element is one byte of two values). Rows of w13 are GGUU.
+        layout_id: a layout of the book (or an alias), or a ``Layout``.
+        experts: how many experts a two-dimensional tensor holds.
+        out: contiguous bytes to write into, of the padded size; the result is a view of it.
+        fill: the byte for padding; without it a dimension that does not divide is an error.
+        backend: ``native`` moves bytes with torch.
+
+    Returns:
+        The laid-out tensor, in the input's shape and dtype, padded where ``fill`` is given and a dimension does not
+        divide: rows to the layout's tile (each half of w13 on its own where the layout moves gate and up), K to its
+        multiple. Scales whose rows do not fill a tile are padded at the flattened tail, and come back two-dimensional.
+
+    Raises:
+        LayoutError: the shape, dtype or ``out`` does not fit. Nothing is written then.
+
+    Example:
+        >>> weight = torch.arange(32 * 64, dtype=torch.int32).to(torch.uint8).view(1, 32, 64)
+        >>> apply_layout(weight, "sep16")[0, 0, :16].equal(weight[0, 0, :16])
+        True
+    """
+    _check_backend(backend)
+    layout = layout_of(layout_id)
+    fit = _fit(tensor, layout, experts, fill)
+    result = _result(tensor, fit, out)
+    lay_out(fit.plan, as_bytes(tensor.contiguous()), as_bytes(result), fill or 0)
+    return result
+
+
+def invert_layout(
+    tensor: torch.Tensor,
+    layout_id: str | Layout,
+    *,
+    experts: int | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> torch.Tensor:
+    """Take a tensor out of a layout: the exact inverse of ``apply_layout``.
+
+    Args:
+        tensor: contiguous laid-out bytes.
+        layout_id: the layout that they are in.
+        experts: how many experts a two-dimensional tensor holds.
+        shape: the plain shape before padding; the tensor's own by default.
+
+    Raises:
+        LayoutError: the shape does not fit the layout.
+    """
+    layout = layout_of(layout_id)
+    plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
+    fit = _fit(plain, layout, experts, fill=0)
+    if fit.nbytes != tensor.numel() * tensor.element_size():
+        raise LayoutError(f"{tuple(tensor.shape)} holds other than the {fit.nbytes} bytes of {fit.shape} as {layout.id}")
+    take_back(fit.plan, as_bytes(tensor), as_bytes(plain))
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A tensor's shape fitted to a layout: the padded shape, and the plan in bytes."""
+
+    shape: tuple[int, ...]
+    plan: CopyPlan
+
+    @property
+    def nbytes(self) -> int:
+        return self.plan.nbytes
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in ("auto", "native"):
+        raise LayoutError(f"unknown backend {backend!r}; valid: auto, native")
+
+
+def _fit(tensor: torch.Tensor, layout: Layout, experts: int | None, fill: int | None) -> _Fit:
+    count, rows, k = _dimensions(tuple(tensor.shape), experts)
+    item = tensor.element_size()
+    if layout.unit == "group" and item != 1:
+        raise LayoutError(f"layout {layout.id} is for scales of one byte; found {tensor.dtype} ({item} bytes)")
+    if fill is not None and not 0 <= fill <= 255:
+        raise LayoutError(f"fill = {fill}; valid: a byte, 0..255")
+    halves = 2 if layout.pattern.splits_gate_up else 1
+    flat = layout.unit == "group" and halves == 1 and rows % layout.row_multiple != 0
+    if flat:
+        count, rows = 1, count * rows
+    if rows % halves:
+        raise LayoutError(f"layout {layout.id}: {rows} rows do not split into gate and up")
+    half, k_bytes = rows // halves, k * item
+    padded_half, padded_k = _up(half, layout.row_multiple), _up(k_bytes, layout.k_multiple)
+    if fill is None:
+        layout.bind(count, halves * half, k_bytes)
+    if padded_k % item:
+        raise LayoutError(f"layout {layout.id}: K padded to {padded_k} bytes is no whole number of {tensor.dtype}")
+    bound = layout.bind(count, halves * padded_half, padded_k)
+    view = PlainView(count, halves, half, k_bytes, rows * k_bytes, half * k_bytes, k_bytes)
+    padded = (halves * padded_half, padded_k // item)
+    shape: tuple[int, ...]
+    if (halves * padded_half, padded_k) == (rows, k_bytes):
+        shape = tuple(tensor.shape)
+    elif flat or tensor.dim() == 2:
+        shape = (count * padded[0], padded[1])
+    else:
+        shape = (count, *padded)
+    return _Fit(shape, plan_copy(bound, view))
+
+
+def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, int]:
+    if len(shape) == 3:
+        if experts not in (None, shape[0]):
+            raise LayoutError(f"experts = {experts}, but the tensor {shape} holds {shape[0]}")
+        return shape[0], shape[1], shape[2]
+    if len(shape) != 2:
+        raise LayoutError(f"a tensor of shape {shape}; valid: [E, rows, K], [rows, K], or [E * rows, K] with experts=E")
+    count = 1 if experts is None else experts
+    if count < 1 or shape[0] % count:
+        raise LayoutError(f"{shape[0]} rows are not those of {count} experts")
+    return count, shape[0] // count, shape[1]
+
+
+def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.Tensor:
+    if out is None:
+        return torch.empty(fit.shape, dtype=tensor.dtype, device=tensor.device)
+    if out.device != tensor.device:
+        raise LayoutError(f"out is on {out.device}, the tensor on {tensor.device}")
+    if out.numel() * out.element_size() != fit.nbytes:
+        found = out.numel() * out.element_size()
+        raise LayoutError(f"out holds {found} bytes; {fit.nbytes} are needed for {fit.shape} of {tensor.dtype}")
+    if out.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() and out.numel():
+        raise LayoutError("out shares its storage with the tensor")
+    return as_bytes(out).view(tensor.dtype).view(fit.shape)
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
