@@ -62,7 +62,7 @@ def apply_layout(
         >>> apply_layout(weight, "sep16")[0, 0, :16].equal(weight[0, 0, :16])
         True
     """
-    _check_backend(backend)
+    check_backend(backend)
     layout = layout_of(layout_id)
     fit = _fit(tensor, layout, experts, fill)
     result = _result(tensor, fit, out)
@@ -109,7 +109,8 @@ class _Fit:
         return self.plan.nbytes
 
 
-def _check_backend(backend: str) -> None:
+def check_backend(backend: str) -> None:
+    """Raise a LayoutError for a backend that is not there."""
     if backend not in ("auto", "native"):
         raise LayoutError(f"unknown backend {backend!r}; valid: auto, native")
 

@@ -1,0 +1,156 @@
+"""Applying a decision to a layer's tensors, and taking it back."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Final, Literal
+
+import torch
+
+from preshuffle.layouts.job import Job, prepare, undo
+from preshuffle.layouts.single import Backend, check_backend
+from preshuffle.layouts.stamp import Stamp, drop_stamp, extent_of, put_stamp, stamp_of
+from preshuffle.layouts.target import RoleTensors, Target
+from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
+from preshuffle.registry.words import Role
+
+TAG: Final = "is_shuffled"
+"""The attribute by which AITER tells laid-out weights from plain ones."""
+
+
+def apply(
+    target: Target,
+    decision: Decision,
+    *,
+    backend: Backend = "auto",
+    again: Literal["refuse", "skip"] = "refuse",
+    last_rank: bool = False,
+) -> Applied:
+    """Put a layer's plain tensors into the order that a decision names.
+
+    Every precondition is checked before a byte moves. Tensors that already have the physical size are laid out in their
+    own storage, with at most 64 MiB (or one expert) beside them; others are replaced in the target. Weights get AITER's
+    tag ``is_shuffled`` on the object that stands in the target afterwards, and all get a stamp.
+
+    Args:
+        target: a module with the role attributes, or a dict of tensors; each ``[E, rows, K]`` (a bias ``[E, rows]``) of
+            one rank, rows in the checkpoint's order, in the plain or in the physical shape. In a buffer of the physical
+            shape GUGU rows lie at its beginning; of GGUU rows each half begins at its half of the buffer.
+        decision: what ``Registry.resolve`` decided.
+        backend: ``native`` moves the bytes with torch.
+        again: what to do where the tensors are laid out already: ``refuse``, or ``skip`` if by the same decision.
+        last_rank: the tensors are those of the last tensor-parallel rank, which may have less (only needed where they
+            are in the physical shape; a plain shape tells by itself).
+
+    Returns:
+        What was applied, ready to be reported in an ``Observation``.
+
+    Raises:
+        LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
+    """
+    check_backend(backend)
+    tensors = RoleTensors(target)
+    tensors.check_roles(decision.tensors)
+    if _already_applied(tensors, decision, again):
+        return describe(target, decision)
+    jobs = [prepare(role, tensors[role], decision, last_rank) for role in decision.tensors]
+    _check_together(jobs)
+    scratch = torch.empty(max(job.scratch_bytes for job in jobs), dtype=torch.uint8, device=jobs[0].tensor.device)
+    # those that get new storage come first: until they are done, nothing of the target has changed
+    results = {job.role: job.run(scratch) for job in sorted(jobs, key=lambda job: job.in_place)}
+    for job in jobs:
+        _publish(tensors, job, results[job.role])
+    return describe(target, decision)
+
+
+def inverse(target: Target, decision: Decision | None = None) -> None:
+    """Take laid-out tensors back to the checkpoint's bytes: pads stripped, rows and dtypes as they came.
+
+    Args:
+        target: what ``apply`` worked on.
+        decision: if given, the tensors must have been laid out by it.
+
+    Raises:
+        LayoutError: a tensor has no stamp (nobody knows what its bytes are), or another decision's.
+    """
+    tensors = RoleTensors(target)
+    stamps: dict[Role, Stamp] = {}
+    for role in decision.tensors if decision else tensors.names:
+        stamp = stamp_of(tensors[role]) if role in tensors.names else None
+        if stamp is None:
+            raise LayoutError(f"{role} has no stamp: what its bytes are is not known")
+        if decision and stamp.decision_digest != decision.decision_digest:
+            raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
+        stamps[role] = stamp
+    for role, stamp in stamps.items():
+        tensor = tensors[role]
+        plain = undo(tensor, stamp)
+        drop_stamp(tensor)
+        for thing in (tensor, plain):
+            if hasattr(thing, TAG):
+                delattr(thing, TAG)
+        tensors[role] = plain
+        if hasattr(tensors[role], TAG):
+            delattr(tensors[role], TAG)
+
+
+def describe(target: Target, decision: Decision) -> Applied:
+    """Say what a target holds, from its stamps and tags, beside the call that the decision asks for."""
+    tensors = RoleTensors(target)
+    observed: dict[Role, TensorObservation] = {}
+    for role in decision.tensors:
+        tensor, decided = tensors[role], decision.tensors[role]
+        stamp = stamp_of(tensor)
+        observed[role] = TensorObservation(
+            layout=stamp.layout if stamp else None,
+            is_shuffled=bool(getattr(tensor, TAG, False)) if decided.is_shuffled else None,
+            contiguous=tensor.is_contiguous(),
+            dtype=decided.dtype,
+            logical_shape=decided.logical_shape,
+            physical_shape=decided.physical_shape,
+            pad_fill=("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
+        )
+    return Applied(
+        gate_mode=decision.call.gate_mode,
+        hidden_pad=decision.call.hidden_pad,
+        intermediate_pad=decision.call.intermediate_pad,
+        swiglu_limit=decision.call.swiglu_limit,
+        bias_passed=decision.call.bias,
+        events=("apply",),
+        tensors=observed,
+    )
+
+
+def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
+    stamps = {role: stamp_of(tensors[role]) for role in decision.tensors}
+    laid = {role: stamp for role, stamp in stamps.items() if stamp is not None}
+    if laid and again == "skip" and len(laid) == len(stamps):
+        if all(stamp.decision_digest == decision.decision_digest for stamp in laid.values()):
+            return True
+    for role, stamp in laid.items():
+        raise LayoutError(f"{role} is laid out already ({stamp.layout}, recipe {stamp.recipe}); take it back first")
+    for role in stamps:
+        if getattr(tensors[role], TAG, False):
+            raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
+    return False
+
+
+def _check_together(jobs: list[Job]) -> None:
+    devices = {job.tensor.device for job in jobs}
+    if len(devices) > 1:
+        where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
+        raise LayoutError(f"the tensors are on different devices: {where}")
+    for one, other in combinations(jobs, 2):
+        if one.tensor.untyped_storage().data_ptr() != other.tensor.untyped_storage().data_ptr():
+            continue
+        (begin, end), (first, last) = extent_of(one.tensor), extent_of(other.tensor)
+        if begin < last and first < end:
+            raise LayoutError(f"{one.role} and {other.role} share bytes")
+
+
+def _publish(tensors: RoleTensors, job: Job, result: torch.Tensor) -> None:
+    tensors[job.role] = result
+    held = tensors[job.role]
+    put_stamp(held, job.stamp)
+    if job.stamp.is_shuffled:
+        setattr(held, TAG, True)

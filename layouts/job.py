@@ -1,0 +1,217 @@
+"""One tensor's part of an apply: everything checked and planned before a byte moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, as_bytes
+from preshuffle.layouts.execute import lay_out, take_back
+from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.stamp import Stamp
+from preshuffle.registry import CopyPlan, Decision, LayoutError, PlainView, TensorDecision, plan_copy
+from preshuffle.registry.words import Role
+
+SCRATCH_BYTES = 64 << 20
+"""Most bytes that an in-place move holds beside the tensor, at least one expert's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How plain rows of one tensor meet its laid-out bytes; everything in bytes and torch's own shapes."""
+
+    layout: str
+    experts: int
+    halves: int
+    live_rows: int
+    live_k: int
+    rows: int
+    k: int
+    alternating: bool
+    padded_source: bool
+
+    def plan(self, experts: int) -> CopyPlan:
+        """Plan the move of some experts that lie together."""
+        bound = layout_of(self.layout).bind(experts, self.halves * self.rows, self.k)
+        rows, row = (self.rows, self.k) if self.padded_source else (self.live_rows, self.live_k)
+        half, step = (row, self.halves * row) if self.alternating else (rows * row, row)
+        expert = self.halves * rows * row
+        return plan_copy(bound, PlainView(experts, self.halves, self.live_rows, self.live_k, expert, half, step))
+
+    @property
+    def expert_bytes(self) -> int:
+        """Laid-out bytes of one expert."""
+        return self.halves * self.rows * self.k
+
+    @property
+    def chunk(self) -> int:
+        """Experts that are moved at once in place."""
+        return max(1, min(self.experts, SCRATCH_BYTES // self.expert_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What will be done to one tensor."""
+
+    role: Role
+    tensor: torch.Tensor
+    geometry: Geometry
+    stamp: Stamp
+    target_dtype: torch.dtype
+    physical_shape: tuple[int, ...]
+    fill: int
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the tensor's own storage has the physical size, so that its address can stay."""
+        if self.tensor.element_size() != self.target_dtype.itemsize or _casts(self.tensor, self.target_dtype):
+            return False
+        return self.tensor.numel() * self.tensor.element_size() == self.geometry.experts * self.geometry.expert_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that the job needs beside its source and result."""
+        return self.geometry.chunk * self.geometry.expert_bytes if self.in_place else 0
+
+    def run(self, scratch: torch.Tensor) -> torch.Tensor:
+        """Move the bytes; the result is what the kernel should get (without tag or stamp)."""
+        if self.in_place:
+            self._shuffle_in_place(scratch)
+            return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
+        plain = self.tensor.to(self.target_dtype) if _casts(self.tensor, self.target_dtype) else self.tensor
+        result = torch.empty(self.physical_shape, dtype=self.target_dtype, device=self.tensor.device)
+        lay_out(self.geometry.plan(self.geometry.experts), as_bytes(plain.detach()), as_bytes(result), self.fill)
+        return result
+
+    def _shuffle_in_place(self, scratch: torch.Tensor) -> None:
+        data = as_bytes(self.tensor.detach())
+        size = self.geometry.expert_bytes
+        for first in range(0, self.geometry.experts, self.geometry.chunk):
+            count = min(self.geometry.chunk, self.geometry.experts - first)
+            piece = data[first * size : (first + count) * size]
+            copy = scratch[: piece.numel()].copy_(piece)
+            lay_out(self.geometry.plan(count), copy, piece, self.fill)
+
+
+def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: bool) -> Job:
+    """Check one tensor against a decision and plan its move.
+
+    Raises:
+        LayoutError: shape, dtype, device or strides are not what the decision says; names what would be.
+    """
+    decided = decision.tensors[role]
+    if tensor.device.type == "meta":
+        raise LayoutError(f"{role} is on the meta device: it has no bytes")
+    dtype = _check_dtype(role, tensor, decided)
+    if not tensor.is_contiguous():
+        raise LayoutError(f"{role} of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
+    live, padded_source = _check_shape(role, tensor, decided, last_rank)
+    physical = torch_shape(decided.physical_shape, decided)
+    item = dtype.itemsize
+    halves = 2 if decided.order else 1
+    geometry = Geometry(
+        layout=decided.layout,
+        experts=live[0],
+        halves=halves,
+        live_rows=live[1] // halves,
+        live_k=_k(live) * item,
+        rows=physical[1] // halves,
+        k=_k(physical) * item,
+        alternating=halves == 2 and decided.source_order == "GUGU",
+        padded_source=padded_source,
+    )
+    geometry.plan(1)
+    stamp = Stamp(
+        recipe=decision.recipe,
+        decision_digest=decision.decision_digest,
+        role=role,
+        layout=decided.layout,
+        shape=live,
+        physical_shape=physical,
+        pad=(decided.pad.rows, decided.pad.k),
+        dtype=decided.dtype,
+        source_dtype=tensor.dtype,
+        source_order=decided.source_order,
+        order=decided.order,
+        fill=decided.fill,
+        padded_source=padded_source,
+        is_shuffled=decided.is_shuffled,
+    )
+    return Job(role, tensor, geometry, stamp, dtype, physical, decided.fill)
+
+
+def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
+    """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
+
+    A tensor that had the physical size before keeps its storage.
+    """
+    item = tensor.element_size()
+    halves = 2 if stamp.order else 1
+    geometry = Geometry(
+        layout=stamp.layout,
+        experts=stamp.shape[0],
+        halves=halves,
+        live_rows=stamp.shape[1] // halves,
+        live_k=_k(stamp.shape) * item,
+        rows=stamp.physical_shape[1] // halves,
+        k=_k(stamp.physical_shape) * item,
+        alternating=halves == 2 and stamp.source_order == "GUGU",
+        padded_source=stamp.padded_source,
+    )
+    data = as_bytes(tensor.detach())
+    if stamp.padded_source:
+        size, count = geometry.expert_bytes, geometry.chunk
+        scratch = torch.empty(count * size, dtype=torch.uint8, device=tensor.device)
+        for first in range(0, geometry.experts, count):
+            now = min(count, geometry.experts - first)
+            piece = data[first * size : (first + now) * size]
+            copy = scratch[: piece.numel()].copy_(piece)
+            piece.zero_()
+            take_back(geometry.plan(now), copy, piece)
+        return tensor.detach().view(stamp.source_dtype) if tensor.dtype != stamp.source_dtype else tensor
+    plain = torch.empty(stamp.shape, dtype=tensor.dtype, device=tensor.device)
+    take_back(geometry.plan(geometry.experts), data, as_bytes(plain))
+    return plain.to(stamp.source_dtype) if stamp.source_dtype in FLOATS else plain.view(stamp.source_dtype)
+
+
+def torch_shape(shape: tuple[int, ...], decided: TensorDecision) -> tuple[int, ...]:
+    """Turn a shape in values into torch's own (an fp4x2 element holds two values)."""
+    per_element = VALUES_PER_ELEMENT.get(decided.dtype, 1)
+    return (*shape[:2], shape[2] // per_element) if len(shape) == 3 else shape
+
+
+def _k(shape: tuple[int, ...]) -> int:
+    return shape[2] if len(shape) == 3 else 1
+
+
+def _casts(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether values (not only their name) change."""
+    return tensor.dtype in FLOATS and tensor.dtype != dtype
+
+
+def _check_dtype(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torch.dtype:
+    valid = FLOATS if role.endswith("_bias") else ACCEPTED[decided.dtype]
+    if tensor.dtype not in valid:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in valid)
+        raise LayoutError(f"{role} is {str(tensor.dtype).removeprefix('torch.')}; valid: {names}")
+    # a scale keeps the one-byte dtype that its engine gave it; kernels take either
+    return tensor.dtype if decided.dtype == "e8m0" else ACCEPTED[decided.dtype][0]
+
+
+def _check_shape(
+    role: Role, tensor: torch.Tensor, decided: TensorDecision, last_rank: bool
+) -> tuple[tuple[int, ...], bool]:
+    """Return the live shape, and whether the tensor already has the physical size."""
+    found = tuple(tensor.shape)
+    logical = torch_shape(decided.logical_shape, decided)
+    short = torch_shape(decided.short_shape or decided.logical_shape, decided)
+    physical = torch_shape(decided.physical_shape, decided)
+    live = short if last_rank else logical
+    if found in (live, short):
+        return found, found == physical
+    if found == physical:
+        return live, True
+    valid = {"plain": live, "plain on the last rank": short, "padded": physical}
+    listed = ", ".join(f"{shape} ({what})" for what, shape in valid.items() if what == "plain" or shape != live)
+    raise LayoutError(f"{role} has shape {found}; valid: {listed}")
