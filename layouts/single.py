@@ -92,7 +92,8 @@ def invert_layout(
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
     fit = _fit(plain, layout, experts, fill=0)
     if fit.nbytes != tensor.numel() * tensor.element_size():
-        raise LayoutError(f"{tuple(tensor.shape)} holds other than the {fit.nbytes} bytes of {fit.shape} as {layout.id}")
+        raise LayoutError(f"{tuple(tensor.shape)} does not hold the {fit.nbytes} bytes of {fit.shape} as {layout.id}")
+
     take_back(fit.plan, as_bytes(tensor), as_bytes(plain))
     return plain
 

@@ -1,8 +1,8 @@
 """Stamps: what a tensor's bytes are, recorded against the storage that holds them.
 
-A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.view(dtype)`` and ``.detach()``. The storage
-is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another storage and
-no stamp.
+A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.view(dtype)`` and ``.detach()``. The
+storage is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another
+storage and no stamp.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _stamps(tensor: torch.Tensor) -> dict[tuple[int, int], Stamp]:
 
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:
     """The bytes of its storage that a tensor shows, first and past the last."""
-    begin = tensor.storage_offset() * tensor.element_size()
+    begin = int(tensor.storage_offset()) * tensor.element_size()
     if tensor.numel() == 0:
         return begin, begin
-    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    span = 1 + sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, begin + span * tensor.element_size()

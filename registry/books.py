@@ -121,6 +121,7 @@ def load_book(overlays: Iterable[FilePath | str] = ()) -> Book:
         BookError: lists everything that is wrong, each with file, line and column.
     """
     problems: list[Problem] = []
+    overlays = [overlays] if isinstance(overlays, str | FilePath) else overlays
     entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     places: dict[tuple[str, str], Place] = {}
     layers = [_packaged(), *(_folder(FilePath(overlay), problems) for overlay in overlays)]
@@ -143,12 +144,11 @@ def _packaged() -> list[tuple[str, str]]:
 
 
 def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]:
-    if overlay.is_file():
-        paths = [overlay]
-    elif overlay.is_dir():
-        paths = sorted([*overlay.glob("*.yaml"), *overlay.glob("*.yml")])
-    else:
-        paths = []
+    try:
+        paths = [overlay] if overlay.is_file() else sorted([*overlay.glob("*.yaml"), *overlay.glob("*.yml")])
+    except OSError as error:
+        problems.append(Problem(str(overlay), 1, 1, f"cannot be read: {error.strerror}"))
+        return []
     if not paths:
         what = "no *.yaml in this folder" if overlay.is_dir() else "no such file or folder"
         problems.append(Problem(str(overlay), 1, 1, what, ("a folder with *.yaml files, or one YAML file",)))

@@ -66,7 +66,7 @@ class Condition:
 
     @staticmethod
     def parse(field: str, value: Any, reading: str) -> Condition:
-        """Parse what the book says for a field; ``reading`` is ``plain``, ``glob`` or ``version``.
+        """Parse what the book says for a field; ``reading`` is ``plain``, ``glob``, ``number`` or ``version``.
 
         Raises:
             ValueError: the value has no meaning there.
@@ -84,7 +84,9 @@ class Condition:
             if "[" in value:
                 raise ValueError(f"when.{field}: {value!r}: a glob has '*' and '?' only")
             return Condition(field, "pattern", value, glob=value)
-        if isinstance(value, str) and value[:1] in "<>" and value:
+        if isinstance(value, str) and value[:1] in {"<", ">"}:
+            if reading not in {"number", "version"}:
+                raise ValueError(f"when.{field}: {value!r}: a range needs a field that counts, or a version")
             interval = _interval(field, value, _reader(versioned))
             return Condition(field, "pattern", value, interval=interval, versioned=versioned)
         _check_exact(field, value, reading)
@@ -95,7 +97,7 @@ class Condition:
         if self.glob is not None:
             return isinstance(value, str) and fnmatchcase(value, self.glob)
         if self.interval is not None:
-            return value is not None and _reader(self.versioned)(value) in self.interval
+            return value is not None and _lies_in(value, self.interval, _reader(self.versioned))
         return any(self._equal(value, wanted) for wanted in self.values)
 
     def overlaps(self, other: Condition) -> bool:
@@ -116,6 +118,13 @@ class Condition:
         return type(value) is type(wanted) and value == wanted
 
 
+def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> bool:
+    try:
+        return read(value) in interval
+    except ValueError:  # a switch may hold any text; text is in no range
+        return False
+
+
 def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int)
 
@@ -123,6 +132,8 @@ def _is_scalar(value: Any) -> bool:
 def _check_exact(field: str, value: Scalar, reading: str) -> None:
     if reading == "version" and isinstance(value, str):
         version_key(value)
+    if reading == "glob" and isinstance(value, str) and any(char in value for char in "*?["):
+        raise ValueError(f"when.{field}: {value!r}: a list has no globs; write a rule for each")
     if field.startswith("env.") and not (value is None or isinstance(value, str)):
         raise ValueError(f"when.{field}: an environment value is text; write it in quotes")
 
@@ -137,13 +148,22 @@ def _interval(field: str, text: str, read: Callable[[Any], Any]) -> Interval:
         match = _RANGE.match(part)
         if not match:
             raise ValueError(f"when.{field}: {part.strip()!r} is not a bound; valid: >=, >, <=, < and a value")
-        sign, bound = match.group(1), read(match.group(2))
+        sign, bound = match.group(1), _bound(field, match.group(2), read)
         closed = sign.endswith("=")
         one = Interval(low=bound, low_closed=closed) if sign[0] == ">" else Interval(high=bound, high_closed=closed)
         interval = interval.intersect(one) if interval else None
     if interval is None:
         raise ValueError(f"when.{field}: nothing lies in {text!r}")
     return interval
+
+
+def _bound(field: str, text: str, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(
+            f"when.{field}: {error if read is version_key else f'{text!r} is not a whole number'}"
+        ) from None
 
 
 @lru_cache(maxsize=4096)

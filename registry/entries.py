@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.errors import LayoutError, PlacedError
 from preshuffle.registry.layout import Layout, Unit
-from preshuffle.registry.query import Frozen, Size
+from preshuffle.registry.query import Frozen, Size, Version
 from preshuffle.registry.words import Activation, Dtype, QuantType, Role, RowOrder, TensorDtype
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -30,7 +30,7 @@ class LayoutEntry(Frozen):
         try:
             self.layout()
         except LayoutError as error:
-            raise ValueError(str(error)) from None
+            raise PlacedError(("k_multiple" if "k_multiple" in str(error) else "pattern",), str(error)) from None
         return self
 
     def layout(self) -> Layout:
@@ -68,8 +68,8 @@ class FeatureEntry(Frozen):
 
     id: str
     title: str
-    since: str
-    until: str | None = None
+    since: Version
+    until: Version | None = None
     evidence: Evidence
 
 
@@ -93,8 +93,8 @@ class FlagEntry(Frozen):
     values: dict[str, str] = Field(default_factory=dict)
     meaning: str
     released: bool = True
-    since: str | None = None
-    until: str | None = None
+    since: Version | None = None
+    until: Version | None = None
     without_engine: bool = False
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
     evidence: Evidence
@@ -161,5 +161,6 @@ class ModelTypeEntry(Frozen):
     def _fields_are_facts(self) -> ModelTypeEntry:
         unknown = sorted(set(self.fields) - set(ModelFacts.model_fields))
         if unknown:
-            raise ValueError(f"fields: unknown {', '.join(unknown)}; valid: {', '.join(ModelFacts.model_fields)}")
+            text = f"unknown {', '.join(unknown)}; valid: {', '.join(ModelFacts.model_fields)}"
+            raise PlacedError(("fields", unknown[0]), text)
         return self

@@ -32,7 +32,11 @@ class BookError(PreshuffleError, ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Keep the problems in the order of the files."""
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        """Return one line per problem."""
+        return "\n".join(map(str, self.problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,26 @@ class FieldProblem:
         return f"{self.field}: {self.message}{tail}"
 
 
+class PlacedError(ValueError):
+    """A value that a validator refuses, with its path inside the entry that is validated."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        """Keep the path."""
+        self.path = path
+        super().__init__(message)
+
+
 class QueryError(PreshuffleError, ValueError):
     """A query or an observation is not well formed; ``problems`` names each field."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
         """Keep the problems in the order of the fields."""
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        """Return one line per problem."""
+        return "\n".join(map(str, self.problems))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.lint import near
+from preshuffle.registry.resolve import find_model
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
 
@@ -23,11 +24,14 @@ def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     """
     if isinstance(config, Mapping):
         return config
+    if not isinstance(config, str | Path):
+        raise QueryError([FieldProblem("config", f"a mapping or a path is needed, found {type(config).__name__}")])
     path = Path(config)
-    if path.is_dir():
-        path = path / "config.json"
     try:
+        path = path / "config.json" if path.is_dir() else path
         value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise QueryError([FieldProblem(str(path), "not valid JSON: nested too deeply")]) from None
     except OSError as error:
         raise QueryError([FieldProblem(str(path), f"cannot be read: {error.strerror}")]) from None
     except ValueError as error:
@@ -70,9 +74,11 @@ def query_fields(config: Mapping[str, Any] | str | Path, book: Book) -> dict[str
     if method not in entry.quantization:
         found = FieldProblem("quantization_config.quant_method", f"unknown {method!r}", tuple(entry.quantization))
         raise QueryError([found])
-    fields: dict[str, Any] = {"model": values.get("_name_or_path") or entry.id}
+    name = values.get("_name_or_path")
+    known = isinstance(name, str) and find_model(name, book) is not None
+    fields: dict[str, Any] = {"model": name if known else entry.id}  # a fine-tune has a name of its own
     dtype = values.get("dtype", values.get("torch_dtype"))
-    if dtype in _TORCH_DTYPES:
+    if isinstance(dtype, str) and dtype in _TORCH_DTYPES:
         fields["activation_dtype"] = _TORCH_DTYPES[dtype]
     fields.update(entry.constants.given())
     fields.update(entry.quantization[method].given())

@@ -18,6 +18,8 @@ W13 = ("w13_weight", "w13_weight_scale")
 def lint(book: Book) -> list[Problem]:
     """Return every cross-entry problem of a book, in the order of recipes and rules."""
     problems: list[Problem] = []
+    problems += _names(book, "layouts")
+    problems += _names(book, "models")
     for recipe in book.recipes.values():
         problems += _recipe(book, recipe)
     for rule in book.rules.values():
@@ -33,6 +35,16 @@ def near(name: str, names: Iterator[str] | list[str]) -> tuple[str, ...]:
     return tuple(get_close_matches(name, known, n=3, cutoff=0.5) or known)
 
 
+def _names(book: Book, section: str) -> Iterator[Problem]:
+    """A name that means two entries would silently pick one of them."""
+    owner = {id: id for id in book.entries[section]}
+    for id, entry in book.entries[section].items():
+        for index, alias in enumerate(entry.aliases):
+            if owner.setdefault(alias, id) != id:
+                place = book.places[section, id]
+                yield place.problem(f"alias {alias!r} already means {owner[alias]!r}", "aliases", index)
+
+
 def _recipe(book: Book, recipe: Recipe) -> Iterator[Problem]:
     place = book.places["recipes", recipe.id]
     known = {name for entry in book.layouts.values() for name in (entry.id, *entry.aliases)}
@@ -42,7 +54,7 @@ def _recipe(book: Book, recipe: Recipe) -> Iterator[Problem]:
             yield place.problem(f"unknown layout {tensor.layout!r}", *inside, valid=near(tensor.layout, sorted(known)))
             continue
         layout = book.layout(tensor.layout)
-        if role in W13 and tensor.order == "GGUU" and layout.gate_mode != recipe.call.gate_mode:
+        if role in W13 and tensor.order != "GUGU" and layout.gate_mode != recipe.call.gate_mode:
             yield place.problem(
                 f"{role} is {tensor.layout}, whose bytes a kernel reads with gate_mode={layout.gate_mode}, "
                 f"but the call says gate_mode={recipe.call.gate_mode}",
@@ -90,6 +102,11 @@ def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
     for name in rule.when.get("env", {}):
         if name not in book.flags:
             yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
+    model = rule.when.get("model")
+    for name in model if isinstance(model, list) else [model]:
+        owner = next((entry.id for entry in book.models.values() if name in entry.aliases and name != entry.id), None)
+        if owner and not set(str(name)) & set("*?"):
+            yield place.problem(f"{name!r} is another name of {owner!r}; a rule needs the id", "when", "model")
     arch = rule.when.get("arch")
     for name in arch if isinstance(arch, list) else [arch]:
         if isinstance(name, str) and name not in book.archs:

@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from preshuffle.registry.errors import FieldProblem, Problem
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_NODES = 200_000
+_MAX_DEPTH = 64
 
 Path = tuple[str | int, ...]
 
@@ -40,6 +42,7 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
     Anchors and aliases are refused: a few lines of them can stand for gigabytes.
     """
     try:
+        _refuse_depth(text)
         loader = _LOADER(text)
         try:
             node = loader.get_single_node()
@@ -50,11 +53,24 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        line, column = (mark.line + 1, mark.column + 1) if mark else _odd_character(text, error)
         return Document(name, None, {}), [Problem(name, line, column, f"not valid YAML: {what}")]
-    except RecursionError:
-        return Document(name, None, {}), [Problem(name, 1, 1, "nested too deeply")]
     return Document(name, value, builder.marks), builder.problems
+
+
+def _refuse_depth(text: str) -> None:
+    """Refuse deep nesting before nodes are built: building them recurses in C, and too deep is a crash."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH}", problem_mark=event.start_mark)
+
+
+def _odd_character(text: str, error: yaml.YAMLError) -> tuple[int, int]:
+    """Return where the character stands that the reader refused: it says which one, and no place."""
+    at = text.find(chr(getattr(error, "character", 0)))
+    return (1, 1) if at < 0 else (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
 
 
 class _Builder:
@@ -77,7 +93,11 @@ class _Builder:
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, KeyError):  # a date that is none, or !!int, !!float, !!bool on other text
+            self._complain(node, f"{_short(node.value)} is not a valid {node.tag.rsplit(':')[-1]}")
+            return None
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -102,8 +122,10 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
     """Turn pydantic's errors into one plain sentence per field, with what would be valid."""
     found: list[tuple[Path, FieldProblem]] = []
     for item in error.errors(include_url=False):
-        path: Path = tuple(item["loc"])
         context = item.get("ctx", {})
+        path: Path = (*item["loc"], *getattr(context.get("error"), "path", ()))
+        if item["type"] == "too_short" and any(other[: len(path)] == path for other, _ in found):
+            continue  # pydantic counts the items that it could read; the ones it could not are named already
         valid: tuple[str, ...] = ()
         kind = item["type"]
         if kind == "extra_forbidden":
@@ -111,13 +133,20 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
         elif kind == "missing":
             message = "missing"
         elif kind == "literal_error":
-            message = f"{item['input']!r} is not one of the valid values"
+            message = f"{_short(item['input'])} is not one of the valid values"
             valid = tuple(part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(","))
         elif kind == "value_error":
             message = str(context.get("error", item["msg"]))
         else:
             text = item["msg"]
-            shown = repr(item["input"])
-            message = f"{text[:1].lower()}{text[1:]}, found {shown if len(shown) < 80 else shown[:77] + '...'}"
+            message = f"{text[:1].lower()}{text[1:]}, found {_short(item['input'])}"
         found.append((path, FieldProblem(".".join(str(part) for part in path) or "(whole)", message, valid)))
     return found
+
+
+def _short(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # Python does not write out integers of thousands of digits
+        shown = "a number of thousands of digits"
+    return shown if len(shown) < 80 else shown[:77] + "..."

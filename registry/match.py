@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from preshuffle.registry.books import Book
@@ -103,7 +103,18 @@ def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str
                 missing.append(f"needs AITER's {name} (since {entry.since}), found {version}")
             elif entry.until and key >= version_key(entry.until):
                 missing.append(f"needs AITER's {name} (until {entry.until}), found {version}")
+    missing += _other_weights(book, recipe, facts)
     order = facts.get("gate_up_order")
     if recipe.requires.gate_up_order and order is not None and order not in recipe.requires.gate_up_order:
         missing.append(f"needs gate_up_order={' or '.join(recipe.requires.gate_up_order)}, found {order}")
     return missing
+
+
+def _other_weights(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
+    """A query may override what the model's entry says of its weights; a recipe is for one kind of them."""
+    w13 = recipe.tensors["w13_weight"]
+    for field, has in (("weight_dtype", w13.dtype), ("quant_type", recipe.call.quant_type)):
+        if facts.get(field) not in (None, has):
+            yield f"is for {field}={has}, found {facts[field]}"
+    if facts.get("gated") is False and book.layout(w13.layout).pattern.splits_gate_up:
+        yield f"{w13.layout} interleaves gate and up, and the model is not gated"

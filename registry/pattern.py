@@ -58,7 +58,8 @@ class Pattern:
         memory = tuple(atom for part in right.composition for atom in (part if isinstance(part, list) else [part]))
         _check(text, dimensions, memory, left, right)
         experts, rows, k = dimensions
-        if rows[0] == GATE_UP and memory[memory.index(GATE_UP) + 1 : memory.index(GATE_UP) + 2] == rows[1:2]:
+        after = memory[memory.index(GATE_UP) + 1 : memory.index(GATE_UP) + 2] if GATE_UP in memory else ()
+        if rows[0] == GATE_UP and after and after == rows[1:2] and fixed_size(after[0]) is None:
             # gate/up that stays where it was is no split at all: such rows need not even come in pairs
             rows, memory = rows[1:], tuple(atom for atom in memory if atom != GATE_UP)
         return Pattern(text, experts, rows, k, memory)

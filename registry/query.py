@@ -26,7 +26,15 @@ Version = Annotated[str, AfterValidator(_version)]
 
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
 
-Size = Annotated[int, Field(ge=1, le=2**31)]
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, found {value}")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_number), Field(ge=1, le=2**31)]
+Ranks = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4096)]
 
 
 class Frozen(BaseModel):
@@ -89,8 +97,8 @@ class Query(Frozen):
     top_k: Size | None = None
     gated: bool = True
     bias: bool | None = None
-    tp: Annotated[int, Field(ge=1, le=4096)] = 1
-    ep: Annotated[int, Field(ge=1, le=4096)] = 1
+    tp: Ranks = 1
+    ep: Ranks = 1
     engine: Annotated[Engine | None, BeforeValidator(_engine)] = None
     aiter: Version | None = None
     rocm: Version | None = None

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.words import ROLES, GateMode, QuantType, Role, RowOrder, TensorDtype
 
@@ -89,3 +90,10 @@ class Recipe(Frozen):
             known = {role: tensors[role] for role in ROLES if role in tensors}
             return {**value, "tensors": {**known, **tensors}}
         return value
+
+    @model_validator(mode="after")
+    def _has_both_weights(self) -> Recipe:
+        for role in ("w13_weight", "w2_weight"):
+            if role not in self.tensors:
+                raise PlacedError(("tensors",), f"{role} is missing; every recipe says how both weights lie")
+        return self

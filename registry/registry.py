@@ -95,8 +95,10 @@ class Registry:
 
         Raises:
             NoRecipeError: no rule answers, or the GPU's number of compute units is not known.
+            QueryError: the token count is none.
         """
-        decision = self.resolve(query.model_copy(update={"tokens": (tokens,)}))
+        query = Query.parse({**dict(query), "tokens": (tokens,)})
+        decision = self.resolve(query)
         case = open_case(query, self.book)
         call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, tokens)
         if call is None:

@@ -11,7 +11,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import Alternative, CallDecision, Decision, TensorDecision, digest_of
 from preshuffle.registry.entries import ArchEntry, ModelEntry
-from preshuffle.registry.errors import NearMatch, NoRecipeError
+from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.lint import near
@@ -59,6 +59,7 @@ class Case:
 
         Raises:
             NoRecipeError: names the fields that neither the query nor a model's entry gives.
+            QueryError: a token would need more experts than there are.
         """
         values: dict[str, Any] = self.full.model_dump(include=set(_NEEDED))
         skip = set() if self.full.gated else {"gate_up_order"}
@@ -66,6 +67,9 @@ class Case:
         if missing:
             known = "" if self.model else f"no entry knows model {self.query.model!r}; "
             raise NoRecipeError(f"{known}the query must say: {', '.join(missing)}", missing=missing)
+        if values["top_k"] > values["num_experts"]:
+            text = f"{values['top_k']} experts for each token, of {values['num_experts']} in all"
+            raise QueryError([FieldProblem("top_k", text)])
         return LayerSizes(
             hidden=values["hidden_size"],
             intermediate=values["intermediate_size"],
@@ -103,6 +107,7 @@ def open_case(query: Query, book: Book) -> Case:
 
 def find_model(name: str, book: Book) -> ModelEntry | None:
     """Return the entry that a model's name means: its id, an alias, or the longest glob among the aliases."""
+    name = name.rstrip("/")  # a checkpoint's folder, as a shell completes it
     if name in book.models:
         return book.models[name]
     hits = [(alias, entry) for entry in book.models.values() for alias in entry.aliases if fnmatchcase(name, alias)]
@@ -202,7 +207,10 @@ def _no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeErro
         if unknown:
             message += f"; a query for it must say: {', '.join(unknown)}"
         return NoRecipeError(message, nearest, unknown)
-    asked = [f"activation_dtype {case.full.activation_dtype}", query.arch]
+    asked = [f"activation_dtype {case.full.activation_dtype or 'unknown'}", query.arch]
     if query.engine:
         asked.append(f"engine {query.engine}")
-    return NoRecipeError(f"no rule for {query.model} with {', '.join(asked)}", nearest)
+    message = f"no rule for {query.model} with {', '.join(asked)}"
+    if unknown:
+        message += f"; a query for it must say: {', '.join(unknown)}"
+    return NoRecipeError(message, nearest, unknown)

@@ -4,22 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.condition import Condition, Scalar
+from preshuffle.registry.errors import PlacedError
+from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen, Query
 
 _PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in {"engine", "env", "tokens"})
 FIELDS: tuple[str, ...] = (*_PLAIN_FIELDS, "engine", "engine_version", "env")
 _GLOBS = frozenset({"model", "engine", "deployment"})
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
+_NUMBERS = frozenset({"cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep"})
 
 
 def kind_of(field: str) -> str:
-    """Return how a field's text is read: ``glob``, ``version`` or ``plain``."""
-    return "glob" if field in _GLOBS else "version" if field in _VERSIONS else "plain"
+    """Return how a field's text is read: ``glob``, ``version``, ``number`` or ``plain``."""
+    kinds = (("glob", _GLOBS), ("version", _VERSIONS), ("number", _NUMBERS))
+    return next((kind for kind, fields in kinds if field in fields), "plain")
+
+
+@lru_cache
+def _adapter(field: str) -> TypeAdapter[Any]:
+    annotation: Any = Query.model_fields[field].annotation
+    return TypeAdapter(annotation)
+
+
+def _check_values(field: str, condition: Condition) -> None:
+    """Refuse a value that no query can have: such a rule would never match, and nobody would notice."""
+    if field == "engine" and any("@" in str(value) for value in condition.values):
+        raise ValueError(f"{condition.text!r}: engine is the name alone; its version is engine_version")
+    if field not in _PLAIN_FIELDS:
+        return
+    for value in condition.values:
+        try:
+            _adapter(field).validate_python(value, strict=True)
+        except ValidationError as error:
+            _, problem = field_problems(error)[0]
+            valid = f"; valid: {', '.join(problem.valid)}" if problem.valid else ""
+            raise ValueError(f"{problem.message}{valid}") from None
 
 
 class Rule(Frozen):
@@ -42,13 +68,27 @@ class Rule(Frozen):
 
     @model_validator(mode="after")
     def _check_conditions(self) -> Rule:
-        for field in self.when:
+        for field, wanted in self.when.items():
             if field not in FIELDS:
-                raise ValueError(f"when: unknown field {field!r}; valid: {', '.join(FIELDS)}")
-        if not isinstance(self.when.get("env", {}), Mapping):
-            raise ValueError("when.env: a mapping of switches to values is needed")
-        self.conditions()
+                raise PlacedError(("when", field), f"unknown field; valid: {', '.join(FIELDS)}")
+            if field == "env" and not isinstance(wanted, Mapping):
+                raise PlacedError(("when", field), "a mapping of switches to values is needed")
+            for name in wanted if field == "env" else (None,):
+                path = ("when", field) if name is None else ("when", field, name)
+                try:
+                    condition = Rule._condition(field, wanted) if name is None else Rule._switch(name, wanted[name])
+                    _check_values(field, condition)
+                except ValueError as error:
+                    raise PlacedError(path, str(error).removeprefix(f"{'.'.join(path)}: ")) from None
         return self
+
+    @staticmethod
+    def _condition(field: str, wanted: Any) -> Condition:
+        return Condition.parse(field, wanted, kind_of(field))
+
+    @staticmethod
+    def _switch(name: str, wanted: Any) -> Condition:
+        return Condition.parse(f"env.{name}", wanted, "number")
 
     def conditions(self) -> dict[str, Condition]:
         """Return the conditions by flat field name (``env.NAME`` for a switch)."""
@@ -56,9 +96,9 @@ class Rule(Frozen):
         for field, wanted in self.when.items():
             if field == "env":
                 for name, value in wanted.items():
-                    flat[f"env.{name}"] = Condition.parse(f"env.{name}", value, "plain")
+                    flat[f"env.{name}"] = Rule._switch(name, value)
             else:
-                flat[field] = Condition.parse(field, wanted, kind_of(field))
+                flat[field] = Rule._condition(field, wanted)
         return flat
 
 

@@ -48,7 +48,7 @@ def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
     if not pieces[-1].size:
         most = max(n for n in range(1, ranks) if -(-groups // -(-groups // n)) == n)
         text = f"{ranks} ranks of {share} groups each leave the last without any of the {groups} groups of {group}"
-        raise QueryError([FieldProblem("tp", text, (f"{most} or fewer",))])
+        raise QueryError([FieldProblem("tp", text, (f"{most}, the next that leaves none empty",))])
     return pieces
 
 

@@ -100,6 +100,7 @@ def behaviour_of(aiter: str | None) -> Behaviour:
     if key < version_key(oldest):
         return _known(oldest, (f"AITER {aiter} is older than the oldest known: answered as {oldest}",))
     notes: tuple[str, ...] = ()
-    if is_development(aiter) and ".post" not in aiter:
-        notes = (f"AITER {aiter} is a development build: changes between its commit and the release are not known",)
+    later = [entry.since for entry in book.timeline if version_key(entry.since) > key]
+    if is_development(aiter) and later and version_key(later[0])[1] == key[1]:
+        notes = (f"AITER {aiter} is a development build: which changes of {later[0]} it has is not known",)
     return _known(aiter, notes)

@@ -70,6 +70,7 @@ class BehaviourData(BookModel):
     tier_retry: dict[int, int]
     act_type: Literal["exact", "exact_then_any", "any"]
     key_has_gfx: bool
+    fp8_dtype: dict[str, str]
     ep_strips_topk: bool
     merge: Literal["by_us", "union"]
     dropped_tags: tuple[str, ...]

@@ -10,7 +10,7 @@ class Stage(BaseModel):
         func: AITER's Python function that is bound.
         kernel: Kernel name; ``""`` where C++ picks the kernel.
         family: Id in ``book/kernel_families.yaml``; None where no known family answers.
-        reads: Layout id by role, for the roles whose layout is known.
+        reads: Layout id by role, for the roles whose layout is known. Answers share their stages: leave it as it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

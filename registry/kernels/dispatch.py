@@ -6,10 +6,10 @@ from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.errors import DispatchError, env_int
-from preshuffle.registry.kernels.families import RuntimeFacts, stage_of
+from preshuffle.registry.kernels.families import RuntimeFacts, stages_of
 from preshuffle.registry.kernels.grouped import grouped_key, grouped_plan, is_grouped
 from preshuffle.registry.kernels.heuristics import untuned
-from preshuffle.registry.kernels.lookup import Query, lookup, torch_names
+from preshuffle.registry.kernels.lookup import ACT_TYPES, lookup
 from preshuffle.registry.kernels.opus import check_bypassed, objection
 from preshuffle.registry.kernels.padding import climb
 from preshuffle.registry.kernels.plan import Plan
@@ -87,27 +87,6 @@ def _check_situv2(case: Case) -> None:
             raise DispatchError("NotImplementedError", f"SiTUv2 with bf16 activations and MXFP4 weights needs {needed}")
 
 
-def _find(case: Case, tables: TableSet) -> Row | None:
-    call = case.call
-    names = torch_names(call.gfx)
-    query = Query(
-        gfx=call.gfx,
-        cu_num=case.cu_num,
-        token=case.token,
-        shape=(call.model_dim, call.inter_dim, call.expert, case.topk),
-        act_type=f"ActivationType.{call.activation}",
-        rest=(
-            names[call.dtype],
-            names[case.a],
-            names[call.weight_dtype],
-            f"QuantType.{case.quant_type}",
-            call.use_g1u1,
-            call.doweight_stage1,
-        ),
-    )
-    return lookup(tables.index(case.behaviour), case.behaviour, query)
-
-
 def _use_row(case: Case, row: Row) -> None:
     data = case.behaviour.data
     ignore = "ksplit_env_ignores_row" in data.features and env_int(case.env, "AITER_KSPLIT", 0) == -1
@@ -115,7 +94,7 @@ def _use_row(case: Case, row: Row) -> None:
     case.block_m, case.ksplit = row.block_m, 0 if ignore else row.ksplit
     case.kernel1, case.kernel2 = row.kernel1, row.kernel2
     case.run_1stage, case.flat = row.run_1stage, row.run_1stage and row.flat
-    if row.act_type != f"ActivationType.{case.call.activation}":
+    if row.act_type != ACT_TYPES[case.call.activation]:
         case.notes.append(f"the row is for {row.act_type}: AITER ignored the activation")
     if not case.call.is_shuffled and not row.run_1stage and "is_shuffled" in data.features:
         case.notes.append("tuned for preshuffled weights, is_shuffled is not set: AITER warns and runs it all the same")
@@ -155,24 +134,19 @@ def _objection(case: Case, plan: Plan) -> str | None:
     return None
 
 
-def _facts(case: Case, plan: Plan) -> RuntimeFacts:
-    call = case.call
-    return RuntimeFacts(
-        activation_dtype=case.a,
-        weight_dtype=call.weight_dtype,
-        quant_type=case.quant_type,
-        gate_mode=call.gate_mode,
-        is_shuffled="true" if call.is_shuffled else "false",
-        split_k="" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
-        post_activation_layout=plan.post_activation_layout,
-    )
-
-
 def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> KernelChoice:
-    facts = _facts(case, plan)
-    stage1, note1 = stage_of(plan.func1, plan.kernel1, 1, facts)
-    stage2, note2 = (None, None) if plan.func2 is None else stage_of(plan.func2, plan.kernel2, 2, facts)
-    case.notes.extend(note for note in (note1, note2) if note is not None and note not in case.notes)
+    call = case.call
+    facts = RuntimeFacts(
+        case.a,
+        call.weight_dtype,
+        case.quant_type,
+        call.gate_mode,
+        "true" if call.is_shuffled else "false",
+        "" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
+        plan.post_activation_layout,
+    )
+    stage1, stage2, notes = stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
+    case.notes.extend(notes)
     return KernelChoice(
         activation_dtype=case.a,
         padded_tokens=case.token,
@@ -189,7 +163,7 @@ def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> K
 
 
 def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
-    key = grouped_key(case.call, case.gfx, case.cu_num, case.token, case.a)
+    key = grouped_key(case)
     row = tables.grouped_index.find(key) if tables is not None else None
     tuned = None if tables is None else row is not None
     return _choice(case, grouped_plan(row), tuned, row.source if row is not None else None)
@@ -198,10 +172,10 @@ def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
 def _decide(case: Case, tables: TableSet | None) -> KernelChoice:
     _check_call(case)
     case.a = activation_dtype(case.behaviour, case.call, case.env, case.gfx)
-    if is_grouped(case.behaviour, case.call, case.gfx, case.env, case.a):
+    if is_grouped(case):
         return _grouped(case, tables)
     _check_situv2(case)
-    case.row = _find(case, tables) if tables is not None else None
+    case.row = lookup(tables.index(case.behaviour), case) if tables is not None else None
     _settle(case)
     plan = plan_stages(case)
     _note_late_assertion(case, plan)
@@ -218,6 +192,15 @@ def _raised(case: Case, tables: TableSet | None, error: DispatchError) -> Kernel
         error=str(error),
         notes=case.notes,
     )
+
+
+def _chosen_tables(call: DispatchCall, tables: KernelTables | None, notes: list[str]) -> TableSet | None:
+    chosen = tables.for_version(call.aiter) if tables is not None else None
+    if chosen is None:
+        notes.append(_NO_TABLES if tables is None else _NO_TABLES_FOR)
+    elif call.aiter is None and chosen.version is not None:
+        notes.append(f"the kernel tables are those of AITER {chosen.version}")
+    return chosen
 
 
 def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelChoice:
@@ -240,13 +223,7 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelCh
     """
     behaviour = behaviour_of(call.aiter)
     notes = list(behaviour.notes)
-    chosen = None
-    if tables is None:
-        notes.append(_NO_TABLES)
-    else:
-        chosen = tables.for_version(call.aiter)
-        if chosen is None:
-            notes.append(_NO_TABLES_FOR)
+    chosen = _chosen_tables(call, tables, notes)
     case = _case(call, behaviour, notes)
     try:
         return _decide(case, chosen)

@@ -62,16 +62,7 @@ def _fits(variant: Variant, facts: dict[str, str], groups: dict[str, str]) -> bo
     return True
 
 
-@lru_cache(maxsize=16384)
-def stage_of(func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
-    """Return a stage with its family and the layouts that it reads, and what an answer with it must say.
-
-    Args:
-        func: AITER's function.
-        kernel: Kernel name, ``""`` where C++ picks one.
-        position: 1 or 2 (the grouped function serves both).
-        facts: What the reads may depend on.
-    """
+def _stage(func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
     for family, grammar in _by_func().get(func, ()):
         match = grammar.match(kernel)
         if match is None or family.stage == str(3 - position):
@@ -82,3 +73,22 @@ def stage_of(func: str, kernel: str, position: int, facts: RuntimeFacts) -> tupl
         stage = Stage(func=func, kernel=kernel, family=family.id, reads=reads)
         return stage, variant.note if variant is not None else None
     return Stage(func=func, kernel=kernel, family=None, reads={}), f"{func} knows no kernel {kernel!r}"
+
+
+@lru_cache(maxsize=16384)
+def stages_of(
+    func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts
+) -> tuple[Stage, Stage | None, tuple[str, ...]]:
+    """Return both stages with their families and the layouts they read, and what an answer with them must say.
+
+    Args:
+        func1: AITER's function of stage 1.
+        kernel1: Its kernel name, ``""`` where C++ picks one.
+        func2: AITER's function of stage 2, None for a 1-stage kernel.
+        kernel2: Its kernel name.
+        facts: What the reads may depend on.
+    """
+    stage1, note1 = _stage(func1, kernel1, 1, facts)
+    stage2, note2 = (None, None) if func2 is None else _stage(func2, kernel2, 2, facts)
+    notes = dict.fromkeys(note for note in (note1, note2) if note is not None)
+    return stage1, stage2, tuple(notes)

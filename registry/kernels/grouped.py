@@ -1,7 +1,6 @@
 """The gfx1250 grouped path (FlyDSL TDM kernels): when AITER takes it, and which table row it uses."""
 
-from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.lookup import torch_names
 from preshuffle.registry.kernels.plan import Plan
 from preshuffle.registry.kernels.rows import GroupedRow
@@ -42,7 +41,7 @@ class GroupedIndex:
         return None
 
 
-def _switched_on(call: DispatchCall, gfx: str, env: dict[str, str]) -> bool:
+def _switched_on(gfx: str, env: dict[str, str]) -> bool:
     if env.get("AITER_DISABLE_GROUPED_A8W4", "0") == "1":
         return False
     if gfx == "gfx1250":
@@ -52,31 +51,32 @@ def _switched_on(call: DispatchCall, gfx: str, env: dict[str, str]) -> bool:
     return env.get("AITER_USE_GROUPED_GEMM", "0") in _TRUTHY and ("gfx1250" in archs or forced)
 
 
-def is_grouped(behaviour: Behaviour, call: DispatchCall, gfx: str, env: dict[str, str], a: str) -> bool:
+def is_grouped(case: Case) -> bool:
     """Say whether AITER sends a call to the grouped kernels."""
-    data = behaviour.data
+    call, a, data = case.call, case.a, case.behaviour.data
     if "grouped" not in data.features or not call.flydsl or not call.use_g1u1 or call.quant_type != "per_1x32":
         return False
     if call.activation not in data.grouped_activations or call.gate_mode not in data.grouped_gate_modes:
         return False
     weights = call.weight_dtype == "fp4x2" or (a == "fp8" and call.weight_dtype == "uint8")
-    return weights and a in ("fp4x2", "fp8") and _switched_on(call, gfx, env)
+    return weights and a in ("fp4x2", "fp8") and _switched_on(case.gfx, case.env)
 
 
-def grouped_key(call: DispatchCall, gfx: str, cu_num: int, token: int, a: str) -> dict[str, str]:
+def grouped_key(case: Case) -> dict[str, str]:
     """Return the key of a call; with expert parallelism the table says ``topk`` -1."""
-    names = torch_names(gfx)
+    call = case.call
+    names = torch_names(case.behaviour, call.gfx)
     return {
-        "gfx": gfx,
-        "cu_num": str(cu_num),
-        "token": str(token),
+        "gfx": case.gfx,
+        "cu_num": str(case.cu_num),
+        "token": str(case.token),
         "model_dim": str(call.model_dim),
         "inter_dim": str(call.inter_dim),
         "expert": str(call.expert),
         "topk": "-1" if call.ep else str(call.topk),
         "act_type": f"ActivationType.{call.activation}",
         "dtype": names[call.dtype],
-        "q_dtype_a": names[a],
+        "q_dtype_a": names[case.a],
         "q_dtype_w": names["fp4x2"],
         "q_type": f"QuantType.{call.quant_type}",
         "gate_mode": f"GateMode.{call.gate_mode.upper()}",

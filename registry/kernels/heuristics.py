@@ -31,14 +31,19 @@ def k_split(case: Case) -> int:
     """Return into how many parts K is split for few tokens, 0 for not at all.
 
     Source: ``get_ksplit``, aiter/fused_moe.py (0.1.9 on).
+
+    Raises:
+        DispatchError: ``ZeroDivisionError``, with expert parallelism and no routed expert (``topk`` 1).
     """
     forced = env_int(case.env, "AITER_KSPLIT", 0)
     if forced:
         return forced
     slots = case.token * case.topk
     tiles = -(-case.call.inter_dim // _TILE_N) * slots
-    if slots > case.call.expert or not 0 < tiles < case.cu_num:
+    if slots > case.call.expert or tiles >= case.cu_num:
         return 0
+    if tiles == 0:
+        raise DispatchError("ZeroDivisionError", "no tiles to split: topk counts only the masked slot")
     model_dim = case.call.model_dim
     for parts in range(-(-case.cu_num // tiles), 1, -1):
         if model_dim % parts == 0 and (model_dim // parts) % _TILE_K == 0:
@@ -80,6 +85,13 @@ def runs_one_stage(case: Case) -> bool:
     return False
 
 
+def _read_numbers(case: Case, one_stage: bool) -> None:
+    if case.env:
+        env_int(case.env, "AITER_USE_NT", -1)
+        if one_stage and case.quant_type == "per_1x128" and case.gfx == "gfx950":
+            env_int(case.env, "AITER_XBFLOAT16", 0)
+
+
 def untuned(case: Case) -> tuple[bool, int, int]:
     """Return (one stage?, block size, K split) of a shape without a usable row.
 
@@ -88,8 +100,9 @@ def untuned(case: Case) -> tuple[bool, int, int]:
     """
     data = case.behaviour.data
     if runs_one_stage(case):
-        env_int(case.env, "AITER_XBFLOAT16", 0)
+        _read_numbers(case, one_stage=True)
         return True, ONE_STAGE_BLOCK_M, 0
+    _read_numbers(case, one_stage=False)
     if case.quant_type == "per_1x128":
         block_m = climb(data.block_m_per_1x128, case.token)
     else:

@@ -2,30 +2,40 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from sys import intern
 
 from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.merge import MERGES
 from preshuffle.registry.kernels.rows import Row
 
 Key = tuple[Hashable, ...]
 
+ACT_TYPES = {name: intern(f"ActivationType.{name}") for name in ("Silu", "Gelu", "Swiglu", "Situv2")}
+QUANT_TYPES = {
+    name: intern(f"QuantType.{name}")
+    for name in ("No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128")
+}
+
 _TORCH = {
     "bf16": "torch.bfloat16",
     "fp16": "torch.float16",
     "fp32": "torch.float32",
-    "fp8": "torch.float8_e4m3fn",
     "fp4x2": "torch.float4_e2m1fn_x2",
     "i4x2": "torch.int4",
     "i8": "torch.int8",
     "uint8": "torch.uint8",
     "uint32": "torch.uint32",
 }
-_FNUZ = _TORCH | {"fp8": "torch.float8_e4m3fnuz"}
 
 
-def torch_names(gfx: str) -> dict[str, str]:
-    """Return how torch spells AITER's dtypes on an architecture (fp8 is e4m3fnuz on gfx942)."""
-    return _FNUZ if gfx == "gfx942" else _TORCH
+@lru_cache(maxsize=256)
+def torch_names(behaviour: Behaviour, gfx: str) -> dict[str, str]:
+    """Return how torch spells AITER's dtypes on an architecture; what AITER calls fp8 differs between them."""
+    fp8 = next(name for pattern, name in behaviour.data.fp8_dtype.items() if fnmatchcase(gfx, pattern))
+    return {name: intern(torch) for name, torch in (_TORCH | {"fp8": fp8}).items()}
 
 
 @dataclass(slots=True)
@@ -53,40 +63,45 @@ def build_index(rows: list[Row], behaviour: Behaviour) -> Index:
     return index
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """The key of one call, in the tables' spelling; ``token`` is the padded count."""
-
-    gfx: str
-    cu_num: int
-    token: int
-    shape: tuple[int, int, int, int]
-    act_type: str
-    rest: tuple[str, str, str, str, bool, bool]
-
-
-def _find(index: Index, mode: str, query: Query, gfx: str, token: int) -> Row | None:
+def _find(index: Index, mode: str, before: Key, act_type: str, after: Key) -> Row | None:
     if mode != "any":
-        row = index.exact.get((gfx, query.cu_num, token, *query.shape, query.act_type, *query.rest))
+        row = index.exact.get((*before, act_type, *after))
         if row is not None or mode == "exact":
             return row
-    return index.any_activation.get((gfx, query.cu_num, token, *query.shape, "", *query.rest))
+    return index.any_activation.get((*before, "", *after))
 
 
-def lookup(index: Index, behaviour: Behaviour, query: Query) -> Row | None:
-    """Return the row that AITER finds for a key.
+def _retry(index: Index, case: Case, act_type: str, before: Key, after: Key) -> Row | None:
+    data = case.behaviour.data
+    tokens = [case.token, data.tier_retry[case.token]] if case.token in data.tier_retry else [case.token]
+    for token in tokens:
+        for gfx in (before[0], "*"):
+            row = _find(index, data.act_type, (gfx, case.cu_num, token, *before[3:]), act_type, after)
+            if row is not None:
+                return row
+    return None
+
+
+def lookup(index: Index, case: Case) -> Row | None:
+    """Return the row that AITER finds for a call.
 
     The second largest token tier answers where the largest has no row (``tier_retry``), and a row whose architecture
     nobody knows counts for every one, as AITER fills in the GPU that it runs on.
     """
-    data = behaviour.data
-    tokens = [query.token]
-    if query.token in data.tier_retry:
-        tokens.append(data.tier_retry[query.token])
-    names = [query.gfx, "*"] if index.any_gfx else [query.gfx]
-    for token in tokens:
-        for gfx in names if data.key_has_gfx else [""]:
-            row = _find(index, data.act_type, query, gfx, token)
-            if row is not None:
-                return row
-    return None
+    call, data = case.call, case.behaviour.data
+    names = torch_names(case.behaviour, call.gfx)
+    gfx = call.gfx if data.key_has_gfx else ""
+    before = (gfx, case.cu_num, case.token, call.model_dim, call.inter_dim, call.expert, case.topk)
+    after = (
+        names[call.dtype],
+        names[case.a],
+        names[call.weight_dtype],
+        QUANT_TYPES[case.quant_type],
+        call.use_g1u1,
+        call.doweight_stage1,
+    )
+    act_type = ACT_TYPES[call.activation]
+    row = _find(index, data.act_type, before, act_type, after)
+    if row is None and (index.any_gfx or case.token in data.tier_retry):
+        return _retry(index, case, act_type, before, after)
+    return row

@@ -1,10 +1,9 @@
 """What a dispatch rule decides, before kernels are mapped to bytes."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The functions and kernels that AITER binds.
 
     Attributes:

@@ -146,11 +146,12 @@ def cktile_split_k(case: Case) -> Plan | None:
     swiglu = call.activation == "Swiglu"
     if swiglu and case.a == "fp4x2":
         return None
-    standard = swiglu and case.a in _HALF and "gate_mode" in case.behaviour.data.features
+    knows_layout = "gate_mode" in case.behaviour.data.features
+    standard = swiglu and case.a in _HALF and knows_layout
     if not standard and case.ksplit <= 1:
         return None
     split = max(case.ksplit, 2 if standard else 1)
-    layout = "standard" if standard else "auto"
+    layout = "standard" if standard else "auto" if knows_layout else ""
     return Plan(CKTILE1, "", CKTILE2, "", _cktile_block_m(case), split, split_k=split, post_activation_layout=layout)
 
 

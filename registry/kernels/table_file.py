@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 
 from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.rows import (
@@ -151,6 +152,33 @@ def _kernel(text: str) -> str:
     return "" if stripped.lower() in _NO_NAME else stripped
 
 
+class _Reader:
+    """Reads cells so that equal ones are one object: less memory, and keys that compare by identity."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, int] = {}
+        self._words: dict[str, str] = {}
+        self._kernels: dict[str, str] = {}
+
+    def whole(self, source: str, column: str, text: str) -> int:
+        value = self._whole.get(text)
+        if value is None:
+            value = self._whole[text] = _whole(source, column, text)
+        return value
+
+    def word(self, text: str) -> str:
+        value = self._words.get(text)
+        if value is None:
+            value = self._words[text] = intern(text.strip())
+        return value
+
+    def kernel(self, text: str) -> str:
+        value = self._kernels.get(text)
+        if value is None:
+            value = self._kernels[text] = intern(_kernel(text))
+        return value
+
+
 def _cells(header: list[str], wanted: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(header.index(column) for column in wanted)
 
@@ -166,6 +194,7 @@ def _rows(name: str, header: list[str], lines: Iterator[tuple[int, list[str]]]) 
     required = (*KEY_COLUMNS, *VALUE_COLUMNS)
     at = _cells(header, required)
     last = max(at)
+    read = _Reader()
     gfx_of, one_of, flat_of, us_of, tag_of = (
         _optional(header, column) for column in ("gfx", "run_1stage", "flat", "us", "_tag")
     )
@@ -176,38 +205,38 @@ def _rows(name: str, header: list[str], lines: Iterator[tuple[int, list[str]]]) 
         if len(cells) > len(header) and any(cells[len(header) :]):
             raise TableError(source, f"has {len(cells)} columns where the header names {len(header)}")
         needed = [cells[i] for i in at]
-        yield _row(source, needed, gfx_of(cells), one_of(cells), flat_of(cells), us_of(cells), tag_of(cells))
+        yield _row(read, source, needed, gfx_of(cells), one_of(cells), flat_of(cells), us_of(cells), tag_of(cells))
 
 
-def _row(source: str, cells: list[str], gfx: str, one: str, flat: str, us: str, tag: str) -> Row:
+def _row(read: _Reader, source: str, cells: list[str], gfx: str, one: str, flat: str, us: str, tag: str) -> Row:
     cu, token, model, inter, expert, topk, act, dtype, a, w, quant, g1u1, doweight, block, ksplit, k1, k2 = cells
-    whole = _whole
+    whole, word = read.whole, read.word
     cu_num = whole(source, "cu_num", cu)
     given = gfx.lower() not in _NO_GFX
     return Row(
         source,
-        gfx if given else GFX_OF_CU_NUM.get(cu_num, ""),
+        word(gfx) if given else GFX_OF_CU_NUM.get(cu_num, ""),
         cu_num,
         whole(source, "token", token),
         whole(source, "model_dim", model),
         whole(source, "inter_dim", inter),
         whole(source, "expert", expert),
         whole(source, "topk", topk),
-        act.strip(),
-        dtype.strip(),
-        a.strip(),
-        w.strip(),
-        quant.strip(),
+        word(act),
+        word(dtype),
+        word(a),
+        word(w),
+        word(quant),
         whole(source, "use_g1u1", g1u1),
         whole(source, "doweight_stage1", doweight),
         whole(source, "block_m", block),
         whole(source, "ksplit", ksplit),
-        _kernel(k1),
-        _kernel(k2),
+        read.kernel(k1),
+        read.kernel(k2),
         bool(whole(source, "run_1stage", one)) if one else False,
         flat not in ("", "0") and math.isfinite(_number(flat)) and int(_number(flat)) != 0,
         _number(us),
-        "" if tag.lower() == "nan" else tag,
+        "" if tag.lower() == "nan" else word(tag),
         given,
     )
 

@@ -60,7 +60,7 @@ class KernelTables:
         self._any = next((s for s in self.sets if s.version is None), None)
 
     @classmethod
-    def load(cls, paths: Iterable[str | Path], aiter: str | None = None) -> "KernelTables":
+    def load(cls, paths: str | Path | Iterable[str | Path], aiter: str | None = None) -> "KernelTables":
         """Load tables from CSV files and folders laid out as AITER's ``configs/``.
 
         Args:
@@ -71,7 +71,7 @@ class KernelTables:
             TableError: Naming file, line and column.
         """
         found: list[tuple[str | None, str, bytes]] = []
-        for path in paths:
+        for path in [paths] if isinstance(paths, str | Path) else paths:
             place, version = _split_version(path)
             found.extend((version or aiter, name, read_bytes(file, name)) for name, file in _files(place))
         return cls._read(found)
