@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Checkpoint:
         group = GROUP.get(query.quant_type, 1)
         columns = cut(query.intermediate_size, query.tp, group)[tp_rank]
         experts = split_experts(query.num_experts, query.ep)[ep_rank]
-        part = _Part(experts, columns, group, query.gate_up_order or "GGUU", query.intermediate_size, tp_rank)
+        part = _Part(experts, columns, group, query.gate_up_order or "GGUU", query, tp_rank)
         return {role: self._read(role, entry, layer, part) for role, entry in self.tensors.items()}
 
     def _read(self, role: Role, entry: CheckpointTensor, layer: int, part: _Part) -> torch.Tensor:
@@ -97,9 +98,13 @@ class Checkpoint:
         try:
             with safe_open(path, framework="pt") as shard:
                 view = shard.get_slice(name)
+                part.check(role, tuple(view.get_shape()))
                 tensor = part.take(role, view)
-        except (SafetensorError, OSError, IndexError) as error:
+        except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: tensor {name} ({role}) cannot be read: {error}") from None
+        if tensor.dtype != _DTYPES[entry.dtype]:
+            found = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{path}: tensor {name} ({role}) is {found}; valid: {entry.dtype}")
         merged = tensor.flatten(tensor.dim() - entry.merge_last) if entry.merge_last > 1 else tensor
         return merged.contiguous()
 
@@ -112,28 +117,40 @@ class _Part:
     columns: Slice
     group: int
     order: str
-    intermediate: int
+    query: Query
     tp_rank: int
+
+    def check(self, role: Role, found: tuple[int, ...]) -> None:
+        """Compare a stored shape with the model's sizes (a weight's K may be stored as several dimensions)."""
+        hidden, intermediate = self.query.hidden_size or 0, self.query.intermediate_size or 0
+        rows, k = (2 * intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
+        wanted: tuple[int, ...] = (self.query.num_experts or 0, rows)
+        if role.endswith("_scale"):
+            wanted = (*wanted, k // self.group)
+        elif role.endswith("_weight"):
+            wanted = (*wanted, k // 2)
+        flat = (*found[:2], prod(found[2:])) if len(found) > 3 else found
+        if flat != wanted:
+            raise CheckpointError(f"{role} is stored as {found}; the configuration's sizes need {wanted}")
 
     def take(self, role: Role, view: Any) -> torch.Tensor:
         """Cut a role's tensor: w13 by rows, w2 by K (in groups where the checkpoint counts groups)."""
         experts = slice(self.experts.start, self.experts.stop)
+        intermediate = self.query.intermediate_size or 1
         if role.startswith("w13"):
             if self.order == "GUGU":
                 rows: torch.Tensor = view[experts, 2 * self.columns.start : 2 * self.columns.stop]
                 return rows
-            halves = (0, self.intermediate)
+            halves = (0, intermediate)
             parts = [view[experts, half + self.columns.start : half + self.columns.stop] for half in halves]
             return torch.cat(parts, dim=1)
         if role == "w2_bias":
             bias: torch.Tensor = view[experts]
             return bias if self.tp_rank == 0 else torch.zeros_like(bias)
         size = view.get_shape()[2]
-        first, rest = divmod(self.columns.start * size, self.intermediate)
-        last, more = divmod(self.columns.stop * size, self.intermediate)
-        if rest or more:
-            raise IndexError(f"its {size} columns do not split at {self.columns.start} of {self.intermediate}")
-        columns: torch.Tensor = view[experts, :, first:last]
+        columns: torch.Tensor = view[
+            experts, :, self.columns.start * size // intermediate : self.columns.stop * size // intermediate
+        ]
         return columns
 
 

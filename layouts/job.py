@@ -160,7 +160,7 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
         padded_source=stamp.padded_source,
     )
     data = as_bytes(tensor.detach())
-    if stamp.padded_source:
+    if stamp.padded_source and stamp.source_dtype.itemsize == item:
         size, count = geometry.expert_bytes, geometry.chunk
         scratch = torch.empty(count * size, dtype=torch.uint8, device=tensor.device)
         for first in range(0, geometry.experts, count):
@@ -170,7 +170,9 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
             piece.zero_()
             take_back(geometry.plan(now), copy, piece)
         return tensor.detach().view(stamp.source_dtype) if tensor.dtype != stamp.source_dtype else tensor
-    plain = torch.empty(stamp.shape, dtype=tensor.dtype, device=tensor.device)
+    shape = stamp.physical_shape if stamp.padded_source else stamp.shape
+    plain = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+    as_bytes(plain).zero_()
     take_back(geometry.plan(geometry.experts), data, as_bytes(plain))
     return plain.to(stamp.source_dtype) if stamp.source_dtype in FLOATS else plain.view(stamp.source_dtype)
 

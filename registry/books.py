@@ -104,6 +104,11 @@ class Book:
         return table.__getitem__
 
     @cached_property
+    def known_layouts(self) -> frozenset[str]:
+        """Layout ids and their aliases."""
+        return frozenset(name for entry in self.layouts.values() for name in (entry.id, *entry.aliases))
+
+    @cached_property
     def digest(self) -> str:
         """``sha256:…`` over the meaning of all entries: comments, order and file names do not change it."""
         return digest_of(

@@ -130,7 +130,7 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[Ke
         for stage in (bucket.stage1, bucket.stage2):
             for role, layout in (stage.reads if stage else {}).items():
                 tensor = tensors.get(role)  # type: ignore[call-overload]
-                if tensor is not None and not same_bytes(book, tensor.layout, layout, tensor.physical_shape):
+                if tensor is not None and layout in book.known_layouts and not same_bytes(book, tensor.layout, layout, tensor.physical_shape):
                     wrong.setdefault((role, layout, stage.func), []).append(bucket.tokens)  # type: ignore[arg-type,union-attr]
     return [
         Finding.of(

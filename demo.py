@@ -1,0 +1,166 @@
+"""The main job on real input: a gpt-oss checkpoint goes in; laid-out bytes, a decision, a proof and a page come out.
+
+Run it with ``make demo``; ``make demo ARGS=--no-serve`` stops after the proof.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from preshuffle.api.table import Column, render
+from preshuffle.layouts import Check, Checkpoint, apply, prove, write_checkpoint
+from preshuffle.registry import Decision, Observation, PreshuffleError, Query, Registry
+
+FOLDER = Path(".demo")
+CONFIG: dict[str, Any] = {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "torch_dtype": "bfloat16",
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_hidden_layers": 2,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 4,
+    "swiglu_limit": 7.0,
+    "quantization_config": {"quant_method": "mxfp4"},
+}
+ASKED = ("fp4x2", "bf16")
+
+
+def main() -> int:
+    """Run the demo; the exit code says whether everything was proven."""
+    options = _options()
+    folder = Path(options.folder)
+    registry = Registry.default()
+    _say(f"1. A checkpoint of gpt-oss's own structure in {folder}/checkpoint")
+    checkpoint = write_checkpoint(folder / "checkpoint", CONFIG)
+    for path in sorted((folder / "checkpoint").iterdir()):
+        _say(f"   {path.name:<40} {path.stat().st_size / 1e6:8.1f} MB")
+    proven = True
+    observations: dict[str, Observation] = {}
+    for number, dtype in enumerate(ASKED, start=2):
+        query = Query.from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=dtype)
+        decision = registry.resolve(query)
+        _say(f"\n{number}. {query.model} on {query.arch}, activations {dtype}: {decision.recipe}")
+        _say(_chosen(decision))
+        checks, observation, seconds = _apply(checkpoint, query, decision)
+        _say(_proofs(checks, seconds))
+        proven &= all(check.ok for check in checks)
+        observations[dtype] = observation
+    _say("\nEverything is proven." if proven else "\nNOT PROVEN: see above.")
+    if not proven or options.no_serve:
+        return 0 if proven else 1
+    return _serve(folder, options.host, options.port, observations)
+
+
+def _apply(checkpoint: Checkpoint, query: Query, decision: Decision) -> tuple[list[Check], Observation, float]:
+    """Lay out every layer, prove each, and say what was done as an observation."""
+    checks: list[Check] = []
+    seconds = 0.0
+    for layer in range(checkpoint.layers):
+        plain = checkpoint.rank(layer, query)
+        tensors = dict(plain)
+        begin = time.perf_counter()
+        applied = apply(tensors, decision)
+        seconds += time.perf_counter() - begin
+        proofs = prove(plain, tensors, decision)
+        checks += [Check(f"layer {layer}: {check.name}", check.ok, check.detail) for check in proofs]
+    return checks, Observation(query=query, applied=applied), seconds
+
+
+def _chosen(decision: Decision) -> str:
+    titles = ("tensor", "layout", "plain", "laid out", "pad rows, K", "fill", "dtype")
+    rows = []
+    for role, tensor in decision.tensors.items():
+        plain, laid = ("x".join(map(str, shape)) for shape in (tensor.logical_shape, tensor.physical_shape))
+        pad = f"{tensor.pad.rows}, {tensor.pad.k}"
+        rows.append((role, tensor.layout, plain, laid, pad, f"0x{tensor.fill:02x}", tensor.dtype))
+    reasons = [("why", decision.reason), *((f"not {other.recipe}", other.why_not) for other in decision.alternatives)]
+    return f"{_table(['', ''], reasons)}\n{_table(titles, rows)}"
+
+
+def _proofs(checks: list[Check], seconds: float) -> str:
+    rows = [(check.name, "ok" if check.ok else "FAILED", check.detail) for check in checks]
+    return f"   applied in {seconds:.2f} s\n{_table(('proof', '', ''), rows)}"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    columns = [Column(title, wraps=index == len(titles) - 1) for index, title in enumerate(titles)]
+    return render(columns, rows, shutil.get_terminal_size((120, 24)).columns, indent=3)
+
+
+def _serve(folder: Path, host: str, port: int, observations: dict[str, Observation]) -> int:
+    """Start the service, report the deployments to it as an engine would, and stay."""
+    url = f"http://{host}:{port}"
+    database = (folder / "preshuffle.db").absolute()
+    command = [sys.executable, "-m", "preshuffle.api.cli", "serve", "--host", host, "--port", str(port)]
+    server = subprocess.Popen([*command, "--db", f"sqlite:///{database}"])
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    try:
+        if not _wait(url, server):
+            return server.wait() or 1
+        for dtype, observation in observations.items():
+            name = f"gpt-oss-demo-{dtype}"
+            body = {
+                "groups": [{"layers": "0-1", "observation": observation.model_dump(mode="json", exclude_none=True)}]
+            }
+            request = urllib.request.Request(
+                f"{url}/v1/deployments/{name}",
+                data=json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
+                method="PUT",
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                _say(f"   reported {name}: {answer.status}")
+        _say(f"\nOpen {url}/ (API: {url}/docs). Ctrl-C stops it.")
+        return server.wait()
+    except KeyboardInterrupt:
+        server.send_signal(signal.SIGINT)
+        server.wait()
+        return 0
+    finally:
+        if server.poll() is None:
+            server.terminate()
+
+
+def _wait(url: str, server: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=1):
+                return server.poll() is None
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    return False
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-serve", action="store_true", help="stop after the proof")
+    parser.add_argument("--folder", default=str(FOLDER), help="where the checkpoint and the database go")
+    parser.add_argument("--host", default=os.environ.get("PRESHUFFLE_HOST", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PRESHUFFLE_PORT", "8080")))
+    return parser.parse_args()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except PreshuffleError as error:
+        sys.exit(f"demo: {error}")

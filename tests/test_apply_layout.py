@@ -1,0 +1,122 @@
+"""One tensor at a time: laws for every layout of the book, and every refusal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preshuffle.layouts import apply_layout, invert_layout
+from preshuffle.layouts.reference import fetch
+from preshuffle.layouts.single import layout_of
+from preshuffle.registry import LayoutError, Registry
+
+LAYOUTS = sorted(Registry.default().book.layouts)
+FILL = 0x7F
+
+
+def random_bytes(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def padded_plain(tensor: torch.Tensor, layout_id: str) -> torch.Tensor:
+    """What must stand at the addresses: each half padded on its own where the layout moves gate and up."""
+    layout = layout_of(layout_id)
+    experts, rows, k = tensor.shape
+    halves = 2 if layout.pattern.splits_gate_up else 1
+    half = -(-(rows // halves) // layout.row_multiple) * layout.row_multiple
+    width = -(-k // layout.k_multiple) * layout.k_multiple
+    wanted = torch.full((experts, halves, half, width), FILL, dtype=torch.uint8)
+    wanted[:, :, : rows // halves, :k] = tensor.view(experts, halves, rows // halves, k)
+    return wanted.view(experts, halves * half, width)
+
+
+@given(
+    layout_id=st.sampled_from(LAYOUTS),
+    experts=st.integers(1, 3),
+    half=st.integers(1, 70),
+    k=st.integers(1, 150),
+    seed=st.integers(0, 99),
+)
+def test_every_byte_lies_at_its_closed_form_address(layout_id: str, experts: int, half: int, k: int, seed: int) -> None:
+    rows = half * (2 if layout_of(layout_id).pattern.splits_gate_up else 1)
+    plain = random_bytes(experts, rows, k, seed=seed)
+    laid = apply_layout(plain, layout_id, fill=FILL)
+    flat = layout_of(layout_id).unit == "group" and rows % layout_of(layout_id).pattern.row_tile != 0
+    reference = plain.view(1, experts * rows, k) if flat and not layout_of(layout_id).pattern.splits_gate_up else plain
+    wanted = padded_plain(reference, layout_id)
+    shape = (wanted.shape[0], wanted.shape[1], wanted.shape[2])
+    for expert in range(shape[0]):
+        assert fetch(laid, layout_id, shape, expert).equal(wanted[expert])
+    assert invert_layout(laid, layout_id, shape=tuple(plain.shape)).equal(plain)
+
+
+@given(layout_id=st.sampled_from(LAYOUTS), experts=st.integers(1, 4), tiles=st.integers(1, 3), seed=st.integers(0, 99))
+def test_one_expert_at_a_time_is_the_whole_tensor(layout_id: str, experts: int, tiles: int, seed: int) -> None:
+    plain = random_bytes(experts, 64 * tiles, 64 * tiles, seed=seed)
+    whole = apply_layout(plain, layout_id)
+    assert torch.cat([apply_layout(plain[e : e + 1], layout_id) for e in range(experts)]).equal(whole)
+    flat = apply_layout(plain.view(-1, plain.shape[2]), layout_id, experts=experts)
+    assert flat.equal(whole.view(flat.shape))
+
+
+@pytest.mark.parametrize("layout_id", LAYOUTS)
+@pytest.mark.parametrize("make", [lambda n: torch.empty(n, dtype=torch.uint8), lambda n: torch.empty(n // 4).float()])
+def test_out_is_written_in_place(layout_id: str, make) -> None:  # type: ignore[no-untyped-def]
+    plain = random_bytes(2, 64, 128)
+    out = make(plain.numel())
+    result = apply_layout(plain, layout_id, out=out)
+    assert result.data_ptr() == out.data_ptr()
+    assert result.equal(apply_layout(plain, layout_id))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int8, torch.float8_e4m3fn])
+def test_weights_of_any_dtype_are_moved_as_bytes(dtype: torch.dtype) -> None:
+    plain = random_bytes(2, 64, 256)
+    found = apply_layout(plain.view(dtype), "sep16")
+    assert found.dtype == dtype
+    assert found.view(torch.uint8).equal(apply_layout(plain, "sep16"))
+
+
+def test_odd_storage_offsets_are_moved_in_narrower_units() -> None:
+    buffer = random_bytes(1 + 2 * 32 * 64)
+    plain = buffer[1:].view(2, 32, 64)
+    assert apply_layout(plain, "sep16").equal(apply_layout(plain.clone(), "sep16"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "message"),
+    [
+        ((2, 24, 64), {}, r"rows = 24 is not a multiple of 16; padded it is 32"),
+        ((2, 32, 33), {}, r"K = 33 bytes is not a multiple of 32; padded it is 64"),
+        ((64,), {}, r"valid: \[E, rows, K\]"),
+        ((33, 64), {"experts": 2}, r"33 rows are not those of 2 experts"),
+        ((2, 32, 64), {"experts": 3}, r"experts = 3, but the tensor .* holds 2"),
+        ((2, 32, 64), {"fill": 256}, r"fill = 256; valid: a byte"),
+        ((2, 32, 64), {"backend": "cuda"}, r"unknown backend 'cuda'; valid: "),
+        ((2, 32, 64), {"out": torch.empty(10, dtype=torch.uint8)}, r"out holds 10 bytes; 4096 are needed"),
+        ((2, 0, 64), {}, r"rows is 0"),
+    ],
+)
+def test_refusals_say_what_is_wrong(shape: tuple[int, ...], arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        apply_layout(random_bytes(*shape), "sep16", **arguments)  # type: ignore[arg-type]
+
+
+def test_an_unknown_layout_is_named_with_the_known_ones() -> None:
+    with pytest.raises(LayoutError, match=r"unknown layout 'sep17'; valid: .*sep16"):
+        apply_layout(random_bytes(32, 64), "sep17")
+
+
+def test_scales_are_single_bytes() -> None:
+    with pytest.raises(LayoutError, match=r"e8 is for scales of one byte; found torch.float32"):
+        apply_layout(torch.zeros(32, 8), "e8")
+
+
+def test_out_may_not_be_the_tensor_itself() -> None:
+    plain = random_bytes(1, 32, 64)
+    before = plain.clone()
+    with pytest.raises(LayoutError, match="shares its storage"):
+        apply_layout(plain, "sep16", out=plain)
+    assert plain.equal(before)

@@ -1,0 +1,73 @@
+"""A reference MoE forward on laid-out bytes equals plain MoE on the checkpoint: both layouts, every TP and EP."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from preshuffle.layouts import Checkpoint, apply, write_checkpoint
+from preshuffle.layouts.mxfp4 import decode_e8m0, decode_fp4
+from preshuffle.layouts.reference import laid_out_forward, plain_forward, relative_error, route
+from preshuffle.registry import Query, Registry
+from support.moe import ACTIVATIONS, SMALL
+
+CONFIG = {
+    "model_type": "gpt_oss",
+    "hidden_size": SMALL["hidden_size"],
+    "intermediate_size": SMALL["intermediate_size"],
+    "num_local_experts": SMALL["num_experts"],
+    "num_experts_per_tok": SMALL["top_k"],
+    "num_hidden_layers": 1,
+    "quantization_config": {"quant_method": "mxfp4"},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), CONFIG)
+
+
+def query(checkpoint: Checkpoint, activation: str, tp: int, ep: int) -> Query:
+    return Query.from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=activation, tp=tp, ep=ep)
+
+
+@pytest.mark.parametrize("ep", [1, 2])
+@pytest.mark.parametrize("tp", [1, 2, 4, 8])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_ranks_add_up_to_the_checkpoint(checkpoint: Checkpoint, activation: str, tp: int, ep: int) -> None:
+    asked = query(checkpoint, activation, tp, ep)
+    decision = Registry.default().resolve(asked)
+    x = torch.randn(6, SMALL["hidden_size"], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    whole = query(checkpoint, activation, 1, 1)
+    for ep_rank in range(ep):
+        experts = SMALL["num_experts"] // ep
+        routing = route(6, experts, 2, seed=ep_rank)
+        everything = checkpoint.rank(0, whole)
+        local = {role: tensor[ep_rank * experts : (ep_rank + 1) * experts] for role, tensor in everything.items()}
+        wanted = plain_forward(local, decision, x, routing)
+        found = torch.zeros_like(wanted)
+        for tp_rank in range(tp):
+            tensors = checkpoint.rank(0, asked, tp_rank=tp_rank, ep_rank=ep_rank)
+            apply(tensors, decision)
+            found += laid_out_forward(tensors, decision, x, routing)
+        assert relative_error(found, wanted) < 1e-12
+
+
+@pytest.mark.parametrize(("laid", "read"), [("fp4x2", "bf16"), ("bf16", "fp4x2")])
+def test_bytes_of_the_other_layout_give_nonsense(checkpoint: Checkpoint, laid: str, read: str) -> None:
+    plain = checkpoint.rank(0, query(checkpoint, laid, 1, 1))
+    tensors = dict(plain)
+    decisions = {dtype: Registry.default().resolve(query(checkpoint, dtype, 1, 1)) for dtype in (laid, read)}
+    apply(tensors, decisions[laid])
+    x = torch.randn(4, SMALL["hidden_size"], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    routing = route(4, SMALL["num_experts"], 2)
+    wanted = plain_forward(plain, decisions[laid], x, routing)
+    assert relative_error(laid_out_forward(tensors, decisions[laid], x, routing), wanted) < 1e-12
+    assert relative_error(laid_out_forward(tensors, decisions[read], x, routing), wanted) > 0.5
+
+
+def test_fp4_and_e8m0_codes() -> None:
+    codes = torch.tensor([0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE], dtype=torch.uint8)
+    magnitudes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+    assert decode_fp4(codes).tolist() == [*magnitudes, *(-value for value in magnitudes)]
+    assert decode_e8m0(torch.tensor([126, 127, 128], dtype=torch.uint8)).tolist() == [0.5, 1.0, 2.0]
