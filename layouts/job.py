@@ -101,6 +101,9 @@ def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: boo
         LayoutError: shape, dtype, device or strides are not what the decision says; names what would be.
     """
     decided = decision.tensors[role]
+    source_shape = tuple(tensor.shape)
+    if tensor.dim() == 4 and role.endswith("_weight") and tensor.is_contiguous():
+        tensor = tensor.flatten(2)  # a checkpoint's blocks: [E, rows, groups, bytes of a group]
     if tensor.device.type == "meta":
         raise LayoutError(f"{role} is on the meta device: it has no bytes")
     dtype = _check_dtype(role, tensor, decided)
@@ -128,6 +131,7 @@ def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: boo
         role=role,
         layout=decided.layout,
         shape=live,
+        source_shape=source_shape,
         physical_shape=physical,
         pad=(decided.pad.rows, decided.pad.k),
         dtype=decided.dtype,
@@ -169,12 +173,15 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
             copy = scratch[: piece.numel()].copy_(piece)
             piece.zero_()
             take_back(geometry.plan(now), copy, piece)
-        return tensor.detach().view(stamp.source_dtype) if tensor.dtype != stamp.source_dtype else tensor
+        if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
+            return tensor
+        return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)
     shape = stamp.physical_shape if stamp.padded_source else stamp.shape
     plain = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
     as_bytes(plain).zero_()
     take_back(geometry.plan(geometry.experts), data, as_bytes(plain))
-    return plain.to(stamp.source_dtype) if stamp.source_dtype in FLOATS else plain.view(stamp.source_dtype)
+    plain = plain.to(stamp.source_dtype) if stamp.source_dtype in FLOATS else plain.view(stamp.source_dtype)
+    return plain.view(stamp.source_shape)
 
 
 def torch_shape(shape: tuple[int, ...], decided: TensorDecision) -> tuple[int, ...]:

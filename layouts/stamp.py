@@ -26,7 +26,8 @@ class Stamp:
         decision_digest: of the decision that was applied.
         role: which tensor of the layer it is.
         layout: the layout that its bytes are in.
-        shape: torch's shape of the plain tensor, before padding.
+        shape: torch's shape of the live values, before padding.
+        source_shape: torch's shape of the tensor that was laid out.
         physical_shape: torch's shape of the laid-out tensor.
         pad: pads in the tensor's own count, (rows of each half, K).
         dtype: what the kernel gets.
@@ -43,6 +44,7 @@ class Stamp:
     role: Role
     layout: str
     shape: tuple[int, ...]
+    source_shape: tuple[int, ...]
     physical_shape: tuple[int, ...]
     pad: tuple[int, int]
     dtype: TensorDtype
