@@ -11,6 +11,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from preshuffle.registry.check.entries import (
+    BackendEntry,
+    ContractEntry,
+    KernelLabelEntry,
+    KernelNeedEntry,
+    KnownBadEntry,
+    PadConventionEntry,
+    ScaleLabelEntry,
+    SwitchPatternEntry,
+)
 from preshuffle.registry.decision import digest_of
 from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry, ModelTypeEntry
 from preshuffle.registry.errors import BookError, Problem
@@ -29,6 +39,14 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "model_types": ModelTypeEntry,
     "recipes": Recipe,
     "rules": Rule,
+    "known_bad": KnownBadEntry,
+    "contracts": ContractEntry,
+    "backends": BackendEntry,
+    "scale_labels": ScaleLabelEntry,
+    "kernel_labels": KernelLabelEntry,
+    "kernel_needs": KernelNeedEntry,
+    "pad_conventions": PadConventionEntry,
+    "switch_patterns": SwitchPatternEntry,
 }
 PACKAGED = "book"
 # Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).

@@ -14,6 +14,7 @@ from preshuffle.registry.kernels.versions import version_key
 Scalar = str | int | bool | None
 Kind = Literal["exact", "list", "pattern"]
 
+_LONGEST_GLOB = 128
 _RANGE = re.compile(r"^\s*(>=|<=|>|<)\s*(\S+)\s*$")
 
 
@@ -81,6 +82,8 @@ class Condition:
         if not _is_scalar(value):
             raise ValueError(f"when.{field}: {value!r} is neither a value nor a list of values")
         if isinstance(value, str) and reading == "glob" and any(char in value for char in "*?["):
+            if len(value) > _LONGEST_GLOB:
+                raise ValueError(f"when.{field}: a glob has at most {_LONGEST_GLOB} characters, found {len(value)}")
             if "[" in value:
                 raise ValueError(f"when.{field}: {value!r}: a glob has '*' and '?' only")
             return Condition(field, "pattern", value, glob=value)

@@ -10,7 +10,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.errors import Problem
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, Specificity
-from preshuffle.registry.words import GROUP
+from preshuffle.registry.words import GROUP, Role
 
 W13 = ("w13_weight", "w13_weight_scale")
 
@@ -68,6 +68,7 @@ def _recipe(book: Book, recipe: Recipe) -> Iterator[Problem]:
         if layout.pattern.splits_gate_up and not role.startswith("w13"):
             yield place.problem(f"{role} has no gate and up, which {layout.id} interleaves", "tensors", role, "layout")
     yield from _scales(book, recipe)
+    yield from _dimensions(book, recipe)
     for feature in recipe.requires.aiter:
         if feature not in book.features:
             valid = near(feature, list(book.features))
@@ -93,6 +94,22 @@ def _scales(book: Book, recipe: Recipe) -> Iterator[Problem]:
                 f"{second.pad.rows} rows and {second.pad.k} groups ({second.pad.k * group} values)",
                 *("tensors", scale, "pad"),
             )
+
+
+def _dimensions(book: Book, recipe: Recipe) -> Iterator[Problem]:
+    """Hidden and intermediate size are one number each, which a kernel takes from w2 and uses for all tensors."""
+    w2 = recipe.tensors["w2_weight"].pad
+    pairs: tuple[tuple[Role, str, str, int], ...] = (
+        ("w13_weight", "k", "w2_weight's rows", w2.rows),
+        ("w13_weight", "rows", "w2_weight's K", w2.k),
+        ("w2_bias", "rows", "w2_weight's rows", w2.rows),
+        ("w13_bias", "rows", "w2_weight's K", w2.k),
+    )
+    for role, side, other, multiple in pairs:
+        tensor = recipe.tensors.get(role)
+        if tensor is not None and getattr(tensor.pad, side) != multiple:
+            text = f"{role}: pad.{side} {getattr(tensor.pad, side)}, and {other} are padded to {multiple}"
+            yield book.places["recipes", recipe.id].problem(text, "tensors", role, "pad", side)
 
 
 def _rule(book: Book, rule: Rule) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from preshuffle.registry.errors import FieldProblem, Problem
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BOOL = "tag:yaml.org,2002:bool"
 _MAX_NODES = 200_000
 _MAX_DEPTH = 64
 
@@ -64,7 +65,8 @@ def _refuse_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > _MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH}", problem_mark=event.start_mark)
+            mark: Any = event.start_mark
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH}", problem_mark=mark)
 
 
 def _odd_character(text: str, error: yaml.YAMLError) -> tuple[int, int]:
@@ -93,6 +95,8 @@ class _Builder:
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        if node.tag == _BOOL and node.value.lower() not in {"true", "false"}:
+            return node.value  # YAML 1.1 reads No, on and yes as booleans; No is one of AITER's quant_types
         try:
             return self.loader.construct_object(node)
         except (ValueError, KeyError):  # a date that is none, or !!int, !!float, !!bool on other text

@@ -22,7 +22,8 @@ class Miss:
 
     def __str__(self) -> str:
         """Say what was needed and what was found."""
-        found = "absent" if self.found is None else self.found
+        shown = str(self.found) if str(self.found).isprintable() else repr(self.found)
+        found = "absent" if self.found is None else shown
         return f"needs {self.field}={self.wanted}, found {found}"
 
 

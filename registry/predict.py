@@ -88,11 +88,26 @@ def decision_findings(
 ) -> list[Finding]:
     """Say what is wrong with a decision before anything has run."""
     return [
+        *_unpadded(query, book, tensors),
         *_environment(query, book, recipe),
         *_errors(kernels),
         *_reads(book, tensors, kernels),
         *_numerics(query, kernels),
     ]
+
+
+def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
+    """A weight whose physical shape is not whole tiles cannot be laid out (scales are padded at their flat tail)."""
+    findings: list[Finding] = []
+    for role in ("w13_weight", "w2_weight"):
+        tensor = tensors[role]
+        layout = book.layout(tensor.layout)
+        experts, rows, k = tensor.physical_shape
+        try:
+            layout.bind(experts, rows, k * BITS[tensor.dtype] // 8 if layout.unit == "byte" else k)
+        except LayoutError as error:
+            findings.append(Finding.of("pad_required", f"{role} at tp {query.tp}: {error}", role=role))
+    return findings
 
 
 def _environment(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
@@ -130,7 +145,11 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[Ke
         for stage in (bucket.stage1, bucket.stage2):
             for role, layout in (stage.reads if stage else {}).items():
                 tensor = tensors.get(role)  # type: ignore[call-overload]
-                if tensor is not None and layout in book.known_layouts and not same_bytes(book, tensor.layout, layout, tensor.physical_shape):
+                if (
+                    tensor is not None
+                    and layout in book.known_layouts
+                    and not same_bytes(book, tensor.layout, layout, tensor.physical_shape)
+                ):
                     wrong.setdefault((role, layout, stage.func), []).append(bucket.tokens)  # type: ignore[arg-type,union-attr]
     return [
         Finding.of(

@@ -1,0 +1,69 @@
+"""Why: every rule with what became of it."""
+
+from typing import Any
+
+import pytest
+
+from preshuffle.registry import NoRecipeError, Query, QueryError
+from preshuffle.registry.explain import RuleTrace
+from support.strategies import BOOK, GPT_OSS, REGISTRY, decide
+
+SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"
+
+
+def traces(**fields: Any) -> tuple[RuleTrace, ...]:
+    return REGISTRY.explain(Query.parse({**GPT_OSS, **fields})).rules
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"activation_dtype": "fp4x2", "tp": 4},
+        {"env": {SWITCH: "1"}},
+        {"engine": "vllm"},
+        {"engine": "sglang", "env": {"SGLANG_USE_AITER_MOE_GU_ITLV": "0"}},
+    ],
+)
+def test_the_chosen_rule_comes_first_and_is_the_one_that_resolve_takes(fields: dict[str, Any]) -> None:
+    rules = traces(**fields)
+    assert {item.rule for item in rules} == set(BOOK.rules)
+    assert [item.outcome for item in rules].count("chosen") == 1
+    assert (rules[0].outcome, rules[0].rule) == ("chosen", decide(**fields).rule)
+    assert all(item.why for item in rules)
+
+
+def test_a_rule_that_matches_too_says_which_is_more_specific() -> None:
+    by_rule = {item.rule: item for item in traces(env={SWITCH: "1"})}
+    loser = by_rule["gpt-oss.a16w4.gfx950"]
+    assert (loser.outcome, loser.why) == ("less specific", "gpt-oss.a16w4.gfx950.generic is more specific")
+    assert by_rule["gpt-oss.a16w4.gfx950.generic"].required[f"env.{SWITCH}"] == "1"
+
+
+def test_a_rule_that_does_not_match_says_what_it_needed_and_what_was_found() -> None:
+    item = next(item for item in traces() if item.rule == "gpt-oss.vllm")
+    assert (item.outcome, item.why) == ("does not match", "needs engine=vllm, found absent")
+    assert (item.required["engine"], item.found["engine"]) == ("vllm", None)
+
+
+def test_it_answers_where_resolve_does_not() -> None:
+    rules = traces(aiter="0.1.13")
+    assert (rules[0].outcome, rules[0].rule) == ("lacks a requirement", "gpt-oss.a16w4.gfx950")
+    assert "needs AITER's gate_mode (since 0.1.14), found 0.1.13" in rules[0].why
+    assert {item.outcome for item in traces(model="nobody/knows-this")} == {"does not match"}
+
+
+def test_it_shows_how_the_model_and_the_switches_were_read() -> None:
+    explanation = REGISTRY.explain(Query.parse({**GPT_OSS, "model": "/models/gpt-oss-20b", "engine": "atom"}))
+    assert explanation.model == "openai/gpt-oss-20b"
+    assert explanation.switches["ATOM_MOE_GU_ITLV"] == "0"
+    assert SWITCH not in explanation.switches
+    assert explanation.registry_digest == REGISTRY.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"), [({"arch": "gfx999"}, NoRecipeError), ({"env": {SWITCH: "2"}}, QueryError)]
+)
+def test_what_it_cannot_explain(fields: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        traces(**fields)

@@ -1,0 +1,188 @@
+"""What must hold between the entries of a book."""
+
+from pathlib import Path
+
+import pytest
+
+from preshuffle.registry import BookError
+from preshuffle.registry.errors import Problem
+from support.strategies import load_overlay
+
+RECIPE = """recipes:
+  mine:
+    title: t
+    suits: a test
+    tensors:
+      w13_weight: {layout: sep16, pad: {rows: 256, k: 256}, dtype: fp4x2, order: GGUU}
+      w2_weight: {layout: sep16, pad: {rows: 256, k: 256}, dtype: fp4x2}
+      w13_weight_scale: {layout: e8, pad: {rows: 256, k: 8}, dtype: e8m0, order: GGUU}
+      w2_weight_scale: {layout: e8, pad: {rows: 256, k: 8}, dtype: e8m0}
+    call: {gate_mode: separated, quant_type: per_1x32}
+    migration_safe: true
+    supports_lora: false
+    evidence: [x]
+"""
+
+
+def problems_of(folder: Path, text: str) -> tuple[Problem, ...]:
+    with pytest.raises(BookError) as caught:
+        load_overlay(folder, text)
+    return caught.value.problems
+
+
+def rules(*entries: tuple[str, int]) -> str:
+    lines = "".join(
+        f"  r{number}:\n    when: {when}\n    use: mxfp4.sep16\n    priority: {priority}\n"
+        "    because: a test\n    evidence: [x]\n"
+        for number, (when, priority) in enumerate(entries, 1)
+    )
+    return f"rules:\n{lines}"
+
+
+def test_the_recipe_that_these_tests_break_loads(tmp_path: Path) -> None:
+    assert "mine" in load_overlay(tmp_path, RECIPE).book.recipes
+
+
+SCALE = "w13_weight_scale: {layout: e8,"
+READS = "whose bytes a kernel reads with gate_mode="
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "part"),
+    [
+        (
+            "{layout: sep16, pad: {rows: 256, k: 256}, dtype: fp4x2, o",
+            "{layout: sep61, dtype: fp4x2, o",
+            "6:20",
+            "sep61",
+        ),
+        ("w13_weight: {layout: sep16", "w13_weight: {layout: gui16", "6:20", f"{READS}interleave"),
+        (SCALE, "w13_weight_scale: {layout: e8_gui16,", "8:26", f"{READS}interleave"),
+        ("gate_mode: separated", "gate_mode: interleave", "6:20", f"{READS}separated"),
+        ("w2_weight: {layout: sep16", "w2_weight: {layout: gui16", "7:19", "no gate and up"),
+        ("w2_weight_scale: {layout: e8", "w2_weight_scale: {layout: e8_gui16", "9:25", "no gate and up"),
+        ("{rows: 256, k: 8}, dtype: e8m0, o", "{rows: 256, k: 4}, dtype: e8m0, o", "8:38", "the tile of e8"),
+        ("{rows: 256, k: 8}, dtype: e8m0}", "{rows: 128, k: 8}, dtype: e8m0}", "9:37", "is padded to 256 rows"),
+        ("{rows: 256, k: 8}, dtype: e8m0}", "{rows: 256, k: 16}, dtype: e8m0}", "9:37", "16 groups (512 values)"),
+        ("    evidence", "    requires: {aiter: [gatemode]}\n    evidence", "13:16", "'gatemode'; valid: gate_mode"),
+        ("    evidence", "    env: {AITER_BF16: '1'}\n    evidence", "13:11", "unknown switch 'AITER_BF16'"),
+    ],
+)
+def test_a_recipe_that_disagrees_with_itself_does_not_load(
+    tmp_path: Path, old: str, new: str, place: str, part: str
+) -> None:
+    text = RECIPE.replace(old, new, 1)
+    assert text != RECIPE
+    problem = problems_of(tmp_path, text)[0]
+    assert f"{problem.line}:{problem.column}" == place
+    assert part in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        (
+            "{rows: 256, k: 256}, dtype: fp4x2, o",
+            "{rows: 256, k: 128}, dtype: fp4x2, o",
+            "w13_weight: pad.k 128, and w2_",
+        ),
+        ("{rows: 256, k: 256}, dtype: fp4x2, o", "{rows: 64, k: 256}, dtype: fp4x2, o", "w13_weight: pad.rows 64, and"),
+        (
+            "    call",
+            "      w13_bias: {layout: plain, dtype: fp32}\n    call",
+            "w13_bias: pad.rows 1, and w2_weight's K are",
+        ),
+        (
+            "    call",
+            "      w2_bias: {layout: plain, dtype: fp32}\n    call",
+            "w2_bias: pad.rows 1, and w2_weight's rows are",
+        ),
+    ],
+)
+def test_hidden_and_intermediate_are_one_number_each(tmp_path: Path, old: str, new: str, part: str) -> None:
+    """AITER takes both sizes from w2; a w13 or a bias that is padded to another would be read past its end."""
+    assert part in "\n".join(problem.message for problem in problems_of(tmp_path, RECIPE.replace(old, new, 1)))
+
+
+def test_a_row_order_that_is_left_out_hides_nothing(tmp_path: Path) -> None:
+    text = RECIPE.replace(", order: GGUU", "").replace("w13_weight: {layout: sep16", "w13_weight: {layout: gui16")
+    (problem,) = problems_of(tmp_path, text)
+    assert f"{READS}interleave" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("when", "use", "place", "part"),
+    [
+        ("{tp: 3}", "mxfp4.sep61", "4:5", "unknown recipe 'mxfp4.sep61'; valid: mxfp4.sep16"),
+        ("{arch: gfx990}", "mxfp4.sep16", "3:12", "unknown arch 'gfx990'; valid: gfx942, gfx950, gfx1250"),
+        ("{arch: [gfx950, gfx990]}", "mxfp4.sep16", "3:12", "unknown arch 'gfx990'"),
+        ("{env: {GPTOSS: '1'}}", "mxfp4.sep16", "3:18", "unknown switch 'GPTOSS'; valid: "),
+        ("{model: gpt-oss-120b}", "mxfp4.sep16", "3:12", "another name of 'openai/gpt-oss-120b'"),
+        ("{model: [x, gpt-oss-120b]}", "mxfp4.sep16", "3:12", "another name of 'openai/gpt-oss-120b'"),
+    ],
+)
+def test_a_rule_that_names_what_is_not_there(tmp_path: Path, when: str, use: str, place: str, part: str) -> None:
+    (problem,) = problems_of(tmp_path, rules((when, 0)).replace("mxfp4.sep16", use))
+    assert f"{problem.line}:{problem.column}" == place
+    assert part in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("section", "taken", "fields"),
+    [
+        ("layouts", "sep16", "title: t, pattern: e n k -> e k n, "),
+        ("layouts", "CDNA4_SCALE", "title: t, pattern: e n k -> e k n, "),
+        ("models", "gpt-oss-120b", ""),
+        ("models", "openai/gpt-oss-20b", ""),
+    ],
+)
+def test_a_name_means_one_entry(tmp_path: Path, section: str, taken: str, fields: str) -> None:
+    problem = problems_of(tmp_path, f"{section}:\n  mine:\n    {{{fields}evidence: [x], aliases: [ok, {taken}]}}\n")[0]
+    assert problem.line == 3
+    assert f"alias {taken!r} already means " in problem.message
+
+
+TIES = [
+    ("{tp: 3}", "{tp: 3}", True),
+    ("{tp: 3}", "{tp: 5}", False),
+    ("{tp: 3}", "{ep: 3}", True),
+    ("{tp: 3, arch: gfx950}", "{tp: 3, arch: gfx942}", False),
+    ("{tp: [3, 5]}", "{tp: [5, 7]}", True),
+    ("{tp: [3, 5]}", "{tp: [7, 9]}", False),
+    ("{model: 'a*'}", "{model: '*b'}", True),
+    ("{model: 'a*'}", "{model: 'b*'}", False),
+    ("{model: 'a*'}", "{tp: '>=3'}", True),
+    ("{aiter: '>=0.1.14'}", "{aiter: '<0.1.14'}", False),
+    ("{aiter: '>=0.1.14'}", "{aiter: '<=0.1.14'}", True),
+    ("{tp: 3}", "{tp: [3]}", False),
+    ("{tp: 3}", "{tp: '>=3'}", False),
+    ("{tp: 3, ep: 2}", "{tp: 3}", False),
+    ("{env: {ATOM_MOE_GU_ITLV: '0'}}", "{env: {ATOM_MOE_GU_ITLV: '1'}}", False),
+    ("{env: {ATOM_MOE_GU_ITLV: '1'}}", "{env: {SGLANG_USE_AITER: '1'}}", True),
+    ("{engine: null}", "{engine: vllm}", False),
+    ("{engine: null}", "{deployment: null}", True),
+    ("{}", "{}", True),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "tie"), TIES)
+def test_two_rules_tie_only_if_equally_specific_and_one_query_can_match_both(
+    tmp_path: Path, first: str, second: str, tie: bool
+) -> None:
+    text = rules((first, 7), (second, 7))  # a priority of their own keeps them apart from the book's rules
+    if not tie:
+        assert {"r1", "r2"} <= set(load_overlay(tmp_path, text).book.rules)
+        return
+    (problem,) = problems_of(tmp_path, text)
+    assert (problem.line, problem.column) == (8, 3)
+    assert f"rules 'r1' ({tmp_path / 'overlay.yaml'}:2) and 'r2' are equally specific" in problem.message
+
+
+@pytest.mark.parametrize(("first", "second"), [case[:2] for case in TIES if case[2]])
+def test_priority_settles_a_tie(tmp_path: Path, first: str, second: str) -> None:
+    assert "r2" in load_overlay(tmp_path, rules((first, 7), (second, 8))).book.rules
+
+
+def test_all_problems_between_entries_come_at_once(tmp_path: Path) -> None:
+    text = RECIPE.replace("e8,", "e9,") + rules(("{arch: gfx990}", 0), ("{tp: 3}", 0)).replace("sep16", "sep61")
+    assert [problem.line for problem in problems_of(tmp_path, text)] == [8, 9, 17, 16, 23]

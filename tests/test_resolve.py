@@ -1,0 +1,254 @@
+"""From a query to a decision: the design's example field by field, and every way in which there is none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.registry import Engine, NoRecipeError, Query, QueryError
+from preshuffle.registry.resolve import find_model
+from support.strategies import BOOK, GPT_OSS, REGISTRY, decide, load_overlay
+
+COMPLETE: dict[str, Any] = {
+    "model": "somebody/their-moe",
+    "weight_dtype": "fp4x2",
+    "quant_type": "per_1x32",
+    "activation": "Swiglu",
+    "activation_dtype": "fp4x2",
+    "gate_up_order": "GGUU",
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_experts": 8,
+    "top_k": 2,
+    "bias": False,
+}
+
+
+def test_the_designs_first_example() -> None:
+    decision = decide(activation_dtype="fp4x2", tp=2)
+    assert (decision.recipe, decision.rule) == ("mxfp4.sep16", "gpt-oss.a4w4.gfx950")
+    assert decision.reason.startswith("model, arch and activation_dtype match exactly; ")
+    shown = decision.model_dump(mode="json")
+    w13 = {"layout": "sep16", "logical_shape": [128, 2880, 2880], "physical_shape": [128, 3072, 3072]}
+    more = {"pad": {"rows": 96, "k": 192}, "fill": 0, "dtype": "fp4x2"}
+    assert {**w13, **more}.items() <= shown["tensors"]["w13_weight"].items()
+    w2 = {"layout": "sep16", "logical_shape": [128, 2880, 1440], "physical_shape": [128, 3072, 1536]}
+    assert w2.items() <= shown["tensors"]["w2_weight"].items()
+    scale = {"layout": "e8", "physical_shape": [128, 3072, 96], "fill": 127}
+    assert scale.items() <= shown["tensors"]["w13_weight_scale"].items()
+    assert {"layout": "plain", "dtype": "fp32"}.items() <= shown["tensors"]["w13_bias"].items()
+    call = {"gate_mode": "separated", "quant_type": "per_1x32", "hidden_pad": 192, "intermediate_pad": 96}
+    assert call.items() <= shown["call"].items()
+    first = shown["kernels"][0]
+    assert {"tokens": 1, "activation_dtype": "bf16", "tuned": None}.items() <= first.items()
+    assert first["stage1"]["func"] == "cktile_moe_stage1"
+    (alternative,) = shown["alternatives"]
+    assert alternative["recipe"] == "mxfp4.gui16"
+    assert alternative["why_not"].startswith("for bf16 activations; needs gate_mode=interleave")
+    assert shown["findings"] == []
+    assert shown["registry_digest"].startswith("sha256:")
+    assert shown["decision_digest"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("activation_dtype", "tokens", "runs"),
+    [("bf16", 1, "bf16"), ("bf16", 16384, "bf16"), ("fp4x2", 255, "bf16"), ("fp4x2", 256, "fp4x2")],
+)
+def test_bf16_stays_bf16_and_fp4x2_starts_at_aiters_bound(activation_dtype: str, tokens: int, runs: str) -> None:
+    decision = decide(activation_dtype=activation_dtype, tokens=[tokens])
+    (bucket,) = decision.kernels
+    assert (bucket.tokens, bucket.activation_dtype) == (tokens, runs)
+    assert (decision.env == {}) == (activation_dtype == "fp4x2")
+
+
+@pytest.mark.parametrize("activation_dtype", ["bf16", "fp4x2"])
+@pytest.mark.parametrize("engine", [None, "atom", "vllm", "sglang"])
+def test_every_predicted_kernel_reads_the_bytes_that_were_decided(engine: str | None, activation_dtype: str) -> None:
+    decision = decide(engine=engine, activation_dtype=activation_dtype)
+    assert len(decision.kernels) == 7
+    for bucket in decision.kernels:
+        for stage in (bucket.stage1, bucket.stage2):
+            assert stage is not None
+            assert stage.reads
+            assert all(decision.tensors[role].layout == layout for role, layout in stage.reads.items())  # type: ignore[index]
+    assert not [finding for finding in decision.findings if finding.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "recipe", "gate_mode"),
+    [
+        ("atom", "atom.mxfp4.sep16", "separated"),
+        ("vllm", "vllm.gpt-oss.gui16", "interleave"),
+        ("sglang", "sglang.mxfp4.gui16", "interleave"),
+    ],
+)
+@pytest.mark.parametrize("activation_dtype", ["bf16", "fp4x2"])
+@pytest.mark.parametrize("version", ["", "@0.33.0"])
+def test_with_an_engine_named_the_decision_does_what_it_does(
+    engine: str, recipe: str, gate_mode: str, activation_dtype: str, version: str
+) -> None:
+    decision = decide(engine=f"{engine}{version}", activation_dtype=activation_dtype, tokens=[1])
+    assert (decision.recipe, decision.call.gate_mode) == (recipe, gate_mode)
+    assert not [other for other in decision.alternatives if not other.recipe.startswith(engine)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "nearest"),
+    [
+        (
+            {"arch": "gfx942", "activation_dtype": "fp4x2"},
+            "no rule for openai/gpt-oss-120b with activation_dtype fp4x2, gfx942",
+            "gpt-oss.a4w4.gfx950 -> mxfp4.sep16: needs arch=gfx950, found gfx942; gfx942 has no MXFP4 matrix instr",
+        ),
+        (
+            {"arch": "gfx1250"},
+            "no rule for openai/gpt-oss-120b with activation_dtype bf16, gfx1250",
+            "gpt-oss.a16w4.gfx950 -> mxfp4.gui16: needs arch=gfx950, found gfx1250; gfx1250 has MXFP4 as WMMA",
+        ),
+        ({"arch": "gfx951"}, "unknown arch 'gfx951'; valid: gfx950", None),
+        (
+            {"activation_dtype": "fp8"},
+            "no rule for openai/gpt-oss-120b with activation_dtype fp8, gfx950",
+            "gpt-oss.a16w4.gfx950 -> mxfp4.gui16: needs activation_dtype=bf16, found fp8",
+        ),
+        (
+            {"engine": "tgi@3.0"},
+            "no rule for openai/gpt-oss-120b with activation_dtype bf16, gfx950, engine tgi@3.0",
+            "gpt-oss.atom -> atom.mxfp4.sep16: needs engine=atom, found tgi",
+        ),
+        (
+            {"aiter": "0.1.13"},
+            "no rule for openai/gpt-oss-120b with activation_dtype bf16, gfx950",
+            "needs AITER's gate_mode (since 0.1.14), found 0.1.13",
+        ),
+        (
+            {"aiter": "0.1.14rc1", "engine": "atom"},
+            "no rule for openai/gpt-oss-120b with activation_dtype bf16, gfx950, engine atom",
+            "needs AITER's gate_mode (since 0.1.14), found 0.1.14rc1",
+        ),
+        (
+            {"model": "openai/gpt-oss-12b"},
+            "no rule for model 'openai/gpt-oss-12b' on gfx950: no entry knows it (nearest: openai/gpt-oss-120b, openai",
+            "needs model=one of openai/gpt-oss-120b, openai/gpt-oss-20b, gpt_oss, found openai/gpt-oss-12b",
+        ),
+        (
+            {"model": "gpt_oss"},
+            "no rule for gpt_oss with activation_dtype unknown, gfx950; a query for it must say: weight_dtype, quant_",
+            "needs activation_dtype=bf16, found absent",
+        ),
+    ],
+)
+def test_without_a_rule_the_nearest_are_named(fields: dict[str, Any], message: str, nearest: str | None) -> None:
+    with pytest.raises(NoRecipeError) as caught:
+        decide(**fields)
+    error = caught.value
+    assert error.message.startswith(message)
+    assert str(error).splitlines()[0] == error.message
+    assert (nearest is None) == (not error.nearest)
+    assert nearest is None or nearest in str(error)
+    assert len(error.nearest) <= 3
+
+
+def test_what_was_asked_cannot_write_into_a_terminal() -> None:
+    with pytest.raises(NoRecipeError) as caught:
+        decide(model="\x1b[31mred\nnearest: a lie")
+    assert str(caught.value).replace("\n", "").isprintable()
+    assert "\nnearest: a lie" not in str(caught.value)
+
+
+@pytest.mark.parametrize("aiter", ["0.1.14", "0.1.14.post1", "0.1.20.dev+ge4048607a5", "v0.1.20", "99.0", None])
+def test_an_aiter_that_is_new_enough_or_not_named(aiter: str | None) -> None:
+    assert decide(aiter=aiter, tokens=[1]).recipe == "mxfp4.gui16"
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("openai/gpt-oss-120b", "openai/gpt-oss-120b"),
+        ("gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("/models/gpt-oss-120b", "openai/gpt-oss-120b"),
+        ("/models/gpt-oss-120b/", "openai/gpt-oss-120b"),
+        ("./gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("s3://bucket/a b/ü/gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("gpt-oss-120b-lora", None),
+        ("models/gpt-oss-120b/v2", None),
+        ("GPT-OSS-120B", None),
+        ("[a-z]*", None),
+        ("*", None),
+        ("", None),
+        ("/", None),
+        ("\x00", None),
+    ],
+)
+def test_names_of_a_model(name: str, id: str | None) -> None:
+    entry = find_model(name, BOOK)
+    assert (entry.id if entry else None) == id
+    if id is not None:
+        decision = decide(model=name, tokens=[1])
+        assert decision.decision_digest == decide(model=id, tokens=[1]).decision_digest
+        assert (f"{name} is read as {id}" in decision.reason) == (name != id)
+
+
+def test_the_longest_alias_wins(tmp_path: Path) -> None:
+    text = 'models:\n  mine/gpt-oss-120b: {aliases: ["/mine/*/gpt-oss-120b"], evidence: [x]}\n'
+    book = load_overlay(tmp_path, text).book
+    found = [find_model(name, book) for name in ("/mine/x/gpt-oss-120b", "/other/gpt-oss-120b")]
+    assert [entry.id if entry else None for entry in found] == ["mine/gpt-oss-120b", "openai/gpt-oss-120b"]
+
+
+def test_what_the_query_says_overrides_the_models_entry() -> None:
+    tensors = decide(hidden_size=512, intermediate_size=1024, num_experts=8, gate_up_order="GGUU", tokens=[1]).tensors
+    assert tensors["w13_weight"].logical_shape == (8, 2048, 512)
+    assert tensors["w13_weight"].source_order == "GGUU"
+
+
+GENERIC = """rules:
+  any.a4w4.gfx950:
+    when: {arch: [gfx950], activation: [Swiglu], activation_dtype: fp4x2, engine: null}
+    use: mxfp4.sep16
+    because: a test
+    evidence: [x]
+"""
+
+
+def test_a_rule_without_a_model_answers_for_a_model_that_no_entry_knows(tmp_path: Path) -> None:
+    registry = load_overlay(tmp_path, GENERIC)
+    decision = decide(registry, **COMPLETE)
+    assert (decision.rule, decision.recipe) == ("any.a4w4.gfx950", "mxfp4.sep16")
+    assert decision.tensors["w13_weight"].logical_shape == (8, 2048, 512)
+    assert (decision.call.swiglu_limit, decision.call.bias) == (None, False)
+    assert decide(registry, activation_dtype="fp4x2").rule == "gpt-oss.a4w4.gfx950", "a model's own rule is nearer"
+
+
+@pytest.mark.parametrize("field", sorted(set(COMPLETE) - {"model", "gate_up_order"}))
+def test_what_an_unknown_model_must_say_is_named(tmp_path: Path, field: str) -> None:
+    registry = load_overlay(tmp_path, GENERIC)
+    with pytest.raises(NoRecipeError) as caught:
+        decide(registry, **{**COMPLETE, field: None})
+    assert caught.value.missing == (field,)
+    assert caught.value.message.endswith(f"must say: {field}")
+    assert "no entry knows" in caught.value.message
+
+
+@pytest.mark.parametrize("tokens", [0, -1, True, 2**31 + 1, "many", 1.5, None])
+def test_predict_refuses_what_is_no_token_count(tokens: Any) -> None:
+    with pytest.raises(QueryError, match=r"^tokens\.0: "):
+        REGISTRY.predict(Query.parse(GPT_OSS), tokens)
+
+
+def test_predict_is_the_decisions_bucket() -> None:
+    decision = decide(tokens=[64])
+    assert REGISTRY.predict(Query.parse(GPT_OSS), 64).model_dump() == decision.kernels[0].model_dump(exclude={"tokens"})
+
+
+def test_engines_are_compared_by_name_only_where_a_rule_has_no_version(tmp_path: Path) -> None:
+    text = """rules:
+  mine:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, engine: vllm, engine_version: ">=0.40"}
+    use: mxfp4.sep16
+    because: a test
+    evidence: [x]
+"""
+    registry = load_overlay(tmp_path, text)
+    recipes = [decide(registry, engine=Engine(name="vllm", version=v)).recipe for v in ("0.39.1", "0.40.0", None)]
+    assert recipes == ["vllm.gpt-oss.gui16", "mxfp4.sep16", "vllm.gpt-oss.gui16"]

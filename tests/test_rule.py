@@ -1,0 +1,132 @@
+"""Which of two rules wins, and what a rule may say."""
+
+from pathlib import Path
+
+import pytest
+
+from preshuffle.registry import BookError, Rule
+from preshuffle.registry.query import Query
+from preshuffle.registry.rule import FIELDS, Specificity, kind_of
+from support.strategies import BOOK, decide, load_overlay
+
+WHY = {"use": "mxfp4.sep16", "because": "a test", "evidence": ["https://example.com"]}
+
+
+def rule(when: str, id: str = "mine", use: str = "mxfp4.sep16", priority: int = 0) -> str:
+    return (
+        f"  {id}:\n    when: {when}\n    use: {use}\n    priority: {priority}\n"
+        "    because: a test\n    evidence: [https://example.com]\n"
+    )
+
+
+def test_rules_may_ask_for_every_field_that_changes_an_answer() -> None:
+    assert set(FIELDS) == set(Query.model_fields) - {"tokens"} | {"engine_version"}
+
+
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [
+        ("model", "glob"),
+        ("engine", "glob"),
+        ("deployment", "glob"),
+        ("aiter", "version"),
+        ("rocm", "version"),
+        ("engine_version", "version"),
+        ("tp", "number"),
+        ("hidden_size", "number"),
+        ("arch", "plain"),
+        ("gated", "plain"),
+    ],
+)
+def test_how_a_field_is_read(field: str, kind: str) -> None:
+    assert kind_of(field) == kind
+
+
+@pytest.mark.parametrize(
+    ("stronger", "weaker"),
+    [
+        ({"arch": "gfx950"}, {"arch": ["gfx950", "gfx942"]}),
+        ({"model": ["a", "b"]}, {"model": "a*"}),
+        ({"tp": 2}, {"tp": ">=2"}),
+        ({"tp": [2]}, {"tp": ">=2"}),
+        ({"engine": None}, {"engine": "*"}),
+        ({"arch": "gfx950", "tp": 2}, {"arch": "gfx950"}),
+        ({"arch": "gfx950", "model": ["a"]}, {"arch": "gfx950", "model": "a*"}),
+        ({"arch": "gfx950", "model": "a*"}, {"arch": "gfx950"}),
+        ({"arch": "gfx950", "env": {"ATOM_MOE_GU_ITLV": "1"}}, {"arch": "gfx950"}),
+        ({"arch": "gfx950"}, {}),
+    ],
+)
+def test_specificity(stronger: dict[str, object], weaker: dict[str, object]) -> None:
+    """Exact beats list beats glob or range; more fields beat fewer; and only then priority counts."""
+    first = Rule.model_validate({"id": "a", "when": stronger, **WHY})
+    second = Rule.model_validate({"id": "b", "when": weaker, "priority": 1000, **WHY})
+    assert Specificity.of(first).key > Specificity.of(second).key
+
+
+def test_priority_breaks_a_tie_only() -> None:
+    low, high = (Rule.model_validate({"id": "a", "when": {"tp": 2}, "priority": n, **WHY}) for n in (-1, 1))
+    assert Specificity.of(high).key > Specificity.of(low).key
+
+
+CANARY = "rules:\n" + rule(
+    "{model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: bf16, engine: null, deployment: 'canary-*'}", "canary"
+)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "recipe"),
+    [("canary-1", "mxfp4.sep16"), ("canary-", "mxfp4.sep16"), ("prod", "mxfp4.gui16"), (None, "mxfp4.gui16")],
+)
+def test_a_layout_is_rolled_out_to_some_deployments_first(tmp_path: Path, deployment: str, recipe: str) -> None:
+    registry = load_overlay(tmp_path, CANARY)
+    decision = decide(registry, deployment=deployment)
+    assert (decision.recipe, decision.rule == "canary") == (recipe, recipe == "mxfp4.sep16")
+
+
+def test_a_canary_leaves_other_models_alone(tmp_path: Path) -> None:
+    registry = load_overlay(tmp_path, CANARY)
+    assert decide(registry, deployment="canary-1", model="openai/gpt-oss-20b").recipe == "mxfp4.gui16"
+
+
+@pytest.mark.parametrize(
+    ("when", "path", "part"),
+    [
+        ("{aiter: garbage}", "when.aiter", "'garbage' is not a version"),
+        ("{aiter: 0.1}", "when.aiter", "neither a value nor a list"),
+        ("{arhc: gfx950}", "when.arhc", "unknown field; valid: model, arch"),
+        ("{tokens: 1}", "when.tokens", "unknown field"),
+        ("{env: [A]}", "when.env", "a mapping of switches"),
+        ("{env: {ATOM_MOE_GU_ITLV: 1}}", "when.env.ATOM_MOE_GU_ITLV", "write it in quotes"),
+        ("{tp: '2'}", "when.tp", "found '2'"),
+        ("{tp: true}", "when.tp", "found True"),
+        ("{tp: null}", "when.tp", "found None"),
+        ("{gated: 'true'}", "when.gated", "found 'true'"),
+        ("{weight_dtype: fp5}", "when.weight_dtype", "valid: bf16, fp16, fp8, fp4x2, i4x2, i8"),
+        ("{weight_dtype: [fp4x2, fp5]}", "when.weight_dtype", "'fp5' is not one of"),
+        ("{quant_type: 'per_*'}", "when.quant_type", "'per_*' is not one of"),
+        ("{producer: '>=5'}", "when.producer", "a field that counts"),
+        ("{engine: vllm@0.33.0}", "when.engine", "engine_version"),
+        ("{engine: {name: vllm}}", "when.engine", "neither a value nor a list"),
+        ("{model: ['openai/*', b]}", "when.model", "a list has no globs"),
+    ],
+)
+def test_a_condition_that_could_never_match_does_not_load(tmp_path: Path, when: str, path: str, part: str) -> None:
+    text = "rules:\n" + rule(when)
+    with pytest.raises(BookError) as caught:
+        load_overlay(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column) == (3, 12 if path.count(".") == 1 else 18)
+    assert problem.message.startswith(f"{path}: ")
+    assert part in str(problem)
+
+
+def test_a_switch_that_holds_text_is_in_no_range(tmp_path: Path) -> None:
+    text = "rules:\n" + rule("{arch: gfx950, env: {AITER_BF16_FP8_MOE_BOUND: '>=512'}}")
+    registry = load_overlay(tmp_path, text)
+    assert decide(registry, env={"AITER_BF16_FP8_MOE_BOUND": "not a number"}).rule == "gpt-oss.a16w4.gfx950"
+
+
+def test_every_rule_of_the_book_says_why_and_where_it_is_known_from() -> None:
+    assert all(entry.because and entry.evidence for entry in BOOK.rules.values())
+    assert all(url.startswith("https://") for entry in BOOK.rules.values() for url in entry.evidence)
