@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import torch
 
+from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, prepare, undo
 from preshuffle.layouts.single import Backend, check_backend
 from preshuffle.layouts.stamp import Stamp, drop_stamp, extent_of, put_stamp, stamp_of
@@ -25,6 +26,7 @@ def apply(
     backend: Backend = "auto",
     again: Literal["refuse", "skip"] = "refuse",
     last_rank: bool = False,
+    scratch_bytes: int = SCRATCH_BYTES,
 ) -> Applied:
     """Put a layer's plain tensors into the order that a decision names.
 
@@ -41,6 +43,7 @@ def apply(
         again: what to do where the tensors are laid out already: ``refuse``, or ``skip`` if by the same decision.
         last_rank: the tensors are those of the last tensor-parallel rank, which may have less (only needed where they
             are in the physical shape; a plain shape tells by itself).
+        scratch_bytes: what in-place moves may hold beside the tensors, 64 MiB by default, at least one expert.
 
     Returns:
         What was applied, ready to be reported in an ``Observation``.
@@ -55,9 +58,10 @@ def apply(
         return describe(target, decision)
     jobs = [prepare(role, tensors[role], decision, last_rank) for role in decision.tensors]
     _check_together(jobs)
-    scratch = torch.empty(max(job.scratch_bytes for job in jobs), dtype=torch.uint8, device=jobs[0].tensor.device)
+    needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
+    scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
-    results = {job.role: job.run(scratch) for job in sorted(jobs, key=lambda job: job.in_place)}
+    results = {job.role: job.run(scratch[: needed[job.role]]) for job in sorted(jobs, key=lambda job: job.in_place)}
     for job in jobs:
         _publish(tensors, job, results[job.role])
     return describe(target, decision)

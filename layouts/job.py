@@ -8,13 +8,11 @@ import torch
 
 from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, as_bytes
 from preshuffle.layouts.execute import lay_out, take_back
+from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp
 from preshuffle.registry import CopyPlan, Decision, LayoutError, PlainView, TensorDecision, plan_copy
 from preshuffle.registry.words import Role
-
-SCRATCH_BYTES = 64 << 20
-"""Most bytes that an in-place move holds beside the tensor, at least one expert's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,9 @@ class Geometry:
         return self.halves * self.rows * self.k
 
     @property
-    def chunk(self) -> int:
-        """Experts that are moved at once in place."""
-        return max(1, min(self.experts, SCRATCH_BYTES // self.expert_bytes))
+    def in_place(self) -> InPlace:
+        """The move of a buffer that already has the physical size."""
+        return InPlace(self.plan, self.experts, self.expert_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +67,21 @@ class Job:
             return False
         return self.tensor.numel() * self.tensor.element_size() == self.geometry.experts * self.geometry.expert_bytes
 
-    @property
-    def scratch_bytes(self) -> int:
+    def scratch_for(self, scratch_bytes: int) -> int:
         """Bytes that the job needs beside its source and result."""
-        return self.geometry.chunk * self.geometry.expert_bytes if self.in_place else 0
+        if not self.in_place:
+            return 0
+        return self.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
 
     def run(self, scratch: torch.Tensor) -> torch.Tensor:
         """Move the bytes; the result is what the kernel should get (without tag or stamp)."""
         if self.in_place:
-            self._shuffle_in_place(scratch)
+            self.geometry.in_place.lay_out(as_bytes(self.tensor.detach()), scratch, self.fill)
             return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
         plain = self.tensor.to(self.target_dtype) if _casts(self.tensor, self.target_dtype) else self.tensor
         result = torch.empty(self.physical_shape, dtype=self.target_dtype, device=self.tensor.device)
         lay_out(self.geometry.plan(self.geometry.experts), as_bytes(plain.detach()), as_bytes(result), self.fill)
         return result
-
-    def _shuffle_in_place(self, scratch: torch.Tensor) -> None:
-        data = as_bytes(self.tensor.detach())
-        size = self.geometry.expert_bytes
-        for first in range(0, self.geometry.experts, self.geometry.chunk):
-            count = min(self.geometry.chunk, self.geometry.experts - first)
-            piece = data[first * size : (first + count) * size]
-            copy = scratch[: piece.numel()].copy_(piece)
-            lay_out(self.geometry.plan(count), copy, piece, self.fill)
 
 
 def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: bool) -> Job:
@@ -165,14 +155,8 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     )
     data = as_bytes(tensor.detach())
     if stamp.padded_source and stamp.source_dtype.itemsize == item:
-        size, count = geometry.expert_bytes, geometry.chunk
-        scratch = torch.empty(count * size, dtype=torch.uint8, device=tensor.device)
-        for first in range(0, geometry.experts, count):
-            now = min(count, geometry.experts - first)
-            piece = data[first * size : (first + now) * size]
-            copy = scratch[: piece.numel()].copy_(piece)
-            piece.zero_()
-            take_back(geometry.plan(now), copy, piece)
+        size = geometry.in_place.chunk(SCRATCH_BYTES) * geometry.expert_bytes
+        geometry.in_place.take_back(data, torch.empty(size, dtype=torch.uint8, device=tensor.device))
         if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
             return tensor
         return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)

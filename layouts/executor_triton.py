@@ -1,0 +1,214 @@
+"""Running moves on a GPU: which kernel, which tiles, which grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import torch
+
+from preshuffle.layouts import executor_torch
+from preshuffle.layouts.move import Move
+
+_WORD: Final = 4
+_OUTER: Final = 4
+_TILE_BYTES: Final = 16 << 10
+_BAND_BYTES: Final = 128 << 10
+"""Most bytes that one program holds in registers when it works in place."""
+
+Axis = tuple[int, int, int]  # size, source stride, target stride
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel's name, grid and arguments (behind source and target), and what one element of its buffers is."""
+
+    kernel: str
+    programs: int
+    arguments: tuple[int, ...]
+    constants: dict[str, Any]
+    warps: int
+    element: int
+    source_offset: int
+    target_offset: int
+
+
+def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy between flat byte buffers of one GPU that do not overlap, on the current stream, without waiting."""
+    launch = plan_launch(move)
+    if launch is None:
+        executor_torch.run_move(move, source, target)
+    else:
+        _start(launch, source, target)
+
+
+def run_in_place(move: Move, buffer: torch.Tensor) -> bool:
+    """Permute a flat byte buffer in its own place, in one pass without scratch; False where the move is not in bands.
+
+    A band is a piece of memory that the move permutes within itself and that fits the registers of one program, which
+    reads all of it before it writes.
+    """
+    launch = plan_launch(move, in_place=True)
+    if launch is None:
+        return False
+    _start(launch, buffer, buffer)
+    return True
+
+
+def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
+    """Choose kernel and tiles for a move; None where torch's own copy has to do.
+
+    Args:
+        move: what to copy.
+        in_place: every program must keep to a band of its own.
+    """
+    axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
+    if move.unit >= _WORD:
+        return _copy_units(move, axes, in_place) or (None if in_place else _gather(move, axes))
+    fast = _transpose_words(move, list(axes), in_place) if move.unit == 1 else None
+    return fast or (None if in_place else _gather(move, axes))
+
+
+def _copy_units(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
+    axes = [(1, 0, 0)] * (2 - len(axes)) + axes
+    words = move.unit // _WORD
+    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
+    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
+    if len(axes) > _OUTER:
+        return None
+    limit = _BAND_BYTES if in_place else _TILE_BYTES
+    tile_b = _power(b[0]) if in_place else _tile(b[0], 64)
+    tile_a = _power(a[0]) if in_place else _tile(a[0], max(1, limit // (tile_b * move.unit)))
+    if tile_a * tile_b * move.unit > limit or (in_place and not _in_bands(axes, [a, b])):
+        return None
+    programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
+    arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2])
+    constants = {"A": tile_a, "B": tile_b, "W": words}
+    offsets = move.source_offset * words, move.target_offset * words
+    return Launch("copy_units", programs, arguments, constants, _warps(tile_a * tile_b * words), _WORD, *offsets)
+
+
+def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
+    """Bytes four by four: a word holds four neighbours of the source, another four neighbours of the target."""
+    parted, joined = _word(axes, source=True), _word(axes, source=False)
+    if parted is None or joined is None:
+        return None
+    strides = [number for axis in axes for number in axis[1:]] + [*parted, *joined]
+    if any(number % _WORD for number in (*strides, move.source_offset, move.target_offset)):
+        return None
+    axes = [(size, first // _WORD, second // _WORD) for size, first, second in axes]
+    a = _take(axes, 1, 2)
+    b = _take(axes, 2, 1)
+    source_bits, target_bits = [stride // _WORD for stride in joined], [stride // _WORD for stride in parted]
+    if a is None or b is None or _power(b[0]) != b[0] or source_bits[1] != 1:
+        return None
+    fourfold = (b[1], source_bits[0], move.source_offset // _WORD, *(axis[1] for axis in axes))
+    if a[0] % 2 or any(stride % 4 for stride in fourfold):
+        return None
+    n = axes.pop() if axes else (1, 0, 0)
+    if len(axes) > _OUTER:
+        return None
+    tile_a = _power(a[0]) // 2
+    band_bytes = 2 * tile_a * b[0] * 16
+    tile_n = max(1, min(_power(n[0]), _TILE_BYTES // band_bytes))
+    band = [a, b, (2, source_bits[0], target_bits[0]), (2, source_bits[1], target_bits[1])]
+    if band_bytes > _BAND_BYTES or (in_place and not _in_bands([*axes, n], band)):
+        return None
+    programs = prod(axis[0] for axis in axes) * -(-n[0] // tile_n)
+    arguments = (*_outer(axes), n[0], a[0], n[1], a[1], b[1], n[2], a[2], b[2], source_bits[0], *target_bits)
+    constants = {"N": tile_n, "A": tile_a, "B": b[0]}
+    offsets = move.source_offset // _WORD, move.target_offset // _WORD
+    warps = _warps(tile_n * band_bytes // _WORD)
+    return Launch("transpose_words", programs, arguments, constants, warps, _WORD, *offsets)
+
+
+def _gather(move: Move, axes: list[Axis]) -> Launch | None:
+    """Anything else, one element at a time."""
+    element = min(move.unit, 8)
+    if move.unit > element:
+        axes = [*((size, 2 * first, 2 * second) for size, first, second in axes), (2, 1, 1)]
+    axes.sort(key=lambda axis: axis[2])
+    inner: list[Axis] = []
+    while axes and len(inner) < 4 and prod(axis[0] for axis in inner) * axes[0][0] <= 512:
+        inner.append(axes.pop(0))
+    inner = [(1, 0, 0)] * (4 - len(inner)) + inner[::-1]
+    axes.sort(key=lambda axis: axis[1], reverse=True)
+    a = axes.pop() if axes else (1, 0, 0)
+    if len(axes) > _OUTER:
+        return None
+    room = _power(prod(axis[0] for axis in inner))
+    tile_a = _tile(a[0], max(1, 2048 // room))
+    programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a)
+    strides = (*(axis[1] for axis in inner), *(axis[2] for axis in inner))
+    arguments = (*_outer(axes), a[0], a[1], a[2], *strides)
+    constants = {"A": tile_a, "ROOM": room, **{f"I{number}": axis[0] for number, axis in enumerate(inner)}}
+    scale = move.unit // element
+    offsets = move.source_offset * scale, move.target_offset * scale
+    return Launch("gather_units", programs, arguments, constants, 4, element, *offsets)
+
+
+def _word(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
+    """Take the axes whose four bytes are one word on one side; return the other side's strides of its two bits."""
+    here = 1 if source else 2
+    strides: list[int] = []
+    while len(strides) < 2:
+        step = 1 << len(strides)
+        index = next((i for i, axis in enumerate(axes) if axis[here] == step and axis[0] % 2 == 0), None)
+        if index is None:
+            return None
+        size, first, second = axes.pop(index)
+        strides.append(second if source else first)
+        if size > 2:
+            axes.insert(index, (size // 2, 2 * first, 2 * second))
+    return strides[0], strides[1]
+
+
+def _take(axes: list[Axis], side: int, stride: int) -> Axis | None:
+    """Take the axis that has a stride on a side."""
+    index = next((i for i, axis in enumerate(axes) if axis[side] == stride), None)
+    return None if index is None else axes.pop(index)
+
+
+def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
+    """Whether outer axes step alike on both sides, over more than what the inner axes span."""
+    span = 1 + max(sum((axis[0] - 1) * axis[side] for axis in inner) for side in (1, 2))
+    return all(first == second and first >= span for size, first, second in outer if size > 1)
+
+
+def _outer(axes: list[Axis]) -> tuple[int, ...]:
+    """Sizes (but the first) and strides of exactly four outer axes, missing ones in front."""
+    padded = [(1, 0, 0)] * (_OUTER - len(axes)) + axes
+    return (*(axis[0] for axis in padded[1:]), *(axis[1] for axis in padded), *(axis[2] for axis in padded))
+
+
+def _power(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _tile(size: int, most: int) -> int:
+    """The power of two up to ``most`` that wastes least of an axis, the largest of those."""
+    powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= min(most, _power(size))]
+    return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 16 // size), tile))
+
+
+def _warps(words: int) -> int:
+    return 4 if words <= 4096 else 8 if words <= 16384 else 16
+
+
+def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
+    from preshuffle.layouts import triton_kernels
+
+    kernel = getattr(triton_kernels, launch.kernel)
+    read, write = _elements(source, launch.element), _elements(target, launch.element)
+    kernel[(launch.programs,)](
+        read[launch.source_offset :],
+        write[launch.target_offset :],
+        *launch.arguments,
+        **launch.constants,
+        num_warps=launch.warps,
+    )
+
+
+def _elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
+    return buffer[: buffer.numel() // size * size].view(executor_torch.DTYPES[size])

@@ -1,0 +1,85 @@
+"""Permuting a buffer in its own storage: in bands where the device can, else through bounded scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from preshuffle.layouts.execute import fill_box, lay_out, take_back
+from preshuffle.layouts.move import alignment_of, move_of
+from preshuffle.registry.plan import CopyPlan
+
+SCRATCH_BYTES = 64 << 20
+"""Most bytes that an in-place move holds beside the buffer, at least one expert's."""
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """A buffer of experts that lie one behind the other, and how to plan the move of some of them.
+
+    Attributes:
+        plan: from a number of experts to their plan; plain and laid-out bytes of an expert take the same room.
+        experts: in the buffer.
+        expert_bytes: of one expert.
+    """
+
+    plan: Callable[[int], CopyPlan]
+    experts: int
+    expert_bytes: int
+
+    def chunk(self, scratch_bytes: int) -> int:
+        """Experts that are moved at once through scratch."""
+        return max(1, min(self.experts, scratch_bytes // self.expert_bytes))
+
+    def scratch_for(self, data: torch.Tensor, scratch_bytes: int) -> int:
+        """Bytes of scratch that the move needs: none where it goes in bands."""
+        if _bands(self.plan(self.experts), data):
+            return 0
+        return self.chunk(scratch_bytes) * self.expert_bytes
+
+    def lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
+        """Turn plain bytes into laid-out ones, pads filled."""
+        whole = self.plan(self.experts)
+        if not scratch.numel() and _run_bands(whole, data):
+            for box in whole.fills:
+                fill_box(box, data, fill)
+            return
+        self._through(data, scratch, "lay out", fill)
+
+    def take_back(self, data: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Turn laid-out bytes into plain ones; the room that pads had is zeroed."""
+        self._through(data, scratch, "take back", 0)
+
+    def _through(
+        self, data: torch.Tensor, scratch: torch.Tensor, direction: Literal["lay out", "take back"], fill: int
+    ) -> None:
+        size = self.expert_bytes
+        count = scratch.numel() // size
+        for first in range(0, self.experts, count):
+            now = min(count, self.experts - first)
+            piece = data[first * size : (first + now) * size]
+            copy = scratch[: piece.numel()].copy_(piece)
+            if direction == "lay out":
+                lay_out(self.plan(now), copy, piece, fill)
+            else:
+                piece.zero_()
+                take_back(self.plan(now), copy, piece)
+
+
+def _bands(plan: CopyPlan, data: torch.Tensor) -> bool:
+    if data.device.type != "cuda" or len(plan.copies) != 1:
+        return False
+    from preshuffle.layouts.executor_triton import plan_launch
+
+    return plan_launch(move_of(plan.copies[0], "lay out", alignment_of(data)), in_place=True) is not None
+
+
+def _run_bands(plan: CopyPlan, data: torch.Tensor) -> bool:
+    if not _bands(plan, data):
+        return False
+    from preshuffle.layouts.executor_triton import run_in_place
+
+    return run_in_place(move_of(plan.copies[0], "lay out", alignment_of(data)), data)

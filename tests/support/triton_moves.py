@@ -1,0 +1,69 @@
+"""Every move of every layout on the Triton executor, against torch's own copies; run as a child process.
+
+On a machine without a GPU the parent sets TRITON_INTERPRET=1, which counts only before Triton is imported. Prints one
+JSON line per move.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from preshuffle.layouts import executor_torch, executor_triton
+from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
+from preshuffle.layouts.single import layout_of
+from preshuffle.registry import PlainView, Registry, plan_copy
+from preshuffle.registry.plan import CopyPlan
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# (experts, live rows per half, live K, padded rows per half, padded K)
+SHAPES = ((2, 64, 64, 64, 64), (3, 64, 192, 64, 192), (2, 40, 90, 64, 128))
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    for name in Registry.default().book.layouts:
+        for shape in SHAPES:
+            for alternating in (False, True):
+                for direction in ("lay out", "take back"):
+                    for line in compare(name, shape, alternating, direction):  # type: ignore[arg-type]
+                        print(json.dumps(line))
+    sys.stdout.flush()
+
+
+def plan_for(name: str, shape: tuple[int, int, int, int, int], alternating: bool) -> CopyPlan:
+    layout = layout_of(name)
+    experts, rows, k, padded_rows, padded_k = shape
+    halves = 2 if layout.pattern.splits_gate_up or alternating else 1
+    half, step = (k, halves * k) if alternating else (rows * k, k)
+    view = PlainView(experts, halves, rows, k, halves * rows * k, half, step)
+    return plan_copy(layout.bind(experts, halves * padded_rows, padded_k), view)
+
+
+def compare(
+    name: str, shape: tuple[int, int, int, int, int], alternating: bool, direction: Direction
+) -> Iterator[dict[str, object]]:
+    plan = plan_for(name, shape, alternating)
+    live = torch.randint(0, 256, (plan.copied,), dtype=torch.uint8, device=DEVICE)
+    laid = torch.randint(0, 256, (plan.nbytes,), dtype=torch.uint8, device=DEVICE)
+    source, target = (live, laid) if direction == "lay out" else (laid, live)
+    for box in plan.copies:
+        move: Move = move_of(box, direction, alignment_of(source, target))
+        wanted, found = target.clone(), target.clone()
+        executor_torch.run_move(move, source, wanted)
+        launch = executor_triton.plan_launch(move)
+        executor_triton.run_move(move, source, found)
+        line = {"layout": name, "shape": shape, "alternating": alternating, "direction": direction, "unit": move.unit}
+        line |= {"kernel": launch.kernel if launch else None, "equal": found.equal(wanted), "in_place": None}
+        if direction == "lay out" and not plan.fills and len(plan.copies) == 1:
+            buffer = source.clone()
+            if executor_triton.run_in_place(move, buffer):
+                line["in_place"] = buffer.equal(wanted)
+        yield line
+
+
+if __name__ == "__main__":
+    main()
