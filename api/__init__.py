@@ -1,0 +1,1 @@
+"""The service, its store and its page, and the command line."""

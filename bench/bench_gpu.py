@@ -1,13 +1,15 @@
 """Laying out on a GPU, against memcpy of the same bytes and against AITER's own functions, in one run.
 
 ``python bench/bench_gpu.py [--experts 128] [--rounds 20]``: medians over rounds, every row in turn in each round, timed
-by events. ``of memcpy`` is the ratio of the medians; ``extra MB`` the most memory held beside source and result.
+by events over five calls in a row. ``of memcpy`` is the ratio of the medians, ``extra MB`` the most memory held beside
+source and result, ``host us`` what one call keeps the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -23,6 +25,7 @@ from preshuffle.registry import Decision, PlainView, Query, Registry, plan_copy
 from support.aiter_wheel import aiter_modules
 
 DEVICE = "cuda"
+REPEAT = 5
 
 
 def main() -> None:
@@ -128,6 +131,7 @@ def applied(plain: dict[str, torch.Tensor], decision: Decision) -> dict[str, tor
 
 def contest(title: str, nbytes: int, rounds: int, runners: dict[str, Callable[[], Any]]) -> None:
     times: dict[str, list[float]] = {name: [] for name in runners}
+    host: dict[str, list[float]] = {name: [] for name in runners}
     extra: dict[str, float] = {}
     for name, run in runners.items():
         run()
@@ -144,17 +148,23 @@ def contest(title: str, nbytes: int, rounds: int, runners: dict[str, Callable[[]
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize()
             begin.record()
-            run()
+            for _ in range(REPEAT):
+                run()
             end.record()
             torch.cuda.synchronize()
-            times[name].append(begin.elapsed_time(end))
+            times[name].append(begin.elapsed_time(end) / REPEAT)
+            start = time.perf_counter()
+            run()
+            host[name].append(1e6 * (time.perf_counter() - start))
     print(f"{title} ({nbytes / 1e6:.0f} MB)")
-    print(f"  {'':28} {'ms':>8} {'GB/s':>7} {'of memcpy':>10} {'extra MB':>9}")
+    print(f"  {'':28} {'ms':>8} {'GB/s':>7} {'of memcpy':>10} {'extra MB':>9} {'host us':>8}")
     base = median(times["memcpy"])
     for name, found in times.items():
         middle = median(found)
         rate = 2 * nbytes / middle / 1e6
-        print(f"  {name:28} {middle:8.3f} {rate:7.0f} {base / middle:10.3f} {extra[name]:9.1f}")
+        print(
+            f"  {name:28} {middle:8.3f} {rate:7.0f} {base / middle:10.3f} {extra[name]:9.1f} {median(host[name]):8.0f}"
+        )
     print(flush=True)
 
 

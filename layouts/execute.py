@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from math import gcd
+from typing import Final
 
 import torch
 
 from preshuffle.layouts.executor_torch import DTYPES, run_move
 from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
 from preshuffle.registry.plan import Box, CopyPlan
+
+_SMALL: Final = 128 << 20
 
 
 def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) -> None:
@@ -20,9 +23,12 @@ def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) 
         laid: flat uint8 bytes, the target; must not overlap ``plain``.
         fill: the byte that pads get.
     """
+    whole = plan.filled and laid.numel() <= _SMALL
+    if whole:  # one fill of everything beats several of strided pieces
+        laid.fill_(fill)
     for box in plan.copies:
         _run(box, "lay out", plain, laid)
-    for box in plan.fills:
+    for box in () if whole else plan.fills:
         fill_box(box, laid, fill)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from preshuffle.layouts.move import Move
 
 _WORD: Final = 4
 _OUTER: Final = 4
-_TILE_BYTES: Final = 16 << 10
+_TILE_BYTES: Final = 4 << 10
 _BAND_BYTES: Final = 128 << 10
 """Most bytes that one program holds in registers when it works in place."""
 
@@ -56,6 +57,7 @@ def run_in_place(move: Move, buffer: torch.Tensor) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
 def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
     """Choose kernel and tiles for a move; None where torch's own copy has to do.
 
@@ -98,28 +100,24 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
     if any(number % _WORD for number in (*strides, move.source_offset, move.target_offset)):
         return None
     axes = [(size, first // _WORD, second // _WORD) for size, first, second in axes]
-    a = _take(axes, 1, 2)
-    b = _take(axes, 2, 1)
-    source_bits, target_bits = [stride // _WORD for stride in joined], [stride // _WORD for stride in parted]
-    if a is None or b is None or _power(b[0]) != b[0] or source_bits[1] != 1:
-        return None
-    fourfold = (b[1], source_bits[0], move.source_offset // _WORD, *(axis[1] for axis in axes))
-    if a[0] % 2 or any(stride % 4 for stride in fourfold):
-        return None
-    n = axes.pop() if axes else (1, 0, 0)
+    axes = [(1, 0, 0)] * (2 - len(axes)) + axes
+    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
+    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
     if len(axes) > _OUTER:
         return None
-    tile_a = _power(a[0]) // 2
-    band_bytes = 2 * tile_a * b[0] * 16
-    tile_n = max(1, min(_power(n[0]), _TILE_BYTES // band_bytes))
-    band = [a, b, (2, source_bits[0], target_bits[0]), (2, source_bits[1], target_bits[1])]
-    if band_bytes > _BAND_BYTES or (in_place and not _in_bands([*axes, n], band)):
+    target_bits, source_bits = [stride // _WORD for stride in parted], [stride // _WORD for stride in joined]
+    limit = _BAND_BYTES if in_place else 4 * _TILE_BYTES
+    tile_b = _power(b[0]) if in_place else _tile(b[0], 64)
+    tile_a = _power(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
+    band = [a, b, *((2, 0, bit) for bit in target_bits), *((2, bit, 0) for bit in source_bits)]
+    if tile_a * tile_b * 16 > limit or (in_place and not _in_bands(axes, band)):
         return None
-    programs = prod(axis[0] for axis in axes) * -(-n[0] // tile_n)
-    arguments = (*_outer(axes), n[0], a[0], n[1], a[1], b[1], n[2], a[2], b[2], source_bits[0], *target_bits)
-    constants = {"N": tile_n, "A": tile_a, "B": b[0]}
+    dense = b[2] == 1 and tile_b == b[0] and target_bits == [b[0], 2 * b[0]]
+    constants = {"A": tile_a, "B": tile_b, "DENSE_TARGET": dense}
+    programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
+    arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2], *source_bits, *target_bits)
     offsets = move.source_offset // _WORD, move.target_offset // _WORD
-    warps = _warps(tile_n * band_bytes // _WORD)
+    warps = _warps(tile_a * tile_b * 4)
     return Launch("transpose_words", programs, arguments, constants, warps, _WORD, *offsets)
 
 
@@ -164,12 +162,6 @@ def _word(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
     return strides[0], strides[1]
 
 
-def _take(axes: list[Axis], side: int, stride: int) -> Axis | None:
-    """Take the axis that has a stride on a side."""
-    index = next((i for i, axis in enumerate(axes) if axis[side] == stride), None)
-    return None if index is None else axes.pop(index)
-
-
 def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
     """Whether outer axes step alike on both sides, over more than what the inner axes span."""
     span = 1 + max(sum((axis[0] - 1) * axis[side] for axis in inner) for side in (1, 2))
@@ -187,13 +179,15 @@ def _power(size: int) -> int:
 
 
 def _tile(size: int, most: int) -> int:
-    """The power of two up to ``most`` that wastes least of an axis, the largest of those."""
-    powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= min(most, _power(size))]
-    return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 16 // size), tile))
+    """One tile where the axis is short, else the power of two up to ``most`` that wastes least: the largest of those."""
+    if _power(size) <= most:
+        return _power(size)
+    powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
+    return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
 
 
 def _warps(words: int) -> int:
-    return 4 if words <= 4096 else 8 if words <= 16384 else 16
+    return 4 if words <= 2048 else 8 if words <= 4096 else 16
 
 
 def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:

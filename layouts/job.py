@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -31,11 +32,7 @@ class Geometry:
 
     def plan(self, experts: int) -> CopyPlan:
         """Plan the move of some experts that lie together."""
-        bound = layout_of(self.layout).bind(experts, self.halves * self.rows, self.k)
-        rows, row = (self.rows, self.k) if self.padded_source else (self.live_rows, self.live_k)
-        half, step = (row, self.halves * row) if self.alternating else (rows * row, row)
-        expert = self.halves * rows * row
-        return plan_copy(bound, PlainView(experts, self.halves, self.live_rows, self.live_k, expert, half, step))
+        return _plan(self, experts)
 
     @property
     def expert_bytes(self) -> int:
@@ -46,6 +43,15 @@ class Geometry:
     def in_place(self) -> InPlace:
         """The move of a buffer that already has the physical size."""
         return InPlace(self.plan, self.experts, self.expert_bytes)
+
+
+@lru_cache(maxsize=1024)
+def _plan(geometry: Geometry, experts: int) -> CopyPlan:
+    padded, live = (geometry.rows, geometry.k), (geometry.live_rows, geometry.live_k)
+    rows, row = padded if geometry.padded_source else live
+    half, step = (row, geometry.halves * row) if geometry.alternating else (rows * row, row)
+    view = PlainView(experts, geometry.halves, *live, geometry.halves * rows * row, half, step)
+    return plan_copy(layout_of(geometry.layout).bind(experts, geometry.halves * geometry.rows, geometry.k), view)
 
 
 @dataclass(frozen=True, slots=True)

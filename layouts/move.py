@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd, prod
 from typing import Final, Literal
 
@@ -40,6 +41,7 @@ class Move:
         return self.unit * prod(self.sizes)
 
 
+@lru_cache(maxsize=4096)
 def move_of(box: Box, direction: Direction, alignment: int = 16) -> Move:
     """Turn a planned box into a move in one direction.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -64,7 +65,7 @@ def apply_layout(
     """
     check_backend(backend)
     layout = layout_of(layout_id)
-    fit = _fit(tensor, layout, experts, fill)
+    fit = _fit(tuple(tensor.shape), tensor.dtype, layout, experts, fill)
     result = _result(tensor, fit, out)
     lay_out(fit.plan, as_bytes(tensor.contiguous()), as_bytes(result), fill or 0)
     return result
@@ -90,7 +91,7 @@ def invert_layout(
     """
     layout = layout_of(layout_id)
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
-    fit = _fit(plain, layout, experts, fill=0)
+    fit = _fit(tuple(plain.shape), plain.dtype, layout, experts, 0)
     if fit.nbytes != tensor.numel() * tensor.element_size():
         raise LayoutError(f"{tuple(tensor.shape)} does not hold the {fit.nbytes} bytes of {fit.shape} as {layout.id}")
 
@@ -116,11 +117,12 @@ def check_backend(backend: str) -> None:
         raise LayoutError(f"unknown backend {backend!r}; valid: auto, native")
 
 
-def _fit(tensor: torch.Tensor, layout: Layout, experts: int | None, fill: int | None) -> _Fit:
-    count, rows, k = _dimensions(tuple(tensor.shape), experts)
-    item = tensor.element_size()
+@lru_cache(maxsize=1024)
+def _fit(given: tuple[int, ...], dtype: torch.dtype, layout: Layout, experts: int | None, fill: int | None) -> _Fit:
+    count, rows, k = _dimensions(given, experts)
+    item = dtype.itemsize
     if layout.unit == "group" and item != 1:
-        raise LayoutError(f"layout {layout.id} is for scales of one byte; found {tensor.dtype} ({item} bytes)")
+        raise LayoutError(f"layout {layout.id} is for scales of one byte; found {dtype} ({item} bytes)")
     if fill is not None and not 0 <= fill <= 255:
         raise LayoutError(f"fill = {fill}; valid: a byte, 0..255")
     halves = 2 if layout.pattern.splits_gate_up else 1
@@ -134,14 +136,14 @@ def _fit(tensor: torch.Tensor, layout: Layout, experts: int | None, fill: int | 
     if fill is None:
         layout.bind(count, halves * half, k_bytes)
     if padded_k % item:
-        raise LayoutError(f"layout {layout.id}: K padded to {padded_k} bytes is no whole number of {tensor.dtype}")
+        raise LayoutError(f"layout {layout.id}: K padded to {padded_k} bytes is no whole number of {dtype}")
     bound = layout.bind(count, halves * padded_half, padded_k)
     view = PlainView(count, halves, half, k_bytes, rows * k_bytes, half * k_bytes, k_bytes)
     padded = (halves * padded_half, padded_k // item)
     shape: tuple[int, ...]
     if (halves * padded_half, padded_k) == (rows, k_bytes):
-        shape = tuple(tensor.shape)
-    elif flat or tensor.dim() == 2:
+        shape = given
+    elif flat or len(given) == 2:
         shape = (count * padded[0], padded[1])
     else:
         shape = (count, *padded)

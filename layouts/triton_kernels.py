@@ -1,9 +1,8 @@
 """The GPU kernels that move units: Triton, compiled alike for ROCm and CUDA.
 
-No kernel changes the layout of its registers: a thread writes what it has read. Neighbouring threads write neighbouring
-units; what they read are whole 32-byte sectors of a few rows. Outer axes come as runtime numbers, so that a kernel is
-compiled once for a kind of layout and not once for a shape. Each program reads all that it needs before it writes, so
-that a band which a program has to itself is permuted in place.
+Neighbouring threads write neighbouring units; what they read are whole sectors of a few rows. Outer axes come as
+runtime numbers, so that a kernel is compiled once for a kind of layout and not once for a shape. Each program reads all
+that it needs before it writes, so that a band which a program has to itself is permuted in place.
 """
 
 from __future__ import annotations
@@ -56,65 +55,62 @@ def copy_units(
     tl.store(target + (a * (target_a * W))[:, None] + (b * (target_b * W) + word)[None, :], tile, mask=mask)
 
 
-@triton.jit(do_not_specialize=["target_b"])
+@triton.jit
 def transpose_words(
     source, target,
     size1, size2, size3,
     source0, source1, source2, source3,
     target0, target1, target2, target3,
-    size_n, size_a, source_n, source_a, source_b, target_n, target_a, target_b,
-    source_bit0, target_bit0, target_bit1,
-    N: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
+    size_a, size_b, source_a, source_b, target_a, target_b,
+    source_bit0, source_bit1, target_bit0, target_bit1,
+    A: tl.constexpr, B: tl.constexpr, DENSE_TARGET: tl.constexpr,
 ):  # fmt: skip
     """Copy single bytes four by four: byte j of the source words 0..3 becomes target word j.
 
-    This is the inside of a scale tile; everything counts in words of four bytes. Words 0 and 2 (and 1 and 3) of the
-    source are neighbours, and so are theirs of the next a: a thread reads 16 bytes at once, of two a. The stride of b
-    is kept from the compiler, which would otherwise turn the registers round to write 16 bytes at once, too.
+    This is the inside of a scale tile. Everything counts in words of four bytes; the number of a word has two bits, and
+    each bit has a stride of its own on either side.
     """
     pid = tl.program_id(0)
-    tiles_n = tl.cdiv(size_n, N)
-    first_n = (pid % tiles_n) * N
-    pid = pid // tiles_n
+    tiles_a = tl.cdiv(size_a, A)
+    tiles_b = tl.cdiv(size_b, B)
+    first_b = (pid % tiles_b) * B
+    pid = pid // tiles_b
+    first_a = (pid % tiles_a) * A
+    pid = pid // tiles_a
     source += _base(pid, size1, size2, size3, source0, source1, source2, source3)
     target += _base(pid, size1, size2, size3, target0, target1, target2, target3)
-    pair = tl.arange(0, N * A)
-    n = first_n + pair // A
-    a = (pair % A) * 2
-    b = tl.arange(0, B)
-    live = (n < size_n) & (a < size_a)
-    place = (
-        (n * source_n + a * source_a)[:, None, None] + (b * source_b)[None, :, None] + tl.arange(0, 4)[None, None, :]
-    )
-    mask = live[:, None, None] & (b < B)[None, :, None] & (tl.arange(0, 4) < 4)[None, None, :]
-    even = tl.load(source + place, mask=mask, other=0).reshape(N * A, B, 2, 2)
-    odd = tl.load(source + source_bit0 + place, mask=mask, other=0).reshape(N * A, B, 2, 2)
+
+    a = first_a + tl.arange(0, A)
+    b = first_b + tl.arange(0, B)
+    mask = (b < size_b)[:, None] & (a < size_a)[None, :]
+    place = source + (b * source_b)[:, None] + (a * source_a)[None, :]
+    x0 = tl.load(place, mask=mask, other=0)
+    x1 = tl.load(place + source_bit0, mask=mask, other=0)
+    x2 = tl.load(place + source_bit1, mask=mask, other=0)
+    x3 = tl.load(place + source_bit0 + source_bit1, mask=mask, other=0)
     tl.debug_barrier()
-    even0, even1 = tl.split(even)
-    odd0, odd1 = tl.split(odd)
-    x0, z0 = tl.split(even0)
-    x2, z2 = tl.split(even1)
-    x1, z1 = tl.split(odd0)
-    x3, z3 = tl.split(odd1)
-    place = (n * target_n + a * target_a)[:, None] + (b * target_b)[None, :]
-    mask = live[:, None] & (b < B)[None, :]
-    _store_turned(target + place, x0, x1, x2, x3, target_bit0, target_bit1, mask)
-    mask = mask & (a + 1 < size_a)[:, None]
-    _store_turned(target + target_a + place, z0, z1, z2, z3, target_bit0, target_bit1, mask)
 
-
-@triton.jit
-def _store_turned(place, x0, x1, x2, x3, bit0, bit1, mask):
-    """Turn four words of four bytes round, in two rounds of swapping, and store them."""
+    # two rounds of swapping: bytes between neighbours, then halves between pairs
     low: tl.constexpr = 0x00FF00FF
     even01 = (x0 & low) | ((x1 & low) << 8)
     odd01 = ((x0 >> 8) & low) | (((x1 >> 8) & low) << 8)
     even23 = (x2 & low) | ((x3 & low) << 8)
     odd23 = ((x2 >> 8) & low) | (((x3 >> 8) & low) << 8)
-    tl.store(place, (even01 & 0xFFFF) | (even23 << 16), mask=mask)
-    tl.store(place + bit0, (odd01 & 0xFFFF) | (odd23 << 16), mask=mask)
-    tl.store(place + bit1, ((even01 >> 16) & 0xFFFF) | ((even23 >> 16) << 16), mask=mask)
-    tl.store(place + bit0 + bit1, ((odd01 >> 16) & 0xFFFF) | ((odd23 >> 16) << 16), mask=mask)
+    y0 = (even01 & 0xFFFF) | (even23 << 16)
+    y1 = (odd01 & 0xFFFF) | (odd23 << 16)
+    y2 = ((even01 >> 16) & 0xFFFF) | ((even23 >> 16) << 16)
+    y3 = ((odd01 >> 16) & 0xFFFF) | ((odd23 >> 16) << 16)
+
+    words = tl.join(tl.join(y0, y2), tl.join(y1, y3))  # [B, A, (0 | 2), (even | odd)]
+    turned = words.permute(1, 2, 3, 0).reshape(A, 4 * B)
+    across = tl.arange(0, 4 * B)
+    b = first_b + across % B
+    if DENSE_TARGET:  # the four words of b = 0..B-1 follow each other
+        along = across
+    else:
+        along = (across // B % 2) * target_bit0 + (across // (2 * B)) * target_bit1 + b * target_b
+    mask = (a < size_a)[:, None] & (b < size_b)[None, :]
+    tl.store(target + (a * target_a)[:, None] + along[None, :], turned, mask=mask)
 
 
 @triton.jit

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import pytest
+
 from support.aiter_wheel import AiterFunctions, aiter_modules
 
 

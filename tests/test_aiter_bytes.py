@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.aiter_wheel import AiterFunctions, aiter_modules
-from support.mxfp4 import random_bytes
-from support.recorded_layouts import RECORDED_FILE, RecordedCall, recorded_calls
 from torch import Tensor
 from torch.nn.functional import pad
 
 from preshuffle.layouts import apply_layout
+from support.aiter_wheel import AiterFunctions, aiter_modules
+from support.mxfp4 import random_bytes
+from support.recorded_layouts import RECORDED_FILE, RecordedCall, recorded_calls
 
 BYTE_DTYPES: Final = (torch.uint8, torch.float4_e2m1fn_x2, torch.float8_e4m3fn, torch.float8_e4m3fnuz)
 SCALE_DTYPES: Final = (torch.uint8, torch.float8_e8m0fnu)

@@ -81,6 +81,20 @@ def test_inverse_restores_every_byte_and_dtype(activation: str, padded: bool) ->
         assert not hasattr(tensors[role], TAG)
 
 
+def test_a_checkpoints_own_blocks_are_taken_and_given_back() -> None:
+    decision = decide("fp4x2", tp=2)
+    plain = plain_tensors(decision)
+    blocks = {
+        role: tensor.unflatten(2, (-1, 16)) if role.endswith("_weight") else tensor for role, tensor in plain.items()
+    }
+    tensors = dict(blocks)
+    apply(tensors, decision)
+    apply(flat := dict(plain), decision)
+    assert all(same_bytes(tensors[role], flat[role]) for role in plain)
+    inverse(tensors, decision)
+    assert all(tensors[role].shape == blocks[role].shape and tensors[role].equal(blocks[role]) for role in plain)
+
+
 def test_inverse_without_a_stamp_is_refused() -> None:
     decision = decide("bf16")
     with pytest.raises(LayoutError, match="w13_weight has no stamp"):

@@ -1,0 +1,50 @@
+# Two images. The service (the default target), small and without torch:
+#   docker build -t preshuffle .
+#   docker run -p 127.0.0.1:8080:8080 -e PRESHUFFLE_INSECURE_ANY_HOST=1 -v preshuffle:/data preshuffle
+# In its container the service listens on every address, and refuses to where nothing says that this is meant: the
+# variable does, for a port that is published to this machine only.
+# The loader, on a ROCm image that brings torch and AMD's AITER:
+#   docker build --target loader --build-arg ROCM_BASE=<your ROCm image> -t preshuffle-loader .
+ARG PYTHON_IMAGE=python:3.12-slim
+# The loader has no default base: from scratch its first step fails, and says so.
+ARG ROCM_BASE=scratch
+
+FROM ${PYTHON_IMAGE} AS wheel
+WORKDIR /src
+COPY constraints.txt ./
+RUN pip install --no-cache-dir -c constraints.txt build setuptools
+COPY pyproject.toml README.md LICENSE ./
+COPY registry registry
+COPY layouts layouts
+COPY api api
+RUN python -m build --wheel --no-isolation --outdir /dist
+
+FROM ${ROCM_BASE} AS loader
+COPY --from=wheel /dist/*.whl /tmp/wheel/
+# What torch and AITER are is the base image's business: the wheel is installed without dependencies, and of those only
+# the ones that cannot pull torch are named.
+RUN python3 -m pip install --no-cache-dir "pydantic>=2.10,<3" "einops>=0.8.1" "PyYAML>=6.0.2" \
+ && python3 -m pip install --no-cache-dir --no-deps "safetensors>=0.5" \
+ && python3 -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl \
+ && rm -rf /tmp/wheel \
+ && preshuffle --version
+
+FROM ${PYTHON_IMAGE} AS service
+COPY constraints.txt /tmp/wheel/
+COPY --from=wheel /dist/*.whl /tmp/wheel/
+RUN pip install --no-cache-dir -c /tmp/wheel/constraints.txt "$(ls /tmp/wheel/*.whl)[service]" \
+ && rm -rf /tmp/wheel \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin preshuffle \
+ && install -d -o 10001 -g 10001 /data
+ENV PRESHUFFLE_HOST=0.0.0.0 \
+    PRESHUFFLE_PORT=8080 \
+    PRESHUFFLE_DB=sqlite:////data/preshuffle.db \
+    PYTHONUNBUFFERED=1
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080
+USER 10001:10001
+HEALTHCHECK --interval=15s --timeout=5s --start-period=10s CMD ["python", "-c", \
+  "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PRESHUFFLE_PORT'] + '/healthz', timeout=3)"]
+ENTRYPOINT ["preshuffle"]
+CMD ["serve"]

@@ -1,0 +1,50 @@
+# make install | demo | test | check | bench
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+# AMD's AITER is the distribution amd-aiter. The one that has its import name on PyPI is an unrelated package.
+AITER := amd-aiter==0.1.7.post2.dev18
+WORKERS ?= 2
+BENCH ?= $(wildcard bench/bench_*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint check bench clean
+
+help:
+	@echo "make install   a virtual environment in $(VENV) with all that development needs"
+	@echo "make demo      the demonstration (ARGS=… are its arguments)"
+	@echo "make test      the whole test suite"
+	@echo "make check     style, types and tests"
+	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
+
+install: $(STAMP)
+
+# Set up again only when what is installed has changed; a failed set-up leaves no stamp.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "preshuffle needs Python 3.11 or newer; '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(AITER)
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python demo.py $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: $(STAMP)
+	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
+
+clean:
+	rm -rf $(VENV) build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

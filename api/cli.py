@@ -1,0 +1,128 @@
+"""The ``preshuffle`` command: finds the command's module, runs it, and turns every error into one clear line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from preshuffle.api.commands import COMMANDS
+
+DEBUG = "PRESHUFFLE_DEBUG"
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+_OPENING = "Which byte order MoE expert weights must have on AMD GPUs, which kernels read it, and why."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments; the process's own by default.
+
+    Returns:
+        0 fine (warnings only), 1 error findings or no recipe, 2 bad input, 3 unknown, 70 a bug of preshuffle.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as leaving:  # argparse, after --help
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except BrokenPipeError:
+        _forget_stdout()
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        return _failed(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help", "help") and not rest:
+        print(_help())
+        return 0 if arguments else 2
+    if name in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"preshuffle {version('preshuffle')}")
+        return 0
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    if name not in COMMANDS:
+        from preshuffle.api.commands.failures import UsageError
+        from preshuffle.api.commands.parser import nearest
+
+        kind = "option" if name.startswith("-") else "command"
+        raise UsageError(f"unknown {kind} {name!r}{nearest(name, COMMANDS)}; valid commands: {', '.join(COMMANDS)}")
+    from preshuffle.api.commands.parser import Parser
+
+    module = import_module(f"preshuffle.api.commands.{name}")
+    parser = Parser(prog=f"preshuffle {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    args = parser.parse_args(rest)
+    code: int = args.run(args)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: preshuffle COMMAND [OPTIONS]",
+            "",
+            _OPENING,
+            "",
+            *lines,
+            "",
+            "Every command takes --help and --json. Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input.",
+            "Environment: PRESHUFFLE_BOOK, PRESHUFFLE_TABLES (':' between paths), NO_COLOR, PRESHUFFLE_DEBUG=1.",
+        ]
+    )
+
+
+def _failed(error: Exception) -> int:
+    from preshuffle.api.commands.failures import BAD_INPUT, BUG, FAILED
+    from preshuffle.registry.errors import NoRecipeError, PreshuffleError
+
+    if isinstance(error, PreshuffleError) or _is_table_error(error):
+        for number, line in enumerate(str(error).splitlines()):
+            _complain(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
+        return FAILED if isinstance(error, NoRecipeError) else BAD_INPUT
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exception(error)
+    text = str(error).splitlines()
+    _complain(
+        f"preshuffle: this is a bug in preshuffle: {type(error).__name__}: {text[0] if text else '(no message)'} "
+        f"({DEBUG}=1 shows where; please report it)"
+    )
+    return BUG
+
+
+def _is_table_error(error: Exception) -> bool:
+    kernels = sys.modules.get("preshuffle.registry.kernels.errors")
+    return kernels is not None and isinstance(error, kernels.TableError)
+
+
+def _complain(text: str) -> None:
+    from preshuffle.api.table import printable
+
+    print(printable(text), file=sys.stderr)
+
+
+def _forget_stdout() -> None:
+    """Point standard output at nothing, so that Python's flush at exit does not fail a second time."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

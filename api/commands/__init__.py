@@ -1,0 +1,16 @@
+"""The commands of ``preshuffle``: one module each, imported only when the command is asked for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+COMMANDS: Final[dict[str, str]] = {
+    "resolve": "decide layouts, call and kernels for a query",
+    "explain": "say why: every rule, what it needed, what it found",
+    "layouts": "list the layouts, or show one: its bytes on a shape",
+    "kernels": "predict the kernels that AITER picks",
+    "registry": "check, show, compare or describe the registry's book",
+    "serve": "answer over HTTP",
+    "doctor": "say what is installed here and what works",
+}
+"""Every command and what it does; ``preshuffle.api.commands.<name>`` holds it."""

@@ -1,0 +1,75 @@
+"""Answer over HTTP: resolve, check, the registry itself, deployments, and a page for operators.
+
+Every option is also read from the environment, as PRESHUFFLE_HOST, PRESHUFFLE_PORT, PRESHUFFLE_DB and so on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from typing import Any, Final, Union, get_args, get_origin
+
+from preshuffle.api.commands.failures import OK, MissingExtraError
+from preshuffle.api.commands.parser import add_json
+from preshuffle.api.commands.screen import print_json
+from preshuffle.api.settings import PREFIX, Settings
+
+_PREFIX: Final = "setting_"
+_HELP: Final = {
+    "host": "where to listen",
+    "port": "0 takes a free one",
+    "db": "the store",
+    "book": "overlay folder or file; repeatable (':' between in the environment)",
+    "tables": "kernel tables, or auto; repeatable (':' between in the environment)",
+    "insecure_any_host": "listen on any host although every request is then open to everyone who reaches it",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one option per field of ``Settings``."""
+    for name, info in Settings.model_fields.items():
+        option, dest = f"--{name.replace('_', '-')}", _PREFIX + name
+        text = _HELP.get(name, "") or name.replace("_", " ")
+        kinds = _kinds(info.annotation)
+        if bool in kinds:
+            parser.add_argument(option, action="store_const", const=True, dest=dest, help=text)
+        elif any(get_origin(kind) is tuple for kind in kinds):
+            parser.add_argument(option, action="append", metavar="PATH", dest=dest, help=text)
+        else:
+            shown = f"{text} (default {info.default}, else ${PREFIX}{name.upper()})".replace("%", "%%")
+            parser.add_argument(option, metavar=name.upper(), dest=dest, help=shown)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until the process is told to stop."""
+    given: dict[str, Any] = {name: getattr(args, _PREFIX + name) for name in Settings.model_fields}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings = Settings.from_env(None, **options)
+    serve = _serve()
+    if args.json:
+        print_json(settings)
+        sys.stdout.flush()
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        serve(settings)
+    return OK
+
+
+def _serve() -> Callable[[Settings], object]:
+    try:
+        from preshuffle.api.app import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("preshuffle serve", "service", error.name) from None
+    return serve
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation]

@@ -1,0 +1,49 @@
+"""What a replica did to its tensors, set beside what the registry decides now. It compares; it does not judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.decision import TensorDecision
+from preshuffle.registry.observation import TensorObservation
+from preshuffle.registry.predict import same_bytes
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.words import Role
+
+
+class LayoutComparison(Frozen):
+    """One tensor's layout: applied, decided, and whether these are the same bytes. Null is unknown."""
+
+    applied: str | None
+    decided: str | None
+    same_bytes: bool | None = Field(description="null where either layout is unknown")
+    same_shape: bool | None = Field(description="null where the physical shape was not told")
+
+
+def compare(book: Book, decided: TensorDecision | None, observed: TensorObservation | None) -> LayoutComparison:
+    """Compare one tensor. Layouts are compared by their bytes on the tensor's shape, never by name."""
+    applied = observed.layout if observed else None
+    shape = observed.physical_shape if observed else None
+    if decided is None:
+        return LayoutComparison(applied=applied, decided=None, same_bytes=None, same_shape=None)
+    same_shape = None if shape is None else tuple(shape) == decided.physical_shape
+    same = None
+    if applied is not None and applied in known_layouts(book):
+        same = same_bytes(book, applied, decided.layout, decided.physical_shape)
+    return LayoutComparison(applied=applied, decided=decided.layout, same_bytes=same, same_shape=same_shape)
+
+
+def compare_all(
+    book: Book, decided: Mapping[Role, TensorDecision], observed: Mapping[Role, TensorObservation]
+) -> dict[Role, LayoutComparison]:
+    """Compare every tensor that is decided or was observed."""
+    roles: dict[Role, None] = dict.fromkeys((*decided, *observed))
+    return {role: compare(book, decided.get(role), observed.get(role)) for role in roles}
+
+
+def known_layouts(book: Book) -> frozenset[str]:
+    """Return every name that a layout of the book has."""
+    return frozenset(name for entry in book.layouts.values() for name in (entry.id, *entry.aliases))

@@ -1,0 +1,65 @@
+"""What a request's body may be: JSON, at most 1 MiB, not nested without end."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from preshuffle.api.problem import ProblemError
+
+MAX_BODY: Final = 1 << 20
+"""Bytes that a body may have."""
+_LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+
+
+async def read_json(request: Request) -> Any:
+    """Read the body as JSON. NaN and Infinity are not JSON; half surrogate pairs are not text.
+
+    Raises:
+        ProblemError: 415 another media type, 413 too large (nothing more is read), 400 not JSON or nested too deeply.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        found = f"found {kind!r}" if kind else "no Content-Type was sent"
+        raise ProblemError(
+            "unsupported-media-type",
+            f"Content-Type must be application/json; {found}",
+            headers={"Accept": "application/json"},
+        )
+    body = await _read(request)
+    try:
+        value = from_json(body, allow_inf_nan=False)
+        if _LARGE.search(body):
+            json.dumps(value, allow_nan=False)  # 1e999 was read as infinity
+        return value
+    except ValueError as error:
+        if "recursion" in str(error):
+            raise ProblemError("json-too-deep", str(error)) from None
+        raise ProblemError("malformed-json", str(error) if body else "the body is empty; JSON is needed") from None
+
+
+async def _read(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        raise _too_large()
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_BODY:
+                raise _too_large()
+            parts.append(part)
+    except ClientDisconnect:
+        raise ProblemError("malformed-json", "the connection closed before the body was complete") from None
+    return b"".join(parts)
+
+
+def _too_large() -> ProblemError:
+    return ProblemError(
+        "body-too-large", f"a body may have {MAX_BODY} bytes; send several", headers={"Connection": "close"}
+    )

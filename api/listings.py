@@ -1,0 +1,113 @@
+"""What the registry's listings look like: ``/v1/registry``, ``/v1/recipes`` and so on."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from pydantic import Field
+
+from preshuffle.registry.entries import ArchEntry, LayoutEntry, ModelEntry
+from preshuffle.registry.layout import Unit
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.registry import Registry
+
+
+class RegistryView(Frozen):
+    """The registry that answers here."""
+
+    digest: str = Field(description="of all entries of the book; comments and order do not change it")
+    kernel_tables: str | None = Field(description="digest of the kernel tables; null: none are loaded")
+    version: str = Field(description="of preshuffle")
+    counts: dict[str, int] = Field(description="entries by section of the book")
+    sources: tuple[str, ...] = Field(description="the book's files, later ones on top")
+
+
+class LayoutView(Frozen):
+    """A byte order, and what a kernel must be told to read w13 in it."""
+
+    id: str
+    title: str
+    pattern: str
+    unit: Unit
+    gate_mode: Literal["separated", "interleave"]
+    row_multiple: int = Field(description="rows must divide by it; rows of each half where the pattern has g")
+    k_multiple: int = Field(description="K must divide by it, in units")
+    aliases: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
+class Recipes(Frozen):
+    """All recipes."""
+
+    registry_digest: str
+    recipes: tuple[Recipe, ...]
+
+
+class Layouts(Frozen):
+    """All layouts."""
+
+    registry_digest: str
+    layouts: tuple[LayoutView, ...]
+
+
+class Models(Frozen):
+    """All models that the book knows."""
+
+    registry_digest: str
+    models: tuple[ModelEntry, ...]
+
+
+class Archs(Frozen):
+    """All GPU architectures that the book knows."""
+
+    registry_digest: str
+    archs: tuple[ArchEntry, ...]
+
+
+def registry_view(registry: Registry) -> RegistryView:
+    """Describe the registry."""
+    return RegistryView(
+        digest=registry.digest,
+        kernel_tables=registry.tables.digest if registry.tables is not None else None,
+        version=our_version(),
+        counts={section: len(entries) for section, entries in registry.book.entries.items()},
+        sources=registry.book.sources,
+    )
+
+
+def layout_view(entry: LayoutEntry) -> LayoutView:
+    """Describe a layout."""
+    layout = entry.layout()
+    return LayoutView(
+        id=entry.id,
+        title=entry.title,
+        pattern=entry.pattern,
+        unit=layout.unit,
+        gate_mode=layout.gate_mode,
+        row_multiple=layout.row_multiple,
+        k_multiple=layout.k_multiple,
+        aliases=entry.aliases,
+        evidence=entry.evidence,
+    )
+
+
+def listings(registry: Registry) -> dict[str, Frozen]:
+    """Return every listing by its path."""
+    book, digest = registry.book, registry.digest
+    return {
+        "/v1/registry": registry_view(registry),
+        "/v1/recipes": Recipes(registry_digest=digest, recipes=tuple(book.recipes.values())),
+        "/v1/layouts": Layouts(registry_digest=digest, layouts=tuple(map(layout_view, book.layouts.values()))),
+        "/v1/models": Models(registry_digest=digest, models=tuple(book.models.values())),
+        "/v1/archs": Archs(registry_digest=digest, archs=tuple(book.archs.values())),
+    }
+
+
+def our_version() -> str:
+    """Return preshuffle's version."""
+    try:
+        return version("preshuffle")
+    except PackageNotFoundError:
+        return "unknown"

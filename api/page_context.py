@@ -1,0 +1,208 @@
+"""What the page of a deployment shows, in the order in which it shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from preshuffle.api.comparison import LayoutComparison, known_layouts
+from preshuffle.api.picture import Subject, draw
+from preshuffle.api.picture_svg import memory_svg, memory_words, rows_svg, strip_svg, strip_words
+from preshuffle.api.views import DeploymentView, GroupView
+from preshuffle.registry.books import Book
+from preshuffle.registry.decision import TensorDecision
+from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.observation import TensorObservation
+from preshuffle.registry.words import Role
+
+UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Art:
+    """A picture, ready for the page, and what it says in words."""
+
+    strip_words: str
+    memory_words: str
+    strip: Markup
+    rows: Markup
+    memory: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One layout of one or more tensors, drawn; or a word on why it is not."""
+
+    ident: str
+    roles: tuple[str, ...]
+    layout: str
+    applied: bool
+    title: str
+    art: Art | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One tensor in the table: decided, observed, compared."""
+
+    role: str
+    comparison: LayoutComparison
+    decided: TensorDecision | None
+    observed: TensorObservation | None
+    drawing: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Layers that some replicas treat alike."""
+
+    ident: str
+    replicas: tuple[int, ...]
+    group: GroupView
+    tensors: tuple[TensorRow, ...]
+    call: tuple[tuple[str, str, str], ...]
+    environment: tuple[tuple[str, str, str], ...]
+    drawings: tuple[Drawing, ...]
+    evidence: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def sections(view: DeploymentView, book: Book) -> tuple[Section, ...]:
+    """Return a deployment's sections; groups that several replicas report alike are one."""
+    alike: dict[str, tuple[GroupView, list[int]]] = {}
+    for replica in view.replicas:
+        for group in replica.groups:
+            alike.setdefault(group.model_dump_json(), (group, []))[1].append(replica.replica)
+    drawn: dict[Any, str] = {}
+    return tuple(
+        _section(f"s{index}", group, tuple(replicas), book, drawn)
+        for index, (group, replicas) in enumerate(alike.values())
+    )
+
+
+def _section(ident: str, group: GroupView, replicas: tuple[int, ...], book: Book, drawn: dict[Any, str]) -> Section:
+    drawings = _Drawings(ident, book, drawn)
+    decided = group.decision.tensors if group.decision else {}
+    observed = group.observation.applied.tensors
+    rows = tuple(
+        TensorRow(
+            role=role,
+            comparison=comparison,
+            decided=decided.get(role),
+            observed=observed.get(role),
+            drawing=drawings.add(role, comparison, decided.get(role)),
+        )
+        for role, comparison in group.layouts.items()
+    )
+    return Section(
+        ident=ident,
+        replicas=replicas,
+        group=group,
+        tensors=rows,
+        call=tuple(_call(group)),
+        environment=tuple(_environment(group)),
+        drawings=drawings.finished(),
+        evidence=tuple(_evidence(group, book)),
+    )
+
+
+class _Drawings:
+    """The pictures of a section. What has been drawn on the page before is not drawn again, only pointed at."""
+
+    def __init__(self, section: str, book: Book, drawn: dict[Any, str]) -> None:
+        self._section = section
+        self._book = book
+        self._drawn = drawn
+        self._new: dict[str, tuple[Subject, list[str], bool]] = {}
+
+    def add(self, role: Role, comparison: LayoutComparison, decided: TensorDecision | None) -> str | None:
+        """Draw a tensor as decided, and as applied where these are other bytes; return where it is drawn."""
+        if decided is None:
+            return None
+        if comparison.same_bytes is False and comparison.applied in known_layouts(self._book):
+            self._draw(role, comparison.applied, decided, applied=True)
+        return self._draw(role, decided.layout, decided, applied=False)
+
+    def finished(self) -> tuple[Drawing, ...]:
+        """Return the pictures that are new on the page."""
+        return tuple(self._finish(ident, *what) for ident, what in self._new.items())
+
+    def _draw(self, role: Role, layout: str, decided: TensorDecision, applied: bool) -> str | None:
+        subject = Subject.of(role, self._book.layout(layout), decided)
+        if subject is None:
+            return None
+        key = (subject, applied)
+        ident = self._drawn.get(key)
+        if ident is None:
+            ident = self._drawn[key] = f"{self._section}-{role}{'-applied' if applied else ''}"
+            self._new[ident] = (subject, [], applied)
+        if ident in self._new:
+            self._new[ident][1].append(role)
+        return ident
+
+    def _finish(self, ident: str, subject: Subject, roles: list[str], applied: bool) -> Drawing:
+        name = subject.layout.id
+        title = self._book.layouts[name].title
+        try:
+            return Drawing(ident, tuple(roles), name, applied, title, art=_art(subject, ident))
+        except LayoutError as error:
+            return Drawing(ident, tuple(roles), name, applied, title, refusal=str(error))
+
+
+@lru_cache(maxsize=128)
+def _art(subject: Subject, ident: str) -> Art:
+    """Draw a tensor; the same tensors are drawn on most pages."""
+    picture = draw(subject)
+    return Art(
+        strip_words=strip_words(picture),
+        memory_words=memory_words(picture),
+        strip=Markup(strip_svg(picture, ident)),
+        rows=Markup(rows_svg(picture, ident)),
+        memory=Markup(memory_svg(picture, ident)),
+    )
+
+
+def _call(group: GroupView) -> Iterator[tuple[str, str, str]]:
+    """Each argument of the call: its name, as decided, as passed."""
+    if group.decision is None:
+        return
+    applied = group.observation.applied
+    passed = {
+        "gate_mode": applied.gate_mode,
+        "hidden_pad": applied.hidden_pad,
+        "intermediate_pad": applied.intermediate_pad,
+        "bias": applied.bias_passed,
+        "swiglu_limit": applied.swiglu_limit,
+    }
+    for name, value in group.decision.call.model_dump().items():
+        yield name, words(value, "none"), words(passed.get(name), UNKNOWN)
+
+
+def _environment(group: GroupView) -> Iterator[tuple[str, str, str]]:
+    """Each switch: its name, what the recipe needs, what the query says."""
+    needed = group.decision.env if group.decision else {}
+    given = group.observation.query.env
+    for name in sorted({*needed, *given}):
+        yield name, needed.get(name, "—"), given.get(name, UNKNOWN)
+
+
+def _evidence(group: GroupView, book: Book) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if group.decision is None:
+        return
+    yield f"rule {group.decision.rule}", book.rules[group.decision.rule].evidence
+    yield f"recipe {group.decision.recipe}", book.recipes[group.decision.recipe].evidence
+    for layout in dict.fromkeys(book.layout(tensor.layout).id for tensor in group.decision.tensors.values()):
+        yield f"layout {layout}", book.layouts[layout].evidence
+
+
+def words(value: object, absent: str) -> str:
+    """Write a value as the tables show it."""
+    if value is None:
+        return absent
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -1,0 +1,217 @@
+"""``/v1/deployments``: engines report what they did, people and tools read it back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from enum import Enum
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import FastAPI, Path, Query
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers import Answers
+from preshuffle.api.deployments import NAME_PATTERN, DeploymentName, Receipt, ReplicaNumber, ReplicaReport
+from preshuffle.api.limits import read_json
+from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.problem import ProblemError, invalid_input
+from preshuffle.api.routes_resolve import EXAMPLE as QUERY_EXAMPLE
+from preshuffle.api.store import Precondition, Store
+from preshuffle.api.views import DeploymentList, DeploymentView, summary, view
+from preshuffle.registry.errors import FieldProblem
+from preshuffle.registry.query import Frozen
+
+TAGS: Final[list[str | Enum]] = ["deployments"]
+EXAMPLE: Final[dict[str, Any]] = {
+    "groups": [
+        {
+            "layers": "0-35",
+            "observation": {
+                "query": QUERY_EXAMPLE,
+                "applied": {
+                    "gate_mode": "separated",
+                    "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}},
+                },
+            },
+        }
+    ],
+    "node": "mi355x-07",
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "change it only where this is still its ETag; * where there is one at all",
+}
+_ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the deployment's revision"}}
+
+
+class ReplicaParams(Frozen):
+    """Which replica reports."""
+
+    replica: ReplicaNumber = 0
+
+
+class DeleteParams(Frozen):
+    """Which replica to forget; all of them where none is named."""
+
+    replica: ReplicaNumber | None = None
+
+
+class PageParams(Frozen):
+    """Which page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: Annotated[str | None, Field(max_length=256, description="next of the page before")] = None
+
+
+Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 128 at most")]
+
+
+def install(app: FastAPI, store: Store, answers: Answers) -> None:
+    """Add the routes."""
+
+    @app.put(
+        "/v1/deployments/{name}",
+        tags=TAGS,
+        operation_id="put_deployment",
+        summary="Report what one replica did; the same report twice changes nothing",
+        response_model=Receipt,
+        responses={
+            200: {"headers": _ETAG},
+            201: {"model": Receipt, "description": "The deployment is new", "headers": _ETAG},
+            **problems(*BODY_PROBLEMS, "precondition-failed", "store-unavailable"),
+        },
+        openapi_extra={**json_body(ReplicaReport, EXAMPLE), "parameters": [_IF_MATCH]},
+    )
+    async def put(request: Request, name: Name, params: Annotated[ReplicaParams, Query()]) -> Response:
+        report = ReplicaReport.parse(await read_json(request))
+        seen: list[int | None] = []
+        check = _precondition(request, name)
+
+        def precondition(revision: int | None) -> None:
+            check(revision)
+            seen.append(revision)
+
+        receipt = await to_thread.run_sync(store.put, name, params.replica, report, precondition)
+        return Response(
+            receipt.model_dump_json(),
+            201 if seen[-1] is None else 200,
+            headers={"ETag": etag(receipt.revision)},
+            media_type="application/json",
+        )
+
+    @app.get(
+        "/v1/deployments",
+        tags=TAGS,
+        operation_id="list_deployments",
+        summary="All deployments, by name",
+        response_model=DeploymentList,
+        responses=problems("invalid-input", "store-unavailable"),
+    )
+    async def listing(params: Annotated[PageParams, Query()]) -> Response:
+        after = read_cursor(params.cursor) if params.cursor else ""
+        page = await to_thread.run_sync(list_page, store, answers, params.limit, after)
+        return Response(page.model_dump_json(), media_type="application/json")
+
+    @app.get(
+        "/v1/deployments/{name}",
+        tags=TAGS,
+        operation_id="get_deployment",
+        summary="One deployment: what its replicas told, and what the registry decides for that now",
+        response_model=DeploymentView,
+        responses={
+            200: {"headers": _ETAG},
+            **problems("invalid-input", "unknown-deployment", "store-unavailable"),
+        },
+    )
+    async def get(name: Name) -> Response:
+        shown = await to_thread.run_sync(find, store, answers, name)
+        body = await to_thread.run_sync(shown.model_dump_json)
+        return Response(body, headers={"ETag": etag(shown.revision)}, media_type="application/json")
+
+    @app.delete(
+        "/v1/deployments/{name}",
+        tags=TAGS,
+        operation_id="delete_deployment",
+        summary="Forget a deployment, or one replica of it",
+        status_code=204,
+        responses=problems("invalid-input", "unknown-deployment", "precondition-failed", "store-unavailable"),
+        openapi_extra={"parameters": [_IF_MATCH]},
+    )
+    async def delete(request: Request, name: Name, params: Annotated[DeleteParams, Query()]) -> Response:
+        if not await to_thread.run_sync(store.delete, name, params.replica, _precondition(request, name)):
+            raise unknown(name)
+        return Response(status_code=204)
+
+
+def find(store: Store, answers: Answers, name: str) -> DeploymentView:
+    """Return a deployment, shown.
+
+    Raises:
+        ProblemError: there is none of this name.
+    """
+    deployment = store.get(name)
+    if deployment is None:
+        raise unknown(name)
+    return view(deployment, answers)
+
+
+def list_page(store: Store, answers: Answers, limit: int, after: str) -> DeploymentList:
+    """Return a page of the list."""
+    found, more = store.page(limit, after)
+    return DeploymentList(
+        deployments=tuple(summary(deployment, answers) for deployment in found),
+        next=write_cursor(found[-1].name) if more else None,
+    )
+
+
+def unknown(name: str) -> ProblemError:
+    """Return the problem of a deployment that is not there."""
+    return ProblemError("unknown-deployment", f"no deployment is called {name!r}; GET /v1/deployments lists them")
+
+
+def write_cursor(name: str) -> str:
+    """Return the cursor of the page after a name."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> str:
+    """Return the name that a cursor stands for.
+
+    Raises:
+        ProblemError: it is none of ours.
+    """
+    try:
+        name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        name = ""
+    if not re.fullmatch(NAME_PATTERN[1:-1], name):
+        raise invalid_input([FieldProblem("cursor", f"{cursor!r} is no cursor", ("next of the page before",))])
+    return name
+
+
+def etag(revision: int) -> str:
+    """Return the entity tag of a revision."""
+    return f'"{revision}"'
+
+
+def _precondition(request: Request, name: str) -> Precondition:
+    """Return the check that ``If-Match`` asks for (strong comparison, as RFC 9110 has it)."""
+    condition = request.headers.get("if-match")
+
+    def check(revision: int | None) -> None:
+        if condition is None:
+            return
+        tags = [tag.strip() for tag in condition.split(",")]
+        if revision is None or ("*" not in tags and etag(revision) not in tags):
+            now = "does not exist" if revision is None else f"is at revision {revision}"
+            headers = {} if revision is None else {"ETag": etag(revision)}
+            raise ProblemError("precondition-failed", f"{name} {now}; If-Match was {condition}", headers=headers)
+
+    return check

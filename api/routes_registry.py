@@ -1,0 +1,56 @@
+"""The registry's listings. What is declared here is their documentation: plain routes before it answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+from fastapi import FastAPI
+
+from preshuffle.api.listings import Archs, Layouts, Models, Recipes, RegistryView, listings
+from preshuffle.api.openapi import problems
+from preshuffle.api.serialised import Serialised
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.registry import Registry
+
+TAGS: Final[list[str | Enum]] = ["registry"]
+_DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {
+    "/v1/registry": (RegistryView, "The registry that answers here"),
+    "/v1/recipes": (Recipes, "All recipes"),
+    "/v1/layouts": (Layouts, "All layouts"),
+    "/v1/models": (Models, "All models that the book knows"),
+    "/v1/archs": (Archs, "All GPU architectures that the book knows"),
+}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "the entity tags that the client has; 304 where one of them is current",
+}
+
+
+def serialise(registry: Registry) -> dict[str, Serialised]:
+    """Serialise every listing. Its tag is the registry's digest, with the kernel tables' where it shows them."""
+    tags = dict.fromkeys(_DOCUMENTED, registry.digest)
+    if registry.tables is not None:
+        tags["/v1/registry"] += f"+{registry.tables.digest}"
+    return {path: Serialised.of(value, tags[path]) for path, value in listings(registry).items()}
+
+
+def install(app: FastAPI, registry: Registry) -> None:
+    """Add the routes: plain ones in front of all others, which answer, and their documentation."""
+    table = serialise(registry)
+    app.router.routes[:0] = [serialised.route(path) for path, serialised in table.items()]
+    for path, (model, summary) in _DOCUMENTED.items():
+        app.add_api_route(
+            path,
+            table[path].respond,
+            tags=TAGS,
+            response_model=model,
+            summary=summary,
+            operation_id=path.removeprefix("/v1/"),
+            responses={304: {"description": "The client has it"}, **problems()},
+            openapi_extra={"parameters": [_IF_NONE_MATCH]},
+        )

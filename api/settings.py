@@ -1,0 +1,70 @@
+"""What the service is started with: defaults, then the environment, then options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import Field, ValidationError
+
+from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.located import field_problems
+from preshuffle.registry.query import Frozen
+
+PREFIX: Final = "PRESHUFFLE_"
+_LISTS: Final = frozenset({"book", "tables"})
+
+
+class Settings(Frozen):
+    """How the service runs.
+
+    Attributes:
+        host: where it listens; anything but loopback needs ``insecure_any_host``.
+        port: 0 takes a free one.
+        db: the store, ``sqlite:///PATH``.
+        book: overlay folders or files, later ones on top.
+        tables: kernel tables (CSV files or folders, ``path@version`` ties one to an AITER); ``auto`` alone is the
+            installed AITER's.
+        insecure_any_host: listen on any host although every request is then open to everyone who reaches it.
+    """
+
+    host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    db: Annotated[str, Field(min_length=1)] = "sqlite:///preshuffle.db"
+    book: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    insecure_any_host: bool = False
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+        """Read ``PRESHUFFLE_HOST``, ``PRESHUFFLE_PORT`` and so on; options that are given (not None) win.
+
+        ``PRESHUFFLE_BOOK`` and ``PRESHUFFLE_TABLES`` are lists, separated by ``:``. An empty variable counts as unset.
+
+        Raises:
+            QueryError: names the variable or option, what was found and what is valid.
+
+        Example:
+            >>> Settings.from_env({"PRESHUFFLE_PORT": "9000", "PRESHUFFLE_BOOK": "a:b"}, host=None).port
+            9000
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for name in cls.model_fields:
+            text = source.get(PREFIX + name.upper(), "")
+            if text:
+                values[name] = tuple(part for part in text.split(":") if part) if name in _LISTS else text
+        options = {name: value for name, value in given.items() if value is not None}
+        try:
+            return cls.model_validate({**values, **options})
+        except ValidationError as error:
+            problems = [problem for _, problem in field_problems(error)]
+            raise QueryError([_named(problem, options) for problem in problems]) from None
+
+
+def _named(problem: FieldProblem, options: Mapping[str, Any]) -> FieldProblem:
+    """Say where a wrong value came from: an option, or a variable."""
+    top = problem.field.split(".")[0]
+    place = f"--{top.replace('_', '-')}" if top in options else PREFIX + top.upper()
+    return FieldProblem(place, problem.message, problem.valid)

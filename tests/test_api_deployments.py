@@ -1,0 +1,151 @@
+"""Deployments over HTTP: what was told comes back, beside what the registry decides for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.api.app import create_app
+from preshuffle.api.layers import Span, first_overlap, parse_layers
+from preshuffle.api.settings import Settings
+from preshuffle.registry import Registry
+from support.server import OBSERVATION, REPORT, Client
+
+URL = "/v1/deployments/prod"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()))
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {**REPORT, **changes}
+
+
+def groups(*layers: str) -> list[dict[str, Any]]:
+    return [{"layers": text, "observation": OBSERVATION} for text in layers]
+
+
+def test_what_was_told_comes_back_with_the_decision_of_now(client: Client) -> None:
+    stored = client.put(URL, json=REPORT)
+    assert (stored.status_code, stored.json()["changed"], stored.json()["replica"]) == (201, True, 0)
+    shown = client.get(URL)
+    assert shown.headers["etag"] == stored.headers["etag"] == f'"{stored.json()["revision"]}"'
+    (replica,) = shown.json()["replicas"]
+    (group,) = replica["groups"]
+    assert (replica["node"], group["layers"], group["observation"]) == ("node-1", "0-35", OBSERVATION)
+    assert group["decision"] == client.post("/v1/resolve", json=OBSERVATION["query"]).json()
+    assert group["problem"] is None
+    same = {"applied": "sep16", "decided": "sep16", "same_bytes": True, "same_shape": None}
+    assert group["layouts"]["w13_weight"] == same
+    assert group["layouts"]["w2_weight"] == {**same, "applied": None, "same_bytes": None}
+
+
+def test_the_same_report_twice_changes_nothing(client: Client) -> None:
+    first = client.put(URL, json=REPORT).json()
+    again = client.put(URL, json={"node": "node-1", **REPORT})
+    assert (again.status_code, again.json()) == (200, {**first, "changed": False})
+    other = client.put(URL, json=report(node="node-2"))
+    assert (other.status_code, other.json()["changed"]) == (200, True)
+    assert other.json()["revision"] > first["revision"]
+    assert other.json()["created_at"] == first["created_at"]
+
+
+def test_replicas_are_kept_apart_and_shown_together(client: Client) -> None:
+    client.put(URL, json=REPORT)
+    wrong = {**OBSERVATION, "applied": {"tensors": {"w13_weight": {"layout": "gui16"}}}}
+    for replica in (1, 2):
+        client.put(f"{URL}?replica={replica}", json=report(groups=[{"layers": "0-35", "observation": wrong}]))
+    (listed,) = client.get("/v1/deployments").json()["deployments"]
+    assert listed["replicas"] == [0, 1, 2]
+    lines = [(line["replicas"], line["recipe"], line["w13_weight"]["same_bytes"]) for line in listed["groups"]]
+    assert lines == [([0], "mxfp4.sep16", True), ([1, 2], "mxfp4.sep16", False)]
+    assert client.delete(f"{URL}?replica=7").status_code == 404
+    assert client.delete(f"{URL}?replica=1").status_code == 204
+    assert [replica["replica"] for replica in client.get(URL).json()["replicas"]] == [0, 2]
+    assert client.delete(URL).status_code == 204
+    assert client.get(URL).status_code == 404
+
+
+def test_a_change_can_be_made_to_depend_on_the_revision(client: Client) -> None:
+    tag = client.put(URL, json=REPORT).headers["etag"]
+    changed = client.put(URL, json=report(node="b"), headers={"If-Match": f'"0", {tag}'})
+    assert changed.status_code == 200
+    late = client.put(URL, json=report(node="c"), headers={"If-Match": tag})
+    assert (late.status_code, late.headers["etag"]) == (412, changed.headers["etag"])
+    assert client.get(URL).json()["replicas"][0]["node"] == "b"
+    assert client.delete(URL, headers={"If-Match": tag}).status_code == 412
+    assert client.delete(URL, headers={"If-Match": "*"}).status_code == 204
+
+
+def test_a_revision_is_never_used_again(client: Client) -> None:
+    before = client.put(URL, json=REPORT).json()["revision"]
+    client.delete(URL)
+    assert client.put(URL, json=REPORT).json()["revision"] > before
+
+
+def test_a_query_that_no_recipe_answers_is_stored_with_its_problem(client: Client) -> None:
+    observation = {
+        "query": {"model": "m", "arch": "gfx942"},
+        "applied": {"tensors": {"w13_weight": {"layout": "mine"}}},
+    }
+    client.put(URL, json={"groups": [{"layers": "0", "observation": observation}]})
+    (group,) = client.get(URL).json()["replicas"][0]["groups"]
+    assert group["decision"] is None
+    assert group["problem"]["type"] == "urn:preshuffle:problem:no-recipe"
+    assert group["layouts"]["w13_weight"]["applied"] == "mine"
+
+
+def test_a_list_comes_in_pages(client: Client) -> None:
+    names = [f"d{index}" for index in range(7)]
+    for name in reversed(names):
+        client.put(f"/v1/deployments/{name}", json=REPORT)
+    seen: list[str] = []
+    cursor: str | None = None
+    pages = 0
+    while pages == 0 or cursor:
+        page = client.get("/v1/deployments", params={"limit": 3, **({"cursor": cursor} if cursor else {})}).json()
+        seen += [deployment["name"] for deployment in page["deployments"]]
+        cursor = page["next"]
+        pages += 1
+    assert (seen, pages) == (names, 3)
+    assert client.get("/v1/deployments?limit=7").json()["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"groups": []}, "groups"),
+        ({"groups": groups("0-3", "3")}, "(whole)"),
+        ({"groups": groups("3-1")}, "groups.0.layers"),
+        ({"groups": groups("1,1")}, "groups.0.layers"),
+        ({"groups": groups("1;2")}, "groups.0.layers"),
+        ({"groups": groups("")}, "groups.0.layers"),
+        ({"groups": groups("0"), "ttl_s": 0}, "ttl_s"),
+        ({"groups": groups("0"), "nodes": "x"}, "nodes"),
+        ({"groups": groups("0"), "registry_digest": "sha256:0"}, "registry_digest"),
+        ({"groups": [{"layers": "0", "observation": {"query": {"model": "m", "arch": "A"}}}]}, None),
+    ],
+)
+def test_a_wrong_report_is_refused_and_nothing_is_stored(client: Client, body: Any, field: str | None) -> None:
+    response = client.put(URL, json=body)
+    assert response.status_code == 422
+    assert response.json()["problems"][0]["field"] == (field or "groups.0.observation.query.arch")
+    assert client.get("/v1/deployments").json() == {"deployments": [], "next": None}
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "9" * 400 + ".0"])
+def test_a_number_that_is_not_finite_is_refused(client: Client, number: str) -> None:
+    applied = {"swiglu_limit": "NUMBER"}
+    body = json.dumps({"groups": [{"layers": "0", "observation": {**OBSERVATION, "applied": applied}}]})
+    content = body.replace('"NUMBER"', number)
+    response = client.put(URL, content=content, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["type"]) == (400, "urn:preshuffle:problem:malformed-json")
+
+
+def test_layers_are_ranges_that_do_not_meet() -> None:
+    assert parse_layers("5,0-2") == (Span(0, 2), Span(5, 5))
+    assert first_overlap([parse_layers("0-2,5"), parse_layers("3-4,6-99999")]) is None
+    assert first_overlap([parse_layers("0-9"), parse_layers("12"), parse_layers("9-10")]) == (9, 0, 2)

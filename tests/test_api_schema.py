@@ -1,0 +1,61 @@
+"""Requests made up from the service's own OpenAPI document: none may break it or be answered otherwise than it says."""
+
+import atexit
+from collections.abc import Iterator
+from tempfile import TemporaryDirectory
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from preshuffle.api.app import create_app
+from preshuffle.api.settings import Settings
+from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from support.server import REPORT, Client
+
+# Fields are read leniently: numbers may be written as text ("tp": "2"), a switch's value as a number. And some rules
+# no schema says: versions are PEP 440, a batch judges its queries one by one, layers may not overlap.
+BEYOND_A_SCHEMA = [positive_data_acceptance, negative_data_rejection]
+
+
+folder = TemporaryDirectory()  # the operations are read off the document when tests are collected
+atexit.register(folder.cleanup)
+store = Store(f"sqlite:///{folder.name}/store.db")
+app = create_app(Settings(), Registry.default(), store)
+schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stored() -> Iterator[None]:
+    store.create()
+    Client(app).put("/v1/deployments/gpt-oss-prod", json=REPORT)
+    yield
+    store.close()
+
+
+@schema.parametrize()
+@settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+def test_every_operation_keeps_its_word(case: schemathesis.Case) -> None:
+    case.call_and_validate(excluded_checks=BEYOND_A_SCHEMA)
+
+
+def test_the_document_describes_every_operation() -> None:
+    found = {f"{result.ok().method.upper()} {result.ok().path}" for result in schema.get_all_operations()}
+    assert found == {
+        "GET /v1/resolve",
+        "POST /v1/resolve",
+        "POST /v1/resolve/batch",
+        "GET /v1/registry",
+        "GET /v1/recipes",
+        "GET /v1/layouts",
+        "GET /v1/models",
+        "GET /v1/archs",
+        "GET /v1/deployments",
+        "PUT /v1/deployments/{name}",
+        "GET /v1/deployments/{name}",
+        "DELETE /v1/deployments/{name}",
+        "GET /healthz",
+        "GET /readyz",
+    }

@@ -1,0 +1,201 @@
+"""``preshuffle doctor``: what is here, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from email.message import Message
+from importlib import metadata
+from importlib.metadata import Distribution, PathDistribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.api import doctor, doctor_torch
+from preshuffle.api.cli import main
+from preshuffle.api.doctor import Installed, check_aiter, check_switches
+from preshuffle.api.doctor_torch import check_torch
+from preshuffle.registry import Registry
+
+AMD_FILES = ("aiter/__init__.py", "aiter/fused_moe.py", "aiter/ops/shuffle.py")
+OTHER_FILES = ("aiter/__init__.py", "aiter/core.py")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRESHUFFLE_BOOK", "PRESHUFFLE_TABLES", *Registry.default().book.flags):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer for torch without starting a process that imports it."""
+    monkeypatch.setattr(doctor_torch, "_probe", lambda: ({"hip": "7.1", "cuda": None, "devices": []}, ""))
+
+
+def distribution(folder: Path, name: str, version: str, files: tuple[str, ...]) -> Distribution:
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "RECORD").write_text("".join(f"{path},,\n" for path in files))
+    return PathDistribution(info)
+
+
+def aiter_check(*found: Distribution) -> doctor.Check:
+    by_name: dict[str, list[Distribution]] = {}
+    for item in found:
+        by_name.setdefault(item.metadata["Name"], []).append(item)
+    (check,) = check_aiter(Installed(by_name))
+    return check
+
+
+def test_amds_aiter_is_told_from_the_stranger(tmp_path: Path) -> None:
+    amd = distribution(tmp_path / "a", "amd-aiter", "0.1.16", AMD_FILES)
+    source_build = distribution(tmp_path / "c", "aiter", "0.1.5.dev3", AMD_FILES)
+    assert aiter_check().status == "info"
+    assert aiter_check(amd).status == "ok"
+    assert aiter_check(source_build).status == "ok"
+    assert "older name" in aiter_check(source_build).detail
+
+
+def test_the_stranger_is_a_problem_alone_and_beside_amds(tmp_path: Path) -> None:
+    amd = distribution(tmp_path / "a", "amd-aiter", "0.1.16", AMD_FILES)
+    stranger = distribution(tmp_path / "b", "aiter", "0.13.20191203", OTHER_FILES)
+    for check in (aiter_check(stranger), aiter_check(amd, stranger)):
+        assert check.status == "problem"
+        assert "unrelated" in check.detail
+        assert check.fix == "pip uninstall aiter && pip install --force-reinstall --no-deps amd-aiter"
+    assert "beside AMD's amd-aiter 0.1.16" in aiter_check(amd, stranger).detail
+
+
+def test_the_environment_is_found_healthy(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert report["ok"]
+    assert report["version"] == metadata.version("preshuffle")
+    assert checks["aiter"]["detail"].startswith("amd-aiter ")
+    assert checks["torch"]["detail"].endswith("ROCm 7.1")
+    assert Registry.default().digest.removeprefix("sha256:")[:12] in checks["registry"]["detail"]
+    assert checks["extra service"]["status"] == "ok"
+    assert main(["doctor"]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+
+
+def test_what_does_not_load_is_a_problem(
+    no_probe: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.yaml").write_text("rules:\n  x: {}\n")
+    monkeypatch.setenv("PRESHUFFLE_BOOK", str(tmp_path))
+    monkeypatch.setenv("PRESHUFFLE_TABLES", "/no/such.csv")
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "x.yaml:2:" in " ".join(out.split()).replace(" ", "")
+    assert "/no/such.csv" in out
+    assert "fix: preshuffle registry check" in out
+    assert "2 things to mend" in out
+
+
+def test_tables_and_overlays_that_load_are_counted(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--tables", "auto", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["kernel tables"]["status"] == "ok"
+    assert " rows" in checks["kernel tables"]["detail"]
+
+
+def test_switches_say_who_reads_them() -> None:
+    flags = Registry.default().book.flags
+    found = {
+        check.detail.split("=")[0]: check
+        for check in check_switches(
+            flags,
+            {
+                "ATOM_MOE_GU_ITLV": "9",
+                "SGLANG_USE_AITER": "1",
+                "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT": "1",
+                "HOME": "/",
+            },
+        )
+    }
+    assert found["ATOM_MOE_GU_ITLV"].status == "problem"
+    assert found["ATOM_MOE_GU_ITLV"].fix == "valid: 0, 1"
+    assert found["SGLANG_USE_AITER"].status == "ok"
+    assert "read by sglang" in found["SGLANG_USE_AITER"].detail
+    assert found["GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"].status == "warning"
+    assert len(found) == 3
+
+
+def torch_checks(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, doctor.Check]:
+    monkeypatch.setattr(doctor_torch, "_probe", lambda: ({"hip": None, "cuda": None, "devices": [], **facts}, ""))
+    return {check.name: check for check in check_torch("2.13.0", Registry.default())}
+
+
+def test_torch_and_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch_checks(monkeypatch)["torch"].detail == "2.13.0, CPU only"
+    assert torch_checks(monkeypatch)["gpu"].status == "info"
+    known = torch_checks(monkeypatch, hip="7.1", devices=[["MI355X", "gfx950", 256]])["gpu"]
+    assert (known.status, known.detail) == ("ok", "MI355X: gfx950, 256 compute units")
+    unknown = torch_checks(monkeypatch, hip="7.1", devices=[["Radeon", "gfx1030", 40]])["gpu"]
+    assert unknown.status == "warning"
+    other = torch_checks(monkeypatch, cuda="13.0", devices=[["H200", "", 132]])["gpu"]
+    assert "not an AMD GPU" in other.detail
+
+
+def test_torch_that_is_absent_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    (absent,) = check_torch(None, None)
+    assert (absent.status, absent.fix) == ("info", 'pip install "preshuffle[layouts]"')
+
+    def answering(code: int, out: str, err: str) -> None:
+        done = subprocess.CompletedProcess([], code, out, err)
+        monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: done)
+
+    answering(1, "", "Traceback\nImportError: libamdhip64.so: cannot open")
+    (broken,) = check_torch("2.13.0", None)
+    assert broken.status == "problem"
+    assert broken.detail.endswith("ImportError: libamdhip64.so: cannot open")
+    answering(-11, "", "")
+    assert "-11" in next(check_torch("2.13.0", None)).detail
+    answering(0, "noise", "")
+    assert "could not be read" in next(check_torch("2.13.0", None)).detail
+
+
+def test_a_process_that_hangs_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_args: Any, **_options: Any) -> None:
+        raise subprocess.TimeoutExpired("python", 120)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert "timed out" in next(check_torch("2.13.0", None)).detail
+
+
+def test_aiter_is_never_imported(tmp_path: Path) -> None:
+    program = (
+        "import sys; from preshuffle.api.cli import main; code = main(['doctor', '--json']); "
+        "print(code, sorted({'aiter', 'torch', 'triton'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == "0 []\n"
+
+
+def test_missing_and_old_packages_of_an_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Old(Distribution):
+        @property
+        def metadata(self) -> Any:
+            message = Message()
+            message["Name"], message["Version"] = "uvicorn", "0.1"
+            return message
+
+        def read_text(self, filename: str) -> str | None:
+            return None
+
+        def locate_file(self, path: Any) -> Any:
+            return Path(path)
+
+    (check,) = doctor._extra(Installed({"uvicorn": [Old()]}), "service")
+    assert check.status == "info"
+    assert "fastapi is missing" in check.detail
+    assert "uvicorn 0.1 is older than 0.34" in check.detail
+    assert check.fix == 'pip install "preshuffle[service]"'

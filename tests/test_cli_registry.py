@@ -1,0 +1,172 @@
+"""``preshuffle registry``: check, show, diff and schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema_rs import validator_for
+
+from preshuffle.api.cli import main
+from preshuffle.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+RULE = """\
+rules:
+  ours:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, deployment: "blue-*"}
+    use: mxfp4.gui16
+    because: blue goes first
+    evidence: [https://example.org/ticket]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRESHUFFLE_BOOK", "PRESHUFFLE_TABLES", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+    assert main(["registry", *arguments, "--json"]) == code
+    out, err = capsys.readouterr()
+    assert err == ""
+    value: dict[str, Any] = json.loads(out)
+    return value
+
+
+def overlay(folder: Path, text: str, name: str = "ours.yaml") -> str:
+    (folder / name).write_text(text)
+    return str(folder)
+
+
+def test_check_counts_what_it_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = answer(capsys, "check")
+    assert plain["ok"]
+    assert plain["registry_digest"] == Registry.default().digest
+    more = answer(capsys, "check", "--book", overlay(tmp_path, RULE))
+    assert more["counts"]["rules"] == plain["counts"]["rules"] + 1
+    assert more["sources"][-1].endswith("ours.yaml")
+    assert main(["registry", "check"]) == 0
+    assert "the book loads" in capsys.readouterr().out
+
+
+def test_check_names_every_problem_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = RULE.replace("mxfp4.gui16", "mxfp4.gui61").replace("arch: gfx950", "arch: gfx951")
+    folder = overlay(tmp_path, text)
+    report = answer(capsys, "check", "--book", folder, code=2)
+    places = {(problem["line"], problem["column"]) for problem in report["problems"]}
+    assert not report["ok"]
+    assert len(report["problems"]) == 2
+    assert (4, 5) in places
+    assert main(["registry", "check", "--book", folder]) == 2
+    out = capsys.readouterr().out
+    assert f"{folder}/ours.yaml:4:5: unknown recipe 'mxfp4.gui61'; valid: mxfp4.gui16" in out
+    assert "2 problems" in out
+
+
+def test_check_reports_what_is_odd_about_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = answer(capsys, "check", "--tables", "auto")
+    assert report["tables"]["rows"] > 0
+    assert {finding["severity"] for finding in report["findings"]} == {"warning"}
+    assert main(["registry", "check", "--tables", "auto"]) == 0
+    assert "ambiguous_key" in capsys.readouterr().out
+    path = tmp_path / "tuned_fmoe.csv"
+    path.write_text("a,b\n1,2\n")
+    wrong = answer(capsys, "check", "--tables", str(path), code=2)
+    assert str(path) in wrong["table_error"]
+    assert main(["registry", "check", "--tables", str(path)]) == 2
+    assert "the kernel tables do not load" in capsys.readouterr().out
+
+
+def test_show_sections_entries_and_one_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    book = Registry.default().book
+    sections = answer(capsys, "show")
+    assert sections["counts"] == {name: len(entries) for name, entries in book.entries.items()}
+    for section, entries in book.entries.items():
+        listed = answer(capsys, "show", section)["entries"]
+        assert [entry["id"] for entry in listed] == list(entries)
+        assert main(["registry", "show", section]) == 0
+        capsys.readouterr()
+    (recipe,) = answer(capsys, "show", "recipes", "mxfp4.sep16")["entries"]
+    assert recipe["fields"]["call"] == {"gate_mode": "separated", "quant_type": "per_1x32"}
+    assert recipe["place"].startswith("book/recipes_mxfp4.yaml:")
+    assert main(["registry", "show", "recipes", "mxfp4.sep16"]) == 0
+    assert "    gate_mode: separated" in capsys.readouterr().out
+    assert main(["registry", "show"]) == 0
+    assert "recipes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "recipe"], ["unknown section 'recipe'", "did you mean recipes?", "valid: layouts"]),
+        (["show", "recipes", "mxfp4.sep61"], ["no 'mxfp4.sep61' in recipes", "did you mean mxfp4.sep16?"]),
+        (["diff"], ["DIR"]),
+        (["diff", "/no/such"], ["/no/such:1:1: no such file or folder"]),
+        (["show", "--book", "/no/such"], ["/no/such:1:1"]),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["registry", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("preshuffle: ")
+    assert [word for word in words if word not in err] == []
+
+
+def test_diff_shows_what_is_added_and_what_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = """\
+flags:
+  ATOM_MOE_GU_ITLV:
+    owner: atom
+    default: "1"
+    values: {"0": apart, "1": alternating}
+    meaning: which layout MXFP4 experts get
+    affects: [layout]
+    evidence: [https://example.org/ticket]
+"""
+    overlay(tmp_path, flags, "flags.yaml")
+    folder = overlay(tmp_path, RULE)
+    report = answer(capsys, "diff", folder)
+    changes = {(change["section"], change["id"]): change for change in report["changes"]}
+    assert set(changes) == {("rules", "ours"), ("flags", "ATOM_MOE_GU_ITLV")}
+    assert changes["rules", "ours"]["change"] == "added"
+    replaced = changes["flags", "ATOM_MOE_GU_ITLV"]
+    assert replaced["change"] == "replaced"
+    fields = {field["field"]: (field["before"], field["after"]) for field in replaced["fields"]}
+    assert fields["default"] == ("0", "1")
+    assert "owner" not in fields
+    assert report["before"] == Registry.default().digest
+    assert main(["registry", "diff", folder]) == 0
+    out = capsys.readouterr().out
+    assert "added  rules ours" in out
+    assert "- default" in out
+
+
+def test_diff_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = (ROOT / "registry" / "book" / "flags.yaml").read_text()
+    folder = overlay(tmp_path, same)
+    assert answer(capsys, "diff", folder)["changes"] == []
+    assert main(["registry", "diff", folder]) == 0
+    assert "changes nothing" in capsys.readouterr().out
+
+
+def test_the_schema_accepts_the_book_and_refuses_what_the_book_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    validator = validator_for(answer(capsys, "schema"))
+    elsewhere = {"kernel_families.yaml", "aiter_dispatch.yaml"}
+    for path in (ROOT / "registry" / "book").glob("*.yaml"):
+        if path.name not in elsewhere:
+            assert [error.message for error in validator.iter_errors(yaml.safe_load(path.read_text()))] == []
+    good = yaml.safe_load(RULE)
+    assert validator.is_valid(good)
+    for wrong in (
+        {"rule": {}},
+        {"rules": {"ours": {**good["rules"]["ours"], "id": "ours"}}},
+        {"rules": {"ours": {**good["rules"]["ours"], "when": {"modell": "x"}}}},
+        {"rules": {"ours": {**good["rules"]["ours"], "evidence": []}}},
+    ):
+        assert not validator.is_valid(wrong)
