@@ -17,9 +17,9 @@ from typing import Literal
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.errors import PreshuffleError
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.kernels.versions import version_key
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.versions import version_key
 
 Status = Literal["ok", "info", "warning", "problem"]
 AMD_AITER = "amd-aiter"

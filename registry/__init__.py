@@ -1,5 +1,7 @@
 """The registry of MoE weight layouts: typed, configuration-driven, and it says why. Pure: no torch, no web."""
 
+from preshuffle.registry.check.codes import explain_code
+from preshuffle.registry.check.example import observation_of
 from preshuffle.registry.decision import Decision, Finding, TensorDecision
 from preshuffle.registry.errors import (
     BookError,
@@ -16,6 +18,7 @@ from preshuffle.registry.plan import CopyPlan, PlainView, plan_copy
 from preshuffle.registry.query import Engine, Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.report import Report
 from preshuffle.registry.rule import Rule
 
 __all__ = [
@@ -38,8 +41,11 @@ __all__ = [
     "QueryError",
     "Recipe",
     "Registry",
+    "Report",
     "Rule",
     "TensorDecision",
     "TensorObservation",
+    "explain_code",
+    "observation_of",
     "plan_copy",
 ]

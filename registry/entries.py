@@ -80,10 +80,12 @@ class FlagEntry(Frozen):
         owner: who reads it: an engine's name, or ``aiter``.
         default: its value where it is not set; None where being unset is a value of its own.
         values: what it may be, with the meaning of each; empty where any text may stand.
+        boolean: read as true or false, whatever the spelling; its values are then "0" and "1".
         released: whether any release of its owner reads it.
         since: the owner's first version that reads it.
         until: the owner's first version that reads it no more.
         without_engine: whether a query that names no engine may use it.
+        also: other engines in which it may be read (as a plugin's, or by name).
         affects: what it changes.
     """
 
@@ -91,11 +93,13 @@ class FlagEntry(Frozen):
     owner: str
     default: str | None = None
     values: dict[str, str] = Field(default_factory=dict)
+    boolean: bool = False
     meaning: str
     released: bool = True
     since: Version | None = None
     until: Version | None = None
     without_engine: bool = False
+    also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
     evidence: Evidence
 

@@ -8,10 +8,20 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
-from preshuffle.registry.kernels.versions import version_key
 from preshuffle.registry.query import Query
+from preshuffle.registry.versions import version_key
 
 AITER = "aiter"
+_TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
+_FALSE = frozenset({"0", "false", "no", "off", "n", "f", ""})
+
+
+def value_of(flag: FlagEntry, text: str) -> str:
+    """Return what a switch's text means: one spelling where it is read as true or false, else the text itself."""
+    if flag.boolean:
+        word = text.strip().lower()
+        return "1" if word in _TRUE else "0" if word in _FALSE else text
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ def read_switches(query: Query, book: Book) -> Switches:
     for flag in book.flags.values():
         unread = why_unread(flag, query)
         given = query.env.get(flag.id)
+        given = None if given is None else value_of(flag, given)
         if unread is None:
             value = flag.default if given is None else given
             if value is not None:

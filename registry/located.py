@@ -99,7 +99,7 @@ class _Builder:
             return node.value  # YAML 1.1 reads No, on and yes as booleans; No is one of AITER's quant_types
         try:
             return self.loader.construct_object(node)
-        except (ValueError, KeyError):  # a date that is none, or !!int, !!float, !!bool on other text
+        except (ValueError, KeyError, AttributeError):  # a date that is none, or !!int, !!float, !!bool on other text
             self._complain(node, f"{_short(node.value)} is not a valid {node.tag.rsplit(':')[-1]}")
             return None
 

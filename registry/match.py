@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
-from preshuffle.registry.kernels.versions import version_key
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, Specificity
+from preshuffle.registry.versions import version_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,9 @@ def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str
             elif entry.until and key >= version_key(entry.until):
                 missing.append(f"needs AITER's {name} (until {entry.until}), found {version}")
     missing += _other_weights(book, recipe, facts)
+    activation = facts.get("activation")
+    if recipe.requires.activation and activation is not None and activation not in recipe.requires.activation:
+        missing.append(f"needs activation={' or '.join(recipe.requires.activation)}, found {activation}")
     order = facts.get("gate_up_order")
     if recipe.requires.gate_up_order and order is not None and order not in recipe.requires.gate_up_order:
         missing.append(f"needs gate_up_order={' or '.join(recipe.requires.gate_up_order)}, found {order}")

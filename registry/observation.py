@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from preshuffle.registry.errors import QueryError
 from preshuffle.registry.located import field_problems
-from preshuffle.registry.query import Frozen, Query
+from preshuffle.registry.query import Frozen, Query, number
 from preshuffle.registry.words import GateMode, Role, RowOrder, TensorDtype
 
 Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**62), BeforeValidator(number)]
 Shape = Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -56,7 +56,7 @@ class Applied(Frozen):
     gate_mode: GateMode | None = None
     hidden_pad: Count | None = None
     intermediate_pad: Count | None = None
-    swiglu_limit: float | None = None
+    swiglu_limit: Annotated[float, Field(allow_inf_nan=False)] | None = None
     bias_passed: bool | None = None
     expert_map: Literal["mask", "index"] | None = None
     swizzle_mx_scale: str | None = None

@@ -8,11 +8,12 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels import DispatchCall, KernelTables, dispatch
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
-from preshuffle.registry.words import BITS, Role
+from preshuffle.registry.words import BITS, GROUP, Role, TensorDtype
 
 
 def dispatch_call(
@@ -88,12 +89,26 @@ def decision_findings(
 ) -> list[Finding]:
     """Say what is wrong with a decision before anything has run."""
     return [
+        *_cut_through(query, recipe),
         *_unpadded(query, book, tensors),
         *_environment(query, book, recipe),
         *_errors(kernels),
         *_reads(book, tensors, kernels),
         *_numerics(query, kernels),
     ]
+
+
+def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:
+    """The loader slices values where only whole groups may be cut: two ranks then share a scale and lack it both."""
+    group, size = GROUP.get(recipe.call.quant_type, 1), query.intermediate_size
+    if recipe.cuts != "values" or size is None or size % query.tp or size // query.tp % group == 0:
+        return []
+    whole = ", ".join(str(tp) for tp in range(1, query.tp) if size % tp == 0 and size // tp % group == 0)
+    message = (
+        f"recipe {recipe.id} slices intermediate_size {size} at tp {query.tp} into {size // query.tp} values, "
+        f"through a group of {group} that shares a scale; shapes here are those of whole groups"
+    )
+    return [Finding.of("scale_shape", message, expected="whole groups per rank", fix=f"use one of tp {whole}")]
 
 
 def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
@@ -122,7 +137,8 @@ def _environment(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
             evidence=book.flags[name].evidence,
         )
         for name, value in recipe.env.items()
-        if query.env.get(name, value) != value and set(book.flags[name].affects) != {"numerics"}
+        if value_of(book.flags[name], query.env.get(name, value)) != value
+        and set(book.flags[name].affects) != {"numerics"}
     ]
 
 
@@ -148,7 +164,7 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[Ke
                 if (
                     tensor is not None
                     and layout in book.known_layouts
-                    and not same_bytes(book, tensor.layout, layout, tensor.physical_shape)
+                    and not same_bytes(book, tensor.layout, layout, tensor.physical_shape, tensor.dtype)
                 ):
                     wrong.setdefault((role, layout, stage.func), []).append(bucket.tokens)  # type: ignore[arg-type,union-attr]
     return [
@@ -163,13 +179,14 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[Ke
     ]
 
 
-def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...]) -> bool:
-    """Whether two layouts are the same bytes on a shape ``[experts, rows, K]``."""
+def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...], dtype: TensorDtype | None = None) -> bool:
+    """Whether two layouts are the same bytes on ``[experts, rows, K]``, K in values of a dtype (of a byte if None)."""
     if first == second:
         return True
     experts, rows, k = (*shape, 1)[:3]
+    width = k * BITS[dtype] // 8 if dtype else k
     try:
-        left, right = (book.layout(name).bind(experts, rows, k).permutation for name in (first, second))
+        left, right = (book.layout(name).bind(experts, rows, width).permutation for name in (first, second))
     except (KeyError, LayoutError):
         return False
     return left == right

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from preshuffle.registry.errors import QueryError
-from preshuffle.registry.kernels.versions import version_key
 from preshuffle.registry.located import field_problems
+from preshuffle.registry.versions import version_key
 from preshuffle.registry.words import Activation, Dtype, QuantType, RowOrder
 
 if TYPE_CHECKING:
@@ -27,14 +27,16 @@ Version = Annotated[str, AfterValidator(_version)]
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """Refuse true and false where a number is meant."""
     if isinstance(value, bool):
         raise ValueError(f"a number is needed, found {value}")
     return value
 
 
-Size = Annotated[int, BeforeValidator(_number), Field(ge=1, le=2**31)]
-Ranks = Annotated[int, BeforeValidator(_number), Field(ge=1, le=4096)]
+Size = Annotated[int, Field(ge=1, le=2**20), BeforeValidator(number)]
+Tokens = Annotated[int, Field(ge=1, le=2**31), BeforeValidator(number)]
+Ranks = Annotated[int, Field(ge=1, le=4096), BeforeValidator(number)]
 
 
 class Frozen(BaseModel):
@@ -84,7 +86,7 @@ class Query(Frozen):
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
     arch: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
-    cu_num: Size | None = None
+    cu_num: Ranks | None = None
     weight_dtype: Dtype | None = None
     quant_type: QuantType | None = None
     activation: Activation | None = None
@@ -99,12 +101,14 @@ class Query(Frozen):
     bias: bool | None = None
     tp: Ranks = 1
     ep: Ranks = 1
-    engine: Annotated[Engine | None, BeforeValidator(_engine)] = None
+    engine: Annotated[Engine | None, BeforeValidator(_engine, json_schema_input_type=Engine | str | None)] = None
     aiter: Version | None = None
     rocm: Version | None = None
     deployment: str | None = None
-    env: Annotated[dict[str, str], BeforeValidator(_environment)] = Field(default_factory=dict)
-    tokens: Annotated[tuple[Size, ...], Field(min_length=1, max_length=256)] = TOKENS
+    env: Annotated[dict[str, str], BeforeValidator(_environment, json_schema_input_type=dict[str, str | int])] = Field(
+        default_factory=dict
+    )
+    tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256)] = TOKENS
 
     @classmethod
     def parse(cls, value: Any) -> Query:

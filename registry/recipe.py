@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import ROLES, GateMode, QuantType, Role, RowOrder, TensorDtype
+from preshuffle.registry.words import ROLES, Activation, GateMode, QuantType, Role, RowOrder, TensorDtype
 
 Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 
@@ -65,10 +65,17 @@ class Requires(Frozen):
     arch: tuple[str, ...] = ()
     aiter: tuple[str, ...] = ()
     gate_up_order: tuple[RowOrder, ...] = ()
+    activation: tuple[Activation, ...] = ()
 
 
 class Recipe(Frozen):
-    """One way to lay out a layer, complete: bytes, call and environment cannot be chosen apart."""
+    """One way to lay out a layer, complete: bytes, call and environment cannot be chosen apart.
+
+    Attributes:
+        suits: what it is for, in a few words: the reason that is given where it was not chosen.
+        cuts: how its loader cuts a dimension between ranks; ``values`` slices through groups that share a scale where
+            they do not divide, which no layout can mend.
+    """
 
     id: str
     title: str
@@ -77,6 +84,7 @@ class Recipe(Frozen):
     env: dict[str, str] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
     requires: Requires = Requires()
+    cuts: Literal["groups", "values"] = "groups"
     migration_safe: bool
     supports_lora: bool
     suits: Annotated[str, Field(min_length=1)]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
 from preshuffle.registry.books import Book, load_book
+from preshuffle.registry.check.checker import Checker
 from preshuffle.registry.decision import Decision
 from preshuffle.registry.errors import BookError, NoRecipeError
 from preshuffle.registry.explain import Explanation, explain
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
+from preshuffle.registry.observation import Observation
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Query
+from preshuffle.registry.report import Report
 from preshuffle.registry.resolve import open_case, resolve
 
 
@@ -80,6 +83,19 @@ class Registry:
             QueryError: the query contradicts itself.
         """
         return resolve(query, self.book, self.tables)
+
+    @cached_property
+    def _checker(self) -> Checker:
+        return Checker(self.book, self.tables)
+
+    def check(self, observation: Observation, *, decide: bool = False) -> Report:
+        """Compare what a deployment did with itself: bytes, call and kernels, never with one recipe.
+
+        Args:
+            observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
+            decide: also put into the report what the registry would do for the query.
+        """
+        return self._checker.check(observation, decide=decide)
 
     def explain(self, query: Query) -> Explanation:
         """Return every rule considered and why it won or lost.

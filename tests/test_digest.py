@@ -59,7 +59,6 @@ def test_what_does_not_touch_the_bytes_or_the_call_does_not_touch_the_digest(fie
         {"hidden_size": 2912},
         {"gate_up_order": "GGUU"},
         {"bias": False},
-        {"activation": "Silu"},
         {"engine": "vllm"},
         {"model": "openai/gpt-oss-20b"},
     ],

@@ -306,12 +306,8 @@ def tuned_calls(wheel: Wheel, tables: KernelTables) -> list[DispatchCall]:
 
 def random_calls(wheel: Wheel, count: int) -> list[DispatchCall]:
     chosen = random.Random(20260822)
-    quants = {
-        "bf16": ["No"],
-        "fp8": ["per_Tensor", "per_Token", "per_1x128"],
-        "i8": ["per_Token"],
-        "fp4x2": ["per_1x32"],
-    }
+    fp8 = ["per_Tensor", "per_Token", "per_1x128"]
+    quants = {"bf16": ["No"], "fp8": fp8, "i8": ["per_Token"], "fp4x2": ["per_1x32"]}
     calls = []
     for weight, activation in itertools.islice(
         itertools.cycle(itertools.product(quants, ("Silu", "Gelu", "Swiglu"))), count

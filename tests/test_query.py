@@ -39,7 +39,7 @@ NAN = float("nan")
         ("tp", 1.5, "tp: input should be a valid integer, got a number with a fractional part, found 1.5"),
         ("tp", NAN, "tp: input should be a finite number, found nan"),
         ("tp", None, "tp: input should be a valid integer, found None"),
-        ("hidden_size", 2**31 + 1, "hidden_size: input should be less than or equal to 2147483648"),
+        ("hidden_size", 2**20 + 1, "hidden_size: input should be less than or equal to 1048576"),
         ("activation_dtype", "int4", "activation_dtype: 'int4' is not one of the valid values; valid: bf16, fp16, fp8"),
         ("activation_dtype", "x" * 10**6, "activation_dtype: 'xxxxx"),
         ("gate_up_order", "gguu", "gate_up_order: 'gguu' is not one of the valid values; valid: GGUU, GUGU"),

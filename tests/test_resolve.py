@@ -252,3 +252,52 @@ def test_engines_are_compared_by_name_only_where_a_rule_has_no_version(tmp_path:
     registry = load_overlay(tmp_path, text)
     recipes = [decide(registry, engine=Engine(name="vllm", version=v)).recipe for v in ("0.39.1", "0.40.0", None)]
     assert recipes == ["vllm.gpt-oss.gui16", "mxfp4.sep16", "vllm.gpt-oss.gui16"]
+
+
+UNKNOWN = {
+    "model": "acme/swiglu-moe",
+    "arch": "gfx950",
+    "weight_dtype": "fp4x2",
+    "quant_type": "per_1x32",
+    "activation": "Swiglu",
+    "gate_up_order": "GGUU",
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "num_experts": 8,
+    "top_k": 2,
+    "bias": False,
+}
+
+
+@pytest.mark.parametrize(("activation_dtype", "recipe"), [("fp4x2", "mxfp4.sep16"), ("bf16", "mxfp4.gui16")])
+def test_a_model_that_no_entry_knows_is_fine_where_the_query_says_all(activation_dtype: str, recipe: str) -> None:
+    decision = REGISTRY.resolve(Query.parse({**UNKNOWN, "activation_dtype": activation_dtype}))
+    assert decision.recipe == recipe
+    assert decision.tensors["w13_weight"].source_order == "GGUU"
+    assert decision.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("activation", "Silu"), ("weight_dtype", "fp8"), ("engine", "vllm"), ("arch", "gfx942")]
+)
+def test_an_unknown_model_of_another_kind_is_not_guessed(field: str, value: str) -> None:
+    with pytest.raises(NoRecipeError):
+        REGISTRY.resolve(Query.parse({**UNKNOWN, "activation_dtype": "bf16", field: value}))
+
+
+@pytest.mark.parametrize(("tp", "wrong"), [(1, False), (2, False), (4, True), (8, True)])
+def test_atom_slices_through_groups(tp: int, wrong: bool) -> None:
+    found = [finding for finding in decide(engine="atom", tp=tp).findings if finding.code == "scale_shape"]
+    assert bool(found) == wrong
+    assert all("through a group of 32" in finding.message and str(finding.fix).startswith("use one of tp 1, 2, 3") for finding in found)
+
+
+@pytest.mark.parametrize("text", ["1", "true", "True", "ON"])
+def test_a_switch_that_is_read_as_a_boolean_has_many_spellings(text: str) -> None:
+    decision = decide(engine="sglang", env={"SGLANG_USE_AITER": text})
+    assert not any(finding.code == "flag_conflict" for finding in decision.findings)
+
+
+def test_a_switch_against_what_the_recipe_needs_is_a_conflict() -> None:
+    decision = decide(engine="vllm", env={"VLLM_ROCM_USE_AITER": "False"})
+    assert [finding.code for finding in decision.findings if finding.severity == "error"] == ["flag_conflict"]

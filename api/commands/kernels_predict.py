@@ -17,9 +17,9 @@ from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
-from preshuffle.registry.kernels.versions import version_key
 from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.versions import version_key
 
 
 class LineError(Frozen):

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from preshuffle.registry.kernels.book import ActivationRule, BehaviourData, OneStageEntry, dispatch_book
-from preshuffle.registry.kernels.versions import is_development, local_commit, version_key
+from preshuffle.registry.versions import is_development, local_commit, version_key
 
 OneStageKey = tuple[str, str, str, str, str, bool, bool]
 

@@ -2,10 +2,15 @@
 
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from preshuffle.registry.errors import BookError, Problem
+from preshuffle.registry.located import Document, field_problems, parse_yaml
+
+DISPATCH: Final = "aiter_dispatch.yaml"
+FAMILIES: Final = "kernel_families.yaml"
 
 
 class BookModel(BaseModel):
@@ -168,18 +173,47 @@ class FamilyBook(BookModel):
     tags: dict[str, str] = Field(default_factory=dict)
 
 
-def _read(name: str) -> Any:
+Model = TypeVar("Model", bound=BookModel)
+
+
+def packaged_document(name: str) -> tuple[Document, list[Problem]]:
+    """Return one of the two files with the place of every value, and what is wrong with it as YAML."""
     text = files("preshuffle.registry").joinpath("book", name).read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return parse_yaml(text, f"book/{name}")
+
+
+def validated(model: type[Model], document: Document) -> tuple[Model | None, list[Problem]]:
+    """Return a document as a model, or what is wrong with it, each with its place."""
+    try:
+        return model.model_validate(document.value), []
+    except ValidationError as error:
+        found = field_problems(error)
+        return None, [document.problem(path, f"{p.field}: {p.message}", p.valid) for path, p in found]
+
+
+def _read(name: str, model: type[Model]) -> Model:
+    document, problems = packaged_document(name)
+    value, wrong = (None, []) if problems else validated(model, document)
+    if value is None:
+        raise BookError([*problems, *wrong])
+    return value
 
 
 @lru_cache(maxsize=1)
 def dispatch_book() -> DispatchBook:
-    """Return the version behaviours, read once."""
-    return DispatchBook.model_validate(_read("aiter_dispatch.yaml"))
+    """Return the version behaviours, read once.
+
+    Raises:
+        BookError: The file is wrong; with file, line and column.
+    """
+    return _read(DISPATCH, DispatchBook)
 
 
 @lru_cache(maxsize=1)
 def family_book() -> FamilyBook:
-    """Return the kernel families, read once."""
-    return FamilyBook.model_validate(_read("kernel_families.yaml"))
+    """Return the kernel families, read once.
+
+    Raises:
+        BookError: The file is wrong; with file, line and column.
+    """
+    return _read(FAMILIES, FamilyBook)

@@ -4,9 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from preshuffle.registry.kernels.versions import version_key
+from preshuffle.registry.versions import version_key
 
-Positive = Annotated[int, Field(gt=0)]
+Units = Annotated[int, Field(gt=0, le=4096)]
+Dimension = Annotated[int, Field(gt=0, le=1 << 20)]
+Experts = Annotated[int, Field(gt=0, le=1 << 16)]
+RawPad = Annotated[int, Field(ge=0, le=1 << 20)]
 WeightDtype = Literal["bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8", "uint8", "uint32"]
 Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
 QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128"]
@@ -39,13 +42,13 @@ class DispatchCall(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gfx: Annotated[str, Field(pattern=r"^gfx[0-9a-f]+$")]
-    cu_num: Positive
-    tokens: Annotated[int, Field(ge=0)]
-    model_dim: Positive
-    inter_dim: Positive
-    expert: Positive
-    topk: Positive
+    gfx: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
+    cu_num: Units
+    tokens: Annotated[int, Field(ge=0, le=1 << 31)]
+    model_dim: Dimension
+    inter_dim: Dimension
+    expert: Experts
+    topk: Experts
     activation: Activation
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     weight_dtype: WeightDtype
@@ -57,8 +60,8 @@ class DispatchCall(BaseModel):
     flydsl: bool = True
     ep: bool = False
     bias: bool = False
-    hidden_pad: Annotated[int, Field(ge=0)] = 0
-    intermediate_pad: Annotated[int, Field(ge=0)] = 0
+    hidden_pad: RawPad = 0
+    intermediate_pad: RawPad = 0
     env: dict[str, str] = Field(default_factory=dict)
     aiter: str | None = None
 

@@ -1,5 +1,7 @@
 """Errors: those AITER would raise for a call, and those of tables that cannot be read."""
 
+from preshuffle.registry.errors import PreshuffleError
+
 
 class DispatchError(Exception):
     """AITER raises for this call before it launches a kernel.
@@ -18,13 +20,24 @@ class DispatchError(Exception):
         return f"{self.kind}: {self.args[0]}"
 
 
-class TableError(ValueError):
-    """A kernel table cannot be used; the message says file, line, column and what would be valid."""
+class TableError(PreshuffleError, ValueError):
+    """A kernel table cannot be used; the message says file, line, column and what would be valid.
+
+    Attributes:
+        source: ``file:line``, or the file alone where no line is meant.
+        file: The file as the tables call it.
+        line: The line, from 1; None where the file as a whole is meant.
+        message: What is wrong there.
+    """
 
     def __init__(self, source: str, message: str) -> None:
         """Keep the location (``file:line``) and what is wrong there."""
         super().__init__(f"{source}: {message}")
         self.source = source
+        self.message = message
+        file, _, line = source.rpartition(":")
+        located = bool(file) and line.isascii() and line.isdecimal()
+        self.file, self.line = (file, int(line)) if located else (source, None)
 
 
 def env_int(env: dict[str, str], name: str, default: int) -> int:
@@ -39,4 +52,4 @@ def env_int(env: dict[str, str], name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError as exc:
-        raise DispatchError("ValueError", f"{name}={text!r} is not an integer") from exc
+        raise DispatchError("ValueError", f"{name}={text[:40]!r} is not an integer") from exc

@@ -45,7 +45,9 @@ def k_split(case: Case) -> int:
     if tiles == 0:
         raise DispatchError("ZeroDivisionError", "no tiles to split: topk counts only the masked slot")
     model_dim = case.call.model_dim
-    for parts in range(-(-case.cu_num // tiles), 1, -1):
+    # AITER starts at the first number alone; more parts than the second cannot be whole tiles of K.
+    most = min(-(-case.cu_num // tiles), model_dim // _TILE_K)
+    for parts in range(most, 1, -1):
         if model_dim % parts == 0 and (model_dim // parts) % _TILE_K == 0:
             return parts
     return 0

@@ -12,7 +12,7 @@ from preshuffle.registry.kernels.hazards import table_hazards
 from preshuffle.registry.kernels.lookup import Index, build_index
 from preshuffle.registry.kernels.rows import GroupedRow, Hazard, Row
 from preshuffle.registry.kernels.table_file import TableFile, parse_table, read_bytes
-from preshuffle.registry.kernels.versions import InvalidVersionError, version_identity, version_key
+from preshuffle.registry.versions import InvalidVersionError, version_identity, version_key
 
 
 class TableSet:

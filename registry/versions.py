@@ -13,8 +13,9 @@ _PATTERN = re.compile(
     r"(?P<post>-(?P<post_implicit>\d+)|[-_.]?(?:post|rev|r)[-_.]?(?P<post_n>\d*))?"
     r"(?P<dev>[-_.]?dev[-_.]?(?P<dev_n>\d*))?"
     r"(?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # Python's \d takes the digits of every script
 )
+_LONGEST = 128
 _PRE = {"a": "a", "alpha": "a", "b": "b", "beta": "b", "c": "rc", "rc": "rc", "pre": "rc", "preview": "rc"}
 
 VersionKey = tuple[int, tuple[int, ...], tuple[int, str, int], tuple[int, int], tuple[int, int]]
@@ -55,7 +56,11 @@ def version_key(version: str) -> VersionKey:
         >>> version_key("0.1.20.dev+gabc") < version_key("0.1.20")
         True
     """
-    match = _PATTERN.match(version.strip())
+    text = version.strip(" \t\n\r")
+    if len(text) > _LONGEST:
+        found = f"{text[:20]!r}… ({len(text)} characters)"
+        raise InvalidVersionError(f"{found} is not a version: it may have {_LONGEST} characters")
+    match = _PATTERN.match(text)
     if match is None:
         raise InvalidVersionError(f"{version!r} is not a version (PEP 440), for example 0.1.20.post1")
     post = (1, int(match["post_implicit"] or match["post_n"] or 0)) if match["post"] else (0, 0)

@@ -1,0 +1,49 @@
+"""Backends by name: AITER's dispatch, or kernels of their own with layouts of their own. All of it is book data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.check.entries import BackendEntry, ScaleLabelEntry, Variant
+from preshuffle.registry.check.scene import Scene
+
+
+@dataclass(frozen=True)
+class Backends:
+    """The book's backends and scale labels, by any of their names."""
+
+    book: Book
+
+    @cached_property
+    def _by_name(self) -> dict[str, BackendEntry]:
+        entries: list[BackendEntry] = list(self.book.entries["backends"].values())
+        return {name.casefold(): entry for entry in entries for name in (*entry.aliases, entry.id)}
+
+    @cached_property
+    def _labels(self) -> dict[str, ScaleLabelEntry]:
+        return {name.casefold(): entry for name, entry in self.book.entries["scale_labels"].items()}
+
+    def find(self, name: str | None) -> BackendEntry | None:
+        """Return a backend by a name, in any case; None where the book does not know it."""
+        return self._by_name.get(name.casefold()) if name else None
+
+    def label(self, name: str | None) -> ScaleLabelEntry | None:
+        """Return a scale label by its name; None where the book does not know it."""
+        return self._labels.get(name.casefold()) if name else None
+
+    def variant(self, entry: BackendEntry | None, scene: Scene) -> Variant | None:
+        """Return what a backend does with these weights on this GPU."""
+        for variant in entry.variants if entry else ():
+            if variant.arch and scene.query.arch not in variant.arch:
+                continue
+            if variant.weight_dtype and scene.query.weight_dtype not in variant.weight_dtype:
+                continue
+            return variant
+        return None
+
+    def through_aiter(self, entry: BackendEntry, scene: Scene) -> bool:
+        """Whether a backend calls AITER's fused MoE, whose dispatch then picks the kernel."""
+        variant = self.variant(entry, scene)
+        return variant is not None and variant.through == "aiter"

@@ -1,0 +1,155 @@
+"""The comparison itself: open the scene, suppose what was not observed, run every rule, keep what is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.check.backends import Backends
+from preshuffle.registry.check.look import Compiled, Entries, Look, holding
+from preshuffle.registry.check.runs import Predictor, runs_in
+from preshuffle.registry.check.scene import Scene, open_scene
+from preshuffle.registry.check.table import RULES, Rule
+from preshuffle.registry.check.verdict import verdict_of
+from preshuffle.registry.check.worlds import World, worlds_of
+from preshuffle.registry.decision import Decision, Finding
+from preshuffle.registry.errors import LayoutError, NoRecipeError, QueryError
+from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.observation import Observation
+from preshuffle.registry.report import Report
+from preshuffle.registry.resolve import decision_digest, open_case, resolve
+from preshuffle.registry.shapes import call_decision, tensor_decisions
+
+_SUPPOSING = tuple(rule for rule in RULES if rule.supposes)
+_CERTAIN = tuple(rule for rule in RULES if not rule.supposes)
+_BLOCKING = frozenset({"unsupported", "version_unsupported", "not_known"})
+_CACHED = 512
+
+
+@dataclass
+class Checker:
+    """Checks observations against one book and, where there are any, kernel tables.
+
+    Example:
+        >>> from preshuffle.registry.books import load_book
+        >>> seen = {"query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},
+        ...         "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
+        >>> Checker(load_book()).check(Observation.parse(seen)).verdict
+        'mismatch'
+    """
+
+    book: Book
+    tables: KernelTables | None = None
+    _decisions: dict[str, Decision | None] = field(default_factory=dict, repr=False)
+    _digests: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _backends(self) -> Backends:
+        return Backends(self.book)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.tables)
+
+    @cached_property
+    def _contracts(self) -> Entries:
+        return Entries(self.book.entries["contracts"].values())
+
+    @cached_property
+    def _listed(self) -> Entries:
+        return Entries(self.book.entries["known_bad"].values())
+
+    @cached_property
+    def _conventions(self) -> tuple[Compiled, ...]:
+        return tuple(map(Compiled.of, self.book.entries["pad_conventions"].values()))
+
+    def check(self, observation: Observation, *, decide: bool = False) -> Report:
+        """Compare bytes, call and kernels of a deployment with each other.
+
+        Args:
+            observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
+            decide: also say what the registry would do for the query, where it has a recipe.
+        """
+        scene = open_scene(observation, self.book)
+        worlds = worlds_of(scene)
+        first = self._look(observation, scene, next(worlds, None))
+        findings = [finding for rule in _CERTAIN for finding in rule.check(first)]
+        findings += self._supposed(observation, first, worlds)
+        findings.sort(key=lambda finding: finding.severity != "error")
+        return Report(
+            verdict=verdict_of(findings, first),
+            findings=tuple(findings),
+            decision=self._decision(observation) if decide else None,
+        )
+
+    def _supposed(self, observation: Observation, first: Look, others: Iterator[World]) -> list[Finding]:
+        """Findings on the most plausible call; errors only where no other possible call is free of them."""
+        found = _run(_SUPPOSING, first)
+        for world in others if found else ():
+            other = _run(_SUPPOSING, self._look(observation, first.scene, world))
+            warnings = {finding.code for finding in other}
+            if not any(finding.severity == "error" for finding in other):
+                found = [finding for finding in found if finding.severity == "warning"]
+            found = [finding for finding in found if finding.severity == "error" or finding.code in warnings]
+            if not found:
+                break
+        return found
+
+    def _look(self, observation: Observation, scene: Scene, world: World | None) -> Look:
+        runs = runs_in(scene, world, self._backends, self._predictor)
+        contracts = holding(self._contracts.may_hold(scene.facts), scene, world, runs)
+        blocked = {id(run) for entry, hits in contracts for run in hits if entry.code in _BLOCKING}
+        if blocked:
+            swap = {id(run): replace(run, blocked=True) for run in runs if id(run) in blocked}
+            runs = tuple(swap.get(id(run), run) for run in runs)
+            contracts = [(entry, tuple(swap.get(id(run), run) for run in hits)) for entry, hits in contracts]
+        extra: dict[str, Any] = {"pad_conventions": self._conventions}
+        cache = scene.applied.cache
+        if cache is not None and cache.recipe_digest is not None:
+            extra["recipe_of_cache"] = self._recipes_by_digest(observation).get(cache.recipe_digest)
+        listed = holding(self._listed.may_hold(scene.facts), scene, world, runs)
+        return Look(scene, world, runs, self._backends, self.tables, contracts, listed, extra)
+
+    def _decision(self, observation: Observation) -> Decision | None:
+        key = observation.query.model_dump_json()
+        if key not in self._decisions:
+            if len(self._decisions) >= _CACHED:
+                self._decisions.clear()
+            try:
+                self._decisions[key] = resolve(observation.query, self.book, self.tables)
+            except (NoRecipeError, QueryError, LayoutError):
+                self._decisions[key] = None
+        return self._decisions[key]
+
+    def _recipes_by_digest(self, observation: Observation) -> dict[str, tuple[str, str]]:
+        """Return ``(recipe, w13 layout)`` by decision digest, for every recipe of the book on this query."""
+        key = observation.query.model_dump_json()
+        if key not in self._digests:
+            if len(self._digests) >= _CACHED:
+                self._digests.clear()
+            self._digests[key] = dict(self._digest_recipes(observation))
+        return self._digests[key]
+
+    def _digest_recipes(self, observation: Observation) -> Iterator[tuple[str, tuple[str, str]]]:
+        try:
+            case = open_case(observation.query, self.book)
+            sizes = case.sizes
+        except (NoRecipeError, QueryError):
+            return
+        swiglu = (case.model.swiglu_limit, case.model.swiglu_alpha) if case.model else (None, None)
+        for recipe in self.book.recipes.values():
+            try:
+                tensors = tensor_decisions(recipe, sizes, case.arch)
+            except (QueryError, LayoutError):
+                continue
+            call = call_decision(recipe, sizes, tensors, swiglu)
+            digest = decision_digest(recipe.id, tensors, call, recipe.env)
+            yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
+
+
+def _run(rules: Sequence[Rule], look: Look) -> list[Finding]:
+    return [finding for rule in rules for finding in islice(rule.check(look), 16)]

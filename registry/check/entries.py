@@ -1,0 +1,183 @@
+"""The book's entries about deployments: backends and what they read, contracts, known-bad kernels, pad conventions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from preshuffle.registry.check.facts import FactCondition
+from preshuffle.registry.errors import PlacedError
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.words import Dtype, Role
+
+Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+ContractCode = Literal[
+    "unsupported", "version_unsupported", "contract_mismatch", "layout_mismatch", "flag_conflict", "not_known"
+]
+Multiple = Annotated[int, Field(ge=1)]
+
+
+class Conditional(Frozen):
+    """An entry that holds under conditions on the facts of a deployment (``check.facts`` names them).
+
+    Attributes:
+        when: what each fact must be; a fact that is not known matches nothing.
+        unless: if all of these hold too, the entry does not apply (a work-around that is in place).
+    """
+
+    when: dict[str, Any] = Field(default_factory=dict)
+    unless: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _conditions_parse(self) -> Conditional:
+        for part in ("when", "unless"):
+            for name, wanted in getattr(self, part).items():
+                try:
+                    FactCondition.parse(name, wanted)
+                except ValueError as error:
+                    raise PlacedError((part, name), str(error)) from None
+        return self
+
+
+class KnownBadEntry(Conditional):
+    """A kernel, shape or version that is wrong, crashes or is slow although bytes and call agree.
+
+    Attributes:
+        effect: what happens; ``slow`` makes the finding a warning.
+        says: what was seen.
+        workaround: what to do.
+    """
+
+    id: str
+    effect: Literal["wrong", "crash", "slow"]
+    says: Text
+    workaround: Text
+    evidence: Evidence
+
+    @model_validator(mode="after")
+    def _names_something(self) -> KnownBadEntry:
+        if not self.when:
+            raise PlacedError(("when",), "an entry without conditions would condemn every deployment")
+        return self
+
+
+class ContractEntry(Conditional):
+    """A combination that cannot work, or switches that contradict each other or the bytes.
+
+    Attributes:
+        code: what it is a finding of; ``not_known`` where what AITER runs is not recorded for that version, so that
+            nothing is concluded from the run.
+    """
+
+    id: str
+    code: ContractCode
+    role: Role | None = None
+    says: Text
+    fix: Text
+    evidence: Evidence
+
+
+class Variant(Frozen):
+    """What a backend reads under a condition on gfx name, weight dtype or quantization.
+
+    Attributes:
+        reads: layout ids by role; several where the backend may read any of them.
+        runs_in: the activation dtype, where it has only one.
+    """
+
+    arch: tuple[str, ...] = ()
+    weight_dtype: tuple[Dtype, ...] = ()
+    through: Literal["aiter", "own"] = "own"
+    reads: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
+    runs_in: Dtype | None = None
+
+
+class BackendEntry(Frozen):
+    """A MoE backend, by AITER's, Triton's or an engine's own name.
+
+    Attributes:
+        aliases: other spellings; case never matters.
+        archs: where it exists; empty for everywhere.
+        expert_map: the kind of expert map that it takes; None where it is not known.
+        dense: whether it reads dense memory (a strided view would be read wrongly).
+        variants: what it reads; the first that fits counts. ``through: aiter`` hands over to AITER's own dispatch.
+    """
+
+    id: str
+    title: Text
+    aliases: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ()
+    expert_map: Literal["mask", "index"] | None = None
+    dense: bool = True
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    evidence: Evidence
+
+
+class ScaleLabelEntry(Frozen):
+    """A label of Triton's ``swizzle_mx_scale``: the scale bytes it stands for, and where it exists."""
+
+    id: str
+    layouts: Annotated[tuple[str, ...], Field(min_length=1)]
+    archs: tuple[str, ...] = ()
+    evidence: Evidence
+
+
+class KernelLabelEntry(Frozen):
+    """A name in logs or tables that is no kernel's full name, and what it stands for.
+
+    Attributes:
+        families: kernel families by stage.
+        reads: what is known to be read; empty where it depends on the call.
+        takes: activation dtype, where the label says it.
+    """
+
+    id: str
+    pattern: Text
+    families: dict[Literal["1", "2", "1-stage"], str]
+    reads: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
+    takes: Dtype | None = None
+    evidence: Evidence
+
+
+class DimensionNeed(Frozen):
+    """A dimension must be a multiple; ``above`` limits it to sizes above that many values."""
+
+    dimension: Literal["model_dim", "inter_dim"]
+    multiple: Multiple
+    above: int = 0
+
+
+class KernelNeedEntry(Frozen):
+    """What kernel families need of the physical dimensions, in values of one rank.
+
+    Attributes:
+        families: kernel families; empty for every reader, AITER's or not.
+    """
+
+    id: str
+    families: tuple[str, ...] = ()
+    quant_type: tuple[str, ...] = ()
+    needs: Annotated[tuple[DimensionNeed, ...], Field(min_length=1)]
+    because: Text
+    evidence: Evidence
+
+
+class PadConventionEntry(Conditional):
+    """How an engine passes pads where it passes neither the raw pad nor that pad rounded down to 64 or 128."""
+
+    id: str
+    argument: Literal["hidden_pad", "intermediate_pad"]
+    round_down: Multiple = 1
+    times: Multiple = 1
+    evidence: Evidence
+
+
+class SwitchPatternEntry(Frozen):
+    """Names that only one reader could read: one that is not among the book's switches is read by nobody."""
+
+    id: str
+    owner: Text
+    patterns: Annotated[tuple[str, ...], Field(min_length=1)]
+    evidence: Evidence

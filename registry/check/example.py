@@ -1,0 +1,51 @@
+"""From a decision to the observation of a deployment that did exactly that: for tests, demos and loaders' reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from preshuffle.registry.decision import Decision
+from preshuffle.registry.observation import Observation
+from preshuffle.registry.query import Query
+
+
+def observation_of(decision: Decision, query: Query) -> Observation:
+    """Return what a deployment reports that followed a decision to the letter.
+
+    The recipe's environment is in the query's, and the loader did one ``apply`` and passed what the decision says.
+
+    Example:
+        >>> from preshuffle.registry import Registry
+        >>> registry = Registry.default()
+        >>> query = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", aiter="0.1.20")
+        >>> registry.check(observation_of(registry.resolve(query), query)).verdict
+        'ok'
+    """
+    tensors: dict[str, Any] = {}
+    source_order = None
+    for role, tensor in decision.tensors.items():
+        padded = tensor.physical_shape != tensor.logical_shape
+        tensors[role] = {
+            "layout": tensor.layout,
+            "is_shuffled": tensor.is_shuffled if role in ("w13_weight", "w2_weight") else None,
+            "dtype": tensor.dtype,
+            "logical_shape": tensor.logical_shape,
+            "physical_shape": tensor.physical_shape,
+            "pad_fill": tensor.fill if padded else None,
+        }
+        source_order = source_order or tensor.source_order
+    call = decision.call
+    applied = {
+        "gate_mode": call.gate_mode,
+        "hidden_pad": call.hidden_pad,
+        "intermediate_pad": call.intermediate_pad,
+        "swiglu_limit": call.swiglu_limit,
+        "bias_passed": call.bias,
+        "expert_map": "mask" if query.ep > 1 else None,
+        "source_order": source_order,
+        "events": ("apply",),
+        "tensors": tensors,
+    }
+    fields = {name: getattr(query, name) for name in query.model_fields_set}
+    fields["env"] = {**decision.env, **query.env}
+    return Observation.parse({"query": Query.parse(fields), "applied": applied})

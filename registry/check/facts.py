@@ -1,0 +1,91 @@
+"""The facts of a deployment by flat name, and conditions on them: what the book's contracts and deny-lists are made of.
+
+A fact that is not known is absent, and an absent fact satisfies no condition: nothing is concluded from what was not
+observed. ``inter_dim % 256`` is the remainder of a fact that counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from preshuffle.registry.condition import Condition, Scalar
+
+Facts = Mapping[str, Scalar]
+
+_VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
+_GLOBS = frozenset({"model", "engine", "deployment", "kernel1", "kernel2", "backend_name"})
+_NUMBERS = frozenset(
+    {
+        "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "hidden_pad",
+        "intermediate_pad", "model_dim", "inter_dim", "experts", "tokens", "w2_groups",
+    }
+)  # fmt: skip
+_PLAIN = frozenset(
+    {
+        "arch", "arch_mx", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer",
+        "gated", "bias", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
+        "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
+        "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
+        "one_stage", "tuned", "predicted",
+    }
+)  # fmt: skip
+RUN_FACTS = frozenset(
+    {
+        "tokens", "backend", "backend_name", "reader", "func1", "family1", "family2", "kernel1", "kernel2", "runs_in",
+        "one_stage", "tuned", "predicted", "gate_mode", "bias_passed", "model_dim", "inter_dim", "is_shuffled",
+        "observed",
+    }
+)  # fmt: skip
+"""Facts of one run; all others are the same for every kernel of a deployment."""
+
+NAMES = tuple(sorted(_VERSIONS | _GLOBS | _NUMBERS | _PLAIN | RUN_FACTS))
+_REMAINDER = re.compile(r"^(\w+) % (\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class FactCondition:
+    """A condition on one fact, or on its remainder."""
+
+    fact: str
+    modulus: int | None
+    condition: Condition
+
+    @property
+    def plain_values(self) -> tuple[Scalar, ...]:
+        """The values that satisfy it, where it is a plain list of them; else nothing."""
+        plain = self.modulus is None and not self.condition.versioned
+        return self.condition.values if plain else ()
+
+    @staticmethod
+    def parse(name: str, wanted: object) -> FactCondition:
+        """Parse ``name: wanted`` of the book.
+
+        Raises:
+            ValueError: there is no such fact, or the value has no meaning for it.
+        """
+        match = _REMAINDER.match(name)
+        fact = match[1] if match else name
+        if fact not in NAMES and not fact.startswith("env."):
+            raise ValueError(f"unknown fact {fact!r}; valid: {', '.join(NAMES)}, env.NAME")
+        if match and (fact not in _NUMBERS or int(match[2]) < 2):
+            raise ValueError(f"{name!r}: a remainder needs a fact that counts and a modulus above 1")
+        return FactCondition(fact, int(match[2]) if match else None, Condition.parse(name, wanted, _reading(fact)))
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether the fact is known and satisfies the condition."""
+        value = facts.get(self.fact)
+        if value is None:
+            return False
+        if self.modulus is not None:
+            value = int(value) % self.modulus
+        return self.condition.matches(value)
+
+
+def _reading(fact: str) -> str:
+    if fact in _VERSIONS:
+        return "version"
+    if fact in _GLOBS:
+        return "glob"
+    return "number" if fact in _NUMBERS or fact.startswith("env.") else "plain"

@@ -1,0 +1,1 @@
+"""The rules, one function for each finding code; ``preshuffle.registry.check.table`` lists them."""

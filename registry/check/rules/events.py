@@ -1,0 +1,53 @@
+"""double_shuffle, raw_write: what was done to the bytes, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from preshuffle.registry.check.look import Look
+from preshuffle.registry.decision import Finding
+
+_RELOADS = frozenset({"reload", "begin_reload"})
+
+
+def _history(look: Look) -> Iterator[tuple[str, int, str]]:
+    """Yield each event with its place and the state before it: ``plain``, ``laid out``, ``overwritten``."""
+    state = "plain"
+    for place, event in enumerate(look.scene.applied.events, 1):
+        yield event, place, state
+        if event == "apply":
+            state = "laid out"
+        elif event in _RELOADS:
+            state = "plain"
+        elif event == "load_raw" and state == "laid out":
+            state = "overwritten"
+
+
+def double_shuffle(look: Look) -> Iterator[Finding]:
+    """No layout is idempotent: a second apply without a reload scrambles the bytes."""
+    for event, place, state in _history(look):
+        if event == "apply" and state == "laid out":
+            yield Finding.of(
+                "double_shuffle",
+                f"the layout was applied a second time (event {place}) with no reload in between; "
+                "no weight layout undoes itself",
+                expected="reload before apply",
+                actual=" → ".join(look.scene.applied.events),
+                fix="call begin_reload before new weights come in, or apply with again='skip'; to mend live bytes, "
+                "apply the inverse once",
+            )
+            return
+
+
+def raw_write(look: Look) -> Iterator[Finding]:
+    """Plain bytes may not be written over laid-out ones: a kernel reads tiles everywhere in the tensor."""
+    for event, place, state in _history(look):
+        if event == "load_raw" and state == "laid out":
+            yield Finding.of(
+                "raw_write",
+                f"plain bytes were written over laid-out ones (event {place})",
+                expected="begin_reload before the write, or write_expert, which lays the slice out",
+                actual=" → ".join(look.scene.applied.events),
+                fix="write with write_expert, or begin_reload, load everything, and apply again",
+            )
+            return

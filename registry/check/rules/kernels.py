@@ -1,0 +1,161 @@
+"""unsupported, version_unsupported, untuned, numerics_deviation, stale_row, ambiguous_key: what AITER will run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from preshuffle.registry.check.look import Look, at
+from preshuffle.registry.check.named import family
+from preshuffle.registry.check.runs import Run
+from preshuffle.registry.decision import Finding
+from preshuffle.registry.kernels.behaviour import behaviour_of
+from preshuffle.registry.kernels.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
+from preshuffle.registry.words import BITS
+
+_OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"
+
+
+def unsupported(look: Look) -> Iterator[Finding]:
+    """There is no kernel for the combination: AITER raises, does not compile it, or has it for other GPUs only."""
+    yield from _by_contract(look, "unsupported")
+    told: set[str] = set()
+    for run in look.runs:
+        if run.error is not None and run.error not in told:
+            told.add(run.error)
+            same = [other for other in look.runs if other.error == run.error]
+            yield Finding.of("unsupported", f"AITER raises {at(same)}: {run.error}", actual=run.error, fix=_OTHER)
+    for name, runs in _elsewhere(look):
+        yield Finding.of(
+            "unsupported",
+            f"{runs[0].what} {at(runs)} is of {name}, which does not exist for {look.scene.query.arch}",
+            actual=name,
+            fix=_OTHER,
+        )
+    yield from _backend_archs(look)
+
+
+def exists_here(look_arch: str, run: Run) -> bool:
+    """Whether every known family of a run exists for a GPU."""
+    owners = [family(id) for id in run.families if id]
+    return all(owner is None or not owner.archs or look_arch in owner.archs for owner in owners)
+
+
+def _elsewhere(look: Look) -> Iterator[tuple[str, list[Run]]]:
+    wrong: dict[str, list[Run]] = {}
+    for run in look.runs:
+        if run.reader == "aiter" and not exists_here(look.scene.query.arch, run):
+            wrong.setdefault(run.families[0] or run.families[1], []).append(run)
+    covered = {id(run) for entry, runs in look.contracts for run in runs if entry.code == "version_unsupported"}
+    for name, runs in wrong.items():
+        rest = [run for run in runs if id(run) not in covered]
+        if rest:
+            yield name, rest
+
+
+def _backend_archs(look: Look) -> Iterator[Finding]:
+    for name in dict.fromkeys(run.backend_name for run in look.runs if run.backend_name):
+        entry = look.backends.find(name)
+        if entry is not None and entry.archs and look.scene.query.arch not in entry.archs:
+            yield Finding.of(
+                "unsupported",
+                f"backend {name} does not exist for {look.scene.query.arch}; it is for {', '.join(entry.archs)}",
+                expected=" or ".join(entry.archs),
+                actual=look.scene.query.arch,
+                fix=_OTHER,
+                evidence=entry.evidence,
+            )
+
+
+def _by_contract(look: Look, code: Literal["unsupported", "version_unsupported"]) -> Iterator[Finding]:
+    for entry, runs in look.contracts:
+        if entry.code == code:
+            name = runs[0].kernels[0] or runs[0].func1 or runs[0].backend_name
+            what = f" ({name} {at(runs)})" if name else ""
+            yield Finding.of(code, f"{entry.says}{what}", role=entry.role, fix=entry.fix, evidence=entry.evidence)
+
+
+def version_unsupported(look: Look) -> Iterator[Finding]:
+    """AITER or the engine is too old for what was applied."""
+    yield from _by_contract(look, "version_unsupported")
+
+
+def untuned(look: Look) -> Iterator[Finding]:
+    """No row of the loaded tables covers the shape: AITER takes a kernel by heuristic."""
+    runs = [run for run in look.runs if run.predicted and run.tuned is False and run.error is None]
+    if look.tables is not None and runs and look.world is not None:
+        hidden, inter = look.world.sizes
+        yield Finding.of(
+            "untuned",
+            f"no row of the kernel tables covers ({hidden}, {inter}, {look.world.experts} experts, top "
+            f"{look.world.top_k}) on {look.world.cu_num} compute units {at(runs)}: a heuristic kernel runs",
+            fix="tune the shape with AITER's gemm_moe_tune.py and load its rows",
+            evidence=("https://github.com/ROCm/aiter/issues/3852",),
+        )
+
+
+def numerics_deviation(look: Look) -> Iterator[Finding]:
+    """Activations run in fewer bits than the checkpoint wants, or never in what it wants."""
+    wanted = look.scene.query.activation_dtype
+    known = [run for run in look.runs if run.runs_in is not None and run.error is None and not run.blocked]
+    if wanted is None or not known:
+        return
+    fewer = [run for run in known if BITS.get(run.runs_in or "", 99) < BITS[wanted]]
+    other = all(BITS.get(run.runs_in or "", 0) != BITS[wanted] for run in known)
+    if not fewer and not other:
+        return
+    runs = fewer or known
+    dtypes = ", ".join(sorted({run.runs_in or "" for run in runs}))
+    yield Finding.of(
+        "numerics_deviation",
+        f"activations run in {dtypes} {at(runs)}; the checkpoint wants {wanted}",
+        expected=wanted,
+        actual=dtypes,
+        fix="set AITER's token bounds and gate_mode (or the engine's switch for them) so that kernels run "
+        f"{wanted}, or accept the other numerics knowingly",
+    )
+
+
+def stale_row(look: Look) -> Iterator[Finding]:
+    """A kernel name that no family knows is ignored by AITER, and a heuristic kernel runs instead."""
+    for name in dict.fromkeys(name for run in look.runs for name in run.unknown_names):
+        yield Finding.of(
+            "stale_row",
+            f"{name!r} is no known kernel name: AITER ignores such a row and takes a heuristic kernel",
+            actual=name,
+            fix="retune the row, or rename it as this AITER names the kernel",
+            evidence=("https://github.com/ROCm/aiter/pull/5069",),
+        )
+
+
+def ambiguous_key(look: Look) -> Iterator[Finding]:
+    """A table row that two GPUs could use, used here."""
+    yield from _hazards(look)
+    if look.world is None or "aiter" not in look.readers():
+        return
+    cu_num, arch = look.world.cu_num, look.scene.query.arch
+    meant = GFX_OF_CU_NUM.get(cu_num)
+    if look.scene.query.aiter is None or behaviour_of(look.scene.query.aiter).data.key_has_gfx:
+        return
+    if arch in SHARED_CU_NUM.get(cu_num, ()) and arch != meant:
+        yield Finding.of(
+            "ambiguous_key",
+            f"this AITER's tables are keyed by compute units alone, and {meant} has {cu_num} like {arch}: rows tuned "
+            f"for {meant} answer here",
+            expected=f"rows for {arch}",
+            actual=f"rows for {cu_num} compute units",
+            fix="take AITER 0.1.16 or newer, whose key has the gfx name",
+            evidence=("https://github.com/ROCm/aiter/pull/3703",),
+        )
+
+
+def _hazards(look: Look) -> Iterator[Finding]:
+    sources = {run.source for run in look.runs if run.source}
+    hazards: Sequence[object] = look.tables.hazards if look.tables is not None and sources else ()
+    for hazard in hazards:
+        if getattr(hazard, "code", "") == "ambiguous_key" and getattr(hazard, "source", None) in sources:
+            yield Finding.of(
+                "ambiguous_key",
+                f"the row {getattr(hazard, 'source', '')} that is used {getattr(hazard, 'message', '')}",
+                fix="give the row its gfx name and keep one row for each key",
+            )

@@ -1,0 +1,76 @@
+"""scale_shape: a weight and its scale must agree on rows and K, live and padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from preshuffle.registry.check.look import Look
+from preshuffle.registry.check.scene import SCALES, Scene, Seen
+from preshuffle.registry.decision import Finding
+
+_FLAT_TAIL = 256
+"""Rows to which AITER's scale function pads the flattened ``[experts x rows]`` axis."""
+_ROWS = {"per_1x32": 1, "per_1x128": 128}
+"""Rows that share a scale, by quantization with group scales."""
+
+
+def scale_shape(look: Look) -> Iterator[Finding]:
+    """A kernel computes the scale's strides from the weight's shape, so both must be padded alike."""
+    scene = look.scene
+    if scene.query.quant_type not in _ROWS:
+        return
+    for role, weight_role in SCALES.items():
+        scale, weight = scene.tensors.get(role), scene.tensors.get(weight_role)
+        if scale is None or weight is None:
+            continue
+        for reason in _disagreements(scene, weight, scale):
+            yield Finding.of(
+                "scale_shape",
+                f"{reason[0]}: {role} does not fit {weight_role}",
+                role=role,
+                expected=reason[1],
+                actual=reason[2],
+                fix=f"allocate {weight_role} and {role} from one padded size, and keep the padded shape of the scale "
+                "(no view back to the un-padded one)",
+            )
+            break
+
+
+def _disagreements(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[str, str, str]]:
+    live, live_scale = weight.what.logical_shape, scale.what.logical_shape
+    if live is not None and live_scale is not None and len(live) == len(live_scale) == 3:
+        needed = _scale_of(scene, weight, live)
+        if live_scale[1:] != needed:
+            yield "live sizes disagree", str(list(needed)), str(list(live_scale[1:]))
+    physical, stored = weight.what.physical_shape, scale.what.physical_shape
+    if physical is None or stored is None or len(physical) != 3:
+        return
+    rows, k = _scale_of(scene, weight, physical)
+    if len(stored) in (2, 3) and not _k_fits(scale, k, stored[-1]):
+        yield "padded K disagrees", f"{k} groups, or those in whole tiles", str(stored[-1])
+    elif len(stored) == 3 and not _rows_fit(scale, rows, stored[1]):
+        yield "padded rows disagree", str(rows), str(stored[1])
+    elif len(stored) == 2 and stored[0] not in _flat_rows(physical[0] * rows):
+        yield "padded rows disagree", str(physical[0] * rows), str(stored[0])
+
+
+def _scale_of(scene: Scene, weight: Seen, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return rows and K of the scale that a weight of this shape needs."""
+    share = _ROWS[scene.query.quant_type or ""]
+    blocks = scene.halves if weight.role == "w13_weight" and share > 1 else 1
+    return -(-(shape[1] // blocks) // share) * blocks, -(-shape[2] // scene.group)
+
+
+def _k_fits(scale: Seen, needed: int, stored: int) -> bool:
+    tile = scale.layout.k_multiple if scale.layout else 8
+    if stored % tile and stored != needed:
+        return False
+    return stored in (needed, -(-needed // tile) * tile) or (scale.layout is None and stored == -(-needed // 4) * 4)
+
+
+def _rows_fit(scale: Seen, needed: int, stored: int) -> bool:
+    return stored == needed or (scale.layout is None and stored == -(-needed // _FLAT_TAIL) * _FLAT_TAIL)
+
+
+def _flat_rows(rows: int) -> set[int]:
+    return {-(-rows // multiple) * multiple for multiple in (1, 32, _FLAT_TAIL)}

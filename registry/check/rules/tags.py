@@ -1,0 +1,59 @@
+"""tag_lost, tag_false: AITER knows a layout only by the Python attribute ``is_shuffled``, and attributes get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from preshuffle.registry.check.look import Look
+from preshuffle.registry.check.scene import WEIGHTS, Seen
+from preshuffle.registry.decision import Finding
+from preshuffle.registry.versions import version_key
+
+_ROUTES = (
+    "AITER looks at w13's and w2's tags together to pick a kernel (Opus needs both, CK's stages look at their own), "
+    "so a lost tag picks a kernel for plain bytes"
+)
+
+
+def tag_lost(look: Look) -> Iterator[Finding]:
+    """Laid-out bytes need ``is_shuffled`` on the very object that the kernel gets."""
+    if "aiter" not in look.readers():
+        return
+    for role in WEIGHTS:
+        seen = look.scene.tensors.get(role)
+        if seen is None or seen.layout is None or not seen.laid_out:
+            continue
+        if seen.what.is_shuffled is False and _tags_exist(look, seen):
+            yield Finding.of(
+                "tag_lost",
+                f"bytes are {seen.layout.id}, but the object that the kernel gets has no is_shuffled: {_ROUTES}",
+                role=role,
+                expected="is_shuffled=True",
+                actual="is_shuffled=False",
+                fix=f"set {role}.is_shuffled = True after the last .view(), .data assignment or Parameter(); "
+                "preshuffle.layouts.retag does it",
+            )
+
+
+def _tags_exist(look: Look, seen: Seen) -> bool:
+    """Whether AITER's own function for that layout sets the tag in this version (unknown versions do)."""
+    version = look.scene.query.aiter
+    feature = look.scene.book.features.get(f"tag_{seen.layout.id}") if seen.layout else None
+    return version is None or feature is None or version_key(version) >= version_key(feature.since)
+
+
+def tag_false(look: Look) -> Iterator[Finding]:
+    """Plain bytes must not carry the tag: kernels for laid-out bytes would read them."""
+    if look.readers() == {"own"}:
+        return
+    for role in WEIGHTS:
+        seen = look.scene.tensors.get(role)
+        if seen is not None and seen.plain and seen.what.is_shuffled:
+            yield Finding.of(
+                "tag_false",
+                "bytes are plain, but is_shuffled says that they are laid out: AITER's kernels will read tiles",
+                role=role,
+                expected="is_shuffled=False",
+                actual="is_shuffled=True",
+                fix=f"lay {role} out, or set is_shuffled to False; test the tag's value, not hasattr()",
+            )

@@ -1,0 +1,275 @@
+"""The runs of a deployment: every kernel that ran or will run, over its token counts, with the bytes that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from preshuffle.registry.check.backends import Backends
+from preshuffle.registry.check.facts import Facts
+from preshuffle.registry.check.named import NamedKernel, read_names
+from preshuffle.registry.check.scene import Scene
+from preshuffle.registry.check.worlds import World
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
+from preshuffle.registry.observation import ObservedKernel
+from preshuffle.registry.query import TOKENS
+
+Reader = Literal["aiter", "own", "unknown"]
+Bucket = tuple[int, int | None, KernelChoice]
+
+REACH = 65536
+"""Token counts above this are taken to be out of reach: engines form no larger batch."""
+_CACHED = 4096
+_CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One kernel, or pair of kernels, over a range of token counts.
+
+    Attributes:
+        lo: first token count; None where it is not known.
+        hi: last token count; None where it has no end, or is not known.
+        reader: ``aiter`` (AITER's dispatch), ``own`` (a backend with kernels of its own) or ``unknown``.
+        backend: the book's backend, ``""`` where none was named.
+        backend_name: as the observation names it.
+        what: how a message calls it.
+        families: kernel families of stage 1 and stage 2, ``""`` where unknown.
+        kernels: kernel names of stage 1 and stage 2.
+        reads: the layouts that it may read, by role.
+        runs_in: activation dtype.
+        given: the activation dtype that AITER's call quantizes to, where a kernel was observed by name.
+        unknown_names: names that no kernel family and no label knows.
+        predicted: nothing was observed: AITER's dispatch says so.
+    """
+
+    lo: int | None
+    hi: int | None
+    reader: Reader
+    what: str
+    backend: str = ""
+    backend_name: str = ""
+    func1: str = ""
+    families: tuple[str, str] = ("", "")
+    kernels: tuple[str, str] = ("", "")
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    runs_in: str | None = None
+    given: str | None = None
+    one_stage: bool | None = None
+    tuned: bool | None = None
+    source: str | None = None
+    error: str | None = None
+    unknown_names: tuple[str, ...] = ()
+    predicted: bool = False
+    blocked: bool = False
+
+    def facts(self, scene: Scene, world: World | None) -> Facts:
+        """Return the facts of this run alone."""
+        mine: dict[str, Scalar] = {
+            "tokens": self.lo,
+            "reader": self.reader,
+            "backend": self.backend or None,
+            "backend_name": self.backend_name or None,
+            "func1": self.func1 or None,
+            "family1": self.families[0] or None,
+            "family2": self.families[1] or None,
+            "kernel1": self.kernels[0] or None,
+            "kernel2": self.kernels[1] or None,
+            "runs_in": self.runs_in,
+            "one_stage": self.one_stage,
+            "tuned": self.tuned,
+            "predicted": self.predicted,
+            "observed": bool(scene.applied.kernels),
+            **{name: scene.facts[name] for name in _CALL},
+        }
+        if world is not None and self.reader == "aiter":
+            mine |= {"gate_mode": world.gate_mode, "is_shuffled": world.is_shuffled, "bias_passed": world.bias}
+            mine |= {"model_dim": world.sizes[0], "inter_dim": world.sizes[1]}
+        return mine
+
+
+@dataclass(slots=True)
+class Predictor:
+    """AITER's dispatch over token counts, remembered by call."""
+
+    tables: KernelTables | None
+    _known: dict[tuple[object, ...], tuple[Bucket, ...]] = field(default_factory=dict)
+
+    def buckets(self, scene: Scene, world: World) -> tuple[Bucket, ...]:
+        """Return ``(first, last, choice)`` for the token counts that the query states, else for all within reach."""
+        query = scene.query
+        tokens = query.tokens if "tokens" in scene.stated else None
+        key = (
+            world, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
+            scene.applied.expert_map, _weight_dtype(scene), tuple(sorted(query.env.items())),
+        )  # fmt: skip
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            found = self._known[key] = tuple(self._predict(scene, world, tokens))
+        return found
+
+    def at(self, scene: Scene, world: World, tokens: int) -> KernelChoice:
+        """Return the choice at one token count."""
+        for lo, hi, choice in self.buckets(scene, world):
+            if lo <= tokens and (hi is None or tokens <= hi):
+                return choice
+        return dispatch(_call(scene, world, tokens), self.tables)
+
+    def _predict(self, scene: Scene, world: World, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
+        if tokens is not None:
+            for count in dict.fromkeys(tokens):
+                yield count, count, dispatch(_call(scene, world, count), self.tables)
+            return
+        for bucket in reachable_buckets(_call(scene, world, TOKENS[0]), self.tables):
+            if bucket.lo <= REACH:
+                yield bucket.lo, bucket.hi, bucket.choice
+
+
+def _weight_dtype(scene: Scene) -> str:
+    w13 = scene.tensors.get("w13_weight")
+    untyped = w13 is not None and w13.what.dtype == "uint8" and scene.query.weight_dtype == "fp4x2"
+    return "uint8" if untyped else str(scene.query.weight_dtype)
+
+
+def _call(scene: Scene, world: World, tokens: int) -> DispatchCall:
+    query = scene.query
+    masked = scene.applied.expert_map == "mask" or query.ep > 1
+    return DispatchCall.model_validate(
+        {
+            "gfx": query.arch,
+            "cu_num": world.cu_num,
+            "tokens": tokens,
+            "model_dim": world.sizes[0],
+            "inter_dim": world.sizes[1],
+            "expert": world.experts,
+            "topk": world.top_k + masked,
+            "activation": query.activation,
+            "weight_dtype": _weight_dtype(scene),
+            "quant_type": query.quant_type,
+            "use_g1u1": query.gated,
+            "gate_mode": world.gate_mode,
+            "is_shuffled": world.is_shuffled,
+            "ep": masked,
+            "bias": world.bias,
+            "env": query.env,
+            "aiter": world.aiter,
+        }
+    )
+
+
+def runs_in(scene: Scene, world: World | None, backends: Backends, predictor: Predictor) -> tuple[Run, ...]:
+    """Return every run of a deployment in one world; ``None`` where not even a call can be guessed."""
+    observed = scene.applied.kernels
+    if not observed:
+        return _unobserved(scene, world, predictor, backends)
+    runs = [run for kernel in observed for run in _observed(scene, world, kernel, backends, predictor)]
+    if world is not None and any(run.reader == "aiter" for run in runs) and all(k.tokens for k in observed):
+        runs += _elsewhere(scene, world, observed, predictor)
+    return tuple(runs)
+
+
+def _unobserved(scene: Scene, world: World | None, predictor: Predictor, backends: Backends) -> tuple[Run, ...]:
+    if scene.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
+        return tuple(_own(scene, "triton", "triton", None, backends))
+    if scene.applied.gate_mode is not None or scene.laid_out:
+        return tuple(_predicted(scene, world, predictor)) or (Run(None, None, "aiter", "AITER's kernel"),)
+    return (Run(None, None, "unknown", "an unknown kernel"),)
+
+
+def _predicted(scene: Scene, world: World | None, predictor: Predictor) -> Iterator[Run]:
+    if world is not None:
+        for lo, hi, choice in predictor.buckets(scene, world):
+            yield _of_choice(lo, hi, choice)
+
+
+def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> Run:
+    first, second = choice.stage1, choice.stage2
+    reads = {role: (layout,) for stage in (first, second) if stage for role, layout in stage.reads.items()}
+    name = (first.kernel or first.func) if first else "AITER"
+    return Run(
+        lo,
+        hi,
+        "aiter",
+        name,
+        backend="aiter",
+        func1=first.func if first else "",
+        families=((first.family or "") if first else "", (second.family or "") if second else ""),
+        kernels=(first.kernel if first else "", second.kernel if second else ""),
+        reads=reads,
+        runs_in=choice.activation_dtype,
+        one_stage=choice.run_1stage,
+        tuned=choice.tuned,
+        source=choice.source,
+        error=choice.error,
+        predicted=True,
+    )
+
+
+def _elsewhere(scene: Scene, world: World, observed: Sequence[ObservedKernel], predictor: Predictor) -> Iterable[Run]:
+    """AITER's kernels at the token counts for which nothing was observed."""
+    counts = [kernel.tokens for kernel in observed if kernel.tokens]
+    for lo, hi, choice in predictor.buckets(scene, world):
+        if not any(lo <= count and (hi is None or count <= hi) for count in counts):
+            yield _of_choice(lo, hi, choice)
+
+
+def _observed(
+    scene: Scene, world: World | None, kernel: ObservedKernel, backends: Backends, predictor: Predictor
+) -> Iterator[Run]:
+    names = (kernel.stage1 or "", kernel.stage2 or "")
+    backend = backends.find(kernel.backend) if kernel.backend else None
+    if any(names) and (kernel.backend is None or (backend and backends.through_aiter(backend, scene))):
+        yield _named(scene, world, kernel, names, predictor)
+    elif backend is None:
+        yield Run(kernel.tokens, kernel.tokens, "unknown", kernel.backend or "an unknown kernel")
+    elif backends.through_aiter(backend, scene):
+        name = kernel.backend or ""
+        for run in _at(scene, world, kernel.tokens, predictor) or [Run(kernel.tokens, kernel.tokens, "aiter", name)]:
+            yield replace(run, backend=backend.id, backend_name=name)
+    else:
+        yield from _own(scene, backend.id, kernel.backend or "", kernel.tokens, backends)
+
+
+def _at(scene: Scene, world: World | None, tokens: int | None, predictor: Predictor) -> list[Run]:
+    if world is None:
+        return []
+    if tokens is None:
+        return list(_predicted(scene, world, predictor))
+    return [_of_choice(tokens, tokens, predictor.at(scene, world, tokens))]
+
+
+def _own(scene: Scene, id: str, name: str, tokens: int | None, backends: Backends) -> Iterator[Run]:
+    variant = backends.variant(backends.find(id), scene)
+    reads: dict[str, tuple[str, ...]] = dict(variant.reads.items()) if variant else {}
+    label = backends.label(scene.applied.swizzle_mx_scale)
+    if label is not None and scene.group == 32:
+        reads |= {role: label.layouts for role in ("w13_weight_scale", "w2_weight_scale")}
+    dtype = variant.runs_in if variant else None
+    yield Run(tokens, tokens, "own", name, backend=id, backend_name=name, reads=reads, runs_in=dtype)
+
+
+def _named(
+    scene: Scene, world: World | None, kernel: ObservedKernel, names: tuple[str, str], predictor: Predictor
+) -> Run:
+    at = kernel.tokens or (scene.query.tokens[0] if "tokens" in scene.stated else None)
+    choice = predictor.at(scene, world, at) if world is not None and at is not None else None
+    found: NamedKernel = read_names(scene, world, names, choice)
+    return Run(
+        kernel.tokens,
+        kernel.tokens,
+        "aiter",
+        names[0] or names[1],
+        backend="aiter",
+        backend_name=kernel.backend or "",
+        families=found.families,
+        kernels=names,
+        reads=found.reads,
+        runs_in=found.takes or (choice.activation_dtype if choice else None),
+        given=choice.activation_dtype if choice and found.named_takes else None,
+        one_stage=found.one_stage,
+        unknown_names=found.unknown,
+    )

@@ -1,0 +1,245 @@
+"""The scene: an observation with what follows from it and from the book, worked out once for all rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.check.facts import Facts
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.entries import ArchEntry, ModelEntry
+from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.layout import Layout
+from preshuffle.registry.observation import Applied, Observation, TensorObservation
+from preshuffle.registry.permutation import Permutation
+from preshuffle.registry.query import Query
+from preshuffle.registry.resolve import find_model
+from preshuffle.registry.words import BITS, GROUP, Role
+
+WEIGHTS: tuple[Role, ...] = ("w13_weight", "w2_weight")
+SCALES: dict[Role, Role] = {"w13_weight_scale": "w13_weight", "w2_weight_scale": "w2_weight"}
+_NICE = {"byte": (2, 1024, 1024), "group": (2, 1024, 64), "any": (2, 1024, 1024)}
+"""A shape that every layout divides, for tensors whose own shape is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One observed tensor.
+
+    Attributes:
+        layout: the book's layout; None where it is not known, or the book has none of that name.
+    """
+
+    role: Role
+    what: TensorObservation
+    layout: Layout | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bytes are known to be plain."""
+        return self.layout is not None and self.layout.id == "plain"
+
+    @property
+    def laid_out(self) -> bool:
+        """Whether the bytes are known to be laid out."""
+        return self.layout is not None and self.layout.id != "plain"
+
+    def padded(self, axis: int) -> int | None:
+        """Return physical minus logical size along an axis of ``[experts, rows, K]``; None where it is not known."""
+        logical, physical = self.what.logical_shape, self.what.physical_shape
+        if logical is None or physical is None or len(logical) != len(physical) or len(logical) <= axis:
+            return None
+        return physical[axis] - logical[axis]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the rules look at.
+
+    Attributes:
+        query: with the facts of the model's entry filled in.
+        stated: the query's fields that the observation states itself.
+        facts: everything known, by the flat names that contracts and deny-lists use.
+    """
+
+    book: Book
+    query: Query
+    stated: frozenset[str]
+    applied: Applied
+    tensors: Mapping[Role, Seen]
+    arch: ArchEntry | None
+    model: ModelEntry | None
+    facts: Facts
+
+    @property
+    def halves(self) -> int:
+        """Blocks of rows in w13."""
+        return 2 if self.query.gated else 1
+
+    @property
+    def group(self) -> int:
+        """Values of K that share a scale; 1 where none do."""
+        return GROUP.get(self.query.quant_type or "", 1)
+
+    @property
+    def laid_out(self) -> bool:
+        """Whether some weight is known to be laid out, or claims to be."""
+        weights = [self.tensors[role] for role in WEIGHTS if role in self.tensors]
+        return any(seen.laid_out or seen.what.is_shuffled for seen in weights)
+
+    def hidden(self) -> int | None:
+        """Return the live hidden size, as the deployment declares it."""
+        return _axis(self, "w13_weight", 2, False) or _axis(self, "w2_weight", 1, False) or self.query.hidden_size
+
+    def intermediate(self) -> int | None:
+        """Return the live intermediate size of one rank, as the deployment declares it."""
+        rows = _axis(self, "w13_weight", 1, False)
+        return _axis(self, "w2_weight", 2, False) or (rows // self.halves if rows else None)
+
+
+def _axis(scene: Scene, role: Role, axis: int, physical: bool) -> int | None:
+    seen = scene.tensors.get(role)
+    if seen is None:
+        return None
+    shape = seen.what.physical_shape if physical else seen.what.logical_shape
+    return shape[axis] if shape is not None and len(shape) == 3 else None
+
+
+def open_scene(observation: Observation, book: Book) -> Scene:
+    """Work out what an observation says; nothing is added that neither it nor the model's entry says."""
+    query = observation.query
+    applied = observation.applied
+    stated = frozenset(query.model_fields_set)
+    model = find_model(query.model, book)
+    update: dict[str, Any] = {}
+    if model is not None:
+        update = {name: value for name, value in model.given().items() if getattr(query, name) is None}
+        update["model"] = model.id
+    if query.weight_dtype is None and "weight_dtype" not in update:
+        update["weight_dtype"] = _dtype_of(applied)
+    full = query.model_copy(update=update) if update else query
+    tensors = {role: Seen(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
+    arch = book.archs.get(full.arch)
+    scene = Scene(book, full, stated, applied, tensors, arch, model, {})
+    return Scene(book, full, stated, applied, tensors, arch, model, _facts(scene))
+
+
+def _layout(book: Book, name: str | None) -> Layout | None:
+    return book.layout(name) if name is not None and name in book.known_layouts else None
+
+
+def _dtype_of(applied: Applied) -> str | None:
+    w13 = applied.tensors.get("w13_weight")
+    dtype = w13.dtype if w13 else None
+    if dtype is None or dtype == "uint8":
+        return None
+    return "fp8" if dtype.startswith("fp8") else dtype if dtype in ("bf16", "fp16", "fp4x2", "i4x2", "i8") else None
+
+
+_QUERY_FACTS = (
+    "model", "arch", "cu_num", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order",
+    "producer", "hidden_size", "intermediate_size", "num_experts", "top_k", "gated", "bias", "aiter", "rocm",
+    "deployment",
+)  # fmt: skip
+_APPLIED_FACTS = (
+    "gate_mode", "hidden_pad", "intermediate_pad", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
+    "fallback_backend", "graphs", "eplb", "lora",
+)  # fmt: skip
+_LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
+    ("w13_layout", "w13_weight"),
+    ("w2_layout", "w2_weight"),
+    ("w13_scale_layout", "w13_weight_scale"),
+    ("w2_scale_layout", "w2_weight_scale"),
+    ("w13_bias_layout", "w13_bias"),
+)
+
+
+def _facts(scene: Scene) -> Facts:
+    query, applied = scene.query, scene.applied
+    facts: dict[str, Scalar] = {name: getattr(query, name) for name in _QUERY_FACTS}
+    facts.update((name, getattr(applied, name)) for name in _APPLIED_FACTS)
+    facts.update((name, getattr(query, name)) for name in ("tp", "ep") if name in scene.stated)
+    facts["engine"] = query.engine.name if query.engine else None
+    facts["engine_version"] = query.engine.version if query.engine else None
+    facts["arch_mx"] = any(name.startswith("mxfp4") for name in scene.arch.features) if scene.arch else None
+    for name, role in _LAYOUT_FACTS:
+        seen = scene.tensors.get(role)
+        facts[name] = seen.layout.id if seen and seen.layout else None
+    for name, role in (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1])):
+        facts[name] = scene.tensors[role].what.is_shuffled if role in scene.tensors else None
+    facts["model_dim"] = model_dim(scene)
+    facts["inter_dim"] = inter_dim(scene)
+    facts["experts"] = experts(scene)
+    width = inter_dim(scene)
+    facts["w2_groups"] = -(-width // scene.group) if width and scene.group > 1 else None
+    facts.update((f"env.{name}", value) for name, value in query.env.items())
+    return facts
+
+
+def model_dim(scene: Scene) -> int | None:
+    """Return the physical hidden size, as AITER takes it: w2's rows."""
+    return _axis(scene, "w2_weight", 1, True) or _axis(scene, "w13_weight", 2, True)
+
+
+def inter_dim(scene: Scene) -> int | None:
+    """Return the physical intermediate size of one rank: w2's K, or half of w13's rows."""
+    rows = _axis(scene, "w13_weight", 1, True)
+    return _axis(scene, "w2_weight", 2, True) or (rows // scene.halves if rows else None)
+
+
+def experts(scene: Scene) -> int | None:
+    """Return how many experts one rank holds."""
+    for role in WEIGHTS:
+        seen = scene.tensors.get(role)
+        if seen is not None:
+            for shape in (seen.what.physical_shape, seen.what.logical_shape):
+                if shape is not None and len(shape) == 3:
+                    return shape[0]
+    total = scene.query.num_experts
+    return total // scene.query.ep if total and not total % scene.query.ep else None
+
+
+def units(scene: Scene, seen: Seen, layout: Layout) -> tuple[int, int, int] | None:
+    """Return a tensor's physical shape as ``(experts, rows, K)`` in the units that a layout counts."""
+    shape = seen.what.physical_shape
+    if shape is None or len(shape) != 3 or not all(shape):
+        return None
+    count, rows, k = shape
+    if layout.unit != "byte":
+        return count, rows, k
+    bits = BITS.get((scene.query.weight_dtype if seen.role in WEIGHTS else None) or seen.what.dtype or "")
+    return (count, rows, k * bits // 8) if bits else None
+
+
+@lru_cache(maxsize=4096)
+def _permutation(layout: Layout, shape: tuple[int, int, int]) -> Permutation:
+    return layout.bind(*shape).permutation
+
+
+@lru_cache(maxsize=4096)
+def _same(first: Layout, second: Layout, shape: tuple[int, int, int]) -> bool:
+    try:
+        return _permutation(first, shape) == _permutation(second, shape)
+    except LayoutError:
+        return False
+
+
+def same_bytes(scene: Scene, seen: Seen, other: Layout) -> bool:
+    """Whether a tensor's bytes are those of another layout, on its own shape; by permutation, not by name.
+
+    Where the shape is unknown or does not divide, the layouts are compared on a shape that both divide.
+    """
+    if seen.layout is None or seen.layout.id == other.id:
+        return True
+    shape = units(scene, seen, seen.layout if seen.layout.unit != "any" else other)
+    if shape is not None and _same(seen.layout, other, shape):
+        return True
+    return _same(seen.layout, other, _NICE[other.unit if other.unit != "any" else seen.layout.unit])
+
+
+def any_of(values: Iterable[str]) -> str:
+    """Return ``a or b or c``."""
+    return " or ".join(dict.fromkeys(values))

@@ -1,0 +1,97 @@
+"""Score a folder of incident cases: did every case get its codes and verdict, and every control no false alarm?
+
+``python -m preshuffle.registry.check.score DIR [--tables PATH]`` prints the tally.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preshuffle.registry.observation import Observation
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One case: what was found, and what is wrong with that; nothing is where ``problems`` is empty."""
+
+    id: str
+    verdict: str
+    codes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """All cases of a folder."""
+
+    scores: tuple[Score, ...]
+
+    @property
+    def passed(self) -> int:
+        """How many cases came out as expected."""
+        return sum(not score.problems for score in self.scores)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all did."""
+        return self.passed == len(self.scores)
+
+    def __str__(self) -> str:
+        """Return one line for each case that did not, and the count."""
+        wrong = [f"{score.id}: {'; '.join(score.problems)}" for score in self.scores if score.problems]
+        return "\n".join([*wrong, f"{self.passed} of {len(self.scores)} as expected"])
+
+
+def score(folder: Path | str, registry: Registry) -> Tally:
+    """Check every ``*.json`` case of a folder.
+
+    A case has ``observation`` and ``expect``: ``codes`` must all be found, at least one of each list in ``any_of``,
+    none of ``not_codes``, and ``verdict`` lists the right ones.
+
+    Raises:
+        OSError: the folder cannot be read.
+        QueryError: an observation is not well formed.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    return Tally(tuple(_score(path, registry) for path in paths))
+
+
+def _score(path: Path, registry: Registry) -> Score:
+    case = json.loads(path.read_text(encoding="utf-8"))
+    report = registry.check(Observation.parse(case["observation"]))
+    codes = tuple(dict.fromkeys(finding.code for finding in report.findings))
+    return Score(case.get("id", path.stem), report.verdict, codes, tuple(problems(case["expect"], report)))
+
+
+def problems(expect: dict[str, Any], report: Report) -> list[str]:
+    """Say in which ways a report is not what a case expects."""
+    codes = {finding.code for finding in report.findings}
+    wrong = [f"{code} is missing" for code in expect.get("codes", ()) if code not in codes]
+    wrong += [f"none of {', '.join(group)}" for group in expect.get("any_of", ()) if not codes & set(group)]
+    wrong += [f"{code} is a false alarm" for code in expect.get("not_codes", ()) if code in codes]
+    if expect.get("verdict") and report.verdict not in expect["verdict"]:
+        wrong.append(f"verdict {report.verdict}, expected {' or '.join(expect['verdict'])}")
+    return wrong
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tally of a folder; 0 where every case is as expected."""
+    parser = argparse.ArgumentParser(prog="python -m preshuffle.registry.check.score", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tables", action="append", help="kernel tables (a CSV or AITER's configs folder)")
+    options = parser.parse_args(arguments)
+    tally = score(options.folder, Registry.load(kernel_tables=options.tables))
+    print(tally)
+    return 0 if tally.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
