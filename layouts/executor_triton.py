@@ -67,28 +67,45 @@ def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
     """
     axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
     if move.unit >= _WORD:
-        return _copy_units(move, axes, in_place) or (None if in_place else _gather(move, axes))
+        return _permute_bands(move, axes) if in_place else _copy_units(move, list(axes)) or _gather(move, axes)
     fast = _transpose_words(move, list(axes), in_place) if move.unit == 1 else None
     return fast or (None if in_place else _gather(move, axes))
 
 
-def _copy_units(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
-    axes = [(1, 0, 0)] * (2 - len(axes)) + axes
-    words = move.unit // _WORD
-    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
-    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
+def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
+    a, b = _tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
-    limit = _BAND_BYTES if in_place else _TILE_BYTES
-    tile_b = _power(b[0]) if in_place else _tile(b[0], 64)
-    tile_a = _power(a[0]) if in_place else _tile(a[0], max(1, limit // (tile_b * move.unit)))
-    if tile_a * tile_b * move.unit > limit or (in_place and not _in_bands(axes, [a, b])):
-        return None
+    words = move.unit // _WORD
+    tile_b = _tile(b[0], 64)
+    tile_a = _tile(a[0], max(1, _TILE_BYTES // (tile_b * move.unit)))
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
     arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2])
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offsets = move.source_offset * words, move.target_offset * words
     return Launch("copy_units", programs, arguments, constants, _warps(tile_a * tile_b * words), _WORD, *offsets)
+
+
+def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
+    a, b = _tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    if len(axes) > _OUTER or not _in_bands(axes, [a, b]) or move.source_offset != move.target_offset:
+        return None
+    words = move.unit // _WORD
+    tile_a, tile_b = _power(a[0]), _power(b[0])
+    if tile_a * tile_b * move.unit > _BAND_BYTES:
+        return None
+    arguments = (*_outer(axes)[: 3 + _OUTER], a[0], b[0], a[1], b[1], a[2], b[2])
+    constants = {"A": tile_a, "B": tile_b, "W": words}
+    offset = move.source_offset * words
+    warps = _warps(tile_a * tile_b * words // 4)
+    return Launch("permute_bands", prod(axis[0] for axis in axes), arguments, constants, warps, _WORD, offset, offset)
+
+
+def _tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
+    """Take the axis on which the source is densest, and the one on which the target is."""
+    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
+    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
+    return a, b
 
 
 def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
@@ -100,9 +117,7 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
     if any(number % _WORD for number in (*strides, move.source_offset, move.target_offset)):
         return None
     axes = [(size, first // _WORD, second // _WORD) for size, first, second in axes]
-    axes = [(1, 0, 0)] * (2 - len(axes)) + axes
-    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
-    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
+    a, b = _tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
     target_bits, source_bits = [stride // _WORD for stride in parted], [stride // _WORD for stride in joined]
@@ -179,7 +194,7 @@ def _power(size: int) -> int:
 
 
 def _tile(size: int, most: int) -> int:
-    """One tile where the axis is short, else the power of two up to ``most`` that wastes least: the largest of those."""
+    """One tile where the axis is short, else the power of two up to ``most`` that wastes little, the largest such."""
     if _power(size) <= most:
         return _power(size)
     powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]

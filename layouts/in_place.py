@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from preshuffle.layouts.execute import fill_box, lay_out, take_back
-from preshuffle.layouts.move import alignment_of, move_of
+from preshuffle.layouts.executor_torch import runner
+from preshuffle.layouts.move import Direction, alignment_of, move_of
 from preshuffle.registry.plan import CopyPlan
 
 SCRATCH_BYTES = 64 << 20
@@ -53,20 +53,35 @@ class InPlace:
         """Turn laid-out bytes into plain ones; the room that pads had is zeroed."""
         self._through(data, scratch, "take back", 0)
 
-    def _through(
-        self, data: torch.Tensor, scratch: torch.Tensor, direction: Literal["lay out", "take back"], fill: int
-    ) -> None:
+    def _through(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
         size = self.expert_bytes
         count = scratch.numel() // size
+        steady = self._steady(data, scratch, count, direction)
         for first in range(0, self.experts, count):
             now = min(count, self.experts - first)
             piece = data[first * size : (first + now) * size]
-            copy = scratch[: piece.numel()].copy_(piece)
-            if direction == "lay out":
+            copy = scratch[: now * size].copy_(piece)
+            if direction == "take back":
+                piece.zero_()
+            if steady is not None and now == count:
+                unit, run = steady
+                run(0, first * size // unit)
+            elif direction == "lay out":
                 lay_out(self.plan(now), copy, piece, fill)
             else:
-                piece.zero_()
                 take_back(self.plan(now), copy, piece)
+
+    def _steady(
+        self, data: torch.Tensor, scratch: torch.Tensor, count: int, direction: Direction
+    ) -> tuple[int, Callable[[int, int], None]] | None:
+        """Prepare the move of a chunk once for all chunks, where it is one move in wide units and nothing else."""
+        plan = self.plan(count)
+        if len(plan.copies) != 1 or plan.fills:
+            return None
+        move = move_of(plan.copies[0], direction, alignment_of(data, scratch))
+        if move.unit != 16 or self.expert_bytes % move.unit:
+            return None
+        return move.unit, runner(move, scratch, data)
 
 
 def _bands(plan: CopyPlan, data: torch.Tensor) -> bool:

@@ -56,6 +56,34 @@ def copy_units(
 
 
 @triton.jit
+def permute_bands(
+    source, target,
+    size1, size2, size3, stride0, stride1, stride2, stride3,
+    size_a, size_b, source_a, source_b, target_a, target_b,
+    A: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """Permute bands in place: a program reads its band in lines, turns it round in registers, and writes it in lines.
+
+    Sizes and strides are in units of ``W`` words; axis a is the source's fastest, axis b the target's.
+    """
+    base = _base(tl.program_id(0), size1, size2, size3, stride0, stride1, stride2, stride3) * W
+    source += base
+    target += base
+    across = tl.arange(0, A * W)
+    b = tl.arange(0, B)
+    mask = (b < size_b)[:, None] & (across // W < size_a)[None, :]
+    along = across // W * (source_a * W) + across % W
+    band = tl.load(source + (b * (source_b * W))[:, None] + along[None, :], mask=mask)
+    tl.debug_barrier()
+    turned = band.reshape(B, A, W).permute(1, 0, 2).reshape(A, B * W)
+    across = tl.arange(0, B * W)
+    a = tl.arange(0, A)
+    mask = (a < size_a)[:, None] & (across // W < size_b)[None, :]
+    along = across // W * (target_b * W) + across % W
+    tl.store(target + (a * (target_a * W))[:, None] + along[None, :], turned, mask=mask)
+
+
+@triton.jit
 def transpose_words(
     source, target,
     size1, size2, size3,
