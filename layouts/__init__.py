@@ -2,9 +2,11 @@
 
 from preshuffle.layouts.apply import apply, describe, inverse
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
+from preshuffle.layouts.expert import expert_view, write_expert
 from preshuffle.layouts.prove import Check, prove
+from preshuffle.layouts.reload import begin_reload, finish_reload, relayout, retag
 from preshuffle.layouts.single import apply_layout, invert_layout
-from preshuffle.layouts.stamp import Stamp, stamp_of
+from preshuffle.layouts.stamp import Stamp, stamp_of, stamps_from_metadata, stamps_to_metadata
 
 __all__ = [
     "Check",
@@ -13,10 +15,18 @@ __all__ = [
     "Stamp",
     "apply",
     "apply_layout",
+    "begin_reload",
     "describe",
+    "expert_view",
+    "finish_reload",
     "inverse",
     "invert_layout",
     "prove",
+    "relayout",
+    "retag",
     "stamp_of",
+    "stamps_from_metadata",
+    "stamps_to_metadata",
     "write_checkpoint",
+    "write_expert",
 ]

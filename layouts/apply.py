@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Final, Literal
 
@@ -61,7 +62,11 @@ def apply(
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
-    results = {job.role: job.run(scratch[: needed[job.role]]) for job in sorted(jobs, key=lambda job: job.in_place)}
+    results: dict[Role, torch.Tensor] = {}
+    for job in sorted(jobs, key=lambda job: job.in_place):
+        if job.in_place:
+            put_stamp(job.tensor, replace(job.stamp, state="broken"))
+        results[job.role] = job.run(scratch[: needed[job.role]])
     for job in jobs:
         _publish(tensors, job, results[job.role])
     return describe(target, decision)
@@ -127,14 +132,17 @@ def describe(target: Target, decision: Decision) -> Applied:
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
     stamps = {role: stamp_of(tensors[role]) for role in decision.tensors}
-    laid = {role: stamp for role, stamp in stamps.items() if stamp is not None}
+    laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
+    for role, stamp in laid.items():
+        if stamp.state == "broken":
+            raise LayoutError(f"{role} was left half laid out by an interrupted move: begin_reload, and load it again")
     if laid and again == "skip" and len(laid) == len(stamps):
         if all(stamp.decision_digest == decision.decision_digest for stamp in laid.values()):
             return True
     for role, stamp in laid.items():
         raise LayoutError(f"{role} is laid out already ({stamp.layout}, recipe {stamp.recipe}); take it back first")
-    for role in stamps:
-        if getattr(tensors[role], TAG, False):
+    for role, found in stamps.items():
+        if found is None and getattr(tensors[role], TAG, False):
             raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
     return False
 

@@ -15,8 +15,8 @@ from preshuffle.layouts.move import Move
 _WORD: Final = 4
 _OUTER: Final = 4
 _TILE_BYTES: Final = 4 << 10
-_BAND_BYTES: Final = 128 << 10
-"""Most bytes that one program holds in registers when it works in place."""
+_BAND_BYTES: Final = 64 << 10
+"""Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
 
 Axis = tuple[int, int, int]  # size, source stride, target stride
 

@@ -30,6 +30,22 @@ class Geometry:
     alternating: bool
     padded_source: bool
 
+    @staticmethod
+    def of(stamp: Stamp, item: int) -> Geometry:
+        """Derive the geometry from a stamp and the bytes of one element."""
+        halves = 2 if stamp.order else 1
+        return Geometry(
+            layout=stamp.layout,
+            experts=stamp.shape[0],
+            halves=halves,
+            live_rows=stamp.shape[1] // halves,
+            live_k=_k(stamp.shape) * item,
+            rows=stamp.physical_shape[1] // halves,
+            k=_k(stamp.physical_shape) * item,
+            alternating=halves == 2 and stamp.source_order == "GUGU",
+            padded_source=stamp.padded_source,
+        )
+
     def plan(self, experts: int) -> CopyPlan:
         """Plan the move of some experts that lie together."""
         return _plan(self, experts)
@@ -107,20 +123,6 @@ def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: boo
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
     live, padded_source = _check_shape(role, tensor, decided, last_rank)
     physical = torch_shape(decided.physical_shape, decided)
-    item = dtype.itemsize
-    halves = 2 if decided.order else 1
-    geometry = Geometry(
-        layout=decided.layout,
-        experts=live[0],
-        halves=halves,
-        live_rows=live[1] // halves,
-        live_k=_k(live) * item,
-        rows=physical[1] // halves,
-        k=_k(physical) * item,
-        alternating=halves == 2 and decided.source_order == "GUGU",
-        padded_source=padded_source,
-    )
-    geometry.plan(1)
     stamp = Stamp(
         recipe=decision.recipe,
         decision_digest=decision.decision_digest,
@@ -138,6 +140,8 @@ def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: boo
         padded_source=padded_source,
         is_shuffled=decided.is_shuffled,
     )
+    geometry = Geometry.of(stamp, dtype.itemsize)
+    geometry.plan(1)
     return Job(role, tensor, geometry, stamp, dtype, physical, decided.fill)
 
 
@@ -146,21 +150,9 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
 
     A tensor that had the physical size before keeps its storage.
     """
-    item = tensor.element_size()
-    halves = 2 if stamp.order else 1
-    geometry = Geometry(
-        layout=stamp.layout,
-        experts=stamp.shape[0],
-        halves=halves,
-        live_rows=stamp.shape[1] // halves,
-        live_k=_k(stamp.shape) * item,
-        rows=stamp.physical_shape[1] // halves,
-        k=_k(stamp.physical_shape) * item,
-        alternating=halves == 2 and stamp.source_order == "GUGU",
-        padded_source=stamp.padded_source,
-    )
+    geometry = Geometry.of(stamp, tensor.element_size())
     data = as_bytes(tensor.detach())
-    if stamp.padded_source and stamp.source_dtype.itemsize == item:
+    if stamp.padded_source and stamp.source_dtype.itemsize == tensor.element_size():
         size = geometry.in_place.chunk(SCRATCH_BYTES) * geometry.expert_bytes
         geometry.in_place.take_back(data, torch.empty(size, dtype=torch.uint8, device=tensor.device))
         if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:

@@ -21,6 +21,8 @@ class PlainView:
 
     ``halves`` is 2 for w13 (gate and up), else 1. A checkpoint whose rows are GUGU has ``half_stride`` = one row and
     ``row_stride`` = two rows; GGUU has ``half_stride`` = all rows of a half. ``offset`` starts a tensor-parallel slice.
+    The ``first`` expert, half, row (of a half) and byte of K say where in the layout the bytes belong, so that a part
+    of a tensor can be written alone; pads lie behind the live bytes of a whole tensor only.
     """
 
     experts: int
@@ -31,6 +33,7 @@ class PlainView:
     half_stride: int
     row_stride: int
     offset: int = 0
+    first: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +96,87 @@ def plan_copy(bound: BoundLayout, plain: PlainView) -> CopyPlan:
     Raises:
         LayoutError: the plain bytes do not fit, or a tile would span both halves of the rows.
     """
+    if any(plain.first):
+        raise LayoutError("a part of a tensor is written with plan_part")
     experts, rows, k = bound.shape
-    if rows % plain.halves:
-        raise LayoutError(f"{rows} rows do not split into {plain.halves} halves")
-    half = rows // plain.halves
-    if plain.experts != experts or plain.rows > half or plain.k > k:
-        live, room = (plain.experts, plain.rows, plain.k), (experts, half, k)
-        raise LayoutError(f"plain bytes of (experts, rows per half, K) = {live} do not fit into {room}")
-    digits = _digits(bound.atoms, half)
-    by_axis = {axis: [digit for digit in digits if digit.axis == axis] for axis in ("experts", "halves", "rows", "k")}
-    live_rows, pad_rows = _cut(by_axis["rows"], plain.rows)
-    live_k, pad_k = _cut(by_axis["k"], plain.k)
-    whole = [*by_axis["experts"], *by_axis["halves"]]
-    strides = {"experts": plain.expert_stride, "halves": plain.half_stride, "rows": plain.row_stride, "k": 1}
-
-    def boxes(rows_in: Sequence[_Ranges], k_in: Sequence[_Ranges]) -> tuple[Box, ...]:
-        return tuple(_box(digits, whole, {**r, **c}, strides, plain.offset) for r, c in product(rows_in, k_in))
-
-    everything = [_full(by_axis["k"])]
-    copies = boxes(live_rows, live_k)
-    fills = boxes(pad_rows, everything) + boxes(live_rows, pad_k)
+    if plain.experts != experts:
+        raise LayoutError(f"plain bytes of {plain.experts} experts do not fit into {experts}")
+    part = _Part.of(bound, plain, plain.halves)
+    live_rows, live_k = part.inside("rows", plain.rows), part.inside("k", plain.k)
+    pad_rows, pad_k = part.outside("rows", plain.rows), part.outside("k", plain.k)
+    everything = [_full(part.axis("k"))]
+    copies = part.boxes(live_rows, live_k)
+    fills = part.boxes(pad_rows, everything) + part.boxes(live_rows, pad_k)
     return CopyPlan(copies, fills, experts * rows * k)
 
 
+def plan_part(bound: BoundLayout, plain: PlainView, halves: int) -> CopyPlan:
+    """Plan writing a part of a tensor: some experts, halves, rows and bytes of K, from ``plain.first`` on; no pads.
+
+    Args:
+        bound: the whole tensor.
+        plain: the part; ``plain.halves`` is how many halves it has.
+        halves: of the whole tensor.
+
+    Raises:
+        LayoutError: the part is not inside the tensor.
+    """
+    part = _Part.of(bound, plain, halves)
+    sizes = (plain.experts, plain.halves, plain.rows, plain.k)
+    ranges: list[list[_Ranges]] = []
+    for axis, first, size in zip(_AXES, plain.first, sizes, strict=True):
+        digits = part.axis(axis)
+        total = prod(digit.size for digit in digits)
+        if first < 0 or size < 1 or first + size > total:
+            raise LayoutError(f"{axis} {first}..{first + size - 1} are not inside 0..{total - 1}")
+        ranges.append(_between(_ordered(digits), first, first + size))
+    return CopyPlan(part.boxes(*ranges), (), bound.shape[0] * bound.shape[1] * bound.shape[2])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A bound layout's digits beside the plain side's strides."""
+
+    digits: tuple[_Digit, ...]
+    strides: dict[str, int]
+    offset: int
+
+    @staticmethod
+    def of(bound: BoundLayout, plain: PlainView, halves: int) -> _Part:
+        _, rows, k = bound.shape
+        if rows % halves:
+            raise LayoutError(f"{rows} rows do not split into {halves} halves")
+        half = rows // halves
+        if plain.rows > half or plain.k > k:
+            live, room = (plain.rows, plain.k), (half, k)
+            raise LayoutError(f"plain bytes of (rows per half, K) = {live} do not fit into {room}")
+        strides = dict(zip(_AXES, (plain.expert_stride, plain.half_stride, plain.row_stride, 1), strict=True))
+        start = sum(first * stride for first, stride in zip(plain.first, strides.values(), strict=True))
+        return _Part(tuple(_digits(bound.atoms, half)), strides, plain.offset - start)
+
+    def axis(self, name: str) -> list[_Digit]:
+        return [digit for digit in self.digits if digit.axis == name]
+
+    def inside(self, name: str, limit: int) -> list[_Ranges]:
+        return _between(_ordered(self.axis(name)), 0, limit)
+
+    def outside(self, name: str, limit: int) -> list[_Ranges]:
+        digits = _ordered(self.axis(name))
+        return _between(digits, limit, prod(digit.size for digit in digits))
+
+    def boxes(self, *choices: Sequence[_Ranges]) -> tuple[Box, ...]:
+        """One box for each combination of ranges; digits that no choice names are taken whole."""
+        boxes: list[Box] = []
+        for chosen in product(*choices):
+            ranges = _full(self.digits)
+            for one in chosen:
+                ranges |= one
+            boxes.append(_box(self.digits, ranges, self.strides, self.offset))
+        return tuple(boxes)
+
+
 _Ranges = dict[_Digit, tuple[int, int]]
+_AXES = ("experts", "halves", "rows", "k")
 
 
 def _digits(atoms: Sequence[Atom], half: int) -> list[_Digit]:
@@ -145,33 +205,33 @@ def _full(digits: Sequence[_Digit]) -> _Ranges:
     return {digit: (0, digit.size) for digit in digits}
 
 
-def _cut(digits: Sequence[_Digit], limit: int) -> tuple[list[_Ranges], list[_Ranges]]:
-    """Split an axis, given as mixed-radix digits, into boxes below ``limit`` and boxes from it on."""
-    order = sorted(digits, key=lambda digit: digit.step, reverse=True)
-    total = prod(digit.size for digit in order)
-    if limit >= total:
-        return [_full(order)], []
-    if limit <= 0:
-        return [], [_full(order)]
-    first, rest = order[0], order[1:]
-    whole, remainder = divmod(limit, first.step)
-    inside: list[_Ranges] = [{first: (0, whole), **_full(rest)}] if whole else []
-    outside: list[_Ranges] = []
-    if remainder:
-        below, above = _cut(rest, remainder)
-        inside += [{first: (whole, 1), **ranges} for ranges in below]
-        outside += [{first: (whole, 1), **ranges} for ranges in above]
-    begin = whole + bool(remainder)
-    if begin < first.size:
-        outside.append({first: (begin, first.size - begin), **_full(rest)})
-    return inside, outside
+def _ordered(digits: Sequence[_Digit]) -> list[_Digit]:
+    return sorted(digits, key=lambda digit: digit.step, reverse=True)
 
 
-def _box(
-    digits: Sequence[_Digit], whole: Sequence[_Digit], ranges: _Ranges, strides: dict[str, int], offset: int
-) -> Box:
+def _between(digits: Sequence[_Digit], low: int, high: int) -> list[_Ranges]:
+    """Cover ``low <= value < high`` of an axis, given as mixed-radix digits from the outermost, with boxes."""
+    if low >= high:
+        return []
+    if not digits:
+        return [{}]
+    first, rest = digits[0], digits[1:]
+    begin, above = divmod(low, first.step)
+    end, below = divmod(high, first.step)
+    if begin == end:
+        return [{first: (begin, 1), **ranges} for ranges in _between(rest, above, below)]
+    found: list[_Ranges] = []
+    if above:
+        found += [{first: (begin, 1), **ranges} for ranges in _between(rest, above, first.step)]
+        begin += 1
+    if begin < end:
+        found.append({first: (begin, end - begin), **_full(rest)})
+    found += [{first: (end, 1), **ranges} for ranges in _between(rest, 0, below)]
+    return found
+
+
+def _box(digits: Sequence[_Digit], ranges: _Ranges, strides: dict[str, int], offset: int) -> Box:
     """Turn ranges per digit into one box, neighbours that continue each other on both sides merged."""
-    ranges = {**_full(whole), **ranges}
     laid_offset = 0
     merged: list[tuple[int, int, int]] = []
     for digit in digits:

@@ -318,6 +318,8 @@ def renamed_kernel(applied: Raw, query: Raw, decision: Decision, chosen: random.
 
 @kind
 def fp4_typed_uint8(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
+    if applied["gate_mode"] == "interleave":
+        return None  # CK-Tile takes fp4 however it is typed
     applied["tensors"]["w13_weight"]["dtype"] = "uint8"
     return codes("unsupported")
 

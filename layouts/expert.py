@@ -1,0 +1,110 @@
+"""One expert of laid-out storage: write plain rows into it, or see its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from preshuffle.layouts.dtypes import FLOATS, as_bytes
+from preshuffle.layouts.execute import lay_out
+from preshuffle.layouts.job import Geometry
+from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.stamp import Stamp, stamp_of
+from preshuffle.layouts.target import RoleTensors, Target
+from preshuffle.registry import LayoutError, PlainView
+from preshuffle.registry.plan import plan_part
+from preshuffle.registry.words import Role
+
+
+def write_expert(
+    target: Target, expert: int, role: Role, plain_rows: torch.Tensor, *, first_row: int = 0, first_k: int = 0
+) -> None:
+    """Write plain rows of one expert into laid-out storage, where they belong; its address and its pads stay.
+
+    Args:
+        target: laid-out, stamped tensors.
+        expert: which expert of this rank.
+        role: which tensor.
+        plain_rows: ``[rows, K]`` (a bias ``[rows]``) in the checkpoint's row order: the whole expert, or a part of it.
+        first_row: where the part begins, in the checkpoint's rows.
+        first_k: where the part begins along K, in torch's elements.
+
+    Raises:
+        LayoutError: the tensor is not laid out, or the part is not inside the expert. Nothing is written then.
+    """
+    tensor, stamp = _laid_out(target, role)
+    rows = plain_rows.unsqueeze(-1) if plain_rows.dim() == 1 and len(stamp.shape) == 2 else plain_rows
+    if rows.dim() != 2:
+        raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
+    rows = _as(rows, tensor, role)
+    live = (*stamp.shape[1:], 1)[:2]
+    inside = 0 <= expert < stamp.shape[0] and min(first_row, first_k, *(size - 1 for size in rows.shape)) >= 0
+    if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
+        part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
+        raise LayoutError(f"{role}: {part} of expert {expert} are not inside {stamp.shape}")
+    geometry = Geometry.of(stamp, tensor.element_size())
+    bound = layout_of(stamp.layout).bind(geometry.experts, geometry.halves * geometry.rows, geometry.k)
+    plain = as_bytes(rows.contiguous())
+    views = list(_views(geometry, expert, first_row, first_k * tensor.element_size(), rows))
+    plans = [plan_part(bound, view, geometry.halves) for view in views]
+    for plan in plans:
+        lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
+
+
+def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
+    """Return one expert's laid-out bytes as a view ``[rows, K]`` (a bias ``[rows]``), for migration; no byte moves.
+
+    Raises:
+        LayoutError: the tensor is not laid out, there is no such expert, or its bytes are no slice: a scale whose rows
+            do not fill a tile shares tiles with the next expert.
+    """
+    tensor, stamp = _laid_out(target, role)
+    if not 0 <= expert < stamp.shape[0]:
+        raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
+    layout = layout_of(stamp.layout)
+    if tensor.dim() != len(stamp.shape) or stamp.physical_shape[1] % layout.pattern.row_tile:
+        rows, tile = stamp.physical_shape[1], layout.pattern.row_tile
+        raise LayoutError(
+            f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
+        )
+    return tensor[expert]
+
+
+def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
+    tensors = RoleTensors(target)
+    if role not in tensors.names:
+        raise LayoutError(f"the target has no {role}; it has: {', '.join(tensors.names)}")
+    tensor = tensors[role]
+    stamp = stamp_of(tensor)
+    if stamp is None or stamp.state != "applied":
+        raise LayoutError(f"{role} is not laid out ({stamp.state if stamp else 'no stamp'})")
+    return tensor, stamp
+
+
+def _as(rows: torch.Tensor, tensor: torch.Tensor, role: Role) -> torch.Tensor:
+    """Give rows the stored dtype: a float is cast, one-byte dtypes are only named otherwise."""
+    if rows.device != tensor.device:
+        raise LayoutError(f"{role}: rows on {rows.device}, the tensor on {tensor.device}")
+    if rows.dtype in FLOATS and tensor.dtype in FLOATS:
+        return rows.to(tensor.dtype)
+    if rows.element_size() != tensor.element_size() or rows.dtype in FLOATS:
+        raise LayoutError(f"{role}: rows are {rows.dtype}, the tensor is {tensor.dtype}")
+    return rows
+
+
+def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: torch.Tensor) -> Iterator[PlainView]:
+    """The part as one view for each half of the rows that it touches; strides in bytes."""
+    count, row = rows.shape[0], rows.shape[1] * rows.element_size()
+    for half in range(geometry.halves):
+        if geometry.alternating:
+            begin, end = -((half - first_row) // 2), -((half - first_row - count) // 2)
+            start, step = 2 * begin + half - first_row, 2
+        else:
+            base = half * geometry.live_rows
+            begin = max(first_row - base, 0)
+            end = min(first_row + count - base, geometry.live_rows)
+            start, step = base + begin - first_row, 1
+        if begin < end:
+            place = (expert, half, begin, first_k)
+            yield PlainView(1, 1, end - begin, row, 0, 0, step * row, start * row, place)

@@ -1,0 +1,104 @@
+"""The life of laid-out tensors: weights loaded again, tags put back, one decision exchanged for another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from preshuffle.layouts.apply import TAG, apply, inverse
+from preshuffle.layouts.in_place import SCRATCH_BYTES
+from preshuffle.layouts.single import Backend
+from preshuffle.layouts.stamp import put_stamp, stamp_of
+from preshuffle.layouts.target import RoleTensors, Target
+from preshuffle.registry import Applied, Decision, LayoutError
+from preshuffle.registry.words import Role
+
+
+def begin_reload(target: Target) -> None:
+    """Say that plain bytes are about to be written over laid-out ones, in the same storage.
+
+    Until ``finish_reload`` the tensors are not what their tag says: AITER's tag is taken off. A tensor that an
+    interrupted move left broken may be reloaded, too.
+
+    Raises:
+        LayoutError: a tensor has no stamp: nothing was laid out.
+    """
+    tensors = RoleTensors(target)
+    stamps = {role: stamp_of(tensors[role]) for role in tensors.names}
+    for role, stamp in stamps.items():
+        if stamp is None:
+            raise LayoutError(f"{role} has no stamp: there is nothing laid out to reload")
+    for role, stamp in stamps.items():
+        tensor = tensors[role]
+        if stamp is not None:
+            put_stamp(tensor, replace(stamp, state="reloading"))
+        if hasattr(tensor, TAG):
+            delattr(tensor, TAG)
+
+
+def finish_reload(
+    target: Target,
+    decision: Decision,
+    *,
+    backend: Backend = "auto",
+    last_rank: bool = False,
+    scratch_bytes: int = SCRATCH_BYTES,
+) -> Applied:
+    """Lay out what was loaded since ``begin_reload``: same storage, same address, same strides.
+
+    Args:
+        target: what ``begin_reload`` was called with; it holds plain rows in the physical shape (see ``apply``).
+        decision: what to apply.
+        backend: as for ``apply``.
+        last_rank: as for ``apply``.
+        scratch_bytes: as for ``apply``.
+
+    Raises:
+        LayoutError: no reload was begun for a tensor, or a precondition of ``apply`` does not hold.
+    """
+    tensors = RoleTensors(target)
+    for role in decision.tensors:
+        stamp = stamp_of(tensors[role]) if role in tensors.names else None
+        if stamp is None or stamp.state != "reloading":
+            raise LayoutError(f"{role}: no reload was begun")
+    return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
+
+
+def retag(target: Target) -> tuple[Role, ...]:
+    """Put AITER's tag back on every object whose stamp asks for it; return the roles that lacked it.
+
+    The tag is a Python attribute, lost by ``nn.Parameter(t)``, ``.data`` and ``.view(dtype)``; the stamp is not.
+    """
+    tensors = RoleTensors(target)
+    lacked: list[Role] = []
+    for role in tensors.names:
+        tensor = tensors[role]
+        stamp = stamp_of(tensor)
+        if stamp is not None and stamp.is_shuffled and stamp.state == "applied" and not getattr(tensor, TAG, False):
+            setattr(tensor, TAG, True)
+            lacked.append(role)
+    return tuple(lacked)
+
+
+def relayout(target: Target, decision: Decision, *, backend: Backend = "auto") -> Applied:
+    """Exchange the decision that a target was laid out by for another one.
+
+    Args:
+        target: laid out, stamped tensors.
+        decision: the new decision, of the same model and rank.
+        backend: as for ``apply``.
+
+    Raises:
+        LayoutError: a tensor is not laid out, or the new decision is of other plain shapes. Nothing is changed then.
+    """
+    tensors = RoleTensors(target)
+    tensors.check_roles(decision.tensors)
+    for role, decided in decision.tensors.items():
+        stamp = stamp_of(tensors[role])
+        if stamp is None or stamp.state != "applied":
+            raise LayoutError(f"{role} is not laid out: apply the decision instead")
+        if (stamp.source_order, stamp.dtype) != (decided.source_order, decided.dtype):
+            raise LayoutError(
+                f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
+            )
+    inverse(target)
+    return apply(target, decision, backend=backend)

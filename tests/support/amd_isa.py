@@ -1,0 +1,72 @@
+"""Compiling the Triton kernels for AMD GPUs on a machine that has none; run as a child process, prints JSON.
+
+The child keeps Triton's compile cache and its warnings away from the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from typing import Any
+
+warnings.simplefilter("ignore")
+
+import triton  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from preshuffle.layouts import triton_kernels  # noqa: E402
+from preshuffle.layouts.executor_triton import Launch, plan_launch  # noqa: E402
+from preshuffle.layouts.move import move_of  # noqa: E402
+from preshuffle.layouts.single import layout_of  # noqa: E402
+from preshuffle.registry import PlainView, plan_copy  # noqa: E402
+
+TARGETS = {"gfx942": 64, "gfx950": 64, "gfx1250": 32}
+ELEMENTS = {1: "*u8", 2: "*i16", 4: "*i32", 8: "*i64"}
+MEMORY = re.compile(r"\b((?:global|buffer|flat)_(?:load|store)_\w+)")
+
+
+def main() -> None:
+    for name, launch in launches().items():
+        for gfx, wave in TARGETS.items():
+            found = sorted(set(MEMORY.findall(compile_for(launch, GPUTarget("hip", gfx, wave)))))
+            print(json.dumps({"case": name, "kernel": launch.kernel, "gfx": gfx, "memory": found}))
+
+
+def launches() -> dict[str, Launch]:
+    """What gpt-oss's tensors need: into other storage, and in their own."""
+    shapes = {"sep16": (1, 1536), "gui16": (2, 1536), "e8": (1, 96), "e8_gui16": (2, 96)}
+    found: dict[str, Launch] = {}
+    for name, (halves, k) in shapes.items():
+        rows = 6144 // halves
+        view = PlainView(4, halves, rows, k, 6144 * k, rows * k, k)
+        move = move_of(plan_copy(layout_of(name).bind(4, 6144, k), view).copies[0], "lay out")
+        for in_place in (False, True):
+            launch = plan_launch(move, in_place=in_place)
+            if launch is not None:
+                found[f"{name} in place" if in_place else name] = launch
+    return found
+
+
+def compile_for(launch: Launch, target: GPUTarget) -> str:
+    """Return the assembly, with the arguments specialised as a launch would do it (1, and multiples of 16)."""
+    kernel: Any = getattr(triton_kernels, launch.kernel)
+    names = kernel.arg_names
+    values = dict(zip(names[2:], launch.arguments, strict=False))
+    constants = {**launch.constants, **{name: 1 for name, value in values.items() if value == 1}}
+    signature = {name: "constexpr" if name in constants else "i32" for name in names}
+    signature |= dict.fromkeys(names[:2], ELEMENTS[launch.element])
+    multiples = [name for name in names if name not in constants and values.get(name, 16) % 16 == 0]
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in multiples},
+    )
+    compiled = triton.compile(source, target=target, options={"num_warps": launch.warps})
+    return str(compiled.asm["amdgcn"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The GPU executor: the same bytes as torch's copies, and AMD code that moves 16 bytes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from preshuffle.registry import Registry
+
+SUPPORT = Path(__file__).parent / "support"
+WIDE = {"dwordx4", "b128"}
+
+
+@cache
+def child(name: str, **environment: str) -> tuple[dict[str, Any], ...]:
+    """Run a support module in a process of its own: TRITON_INTERPRET counts only before Triton is imported."""
+    pytest.importorskip("triton")
+    env = {**os.environ, **environment, "PYTHONPATH": str(SUPPORT.parent)}
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / f"{name}.py")], env=env, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return tuple(json.loads(line) for line in done.stdout.splitlines())
+
+
+def moves() -> tuple[dict[str, Any], ...]:
+    return child("triton_moves") if torch.cuda.is_available() else child("triton_moves", TRITON_INTERPRET="1")
+
+
+def test_every_move_of_every_layout_is_the_same_bytes() -> None:
+    assert [line for line in moves() if not line["equal"] or line["in_place"] is False] == []
+    assert {line["layout"] for line in moves()} == set(Registry.default().book.layouts)
+    assert {line["kernel"] for line in moves()} == {"copy_units", "transpose_words", "gather_units"}
+
+
+@pytest.mark.parametrize("layout", ["sep16", "e8", "n32k4"])
+def test_layouts_that_permute_within_a_band_go_in_place(layout: str) -> None:
+    assert any(line["in_place"] for line in moves() if line["layout"] == layout)
+
+
+@pytest.mark.parametrize("gfx", ["gfx942", "gfx950", "gfx1250"])
+@pytest.mark.parametrize("case", ["sep16", "sep16 in place", "gui16"])
+def test_weights_move_in_128_bit_loads_and_stores_on_amd(case: str, gfx: str) -> None:
+    (line,) = (line for line in child("amd_isa") if (line["case"], line["gfx"]) == (case, gfx))
+    assert {name.rpartition("_")[2] for name in line["memory"]} <= WIDE
+    assert {name.split("_")[1] for name in line["memory"]} == {"load", "store"}
+
+
+@pytest.mark.parametrize("gfx", ["gfx942", "gfx950", "gfx1250"])
+@pytest.mark.parametrize("case", ["e8", "e8 in place", "e8_gui16"])
+def test_scales_are_written_in_128_bit_stores_on_amd(case: str, gfx: str) -> None:
+    (line,) = (line for line in child("amd_isa") if (line["case"], line["gfx"]) == (case, gfx))
+    stores = {name.rpartition("_")[2] for name in line["memory"] if "_store_" in name}
+    assert stores
+    assert stores <= WIDE

@@ -1,0 +1,185 @@
+"""The life of laid-out tensors: reload in place, tags put back, decisions exchanged, stamps through a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from preshuffle.layouts import (
+    apply,
+    begin_reload,
+    executor_torch,
+    finish_reload,
+    inverse,
+    relayout,
+    retag,
+    stamp_of,
+    stamps_from_metadata,
+    stamps_to_metadata,
+)
+from preshuffle.layouts.apply import TAG
+from preshuffle.registry import LayoutError
+from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+
+
+def raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(torch.uint8)
+
+
+def load_over(tensors: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> None:
+    """What an engine's weight loader does: plain rows at the beginning of the buffers, pads zero."""
+    for role, live in fresh.items():
+        target = tensors[role]
+        bytes_of = target.view(torch.uint8) if target.dtype not in (torch.float32,) else target
+        bytes_of.zero_()
+        value = live.float() if target.dtype == torch.float32 else live.view(torch.uint8)
+        bytes_of[tuple(slice(size) for size in value.shape)] = value
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_reload_lays_new_weights_out_at_the_same_addresses(activation: str) -> None:
+    decision = decide(activation)
+    tensors = in_padded_buffers(plain_tensors(decision), decision)
+    apply(tensors, decision)
+    before = {role: (tensor.data_ptr(), tensor.stride()) for role, tensor in tensors.items()}
+    fresh = plain_tensors(decision, seed=9)
+    begin_reload(tensors)
+    assert not hasattr(tensors["w13_weight"], TAG)
+    load_over(tensors, fresh)
+    finish_reload(tensors, decision)
+    assert {role: (tensor.data_ptr(), tensor.stride()) for role, tensor in tensors.items()} == before
+    apply(wanted := dict(fresh), decision)
+    assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
+    assert tensors["w13_weight"].is_shuffled
+
+
+def test_what_was_not_begun_cannot_be_finished() -> None:
+    decision = decide("fp4x2")
+    tensors = plain_tensors(decision)
+    with pytest.raises(LayoutError, match="w13_weight has no stamp: there is nothing laid out to reload"):
+        begin_reload(tensors)
+    with pytest.raises(LayoutError, match="w13_weight: no reload was begun"):
+        finish_reload(tensors, decision)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_tags_come_back_after_rewrapping(activation: str) -> None:
+    tensors = plain_tensors(decide(activation))
+    apply(tensors, decide(activation))
+    module = torch.nn.Module()
+    for role, tensor in tensors.items():
+        module.register_parameter(role, torch.nn.Parameter(tensor.data, requires_grad=False))
+    assert not hasattr(module.w13_weight, TAG)
+    assert retag(module) == ("w13_weight", "w2_weight")
+    assert module.w13_weight.is_shuffled
+    assert retag(module) == ()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("one", "other"), [("fp4x2", "bf16"), ("bf16", "fp4x2")])
+def test_relayout_is_inverse_then_apply(one: str, other: str, padded: bool) -> None:
+    first, second = decide(one), decide(other)
+    plain = plain_tensors(first)
+    tensors = in_padded_buffers(plain, first) if padded else dict(plain)
+    apply(tensors, first)
+    relayout(tensors, second)
+    apply(wanted := dict(plain), second)
+    assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
+    stamp = stamp_of(tensors["w13_weight"])
+    assert stamp is not None
+    assert stamp.recipe == second.recipe
+
+
+def test_relayout_of_plain_tensors_is_refused() -> None:
+    with pytest.raises(LayoutError, match="w13_weight is not laid out: apply the decision instead"):
+        relayout(plain_tensors(decide("fp4x2")), decide("fp4x2"))
+
+
+def test_stamps_go_through_a_safetensors_header(tmp_path: Path) -> None:
+    decision = decide("fp4x2", tp=4)
+    plain = plain_tensors(decision)
+    tensors = dict(plain)
+    apply(tensors, decision)
+    path = tmp_path / "laid.safetensors"
+    stored = {role: tensor.view(torch.uint8) if "weight" in role else tensor for role, tensor in tensors.items()}
+    save_file(stored, path, metadata=stamps_to_metadata(tensors))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    read = load_file(path)
+    assert stamp_of(read["w13_weight"]) is None
+    stamps_from_metadata(read, metadata)
+    assert all(stamp_of(read[role]) == stamp_of(tensors[role]) for role in tensors)
+    assert retag(read) == ("w13_weight", "w2_weight")
+    inverse(read, decision)
+    assert all(read[role].equal(plain[role]) for role in plain)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"layout": 3}'])
+def test_a_damaged_header_stamps_nothing(text: str) -> None:
+    tensors = {"w13_weight": torch.zeros(1, 32, 32, dtype=torch.uint8)}
+    with pytest.raises(LayoutError, match="not a stamp"):
+        stamps_from_metadata(tensors, {"preshuffle.w13_weight": text})
+    assert stamp_of(tensors["w13_weight"]) is None
+
+
+def test_a_header_of_another_shape_stamps_nothing() -> None:
+    tensors = plain_tensors(decide("fp4x2"))
+    apply(tensors, decide("fp4x2"))
+    metadata = stamps_to_metadata(tensors)
+    other = {role: torch.zeros_like(tensor.view(torch.uint8))[:1] for role, tensor in tensors.items()}
+    with pytest.raises(LayoutError, match="its stamp says"):
+        stamps_from_metadata(other, metadata)
+    assert all(stamp_of(tensor) is None for tensor in other.values())
+
+
+def test_an_interrupted_move_in_place_is_known_to_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide("fp4x2")
+    plain = plain_tensors(decision)
+    tensors = in_padded_buffers(plain, decision)
+    real = executor_torch.runner
+    calls = 0
+
+    def failing(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise MemoryError("no memory")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(executor_torch, "runner", failing)
+    with pytest.raises(MemoryError):
+        apply(tensors, decision)
+    monkeypatch.undo()
+    states = {stamp.state for tensor in tensors.values() if (stamp := stamp_of(tensor))}
+    assert states == {"broken"}
+    with pytest.raises(LayoutError, match="was left half laid out by an interrupted move"):
+        apply(tensors, decision)
+    with pytest.raises(LayoutError, match="is not laid out: apply"):
+        relayout(tensors, decision)
+
+
+def test_what_goes_out_of_place_is_untouched_by_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide("fp4x2")
+    plain = plain_tensors(decision)
+    tensors = {role: tensor.clone() for role, tensor in plain.items()}
+    monkeypatch.setattr(torch, "empty", _no_memory(torch.empty, after=4))
+    with pytest.raises(MemoryError):
+        apply(tensors, decision)
+    monkeypatch.undo()
+    assert all(tensors[role].equal(plain[role]) and stamp_of(tensors[role]) is None for role in plain)
+
+
+def _no_memory(real, after: int):  # type: ignore[no-untyped-def]
+    left = [after]
+
+    def empty(*arguments, **keywords):  # type: ignore[no-untyped-def]
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError("no memory")
+        return real(*arguments, **keywords)
+
+    return empty
