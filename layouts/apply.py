@@ -8,9 +8,10 @@ from typing import Final, Literal
 
 import torch
 
+from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, prepare, undo
-from preshuffle.layouts.single import Backend, check_backend
+from preshuffle.layouts.single import check_backend
 from preshuffle.layouts.stamp import Stamp, drop_stamp, extent_of, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
@@ -40,7 +41,7 @@ def apply(
             one rank, rows in the checkpoint's order, in the plain or in the physical shape. In a buffer of the physical
             shape GUGU rows lie at its beginning; of GGUU rows each half begins at its half of the buffer.
         decision: what ``Registry.resolve`` decided.
-        backend: ``native`` moves the bytes with torch.
+        backend: as for ``apply_layout``; AITER's functions see layouts only, casts and plain tensors are always ours.
         again: what to do where the tensors are laid out already: ``refuse``, or ``skip`` if by the same decision.
         last_rank: the tensors are those of the last tensor-parallel rank, which may have less (only needed where they
             are in the physical shape; a plain shape tells by itself).
@@ -66,7 +67,7 @@ def apply(
     for job in sorted(jobs, key=lambda job: job.in_place):
         if job.in_place:
             put_stamp(job.tensor, replace(job.stamp, state="broken"))
-        results[job.role] = job.run(scratch[: needed[job.role]])
+        results[job.role] = job.run(scratch[: needed[job.role]], backend)
     for job in jobs:
         _publish(tensors, job, results[job.role])
     return describe(target, decision)

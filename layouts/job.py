@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
+from preshuffle.layouts.authority import Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, as_bytes
 from preshuffle.layouts.execute import lay_out, take_back
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp
-from preshuffle.registry import CopyPlan, Decision, LayoutError, PlainView, TensorDecision, plan_copy
+from preshuffle.registry import CopyPlan, Decision, Layout, LayoutError, PlainView, TensorDecision, plan_copy
 from preshuffle.registry.words import Role
 
 
@@ -49,6 +50,10 @@ class Geometry:
     def plan(self, experts: int) -> CopyPlan:
         """Plan the move of some experts that lie together."""
         return _plan(self, experts)
+
+    def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
+        """Plan the same move into another layout."""
+        return _plan(replace(self, layout=layout.id), experts)
 
     @property
     def expert_bytes(self) -> int:
@@ -95,14 +100,34 @@ class Job:
             return 0
         return self.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
 
-    def run(self, scratch: torch.Tensor) -> torch.Tensor:
+    def work(self) -> Work:
+        """The job as AITER would do it."""
+        geometry = self.geometry
+        shape = (geometry.experts, geometry.halves * geometry.rows, geometry.k)
+        return Work(layout_of(geometry.layout), shape, geometry.plan_for, self.target_dtype, self.fill)
+
+    def run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
         """Move the bytes; the result is what the kernel should get (without tag or stamp)."""
+        if not is_native(backend, work := self.work(), self._plain()):
+            return self._run_aiter(work)
         if self.in_place:
             self.geometry.in_place.lay_out(as_bytes(self.tensor.detach()), scratch, self.fill)
             return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
-        plain = self.tensor.to(self.target_dtype) if _casts(self.tensor, self.target_dtype) else self.tensor
         result = torch.empty(self.physical_shape, dtype=self.target_dtype, device=self.tensor.device)
-        lay_out(self.geometry.plan(self.geometry.experts), as_bytes(plain.detach()), as_bytes(result), self.fill)
+        lay_out(self.geometry.plan(self.geometry.experts), self._plain(), as_bytes(result), self.fill)
+        return result
+
+    def _plain(self) -> torch.Tensor:
+        """The plain bytes, values cast where the kernel wants another dtype."""
+        casts = _casts(self.tensor, self.target_dtype)
+        return as_bytes((self.tensor.to(self.target_dtype) if casts else self.tensor).detach())
+
+    def _run_aiter(self, work: Work) -> torch.Tensor:
+        if self.in_place:
+            result = self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
+        else:
+            result = torch.empty(self.physical_shape, dtype=self.target_dtype, device=self.tensor.device)
+        run(work, self._plain(), as_bytes(result.detach()))
         return result
 
 

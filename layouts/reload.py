@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from preshuffle.layouts.apply import TAG, apply, inverse
+from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
-from preshuffle.layouts.single import Backend
 from preshuffle.layouts.stamp import put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.registry import Applied, Decision, LayoutError

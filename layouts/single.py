@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import torch
 
+from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back
-from preshuffle.registry import CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
-
-Backend = Literal["auto", "native", "aiter"]
+from preshuffle.registry import BoundLayout, CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
 
 
 def layout_of(layout: str | Layout) -> Layout:
@@ -48,7 +46,8 @@ def apply_layout(
         experts: how many experts a two-dimensional tensor holds.
         out: contiguous bytes to write into, of the padded size; the result is a view of it.
         fill: the byte for padding; without it a dimension that does not divide is an error.
-        backend: ``native`` moves bytes with torch.
+        backend: ``native`` moves the bytes with torch (Triton on a GPU), ``aiter`` calls AITER's function, ``auto`` is
+            native unless AITER is here and gives other bytes.
 
     Returns:
         The laid-out tensor, in the input's shape and dtype, padded where ``fill`` is given and a dimension does not
@@ -67,7 +66,12 @@ def apply_layout(
     layout = layout_of(layout_id)
     fit = _fit(tuple(tensor.shape), tensor.dtype, layout, experts, fill)
     result = _result(tensor, fit, out)
-    lay_out(fit.plan, as_bytes(tensor.contiguous()), as_bytes(result), fill or 0)
+    plain = as_bytes(tensor.contiguous())
+    work = Work(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
+    if is_native(backend, work, plain):
+        lay_out(fit.plan, plain, as_bytes(result), fill or 0)
+    else:
+        run(work, plain, as_bytes(result))
     return result
 
 
@@ -104,7 +108,13 @@ class _Fit:
     """A tensor's shape fitted to a layout: the padded shape, and the plan in bytes."""
 
     shape: tuple[int, ...]
+    bound: BoundLayout
+    view: PlainView
     plan: CopyPlan
+
+    def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
+        """Plan the move of the first experts into any layout of the same physical shape."""
+        return plan_copy(layout.bind(experts, *self.bound.shape[1:]), replace(self.view, experts=experts))
 
     @property
     def nbytes(self) -> int:
@@ -113,8 +123,8 @@ class _Fit:
 
 def check_backend(backend: str) -> None:
     """Raise a LayoutError for a backend that is not there."""
-    if backend not in ("auto", "native"):
-        raise LayoutError(f"unknown backend {backend!r}; valid: auto, native")
+    if backend not in BACKENDS:
+        raise LayoutError(f"unknown backend {backend!r}; valid: {', '.join(BACKENDS)}")
 
 
 @lru_cache(maxsize=1024)
@@ -147,7 +157,7 @@ def _fit(given: tuple[int, ...], dtype: torch.dtype, layout: Layout, experts: in
         shape = (count * padded[0], padded[1])
     else:
         shape = (count, *padded)
-    return _Fit(shape, plan_copy(bound, view))
+    return _Fit(shape, bound, view, plan_copy(bound, view))
 
 
 def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, int]:

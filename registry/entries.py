@@ -14,8 +14,26 @@ from preshuffle.registry.words import Activation, Dtype, QuantType, Role, RowOrd
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class AiterFunction(Frozen):
+    """A function of AITER's that lays bytes out.
+
+    Attributes:
+        module: where it lives.
+        name: its name there.
+        arguments: positional arguments behind the tensor; ``experts`` stands for their number.
+        flat: whether it takes ``[experts * rows, K]``.
+        archs: GPUs on which it does this; empty for all.
+    """
+
+    module: str
+    name: str
+    arguments: tuple[int | bool | Literal["experts"], ...] = ()
+    flat: bool = False
+    archs: tuple[str, ...] = ()
+
+
 class LayoutEntry(Frozen):
-    """A layout's line, and what it is called elsewhere."""
+    """A layout's line, what it is called elsewhere, and AITER's functions for it, the newest first."""
 
     id: str
     title: str
@@ -23,6 +41,7 @@ class LayoutEntry(Frozen):
     unit: Unit = "any"
     k_multiple: Annotated[int, Field(ge=1)] | None = None
     aliases: tuple[str, ...] = ()
+    aiter: tuple[AiterFunction, ...] = ()
     evidence: Evidence
 
     @model_validator(mode="after")

@@ -1,0 +1,179 @@
+"""AITER as the authority: its own functions, used where they are asked for, and asked where they disagree.
+
+AITER is imported only on a machine with ROCm and only from the distribution ``amd-aiter``: elsewhere its import fails
+half way and leaves things behind.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib import metadata
+from typing import Final, Literal
+
+import torch
+
+from preshuffle.layouts.dtypes import as_bytes
+from preshuffle.layouts.execute import lay_out
+from preshuffle.registry import CopyPlan, Finding, Layout, LayoutError, PlainView, Registry, plan_copy
+from preshuffle.registry.entries import AiterFunction
+
+Backend = Literal["auto", "native", "aiter"]
+BACKENDS: Final[tuple[Backend, ...]] = ("auto", "native", "aiter")
+DISTRIBUTION: Final = "amd-aiter"
+Function = Callable[[torch.Tensor, int], torch.Tensor]
+
+_verdicts: dict[tuple[str, torch.dtype, tuple[int, int, int]], bool] = {}
+_differences: list[Finding] = []
+
+
+class AiterDiffersWarning(UserWarning):
+    """AITER's function gives other bytes than the book's layout: AITER's are used."""
+
+
+def differences() -> tuple[Finding, ...]:
+    """Return what was found to differ from AITER in this process."""
+    return tuple(_differences)
+
+
+@lru_cache(maxsize=1)
+def can_import() -> bool:
+    """Whether AMD's AITER is installed on a machine where it can be imported."""
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return False
+    try:
+        metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def load(module: str, name: str) -> Callable[..., torch.Tensor] | None:
+    """Return one of AITER's functions, or None where this AITER has it not (probed, not derived from a version)."""
+    if not can_import():
+        return None
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (ImportError, RuntimeError, OSError):
+        return None
+    return found if callable(found) else None
+
+
+def function_for(layout: Layout) -> Function | None:
+    """Return AITER's function for a layout, as one of plain ``[experts, rows, K]`` bytes; None where it has none.
+
+    The result holds the laid-out bytes first; AITER may add rows behind them.
+    """
+    entry = Registry.default().book.layouts.get(layout.id)
+    for known in entry.aiter if entry and entry.layout() == layout else ():
+        if known.archs and _arch() not in known.archs:
+            continue
+        function = load(known.module, known.name)
+        if function is not None:
+            return partial(_call, function, known)
+    return None
+
+
+def _call(
+    function: Callable[..., torch.Tensor], known: AiterFunction, plain: torch.Tensor, experts: int
+) -> torch.Tensor:
+    given = [experts if argument == "experts" else argument for argument in known.arguments]
+    return function(plain.flatten(0, 1) if known.flat else plain, *given)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One tensor to lay out, whoever does it.
+
+    Attributes:
+        layout: into which layout.
+        shape: physical ``(experts, rows, K bytes)``.
+        plan: plans the move of some of its first experts into a layout; rows come out as GGUU, padded.
+        dtype: of the tensor.
+        fill: the byte in the pads.
+    """
+
+    layout: Layout
+    shape: tuple[int, int, int]
+    plan: Callable[[Layout, int], CopyPlan]
+    dtype: torch.dtype
+    fill: int
+
+    def padded(self, plain: torch.Tensor, experts: int) -> torch.Tensor:
+        """Return the first experts' bytes plain, in order and padded: what AITER's functions take."""
+        result = torch.empty((experts, *self.shape[1:]), dtype=torch.uint8, device=plain.device)
+        lay_out(self.plan(_plain(), experts), plain, result.view(-1), self.fill)
+        return result
+
+
+def is_native(backend: Backend, work: Work, plain: torch.Tensor) -> bool:
+    """Whether our own executors do the work: where that is asked for, AITER is not here, or it agrees.
+
+    With ``auto`` the first band of the real tensor is compared with AITER's function, once for each layout, dtype and
+    shape. A difference is warned of and kept (``differences``).
+    """
+    if backend == "native" or work.layout == _plain() or (backend == "auto" and not can_import()):
+        return True
+    return backend == "auto" and not _differs(work, plain)
+
+
+def _differs(work: Work, plain: torch.Tensor) -> bool:
+    key = (work.layout.id, work.dtype, work.shape)
+    if key not in _verdicts:
+        function = function_for(work.layout)
+        _verdicts[key] = function is not None and not _agree(work, work.padded(plain, 1), function)
+        if _verdicts[key]:
+            message = f"AITER's function for {work.layout.id} gives other bytes on {work.shape}: AITER's are used"
+            found = Finding.of("layout_mismatch", message, expected="AITER's bytes", actual=work.layout.id)
+            _differences.append(found)
+            warnings.warn(message, AiterDiffersWarning, stacklevel=4)
+    return _verdicts[key]
+
+
+def run(work: Work, plain: torch.Tensor, laid: torch.Tensor) -> None:
+    """Lay plain bytes out with AITER's function; the two may share their storage.
+
+    Args:
+        work: what is to be done.
+        plain: flat bytes, the source.
+        laid: flat bytes, the target.
+
+    Raises:
+        LayoutError: AITER is not here, has no function for the layout, or its function fails. Nothing is written then.
+    """
+    function = function_for(work.layout)
+    if function is None:
+        why = "has no function for it" if can_import() else "cannot be imported here"
+        raise LayoutError(f"layout {work.layout.id}: AITER {why}; use backend native")
+    try:
+        result = function(work.padded(plain, work.shape[0]), work.shape[0])
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise LayoutError(f"layout {work.layout.id}: AITER's function failed on {work.shape}: {error}") from None
+    laid.copy_(as_bytes(result.contiguous())[: laid.numel()])
+
+
+def _agree(work: Work, expert: torch.Tensor, function: Function) -> bool:
+    halves = 2 if work.layout.pattern.splits_gate_up else 1
+    rows, tile, k = work.shape[1] // halves, work.layout.row_multiple, work.shape[2]
+    band = torch.cat([expert[:, half * rows : half * rows + tile] for half in range(halves)], dim=1)
+    ours = torch.empty_like(band)
+    view = PlainView(1, 1, halves * tile, k, 0, 0, k)
+    lay_out(plan_copy(work.layout.bind(1, halves * tile, k), view), band.view(-1), ours.view(-1), work.fill)
+    try:
+        theirs = as_bytes(function(band, 1).contiguous())
+    except (RuntimeError, AssertionError, ValueError, TypeError):
+        return True  # AITER refuses so small a band: that is no other answer
+    return bool(theirs[: ours.numel()].equal(ours.view(-1)))
+
+
+@lru_cache(maxsize=1)
+def _plain() -> Layout:
+    return Registry.default().book.layout("plain")
+
+
+def _arch() -> str:
+    name: str = torch.cuda.get_device_properties(0).gcnArchName
+    return name.split(":")[0]

@@ -1,0 +1,110 @@
+"""AITER as the authority, with the wheel's own functions in the place of an installed AITER."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from preshuffle.layouts import apply, apply_layout, authority
+from preshuffle.layouts.authority import AiterDiffersWarning, differences
+from preshuffle.registry import LayoutError
+from support.aiter_wheel import AiterFunctions
+from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+
+Loader = Callable[[str, str], Callable[..., torch.Tensor] | None]
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "_verdicts", {})
+    monkeypatch.setattr(authority, "_differences", [])
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> Iterator[list[str]]:
+    """An AITER that can be imported; the names that were asked for."""
+    asked: list[str] = []
+
+    def load(module: str, name: str) -> Callable[..., torch.Tensor] | None:
+        asked.append(name)
+        return getattr(aiter, name, None)
+
+    monkeypatch.setattr(authority, "can_import", lambda: True)
+    monkeypatch.setattr(authority, "load", load)
+    return asked
+
+
+def raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(torch.uint8)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("backend", ["aiter", "auto"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_aiters_functions_give_the_same_layer(
+    installed: list[str], activation: str, backend: str, padded: bool
+) -> None:
+    decision = decide(activation)
+    plain = plain_tensors(decision)
+    apply(wanted := dict(plain), decision, backend="native")
+    tensors = in_padded_buffers(plain, decision) if padded else dict(plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        apply(tensors, decision, backend=backend)  # type: ignore[arg-type]
+    assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
+    assert {"shuffle_weight", "e8m0_shuffle"} <= set(installed)
+    assert differences() == ()
+
+
+@pytest.mark.parametrize("layout", ["sep16", "gui16", "e8", "e8_gui16"])
+def test_one_tensor_through_aiter(installed: list[str], layout: str) -> None:
+    tensor = torch.randint(0, 256, (2, 288, 256), dtype=torch.uint8)
+    assert apply_layout(tensor, layout, backend="aiter").equal(apply_layout(tensor, layout, backend="native"))
+    assert installed
+
+
+def test_where_aiter_differs_its_bytes_are_used_and_it_is_said(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions
+) -> None:
+    monkeypatch.setattr(authority, "load", lambda module, name: lambda tensor: aiter.shuffle_weight(tensor).flip(-1))
+    tensor = torch.randint(0, 256, (2, 64, 256), dtype=torch.uint8)
+    with pytest.warns(AiterDiffersWarning, match=r"sep16 gives other bytes on \(2, 64, 256\): AITER's are used"):
+        found = apply_layout(tensor, "sep16")
+    assert found.equal(aiter.shuffle_weight(tensor).flip(-1))
+    assert [finding.code for finding in differences()] == ["layout_mismatch"]
+    assert apply_layout(tensor, "sep16").equal(found), "asked once, remembered"
+
+
+def test_without_a_function_or_without_aiter_it_is_an_error(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor = torch.zeros(1, 32, 64, dtype=torch.uint8)
+    with pytest.raises(LayoutError, match="n32k4: AITER has no function for it; use backend native"):
+        apply_layout(tensor, "n32k4", backend="aiter")
+    assert apply_layout(tensor, "n32k4").equal(tensor), "auto is native where AITER has nothing to say"
+    monkeypatch.setattr(authority, "can_import", lambda: False)
+    monkeypatch.setattr(authority, "load", lambda module, name: None)
+    with pytest.raises(LayoutError, match="sep16: AITER cannot be imported here; use backend native"):
+        apply_layout(tensor, "sep16", backend="aiter")
+
+
+def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(authority, "load", lambda module, name: fails)
+    out = torch.full((32 * 64,), 7, dtype=torch.uint8)
+    with pytest.raises(LayoutError, match=r"sep16: AITER's function failed on \(1, 32, 64\): shape mismatch"):
+        apply_layout(torch.zeros(1, 32, 64, dtype=torch.uint8), "sep16", out=out, backend="aiter")
+    assert out.eq(7).all()
+
+
+def test_aiter_is_not_imported_without_rocm() -> None:
+    import sys
+
+    assert not authority.can_import()
+    assert authority.load("aiter.ops.shuffle", "shuffle_weight") is None
+    assert "aiter" not in sys.modules
