@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.flags import value_of
-from preshuffle.registry.kernels import DispatchCall, KernelTables, dispatch
+from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
 from preshuffle.registry.words import BITS, GROUP, Role, TensorDtype
+
+
+REACH = 65536
+"""Token counts up to this one are within reach of a deployment; layouts and numerics are judged at all of them."""
 
 
 def dispatch_call(
@@ -79,22 +83,40 @@ def predict_buckets(
     return tuple(buckets)
 
 
+def predict_ranges(
+    query: Query,
+    arch: ArchEntry,
+    tensors: Mapping[Role, TensorDecision],
+    call: CallDecision,
+    env: Mapping[str, str],
+    tables: KernelTables | None,
+) -> list[TokenBucket]:
+    """Predict the kernels at every token count within reach, as ranges; empty where the compute units are unknown."""
+    seen = dispatch_call(query, arch, tensors, call, env, 1)
+    return [] if seen is None else reachable_buckets(seen, tables, upto=REACH)
+
+
 def decision_findings(
     query: Query,
     book: Book,
     recipe: Recipe,
     tensors: Mapping[Role, TensorDecision],
-    call: CallDecision,
     kernels: tuple[KernelBucket, ...],
+    ranges: Sequence[TokenBucket],
 ) -> list[Finding]:
-    """Say what is wrong with a decision before anything has run."""
+    """Say what is wrong with a decision before anything has run.
+
+    Args:
+        kernels: at the token counts that the query names.
+        ranges: at every token count: a layout must be right there, too.
+    """
     return [
         *_cut_through(query, recipe),
         *_unpadded(query, book, tensors),
         *_environment(query, book, recipe),
         *_errors(kernels),
-        *_reads(book, tensors, kernels),
-        *_numerics(query, kernels),
+        *_reads(book, tensors, ranges),
+        *_numerics(query, ranges),
     ]
 
 
@@ -154,11 +176,11 @@ def _errors(kernels: tuple[KernelBucket, ...]) -> list[Finding]:
     ]
 
 
-def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[KernelBucket, ...]) -> list[Finding]:
+def _reads(book: Book, tensors: Mapping[Role, TensorDecision], ranges: Sequence[TokenBucket]) -> list[Finding]:
     """A kernel that will run reads other bytes than those decided; layouts are compared by bytes, not by name."""
-    wrong: dict[tuple[Role, str, str], list[int]] = {}
-    for bucket in kernels:
-        for stage in (bucket.stage1, bucket.stage2):
+    wrong: dict[tuple[Role, str, str], list[TokenBucket]] = {}
+    for bucket in ranges:
+        for stage in (bucket.choice.stage1, bucket.choice.stage2):
             for role, layout in (stage.reads if stage else {}).items():
                 tensor = tensors.get(role)  # type: ignore[call-overload]
                 if (
@@ -166,16 +188,16 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], kernels: tuple[Ke
                     and layout in book.known_layouts
                     and not same_bytes(book, tensor.layout, layout, tensor.physical_shape, tensor.dtype)
                 ):
-                    wrong.setdefault((role, layout, stage.func), []).append(bucket.tokens)  # type: ignore[arg-type,union-attr]
+                    wrong.setdefault((role, layout, stage.func), []).append(bucket)  # type: ignore[arg-type,union-attr]
     return [
         Finding.of(
             "layout_mismatch",
-            f"{role} is {tensors[role].layout}; {func} reads {layout} at {_at(tokens)}",
+            f"{role} is {tensors[role].layout}; {func} reads {layout} {_where(found)}",
             role=role,
             expected=layout,
             actual=tensors[role].layout,
         )
-        for (role, layout, func), tokens in wrong.items()
+        for (role, layout, func), found in wrong.items()
     ]
 
 
@@ -192,23 +214,41 @@ def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...], dtyp
     return left == right
 
 
-def _numerics(query: Query, kernels: tuple[KernelBucket, ...]) -> list[Finding]:
+def _numerics(query: Query, ranges: Sequence[TokenBucket]) -> list[Finding]:
     """Activations in fewer bits than the checkpoint wants, or never in what it wants."""
     wanted = query.activation_dtype
-    known = [bucket for bucket in kernels if bucket.activation_dtype is not None]
+    known = [bucket for bucket in ranges if bucket.choice.activation_dtype is not None]
     if wanted is None or not known:
         return []
-    fewer = [bucket for bucket in known if BITS.get(bucket.activation_dtype or "", 99) < BITS[wanted]]
+    fewer = [bucket for bucket in known if BITS.get(bucket.choice.activation_dtype or "", 99) < BITS[wanted]]
     if fewer:
-        runs = ", ".join(sorted({bucket.activation_dtype or "" for bucket in fewer}))
-        at = _at([bucket.tokens for bucket in fewer])
-        text = f"activations run in {runs} at {at}; the checkpoint wants {wanted}"
+        runs = ", ".join(sorted({bucket.choice.activation_dtype or "" for bucket in fewer}))
+        text = f"activations run in {runs} {_where(fewer)}; the checkpoint wants {wanted}"
         return [Finding.of("numerics_deviation", text, expected=wanted, actual=runs)]
-    if all(bucket.activation_dtype != wanted for bucket in known):
-        runs = ", ".join(sorted({bucket.activation_dtype or "" for bucket in known}))
+    if all(bucket.choice.activation_dtype != wanted for bucket in known):
+        runs = ", ".join(sorted({bucket.choice.activation_dtype or "" for bucket in known}))
         text = f"activations run in {runs} at every token count; the checkpoint wants {wanted}"
         return [Finding.of("numerics_deviation", text, expected=wanted, actual=runs)]
     return []
+
+
+def _where(buckets: Iterable[TokenBucket]) -> str:
+    """Name token counts as ranges, neighbours as one."""
+    spans: list[tuple[int, int | None]] = []
+    for bucket in buckets:
+        if spans and spans[-1][1] == bucket.lo - 1:
+            spans[-1] = (spans[-1][0], bucket.hi)
+        else:
+            spans.append((bucket.lo, bucket.hi))
+    return " and ".join(_span(lo, hi) for lo, hi in spans)
+
+
+def _span(lo: int, hi: int | None) -> str:
+    if hi is None:
+        return "at every token count" if lo == 1 else f"from {lo} tokens on"
+    if lo == hi:
+        return f"at {lo} token{'' if lo == 1 else 's'}"
+    return f"up to {hi} tokens" if lo == 1 else f"from {lo} to {hi} tokens"
 
 
 def _at(tokens: list[int]) -> str:

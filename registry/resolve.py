@@ -16,7 +16,7 @@ from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.lint import near
 from preshuffle.registry.match import Tried, try_rules
-from preshuffle.registry.predict import decision_findings, predict_buckets
+from preshuffle.registry.predict import decision_findings, predict_buckets, predict_ranges
 from preshuffle.registry.query import Query
 from preshuffle.registry.rule import facts_of
 from preshuffle.registry.shapes import LayerSizes, call_decision, tensor_decisions
@@ -131,9 +131,10 @@ def resolve(query: Query, book: Book, tables: KernelTables | None) -> Decision:
     swiglu = (case.model.swiglu_limit, case.model.swiglu_alpha) if case.model else (None, None)
     call = call_decision(winner.recipe, sizes, tensors, swiglu)
     kernels = predict_buckets(case.full, case.arch, tensors, call, winner.recipe.env, tables)
+    ranges = predict_ranges(case.full, case.arch, tensors, call, winner.recipe.env, tables)
     findings = (
         *case.switches.findings,
-        *decision_findings(case.full, book, winner.recipe, tensors, call, kernels),
+        *decision_findings(case.full, book, winner.recipe, tensors, kernels, ranges),
     )
     return Decision(
         recipe=winner.recipe.id,

@@ -34,8 +34,10 @@ class Backends:
         return self._labels.get(name.casefold()) if name else None
 
     def variant(self, entry: BackendEntry | None, scene: Scene) -> Variant | None:
-        """Return what a backend does with these weights on this GPU."""
+        """Return what a backend does with these weights on this GPU; None where that depends on what is not known."""
         for variant in entry.variants if entry else ():
+            if variant.weight_dtype and scene.query.weight_dtype is None:
+                return None
             if variant.arch and scene.query.arch not in variant.arch:
                 continue
             if variant.weight_dtype and scene.query.weight_dtype not in variant.weight_dtype:

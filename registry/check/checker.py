@@ -101,8 +101,9 @@ class Checker:
 
     def _look(self, observation: Observation, scene: Scene, world: World | None) -> Look:
         runs = runs_in(scene, world, self._backends, self._predictor)
-        contracts = holding(self._contracts.may_hold(scene.facts), scene, world, runs)
-        blocked = {id(run) for entry, hits in contracts for run in hits if entry.code in _BLOCKING}
+        facts = [run.facts(scene, world) for run in runs]
+        contracts = holding(self._contracts.may_hold(scene.facts), scene, runs, facts)
+        blocked = {id(run) for entry, hits in contracts for run in hits if entry.blocks and entry.code in _BLOCKING}
         if blocked:
             swap = {id(run): replace(run, blocked=True) for run in runs if id(run) in blocked}
             runs = tuple(swap.get(id(run), run) for run in runs)
@@ -111,7 +112,7 @@ class Checker:
         cache = scene.applied.cache
         if cache is not None and cache.recipe_digest is not None:
             extra["recipe_of_cache"] = self._recipes_by_digest(observation).get(cache.recipe_digest)
-        listed = holding(self._listed.may_hold(scene.facts), scene, world, runs)
+        listed = holding(self._listed.may_hold(scene.facts), scene, runs, facts)
         return Look(scene, world, runs, self._backends, self.tables, contracts, listed, extra)
 
     def _decision(self, observation: Observation) -> Decision | None:

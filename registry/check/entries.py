@@ -69,11 +69,13 @@ class ContractEntry(Conditional):
     Attributes:
         code: what it is a finding of; ``not_known`` where what AITER runs is not recorded for that version, so that
             nothing is concluded from the run.
+        blocks: whether the run cannot happen, so that its bytes are not compared.
     """
 
     id: str
     code: ContractCode
     role: Role | None = None
+    blocks: bool = True
     says: Text
     fix: Text
     evidence: Evidence

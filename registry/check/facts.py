@@ -46,17 +46,16 @@ _REMAINDER = re.compile(r"^(\w+) % (\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class FactCondition:
-    """A condition on one fact, or on its remainder."""
+    """A condition on one fact, or on its remainder.
+
+    Attributes:
+        plain_values: the values that satisfy it, where it is a plain list of them; else nothing.
+    """
 
     fact: str
     modulus: int | None
     condition: Condition
-
-    @property
-    def plain_values(self) -> tuple[Scalar, ...]:
-        """The values that satisfy it, where it is a plain list of them; else nothing."""
-        plain = self.modulus is None and not self.condition.versioned
-        return self.condition.values if plain else ()
+    plain_values: frozenset[Scalar] = frozenset()
 
     @staticmethod
     def parse(name: str, wanted: object) -> FactCondition:
@@ -71,11 +70,15 @@ class FactCondition:
             raise ValueError(f"unknown fact {fact!r}; valid: {', '.join(NAMES)}, env.NAME")
         if match and (fact not in _NUMBERS or int(match[2]) < 2):
             raise ValueError(f"{name!r}: a remainder needs a fact that counts and a modulus above 1")
-        return FactCondition(fact, int(match[2]) if match else None, Condition.parse(name, wanted, _reading(fact)))
+        condition = Condition.parse(name, wanted, _reading(fact))
+        plain = frozenset() if match or condition.versioned else frozenset(condition.values)
+        return FactCondition(fact, int(match[2]) if match else None, condition, plain)
 
     def holds(self, facts: Facts) -> bool:
         """Whether the fact is known and satisfies the condition."""
         value = facts.get(self.fact)
+        if self.plain_values:
+            return value in self.plain_values
         if value is None:
             return False
         if self.modulus is not None:

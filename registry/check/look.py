@@ -107,11 +107,8 @@ class Look:
         return frozenset(run.reader for run in self.runs)
 
 
-def holding(survivors: Sequence[Compiled], scene: Scene, world: World | None, runs: Sequence[Run]) -> list[Any]:
-    """Return ``(entry, runs)`` for every entry that holds, with the runs for which it does."""
-    if not survivors:
-        return []
-    facts = [run.facts(scene, world) for run in runs]
+def holding(survivors: Sequence[Compiled], scene: Scene, runs: Sequence[Run], facts: Sequence[Facts]) -> list[Any]:
+    """Return ``(entry, runs)`` for every entry that holds, with the runs (and their facts) for which it does."""
     found = []
     for compiled in survivors:
         hits = tuple(run for run, known in zip(runs, facts, strict=True) if compiled.holds(known, scene.facts))

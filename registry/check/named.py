@@ -49,6 +49,12 @@ def family(id: str) -> Family | None:
     return _families().get(id)
 
 
+def exists_for(arch: str, families: tuple[str, str]) -> bool:
+    """Whether both stages' families, as far as they are known, exist for a GPU."""
+    owners = [_families().get(id) for id in families]
+    return all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
+
+
 def label_of(scene: Scene, name: str) -> KernelLabelEntry | None:
     """Return the book's label that a name is, where it is no kernel's full name."""
     for entry in scene.book.entries["kernel_labels"].values():
@@ -74,7 +80,7 @@ def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice
             said = _ACTIVATIONS.get(parsed[1].get("a", ""))
             takes = takes or (said if position == 0 else None)
             one_stage = _families()[parsed[0]].stage == "1-stage" if position == 0 else one_stage
-            reads |= _reads(scene, world, name, parsed[0], said, choice)
+            reads |= _reads(scene, world, name, parsed, said, choice)
         elif label is not None:
             families[position] = label.families.get("2" if position else "1", "")
             takes = takes or (label.takes if position == 0 else None)
@@ -86,14 +92,20 @@ def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice
 
 
 def _reads(
-    scene: Scene, world: World | None, name: str, id: str, said: str | None, choice: KernelChoice | None
+    scene: Scene,
+    world: World | None,
+    name: str,
+    parsed: tuple[str, dict[str, str]],
+    said: str | None,
+    choice: KernelChoice | None,
 ) -> dict[str, tuple[str, ...]]:
     query = scene.query
     if world is None or query.quant_type is None or query.weight_dtype is None:
         return {}
+    id, groups = parsed
     owner = _families()[id]
     dtype = said or (choice.activation_dtype if choice else None) or query.weight_dtype
-    shuffled = "true" if world.is_shuffled else "false"
+    shuffled = "true" if groups.get("preshuffle", world.is_shuffled) else "false"  # a name that says it, says it
     facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, world.gate_mode, shuffled, "", "")
     second = owner.stage == "2"
     func = owner.funcs[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
 
 from preshuffle.registry.check.backends import Backends
 from preshuffle.registry.check.facts import Facts
@@ -17,7 +19,8 @@ from preshuffle.registry.observation import ObservedKernel
 from preshuffle.registry.query import TOKENS
 
 Reader = Literal["aiter", "own", "unknown"]
-Bucket = tuple[int, int | None, KernelChoice]
+Bucket = tuple[int, int | None, KernelChoice, "Run"]
+T = TypeVar("T")
 
 REACH = 65536
 """Token counts above this are taken to be out of reach: engines form no larger batch."""
@@ -98,7 +101,7 @@ class Predictor:
     _known: dict[tuple[object, ...], tuple[Bucket, ...]] = field(default_factory=dict)
 
     def buckets(self, scene: Scene, world: World) -> tuple[Bucket, ...]:
-        """Return ``(first, last, choice)`` for the token counts that the query states, else for all within reach."""
+        """Return ``(first, last, choice, run)`` for the token counts stated, else for all within reach."""
         query = scene.query
         tokens = query.tokens if "tokens" in scene.stated else None
         key = (
@@ -109,24 +112,33 @@ class Predictor:
         if found is None:
             if len(self._known) >= _CACHED:
                 self._known.clear()
-            found = self._known[key] = tuple(self._predict(scene, world, tokens))
+            found = self._known[key] = _or_nothing(lambda: tuple(self._predict(scene, world, tokens))) or ()
         return found
 
-    def at(self, scene: Scene, world: World, tokens: int) -> KernelChoice:
-        """Return the choice at one token count."""
-        for lo, hi, choice in self.buckets(scene, world):
+    def at(self, scene: Scene, world: World, tokens: int) -> KernelChoice | None:
+        """Return the choice at one token count; None where AITER could not be called so at all."""
+        for lo, hi, choice, _ in self.buckets(scene, world):
             if lo <= tokens and (hi is None or tokens <= hi):
                 return choice
-        return dispatch(_call(scene, world, tokens), self.tables)
+        return _or_nothing(lambda: dispatch(_call(scene, world, tokens), self.tables))
 
     def _predict(self, scene: Scene, world: World, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
         if tokens is not None:
             for count in dict.fromkeys(tokens):
-                yield count, count, dispatch(_call(scene, world, count), self.tables)
+                choice = dispatch(_call(scene, world, count), self.tables)
+                yield count, count, choice, _of_choice(count, count, choice)
             return
         for bucket in reachable_buckets(_call(scene, world, TOKENS[0]), self.tables):
             if bucket.lo <= REACH:
-                yield bucket.lo, bucket.hi, bucket.choice
+                yield bucket.lo, bucket.hi, bucket.choice, _of_choice(bucket.lo, bucket.hi, bucket.choice)
+
+
+def _or_nothing(predict: Callable[[], T]) -> T | None:
+    """Return a prediction, or None for sizes that no call can have."""
+    try:
+        return predict()
+    except ValidationError:
+        return None
 
 
 def _weight_dtype(scene: Scene) -> str:
@@ -182,8 +194,7 @@ def _unobserved(scene: Scene, world: World | None, predictor: Predictor, backend
 
 def _predicted(scene: Scene, world: World | None, predictor: Predictor) -> Iterator[Run]:
     if world is not None:
-        for lo, hi, choice in predictor.buckets(scene, world):
-            yield _of_choice(lo, hi, choice)
+        yield from (run for _, _, _, run in predictor.buckets(scene, world))
 
 
 def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> Run:
@@ -212,9 +223,9 @@ def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> Run:
 def _elsewhere(scene: Scene, world: World, observed: Sequence[ObservedKernel], predictor: Predictor) -> Iterable[Run]:
     """AITER's kernels at the token counts for which nothing was observed."""
     counts = [kernel.tokens for kernel in observed if kernel.tokens]
-    for lo, hi, choice in predictor.buckets(scene, world):
+    for lo, hi, _, run in predictor.buckets(scene, world):
         if not any(lo <= count and (hi is None or count <= hi) for count in counts):
-            yield _of_choice(lo, hi, choice)
+            yield run
 
 
 def _observed(
@@ -239,7 +250,8 @@ def _at(scene: Scene, world: World | None, tokens: int | None, predictor: Predic
         return []
     if tokens is None:
         return list(_predicted(scene, world, predictor))
-    return [_of_choice(tokens, tokens, predictor.at(scene, world, tokens))]
+    choice = predictor.at(scene, world, tokens)
+    return [_of_choice(tokens, tokens, choice)] if choice is not None else []
 
 
 def _own(scene: Scene, id: str, name: str, tokens: int | None, backends: Backends) -> Iterator[Run]:

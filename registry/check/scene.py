@@ -12,6 +12,7 @@ from preshuffle.registry.check.facts import Facts
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.flags import value_of
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.observation import Applied, Observation, TensorObservation
 from preshuffle.registry.permutation import Permutation
@@ -175,7 +176,9 @@ def _facts(scene: Scene) -> Facts:
     facts["experts"] = experts(scene)
     width = inter_dim(scene)
     facts["w2_groups"] = -(-width // scene.group) if width and scene.group > 1 else None
-    facts.update((f"env.{name}", value) for name, value in query.env.items())
+    for name, value in query.env.items():
+        flag = scene.book.flags.get(name)
+        facts[f"env.{name}"] = value_of(flag, value) if flag else value
     return facts
 
 

@@ -9,6 +9,7 @@ from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families import parse_name
 from preshuffle.registry.kernels.rows import Hazard, Row
 from preshuffle.registry.kernels.tables import KernelTables
+from preshuffle.registry.kernels.trace import Trace, trace
 
 __all__ = [
     "DispatchCall",
@@ -20,8 +21,10 @@ __all__ = [
     "Stage",
     "TableError",
     "TokenBucket",
+    "Trace",
     "dispatch",
     "family_book",
     "parse_name",
     "reachable_buckets",
+    "trace",
 ]

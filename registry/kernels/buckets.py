@@ -1,6 +1,7 @@
 """The token counts at which AITER's choice changes: a decision has to hold at every one of them, not at samples."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from preshuffle.registry.kernels.activation import activation_rule
 from preshuffle.registry.kernels.behaviour import behaviour_of
@@ -13,6 +14,7 @@ from preshuffle.registry.kernels.tables import KernelTables
 
 # Apart from the padded count itself, what may differ while the same kernels run in the same way.
 _UNDECIDED = frozenset({"padded_tokens", "source", "notes"})
+_outcome = attrgetter(*(name for name in KernelChoice.model_fields if name not in _UNDECIDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,9 @@ def _change_points(call: DispatchCall) -> list[int]:
     return sorted(point for point in points if point >= 1)
 
 
-def _outcome(choice: KernelChoice) -> tuple[object, ...]:
-    return tuple(value for name, value in choice if name not in _UNDECIDED)
-
-
-def reachable_buckets(call: DispatchCall, tables: KernelTables | None = None) -> list[TokenBucket]:
+def reachable_buckets(
+    call: DispatchCall, tables: KernelTables | None = None, upto: int | None = None
+) -> list[TokenBucket]:
     """Return every outcome that a call can have over its token count.
 
     The choice depends on the padded token count and, for MX weights, on the raw one against a bound; so it is constant
@@ -59,6 +59,7 @@ def reachable_buckets(call: DispatchCall, tables: KernelTables | None = None) ->
     Args:
         call: The call; its own ``tokens`` do not matter.
         tables: Tuned tables, as for ``dispatch``.
+        upto: Ranges that begin above this token count are left out (the last one still has no end).
 
     Returns:
         Ranges from 1 on without gaps, the last one without end; neighbours differ in outcome.
@@ -70,11 +71,16 @@ def reachable_buckets(call: DispatchCall, tables: KernelTables | None = None) ->
         256
     """
     found: list[TokenBucket] = []
+    held: object = None
     for point in _change_points(call):
+        if upto is not None and point > upto:
+            break
         choice = dispatch(call.model_copy(update={"tokens": point}), tables)
-        if found and _outcome(found[-1].choice) == _outcome(choice):
+        outcome = _outcome(choice)
+        if found and held == outcome:
             continue
         if found:
             found[-1] = TokenBucket(found[-1].lo, point - 1, found[-1].choice)
         found.append(TokenBucket(point, None, choice))
+        held = outcome
     return found

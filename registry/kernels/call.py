@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from preshuffle.registry.versions import version_key
 
 Units = Annotated[int, Field(gt=0, le=4096)]
-Dimension = Annotated[int, Field(gt=0, le=1 << 20)]
-Experts = Annotated[int, Field(gt=0, le=1 << 16)]
-RawPad = Annotated[int, Field(ge=0, le=1 << 20)]
+# Twice what a query may say: padding, and the extra slot of expert parallelism, come on top.
+Size = Annotated[int, Field(gt=0, le=1 << 21)]
+RawPad = Annotated[int, Field(ge=0, le=1 << 21)]
 WeightDtype = Literal["bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8", "uint8", "uint32"]
 Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
 QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128"]
@@ -45,10 +45,10 @@ class DispatchCall(BaseModel):
     gfx: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
     cu_num: Units
     tokens: Annotated[int, Field(ge=0, le=1 << 31)]
-    model_dim: Dimension
-    inter_dim: Dimension
-    expert: Experts
-    topk: Experts
+    model_dim: Size
+    inter_dim: Size
+    expert: Size
+    topk: Size
     activation: Activation
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     weight_dtype: WeightDtype

@@ -19,6 +19,7 @@ class Case:
         row: The row found.
         tuned: The row is used.
         kernel1: Stage 1's name from the row, ``""`` without one.
+        rule: The rule that picked the stages; ``""`` until one has.
         notes: What the answer must say.
     """
 
@@ -39,4 +40,5 @@ class Case:
     ksplit: int = 0
     run_1stage: bool = False
     flat: bool = False
+    rule: str = ""
     notes: list[str] = field(default_factory=list)

@@ -19,6 +19,7 @@ from preshuffle.registry.kernels.tables import KernelTables, TableSet
 
 _NO_TABLES = "no kernel tables given: the lookup cannot be done, this is AITER's choice if it has no row"
 _NO_TABLES_FOR = "no kernel tables for this AITER version: the lookup cannot be done"
+GROUPED = "grouped"
 _MX_PORT_ARCHS = ("gfx942", "gfx950")
 # Read by AITER and by its build of every version, besides what the book lists by version.
 _ALWAYS_READ = frozenset({"GPU_ARCHS", "CU_NUM", "TARGET_ARCH", "AITER_GPU_ARCHS"})
@@ -164,6 +165,7 @@ def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> K
 
 def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
     key = grouped_key(case)
+    case.rule = GROUPED
     row = tables.grouped_index.find(key) if tables is not None else None
     tuned = None if tables is None else row is not None
     return _choice(case, grouped_plan(row), tuned, row.source if row is not None else None)
@@ -221,11 +223,16 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelCh
         >>> choice.activation_dtype, choice.stage1.func, choice.stage1.reads["w13_weight"]
         ('bf16', 'cktile_moe_stage1', 'sep16')
     """
+    return decide(call, tables)[0]
+
+
+def decide(call: DispatchCall, tables: KernelTables | None) -> tuple[KernelChoice, Case, TableSet | None]:
+    """Return a choice with the case as the rules left it, and the tables that were used."""
     behaviour = behaviour_of(call.aiter)
     notes = list(behaviour.notes)
     chosen = _chosen_tables(call, tables, notes)
     case = _case(call, behaviour, notes)
     try:
-        return _decide(case, chosen)
+        return _decide(case, chosen), case, chosen
     except DispatchError as error:
-        return _raised(case, chosen, error)
+        return _raised(case, chosen, error), case, chosen

@@ -37,7 +37,8 @@ class TableError(PreshuffleError, ValueError):
         self.message = message
         file, _, line = source.rpartition(":")
         located = bool(file) and line.isascii() and line.isdecimal()
-        self.file, self.line = (file, int(line)) if located else (source, None)
+        self.file: str = file if located else source
+        self.line: int | None = int(line) if located else None
 
 
 def env_int(env: dict[str, str], name: str, default: int) -> int:

@@ -82,6 +82,29 @@ def _retry(index: Index, case: Case, act_type: str, before: Key, after: Key) -> 
     return None
 
 
+def lookup_key(case: Case) -> dict[str, int | str]:
+    """Return the key of a call by the tables' columns, as the version compares it."""
+    call = case.call
+    names = torch_names(case.behaviour, call.gfx)
+    gfx: dict[str, int | str] = {"gfx": call.gfx} if case.behaviour.data.key_has_gfx else {}
+    return {
+        **gfx,
+        "cu_num": case.cu_num,
+        "token": case.token,
+        "model_dim": call.model_dim,
+        "inter_dim": call.inter_dim,
+        "expert": call.expert,
+        "topk": case.topk,
+        "act_type": ACT_TYPES[call.activation],
+        "dtype": names[call.dtype],
+        "q_dtype_a": names[case.a],
+        "q_dtype_w": names[call.weight_dtype],
+        "q_type": QUANT_TYPES[case.quant_type],
+        "use_g1u1": call.use_g1u1,
+        "doweight_stage1": call.doweight_stage1,
+    }
+
+
 def lookup(index: Index, case: Case) -> Row | None:
     """Return the row that AITER finds for a call.
 

@@ -211,5 +211,6 @@ def plan_stages(case: Case) -> Plan:
     for name in case.behaviour.data.stage_rules:
         plan = RULES[name](case)
         if plan is not None:
+            case.rule = name
             return plan
     raise LookupError(f"no rule of {case.behaviour.key} takes the call")

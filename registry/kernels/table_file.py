@@ -21,6 +21,9 @@ from preshuffle.registry.kernels.rows import (
 )
 
 MAX_BYTES = 256 * 1024 * 1024
+MAX_COLUMNS = 256
+MAX_ROW_BYTES = 64 * 1024
+MAX_ROW_LINES = 16
 _NO_NAME = frozenset({"", "nan", "null", "none"})
 _NO_GFX = frozenset({"", "0", "nan", "none"})
 _TRUTH = {"true": 1, "false": 0}
@@ -79,6 +82,9 @@ def parse_table(name: str, data: bytes) -> TableFile:
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         raise TableError(f"{name}:{line}", f"is not UTF-8 (byte 0x{data[exc.start]:02x})") from exc
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise TableError(f"{name}:{line}", "holds a null byte; a kernel table is text")
     lines = _lines(name, text)
     header = [cell.strip() for cell in next(lines, (0, []))[1]]
     _check_header(name, header)
@@ -93,10 +99,32 @@ def parse_table(name: str, data: bytes) -> TableFile:
     return table
 
 
+class _Physical:
+    """The lines of a text, none without end and no row over many of them: a row's memory is a multiple of its size."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.lines = io.StringIO(text, newline="")
+        self.number = 0
+        self.of_row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.lines:
+            self.number += 1
+            self.of_row += 1
+            if len(line) > MAX_ROW_BYTES:
+                raise TableError(f"{self.name}:{self.number}", f"is not CSV: a line of more than {MAX_ROW_BYTES} bytes")
+            if self.of_row > MAX_ROW_LINES:
+                raise TableError(f"{self.name}:{self.number}", f"is not CSV: a row of more than {MAX_ROW_LINES} lines")
+            yield line
+
+
 def _lines(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""))
+    physical = _Physical(name, text)
+    reader = csv.reader(physical)
     try:
         for cells in reader:
+            physical.of_row = 0
             if any(cells):
                 yield reader.line_num, cells
     except csv.Error as exc:
@@ -106,6 +134,8 @@ def _lines(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
 def _check_header(name: str, header: list[str]) -> None:
     if not header:
         raise TableError(f"{name}:1", "is empty; a kernel table starts with a header line")
+    if len(header) > MAX_COLUMNS:
+        raise TableError(f"{name}:1", f"has {len(header)} columns; a kernel table has at most {MAX_COLUMNS}")
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise TableError(f"{name}:1", f"names columns twice: {', '.join(twice)}")

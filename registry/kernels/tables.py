@@ -38,6 +38,11 @@ class TableSet:
         """Return the grouped rows, ready to match."""
         return GroupedIndex(self.grouped)
 
+    @cached_property
+    def hazards(self) -> tuple[Hazard, ...]:
+        """What AITER would resolve silently, or by rewriting its files."""
+        return (*(hazard for file in self.files for hazard in file.hazards), *table_hazards(self.rows, self.grouped))
+
 
 class KernelTables:
     """Tuned tables of one or several AITER versions.
@@ -58,6 +63,8 @@ class KernelTables:
         self.digest = digest
         self._by_key = {version_identity(s.version): s for s in self.sets if s.version is not None}
         self._any = next((s for s in self.sets if s.version is None), None)
+        newest = max(self._by_key, default=None, key=lambda identity: (identity[0], identity[1] or ""))
+        self._default = self._any or (self._by_key[newest] if newest is not None else None)
 
     @classmethod
     def load(cls, paths: str | Path | Iterable[str | Path], aiter: str | None = None) -> "KernelTables":
@@ -102,21 +109,41 @@ class KernelTables:
         return cls.load([folder], aiter=version)
 
     @classmethod
+    def overlaid(cls, base: "KernelTables | None", more: Iterable["KernelTables"]) -> "KernelTables":
+        """Put tables that are tied to versions on top of others.
+
+        They answer for exactly their versions, in the place of what ``base`` has for them; for every other version, and
+        where none is asked for, ``base`` answers as before.
+
+        Args:
+            base: What is answered from otherwise; None for nothing.
+            more: Tables of one version each; a later one counts where two have the same.
+        """
+        on_top = list(more)
+        digest = hashlib.sha256("\0".join(tables.digest for tables in (base, *on_top) if tables).encode())
+        upper = {version_identity(s.version): s for tables in on_top for s in tables.sets if s.version is not None}
+        under = base.sets if base else ()
+        lower = [s for s in under if s.version is None or version_identity(s.version) not in upper]
+        made = cls([*lower, *upper.values()], f"sha256:{digest.hexdigest()}")
+        made._default = base.for_version(None) if base else None
+        return made
+
+    @classmethod
     def _read(cls, found: list[tuple[str | None, str, bytes]]) -> "KernelTables":
         digest = hashlib.sha256()
-        by_version: dict[str | None, list[TableFile]] = {}
+        by_version: dict[object, tuple[str | None, list[TableFile]]] = {}
         for version, name, data in found:
             digest.update(f"{version or ''}\0{name.rsplit('/', 1)[-1]}\0{len(data)}\0".encode())
             digest.update(data)
-            by_version.setdefault(version, []).append(parse_table(name, data))
-        sets = [TableSet(version, files) for version, files in by_version.items()]
+            identity = version_identity(version) if version is not None else None
+            by_version.setdefault(identity, (version, []))[1].append(parse_table(name, data))
+        sets = [TableSet(version, files) for version, files in by_version.values()]
         return cls(sets, f"sha256:{digest.hexdigest()}")
 
     def for_version(self, aiter: str | None) -> TableSet | None:
         """Return the tables to use for an AITER version, None where only other versions have some."""
         if aiter is None:
-            newest = max(self._by_key, default=None, key=lambda identity: (identity[0], identity[1] or ""))
-            return self._any or (self._by_key[newest] if newest is not None else None)
+            return self._default
         return self._by_key.get(version_identity(aiter), self._any)
 
     @property
@@ -127,11 +154,7 @@ class KernelTables:
     @cached_property
     def hazards(self) -> tuple[Hazard, ...]:
         """What AITER would resolve silently, or by rewriting its files."""
-        found: list[Hazard] = []
-        for tables in self.sets:
-            found.extend(hazard for file in tables.files for hazard in file.hazards)
-            found.extend(table_hazards(tables.rows, tables.grouped))
-        return tuple(found)
+        return tuple(hazard for tables in self.sets for hazard in tables.hazards)
 
 
 def _split_version(path: str | Path) -> tuple[Path, str | None]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.named import family
+from preshuffle.registry.check.named import exists_for
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.kernels.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
 from preshuffle.registry.words import BITS
 
+_NO_KERNEL = ("unsupported", "version_unsupported")
 _OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"
 
 
@@ -35,18 +36,12 @@ def unsupported(look: Look) -> Iterator[Finding]:
     yield from _backend_archs(look)
 
 
-def exists_here(look_arch: str, run: Run) -> bool:
-    """Whether every known family of a run exists for a GPU."""
-    owners = [family(id) for id in run.families if id]
-    return all(owner is None or not owner.archs or look_arch in owner.archs for owner in owners)
-
-
 def _elsewhere(look: Look) -> Iterator[tuple[str, list[Run]]]:
     wrong: dict[str, list[Run]] = {}
     for run in look.runs:
-        if run.reader == "aiter" and not exists_here(look.scene.query.arch, run):
+        if run.reader == "aiter" and not exists_for(look.scene.query.arch, run.families):
             wrong.setdefault(run.families[0] or run.families[1], []).append(run)
-    covered = {id(run) for entry, runs in look.contracts for run in runs if entry.code == "version_unsupported"}
+    covered = {id(run) for entry, runs in look.contracts for run in runs if entry.code in _NO_KERNEL}
     for name, runs in wrong.items():
         rest = [run for run in runs if id(run) not in covered]
         if rest:
@@ -130,7 +125,6 @@ def stale_row(look: Look) -> Iterator[Finding]:
 
 def ambiguous_key(look: Look) -> Iterator[Finding]:
     """A table row that two GPUs could use, used here."""
-    yield from _hazards(look)
     if look.world is None or "aiter" not in look.readers():
         return
     cu_num, arch = look.world.cu_num, look.scene.query.arch
@@ -147,15 +141,3 @@ def ambiguous_key(look: Look) -> Iterator[Finding]:
             fix="take AITER 0.1.16 or newer, whose key has the gfx name",
             evidence=("https://github.com/ROCm/aiter/pull/3703",),
         )
-
-
-def _hazards(look: Look) -> Iterator[Finding]:
-    sources = {run.source for run in look.runs if run.source}
-    hazards: Sequence[object] = look.tables.hazards if look.tables is not None and sources else ()
-    for hazard in hazards:
-        if getattr(hazard, "code", "") == "ambiguous_key" and getattr(hazard, "source", None) in sources:
-            yield Finding.of(
-                "ambiguous_key",
-                f"the row {getattr(hazard, 'source', '')} that is used {getattr(hazard, 'message', '')}",
-                fix="give the row its gfx name and keep one row for each key",
-            )

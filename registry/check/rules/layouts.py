@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from preshuffle.registry.check.look import Look, at
+from preshuffle.registry.check.named import exists_for
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
 from preshuffle.registry.decision import Finding
@@ -15,13 +16,19 @@ from preshuffle.registry.words import Role
 def layout_mismatch(look: Look) -> Iterator[Finding]:
     """Every kernel that can run must read every tensor as it lies, at every token count."""
     wrong: dict[tuple[Role, tuple[str, ...]], list[Run]] = {}
+    judged: dict[tuple[Role, tuple[str, ...]], bool] = {}
     for run in look.runs:
-        if run.reader == "unknown" or run.blocked:
+        if run.reader == "unknown" or run.blocked or not exists_for(look.scene.query.arch, run.families):
             continue
         for role, seen in look.scene.tensors.items():
             allowed = run.reads.get(role)
-            if allowed and reads_otherwise(look.scene, seen, allowed):
-                wrong.setdefault((role, allowed), []).append(run)
+            if not allowed:
+                continue
+            key = (role, allowed)
+            if key not in judged:
+                judged[key] = reads_otherwise(look.scene, seen, allowed)
+            if judged[key]:
+                wrong.setdefault(key, []).append(run)
     for (role, allowed), runs in wrong.items():
         yield _mismatch(look, look.scene.tensors[role], allowed, runs)
     yield from _scales(look, {role for role, _ in wrong})
@@ -34,15 +41,18 @@ def layout_mismatch(look: Look) -> Iterator[Finding]:
 
 def reads_otherwise(scene: Scene, seen: Seen, allowed: Sequence[str]) -> bool:
     """Whether a tensor's bytes are known and none of the layouts that a kernel may read."""
-    if seen.layout is None or any(name not in scene.book.known_layouts for name in allowed):
+    if seen.layout is None:
         return False
-    return not any(same_bytes(scene, seen, scene.book.layout(name)) for name in allowed)
+    known = [name for name in allowed if name in scene.book.known_layouts]
+    if len(known) < len(allowed) and not seen.plain:  # plain bytes are no packing, whichever it is
+        return False
+    return not any(same_bytes(scene, seen, scene.book.layout(name)) for name in known)
 
 
 def _mismatch(look: Look, seen: Seen, allowed: tuple[str, ...], runs: list[Run]) -> Finding:
     book, actual = look.scene.book, seen.layout
     assert actual is not None
-    wanted = book.layout(allowed[0])
+    wanted = book.layout(allowed[0]) if allowed[0] in book.known_layouts else None
     names = any_of(dict.fromkeys(run.what for run in runs[:2]))
     gate_mode = f" (gate_mode={look.world.gate_mode})" if look.world and runs[0].reader == "aiter" else ""
     message = f"bytes are {actual.id} ({_title(look, actual)}); {names}{gate_mode} reads {any_of(allowed)} {at(runs)}"
@@ -52,7 +62,7 @@ def _mismatch(look: Look, seen: Seen, allowed: tuple[str, ...], runs: list[Run])
         role=seen.role,
         expected=any_of(allowed),
         actual=actual.id,
-        fix=_fix(look, seen, wanted, runs),
+        fix=_fix(look, seen, wanted, runs) if wanted else f"pack {seen.role} as {any_of(allowed)}",
     )
 
 
@@ -70,11 +80,16 @@ def _fix(look: Look, seen: Seen, wanted: Layout, runs: list[Run]) -> str:
 
 
 def _recipe(look: Look, role: Role, layout: str) -> str:
-    for recipe in look.scene.book.recipes.values():
+    """Name a recipe that a rule for this engine (or for none) uses, and that lays the role out so."""
+    engine = look.scene.query.engine
+    for rule in look.scene.book.rules.values():
+        recipe = look.scene.book.recipes[rule.use]
         tensor = recipe.tensors.get(role)
         fits = look.world is None or recipe.call.gate_mode == look.world.gate_mode
-        if tensor and tensor.layout == layout and fits and recipe.call.quant_type == look.scene.query.quant_type:
-            return f" (recipe {recipe.id})"
+        mine = rule.when.get("engine") in (None, engine.name if engine else None)
+        if tensor and tensor.layout == layout and fits and mine:
+            if recipe.call.quant_type == look.scene.query.quant_type:
+                return f" (recipe {recipe.id})"
     return ""
 
 

@@ -67,7 +67,7 @@ def _needs(look: Look, entry: KernelNeedEntry, told: set[str]) -> Iterator[Findi
             continue
         told.add(need.dimension)
         padded = -(-size // need.multiple) * need.multiple
-        role: Role = "w2_weight"
+        role: Role = "w2_weight" if need.dimension == "inter_dim" else "w13_weight"
         name = "the intermediate size of a rank" if need.dimension == "inter_dim" else "the hidden size"
         where = f" ({runs[0].what} {at(runs)})" if entry.families else ""
         yield Finding.of(

@@ -117,9 +117,22 @@ def _not_a_slice(look: Look, seen: Seen) -> str | None:
     if seen.role not in SCALES or not seen.laid_out or seen.layout is None:
         return None
     tile = seen.layout.pattern.row_tile
+    flat = _flat_tail(look, seen)
+    if flat:
+        return flat
     rows = _rows_per_expert(look, seen)
     if rows is not None and rows % tile:
         return f"its {rows} rows per expert are not whole tiles of {tile}: one tile holds rows of two experts"
+    return None
+
+
+def _flat_tail(look: Look, seen: Seen) -> str | None:
+    weight, physical = look.scene.tensors.get(SCALES[seen.role]), seen.what.physical_shape
+    shape = weight.what.physical_shape if weight else None
+    if physical is None or len(physical) != 2 or shape is None or len(shape) != 3 or look.scene.group != 32:
+        return None
+    if physical[0] != shape[0] * shape[1]:
+        return f"it is flattened to {physical[0]} rows, padded at its tail: {shape[0]} experts do not divide it"
     return None
 
 
@@ -128,5 +141,7 @@ def _rows_per_expert(look: Look, seen: Seen) -> int | None:
     if shape is not None:
         return shape[1]
     weight = look.scene.tensors.get(SCALES[seen.role])
-    physical = weight.what.physical_shape if weight else None
-    return physical[1] if physical is not None and len(physical) == 3 else None
+    for known in (weight.what.physical_shape if weight else None, seen.what.logical_shape):
+        if known is not None and len(known) == 3:
+            return known[1]
+    return None

@@ -10,7 +10,7 @@ from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.flags import AITER, why_unread
+from preshuffle.registry.flags import AITER, value_of, why_unread
 
 
 def flag_conflict(look: Look) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def _unread(flag: FlagEntry, scene: Scene) -> str | None:
         return None if flag.without_engine and engine is None else f"no release of {flag.owner} reads it"
     if engine is None or engine.name in flag.also:
         return None  # who reads it is not known, or it is a plugin's inside this engine
-    if flag.values and scene.query.env[flag.id] not in flag.values:
+    if flag.values and value_of(flag, scene.query.env[flag.id]) not in flag.values:
         valid = ", ".join(flag.values)
         return f"{scene.query.env[flag.id]!r} is none of its values ({valid})" if engine.name == flag.owner else None
     return why_unread(flag, scene.query)

@@ -36,10 +36,13 @@ def tag_lost(look: Look) -> Iterator[Finding]:
 
 
 def _tags_exist(look: Look, seen: Seen) -> bool:
-    """Whether AITER's own function for that layout sets the tag in this version (unknown versions do)."""
+    """Whether AITER's own functions for this layout and w13's set the tag in this version (unknown versions do)."""
     version = look.scene.query.aiter
-    feature = look.scene.book.features.get(f"tag_{seen.layout.id}") if seen.layout else None
-    return version is None or feature is None or version_key(version) >= version_key(feature.since)
+    w13 = look.scene.tensors.get("w13_weight")
+    layouts = {tensor.layout.id for tensor in (seen, w13) if tensor is not None and tensor.layout is not None}
+    features = [look.scene.book.features.get(f"tag_{name}") for name in layouts]
+    since = [version_key(feature.since) for feature in features if feature is not None]
+    return version is None or all(version_key(version) >= key for key in since)
 
 
 def tag_false(look: Look) -> Iterator[Finding]:

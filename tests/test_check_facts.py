@@ -1,0 +1,137 @@
+# ruff: noqa: E501  (tables: one case, one line)
+"""Incidents and traps that users met, rebuilt from the threads: the wrong deployment is found, the right one is silent."""
+
+from typing import Any
+
+import pytest
+
+from support.observed import (
+    A4W4,
+    A8W4,
+    BF16,
+    BLOCK,
+    GFX1250,
+    INTERLEAVED,
+    MXFP8,
+    PLAIN,
+    SEPARATED,
+    SITU,
+    SWIGLU,
+    TENSOR,
+    TILES,
+    bent,
+    deployment,
+    report,
+)
+
+Raw = dict[str, Any]
+SEP, ITLV, AITER = {"gate_mode": "separated"}, {"gate_mode": "interleave"}, {"kernels": [{"backend": "aiter"}]}
+BIAS = {"bias_passed": True, "swiglu_limit": 7.0}
+OSS: Raw = {
+    "model": "openai/gpt-oss-120b",
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_experts": 128,
+    "top_k": 4,
+    "gate_up_order": "GUGU",
+    "bias": True,
+    "activation_dtype": "bf16",
+}
+DSV4: Raw = {
+    "model": "deepseek-ai/DeepSeek-V4-Pro",
+    "hidden_size": 7168,
+    "intermediate_size": 3072,
+    "num_experts": 384,
+    "top_k": 6,
+    "tp": 8,
+}
+K3: Raw = {
+    "model": "moonshotai/Kimi-K3",
+    "hidden_size": 3584,
+    "intermediate_size": 3072,
+    "num_experts": 896,
+    "top_k": 16,
+    "tp": 8,
+}
+QWEN: Raw = {"hidden_size": 4096, "intermediate_size": 1536, "num_experts": 128, "top_k": 8, "tp": 8}
+UNTAGGED = {"w13_weight": {"is_shuffled": False}, "w2_weight": {"is_shuffled": False}}
+OSS_GUI = deployment(SWIGLU, INTERLEAVED, pad=256, applied=ITLV | BIAS, tokens=[1, 16], **OSS)
+MXMOE = {
+    "kernels": [
+        {
+            "tokens": 1,
+            "stage1": "flydsl_mxmoe_g1_a4w4_16x256x256_f16in_nt",
+            "stage2": "flydsl_mxmoe_g2_a4w4_16x256x256_atomic_nt",
+        }
+    ]
+}
+CK = "moe_ck2stages_gemm1_256x128x128x128_1x4_{}_v3_Nswizzle0_Quant3_MulRoutedWeight0_silu_FP4X2_FP4X2_B16"
+
+WRONG: dict[str, tuple[Raw, set[str]]] = {
+    "one object for layout and gate_mode (ATOM#718)": (deployment(A8W4, INTERLEAVED, applied=SEP, **DSV4), {"layout_mismatch"}),
+    "AITER and engine move together (vllm#34192)": (deployment(A4W4, SEPARATED, applied=SEP, engine="vllm", producer="quark", aiter="0.1.9"), {"version_unsupported"}),
+    "gfx1250 bytes before the kernels (aiter#3871)": (deployment(A4W4, GFX1250, applied=ITLV, arch="gfx1250", aiter="0.1.16"), {"version_unsupported"}),
+    "fn weights on an fnuz GPU (ATOM#1793)": (bent(deployment(BLOCK, TILES, applied=AITER, arch="gfx942", cu_num=304), w2_weight={"dtype": "fp8_e4m3fn"}), {"contract_mismatch"}),
+    "interleaved scales padded to 12 groups (aiter#4130)": (deployment(A8W4, INTERLEAVED, applied=ITLV, aiter="0.1.17", **DSV4), {"version_unsupported"}),
+    "no tile of 192 (aiter#915)": (deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.5", **QWEN), {"known_bad"}),
+    "unaligned CK size (aiter#5444)": (deployment(BF16, TILES, applied=AITER, **QWEN | {"intermediate_size": 1792}), {"pad_required"}),
+    "unpadded gpt-oss (vllm#34285)": (deployment(SWIGLU, SEPARATED, applied=SEP | BIAS, **OSS), {"pad_required"}),
+    "pads not passed (vllm#46201)": (bent(OSS_GUI, applied={"hidden_pad": 0}), {"pad_unreported"}),
+    "doubled where nobody doubles": (bent(OSS_GUI, query={"engine": "atom"}, applied={"intermediate_pad": 384}), {"pad_invalid"}),
+    "pads of two rules": (bent(OSS_GUI, w2_weight={"physical_shape": [128, 2944, 3072]}), {"pad_invalid"}),
+    "rows of one cu_num, two GPUs (aiter#3703)": (deployment(A4W4, GFX1250, applied=ITLV, arch="gfx1250", aiter="0.1.15"), {"ambiguous_key"}),
+    "no gate (vllm#56590)": (deployment(BF16, TILES, applied=AITER, gated=False), {"unsupported"}),
+    "faults without a row (vllm#43605)": (deployment(BLOCK, TILES, applied=AITER | {"expert_map": "mask"}, model="MiniMaxAI/MiniMax-M2.5", hidden_size=3072, intermediate_size=1536, num_experts=256, top_k=8, ep=8, aiter="0.1.14"), {"known_bad"}),
+    "a layout without a shuffle (T1)": (bent(deployment(BF16, TILES, applied=AITER, engine="sglang"), **UNTAGGED), {"tag_lost"}),
+    "de-interleaved GGUU rows (T3)": (bent(deployment(A4W4, SEPARATED, applied=SEP, engine="vllm", producer="quark"), applied={"source_order": "GUGU"}), {"source_order_mismatch"}),
+    "bias converted, not passed (T4)": (bent(OSS_GUI, applied={"bias_passed": False}), {"contract_mismatch"}),
+    "a16w4 SiTU interleaved (T6)": (deployment(SITU, INTERLEAVED, applied=SEP, engine="sglang", **K3), {"layout_mismatch"}),
+    "weights apart, scales alternating (T7)": (deployment(A4W4, ("sep16", "e8_gui16", "sep16", "e8"), applied=SEP, engine="sglang", env={"AITER_FORCE_A8W4": "1"}), {"layout_mismatch"}),
+    "mxfp8 apart (T9)": (deployment(MXFP8, SEPARATED, applied=SEP, engine="atom"), {"layout_mismatch"}),
+    "row groups on gfx1250 (T12)": (deployment(A4W4, ("gui16", "n32k4_gurow", "sep16", "n32k4"), applied=ITLV, arch="gfx1250"), {"layout_mismatch"}),
+    "gate_mode not sent without a limit (T15)": (bent(OSS_GUI, applied={"gate_mode": "separated", "swiglu_limit": 0.0}), {"layout_mismatch", "contract_mismatch"}),
+    "gate_mode dropped by a wrapper (T16)": (deployment(A8W4, INTERLEAVED, applied=ITLV, engine="vllm", aiter="0.1.13"), {"version_unsupported"}),
+    "two activation switches": (deployment(SITU, INTERLEAVED, applied=ITLV, env={"AITER_SITUV2_A8W4": "1", "AITER_SITUV2_A4W4": "1"}, activation_dtype="fp8", **K3), {"flag_conflict"}),
+    "a switch of the next release": (deployment(SITU, SEPARATED, applied=SEP, aiter="0.1.19.post1", env={"AITER_SITUV2_A4W4": "1"}, **K3), {"flag_unknown"}),
+    "mxmoe drops biases": (deployment(SWIGLU, SEPARATED, pad=256, applied=SEP | BIAS | MXMOE, tokens=[1], **OSS), {"contract_mismatch"}),
+    "mxmoe knows no mask": (deployment(A4W4, SEPARATED, ep=8, applied=SEP | MXMOE | {"expert_map": "mask"}, tokens=[1]), {"unsupported"}),
+    "Opus reads alternating rows": (deployment(A8W4, SEPARATED, applied=ITLV | {"kernels": [{"tokens": 64, "stage1": "opus_moe1_afp8_wfp4_bf16_t64x256_fp8"}]}), {"layout_mismatch"}),
+    "a preshuffle-off kernel on tiles": (deployment(A4W4, SEPARATED, applied=SEP | {"kernels": [{"tokens": 64, "stage1": CK.format("MulABScale")}]}), {"layout_mismatch"}),
+    "CK-Tile auto on separated rows": (deployment(A4W4, SEPARATED, applied=SEP, env={"AITER_FLYDSL_FORCE": "0", "AITER_KSPLIT": "2"}), {"layout_mismatch"}),
+    "int4 that was never packed": (deployment({"weight_dtype": "i4x2", "quant_type": "per_1x32", "activation": "Silu"}, PLAIN, applied=AITER), {"layout_mismatch"}),
+    "int4 in ATOM": (deployment({"weight_dtype": "i4x2", "quant_type": "per_1x32", "activation": "Silu"}, PLAIN, engine="atom"), {"unsupported"}),
+    "per-tensor fp8 without an instance": (deployment(TENSOR, TILES, applied=AITER, aiter="0.1.16.post2", hidden_size=4096, intermediate_size=1536, num_experts=192, top_k=8, tp=8), {"known_bad"}),
+    "rows that do not fill a scale tile move": (bent(deployment(A4W4, SEPARATED, applied=SEP | {"eplb": True}), w13_weight={"logical_shape": [64, 720, 5120], "physical_shape": [64, 720, 5120]}, w13_weight_scale={"logical_shape": [64, 720, 160], "physical_shape": [64 * 720, 160]}), {"expert_view"}),
+}  # fmt: skip
+
+RIGHT: dict[str, Raw] = {
+    "two recipes for one key: apart": deployment(A4W4, SEPARATED, applied=SEP, **DSV4),
+    "two recipes for one key: alternating": deployment(A8W4, INTERLEAVED, applied=ITLV, **DSV4),
+    "interleaved scales padded by 0.1.18": deployment(A8W4, INTERLEAVED, applied=ITLV, aiter="0.1.18", **DSV4),
+    "separated scales of 12 groups, any AITER": deployment(A4W4, SEPARATED, applied=SEP, aiter="0.1.16", **DSV4),
+    "192 tuned online": deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.8", env={"AITER_ONLINE_TUNE": "1"}, **QWEN),
+    "192 today": deployment(BF16, TILES, applied=AITER, **QWEN),
+    "vLLM's own pads at TP 1": bent(OSS_GUI, query={"engine": "vllm"}, applied={"hidden_pad": 128, "intermediate_pad": 384}),
+    "the legacy path sets no tags": bent(deployment(SWIGLU, INTERLEAVED, pad=256, applied=BIAS, aiter="0.1.13", tokens=[1, 16], **OSS), **UNTAGGED),
+    "a8w4 SiTU follows its kernels": deployment(SITU, INTERLEAVED, applied=SEP, env={"AITER_SITUV2_A8W4": "1"}, activation_dtype="fp8", **K3),
+    "MegaMoE takes no tags": bent(deployment(A8W4, INTERLEAVED, applied={"kernels": [{"backend": "mega"}]}, engine="atom", **DSV4), **UNTAGGED),
+    "raw fp4 weights for CK": deployment(A4W4, ("plain", "e8", "plain", "e8"), applied=SEP),
+    "a preshuffle-on kernel": deployment(A4W4, SEPARATED, applied=SEP | {"kernels": [{"tokens": 64, "stage1": CK.format("MulABScaleShuffled")}]}),
+    "mxfp8 whatever gate_mode says": deployment(MXFP8, INTERLEAVED, applied=SEP),
+    "scales filled with zero, one and 1.0": bent(OSS_GUI, w13_weight_scale={"pad_fill": 1}, w2_weight_scale={"pad_fill": 127}),
+    "SGLang keeps GGUU models apart": deployment(SWIGLU, SEPARATED, applied=SEP, engine="sglang", env={"SGLANG_USE_AITER_MOE_GU_ITLV": "1"}, activation_dtype=None),
+    "gfx1250 decodes on a view": deployment(A4W4, ("sep16", "n32k4", "sep16", "n32k4"), applied={"kernels": [{"backend": "triton"}]}, arch="gfx1250"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_incident_is_found(name: str) -> None:
+    raw, wanted = WRONG[name]
+    found = report(raw)
+    assert wanted <= {finding.code for finding in found.findings}, found
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_right_deployment_is_silent(name: str) -> None:
+    found = report(RIGHT[name])
+    assert (found.verdict, found.findings) == ("ok", ()), found
