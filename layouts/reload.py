@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
-from preshuffle.layouts.apply import TAG, apply, inverse
+import torch
+
+from preshuffle.layouts.apply import TAG, apply, describe, inverse
 from preshuffle.layouts.authority import Backend
-from preshuffle.layouts.in_place import SCRATCH_BYTES
-from preshuffle.layouts.stamp import put_stamp, stamp_of
+from preshuffle.layouts.dtypes import as_bytes
+from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
+from preshuffle.layouts.job import Geometry, torch_shape
+from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.stamp import Stamp, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
-from preshuffle.registry import Applied, Decision, LayoutError
+from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
+from preshuffle.registry.plan import plan_relayout
 from preshuffle.registry.words import Role
 
 
@@ -79,19 +86,26 @@ def retag(target: Target) -> tuple[Role, ...]:
     return tuple(lacked)
 
 
-def relayout(target: Target, decision: Decision, *, backend: Backend = "auto") -> Applied:
+def relayout(
+    target: Target, decision: Decision, *, backend: Backend = "auto", scratch_bytes: int = SCRATCH_BYTES
+) -> Applied:
     """Exchange the decision that a target was laid out by for another one.
+
+    Tensors of the same physical shape go from one layout to the other in one pass, in their own storage; others by way
+    of their plain bytes.
 
     Args:
         target: laid out, stamped tensors.
         decision: the new decision, of the same model and rank.
-        backend: as for ``apply``.
+        backend: as for ``apply``, where plain bytes are laid out.
+        scratch_bytes: as for ``apply``.
 
     Raises:
-        LayoutError: a tensor is not laid out, or the new decision is of other plain shapes. Nothing is changed then.
+        LayoutError: a tensor is not laid out, or was laid out from other rows. Nothing is changed then.
     """
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors)
+    stamps: dict[Role, Stamp] = {}
     for role, decided in decision.tensors.items():
         stamp = stamp_of(tensors[role])
         if stamp is None or stamp.state != "applied":
@@ -100,5 +114,48 @@ def relayout(target: Target, decision: Decision, *, backend: Backend = "auto") -
             raise LayoutError(
                 f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
             )
-    inverse(target)
-    return apply(target, decision, backend=backend)
+        stamps[role] = stamp
+    direct = {role: _directly(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
+    if any(move is None for move in direct.values()):
+        inverse(target)
+        return apply(target, decision, backend=backend, scratch_bytes=scratch_bytes)
+    for role, move in direct.items():
+        tensor = tensors[role]
+        new = restamped(stamps[role], decision)
+        if move is not None and new.layout != stamps[role].layout:
+            data = as_bytes(tensor.detach())
+            scratch = torch.empty(move.scratch_for(data, scratch_bytes), dtype=torch.uint8, device=tensor.device)
+            put_stamp(tensor, replace(new, state="broken"))
+            move.lay_out(data, scratch, new.fill)
+        put_stamp(tensor, new)
+    return describe(target, decision)
+
+
+def restamped(stamp: Stamp, decision: Decision) -> Stamp:
+    """Return a stamp as a new decision of the same physical shape leaves it."""
+    decided = decision.tensors[stamp.role]
+    return replace(
+        stamp, recipe=decision.recipe, decision_digest=decision.decision_digest, layout=decided.layout,
+        order=decided.order, is_shuffled=decided.is_shuffled,
+    )  # fmt: skip
+
+
+def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role) -> InPlace | None:
+    """Return the one-pass move between two layouts of the same physical bytes, or None where there is none."""
+    decided = decision.tensors[role]
+    same = (torch_shape(decided.physical_shape, decided), decided.fill, decided.order, decided.is_shuffled)
+    if same != (stamp.physical_shape, stamp.fill, stamp.order, stamp.is_shuffled) or not tensor.is_contiguous():
+        return None
+    geometry = Geometry.of(stamp, tensor.element_size())
+    rows = geometry.halves * geometry.rows
+    source, target = layout_of(stamp.layout), layout_of(decided.layout)
+
+    @lru_cache(maxsize=4)
+    def plan(experts: int) -> CopyPlan:
+        return plan_relayout(source.bind(experts, rows, geometry.k), target.bind(experts, rows, geometry.k))
+
+    try:
+        plan(1)
+    except LayoutError:
+        return None
+    return InPlace(plan, geometry.experts, geometry.expert_bytes)

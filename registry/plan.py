@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import gcd, prod
 
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.layout import Atom, BoundLayout
@@ -57,6 +57,24 @@ class Box:
         if self.sizes and self.plain_strides[-1] == self.laid_strides[-1] == 1:
             return self.sizes[-1]
         return 1
+
+    @property
+    def unit(self) -> int:
+        """Bytes that can be moved at once, 16 at most, where both buffers begin at multiples of 16."""
+        inner = 1 if self.run > 1 else 0
+        outer = len(self.sizes) - inner
+        numbers = (*self.plain_strides[:outer], *self.laid_strides[:outer], self.plain_offset, self.laid_offset)
+        return gcd(16, self.run, *numbers)
+
+    @property
+    def band(self) -> int:
+        """Bytes of the smallest piece of memory that the copy permutes within itself (all of them if there is none)."""
+        band = self.nbytes
+        for index, size in enumerate(self.sizes):
+            if self.plain_strides[index] != self.laid_strides[index] or self.laid_strides[index] * size != band:
+                break
+            band //= size
+        return band
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,18 @@ def plan_copy(bound: BoundLayout, plain: PlainView) -> CopyPlan:
     copies = part.boxes(live_rows, live_k)
     fills = part.boxes(pad_rows, everything) + part.boxes(live_rows, pad_k)
     return CopyPlan(copies, fills, experts * rows * k)
+
+
+def plan_relayout(source: BoundLayout, target: BoundLayout) -> CopyPlan:
+    """Plan the one pass from bytes in one layout (the plan's plain side) to bytes in another.
+
+    Raises:
+        LayoutError: the shapes differ, or the tiles of the two layouts cut each other.
+    """
+    modes = source.relayout(target).modes
+    laid = [prod(mode.size for mode in modes[index + 1 :]) for index in range(len(modes))]
+    box = Box(tuple(mode.size for mode in modes), tuple(mode.stride for mode in modes), tuple(laid), 0, 0)
+    return CopyPlan((box,), (), prod(source.shape))
 
 
 def plan_part(bound: BoundLayout, plain: PlainView, halves: int) -> CopyPlan:

@@ -183,3 +183,24 @@ def _no_memory(real, after: int):  # type: ignore[no-untyped-def]
         return real(*arguments, **keywords)
 
     return empty
+
+
+def test_relayout_of_one_physical_shape_is_one_pass_at_the_same_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = decide("fp4x2"), decide("bf16")
+    tensors = dict(plain_tensors(first))
+    apply(tensors, first)
+    before = {role: tensor.data_ptr() for role, tensor in tensors.items()}
+    monkeypatch.setattr("preshuffle.layouts.reload.inverse", None)
+    relayout(tensors, second)
+    assert {role: tensor.data_ptr() for role, tensor in tensors.items()} == before
+    assert tensors["w13_weight"].is_shuffled
+
+
+def test_relayout_to_another_fill_goes_by_way_of_plain_bytes() -> None:
+    first, second = decide("fp4x2"), decide("fp4x2", engine="atom")
+    plain = plain_tensors(first)
+    tensors = dict(plain)
+    apply(tensors, first)
+    relayout(tensors, second)
+    apply(wanted := dict(plain), second)
+    assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
