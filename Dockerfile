@@ -20,14 +20,21 @@ COPY api api
 RUN python -m build --wheel --no-isolation --outdir /dist
 
 FROM ${ROCM_BASE} AS loader
-COPY --from=wheel /dist/*.whl /tmp/wheel/
-# What torch and AITER are is the base image's business: the wheel is installed without dependencies, and of those only
-# the ones that cannot pull torch are named.
-RUN python3 -m pip install --no-cache-dir "pydantic>=2.10,<3" "einops>=0.8.1" "PyYAML>=6.0.2" \
- && python3 -m pip install --no-cache-dir --no-deps "safetensors>=0.5" \
+USER root
+COPY --from=wheel /dist/*.whl /src/constraints.txt /tmp/wheel/
+# What torch and AITER are is the base image's business (AMD's AITER has to be there): the wheel is installed without
+# dependencies, and of those only the ones that cannot pull torch are named.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1
+RUN python3 -c "import importlib.metadata as m; print('amd-aiter', m.version('amd-aiter'), 'torch', m.version('torch'))" \
+ && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt pydantic einops PyYAML \
+ && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt --no-deps safetensors \
  && python3 -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl \
  && rm -rf /tmp/wheel \
- && preshuffle --version
+ && preshuffle --version \
+ && useradd --uid 10001 --user-group --create-home --shell /bin/bash preshuffle
+# The GPU's devices belong to the groups video and render: docker run --group-add video --group-add render …
+USER 10001:10001
+WORKDIR /home/preshuffle
 
 FROM ${PYTHON_IMAGE} AS service
 COPY constraints.txt /tmp/wheel/

@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 # AMD's AITER is the distribution amd-aiter. The one that has its import name on PyPI is an unrelated package.
 AITER := amd-aiter==0.1.7.post2.dev18
+# torch names a Triton of its own; the tests run and cross-compile with this one, so it is installed last and by itself.
+TRITON := triton==3.9.0
 WORKERS ?= 2
 BENCH ?= $(wildcard bench/bench_*.py)
 
@@ -27,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "preshuffle needs Python 3.11 or newer; '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(AITER)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(AITER) $(TRITON)
 	@touch $@
 
 demo: $(STAMP)

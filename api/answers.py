@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -34,10 +35,20 @@ class Answers:
     def __init__(self, registry: Registry, budget: int = BUDGET) -> None:
         """Keep up to ``budget`` bytes of JSON."""
         self.registry = registry
+        self.followers: list[Callable[[Registry], None]] = []
         self._budget = budget
         self._size = 0
         self._kept: OrderedDict[str, Answer] = OrderedDict()
         self._lock = Lock()
+
+    def replace(self, registry: Registry) -> None:
+        """Answer from another registry from now on; nothing that an earlier one said is kept."""
+        with self._lock:
+            self.registry = registry
+            self._kept.clear()
+            self._size = 0
+        for follower in self.followers:
+            follower(registry)
 
     def get(self, query: Query) -> Answer:
         """Return the answer to a query."""
@@ -59,13 +70,16 @@ class Answers:
             return answer
 
     def _decide(self, key: str, query: Query) -> Answer:
+        registry = self.registry
         try:
-            decision = self.registry.resolve(query)
+            decision = registry.resolve(query)
         except PreshuffleError as error:
             answer = Answer(problem=as_problem(error))
         else:
             answer = Answer(decision, decision.model_dump_json().encode())
         with self._lock:
+            if registry is not self.registry:
+                return answer  # it was replaced meanwhile
             self._forget(key)
             self._kept[key] = answer
             self._size += _cost(key, answer)

@@ -9,7 +9,16 @@ from typing import Literal
 
 from fastapi import FastAPI
 
-from preshuffle.api import openapi, page, problem, routes_deployments, routes_health, routes_registry, routes_resolve
+from preshuffle.api import (
+    openapi,
+    page,
+    problem,
+    routes_deployments,
+    routes_health,
+    routes_kernels,
+    routes_registry,
+    routes_resolve,
+)
 from preshuffle.api.answers import Answers
 from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.errors import ServeError
@@ -51,9 +60,10 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
         lifespan=lifespan,
     )
     problem.install(app)
-    openapi.install(app, [Query, routes_resolve.Batch, ReplicaReport])
+    openapi.install(app, [Query, routes_resolve.Batch, ReplicaReport, routes_kernels.TableFiles])
     answers = Answers(registry)
-    routes_registry.install(app, registry)
+    routes_registry.install(app, answers)
+    routes_kernels.install(app, kept, answers)
     routes_resolve.install(app, answers)
     routes_deployments.install(app, kept, answers)
     routes_health.install(app, kept, registry)

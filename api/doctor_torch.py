@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from preshuffle.api.doctor import Check
+from preshuffle.api.doctor import Check, Status
 from preshuffle.registry.registry import Registry
 
 _TIMEOUT_S = 120
@@ -22,6 +22,18 @@ if torch.cuda.is_available():
         devices.append([facts.name, arch, facts.multi_processor_count])
 print(json.dumps({"hip": torch.version.hip, "cuda": torch.version.cuda, "devices": devices}))
 """
+
+_COMPARE = """
+import json
+from preshuffle.layouts.authority import can_import, compare_all
+print(json.dumps(compare_all() if can_import() else {}))
+"""
+_VERDICTS = {
+    "equal": "the same bytes as AITER's function",
+    "differs": "AITER's function gives other bytes: the loader uses AITER's",
+    "refused": "AITER's function raises on a small tensor",
+    "no function": "this AITER has no function for it",
+}
 
 
 def check_torch(version: str | None, registry: Registry | None) -> Iterator[Check]:
@@ -46,12 +58,31 @@ def check_torch(version: str | None, registry: Registry | None) -> Iterator[Chec
             yield Check(name="gpu", status="ok", detail=f"{name}: {arch}, {units} compute units")
         else:
             yield Check(name="gpu", status="warning", detail=f"{name}: {arch}, which the registry does not know")
+    yield from _check_bytes(bool(facts["hip"]))
+
+
+def _check_bytes(hip: bool) -> Iterator[Check]:
+    """Compare every layout of the book with AITER's own function, where AITER can be imported (on ROCm only)."""
+    if not hip:
+        yield Check(name="bytes", status="info", detail="AITER runs on ROCm only: its functions were not compared here")
+        return
+    facts, wrong = _ask(_COMPARE)
+    if facts is None:
+        yield Check(name="bytes", status="problem", detail=f"AITER's functions could not be compared: {wrong}")
+        return
+    for layout, verdict in facts.items():
+        status: Status = "problem" if verdict == "differs" else "ok" if verdict == "equal" else "info"
+        yield Check(name=f"bytes {layout}", status=status, detail=_VERDICTS.get(verdict, verdict))
 
 
 def _probe() -> tuple[dict[str, Any] | None, str]:
+    return _ask(_PROBE)
+
+
+def _ask(program: str) -> tuple[dict[str, Any] | None, str]:
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)

@@ -30,7 +30,7 @@ async def read_json(request: Request) -> Any:
             f"Content-Type must be application/json; {found}",
             headers={"Accept": "application/json"},
         )
-    body = await _read(request)
+    body = await read_body(request)
     try:
         value = from_json(body, allow_inf_nan=False)
         if _LARGE.search(body):
@@ -42,24 +42,28 @@ async def read_json(request: Request) -> Any:
         raise ProblemError("malformed-json", str(error) if body else "the body is empty; JSON is needed") from None
 
 
-async def _read(request: Request) -> bytes:
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """Read the body as it is.
+
+    Raises:
+        ProblemError: 413 larger than ``limit`` (nothing more is read), 400 it ended too early.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY:
-        raise _too_large()
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     try:
         async for part in request.stream():
             size += len(part)
-            if size > MAX_BODY:
-                raise _too_large()
+            if size > limit:
+                raise _too_large(limit)
             parts.append(part)
     except ClientDisconnect:
         raise ProblemError("malformed-json", "the connection closed before the body was complete") from None
     return b"".join(parts)
 
 
-def _too_large() -> ProblemError:
-    return ProblemError(
-        "body-too-large", f"a body may have {MAX_BODY} bytes; send several", headers={"Connection": "close"}
-    )
+def _too_large(limit: int) -> ProblemError:
+    more = "; send several" if limit == MAX_BODY else " here"
+    return ProblemError("body-too-large", f"a body may have {limit} bytes{more}", headers={"Connection": "close"})

@@ -81,6 +81,7 @@ class _Renderer:
         self._templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
         self._templates.filters.update(ago=ago, words=words, number=number, shape=shape, numbers=numbers)
         self._templates.globals.update(registry=registry_view(answers.registry), version=our_version())
+        answers.followers.append(lambda registry: self._templates.globals.update(registry=registry_view(registry)))
 
     def __call__(self, template: str, status: int = 200, **context: Any) -> Response:
         text = self._templates.get_template(template).render(**context)

@@ -33,14 +33,17 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "json-too-deep": (400, "The body is nested too deeply"),
     "no-recipe": (404, "No recipe answers this query"),
     "not-found": (404, "Nothing is here"),
+    "unknown-tables": (404, "No kernel tables of this version are known"),
     "unknown-deployment": (404, "No deployment of this name is known"),
     "method-not-allowed": (405, "This method is not allowed here"),
+    "tables-exist": (409, "This version has other kernel tables"),
     "precondition-failed": (412, "The deployment has changed since"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body's media type is not understood"),
     "invalid-input": (422, "The input is not valid"),
     "internal": (500, "Something went wrong on our side"),
     "store-unavailable": (503, "The store does not answer"),
+    "tables-full": (507, "No more kernel tables can be held"),
 }
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
 

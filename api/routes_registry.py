@@ -7,7 +7,11 @@ from enum import Enum
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from preshuffle.api.answers import Answers
 from preshuffle.api.listings import Archs, Layouts, Models, Recipes, RegistryView, listings
 from preshuffle.api.openapi import problems
 from preshuffle.api.serialised import Serialised
@@ -22,7 +26,7 @@ _DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {
     "/v1/models": (Models, "All models that the book knows"),
     "/v1/archs": (Archs, "All GPU architectures that the book knows"),
 }
-_IF_NONE_MATCH = {
+IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
@@ -39,10 +43,26 @@ def serialise(registry: Registry) -> dict[str, Serialised]:
     return {path: Serialised.of(value, tags[path]) for path, value in listings(registry).items()}
 
 
-def install(app: FastAPI, registry: Registry) -> None:
+class _Current:
+    """A listing that is another one when the registry is."""
+
+    def __init__(self, serialised: Serialised) -> None:
+        self.serialised = serialised
+
+    async def respond(self, request: Request) -> Response:
+        return await self.serialised.respond(request)
+
+
+def install(app: FastAPI, answers: Answers) -> None:
     """Add the routes: plain ones in front of all others, which answer, and their documentation."""
-    table = serialise(registry)
-    app.router.routes[:0] = [serialised.route(path) for path, serialised in table.items()]
+    table = {path: _Current(serialised) for path, serialised in serialise(answers.registry).items()}
+
+    def follow(registry: Registry) -> None:
+        for path, serialised in serialise(registry).items():
+            table[path].serialised = serialised
+
+    answers.followers.append(follow)
+    app.router.routes[:0] = [Route(path, current.respond, methods=["GET"]) for path, current in table.items()]
     for path, (model, summary) in _DOCUMENTED.items():
         app.add_api_route(
             path,
@@ -52,5 +72,5 @@ def install(app: FastAPI, registry: Registry) -> None:
             summary=summary,
             operation_id=path.removeprefix("/v1/"),
             responses={304: {"description": "The client has it"}, **problems()},
-            openapi_extra={"parameters": [_IF_NONE_MATCH]},
+            openapi_extra={"parameters": [IF_NONE_MATCH]},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text
 
 SCHEMA_VERSION: Final = 1
 
@@ -37,3 +37,23 @@ replicas = Table(
     Column("replaced_ms", BigInteger, nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
 )
+
+kernel_contents = Table(
+    "kernel_contents",
+    metadata,
+    Column("digest", String(71), primary_key=True),
+    Column("rows", Integer, nullable=False),
+    Column("names", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Uploaded kernel tables by their content: ``names`` is JSON, ``[name, bytes]`` for each file; ``body`` is zlib."""
+
+kernel_sets = Table(
+    "kernel_sets",
+    metadata,
+    Column("identity", String(1024), primary_key=True),
+    Column("version", String(128), nullable=False),
+    Column("digest", String(71), ForeignKey("kernel_contents.digest"), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""Which AITER version has which tables; ``identity`` is the same for every spelling of one version."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,6 +142,14 @@ class Store:
                 changed = {"revision": _next_revision(connection), "replaced_ms": _now_ms()}
                 connection.execute(update(deployments).where(mine).values(**changed))
             return True
+
+    def transaction(self, write: bool = False) -> AbstractContextManager[Connection]:
+        """Return a transaction for tables other than those of deployments; a writer must say so.
+
+        Raises:
+            StoreError: the store does not answer; nothing was changed.
+        """
+        return self._transaction(write)
 
     @contextmanager
     def _transaction(self, write: bool = False) -> Iterator[Connection]:

@@ -3,6 +3,7 @@
 from preshuffle.layouts.apply import apply, describe, inverse
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.expert import expert_view, write_expert
+from preshuffle.layouts.identify import Identification, identify
 from preshuffle.layouts.prove import Check, prove
 from preshuffle.layouts.reload import begin_reload, finish_reload, relayout, retag
 from preshuffle.layouts.single import apply_layout, invert_layout
@@ -12,6 +13,7 @@ __all__ = [
     "Check",
     "Checkpoint",
     "CheckpointError",
+    "Identification",
     "Stamp",
     "apply",
     "apply_layout",
@@ -19,6 +21,7 @@ __all__ = [
     "describe",
     "expert_view",
     "finish_reload",
+    "identify",
     "inverse",
     "invert_layout",
     "prove",

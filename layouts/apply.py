@@ -10,7 +10,7 @@ import torch
 
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
-from preshuffle.layouts.job import Job, prepare, undo
+from preshuffle.layouts.job import Job, prepare, torch_shape, undo
 from preshuffle.layouts.single import check_backend
 from preshuffle.layouts.stamp import Stamp, drop_stamp, extent_of, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
@@ -54,12 +54,14 @@ def apply(
         LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
     """
     check_backend(backend)
+    if again not in ("refuse", "skip"):
+        raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors)
     if _already_applied(tensors, decision, again):
         return describe(target, decision)
     jobs = [prepare(role, tensors[role], decision, last_rank) for role in decision.tensors]
-    _check_together(jobs)
+    _check_together(jobs, decision)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
@@ -148,17 +150,30 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     return False
 
 
-def _check_together(jobs: list[Job]) -> None:
+def _check_together(jobs: list[Job], decision: Decision) -> None:
     devices = {job.tensor.device for job in jobs}
     if len(devices) > 1:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
         raise LayoutError(f"the tensors are on different devices: {where}")
+    _check_same_rank(jobs, decision)
     for one, other in combinations(jobs, 2):
         if one.tensor.untyped_storage().data_ptr() != other.tensor.untyped_storage().data_ptr():
             continue
         (begin, end), (first, last) = extent_of(one.tensor), extent_of(other.tensor)
         if begin < last and first < end:
             raise LayoutError(f"{one.role} and {other.role} share bytes")
+
+
+def _check_same_rank(jobs: list[Job], decision: Decision) -> None:
+    """All tensors that a last rank has less of are the last rank's, or none is: else weights and scales disagree."""
+    short: dict[bool, list[str]] = {True: [], False: []}
+    for job in jobs:
+        decided = decision.tensors[job.role]
+        if decided.short_shape is not None:
+            short[job.stamp.shape == torch_shape(decided.short_shape, decided)].append(f"{job.role} {job.stamp.shape}")
+    if short[True] and short[False]:
+        last, full = ", ".join(short[True]), ", ".join(short[False])
+        raise LayoutError(f"the tensors are of different ranks: {last} of the last one, {full} of another")
 
 
 def _publish(tensors: RoleTensors, job: Job, result: torch.Tensor) -> None:

@@ -155,6 +155,35 @@ def run(work: Work, plain: torch.Tensor, laid: torch.Tensor) -> None:
     laid.copy_(as_bytes(result.contiguous())[: laid.numel()])
 
 
+def compare_all(device: str = "cuda") -> dict[str, str]:
+    """Compare every layout of the packaged book with AITER's function on a small tensor.
+
+    Returns:
+        By layout id: ``equal``, ``differs``, ``refused`` (AITER raises on it) or ``no function`` (this AITER has none).
+    """
+    verdicts: dict[str, str] = {}
+    book = Registry.default().book
+    for name in book.layouts:
+        layout = book.layout(name)
+        shape = (2, 256, 256)
+        plain = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+        function = function_for(layout)
+        if function is None:
+            verdicts[name] = "no function"
+            continue
+        halves = 2 if layout.pattern.splits_gate_up else 1
+        view = PlainView(2, halves, 256 // halves, 256, 256 * 256, 256 // halves * 256, 256)
+        ours = torch.empty_like(plain)
+        lay_out(plan_copy(layout.bind(*shape), view), plain.view(-1), ours.view(-1), 0)
+        try:
+            theirs = as_bytes(function(plain, 2).contiguous())[: ours.numel()]
+        except (RuntimeError, AssertionError, ValueError, TypeError):
+            verdicts[name] = "refused"
+            continue
+        verdicts[name] = "equal" if theirs.equal(ours.view(-1)) else "differs"
+    return verdicts
+
+
 def _agree(work: Work, expert: torch.Tensor, function: Function) -> bool:
     halves = 2 if work.layout.pattern.splits_gate_up else 1
     rows, tile, k = work.shape[1] // halves, work.layout.row_multiple, work.shape[2]

@@ -188,7 +188,10 @@ def write_checkpoint(
     """
     registry = registry or Registry.default()
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be made: {error.strerror}") from None
     book = registry.book
     query = Query.from_hf_config(config, registry=registry, arch=next(iter(book.archs)))
     entry = model_type_of(config, book)

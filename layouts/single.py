@@ -63,6 +63,7 @@ def apply_layout(
         True
     """
     check_backend(backend)
+    _check_input(tensor, fill)
     layout = layout_of(layout_id)
     fit = _fit(tuple(tensor.shape), tensor.dtype, layout, experts, fill)
     result = _result(tensor, fit, out)
@@ -121,6 +122,15 @@ class _Fit:
         return self.plan.nbytes
 
 
+def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise LayoutError(f"a {type(tensor).__name__} is no tensor")
+    if tensor.device.type == "meta":
+        raise LayoutError("the tensor is on the meta device: it has no bytes")
+    if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255):
+        raise LayoutError(f"fill = {fill!r}; valid: a byte, 0..255")
+
+
 def check_backend(backend: str) -> None:
     """Raise a LayoutError for a backend that is not there."""
     if backend not in BACKENDS:
@@ -133,8 +143,6 @@ def _fit(given: tuple[int, ...], dtype: torch.dtype, layout: Layout, experts: in
     item = dtype.itemsize
     if layout.unit == "group" and item != 1:
         raise LayoutError(f"layout {layout.id} is for scales of one byte; found {dtype} ({item} bytes)")
-    if fill is not None and not 0 <= fill <= 255:
-        raise LayoutError(f"fill = {fill}; valid: a byte, 0..255")
     halves = 2 if layout.pattern.splits_gate_up else 1
     flat = layout.unit == "group" and halves == 1 and rows % layout.row_multiple != 0
     if flat:

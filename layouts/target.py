@@ -59,7 +59,8 @@ class RoleTensors:
         problems = [f"missing: {', '.join(role for role in needed if role not in self.names)}"]
         extra = [name for role, name in self.names.items() if role not in needed]
         if isinstance(self.target, MutableMapping):
-            extra += [name for name in self.target if name not in self.names.values()]
+            known = {name for role in ROLES for name in (role, *ALIASES.get(role, ()))}
+            extra += [name for name in self.target if name not in self.names.values() and name not in known]
         problems.append(f"not part of the decision: {', '.join(extra)}")
         told = [problem for problem in problems if not problem.endswith(": ")]
         if told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,7 +12,7 @@ from preshuffle.registry.layout import Layout, Unit
 from preshuffle.registry.query import Frozen, Size, Version
 from preshuffle.registry.words import Activation, Dtype, QuantType, Role, RowOrder, TensorDtype
 
-Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
+Evidence = tuple[str, ...]
 
 
 class AiterFunction(Frozen):
@@ -36,13 +37,13 @@ class LayoutEntry(Frozen):
     """A layout's line, what it is called elsewhere, and AITER's functions for it, the newest first."""
 
     id: str
-    title: str
+    title: str = ""
     pattern: str
     unit: Unit = "any"
     k_multiple: Annotated[int, Field(ge=1)] | None = None
     aliases: tuple[str, ...] = ()
     aiter: tuple[AiterFunction, ...] = ()
-    evidence: Evidence
+    evidence: Evidence = ()
 
     @model_validator(mode="after")
     def _parses(self) -> LayoutEntry:
@@ -73,7 +74,7 @@ class ArchEntry(Frozen):
     fp8: Literal["fp8_e4m3fn", "fp8_e4m3fnuz"] | None
     features: tuple[str, ...] = ()
     lacks: dict[str, str] = Field(default_factory=dict)
-    evidence: Evidence
+    evidence: Evidence = ()
 
     @property
     def default_cu_num(self) -> int | None:
@@ -89,7 +90,7 @@ class FeatureEntry(Frozen):
     title: str
     since: Version
     until: Version | None = None
-    evidence: Evidence
+    evidence: Evidence = ()
 
 
 class FlagEntry(Frozen):
@@ -120,7 +121,7 @@ class FlagEntry(Frozen):
     without_engine: bool = False
     also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
-    evidence: Evidence
+    evidence: Evidence = ()
 
 
 class ModelFacts(Frozen):
@@ -137,10 +138,15 @@ class ModelFacts(Frozen):
     top_k: Size | None = None
     gated: bool | None = None
     bias: bool | None = None
+    swiglu_limit: float | None = None
+
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True, include=set(ModelFacts.model_fields))
 
     def given(self) -> dict[str, Any]:
         """Return the facts that are stated."""
-        return self.model_dump(exclude_none=True, include=set(ModelFacts.model_fields))
+        return dict(self._stated)
 
 
 class ModelEntry(ModelFacts):
@@ -148,10 +154,9 @@ class ModelEntry(ModelFacts):
 
     id: str
     aliases: tuple[str, ...] = ()
-    swiglu_limit: float | None = None
     swiglu_alpha: float | None = None
     unverified: tuple[str, ...] = ()
-    evidence: Evidence
+    evidence: Evidence = ()
 
 
 class CheckpointTensor(Frozen):
@@ -178,7 +183,7 @@ class ModelTypeEntry(Frozen):
     constants: ModelFacts = ModelFacts()
     quantization: dict[str, ModelFacts] = Field(default_factory=dict)
     checkpoint: dict[str, dict[Role, CheckpointTensor]] = Field(default_factory=dict)
-    evidence: Evidence
+    evidence: Evidence = ()
 
     @model_validator(mode="after")
     def _fields_are_facts(self) -> ModelTypeEntry:

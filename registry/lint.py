@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import combinations
 
-from preshuffle.registry.books import Book
+from preshuffle.registry.books import PACKAGED, Book
 from preshuffle.registry.errors import Problem
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, Specificity
@@ -20,6 +20,7 @@ def lint(book: Book) -> list[Problem]:
     problems: list[Problem] = []
     problems += _names(book, "layouts")
     problems += _names(book, "models")
+    problems += _evidence(book)
     for recipe in book.recipes.values():
         problems += _recipe(book, recipe)
     for rule in book.rules.values():
@@ -27,6 +28,14 @@ def lint(book: Book) -> list[Problem]:
     if not problems:
         problems += _ties(book)
     return problems
+
+
+def _evidence(book: Book) -> Iterator[Problem]:
+    """Every packaged entry says where it is from; an operator's overlay may leave that out."""
+    for (section, id), place in book.places.items():
+        entry = book.entries[section].get(id)
+        if place.document.name.startswith(f"{PACKAGED}/") and getattr(entry, "evidence", True) == ():
+            yield place.problem(f"{id} has no evidence; a URL is needed", valid=("evidence: [URL]",))
 
 
 def near(name: str, names: Iterator[str] | list[str]) -> tuple[str, ...]:

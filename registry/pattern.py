@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from einops import EinopsError
 from einops.parsing import ParsedExpression
@@ -88,6 +89,7 @@ class Pattern:
         return any(atom in inner for atom in self.memory[: self.memory.index(GATE_UP)])
 
 
+@lru_cache(maxsize=1024)
 def _tile(atoms: tuple[str, ...]) -> int:
     size = 1
     for atom in atoms:

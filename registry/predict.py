@@ -15,7 +15,6 @@ from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
 from preshuffle.registry.words import BITS, GROUP, Role, TensorDtype
 
-
 REACH = 65536
 """Token counts up to this one are within reach of a deployment; layouts and numerics are judged at all of them."""
 

@@ -36,6 +36,7 @@ def number(value: Any) -> Any:
 
 Size = Annotated[int, Field(ge=1, le=2**20), BeforeValidator(number)]
 Tokens = Annotated[int, Field(ge=1, le=2**31), BeforeValidator(number)]
+Clamp = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ranks = Annotated[int, Field(ge=1, le=4096), BeforeValidator(number)]
 
 
@@ -78,6 +79,7 @@ class Query(Frozen):
         activation_dtype: what the checkpoint wants; AITER may switch it with the token count.
         gate_up_order: row order of w13 in the checkpoint.
         num_experts: of the whole model, fused shared experts counted (so does ``top_k``).
+        swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
         tp: tensor-parallel size; shards independently of ``ep``.
         aiter: AITER's version, or ``0.1.20.dev+g<commit>``.
         env: environment switches, interpreted through the book's flags only.
@@ -99,6 +101,7 @@ class Query(Frozen):
     top_k: Size | None = None
     gated: bool = True
     bias: bool | None = None
+    swiglu_limit: Clamp | None = None
     tp: Ranks = 1
     ep: Ranks = 1
     engine: Annotated[Engine | None, BeforeValidator(_engine, json_schema_input_type=Engine | str | None)] = None

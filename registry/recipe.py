@@ -78,17 +78,17 @@ class Recipe(Frozen):
     """
 
     id: str
-    title: str
+    title: str = ""
     tensors: dict[Role, TensorRecipe]
     call: Call
     env: dict[str, str] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
     requires: Requires = Requires()
     cuts: Literal["groups", "values"] = "groups"
-    migration_safe: bool
-    supports_lora: bool
-    suits: Annotated[str, Field(min_length=1)]
-    evidence: Annotated[tuple[str, ...], Field(min_length=1)]
+    migration_safe: bool = False
+    supports_lora: bool = False
+    suits: str = "for another query"
+    evidence: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

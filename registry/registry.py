@@ -51,6 +51,7 @@ class Registry:
 
         Raises:
             BookError: names file, line and column of everything that is wrong.
+            TableError: kernel tables do not load, with file and line; ``"auto"`` where no AITER is installed.
         """
         book = load_book(overlays)
         problems = lint(book)

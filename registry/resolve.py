@@ -128,7 +128,7 @@ def resolve(query: Query, book: Book, tables: KernelTables | None) -> Decision:
         raise _no_recipe(case, tried, book)
     sizes = case.sizes
     tensors = tensor_decisions(winner.recipe, sizes, case.arch)
-    swiglu = (case.model.swiglu_limit, case.model.swiglu_alpha) if case.model else (None, None)
+    swiglu = (case.full.swiglu_limit, case.model.swiglu_alpha if case.model else None)
     call = call_decision(winner.recipe, sizes, tensors, swiglu)
     kernels = predict_buckets(case.full, case.arch, tensors, call, winner.recipe.env, tables)
     ranges = predict_ranges(case.full, case.arch, tensors, call, winner.recipe.env, tables)

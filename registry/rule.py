@@ -14,7 +14,7 @@ from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen, Query
 
-_PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in {"engine", "env", "tokens"})
+_PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in {"engine", "env", "tokens", "swiglu_limit"})
 FIELDS: tuple[str, ...] = (*_PLAIN_FIELDS, "engine", "engine_version", "env")
 _GLOBS = frozenset({"model", "engine", "deployment"})
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
@@ -64,7 +64,7 @@ class Rule(Frozen):
     use: str
     priority: int = 0
     because: Annotated[str, Field(min_length=1)]
-    evidence: Annotated[tuple[str, ...], Field(min_length=1)]
+    evidence: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_conditions(self) -> Rule:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from preshuffle.registry.decision import CallDecision, Pad, TensorDecision
 from preshuffle.registry.entries import ArchEntry
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.errors import FieldProblem, LayoutError, QueryError
 from preshuffle.registry.recipe import PadArgument, Recipe, TensorRecipe
 from preshuffle.registry.shard import cut, split_experts
 from preshuffle.registry.words import GROUP, Activation, QuantType, Role, RowOrder, TensorDtype
@@ -54,6 +54,8 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
     Raises:
         QueryError: the sizes cannot be cut between the ranks.
     """
+    if sizes.hidden % sizes.group:
+        raise QueryError([FieldProblem("hidden_size", f"{sizes.hidden} is not whole groups of {sizes.group}")])
     first, last = sizes.rank_intermediate(0), sizes.rank_intermediate(-1)
     decisions: dict[Role, TensorDecision] = {}
     for role, tensor in recipe.tensors.items():

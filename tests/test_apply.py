@@ -263,6 +263,32 @@ def test_refusals_touch_nothing(breaks: Callable[[dict[str, torch.Tensor]], None
         assert not hasattr(tensor, TAG)
 
 
+@pytest.mark.parametrize(
+    "mixed", [("w2_weight",), ("w13_weight", "w13_weight_scale", "w13_bias"), ("w2_weight_scale",)]
+)
+def test_tensors_of_different_ranks_are_refused(mixed: tuple[str, ...]) -> None:
+    decision = decide("fp4x2", tp=8)
+    tensors = plain_tensors(decision)
+    short = plain_tensors(decision, last_rank=True)
+    tensors.update({role: short[role] for role in mixed})
+    with pytest.raises(LayoutError, match="the tensors are of different ranks: "):
+        apply(tensors, decision)
+    assert all(stamp_of(tensor) is None for tensor in tensors.values())
+
+
+def test_again_has_two_values() -> None:
+    with pytest.raises(LayoutError, match="again = 'bogus'; valid: refuse, skip"):
+        apply(plain_tensors(decide("fp4x2")), decide("fp4x2"), again="bogus")  # type: ignore[arg-type]
+
+
+def test_a_role_that_is_none_is_missing_and_nothing_else() -> None:
+    tensors = plain_tensors(decide("fp4x2"))
+    tensors["w13_bias"] = None  # type: ignore[assignment]
+    with pytest.raises(LayoutError) as caught:
+        apply(tensors, decide("fp4x2"))
+    assert str(caught.value) == "the target's tensors do not fit; missing: w13_bias"
+
+
 def test_a_target_of_another_kind_is_refused() -> None:
     with pytest.raises(LayoutError, match="a list is no target; valid: a module, or a dict of tensors"):
         apply([], decide("fp4x2"))  # type: ignore[arg-type]

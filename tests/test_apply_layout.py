@@ -94,6 +94,8 @@ def test_odd_storage_offsets_are_moved_in_narrower_units() -> None:
         ((33, 64), {"experts": 2}, r"33 rows are not those of 2 experts"),
         ((2, 32, 64), {"experts": 3}, r"experts = 3, but the tensor .* holds 2"),
         ((2, 32, 64), {"fill": 256}, r"fill = 256; valid: a byte"),
+        ((2, 32, 64), {"fill": 0.5}, r"fill = 0.5; valid: a byte"),
+        ((2, 32, 64), {"fill": True}, r"fill = True; valid: a byte"),
         ((2, 32, 64), {"backend": "cuda"}, r"unknown backend 'cuda'; valid: "),
         ((2, 32, 64), {"out": torch.empty(10, dtype=torch.uint8)}, r"out holds 10 bytes; 4096 are needed"),
         ((2, 0, 64), {}, r"rows is 0"),
@@ -102,6 +104,14 @@ def test_odd_storage_offsets_are_moved_in_narrower_units() -> None:
 def test_refusals_say_what_is_wrong(shape: tuple[int, ...], arguments: dict[str, object], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
         apply_layout(random_bytes(*shape), "sep16", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"), [([[1]], "a list is no tensor"), (torch.zeros(32, 64, device="meta"), "on the meta device")]
+)
+def test_what_is_no_tensor_is_refused(tensor: object, message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        apply_layout(tensor, "sep16")  # type: ignore[arg-type]
 
 
 def test_an_unknown_layout_is_named_with_the_known_ones() -> None:

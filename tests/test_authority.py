@@ -102,6 +102,14 @@ def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: py
     assert out.eq(7).all()
 
 
+def test_every_layout_is_compared_for_the_doctor(installed: list[str]) -> None:
+    verdicts = authority.compare_all("cpu")
+    assert {name for name, verdict in verdicts.items() if verdict == "equal"} == {"sep16", "gui16", "e8", "e8_gui16"}
+    assert {verdict for name, verdict in verdicts.items() if name not in ("sep16", "gui16", "e8", "e8_gui16")} == {
+        "no function"
+    }
+
+
 def test_aiter_is_not_imported_without_rocm() -> None:
     import sys
 

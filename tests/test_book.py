@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError, Registry
-from preshuffle.registry.books import SECTIONS
+from preshuffle.registry.books import SECTIONS, Book
 from preshuffle.registry.errors import Problem
+from preshuffle.registry.lint import lint
 from support.strategies import BOOK, decide, load_overlay
 
 SECTION_NAMES = ", ".join(SECTIONS)
@@ -59,7 +60,7 @@ def problems_of(folder: Path, text: str | bytes) -> tuple[Problem, ...]:
         (MINE.replace("    use: mxfp4.sep16\n", ""), "2:3", "use: missing"),
         (MINE.replace("mxfp4.sep16", "[x]"), "4:5", "use: input should be a valid string, found ['x']"),
         (MINE.replace("a test", '""'), "5:5", "because: string should have at least 1 character, found ''"),
-        (MINE.replace("[https://example.com]", "[]"), "6:5", "evidence: tuple should have at least 1 item"),
+        (MINE.replace("[https://example.com]", "3"), "6:5", "evidence: input should be a valid tuple"),
         (MINE + "    priority: 1.5\n", "7:5", "priority: input should be a valid integer, got a number with a frac"),
         (
             "layouts:\n  l: {title: t, pattern: e n k -> e k, evidence: [x]}\n",
@@ -144,7 +145,18 @@ def test_several_problems_in_several_files_are_all_reported_at_once(tmp_path: Pa
         Registry.load([tmp_path, tmp_path / "nowhere"])
     named = [Path(problem.file).name for problem in caught.value.problems]
     assert set(named) == {"a.yaml", "b.yml", "c.yaml", "nowhere"}
-    assert named.count("a.yaml") == 6  # the section, the unknown field, and four that are missing
+    assert named.count("a.yaml") == 5  # the section, the unknown field, and three that are missing
+
+
+def test_what_design_says_of_an_entry_is_enough(tmp_path: Path) -> None:
+    text = 'layouts:\n  mine: {pattern: "e (nt n16) (kt k16) -> e nt kt n16 k16", unit: byte, k_multiple: 32}\n'
+    assert load_overlay(tmp_path, text).book.layout("mine").k_multiple == 32
+
+
+def test_packaged_entries_have_evidence() -> None:
+    bare = BOOK.layouts["e8"].model_copy(update={"evidence": ()})
+    book = Book({**BOOK.entries, "layouts": {**BOOK.layouts, "e8": bare}}, BOOK.places)
+    assert [problem.message for problem in lint(book)] == ["e8 has no evidence; a URL is needed"]
 
 
 def test_an_id_stands_once_in_a_folder(tmp_path: Path) -> None:

@@ -53,6 +53,24 @@ def test_the_ranks_add_up_to_the_checkpoint(checkpoint: Checkpoint, activation: 
         assert relative_error(found, wanted) < 1e-12
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gpt_oss_at_its_own_size_on_eight_ranks(tmp_path: Path, activation: str) -> None:
+    real = write_checkpoint(
+        tmp_path, {**CONFIG, "hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 2}
+    )
+    whole, asked = query(real, activation, 1, 1), query(real, activation, 8, 1)
+    decision = Registry.default().resolve(asked)
+    x = torch.randn(3, 2880, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    routing = route(3, 2, 2)
+    wanted = plain_forward(real.rank(0, whole), decision, x, routing)
+    found = torch.zeros_like(wanted)
+    for tp_rank in range(8):
+        tensors = real.rank(0, asked, tp_rank=tp_rank)
+        apply(tensors, decision)
+        found += laid_out_forward(tensors, decision, x, routing)
+    assert relative_error(found, wanted) < 1e-12
+
+
 @pytest.mark.parametrize(("laid", "read"), [("fp4x2", "bf16"), ("bf16", "fp4x2")])
 def test_bytes_of_the_other_layout_give_nonsense(checkpoint: Checkpoint, laid: str, read: str) -> None:
     plain = checkpoint.rank(0, query(checkpoint, laid, 1, 1))

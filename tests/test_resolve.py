@@ -289,7 +289,26 @@ def test_an_unknown_model_of_another_kind_is_not_guessed(field: str, value: str)
 def test_atom_slices_through_groups(tp: int, wrong: bool) -> None:
     found = [finding for finding in decide(engine="atom", tp=tp).findings if finding.code == "scale_shape"]
     assert bool(found) == wrong
-    assert all("through a group of 32" in finding.message and str(finding.fix).startswith("use one of tp 1, 2, 3") for finding in found)
+    assert all(
+        "through a group of 32" in finding.message and str(finding.fix).startswith("use one of tp 1, 2, 3")
+        for finding in found
+    )
+
+
+def test_the_clamp_is_the_querys_else_the_models() -> None:
+    assert decide().call.swiglu_limit == 7.0
+    assert decide(swiglu_limit=3).call.swiglu_limit == 3.0
+    config = {
+        "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 4,
+        "num_experts_per_tok": 4, "swiglu_limit": 5.5, "quantization_config": {"quant_method": "mxfp4"},
+    }  # fmt: skip
+    assert REGISTRY.resolve(Query.from_hf_config(config, arch="gfx950")).call.swiglu_limit == 5.5
+
+
+@pytest.mark.parametrize("hidden", [2881, 330])
+def test_a_hidden_size_that_is_not_whole_groups_is_refused(hidden: int) -> None:
+    with pytest.raises(QueryError, match=f"hidden_size: {hidden} is not whole groups of 32"):
+        decide(hidden_size=hidden)
 
 
 @pytest.mark.parametrize("text", ["1", "true", "True", "ON"])

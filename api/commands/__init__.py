@@ -9,6 +9,8 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "say why: every rule, what it needed, what it found",
     "layouts": "list the layouts, or show one: its bytes on a shape",
     "kernels": "predict the kernels that AITER picks",
+    "identify": "say which layout live bytes are in",
+    "probe": "run a golden layer through a kernel, against a float64 reference",
     "registry": "check, show, compare or describe the registry's book",
     "serve": "answer over HTTP",
     "doctor": "say what is installed here and what works",

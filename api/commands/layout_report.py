@@ -11,6 +11,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.entries import LayoutEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.layout import BoundLayout
+from preshuffle.registry.plan import PlainView, plan_copy
 from preshuffle.registry.query import Frozen
 
 _RUNS = 16
@@ -54,6 +55,23 @@ class Picture(Frozen):
     rows: tuple[tuple[int, tuple[int, ...]], ...]
 
 
+class Plan(Frozen):
+    """How plain bytes (GGUU rows) get there.
+
+    Attributes:
+        boxes: strided copies.
+        unit: bytes that are moved at once.
+        moved: bytes read and written.
+        band: bytes of the smallest piece of memory that is permuted within itself; less than an expert's means that the
+            tensor is laid out in place, in one pass, without scratch.
+    """
+
+    boxes: int
+    unit: int
+    moved: int
+    band: int
+
+
 class Bound(Frozen):
     """A layout bound to a shape.
 
@@ -71,6 +89,7 @@ class Bound(Frozen):
     identity: bool
     run: int
     same_bytes_as: tuple[str, ...]
+    plan: Plan
     first: tuple[Run, ...]
     picture: Picture
 
@@ -139,9 +158,17 @@ def _bound(book: Book, name: str, bound: BoundLayout) -> Bound:
         identity=all(stride == 1 for _, stride in permutation.modes),
         run=run,
         same_bytes_as=tuple(other for other in book.layouts if other != name and _same(book, other, bound)),
+        plan=_plan(bound),
         first=tuple(islice(_runs(bound, run), _RUNS)),
         picture=_picture(bound, run),
     )
+
+
+def _plan(bound: BoundLayout) -> Plan:
+    experts, rows, k = bound.shape
+    copies = plan_copy(bound, PlainView(experts, 1, rows, k, rows * k, rows * k, k)).copies
+    unit = min(box.unit for box in copies)
+    return Plan(boxes=len(copies), unit=unit, moved=2 * prod(bound.shape), band=max(box.band for box in copies))
 
 
 def _run_length(bound: BoundLayout) -> int:

@@ -43,6 +43,7 @@ def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:
     pairs = [
         ("modes", f"{modes}  (size:stride, outermost first)"),
         ("bytes", f"{bound.bytes:,} ({_binary(bound.bytes)}); {moved}"),
+        ("plan", _plan_text(bound)),
     ]
     if bound.same_bytes_as:
         pairs.append(("same bytes", ", ".join(bound.same_bytes_as)))
@@ -52,6 +53,15 @@ def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:
     columns = [Column("address"), Column("runs", right=True), Column("expert"), Column("rows"), Column("K", wraps=True)]
     screen.table(columns, rows)
     _picture(screen, bound, report.splits_gate_up)
+
+
+def _plan_text(bound: Bound) -> str:
+    plan = bound.plan
+    boxes = "1 strided copy" if plan.boxes == 1 else f"{plan.boxes} strided copies"
+    text = f"{boxes} in units of {plan.unit} byte{'s' if plan.unit > 1 else ''}, {plan.moved:,} bytes read and written"
+    if plan.band < bound.bytes // bound.shape[0]:
+        return f"{text}; in place in one pass, in bands of {plan.band:,} bytes"
+    return f"{text}; in place through scratch, at least {bound.bytes // bound.shape[0]:,} bytes (one expert)"
 
 
 def _segments(runs: Sequence[Run]) -> list[list[Run]]:

@@ -16,7 +16,7 @@ Facts = Mapping[str, Scalar]
 
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
 _GLOBS = frozenset({"model", "engine", "deployment", "kernel1", "kernel2", "backend_name"})
-_NUMBERS = frozenset(
+COUNTED = frozenset(
     {
         "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "hidden_pad",
         "intermediate_pad", "model_dim", "inter_dim", "experts", "tokens", "w2_groups",
@@ -40,7 +40,7 @@ RUN_FACTS = frozenset(
 )  # fmt: skip
 """Facts of one run; all others are the same for every kernel of a deployment."""
 
-NAMES = tuple(sorted(_VERSIONS | _GLOBS | _NUMBERS | _PLAIN | RUN_FACTS))
+NAMES = tuple(sorted(_VERSIONS | _GLOBS | COUNTED | _PLAIN | RUN_FACTS))
 _REMAINDER = re.compile(r"^(\w+) % (\d+)$")
 
 
@@ -68,7 +68,7 @@ class FactCondition:
         fact = match[1] if match else name
         if fact not in NAMES and not fact.startswith("env."):
             raise ValueError(f"unknown fact {fact!r}; valid: {', '.join(NAMES)}, env.NAME")
-        if match and (fact not in _NUMBERS or int(match[2]) < 2):
+        if match and (fact not in COUNTED or int(match[2]) < 2):
             raise ValueError(f"{name!r}: a remainder needs a fact that counts and a modulus above 1")
         condition = Condition.parse(name, wanted, _reading(fact))
         plain = frozenset() if match or condition.versioned else frozenset(condition.values)
@@ -91,4 +91,4 @@ def _reading(fact: str) -> str:
         return "version"
     if fact in _GLOBS:
         return "glob"
-    return "number" if fact in _NUMBERS or fact.startswith("env.") else "plain"
+    return "number" if fact in COUNTED or fact.startswith("env.") else "plain"

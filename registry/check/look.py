@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from preshuffle.registry.check.backends import Backends
 from preshuffle.registry.check.entries import Conditional, ContractEntry, KnownBadEntry
-from preshuffle.registry.check.facts import RUN_FACTS, FactCondition, Facts
+from preshuffle.registry.check.facts import COUNTED, RUN_FACTS, FactCondition, Facts
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
@@ -59,9 +59,9 @@ class Entries:
         """Compile the entries and index them."""
         self._always: list[Compiled] = []
         self._by_value: dict[tuple[str, Scalar], list[Compiled]] = {}
-        self._known: dict[tuple[tuple[str, Scalar], ...], list[Compiled]] = {}
+        self._known: dict[tuple[tuple[str, Scalar], ...], list[tuple[Compiled, tuple[FactCondition, ...]]]] = {}
         for compiled in map(Compiled.of, entries):
-            needs = [condition for condition in compiled.whole if condition.plain_values]
+            needs = [c for c in compiled.whole if c.plain_values and c.fact not in COUNTED]
             needs.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
             if not needs:
                 self._always.append(compiled)
@@ -70,16 +70,23 @@ class Entries:
 
     def may_hold(self, facts: Facts) -> list[Compiled]:
         """Return the entries whose conditions on the whole deployment hold."""
-        key = tuple(facts.items())
-        found = self._known.get(key)
-        if found is None:
-            candidates = list(self._always)
-            for item in key:
-                candidates += self._by_value.get(item, ())
+        words = [item for item in facts.items() if item[0] not in COUNTED]
+        key = tuple(words)
+        near = self._known.get(key)
+        if near is None:
             if len(self._known) >= _CACHED:
                 self._known.clear()
-            found = self._known[key] = [compiled for compiled in candidates if compiled.may_hold(facts)]
-        return found
+            near = self._known[key] = list(self._near(dict(words)))
+        return [compiled for compiled, counted in near if all(condition.holds(facts) for condition in counted)]
+
+    def _near(self, words: Facts) -> Iterator[tuple[Compiled, tuple[FactCondition, ...]]]:
+        """Every entry whose conditions hold but for those on sizes, which few deployments share, and these."""
+        candidates = list(self._always)
+        for item in words.items():
+            candidates += self._by_value.get(item, ())
+        for compiled in candidates:
+            if all(condition.holds(words) for condition in compiled.whole if condition.fact not in COUNTED):
+                yield compiled, tuple(condition for condition in compiled.whole if condition.fact in COUNTED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,15 @@ def activation_rule(behaviour: Behaviour, call: DispatchCall, env: dict[str, str
         return rule
 
 
-def activation_dtype(behaviour: Behaviour, call: DispatchCall, env: dict[str, str], gfx: str) -> str:
+def activation_dtype(behaviour: Behaviour, call: DispatchCall, env: dict[str, str], gfx: str, tokens: int) -> str:
     """Return the dtype in which AITER runs the activations of a call.
 
     Args:
         behaviour: The AITER version.
-        call: The call; its raw token count is compared with the bounds, not the padded one.
+        call: The call; its own token count does not matter.
         env: The environment variables that the version reads.
         gfx: Architecture as AITER's ``get_gfx`` gives it.
+        tokens: The token count: the raw one is compared with the bounds, not the padded one.
 
     Raises:
         DispatchError: A bound in the environment is not a number (AITER raises ``ValueError`` on any call).
@@ -63,6 +64,6 @@ def activation_dtype(behaviour: Behaviour, call: DispatchCall, env: dict[str, st
     rule = activation_rule(behaviour, call, env, gfx)
     if rule is None:
         return call.weight_dtype
-    if rule.bound is not None and rule.below is not None and call.tokens < bounds[rule.bound]:
+    if rule.bound is not None and rule.below is not None and tokens < bounds[rule.bound]:
         return rule.below
     return rule.dtype

@@ -171,6 +171,7 @@ class FamilyBook(BookModel):
 
     families: tuple[Family, ...]
     tags: dict[str, str] = Field(default_factory=dict)
+    packings: dict[str, str] = Field(default_factory=dict)
 
 
 Model = TypeVar("Model", bound=BookModel)

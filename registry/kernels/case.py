@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from preshuffle.registry.kernels.behaviour import Behaviour
 from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.padding import climb
 from preshuffle.registry.kernels.rows import Row
 
 
@@ -13,7 +14,8 @@ class Case:
 
     Attributes:
         gfx: Architecture that AITER was built or told to work for (``GPU_ARCHS``), else the GPU's.
-        token: Padded token count.
+        tokens: Token count as it is called.
+        token: The same, padded as AITER looks it up.
         topk: As the tables count it (one less with expert parallelism, by version).
         a: Activation dtype.
         row: The row found.
@@ -28,6 +30,7 @@ class Case:
     env: dict[str, str]
     gfx: str
     cu_num: int
+    tokens: int
     token: int
     topk: int
     quant_type: str
@@ -42,3 +45,19 @@ class Case:
     flat: bool = False
     rule: str = ""
     notes: list[str] = field(default_factory=list)
+
+    def at(self, tokens: int) -> "Case":
+        """Return a case that no rule has seen yet at another token count."""
+        return Case(
+            call=self.call,
+            behaviour=self.behaviour,
+            env=self.env,
+            gfx=self.gfx,
+            cu_num=self.cu_num,
+            tokens=tokens,
+            token=climb(self.behaviour.data.padding, tokens),
+            topk=self.topk,
+            quant_type=self.quant_type,
+            a="",
+            notes=[*self.notes],
+        )

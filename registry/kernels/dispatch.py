@@ -50,6 +50,7 @@ def _case(call: DispatchCall, behaviour: Behaviour, notes: list[str]) -> Case:
         env=env,
         gfx=archs[-1].strip() if archs else call.gfx,
         cu_num=call.cu_num,
+        tokens=call.tokens,
         token=climb(data.padding, call.tokens),
         topk=call.topk - 1 if call.ep and data.ep_strips_topk else call.topk,
         quant_type=QUANT_REMAP.get(call.quant_type, call.quant_type),
@@ -58,7 +59,12 @@ def _case(call: DispatchCall, behaviour: Behaviour, notes: list[str]) -> Case:
     )
 
 
-def _check_call(case: Case) -> None:
+def check_call(case: Case) -> None:
+    """Look at the arguments alone, and at which number of compute units counts.
+
+    Raises:
+        DispatchError: What AITER raises for them.
+    """
     call = case.call
     if call.dtype not in ("bf16", "fp16"):
         raise DispatchError("AssertionError", f"fused_moe gives bf16 or fp16, not {call.dtype}")
@@ -172,8 +178,8 @@ def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
 
 
 def _decide(case: Case, tables: TableSet | None) -> KernelChoice:
-    _check_call(case)
-    case.a = activation_dtype(case.behaviour, case.call, case.env, case.gfx)
+    check_call(case)
+    case.a = activation_dtype(case.behaviour, case.call, case.env, case.gfx, case.tokens)
     if is_grouped(case):
         return _grouped(case, tables)
     _check_situv2(case)
@@ -228,11 +234,21 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelCh
 
 def decide(call: DispatchCall, tables: KernelTables | None) -> tuple[KernelChoice, Case, TableSet | None]:
     """Return a choice with the case as the rules left it, and the tables that were used."""
+    case, chosen = opened(call, tables)
+    return outcome(case, chosen), case, chosen
+
+
+def opened(call: DispatchCall, tables: KernelTables | None) -> tuple[Case, TableSet | None]:
+    """Return a call as the rules look at it, before any has, and the tables that answer for its AITER version."""
     behaviour = behaviour_of(call.aiter)
     notes = list(behaviour.notes)
     chosen = _chosen_tables(call, tables, notes)
-    case = _case(call, behaviour, notes)
+    return _case(call, behaviour, notes), chosen
+
+
+def outcome(case: Case, tables: TableSet | None) -> KernelChoice:
+    """Return what the rules make of a case; they write into it."""
     try:
-        return _decide(case, chosen), case, chosen
+        return _decide(case, tables)
     except DispatchError as error:
-        return _raised(case, chosen, error), case, chosen
+        return _raised(case, tables, error)

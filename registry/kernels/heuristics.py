@@ -1,5 +1,7 @@
 """What AITER takes for shapes that no table row covers: 1-stage or not, block size, K split."""
 
+from functools import lru_cache
+
 from preshuffle.registry.kernels.book import OneStageCondition
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.errors import DispatchError, env_int
@@ -11,6 +13,7 @@ _TILE_N = 128
 _TILE_K = 256
 
 
+@lru_cache(maxsize=65536)
 def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int) -> int:
     """Return the block size with the fewest rounds over the compute units, then the fewest idle ones.
 
@@ -63,28 +66,33 @@ def _holds(condition: OneStageCondition, token: int, inter_dim: int) -> bool:
     )
 
 
-def runs_one_stage(case: Case) -> bool:
-    """Say whether an untuned shape runs in one stage.
+def one_stage_conditions(case: Case) -> tuple[OneStageCondition, ...]:
+    """Return the conditions of which one must hold for an untuned shape to run in one stage; none: it never does.
 
     Raises:
         DispatchError: The version has no entry for the architecture and indexes it all the same (``KeyError``).
     """
     call, data = case.call, case.behaviour.data
     if call.doweight_stage1 and data.one_stage_needs_no_doweight:
-        return False
+        return ()
     known = case.behaviour.one_stage.get(case.gfx)
     if known is None:
         if data.one_stage_unknown_gfx is not None:
             raise DispatchError(data.one_stage_unknown_gfx, f"'{case.gfx}'")
-        return False
+        return ()
     w = call.weight_dtype
     if (call.activation, case.quant_type, call.dtype, case.a, w, call.use_g1u1, call.doweight_stage1) not in known:
-        return False
+        return ()
     facts = {"quant_type": case.quant_type, "weight_dtype": w}
     for rule in data.one_stage_run:
         if all(facts[name] in allowed for name, allowed in rule.when.items()):
-            return any(_holds(condition, case.token, call.inter_dim) for condition in rule.any)
-    return False
+            return rule.any
+    return ()
+
+
+def runs_one_stage(case: Case, conditions: tuple[OneStageCondition, ...]) -> bool:
+    """Say whether an untuned shape runs in one stage at its token count."""
+    return any(_holds(condition, case.token, case.call.inter_dim) for condition in conditions)
 
 
 def _read_numbers(case: Case, one_stage: bool) -> None:
@@ -100,13 +108,24 @@ def untuned(case: Case) -> tuple[bool, int, int]:
     Raises:
         DispatchError: As AITER raises for the architecture or for a variable that is not a number.
     """
-    data = case.behaviour.data
-    if runs_one_stage(case):
+    if runs_one_stage(case, one_stage_conditions(case)):
         _read_numbers(case, one_stage=True)
         return True, ONE_STAGE_BLOCK_M, 0
     _read_numbers(case, one_stage=False)
+    return False, untuned_block_m(case), untuned_k_split(case)
+
+
+def untuned_block_m(case: Case) -> int:
+    """Return the block size of an untuned shape in two stages."""
     if case.quant_type == "per_1x128":
-        block_m = climb(data.block_m_per_1x128, case.token)
-    else:
-        block_m = block_size_m(case.token, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
-    return False, block_m, k_split(case) if case.quant_type in data.ksplit_quant_types else 0
+        return climb(case.behaviour.data.block_m_per_1x128, case.token)
+    return block_size_m(case.token, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
+
+
+def untuned_k_split(case: Case) -> int:
+    """Return the K split of an untuned shape in two stages.
+
+    Raises:
+        DispatchError: As ``k_split`` does.
+    """
+    return k_split(case) if case.quant_type in case.behaviour.data.ksplit_quant_types else 0

@@ -44,7 +44,13 @@ class Index:
 
     exact: dict[Key, Row] = field(default_factory=dict)
     any_activation: dict[Key, Row] = field(default_factory=dict)
+    shapes: set[Key] = field(default_factory=set)
     any_gfx: bool = False
+
+    def knows(self, case: Case) -> bool:
+        """Say whether any row has the sizes of a call, whatever else it needs."""
+        call = case.call
+        return (case.cu_num, call.model_dim, call.inter_dim, call.expert, case.topk) in self.shapes
 
 
 def build_index(rows: list[Row], behaviour: Behaviour) -> Index:
@@ -57,6 +63,7 @@ def build_index(rows: list[Row], behaviour: Behaviour) -> Index:
         gfx = (row.gfx or "*") if data.key_has_gfx else ""
         index.any_gfx = index.any_gfx or gfx == "*"
         before, after = (gfx, *row[2:8]), row[9:15]
+        index.shapes.add((row.cu_num, *row[4:8]))
         index.exact.setdefault((*before, row.act_type, *after), row)
         if data.act_type != "exact":
             index.any_activation.setdefault((*before, "", *after), row)

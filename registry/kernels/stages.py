@@ -5,10 +5,13 @@ Source: ``get_2stage_cfgs``, aiter/fused_moe.py, of the versions named in ``book
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
+from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.book import Tier
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.heuristics import k_split
-from preshuffle.registry.kernels.padding import climb
+from preshuffle.registry.kernels.padding import boundaries, climb
 from preshuffle.registry.kernels.plan import Plan
 
 FLYDSL1, FLYDSL2, FLYDSL2_LAYOUT = "_flydsl_stage1_wrapper", "_flydsl_stage2_wrapper", "_flydsl_v2_stage2_wrapper"
@@ -28,6 +31,7 @@ _FLYDSL_MX_TIERS: tuple[tuple[float, int, str, str], ...] = (
     (16384, 128, "_w2_bnt0", ""),
     (float("inf"), 64, "_w4_bnt0", ""),
 )
+_INT4_TILE_M = (Tier(below=2048, to=16), Tier(below=16384, to=32), Tier(to=64))
 # Pairs that FlyDSL registers with those suffixes; for any other AITER falls back to the name without them.
 _FLYDSL_SUFFIXED = frozenset({("fp4x2", "fp4x2"), ("fp8", "fp4x2"), ("fp8", "fp8"), ("bf16", "fp4x2")})
 _FLYDSL_NAMES = {"bf16": "bf16", "fp8": "fp8", "fp4x2": "fp4"}
@@ -103,7 +107,7 @@ def flydsl_int4(case: Case) -> Plan | None:
     """Groupwise int4 weights: FlyDSL by heuristic."""
     if case.quant_type != "per_1x32" or case.call.weight_dtype != "i4x2" or not case.call.flydsl:
         return None
-    tile_m = 16 if case.token < 2048 else 32 if case.token < 16384 else 64
+    tile_m = climb(_INT4_TILE_M, case.token)
     splits = "int4_k_split" in case.behaviour.data.features
     split = k_split(case) if splits else 0
     tile = f"bf16_t{tile_m}x128x128"
@@ -206,6 +210,12 @@ RULES: dict[str, Callable[[Case], Plan | None]] = {
 }
 
 
+OWN_BLOCK_M = frozenset(
+    {"cktile_swiglu", "cktile_gate_up", "flydsl_int4", "flydsl_mx", "cktile_split_k", "cktile_unshuffled"}
+)
+"""Rules that choose the block size themselves; no rule takes a case by its block size."""
+
+
 def plan_stages(case: Case) -> Plan:
     """Return what the first rule decides that takes the case; ``asm`` takes everything."""
     for name in case.behaviour.data.stage_rules:
@@ -214,3 +224,13 @@ def plan_stages(case: Case) -> Plan:
             case.rule = name
             return plan
     raise LookupError(f"no rule of {case.behaviour.key} takes the call")
+
+
+@lru_cache(maxsize=512)
+def token_steps(behaviour: Behaviour, rule: str) -> tuple[int, ...]:
+    """Return every padded token count at which a rule may name other kernels or block sizes, all else being equal."""
+    if rule == flydsl_mx.__name__:
+        return tuple(int(below) for below, *_ in _FLYDSL_MX_TIERS if below != float("inf"))
+    if rule == flydsl_int4.__name__:
+        return tuple(sorted(boundaries(_INT4_TILE_M, 1 << 31)))
+    return tuple(sorted(boundaries(behaviour.data.cktile_block_m, 1 << 31))) if rule in OWN_BLOCK_M else ()

@@ -22,6 +22,7 @@ from preshuffle.registry.kernels.rows import (
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_COLUMNS = 256
+MAX_NAME = 256
 MAX_ROW_BYTES = 64 * 1024
 MAX_ROW_LINES = 16
 _NO_NAME = frozenset({"", "nan", "null", "none"})
@@ -177,8 +178,10 @@ def _number(text: str | None) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _kernel(text: str) -> str:
+def _kernel(source: str, column: str, text: str) -> str:
     stripped = text.strip()
+    if len(stripped) > MAX_NAME:
+        raise TableError(source, f"column {column}: a name of {len(stripped)} characters; valid: {MAX_NAME} at most")
     return "" if stripped.lower() in _NO_NAME else stripped
 
 
@@ -202,10 +205,10 @@ class _Reader:
             value = self._words[text] = intern(text.strip())
         return value
 
-    def kernel(self, text: str) -> str:
+    def kernel(self, source: str, column: str, text: str) -> str:
         value = self._kernels.get(text)
         if value is None:
-            value = self._kernels[text] = intern(_kernel(text))
+            value = self._kernels[text] = intern(_kernel(source, column, text))
         return value
 
 
@@ -261,8 +264,8 @@ def _row(read: _Reader, source: str, cells: list[str], gfx: str, one: str, flat:
         whole(source, "doweight_stage1", doweight),
         whole(source, "block_m", block),
         whole(source, "ksplit", ksplit),
-        read.kernel(k1),
-        read.kernel(k2),
+        read.kernel(source, "kernelName1", k1),
+        read.kernel(source, "kernelName2", k2),
         bool(whole(source, "run_1stage", one)) if one else False,
         flat not in ("", "0") and math.isfinite(_number(flat)) and int(_number(flat)) != 0,
         _number(us),
@@ -281,4 +284,5 @@ def _grouped_rows(name: str, header: list[str], lines: Iterator[tuple[int, list[
         key = tuple((column, cells[i].strip()) for i, column in keys if i < len(cells) and cells[i].strip())
         us = _number(us_of(cells) or "0")
         tile_m = _whole(source, "tile_m", tile_of(cells) or "64")
-        yield GroupedRow(source, key, tile_m, _kernel(k1_of(cells)), _kernel(k2_of(cells)), us)
+        names = (_kernel(source, "kernelName1", k1_of(cells)), _kernel(source, "kernelName2", k2_of(cells)))
+        yield GroupedRow(source, key, tile_m, *names, us)

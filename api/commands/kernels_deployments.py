@@ -1,0 +1,85 @@
+"""The deployments that the book can think of: models, GPUs, activation dtypes and tensor-parallel sizes, as calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from preshuffle.registry.errors import NoRecipeError, QueryError
+from preshuffle.registry.kernels import DispatchCall
+from preshuffle.registry.predict import dispatch_call
+from preshuffle.registry.query import Query
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve import open_case
+from preshuffle.registry.words import Dtype
+
+TP: Final = (1, 2, 4, 8)
+ACTIVATIONS: Final[tuple[str, ...]] = get_args(Dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One deployment that some rule answers.
+
+    Attributes:
+        call: what its ranks call AITER with, at one token.
+    """
+
+    model: str
+    arch: str
+    recipe: str
+    tp: int
+    call: DispatchCall
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return f"{self.model} on {self.arch}, TP {self.tp}, {self.recipe}"
+
+
+def deployments(
+    registry: Registry,
+    models: Sequence[str],
+    *,
+    archs: Sequence[str] | None = None,
+    sizes: Sequence[int] = TP,
+    versions: Sequence[str | None] = (None,),
+    **fields: Any,
+) -> Iterator[Deployment]:
+    """Yield every deployment of some models that has a recipe and a known number of compute units.
+
+    Args:
+        registry: whose rules decide.
+        models: as a query names them.
+        archs: GPUs; all of the book's by default.
+        sizes: tensor-parallel sizes.
+        versions: AITER's, tried in turn until one has a recipe.
+        fields: the rest of the query; ``activation_dtype`` left out means each of them.
+    """
+    wanted = fields.pop("activation_dtype", None)
+    seen: set[tuple[str, str, str, int]] = set()
+    for model in models:
+        for arch in archs or list(registry.book.archs):
+            for activation in [wanted] if wanted else ACTIVATIONS:
+                for tp in sizes:
+                    query = {"model": model, "arch": arch, "activation_dtype": activation, "tp": tp, **fields}
+                    found = _first(registry, query, versions)
+                    if found is None or (key := (found.model, arch, found.recipe, tp)) in seen:
+                        continue
+                    seen.add(key)
+                    yield found
+
+
+def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | None]) -> Deployment | None:
+    for version in versions:
+        query = Query.parse({**fields, "aiter": version, "tokens": (1,)})
+        try:
+            decision = registry.resolve(query)
+            case = open_case(query, registry.book)
+        except (NoRecipeError, QueryError):
+            continue
+        call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
+        if call is not None:
+            return Deployment(case.full.model, query.arch, decision.recipe, query.tp, call)
+    return None

@@ -1,0 +1,98 @@
+"""Kernel tables in the registry: several AITER versions at once, and a decision judged at every token count."""
+
+from pathlib import Path
+
+import pytest
+
+from preshuffle.registry import Query, Registry
+from preshuffle.registry.kernels import KernelTables, TableError, TokenBucket, dispatch, installed, reachable_buckets
+from preshuffle.registry.predict import REACH, decision_findings, dispatch_call
+from preshuffle.registry.resolve import open_case
+from support.kernel_rows import GUI, SEP, table, write
+
+FIELDS = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
+
+
+def test_each_version_is_answered_from_its_own_tables(tmp_path: Path) -> None:
+    new = write(tmp_path / "p", {"token": "512", "kernelName1": SEP, "block_m": "32"})
+    old = write(tmp_path / "q", {"token": "512", "kernelName1": SEP, "block_m": "128"})
+    registry = Registry.load(kernel_tables=[f"{new}@0.1.20", f"{old}@0.1.18"])
+    found = {}
+    for aiter in ("0.1.20", "v0.1.20.0", "0.1.18", "0.1.19", None):
+        decision = registry.resolve(Query.parse({**FIELDS, "aiter": aiter, "tokens": [300]}))
+        found[aiter] = (decision.kernels[0].tuned, decision.kernels[0].block_m)
+    assert found["0.1.20"] == found["v0.1.20.0"] == found[None] == (True, 32)
+    assert found["0.1.18"] == (True, 128)
+    assert found["0.1.19"][0] is None
+
+
+def test_two_spellings_of_a_version_are_one_set(tmp_path: Path) -> None:
+    first = write(tmp_path / "p", {"token": "512", "kernelName1": SEP})
+    second = write(tmp_path / "q", {"token": "1024", "kernelName1": SEP})
+    loaded = KernelTables.load([f"{first}@0.1.20", f"{second}@v0.1.20.0"])
+    assert [len(tables.rows) for tables in loaded.sets] == [2]
+
+
+def test_tables_on_top_answer_for_their_version_only(tmp_path: Path) -> None:
+    base = KernelTables.load([write(tmp_path / "p", {"token": "512", "kernelName1": SEP})])
+    upload = KernelTables.from_bytes({"tuned_fmoe.csv": table({})}, aiter="0.1.20")
+    both = KernelTables.overlaid(base, [upload])
+    assert both.for_version("0.1.20") is upload.sets[0]
+    assert both.for_version("0.1.19") is both.for_version(None) is base.sets[0]
+    alone = KernelTables.overlaid(None, [upload])
+    assert alone.for_version(None) is alone.for_version("0.1.19") is None
+    assert len({both.digest, alone.digest, base.digest, upload.digest}) == 4
+
+
+def test_auto_without_aiter_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "DISTRIBUTION", "amd-aiter-that-is-not-there")
+    monkeypatch.setattr(installed, "_package_folders", list)
+    with pytest.raises(TableError, match="amd-aiter-that-is-not-there: is not installed"):
+        Registry.load(kernel_tables="auto")
+
+
+def test_a_layout_that_no_sampled_token_count_meets_is_found(tmp_path: Path) -> None:
+    tables = write(tmp_path / "p", {"token": "512", "kernelName1": GUI})
+    registry = Registry.load(kernel_tables=[tables])
+    sampled = Query.parse({**FIELDS, "tokens": [1, 256, 1024]})
+    decision = registry.resolve(sampled)
+    assert {bucket.stage1.reads["w13_weight"] for bucket in decision.kernels if bucket.stage1} == {"sep16"}
+    wrong = {finding.role: finding for finding in decision.findings if finding.code == "layout_mismatch"}
+    assert set(wrong) == {"w13_weight", "w13_weight_scale"}
+    assert "_flydsl_stage1_wrapper reads gui16 from 257 to 512 tokens" in wrong["w13_weight"].message
+
+
+def test_numerics_are_judged_at_every_token_count() -> None:
+    env = {"GPTOSS_SWIGLU_MXFP4_BF16_BOUND": "5000"}
+    query = Query.parse({**FIELDS, "env": env, "tokens": [1]})
+    assert not [f for f in Registry.default().resolve(query).findings if f.code == "numerics_deviation"]
+    query = Query.parse(
+        {**FIELDS, "activation_dtype": "bf16", "env": {"AITER_BF16_FP8_MOE_BOUND": "256"}, "tokens": [1]}
+    )
+    (finding,) = [f for f in Registry.default().resolve(query).findings if f.code == "numerics_deviation"]
+    assert "activations run in fp8 from 256 tokens on" in finding.message
+
+
+def test_ranges_are_named_as_people_would(tmp_path: Path) -> None:
+    registry = Registry.load()
+    query = Query.parse(FIELDS)
+    decision, case = registry.resolve(query), open_case(query, registry.book)
+    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
+    assert call is not None
+    interleaved = dispatch(call.model_copy(update={"gate_mode": "interleave"}))
+    good = dispatch(call)
+    spans = [(1, 1, 0), (2, 2, 1), (3, 7, 1), (8, 9, 0), (10, None, 1)]
+    ranges = [TokenBucket(lo, hi, interleaved if wrong else good) for lo, hi, wrong in spans]
+    recipe = registry.book.recipes[decision.recipe]
+    findings = decision_findings(case.full, registry.book, recipe, decision.tensors, decision.kernels, ranges)
+    assert "from 2 to 7 tokens and from 10 tokens on" in findings[0].message
+
+
+def test_ranges_end_where_nobody_goes() -> None:
+    registry, query = Registry.default(), Query.parse(FIELDS)
+    decision, case = registry.resolve(query), open_case(query, registry.book)
+    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
+    assert call is not None
+    all_of_them, within = reachable_buckets(call), reachable_buckets(call, upto=REACH)
+    assert [bucket.lo for bucket in within] == [bucket.lo for bucket in all_of_them if bucket.lo <= REACH]
+    assert within[-1].hi is None
