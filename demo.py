@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from preshuffle.api.errors import ServeError
 from preshuffle.api.table import Column, render
 from preshuffle.layouts import Check, Checkpoint, apply, prove, write_checkpoint
 from preshuffle.registry import Decision, Observation, PreshuffleError, Query, Registry
@@ -43,6 +45,8 @@ def main() -> int:
     """Run the demo; the exit code says whether everything was proven."""
     options = _options()
     folder = Path(options.folder)
+    if not options.no_serve:
+        _check_port(options.host, options.port)
     registry = Registry.default()
     _say(f"1. A checkpoint of gpt-oss's own structure in {folder}/checkpoint")
     checkpoint = write_checkpoint(folder / "checkpoint", CONFIG)
@@ -133,6 +137,16 @@ def _serve(folder: Path, host: str, port: int, observations: dict[str, Observati
     finally:
         if server.poll() is None:
             server.terminate()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say that the port is taken before the work and not after it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServeError(f"{host}:{port} cannot be used ({error.strerror}); try ARGS='--port 8081'") from None
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> bool:
