@@ -80,7 +80,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "Every command takes --help and --json. Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input.",
+            "Every command takes --help and --json. Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input, 3 unknown.",
             "Environment: PRESHUFFLE_BOOK, PRESHUFFLE_TABLES (':' between paths), NO_COLOR, PRESHUFFLE_DEBUG=1.",
         ]
     )
@@ -90,7 +90,7 @@ def _failed(error: Exception) -> int:
     from preshuffle.api.commands.failures import BAD_INPUT, BUG, FAILED
     from preshuffle.registry.errors import NoRecipeError, PreshuffleError
 
-    if isinstance(error, PreshuffleError) or _is_table_error(error):
+    if isinstance(error, PreshuffleError):
         for number, line in enumerate(str(error).splitlines()):
             _complain(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
         return FAILED if isinstance(error, NoRecipeError) else BAD_INPUT
@@ -102,11 +102,6 @@ def _failed(error: Exception) -> int:
         f"({DEBUG}=1 shows where; please report it)"
     )
     return BUG
-
-
-def _is_table_error(error: Exception) -> bool:
-    kernels = sys.modules.get("preshuffle.registry.kernels.errors")
-    return kernels is not None and isinstance(error, kernels.TableError)
 
 
 def _complain(text: str) -> None:

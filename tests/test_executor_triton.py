@@ -23,7 +23,8 @@ WIDE = {"dwordx4", "b128"}
 def child(name: str, **environment: str) -> tuple[dict[str, Any], ...]:
     """Run a support module in a process of its own: TRITON_INTERPRET counts only before Triton is imported."""
     pytest.importorskip("triton")
-    env = {**os.environ, **environment, "PYTHONPATH": str(SUPPORT.parent)}
+    path = os.pathsep.join(filter(None, [str(SUPPORT.parent), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, **environment, "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, str(SUPPORT / f"{name}.py")], env=env, capture_output=True, text=True, timeout=500, check=False
     )

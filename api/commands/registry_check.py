@@ -15,6 +15,7 @@ from preshuffle.api.table import Cell, Column
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.errors import BookError
 from preshuffle.registry.kernels import KernelTables, TableError
+from preshuffle.registry.kernels.lint import kernel_book_problems
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
 
@@ -64,6 +65,8 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     """Load what the options and the environment name."""
     try:
         registry = Registry.load(chosen_book(args))
+        if problems := kernel_book_problems(registry.book.known_layouts):
+            raise BookError(problems)
     except BookError as error:
         return CheckReport(ok=False, problems=tuple(BookProblem(**asdict(problem)) for problem in error.problems))
     report = CheckReport(
