@@ -170,3 +170,15 @@ def test_nothing_heavy_is_imported_to_resolve(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stderr == "0 []\n"
+
+
+def test_auto_tables_are_what_aiter_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    import argparse
+
+    from preshuffle.api.commands.books import chosen_tables
+
+    args = argparse.Namespace(tables=["auto"])
+    monkeypatch.delenv("AITER_CONFIG_FMOE", raising=False)
+    assert chosen_tables(args) == "auto"
+    monkeypatch.setenv("AITER_CONFIG_FMOE", "/a/tuned.csv:/b/more.csv")
+    assert chosen_tables(args) == ["/a/tuned.csv", "/b/more.csv"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BOOK: Final = "PRESHUFFLE_BOOK"
 TABLES: Final = "PRESHUFFLE_TABLES"
+AITER_TABLES: Final = "AITER_CONFIG_FMOE"
 
 
 def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) -> None:
@@ -27,8 +28,8 @@ def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) ->
             "--tables",
             action="append",
             metavar="PATH",
-            help=f"kernel tables: a CSV, a folder like AITER's configs/, PATH@VERSION for one AITER, or auto for the "
-            f"installed one; repeatable (else ${TABLES}, ':' between)",
+            help=f"kernel tables: a CSV, a folder like AITER's configs/, PATH@VERSION for one AITER, or auto for what "
+            f"AITER here would read: ${AITER_TABLES}, else the installed one's; repeatable (else ${TABLES}, ':' between)",
         )
 
 
@@ -55,7 +56,8 @@ def chosen_tables(args: argparse.Namespace) -> Literal["auto"] | list[str] | Non
     if "auto" in paths:
         if len(paths) > 1:
             raise UsageError("tables: auto (the installed AITER's) cannot be combined with paths")
-        return "auto"
+        # AITER itself reads only the files that this variable lists, where it is set
+        return from_environment(AITER_TABLES) or "auto"
     return paths or None
 
 
