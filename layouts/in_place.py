@@ -87,9 +87,9 @@ class InPlace:
 def _bands(plan: CopyPlan, data: torch.Tensor) -> bool:
     if data.device.type != "cuda" or len(plan.copies) != 1:
         return False
-    from preshuffle.layouts.executor_triton import plan_launch
+    from preshuffle.layouts.executor_triton import goes_in_place
 
-    return plan_launch(move_of(plan.copies[0], "lay out", alignment_of(data)), in_place=True) is not None
+    return goes_in_place(move_of(plan.copies[0], "lay out", alignment_of(data)))
 
 
 def _run_bands(plan: CopyPlan, data: torch.Tensor) -> bool:

@@ -84,6 +84,45 @@ def permute_bands(
 
 
 @triton.jit
+def permute_cycles(
+    source, target,
+    order, cycles, count, block, band,
+    size_a, size_b, source_a, source_b, target_a, target_b,
+    A: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """Permute bands in place that change places, too: a program follows one cycle of them, one band in its registers.
+
+    Block ``i`` (an expert, say) begins at ``i * block`` units, its band ``p`` at ``p * band``. What belongs into band p
+    lies in band ``order[p]``; ``cycles`` holds a first band and a length for each of ``count`` cycles.
+    """
+    number = tl.program_id(0)
+    start = (number // count).to(tl.int64) * block * W
+    source += start
+    target += start
+    place = tl.load(cycles + 2 * (number % count))
+    length = tl.load(cycles + 2 * (number % count) + 1)
+
+    across = tl.arange(0, A * W)
+    b = tl.arange(0, B)
+    inside = (b < size_b)[:, None] & (across // W < size_a)[None, :]
+    read = (b * (source_b * W))[:, None] + (across // W * (source_a * W) + across % W)[None, :]
+    across = tl.arange(0, B * W)
+    a = tl.arange(0, A)
+    within = (a < size_a)[:, None] & (across // W < size_b)[None, :]
+    write = (a * (target_a * W))[:, None] + (across // W * (target_b * W) + across % W)[None, :]
+
+    first = tl.load(source + place * (band * W) + read, mask=inside)
+    for step in range(length):
+        origin = tl.load(order + place)
+        tile = tl.load(source + origin * (band * W) + read, mask=inside)
+        tile = tl.where(step == length - 1, first, tile)
+        tl.debug_barrier()
+        turned = tile.reshape(B, A, W).permute(1, 0, 2).reshape(A, B * W)
+        tl.store(target + place * (band * W) + write, turned, mask=within)
+        place = origin
+
+
+@triton.jit
 def transpose_words(
     source, target,
     size1, size2, size3,
