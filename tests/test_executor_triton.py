@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from preshuffle.registry import Registry
+from preshuffle.layouts.executor_triton import plan_cycles
+from preshuffle.layouts.move import move_of
+from preshuffle.layouts.single import layout_of
+from preshuffle.registry import PlainView, Registry, plan_copy
 
 SUPPORT = Path(__file__).parent / "support"
 WIDE = {"dwordx4", "b128"}
@@ -62,3 +65,27 @@ def test_scales_are_written_in_128_bit_stores_on_amd(case: str, gfx: str) -> Non
     stores = {name.rpartition("_")[2] for name in line["memory"] if "_store_" in name}
     assert stores
     assert stores <= WIDE
+
+
+@pytest.mark.parametrize(("rows", "k"), [(6144, 1536), (1024, 384), (96, 64), (512, 3584)])
+def test_the_cycles_of_a_block_are_its_permutation(rows: int, k: int) -> None:
+    bound = layout_of("gui16").bind(3, rows, k)
+    view = PlainView(3, 2, rows // 2, k, rows * k, rows // 2 * k, k)
+    cycles = plan_cycles(move_of(plan_copy(bound, view).copies[0], "lay out"))
+    assert cycles is not None
+    bands = rows // 16
+    assert (cycles.blocks, len(cycles.order)) == (3, bands)
+    assert sum(length for _, length in cycles.cycles) == bands
+    for first, length in cycles.cycles:
+        place = first
+        for _ in range(length):
+            assert bound.source(place * 16 * k)[1] == cycles.order[place] * 16
+            place = cycles.order[place]
+        assert place == first
+
+
+@pytest.mark.parametrize("layout", ["sep16", "e8_gui16"])
+def test_what_goes_in_bands_or_in_bytes_has_no_cycles(layout: str) -> None:
+    halves = 2 if layout == "e8_gui16" else 1
+    view = PlainView(2, halves, 64 // halves, 64, 64 * 64, 64 // halves * 64, 64)
+    assert plan_cycles(move_of(plan_copy(layout_of(layout).bind(2, 64, 64), view).copies[0], "lay out")) is None
