@@ -11,10 +11,13 @@ from typing import Final
 from anyio import to_thread
 
 from preshuffle.api.problem import ProblemError, as_problem
+from preshuffle.api.reports import Reports
 from preshuffle.registry.decision import Decision
 from preshuffle.registry.errors import PreshuffleError
+from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.report import Report
 
 BUDGET: Final = 32 << 20
 """Bytes of JSON that are kept."""
@@ -40,6 +43,11 @@ class Answers:
         self._size = 0
         self._kept: OrderedDict[str, Answer] = OrderedDict()
         self._lock = Lock()
+        self._reports = Reports()
+
+    def check(self, observation: Observation) -> Report:
+        """Return what the registry finds in an observation."""
+        return self._reports.get(self.registry, observation)
 
     def replace(self, registry: Registry) -> None:
         """Answer from another registry from now on; nothing that an earlier one said is kept."""

@@ -13,6 +13,7 @@ from preshuffle.api import (
     openapi,
     page,
     problem,
+    routes_check,
     routes_deployments,
     routes_health,
     routes_kernels,
@@ -27,6 +28,7 @@ from preshuffle.api.listings import our_version
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.registry.kernels import TableError
+from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 
@@ -60,11 +62,15 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
         lifespan=lifespan,
     )
     problem.install(app)
-    openapi.install(app, [Query, routes_resolve.Batch, ReplicaReport, routes_kernels.TableFiles])
+    openapi.install(
+        app,
+        [Query, routes_resolve.Batch, ReplicaReport, routes_kernels.TableFiles, Observation, routes_check.Observations],
+    )
     answers = Answers(registry)
     routes_registry.install(app, answers)
     routes_kernels.install(app, kept, answers)
     routes_resolve.install(app, answers)
+    routes_check.install(app, answers)
     routes_deployments.install(app, kept, answers)
     routes_health.install(app, kept, registry)
     page.install(app, kept, answers)

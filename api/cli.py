@@ -80,7 +80,8 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "Every command takes --help and --json. Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input, 3 unknown.",
+            "Every command takes --help and --json.",
+            "Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input, 3 unknown.",
             "Environment: PRESHUFFLE_BOOK, PRESHUFFLE_TABLES (':' between paths), NO_COLOR, PRESHUFFLE_DEBUG=1.",
         ]
     )

@@ -21,6 +21,7 @@ from preshuffle.api.picture_svg import number
 from preshuffle.api.problem import ProblemError
 from preshuffle.api.routes_deployments import EXAMPLE, PageParams, find, list_page, read_cursor
 from preshuffle.api.store import Store
+from preshuffle.registry.report import MEANINGS
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
@@ -80,7 +81,8 @@ class _Renderer:
         )
         self._templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
         self._templates.filters.update(ago=ago, words=words, number=number, shape=shape, numbers=numbers)
-        self._templates.globals.update(registry=registry_view(answers.registry), version=our_version())
+        known = {"version": our_version(), "meanings": MEANINGS}
+        self._templates.globals.update(registry=registry_view(answers.registry), **known)
         answers.followers.append(lambda registry: self._templates.globals.update(registry=registry_view(registry)))
 
     def __call__(self, template: str, status: int = 200, **context: Any) -> Response:

@@ -17,9 +17,11 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.decision import TensorDecision
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.observation import TensorObservation
+from preshuffle.registry.report import MEANINGS
 from preshuffle.registry.words import Role
 
 UNKNOWN: Final = "unknown"
+_ORDER: Final = list(MEANINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,15 @@ class Section:
 
 
 def sections(view: DeploymentView, book: Book) -> tuple[Section, ...]:
-    """Return a deployment's sections; groups that several replicas report alike are one."""
+    """Return a deployment's sections, the worst first; groups that several replicas report alike are one."""
     alike: dict[str, tuple[GroupView, list[int]]] = {}
     for replica in view.replicas:
         for group in replica.groups:
             alike.setdefault(group.model_dump_json(), (group, []))[1].append(replica.replica)
     drawn: dict[Any, str] = {}
+    ordered = sorted(alike.values(), key=lambda entry: _ORDER.index(entry[0].verdict), reverse=True)
     return tuple(
-        _section(f"s{index}", group, tuple(replicas), book, drawn)
-        for index, (group, replicas) in enumerate(alike.values())
+        _section(f"s{index}", group, tuple(replicas), book, drawn) for index, (group, replicas) in enumerate(ordered)
     )
 
 

@@ -20,8 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from preshuffle.api.errors import StoreError
+from preshuffle.registry.decision import FindingCode
 from preshuffle.registry.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.report import Verdict
 
 log = logging.getLogger("preshuffle.api")
 
@@ -42,6 +44,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "unsupported-media-type": (415, "The body's media type is not understood"),
     "invalid-input": (422, "The input is not valid"),
     "internal": (500, "Something went wrong on our side"),
+    "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
     "store-unavailable": (503, "The store does not answer"),
     "tables-full": (507, "No more kernel tables can be held"),
 }
@@ -65,7 +68,11 @@ class NearestRule(Frozen):
 
 
 class Problem(Frozen):
-    """An error, as RFC 9457 writes it. ``problems`` goes with bad input, ``nearest`` and ``missing`` with no recipe."""
+    """An error, as RFC 9457 writes it.
+
+    ``problems`` goes with bad input, ``nearest`` and ``missing`` with no recipe, ``verdict`` and ``codes`` with an
+    unhealthy deployment.
+    """
 
     type: str = Field(examples=[f"{URN}no-recipe"])
     title: str
@@ -75,6 +82,8 @@ class Problem(Frozen):
     problems: tuple[FieldFault, ...] | None = None
     nearest: tuple[NearestRule, ...] | None = None
     missing: tuple[str, ...] | None = None
+    verdict: Verdict | None = None
+    codes: tuple[FindingCode, ...] | None = Field(default=None, description="Codes of the errors that were found")
 
 
 class ProblemError(Exception):

@@ -21,9 +21,10 @@ from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.routes_resolve import EXAMPLE as QUERY_EXAMPLE
 from preshuffle.api.store import Precondition, Store
-from preshuffle.api.views import DeploymentList, DeploymentView, summary, view
+from preshuffle.api.views import DeploymentHealth, DeploymentList, DeploymentView, reports, summary, view
 from preshuffle.registry.errors import FieldProblem
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.report import worst
 
 TAGS: Final[list[str | Enum]] = ["deployments"]
 EXAMPLE: Final[dict[str, Any]] = {
@@ -123,7 +124,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         "/v1/deployments/{name}",
         tags=TAGS,
         operation_id="get_deployment",
-        summary="One deployment: what its replicas told, and what the registry decides for that now",
+        summary="One deployment: what its replicas told, whether it is right, and what the registry decides for it now",
         response_model=DeploymentView,
         responses={
             200: {"headers": _ETAG},
@@ -134,6 +135,18 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         shown = await to_thread.run_sync(find, store, answers, name)
         body = await to_thread.run_sync(shown.model_dump_json)
         return Response(body, headers={"ETag": etag(shown.revision)}, media_type="application/json")
+
+    @app.get(
+        "/v1/deployments/{name}/health",
+        tags=TAGS,
+        operation_id="get_deployment_health",
+        summary="Whether a deployment may serve: 503 while its verdict is mismatch or unsupported",
+        response_model=DeploymentHealth,
+        responses=problems("invalid-input", "unknown-deployment", "unhealthy-deployment", "store-unavailable"),
+    )
+    async def health(name: Name) -> Response:
+        body = await to_thread.run_sync(_health, store, answers, name)
+        return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
     @app.delete(
         "/v1/deployments/{name}",
@@ -160,6 +173,21 @@ def find(store: Store, answers: Answers, name: str) -> DeploymentView:
     if deployment is None:
         raise unknown(name)
     return view(deployment, answers)
+
+
+def _health(store: Store, answers: Answers, name: str) -> bytes:
+    deployment = store.get(name)
+    if deployment is None:
+        raise unknown(name)
+    found = reports(deployment, answers)
+    verdict = worst(report.verdict for report in found)
+    if verdict != "mismatch" and verdict != "unsupported":
+        return DeploymentHealth(verdict=verdict).model_dump_json().encode()
+    errors = [finding for report in found for finding in report.findings if finding.severity == "error"]
+    codes = tuple(dict.fromkeys(finding.code for finding in errors))
+    detail = f"{name} is {verdict}: {', '.join(codes)}; GET /v1/deployments/{name} says what to do"
+    headers = {"Cache-Control": "no-store"}
+    raise ProblemError("unhealthy-deployment", detail, headers=headers, verdict=verdict, codes=codes)
 
 
 def list_page(store: Store, answers: Answers, limit: int, after: str) -> DeploymentList:

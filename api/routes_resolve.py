@@ -112,14 +112,15 @@ def _queries(value: Any) -> list[Any]:
     if not isinstance(queries, list) or set(value) != {"queries"} or not 1 <= len(queries) <= MAX_BATCH:
         shape = f'{{"queries": [1 to {MAX_BATCH} queries]}}'
         raise QueryError([FieldProblem("queries", "the body is not a batch", (shape,))])
-    tokens = sum(_token_count(query) for query in queries)
+    tokens = sum(token_count(query) for query in queries)
     if tokens > MAX_BATCH_TOKENS:
         text = f"all queries together name {tokens} token counts; valid: {MAX_BATCH_TOKENS} at most"
         raise QueryError([FieldProblem("queries", text)])
     return queries
 
 
-def _token_count(query: Any) -> int:
+def token_count(query: Any) -> int:
+    """Return how many token counts a query asks for, before it has been judged."""
     tokens = query.get("tokens", TOKENS) if isinstance(query, dict) else ()
     return len(tokens) if isinstance(tokens, list | tuple) else 1
 

@@ -1,10 +1,10 @@
-"""Deployments as they are shown: what was told, with what the registry decides for it now."""
+"""Deployments as they are shown: what was told, whether it is right, and what the registry decides for it now."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import Field, field_serializer
 
@@ -12,10 +12,14 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.comparison import LayoutComparison, compare, compare_all
 from preshuffle.api.deployments import Deployment, Group, Replica
 from preshuffle.api.problem import Problem
-from preshuffle.registry.decision import Decision
+from preshuffle.registry.decision import Decision, Finding
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.report import Report, Verdict, worst
 from preshuffle.registry.words import Role
+
+_WORST_GROUP: Final = "the worst of its groups'"
+_WORST_REPLICA: Final = "the worst of its replicas'"
 
 
 class GroupView(Frozen):
@@ -25,6 +29,8 @@ class GroupView(Frozen):
     observation: Observation
     decision: Decision | None = None
     problem: Problem | None = None
+    verdict: Verdict
+    findings: tuple[Finding, ...] = Field(description="of the check: bytes, call and kernels against each other")
     layouts: dict[Role, LayoutComparison]
 
     @field_serializer("observation")
@@ -43,6 +49,7 @@ class ReplicaView(Frozen):
     created_at: datetime
     replaced_at: datetime
     seen_at: datetime
+    verdict: Verdict = Field(description=_WORST_GROUP)
     groups: tuple[GroupView, ...]
 
 
@@ -54,6 +61,7 @@ class DeploymentView(Frozen):
     created_at: datetime
     replaced_at: datetime
     seen_at: datetime
+    verdict: Verdict = Field(description=_WORST_REPLICA)
     replicas: tuple[ReplicaView, ...]
 
 
@@ -65,6 +73,8 @@ class GroupSummary(Frozen):
     model: str
     arch: str
     engine: str | None
+    verdict: Verdict
+    findings: tuple[Finding, ...]
     recipe: str | None = Field(description="null where no recipe answers the query")
     w13_weight: LayoutComparison
 
@@ -77,8 +87,15 @@ class DeploymentSummary(Frozen):
     created_at: datetime
     replaced_at: datetime
     seen_at: datetime
+    verdict: Verdict = Field(description=_WORST_REPLICA)
     replicas: tuple[int, ...]
     groups: tuple[GroupSummary, ...]
+
+
+class DeploymentHealth(Frozen):
+    """Nothing is known to be wrong with a deployment."""
+
+    verdict: Literal["ok", "degraded", "unknown"]
 
 
 class DeploymentList(Frozen):
@@ -90,25 +107,30 @@ class DeploymentList(Frozen):
 
 def view(deployment: Deployment, answers: Answers) -> DeploymentView:
     """Show a deployment."""
+    replicas = tuple(_replica(deployment.name, replica, answers) for replica in deployment.replicas)
     return DeploymentView(
         name=deployment.name,
         revision=deployment.revision,
         created_at=deployment.created_at,
         replaced_at=deployment.replaced_at,
         seen_at=deployment.seen_at,
-        replicas=tuple(_replica(deployment.name, replica, answers) for replica in deployment.replicas),
+        verdict=worst(replica.verdict for replica in replicas),
+        replicas=replicas,
     )
 
 
 def group_view(name: str, group: Group, answers: Answers) -> GroupView:
     """Show a group, with the registry's answer to its query."""
     answer = answers.get(group.observation.query)
+    report = answers.check(group.observation)
     decided = answer.decision.tensors if answer.decision else {}
     return GroupView(
         layers=group.layers,
         observation=group.observation,
         decision=answer.decision,
         problem=answer.problem.problem(f"/v1/deployments/{name}") if answer.problem else None,
+        verdict=report.verdict,
+        findings=report.findings,
         layouts=compare_all(answers.registry.book, decided, group.observation.applied.tensors),
     )
 
@@ -119,19 +141,28 @@ def summary(deployment: Deployment, answers: Answers) -> DeploymentSummary:
     for replica in deployment.replicas:
         for group in replica.report.groups:
             alike.setdefault(_line(group, answers), []).append(replica.replica)
+    groups = tuple(_summary_line(line, numbers) for line, numbers in alike.items())
     return DeploymentSummary(
         name=deployment.name,
         revision=deployment.revision,
         created_at=deployment.created_at,
         replaced_at=deployment.replaced_at,
         seen_at=deployment.seen_at,
+        verdict=worst(group.verdict for group in groups),
         replicas=tuple(replica.replica for replica in deployment.replicas),
-        groups=tuple(_summary_line(line, numbers) for line, numbers in alike.items()),
+        groups=groups,
     )
+
+
+def reports(deployment: Deployment, answers: Answers) -> list[Report]:
+    """Check every group of every replica."""
+    groups = (group for replica in deployment.replicas for group in replica.report.groups)
+    return [answers.check(group.observation) for group in groups]
 
 
 def _replica(name: str, replica: Replica, answers: Answers) -> ReplicaView:
     report = replica.report
+    groups = tuple(group_view(name, group, answers) for group in report.groups)
     return ReplicaView(
         replica=replica.replica,
         node=report.node,
@@ -141,7 +172,8 @@ def _replica(name: str, replica: Replica, answers: Answers) -> ReplicaView:
         created_at=replica.created_at,
         replaced_at=replica.replaced_at,
         seen_at=replica.seen_at,
-        groups=tuple(group_view(name, group, answers) for group in report.groups),
+        verdict=worst(group.verdict for group in groups),
+        groups=groups,
     )
 
 
@@ -151,17 +183,20 @@ def _line(group: Group, answers: Answers) -> tuple[Any, ...]:
     tensor = decision.tensors.get("w13_weight") if decision else None
     w13 = compare(answers.registry.book, tensor, applied.tensors.get("w13_weight"))
     engine = str(query.engine) if query.engine else None
-    return group.layers, query.model, query.arch, engine, decision.recipe if decision else None, w13
+    report = answers.check(group.observation)
+    return group.layers, query.model, query.arch, engine, decision.recipe if decision else None, w13, report
 
 
 def _summary_line(line: tuple[Any, ...], replicas: Sequence[int]) -> GroupSummary:
-    layers, model, arch, engine, recipe, w13 = line
+    layers, model, arch, engine, recipe, w13, report = line
     return GroupSummary(
         layers=layers,
         replicas=tuple(replicas),
         model=model,
         arch=arch,
         engine=engine,
+        verdict=report.verdict,
+        findings=report.findings,
         recipe=recipe,
         w13_weight=w13,
     )

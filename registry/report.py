@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Final, Literal
 
 from preshuffle.registry.decision import Decision, Finding
 from preshuffle.registry.query import Frozen
 
 Verdict = Literal["ok", "degraded", "unknown", "unsupported", "mismatch"]
+
+MEANINGS: Final[dict[Verdict, str]] = {
+    "ok": "nothing is wrong with what was observed",
+    "degraded": "right, but slow or in other numerics than the checkpoint wants",
+    "unknown": "too little was observed to judge: the layout of w13, or every kernel that could read it",
+    "unsupported": "it cannot work, or is known not to",
+    "mismatch": "wrong answers must be expected",
+}
+"""What each verdict says, the best first."""
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the worst of several verdicts; nothing known is ``unknown``.
+
+    Example:
+        >>> worst(["ok", "unknown", "degraded"])
+        'unknown'
+    """
+    order = list(MEANINGS)
+    return max(verdicts, key=order.index, default="unknown")
 
 
 class Report(Frozen):

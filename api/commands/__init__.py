@@ -7,6 +7,7 @@ from typing import Final
 COMMANDS: Final[dict[str, str]] = {
     "resolve": "decide layouts, call and kernels for a query",
     "explain": "say why: every rule, what it needed, what it found",
+    "check": "compare what a deployment did with itself; say what is wrong and how to mend it",
     "layouts": "list the layouts, or show one: its bytes on a shape",
     "kernels": "predict the kernels that AITER picks",
     "identify": "say which layout live bytes are in",

@@ -29,7 +29,7 @@ def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) ->
             action="append",
             metavar="PATH",
             help=f"kernel tables: a CSV, a folder like AITER's configs/, PATH@VERSION for one AITER, or auto for what "
-            f"AITER here would read: ${AITER_TABLES}, else the installed one's; repeatable (else ${TABLES}, ':' between)",
+            f"AITER would read here (${AITER_TABLES}, else its own); repeatable (else ${TABLES}, ':' between)",
         )
 
 

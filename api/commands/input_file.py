@@ -13,8 +13,8 @@ from preshuffle.registry.located import Document, parse_yaml
 STDIN = "-"
 
 
-def read_document(path: str) -> Document:
-    """Parse a file (``-`` is standard input) that holds one mapping.
+def read_document(path: str, what: str = "a mapping of query fields") -> Document:
+    """Parse a file (``-`` is standard input) that holds one mapping; ``what`` says of which kind.
 
     Raises:
         QueryError: the file cannot be read or is no mapping.
@@ -36,7 +36,7 @@ def read_document(path: str) -> Document:
         raise BookError(problems)
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
-        raise QueryError([FieldProblem(name, f"a mapping of query fields is needed, found {found}")])
+        raise QueryError([FieldProblem(name, f"{what} is needed, found {found}")])
     return Document(name, value, document.marks)
 
 

@@ -50,6 +50,11 @@ def option_of(field: str) -> str:
 def add_query_options(parser: argparse.ArgumentParser) -> None:
     """Add the query file, ``--hf-config``, and one option per field of ``Query``."""
     parser.add_argument("file", nargs="?", metavar="QUERY", help="a JSON or YAML file with the query, - for stdin")
+    add_query_fields(parser)
+
+
+def add_query_fields(parser: argparse.ArgumentParser) -> None:
+    """Add ``--hf-config``, and one option per field of ``Query``."""
     group = parser.add_argument_group("query", "every field of a query; options win over the file")
     group.add_argument("--hf-config", metavar="PATH", help="take the model's facts from this config.json (or folder)")
     for name, info in Query.model_fields.items():
@@ -76,7 +81,7 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
         UsageError: nothing was asked, or an option is no ``K=V``.
         QueryError: names each wrong field, by its option or by its place in the file.
     """
-    given = dict(_given(args))
+    given = given_fields(args)
     document = read_document(args.file) if args.file else None
     if document is None and not given and args.hf_config is None:
         raise UsageError("a query is needed: a file, - for stdin, or options such as --model and --arch")
@@ -87,6 +92,15 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
         return Query.parse(fields)
     except QueryError as error:
         raise QueryError([_placed(problem, given, document) for problem in error.problems]) from None
+
+
+def given_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the query fields that options give.
+
+    Raises:
+        UsageError: an option is no ``K=V``.
+    """
+    return dict(_given(args))
 
 
 def _given(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:

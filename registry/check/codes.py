@@ -4,17 +4,64 @@ from __future__ import annotations
 
 import inspect
 from difflib import get_close_matches
-from typing import get_args
+from typing import Literal, get_args
 
 from preshuffle.registry.check.table import RULES
 from preshuffle.registry.decision import WARNINGS, FindingCode
 from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.query import Frozen
 
 CODES: tuple[str, ...] = get_args(FindingCode)
 
 
-def explain_code(code: str) -> str:
+class CodeExplanation(Frozen):
+    """A finding code in words.
+
+    Attributes:
+        severity: ``known_bad`` is a warning where its effect is only slow.
+        says: what the finding says.
+        why: why it matters.
+        mend: how to mend it.
+        evidence: where it happened.
+    """
+
+    code: FindingCode
+    severity: Literal["error", "warning"]
+    says: str
+    why: str
+    mend: str
+    evidence: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return it as text, a paragraph each."""
+        parts = (f"{self.code} ({self.severity}): {self.says}", f"Why it matters: {self.why}")
+        seen = "\n".join(["Seen in:", *(f"  {url}" for url in self.evidence)])
+        return "\n\n".join([*parts, f"How to mend it: {self.mend}", seen])
+
+
+def describe_code(code: str) -> CodeExplanation:
     """Return what a code says, why it matters, how to mend it, and where it happened.
+
+    Raises:
+        QueryError: there is no such code; the nearest are named.
+    """
+    for rule in RULES:
+        if rule.code == code:
+            return CodeExplanation(
+                code=rule.code,
+                severity="warning" if code in WARNINGS else "error",
+                says=" ".join((inspect.getdoc(rule.check) or "").split()),
+                why=rule.why,
+                mend=rule.mend,
+                evidence=rule.evidence,
+            )
+    raise QueryError(
+        [FieldProblem("code", f"unknown code {code!r}", tuple(get_close_matches(code, CODES, 3) or CODES))]
+    )
+
+
+def explain_code(code: str) -> str:
+    """Return ``describe_code`` as text.
 
     Raises:
         QueryError: there is no such code; the nearest are named.
@@ -23,12 +70,4 @@ def explain_code(code: str) -> str:
         >>> print(explain_code("pad_unreported").splitlines()[0])
         pad_unreported (warning): A pad of 0 is right (the padding is zeros) but makes the kernel compute on it.
     """
-    for rule in RULES:
-        if rule.code == code:
-            kind = "warning" if code in WARNINGS else "error"
-            says = " ".join((inspect.getdoc(rule.check) or "").split())
-            lines = [f"{code} ({kind}): {says}", "", f"Why it matters: {rule.why}", "", f"How to mend it: {rule.mend}"]
-            return "\n".join([*lines, "", "Seen in:", *(f"  {url}" for url in rule.evidence)])
-    raise QueryError(
-        [FieldProblem("code", f"unknown code {code!r}", tuple(get_close_matches(code, CODES, 3) or CODES))]
-    )
+    return str(describe_code(code))

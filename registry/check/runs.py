@@ -28,9 +28,9 @@ _CACHED = 4096
 _CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Run:
-    """One kernel, or pair of kernels, over a range of token counts.
+    """One kernel, or pair of kernels, over a range of token counts. It is shared and never changed.
 
     Attributes:
         lo: first token count; None where it is not known.
@@ -85,11 +85,13 @@ class Run:
             "tuned": self.tuned,
             "predicted": self.predicted,
             "observed": bool(scene.applied.kernels),
-            **{name: scene.facts[name] for name in _CALL},
         }
         if world is not None and self.reader == "aiter":
-            mine |= {"gate_mode": world.gate_mode, "is_shuffled": world.is_shuffled, "bias_passed": world.bias}
-            mine |= {"model_dim": world.sizes[0], "inter_dim": world.sizes[1]}
+            mine["gate_mode"], mine["is_shuffled"] = world.gate_mode, world.is_shuffled
+            mine["bias_passed"] = world.bias
+            mine["model_dim"], mine["inter_dim"] = world.sizes
+        else:
+            mine.update((name, scene.facts[name]) for name in _CALL)
         return mine
 
 

@@ -152,8 +152,8 @@ def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> K
         "" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
         plan.post_activation_layout,
     )
-    stage1, stage2, notes = stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
-    case.notes.extend(notes)
+    stage1, stage2, said = stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
+    case.notes.extend(said)
     return KernelChoice(
         activation_dtype=case.a,
         padded_tokens=case.token,

@@ -1,0 +1,126 @@
+"""``/v1/check``: is what a deployment did right?"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi import Query as Parameters
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers import Answers
+from preshuffle.api.limits import read_json
+from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.problem import Problem, as_problem
+from preshuffle.api.routes_resolve import MAX_BATCH, MAX_BATCH_TOKENS, token_count
+from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.observation import Observation
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.report import Report
+
+TAGS: Final[list[str | Enum]] = ["check"]
+EXAMPLE: Final[dict[str, Any]] = {
+    "query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},
+    "applied": {
+        "gate_mode": "separated",
+        "tensors": {"w13_weight": {"layout": "gui16"}, "w13_weight_scale": {"layout": "e8_gui16"}},
+    },
+}
+
+
+class CheckParams(Frozen):
+    """What the report holds besides findings."""
+
+    decide: Annotated[bool, Field(description="also say what the registry would do for the query")] = False
+
+
+class Observations(Frozen):
+    """Many observations at once; together their queries may name 10000 token counts."""
+
+    observations: Annotated[tuple[Observation, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class CheckResult(Frozen):
+    """The answer to one observation: a report, or the problem that it alone would have been answered with."""
+
+    report: Report | None = None
+    problem: Problem | None = None
+
+
+class CheckResults(Frozen):
+    """The answers in the order of the observations."""
+
+    results: tuple[CheckResult, ...]
+
+
+def install(app: FastAPI, answers: Answers) -> None:
+    """Add the routes."""
+
+    @app.post(
+        "/v1/check",
+        tags=TAGS,
+        operation_id="check",
+        summary="Compare bytes, call and kernels of a deployment with each other",
+        response_model=Report,
+        responses=problems(*BODY_PROBLEMS),
+        openapi_extra=json_body(Observation, EXAMPLE),
+    )
+    async def check(request: Request, params: Annotated[CheckParams, Parameters()]) -> Response:
+        observation = Observation.parse(await read_json(request))
+        body = await to_thread.run_sync(_report, answers, observation, params.decide)
+        return Response(body, media_type="application/json")
+
+    @app.post(
+        "/v1/check/batch",
+        tags=TAGS,
+        operation_id="check_batch",
+        summary="Check up to 1000 observations; each gets a report or a problem of its own",
+        response_model=CheckResults,
+        response_model_exclude_none=True,
+        responses=problems(*BODY_PROBLEMS),
+        openapi_extra=json_body(Observations, {"observations": [EXAMPLE]}),
+    )
+    async def batch(request: Request) -> Response:
+        observations = _observations(await read_json(request))
+        body = await to_thread.run_sync(_check_all, answers, observations, request.url.path)
+        return Response(body, media_type="application/json")
+
+
+def _report(answers: Answers, observation: Observation, decide: bool = False) -> bytes:
+    report = answers.check(observation)
+    if decide:
+        decision = answers.get(observation.query).decision
+        report = Report(verdict=report.verdict, findings=report.findings, decision=decision)
+    return report.model_dump_json().encode()
+
+
+def _observations(value: Any) -> list[Any]:
+    """Check the batch itself; its observations are judged one by one.
+
+    Raises:
+        QueryError: not a list of 1 to 1000 observations, or too many token counts in all.
+    """
+    found = value.get("observations") if isinstance(value, dict) else None
+    if not isinstance(found, list) or set(value) != {"observations"} or not 1 <= len(found) <= MAX_BATCH:
+        shape = f'{{"observations": [1 to {MAX_BATCH} observations]}}'
+        raise QueryError([FieldProblem("observations", "the body is not a batch", (shape,))])
+    tokens = sum(token_count(item.get("query")) for item in found if isinstance(item, dict))
+    if tokens > MAX_BATCH_TOKENS:
+        text = f"all queries together name {tokens} token counts; valid: {MAX_BATCH_TOKENS} at most"
+        raise QueryError([FieldProblem("observations", text)])
+    return found
+
+
+def _check_all(answers: Answers, values: list[Any], path: str) -> bytes:
+    return b'{"results":[' + b",".join(_check_one(answers, value, path) for value in values) + b"]}"
+
+
+def _check_one(answers: Answers, value: Any, path: str) -> bytes:
+    try:
+        return b'{"report":' + _report(answers, Observation.parse(value)) + b"}"
+    except QueryError as error:
+        return b'{"problem":' + as_problem(error).problem(path).model_dump_json(exclude_none=True).encode() + b"}"
