@@ -204,5 +204,7 @@ def _plain() -> Layout:
 
 
 def _arch() -> str:
-    name: str = torch.cuda.get_device_properties(0).gcnArchName
+    if not torch.cuda.is_available():
+        return ""
+    name: str = getattr(torch.cuda.get_device_properties(0), "gcnArchName", "")
     return name.split(":")[0]

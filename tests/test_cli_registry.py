@@ -167,6 +167,6 @@ def test_the_schema_accepts_the_book_and_refuses_what_the_book_refuses(capsys: p
         {"rule": {}},
         {"rules": {"ours": {**good["rules"]["ours"], "id": "ours"}}},
         {"rules": {"ours": {**good["rules"]["ours"], "when": {"modell": "x"}}}},
-        {"rules": {"ours": {**good["rules"]["ours"], "evidence": []}}},
+        {"rules": {"ours": {**good["rules"]["ours"], "evidence": 3}}},
     ):
         assert not validator.is_valid(wrong)

@@ -190,7 +190,7 @@ def normal(name: str) -> str:
 
 def test_constraints_are_exact_and_the_same_on_every_machine() -> None:
     assert pins()["torch"] == "2.13.0"
-    assert pins()["triton"] == "3.9.0"
+    assert "--no-deps $(AITER) $(TRITON)" in (ROOT / "Makefile").read_text()
     for name, version in pins().items():
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
         assert Version(version).local is None, f"{name}=={version} exists on some machines only"
@@ -204,6 +204,8 @@ def test_constraints_pin_everything_that_the_extras_pull_in() -> None:
         if key in seen and extras <= seen[key]:
             return
         seen.setdefault(key, set()).update(extras)
+        if key == "torch":  # its builds differ in what they bring: CUDA's libraries, a Triton of its own
+            return
         for line in metadata.requires(name) or []:
             needed = Requirement(line)
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in {*extras, ""}):
