@@ -1,7 +1,7 @@
 """Laying out on a GPU, against memcpy of the same bytes and against AITER's own functions, in one run.
 
 ``python bench/bench_gpu.py [--experts 128] [--rounds 20]``: medians over rounds, every row in turn in each round, timed
-by events over twenty calls in a row. ``of memcpy`` is the ratio of the medians, ``extra MB`` the most memory held beside
+by events over twenty calls in a row. ``of memcpy`` is the ratio of medians, ``extra MB`` the most memory held beside
 source and result, ``host us`` what one call keeps the CPU.
 """
 
