@@ -56,8 +56,16 @@ class Evidence:
         """Return the live addresses of windows, ``[windows, 16]``."""
         return windows.unsqueeze(1) + torch.arange(min(WINDOW, self.frame.nbytes))
 
-    def compare(self, hypothesis: Hypothesis, live: torch.Tensor, predicted: torch.Tensor) -> bool:
+    def compare(
+        self, hypothesis: Hypothesis, live: torch.Tensor, predicted: torch.Tensor, thrifty: bool = False
+    ) -> bool:
         """Compare one window of live bytes with the plain ones that a hypothesis predicts; pads are not compared.
+
+        Args:
+            hypothesis: who predicts.
+            live: the window's bytes.
+            predicted: plain positions, -1 for pads.
+            thrifty: read no further where what was read already contradicts it.
 
         Returns:
             Whether nothing speaks against the hypothesis.
@@ -65,7 +73,13 @@ class Evidence:
         claimed = predicted >= 0
         if not bool(claimed.any()):
             return True
-        found, wanted = live[claimed], self.plain.read(predicted[claimed])
+        found, places = live[claimed], predicted[claimed]
+        known = self.plain.known(places)
+        if thrifty and bool(known.any()) and not bool(known.all()):
+            # a contradiction on pages that were read already saves the others
+            if not bool((found[known] == self.plain.read(places[known])).all()):
+                found, places = found[known], places[known]
+        wanted = self.plain.read(places)
         self.histogram += torch.bincount(wanted.long(), minlength=256)
         matched = int((found == wanted).sum())
         tally = self.tallies.setdefault(hypothesis, Tally())

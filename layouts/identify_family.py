@@ -248,7 +248,8 @@ class Family:
                 for where, wrong in self._row_pads(rows, pitch):
                     yield "expert", where, k_first, (*fault, *wrong)
             if frame.live_experts * rows <= frame.live_rows and (rest or rows != pitch):
-                yield "rows", "tail", k_first, (*fault, *(() if not frame.expert_axis else ("pad_placement",)))  # type: ignore[misc]
+                packed: tuple[Fault, ...] = ("pad_placement",) if frame.expert_axis else ()
+                yield "rows", "tail", k_first, (*fault, *packed)
         padded = (rows, k) != (pitch, frame.live_k)
         if not laid and padded and frame.live_experts * rows * k <= frame.nbytes:
             yield "bytes", "tail", False, ("flat_copy",)

@@ -47,17 +47,24 @@ class Bytes:
         shape: of the tensor, as stored.
         dtype: safetensors' name of its dtype.
         nbytes: how many bytes there are.
-        touched: pages of the file that were read (empty for a tensor in memory).
+        touched: which pages of the file were read (empty for a tensor in memory).
         overhead: bytes read to find the tensor (a file's header).
     """
 
     def __init__(
-        self, name: str, data: torch.Tensor, shape: tuple[int, ...], dtype: str, *, offset: int | None, overhead: int = 0
+        self,
+        name: str,
+        data: torch.Tensor,
+        shape: tuple[int, ...],
+        dtype: str,
+        *,
+        offset: int | None,
+        overhead: int = 0,
     ) -> None:
         """Take flat uint8 bytes; ``offset`` is where they begin in a file, None for a tensor in memory."""
         self.name, self.shape, self.dtype = name, shape, dtype
         self.nbytes = data.numel()
-        self.touched: set[int] = set()
+        self.touched = torch.zeros(0 if offset is None else (offset + self.nbytes) // PAGE + 1, dtype=torch.bool)
         self.overhead = overhead
         self._data, self._offset, self._read = data, offset, 0
 
@@ -69,20 +76,26 @@ class Bytes:
     @property
     def bytes_read(self) -> int:
         """Bytes read so far: whole pages of a file with its header, single bytes of a tensor in memory."""
-        return self._read if self._offset is None else self.overhead + len(self.touched) * PAGE
+        return self._read if self._offset is None else self.overhead + int(self.touched.sum()) * PAGE
 
     def new_pages(self, positions: torch.Tensor) -> int:
         """Return how many pages reading these positions would add."""
         if self._offset is None:
             return 0
-        return sum(page not in self.touched for page in self._pages(positions))
+        return int((~self.touched[torch.unique(self._pages(positions))]).sum())
+
+    def known(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return which positions lie on pages that were read already (none in memory, where pages do not count)."""
+        if self._offset is None:
+            return torch.zeros_like(positions, dtype=torch.bool)
+        return self.touched[self._pages(positions)]
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """Return the bytes at positions, on the CPU, in the positions' shape."""
         if self._offset is None:
             self._read += positions.numel()
         else:
-            self.touched.update(self._pages(positions))
+            self.touched[self._pages(positions)] = True
         return self._data[positions.to(self._data.device)].cpu()
 
     def window(self, position: int) -> tuple[int, int]:
@@ -90,9 +103,8 @@ class Bytes:
         start = position - (position + (self._offset or 0)) % PAGE
         return max(start, 0), min(start + PAGE, self.nbytes)
 
-    def _pages(self, positions: torch.Tensor) -> list[int]:
-        pages: list[int] = torch.unique(torch.div(positions + (self._offset or 0), PAGE, rounding_mode="floor")).tolist()
-        return pages
+    def _pages(self, positions: torch.Tensor) -> torch.Tensor:
+        return torch.div(positions + (self._offset or 0), PAGE, rounding_mode="floor")
 
 
 class Widened(Bytes):
@@ -135,7 +147,9 @@ def of_tensor(tensor: torch.Tensor, name: str) -> Bytes:
     """
     dtype = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
     if dtype is None:
-        raise SourceError(f"{name}: {str(tensor.dtype).removeprefix('torch.')} is no dtype of weights, scales or biases")
+        raise SourceError(
+            f"{name}: {str(tensor.dtype).removeprefix('torch.')} is no dtype of weights, scales or biases"
+        )
     return Bytes(name, as_bytes(tensor.detach()), tuple(tensor.shape), dtype, offset=None)
 
 
@@ -228,7 +242,9 @@ def _mapped(path: Path, name: str, shape: tuple[int, ...], dtype: str, begin: in
     if hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
     data = torch.frombuffer(mapped, dtype=torch.uint8, count=nbytes, offset=begin)
-    return Bytes(f"{path.name}:{name}" if name != path.name else name, data, shape, dtype, offset=begin, overhead=header)
+    return Bytes(
+        f"{path.name}:{name}" if name != path.name else name, data, shape, dtype, offset=begin, overhead=header
+    )
 
 
 def _some(names: Mapping[str, object], most: int = 12) -> str:

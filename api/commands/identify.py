@@ -1,0 +1,149 @@
+"""Say which layout live bytes are in, by sampling: for when nobody knows what a loader did.
+
+CHECKPOINT is a Hugging Face folder or a safetensors file with the plain tensors. DUMP is a safetensors file (or a
+folder of them) whose tensors have roles' names, or a file of bare bytes with --shape and --dtype. Without --role, every
+role that both sides hold is identified. At most a megabyte is read for each, whatever their size.
+
+Exit codes: 0 every tensor is identified, 3 one is unknown or ambiguous, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from preshuffle.api.commands.books import add_book_options, load_registry
+from preshuffle.api.commands.failures import OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.parser import add_json, nearest
+from preshuffle.api.commands.screen import Screen, print_json
+from preshuffle.api.table import Cell, Column
+from preshuffle.registry.words import ROLES, RowOrder
+
+if TYPE_CHECKING:
+    from preshuffle.layouts.identify import Identification
+
+_STYLES = {"identified": "good", "ambiguous": "warn", "unknown": "bad"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--plain", metavar="CHECKPOINT", required=True, help="the checkpoint's bytes")
+    parser.add_argument("--live", metavar="DUMP", required=True, help="the bytes that nobody knows")
+    parser.add_argument("--role", metavar="ROLE", help=", ".join(ROLES))
+    parser.add_argument("--layer", metavar="N", default="0", help="which layer (default 0)")
+    parser.add_argument("--plain-tensor", metavar="NAME", help="the checkpoint's tensor, where its name does not tell")
+    parser.add_argument("--live-tensor", metavar="NAME", help="the dump's tensor, where its name does not tell")
+    parser.add_argument("--shape", metavar="E,ROWS,K", help="of bare bytes, as torch would show it")
+    parser.add_argument("--dtype", metavar="DTYPE", default="uint8", help="of bare bytes (default uint8)")
+    group = parser.add_argument_group("what is known", "found out where it is not given")
+    group.add_argument("--tp", metavar="N", help="tensor-parallel size")
+    group.add_argument("--ep", metavar="N", help="expert-parallel size")
+    group.add_argument("--tp-rank", metavar="N", help="the rank that the dump should be of")
+    group.add_argument("--ep-rank", metavar="N", help="likewise")
+    group.add_argument("--gate-up-order", metavar="WORD", help="row order of w13 in the checkpoint: GGUU, GUGU")
+    add_book_options(parser, tables=False)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Identify the dump's tensors and show what they are."""
+    if args.role is not None and args.role not in ROLES:
+        raise UsageError(f"identify: unknown role {args.role!r}{nearest(args.role, ROLES)}; valid: {', '.join(ROLES)}")
+    known = {name: _number(args, name, 1) for name in ("tp", "ep")}
+    known |= {name: _number(args, name, 0) for name in ("tp_rank", "ep_rank")}
+    for size, rank in (("tp", "tp_rank"), ("ep", "ep_rank")):
+        if known[rank] is not None and known[size] is not None and known[rank] >= known[size]:  # type: ignore[operator]
+            raise UsageError(f"identify: --{rank.replace('_', '-')} {known[rank]}; valid: 0..{known[size] - 1}")  # type: ignore[operator]
+    try:
+        from preshuffle.layouts.identify_files import Place, identify_files
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("preshuffle identify", "layouts", error.name) from None
+    registry = load_registry(args)
+    found = identify_files(
+        Place(Path(args.plain), args.plain_tensor),
+        Place(Path(args.live), args.live_tensor, _shape(args.shape), args.dtype),
+        role=args.role,
+        layer=_number(args, "layer", 0) or 0,
+        registry=registry,
+        gate_up_order=_order(args.gate_up_order),
+        **known,
+    )
+    if args.json:
+        print_json(found.tensors[args.role] if args.role else found)
+    else:
+        _show(found.tensors)
+    return OK if all(one.verdict == "identified" for one in found.tensors.values()) else UNKNOWN
+
+
+def _show(tensors: Any) -> None:
+    screen = Screen.of_terminal()
+    for role, found in tensors.items():
+        screen.heading(
+            f"{role}: {found.verdict}", f"{_size(found.nbytes)}, {_size(found.bytes_read)} read of both sides"
+        )
+        screen.text(found.name, style=_STYLES[found.verdict])
+        screen.pairs(list(_facts(found)))
+        if found.nearest:
+            rows = [(near.name, f"{near.places:.0%}", f"{near.bytes:.0%}") for near in found.nearest]
+            screen.table(
+                [Column("nearest", wraps=True), Column("places", right=True), Column("bytes", right=True)], rows
+            )
+        if found.faults:
+            listed = ", ".join(dict.fromkeys(found.faults))
+            screen.table([Column(), Column(wraps=True)], [(Cell("wrong", "bad"), Cell(listed, "bad"))])
+    screen.show()
+
+
+def _facts(found: Identification) -> list[tuple[str, str]]:
+    facts: list[tuple[str, str]] = []
+    if found.gate_mode and not found.faults:
+        facts.append(("needs", f"gate_mode={found.gate_mode}"))
+    if found.read_as:
+        facts.append(("rows", f"taken from the checkpoint as {found.read_as}"))
+    if found.pad_fill is not None:
+        facts.append(("pads", found.pad_fill if found.pad_fill == "mixed" else f"0x{found.pad_fill:02x}"))
+    if found.also:
+        facts.append(("the same as", "; ".join(found.also)))
+    if len(found.candidates) > 3:
+        facts.append(("may be", "; ".join(found.candidates)))
+    if found.places and found.verdict != "unknown":
+        sure = f"{found.compared} bytes at {found.places} places agree; by chance 1 in 10^{-found.log10_chance:.0f}"
+        facts.append(("sure", f"{sure}; what differs in less than {found.blind_spot:.1%} of the bytes can be missed"))
+    tried = f"{found.hypotheses} explanations"
+    facts.append(("tried", tried + (f", {found.untested} of them not to the end" if found.untested else "")))
+    return facts
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes / 1e3:.0f} KB"
+
+
+def _number(args: argparse.Namespace, name: str, least: int) -> int | None:
+    text = getattr(args, name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= 1 << 20:
+        raise UsageError(f"identify: --{name.replace('_', '-')} {text!r}; valid: a number from {least} on")
+    return int(text)
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not 2 <= len(parts) <= 4 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"identify: --shape {text!r} is no E,ROWS,K, for example 128,6144,1536")
+    return tuple(map(int, parts))
+
+
+def _order(text: str | None) -> str | None:
+    if text is not None and text not in get_args(RowOrder):
+        raise UsageError(f"identify: --gate-up-order {text!r}; valid: {', '.join(get_args(RowOrder))}")
+    return text

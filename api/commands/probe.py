@@ -1,0 +1,144 @@
+"""Run a golden MoE layer through a kernel at several token counts, against a float64 reference.
+
+The layer is small, deterministic and uneven, so that swapping gate and up, dropping a bias or halving the result cannot
+pass. Runners: aiter (AITER's fused_moe; needs ROCm), reference-laid-out (float64 through closed-form addresses; runs
+anywhere), module:function (yours: f(tensors, decision, x, topk_ids, topk_weights) -> y), and auto: aiter where it runs,
+else the reference, and it says so. AITER's part was tested with stand-ins; it has not run on a real AMD GPU yet.
+
+Exit codes: 0 passed (warnings at most), 1 failed, 2 bad input, 3 the runner does not run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from preshuffle.api.commands.books import add_book_options, load_registry
+from preshuffle.api.commands.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.parser import add_json
+from preshuffle.api.commands.screen import Screen, print_json
+from preshuffle.api.table import Cell, Column
+
+if TYPE_CHECKING:
+    from preshuffle.layouts.probe import ProbeReport, ProbeResult
+
+_STYLES = {"pass": "good", "warn": "warn", "fail": "bad", "error": "bad"}
+_SIZES = ("hidden_size", "intermediate_size", "num_experts", "top_k")
+_MOST_TOKENS = 1 << 17
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--recipes", metavar="NAME,NAME", default="legacy,generic", help="recipe ids or tags")
+    parser.add_argument("--runner", metavar="RUNNER", default="auto", help="auto, aiter, reference or module:function")
+    parser.add_argument("--tokens", metavar="N,N", default="1,64,256,1024", help="token counts (default 1,64,256,1024)")
+    parser.add_argument("--repeats", metavar="N", default="20", help="timed calls at most; 0 takes no time")
+    parser.add_argument("--device", metavar="DEVICE", help="where module:function wants its tensors (default cpu)")
+    group = parser.add_argument_group("the layer", "a small gpt-oss layer unless told otherwise")
+    group.add_argument("--model", metavar="ID", help="whose structure")
+    group.add_argument("--arch", metavar="GFX", help="for predictions; the GPU's own, else gfx950")
+    group.add_argument("--cu-num", metavar="N", help="compute units, for predictions")
+    for name in _SIZES:
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="N")
+    add_book_options(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probe the recipes and show the errors side by side."""
+    try:
+        from preshuffle.layouts.golden import golden_query, recipes_named
+        from preshuffle.layouts.probe import ProbeError, probe
+        from preshuffle.layouts.probe_runners import choose_runner
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("preshuffle probe", "layouts", error.name) from None
+    registry = load_registry(args)
+    recipes = recipes_named(args.recipes, registry)
+    tokens = [_number("tokens", part, 1, _MOST_TOKENS) for part in args.tokens.split(",")]
+    repeats = _number("repeats", args.repeats, 0, 10_000)
+    try:
+        chosen = choose_runner(args.runner, args.device)
+    except ProbeError as error:
+        if args.runner != "aiter":
+            raise
+        print(f"preshuffle: {error}", file=sys.stderr)
+        return UNKNOWN
+    fields: dict[str, Any] = {name: value for name in ("model", "cu_num", *_SIZES) if (value := getattr(args, name))}
+    query = golden_query(args.arch or chosen.arch or "gfx950", **fields)
+    report = probe(
+        chosen.runner,
+        recipes,
+        query,
+        registry=registry,
+        tokens=tokens,
+        device=chosen.device,
+        repeats=repeats,
+        name=chosen.name,
+        notes=chosen.notes,
+    )
+    if args.json:
+        print_json(report)
+    else:
+        _show(report)
+    return OK if report.verdict in ("pass", "warn") else FAILED
+
+
+def _show(report: ProbeReport) -> None:
+    screen = Screen.of_terminal()
+    query = report.query
+    sizes = f"hidden {query.hidden_size}, intermediate {query.intermediate_size}, {query.num_experts} experts"
+    screen.line(f"{screen.paint(report.runner, 'bold')}  {sizes}, top {query.top_k}, {query.arch}")
+    columns = [
+        Column("tokens", right=True),
+        Column("recipe", wraps=True),
+        Column("acts"),
+        Column("kernels, as predicted", wraps=True),
+        Column("rel. L2", right=True),
+        Column("cosine", right=True),
+        Column("µs", right=True),
+        Column("verdict"),
+    ]
+    results = sorted(report.results, key=lambda result: result.tokens)
+    screen.table(columns, [_row(result) for result in results])
+    for result in results:
+        text = result.error or (result.looks_like and f"looks like: {result.looks_like}") or _halved(result)
+        if text:
+            screen.text(f"{result.recipe} at {result.tokens}: {text}", style="bad")
+    for dtype in dict.fromkeys(result.activation_dtype or "" for result in results):
+        if dtype in report.limits:
+            limits = report.limits[dtype]
+            screen.text(f"{dtype}: up to {limits.good:g} passes, up to {limits.fair:g} is a warning", style="dim")
+    for note in report.notes:
+        screen.text(note, style="warn")
+    screen.line(screen.paint(report.verdict, _STYLES[report.verdict]))
+    screen.show()
+
+
+def _row(result: ProbeResult) -> tuple[str | Cell, ...]:
+    return (
+        str(result.tokens),
+        Cell(result.recipe, "name"),
+        result.activation_dtype or "unknown",
+        (result.kernel or "unknown").replace(" + ", "\n"),
+        "-" if result.relative_l2 is None else f"{result.relative_l2:.2e}",
+        "-" if result.cosine is None else f"{result.cosine:.6f}",
+        "-" if result.microseconds is None else f"{result.microseconds:,.0f}",
+        Cell(result.verdict, _STYLES[result.verdict]),
+    )
+
+
+def _halved(result: ProbeResult) -> str | None:
+    if result.verdict != "fail" or result.scale is None or result.cosine is None or result.cosine < 0.9:
+        return None
+    return f"right but for its size: {result.scale:.3g} times what it should be"
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise UsageError(f"probe: --{name} {text!r}; valid: {least}..{most}")
+    return int(text)

@@ -1,0 +1,74 @@
+"""Finding a runner: AITER where it runs, the reference anywhere, or a function of the user's."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from preshuffle.layouts.probe import ProbeError, Runner, reference_laid_out
+from preshuffle.layouts.probe_aiter import AiterRunner, device_arch, why_not_here
+
+REFERENCE: Final = "reference-laid-out"
+AITER: Final = "aiter"
+AUTO: Final = "auto"
+_SHORT: Final = {"reference": REFERENCE}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A runner, where its tensors must be, and what the report must say of it.
+
+    Attributes:
+        arch: the machine's, where the runner needs it.
+    """
+
+    name: str
+    runner: Runner
+    device: str = "cpu"
+    arch: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose_runner(name: str = AUTO, device: str | None = None) -> Chosen:
+    """Return the runner of a name.
+
+    Args:
+        name: ``aiter``, ``reference-laid-out`` (or ``reference``), ``module:function``, or ``auto``: AITER where it
+            runs, else the reference, and the report says so.
+        device: where a user's function wants its tensors; AITER's are on the GPU.
+
+    Raises:
+        ProbeError: AITER does not run here, or the function cannot be imported.
+    """
+    name = _SHORT.get(name, name)
+    if name in (AITER, AUTO):
+        reason = why_not_here()
+        if reason is None:
+            return Chosen(AITER, AiterRunner(), "cuda", device_arch())
+        if name == AITER:
+            raise ProbeError(f"AITER does not run here: {reason}")
+        note = f"AITER was not run: {reason}. These numbers show the bytes and the arithmetic, no kernel of AMD's"
+        return Chosen(REFERENCE, reference_laid_out, notes=(note,))
+    if name == REFERENCE:
+        return Chosen(REFERENCE, reference_laid_out, notes=("the reference ran, no kernel of AMD's",))
+    return Chosen(name, _imported(name), device or "cpu")
+
+
+def _imported(name: str) -> Runner:
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise ProbeError(f"unknown runner {name!r}; valid: {AUTO}, {AITER}, {REFERENCE}, or module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(import_module(module), attribute)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise ProbeError(f"runner {name}: {type(error).__name__}: {error}") from None
+    if not callable(found):
+        raise ProbeError(f"runner {name} is a {type(found).__name__}, no function")
+    runner: Runner = found
+    return runner

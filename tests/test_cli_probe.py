@@ -1,0 +1,71 @@
+"""``preshuffle probe``: a table, JSON, and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from preshuffle.api.cli import main
+
+pytestmark = pytest.mark.skipif(torch.version.hip is not None, reason="this torch has ROCm: auto runs AITER")
+FAST = ("--tokens", "1,256", "--repeats", "1")
+
+
+def test_both_layouts_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["probe", *FAST]) == 0
+    out = capsys.readouterr().out
+    assert "mxfp4.gui16" in out
+    assert "mxfp4.sep16" in out
+    assert "AITER was not run" in out
+    assert out.rstrip().endswith("pass")
+
+
+def test_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", "--recipes", "generic", "--runner", "reference", *FAST, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["runner"] == "reference-laid-out"
+    assert [(result["tokens"], result["activation_dtype"]) for result in report["results"]] == [
+        (1, "bf16"),
+        (256, "fp4x2"),
+    ]
+    assert {result["verdict"] for result in report["results"]} == {"pass"}
+
+
+def test_a_function_of_ones_own_that_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "from preshuffle.layouts.probe import reference_laid_out\n"
+        "def halved(*arguments):\n    return reference_laid_out(*arguments) / 2\n"
+    )
+    (tmp_path / "kernel_of_mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["probe", "--runner", "kernel_of_mine:halved", "--recipes", "legacy", *FAST]) == 1
+    assert "looks like: halved" in capsys.readouterr().out
+
+
+def test_aiter_without_rocm_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", "--runner", "aiter"]) == 3
+    assert "AITER does not run here: this torch has no ROCm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--recipes", "modern"], "no recipe is called 'modern'"),
+        (["--tokens", "0"], "--tokens '0'"),
+        (["--tokens", "1,x"], "--tokens 'x'"),
+        (["--repeats", "-1"], "--repeats"),
+        (["--runner", "mine"], "unknown runner 'mine'"),
+        (["--hidden-size", "31"], "hidden_size"),
+        (["--arch", "gfx000"], "gfx000"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", *arguments]) in (1, 2)
+    assert complaint in capsys.readouterr().err
