@@ -12,7 +12,7 @@ WORKERS ?= 2
 BENCH ?= $(wildcard bench/bench_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check bench clean
+.PHONY: help install demo test lint check bench soak clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with all that development needs"
@@ -44,6 +44,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint test
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(STAMP)
 	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done

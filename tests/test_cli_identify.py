@@ -15,6 +15,8 @@ from preshuffle.layouts import Checkpoint, apply, apply_layout, write_checkpoint
 from preshuffle.registry import Query, Registry
 from support.moe import SMALL
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "model_type": "gpt_oss",
     "hidden_size": SMALL["hidden_size"],

@@ -10,6 +10,8 @@ import torch
 
 from preshuffle.api.cli import main
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.skipif(torch.version.hip is not None, reason="this torch has ROCm: auto runs AITER")
 FAST = ("--tokens", "1,256", "--repeats", "1")
 

@@ -16,6 +16,8 @@ from support.forensics import CORRUPTIONS, draw
 from support.moe import decide, plain_tensors
 from support.strategies import load_overlay
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = Registry.default().book.layouts
 
 

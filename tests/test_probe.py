@@ -11,6 +11,8 @@ from preshuffle.layouts.probe_runners import REFERENCE, choose_runner
 from preshuffle.layouts.reference import relative_error
 from preshuffle.registry import LayoutError, Registry
 
+pytestmark = pytest.mark.slow
+
 REGISTRY = Registry.default()
 MXFP4 = [name for name, recipe in REGISTRY.book.recipes.items() if recipe.tensors["w13_weight"].dtype == "fp4x2"]
 GPT_OSS = [name for name in MXFP4 if "gpt-oss" in name or name.startswith(("mxfp4.", "atom.mxfp4.", "sglang.mxfp4."))]

@@ -21,6 +21,8 @@ from preshuffle.registry import Decision, Registry
 from support import standin
 from support.aiter_wheel import wheel_root
 
+pytestmark = pytest.mark.slow
+
 REGISTRY = Registry.default()
 
 
