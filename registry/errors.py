@@ -85,15 +85,33 @@ class NearMatch:
 
 
 class NoRecipeError(PreshuffleError, LookupError):
-    """No rule answers this query. The registry never guesses: the nearest matches and what is missing are named."""
+    """No rule answers this query. The registry never guesses: the nearest matches and what is missing are named.
 
-    def __init__(self, message: str, nearest: Sequence[NearMatch] = (), missing: Sequence[str] = ()) -> None:
-        """Build the text from the message, the missing fields and the nearest rules."""
+    Attributes:
+        nearest: the rules that are nearest to the query.
+        missing: fields that the query must say.
+        rule: the rule that says that nothing works, where it is known that nothing does.
+        evidence: that rule's evidence.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        nearest: Sequence[NearMatch] = (),
+        missing: Sequence[str] = (),
+        *,
+        rule: str | None = None,
+        evidence: Sequence[str] = (),
+    ) -> None:
+        """Build the text from the message, the nearest rules and the evidence."""
         self.message = message
         self.nearest = tuple(nearest)
         self.missing = tuple(missing)
+        self.rule = rule
+        self.evidence = tuple(evidence)
         lines = [message]
         lines += [f"  nearest: {near.rule} -> {near.recipe}: {near.why_not}" for near in self.nearest]
+        lines += [f"  evidence: {url}" for url in self.evidence]
         super().__init__("\n".join(lines))
 
 

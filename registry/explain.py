@@ -10,13 +10,15 @@ from preshuffle.registry.match import Tried, try_rules
 from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.resolve import open_case
 
+Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]
+
 
 class RuleTrace(Frozen):
-    """What became of one rule."""
+    """What became of one rule; ``nothing works``: it wins, and says that no recipe is right."""
 
     rule: str
-    recipe: str
-    outcome: Literal["chosen", "less specific", "lacks a requirement", "does not match"]
+    recipe: str | None
+    outcome: Outcome
     required: dict[str, str]
     found: dict[str, Scalar]
     why: str
@@ -53,9 +55,9 @@ def explain(query: Query, book: Book) -> Explanation:
 
 
 def _trace(item: Tried, winner: Tried | None) -> RuleTrace:
-    outcome: Literal["chosen", "less specific", "lacks a requirement", "does not match"]
+    outcome: Outcome
     if item is winner:
-        outcome, why = "chosen", item.rule.because
+        outcome, why = "chosen" if item.recipe else "nothing works", item.rule.because
     elif item.usable:
         outcome, why = "less specific", f"{winner.rule.id if winner else ''} is more specific"
     elif item.matches:
@@ -64,7 +66,7 @@ def _trace(item: Tried, winner: Tried | None) -> RuleTrace:
         outcome, why = "does not match", item.why_not
     return RuleTrace(
         rule=item.rule.id,
-        recipe=item.recipe.id,
+        recipe=item.recipe.id if item.recipe else None,
         outcome=outcome,
         required=dict(item.required),
         found=dict(item.found),

@@ -123,7 +123,7 @@ def _dimensions(book: Book, recipe: Recipe) -> Iterator[Problem]:
 
 def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
     place = book.places["rules", rule.id]
-    if rule.use not in book.recipes:
+    if rule.use is not None and rule.use not in book.recipes:
         yield place.problem(f"unknown recipe {rule.use!r}", "use", valid=near(rule.use, list(book.recipes)))
     for name in rule.when.get("env", {}):
         if name not in book.flags:

@@ -33,12 +33,13 @@ class Tried:
 
     Attributes:
         misses: conditions that did not hold.
+        recipe: what it uses; None where it says that nothing works.
         lacking: what its recipe requires and the query's GPU, AITER or checkpoint has not.
         exact: fields that matched an exact value, in the book's order.
     """
 
     rule: Rule
-    recipe: Recipe
+    recipe: Recipe | None
     specificity: Specificity
     required: Mapping[str, str]
     found: Mapping[str, Scalar]
@@ -75,7 +76,7 @@ def _try(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
         for name, condition in conditions.items()
         if not condition.matches(facts.get(name))
     )
-    recipe = book.recipes[rule.use]
+    recipe = None if rule.use is None else book.recipes[rule.use]
     return Tried(
         rule,
         recipe,
@@ -83,7 +84,7 @@ def _try(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
         {name: condition.text for name, condition in conditions.items()},
         {name: facts.get(name) for name in conditions},
         misses,
-        tuple(lacking(book, recipe, facts)),
+        () if recipe is None else tuple(lacking(book, recipe, facts)),
         tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and name != "engine"),
     )
 

@@ -18,6 +18,7 @@ from preshuffle.registry.lint import near
 from preshuffle.registry.match import Tried, try_rules
 from preshuffle.registry.predict import decision_findings, predict_buckets, predict_ranges
 from preshuffle.registry.query import Query
+from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import facts_of
 from preshuffle.registry.shapes import LayerSizes, call_decision, tensor_decisions
 from preshuffle.registry.words import Role
@@ -126,28 +127,31 @@ def resolve(query: Query, book: Book, tables: KernelTables | None) -> Decision:
     winner = next((item for item in tried if item.usable), None)
     if winner is None:
         raise _no_recipe(case, tried, book)
+    if winner.recipe is None:
+        raise _nothing_works(case, winner, tried)
+    recipe = winner.recipe
     sizes = case.sizes
-    tensors = tensor_decisions(winner.recipe, sizes, case.arch)
+    tensors = tensor_decisions(recipe, sizes, case.arch)
     swiglu = (case.full.swiglu_limit, case.model.swiglu_alpha if case.model else None)
-    call = call_decision(winner.recipe, sizes, tensors, swiglu)
-    kernels = predict_buckets(case.full, case.arch, tensors, call, winner.recipe.env, tables)
-    ranges = predict_ranges(case.full, case.arch, tensors, call, winner.recipe.env, tables)
+    call = call_decision(recipe, sizes, tensors, swiglu)
+    kernels = predict_buckets(case.full, case.arch, tensors, call, recipe.env, tables)
+    ranges = predict_ranges(case.full, case.arch, tensors, call, recipe.env, tables)
     findings = (
         *case.switches.findings,
-        *decision_findings(case.full, book, winner.recipe, tensors, kernels, ranges),
+        *decision_findings(case.full, book, recipe, tensors, kernels, ranges),
     )
     return Decision(
-        recipe=winner.recipe.id,
+        recipe=recipe.id,
         rule=winner.rule.id,
         reason=_reason(case, winner),
         tensors=tensors,
         call=call,
-        env=winner.recipe.env,
+        env=recipe.env,
         kernels=kernels,
-        alternatives=_alternatives(winner, tried),
+        alternatives=_alternatives(winner, recipe, tried),
         findings=findings,
         registry_digest=book.digest,
-        decision_digest=decision_digest(winner.recipe.id, tensors, call, winner.recipe.env),
+        decision_digest=decision_digest(recipe.id, tensors, call, recipe.env),
     )
 
 
@@ -179,27 +183,48 @@ def _reason(case: Case, winner: Tried) -> str:
     return "; ".join(parts)
 
 
-def _alternatives(winner: Tried, tried: tuple[Tried, ...]) -> tuple[Alternative, ...]:
+def _alternatives(winner: Tried, chosen: Recipe | None, tried: tuple[Tried, ...]) -> tuple[Alternative, ...]:
     """Every other recipe that was near: at most two conditions away, and not what another engine does."""
-    best: dict[str, Tried] = {}
+    best: dict[str, tuple[Tried, Recipe]] = {}
     for item in tried:
         foreign = any(miss.field == "engine" for miss in item.misses)
-        if item.recipe.id == winner.recipe.id or foreign or len(item.misses) > 2:
+        if item.recipe is None or item.recipe is chosen or foreign or len(item.misses) > 2:
             continue
-        if item.recipe.id not in best or len(item.misses) < len(best[item.recipe.id].misses):
-            best[item.recipe.id] = item
-    return tuple(Alternative(recipe=name, why_not=_lost(item, winner)) for name, item in best.items())
+        known = best.get(item.recipe.id)
+        if known is None or len(item.misses) < len(known[0].misses):
+            best[item.recipe.id] = (item, item.recipe)
+    return tuple(Alternative(recipe=name, why_not=_lost(item, recipe, winner)) for name, (item, recipe) in best.items())
 
 
-def _lost(item: Tried, winner: Tried) -> str:
+def _lost(item: Tried, recipe: Recipe, winner: Tried) -> str:
     if not item.usable:
-        return f"{item.recipe.suits}; rule {item.rule.id} {item.why_not}"
-    return f"{item.recipe.suits}; rule {item.rule.id} matches too, and {winner.rule.id} is more specific"
+        return f"{recipe.suits}; rule {item.rule.id} {item.why_not}"
+    return f"{recipe.suits}; rule {item.rule.id} matches too, and {winner.rule.id} is more specific"
+
+
+def _nothing_works(case: Case, winner: Tried, tried: tuple[Tried, ...]) -> NoRecipeError:
+    """The most specific rule says that no recipe is right."""
+    rule = winner.rule
+    message = f"nothing works for {_asked(case)}: {rule.because} (rule {rule.id})"
+    return NoRecipeError(message, _nearest(tried), rule=rule.id, evidence=rule.evidence)
+
+
+def _nearest(tried: tuple[Tried, ...]) -> list[NearMatch]:
+    """The three rules that fail by the least."""
+    lost = [(len(item.misses) + len(item.lacking), item.rule.id, item) for item in tried if not item.usable]
+    near = [(item, item.recipe) for *_, item in sorted(lost, key=lambda entry: entry[:2])]
+    return [NearMatch(item.rule.id, recipe.id, item.why_not) for item, recipe in near if recipe is not None][:3]
+
+
+def _asked(case: Case) -> str:
+    asked = [f"activation_dtype {case.full.activation_dtype or 'unknown'}", case.query.arch]
+    if case.query.engine:
+        asked.append(f"engine {case.query.engine}")
+    return f"{case.query.model} with {', '.join(asked)}"
 
 
 def _no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeError:
-    lost = sorted(tried, key=lambda item: (len(item.misses) + len(item.lacking), item.rule.id))
-    nearest = [NearMatch(item.rule.id, item.recipe.id, item.why_not) for item in lost[:3]]
+    nearest = _nearest(tried)
     query = case.query
     unknown = [name for name in _NEEDED if getattr(case.full, name) is None]
     if case.model is None:
@@ -208,10 +233,7 @@ def _no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeErro
         if unknown:
             message += f"; a query for it must say: {', '.join(unknown)}"
         return NoRecipeError(message, nearest, unknown)
-    asked = [f"activation_dtype {case.full.activation_dtype or 'unknown'}", query.arch]
-    if query.engine:
-        asked.append(f"engine {query.engine}")
-    message = f"no rule for {query.model} with {', '.join(asked)}"
+    message = f"no rule for {_asked(case)}"
     if unknown:
         message += f"; a query for it must say: {', '.join(unknown)}"
     return NoRecipeError(message, nearest, unknown)

@@ -54,14 +54,14 @@ class Rule(Frozen):
     Attributes:
         when: conditions by query field; ``engine`` is the engine's name, ``engine_version`` its version, ``env`` a
             mapping of switches to values. A null means that the query leaves the field out.
-        use: the recipe.
+        use: the recipe; null where nothing works, and ``because`` says why.
         priority: breaks a tie between rules that are equally specific.
         because: the reason, in words.
     """
 
     id: str
     when: dict[str, Any]
-    use: str
+    use: str | None
     priority: int = 0
     because: Annotated[str, Field(min_length=1)]
     evidence: tuple[str, ...] = ()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.registry import BookError, Rule
+from preshuffle.registry import BookError, NoRecipeError, Rule
 from preshuffle.registry.query import Query
 from preshuffle.registry.rule import FIELDS, Specificity, kind_of
-from support.strategies import BOOK, decide, load_overlay
+from support.strategies import BOOK, GPT_OSS, decide, load_overlay
 
 WHY = {"use": "mxfp4.sep16", "because": "a test", "evidence": ["https://example.com"]}
 
@@ -130,3 +130,32 @@ def test_a_switch_that_holds_text_is_in_no_range(tmp_path: Path) -> None:
 def test_every_rule_of_the_book_says_why_and_where_it_is_known_from() -> None:
     assert all(entry.because and entry.evidence for entry in BOOK.rules.values())
     assert all(url.startswith("https://") for entry in BOOK.rules.values() for url in entry.evidence)
+
+
+NOTHING = """rules:
+  none.int4:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, tp: 7}
+    use: null
+    because: seven ranks were never tried
+    evidence: [https://example.com/seven]
+"""
+
+
+def test_a_rule_may_say_that_nothing_works(tmp_path: Path) -> None:
+    registry = load_overlay(tmp_path, NOTHING)
+    with pytest.raises(NoRecipeError) as caught:
+        decide(registry, activation_dtype="fp4x2", tp=7)
+    assert "seven ranks were never tried (rule none.int4)" in caught.value.message
+    assert caught.value.rule == "none.int4"
+    assert "evidence: https://example.com/seven" in str(caught.value)
+    assert caught.value.nearest
+    assert decide(registry, activation_dtype="fp4x2", tp=2).recipe == "mxfp4.sep16"
+    explained = registry.explain(Query.parse({**GPT_OSS, "activation_dtype": "fp4x2", "tp": 7}))
+    first = explained.rules[0]
+    assert (first.rule, first.recipe, first.outcome) == ("none.int4", None, "nothing works")
+    assert explained.rules[1].outcome == "less specific"
+
+
+def test_a_rule_without_use_does_not_load(tmp_path: Path) -> None:
+    with pytest.raises(BookError, match=r"use: missing"):
+        load_overlay(tmp_path, NOTHING.replace("    use: null\n", ""))

@@ -22,7 +22,15 @@ from preshuffle.registry.condition import Scalar
 from preshuffle.registry.explain import Explanation, RuleTrace
 from preshuffle.registry.registry import Registry
 
-_STYLES = {"chosen": "good", "less specific": "warn", "lacks a requirement": "warn", "does not match": "dim"}
+_STYLES = {
+    "chosen": "good",
+    "nothing works": "bad",
+    "less specific": "warn",
+    "lacks a requirement": "warn",
+    "does not match": "dim",
+}
+
+NOTHING = "nothing works"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,19 +60,19 @@ def run(args: argparse.Namespace) -> int:
 
 def ticket(explanation: Explanation) -> str:
     """Return everything as plain text, one fact per line."""
-    chosen = next((rule for rule in explanation.rules if rule.outcome == "chosen"), None)
+    chosen = next((rule for rule in explanation.rules if rule.outcome in ("chosen", "nothing works")), None)
     query = explanation.query.model_dump(mode="json", exclude_defaults=True)
     lines = [
         f"preshuffle {version('preshuffle')}, registry {explanation.registry_digest}",
         f"query: {json.dumps(query, ensure_ascii=False)}",
         f"model entry: {explanation.model or 'none'}",
         f"switches: {_pairs(explanation.switches) or 'none'}",
-        f"chosen: {chosen.rule} -> {chosen.recipe}: {chosen.why}" if chosen else "chosen: none",
+        f"chosen: {chosen.rule} -> {chosen.recipe or NOTHING}: {chosen.why}" if chosen else "chosen: none",
     ]
     for number, rule in enumerate(explanation.rules, 1):
         found = {name: _plain(value) for name, value in rule.found.items()}
         lines += [
-            f"{number}. {rule.rule} -> {rule.recipe}: {rule.outcome}",
+            f"{number}. {rule.rule} -> {rule.recipe or NOTHING}: {rule.outcome}",
             f"   required: {_pairs(rule.required) or 'nothing'}",
             f"   found:    {_pairs(found) or 'nothing'}",
             f"   why:      {rule.why}",
@@ -104,7 +112,7 @@ def _rows(rule: RuleTrace, registry: Registry) -> Iterator[Row]:
     if not missed:
         right.append(Cell(rule.why, style))
     left = [(Cell(rule.rule, "good" if rule.outcome == "chosen" else "bold"), Cell(rule.outcome, style))]
-    left.append((Cell(f"→ {rule.recipe}", "name"), Cell("")))
+    left.append((Cell(f"→ {rule.recipe or NOTHING}", "name"), Cell("")))
     for first, second in zip_longest(left, right):
         yield (*(first or (Cell(""), Cell(""))), second or Cell(""))
 

@@ -83,6 +83,8 @@ def _recipe(look: Look, role: Role, layout: str) -> str:
     """Name a recipe that a rule for this engine (or for none) uses, and that lays the role out so."""
     engine = look.scene.query.engine
     for rule in look.scene.book.rules.values():
+        if rule.use is None:
+            continue
         recipe = look.scene.book.recipes[rule.use]
         tensor = recipe.tensors.get(role)
         fits = look.world is None or recipe.call.gate_mode == look.world.gate_mode
