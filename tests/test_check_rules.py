@@ -83,6 +83,7 @@ WRONG: dict[str, tuple[str, Raw, set[str]]] = {
     # history
     "twice": ("block", {"applied": {"events": ["apply", "rewrap", "apply"]}}, {"double_shuffle"}),
     "raw over laid out": ("block", {"applied": {"events": ["apply", "sleep", "wake", "load_raw"]}}, {"raw_write"}),
+    "reloaded and never laid out": ("block", {"applied": {"events": ["apply", "reload", "load_raw"]}}, {"raw_write"}),
     "moved under graphs": ("a4w4", {"applied": {"graphs": True}, "w2_weight_scale": {"address_changed": True}}, {"stale_address"}),
     "cache of another tp": ("a4w4", {"applied": {"cache": {"tp": 2, "arch": "gfx950"}}}, {"stale_cache"}),
     "cache of another AITER": ("a4w4", {"applied": {"cache": {"aiter": "0.1.20.post1"}}}, {"stale_cache"}),
@@ -162,6 +163,7 @@ NEAR: dict[str, tuple[str, Raw]] = {
     "one tag is not observed": ("a4w4", {"w2_weight": {"is_shuffled": None}}),
     "re-wrapped and tagged again": ("a4w4", {"applied": {"events": ["apply", "rewrap"]}}),
     "reloaded between": ("block", {"applied": {"events": ["apply", "begin_reload", "load_raw", "apply"]}}),
+    "a reload under way elsewhere": ("block", {"applied": {"events": ["apply", "reload"]}}),
     "loaded, then laid out": ("block", {"applied": {"events": ["load_raw", "apply"]}}),
     "moved without graphs": ("a4w4", {"applied": {"graphs": False}, "w2_weight": {"address_changed": True}}),
     "the right cache": ("a4w4", {"applied": {"cache": {"tp": 1, "ep": 1, "arch": "gfx950", "aiter": "0.1.20", "recipe_digest": "sha256:00"}}}),

@@ -40,7 +40,7 @@ def double_shuffle(look: Look) -> Iterator[Finding]:
 
 
 def raw_write(look: Look) -> Iterator[Finding]:
-    """Plain bytes may not be written over laid-out ones: a kernel reads tiles everywhere in the tensor."""
+    """Plain bytes may not be written over laid-out ones, nor stay where a kernel reads tiles."""
     for event, place, state in _history(look):
         if event == "load_raw" and state == "laid out":
             yield Finding.of(
@@ -51,3 +51,20 @@ def raw_write(look: Look) -> Iterator[Finding]:
                 fix="write with write_expert, or begin_reload, load everything, and apply again",
             )
             return
+    yield from _never_laid_out_again(look)
+
+
+def _never_laid_out_again(look: Look) -> Iterator[Finding]:
+    """After a reload the new bytes are plain until they are laid out, whatever the tensors' tags still say."""
+    history = list(_history(look))
+    reloads = [place for event, place, state in history if event in _RELOADS and state == "laid out"]
+    since = [event for event, place, _ in history if reloads and place > reloads[-1]]
+    if "load_raw" in since and "apply" not in since and look.scene.laid_out:
+        yield Finding.of(
+            "raw_write",
+            f"plain bytes were loaded after the reload (event {reloads[-1]}) and never laid out; "
+            "the tensors are still reported as laid out",
+            expected="apply after the load",
+            actual=" → ".join(look.scene.applied.events),
+            fix="call finish_reload, or apply again, before the first token",
+        )
