@@ -1,51 +1,69 @@
-"""The registry of MoE weight layouts: typed, configuration-driven, and it says why. Pure: no torch, no web."""
+"""The registry of MoE weight layouts: typed, configuration-driven, and it says why. Pure: no torch, no web.
 
-from preshuffle.registry.check.codes import explain_code
-from preshuffle.registry.check.example import observation_of
-from preshuffle.registry.decision import Decision, Finding, TensorDecision
-from preshuffle.registry.errors import (
-    BookError,
-    LayoutError,
-    NoRecipeError,
-    PreshuffleError,
-    QueryError,
-)
-from preshuffle.registry.explain import Explanation
-from preshuffle.registry.layout import BoundLayout, Layout
-from preshuffle.registry.observation import Applied, Observation, TensorObservation
-from preshuffle.registry.permutation import Permutation
-from preshuffle.registry.plan import CopyPlan, PlainView, plan_copy
-from preshuffle.registry.query import Engine, Query
-from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report
-from preshuffle.registry.rule import Rule
+A name is imported when it is asked for: a process that only resolves does not pay for what only ``check`` needs.
+"""
 
-__all__ = [
-    "Applied",
-    "BookError",
-    "BoundLayout",
-    "CopyPlan",
-    "Decision",
-    "Engine",
-    "Explanation",
-    "Finding",
-    "Layout",
-    "LayoutError",
-    "NoRecipeError",
-    "Observation",
-    "Permutation",
-    "PlainView",
-    "PreshuffleError",
-    "Query",
-    "QueryError",
-    "Recipe",
-    "Registry",
-    "Report",
-    "Rule",
-    "TensorDecision",
-    "TensorObservation",
-    "explain_code",
-    "observation_of",
-    "plan_copy",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preshuffle.registry.check.codes import explain_code as explain_code
+    from preshuffle.registry.check.example import observation_of as observation_of
+    from preshuffle.registry.decision import Decision as Decision
+    from preshuffle.registry.decision import Finding as Finding
+    from preshuffle.registry.decision import TensorDecision as TensorDecision
+    from preshuffle.registry.errors import BookError as BookError
+    from preshuffle.registry.errors import LayoutError as LayoutError
+    from preshuffle.registry.errors import NoRecipeError as NoRecipeError
+    from preshuffle.registry.errors import PreshuffleError as PreshuffleError
+    from preshuffle.registry.errors import QueryError as QueryError
+    from preshuffle.registry.explain import Explanation as Explanation
+    from preshuffle.registry.layout import BoundLayout as BoundLayout
+    from preshuffle.registry.layout import Layout as Layout
+    from preshuffle.registry.observation import Applied as Applied
+    from preshuffle.registry.observation import Observation as Observation
+    from preshuffle.registry.observation import TensorObservation as TensorObservation
+    from preshuffle.registry.permutation import Permutation as Permutation
+    from preshuffle.registry.plan import CopyPlan as CopyPlan
+    from preshuffle.registry.plan import PlainView as PlainView
+    from preshuffle.registry.plan import plan_copy as plan_copy
+    from preshuffle.registry.query import Engine as Engine
+    from preshuffle.registry.query import Query as Query
+    from preshuffle.registry.recipe import Recipe as Recipe
+    from preshuffle.registry.registry import Registry as Registry
+    from preshuffle.registry.report import Report as Report
+    from preshuffle.registry.rule import Rule as Rule
+
+_HOMES = {
+    "check.codes": ("explain_code",),
+    "check.example": ("observation_of",),
+    "decision": ("Decision", "Finding", "TensorDecision"),
+    "errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
+    "explain": ("Explanation",),
+    "layout": ("BoundLayout", "Layout"),
+    "observation": ("Applied", "Observation", "TensorObservation"),
+    "permutation": ("Permutation",),
+    "plan": ("CopyPlan", "PlainView", "plan_copy"),
+    "query": ("Engine", "Query"),
+    "recipe": ("Recipe",),
+    "registry": ("Registry",),
+    "report": ("Report",),
+    "rule": ("Rule",),
+}
+_HOME = {name: f"preshuffle.registry.{home}" for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -205,7 +205,7 @@ def _read(
             for id, raw in items.items():
                 place = Place(document, (section, id))
                 if (first := seen.get((section, id))) is not None:
-                    line, _ = first.document.marks[first.path]
+                    line = first.document.line(first.path)
                     problems.append(
                         place.problem(f"duplicate id {id!r} in {section}, first at {first.document.name}:{line}")
                     )

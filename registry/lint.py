@@ -148,7 +148,7 @@ def _ties(book: Book) -> Iterator[Problem]:
         for first, second in combinations(rules, 2):
             if _can_both_match(first, second):
                 other = book.places["rules", first.id]
-                line, _ = other.document.marks[other.path]
+                line = other.document.line(other.path)
                 yield book.places["rules", second.id].problem(
                     f"rules {first.id!r} ({other.document.name}:{line}) and {second.id!r} are equally specific and can "
                     f"match the same query; make one more specific, or give one a priority",

@@ -43,7 +43,7 @@ Ranks = Annotated[int, Field(ge=1, le=4096), BeforeValidator(number)]
 class Frozen(BaseModel):
     """Base of every public value: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Engine(Frozen):

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from preshuffle.registry.books import Book, load_book
-from preshuffle.registry.check.checker import Checker
 from preshuffle.registry.decision import Decision
 from preshuffle.registry.errors import BookError, NoRecipeError
-from preshuffle.registry.explain import Explanation, explain
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
-from preshuffle.registry.observation import Observation
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Query
-from preshuffle.registry.report import Report
 from preshuffle.registry.resolve import open_case, resolve
+
+if TYPE_CHECKING:
+    from preshuffle.registry.check.checker import Checker
+    from preshuffle.registry.explain import Explanation
+    from preshuffle.registry.observation import Observation
+    from preshuffle.registry.report import Report
 
 
 class Registry:
@@ -87,6 +89,8 @@ class Registry:
 
     @cached_property
     def _checker(self) -> Checker:
+        from preshuffle.registry.check.checker import Checker
+
         return Checker(self.book, self.tables)
 
     def check(self, observation: Observation, *, decide: bool = False) -> Report:
@@ -105,6 +109,8 @@ class Registry:
             NoRecipeError: the arch is unknown.
             QueryError: a switch has a value that it cannot have.
         """
+        from preshuffle.registry.explain import explain
+
         return explain(query, self.book)
 
     def predict(self, query: Query, tokens: int) -> KernelChoice:

@@ -48,7 +48,7 @@ def compare(before: Book, after: Book) -> Changes:
             left = _flat(old.model_dump(mode="json", exclude_defaults=True)) if old is not None else {}
             right = _flat(entry.model_dump(mode="json", exclude_defaults=True))
             place = after.places[section, id]
-            line, _ = place.document.marks[place.path]
+            line = place.document.line(place.path)
             changes.append(
                 Change(
                     section=section,

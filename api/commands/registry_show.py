@@ -79,7 +79,7 @@ def show_report(screen: Screen, report: ShowReport) -> None:
 
 def _entry(book: Book, section: str, id: str) -> Entry:
     place = book.places[section, id]
-    line, _ = place.document.marks[place.path]
+    line = place.document.line(place.path)
     value = book.entries[section][id]
     fields = value.model_dump(mode="json", exclude_defaults=True, exclude={"id"})
     return Entry(section=section, id=id, place=f"{place.document.name}:{line}", fields=fields)
