@@ -18,7 +18,7 @@ from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
 from preshuffle.registry.predict import predict_buckets
 from preshuffle.registry.resolve import decision_digest, open_case
-from preshuffle.registry.shapes import call_decision, tensor_decisions
+from preshuffle.registry.shapes import tensor_decisions
 
 SIZES: Final[dict[str, Any]] = {"hidden_size": 320, "intermediate_size": 320, "num_experts": 8, "top_k": 4}
 """Small, with gpt-oss's pads: 320 is padded by 192, as its 2880 is."""
@@ -65,7 +65,7 @@ def decide_for(recipe: Recipe, query: Query, registry: Registry) -> Decision:
     case = open_case(query, registry.book)
     sizes = case.sizes
     tensors = tensor_decisions(recipe, sizes, case.arch)
-    call = call_decision(recipe, sizes, tensors, (decision.call.swiglu_limit, decision.call.swiglu_alpha))
+    call = case.call(recipe, sizes, tensors)
     return decision.model_copy(
         update={
             "recipe": recipe.id,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from preshuffle.registry.call_entries import FunctionEntry, TargetNamesEntry
 from preshuffle.registry.check.entries import (
     BackendEntry,
     ContractEntry,
@@ -47,6 +48,8 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "kernel_needs": KernelNeedEntry,
     "pad_conventions": PadConventionEntry,
     "switch_patterns": SwitchPatternEntry,
+    "functions": FunctionEntry,
+    "target_names": TargetNamesEntry,
 }
 PACKAGED = "book"
 # Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).

@@ -10,7 +10,18 @@ from pydantic import Field
 
 from preshuffle.registry.kernels import KernelChoice
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import Activation, GateMode, QuantType, Role, RowOrder, TensorDtype
+from preshuffle.registry.words import (
+    BITS,
+    Activation,
+    CallBackend,
+    Dtype,
+    GateMode,
+    QuantType,
+    Role,
+    RowOrder,
+    Step,
+    TensorDtype,
+)
 
 FindingCode = Literal[
     "layout_mismatch",
@@ -66,7 +77,10 @@ class Finding(Frozen):
 
 
 class Pad(Frozen):
-    """Raw pads: physical minus logical, in the tensor's own count; for w13, rows of each half."""
+    """Raw pads: physical minus logical, in the tensor's own count; for w13, rows of each half.
+
+    Of a buffer that is padded at its flattened tail, ``rows`` is per half without the tail.
+    """
 
     rows: Annotated[int, Field(ge=0)] = 0
     k: Annotated[int, Field(ge=0)] = 0
@@ -75,12 +89,14 @@ class Pad(Frozen):
 class TensorDecision(Frozen):
     """How one tensor of one rank must lie.
 
-    Shapes are ``[experts, rows, K]`` in values (a scale's K in groups); a bias is ``[experts, rows]``.
+    Shapes are ``[experts, rows, K]`` in values (a scale's K in groups, its rows in blocks where a block shares one); a
+    bias is ``[experts, rows]``, a scale per tensor ``[experts]``.
 
     Attributes:
         logical_shape: of tensor-parallel rank 0, before padding.
         short_shape: of the last rank, where it gets less; its pads are larger by the difference.
-        physical_shape: after padding; the same on every rank.
+        physical_shape: after padding; the same on every rank; ``[experts * rows, K]`` where the tail is padded.
+        steps: what is done to the values on this GPU, in order.
         source_order: the row order of the checkpoint; None for tensors without gate and up.
         order: the row order in which the rows are laid out.
         rank0_only: ranks other than tensor-parallel rank 0 hold zeros.
@@ -93,24 +109,48 @@ class TensorDecision(Frozen):
     pad: Pad
     fill: int
     dtype: TensorDtype
+    steps: tuple[Step, ...] = ()
     short_shape: tuple[int, ...] | None = None
     source_order: RowOrder | None = None
     order: RowOrder | None = None
     rank0_only: bool = False
     is_shuffled: bool = False
 
+    @property
+    def laid_bits(self) -> int:
+        """Bits of one value while it is laid out; int4 is packed afterwards."""
+        return BITS["i8"] if "pack_int4" in self.steps else BITS[self.dtype]
+
 
 class CallDecision(Frozen):
-    """The arguments of ``fused_moe`` that must go with the bytes. Pads are what to pass, in values."""
+    """The call that must go with the bytes. Pads are what to pass, in values.
+
+    Attributes:
+        gate_mode: what the bytes need.
+        gate_mode_passed: false where the engine leaves AITER's default, which is separated.
+        bias: whether biases are passed.
+        function: the entry point.
+        backend: whose kernels run behind it.
+        quant_dtype_a: the activation dtype, where it is named and AITER does not choose.
+        swizzle_mx_scale: the label of Triton's scale swizzle.
+        swiglu_limit: the clamp that is passed; None where none is.
+    """
 
     gate_mode: GateMode
+    gate_mode_passed: bool = True
     quant_type: QuantType
     activation: Activation
     hidden_pad: int
     intermediate_pad: int
     bias: bool
+    function: str = "fused_moe"
+    backend: CallBackend = "aiter"
+    quant_dtype_a: Dtype | None = None
+    swizzle_mx_scale: str | None = None
     swiglu_limit: float | None = None
     swiglu_alpha: float | None = None
+    situ_beta: float | None = None
+    situ_linear_beta: float | None = None
 
 
 class KernelBucket(KernelChoice):

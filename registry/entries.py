@@ -155,6 +155,8 @@ class ModelEntry(ModelFacts):
     id: str
     aliases: tuple[str, ...] = ()
     swiglu_alpha: float | None = None
+    situ_beta: float | None = None
+    situ_linear_beta: float | None = None
     unverified: tuple[str, ...] = ()
     evidence: Evidence = ()
 

@@ -10,7 +10,7 @@ from typing import Any
 from preshuffle.registry.books import Book
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
-from preshuffle.registry.lint import near
+from preshuffle.registry.near import near
 from preshuffle.registry.resolve import find_model
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}

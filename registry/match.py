@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
+from preshuffle.registry.errors import QueryError
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, Specificity
+from preshuffle.registry.shard import cut
 from preshuffle.registry.versions import version_key
+from preshuffle.registry.words import GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +112,42 @@ def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str
     activation = facts.get("activation")
     if recipe.requires.activation and activation is not None and activation not in recipe.requires.activation:
         missing.append(f"needs activation={' or '.join(recipe.requires.activation)}, found {activation}")
+    missing += _undivided(recipe, facts)
     order = facts.get("gate_up_order")
     if recipe.requires.gate_up_order and order is not None and order not in recipe.requires.gate_up_order:
         missing.append(f"needs gate_up_order={' or '.join(recipe.requires.gate_up_order)}, found {order}")
     return missing
 
 
+def _undivided(recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
+    """A recipe without padding is for sizes of one rank that divide."""
+    tp = int(facts.get("tp") or 1)
+    for name, multiple in recipe.requires.multiples.items():
+        size = facts.get(name)
+        if not isinstance(size, int):
+            continue
+        for part in _of_ranks(name, size, tp, GROUP.get(recipe.call.quant_type, 1)):
+            if part % multiple:
+                padded = -(-part // multiple) * multiple
+                yield f"needs {name} at tp {tp} in multiples of {multiple}, found {part} (padded it is {padded})"
+                break
+
+
+def _of_ranks(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
+    """Sizes of a dimension on the ranks; none where it cannot be cut at all, which is told elsewhere."""
+    if name == "hidden_size":
+        return (size,)
+    try:
+        return tuple(piece.size for piece in cut(size, tp, group))
+    except QueryError:
+        return ()
+
+
 def _other_weights(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
     """A query may override what the model's entry says of its weights; a recipe is for one kind of them."""
     w13 = recipe.tensors["w13_weight"]
     for field, has in (("weight_dtype", w13.dtype), ("quant_type", recipe.call.quant_type)):
-        if facts.get(field) not in (None, has):
+        if not recipe.source and facts.get(field) not in (None, has):
             yield f"is for {field}={has}, found {facts[field]}"
     if facts.get("gated") is False and book.layout(w13.layout).pattern.splits_gate_up:
         yield f"{w13.layout} interleaves gate and up, and the model is not gated"

@@ -15,6 +15,8 @@ from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
 from preshuffle.registry.words import BITS, GROUP, Role, TensorDtype
 
+DISPATCHED = "fused_moe"
+"""The entry point whose choice of kernels is known; of others no kernel is predicted."""
 REACH = 65536
 """Token counts up to this one are within reach of a deployment; layouts and numerics are judged at all of them."""
 
@@ -27,7 +29,7 @@ def dispatch_call(
     env: Mapping[str, str],
     tokens: int,
 ) -> DispatchCall | None:
-    """Return the call as AITER sees it, or None where the number of compute units is not known.
+    """Return the call as AITER sees it, or None where the compute units are not known, or another function is called.
 
     Args:
         query: with the model's facts filled in.
@@ -35,7 +37,7 @@ def dispatch_call(
         tokens: rows of the batch.
     """
     cu_num = query.cu_num or arch.default_cu_num
-    if cu_num is None:
+    if cu_num is None or call.function != DISPATCHED:
         return None
     w2 = tensors["w2_weight"]
     expert_parallel = query.ep > 1
@@ -49,19 +51,25 @@ def dispatch_call(
             "expert": split_experts(query.num_experts or 1, query.ep)[0].size,
             "topk": (query.top_k or 1) + expert_parallel,
             "activation": call.activation,
-            "weight_dtype": query.weight_dtype,
+            "weight_dtype": _as_weight(tensors["w13_weight"].dtype),
             "quant_type": call.quant_type,
             "use_g1u1": query.gated,
-            "gate_mode": call.gate_mode,
+            "gate_mode": call.gate_mode if call.gate_mode_passed else "separated",
             "is_shuffled": tensors["w13_weight"].is_shuffled or w2.is_shuffled,
             "ep": expert_parallel,
             "bias": call.bias,
             "hidden_pad": call.hidden_pad,
             "intermediate_pad": call.intermediate_pad,
+            "quant_dtype_a": call.quant_dtype_a,
             "env": {**env, **query.env},
             "aiter": query.aiter,
         }
     )
+
+
+def _as_weight(dtype: TensorDtype) -> str:
+    """A weight's dtype in AITER's word: both kinds of fp8 are one."""
+    return "fp8" if dtype.startswith("fp8") else dtype
 
 
 def predict_buckets(
@@ -72,7 +80,7 @@ def predict_buckets(
     env: Mapping[str, str],
     tables: KernelTables | None,
 ) -> tuple[KernelBucket, ...]:
-    """Predict the kernel at each of the query's token counts; empty where the compute units are not known."""
+    """Predict the kernel at each of the query's token counts; empty where ``dispatch_call`` knows no call."""
     buckets: list[KernelBucket] = []
     for tokens in query.tokens:
         seen = dispatch_call(query, arch, tensors, call, env, tokens)
@@ -90,7 +98,7 @@ def predict_ranges(
     env: Mapping[str, str],
     tables: KernelTables | None,
 ) -> list[TokenBucket]:
-    """Predict the kernels at every token count within reach, as ranges; empty where the compute units are unknown."""
+    """Predict the kernels at every token count within reach, as ranges; empty where no call is known."""
     seen = dispatch_call(query, arch, tensors, call, env, 1)
     return [] if seen is None else reachable_buckets(seen, tables, upto=REACH)
 
@@ -111,6 +119,7 @@ def decision_findings(
     """
     return [
         *_cut_through(query, recipe),
+        *_not_passed(query, recipe),
         *_unpadded(query, book, tensors),
         *_environment(query, book, recipe),
         *_errors(kernels),
@@ -132,6 +141,20 @@ def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:
     return [Finding.of("scale_shape", message, expected="whole groups per rank", fix=f"use one of tp {whole}")]
 
 
+def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
+    """An engine that converts what it then does not pass."""
+    findings: list[Finding] = []
+    if query.bias and recipe.call.bias == "dropped":
+        text = f"recipe {recipe.id}: biases are converted and not passed to the kernel; the model has them"
+        wanted = "bias1 and bias2"
+        findings.append(Finding.of("contract_mismatch", text, role="w13_bias", expected=wanted, actual="none"))
+    if recipe.call.gate_mode == "interleave" and not recipe.call.gate_mode_passed:
+        text = f"recipe {recipe.id}: w13 is laid out for gate_mode=interleave, which is not passed"
+        wanted = "gate_mode=interleave"
+        findings.append(Finding.of("contract_mismatch", text, expected=wanted, actual="AITER's default"))
+    return findings
+
+
 def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
     """A weight whose physical shape is not whole tiles cannot be laid out (scales are padded at their flat tail)."""
     findings: list[Finding] = []
@@ -140,7 +163,7 @@ def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) 
         layout = book.layout(tensor.layout)
         experts, rows, k = tensor.physical_shape
         try:
-            layout.bind(experts, rows, k * BITS[tensor.dtype] // 8 if layout.unit == "byte" else k)
+            layout.bind(experts, rows, k * tensor.laid_bits // 8 if layout.unit == "byte" else k)
         except LayoutError as error:
             findings.append(Finding.of("pad_required", f"{role} at tp {query.tp}: {error}", role=role))
     return findings
@@ -204,7 +227,8 @@ def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...], dtyp
     """Whether two layouts are the same bytes on ``[experts, rows, K]``, K in values of a dtype (of a byte if None)."""
     if first == second:
         return True
-    experts, rows, k = (*shape, 1)[:3]
+    group = "group" in {book.layout(name).unit for name in (first, second) if name in book.known_layouts}
+    experts, rows, k = (1, *shape) if group and len(shape) == 2 else (*shape, 1)[:3]
     width = k * BITS[dtype] // 8 if dtype else k
     try:
         left, right = (book.layout(name).bind(experts, rows, width).permutation for name in (first, second))

@@ -4,17 +4,82 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.errors import PlacedError
+from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import ROLES, Activation, GateMode, QuantType, Role, RowOrder, TensorDtype
+from preshuffle.registry.words import (
+    ROLES,
+    Activation,
+    CallBackend,
+    Dtype,
+    GateMode,
+    QuantType,
+    Role,
+    RowOrder,
+    Step,
+    TensorDtype,
+)
 
 Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
+class PadStep(Frozen):
+    """Sizes up to ``upto`` (all, where it is left out) are padded to multiples of ``to``."""
+
+    upto: Multiple | None = None
+    to: Multiple
+
+
+def _pad_rule(value: Any) -> Any:
+    """Say at the place itself what is wrong: a union would tell it once for each of its members."""
+    if not isinstance(value, list | tuple):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
+            raise ValueError(f"a multiple of 1 or more is needed, or a list of {{upto, to}}; found {value!r}")
+        return value
+    try:
+        steps = TypeAdapter(tuple[PadStep, ...]).validate_python(value)
+    except ValidationError as error:
+        path, problem = field_problems(error)[0]
+        raise PlacedError(path, problem.message) from None
+    limits = [step.upto if step.upto is not None else 1 << 21 for step in steps]
+    if not steps or limits != sorted(set(limits)):
+        raise ValueError("steps go from the smallest `upto` to the largest; only the last may leave it out")
+    return steps
+
+
+PadRule = Annotated[
+    Multiple | tuple[PadStep, ...], BeforeValidator(_pad_rule, json_schema_input_type=Multiple | tuple[PadStep, ...])
+]
+"""A multiple, or multiples by the size of the dimension on one rank; the first step that takes the size decides."""
+
+
+def multiple_for(rule: PadRule, size: int) -> int:
+    """Return the multiple that a size is padded to; 1 where no step takes it.
+
+    Example:
+        >>> rule = (PadStep(upto=192, to=64), PadStep(to=128))
+        >>> multiple_for(rule, 96), multiple_for(rule, 200)
+        (64, 128)
+    """
+    if isinstance(rule, int):
+        return rule
+    return next((step.to for step in rule if step.upto is None or size <= step.upto), 1)
+
+
 class PadTo(Frozen):
-    """Multiples to pad to: rows (of each half, for w13) and K, in the tensor's own count (values or groups)."""
+    """Multiples to pad to: rows (of each half, for w13) and K, in the tensor's own count (values, groups or blocks)."""
+
+    rows: PadRule = 1
+    k: PadRule = 1
+
+
+class Tail(Frozen):
+    """Multiples to which AITER pads a scale flattened to ``[experts * rows, K]``, at its end.
+
+    Where they do not divide, the buffer becomes two-dimensional, and one expert is no slice of it any more.
+    """
 
     rows: Multiple = 1
     k: Multiple = 1
@@ -26,9 +91,11 @@ class TensorRecipe(Frozen):
     Attributes:
         layout: a layout of the book.
         pad: multiples to pad to.
+        tail: for a scale: multiples of the flattened buffer, after ``pad``.
         fill: the byte that pads hold.
         dtype: the dtype that the kernel gets.
-        order: the row order of w13 tensors after loading.
+        steps: what is done to the values before they are laid out, in order (``pack_int4``: afterwards).
+        order: the row order of w13 tensors after loading; GUGU rows alternate, whatever the layout does with them.
         is_shuffled: whether AITER's tag must be on the object that the kernel gets.
         rank0_only: whether only tensor-parallel rank 0 holds live values (others hold zeros), as for a bias that is
             added once to the reduced sum.
@@ -36,36 +103,70 @@ class TensorRecipe(Frozen):
 
     layout: str
     pad: PadTo = PadTo()
+    tail: Tail | None = None
     fill: Annotated[int, Field(ge=0, le=255)] = 0
     dtype: TensorDtype
+    steps: tuple[Step, ...] = ()
     order: RowOrder | None = None
     is_shuffled: bool = False
     rank0_only: bool = False
 
 
 class PadArgument(Frozen):
-    """How a pad is passed to the kernel: raw, rounded down to ``round_down``, times ``times_at_tp1`` at TP 1."""
+    """How a pad is passed to the kernel: raw, rounded down to ``round_down``, times ``times_at_tp1`` at TP 1.
+
+    An engine that does not pass it (``passed: false``) leaves AITER's default, 0.
+    """
 
     round_down: Multiple = 1
     times_at_tp1: Multiple = 1
+    passed: bool = True
 
 
 class Call(Frozen):
-    """Arguments of the fused-MoE call that the bytes depend on."""
+    """The call that the bytes are for: whose function, and those of its arguments that depend on the bytes.
+
+    Attributes:
+        gate_mode: what the bytes need.
+        gate_mode_passed: false where the engine leaves AITER's default, which is separated.
+        bias: ``dropped`` where the engine converts biases and then does not pass them.
+        function: the entry point, one of the book's ``functions``.
+        backend: whose kernels run behind it.
+        quant_dtype_a: the activation dtype, where the engine names one and AITER does not choose.
+        swizzle_mx_scale: the label of Triton's scale swizzle.
+        activation: what the engine really passes, where that is not the model's.
+        swiglu_limit: ``absent`` where the clamp is not passed.
+    """
 
     gate_mode: GateMode
+    gate_mode_passed: bool = True
     quant_type: QuantType
     hidden_pad: PadArgument = PadArgument()
     intermediate_pad: PadArgument = PadArgument()
+    bias: Literal["passed", "dropped"] = "passed"
+    function: str = "fused_moe"
+    backend: CallBackend = "aiter"
+    quant_dtype_a: Dtype | None = None
+    swizzle_mx_scale: str | None = None
+    activation: Activation | None = None
+    swiglu_limit: Literal["passed", "absent"] = "passed"
 
 
 class Requires(Frozen):
-    """What a recipe needs from the GPU and from AITER, by feature and never by version."""
+    """What a recipe needs from the GPU and from AITER, by feature and never by version, and of the layer's sizes.
+
+    Attributes:
+        arch: features of the GPU.
+        aiter: features of AITER.
+        gate_up_order: row orders of the checkpoint.
+        multiples: what a dimension of one rank must divide by, before any padding.
+    """
 
     arch: tuple[str, ...] = ()
     aiter: tuple[str, ...] = ()
     gate_up_order: tuple[RowOrder, ...] = ()
     activation: tuple[Activation, ...] = ()
+    multiples: dict[Literal["hidden_size", "intermediate_size"], Multiple] = Field(default_factory=dict)
 
 
 class Recipe(Frozen):
@@ -75,6 +176,8 @@ class Recipe(Frozen):
         suits: what it is for, in a few words: the reason that is given where it was not chosen.
         cuts: how its loader cuts a dimension between ranks; ``values`` slices through groups that share a scale where
             they do not divide, which no layout can mend.
+        source: what produces the values before they come to us, where that is not the checkpoint alone.
+        validity: where it is known to hold or not, in words; shown beside it where it was not chosen.
     """
 
     id: str
@@ -88,6 +191,8 @@ class Recipe(Frozen):
     migration_safe: bool = False
     supports_lora: bool = False
     suits: str = "for another query"
+    source: str = ""
+    validity: str = ""
     evidence: tuple[str, ...] = ()
 
     @model_validator(mode="before")

@@ -14,8 +14,8 @@ from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.lint import near
 from preshuffle.registry.match import Tried, try_rules
+from preshuffle.registry.near import near
 from preshuffle.registry.predict import decision_findings, predict_buckets, predict_ranges
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
@@ -53,6 +53,13 @@ class Case:
     model: ModelEntry | None
     switches: Switches
     facts: Mapping[str, Scalar]
+
+    def call(self, recipe: Recipe, sizes: LayerSizes, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
+        """Return the call that a recipe needs on this layer, with the model's own numbers of the activation."""
+        model = self.model
+        swiglu = (self.full.swiglu_limit, model.swiglu_alpha if model else None)
+        situ = (model.situ_beta, model.situ_linear_beta) if model else (None, None)
+        return call_decision(recipe, sizes, tensors, swiglu, situ)
 
     @property
     def sizes(self) -> LayerSizes:
@@ -132,8 +139,7 @@ def resolve(query: Query, book: Book, tables: KernelTables | None) -> Decision:
     recipe = winner.recipe
     sizes = case.sizes
     tensors = tensor_decisions(recipe, sizes, case.arch)
-    swiglu = (case.full.swiglu_limit, case.model.swiglu_alpha if case.model else None)
-    call = call_decision(recipe, sizes, tensors, swiglu)
+    call = case.call(recipe, sizes, tensors)
     kernels = predict_buckets(case.full, case.arch, tensors, call, recipe.env, tables)
     ranges = predict_ranges(case.full, case.arch, tensors, call, recipe.env, tables)
     findings = (

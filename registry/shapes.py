@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from preshuffle.registry.decision import CallDecision, Pad, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import FieldProblem, LayoutError, QueryError
-from preshuffle.registry.recipe import PadArgument, Recipe, TensorRecipe
+from preshuffle.registry.recipe import PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
 from preshuffle.registry.shard import cut, split_experts
-from preshuffle.registry.words import GROUP, Activation, QuantType, Role, RowOrder, TensorDtype
+from preshuffle.registry.words import BLOCK_ROWS, GROUP, Activation, QuantType, Role, RowOrder, Step, TensorDtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
     """Return how each tensor of rank 0 must lie. Roles that the model has not (a bias) are left out.
 
     Raises:
-        QueryError: the sizes cannot be cut between the ranks.
+        QueryError: the sizes cannot be cut between the ranks, or scale blocks hold rows of gate and up.
     """
     if sizes.hidden % sizes.group:
         raise QueryError([FieldProblem("hidden_size", f"{sizes.hidden} is not whole groups of {sizes.group}")])
@@ -61,10 +62,9 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
     for role, tensor in recipe.tensors.items():
         if role.endswith("_bias") and not sizes.bias:
             continue
-        full = _shape(role, tensor, sizes, first)
-        short = _shape(role, tensor, sizes, last)
-        w13 = role.startswith("w13")
-        order = tensor.order if w13 and sizes.gated else None
+        full = _shape(role, tensor, sizes, recipe.call.quant_type, first)
+        short = _shape(role, tensor, sizes, recipe.call.quant_type, last)
+        order = _order(role, tensor, sizes, recipe.call.quant_type, full.logical)
         decisions[role] = TensorDecision(
             layout=tensor.layout,
             logical_shape=full.logical,
@@ -72,6 +72,7 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
             pad=full.pad,
             fill=tensor.fill,
             dtype=_dtype(tensor.dtype, arch),
+            steps=steps_on(tensor.steps, arch),
             short_shape=short.logical if short.logical != full.logical else None,
             source_order=sizes.gate_up_order if order else None,
             order=order,
@@ -82,20 +83,36 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
 
 
 def call_decision(
-    recipe: Recipe, sizes: LayerSizes, tensors: dict[Role, TensorDecision], swiglu: tuple[float | None, float | None]
+    recipe: Recipe,
+    sizes: LayerSizes,
+    tensors: Mapping[Role, TensorDecision],
+    swiglu: tuple[float | None, float | None],
+    situ: tuple[float | None, float | None] = (None, None),
 ) -> CallDecision:
-    """Return the arguments of the call that go with the tensors; ``swiglu`` is (limit, alpha)."""
-    w13, w2 = tensors["w13_weight"].pad, tensors["w2_weight"].pad
+    """Return the call that goes with the tensors; ``swiglu`` is (limit, alpha), ``situ`` (beta, linear beta)."""
+    w13, w2, call = tensors["w13_weight"].pad, tensors["w2_weight"].pad, recipe.call
     return CallDecision(
-        gate_mode=recipe.call.gate_mode,
-        quant_type=recipe.call.quant_type,
-        activation=sizes.activation,
-        hidden_pad=_argument(w13.k, recipe.call.hidden_pad, sizes.tp),
-        intermediate_pad=_argument(w2.k, recipe.call.intermediate_pad, sizes.tp),
-        bias=sizes.bias,
-        swiglu_limit=swiglu[0],
+        gate_mode=call.gate_mode,
+        gate_mode_passed=call.gate_mode_passed,
+        quant_type=call.quant_type,
+        activation=call.activation or sizes.activation,
+        hidden_pad=_argument(w13.k, call.hidden_pad, sizes.tp),
+        intermediate_pad=_argument(w2.k, call.intermediate_pad, sizes.tp),
+        bias=sizes.bias and call.bias == "passed",
+        function=call.function,
+        backend=call.backend,
+        quant_dtype_a=call.quant_dtype_a,
+        swizzle_mx_scale=call.swizzle_mx_scale,
+        swiglu_limit=swiglu[0] if call.swiglu_limit == "passed" else None,
         swiglu_alpha=swiglu[1],
+        situ_beta=situ[0],
+        situ_linear_beta=situ[1],
     )
+
+
+def steps_on(steps: tuple[Step, ...], arch: ArchEntry) -> tuple[Step, ...]:
+    """Return the steps that do something on a GPU: ``fnuz`` only where its fp8 is e4m3fnuz."""
+    return tuple(step for step in steps if step != "fnuz" or arch.fp8 == "fp8_e4m3fnuz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,31 +122,63 @@ class _Shape:
     pad: Pad
 
 
-def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, intermediate: int) -> _Shape:
+def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: QuantType, intermediate: int) -> _Shape:
     halves = sizes.halves if role.startswith("w13") else 1
     rows, k = (intermediate, sizes.hidden) if role.startswith("w13") else (sizes.hidden, intermediate)
     experts = sizes.local_experts
+    if role.endswith("_scale"):
+        one = _one_number(role, tensor, sizes.local_experts, quant_type)
+        if one is not None:
+            return _Shape((one,), (one,), Pad())
+        rows, k = -(-rows // BLOCK_ROWS.get(quant_type, 1)), _groups(k, quant_type)
     padded_rows = _up(rows, tensor.pad.rows)
     if role.endswith("_bias"):
         shape, padded = (experts, halves * rows), (experts, halves * padded_rows)
         return _Shape(shape, padded, Pad(rows=padded_rows - rows))
-    if role.endswith("_scale"):
-        if role.endswith("_input_scale"):
-            return _Shape((experts,), (experts,), Pad())
-        k = -(-k // sizes.group)
-    padded_k = _up(k, tensor.pad.k)
-    return _Shape(
-        (experts, halves * rows, k),
-        (experts, halves * padded_rows, padded_k),
-        Pad(rows=padded_rows - rows, k=padded_k - k),
-    )
+    physical = _with_tail((experts, halves * padded_rows, _up(k, tensor.pad.k)), tensor.tail)
+    return _Shape((experts, halves * rows, k), physical, Pad(rows=padded_rows - rows, k=physical[-1] - k))
 
 
-def _up(size: int, multiple: int) -> int:
+def _one_number(role: Role, tensor: TensorRecipe, experts: int, quant_type: QuantType) -> int | None:
+    """Length of a scale that has no rows: of an input (one in all after ``reduce_max``), or of a whole tensor."""
+    if role.endswith("_input_scale"):
+        return 1 if "reduce_max" in tensor.steps else experts
+    return experts if quant_type == "per_Tensor" else None
+
+
+def _groups(k: int, quant_type: QuantType) -> int:
+    """K of a scale: groups, or one number for a whole row."""
+    return 1 if quant_type == "per_Token" else -(-k // GROUP.get(quant_type, 1))
+
+
+def _with_tail(shape: tuple[int, int, int], tail: Tail | None) -> tuple[int, ...]:
+    """Pad a scale flattened over its experts at its end; two-dimensional then, unchanged where it divides."""
+    experts, rows, k = shape
+    flat = (experts * rows, k)
+    padded = (_up(flat[0], tail.rows), _up(k, tail.k)) if tail else flat
+    return shape if padded == flat else padded
+
+
+def _order(
+    role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: QuantType, shape: tuple[int, ...]
+) -> RowOrder | None:
+    """The order of the laid-out rows; None where there are no rows of gate and up."""
+    if not role.startswith("w13") or not sizes.gated or len(shape) == 1:
+        return None
+    if role.endswith("_scale") and quant_type in BLOCK_ROWS and "GUGU" in (sizes.gate_up_order, tensor.order):
+        text = f"GUGU rows: a scale block of {BLOCK_ROWS[quant_type]} rows would hold rows of gate and up"
+        raise QueryError([FieldProblem("gate_up_order", text, ("GGUU",))])
+    return tensor.order
+
+
+def _up(size: int, rule: PadRule) -> int:
+    multiple = multiple_for(rule, size)
     return -(-size // multiple) * multiple
 
 
 def _argument(pad: int, argument: PadArgument, tp: int) -> int:
+    if not argument.passed:
+        return 0
     rounded = pad // argument.round_down * argument.round_down
     return rounded * (argument.times_at_tp1 if tp == 1 else 1)
 

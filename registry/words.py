@@ -22,6 +22,8 @@ QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128"]
 Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
 GateMode = Literal["separated", "interleave"]
 RowOrder = Literal["GGUU", "GUGU"]
+Step = Literal["fnuz", "requantize_max", "reduce_max", "fold", "pack_int4"]
+CallBackend = Literal["aiter", "triton", "mega", "flydsl"]
 
 ROLES: Final[tuple[Role, ...]] = (
     "w13_weight",
@@ -36,6 +38,9 @@ ROLES: Final[tuple[Role, ...]] = (
 
 GROUP: Final[dict[str, int]] = {"per_1x32": 32, "per_1x128": 128}
 """Values of K that share one scale, by quant_type. A dimension is cut between ranks in whole groups."""
+
+BLOCK_ROWS: Final[dict[str, int]] = {"per_1x128": 128}
+"""Rows that share one scale too, by quant_type: its scales are of blocks. Where it is missing, each row has its own."""
 
 BITS: Final[dict[str, int]] = {
     "fp4x2": 4,

@@ -22,7 +22,7 @@ from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.report import Report
 from preshuffle.registry.resolve import decision_digest, open_case, resolve
-from preshuffle.registry.shapes import call_decision, tensor_decisions
+from preshuffle.registry.shapes import tensor_decisions
 
 _SUPPOSING = tuple(rule for rule in RULES if rule.supposes)
 _CERTAIN = tuple(rule for rule in RULES if not rule.supposes)
@@ -141,13 +141,12 @@ class Checker:
             sizes = case.sizes
         except (NoRecipeError, QueryError):
             return
-        swiglu = (case.model.swiglu_limit, case.model.swiglu_alpha) if case.model else (None, None)
         for recipe in self.book.recipes.values():
             try:
                 tensors = tensor_decisions(recipe, sizes, case.arch)
             except (QueryError, LayoutError):
                 continue
-            call = call_decision(recipe, sizes, tensors, swiglu)
+            call = case.call(recipe, sizes, tensors)
             digest = decision_digest(recipe.id, tensors, call, recipe.env)
             yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
 

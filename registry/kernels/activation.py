@@ -58,6 +58,8 @@ def activation_dtype(behaviour: Behaviour, call: DispatchCall, env: dict[str, st
     Raises:
         DispatchError: A bound in the environment is not a number (AITER raises ``ValueError`` on any call).
     """
+    if call.quant_dtype_a is not None:
+        return call.quant_dtype_a
     bounds = behaviour.data.activation_bounds
     if env:
         bounds = {name: env_int(env, name, default) for name, default in bounds.items()}

@@ -30,6 +30,7 @@ class DispatchCall(BaseModel):
         weight_dtype: dtype of w1; ``uint8`` is fp4 that is not typed as fp4, ``uint32`` is packed int4.
         is_shuffled: The attribute on w1 and w2 that AITER's shuffle functions set.
         flydsl: Whether the FlyDSL package can be imported and knows the architecture.
+        quant_dtype_a: Activation dtype that the caller names; None where AITER derives it.
         bias: Whether fp32 ``bias1`` and ``bias2`` are passed.
         env: Environment variables that are set for AITER.
         aiter: AITER's version; None is the newest known.
@@ -62,6 +63,7 @@ class DispatchCall(BaseModel):
     bias: bool = False
     hidden_pad: RawPad = 0
     intermediate_pad: RawPad = 0
+    quant_dtype_a: WeightDtype | None = None
     env: dict[str, str] = Field(default_factory=dict)
     aiter: str | None = None
 

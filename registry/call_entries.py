@@ -1,0 +1,50 @@
+"""The book's data about calls: entry points of MoE kernels, and what engines call the tensors that go with them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pydantic import model_validator
+
+from preshuffle.registry.errors import PlacedError
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.words import CallBackend, Role
+
+SECOND_LEVEL = "_2"
+"""Behind a scale's role: the scale of that scale, which the step ``fold`` multiplies into it."""
+
+
+class FunctionEntry(Frozen):
+    """An entry point of MoE kernels.
+
+    Attributes:
+        backends: whose kernels may run behind it.
+    """
+
+    id: str
+    title: str = ""
+    backends: tuple[CallBackend, ...]
+    evidence: tuple[str, ...] = ()
+
+
+class TargetNamesEntry(Frozen):
+    """Names that stand in an engine's layer together in the place of roles.
+
+    Attributes:
+        engine: whose they are.
+        names: role (or a scale's role with ``_2`` behind it, its second level) to the attribute's name.
+    """
+
+    id: str
+    engine: str = ""
+    names: dict[str, str]
+    evidence: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _are_roles(self) -> TargetNamesEntry:
+        roles = get_args(Role)
+        valid = (*roles, *(f"{role}{SECOND_LEVEL}" for role in roles if role.endswith("_weight_scale")))
+        for name in self.names:
+            if name not in valid:
+                raise PlacedError(("names", name), f"unknown role {name!r}; valid: {', '.join(valid)}")
+        return self
