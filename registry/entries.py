@@ -28,7 +28,7 @@ class AiterFunction(Frozen):
 
     module: str
     name: str
-    arguments: tuple[int | bool | Literal["experts"], ...] = ()
+    arguments: tuple[int | bool | Literal["experts"] | tuple[int, ...], ...] = ()
     flat: bool = False
     archs: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from preshuffle.registry import LayoutError
 from support.aiter_wheel import AiterFunctions
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
+IN_THE_WHEEL = {"sep16", "sep32", "gui16", "e8", "e8_gui16"}
 Loader = Callable[[str, str], Callable[..., torch.Tensor] | None]
 
 
@@ -104,10 +105,8 @@ def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: py
 
 def test_every_layout_is_compared_for_the_doctor(installed: list[str]) -> None:
     verdicts = authority.compare_all("cpu")
-    assert {name for name, verdict in verdicts.items() if verdict == "equal"} == {"sep16", "gui16", "e8", "e8_gui16"}
-    assert {verdict for name, verdict in verdicts.items() if name not in ("sep16", "gui16", "e8", "e8_gui16")} == {
-        "no function"
-    }
+    assert {name for name, verdict in verdicts.items() if verdict == "equal"} == IN_THE_WHEEL
+    assert {verdict for name, verdict in verdicts.items() if name not in IN_THE_WHEEL} == {"no function"}
 
 
 def test_aiter_is_not_imported_without_rocm() -> None:

@@ -88,5 +88,5 @@ def test_k_multiple_must_hold_whole_tiles() -> None:
 @pytest.mark.parametrize("id", LAYOUTS)
 def test_gate_mode_and_row_multiple_follow_from_the_line(id: str) -> None:
     layout = LAYOUTS[id]
-    assert (layout.gate_mode == "interleave") == id.endswith(("gui16", "gurow", "gurow16"))
+    assert (layout.gate_mode == "interleave") == ("gu" in id)
     assert layout.row_multiple * (2 if layout.pattern.splits_gate_up else 1) == layout.pattern.row_tile
