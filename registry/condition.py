@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -102,6 +102,15 @@ class Condition:
         if self.interval is not None:
             return value is not None and _lies_in(value, self.interval, _reader(self.versioned))
         return any(self._equal(value, wanted) for wanted in self.values)
+
+    def test(self) -> Callable[[Scalar], bool]:
+        """Return ``matches`` made ready for many calls; a query's values are validated, so 1 and true do not meet."""
+        if self.glob is not None:
+            match = re.compile(translate(self.glob)).match
+            return lambda value: isinstance(value, str) and match(value) is not None
+        if self.interval is not None or self.versioned:
+            return self.matches
+        return frozenset(self.values).__contains__
 
     def overlaps(self, other: Condition) -> bool:
         """Whether some value satisfies both conditions (decided, not sampled)."""

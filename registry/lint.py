@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from preshuffle.registry.books import PACKAGED, Book
 from preshuffle.registry.errors import Problem
 from preshuffle.registry.near import near
 from preshuffle.registry.recipe_lint import recipe_problems
-from preshuffle.registry.rule import Rule, Specificity
+from preshuffle.registry.rule import Rule
+from preshuffle.registry.ties import ties
+
+_MOST_TIES = 100
 
 
 def lint(book: Book) -> list[Problem]:
@@ -20,8 +23,9 @@ def lint(book: Book) -> list[Problem]:
     problems += _evidence(book)
     for recipe in book.recipes.values():
         problems += recipe_problems(book, recipe)
+    owners = {alias: entry.id for entry in book.models.values() for alias in entry.aliases if alias != entry.id}
     for rule in book.rules.values():
-        problems += _rule(book, rule)
+        problems += _rule(book, rule, owners)
     if not problems:
         problems += _ties(book)
     return problems
@@ -45,7 +49,7 @@ def _names(book: Book, section: str) -> Iterator[Problem]:
                 yield place.problem(f"alias {alias!r} already means {owner[alias]!r}", "aliases", index)
 
 
-def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
+def _rule(book: Book, rule: Rule, owners: Mapping[str, str]) -> Iterator[Problem]:
     place = book.places["rules", rule.id]
     if rule.use is not None and rule.use not in book.recipes:
         yield place.problem(f"unknown recipe {rule.use!r}", "use", valid=near(rule.use, list(book.recipes)))
@@ -54,7 +58,7 @@ def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
             yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
     model = rule.when.get("model")
     for name in model if isinstance(model, list) else [model]:
-        owner = next((entry.id for entry in book.models.values() if name in entry.aliases and name != entry.id), None)
+        owner = owners.get(str(name))
         if owner and not set(str(name)) & set("*?"):
             yield place.problem(f"{name!r} is another name of {owner!r}; a rule needs the id", "when", "model")
     arch = rule.when.get("arch")
@@ -64,21 +68,10 @@ def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
 
 
 def _ties(book: Book) -> Iterator[Problem]:
-    """Two rules that are equally specific and can match one query: decided on the conditions, not sampled."""
-    groups: dict[tuple[int, int, int, int], list[Rule]] = {}
-    for rule in book.rules.values():
-        groups.setdefault(Specificity.of(rule).key, []).append(rule)
-    for rules in groups.values():
-        for first, second in combinations(rules, 2):
-            if _can_both_match(first, second):
-                other = book.places["rules", first.id]
-                line = other.document.line(other.path)
-                yield book.places["rules", second.id].problem(
-                    f"rules {first.id!r} ({other.document.name}:{line}) and {second.id!r} are equally specific and can "
-                    f"match the same query; make one more specific, or give one a priority",
-                )
-
-
-def _can_both_match(first: Rule, second: Rule) -> bool:
-    left, right = first.conditions(), second.conditions()
-    return all(left[name].overlaps(right[name]) for name in left.keys() & right.keys())
+    """Two rules that are equally specific and can match one query."""
+    for first, second in islice(ties(book.rules.values()), _MOST_TIES):
+        other = book.places["rules", first.id]
+        yield book.places["rules", second.id].problem(
+            f"rules {first.id!r} ({other.document.name}:{other.document.line(other.path)}) and {second.id!r} are "
+            f"equally specific and can match the same query; make one more specific, or give one a priority",
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.condition import Condition, Scalar
 from preshuffle.registry.errors import PlacedError
@@ -27,10 +27,19 @@ def kind_of(field: str) -> str:
     return next((kind for kind, fields in kinds if field in fields), "plain")
 
 
+_KIND = {field: kind_of(field) for field in FIELDS}
+
+
 @lru_cache
 def _adapter(field: str) -> TypeAdapter[Any]:
     annotation: Any = Query.model_fields[field].annotation
     return TypeAdapter(annotation)
+
+
+@lru_cache(maxsize=4096)
+def _check_value(field: str, kind: str, value: Scalar) -> None:
+    """Validate a value as a query's field; ``kind`` keeps ``True`` and 1 apart."""
+    _adapter(field).validate_python(value, strict=True)
 
 
 def _check_values(field: str, condition: Condition) -> None:
@@ -41,7 +50,7 @@ def _check_values(field: str, condition: Condition) -> None:
         return
     for value in condition.values:
         try:
-            _adapter(field).validate_python(value, strict=True)
+            _check_value(field, type(value).__name__, value)
         except ValidationError as error:
             _, problem = field_problems(error)[0]
             valid = f"; valid: {', '.join(problem.valid)}" if problem.valid else ""
@@ -66,40 +75,35 @@ class Rule(Frozen):
     because: Annotated[str, Field(min_length=1)]
     evidence: tuple[str, ...] = ()
 
+    _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
-    def _check_conditions(self) -> Rule:
+    def _read_conditions(self) -> Rule:
         for field, wanted in self.when.items():
             if field not in FIELDS:
                 raise PlacedError(("when", field), f"unknown field; valid: {', '.join(FIELDS)}")
-            if field == "env" and not isinstance(wanted, Mapping):
+            if field != "env":
+                self._conditions[field] = _condition(("when", field), field, wanted, _KIND[field])
+            elif isinstance(wanted, Mapping):
+                for name, value in wanted.items():
+                    flat = f"env.{name}"
+                    self._conditions[flat] = _condition(("when", field, name), flat, value, "number")
+            else:
                 raise PlacedError(("when", field), "a mapping of switches to values is needed")
-            for name in wanted if field == "env" else (None,):
-                path = ("when", field) if name is None else ("when", field, name)
-                try:
-                    condition = Rule._condition(field, wanted) if name is None else Rule._switch(name, wanted[name])
-                    _check_values(field, condition)
-                except ValueError as error:
-                    raise PlacedError(path, str(error).removeprefix(f"{'.'.join(path)}: ")) from None
         return self
 
-    @staticmethod
-    def _condition(field: str, wanted: Any) -> Condition:
-        return Condition.parse(field, wanted, kind_of(field))
-
-    @staticmethod
-    def _switch(name: str, wanted: Any) -> Condition:
-        return Condition.parse(f"env.{name}", wanted, "number")
-
-    def conditions(self) -> dict[str, Condition]:
+    def conditions(self) -> Mapping[str, Condition]:
         """Return the conditions by flat field name (``env.NAME`` for a switch)."""
-        flat: dict[str, Condition] = {}
-        for field, wanted in self.when.items():
-            if field == "env":
-                for name, value in wanted.items():
-                    flat[f"env.{name}"] = Rule._switch(name, value)
-            else:
-                flat[field] = Rule._condition(field, wanted)
-        return flat
+        return self._conditions
+
+
+def _condition(path: tuple[str, ...], field: str, wanted: Any, reading: str) -> Condition:
+    try:
+        condition = Condition.parse(field, wanted, reading)
+        _check_values(field, condition)
+    except ValueError as error:
+        raise PlacedError(path, str(error).removeprefix(f"{'.'.join(path)}: ")) from None
+    return condition
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,130 @@
+"""Rules made ready to be found: each under one value that it needs, so that a query looks at a few and not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+
+from preshuffle.registry.condition import Condition, Scalar
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.rule import Rule, Specificity
+
+CIRCUMSTANCES = frozenset({"activation_dtype", "tp", "ep", "cu_num", "aiter", "rocm", "engine_version"})
+"""Fields that can change while model, checkpoint, GPU and engine stay what they are; so can every switch."""
+
+_SHORTEST_PREFIX = 3
+_rank = attrgetter("rank")
+Key = tuple[str, Scalar]
+
+
+def is_circumstance(field: str) -> bool:
+    """Whether a field is about the circumstances of a deployment, not about its subject."""
+    return field in CIRCUMSTANCES or field.startswith("env.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A rule with its tests.
+
+    Attributes:
+        rank: its place in the order of judgement, 0 for the most specific.
+        recipe: what it uses; None where it says that nothing works.
+        tests: a test by field, those of the subject first.
+        subject: how many of the tests are about the subject.
+    """
+
+    rank: int
+    rule: Rule
+    recipe: Recipe | None
+    specificity: Specificity
+    tests: tuple[tuple[str, Callable[[Scalar], bool]], ...]
+    subject: int
+
+    def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
+        """Return the circumstances that do not hold; None where the subject is another, or more than ``most`` fail."""
+        missed: tuple[str, ...] = ()
+        for position, (field, holds) in enumerate(self.tests):
+            if not holds(facts.get(field)):
+                if position < self.subject or len(missed) == most:
+                    return None
+                missed += (field,)
+        return missed
+
+
+class RuleIndex:
+    """Every rule under the rarest value that its subject must have: a model, a GPU, an engine, a size.
+
+    A rule about circumstances alone lies under the rarest of those; one of ranges and short globs alone is always
+    looked at.
+    """
+
+    def __init__(self, rules: Iterable[Rule], recipes: Mapping[str, Recipe]) -> None:
+        """Prepare and sort the rules."""
+        order = sorted(((Specificity.of(rule), rule) for rule in rules), key=lambda pair: _order(*pair))
+        self.prepared = tuple(_prepare(rank, rule, recipes, kind) for rank, (kind, rule) in enumerate(order))
+        self._at: dict[str, dict[Scalar, list[Prepared]]] = {}
+        self._prefixes: dict[str, dict[str, list[Prepared]]] = {}
+        self._always: list[Prepared] = []
+        uses = Counter(key for _, rule in order for keys in _keys(rule.conditions()) for key in keys)
+        for item in self.prepared:
+            self._file(item, uses)
+        self._lengths = {field: sorted({len(prefix) for prefix in held}) for field, held in self._prefixes.items()}
+
+    def _file(self, item: Prepared, uses: Counter[Key]) -> None:
+        offers = list(_keys(item.rule.conditions()))
+        about = [keys for keys in offers if not is_circumstance(keys[0][0].removesuffix("*"))]
+        if not offers:
+            self._always.append(item)
+            return
+        for field, value in min(about or offers, key=lambda keys: max(uses[key] for key in keys)):
+            if field.endswith("*"):
+                self._prefixes.setdefault(field[:-1], {}).setdefault(str(value), []).append(item)
+            else:
+                self._at.setdefault(field, {}).setdefault(value, []).append(item)
+
+    def candidates(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
+        """Return every rule that can match, and those that fail in circumstances only; the most specific first."""
+        found = [*self._always]
+        for field, held in self._at.items():
+            some = held.get(facts.get(field))
+            if some:
+                found += some
+        for field, prefixed in self._prefixes.items():
+            text = facts.get(field)
+            if isinstance(text, str):
+                for length in self._lengths[field]:
+                    found += prefixed.get(text[:length], ())
+        found.sort(key=_rank)
+        return found
+
+
+def _order(specificity: Specificity, rule: Rule) -> tuple[tuple[int, ...], str]:
+    return tuple(-part for part in specificity.key), rule.id
+
+
+def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe], specificity: Specificity) -> Prepared:
+    conditions = sorted(rule.conditions().items(), key=lambda item: is_circumstance(item[0]))
+    return Prepared(
+        rank,
+        rule,
+        None if rule.use is None else recipes[rule.use],
+        specificity,
+        tuple((field, condition.test()) for field, condition in conditions),
+        sum(not is_circumstance(field) for field, _ in conditions),
+    )
+
+
+def _keys(conditions: Mapping[str, Condition]) -> Iterator[tuple[Key, ...]]:
+    """Yield, for each condition that can be looked up, the keys under all of which its rule must lie.
+
+    A glob is looked up by the text before its first wildcard; such a key's field ends in ``*``.
+    """
+    for field, condition in conditions.items():
+        if condition.values and not condition.versioned:
+            yield tuple(dict.fromkeys((field, value) for value in condition.values))
+        elif condition.glob is not None:
+            prefix = condition.glob.replace("?", "*").split("*")[0]
+            if len(prefix) >= _SHORTEST_PREFIX:
+                yield ((f"{field}*", prefix),)

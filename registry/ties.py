@@ -1,0 +1,97 @@
+"""Which rules tie: equally specific, and one query can match both. Decided on the conditions, never sampled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, product
+
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.rule import Rule, Specificity
+
+Pair = tuple[Rule, Rule]
+
+_FEW = 64
+"""Pairs that are compared one by one; more rules than that are first split by a field that keeps them apart."""
+
+
+def ties(rules: Iterable[Rule]) -> Iterator[Pair]:
+    """Yield every two rules that tie, each pair once.
+
+    Rules are split by the exact values and lists of one field after the other: those under different values can never
+    match one query, so that a book of many rules does not compare each with each.
+    """
+    groups: dict[tuple[int, ...], list[Rule]] = {}
+    for rule in rules:
+        groups.setdefault(Specificity.of(rule).key, []).append(rule)
+    for group in groups.values():
+        seen: set[tuple[str, str]] = set()
+        for first, second in _within(group, frozenset()):
+            if (first.id, second.id) not in seen and can_both_match(first, second):
+                seen |= {(first.id, second.id), (second.id, first.id)}
+                yield first, second
+
+
+def can_both_match(first: Rule, second: Rule) -> bool:
+    """Whether some query satisfies both rules."""
+    left, right = first.conditions(), second.conditions()
+    return all(left[name].overlaps(right[name]) for name in left.keys() & right.keys())
+
+
+def _within(rules: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
+    """Yield the pairs of one group that no split has told apart."""
+    field = _splitter(rules, used) if len(rules) ** 2 > _FEW else None
+    if field is None:
+        yield from combinations(rules, 2)
+        return
+    buckets, rest = _split(rules, field)
+    used |= {field}
+    for bucket in buckets.values():
+        yield from _within(bucket, used)
+    yield from _within(rest, used)
+    yield from _between(_bucketed(buckets), rest, used)
+
+
+def _between(left: Sequence[Rule], right: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
+    """Yield the pairs of two groups that no split has told apart."""
+    if not left or not right:
+        return
+    field = _splitter([*left, *right], used) if len(left) * len(right) > _FEW else None
+    if field is None:
+        yield from product(left, right)
+        return
+    (mine, rest), (yours, others) = _split(left, field), _split(right, field)
+    used |= {field}
+    for value in mine.keys() & yours.keys():
+        yield from _between(mine[value], yours[value], used)
+    yield from _between(rest, right, used)
+    yield from _between(_bucketed(mine), others, used)
+
+
+def _bucketed(buckets: Mapping[Scalar, Sequence[Rule]]) -> list[Rule]:
+    return list({rule.id: rule for held in buckets.values() for rule in held}.values())
+
+
+def _splitter(rules: Sequence[Rule], used: frozenset[str]) -> str | None:
+    """Return the field that most of the rules give exactly or as a list."""
+    counts = Counter(
+        name
+        for rule in rules
+        for name, condition in rule.conditions().items()
+        if condition.values and not condition.versioned and name not in used
+    )
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _split(rules: Sequence[Rule], field: str) -> tuple[dict[Scalar, list[Rule]], list[Rule]]:
+    """Return the rules by their values of a field, and those that do not give it exactly."""
+    buckets: dict[Scalar, list[Rule]] = {}
+    rest: list[Rule] = []
+    for rule in rules:
+        condition = rule.conditions().get(field)
+        if condition is None or not condition.values:
+            rest.append(rule)
+            continue
+        for value in condition.values:
+            buckets.setdefault(value, []).append(rule)
+    return buckets, rest
