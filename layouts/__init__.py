@@ -1,7 +1,9 @@
 """Bytes of MoE tensors: put them into the order that a decision names, take them out, prove them. Needs torch."""
 
 from preshuffle.layouts.apply import apply, describe, inverse
-from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
+from preshuffle.layouts.checkpoint import Checkpoint
+from preshuffle.layouts.checkpoint_part import CheckpointError
+from preshuffle.layouts.checkpoint_write import write_checkpoint
 from preshuffle.layouts.expert import expert_view, write_expert
 from preshuffle.layouts.identify import Identification, identify
 from preshuffle.layouts.prove import Check, prove

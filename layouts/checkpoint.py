@@ -1,31 +1,28 @@
-"""Reading one rank's MoE tensors from a Hugging Face checkpoint, and writing a small one of the same structure."""
+"""Reading one rank's MoE tensors from a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from preshuffle.registry import PreshuffleError, Query, Registry
-from preshuffle.registry.entries import CheckpointTensor
-from preshuffle.registry.hf_config import layers_of, model_type_of, quantization_of, read_config
-from preshuffle.registry.shard import Slice, cut, split_experts
-from preshuffle.registry.words import GROUP, Role
+from preshuffle.layouts.checkpoint_part import STORED, CheckpointError, Part, unpacked
+from preshuffle.registry import Query, Registry
+from preshuffle.registry.checkpoint_names import Tensors, checkpoint_tensors
+from preshuffle.registry.hf_config import language_model, model_type_of, read_config
+from preshuffle.registry.model_types import CheckpointTensor
+from preshuffle.registry.moe_layers import layers_of, moe_layers_of
+from preshuffle.registry.quantization import method_of
+from preshuffle.registry.words import Role
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_DTYPES = {"uint8": torch.uint8, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
-
-
-class CheckpointError(PreshuffleError, ValueError):
-    """A checkpoint cannot be read; the message names the file and the tensor."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,15 @@ class Checkpoint:
         folder: where it lies.
         config: its ``config.json``.
         shards: tensor name to the file that holds it.
-        tensors: role to the tensor that holds it, as the book says.
+        layers: how many layers the model has.
+        experts: layer to its experts' tensors by role, as the book says; dense layers have none.
     """
 
     folder: Path
     config: Mapping[str, Any]
     shards: Mapping[str, Path]
-    tensors: Mapping[Role, CheckpointTensor]
     layers: int
+    experts: Mapping[int, Tensors]
 
     @staticmethod
     def open(folder: Path | str, registry: Registry | None = None) -> Checkpoint:
@@ -57,14 +55,30 @@ class Checkpoint:
         folder = Path(folder)
         config = read_config(folder)
         entry = model_type_of(config, book)
-        method = quantization_of(config)
-        if method not in entry.checkpoint:
-            known = ", ".join(entry.checkpoint)
-            raise CheckpointError(f"{folder}: how {entry.id} stores {method!r} is not in the book; valid: {known}")
-        return Checkpoint(folder, config, _shards(folder), entry.checkpoint[method], layers_of(config, book))
+        language = language_model(config, entry)
+        shards = _shards(folder)
+        experts: dict[int, Tensors] = {}
+        for layer in moe_layers_of(language, entry):
+            ways = checkpoint_tensors(language, entry, book, layer)
+            if not ways:
+                known = ", ".join(entry.checkpoint) or "none"
+                how = f"how {entry.id} stores {method_of(language)!r} is not in the book; valid: {known}"
+                raise CheckpointError(f"{folder}: {how}")
+            experts[layer] = next((way for way in ways if _is_there(way, layer, shards)), ways[0])
+        return Checkpoint(folder, config, shards, layers_of(language, entry), experts)
+
+    @property
+    def tensors(self) -> Tensors:
+        """The tensors of the first layer that has experts, by role."""
+        return next(iter(self.experts.values()), {})
 
     def rank(self, layer: int, query: Query, *, tp_rank: int = 0, ep_rank: int = 0) -> dict[str, torch.Tensor]:
         """Read what one rank holds of a layer: plain tensors in the checkpoint's row order, only their bytes.
+
+        Where every expert has tensors of its own they are stacked, gate's rows before up's. Scales are
+        ``[experts, rows, K]`` in groups (per_1x32), in blocks (per_1x128, each half on its own), ``[experts, rows, 1]``
+        (per_Token), or one number per linear layer: ``[experts, 2]`` of w13, ``[experts]`` of w2 (per_Tensor). Static
+        scales of activations are ``[experts]``, of gate's and up's the larger. Packed int4 comes as signed bytes.
 
         A bias of w2 is live on tensor-parallel rank 0 only, zeros elsewhere: it is added once to the reduced sum.
 
@@ -80,78 +94,76 @@ class Checkpoint:
         """
         if not 0 <= layer < self.layers:
             raise CheckpointError(f"{self.folder}: layer {layer}; valid: 0..{self.layers - 1}")
-        if not (0 <= tp_rank < query.tp and 0 <= ep_rank < query.ep):
-            raise CheckpointError(f"rank (tp {tp_rank}, ep {ep_rank}) is not one of tp={query.tp}, ep={query.ep}")
-        if query.intermediate_size is None or query.num_experts is None or query.quant_type is None:
-            raise CheckpointError("the query must say intermediate_size, num_experts and quant_type")
-        group = GROUP.get(query.quant_type, 1)
-        columns = cut(query.intermediate_size, query.tp, group)[tp_rank]
-        experts = split_experts(query.num_experts, query.ep)[ep_rank]
-        part = _Part(experts, columns, group, query.gate_up_order or "GGUU", query, tp_rank)
-        return {role: self._read(role, entry, layer, part) for role, entry in self.tensors.items()}
+        if layer not in self.experts:
+            valid = f"{min(self.experts)}..{max(self.experts)}" if self.experts else "none"
+            raise CheckpointError(f"{self.folder}: layer {layer} has no experts; valid: {valid}")
+        part = Part.of(query, tp_rank, ep_rank)
+        with ExitStack() as stack:
+            files = _Files(self.folder, self.shards, stack)
+            return {role: files.role(role, entry, layer, part) for role, entry in self.experts[layer].items()}
 
-    def _read(self, role: Role, entry: CheckpointTensor, layer: int, part: _Part) -> torch.Tensor:
-        name = entry.name.format(layer=layer)
-        path = self.shards.get(name)
+
+class _Files:
+    """Shards, each opened once while a rank reads."""
+
+    def __init__(self, folder: Path, shards: Mapping[str, Path], stack: ExitStack) -> None:
+        self._folder = folder
+        self._shards = shards
+        self._stack = stack
+        self._opened: dict[Path, Any] = {}
+
+    def role(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> torch.Tensor:
+        """Read a role's tensor."""
+        if not entry.per_expert:
+            taken = self._read(entry.name.format(layer=layer), role, entry, part.take)
+            merged = taken.flatten(taken.dim() - entry.merge_last) if entry.merge_last > 1 else taken
+            return merged.contiguous()
+        made: torch.Tensor | None = None
+        numbers = range(part.experts.start, part.experts.stop)
+        for place, expert in enumerate(numbers):
+            names = [name.format(layer=layer, expert=expert) for name in (entry.name, entry.up) if name]
+            joined = _join(role, [self._read(name, role, entry, part.take_linear) for name in names])
+            if made is None:
+                made = joined.new_empty((len(numbers), *joined.shape))
+            made[place].copy_(joined)
+        if made is None:
+            raise CheckpointError(f"{self._folder}: {role}: the rank holds no expert")
+        return made
+
+    def _read(self, name: str, role: Role, entry: CheckpointTensor, take: Any) -> torch.Tensor:
+        path = self._shards.get(name)
         if path is None:
-            raise CheckpointError(f"{self.folder}: tensor {name} ({role}) is in no shard")
+            raise CheckpointError(f"{self._folder}: tensor {name} ({role}) is in no shard")
         try:
-            with safe_open(path, framework="pt") as shard:
-                view = shard.get_slice(name)
-                part.check(role, tuple(view.get_shape()))
-                tensor = part.take(role, view)
+            tensor: torch.Tensor = take(role, entry, self._file(path).get_slice(name))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: tensor {name} ({role}) cannot be read: {error}") from None
-        if tensor.dtype != _DTYPES[entry.dtype]:
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: tensor {name}: {error}") from None
+        if tensor.dtype not in [STORED[dtype] for dtype in entry.dtypes]:
             found = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(f"{path}: tensor {name} ({role}) is {found}; valid: {entry.dtype}")
-        merged = tensor.flatten(tensor.dim() - entry.merge_last) if entry.merge_last > 1 else tensor
-        return merged.contiguous()
+            raise CheckpointError(f"{path}: tensor {name} ({role}) is {found}; valid: {' or '.join(entry.dtypes)}")
+        if entry.packed > 1:
+            return unpacked(tensor)
+        return tensor.view(torch.uint8) if tensor.dtype == torch.int8 else tensor
+
+    def _file(self, path: Path) -> Any:
+        if path not in self._opened:
+            self._opened[path] = self._stack.enter_context(safe_open(path, framework="pt"))
+        return self._opened[path]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one rank takes of every tensor of a layer."""
+def _join(role: Role, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Put gate's and up's tensors together: rows behind rows, two numbers as a pair, two input scales as the larger."""
+    if len(parts) == 1:
+        return parts[0]
+    if role.endswith("_input_scale"):
+        return torch.maximum(*parts)
+    return torch.stack(parts) if parts[0].dim() == 0 else torch.cat(parts)
 
-    experts: Slice
-    columns: Slice
-    group: int
-    order: str
-    query: Query
-    tp_rank: int
 
-    def check(self, role: Role, found: tuple[int, ...]) -> None:
-        """Compare a stored shape with the model's sizes (a weight's K may be stored as several dimensions)."""
-        hidden, intermediate = self.query.hidden_size or 0, self.query.intermediate_size or 0
-        rows, k = (2 * intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
-        wanted: tuple[int, ...] = (self.query.num_experts or 0, rows)
-        if role.endswith("_scale"):
-            wanted = (*wanted, k // self.group)
-        elif role.endswith("_weight"):
-            wanted = (*wanted, k // 2)
-        flat = (*found[:2], prod(found[2:])) if len(found) > 3 else found
-        if flat != wanted:
-            raise CheckpointError(f"{role} is stored as {found}; the configuration's sizes need {wanted}")
-
-    def take(self, role: Role, view: Any) -> torch.Tensor:
-        """Cut a role's tensor: w13 by rows, w2 by K (in groups where the checkpoint counts groups)."""
-        experts = slice(self.experts.start, self.experts.stop)
-        intermediate = self.query.intermediate_size or 1
-        if role.startswith("w13"):
-            if self.order == "GUGU":
-                rows: torch.Tensor = view[experts, 2 * self.columns.start : 2 * self.columns.stop]
-                return rows
-            halves = (0, intermediate)
-            parts = [view[experts, half + self.columns.start : half + self.columns.stop] for half in halves]
-            return torch.cat(parts, dim=1)
-        if role == "w2_bias":
-            bias: torch.Tensor = view[experts]
-            return bias if self.tp_rank == 0 else torch.zeros_like(bias)
-        size = view.get_shape()[2]
-        columns: torch.Tensor = view[
-            experts, :, self.columns.start * size // intermediate : self.columns.stop * size // intermediate
-        ]
-        return columns
+def _is_there(way: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:
+    return all(entry.name.format(layer=layer, expert=0) in shards for entry in way.values())
 
 
 def _shards(folder: Path) -> dict[str, Path]:
@@ -170,57 +182,3 @@ def _shards(folder: Path) -> dict[str, Path]:
             return dict.fromkeys(shard.keys(), single)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{single}: cannot be read: {error}") from None
-
-
-def write_checkpoint(
-    folder: Path | str, config: Mapping[str, Any], *, seed: int = 0, registry: Registry | None = None
-) -> Checkpoint:
-    """Write a checkpoint of random weights with a model type's own names and shapes, one shard per layer.
-
-    Args:
-        folder: where; created if needed.
-        config: a ``config.json``; its sizes and number of layers are used.
-        seed: of the random numbers; scales are codes near 1.0 (120..130), weights all 16 codes.
-        registry: whose book says how the model type stores its tensors.
-
-    Raises:
-        QueryError: no entry of the book knows the model type.
-    """
-    registry = registry or Registry.default()
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be made: {error.strerror}") from None
-    book = registry.book
-    query = Query.from_hf_config(config, registry=registry, arch=next(iter(book.archs)))
-    entry = model_type_of(config, book)
-    tensors = entry.checkpoint[quantization_of(config)]
-    random = torch.Generator().manual_seed(seed)
-    layers = layers_of(config, book)
-    weight_map: dict[str, str] = {}
-    for layer in range(layers):
-        file = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
-        made = {
-            tensor.name.format(layer=layer): _random(role, tensor, query, random) for role, tensor in tensors.items()
-        }
-        save_file(made, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(made, file))
-    size = sum((folder / file).stat().st_size for file in set(weight_map.values()))
-    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-    (folder / "config.json").write_text(json.dumps(dict(config), indent=1), encoding="utf-8")
-    return Checkpoint.open(folder, registry)
-
-
-def _random(role: Role, tensor: CheckpointTensor, query: Query, random: torch.Generator) -> torch.Tensor:
-    experts, hidden, intermediate = query.num_experts or 1, query.hidden_size or 1, query.intermediate_size or 1
-    group = GROUP.get(query.quant_type or "No", 1)
-    rows, k = (2 * intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
-    dtype = _DTYPES[tensor.dtype]
-    if role.endswith("_bias"):
-        return torch.randn(experts, rows, generator=random).to(dtype)
-    if role.endswith("_scale"):
-        return torch.randint(120, 131, (experts, rows, k // group), dtype=dtype, generator=random)
-    last = (k // group, group // 2) if tensor.merge_last == 2 else (k // 2,)
-    return torch.randint(0, 256, (experts, rows, *last), dtype=dtype, generator=random)

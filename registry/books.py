@@ -23,10 +23,11 @@ from preshuffle.registry.check.entries import (
     SwitchPatternEntry,
 )
 from preshuffle.registry.decision import digest_of
-from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry, ModelTypeEntry
+from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry
 from preshuffle.registry.errors import BookError, Problem
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.located import Document, Path, field_problems, parse_yaml
+from preshuffle.registry.model_types import ModelTypeEntry, QuantizationEntry
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule
@@ -38,6 +39,7 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "flags": FlagEntry,
     "models": ModelEntry,
     "model_types": ModelTypeEntry,
+    "quantizations": QuantizationEntry,
     "recipes": Recipe,
     "rules": Rule,
     "known_bad": KnownBadEntry,
@@ -107,6 +109,11 @@ class Book:
     def model_types(self) -> Mapping[str, ModelTypeEntry]:
         """Hugging Face model types by name."""
         return self.entries["model_types"]
+
+    @property
+    def quantizations(self) -> Mapping[str, QuantizationEntry]:
+        """Quantization methods of configurations, by ``quant_method``; ``none`` for their absence."""
+        return self.entries["quantizations"]
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:

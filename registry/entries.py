@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from preshuffle.registry.errors import LayoutError, PlacedError
 from preshuffle.registry.layout import Layout, Unit
 from preshuffle.registry.query import Frozen, Size, Version
-from preshuffle.registry.words import Activation, Dtype, QuantType, Role, RowOrder, TensorDtype
+from preshuffle.registry.words import Activation, Dtype, QuantType, RowOrder
 
 Evidence = tuple[str, ...]
 
@@ -63,17 +63,21 @@ class ArchEntry(Frozen):
 
     Attributes:
         cu_num: compute units of the whole chip, by product.
+        partitions: how the chip can be split, with the number of parts; a part has that share of the compute units.
         fp8: which fp8 its matrix instructions take.
         features: what recipes may require of it.
         lacks: features that people expect and it has not, with what to say of it.
+        unverified: fields whose values rest on general knowledge.
     """
 
     id: str
     products: tuple[str, ...]
-    cu_num: dict[str, Size]
+    cu_num: dict[str, Size] = Field(default_factory=dict)
+    partitions: dict[str, Size] = Field(default_factory=dict)
     fp8: Literal["fp8_e4m3fn", "fp8_e4m3fnuz"] | None
     features: tuple[str, ...] = ()
     lacks: dict[str, str] = Field(default_factory=dict)
+    unverified: tuple[str, ...] = ()
     evidence: Evidence = ()
 
     @property
@@ -81,6 +85,17 @@ class ArchEntry(Frozen):
         """The compute units, where every product has the same number."""
         numbers = set(self.cu_num.values())
         return numbers.pop() if len(numbers) == 1 else None
+
+    def name_of(self, cu_num: int) -> tuple[str, ...]:
+        """Return what reports that many compute units: products, whole or as a partition (``MI300X in CPX``)."""
+        whole = tuple(product for product, number in self.cu_num.items() if number == cu_num)
+        parts = (
+            f"{product} in {mode}"
+            for product, number in self.cu_num.items()
+            for mode, share in self.partitions.items()
+            if share > 1 and number // share == cu_num
+        )
+        return (*whole, *parts)
 
 
 class FeatureEntry(Frozen):
@@ -93,8 +108,22 @@ class FeatureEntry(Frozen):
     evidence: Evidence = ()
 
 
+class SharedExpertFusion(Frozen):
+    """When a switch makes an engine run shared experts as experts of the layer.
+
+    Attributes:
+        values: the switch's values that do.
+        needs: other switches that must have a value, too.
+        models: ids and globs of the models for which the engine can; empty for all.
+    """
+
+    values: tuple[str, ...]
+    needs: dict[str, str] = Field(default_factory=dict)
+    models: tuple[str, ...] = ()
+
+
 class FlagEntry(Frozen):
-    """An environment switch.
+    """An environment switch, or a command-line option (its id then begins with dashes).
 
     Attributes:
         owner: who reads it: an engine's name, or ``aiter``.
@@ -107,6 +136,7 @@ class FlagEntry(Frozen):
         without_engine: whether a query that names no engine may use it.
         also: other engines in which it may be read (as a plugin's, or by name).
         affects: what it changes.
+        fuses_shared_experts: when it makes shared experts count in ``num_experts`` and ``top_k``.
     """
 
     id: str
@@ -121,6 +151,7 @@ class FlagEntry(Frozen):
     without_engine: bool = False
     also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
+    fuses_shared_experts: SharedExpertFusion | None = None
     evidence: Evidence = ()
 
 
@@ -132,6 +163,7 @@ class ModelFacts(Frozen):
     activation: Activation | None = None
     activation_dtype: Dtype | None = None
     gate_up_order: RowOrder | None = None
+    producer: str | None = None
     hidden_size: Size | None = None
     intermediate_size: Size | None = None
     num_experts: Size | None = None
@@ -150,47 +182,36 @@ class ModelFacts(Frozen):
 
 
 class ModelEntry(ModelFacts):
-    """A model: its id at Hugging Face, other names, and the facts that a query may leave out."""
+    """A model: its id at Hugging Face, other names, and the facts that a query may leave out.
+
+    Attributes:
+        swiglu_alpha: gain of Swiglu's sigmoid.
+        situ_beta: SiTU's bound of the gate.
+        situ_linear_beta: SiTU's bound of the up part.
+        shared_experts: how many shared experts of a routed expert's shape each layer has, which an engine may run as
+            experts of the layer (they then count in ``num_experts`` and ``top_k``).
+        tp_seen: tensor-parallel sizes that people run it with.
+        ep_seen: expert-parallel sizes that people run it with.
+        note: what else an operator should know.
+        unverified: fields whose values rest on general knowledge, not on the checkpoint's own files.
+    """
 
     id: str
     aliases: tuple[str, ...] = ()
     swiglu_alpha: float | None = None
     situ_beta: float | None = None
     situ_linear_beta: float | None = None
+    shared_experts: Annotated[int, Field(ge=0, le=64)] = 0
+    tp_seen: tuple[Size, ...] = ()
+    ep_seen: tuple[Size, ...] = ()
+    note: str = ""
     unverified: tuple[str, ...] = ()
     evidence: Evidence = ()
 
-
-class CheckpointTensor(Frozen):
-    """Where a role lies in a checkpoint: a tensor name with ``{layer}``, and dimensions to merge at its end."""
-
-    name: str
-    merge_last: Annotated[int, Field(ge=1, le=4)] = 1
-    dtype: TensorDtype
-
-
-class ModelTypeEntry(Frozen):
-    """How a Hugging Face ``model_type`` names things in ``config.json`` and in its checkpoints.
-
-    Attributes:
-        fields: query field to the names it may have in the configuration, the first that is there wins.
-        constants: facts that hold for every model of the type.
-        quantization: facts by ``quantization_config.quant_method``; ``none`` where there is no such section.
-        checkpoint: role to the tensor that holds it, by the same key as ``quantization``.
-    """
-
-    id: str
-    fields: dict[str, tuple[str, ...]]
-    layers: tuple[str, ...] = ("num_hidden_layers",)
-    constants: ModelFacts = ModelFacts()
-    quantization: dict[str, ModelFacts] = Field(default_factory=dict)
-    checkpoint: dict[str, dict[Role, CheckpointTensor]] = Field(default_factory=dict)
-    evidence: Evidence = ()
-
     @model_validator(mode="after")
-    def _fields_are_facts(self) -> ModelTypeEntry:
-        unknown = sorted(set(self.fields) - set(ModelFacts.model_fields))
-        if unknown:
-            text = f"unknown {', '.join(unknown)}; valid: {', '.join(ModelFacts.model_fields)}"
-            raise PlacedError(("fields", unknown[0]), text)
+    def _unverified_are_fields(self) -> ModelEntry:
+        for index, name in enumerate(self.unverified):
+            if name not in ModelEntry.model_fields:
+                valid = ", ".join(field for field in ModelEntry.model_fields if field != "id")
+                raise PlacedError(("unverified", index), f"unknown field {name!r}; valid: {valid}")
         return self

@@ -1,19 +1,26 @@
-"""Reading a Hugging Face ``config.json`` through the book's ``model_types``."""
+"""From a Hugging Face ``config.json`` to a query, through the book's ``model_types`` and ``quantizations``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.flags import read_switches
+from preshuffle.registry.model_types import ModelTypeEntry
+from preshuffle.registry.moe_layers import moe_layers_of, number_of
 from preshuffle.registry.near import near
+from preshuffle.registry.quantization import SECTION, Found, experts_of, is_excluded
+from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import find_model
+from preshuffle.registry.shared_experts import count_shared
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
+_OUTER = (SECTION, "dtype", "torch_dtype", "_name_or_path")
 
 
 def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -55,48 +62,142 @@ def model_type_of(config: Mapping[str, Any], book: Book) -> ModelTypeEntry:
     return book.model_types[name]
 
 
-def quantization_of(config: Mapping[str, Any]) -> str:
-    """Return the configuration's quantization method, or ``none``."""
-    section = config.get("quantization_config")
-    method = section.get("quant_method") if isinstance(section, Mapping) else None
-    return str(method) if method else "none"
+def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[str, Any]:
+    """Return the language model's configuration; what only the outer one says of it is added."""
+    inner = config.get(entry.section) if entry.section else None
+    if not isinstance(inner, Mapping):
+        return config
+    return {**{name: config[name] for name in _OUTER if config.get(name)}, **inner}
 
 
-def query_fields(config: Mapping[str, Any] | str | Path, book: Book) -> dict[str, Any]:
-    """Return what a configuration says of a query's fields.
+def query_of(
+    config: Mapping[str, Any] | str | Path, book: Book, given: Mapping[str, Any], layer: int | None = None
+) -> Query:
+    """Build the query that a configuration stands for.
+
+    Args:
+        config: the configuration, its path, or the checkpoint's folder.
+        book: whose model types and quantizations count.
+        given: the rest of the query; it overrides what the configuration says.
+        layer: whose experts are meant; needed only where layers differ.
 
     Raises:
-        QueryError: the file, the model type or the quantization is not known.
+        QueryError: the configuration cannot be read, or says something that is not known.
     """
+    return Query.parse(query_fields(config, book, given, layer))
+
+
+def query_fields(
+    config: Mapping[str, Any] | str | Path, book: Book, given: Mapping[str, Any], layer: int | None = None
+) -> dict[str, Any]:
+    """Return a query's fields: what the configuration says, and what is given on top (see ``query_of``)."""
     values = read_config(config)
     entry = model_type_of(values, book)
-    method = quantization_of(values)
-    if method not in entry.quantization:
-        found = FieldProblem("quantization_config.quant_method", f"unknown {method!r}", tuple(entry.quantization))
-        raise QueryError([found])
-    name = values.get("_name_or_path")
-    known = isinstance(name, str) and find_model(name, book) is not None
-    fields: dict[str, Any] = {"model": name if known else entry.id}  # a fine-tune has a name of its own
-    dtype = values.get("dtype", values.get("torch_dtype"))
-    if isinstance(dtype, str) and dtype in _TORCH_DTYPES:
-        fields["activation_dtype"] = _TORCH_DTYPES[dtype]
-    fields.update(entry.constants.given())
-    fields.update(entry.quantization[method].given())
-    for field, names in entry.fields.items():
-        found_name = next((name for name in names if values.get(name) is not None), None)
-        if found_name is not None:
-            fields[field] = values[found_name]
+    language = language_model(values, entry)
+    found = _experts(language, entry, book, layer)
+    fields = {**_fields(language, entry, book, found), **given}
+    _check_fixed(language, entry, book, str(fields["model"]))
+    shared = _shared_experts(language, entry, book, found)
+    if shared and not {"num_experts", "top_k"} & set(given):
+        with suppress(QueryError):  # whoever parses the fields says what is wrong with them
+            query = Query.parse(fields)
+            counted = count_shared(shared, query, read_switches(query, book), book)
+            fields |= counted.fields if counted else {}
     return fields
 
 
-def layers_of(config: Mapping[str, Any], book: Book) -> int:
-    """Return the number of layers.
+def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int | None) -> Found:
+    """What the experts are, of one layer or of all; layers that differ must be told apart."""
+    known = number_of(language, entry.layers) is not None
+    layers = moe_layers_of(language, entry) if known else (layer or 0,)
+    if not layers:
+        raise QueryError([FieldProblem(entry.layers[0], "the configuration has no layer with experts")])
+    if layer is not None and layer not in layers:
+        raise QueryError([FieldProblem("layer", f"layer {layer} has no experts", (_ranges(list(layers)),))])
+    alike: dict[str, tuple[Found, list[int]]] = {}
+    for number in layers if layer is None else (layer,):
+        found = experts_of(language, entry, book, number)
+        alike.setdefault(found.case.facts.model_dump_json(), (found, []))[1].append(number)
+    if len(alike) > 1:
+        kinds = "; ".join(f"layers {_ranges(numbers)}: {_words(found)}" for found, numbers in alike.values())
+        first = f"layer={next(iter(alike.values()))[1][0]}"
+        raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", (first,))])
+    return next(iter(alike.values()))[0]
 
-    Raises:
-        QueryError: the configuration does not say it.
+
+def _fields(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, found: Found) -> dict[str, Any]:
+    name = language.get("_name_or_path")
+    known = isinstance(name, str) and find_model(name, book) is not None
+    fields: dict[str, Any] = {"model": name if known else entry.id}  # a fine-tune has a name of its own
+    fields["producer"] = entry.producers.get(found.method, found.method) if found.method != "none" else None
+    fields.update(entry.constants.given())
+    for field, names in entry.fields.items():
+        said = next((said for said in names if language.get(said) is not None), None)
+        if said is not None:
+            fields[field] = _value(entry, field, said, language[said])
+    facts = found.case.facts.given()
+    if "weight_dtype" not in facts:
+        dtype = language.get("dtype", language.get("torch_dtype"))
+        if not isinstance(dtype, str) or dtype not in _TORCH_DTYPES:
+            raise QueryError([FieldProblem("dtype", f"needed for unquantized experts, found {dtype!r}", _dtypes())])
+        facts["weight_dtype"] = facts["activation_dtype"] = _TORCH_DTYPES[dtype]
+    return fields | facts
+
+
+def _value(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
+    """A field's value; words that the book must know are looked up."""
+    words = entry.values.get(field)
+    if words is None:
+        return value
+    if not isinstance(value, str) or value not in words:
+        raise QueryError([FieldProblem(name, f"unknown {value!r}", tuple(words))])
+    return words[value]
+
+
+def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, name: str) -> None:
+    """Refuse a parameter that the model's entry has otherwise: no query could say it, and the call would be wrong."""
+    model = find_model(name, book)
+    for field, names in entry.fixed.items():
+        said = next((said for said in names if language.get(said) is not None), None)
+        wanted = getattr(model, field, None)
+        if said is not None and language[said] != wanted:
+            text = f"{language[said]!r}, and the book has {field} {wanted} for {name}"
+            raise QueryError([FieldProblem(said, text, ("an entry of your own for this model",))])
+
+
+def _shared_experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, found: Found) -> int:
+    """How many shared experts look like the others: as wide, and quantized (or not) as they are."""
+    count = number_of(language, entry.shared_experts) or 0
+    if not count and (size := number_of(language, entry.shared_expert_size)):
+        count = int(size == next((language[n] for n in entry.fields["intermediate_size"] if language.get(n)), None))
+    if not count or entry.experts is None or entry.experts.shared is None:
+        return 0
+    layers = moe_layers_of(language, entry) if number_of(language, entry.layers) else (0,)
+    module = f"{entry.experts.shared.format(layer=layers[-1])}.{entry.experts.down}"
+    plain = SECTION not in language or is_excluded(language, book, module)
+    return count if plain == (found.method == "none") else 0
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Name layers as ranges.
+
+    Example:
+        >>> _ranges([0, 3, 4, 5])
+        '0, 3-5'
     """
-    entry = model_type_of(config, book)
-    for name in entry.layers:
-        if isinstance(config.get(name), int):
-            return int(config[name])
-    raise QueryError([FieldProblem(entry.layers[0], "missing from the configuration")])
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+
+
+def _words(found: Found) -> str:
+    facts = found.case.facts
+    return f"{facts.weight_dtype} {facts.quant_type}" if facts.weight_dtype else "not quantized"
+
+
+def _dtypes() -> tuple[str, ...]:
+    return tuple(_TORCH_DTYPES)

@@ -127,13 +127,19 @@ class Query(Frozen):
 
     @classmethod
     def from_hf_config(
-        cls, config: Mapping[str, Any] | str | Path, *, registry: Registry | None = None, **fields: Any
+        cls,
+        config: Mapping[str, Any] | str | Path,
+        *,
+        registry: Registry | None = None,
+        layer: int | None = None,
+        **fields: Any,
     ) -> Query:
         """Build a query from a Hugging Face ``config.json`` (a mapping, its path, or the checkpoint's folder).
 
         Args:
             config: the configuration; how its fields are named is the book's ``model_types``.
             registry: whose book to use; the packaged one by default.
+            layer: whose experts are meant; needed only where the layers' experts differ.
             fields: the rest of the query (``arch`` at least); they override what the configuration says.
 
         Raises:
@@ -146,8 +152,7 @@ class Query(Frozen):
             >>> Query.from_hf_config(config, arch="gfx950").weight_dtype
             'fp4x2'
         """
-        from preshuffle.registry.hf_config import query_fields
+        from preshuffle.registry.hf_config import query_of
         from preshuffle.registry.registry import Registry
 
-        book = (registry or Registry.default()).book
-        return cls.parse({**query_fields(config, book), **fields})
+        return query_of(config, (registry or Registry.default()).book, fields, layer)

@@ -21,6 +21,7 @@ from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import facts_of
 from preshuffle.registry.shapes import LayerSizes, call_decision, tensor_decisions
+from preshuffle.registry.shared_experts import count_shared
 from preshuffle.registry.words import Role
 
 _NEEDED = (
@@ -45,6 +46,7 @@ class Case:
         query: as it was asked.
         full: the query with the model's facts filled in and the model's own id.
         model: the model's entry, where there is one.
+        counted: why shared experts count among the experts; empty where none do.
     """
 
     query: Query
@@ -53,6 +55,7 @@ class Case:
     model: ModelEntry | None
     switches: Switches
     facts: Mapping[str, Scalar]
+    counted: str = ""
 
     def call(self, recipe: Recipe, sizes: LayerSizes, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
         """Return the call that a recipe needs on this layer, with the model's own numbers of the activation."""
@@ -110,7 +113,13 @@ def open_case(query: Query, book: Book) -> Case:
         missing = {name: value for name, value in model.given().items() if getattr(query, name) is None}
         full = query.model_copy(update={**missing, "model": model.id})
     switches = read_switches(query, book)
-    return Case(query, full, arch, model, switches, facts_of(dict(full), switches.values))
+    counted = None
+    if model is not None and query.num_experts is None and query.top_k is None:
+        counted = count_shared(model.shared_experts, full, switches, book)
+    if counted is not None:
+        full = full.model_copy(update=dict(counted.fields))
+    reason = counted.reason if counted else ""
+    return Case(query, full, arch, model, switches, facts_of(dict(full), switches.values), reason)
 
 
 def find_model(name: str, book: Book) -> ModelEntry | None:
@@ -185,6 +194,8 @@ def _reason(case: Case, winner: Tried) -> str:
     for name, meaning in case.switches.honoured.items():
         state = "decided" if name in used else "is set and was read"
         parts.append(f"the switch {name}={case.query.env[name]} {state}: {meaning}")
+    if case.counted:
+        parts.append(case.counted)
     parts.append(winner.rule.because)
     return "; ".join(parts)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.hf_config import layers_of
+from preshuffle.registry.moe_layers import layers_of
 from support.strategies import BOOK, REGISTRY, load_overlay
 
 GPT_OSS_120B: dict[str, Any] = {
@@ -68,9 +68,10 @@ def test_a_configuration_says_the_same_as_the_models_entry(tmp_path: Path, form:
 
 
 def test_the_number_of_layers_is_read_too() -> None:
-    assert layers_of(GPT_OSS_120B, BOOK) == 36
+    entry = BOOK.model_types["gpt_oss"]
+    assert layers_of(GPT_OSS_120B, entry) == 36
     with pytest.raises(QueryError, match="num_hidden_layers: missing"):
-        layers_of(changed(num_hidden_layers=WITHOUT), BOOK)
+        layers_of(changed(num_hidden_layers=WITHOUT), entry)
 
 
 def test_what_is_given_overrides_the_configuration() -> None:
@@ -114,8 +115,8 @@ def test_an_odd_torch_dtype_does_not_count(dtype: object) -> None:
         ({}, "model_type: missing from the configuration; valid: gpt_oss"),
         ({"model_type": 3}, "model_type: missing from the configuration; valid: gpt_oss"),
         ({"model_type": "gpt-oss"}, "model_type: unknown 'gpt-oss'; valid: gpt_oss"),
-        (changed(quantization_config=WITHOUT), "quantization_config.quant_method: unknown 'none'; valid: mxfp4"),
-        (changed(quantization_config="mxfp4"), "quantization_config.quant_method: unknown 'none'; valid: mxfp4"),
+        (changed(quantization_config=WITHOUT), "dtype: needed for unquantized experts, found None; valid: bfloat16"),
+        (changed(quantization_config="mxfp4"), "quantization_config: input should be a mapping, found 'mxfp4'"),
         (changed(quantization_config={"quant_method": "awq"}), "quantization_config.quant_method: unknown 'awq'; va"),
         (changed(quantization_config={"quant_method": ["mxfp4"]}), "quantization_config.quant_method: unknown \"['mxf"),
         (changed(hidden_size="wide"), "hidden_size: input should be a valid integer, unable to parse string"),
@@ -171,11 +172,10 @@ def test_a_model_type_is_data(tmp_path: Path) -> None:
   mine:
     fields: {hidden_size: [d_model], intermediate_size: [d_ff], num_experts: [n_experts], top_k: [k]}
     constants: {gated: false, bias: false, activation: Gelu, top_k: 1}
-    quantization: {none: {weight_dtype: bf16, quant_type: "No", activation_dtype: bf16}}
     evidence: [x]
 """
     registry = load_overlay(tmp_path, text)
-    config = {"model_type": "mine", "d_model": 64, "d_ff": 128, "n_experts": 4, "k": 2}
+    config = {"model_type": "mine", "d_model": 64, "d_ff": 128, "n_experts": 4, "k": 2, "dtype": "bfloat16"}
     query = Query.from_hf_config(config, registry=registry, arch="gfx950")
     assert (query.hidden_size, query.intermediate_size, query.num_experts, query.top_k) == (64, 128, 4, 2)
     assert (query.gated, query.bias, query.quant_type) == (False, False, "No")

@@ -50,8 +50,9 @@ def read_observation(path: str, args: argparse.Namespace, registry: Registry) ->
     value = dict(document.value)
     query = value.get("query", {})
     if isinstance(query, dict):
-        facts = query_fields(args.hf_config, registry.book) if args.hf_config is not None else {}
-        merged = {**facts, **query, **given}
+        merged = {**query, **given}
+        if args.hf_config is not None:
+            merged = query_fields(args.hf_config, registry.book, merged)
         value |= {"query": merged} if merged or "query" in value else {}
     try:
         return Observation.parse(value)

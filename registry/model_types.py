@@ -1,0 +1,171 @@
+"""How Hugging Face checkpoints say what they are: names in ``config.json``, quantization sections, tensors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from preshuffle.registry.entries import Evidence, ModelFacts
+from preshuffle.registry.errors import PlacedError
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.words import Role, TensorDtype
+
+StoredDtype = TensorDtype | Literal["int8", "int32"]
+
+
+class CheckpointTensor(Frozen):
+    """Where a role lies in a checkpoint.
+
+    Attributes:
+        name: the tensor's name with ``{layer}``; with ``{expert}`` where every expert has a tensor of its own. Of w13
+            it is gate's where ``up`` is given.
+        up: the name of up's tensor, where gate and up lie apart.
+        merge_last: dimensions at the end to merge into K.
+        dtype: how it is stored; where several are listed, any of them.
+        packed: how many values one stored element holds that must be unpacked into one byte each (int4 in int32).
+    """
+
+    name: str
+    up: str | None = None
+    merge_last: Annotated[int, Field(ge=1, le=4)] = 1
+    dtype: StoredDtype | tuple[StoredDtype, ...]
+    packed: Literal[1, 8] = 1
+
+    @property
+    def dtypes(self) -> tuple[StoredDtype, ...]:
+        """The dtypes in which it may be stored."""
+        return (self.dtype,) if isinstance(self.dtype, str) else self.dtype
+
+    @property
+    def per_expert(self) -> bool:
+        """Whether every expert has a tensor of its own."""
+        return "{expert}" in self.name
+
+
+class ExpertModules(Frozen):
+    """How a model type calls the linear layers of its experts.
+
+    Attributes:
+        paths: one expert's module with ``{layer}`` and ``{expert}``; others that wrappers put before it follow.
+        gate: name of the gate's linear layer below it.
+        up: name of up's.
+        down: name of down's.
+        shared: a shared expert's module, with ``{layer}``.
+    """
+
+    paths: Annotated[tuple[str, ...], Field(min_length=1)]
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+    shared: str | None = None
+
+
+class MoeLayers(Frozen):
+    """Which layers have experts, by names in the configuration (the first that is there counts).
+
+    Attributes:
+        first_dense: how many layers at the beginning have none.
+        every: a step; layers whose number plus one it divides have them.
+        dense: a list of the layers that have none.
+        listed: a list of the layers that have them.
+        flags: a list with one entry per layer; 0 and ``dense`` mean none. A plain number is a step.
+    """
+
+    first_dense: tuple[str, ...] = ()
+    every: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+class StoredTensor(Frozen):
+    """A tensor of a quantized linear layer: its name below the module, and how it is stored."""
+
+    name: str
+    dtype: StoredDtype | tuple[StoredDtype, ...]
+    packed: Literal[1, 8] = 1
+
+
+class QuantizationCase(Frozen):
+    """What one form of a quantization section means.
+
+    Attributes:
+        when: dotted path to the values that it may have there; null is one that is absent or null.
+        facts: what it says of the experts. Where it names no ``weight_dtype`` the model's own dtype is meant.
+        weight: where a linear layer's values lie.
+        scale: where their scales lie.
+        input_scale: where static scales of activations lie.
+    """
+
+    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    facts: ModelFacts
+    weight: StoredTensor | None = None
+    scale: StoredTensor | None = None
+    input_scale: StoredTensor | None = None
+
+
+class QuantizationEntry(Frozen):
+    """How a ``quant_method`` of ``quantization_config`` says what the experts are.
+
+    Attributes:
+        named: path to a mapping of module patterns to what holds for those modules.
+        grouped: path to a mapping of groups, each with the modules that it is for in ``targets``.
+        general: path to what holds for all other modules; empty for the section itself.
+        exclude: names of lists of modules that are not quantized.
+        cases: the first that fits says what the experts are.
+    """
+
+    id: str
+    named: str | None = None
+    grouped: str | None = None
+    general: str = ""
+    exclude: tuple[str, ...] = ()
+    cases: tuple[QuantizationCase, ...]
+    evidence: Evidence = ()
+
+
+class ModelTypeEntry(Frozen):
+    """How a Hugging Face ``model_type`` names things in ``config.json`` and in its checkpoints.
+
+    Attributes:
+        section: where the language model's configuration lies; empty for the file itself. Where a file has no such
+            section, the file itself is read.
+        fields: query field to the names it may have in the configuration, the first that is there wins.
+        values: query field to what its words in the configuration mean.
+        fixed: a model entry's field to its names in the configuration. No query can say it, so the value must be the
+            one that the model's entry has.
+        constants: facts that hold for every model of the type.
+        producers: who makes its checkpoints, by ``quant_method``; the method itself where it is not listed.
+        cases: forms of the configuration that say what the experts are, before ``quantization_config`` does.
+        shared_experts: names of the number of shared experts.
+        shared_expert_size: names of a shared expert's size; there is one if it is as wide as the others.
+        experts: what linear layers of experts are called.
+        checkpoint: role to the tensor that holds it, by ``quant_method`` (``none`` without one), for checkpoints that
+            do not store linear layers of single experts.
+    """
+
+    id: str
+    section: str = ""
+    fields: dict[str, tuple[str, ...]]
+    values: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    fixed: dict[Literal["swiglu_alpha", "situ_beta", "situ_linear_beta"], tuple[str, ...]] = Field(default_factory=dict)
+    layers: tuple[str, ...] = ("num_hidden_layers",)
+    moe_layers: MoeLayers = MoeLayers()
+    constants: ModelFacts = ModelFacts()
+    producers: dict[str, str] = Field(default_factory=dict)
+    cases: tuple[QuantizationCase, ...] = ()
+    shared_experts: tuple[str, ...] = ()
+    shared_expert_size: tuple[str, ...] = ()
+    experts: ExpertModules | None = None
+    checkpoint: dict[str, dict[Role, CheckpointTensor]] = Field(default_factory=dict)
+    evidence: Evidence = ()
+
+    @model_validator(mode="after")
+    def _fields_are_facts(self) -> ModelTypeEntry:
+        for place, names in (("fields", self.fields), ("values", self.values)):
+            unknown = sorted(set(names) - set(ModelFacts.model_fields))
+            if unknown:
+                text = f"unknown {', '.join(unknown)}; valid: {', '.join(ModelFacts.model_fields)}"
+                raise PlacedError((place, unknown[0]), text)
+        return self

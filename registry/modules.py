@@ -1,0 +1,46 @@
+"""Whether a module of a checkpoint is meant by a pattern, as quantization sections write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+_REGEX = "re:"
+
+
+def means(pattern: str, module: str) -> bool:
+    """Say whether a pattern means a module or something above it.
+
+    A pattern is a regular expression behind ``re:`` (compressed-tensors), a glob with ``*`` (Quark), or a name: the
+    module's own, that of a module above it, or some parts of its path (``mlp.experts``).
+
+    Example:
+        >>> means("re:.*mlp.experts.*", "model.layers.3.mlp.experts.0.up_proj")
+        True
+        >>> means("model.layers.3", "model.layers.30.mlp.experts.0.up_proj")
+        False
+        >>> means("model.layers.*.self_attn", "model.layers.3.mlp.experts.0.up_proj")
+        False
+    """
+    if pattern.startswith(_REGEX):
+        expression = _compiled(pattern.removeprefix(_REGEX))
+        return expression is not None and expression.match(module) is not None
+    if "*" in pattern or "?" in pattern:
+        return fnmatchcase(module, pattern) or fnmatchcase(module, f"{pattern}.*")
+    return f".{pattern}." in f".{module}."
+
+
+def any_means(patterns: Iterable[str], module: str) -> bool:
+    """Say whether any of the patterns means the module."""
+    return any(means(pattern, module) for pattern in patterns)
+
+
+@lru_cache(maxsize=256)
+def _compiled(expression: str) -> re.Pattern[str] | None:
+    """An expression that is none means nothing: whoever wrote it gets no module from it either."""
+    try:
+        return re.compile(expression)
+    except (re.error, RecursionError):
+        return None

@@ -1,0 +1,165 @@
+"""What ``quantization_config`` says of a model's experts, read through the book's ``quantizations``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.model_types import ModelTypeEntry, QuantizationCase, QuantizationEntry
+from preshuffle.registry.modules import any_means, means
+from preshuffle.registry.near import near
+
+SECTION = "quantization_config"
+NONE = "none"
+_LONGEST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the experts of a layer are.
+
+    Attributes:
+        method: the ``quant_method``, ``none`` where the experts are not quantized.
+        case: the book's case that fits.
+    """
+
+    method: str
+    case: QuantizationCase
+
+
+def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> Found:
+    """Return what the experts of one layer are.
+
+    Args:
+        config: the language model's configuration, its ``quantization_config`` in it.
+        entry: how its model type names things.
+        book: whose quantization methods count.
+        layer: exclude lists and layers' own sections name modules of layers.
+
+    Raises:
+        QueryError: the method is unknown, or no case of it fits.
+    """
+    section = config.get(SECTION)
+    method = method_of(config)
+    for case in entry.cases:
+        if fits(case, config):
+            return Found(method, case)
+    if method not in book.quantizations:
+        raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
+    known = book.quantizations[method]
+    modules = _modules(entry, layer)
+    if isinstance(section, Mapping) and modules and all(_excluded(section, known, names) for names in modules):
+        return Found(NONE, book.quantizations[NONE].cases[0])
+    spec, place = _spec(section if isinstance(section, Mapping) else {}, known, modules)
+    for case in known.cases:
+        if fits(case, spec):
+            return Found(method, case)
+    raise QueryError([_no_case(known, spec, place)])
+
+
+def method_of(config: Mapping[str, Any]) -> str:
+    """Return the configuration's quantization method, or ``none``.
+
+    Raises:
+        QueryError: there is a section, but it names no method.
+    """
+    section = config.get(SECTION)
+    if section is None or section == {}:
+        return NONE
+    if not isinstance(section, Mapping):
+        raise QueryError([FieldProblem(SECTION, f"input should be a mapping, found {section!r}")])
+    method = section.get("quant_method")
+    if not method:
+        raise QueryError([FieldProblem(f"{SECTION}.quant_method", "missing from the configuration")])
+    return str(method)
+
+
+def is_excluded(config: Mapping[str, Any], book: Book, module: str) -> bool:
+    """Say whether the configuration leaves a module unquantized."""
+    section = config.get(SECTION)
+    known = book.quantizations.get(method_of(config))
+    return isinstance(section, Mapping) and known is not None and _excluded(section, known, [module])
+
+
+def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
+    """Say whether every path of a case has one of the values that it may have."""
+    return all(any(_same(_at(config, path), value) for value in valid) for path, valid in case.when.items())
+
+
+def _methods(book: Book) -> list[str]:
+    return [method for method in book.quantizations if method != NONE]
+
+
+def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
+    """One expert's linear layers, each under all names that wrappers give it."""
+    if entry.experts is None:
+        return []
+    paths = [path.format(layer=layer, expert=0) for path in entry.experts.paths]
+    linears = (entry.experts.gate, entry.experts.up, entry.experts.down)
+    return [[f"{path}.{linear}" for path in paths] for linear in linears]
+
+
+def _excluded(section: Mapping[str, Any], known: QuantizationEntry, names: list[str]) -> bool:
+    lists = [section.get(name) for name in known.exclude]
+    patterns = [item for items in lists if isinstance(items, list) for item in items if isinstance(item, str)]
+    return any(any_means(patterns, name) for name in names)
+
+
+def _spec(
+    section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]]
+) -> tuple[Mapping[str, Any], str]:
+    """Return what holds for the experts, and where it stands: their own section, their group, or that of all."""
+    for spec, place in _own(section, known, modules):
+        return spec, place
+    general = _at(section, known.general) if known.general else section
+    where = f"{SECTION}.{known.general}" if known.general else SECTION
+    return (general, where) if isinstance(general, Mapping) else ({}, where)
+
+
+def _own(
+    section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]]
+) -> Iterator[tuple[Mapping[str, Any], str]]:
+    names = [name for linear in modules for name in linear]
+    named = section.get(known.named) if known.named else None
+    for pattern, spec in named.items() if isinstance(named, Mapping) else ():
+        if isinstance(spec, Mapping) and any(means(str(pattern), name) for name in names):
+            yield spec, f"{SECTION}.{known.named}.{pattern}"
+    groups = section.get(known.grouped) if known.grouped else None
+    listed = list(groups.items()) if isinstance(groups, Mapping) else []
+    for by_class in (False, True):  # a group that names the experts counts before one that names their class
+        for name, spec in listed:
+            targets = spec.get("targets") if isinstance(spec, Mapping) else None
+            for target in targets if isinstance(targets, list) else ():
+                if (target == "Linear") if by_class else any(means(str(target), module) for module in names):
+                    yield spec, f"{SECTION}.{known.grouped}.{name}"
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Compare JSON values; true is not 1 here."""
+    return type(found) is type(wanted) and bool(found == wanted)
+
+
+def _no_case(known: QuantizationEntry, spec: Mapping[str, Any], place: str) -> FieldProblem:
+    paths = dict.fromkeys(path for case in known.cases for path in case.when)
+    found = ", ".join(f"{path} {_json(_at(spec, path))}" for path in paths)
+    valid = tuple(
+        " and ".join(f"{path} {' or '.join(map(_json, values))}" for path, values in case.when.items())
+        for case in known.cases
+    )
+    return FieldProblem(place, f"no known form of {known.id}: {found}", valid)
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

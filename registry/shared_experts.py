@@ -1,0 +1,58 @@
+"""Shared experts that an engine runs as experts of the layer: they count in ``num_experts`` and ``top_k``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.flags import Switches
+from preshuffle.registry.query import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Shared experts that count.
+
+    Attributes:
+        fields: the query's fields, the shared experts counted in.
+        reason: why they count.
+    """
+
+    fields: Mapping[str, int]
+    reason: str
+
+
+def count_shared(shared: int, query: Query, switches: Switches, book: Book) -> Counted | None:
+    """Count shared experts in, where the query's engine runs them as experts of the layer.
+
+    Every expert-parallel rank has shared experts of its own: of ``E`` routed experts each rank then holds
+    ``E / ep + shared``, which is the share of ``E + shared * ep`` experts.
+
+    Args:
+        shared: how many shared experts there are.
+        query: with its number of routed experts and its top-k.
+        switches: the query's switches, defaults included.
+        book: whose switches count.
+    """
+    if not shared or query.engine is None or query.num_experts is None or query.top_k is None:
+        return None
+    for flag in book.flags.values():
+        if flag.owner == query.engine.name and _fuses(flag, query.model, switches.values):
+            fields = {"num_experts": query.num_experts + shared * query.ep, "top_k": query.top_k + shared}
+            plural = "shared expert counts" if shared == 1 else "shared experts count"
+            value = switches.values[flag.id]
+            return Counted(fields, f"{shared} {plural} among the experts, since {flag.id} is {value}")
+    return None
+
+
+def _fuses(flag: FlagEntry, model: str, values: Mapping[str, str]) -> bool:
+    fusion = flag.fuses_shared_experts
+    return (
+        fusion is not None
+        and values.get(flag.id) in fusion.values
+        and all(values.get(name) == value for name, value in fusion.needs.items())
+        and (not fusion.models or any(fnmatchcase(model, pattern) for pattern in fusion.models))
+    )
