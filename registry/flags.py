@@ -54,7 +54,7 @@ def read_switches(query: Query, book: Book) -> Switches:
         given = query.env.get(flag.id)
         given = None if given is None else value_of(flag, given)
         if unread is None:
-            value = flag.default if given is None else given
+            value = _default(flag, query) if given is None else given
             if value is not None:
                 values[flag.id] = value
             if given is not None and flag.values and given not in flag.values:
@@ -71,12 +71,19 @@ def read_switches(query: Query, book: Book) -> Switches:
     return Switches(values, honoured, tuple(findings))
 
 
+def _default(flag: FlagEntry, query: Query) -> str | None:
+    """Return what a switch is worth unset; nothing in an engine that reads it only where a plugin is there."""
+    return None if query.engine and query.engine.name in flag.also else flag.default
+
+
 def why_unread(flag: FlagEntry, query: Query) -> str | None:
     """Return why a switch does not count for a query, or None where it does."""
     if flag.owner == AITER:
         return _outside(flag, query.aiter)
     if query.engine is None:
         return None if flag.without_engine else f"it is {flag.owner}'s, and the query names no engine"
+    if query.engine.name in flag.also:
+        return None  # a plugin's, or another engine's by the same name; the owner's versions say nothing there
     if query.engine.name != flag.owner:
         return f"it is {flag.owner}'s, and the engine is {query.engine.name}"
     if not flag.released:

@@ -13,7 +13,7 @@ from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket,
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
-from preshuffle.registry.words import BITS, GROUP, Role, TensorDtype
+from preshuffle.registry.words import BITS, GROUP, QuantType, Role, TensorDtype
 
 DISPATCHED = "fused_moe"
 """The entry point whose choice of kernels is known; of others no kernel is predicted."""
@@ -51,7 +51,7 @@ def dispatch_call(
             "expert": split_experts(query.num_experts or 1, query.ep)[0].size,
             "topk": (query.top_k or 1) + expert_parallel,
             "activation": call.activation,
-            "weight_dtype": _as_weight(tensors["w13_weight"].dtype),
+            "weight_dtype": _as_weight(tensors["w13_weight"].dtype, call.quant_type),
             "quant_type": call.quant_type,
             "use_g1u1": query.gated,
             "gate_mode": call.gate_mode if call.gate_mode_passed else "separated",
@@ -67,8 +67,10 @@ def dispatch_call(
     )
 
 
-def _as_weight(dtype: TensorDtype) -> str:
-    """A weight's dtype in AITER's word: both kinds of fp8 are one."""
+def _as_weight(dtype: TensorDtype, quant_type: QuantType) -> str:
+    """A weight's dtype in AITER's word: both kinds of fp8 are one, int4 scaled by row comes eight to a uint32."""
+    if dtype == "i4x2" and quant_type != "per_1x32":
+        return "uint32"
     return "fp8" if dtype.startswith("fp8") else dtype
 
 
@@ -148,7 +150,8 @@ def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
         text = f"recipe {recipe.id}: biases are converted and not passed to the kernel; the model has them"
         wanted = "bias1 and bias2"
         findings.append(Finding.of("contract_mismatch", text, role="w13_bias", expected=wanted, actual="none"))
-    if recipe.call.gate_mode == "interleave" and not recipe.call.gate_mode_passed:
+    asked = recipe.call.function == DISPATCHED  # others take no gate_mode
+    if asked and recipe.call.gate_mode == "interleave" and not recipe.call.gate_mode_passed:
         text = f"recipe {recipe.id}: w13 is laid out for gate_mode=interleave, which is not passed"
         wanted = "gate_mode=interleave"
         findings.append(Finding.of("contract_mismatch", text, expected=wanted, actual="AITER's default"))

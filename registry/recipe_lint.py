@@ -80,7 +80,7 @@ def _tail(place: Place, recipe: Recipe, role: Role, tensor: TensorRecipe, layout
     if layout.pattern.splits_gate_up and tail.rows != 1:
         text = f"{role}: {layout.id} moves gate and up of each expert, so its rows cannot be padded at the tail"
         yield place.problem(text, *at)
-    elif tail.rows % layout.row_multiple:
+    elif tail.rows != 1 and tail.rows % layout.row_multiple:
         text = f"{role}: tail.rows {tail.rows} is not a multiple of {layout.row_multiple}, the tile of {layout.id}"
         yield place.problem(text, *at)
 

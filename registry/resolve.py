@@ -37,6 +37,9 @@ _NEEDED = (
     "bias",
 )
 
+_GIVEN = frozenset({"engine", "arch", "model", "weight_dtype", "quant_type", "activation", "gated"})
+"""Fields that nobody can choose for a checkpoint on a machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -201,11 +204,16 @@ def _reason(case: Case, winner: Tried) -> str:
 
 
 def _alternatives(winner: Tried, chosen: Recipe | None, tried: tuple[Tried, ...]) -> tuple[Alternative, ...]:
-    """Every other recipe that was near: at most two conditions away, and not what another engine does."""
+    """Every other recipe that was near: at most two conditions away, in what can be chosen.
+
+    What is for another engine, GPU or kind of weights is no alternative, and where a model has rules of its own, they
+    are those to choose among.
+    """
     best: dict[str, tuple[Tried, Recipe]] = {}
     for item in tried:
-        foreign = any(miss.field == "engine" for miss in item.misses)
-        if item.recipe is None or item.recipe is chosen or foreign or len(item.misses) > 2:
+        foreign = any(miss.field in _GIVEN for miss in item.misses)
+        general = "model" in winner.required and "model" not in item.required
+        if item.recipe is None or item.recipe is chosen or foreign or general or len(item.misses) > 2:
             continue
         known = best.get(item.recipe.id)
         if known is None or len(item.misses) < len(known[0].misses):
@@ -214,9 +222,10 @@ def _alternatives(winner: Tried, chosen: Recipe | None, tried: tuple[Tried, ...]
 
 
 def _lost(item: Tried, recipe: Recipe, winner: Tried) -> str:
+    about = "; ".join(filter(None, (recipe.suits, recipe.validity)))
     if not item.usable:
-        return f"{recipe.suits}; rule {item.rule.id} {item.why_not}"
-    return f"{recipe.suits}; rule {item.rule.id} matches too, and {winner.rule.id} is more specific"
+        return f"{about}; rule {item.rule.id} {item.why_not}"
+    return f"{about}; rule {item.rule.id} matches too, and {winner.rule.id} is more specific"
 
 
 def _nothing_works(case: Case, winner: Tried, tried: tuple[Tried, ...]) -> NoRecipeError:

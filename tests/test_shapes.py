@@ -153,7 +153,7 @@ UNPADDED = """recipes:
     evidence: [x]
 rules:
   mine:
-    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, tp: [1, 2, 7], ep: 1}
+    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, tp: [1, 2, 7], ep: 1, engine: null}
     use: mine
     because: a test
     evidence: [x]
@@ -178,7 +178,7 @@ def test_a_rank_that_is_not_whole_tiles_is_named(tmp_path: Path, tp: int, found:
     ("fields", "why"),
     [
         ({"weight_dtype": "bf16"}, "is for weight_dtype=fp4x2, found bf16"),
-        ({"weight_dtype": "fp8"}, "is for weight_dtype=fp4x2, found fp8"),
+        ({"weight_dtype": "i8"}, "is for weight_dtype=fp4x2, found i8"),
         ({"quant_type": "No"}, "is for quant_type=per_1x32, found No"),
         ({"quant_type": "per_1x128"}, "is for quant_type=per_1x32, found per_1x128"),
         ({"gated": False}, "gui16 interleaves gate and up, and the model is not gated"),
