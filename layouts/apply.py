@@ -11,8 +11,9 @@ import torch
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, prepare, torch_shape, undo
+from preshuffle.layouts.mapped import is_ordinary
 from preshuffle.layouts.single import check_backend
-from preshuffle.layouts.stamp import Stamp, drop_stamp, extent_of, put_stamp, stamp_of
+from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
 from preshuffle.registry.words import Role
@@ -66,12 +67,19 @@ def apply(
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
     results: dict[Role, torch.Tensor] = {}
-    for job in sorted(jobs, key=lambda job: job.in_place):
-        if job.in_place:
-            put_stamp(job.tensor, replace(job.stamp, state="broken"))
+    for job in jobs:
+        if not job.in_place:
+            results[job.role] = job.run(scratch[:0], backend)
+            is_ordinary(results[job.role])
+    moved = [job for job in jobs if job.in_place]
+    put_stamps((job.tensor, replace(job.stamp, state="broken")) for job in moved)
+    for job in moved:
         results[job.role] = job.run(scratch[: needed[job.role]], backend)
     for job in jobs:
-        _publish(tensors, job, results[job.role])
+        tensors[job.role] = results[job.role]
+        if job.stamp.is_shuffled:
+            setattr(tensors[job.role], TAG, True)
+    put_stamps((tensors[job.role], job.stamp) for job in jobs)
     return describe(target, decision)
 
 
@@ -91,16 +99,20 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
         stamp = stamp_of(tensors[role]) if role in tensors.names else None
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: what its bytes are is not known")
+        if stamp.state != "applied":
+            place = place_of(tensors[role])
+            raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to take back{place}")
         if decision and stamp.decision_digest != decision.decision_digest:
             raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
+        if tuple(tensors[role].shape) != stamp.physical_shape:
+            shape = tuple(tensors[role].shape)
+            raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
         stamps[role] = stamp
     for role, stamp in stamps.items():
         tensor = tensors[role]
         plain = undo(tensor, stamp)
-        drop_stamp(tensor)
-        for thing in (tensor, plain):
-            if hasattr(thing, TAG):
-                delattr(thing, TAG)
+        if hasattr(plain, TAG):
+            delattr(plain, TAG)
         tensors[role] = plain
         if hasattr(tensors[role], TAG):
             delattr(tensors[role], TAG)
@@ -138,12 +150,16 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():
         if stamp.state == "broken":
-            raise LayoutError(f"{role} was left half laid out by an interrupted move: begin_reload, and load it again")
+            place = place_of(tensors[role])
+            raise LayoutError(
+                f"{role} was left half laid out by an interrupted move{place}: begin_reload, and load it again"
+            )
     if laid and again == "skip" and len(laid) == len(stamps):
         if all(stamp.decision_digest == decision.decision_digest for stamp in laid.values()):
             return True
     for role, stamp in laid.items():
-        raise LayoutError(f"{role} is laid out already ({stamp.layout}, recipe {stamp.recipe}); take it back first")
+        what = f"{stamp.layout}, recipe {stamp.recipe}"
+        raise LayoutError(f"{role} is laid out already ({what}){place_of(tensors[role])}; take it back first")
     for role, found in stamps.items():
         if found is None and getattr(tensors[role], TAG, False):
             raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
@@ -174,11 +190,3 @@ def _check_same_rank(jobs: list[Job], decision: Decision) -> None:
     if short[True] and short[False]:
         last, full = ", ".join(short[True]), ", ".join(short[False])
         raise LayoutError(f"the tensors are of different ranks: {last} of the last one, {full} of another")
-
-
-def _publish(tensors: RoleTensors, job: Job, result: torch.Tensor) -> None:
-    tensors[job.role] = result
-    held = tensors[job.role]
-    put_stamp(held, job.stamp)
-    if job.stamp.is_shuffled:
-        setattr(held, TAG, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from preshuffle.layouts.dtypes import FLOATS, as_bytes
 from preshuffle.layouts.execute import lay_out
 from preshuffle.layouts.job import Geometry
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Stamp, stamp_of
+from preshuffle.layouts.stamp import Stamp, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.registry import LayoutError, PlainView
 from preshuffle.registry.plan import plan_part
@@ -48,8 +49,10 @@ def write_expert(
     plain = as_bytes(rows.contiguous())
     views = list(_views(geometry, expert, first_row, first_k * tensor.element_size(), rows))
     plans = [plan_part(bound, view, geometry.halves) for view in views]
+    put_stamp(tensor, replace(stamp, state="broken"))
     for plan in plans:
         lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
+    put_stamp(tensor, stamp)
 
 
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
@@ -79,6 +82,9 @@ def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
     stamp = stamp_of(tensor)
     if stamp is None or stamp.state != "applied":
         raise LayoutError(f"{role} is not laid out ({stamp.state if stamp else 'no stamp'})")
+    if tuple(tensor.shape) != stamp.physical_shape:
+        shape = tuple(tensor.shape)
+        raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
     return tensor, stamp
 
 

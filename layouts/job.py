@@ -12,7 +12,7 @@ from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, as_b
 from preshuffle.layouts.execute import lay_out, take_back
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Stamp
+from preshuffle.layouts.stamp import Stamp, drop_stamp, put_stamp
 from preshuffle.registry import CopyPlan, Decision, Layout, LayoutError, PlainView, TensorDecision, plan_copy
 from preshuffle.registry.words import Role
 
@@ -173,13 +173,16 @@ def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: boo
 def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
 
-    A tensor that had the physical size before keeps its storage.
+    A tensor that had the physical size before keeps its storage, and loses its stamp; it is broken while it is moved.
     """
     geometry = Geometry.of(stamp, tensor.element_size())
     data = as_bytes(tensor.detach())
     if stamp.padded_source and stamp.source_dtype.itemsize == tensor.element_size():
         size = geometry.in_place.chunk(SCRATCH_BYTES) * geometry.expert_bytes
-        geometry.in_place.take_back(data, torch.empty(size, dtype=torch.uint8, device=tensor.device))
+        scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
+        put_stamp(tensor, replace(stamp, state="broken"))
+        geometry.in_place.take_back(data, scratch)
+        drop_stamp(tensor)
         if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
             return tensor
         return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)

@@ -13,7 +13,7 @@ from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.job import Geometry, torch_shape
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Stamp, put_stamp, stamp_of
+from preshuffle.layouts.stamp import Stamp, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
 from preshuffle.registry.plan import plan_relayout
@@ -34,12 +34,11 @@ def begin_reload(target: Target) -> None:
     for role, stamp in stamps.items():
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: there is nothing laid out to reload")
-    for role, stamp in stamps.items():
-        tensor = tensors[role]
-        if stamp is not None:
-            put_stamp(tensor, replace(stamp, state="reloading"))
-        if hasattr(tensor, TAG):
-            delattr(tensor, TAG)
+    begun = ((tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items() if stamp is not None)
+    put_stamps(begun)
+    for role in stamps:
+        if hasattr(tensors[role], TAG):
+            delattr(tensors[role], TAG)
 
 
 def finish_reload(

@@ -2,20 +2,24 @@
 
 A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.view(dtype)`` and ``.detach()``. The
 storage is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another
-storage and no stamp.
+storage and no stamp. Where the storage is a mapped file, the stamp is kept beside the file, for every process.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 import torch
 
+from preshuffle.layouts.file_stamps import Entry, Extent, read_stamps, record_of, write_stamps
+from preshuffle.layouts.mapped import look_up, mapping_of
 from preshuffle.registry import LayoutError
-from preshuffle.registry.words import Role, RowOrder, TensorDtype
+from preshuffle.registry.words import Role, RowOrder, Step, TensorDtype
 
 _ATTRIBUTE: Final = "_preshuffle_stamps"
 _HEADER: Final = "preshuffle."
@@ -43,6 +47,9 @@ class Stamp:
         fill: the byte in the pads.
         padded_source: the plain tensor already had the physical shape.
         is_shuffled: whether AITER's tag belongs on the object that the kernel gets.
+        steps: what was done to the values.
+        lost: those of the steps that cannot be undone on these values.
+        flat_rows: padded rows of one expert, where tiles or the padded tail run over experts.
         state: ``applied``; ``reloading`` while plain bytes are being written over the laid-out ones; ``broken`` while a
             move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
     """
@@ -62,6 +69,9 @@ class Stamp:
     fill: int
     padded_source: bool
     is_shuffled: bool
+    steps: tuple[Step, ...] = ()
+    lost: tuple[Step, ...] = ()
+    flat_rows: int | None = None
     state: State = "applied"
 
     def to_text(self) -> str:
@@ -81,6 +91,8 @@ class Stamp:
             values = json.loads(text)
             for name in ("shape", "source_shape", "physical_shape", "pad"):
                 values[name] = tuple(int(size) for size in values[name])
+            for name in ("steps", "lost"):
+                values[name] = tuple(values[name])
             values["source_dtype"] = getattr(torch, values["source_dtype"])
             stamp = Stamp(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -103,18 +115,28 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
 
 def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
-    """Record what a tensor's bytes are; what was recorded of the same bytes before is forgotten."""
-    drop_stamp(tensor)
-    stamps = dict(_stamps(tensor))
-    stamps[extent_of(tensor)] = stamp
-    setattr(tensor.untyped_storage(), _ATTRIBUTE, stamps)
+    """Record what a tensor's bytes are; what was recorded of the same bytes before is forgotten.
+
+    Raises:
+        LayoutError: the tensor is a mapped file, and the record beside it cannot be written.
+    """
+    put_stamps([(tensor, stamp)])
+
+
+def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp]]) -> None:
+    """Record what several tensors' bytes are, those of one file at once."""
+    _record([(tensor, stamp) for tensor, stamp in stamped])
 
 
 def drop_stamp(tensor: torch.Tensor) -> None:
     """Forget what was recorded of any of a tensor's bytes."""
-    begin, end = extent_of(tensor)
-    kept = {extent: stamp for extent, stamp in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]}
-    setattr(tensor.untyped_storage(), _ATTRIBUTE, kept)
+    _record([(tensor, None)])
+
+
+def place_of(tensor: torch.Tensor) -> str:
+    """Say where a stamp is kept that another process may have left, for messages; empty for one of this process."""
+    mapping = mapping_of(tensor)
+    return f" (says {record_of(mapping.path)})" if mapping is not None else ""
 
 
 def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -143,9 +165,38 @@ def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[
         put_stamp(tensors[name], stamp)
 
 
-def _stamps(tensor: torch.Tensor) -> dict[tuple[int, int], Stamp]:
-    stamps: dict[tuple[int, int], Stamp] = getattr(tensor.untyped_storage(), _ATTRIBUTE, {})
+def _stamps(tensor: torch.Tensor) -> dict[Extent, Stamp]:
+    storage, mapping = tensor.untyped_storage(), mapping_of(tensor)
+    if mapping is not None and (mapping.shared or not hasattr(storage, _ATTRIBUTE)):
+        texts, start = read_stamps(mapping.path), mapping.offset
+        inside = {extent: text for extent, text in texts.items() if extent[1] > start}
+        try:
+            found = {(first - start, last - start): Stamp.from_text(text) for (first, last), text in inside.items()}
+        except LayoutError as error:
+            raise LayoutError(f"{record_of(mapping.path)}: {error}") from None
+        if mapping.shared:
+            return found
+        setattr(storage, _ATTRIBUTE, found)
+    stamps: dict[Extent, Stamp] = getattr(storage, _ATTRIBUTE, {})
     return stamps
+
+
+def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
+    look_up(tensor for tensor, _ in stamped)
+    files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
+    for tensor, stamp in stamped:
+        begin, end = extent_of(tensor)
+        mapping = mapping_of(tensor)
+        if mapping is not None and mapping.shared:
+            entry = Entry(stamp.to_text(), settled=stamp.state == "applied") if stamp is not None else None
+            files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
+            continue
+        stamps = {extent: kept for extent, kept in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]}
+        if stamp is not None:
+            stamps[begin, end] = stamp
+        setattr(tensor.untyped_storage(), _ATTRIBUTE, stamps)
+    for path, changes in files.items():
+        write_stamps(path, changes)
 
 
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:

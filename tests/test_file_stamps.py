@@ -1,0 +1,207 @@
+"""Stamps of memory-mapped files: what a killed process leaves says what it is, to whoever maps it next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from preshuffle.layouts import apply, begin_reload, finish_reload, inverse, stamp_of
+from preshuffle.layouts.apply import TAG
+from preshuffle.registry import LayoutError
+from support.moe import decide, in_padded_buffers, plain_tensors
+
+SUPPORT = Path(__file__).parent / "support"
+DECISION = decide("fp4x2")
+
+Tensors = dict[str, torch.Tensor]
+
+
+def killed(folder: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
+    path = os.pathsep.join(filter(None, [str(SUPPORT.parent), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, str(SUPPORT / "killed.py"), str(folder), str(rounds), str(seed)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check_killed(folder: Path, rounds: int, seed: int, hit: set[str]) -> None:
+    """Kill, and check; ``hit`` are the works that surely break off half-way in so many rounds."""
+    lines = killed(folder, rounds, seed)
+    assert len(lines) == 3 * rounds
+    assert [line for line in lines if line["lies"]] == []
+    assert {line["mended"] for line in lines} <= {None, True}
+    broken = Counter(line["work"] for line in lines if "broken" in line["claims"])
+    assert hit <= set(broken), broken
+    assert any(line["mended"] for line in lines)
+
+
+def test_a_killed_process_leaves_old_bytes_or_says_that_they_are_broken(tmp_path: Path) -> None:
+    check_killed(tmp_path, rounds=12, seed=1, hit={"apply", "inverse"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_many_killed_processes(seed: int, tmp_path: Path) -> None:
+    check_killed(tmp_path, rounds=400, seed=seed, hit={"apply", "inverse", "write"})
+
+
+def in_files(folder: Path) -> Tensors:
+    """A plain layer of the physical size in mapped files; biases as the kernel wants them, so that all stay there."""
+    plain = plain_tensors(DECISION)
+    plain |= {role: plain[role].float() for role in ("w13_bias", "w2_bias")}
+    padded = in_padded_buffers(plain, DECISION)
+    for role, tensor in padded.items():
+        (folder / role).write_bytes(tensor.view(torch.uint8).numpy().tobytes())
+    return mapped(folder, padded)
+
+
+def mapped(folder: Path, like: Tensors, *, shared: bool = True) -> Tensors:
+    return {
+        role: torch.from_file(str(folder / role), shared=shared, size=tensor.numel(), dtype=tensor.dtype).view(
+            tensor.shape
+        )
+        for role, tensor in like.items()
+    }
+
+
+def test_the_next_process_knows_what_the_last_one_did(tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    before = {role: tensor.clone() for role, tensor in tensors.items()}
+    apply(tensors, DECISION)
+    again = mapped(tmp_path, before)
+    assert {role: stamp_of(tensor) for role, tensor in again.items()} == {
+        role: stamp_of(tensor) for role, tensor in tensors.items()
+    }
+    with pytest.raises(LayoutError, match=r"w13_weight is laid out already .*says .*w13_weight\.preshuffle"):
+        apply(again, DECISION)
+    inverse(again)
+    assert all(again[role].equal(before[role]) for role in before)
+    assert not list(tmp_path.glob("*.preshuffle"))
+    assert stamp_of(tensors["w13_weight"].view(torch.uint8)) is None  # the other mapping of the same file
+
+
+def test_a_reload_of_files_at_the_same_addresses(tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    plain = {role: tensor.clone() for role, tensor in tensors.items()}
+    apply(tensors, DECISION)
+    laid = {role: tensor.clone() for role, tensor in tensors.items()}
+    later = mapped(tmp_path, plain)
+    begin_reload(later)
+    for role, tensor in mapped(tmp_path, plain).items():  # a third process sees it, too
+        stamp = stamp_of(tensor)
+        assert stamp is not None
+        assert stamp.state == "reloading"
+        tensor.copy_(plain[role])
+    finish_reload(later, DECISION)
+    assert all(later[role].view(torch.uint8).equal(laid[role].view(torch.uint8)) for role in plain)
+    assert getattr(later["w13_weight"], TAG)
+
+
+def test_numpy_maps_and_ranges_of_one_file(tmp_path: Path) -> None:
+    """Two layers in one file, one behind the other: each has its own range in the record."""
+    whole = in_files(tmp_path)
+    total = b"".join((tmp_path / role).read_bytes() for role in whole)
+    (tmp_path / "all").write_bytes(b"x" * 4096 + total)
+    tensors: Tensors = {}
+    at = 4096
+    for role, tensor in whole.items():
+        view = np.memmap(tmp_path / "all", np.uint8, "r+", at, (tensor.nbytes,))
+        tensors[role] = torch.from_numpy(view).view(tensor.dtype).view(tensor.shape)
+        at += tensor.nbytes
+    apply(tensors, DECISION)
+    record = json.loads((tmp_path / "all.preshuffle").read_text())
+    ranges = [(entry["begin"], entry["end"]) for entry in record["bytes"]]
+    assert len(ranges) == len(tensors)
+    assert (ranges[0][0], ranges[-1][1]) == (4096, at)
+    assert all(one[1] == other[0] for one, other in pairwise(ranges))
+
+
+def test_a_private_mapping_sees_the_record_and_leaves_it_alone(tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    plain = {role: tensor.clone() for role, tensor in tensors.items()}
+    apply(tensors, DECISION)
+    kept = (tmp_path / "w13_weight.preshuffle").read_bytes()
+    private = mapped(tmp_path, plain, shared=False)
+    inverse(private)
+    assert private["w13_weight"].equal(plain["w13_weight"])
+    assert stamp_of(private["w13_weight"]) is None
+    assert (tmp_path / "w13_weight.preshuffle").read_bytes() == kept
+
+
+def test_a_copy_is_known_and_a_new_file_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    (first := tmp_path / "first").mkdir()
+    tensors = in_files(first)
+    plain = {role: tensor.clone() for role, tensor in tensors.items()}
+    apply(tensors, DECISION)
+    shutil.copytree(first, second := tmp_path / "second")
+    stamp = stamp_of(mapped(second, plain)["w2_weight"])
+    assert stamp is not None
+    assert stamp.layout == "sep16"
+    (first / "w2_weight").unlink()
+    (first / "w2_weight").write_bytes(bytes(plain["w2_weight"].nbytes))
+    with pytest.raises(LayoutError, match=r"w2_weight\.preshuffle is of other bytes than .*: remove it if"):
+        apply(mapped(first, plain), DECISION)
+    (first / "w2_weight").write_bytes(b"short")
+    with pytest.raises(LayoutError, match="is of other bytes"):
+        stamp_of(torch.from_file(str(first / "w2_weight"), shared=True, size=5, dtype=torch.uint8))
+
+
+DAMAGED = {
+    "empty": "",
+    "cut": "{",
+    "list": "[]",
+    "version": '{"version": 2, "inode": 1, "bytes": []}',
+    "entry": '{"version": 1, "inode": 1, "bytes": [{}]}',
+    "no stamp": '{"version": 1, "inode": 1, "bytes": [{"begin": 0, "end": 9, "digest": null, "stamp": {}}]}',
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    (tmp_path / "w13_weight.preshuffle").write_text(text)
+    with pytest.raises(LayoutError, match=r"w13_weight\.preshuffle"):
+        apply(tensors, DECISION)
+
+
+def test_a_record_that_cannot_be_written_stops_the_move(tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    before = tensors["w2_weight"].clone()
+    (tmp_path / f"w2_weight.preshuffle.{os.getpid()}").mkdir()  # in the way of the draft
+    with pytest.raises(LayoutError, match=r"w2_weight\.preshuffle cannot be written"):
+        apply(tensors, DECISION)
+    assert tensors["w2_weight"].equal(before)
+
+
+def test_files_without_a_name_and_ordinary_memory_have_no_record(tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    for role in tensors:
+        (tmp_path / role).unlink()
+    apply(tensors, DECISION)
+    assert not list(tmp_path.iterdir())
+    assert stamp_of(tensors["w13_weight"]) is not None
+    shared = {role: tensor.clone().share_memory_() for role, tensor in tensors.items()}
+    assert all(stamp_of(tensor) is None for tensor in shared.values())
+
+
+def test_tensors_of_a_safetensors_file_are_copies(tmp_path: Path) -> None:
+    plain = plain_tensors(DECISION)
+    save_file(plain, tmp_path / "layer.safetensors")
+    tensors = load_file(tmp_path / "layer.safetensors")
+    apply(tensors, DECISION)
+    assert [path.name for path in tmp_path.iterdir()] == ["layer.safetensors"]
+    assert all(tensor.equal(plain[role]) for role, tensor in load_file(tmp_path / "layer.safetensors").items())
