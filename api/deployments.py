@@ -18,13 +18,19 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 DeploymentName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["gpt-oss-prod"])]
 ReplicaNumber = Annotated[int, Field(ge=0, le=65535)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
+Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 
 
 class Group(Frozen):
-    """Layers that were treated alike, and what was observed of them."""
+    """Layers that were treated alike, and what was observed of them.
+
+    Attributes:
+        decision_digest: of the decision that was followed; left out, it is what the service decided when it was told.
+    """
 
     layers: Layers
     observation: Observation
+    decision_digest: Digest | None = None
 
     @field_serializer("observation")
     def _as_told(self, observation: Observation) -> dict[str, Any]:
@@ -46,7 +52,7 @@ class ReplicaReport(Frozen):
     groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=256)]
     node: Label | None = None
     aiter_build: Label | None = None
-    registry_digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    registry_digest: Digest | None = None
     ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
 
     @model_validator(mode="after")
@@ -82,7 +88,15 @@ class Replica(Frozen):
     report: ReplicaReport
     created_at: datetime
     replaced_at: datetime = Field(description="when its report last changed")
-    seen_at: datetime = Field(description="when it last reported, changed or not")
+    seen_at: datetime = Field(description="when it last reported, changed or not, or sent a heartbeat")
+    baseline: tuple[str | None, ...] | None = Field(
+        description="decision digests that drift is measured from, by group"
+    )
+
+    def silent(self, now: datetime) -> bool:
+        """Whether it has been silent for longer than it said it would."""
+        ttl = self.report.ttl_s
+        return ttl is not None and (now - self.seen_at).total_seconds() > ttl
 
 
 class Deployment(Frozen):
@@ -98,6 +112,14 @@ class Deployment(Frozen):
     def seen_at(self) -> datetime:
         """When any of its replicas last reported."""
         return max(replica.seen_at for replica in self.replicas)
+
+
+class Beat(Frozen):
+    """What a heartbeat is answered with. It is on disk when this is sent."""
+
+    name: str
+    replica: ReplicaNumber
+    seen_at: datetime
 
 
 class Receipt(Frozen):

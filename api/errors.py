@@ -11,3 +11,7 @@ class ServeError(PreshuffleError):
 
 class StoreError(PreshuffleError):
     """The store cannot be opened or does not answer. The text names it and says what to do."""
+
+
+class StoreFullError(StoreError):
+    """The store's disk is full: nothing was changed, and what is stored can be read."""

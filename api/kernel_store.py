@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import insert, select
 
+from preshuffle.api.history import Entry, FieldChange, record
 from preshuffle.api.schema import kernel_contents, kernel_sets
 from preshuffle.api.store import Store
+from preshuffle.api.store_rows import moment
 from preshuffle.registry.versions import version_identity
 
 _LEVEL: Final = 6
@@ -43,38 +45,39 @@ def identity_text(version: str) -> str:
     return repr(version_identity(version))
 
 
-def read_all(store: Store) -> list[StoredTables]:
-    """Return everything that was uploaded, the oldest first.
+def read_all(store: Store, but: Collection[str] = ()) -> list[StoredTables]:
+    """Return what was uploaded, the oldest first, but for the versions whose identity is already known.
 
     Raises:
         StoreError: the store does not answer.
     """
-    if not store.path.exists():
-        return []  # it is not created yet
     same = kernel_sets.c.digest == kernel_contents.c.digest
     wanted = select(kernel_sets, kernel_contents).join(kernel_contents, same)
     with store.transaction() as connection:
-        rows = connection.execute(wanted.order_by(kernel_sets.c.created_ms, kernel_sets.c.identity)).all()
+        missing = wanted.where(kernel_sets.c.identity.not_in(but))
+        rows = connection.execute(missing.order_by(kernel_sets.c.created_ms, kernel_sets.c.identity)).all()
     return [
         StoredTables(
             version=row.version,
             digest=row.digest,
             rows=row.rows,
             files=_unpacked(row.names, row.body),
-            uploaded_at=_time(row.created_ms),
+            uploaded_at=moment(row.created_ms),
         )
         for row in rows
     ]
 
 
-def put(store: Store, version: str, digest: str, rows: int, files: Mapping[str, bytes], now_ms: int) -> str | None:
+def put(
+    store: Store, version: str, digest: str, rows: int, files: Mapping[str, bytes], now_ms: int, who: str
+) -> str | None:
     """Store tables for a version that has none; return the digest of those that it has, None where it had none.
 
     Raises:
         StoreError: the store does not answer; nothing was changed.
     """
     identity = identity_text(version)
-    with store.transaction(write=True) as connection:
+    with store.changing("changes", "tables") as connection:
         held = connection.execute(select(kernel_sets.c.digest).where(kernel_sets.c.identity == identity)).scalar()
         if held is not None:
             return str(held)
@@ -84,6 +87,8 @@ def put(store: Store, version: str, digest: str, rows: int, files: Mapping[str, 
             connection.execute(insert(kernel_contents).values(digest=digest, rows=rows, names=names, body=body))
         values = {"identity": identity, "version": version, "digest": digest, "created_ms": now_ms}
         connection.execute(insert(kernel_sets).values(**values))
+        told = [FieldChange(field="digest", after=digest), FieldChange(field="rows", after=rows)]
+        record(connection, now_ms, [Entry(who, "tables", version, changes=told)])
     return None
 
 
@@ -93,7 +98,3 @@ def _unpacked(names: str, body: bytes) -> dict[str, bytes]:
         files[str(name)] = data[start : start + size]
         start += size
     return files
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

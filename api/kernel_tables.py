@@ -16,6 +16,7 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.errors import StoreError
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.store import Store
+from preshuffle.registry.books import Book
 from preshuffle.registry.errors import FieldProblem
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.registry import Registry
@@ -57,26 +58,43 @@ class KernelLibrary:
         self._started = answers.registry
         self._lock = Lock()
         self.uploads: dict[str, Uploaded] = {}
-        for kept in kernel_store.read_all(store):
-            try:
-                tables = KernelTables.from_bytes(kept.files, aiter=kept.version)
-            except TableError as error:
-                text = f"{store.path}: the kernel tables uploaded for AITER {kept.version} do not load: {error}"
-                raise StoreError(text) from None
-            self._hold(Uploaded(kept.version, kept.digest, tables, kept.uploaded_at))
-        if self.uploads:
-            self._publish()
+        self.sync()
 
     @property
     def started_with(self) -> KernelTables | None:
         """The tables that the service was started with."""
         return self._started.tables
 
+    def sync(self) -> bool:
+        """Take in what others have uploaded to the store; return whether there was anything.
+
+        Raises:
+            StoreError: the store does not answer, or holds tables that this version cannot read.
+        """
+        with self._lock:
+            found = kernel_store.read_all(self._store, tuple(self.uploads))
+            for kept in found:
+                try:
+                    tables = KernelTables.from_bytes(kept.files, aiter=kept.version)
+                except TableError as error:
+                    text = f"{self._store.name}: the tables uploaded for AITER {kept.version} do not load: {error}"
+                    raise StoreError(text) from None
+                self._hold(Uploaded(kept.version, kept.digest, tables, kept.uploaded_at))
+            if found:
+                self._publish()
+            return bool(found)
+
+    def rebase(self, book: Book) -> None:
+        """Answer from another book from now on, with the same kernel tables."""
+        with self._lock:
+            self._started = Registry(book, self._started.tables)
+            self._publish()
+
     def find(self, version: str) -> Uploaded | None:
         """Return what was uploaded for a version, in whatever spelling."""
         return self.uploads.get(kernel_store.identity_text(version))
 
-    def put(self, version: str, files: Mapping[str, bytes]) -> tuple[Uploaded, bool]:
+    def put(self, version: str, files: Mapping[str, bytes], who: str) -> tuple[Uploaded, bool]:
         """Validate tables completely, store them, and answer from them from now on.
 
         Returns:
@@ -99,7 +117,7 @@ class KernelLibrary:
         with self._lock:
             known = self.find(version)
             if known is None:
-                known, new = self._add(version, digest, rows, ordered, tables), True
+                known, new = self._add(version, digest, rows, ordered, tables, who), True
             else:
                 new = False
         if known.digest != digest:
@@ -110,13 +128,15 @@ class KernelLibrary:
             )
         return known, new
 
-    def _add(self, version: str, digest: str, rows: int, files: Mapping[str, bytes], tables: KernelTables) -> Uploaded:
+    def _add(
+        self, version: str, digest: str, rows: int, files: Mapping[str, bytes], tables: KernelTables, who: str
+    ) -> Uploaded:
         held = sum(len(item.tables.rows) for item in self.uploads.values())
         if held + rows > MAX_ALL_ROWS:
             text = f"{held} rows are held and {rows} more would be over the {MAX_ALL_ROWS} that may be"
             raise ProblemError("tables-full", text)
         now = time.time_ns() // 1_000_000
-        other = kernel_store.put(self._store, version, digest, rows, files, now)
+        other = kernel_store.put(self._store, version, digest, rows, files, now, who)
         if other is not None:  # another process on the same store was faster
             digest = other
         uploaded = Uploaded(version, digest, tables, datetime.fromtimestamp(now / 1000, UTC))
@@ -129,7 +149,8 @@ class KernelLibrary:
         self.uploads = {**self.uploads, kernel_store.identity_text(uploaded.version): uploaded}
 
     def _publish(self) -> None:
-        tables = KernelTables.overlaid(self._started.tables, [item.tables for item in self.uploads.values()])
+        uploads = [item.tables for _, item in sorted(self.uploads.items())]  # the same digest in every process
+        tables = KernelTables.overlaid(self._started.tables, uploads) if uploads else self._started.tables
         self._answers.replace(Registry(self._started.book, tables))
 
 

@@ -30,7 +30,15 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-BODY_PROBLEMS: Final = ("malformed-json", "json-too-deep", "body-too-large", "unsupported-media-type", "invalid-input")
+BODY_PROBLEMS: Final = (
+    "malformed-json",
+    "json-too-deep",
+    "request-timeout",
+    "body-too-large",
+    "unsupported-media-type",
+    "invalid-input",
+)
+STORE_PROBLEMS: Final = ("store-unavailable", "store-full")
 
 
 def json_body(model: type[BaseModel], example: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _install_pages(app: FastAPI, store: Store, answers: Answers) -> None:
     @app.get("/", include_in_schema=False)
     async def index(request: Request, params: Annotated[PageParams, Query()]) -> Response:
         after = read_cursor(params.cursor) if params.cursor else ""
-        page = await to_thread.run_sync(list_page, store, answers, params.limit, after)
+        page = await to_thread.run_sync(list_page, store, params.limit, after, params.states)
         base = str(request.base_url).rstrip("/")
         return render("index.html", place="deployments", page=page, first=not after, base=base, example=EXAMPLE)
 

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from preshuffle.api.errors import StoreError
+from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.registry.decision import FindingCode
 from preshuffle.registry.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.query import Frozen
@@ -33,19 +33,27 @@ URN: Final = "urn:preshuffle:problem:"
 KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed-json": (400, "The body is not JSON"),
     "json-too-deep": (400, "The body is nested too deeply"),
+    "malformed-request": (400, "This is not HTTP"),
+    "unauthorized": (401, "A token is needed"),
+    "forbidden": (403, "The token may not do this"),
     "no-recipe": (404, "No recipe answers this query"),
     "not-found": (404, "Nothing is here"),
+    "unknown-book": (404, "No book of this digest was run here"),
     "unknown-tables": (404, "No kernel tables of this version are known"),
     "unknown-deployment": (404, "No deployment of this name is known"),
     "method-not-allowed": (405, "This method is not allowed here"),
+    "request-timeout": (408, "The request did not arrive in time"),
     "tables-exist": (409, "This version has other kernel tables"),
     "precondition-failed": (412, "The deployment has changed since"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body's media type is not understood"),
     "invalid-input": (422, "The input is not valid"),
+    "head-too-large": (431, "The request's headers are too large"),
     "internal": (500, "Something went wrong on our side"),
     "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
     "store-unavailable": (503, "The store does not answer"),
+    "too-many-listeners": (503, "Too many clients listen for events"),
+    "store-full": (507, "The store's disk is full"),
     "tables-full": (507, "No more kernel tables can be held"),
 }
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
@@ -131,6 +139,9 @@ def as_problem(error: PreshuffleError) -> ProblemError:
             return ProblemError("no-recipe", error.message, nearest=nearest, missing=error.missing)
         case LayoutError():
             return ProblemError("invalid-input", str(error), problems=[])
+        case StoreFullError():
+            log.error("%s", error)
+            return ProblemError("store-full", str(error), headers={"Retry-After": "60"})
         case StoreError():
             log.error("%s", error)
             return ProblemError("store-unavailable", str(error), headers={"Retry-After": "5"})

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from preshuffle.api.answers import Answers
 from preshuffle.api.limits import read_json
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.params import Params
 from preshuffle.api.problem import Problem, as_problem
 from preshuffle.api.routes_resolve import MAX_BATCH, MAX_BATCH_TOKENS, token_count
 from preshuffle.registry.errors import FieldProblem, QueryError
@@ -32,7 +33,7 @@ EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-class CheckParams(Frozen):
+class CheckParams(Params):
     """What the report holds besides findings."""
 
     decide: Annotated[bool, Field(description="also say what the registry would do for the query")] = False

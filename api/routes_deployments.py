@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
@@ -15,16 +17,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.deployments import NAME_PATTERN, DeploymentName, Receipt, ReplicaNumber, ReplicaReport
+from preshuffle.api.caller import caller
+from preshuffle.api.deployments import NAME_PATTERN, Beat, DeploymentName, Receipt, ReplicaNumber, ReplicaReport
+from preshuffle.api.heartbeats import Heartbeats
+from preshuffle.api.judgement import judge
 from preshuffle.api.limits import read_json
-from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
+from preshuffle.api.params import Params
 from preshuffle.api.problem import ProblemError, invalid_input
+from preshuffle.api.recheck import recheck
 from preshuffle.api.routes_resolve import EXAMPLE as QUERY_EXAMPLE
+from preshuffle.api.states import STATES, State
 from preshuffle.api.store import Precondition, Store
-from preshuffle.api.views import DeploymentHealth, DeploymentList, DeploymentView, reports, summary, view
+from preshuffle.api.views import DeploymentHealth, DeploymentList, DeploymentView, summary, view
 from preshuffle.registry.errors import FieldProblem
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.report import worst
 
 TAGS: Final[list[str | Enum]] = ["deployments"]
 EXAMPLE: Final[dict[str, Any]] = {
@@ -52,23 +58,40 @@ _IF_MATCH: Final = {
 _ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the deployment's revision"}}
 
 
-class ReplicaParams(Frozen):
+class ReplicaParams(Params):
     """Which replica reports."""
 
     replica: ReplicaNumber = 0
 
 
-class DeleteParams(Frozen):
+class DeleteParams(Params):
     """Which replica to forget; all of them where none is named."""
 
     replica: ReplicaNumber | None = None
 
 
-class PageParams(Frozen):
-    """Which page of a list."""
+class PageParams(Params):
+    """Which page of a list, and of which deployments."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     cursor: Annotated[str | None, Field(max_length=256, description="next of the page before")] = None
+    state: Annotated[
+        str | None,
+        Field(max_length=256, description=f"only in these states, commas between: {', '.join(STATES)}"),
+    ] = None
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states that are asked for; none: any.
+
+        Raises:
+            ProblemError: one of them is none.
+        """
+        names = [name.strip() for name in (self.state or "").split(",") if name.strip()]
+        wrong = [name for name in names if name not in STATES]
+        if wrong:
+            raise invalid_input([FieldProblem("state", f"{wrong[0]!r} is no state", tuple(STATES))])
+        return tuple(state for state in STATES if state in names)
 
 
 Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 128 at most")]
@@ -76,6 +99,7 @@ Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 1
 
 def install(app: FastAPI, store: Store, answers: Answers) -> None:
     """Add the routes."""
+    heartbeats = Heartbeats(store)
 
     @app.put(
         "/v1/deployments/{name}",
@@ -86,7 +110,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         responses={
             200: {"headers": _ETAG},
             201: {"model": Receipt, "description": "The deployment is new", "headers": _ETAG},
-            **problems(*BODY_PROBLEMS, "precondition-failed", "store-unavailable"),
+            **problems(*BODY_PROBLEMS, "precondition-failed", *STORE_PROBLEMS),
         },
         openapi_extra={**json_body(ReplicaReport, EXAMPLE), "parameters": [_IF_MATCH]},
     )
@@ -99,7 +123,8 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
             check(revision)
             seen.append(revision)
 
-        receipt = await to_thread.run_sync(store.put, name, params.replica, report, precondition)
+        who = caller(request)
+        receipt = await to_thread.run_sync(take, store, answers, name, params.replica, report, who, precondition)
         return Response(
             receipt.model_dump_json(),
             201 if seen[-1] is None else 200,
@@ -117,7 +142,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
     )
     async def listing(params: Annotated[PageParams, Query()]) -> Response:
         after = read_cursor(params.cursor) if params.cursor else ""
-        page = await to_thread.run_sync(list_page, store, answers, params.limit, after)
+        page = await to_thread.run_sync(list_page, store, params.limit, after, params.states)
         return Response(page.model_dump_json(), media_type="application/json")
 
     @app.get(
@@ -154,13 +179,29 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         operation_id="delete_deployment",
         summary="Forget a deployment, or one replica of it",
         status_code=204,
-        responses=problems("invalid-input", "unknown-deployment", "precondition-failed", "store-unavailable"),
+        responses=problems("invalid-input", "unknown-deployment", "precondition-failed", *STORE_PROBLEMS),
         openapi_extra={"parameters": [_IF_MATCH]},
     )
     async def delete(request: Request, name: Name, params: Annotated[DeleteParams, Query()]) -> Response:
-        if not await to_thread.run_sync(store.delete, name, params.replica, _precondition(request, name)):
+        forget = partial(store.delete, who=caller(request), precondition=_precondition(request, name))
+        if not await to_thread.run_sync(forget, name, params.replica):
             raise unknown(name)
         return Response(status_code=204)
+
+    @app.post(
+        "/v1/deployments/{name}/heartbeat",
+        tags=TAGS,
+        operation_id="post_heartbeat",
+        summary="Say that a replica lives; one that is not known must report first",
+        response_model=Beat,
+        responses=problems("invalid-input", "unknown-deployment", *STORE_PROBLEMS),
+    )
+    async def heartbeat(name: Name, params: Annotated[ReplicaParams, Query()]) -> Response:
+        beat = await heartbeats.beat(name, params.replica)
+        if beat is None:
+            text = f"{name} has no replica {params.replica}; PUT /v1/deployments/{name}?replica={params.replica} first"
+            raise ProblemError("unknown-deployment", text)
+        return Response(beat.model_dump_json(), media_type="application/json")
 
 
 def find(store: Store, answers: Answers, name: str) -> DeploymentView:
@@ -176,27 +217,45 @@ def find(store: Store, answers: Answers, name: str) -> DeploymentView:
 
 
 def _health(store: Store, answers: Answers, name: str) -> bytes:
-    deployment = store.get(name)
-    if deployment is None:
-        raise unknown(name)
-    found = reports(deployment, answers)
-    verdict = worst(report.verdict for report in found)
+    shown = find(store, answers, name)
+    verdict = shown.verdict
     if verdict != "mismatch" and verdict != "unsupported":
-        return DeploymentHealth(verdict=verdict).model_dump_json().encode()
-    errors = [finding for report in found for finding in report.findings if finding.severity == "error"]
-    codes = tuple(dict.fromkeys(finding.code for finding in errors))
+        return DeploymentHealth(verdict=verdict, state=shown.state).model_dump_json().encode()
+    found = [finding for replica in shown.replicas for group in replica.groups for finding in group.findings]
+    codes = tuple(dict.fromkeys(finding.code for finding in found if finding.severity == "error"))
     detail = f"{name} is {verdict}: {', '.join(codes)}; GET /v1/deployments/{name} says what to do"
     headers = {"Cache-Control": "no-store"}
     raise ProblemError("unhealthy-deployment", detail, headers=headers, verdict=verdict, codes=codes)
 
 
-def list_page(store: Store, answers: Answers, limit: int, after: str) -> DeploymentList:
+def list_page(store: Store, limit: int, after: str, states: Sequence[State] = ()) -> DeploymentList:
     """Return a page of the list."""
-    found, more = store.page(limit, after)
+    found, more = store.page(limit, after, states)
     return DeploymentList(
-        deployments=tuple(summary(deployment, answers) for deployment in found),
+        deployments=tuple(map(summary, found)),
         next=write_cursor(found[-1].name) if more else None,
     )
+
+
+def take(
+    store: Store,
+    answers: Answers,
+    name: str,
+    replica: int,
+    report: ReplicaReport,
+    who: str,
+    precondition: Precondition,
+) -> Receipt:
+    """Judge a report and store both.
+
+    Raises:
+        StoreError: the store does not answer or its disk is full; nothing was changed.
+    """
+    registry = answers.registry
+    receipt = store.put(name, replica, report, judge(report, registry), who=who, precondition=precondition)
+    if answers.registry is not registry:  # replaced meanwhile: all others are being judged again, perhaps without this
+        recheck(store, answers.registry)
+    return receipt
 
 
 def unknown(name: str) -> ProblemError:

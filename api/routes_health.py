@@ -7,14 +7,17 @@ from typing import Final, Literal
 
 from anyio import to_thread
 from fastapi import FastAPI
+from pydantic import Field
 from starlette.responses import Response
 
+from preshuffle.api.answers import Answers
 from preshuffle.api.openapi import problems
+from preshuffle.api.reload import BookWatcher
 from preshuffle.api.store import Store
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.registry import Registry
 
 TAGS: Final[list[str | Enum]] = ["health"]
+SHOWN: Final = 8
 
 
 class Health(Frozen):
@@ -27,12 +30,15 @@ class Readiness(Health):
     """It can answer, from this registry."""
 
     registry_digest: str
+    book_problems: tuple[str, ...] = Field(
+        default=(),
+        description="why the book's files as they are now do not load (file:line:column); the last good stays",
+    )
 
 
-def install(app: FastAPI, store: Store, registry: Registry) -> None:
+def install(app: FastAPI, store: Store, answers: Answers, watcher: BookWatcher) -> None:
     """Add the routes."""
     alive = Health().model_dump_json()
-    ready = Readiness(registry_digest=registry.digest).model_dump_json()
 
     @app.get(
         "/healthz",
@@ -53,5 +59,7 @@ def install(app: FastAPI, store: Store, registry: Registry) -> None:
         responses=problems("store-unavailable"),
     )
     async def readyz() -> Response:
-        await to_thread.run_sync(store.ping)
-        return Response(ready, media_type="application/json")
+        await to_thread.run_sync(store.counters)
+        problems = tuple(map(str, watcher.state.problems[:SHOWN]))
+        ready = Readiness(registry_digest=answers.registry.digest, book_problems=problems)
+        return Response(ready.model_dump_json(), media_type="application/json")

@@ -17,9 +17,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from preshuffle.api.answers import Answers
+from preshuffle.api.caller import caller
 from preshuffle.api.kernel_tables import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
 from preshuffle.api.limits import read_body
-from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.routes_registry import IF_NONE_MATCH
 from preshuffle.api.serialised import Serialised
@@ -83,8 +84,11 @@ class Kernels(Frozen):
     families: tuple[Family, ...] = Field(description="grammar of the names, what is read, what is ignored")
 
 
-def install(app: FastAPI, store: Store, answers: Answers) -> None:
+def install(app: FastAPI, store: Store, answers: Answers) -> KernelLibrary:
     """Add the routes, and answer from what was uploaded before.
+
+    Returns:
+        The tables that are answered from.
 
     Raises:
         StoreError: the store does not answer, or holds tables that cannot be read.
@@ -112,14 +116,14 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         response_model=TablesView,
         responses={
             201: {"model": TablesView, "description": "The tables are new"},
-            **problems(*BODY_PROBLEMS, "tables-exist", "tables-full", "store-unavailable"),
+            **problems(*BODY_PROBLEMS, "tables-exist", "tables-full", *STORE_PROBLEMS),
         },
         openapi_extra=_body(),
     )
     async def put(request: Request, version: Version) -> Response:
         wanted = read_version(version)
         files = await _read_files(request)
-        uploaded, new = await to_thread.run_sync(library.put, wanted, files)
+        uploaded, new = await to_thread.run_sync(library.put, wanted, files, caller(request))
         return _respond(_uploaded_view(uploaded), uploaded, 201 if new else 200)
 
     @app.get(
@@ -136,6 +140,8 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
             held = ", ".join(item.version for item in library.uploads.values()) or "none"
             raise ProblemError("unknown-tables", f"no tables were uploaded for AITER {version}; there are: {held}")
         return _respond(_uploaded_view(uploaded), uploaded, 200)
+
+    return library
 
 
 Version = Annotated[

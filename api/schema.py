@@ -1,12 +1,27 @@
-"""The store's tables, and the version of their shape."""
+"""The store's tables as they are now. ``preshuffle.api.migrations`` says how they came to be; a test compares both."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
-SCHEMA_VERSION: Final = 1
+VERSION_TABLE: Final = "preshuffle_version"
+_NAME: Final = String(128).with_variant(String(128, collation="C"), "postgresql")  # one order of names everywhere
+_NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
 
@@ -16,12 +31,13 @@ meta = Table(
     Column("key", String(64), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""``schema_version``, and ``revision``: the last revision that was given out (so that none is given out twice)."""
+"""Counters. ``revision``: the last that was given out. ``changes``: every change of anything that is shown counts;
+whoever changes something counts first, and so waits for whoever is before. ``tables``: uploads of kernel tables."""
 
 deployments = Table(
     "deployments",
     metadata,
-    Column("name", String(128), primary_key=True),
+    Column("name", _NAME, primary_key=True),
     Column("revision", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("replaced_ms", BigInteger, nullable=False),
@@ -30,13 +46,64 @@ deployments = Table(
 replicas = Table(
     "replicas",
     metadata,
-    Column("name", String(128), ForeignKey("deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("name", _NAME, ForeignKey("deployments.name", ondelete="CASCADE"), primary_key=True),
     Column("replica", Integer, primary_key=True),
     Column("report", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("replaced_ms", BigInteger, nullable=False),
-    Column("seen_ms", BigInteger, nullable=False),
+    Column("verdict", String(16), nullable=False, server_default="unknown"),
+    Column("state", String(16), nullable=False, server_default="unknown"),
+    Column("judged_by", String(160), nullable=False, server_default=""),
+    Column("judgement", Text, nullable=False, server_default="[]"),
+    Column("baseline", Text),
+    Index("replicas_judged_by", "judged_by"),
 )
+"""What each replica told, and what was found in it. ``judged_by`` names book and kernel tables (empty: nobody yet),
+``judgement`` is JSON, one ``GroupJudgement`` per group, ``baseline`` the digests that drift is measured from."""
+
+beats = Table(
+    "beats",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("replica", Integer, primary_key=True),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("ttl_ms", BigInteger),
+    Column("silent", Boolean, nullable=False),
+    ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
+)
+"""When each replica was last heard of; narrow, since it is written often. ``silent``: history says so already."""
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String(256), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("subject", _NAME, nullable=False),
+    Column("replica", Integer),
+    Column("revision", BigInteger),
+    Column("verdict_before", String(16)),
+    Column("verdict_after", String(16)),
+    Column("state_before", String(16)),
+    Column("state_after", String(16)),
+    Column("registry", String(160)),
+    Column("detail", Text, nullable=False),
+    Index("history_subject", "subject", "id"),
+    sqlite_autoincrement=True,
+)
+"""Who changed what and when; written in the transaction of the change."""
+
+books = Table(
+    "books",
+    metadata,
+    Column("digest", String(71), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("sources", Text, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+"""Every book that the service has run: ``body`` is zlib over JSON, entries by section and id."""
 
 kernel_contents = Table(
     "kernel_contents",

@@ -3,99 +3,118 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
+from preshuffle.api.database import VALID, cause
 from preshuffle.api.errors import StoreError
-from preshuffle.api.schema import SCHEMA_VERSION, metadata
+from preshuffle.api.migrate import version_of
 
-VALID: Final = "valid: sqlite:///PATH, as in sqlite:///preshuffle.db or sqlite:////var/lib/preshuffle/store.db"
 _MAGIC: Final = b"SQLite format 3\x00"
 BUSY_MS: Final = 5000
 
 
-def database_path(url: str) -> Path:
-    """Return the file that a store's URL means.
+class SqliteDatabase:
+    """One file. A commit returns when the bytes are on disk (WAL, ``synchronous=FULL``)."""
 
-    Raises:
-        StoreError: not a URL of a SQLite file.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreError(f"--db {url!r} is not a database URL; {VALID}") from None
-    if parsed.drivername != "sqlite" or parsed.host or parsed.query:
-        shown = parsed.render_as_string(hide_password=True)
-        raise StoreError(f"--db {shown} is not a SQLite file; {VALID}")
-    if not parsed.database or parsed.database == ":memory:":
-        raise StoreError(f"--db {url} names no file, so nothing would survive a restart; {VALID}")
-    return Path(parsed.database)
+    def __init__(self, url: URL) -> None:
+        """Look at the file.
+
+        Raises:
+            StoreError: names the file and what is wrong with it.
+        """
+        self.path = _path(url)
+        exists = _check_file(self.path)
+        self._engine = create_engine(
+            f"sqlite:///{self.path}", pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000}
+        )
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        if exists:
+            _check_tables(self.path)
+
+    @property
+    def name(self) -> str:
+        """Return the file's path."""
+        return str(self.path)
+
+    def gone(self) -> str | None:
+        """Notice a file that was deleted: SQLite would go on with what nobody else can see."""
+        if self.path.exists():
+            return None
+        return f"{self.path} is gone: it was moved or deleted while the service ran; restart it"
+
+    @contextmanager
+    def begin(self, write: bool = False) -> Iterator[Connection]:
+        """Return a transaction; a writer holds the lock from its beginning."""
+        with self._engine.connect().execution_options(write=write) as connection, connection.begin():
+            yield connection
+
+    def alone(self, connection: Connection) -> None:
+        """Do nothing: a writer has the file for itself."""
+
+    @contextmanager
+    def leading(self) -> Iterator[bool]:
+        """Say yes: a file is for one service."""
+        yield True
+
+    def is_full(self, error: SQLAlchemyError) -> bool:
+        """Whether SQLite could not make the file longer."""
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+        return code == sqlite3.SQLITE_FULL
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
 
 
-def check_file(path: Path) -> None:
-    """Make sure that a file is a store of ours or can become one. Nothing is written.
+def _path(url: URL) -> Path:
+    if url.host or url.query:
+        raise StoreError(f"--db {url.render_as_string(hide_password=True)} is not a SQLite file; {VALID}")
+    if not url.database or url.database == ":memory:":
+        shown = url.render_as_string(hide_password=True)
+        raise StoreError(f"--db {shown} names no file, so nothing would survive a restart; {VALID}")
+    return Path(url.database)
 
-    Raises:
-        StoreError: names the file and what is wrong with it.
-    """
+
+def _check_file(path: Path) -> bool:
+    """Make sure that a file is a database or can become one; return whether it is one."""
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} does not exist; create it, or name another file with --db")
     if path.is_dir():
         raise StoreError(f"{path} is a folder; name a file with --db")
     try:
         if not path.exists() or path.stat().st_size == 0:
-            return
+            return False
         with path.open("rb") as file:
             start = file.read(len(_MAGIC))
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     if start != _MAGIC:
         raise StoreError(f"{path} is not a SQLite database; it was left as it is. Name another file with --db")
-    _check_tables(path)
+    return True
 
 
 def _check_tables(path: Path) -> None:
+    """Read the schema's version, on a connection that cannot write."""
+
+    def read_only() -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+
+    engine = create_engine("sqlite://", creator=read_only)
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
-        try:
-            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            row = None
-            if "meta" in names:
-                row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} is damaged or not a store of preshuffle: {error}; it was left as it is") from None
-    if names and row is None:
-        raise StoreError(
-            f"{path} is a database of something else (tables: {', '.join(sorted(names)[:5])}); it was left as it is. "
-            "Name another file with --db"
-        )
-    if row is not None and row[0] != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} was written by another preshuffle (schema {row[0]}; this one knows {SCHEMA_VERSION}); "
-            "it was left as it is. Run the version that wrote it, or name another file with --db"
-        )
-
-
-def open_engine(path: Path) -> Engine:
-    """Return an engine on the file. A commit returns when the bytes are on disk (WAL, ``synchronous=FULL``)."""
-    engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000})
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def create_tables(engine: Engine) -> None:
-    """Create what is not there yet, all or nothing."""
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
-        metadata.create_all(connection)
-        for key, value in (("schema_version", SCHEMA_VERSION), ("revision", 0)):
-            connection.exec_driver_sql("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", (key, value))
+        with engine.connect() as connection:
+            version_of(connection, str(path))
+    except DatabaseError as error:
+        text = f"{path} is damaged or not a store of preshuffle: {cause(error)}; it was left as it is"
+        raise StoreError(text) from None
+    finally:
+        engine.dispose()
 
 
 def _prepare(connection: Any, _record: Any) -> None:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from preshuffle.api.deployments import Deployment, Receipt, Replica, ReplicaReport
-from preshuffle.api.errors import StoreError
-from preshuffle.api.schema import deployments, meta, replicas
-from preshuffle.api.sqlite import check_file, create_tables, database_path, open_engine
+from preshuffle.api import history
+from preshuffle.api.database import cause, open_database
+from preshuffle.api.deployments import Beat, Deployment, Receipt, ReplicaReport
+from preshuffle.api.errors import StoreError, StoreFullError
+from preshuffle.api.history import Entry, Events, Standing
+from preshuffle.api.judgement import Judgement
+from preshuffle.api.migrate import upgrade
+from preshuffle.api.schema import beats, deployments, meta, replicas
+from preshuffle.api.states import State
+from preshuffle.api.store_rows import (
+    AnyRow,
+    Listed,
+    count_states,
+    deployment_row,
+    listed,
+    moment,
+    names_in_state,
+    now_ms,
+    with_replicas,
+)
+from preshuffle.api.store_write import count, heard, replica_row, write_beat, write_deployment, write_replica
 
 Precondition = Callable[[int | None], None]
 """Called with the revision that is stored (None: no such deployment); raises where the change must not happen."""
+Beating = tuple[str, int]
+"""A deployment's name and a replica's number."""
+_AT_ONCE: Final = 400
+"""Rows in one statement."""
 
 
 def _no_precondition(_revision: int | None) -> None:
@@ -25,74 +46,87 @@ def _no_precondition(_revision: int | None) -> None:
 
 
 class Store:
-    """Deployments in one SQLite file. Every change is one transaction; what is acknowledged survives a crash."""
+    """Deployments in a database. Every change is one transaction; what is acknowledged survives a crash."""
 
     def __init__(self, url: str) -> None:
-        """Look at the file without changing it; ``create`` makes it ready.
+        """Look at the database without changing it; ``create`` makes it ready.
 
         Raises:
-            StoreError: the URL or the file cannot be used.
+            StoreError: the URL or the database cannot be used.
         """
-        self.path = database_path(url)
-        check_file(self.path)
-        self._engine = open_engine(self.path)
+        self.url = url
+        self._database = open_database(url)
+        self.name = self._database.name
 
     def create(self) -> Store:
-        """Create the file and its tables where they are missing.
+        """Create what is missing, and bring what an older version wrote up to date.
 
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the database cannot be written, or a newer version wrote it.
         """
         try:
-            create_tables(self._engine)
+            with self._database.begin(write=True) as connection:
+                self._database.alone(connection)
+                upgrade(connection, self.name)
         except SQLAlchemyError as error:
             self.close()
-            raise StoreError(f"{self.path} cannot be used: {_cause(error)}; name another file with --db") from None
+            raise StoreError(f"{self.name} cannot be used: {cause(error)}; name another store with --db") from None
         return self
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._database.close()
 
-    def ping(self) -> None:
-        """Read something.
+    def counters(self) -> dict[str, int]:
+        """Return what counts changes; two equal answers mean that nothing was changed between them.
 
         Raises:
             StoreError: the store does not answer.
         """
-        with self._transaction() as connection:
-            connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).one()
+        with self.transaction() as connection:
+            return {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
 
     def put(
-        self, name: str, replica: int, report: ReplicaReport, precondition: Precondition = _no_precondition
+        self,
+        name: str,
+        replica: int,
+        report: ReplicaReport,
+        judgement: Judgement,
+        *,
+        who: str = history.SERVICE,
+        precondition: Precondition = _no_precondition,
     ) -> Receipt:
         """Store what a replica reports, in the place of what it reported before.
 
         The same report twice leaves revision and times alone, save that the replica was seen.
 
         Raises:
-            StoreError: the store does not answer; nothing was changed.
+            StoreError: the store does not answer or its disk is full; nothing was changed.
         """
-        text, now = report.canonical(), _now_ms()
-        with self._transaction(write=True) as connection:
-            stored = _deployment_row(connection, name)
+        text, now = report.canonical(), now_ms()
+        with self.changing("changes") as connection:
+            stored = deployment_row(connection, name)
             precondition(stored.revision if stored else None)
-            mine = (replicas.c.name == name) & (replicas.c.replica == replica)
-            before = connection.execute(select(replicas).where(mine)).one_or_none()
+            before = replica_row(connection, name, replica)
             if stored and before and before.report == text:
-                connection.execute(update(replicas).where(mine).values(seen_ms=now))
+                connection.execute(heard(name, replica).values(seen_ms=now))
                 return _receipt(name, replica, stored.revision, False, before.created_ms, before.replaced_ms)
-            revision = _next_revision(connection)
-            changed = {"revision": revision, "replaced_ms": now}
-            if stored:
-                connection.execute(update(deployments).where(deployments.c.name == name).values(**changed))
-            else:
-                connection.execute(insert(deployments).values(name=name, created_ms=now, **changed))
-            values = {"report": text, "replaced_ms": now, "seen_ms": now}
-            if before:
-                connection.execute(update(replicas).where(mine).values(**values))
-            else:
-                connection.execute(insert(replicas).values(name=name, replica=replica, created_ms=now, **values))
+            revision = count(connection, "revision")
+            write_deployment(connection, name, revision, now, new=stored is None)
+            write_replica(connection, name, replica, text, judgement, now, new=before is None)
+            write_beat(connection, name, replica, report, now, new=before is None)
+            entry = Entry(
+                who,
+                "report",
+                name,
+                replica,
+                revision,
+                _standing(before),
+                Standing(judgement.verdict, judgement.state),
+                judgement.by,
+                history.differences(json.loads(before.report) if before else None, json.loads(text)),
+            )
+            history.record(connection, now, [entry])
             return _receipt(name, replica, revision, True, before.created_ms if before else now, now)
 
     def get(self, name: str) -> Deployment | None:
@@ -101,101 +135,159 @@ class Store:
         Raises:
             StoreError: the store does not answer.
         """
-        with self._transaction() as connection:
-            row = _deployment_row(connection, name)
-            return _with_replicas(connection, [row])[0] if row else None
+        with self.transaction() as connection:
+            row = deployment_row(connection, name)
+            return with_replicas(connection, [row])[0] if row else None
 
-    def page(self, limit: int, after: str = "") -> tuple[list[Deployment], bool]:
+    def page(self, limit: int, after: str = "", states: Sequence[State] = ()) -> tuple[list[Listed], bool]:
         """Return up to ``limit`` deployments by name, those after a name, and whether there are more.
+
+        Args:
+            limit: how many.
+            after: a name.
+            states: only deployments in one of them; empty: in any.
 
         Raises:
             StoreError: the store does not answer.
         """
-        with self._transaction() as connection:
-            names = select(deployments).where(deployments.c.name > after).order_by(deployments.c.name).limit(limit + 1)
-            rows = connection.execute(names).all()
-            return _with_replicas(connection, rows[:limit]), len(rows) > limit
+        now = now_ms()
+        wanted = select(deployments).where(deployments.c.name > after)
+        if states:
+            wanted = wanted.where(deployments.c.name.in_(names_in_state(now, states)))
+        with self.transaction() as connection:
+            rows = connection.execute(wanted.order_by(deployments.c.name).limit(limit + 1)).all()
+            return listed(connection, rows[:limit], now), len(rows) > limit
 
-    def delete(self, name: str, replica: int | None = None, precondition: Precondition = _no_precondition) -> bool:
+    def tally(self) -> dict[State, int]:
+        """Return how many deployments are in each state.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with self.transaction() as connection:
+            return count_states(connection, now_ms())
+
+    def delete(
+        self,
+        name: str,
+        replica: int | None = None,
+        *,
+        who: str = history.SERVICE,
+        precondition: Precondition = _no_precondition,
+    ) -> bool:
         """Forget a deployment, or one replica of it (its last one takes the deployment along).
 
         Returns:
             Whether there was anything to forget.
 
         Raises:
-            StoreError: the store does not answer; nothing was changed.
+            StoreError: the store does not answer or its disk is full; nothing was changed.
         """
-        with self._transaction(write=True) as connection:
-            stored = _deployment_row(connection, name)
+        now = now_ms()
+        with self.changing("changes") as connection:
+            stored = deployment_row(connection, name)
             precondition(stored.revision if stored else None)
             if stored is None:
                 return False
-            gone = delete(replicas).where(replicas.c.name == name)
-            if replica is not None:
-                gone = gone.where(replicas.c.replica == replica)
-            if connection.execute(gone).rowcount == 0:
+            mine = select(replicas.c.replica, replicas.c.verdict, replicas.c.state).where(replicas.c.name == name)
+            rows = connection.execute(mine.order_by(replicas.c.replica)).all()
+            going = [row for row in rows if replica in (None, row.replica)]
+            if not going:
                 return False
-            mine = deployments.c.name == name
-            if connection.execute(select(replicas.c.replica).where(replicas.c.name == name).limit(1)).first() is None:
-                connection.execute(delete(deployments).where(mine))
+            # heartbeats lock these rows in this order too
+            connection.execute(select(beats).where(beats.c.name == name).order_by(beats.c.replica).with_for_update())
+            if len(going) == len(rows):
+                connection.execute(delete(deployments).where(deployments.c.name == name))
             else:
-                changed = {"revision": _next_revision(connection), "replaced_ms": _now_ms()}
-                connection.execute(update(deployments).where(mine).values(**changed))
+                connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
+            revision = count(connection, "revision")
+            write_deployment(connection, name, revision, now, new=False)
+            entries = [Entry(who, "forget", name, row.replica, revision, _standing(row)) for row in going]
+            history.record(connection, now, entries)
             return True
 
+    def beat(self, beating: Iterable[Beating]) -> dict[Beating, Beat]:
+        """Write that replicas were heard of, all in one transaction.
+
+        Returns:
+            The receipts of those that are known.
+
+        Raises:
+            StoreError: the store does not answer or its disk is full; nothing was changed.
+        """
+        now, wanted = now_ms(), sorted(set(beating))
+        known: list[Beating] = []
+        with self.transaction(write=True) as connection:
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                held = select(beats.c.name, beats.c.replica).where(tuple_(beats.c.name, beats.c.replica).in_(some))
+                known += sorted((row.name, row.replica) for row in connection.execute(held))
+            if known:
+                mine = (beats.c.name == bindparam("of")) & (beats.c.replica == bindparam("number"))
+                connection.execute(
+                    update(beats).where(mine).values(seen_ms=now),
+                    [{"of": of, "number": number} for of, number in known],
+                )
+        at = moment(now)
+        return {(of, number): Beat(name=of, replica=number, seen_at=at) for of, number in known}
+
+    def history(
+        self, limit: int, *, subject: str | None = None, before: int | None = None, since: datetime | None = None
+    ) -> Events:
+        """Return changes, the newest first; see ``preshuffle.api.history.read``.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with self.transaction() as connection:
+            return history.read(connection, limit, subject=subject, before=before, since=since)
+
+    def leading(self) -> AbstractContextManager[bool]:
+        """Return whether this process is the one that judges again; no other is until the context ends.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return self._database.leading()
+
     def transaction(self, write: bool = False) -> AbstractContextManager[Connection]:
-        """Return a transaction for tables other than those of deployments; a writer must say so.
+        """Return a transaction; a writer must say so.
 
         Raises:
             StoreError: the store does not answer; nothing was changed.
+            StoreFullError: its disk is full; nothing was changed.
         """
         return self._transaction(write)
 
     @contextmanager
-    def _transaction(self, write: bool = False) -> Iterator[Connection]:
-        if not self.path.exists():
-            raise StoreError(f"{self.path} is gone: it was moved or deleted while the service ran; restart it")
+    def changing(self, *counters: str) -> Iterator[Connection]:
+        """Return a transaction that changes what is shown: it counts first, and so waits for all others that do.
+
+        Raises:
+            StoreError: the store does not answer or its disk is full; nothing was changed.
+        """
+        with self._transaction(write=True) as connection:
+            for counter in counters:
+                count(connection, counter)
+            yield connection
+
+    @contextmanager
+    def _transaction(self, write: bool) -> Iterator[Connection]:
+        gone = self._database.gone()
+        if gone:
+            raise StoreError(gone)
         try:
-            with self._engine.connect().execution_options(write=write) as connection, connection.begin():
+            with self._database.begin(write) as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise StoreError(f"{self.path} does not answer: {_cause(error)}") from error
+            if self._database.is_full(error):
+                text = f"{self.name} cannot grow, its disk is full: {cause(error)}; nothing was changed"
+                raise StoreFullError(text) from error
+            raise StoreError(f"{self.name} does not answer: {cause(error)}") from error
 
 
-def _deployment_row(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(select(deployments).where(deployments.c.name == name)).one_or_none()
-
-
-def _with_replicas(connection: Connection, rows: Sequence[Row[Any]]) -> list[Deployment]:
-    wanted = select(replicas).where(replicas.c.name.in_([row.name for row in rows])).order_by(replicas.c.replica)
-    by_name: dict[str, list[Replica]] = {row.name: [] for row in rows}
-    for row in connection.execute(wanted):
-        by_name[row.name].append(
-            Replica(
-                replica=row.replica,
-                report=ReplicaReport.model_validate_json(row.report),
-                created_at=_time(row.created_ms),
-                replaced_at=_time(row.replaced_ms),
-                seen_at=_time(row.seen_ms),
-            )
-        )
-    return [
-        Deployment(
-            name=row.name,
-            revision=row.revision,
-            created_at=_time(row.created_ms),
-            replaced_at=_time(row.replaced_ms),
-            replicas=tuple(by_name[row.name]),
-        )
-        for row in rows
-    ]
-
-
-def _next_revision(connection: Connection) -> int:
-    mine = meta.c.key == "revision"
-    connection.execute(update(meta).where(mine).values(value=meta.c.value + 1))
-    revision: int = connection.execute(select(meta.c.value).where(mine)).scalar_one()
-    return revision
+def _standing(row: AnyRow | None) -> Standing | None:
+    return Standing(row.verdict, row.state) if row is not None else None
 
 
 def _receipt(name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:
@@ -204,18 +296,6 @@ def _receipt(name: str, replica: int, revision: int, changed: bool, created_ms: 
         replica=replica,
         revision=revision,
         changed=changed,
-        created_at=_time(created_ms),
-        replaced_at=_time(replaced_ms),
+        created_at=moment(created_ms),
+        replaced_at=moment(replaced_ms),
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _cause(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]

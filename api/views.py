@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field, field_serializer
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.comparison import LayoutComparison, compare, compare_all
+from preshuffle.api.comparison import LayoutComparison, compare_all
 from preshuffle.api.deployments import Deployment, Group, Replica
+from preshuffle.api.judgement import GroupJudgement, has_drifted
 from preshuffle.api.problem import Problem
+from preshuffle.api.states import State, state_of, worst_state
+from preshuffle.api.store_rows import Listed
 from preshuffle.registry.decision import Decision, Finding
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.report import Report, Verdict, worst
+from preshuffle.registry.report import Verdict, worst
 from preshuffle.registry.words import Role
 
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"
+_STATE: Final = "the verdict, unless it is stale (silent for longer than ttl_s) or drifted and that is worse"
 
 
 class GroupView(Frozen):
@@ -30,6 +34,7 @@ class GroupView(Frozen):
     decision: Decision | None = None
     problem: Problem | None = None
     verdict: Verdict
+    drifted: bool = Field(description="the registry decides otherwise now than when this was loaded")
     findings: tuple[Finding, ...] = Field(description="of the check: bytes, call and kernels against each other")
     layouts: dict[Role, LayoutComparison]
 
@@ -50,6 +55,7 @@ class ReplicaView(Frozen):
     replaced_at: datetime
     seen_at: datetime
     verdict: Verdict = Field(description=_WORST_GROUP)
+    state: State = Field(description=_STATE)
     groups: tuple[GroupView, ...]
 
 
@@ -62,6 +68,7 @@ class DeploymentView(Frozen):
     replaced_at: datetime
     seen_at: datetime
     verdict: Verdict = Field(description=_WORST_REPLICA)
+    state: State = Field(description=_WORST_REPLICA)
     replicas: tuple[ReplicaView, ...]
 
 
@@ -75,6 +82,7 @@ class GroupSummary(Frozen):
     engine: str | None
     verdict: Verdict
     findings: tuple[Finding, ...]
+    drifted: bool
     recipe: str | None = Field(description="null where no recipe answers the query")
     w13_weight: LayoutComparison
 
@@ -87,7 +95,8 @@ class DeploymentSummary(Frozen):
     created_at: datetime
     replaced_at: datetime
     seen_at: datetime
-    verdict: Verdict = Field(description=_WORST_REPLICA)
+    verdict: Verdict = Field(description=f"{_WORST_REPLICA}, when they were last judged")
+    state: State = Field(description=_WORST_REPLICA)
     replicas: tuple[int, ...]
     groups: tuple[GroupSummary, ...]
 
@@ -96,6 +105,7 @@ class DeploymentHealth(Frozen):
     """Nothing is known to be wrong with a deployment."""
 
     verdict: Literal["ok", "degraded", "unknown"]
+    state: State
 
 
 class DeploymentList(Frozen):
@@ -107,7 +117,8 @@ class DeploymentList(Frozen):
 
 def view(deployment: Deployment, answers: Answers) -> DeploymentView:
     """Show a deployment."""
-    replicas = tuple(_replica(deployment.name, replica, answers) for replica in deployment.replicas)
+    now = datetime.now(UTC)
+    replicas = tuple(_replica(deployment.name, replica, answers, now) for replica in deployment.replicas)
     return DeploymentView(
         name=deployment.name,
         revision=deployment.revision,
@@ -115,12 +126,13 @@ def view(deployment: Deployment, answers: Answers) -> DeploymentView:
         replaced_at=deployment.replaced_at,
         seen_at=deployment.seen_at,
         verdict=worst(replica.verdict for replica in replicas),
+        state=worst_state(replica.state for replica in replicas),
         replicas=replicas,
     )
 
 
-def group_view(name: str, group: Group, answers: Answers) -> GroupView:
-    """Show a group, with the registry's answer to its query."""
+def group_view(name: str, group: Group, answers: Answers, baseline: str | None = None) -> GroupView:
+    """Show a group, with the registry's answer to its query; drift is measured from ``baseline``."""
     answer = answers.get(group.observation.query)
     report = answers.check(group.observation)
     decided = answer.decision.tensors if answer.decision else {}
@@ -130,39 +142,37 @@ def group_view(name: str, group: Group, answers: Answers) -> GroupView:
         decision=answer.decision,
         problem=answer.problem.problem(f"/v1/deployments/{name}") if answer.problem else None,
         verdict=report.verdict,
+        drifted=has_drifted(baseline, answer.decision),
         findings=report.findings,
         layouts=compare_all(answers.registry.book, decided, group.observation.applied.tensors),
     )
 
 
-def summary(deployment: Deployment, answers: Answers) -> DeploymentSummary:
+def summary(deployment: Listed) -> DeploymentSummary:
     """Show a deployment in a list; replicas that treat the same layers alike stand in one line."""
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for replica in deployment.replicas:
-        for group in replica.report.groups:
-            alike.setdefault(_line(group, answers), []).append(replica.replica)
-    groups = tuple(_summary_line(line, numbers) for line, numbers in alike.items())
+    alike: dict[GroupJudgement, list[int]] = {}
+    for replica, group in deployment.groups:
+        alike.setdefault(group, []).append(replica)
     return DeploymentSummary(
         name=deployment.name,
         revision=deployment.revision,
         created_at=deployment.created_at,
         replaced_at=deployment.replaced_at,
         seen_at=deployment.seen_at,
-        verdict=worst(group.verdict for group in groups),
-        replicas=tuple(replica.replica for replica in deployment.replicas),
-        groups=groups,
+        verdict=deployment.verdict,
+        state=deployment.state,
+        replicas=deployment.replicas,
+        groups=tuple(_summary_line(group, numbers) for group, numbers in alike.items()),
     )
 
 
-def reports(deployment: Deployment, answers: Answers) -> list[Report]:
-    """Check every group of every replica."""
-    groups = (group for replica in deployment.replicas for group in replica.report.groups)
-    return [answers.check(group.observation) for group in groups]
-
-
-def _replica(name: str, replica: Replica, answers: Answers) -> ReplicaView:
+def _replica(name: str, replica: Replica, answers: Answers, now: datetime) -> ReplicaView:
     report = replica.report
-    groups = tuple(group_view(name, group, answers) for group in report.groups)
+    baseline = replica.baseline or (None,) * len(report.groups)
+    groups = tuple(
+        group_view(name, group, answers, before) for group, before in zip(report.groups, baseline, strict=True)
+    )
+    verdict = worst(group.verdict for group in groups)
     return ReplicaView(
         replica=replica.replica,
         node=report.node,
@@ -172,31 +182,22 @@ def _replica(name: str, replica: Replica, answers: Answers) -> ReplicaView:
         created_at=replica.created_at,
         replaced_at=replica.replaced_at,
         seen_at=replica.seen_at,
-        verdict=worst(group.verdict for group in groups),
+        verdict=verdict,
+        state=state_of(verdict, drifted=any(group.drifted for group in groups), silent=replica.silent(now)),
         groups=groups,
     )
 
 
-def _line(group: Group, answers: Answers) -> tuple[Any, ...]:
-    query, applied = group.observation.query, group.observation.applied
-    decision = answers.get(query).decision
-    tensor = decision.tensors.get("w13_weight") if decision else None
-    w13 = compare(answers.registry.book, tensor, applied.tensors.get("w13_weight"))
-    engine = str(query.engine) if query.engine else None
-    report = answers.check(group.observation)
-    return group.layers, query.model, query.arch, engine, decision.recipe if decision else None, w13, report
-
-
-def _summary_line(line: tuple[Any, ...], replicas: Sequence[int]) -> GroupSummary:
-    layers, model, arch, engine, recipe, w13, report = line
+def _summary_line(group: GroupJudgement, replicas: Sequence[int]) -> GroupSummary:
     return GroupSummary(
-        layers=layers,
+        layers=group.layers,
         replicas=tuple(replicas),
-        model=model,
-        arch=arch,
-        engine=engine,
-        verdict=report.verdict,
-        findings=report.findings,
-        recipe=recipe,
-        w13_weight=w13,
+        model=group.model,
+        arch=group.arch,
+        engine=group.engine,
+        verdict=group.verdict,
+        drifted=group.drifted,
+        findings=group.findings,
+        recipe=group.recipe,
+        w13_weight=group.w13_weight,
     )

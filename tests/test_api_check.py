@@ -88,7 +88,7 @@ def test_health_is_503_while_wrong(client: Client) -> None:
     assert client.get(url).status_code == 404
     put(client, NOTHING)
     answer = client.get(url)
-    assert (answer.status_code, answer.json()) == (200, {"verdict": "unknown"})
+    assert (answer.status_code, answer.json()) == (200, {"verdict": "unknown", "state": "unknown"})
     put(client, EXAMPLE, replica=1)
     answer = client.get(url)
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")

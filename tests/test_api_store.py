@@ -1,104 +1,110 @@
-"""The store: one file, all or nothing, and it refuses a file that is not its own without touching it."""
+"""The store, on both databases: all or nothing, and what is acknowledged is there."""
 
-import sqlite3
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import create_engine, inspect, text
 
-from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.errors import StoreError
+from preshuffle.api.migrate import newest, steps
+from preshuffle.api.schema import metadata
 from preshuffle.api.store import Store
-from support.server import REPORT
+from preshuffle.api.sweep import sweep
+from support.server import OBSERVATION
+from support.stores import put, report
+
+WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 
 
-def report(node: str = "n") -> ReplicaReport:
-    return ReplicaReport.parse({**REPORT, "node": node})
+def groups(observation: object) -> list[dict[str, object]]:
+    return [{"layers": "0-35", "observation": observation}]
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("postgresql://db/x", "not a SQLite file"),
-        ("sqlite://", "names no file"),
-        ("sqlite:///:memory:", "names no file"),
-        ("sqlite+aiosqlite:///x.db", "not a SQLite file"),
-        ("sqlite:///x.db?mode=ro", "not a SQLite file"),
-        ("store.db", "not a database URL"),
-        ("", "not a database URL"),
-    ],
-)
-def test_a_url_that_is_no_file_is_refused(url: str, says: str) -> None:
-    with pytest.raises(StoreError, match=says):
-        Store(url)
+def run(url: str, *statements: str) -> None:
+    """Change a database behind the store's back."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
 
 
-def test_a_secret_in_a_url_is_not_repeated() -> None:
-    with pytest.raises(StoreError) as error:
-        Store("postgresql://me:geheim@db/x")
-    assert "geheim" not in str(error.value)
+def test_migrations_make_the_tables_that_the_code_uses(database: str) -> None:
+    Store(database).create().close()
+    engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
+    found = inspect(engine)
+    for table in metadata.sorted_tables:
+        columns = {column["name"]: column for column in found.get_columns(table.name)}
+        assert list(columns) == [column.name for column in table.columns]
+        assert {name for name, column in columns.items() if column["nullable"]} == {
+            column.name for column in table.columns if column.nullable
+        }
+        assert found.get_pk_constraint(table.name)["constrained_columns"] == [key.name for key in table.primary_key]
+        assert {index["name"] for index in found.get_indexes(table.name)} == {index.name for index in table.indexes}
+    engine.dispose()
 
 
-def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "notes.txt"
-    file.write_text("not a database\n" * 100)
-    with pytest.raises(StoreError, match=r"notes\.txt is not a SQLite database"):
-        Store(f"sqlite:///{file}")
-    assert file.read_text() == "not a database\n" * 100
-    assert list(tmp_path.iterdir()) == [file]
+def test_what_the_first_version_wrote_is_brought_up_to_date(database: str) -> None:
+    made = Store(database).create()
+    put(made, "kept", 3)
+    made.close()
+    run(
+        database,
+        "ALTER TABLE replicas ADD COLUMN seen_ms BIGINT NOT NULL DEFAULT 1234567890123",
+        "DROP TABLE beats",
+        "DROP INDEX replicas_judged_by",
+        *(
+            f"ALTER TABLE replicas DROP COLUMN {name}"
+            for name in ("verdict", "state", "judged_by", "judgement", "baseline")
+        ),
+        "DROP TABLE history",
+        "DROP TABLE books",
+        "DROP TABLE preshuffle_version",
+        "DELETE FROM meta WHERE key IN ('changes', 'tables')",
+        "INSERT INTO meta (key, value) VALUES ('schema_version', 1)",
+    )
+    again = Store(database).create()
+    deployment = again.get("kept")
+    assert deployment is not None
+    (replica,) = deployment.replicas
+    assert (replica.replica, replica.report, replica.baseline) == (3, report(), None)
+    assert replica.seen_at == datetime.fromtimestamp(1234567890.123, UTC)
+    assert [(one.name, one.state) for one in again.page(5)[0]] == [("kept", "unknown")]
+    put(again, "new")
+    again.close()
 
 
-def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "store.db"
-    Store(f"sqlite:///{file}").create().close()
-    broken = file.read_bytes()[:100] + b"\xff" * 5000
-    file.write_bytes(broken)
-    with pytest.raises(StoreError, match=r"store\.db is damaged"):
-        Store(f"sqlite:///{file}")
-    assert file.read_bytes() == broken
+def test_a_newer_store_is_left_as_it_is(database: str) -> None:
+    Store(database).create().close()
+    run(database, "UPDATE preshuffle_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match=f"newer preshuffle .schema 9999; this one knows up to {newest()}"):
+        Store(database)
 
 
-def test_a_database_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "other.db"
-    with sqlite3.connect(file) as connection:
-        connection.execute("CREATE TABLE songs (title TEXT)")
-    connection.close()
-    before = file.read_bytes()
-    with pytest.raises(StoreError, match="songs"):
-        Store(f"sqlite:///{file}")
-    assert file.read_bytes() == before
+def test_migrations_are_one_line_of_steps() -> None:
+    assert [step.revision for step in steps().walk_revisions()] == [
+        f"{number:04}" for number in range(int(newest()), 0, -1)
+    ]
 
 
-def test_a_newer_store_is_left_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "store.db"
-    Store(f"sqlite:///{file}").create().close()
-    with sqlite3.connect(file) as connection:
-        connection.execute("UPDATE meta SET value = 99 WHERE key = 'schema_version'")
-    connection.close()
-    with pytest.raises(StoreError, match="schema 99; this one knows 1"):
-        Store(f"sqlite:///{file}")
+def test_several_who_start_at_once_create_one_store(database: str) -> None:
+    stores = [Store(database) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(Store.create, stores))
+    put(stores[0], "a")
+    assert [len(one.page(5)[0]) for one in stores] == [1] * 4
+    for one in stores:
+        one.close()
 
 
-@pytest.mark.parametrize("name", ["absent/store.db", "."])
-def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="folder"):
-        Store(f"sqlite:///{tmp_path / name}")
-
-
-def test_looking_at_a_new_file_does_not_create_it(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    assert list(tmp_path.iterdir()) == []
-    store.create()
-    assert store.page(10) == ([], False)
-    store.close()
-
-
-def test_what_is_stored_is_there_for_the_next_one_who_opens_it(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/store.db"
-    first = Store(url).create()
-    receipt = first.put("a", 3, report())
+def test_what_is_stored_is_there_for_the_next_one_who_opens_it(database: str) -> None:
+    first = Store(database).create()
+    receipt = put(first, "a", 3)
     first.close()
-    second = Store(url).create()
+    second = Store(database).create()
     deployment = second.get("a")
     second.close()
     assert deployment is not None
@@ -106,39 +112,111 @@ def test_what_is_stored_is_there_for_the_next_one_who_opens_it(tmp_path: Path) -
     assert [(replica.replica, replica.report) for replica in deployment.replicas] == [(3, report())]
 
 
-def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
+def test_a_refused_change_changes_nothing(store: Store) -> None:
     def refuse(_revision: int | None) -> None:
         raise LookupError
 
-    store = Store(f"sqlite:///{tmp_path}/store.db").create()
-    before = store.put("a", 0, report())
+    before, counters = put(store, "a"), store.counters()
     with pytest.raises(LookupError):
-        store.put("a", 0, report("other"), refuse)
+        put(store, "a", told=report("other"), precondition=refuse)
     with pytest.raises(LookupError):
         store.delete("a", precondition=refuse)
     deployment = store.get("a")
-    store.close()
     assert deployment is not None
     assert (deployment.revision, deployment.replicas[0].report.node) == (before.revision, "n")
+    assert store.counters() == counters
+    assert len(store.history(10).events) == 1
 
 
-def test_many_who_write_at_once_all_succeed(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+def test_many_who_write_at_once_all_succeed(store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
-        receipts = list(pool.map(lambda replica: store.put("a", replica, report(f"n{replica}")), range(64)))
+        receipts = list(pool.map(lambda replica: put(store, "a", replica, report(f"n{replica}")), range(64)))
+        list(pool.map(lambda replica: store.beat([("a", replica), ("a", 63 - replica)]), range(64)))
+        gone = list(pool.map(lambda replica: store.delete("a", replica), range(32)))
     deployment = store.get("a")
-    store.close()
     assert len({receipt.revision for receipt in receipts}) == 64
+    assert all(gone)
     assert deployment is not None
-    assert [replica.report.node for replica in deployment.replicas] == [f"n{replica}" for replica in range(64)]
+    assert [replica.report.node for replica in deployment.replicas] == [f"n{replica}" for replica in range(32, 64)]
 
 
-def test_a_store_that_someone_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.sqlite.BUSY_MS", 50)
-    store = Store(f"sqlite:///{tmp_path}/store.db").create()
-    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match="locked"):
-        store.put("a", 0, report())
-    other.close()
-    store.close()
+def test_names_come_in_one_order_everywhere(store: Store) -> None:
+    names = ["B", "a", "a-1", "a.1", "a1", "a_1", "Z", "z"]
+    for name in reversed(names):
+        put(store, name)
+    first, more = store.page(5)
+    rest, no_more = store.page(5, first[-1].name)
+    assert [one.name for one in (*first, *rest)] == sorted(names)
+    assert (more, no_more) == (True, False)
+
+
+def test_a_heartbeat_is_for_whoever_is_known(store: Store) -> None:
+    put(store, "a", 1)
+    before = store.get("a")
+    known = store.beat([("a", 1), ("a", 2), ("b", 1), ("a", 1)])
+    assert list(known) == [("a", 1)]
+    deployment = store.get("a")
+    assert before is not None
+    assert deployment is not None
+    assert deployment.seen_at == known["a", 1].seen_at >= before.seen_at
+    assert deployment.revision == before.revision
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_silence_is_a_state_and_stands_in_the_history(store: Store) -> None:
+    put(store, "quick", told=report(ttl_s=1))
+    put(store, "slow", told=report(ttl_s=3600))
+    put(store, "wrong", told=report(ttl_s=1, groups=groups(WRONG)))
+    assert sweep(store) == 0
+    assert store.tally()["mismatch"] == 1
+    wait_until(lambda: store.tally()["stale"] == 1)
+    states = {one.name: one.state for one in store.page(5)[0]}
+    assert states == {"quick": "stale", "slow": "ok", "wrong": "mismatch"}
+    assert [one.name for one in store.page(5, states=["stale"])[0]] == ["quick"]
+    wait_until(lambda: sweep(store) == 0 and len(store.history(10).events) == 5)
+    store.beat([("quick", 0)])
+    assert sweep(store) == 1
+    events = store.history(10, subject="quick").events
+    assert [(event.action, event.state_before, event.state_after) for event in events] == [
+        ("back", "stale", "ok"),
+        ("silent", "ok", "stale"),
+        ("report", None, "ok"),
+    ]
+
+
+def test_history_says_who_changed_what(store: Store) -> None:
+    put(store, "a", who="ann")
+    put(store, "a", told=report("m", groups=groups(WRONG)), who="bob")
+    put(store, "b", 1, who="ann")
+    store.delete("a", who="cid")
+    events = store.history(10, subject="a").events
+    assert [(event.who, event.action, event.verdict_before, event.verdict_after) for event in events] == [
+        ("cid", "forget", "mismatch", None),
+        ("bob", "report", "ok", "mismatch"),
+        ("ann", "report", None, "ok"),
+    ]
+    changed = {change.field: (change.before, change.after) for change in events[1].changes}
+    assert changed["node"] == ("n", "m")
+    assert changed["groups.0.observation.applied.tensors.w13_weight.layout"] == ("sep16", "gui16")
+    first = store.history(2)
+    rest = store.history(2, before=first.next)
+    assert [event.subject for event in (*first.events, *rest.events)] == ["a", "b", "a", "a"]
+    assert rest.next is None
+    assert store.history(5, since=datetime.now(UTC) + timedelta(minutes=1)).events == ()
+    assert len(store.history(5, since=events[-1].at).events) == 4
+
+
+def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preshuffle.api.history.KEPT", 5)
+    for number in range(12):
+        put(store, "a", told=report(f"n{number}"))
+    put(store, "b")
+    events = store.history(20, subject="a").events
+    assert [event.changes[0].after for event in events] == [f"n{number}" for number in (11, 10, 9, 8, 7)]
+    assert len(store.history(20, subject="b").events) == 1

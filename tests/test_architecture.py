@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 LONGEST = 350
 SHARED = frozenset(sys.stdlib_module_names)
 PARSING = frozenset({"pydantic", "pydantic_core", "einops", "yaml"})
-WEB = frozenset({"fastapi", "starlette", "uvicorn", "sqlalchemy", "jinja2", "markupsafe", "httpx", "anyio", "asyncpg"})
+SERVING = frozenset({"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "httpx", "anyio"})
+STORING = frozenset({"sqlalchemy", "alembic", "psycopg"})
+WEB = SERVING | STORING
 
 ANYWHERE = {
     "registry": PARSING,

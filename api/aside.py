@@ -1,0 +1,89 @@
+"""Long work beside the serving process, in a process of its own: whoever reads is not held up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Final, TypeVar
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.registry import Registry
+
+Result = TypeVar("Result")
+_NICER: Final = 10
+
+
+class AsideError(Exception):
+    """The process beside us ended without an answer: it was told to, or the system had no memory for it."""
+
+
+class Aside:
+    """One piece of work at a time, in a process that ends with it. Stop it from any thread."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._process: Any = None
+
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function there; function, arguments and result must be picklable.
+
+        Raises:
+            AsideError: the process ended before it had a result.
+            Exception: what the function raised.
+        """
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(theirs, function, arguments), daemon=True)
+        process.start()
+        self._process = process
+        theirs.close()
+        try:
+            worked, value = ours.recv()
+        except EOFError:
+            raise AsideError(f"{function.__name__} ended without a result") from None
+        finally:
+            ours.close()
+            process.join()
+            self._process = None
+        if not worked:
+            raise value
+        result: Result = value
+        return result
+
+    def stop(self) -> None:
+        """End what runs."""
+        process = self._process
+        if process is not None:
+            process.terminate()
+
+
+class Portable:
+    """A registry on its way to another process: what it says, without where it was read."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Take a registry along."""
+        self._entries = {section: dict(entries) for section, entries in registry.book.entries.items()}
+        self._tables: KernelTables | None = registry.tables
+        self._sources = registry.book.sources
+
+    def registry(self) -> Registry:
+        """Return the registry again."""
+        return Registry(Book(self._entries, {}, self._sources), self._tables)
+
+
+def is_orphan(parent: int) -> bool:
+    """Whether the process that started this one has ended."""
+    return os.getppid() != parent
+
+
+def _work(answer: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.nice(_NICER)
+    try:
+        told = (True, function(*arguments))
+    except Exception as error:
+        told = (False, error)
+    answer.send(told)
+    answer.close()

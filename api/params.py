@@ -1,0 +1,9 @@
+"""Query parameters that FastAPI reads."""
+
+from __future__ import annotations
+
+from preshuffle.registry.query import Frozen
+
+
+class Params(Frozen, defer_build=False):
+    """Base of query parameters: FastAPI wants their schema when a route is made."""

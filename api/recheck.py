@@ -1,0 +1,106 @@
+"""Every replica judged again, after the registry has changed. Any number of processes may do it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import bindparam, select, tuple_, update
+
+from preshuffle.api.deployments import ReplicaReport
+from preshuffle.api.history import SERVICE, Entry, Standing, record
+from preshuffle.api.judgement import Baseline, Judgement, judge, judge_name
+from preshuffle.api.schema import replicas
+from preshuffle.api.store import Store
+from preshuffle.api.store_rows import AnyRow, now_ms, read_baseline
+from preshuffle.api.store_write import judged_values
+from preshuffle.registry.registry import Registry
+
+BATCH: Final = 100
+_REMEMBERED: Final = 1000
+
+
+def is_due(store: Store, by: str) -> bool:
+    """Whether there is a replica that another registry judged last, or none.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    with store.transaction() as connection:
+        return (
+            connection.execute(select(replicas.c.name).where(replicas.c.judged_by != by).limit(1)).first() is not None
+        )
+
+
+def recheck(store: Store, registry: Registry, stop: Callable[[], bool] = lambda: False) -> int:
+    """Judge every replica that this registry has not judged; return how many.
+
+    Args:
+        store: where they are.
+        registry: the one that answers now.
+        stop: asked between batches; what is not judged then stays as it was.
+
+    Raises:
+        StoreError: the store does not answer; what was judged before stays written.
+    """
+    panel = _Panel(registry)
+    by, place, done = judge_name(registry), ("", -1), 0
+    while not stop():
+        with store.transaction() as connection:
+            others = select(replicas).where(replicas.c.judged_by != by)
+            further = others.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*place))
+            rows = connection.execute(further.order_by(replicas.c.name, replicas.c.replica).limit(BATCH)).all()
+        if not rows:
+            break
+        done += _write(store, [(row, panel.judge(row)) for row in rows])
+        place = (rows[-1].name, rows[-1].replica)
+    return done
+
+
+@dataclass
+class _Panel:
+    """Judges; replicas that told the same are judged once."""
+
+    registry: Registry
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[str, Baseline | None], Judgement] = {}
+
+    def judge(self, row: AnyRow) -> Judgement:
+        baseline = read_baseline(row.baseline)
+        key = (row.report, baseline)
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = judge(ReplicaReport.model_validate_json(row.report), self.registry, baseline)
+        return self._known[key]
+
+
+def _write(store: Store, judged: list[tuple[AnyRow, Judgement]]) -> int:
+    """Write judgements of reports that are still there and still the same."""
+    now = now_ms()
+    with store.changing("changes") as connection:
+        wanted = tuple_(replicas.c.name, replicas.c.replica).in_([(row.name, row.replica) for row, _ in judged])
+        columns = select(replicas.c.name, replicas.c.replica, replicas.c.replaced_ms, replicas.c.judged_by)
+        held = {(one.name, one.replica): one for one in connection.execute(columns.where(wanted))}
+        current = [(row, found) for row, found in judged if _same(row, held.get((row.name, row.replica)))]
+        if current:
+            mine = (replicas.c.name == bindparam("of")) & (replicas.c.replica == bindparam("number"))
+            values = [{"of": row.name, "number": row.replica, **judged_values(found)} for row, found in current]
+            connection.execute(update(replicas).where(mine), values)
+            record(connection, now, [_entry(row, found) for row, found in current if _is_news(row, found)])
+        return len(current)
+
+
+def _same(read: AnyRow, held: AnyRow | None) -> bool:
+    return held is not None and (held.replaced_ms, held.judged_by) == (read.replaced_ms, read.judged_by)
+
+
+def _is_news(row: AnyRow, found: Judgement) -> bool:
+    return bool(row.judged_by) and (row.verdict, row.state) != (found.verdict, found.state)
+
+
+def _entry(row: AnyRow, found: Judgement) -> Entry:
+    before, after = Standing(row.verdict, row.state), Standing(found.verdict, found.state)
+    return Entry(SERVICE, "recheck", row.name, row.replica, None, before, after, found.by)

@@ -1,0 +1,98 @@
+"""A PostgreSQL server of the tests' own, in a temporary folder; one per process, started when first asked for."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+_NUMBERS = count()
+REQUIRED = "PRESHUFFLE_REQUIRE_POSTGRES"
+
+
+def new_database() -> str:
+    """Return the URL of an empty database; skip the test where there is no PostgreSQL."""
+    port = _server()
+    if isinstance(port, str):
+        if os.environ.get(REQUIRED):
+            pytest.fail(port)
+        pytest.skip(port)
+    name = f"test_{next(_NUMBERS)}"
+    with psycopg.connect(f"postgresql://tester@127.0.0.1:{port}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"postgresql://tester@127.0.0.1:{port}/{name}"
+
+
+@lru_cache(maxsize=1)
+def _server() -> int | str:
+    """Start a server; return its port, or why there is none."""
+    binaries = _binaries()
+    if binaries is None:
+        return "PostgreSQL is not here (Debian: apt-get install postgresql)"
+    user = _user()
+    folder = Path(tempfile.mkdtemp(prefix="preshuffle-postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if user is not None:
+        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+    data = folder / "data"
+    # fast instead of safe: no test takes the power from the server itself
+    init = [
+        binaries / "initdb",
+        "-D",
+        data,
+        "-U",
+        "tester",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+        "--no-instructions",
+    ]
+    subprocess.run(init, user=user, check=True, stdout=subprocess.DEVNULL, cwd="/")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off", "port": port}
+    settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([binaries / "postgres", "-D", data, *settings], user=user, cwd="/", stderr=log)
+    atexit.register(_stop, process)
+    for _ in range(200):
+        try:
+            psycopg.connect(f"postgresql://tester@127.0.0.1:{port}/postgres", connect_timeout=2).close()
+            return port
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+    return f"PostgreSQL did not start: {(folder / 'log').read_text()[-500:]}"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)  # fast: connections are cut
+    process.wait(timeout=20)
+
+
+def _binaries() -> Path | None:
+    found = shutil.which("postgres")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "initdb").exists()), None)
+
+
+def _user() -> str | None:
+    """PostgreSQL does not run as root."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"

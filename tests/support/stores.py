@@ -1,0 +1,36 @@
+"""Stores for tests, on both databases, and what is put into them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from preshuffle.api.deployments import Receipt, ReplicaReport
+from preshuffle.api.judgement import Judgement, judge
+from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from support.postgres import new_database
+from support.server import REPORT
+
+
+def url_of(kind: str, folder: Path) -> str:
+    """Return the URL of a new, empty database."""
+    return f"sqlite:///{folder}/store.db" if kind == "sqlite" else new_database()
+
+
+def report(node: str = "n", **changes: Any) -> ReplicaReport:
+    """Return a report of one group."""
+    return ReplicaReport.parse({**REPORT, "node": node, **changes})
+
+
+def put(store: Store, name: str, replica: int = 0, told: ReplicaReport | None = None, **more: Any) -> Receipt:
+    """Store a report as the packaged registry judges it."""
+    told = told or report()
+    return store.put(name, replica, told, judged(ReplicaReport(groups=told.groups).canonical()), **more)
+
+
+@lru_cache
+def judged(told: str) -> Judgement:
+    """Return what the packaged registry finds in a report's JSON."""
+    return judge(ReplicaReport.model_validate_json(told), Registry.default())

@@ -1,0 +1,160 @@
+"""A SQLite file as the store: it refuses a file that is not its own without touching it, and survives a full disk."""
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from preshuffle.api.errors import StoreError, StoreFullError
+from preshuffle.api.store import Store
+from support.stores import put, report
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://db/x", "not a database of ours"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite+aiosqlite:///x.db", "not a database of ours"),
+        ("sqlite:///x.db?mode=ro", "not a SQLite file"),
+        ("store.db", "not a database URL"),
+        ("", "not a database URL"),
+    ],
+)
+def test_a_url_that_is_no_store_is_refused(url: str, says: str) -> None:
+    with pytest.raises(StoreError, match=says):
+        Store(url)
+
+
+def test_a_secret_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(StoreError) as error:
+        Store("mysql://me:geheim@db/x")
+    assert "geheim" not in str(error.value)
+
+
+def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database\n" * 100)
+    with pytest.raises(StoreError, match=r"notes\.txt is not a SQLite database"):
+        Store(f"sqlite:///{file}")
+    assert file.read_text() == "not a database\n" * 100
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    Store(f"sqlite:///{file}").create().close()
+    broken = file.read_bytes()[:100] + b"\xff" * 5000
+    file.write_bytes(broken)
+    with pytest.raises(StoreError, match=r"store\.db is damaged"):
+        Store(f"sqlite:///{file}")
+    assert file.read_bytes() == broken
+
+
+@pytest.mark.parametrize("table", ["songs", "meta"])
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "other.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"CREATE TABLE {table} (title TEXT)")
+    connection.close()
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match=rf"something else \(tables: {table}\)"):
+        Store(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["absent/store.db", "."])
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="folder"):
+        Store(f"sqlite:///{tmp_path / name}")
+
+
+def test_looking_at_a_new_file_does_not_create_it(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    assert list(tmp_path.iterdir()) == []
+    store.create()
+    assert store.page(10) == ([], False)
+    store.close()
+
+
+def test_a_file_that_is_taken_away_is_said(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    (tmp_path / "store.db").unlink()
+    with pytest.raises(StoreError, match="is gone"):
+        put(store, "a")
+    store.close()
+
+
+def test_a_store_that_someone_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preshuffle.api.sqlite.BUSY_MS", 50)
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        put(store, "a")
+    other.close()
+    store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB; where none can be mounted, a file that SQLite lets grow to 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode
+    ):
+        pytest.skip("only root can mount a small disk here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(store: Store) -> list[str]:
+    """Put deployments until no more fit; return the names of those that were acknowledged."""
+    done: list[str] = []
+    told = report("x" * 256, groups=[{"layers": "0", "observation": {"query": {"model": "m" * 512, "arch": "gfx950"}}}])
+
+    def put_many() -> None:
+        for number in range(5000):
+            put(store, f"d{number:04}", 0, told)
+            done.append(f"d{number:04}")
+
+    with pytest.raises(StoreFullError, match="its disk is full"):
+        put_many()
+    return done
+
+
+def names(store: Store) -> list[str]:
+    return [deployment.name for deployment in store.page(500)[0]]
+
+
+def test_a_full_disk_loses_nothing_and_room_is_used_again(small_disk: Path) -> None:
+    store = Store(f"sqlite:///{small_disk}/store.db").create()
+    (small_disk / "ballast").write_bytes(bytes(400_000))
+    done = fill(store)
+    assert done
+    assert names(store) == done
+    (small_disk / "ballast").unlink()
+    put(store, "after")
+    store.close()
+    again = Store(f"sqlite:///{small_disk}/store.db").create()
+    assert names(again) == ["after", *done]
+    again.close()
+
+
+def test_a_database_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    store.close()  # the pool's next connections have the limit
+    engine = store._database._engine  # type: ignore[attr-defined]
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=120").close())
+    done = fill(store)
+    assert done
+    assert names(store) == done
+    assert sum(store.tally().values()) == len(done)
+    store.close()
