@@ -144,6 +144,8 @@ def _or_nothing(predict: Callable[[], T]) -> T | None:
 
 
 def _weight_dtype(scene: Scene) -> str:
+    if scene.query.weight_dtype == "i4x2" and scene.query.quant_type != "per_1x32":
+        return "uint32"  # AITER's word for int4 scaled by row: eight values each
     w13 = scene.tensors.get("w13_weight")
     untyped = w13 is not None and w13.what.dtype == "uint8" and scene.query.weight_dtype == "fp4x2"
     return "uint8" if untyped else str(scene.query.weight_dtype)
