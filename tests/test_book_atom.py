@@ -3,6 +3,7 @@
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
+from preshuffle.registry.check.example import observation_of
 from support.described import call_of, described
 from support.engine_table import Case, read_table
 from support.strategies import BOOK, REGISTRY
@@ -22,6 +23,14 @@ def test_the_book_says_what_the_engine_does(case: Case) -> None:
     assert decision.env == case.env
     assert [words for words in case.reason if words not in decision.reason] == []
     assert [finding for finding in decision.findings if finding.severity == "error"] == []
+
+
+@pytest.mark.parametrize("case", [case for case in ANSWERED if "load balancing" not in case.id], ids=str)
+def test_who_follows_the_book_is_told_nothing_is_wrong(case: Case) -> None:
+    units = {"gfx942": 304, "gfx950": 256, "gfx1250": 256}[case.query["arch"]]
+    query = Query.parse({**case.query, "tokens": [1, 4096], "cu_num": units})
+    report = REGISTRY.check(observation_of(REGISTRY.resolve(query), query))
+    assert [(finding.code, finding.message) for finding in report.findings if finding.severity == "error"] == []
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)

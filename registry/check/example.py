@@ -6,6 +6,7 @@ from typing import Any
 
 from preshuffle.registry.decision import Decision
 from preshuffle.registry.observation import Observation
+from preshuffle.registry.predict import DISPATCHED
 from preshuffle.registry.query import Query
 
 
@@ -35,8 +36,11 @@ def observation_of(decision: Decision, query: Query) -> Observation:
         }
         source_order = source_order or tensor.source_order
     call = decision.call
+    dispatched = call.function == DISPATCHED  # other functions take no gate_mode, and say whose kernels run
+    gate_mode = call.gate_mode if call.gate_mode_passed else "separated"
     applied = {
-        "gate_mode": call.gate_mode,
+        "gate_mode": gate_mode if dispatched else None,
+        "kernels": () if dispatched else ({"backend": call.backend},),
         "hidden_pad": call.hidden_pad,
         "intermediate_pad": call.intermediate_pad,
         "swiglu_limit": call.swiglu_limit,
