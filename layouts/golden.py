@@ -16,7 +16,7 @@ import torch
 from preshuffle.layouts.job import torch_shape
 from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
-from preshuffle.registry.predict import predict_buckets
+from preshuffle.registry.predict import predict_kernels
 from preshuffle.registry.resolve import decision_digest, open_case
 from preshuffle.registry.shapes import tensor_decisions
 
@@ -74,7 +74,7 @@ def decide_for(recipe: Recipe, query: Query, registry: Registry) -> Decision:
             "tensors": tensors,
             "call": call,
             "env": recipe.env,
-            "kernels": predict_buckets(case.full, case.arch, tensors, call, recipe.env, registry.tables),
+            "kernels": predict_kernels(case.full, case.arch, tensors, call, recipe.env, registry.tables)[0],
             "alternatives": (),
             "findings": (),
             "decision_digest": decision_digest(recipe.id, tensors, call, recipe.env),

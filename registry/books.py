@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -27,10 +27,12 @@ from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, Layo
 from preshuffle.registry.errors import BookError, Problem
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.located import Document, Path, field_problems, parse_yaml
+from preshuffle.registry.model_names import ModelNames
 from preshuffle.registry.model_types import ModelTypeEntry, QuantizationEntry
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule
+from preshuffle.registry.rule_index import RuleIndex
 
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,
@@ -57,6 +59,8 @@ PACKAGED = "book"
 # Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).
 ELSEWHERE = frozenset({"kernel_families.yaml", "aiter_dispatch.yaml"})
 
+_REMEMBERED = 4096
+Value = TypeVar("Value")
 Entry = TypeVar("Entry", bound=Frozen)
 
 
@@ -79,6 +83,24 @@ class Book:
     entries: Mapping[str, Mapping[str, Any]]
     places: Mapping[tuple[str, str], Place] = field(repr=False)
     sources: tuple[str, ...] = ()
+
+    _memory: dict[str, dict[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def remember(self, what: str, key: Hashable, work_out: Callable[[], Value]) -> Value:
+        """Return what was worked out for a key before, else work it out; only the last few thousand are kept."""
+        known = self._memory.setdefault(what, {})
+        try:
+            return known[key]  # type: ignore[no-any-return]
+        except KeyError:
+            pass
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        value = known[key] = work_out()
+        return value
+
+    def __reduce__(self) -> tuple[type[Book], tuple[Any, ...]]:
+        """Be copied and pickled without what is remembered."""
+        return Book, (self.entries, self.places, self.sources)
 
     @property
     def layouts(self) -> Mapping[str, LayoutEntry]:
@@ -124,6 +146,16 @@ class Book:
     def rules(self) -> Mapping[str, Rule]:
         """Rules by id."""
         return self.entries["rules"]
+
+    @cached_property
+    def rule_index(self) -> RuleIndex:
+        """The rules, ready to be found."""
+        return RuleIndex(self.rules.values(), self.recipes)
+
+    @cached_property
+    def model_names(self) -> ModelNames:
+        """What every model is called."""
+        return ModelNames(self.models.values())
 
     @cached_property
     def layout(self) -> Callable[[str], Layout]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from preshuffle.registry.books import Book
@@ -24,18 +25,20 @@ def value_of(flag: FlagEntry, text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Switches:
-    """The switches that count for a query.
+    """The switches that count for a query. It is shared between queries and never changed.
 
     Attributes:
         values: effective value by name, defaults included; a switch without default that is not set is absent.
+        facts: the same under the names that conditions use (``env.NAME``).
         honoured: the switches that the query sets and that count, with what their value means.
         findings: switches that the query sets and nobody reads.
     """
 
-    values: dict[str, str]
-    honoured: dict[str, str]
+    values: Mapping[str, str]
+    facts: Mapping[str, str]
+    honoured: Mapping[str, str]
     findings: tuple[Finding, ...]
 
 
@@ -45,30 +48,39 @@ def read_switches(query: Query, book: Book) -> Switches:
     Raises:
         QueryError: a switch that counts has a value that it cannot have.
     """
-    values: dict[str, str] = {}
+    asked = (query.engine, query.aiter, *sorted(query.env.items()))
+    return book.remember("switches", asked, lambda: _read(query, book))
+
+
+def _read(query: Query, book: Book) -> Switches:
+    defaults = book.remember("switch defaults", (query.engine, query.aiter), lambda: _defaults(query, book))
+    values: dict[str, str] = dict(defaults)
     honoured: dict[str, str] = {}
     findings: list[Finding] = []
     problems: list[FieldProblem] = []
-    for flag in book.flags.values():
+    for name in sorted(query.env.keys() & book.flags.keys()):
+        flag, given = book.flags[name], value_of(book.flags[name], query.env[name])
         unread = why_unread(flag, query)
-        given = query.env.get(flag.id)
-        given = None if given is None else value_of(flag, given)
-        if unread is None:
-            value = _default(flag, query) if given is None else given
-            if value is not None:
-                values[flag.id] = value
-            if given is not None and flag.values and given not in flag.values:
-                valid = tuple(f"{name} ({meaning})" for name, meaning in flag.values.items())
-                problems.append(FieldProblem(f"env.{flag.id}", f"{given!r} has no meaning", valid))
-            elif given is not None:
-                honoured[flag.id] = flag.values.get(given, flag.meaning)
-        elif given is not None:
-            message = f"{flag.id}={given} changes nothing: {unread}"
-            fix = f"unset {flag.id}"
+        if unread is not None:
+            message = f"{name}={given} changes nothing: {unread}"
+            fix = f"unset {name}"
             findings.append(Finding.of("flag_unknown", message, actual=given, fix=fix, evidence=flag.evidence))
+        elif flag.values and given not in flag.values:
+            valid = tuple(f"{value} ({meaning})" for value, meaning in flag.values.items())
+            problems.append(FieldProblem(f"env.{name}", f"{given!r} has no meaning", valid))
+        else:
+            values[name] = given
+            honoured[name] = flag.values.get(given, flag.meaning)
     if problems:
         raise QueryError(problems)
-    return Switches(values, honoured, tuple(findings))
+    facts = {f"env.{name}": value for name, value in values.items()}
+    return Switches(values, facts, honoured, tuple(findings))
+
+
+def _defaults(query: Query, book: Book) -> dict[str, str]:
+    """Values of the switches that are not set but read."""
+    read = ((flag.id, _default(flag, query)) for flag in book.flags.values() if why_unread(flag, query) is None)
+    return {name: value for name, value in read if value is not None}
 
 
 def _default(flag: FlagEntry, query: Query) -> str | None:

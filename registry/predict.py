@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.flags import value_of
-from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets
+from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch_at, reachable_buckets
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
@@ -74,60 +74,54 @@ def _as_weight(dtype: TensorDtype, quant_type: QuantType) -> str:
     return "fp8" if dtype.startswith("fp8") else dtype
 
 
-def predict_buckets(
+def predict_kernels(
     query: Query,
     arch: ArchEntry,
     tensors: Mapping[Role, TensorDecision],
     call: CallDecision,
     env: Mapping[str, str],
     tables: KernelTables | None,
-) -> tuple[KernelBucket, ...]:
-    """Predict the kernel at each of the query's token counts; empty where ``dispatch_call`` knows no call."""
-    buckets: list[KernelBucket] = []
-    for tokens in query.tokens:
-        seen = dispatch_call(query, arch, tensors, call, env, tokens)
-        if seen is None:
-            return ()
-        buckets.append(KernelBucket(tokens=tokens, **dict(dispatch(seen, tables))))
-    return tuple(buckets)
+) -> tuple[tuple[KernelBucket, ...], list[TokenBucket]]:
+    """Predict the kernels at each of the query's token counts, and at all within reach, as ranges.
 
-
-def predict_ranges(
-    query: Query,
-    arch: ArchEntry,
-    tensors: Mapping[Role, TensorDecision],
-    call: CallDecision,
-    env: Mapping[str, str],
-    tables: KernelTables | None,
-) -> list[TokenBucket]:
-    """Predict the kernels at every token count within reach, as ranges; empty where no call is known."""
+    Both are empty where ``dispatch_call`` knows no call.
+    """
     seen = dispatch_call(query, arch, tensors, call, env, 1)
-    return [] if seen is None else reachable_buckets(seen, tables, upto=REACH)
+    if seen is None:
+        return (), []
+    choices = dispatch_at(seen, query.tokens, tables)
+    buckets = tuple(
+        KernelBucket.model_construct(None, tokens=tokens, **choice.__dict__)
+        for tokens, choice in zip(query.tokens, choices, strict=True)
+    )
+    return buckets, reachable_buckets(seen, tables, upto=REACH)
 
 
-def decision_findings(
+def layer_findings(
+    query: Query, book: Book, recipe: Recipe, tensors: Mapping[Role, TensorDecision]
+) -> Iterator[Finding]:
+    """Say what is wrong with a recipe on the sizes of a layer, whatever runs."""
+    yield from _cut_through(query, recipe)
+    yield from _not_passed(query, recipe)
+    yield from _unpadded(query, book, tensors)
+
+
+def kernel_findings(
     query: Query,
     book: Book,
-    recipe: Recipe,
     tensors: Mapping[Role, TensorDecision],
-    kernels: tuple[KernelBucket, ...],
+    kernels: Sequence[KernelBucket],
     ranges: Sequence[TokenBucket],
-) -> list[Finding]:
-    """Say what is wrong with a decision before anything has run.
+) -> Iterator[Finding]:
+    """Say what is wrong with the kernels that will run.
 
     Args:
         kernels: at the token counts that the query names.
         ranges: at every token count: a layout must be right there, too.
     """
-    return [
-        *_cut_through(query, recipe),
-        *_not_passed(query, recipe),
-        *_unpadded(query, book, tensors),
-        *_environment(query, book, recipe),
-        *_errors(kernels),
-        *_reads(book, tensors, ranges),
-        *_numerics(query, ranges),
-    ]
+    yield from _errors(kernels)
+    yield from _reads(book, tensors, ranges)
+    yield from _numerics(query, ranges)
 
 
 def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:
@@ -172,7 +166,7 @@ def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) 
     return findings
 
 
-def _environment(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
+def environment_findings(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
     """The query's environment contradicts what the recipe needs (a switch that only moves numerics is judged there)."""
     return [
         Finding.of(
@@ -189,7 +183,7 @@ def _environment(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
     ]
 
 
-def _errors(kernels: tuple[KernelBucket, ...]) -> list[Finding]:
+def _errors(kernels: Sequence[KernelBucket]) -> list[Finding]:
     """AITER raises for these token counts."""
     by_error: dict[str, list[int]] = {}
     for bucket in kernels:

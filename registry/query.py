@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,15 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
+    def altered(self, **fields: Any) -> Self:
+        """Return a copy with other values, which are not validated: ``model_copy`` for hot paths."""
+        other = self.__new__(type(self))
+        object.__setattr__(other, "__dict__", {**self.__dict__, **fields})
+        object.__setattr__(other, "__pydantic_fields_set__", self.__pydantic_fields_set__ | fields.keys())
+        object.__setattr__(other, "__pydantic_extra__", None)
+        object.__setattr__(other, "__pydantic_private__", self.__pydantic_private__)
+        return other
+
 
 class Engine(Frozen):
     """An inference engine, and its version where it is known."""
@@ -62,6 +71,23 @@ def _engine(value: Any) -> Any:
         name, _, version = value.partition("@")
         return {"name": name, "version": version or None}
     return value
+
+
+class Environment(dict[str, str]):
+    """Switches and their values; it cannot be changed, so that a query that holds it can be a key."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Hash by what it holds."""
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type[Environment], tuple[dict[str, str]]]:
+        """Be copied and pickled by what it holds."""
+        return Environment, (dict(self),)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a query cannot be changed; build another one")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 def _environment(value: Any) -> Any:
@@ -108,9 +134,11 @@ class Query(Frozen):
     aiter: Version | None = None
     rocm: Version | None = None
     deployment: str | None = None
-    env: Annotated[dict[str, str], BeforeValidator(_environment, json_schema_input_type=dict[str, str | int])] = Field(
-        default_factory=dict
-    )
+    env: Annotated[
+        dict[str, str],
+        BeforeValidator(_environment, json_schema_input_type=dict[str, str | int]),
+        AfterValidator(Environment),
+    ] = Field(default_factory=Environment)
     tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256)] = TOKENS
 
     @classmethod

@@ -14,7 +14,8 @@ from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Query
-from preshuffle.registry.resolve import open_case, resolve
+from preshuffle.registry.resolve import open_case
+from preshuffle.registry.resolver import Resolver
 
 if TYPE_CHECKING:
     from preshuffle.registry.check.checker import Checker
@@ -78,14 +79,23 @@ class Registry:
         """``sha256:…`` of the book; kernel tables have a digest of their own."""
         return self.book.digest
 
-    def resolve(self, query: Query) -> Decision:
+    def resolve(self, query: Query, *, kernels: bool = True) -> Decision:
         """Decide which bytes, which call and which kernels go together for a query.
+
+        Args:
+            query: an equal query gets the same decision object again.
+            kernels: without them only bytes and call are decided, several times faster: ``kernels`` is then empty, and
+                no finding is about one. The digests are the same.
 
         Raises:
             NoRecipeError: no rule answers; the nearest matches and missing fields are named.
             QueryError: the query contradicts itself.
         """
-        return resolve(query, self.book, self.tables)
+        return self._resolver.resolve(query, kernels=kernels)
+
+    @cached_property
+    def _resolver(self) -> Resolver:
+        return Resolver(self.book, self.tables)
 
     @cached_property
     def _checker(self) -> Checker:
@@ -121,7 +131,7 @@ class Registry:
             QueryError: the token count is none.
         """
         query = Query.parse({**dict(query), "tokens": (tokens,)})
-        decision = self.resolve(query)
+        decision = self.resolve(query, kernels=False)
         case = open_case(query, self.book)
         call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, tokens)
         if call is None:

@@ -1,26 +1,24 @@
-"""From a query to a decision: fill in what the model says, read the switches, pick the rule, derive everything else."""
+"""What a decision starts from (the model's facts and the switches filled in), and what is said of it in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
-from preshuffle.registry.decision import Alternative, CallDecision, Decision, TensorDecision, digest_of
+from preshuffle.registry.decision import CallDecision, TensorDecision, digest_of
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.flags import Switches, read_switches
-from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.match import Tried, try_rules
+from preshuffle.registry.match import Tried
 from preshuffle.registry.near import near
-from preshuffle.registry.predict import decision_findings, predict_buckets, predict_ranges
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.rule import facts_of
-from preshuffle.registry.shapes import LayerSizes, call_decision, tensor_decisions
+from preshuffle.registry.rule import Rule, facts_of
+from preshuffle.registry.rule_index import Prepared
+from preshuffle.registry.shapes import LayerSizes, call_decision
 from preshuffle.registry.shared_experts import count_shared
 from preshuffle.registry.words import Role
 
@@ -36,9 +34,6 @@ _NEEDED = (
     "top_k",
     "bias",
 )
-
-_GIVEN = frozenset({"engine", "arch", "model", "weight_dtype", "quant_type", "activation", "gated"})
-"""Fields that nobody can choose for a checkpoint on a machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +70,10 @@ class Case:
             NoRecipeError: names the fields that neither the query nor a model's entry gives.
             QueryError: a token would need more experts than there are.
         """
-        values: dict[str, Any] = self.full.model_dump(include=set(_NEEDED))
-        skip = set() if self.full.gated else {"gate_up_order"}
-        missing = [name for name in _NEEDED if values[name] is None and name not in skip]
+        values: dict[str, Any] = self.full.__dict__
+        missing = [name for name in _NEEDED if values[name] is None]
+        if not self.full.gated and "gate_up_order" in missing:
+            missing.remove("gate_up_order")
         if missing:
             known = "" if self.model else f"no entry knows model {self.query.model!r}; "
             raise NoRecipeError(f"{known}the query must say: {', '.join(missing)}", missing=missing)
@@ -113,64 +109,22 @@ def open_case(query: Query, book: Book) -> Case:
     model = find_model(query.model, book)
     full = query
     if model is not None:
-        missing = {name: value for name, value in model.given().items() if getattr(query, name) is None}
-        full = query.model_copy(update={**missing, "model": model.id})
+        asked = query.__dict__
+        missing = {name: value for name, value in model.given().items() if asked[name] is None}
+        full = query.altered(**missing, model=model.id)
     switches = read_switches(query, book)
     counted = None
     if model is not None and query.num_experts is None and query.top_k is None:
         counted = count_shared(model.shared_experts, full, switches, book)
     if counted is not None:
-        full = full.model_copy(update=dict(counted.fields))
+        full = full.altered(**counted.fields)
     reason = counted.reason if counted else ""
-    return Case(query, full, arch, model, switches, facts_of(dict(full), switches.values), reason)
+    return Case(query, full, arch, model, switches, facts_of(full.__dict__, switches.facts), reason)
 
 
 def find_model(name: str, book: Book) -> ModelEntry | None:
     """Return the entry that a model's name means: its id, an alias, or the longest glob among the aliases."""
-    name = name.rstrip("/")  # a checkpoint's folder, as a shell completes it
-    if name in book.models:
-        return book.models[name]
-    hits = [(alias, entry) for entry in book.models.values() for alias in entry.aliases if fnmatchcase(name, alias)]
-    return max(hits, key=lambda hit: (hit[0] == name, len(hit[0])))[1] if hits else None
-
-
-def resolve(query: Query, book: Book, tables: KernelTables | None) -> Decision:
-    """Decide.
-
-    Raises:
-        NoRecipeError: no rule answers; the nearest are named.
-        QueryError: the query contradicts itself.
-    """
-    case = open_case(query, book)
-    tried = try_rules(book, case.facts)
-    winner = next((item for item in tried if item.usable), None)
-    if winner is None:
-        raise _no_recipe(case, tried, book)
-    if winner.recipe is None:
-        raise _nothing_works(case, winner, tried)
-    recipe = winner.recipe
-    sizes = case.sizes
-    tensors = tensor_decisions(recipe, sizes, case.arch)
-    call = case.call(recipe, sizes, tensors)
-    kernels = predict_buckets(case.full, case.arch, tensors, call, recipe.env, tables)
-    ranges = predict_ranges(case.full, case.arch, tensors, call, recipe.env, tables)
-    findings = (
-        *case.switches.findings,
-        *decision_findings(case.full, book, recipe, tensors, kernels, ranges),
-    )
-    return Decision(
-        recipe=recipe.id,
-        rule=winner.rule.id,
-        reason=_reason(case, winner),
-        tensors=tensors,
-        call=call,
-        env=recipe.env,
-        kernels=kernels,
-        alternatives=_alternatives(winner, recipe, tried),
-        findings=findings,
-        registry_digest=book.digest,
-        decision_digest=decision_digest(recipe.id, tensors, call, recipe.env),
-    )
+    return book.model_names.find(name)
 
 
 def decision_digest(
@@ -187,15 +141,16 @@ def decision_digest(
     )
 
 
-def _reason(case: Case, winner: Tried) -> str:
-    named = [name for name in winner.exact if not name.startswith("env.")]
+def reason(case: Case, winner: Prepared) -> str:
+    """Say why a rule was chosen."""
+    conditions = winner.conditions
+    named = [name for name, condition in conditions.items() if condition.kind != "pattern" and _is_told(name)]
     listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
     parts = [f"{listed} match exactly"] if named else []
     if case.model is not None and case.model.id != case.query.model:
         parts.append(f"{case.query.model} is read as {case.model.id}")
-    used = {name.removeprefix("env.") for name in winner.required if name.startswith("env.")}
     for name, meaning in case.switches.honoured.items():
-        state = "decided" if name in used else "is set and was read"
+        state = "decided" if f"env.{name}" in conditions else "is set and was read"
         parts.append(f"the switch {name}={case.query.env[name]} {state}: {meaning}")
     if case.counted:
         parts.append(case.counted)
@@ -203,34 +158,12 @@ def _reason(case: Case, winner: Tried) -> str:
     return "; ".join(parts)
 
 
-def _alternatives(winner: Tried, chosen: Recipe | None, tried: tuple[Tried, ...]) -> tuple[Alternative, ...]:
-    """Every other recipe that was near: at most two conditions away, in what can be chosen.
-
-    What is for another engine, GPU or kind of weights is no alternative, and where a model has rules of its own, they
-    are those to choose among.
-    """
-    best: dict[str, tuple[Tried, Recipe]] = {}
-    for item in tried:
-        foreign = any(miss.field in _GIVEN for miss in item.misses)
-        general = "model" in winner.required and "model" not in item.required
-        if item.recipe is None or item.recipe is chosen or foreign or general or len(item.misses) > 2:
-            continue
-        known = best.get(item.recipe.id)
-        if known is None or len(item.misses) < len(known[0].misses):
-            best[item.recipe.id] = (item, item.recipe)
-    return tuple(Alternative(recipe=name, why_not=_lost(item, recipe, winner)) for name, (item, recipe) in best.items())
+def _is_told(field: str) -> bool:
+    return field != "engine" and not field.startswith("env.")
 
 
-def _lost(item: Tried, recipe: Recipe, winner: Tried) -> str:
-    about = "; ".join(filter(None, (recipe.suits, recipe.validity)))
-    if not item.usable:
-        return f"{about}; rule {item.rule.id} {item.why_not}"
-    return f"{about}; rule {item.rule.id} matches too, and {winner.rule.id} is more specific"
-
-
-def _nothing_works(case: Case, winner: Tried, tried: tuple[Tried, ...]) -> NoRecipeError:
-    """The most specific rule says that no recipe is right."""
-    rule = winner.rule
+def nothing_works(case: Case, rule: Rule, tried: tuple[Tried, ...]) -> NoRecipeError:
+    """Return the error where the most specific rule says that no recipe is right."""
     message = f"nothing works for {_asked(case)}: {rule.because} (rule {rule.id})"
     return NoRecipeError(message, _nearest(tried), rule=rule.id, evidence=rule.evidence)
 
@@ -249,7 +182,8 @@ def _asked(case: Case) -> str:
     return f"{case.query.model} with {', '.join(asked)}"
 
 
-def _no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeError:
+def no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeError:
+    """Return the error where no rule answers."""
     nearest = _nearest(tried)
     query = case.query
     unknown = [name for name in _NEEDED if getattr(case.full, name) is None]

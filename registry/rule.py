@@ -128,10 +128,14 @@ class Specificity:
 
 
 def facts_of(fields: Mapping[str, Any], switches: Mapping[str, str]) -> dict[str, Scalar]:
-    """Flatten a query's fields and its effective switches into the names that conditions use."""
+    """Return the names that conditions use with a query's values.
+
+    Args:
+        fields: the query's fields.
+        switches: its effective switches, by ``env.NAME``.
+    """
     engine = fields.get("engine")
-    facts: dict[str, Scalar] = {name: fields.get(name) for name in _PLAIN_FIELDS}
+    facts: dict[str, Scalar] = {**fields, **switches}
     facts["engine"] = engine.name if engine else None
     facts["engine_version"] = engine.version if engine else None
-    facts.update({f"env.{name}": value for name, value in switches.items()})
     return facts

@@ -17,6 +17,7 @@ CIRCUMSTANCES = frozenset({"activation_dtype", "tp", "ep", "cu_num", "aiter", "r
 _SHORTEST_PREFIX = 3
 _rank = attrgetter("rank")
 Key = tuple[str, Scalar]
+Tests = tuple[tuple[str, Callable[[Scalar], bool]], ...]
 
 
 def is_circumstance(field: str) -> bool:
@@ -31,23 +32,27 @@ class Prepared:
     Attributes:
         rank: its place in the order of judgement, 0 for the most specific.
         recipe: what it uses; None where it says that nothing works.
-        tests: a test by field, those of the subject first.
-        subject: how many of the tests are about the subject.
+        conditions: by flat field name.
+        subject: the fields that are about the subject, each with its test.
+        circumstances: the others.
     """
 
     rank: int
     rule: Rule
     recipe: Recipe | None
-    specificity: Specificity
-    tests: tuple[tuple[str, Callable[[Scalar], bool]], ...]
-    subject: int
+    conditions: Mapping[str, Condition]
+    subject: Tests
+    circumstances: Tests
 
     def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
         """Return the circumstances that do not hold; None where the subject is another, or more than ``most`` fail."""
-        missed: tuple[str, ...] = ()
-        for position, (field, holds) in enumerate(self.tests):
+        for field, holds in self.subject:
             if not holds(facts.get(field)):
-                if position < self.subject or len(missed) == most:
+                return None
+        missed: tuple[str, ...] = ()
+        for field, holds in self.circumstances:
+            if not holds(facts.get(field)):
+                if len(missed) == most:
                     return None
                 missed += (field,)
         return missed
@@ -62,12 +67,12 @@ class RuleIndex:
 
     def __init__(self, rules: Iterable[Rule], recipes: Mapping[str, Recipe]) -> None:
         """Prepare and sort the rules."""
-        order = sorted(((Specificity.of(rule), rule) for rule in rules), key=lambda pair: _order(*pair))
-        self.prepared = tuple(_prepare(rank, rule, recipes, kind) for rank, (kind, rule) in enumerate(order))
+        order = sorted(rules, key=_order)
+        self.prepared = tuple(_prepare(rank, rule, recipes) for rank, rule in enumerate(order))
         self._at: dict[str, dict[Scalar, list[Prepared]]] = {}
         self._prefixes: dict[str, dict[str, list[Prepared]]] = {}
         self._always: list[Prepared] = []
-        uses = Counter(key for _, rule in order for keys in _keys(rule.conditions()) for key in keys)
+        uses = Counter(key for rule in order for keys in _keys(rule.conditions()) for key in keys)
         for item in self.prepared:
             self._file(item, uses)
         self._lengths = {field: sorted({len(prefix) for prefix in held}) for field, held in self._prefixes.items()}
@@ -100,19 +105,20 @@ class RuleIndex:
         return found
 
 
-def _order(specificity: Specificity, rule: Rule) -> tuple[tuple[int, ...], str]:
-    return tuple(-part for part in specificity.key), rule.id
+def _order(rule: Rule) -> tuple[tuple[int, ...], str]:
+    return tuple(-part for part in Specificity.of(rule).key), rule.id
 
 
-def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe], specificity: Specificity) -> Prepared:
-    conditions = sorted(rule.conditions().items(), key=lambda item: is_circumstance(item[0]))
+def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe]) -> Prepared:
+    conditions = rule.conditions()
+    tests = [(field, condition.test()) for field, condition in conditions.items()]
     return Prepared(
         rank,
         rule,
         None if rule.use is None else recipes[rule.use],
-        specificity,
-        tuple((field, condition.test()) for field, condition in conditions),
-        sum(not is_circumstance(field) for field, _ in conditions),
+        conditions,
+        tuple(test for test in tests if not is_circumstance(test[0])),
+        tuple(test for test in tests if is_circumstance(test[0])),
     )
 
 

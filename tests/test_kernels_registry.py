@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.kernels import KernelTables, TableError, TokenBucket, dispatch, installed, reachable_buckets
-from preshuffle.registry.predict import REACH, decision_findings, dispatch_call
+from preshuffle.registry.predict import REACH, dispatch_call, kernel_findings
 from preshuffle.registry.resolve import open_case
 from support.kernel_rows import GUI, SEP, table, write
 
@@ -83,8 +83,7 @@ def test_ranges_are_named_as_people_would(tmp_path: Path) -> None:
     good = dispatch(call)
     spans = [(1, 1, 0), (2, 2, 1), (3, 7, 1), (8, 9, 0), (10, None, 1)]
     ranges = [TokenBucket(lo, hi, interleaved if wrong else good) for lo, hi, wrong in spans]
-    recipe = registry.book.recipes[decision.recipe]
-    findings = decision_findings(case.full, registry.book, recipe, decision.tensors, decision.kernels, ranges)
+    findings = list(kernel_findings(case.full, registry.book, decision.tensors, decision.kernels, ranges))
     assert "from 2 to 7 tokens and from 10 tokens on" in findings[0].message
 
 

@@ -21,7 +21,8 @@ from preshuffle.registry.errors import LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.report import Report
-from preshuffle.registry.resolve import decision_digest, open_case, resolve
+from preshuffle.registry.resolve import decision_digest, open_case
+from preshuffle.registry.resolver import Resolver
 from preshuffle.registry.shapes import tensor_decisions
 
 _SUPPOSING = tuple(rule for rule in RULES if rule.supposes)
@@ -46,6 +47,10 @@ class Checker:
     tables: KernelTables | None = None
     _decisions: dict[str, Decision | None] = field(default_factory=dict, repr=False)
     _digests: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _resolver(self) -> Resolver:
+        return Resolver(self.book, self.tables)
 
     @cached_property
     def _backends(self) -> Backends:
@@ -121,7 +126,7 @@ class Checker:
             if len(self._decisions) >= _CACHED:
                 self._decisions.clear()
             try:
-                self._decisions[key] = resolve(observation.query, self.book, self.tables)
+                self._decisions[key] = self._resolver.resolve(observation.query, kernels=True)
             except (NoRecipeError, QueryError, LayoutError):
                 self._decisions[key] = None
         return self._decisions[key]

@@ -4,7 +4,7 @@ from preshuffle.registry.kernels.book import Family, family_book
 from preshuffle.registry.kernels.buckets import TokenBucket, reachable_buckets
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
-from preshuffle.registry.kernels.dispatch import dispatch
+from preshuffle.registry.kernels.dispatch import dispatch, dispatch_at
 from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families import parse_name
 from preshuffle.registry.kernels.rows import Hazard, Row
@@ -23,6 +23,7 @@ __all__ = [
     "TokenBucket",
     "Trace",
     "dispatch",
+    "dispatch_at",
     "family_book",
     "parse_name",
     "reachable_buckets",

@@ -1,0 +1,89 @@
+"""Which rule wins among those that the index finds, and which were near."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.decision import Alternative
+from preshuffle.registry.match import Miss, lacking
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.rule_index import Prepared
+
+NEAR = 2
+"""A rule is near if at most so many circumstances would have to be others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A rule for the same subject.
+
+    Attributes:
+        missed: the circumstances that are others.
+        lacking: what its recipe requires that is not there; looked at only where nothing was missed.
+    """
+
+    rule: Prepared
+    missed: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The rule that wins, and the others that were near, the most specific first."""
+
+    winner: Prepared
+    others: tuple[Near, ...]
+
+
+def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
+    """Return the most specific rule that matches and whose recipe has all that it requires, if there is one."""
+    winner: Prepared | None = None
+    others: list[Near] = []
+    for item in book.rule_index.candidates(facts):
+        missed = item.misses(facts, NEAR)
+        if missed is None:
+            continue
+        lacks: tuple[str, ...] = ()
+        if not missed:
+            lacks = () if item.recipe is None else tuple(lacking(book, item.recipe, facts))
+            if winner is None and not lacks:
+                winner = item
+                continue
+        others.append(Near(item, missed, lacks))
+    return None if winner is None else Choice(winner, tuple(others))
+
+
+def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternative, ...]:
+    """Return every other recipe for the same model, checkpoint, GPU and engine, and why it was not chosen.
+
+    Where a model has rules of its own, they are those to choose among.
+    """
+    own = "model" in choice.winner.conditions
+    best: dict[str, tuple[Near, Recipe]] = {}
+    for near in choice.others:
+        recipe = near.rule.recipe
+        if recipe is None or recipe is choice.winner.recipe or (own and "model" not in near.rule.conditions):
+            continue
+        known = best.get(recipe.id)
+        if known is None or len(near.missed) < len(known[0].missed):
+            best[recipe.id] = (near, recipe)
+    return tuple(
+        Alternative(recipe=id, why_not=_lost(near, recipe, choice.winner, facts)) for id, (near, recipe) in best.items()
+    )
+
+
+def _lost(near: Near, recipe: Recipe, winner: Prepared, facts: Mapping[str, Scalar]) -> str:
+    rule = near.rule.rule
+    about = "; ".join(filter(None, (recipe.suits, recipe.validity)))
+    wrong = [*_misses(near, facts), *near.lacking]
+    if wrong:
+        return f"{about}; rule {rule.id} {'; '.join(wrong)}"
+    return f"{about}; rule {rule.id} matches too, and {winner.rule.id} is more specific"
+
+
+def _misses(near: Near, facts: Mapping[str, Scalar]) -> Iterable[str]:
+    conditions = near.rule.conditions
+    return (str(Miss(name, conditions[name].text, facts.get(name))) for name in near.missed)

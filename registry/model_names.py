@@ -1,0 +1,40 @@
+"""What models are called: an id, an alias, or a name that a glob takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import translate
+
+from preshuffle.registry.entries import ModelEntry
+
+_REMEMBERED = 4096
+
+
+class ModelNames:
+    """Every name of every model."""
+
+    def __init__(self, models: Iterable[ModelEntry]) -> None:
+        """Sort the names into plain ones and globs; the longest glob that takes a name decides."""
+        entries = list(models)
+        names = [(alias, entry) for entry in entries for alias in entry.aliases]
+        self._plain = {alias: entry for alias, entry in names if not set(alias) & set("*?[")}
+        self._plain |= {entry.id: entry for entry in entries}
+        globs = sorted((pair for pair in names if pair[0] not in self._plain), key=lambda pair: -len(pair[0]))
+        self._globs = [(re.compile(translate(alias)).match, entry) for alias, entry in globs]
+        self._found: dict[str, ModelEntry | None] = {}
+
+    def find(self, name: str) -> ModelEntry | None:
+        """Return the entry that a name means, or None. A path may end in a slash, as a shell completes it."""
+        entry = self._plain.get(name)
+        if entry is not None:
+            return entry
+        if name not in self._found:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[name] = self._search(name.rstrip("/"))
+        return self._found[name]
+
+    def _search(self, name: str) -> ModelEntry | None:
+        plain = self._plain.get(name)
+        return plain or next((entry for takes, entry in self._globs if takes(name)), None)

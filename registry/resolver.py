@@ -1,0 +1,103 @@
+"""Decides: the rule from the facts, the bytes from the sizes, the kernels from the call; and remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.choose import alternatives, choose
+from preshuffle.registry.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.match import try_rules
+from preshuffle.registry.predict import environment_findings, kernel_findings, layer_findings, predict_kernels
+from preshuffle.registry.query import Query
+from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.resolve import Case, decision_digest, no_recipe, nothing_works, open_case, reason
+from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.words import Role
+
+_REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A recipe on the sizes of one layer: what every query with these sizes gets. It is shared and never changed."""
+
+    tensors: dict[Role, TensorDecision]
+    call: CallDecision
+    findings: tuple[Finding, ...]
+    digest: str
+
+
+class Resolver:
+    """Decides queries from one book, and remembers the last of them."""
+
+    def __init__(self, book: Book, tables: KernelTables | None) -> None:
+        """Start with nothing decided."""
+        self._book = book
+        self._tables = tables
+        self._decided: dict[tuple[Query, bool], Decision] = {}
+
+    def resolve(self, query: Query, *, kernels: bool) -> Decision:
+        """Decide, or return what was decided for an equal query.
+
+        Args:
+            kernels: also predict the kernels, and say what is wrong with them.
+
+        Raises:
+            NoRecipeError: no rule answers, or one says that nothing works; the nearest are named.
+            QueryError: the query contradicts itself.
+        """
+        key = (query, kernels)
+        decision = self._decided.get(key)
+        if decision is None:
+            if len(self._decided) >= _REMEMBERED:
+                self._decided.clear()
+            decision = self._decided[key] = self._decide(query, kernels)
+        return _own(decision)
+
+    def _decide(self, query: Query, kernels: bool) -> Decision:
+        book = self._book
+        case = open_case(query, book)
+        choice = choose(book, case.facts)
+        if choice is None:
+            raise no_recipe(case, try_rules(book, case.facts), book)
+        rule, recipe = choice.winner.rule, choice.winner.recipe
+        if recipe is None:
+            raise nothing_works(case, rule, try_rules(book, case.facts))
+        layer = self._layer(case, recipe)
+        findings = [*case.switches.findings, *layer.findings, *environment_findings(query, book, recipe)]
+        buckets: tuple[KernelBucket, ...] = ()
+        if kernels:
+            arch, tables = case.arch, self._tables
+            buckets, ranges = predict_kernels(case.full, arch, layer.tensors, layer.call, recipe.env, tables)
+            findings += kernel_findings(case.full, book, layer.tensors, buckets, ranges)
+        return Decision(
+            recipe=recipe.id,
+            rule=rule.id,
+            reason=reason(case, choice.winner),
+            tensors=layer.tensors,
+            call=layer.call,
+            env=recipe.env,
+            kernels=buckets,
+            alternatives=alternatives(choice, case.facts),
+            findings=tuple(findings),
+            registry_digest=book.digest,
+            decision_digest=layer.digest,
+        )
+
+    def _layer(self, case: Case, recipe: Recipe) -> Layer:
+        key = (recipe.id, case.sizes, case.arch.id, case.full.swiglu_limit, case.model.id if case.model else None)
+        return self._book.remember("layers", key, lambda: self._lay_out(case, recipe))
+
+    def _lay_out(self, case: Case, recipe: Recipe) -> Layer:
+        sizes = case.sizes
+        tensors = tensor_decisions(recipe, sizes, case.arch)
+        call = case.call(recipe, sizes, tensors)
+        findings = tuple(layer_findings(case.full, self._book, recipe, tensors))
+        return Layer(tensors, call, findings, decision_digest(recipe.id, tensors, call, recipe.env))
+
+
+def _own(decision: Decision) -> Decision:
+    """Return a decision whose mappings are the caller's own: what is done to them reaches no other answer."""
+    return decision.altered(tensors=decision.tensors.copy(), env=decision.env.copy())
