@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
+from time import perf_counter
 from typing import Final
 
 from anyio import to_thread
@@ -36,7 +37,7 @@ class Answers:
     """The registry's answers, the most recently used ones kept. Any thread may ask."""
 
     def __init__(self, registry: Registry, budget: int = BUDGET) -> None:
-        """Keep up to ``budget`` bytes of JSON."""
+        """Keep up to ``budget`` bytes of JSON. ``observe`` is told the seconds that each new answer took."""
         self.registry = registry
         self.followers: list[Callable[[Registry], None]] = []
         self._budget = budget
@@ -44,6 +45,7 @@ class Answers:
         self._kept: OrderedDict[str, Answer] = OrderedDict()
         self._lock = Lock()
         self._reports = Reports()
+        self.observe: Callable[[float], object] = lambda _seconds: None
 
     def check(self, observation: Observation) -> Report:
         """Return what the registry finds in an observation."""
@@ -78,13 +80,14 @@ class Answers:
             return answer
 
     def _decide(self, key: str, query: Query) -> Answer:
-        registry = self.registry
+        registry, started = self.registry, perf_counter()
         try:
             decision = registry.resolve(query)
         except PreshuffleError as error:
             answer = Answer(problem=as_problem(error))
         else:
             answer = Answer(decision, decision.model_dump_json().encode())
+        self.observe(perf_counter() - started)
         with self._lock:
             if registry is not self.registry:
                 return answer  # it was replaced meanwhile

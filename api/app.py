@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Literal
 
+from anyio import to_thread
 from fastapi import FastAPI
 
 from preshuffle.api import (
+    events,
     openapi,
     page,
     problem,
+    routes_books,
     routes_check,
     routes_deployments,
     routes_health,
+    routes_history,
     routes_kernels,
+    routes_metrics,
     routes_registry,
     routes_resolve,
 )
+from preshuffle.api.access import Access
 from preshuffle.api.answers import Answers
 from preshuffle.api.deployments import ReplicaReport
+from preshuffle.api.door import Door
 from preshuffle.api.errors import ServeError
-from preshuffle.api.listen import bind, check_host, is_loopback, run, url_of
+from preshuffle.api.fleet import StoredFleet
+from preshuffle.api.hot import HotResolve
+from preshuffle.api.keeper import Keeper
+from preshuffle.api.listen import bind, check_host, run, url_of
 from preshuffle.api.listings import our_version
+from preshuffle.api.logs import set_up
+from preshuffle.api.management import served_beside
+from preshuffle.api.metrics import Metrics
+from preshuffle.api.reload import BookWatcher
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
+from preshuffle.api.tokens import load_tokens
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Query
@@ -50,7 +65,9 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        keeper.start()
         yield
+        await to_thread.run_sync(keeper.stop)
         kept.close()
 
     app = FastAPI(
@@ -68,13 +85,40 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     )
     answers = Answers(registry)
     routes_registry.install(app, answers)
-    routes_kernels.install(app, kept, answers)
-    routes_resolve.install(app, answers)
+    library = routes_kernels.install(app, kept, answers)
+    watcher = BookWatcher(settings.book, library.rebase, registry.book.digest)
+    keeper = app.state.keeper = Keeper(kept, answers, library, watcher)
+    hot = HotResolve(answers)
+    routes_resolve.install(app, answers, hot)
     routes_check.install(app, answers)
     routes_deployments.install(app, kept, answers)
-    routes_health.install(app, kept, registry)
+    routes_history.install(app, kept)
+    routes_books.install(app, kept, answers)
+    routes_health.install(app, kept, answers, watcher)
     page.install(app, kept, answers)
+    metrics = Metrics()
+    metrics.watch(StoredFleet(kept, answers, watcher))
+    answers.observe = metrics.resolved
+    routes_metrics.install(app, metrics)
+    heard = app.state.events = events.Events()
+    keeper.followers.append(heard.changed)
+    events.install(app, heard)
+    app.state.door = Door(app, access_of(settings), metrics, {"/v1/resolve": hot}, hidden_of(settings))
     return app
+
+
+def access_of(settings: Settings) -> Access:
+    """Return who may do what.
+
+    Raises:
+        ServeError: the file of tokens cannot be read or is not valid.
+    """
+    return Access(load_tokens(settings.tokens) if settings.tokens else None, settings.reads)
+
+
+def hidden_of(settings: Settings) -> frozenset[str]:
+    """Return the paths that the management port has to itself."""
+    return frozenset() if settings.management_port is None else frozenset({routes_metrics.PATH})
 
 
 def load_registry(settings: Settings) -> Registry:
@@ -100,18 +144,23 @@ def serve(settings: Settings) -> None:
     port; only then are the store's tables created.
 
     Raises:
-        ServeError: the address is not allowed or taken, or kernel tables do not load.
-        StoreError: the store's file cannot be used.
+        ServeError: the address is not allowed or taken, or tokens or kernel tables do not load.
+        StoreError: the store cannot be used.
         BookError: an overlay does not load.
     """
     check_host(settings)
+    access_of(settings)
     registry = load_registry(settings)
     store = Store(settings.db)
-    with bind(settings.host, settings.port) as listener:
+    set_up(settings.log)
+    with ExitStack() as stack:
+        listener = stack.enter_context(bind(settings.host, settings.port))
+        beside = settings.management_port
+        managing = None if beside is None else stack.enter_context(bind(settings.host, beside))
         app = create_app(settings, registry, store.create())
-        if not is_loopback(settings.host):
-            log.warning("INSECURE: %s is open to everyone who can reach it; nothing asks who they are", settings.host)
-        url = url_of(listener, settings.host)
-        what = f"registry {registry.digest[:19]}, store {store.path}"
-        print(f"preshuffle {our_version()} serves {url} ({what})", flush=True)
-        run(app, listener)
+        what = f"registry {registry.digest[:19]}, store {store.name}"
+        if managing is not None:
+            stack.enter_context(served_beside(app, managing))
+            what += f", management {url_of(managing, settings.host)}"
+        print(f"preshuffle {our_version()} serves {url_of(listener, settings.host)} ({what})", flush=True)
+        run(app.state.door, listener, app.state.events.close, settings.head_seconds)

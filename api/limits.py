@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any, Final
@@ -13,6 +14,8 @@ from preshuffle.api.problem import ProblemError
 
 MAX_BODY: Final = 1 << 20
 """Bytes that a body may have."""
+BODY_SECONDS: Final = 30.0
+"""How long a body may take to arrive."""
 _LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
@@ -46,7 +49,7 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """Read the body as it is.
 
     Raises:
-        ProblemError: 413 larger than ``limit`` (nothing more is read), 400 it ended too early.
+        ProblemError: 413 larger than ``limit`` (nothing more is read), 408 too slow, 400 it ended too early.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -54,11 +57,15 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_SECONDS:g} s"
+        raise ProblemError("request-timeout", detail, headers={"Connection": "close"}) from None
     except ClientDisconnect:
         raise ProblemError("malformed-json", "the connection closed before the body was complete") from None
     return b"".join(parts)

@@ -7,31 +7,35 @@ import ipaddress
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from preshuffle.api.connection import Connection
 from preshuffle.api.errors import ServeError
 from preshuffle.api.settings import Settings
 
 _BACKLOG: Final = 512
+GRACE_S: Final = 4
+"""Seconds that running requests get when the service is told to stop."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def check_host(settings: Settings) -> None:
-    """Refuse a host that others can reach: nothing asks who they are.
+    """Refuse a host that others can reach where nothing asks who they are.
 
     Raises:
         ServeError: says what to do.
     """
-    if not is_loopback(settings.host) and not settings.insecure_any_host:
+    if not is_loopback(settings.host) and settings.tokens is None:
         raise ServeError(
             f"{settings.host} can be reached from other machines, and every request would be open to them. "
-            "Listen on 127.0.0.1 (behind a proxy that asks who they are), or say --insecure-any-host "
-            "(PRESHUFFLE_INSECURE_ANY_HOST=1) where the network itself is closed"
+            "Give a file of tokens with --tokens (PRESHUFFLE_TOKENS; `preshuffle token` makes one), or listen on "
+            "127.0.0.1"
         )
 
 
@@ -68,13 +72,35 @@ def url_of(listener: socket.socket, host: str) -> str:
     return f"http://{_shown(host, listener.getsockname()[1])}"
 
 
-def run(app: FastAPI, listener: socket.socket) -> None:
-    """Serve with one worker until SIGTERM or SIGINT; requests that run are finished."""
+def run(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None], head_seconds: float) -> None:
+    """Serve with one worker until SIGTERM or SIGINT; requests that run are finished.
+
+    Args:
+        app: what answers.
+        listener: a bound socket.
+        on_stop: called when it is told to stop, before it waits for requests: to end what never ends by itself.
+        head_seconds: how long a request line and its headers may take to arrive.
+    """
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=10
+        app,
+        http=partial(Connection, head_seconds=head_seconds),  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
     )
     with _signals_stop_quietly():
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, on_stop).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from preshuffle.api.answers import Answers
 from preshuffle.api.listings import Archs, Layouts, Models, Recipes, RegistryView, listings
 from preshuffle.api.openapi import problems
-from preshuffle.api.serialised import Serialised
+from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
 
@@ -25,13 +25,6 @@ _DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {
     "/v1/layouts": (Layouts, "All layouts"),
     "/v1/models": (Models, "All models that the book knows"),
     "/v1/archs": (Archs, "All GPU architectures that the book knows"),
-}
-IF_NONE_MATCH: Final = {
-    "name": "If-None-Match",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "the entity tags that the client has; 304 where one of them is current",
 }
 
 

@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answer, Answers
+from preshuffle.api.hot import HotResolve, etag_of
 from preshuffle.api.limits import read_json
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.problem import Problem, as_problem, problem_response
 from preshuffle.api.query_params import documented, parse_params
+from preshuffle.api.serialised import IF_NONE_MATCH, names
 from preshuffle.registry.decision import Decision
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.query import TOKENS, Frozen, Query
@@ -53,8 +55,8 @@ class BatchResults(Frozen):
     results: tuple[BatchResult, ...]
 
 
-def install(app: FastAPI, answers: Answers) -> None:
-    """Add the routes."""
+def install(app: FastAPI, answers: Answers, hot: HotResolve) -> None:
+    """Add the routes; what GET answers is kept in ``hot``."""
 
     @app.get(
         "/v1/resolve",
@@ -62,11 +64,14 @@ def install(app: FastAPI, answers: Answers) -> None:
         operation_id="resolve_get",
         summary="Decide one query, given as parameters",
         response_model=Decision,
-        responses=problems("no-recipe", "invalid-input"),
-        openapi_extra={"parameters": documented()},
+        responses={304: {"description": "The client has it"}, **problems("no-recipe", "invalid-input")},
+        openapi_extra={"parameters": [*documented(), IF_NONE_MATCH]},
     )
     async def get(request: Request) -> Response:
-        return _respond(request, await answers.ask(parse_params(request.query_params.multi_items())))
+        registry = answers.registry
+        answer = await answers.ask(parse_params(request.query_params.multi_items()))
+        hot.keep(request.scope["query_string"], answer, registry)
+        return _respond(request, answer)
 
     @app.post(
         "/v1/resolve",
@@ -99,7 +104,14 @@ def install(app: FastAPI, answers: Answers) -> None:
 def _respond(request: Request, answer: Answer) -> Response:
     if answer.problem is not None:
         return problem_response(answer.problem, request)  # not raised: it is kept, and would keep every traceback
-    return Response(answer.body, media_type="application/json")
+    if request.method != "GET":
+        return Response(answer.body, media_type="application/json")
+    etag = etag_of(answer.body)
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    known = request.headers.get("if-none-match")
+    if known is not None and names(known, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(answer.body, headers=headers, media_type="application/json")
 
 
 def _queries(value: Any) -> list[Any]:

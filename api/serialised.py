@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.registry.query import Frozen
+
+IF_NONE_MATCH: Final[dict[str, Any]] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "the entity tags that the client has; 304 where one of them is current",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
+from preshuffle.api.access import Reads
+from preshuffle.api.logs import Style
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen
@@ -20,13 +22,18 @@ class Settings(Frozen):
     """How the service runs.
 
     Attributes:
-        host: where it listens; anything but loopback needs ``insecure_any_host``.
+        host: where it listens; anything but loopback needs ``tokens``.
         port: 0 takes a free one.
         db: the store, ``sqlite:///PATH``.
         book: overlay folders or files, later ones on top.
         tables: kernel tables (CSV files or folders, ``path@version`` ties one to an AITER); ``auto`` alone is the
             installed AITER's.
-        insecure_any_host: listen on any host although every request is then open to everyone who reaches it.
+        tokens: the file of bearer tokens; without one everything is open, on loopback only.
+        reads: whether reading and asking are ``open`` to everyone or need a token too (``closed``).
+        management_port: where ``/healthz``, ``/readyz`` and ``/metrics`` are served beside; ``/metrics`` is then not
+            served on the main port. 0 takes a free one.
+        head_seconds: how long a request line and its headers may take to arrive.
+        log: ``json`` (one object a line) or ``text``.
     """
 
     host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
@@ -34,7 +41,11 @@ class Settings(Frozen):
     db: Annotated[str, Field(min_length=1)] = "sqlite:///preshuffle.db"
     book: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
-    insecure_any_host: bool = False
+    tokens: Annotated[str, Field(min_length=1)] | None = None
+    reads: Reads = "open"
+    management_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    head_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    log: Style = "text"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:

@@ -13,6 +13,7 @@ from preshuffle.api.listen import bind, check_host, is_loopback
 from preshuffle.api.settings import Settings
 from preshuffle.registry.errors import BookError, QueryError
 from support.server import COMMAND, REPORT, environment, running_server
+from support.tokens import write_tokens
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_it_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None:
     with running_server(tmp_path / "store.db") as server:
         ready = httpx.get(f"{server.url}/readyz").json()
         registry = httpx.get(f"{server.url}/v1/registry").json()
-        assert ready == {"status": "ok", "registry_digest": registry["digest"]}
+        assert ready == {"status": "ok", "registry_digest": registry["digest"], "book_problems": []}
         assert server.stop() == 0
     assert [file.name for file in tmp_path.iterdir()] == ["store.db"]
 
@@ -66,10 +67,10 @@ def test_a_file_that_is_no_database_is_one_message_before_the_port_is_bound(tmp_
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_a_host_that_others_reach_needs_a_word(host: str) -> None:
-    with pytest.raises(ServeError, match="--insecure-any-host"):
+def test_a_host_that_others_reach_needs_tokens(host: str) -> None:
+    with pytest.raises(ServeError, match="--tokens"):
         check_host(Settings(host=host))
-    check_host(Settings(host=host, insecure_any_host=True))
+    check_host(Settings(host=host, tokens="tokens.yaml"))
 
 
 def test_loopback_needs_none() -> None:
@@ -82,10 +83,11 @@ def test_answers_are_not_held_back_for_a_full_packet() -> None:
 
 
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
-    settings = Settings(host="192.0.2.1", port=0, db=f"sqlite:///{tmp_path}/store.db", insecure_any_host=True)
+    tokens = write_tokens(tmp_path / "tokens.yaml")
+    settings = Settings(host="192.0.2.1", port=0, db=f"sqlite:///{tmp_path}/store.db", tokens=str(tokens.file))
     with pytest.raises(ServeError, match="does not have that address"):
         serve(settings)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tokens.file]
 
 
 def test_a_wrong_overlay_or_table_stops_the_start(tmp_path: Path) -> None:
@@ -98,10 +100,15 @@ def test_a_wrong_overlay_or_table_stops_the_start(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [book]
 
 
-def test_an_open_door_is_said_aloud(tmp_path: Path) -> None:
-    with running_server(tmp_path / "store.db", insecure_any_host="1", host="0.0.0.0") as server:
+def test_every_address_with_tokens(tmp_path: Path) -> None:
+    tokens = write_tokens(tmp_path / "tokens.yaml")
+    with running_server(tmp_path / "store.db", tokens=str(tokens.file), host="0.0.0.0") as server:
         assert server.url.startswith("http://0.0.0.0:")
-        assert httpx.get(server.url.replace("0.0.0.0", "127.0.0.1") + "/healthz").json() == {"status": "ok"}
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+        assert httpx.put(f"{url}/v1/deployments/d", json=REPORT).status_code == 401
+        admin = {"Authorization": f"Bearer {tokens.admin}"}
+        assert httpx.put(f"{url}/v1/deployments/d", json=REPORT, headers=admin).status_code == 201
 
 
 def test_settings_come_from_the_environment_and_options_win() -> None:
@@ -109,10 +116,10 @@ def test_settings_come_from_the_environment_and_options_win() -> None:
         "PRESHUFFLE_PORT": "9000",
         "PRESHUFFLE_BOOK": "a:b",
         "PRESHUFFLE_HOST": "",
-        "PRESHUFFLE_INSECURE_ANY_HOST": "1",
+        "PRESHUFFLE_READS": "closed",
     }
     settings = Settings.from_env(environ, port=None, tables=("t@0.1.20",))
-    assert settings == Settings(port=9000, book=("a", "b"), tables=("t@0.1.20",), insecure_any_host=True)
+    assert settings == Settings(port=9000, book=("a", "b"), tables=("t@0.1.20",), reads="closed")
     assert Settings.from_env({"PRESHUFFLE_PORT": "9000"}, port="80").port == 80
 
 

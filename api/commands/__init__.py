@@ -14,6 +14,7 @@ COMMANDS: Final[dict[str, str]] = {
     "probe": "run a golden layer through a kernel, against a float64 reference",
     "registry": "check, show, compare or describe the registry's book",
     "serve": "answer over HTTP",
+    "token": "make a bearer token for the service",
     "doctor": "say what is installed here and what works",
 }
 """Every command and what it does; ``preshuffle.api.commands.<name>`` holds it."""

@@ -24,7 +24,11 @@ _HELP: Final = {
     "db": "the store",
     "book": "overlay folder or file; repeatable (':' between in the environment)",
     "tables": "kernel tables, or auto; repeatable (':' between in the environment)",
-    "insecure_any_host": "listen on any host although every request is then open to everyone who reaches it",
+    "tokens": "file of bearer tokens; needed on any host but loopback",
+    "reads": "open, or closed: reading needs a token too",
+    "management_port": "serve /healthz, /readyz and /metrics there; 0 takes a free one",
+    "head_seconds": "how long a request's headers may take to arrive",
+    "log": "text, or json: one object a line",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 import httpx
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 COMMAND = (sys.executable, "-m", "preshuffle.api.cli", "serve")
 OBSERVATION: dict[str, Any] = {
@@ -31,6 +31,7 @@ class Server:
 
     process: subprocess.Popen[str]
     url: str
+    line: str = ""
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -50,12 +51,13 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_server(db: Path, *options: str, **settings: str) -> Iterator[Server]:
-    """Start the service on a free port of the loopback interface, and end it."""
+def running_server(db: Path, *options: str, stderr: bool = False, **settings: str) -> Iterator[Server]:
+    """Start the service on a free port of the loopback interface, and end it; ``stderr`` keeps its log to be read."""
     process = subprocess.Popen(
         [*COMMAND, "--port", "0", "--db", f"sqlite:///{db}", *options],
         env=environment(**settings),
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if stderr else None,
         text=True,
     )
     assert process.stdout is not None
@@ -63,18 +65,20 @@ def running_server(db: Path, *options: str, **settings: str) -> Iterator[Server]
         line = process.stdout.readline()
         match = re.search(r"http://\S+", line)
         assert match, f"the service did not say where it listens: {line!r}"
-        yield Server(process, match.group())
+        yield Server(process, match.group(), line)
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait(timeout=20)
         process.stdout.close()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 class Client:
     """Asks an application without a server."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:

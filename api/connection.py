@@ -1,0 +1,80 @@
+"""One connection of a client: uvicorn's, with a limit on how long and how large a request's head may be.
+
+Without the first, a byte a minute holds a connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from preshuffle.api.problem import MEDIA_TYPE, ProblemError
+
+MAX_HEAD: Final = 32 << 10
+"""Bytes of a request line and its headers."""
+
+
+class Connection(HttpToolsProtocol):
+    """Closes a connection whose request does not come, and answers what is no HTTP with a problem."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def __init__(self, *args: Any, head_seconds: float, **more: Any) -> None:
+        """Take what uvicorn gives, and how long a request line and its headers may take."""
+        super().__init__(*args, **more)
+        self._seconds = head_seconds
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first request its time."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self._seconds, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; while they are a head that is not complete, count them and the time."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before or (before is not None and before.more_body):
+            self._arrived()
+            return
+        if self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > MAX_HEAD:
+            self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self._seconds, self._too_slow)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse("malformed-request", "this is not an HTTP/1.1 request")
+
+    def _arrived(self) -> None:
+        self._head = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._head:
+            self._refuse("request-timeout", f"the request's head did not arrive within {self._seconds:g} s")
+        else:
+            self.transport.close()
+
+    def _refuse(self, kind: str, detail: str) -> None:
+        problem = ProblemError(kind, detail).problem("/")
+        body = problem.model_dump_json(exclude_none=True).encode()
+        head = (
+            f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()

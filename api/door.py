@@ -1,0 +1,147 @@
+"""The door: what every request passes, in one ASGI layer in front of the routes.
+
+It gives the request an id, asks for a token where one is needed, answers the hot reads from bytes that are kept,
+counts, and writes a line to the log for what changes something or fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from preshuffle.api.access import Access
+from preshuffle.api.connection import MAX_HEAD
+from preshuffle.api.logs import REQUEST_ID, request_id
+from preshuffle.api.metrics import Metrics
+from preshuffle.api.problem import ProblemError, problem_response
+
+log = logging.getLogger("preshuffle.api.requests")
+
+Headers = list[tuple[bytes, bytes]]
+Reply = tuple[int, Headers, bytes]
+Hot = Callable[[Scope, bytes | None], Reply | None]
+"""Answers from what is kept, or None: scope, ``If-None-Match`` → status, headers, body."""
+
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_UNMATCHED: Final = "other"
+
+
+class Door:
+    """Wraps an application.
+
+    Args:
+        app: what answers.
+        access: who may do what.
+        metrics: where answers are counted.
+        hot: paths whose GET may be answered from kept bytes.
+        hidden: paths that are not served here, whatever the application has.
+    """
+
+    def __init__(
+        self, app: Starlette, access: Access, metrics: Metrics, hot: Mapping[str, Hot], hidden: frozenset[str]
+    ) -> None:
+        """Stand in front of it."""
+        self._app = app
+        self._hidden = hidden
+        paths = [getattr(route, "path", "") for route in app.routes]
+        self._plain = frozenset(path for path in paths if "{" not in path)
+        self._access = access
+        self._metrics = metrics
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        given, size = _read_head(scope)
+        if size > MAX_HEAD:
+            error = ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {size}")
+            await self._refuse(error, scope, receive, send, started)
+            return
+        method, path = scope["method"], scope["path"]
+        if path in self._hidden:
+            error = ProblemError("not-found", f"{path} is served on the management port")
+            await self._refuse(error, scope, receive, send, started)
+            return
+        if self._access.tokens is not None or b"authorization" in given:
+            authorization = given.get(b"authorization")
+            try:
+                caller = self._access.admit(method, path, authorization.decode("latin-1") if authorization else None)
+            except ProblemError as error:
+                await self._refuse(error, scope, receive, send, started)
+                return
+            if caller is not None:
+                scope.setdefault("state", {})["caller"] = caller
+        hot = self._hot.get(path) if method == "GET" else None
+        reply = hot(scope, given.get(b"if-none-match")) if hot is not None else None
+        if reply is None:
+            await self._pass(scope, receive, send, started, given.get(b"x-request-id"))
+            return
+        status, headers, body = reply
+        if b"x-request-id" in given:
+            headers = [*headers, (b"x-request-id", request_id(given[b"x-request-id"].decode("latin-1")).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self._metrics.answered(method, path, status, perf_counter() - started)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, started: float, given: bytes | None) -> None:
+        name = request_id(given.decode("latin-1") if given else None)
+        token = REQUEST_ID.set(name)
+        status = 500
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name.encode())]
+                if not any(key == _NOSNIFF[0] for key, _ in message["headers"]):
+                    message["headers"].append(_NOSNIFF)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        finally:
+            self._count(scope, status, perf_counter() - started)
+            REQUEST_ID.reset(token)
+
+    async def _refuse(self, error: ProblemError, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+        response = problem_response(error, Request(scope))
+        await response(scope, receive, send)
+        self._count(scope, response.status_code, perf_counter() - started)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"]
+        route = getattr(scope.get("route"), "path", None)
+        if route is None:
+            route = scope["path"] if scope["path"] in self._plain else _UNMATCHED
+        self._metrics.answered(method if method in _METHODS else _UNMATCHED, route, status, seconds)
+        if status >= 500 or (status >= 400 and status != 404) or method not in _READING:
+            level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
+            caller = scope.get("state", {}).get("caller")
+            said: dict[str, Any] = {"method": method, "path": scope["path"], "status": status}
+            said |= {"ms": round(seconds * 1000, 2), **({"caller": caller} if caller else {})}
+            log.log(level, "%s %s %d", method, scope["path"], status, extra=said)
+
+
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_METHODS: Final = _READING | {"PUT", "POST", "DELETE", "PATCH"}
+_WANTED: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id"})
+
+
+def _read_head(scope: Scope) -> tuple[dict[bytes, bytes], int]:
+    """Return the headers that the door looks at, and the size of all."""
+    given: dict[bytes, bytes] = {}
+    size = len(scope.get("query_string", b""))
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name in _WANTED:
+            given[name] = value
+    return given, size

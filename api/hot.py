@@ -1,0 +1,65 @@
+"""``GET /v1/resolve``, answered before: the bytes that were sent, by the very text of the query string."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+from starlette.types import Scope
+
+from preshuffle.api.answers import Answer, Answers
+from preshuffle.api.serialised import names
+from preshuffle.registry.registry import Registry
+
+_MOST: Final = 1024
+_LONGEST: Final = 2048
+_Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    etag: str
+    headers: _Headers
+    unchanged: _Headers
+    body: bytes
+
+
+class HotResolve:
+    """Keeps what was answered last. Read on the event loop only; forgotten as one when the registry is another."""
+
+    def __init__(self, answers: Answers) -> None:
+        """Begin empty."""
+        self._answers = answers
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        answers.followers.append(self._forget)
+
+    def __call__(self, scope: Scope, if_none_match: bytes | None) -> tuple[int, _Headers, bytes] | None:
+        """Return status, headers and body, or None where the query was not answered before."""
+        kept = self._kept.get(scope["query_string"])
+        if kept is None:
+            return None
+        if if_none_match is not None and names(if_none_match.decode("latin-1"), kept.etag):
+            return 304, kept.unchanged, b""
+        return 200, kept.headers, kept.body
+
+    def keep(self, query: bytes, answer: Answer, registry: Registry) -> None:
+        """Keep an answer, unless another registry answers by now."""
+        if answer.problem is not None or len(query) > _LONGEST or registry is not self._answers.registry:
+            return
+        etag = etag_of(answer.body)
+        tag = [(b"etag", etag.encode()), (b"cache-control", b"no-cache")]
+        size = (b"content-length", str(len(answer.body)).encode())
+        headers = [(b"content-type", b"application/json"), size, *tag, (b"x-content-type-options", b"nosniff")]
+        self._kept[query] = _Kept(etag, headers, tag, answer.body)
+        while len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+
+    def _forget(self, _registry: Registry) -> None:
+        self._kept = OrderedDict()
+
+
+def etag_of(body: bytes) -> str:
+    """Return the entity tag of a decision's bytes."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'

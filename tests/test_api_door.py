@@ -1,0 +1,179 @@
+"""What every request passes: ids, limits on its head, counting, logs, events, the management port, and the end."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from preshuffle.api import connection
+from preshuffle.api.app import create_app
+from preshuffle.api.settings import Settings
+from preshuffle.registry import Registry
+from support.server import REPORT, Client, running_server
+
+QUERY = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()).state.door)
+
+
+def test_a_request_keeps_its_id_and_gets_one(client: Client) -> None:
+    for path in ("/v1/resolve", "/healthz"):
+        for _ in range(2):  # the second answer is a kept one
+            told = client.get(path, params=QUERY, headers={"X-Request-ID": "abc-1"})
+            assert told.headers["x-request-id"] == "abc-1"
+    assert len(client.get("/healthz").headers["x-request-id"]) == 16
+    odd = client.get("/healthz", headers={"X-Request-ID": "a\tb" + "c" * 200})
+    assert len(odd.headers["x-request-id"]) == 16
+
+
+def test_a_kept_answer_is_the_first_answer(client: Client) -> None:
+    first, second = (client.get("/v1/resolve", params=QUERY) for _ in range(2))
+    assert first.content == second.content
+    assert first.headers["etag"] == second.headers["etag"]
+    for tag in (first.headers["etag"], f"W/{first.headers['etag']}", f'"x", {first.headers["etag"]}', "*"):
+        known = client.get("/v1/resolve", params=QUERY, headers={"If-None-Match": tag})
+        assert (known.status_code, known.content) == (304, b"")
+    other = client.get("/v1/resolve", params={**QUERY, "tp": "2"}, headers={"If-None-Match": first.headers["etag"]})
+    assert other.status_code == 200
+    assert other.headers["etag"] != first.headers["etag"]
+
+
+def test_another_registry_forgets_what_was_kept(tmp_path: Path) -> None:
+    app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
+    client = Client(app.state.door)
+    first = client.get("/v1/resolve", params=QUERY)
+    overlay = tmp_path / "book.yaml"
+    overlay.write_text(
+        "rules:\n  mine:\n    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, tp: 1, ep: 1}\n"
+        "    use: mxfp4.gui16\n    priority: 1\n    because: a test\n"
+    )
+    app.state.keeper._answers.replace(Registry.load([str(overlay)]))
+    second = client.get("/v1/resolve", params=QUERY, headers={"If-None-Match": first.headers["etag"]})
+    assert second.status_code == 200
+    assert second.json()["rule"] == "mine"
+
+
+def test_large_headers_are_one_problem(client: Client) -> None:
+    refused = client.get("/healthz", headers={"X-Large": "a" * connection.MAX_HEAD})
+    assert refused.status_code == 431
+    assert refused.json()["type"] == "urn:preshuffle:problem:head-too-large"
+
+
+def test_metrics_have_few_labels(client: Client) -> None:
+    client.put("/v1/deployments/a-name", json=REPORT)
+    client.get("/v1/deployments/a-name")
+    client.get("/no/such/path")
+    client.request("BREW", "/v1/deployments/a-name")
+    wrong = json.loads(json.dumps(REPORT))
+    wrong["groups"][0]["observation"]["applied"]["tensors"]["w13_weight"]["layout"] = "gui16"
+    client.put("/v1/deployments/wrong", json=wrong)
+    text = client.get("/metrics").text
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert lines['preshuffle_http_requests_total{method="GET",route="/v1/deployments/{name}",status="200"}'] == "1.0"
+    assert lines['preshuffle_http_requests_total{method="GET",route="other",status="404"}'] == "1.0"
+    assert lines['preshuffle_http_requests_total{method="other",route="/v1/deployments/{name}",status="405"}'] == "1.0"
+    assert lines['preshuffle_deployments{verdict="mismatch"}'] == "1.0"
+    assert lines['preshuffle_findings{code="layout_mismatch"}'] == "1.0"
+    assert lines["preshuffle_registry_loads"] == "1.0"
+    assert f'preshuffle_registry_info{{digest="{Registry.default().digest}"}}' in lines
+    assert "a-name" not in text
+    client.delete("/v1/deployments/wrong")
+    assert 'code="layout_mismatch"' not in client.get("/metrics").text
+
+
+def test_what_changes_or_fails_is_a_line_of_json(tmp_path: Path) -> None:
+    with running_server(tmp_path / "store.db", "--log", "json", stderr=True) as server:
+        httpx.get(f"{server.url}/healthz")
+        httpx.put(f"{server.url}/v1/deployments/d", json=REPORT, headers={"X-Request-ID": "r-7"})
+        httpx.post(f"{server.url}/v1/resolve", content=b"{", headers={"Content-Type": "application/json"})
+        assert server.stop() == 0
+        assert server.process.stderr is not None
+        lines = [json.loads(line) for line in server.process.stderr.read().splitlines()]
+    asked = [line for line in lines if line["logger"] == "preshuffle.api.requests"]
+    assert [(line["method"], line["status"]) for line in asked] == [("PUT", 201), ("POST", 400)]
+    assert asked[0]["request_id"] == "r-7"
+    assert asked[0]["path"] == "/v1/deployments/d"
+
+
+def test_events_say_only_that_something_changed_and_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    with running_server(tmp_path / "store.db") as server, httpx.stream("GET", f"{server.url}/v1/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        httpx.put(f"{server.url}/v1/deployments/d", json=REPORT)
+        heard = [line for line, _ in zip(lines, range(3), strict=False) if line]
+        assert heard == ["event: changed", "data: {}"]
+        started = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started < 5
+        assert [line for line in lines if line not in ("", "event: changed", "data: {}")] == []
+
+
+def test_the_management_port_has_the_metrics_to_itself(tmp_path: Path) -> None:
+    with running_server(tmp_path / "store.db", "--management-port", "0") as server:
+        beside = server.line.split("management ")[1].rstrip(")\n")
+        assert httpx.get(f"{beside}/metrics").text.startswith("# HELP")
+        assert httpx.get(f"{beside}/readyz").json()["status"] == "ok"
+        assert httpx.get(f"{beside}/v1/registry").json()["type"].endswith(":not-found")
+        assert httpx.get(f"{server.url}/metrics").status_code == 404
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert server.stop() == 0
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    with running_server(tmp_path / "store.db", head_seconds="0.5") as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        with (
+            socket.create_connection(("127.0.0.1", port)) as slow,
+            socket.create_connection(("127.0.0.1", port)) as idle,
+        ):
+            slow.settimeout(10)
+            idle.settimeout(10)
+            started = time.monotonic()
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            assert slow.recv(65536).startswith(b"HTTP/1.1 408")
+            assert idle.recv(10) == b""
+            assert time.monotonic() - started < 8
+        with socket.create_connection(("127.0.0.1", port)) as second:
+            second.settimeout(10)
+            second.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'"}'):
+                answer += second.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200")
+            second.sendall(b"GET /hea")  # on a connection that has been answered once
+            assert b"408" in second.recv(65536)
+        with socket.create_connection(("127.0.0.1", port)) as odd:
+            odd.sendall(b"\x16\x03\x01 no http\r\n\r\n")
+            assert b"urn:preshuffle:problem:malformed-request" in odd.recv(65536)
+        with socket.create_connection(("127.0.0.1", port)) as large:
+            large.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000)
+            time.sleep(0.05)
+            large.sendall(b"a" * 20_000)
+            assert large.recv(65536).startswith(b"HTTP/1.1 431")
+
+
+def test_a_body_of_100_mb_is_not_read(tmp_path: Path) -> None:
+    with running_server(tmp_path / "store.db") as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        head = b"POST /v1/check HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as declared:
+            declared.sendall(head + b"Content-Length: 104857600\r\n\r\n")
+            assert declared.recv(65536).startswith(b"HTTP/1.1 413")
+        with socket.create_connection(("127.0.0.1", port)) as chunked:
+            chunked.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            sent = 0
+            try:
+                for _ in range(1600):
+                    chunked.sendall(b"10000\r\n" + b"a" * 65536 + b"\r\n")
+                    sent += 65536
+            except OSError:
+                pass
+            assert sent < 32 << 20
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
