@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from preshuffle.registry import Query, Registry
 from preshuffle.registry.checkpoint_names import Tensors, checkpoint_tensors
 from preshuffle.registry.hf_config import language_model, model_type_of, read_config
 from preshuffle.registry.model_types import CheckpointTensor
-from preshuffle.registry.moe_layers import layers_of, moe_layers_of
+from preshuffle.registry.moe_layers import layers_of, moe_layers_of, number_of
 from preshuffle.registry.quantization import method_of
 from preshuffle.registry.words import Role
 
@@ -34,6 +34,7 @@ class Checkpoint:
         config: its ``config.json``.
         shards: tensor name to the file that holds it.
         layers: how many layers the model has.
+        routed: how many routed experts a layer has.
         experts: layer to its experts' tensors by role, as the book says; dense layers have none.
     """
 
@@ -41,6 +42,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     shards: Mapping[str, Path]
     layers: int
+    routed: int | None
     experts: Mapping[int, Tensors]
 
     @staticmethod
@@ -65,7 +67,8 @@ class Checkpoint:
                 how = f"how {entry.id} stores {method_of(language)!r} is not in the book; valid: {known}"
                 raise CheckpointError(f"{folder}: {how}")
             experts[layer] = next((way for way in ways if _is_there(way, layer, shards)), ways[0])
-        return Checkpoint(folder, config, shards, layers_of(language, entry), experts)
+        routed = number_of(language, entry.fields.get("num_experts", ()))
+        return Checkpoint(folder, config, shards, layers_of(language, entry), routed, experts)
 
     @property
     def tensors(self) -> Tensors:
@@ -97,7 +100,7 @@ class Checkpoint:
         if layer not in self.experts:
             valid = f"{min(self.experts)}..{max(self.experts)}" if self.experts else "none"
             raise CheckpointError(f"{self.folder}: layer {layer} has no experts; valid: {valid}")
-        part = Part.of(query, tp_rank, ep_rank)
+        part = Part.of(query, tp_rank, ep_rank, self.routed)
         with ExitStack() as stack:
             files = _Files(self.folder, self.shards, stack)
             return {role: files.role(role, entry, layer, part) for role, entry in self.experts[layer].items()}
@@ -118,17 +121,20 @@ class _Files:
             taken = self._read(entry.name.format(layer=layer), role, entry, part.take)
             merged = taken.flatten(taken.dim() - entry.merge_last) if entry.merge_last > 1 else taken
             return merged.contiguous()
-        made: torch.Tensor | None = None
-        numbers = range(part.experts.start, part.experts.stop)
-        for place, expert in enumerate(numbers):
-            names = [name.format(layer=layer, expert=expert) for name in (entry.name, entry.up) if name]
-            joined = _join(role, [self._read(name, role, entry, part.take_linear) for name in names])
-            if made is None:
-                made = joined.new_empty((len(numbers), *joined.shape))
-            made[place].copy_(joined)
-        if made is None:
-            raise CheckpointError(f"{self._folder}: {role}: the rank holds no expert")
-        return made
+        templates = [name for name in (entry.name, entry.up) if name]
+        made = [
+            self._linear(role, entry, [name.format(layer=layer, expert=expert) for name in templates], part)
+            for expert in range(part.experts.start, part.experts.stop)
+        ]
+        if part.shared:
+            made.append(self._linear(role, entry, [name.format(layer=layer) for name in entry.shared], part))
+        return torch.stack(made)
+
+    def _linear(self, role: Role, entry: CheckpointTensor, names: Sequence[str], part: Part) -> torch.Tensor:
+        """Read one expert's linear layer, or gate's and up's together."""
+        if not names:
+            raise CheckpointError(f"{self._folder}: where the shared expert's {role} lies is not in the book")
+        return _join(role, [self._read(name, role, entry, part.take_linear) for name in names])
 
     def _read(self, name: str, role: Role, entry: CheckpointTensor, take: Any) -> torch.Tensor:
         path = self._shards.get(name)

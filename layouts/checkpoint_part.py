@@ -41,20 +41,28 @@ class Part:
 
     Attributes:
         experts: of all routed experts.
+        shared: whether the shared expert comes behind them, as an expert of the layer.
         columns: of the intermediate size.
         group: values of K that share a scale.
         tp_rank: tensor-parallel rank.
     """
 
     experts: Slice
+    shared: bool
     columns: Slice
     group: int
     query: Query
     tp_rank: int
 
     @staticmethod
-    def of(query: Query, tp_rank: int, ep_rank: int) -> Part:
+    def of(query: Query, tp_rank: int, ep_rank: int, routed: int | None = None) -> Part:
         """Cut a model between ranks.
+
+        Args:
+            query: its sizes; experts beyond the routed ones are a shared expert on each expert-parallel rank.
+            tp_rank: tensor-parallel rank.
+            ep_rank: expert-parallel rank.
+            routed: how many routed experts the checkpoint has; all that the query counts if None.
 
         Raises:
             CheckpointError: the query leaves a size out, or has no such rank.
@@ -68,7 +76,12 @@ class Part:
             raise CheckpointError(f"the query must say {', '.join(missing)}")
         group = GROUP.get(str(query.quant_type), 1)
         columns = cut(query.intermediate_size or 0, query.tp, group)[tp_rank]
-        return Part(split_experts(query.num_experts or 0, query.ep)[ep_rank], columns, group, query, tp_rank)
+        count = query.num_experts or 0
+        routed = count if routed is None else routed
+        if count - routed not in (0, query.ep):
+            valid = f"{routed}, or {routed + query.ep} with a shared expert on each expert-parallel rank"
+            raise CheckpointError(f"the query counts {count} experts; valid for this checkpoint: {valid}")
+        return Part(split_experts(routed, query.ep)[ep_rank], count > routed, columns, group, query, tp_rank)
 
     @property
     def sizes(self) -> tuple[int, int]:

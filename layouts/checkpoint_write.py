@@ -45,6 +45,7 @@ def write_checkpoint(
     language = language_model(config, entry)
     layers = layers_of(language, entry)
     random = torch.Generator().manual_seed(seed)
+    shared = any(language.get(name) for name in (*entry.shared_experts, *entry.shared_expert_size))
     weight_map: dict[str, str] = {}
     for layer in moe_layers_of(language, entry):
         arch = next(iter(registry.book.archs))
@@ -53,7 +54,7 @@ def write_checkpoint(
         if not ways:
             raise CheckpointError(f"how {entry.id} stores {method_of(language)!r} is not in the book")
         file = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
-        made = dict(_layer(ways[0], query, layer, random))
+        made = dict(_layer(ways[0], query, layer, shared, random))
         save_file(made, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(made, file))
     size = sum((folder / file).stat().st_size for file in set(weight_map.values()))
@@ -63,7 +64,9 @@ def write_checkpoint(
     return Checkpoint.open(folder, registry)
 
 
-def _layer(tensors: Tensors, query: Query, layer: int, random: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+def _layer(
+    tensors: Tensors, query: Query, layer: int, shared: bool, random: torch.Generator
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Make a layer's tensors, each under its name."""
     part = Part.of(query, 0, 0)
     for role, entry in tensors.items():
@@ -79,6 +82,8 @@ def _layer(tensors: Tensors, query: Query, layer: int, random: torch.Generator) 
                 if name is not None:
                     shape = part.linear_shape(role, entry)
                     yield name.format(layer=layer, expert=expert), _random(role, shape, dtype, random)
+        for name in entry.shared if shared else ():
+            yield name.format(layer=layer), _random(role, part.linear_shape(role, entry), dtype, random)
 
 
 def _random(role: Role, shape: tuple[int, ...], dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:

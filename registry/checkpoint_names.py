@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.model_types import CheckpointTensor, ModelTypeEntry, QuantizationCase, StoredTensor
+from preshuffle.registry.model_types import (
+    CheckpointTensor,
+    ExpertModules,
+    ModelTypeEntry,
+    QuantizationCase,
+    StoredTensor,
+)
 from preshuffle.registry.quantization import experts_of
 from preshuffle.registry.words import Role
 
@@ -30,14 +36,14 @@ def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: B
     """
     found = experts_of(config, entry, book, layer)
     stored = entry.checkpoint.get(found.method)
-    ways = () if entry.experts is None else tuple(_linear(entry, path, found.case) for path in entry.experts.paths)
+    experts = entry.experts
+    ways = tuple(_linear(experts, block, found.case) for block in experts.blocks) if experts else ()
     return (*((stored,) if stored else ()), *(way for way in ways if way))
 
 
-def _linear(entry: ModelTypeEntry, path: str, case: QuantizationCase) -> Tensors:
+def _linear(experts: ExpertModules, block: str, case: QuantizationCase) -> Tensors:
     """Single experts' linear layers: gate's and up's rows make w13, down's are w2."""
-    experts = entry.experts
-    if experts is None or case.weight is None or "{expert}" not in path:
+    if case.weight is None or "{expert}" not in experts.expert:
         return {}
     tensors: dict[Role, CheckpointTensor] = {}
     parts: tuple[tuple[StoredTensor | None, Role, Role], ...] = (
@@ -46,9 +52,12 @@ def _linear(entry: ModelTypeEntry, path: str, case: QuantizationCase) -> Tensors
         (case.input_scale, "w13_input_scale", "w2_input_scale"),
     )
     for stored, w13, w2 in parts:
-        if stored is not None:
-            gate, up, down = (f"{path}.{name}.{stored.name}" for name in (experts.gate, experts.up, experts.down))
-            how = {"dtype": stored.dtype, "packed": stored.packed}
-            tensors[w13] = CheckpointTensor.model_validate({"name": gate, "up": up, **how})
-            tensors[w2] = CheckpointTensor.model_validate({"name": down, **how})
+        if stored is None:
+            continue
+        gate, up, down = (f"{block}.{experts.expert}.{name}.{stored.name}" for name in experts.linears)
+        linears = experts.shared_linears or experts.linears
+        shared = [f"{block}.{experts.shared}.{name}.{stored.name}" for name in linears if experts.shared]
+        how = {"dtype": stored.dtype, "packed": stored.packed}
+        tensors[w13] = CheckpointTensor.model_validate({"name": gate, "up": up, "shared": shared[:2], **how})
+        tensors[w2] = CheckpointTensor.model_validate({"name": down, "shared": shared[2:], **how})
     return tensors

@@ -63,7 +63,7 @@ class ArchEntry(Frozen):
 
     Attributes:
         cu_num: compute units of the whole chip, by product.
-        partitions: how the chip can be split, with the number of parts; a part has that share of the compute units.
+        partitions: compute units of one part, by product and mode, where a chip can be split.
         fp8: which fp8 its matrix instructions take.
         features: what recipes may require of it.
         lacks: features that people expect and it has not, with what to say of it.
@@ -73,7 +73,7 @@ class ArchEntry(Frozen):
     id: str
     products: tuple[str, ...]
     cu_num: dict[str, Size] = Field(default_factory=dict)
-    partitions: dict[str, Size] = Field(default_factory=dict)
+    partitions: dict[str, dict[str, Size]] = Field(default_factory=dict)
     fp8: Literal["fp8_e4m3fn", "fp8_e4m3fnuz"] | None
     features: tuple[str, ...] = ()
     lacks: dict[str, str] = Field(default_factory=dict)
@@ -89,13 +89,13 @@ class ArchEntry(Frozen):
     def name_of(self, cu_num: int) -> tuple[str, ...]:
         """Return what reports that many compute units: products, whole or as a partition (``MI300X in CPX``)."""
         whole = tuple(product for product, number in self.cu_num.items() if number == cu_num)
-        parts = (
+        parts = tuple(
             f"{product} in {mode}"
-            for product, number in self.cu_num.items()
-            for mode, share in self.partitions.items()
-            if share > 1 and number // share == cu_num
+            for product, modes in self.partitions.items()
+            for mode, number in modes.items()
+            if number == cu_num
         )
-        return (*whole, *parts)
+        return whole + parts
 
 
 class FeatureEntry(Frozen):
@@ -133,6 +133,7 @@ class FlagEntry(Frozen):
         released: whether any release of its owner reads it.
         since: the owner's first version that reads it.
         until: the owner's first version that reads it no more.
+        removed: what removed it, where no version tells.
         without_engine: whether a query that names no engine may use it.
         also: other engines in which it may be read (as a plugin's, or by name).
         affects: what it changes.
@@ -148,6 +149,7 @@ class FlagEntry(Frozen):
     released: bool = True
     since: Version | None = None
     until: Version | None = None
+    removed: str | None = None
     without_engine: bool = False
     also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]

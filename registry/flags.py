@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import Finding
@@ -71,6 +73,10 @@ def _read(query: Query, book: Book) -> Switches:
         else:
             values[name] = given
             honoured[name] = flag.values.get(given, flag.meaning)
+    for name, text in query.env.items():
+        if name not in book.flags and (reason := why_unlisted(name, book)):
+            message = f"{name}={text} changes nothing: {reason}"
+            findings.append(Finding.of("flag_unknown", message, actual=text, fix=f"unset {name}"))
     if problems:
         raise QueryError(problems)
     facts = {f"env.{name}": value for name, value in values.items()}
@@ -88,10 +94,16 @@ def _default(flag: FlagEntry, query: Query) -> str | None:
     return None if query.engine and query.engine.name in flag.also else flag.default
 
 
-def why_unread(flag: FlagEntry, query: Query) -> str | None:
-    """Return why a switch does not count for a query, or None where it does."""
+def why_unread(flag: FlagEntry, query: Query, *, newest: bool = True) -> str | None:
+    """Return why a switch does not count for a query, or None where it does.
+
+    Args:
+        flag: the switch.
+        query: whose engine and versions count.
+        newest: whether a version that the query leaves out is the newest one; else nothing is concluded from it.
+    """
     if flag.owner == AITER:
-        return _outside(flag, query.aiter)
+        return _outside(flag, query.aiter, newest) if flag.released else f"no release of {AITER} reads it"
     if query.engine is None:
         return None if flag.without_engine else f"it is {flag.owner}'s, and the query names no engine"
     if query.engine.name in flag.also:
@@ -100,12 +112,23 @@ def why_unread(flag: FlagEntry, query: Query) -> str | None:
         return f"it is {flag.owner}'s, and the engine is {query.engine.name}"
     if not flag.released:
         return f"no release of {flag.owner} reads it"
-    return _outside(flag, query.engine.version)
+    return _outside(flag, query.engine.version, newest)
 
 
-def _outside(flag: FlagEntry, version: str | None) -> str | None:
+def why_unlisted(name: str, book: Book) -> str | None:
+    """Return why a switch that the book does not list is read by nobody; None where somebody else may read it."""
+    for entry in book.entries["switch_patterns"].values():
+        if any(fnmatchcase(name, pattern) for pattern in entry.patterns):
+            near = get_close_matches(name, book.flags, n=1, cutoff=0.8)
+            meant = f"; the book knows {near[0]}" if near else ""
+            return f"no known version of {entry.owner} reads it{meant}"
+    return None
+
+
+def _outside(flag: FlagEntry, version: str | None, newest: bool) -> str | None:
     if version is None:
-        return None
+        gone = flag.removed or (f"{flag.until} removed it" if flag.until else None)
+        return f"{flag.owner} reads it no more; {gone}" if newest and gone else None
     key = version_key(version)
     if flag.since and key < version_key(flag.since):
         return f"{flag.owner} {version} does not read it yet; {flag.since} is the first"

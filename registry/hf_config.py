@@ -14,7 +14,7 @@ from preshuffle.registry.flags import read_switches
 from preshuffle.registry.model_types import ModelTypeEntry
 from preshuffle.registry.moe_layers import moe_layers_of, number_of
 from preshuffle.registry.near import near
-from preshuffle.registry.quantization import SECTION, Found, experts_of, is_excluded
+from preshuffle.registry.quantization import SECTION, Found, excludes, experts_of
 from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import find_model
 from preshuffle.registry.shared_experts import count_shared
@@ -156,10 +156,9 @@ def _value(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
 
 def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, name: str) -> None:
     """Refuse a parameter that the model's entry has otherwise: no query could say it, and the call would be wrong."""
-    model = find_model(name, book)
     for field, names in entry.fixed.items():
         said = next((said for said in names if language.get(said) is not None), None)
-        wanted = getattr(model, field, None)
+        wanted = getattr(find_model(name, book), field, None)
         if said is not None and language[said] != wanted:
             text = f"{language[said]!r}, and the book has {field} {wanted} for {name}"
             raise QueryError([FieldProblem(said, text, ("an entry of your own for this model",))])
@@ -170,11 +169,13 @@ def _shared_experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Bo
     count = number_of(language, entry.shared_experts) or 0
     if not count and (size := number_of(language, entry.shared_expert_size)):
         count = int(size == next((language[n] for n in entry.fields["intermediate_size"] if language.get(n)), None))
-    if not count or entry.experts is None or entry.experts.shared is None:
+    experts = entry.experts
+    if not count or experts is None or experts.shared is None:
         return 0
-    layers = moe_layers_of(language, entry) if number_of(language, entry.layers) else (0,)
-    module = f"{entry.experts.shared.format(layer=layers[-1])}.{entry.experts.down}"
-    plain = SECTION not in language or is_excluded(language, book, module)
+    layer = moe_layers_of(language, entry)[-1] if number_of(language, entry.layers) else 0
+    down = (experts.shared_linears or experts.linears)[2]
+    names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
+    plain = SECTION not in language or excludes(language, book, names)
     return count if plain == (found.method == "none") else 0
 
 

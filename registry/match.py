@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.errors import QueryError
+from preshuffle.registry.features import why_lacking
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, Specificity
 from preshuffle.registry.shard import cut
-from preshuffle.registry.versions import version_key
 from preshuffle.registry.words import GROUP
 
 
@@ -101,13 +101,8 @@ def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str
             missing.append(arch.lacks.get(feature, f"{arch.id} has no {feature}"))
     version = facts.get("aiter")
     if isinstance(version, str):
-        key = version_key(version)
-        for name in recipe.requires.aiter:
-            entry = book.features[name]
-            if key < version_key(entry.since):
-                missing.append(f"needs AITER's {name} (since {entry.since}), found {version}")
-            elif entry.until and key >= version_key(entry.until):
-                missing.append(f"needs AITER's {name} (until {entry.until}), found {version}")
+        reasons = (why_lacking(book.features[name], version) for name in recipe.requires.aiter)
+        missing += [reason for reason in reasons if reason]
     missing += _other_weights(book, recipe, facts)
     activation = facts.get("activation")
     if recipe.requires.activation and activation is not None and activation not in recipe.requires.activation:

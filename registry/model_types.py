@@ -21,6 +21,7 @@ class CheckpointTensor(Frozen):
         name: the tensor's name with ``{layer}``; with ``{expert}`` where every expert has a tensor of its own. Of w13
             it is gate's where ``up`` is given.
         up: the name of up's tensor, where gate and up lie apart.
+        shared: where the shared expert's lies, named as ``name`` is; and as ``up``.
         merge_last: dimensions at the end to merge into K.
         dtype: how it is stored; where several are listed, any of them.
         packed: how many values one stored element holds that must be unpacked into one byte each (int4 in int32).
@@ -28,6 +29,7 @@ class CheckpointTensor(Frozen):
 
     name: str
     up: str | None = None
+    shared: tuple[str, ...] = ()
     merge_last: Annotated[int, Field(ge=1, le=4)] = 1
     dtype: StoredDtype | tuple[StoredDtype, ...]
     packed: Literal[1, 8] = 1
@@ -44,21 +46,30 @@ class CheckpointTensor(Frozen):
 
 
 class ExpertModules(Frozen):
-    """How a model type calls the linear layers of its experts.
+    """What a model type calls the linear layers of its experts.
 
     Attributes:
-        paths: one expert's module with ``{layer}`` and ``{expert}``; others that wrappers put before it follow.
-        gate: name of the gate's linear layer below it.
+        blocks: the MoE block's module with ``{layer}``; further ones are what wrappers make of it.
+        expert: an expert's module below it, with ``{expert}`` where every expert is one.
+        gate: name of the gate's linear layer below that.
         up: name of up's.
         down: name of down's.
-        shared: a shared expert's module, with ``{layer}``.
+        shared: the shared expert's module below the block.
+        shared_linears: names of its gate, up and down, where they are others.
     """
 
-    paths: Annotated[tuple[str, ...], Field(min_length=1)]
+    blocks: Annotated[tuple[str, ...], Field(min_length=1)]
+    expert: str = "experts.{expert}"
     gate: str = "gate_proj"
     up: str = "up_proj"
     down: str = "down_proj"
     shared: str | None = None
+    shared_linears: tuple[str, str, str] | None = None
+
+    @property
+    def linears(self) -> tuple[str, str, str]:
+        """Gate, up and down below an expert's module."""
+        return self.gate, self.up, self.down
 
 
 class MoeLayers(Frozen):

@@ -78,11 +78,11 @@ def method_of(config: Mapping[str, Any]) -> str:
     return str(method)
 
 
-def is_excluded(config: Mapping[str, Any], book: Book, module: str) -> bool:
-    """Say whether the configuration leaves a module unquantized."""
+def excludes(config: Mapping[str, Any], book: Book, modules: list[str]) -> bool:
+    """Say whether the configuration leaves a module unquantized, under any of its names."""
     section = config.get(SECTION)
     known = book.quantizations.get(method_of(config))
-    return isinstance(section, Mapping) and known is not None and _excluded(section, known, [module])
+    return isinstance(section, Mapping) and known is not None and _excluded(section, known, modules)
 
 
 def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
@@ -96,11 +96,11 @@ def _methods(book: Book) -> list[str]:
 
 def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
     """One expert's linear layers, each under all names that wrappers give it."""
-    if entry.experts is None:
+    experts = entry.experts
+    if experts is None:
         return []
-    paths = [path.format(layer=layer, expert=0) for path in entry.experts.paths]
-    linears = (entry.experts.gate, entry.experts.up, entry.experts.down)
-    return [[f"{path}.{linear}" for path in paths] for linear in linears]
+    paths = [f"{block}.{experts.expert}".format(layer=layer, expert=0) for block in experts.blocks]
+    return [[f"{path}.{linear}" for path in paths] for linear in experts.linears]
 
 
 def _excluded(section: Mapping[str, Any], known: QuantizationEntry, names: list[str]) -> bool:

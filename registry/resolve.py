@@ -154,6 +154,8 @@ def reason(case: Case, winner: Prepared) -> str:
         parts.append(f"the switch {name}={case.query.env[name]} {state}: {meaning}")
     if case.counted:
         parts.append(case.counted)
+    if case.full.aiter and winner.recipe is not None and (needed := winner.recipe.requires.aiter):
+        parts.append(f"AITER {case.full.aiter} has {', '.join(needed)} (by version)")
     parts.append(winner.rule.because)
     return "; ".join(parts)
 

@@ -167,7 +167,7 @@ def test_no_recipe_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None
     err = refused(capsys, "--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--activation-dtype", "i8", code=1)
     assert err.startswith("preshuffle: no rule for openai/gpt-oss-120b")
     assert "nearest: gpt-oss." in err
-    assert "unknown arch 'gfx90a'" in refused(capsys, "--model", "x", "--arch", "gfx90a", code=1)
+    assert "unknown arch 'gfx906'" in refused(capsys, "--model", "x", "--arch", "gfx906", code=1)
 
 
 def test_books_come_from_options_else_from_the_environment(

@@ -63,6 +63,11 @@ def _known(version: str, notes: tuple[str, ...]) -> Behaviour:
     )
 
 
+def is_newest(version: str) -> bool:
+    """Say whether a development build is known, by its commit, to be the newest AITER that the book knows."""
+    return _by_commit(version) == "newest"
+
+
 def _by_commit(version: str) -> str | None:
     commit = local_commit(version)
     if commit is None:
@@ -91,7 +96,7 @@ def behaviour_of(aiter: str | None) -> Behaviour:
     newest = book.newest
     if aiter is None:
         return _known(newest, (f"no AITER version given: answered as {book.newest_label}",))
-    if _by_commit(aiter) == "newest":
+    if is_newest(aiter):
         return _known(newest, ())
     key = version_key(aiter)
     if key > version_key(newest):

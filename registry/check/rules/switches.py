@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
-from preshuffle.registry.check.entries import SwitchPatternEntry
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.flags import AITER, value_of, why_unread
+from preshuffle.registry.flags import AITER, value_of, why_unlisted, why_unread
 
 
 def flag_conflict(look: Look) -> Iterator[Finding]:
@@ -40,7 +38,7 @@ def flag_unknown(look: Look) -> Iterator[Finding]:
     scene = look.scene
     for name, value in scene.query.env.items():
         flag = scene.book.flags.get(name)
-        reason = _unread(flag, scene) if flag is not None else _unlisted(name, scene)
+        reason = _unread(flag, scene) if flag is not None else why_unlisted(name, scene.book)
         if reason:
             yield Finding.of(
                 "flag_unknown",
@@ -54,7 +52,7 @@ def flag_unknown(look: Look) -> Iterator[Finding]:
 def _unread(flag: FlagEntry, scene: Scene) -> str | None:
     engine = scene.query.engine
     if flag.owner == AITER:
-        return why_unread(flag, scene.query) if flag.released else f"no release of {flag.owner} reads it"
+        return why_unread(flag, scene.query, newest=False)
     if not flag.released:
         return None if flag.without_engine and engine is None else f"no release of {flag.owner} reads it"
     if engine is None or engine.name in flag.also:
@@ -62,12 +60,4 @@ def _unread(flag: FlagEntry, scene: Scene) -> str | None:
     if flag.values and value_of(flag, scene.query.env[flag.id]) not in flag.values:
         valid = ", ".join(flag.values)
         return f"{scene.query.env[flag.id]!r} is none of its values ({valid})" if engine.name == flag.owner else None
-    return why_unread(flag, scene.query)
-
-
-def _unlisted(name: str, scene: Scene) -> str | None:
-    entries: list[SwitchPatternEntry] = list(scene.book.entries["switch_patterns"].values())
-    for entry in entries:
-        if any(fnmatchcase(name, pattern) for pattern in entry.patterns):
-            return f"no known version of {entry.owner} reads it"
-    return None
+    return why_unread(flag, scene.query, newest=False)
