@@ -128,7 +128,8 @@ class Call(Frozen):
 
     Attributes:
         gate_mode: what the bytes need.
-        gate_mode_passed: false where the engine leaves AITER's default, which is separated.
+        gate_mode_passed: false where the engine leaves AITER's default, which is separated; ``with_clamp`` where it
+            passes gate_mode only together with a clamp (swiglu_limit above 0).
         bias: ``dropped`` where the engine converts biases and then does not pass them.
         function: the entry point, one of the book's ``functions``.
         backend: whose kernels run behind it.
@@ -139,7 +140,7 @@ class Call(Frozen):
     """
 
     gate_mode: GateMode
-    gate_mode_passed: bool = True
+    gate_mode_passed: bool | Literal["with_clamp"] = True
     quant_type: QuantType
     hidden_pad: PadArgument = PadArgument()
     intermediate_pad: PadArgument = PadArgument()
@@ -150,6 +151,10 @@ class Call(Frozen):
     swizzle_mx_scale: str | None = None
     activation: Activation | None = None
     swiglu_limit: Literal["passed", "absent"] = "passed"
+
+    def passes_gate_mode(self, swiglu_limit: float | None) -> bool:
+        """Whether gate_mode reaches the kernel, for a model's clamp."""
+        return bool(swiglu_limit) if self.gate_mode_passed == "with_clamp" else bool(self.gate_mode_passed)
 
 
 class Requires(Frozen):

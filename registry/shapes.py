@@ -93,7 +93,7 @@ def call_decision(
     w13, w2, call = tensors["w13_weight"].pad, tensors["w2_weight"].pad, recipe.call
     return CallDecision(
         gate_mode=call.gate_mode,
-        gate_mode_passed=call.gate_mode_passed,
+        gate_mode_passed=call.passes_gate_mode(swiglu[0]),
         quant_type=call.quant_type,
         activation=call.activation or sizes.activation,
         hidden_pad=_argument(w13.k, call.hidden_pad, sizes.tp),

@@ -9,8 +9,8 @@ import torch
 from preshuffle.layouts import apply
 from preshuffle.registry import Query
 from support.aiter_wheel import AiterFunctions
-from support.engine_steps import Steps, random_layer, run
 from support.engine_table import Case, read_table
+from support.loader_steps import Steps, random_layer, run
 from support.strategies import REGISTRY
 
 FNUZ = ("fnuz",)

@@ -19,6 +19,7 @@ def test_the_book_says_what_the_engine_does(case: Case) -> None:
     assert described(decision) == case.tensors
     assert call_of(decision) == case.call
     assert decision.env == case.env
+    assert [item.code for item in decision.findings if item.code != "numerics_deviation"] == [*case.findings]
     assert [words for words in case.reason if words not in decision.reason] == []
 
 

@@ -17,6 +17,7 @@ class Case:
 
     Attributes:
         reason: words that the decision's reason holds.
+        findings: codes of what is wrong with it (numerics apart).
         nothing_works: words of the refusal, where there is no recipe; all the rest is then empty.
     """
 
@@ -25,6 +26,7 @@ class Case:
     recipe: str = ""
     rule: str = ""
     reason: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     nothing_works: tuple[str, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
     call: dict[str, Any] = field(default_factory=dict)
