@@ -17,8 +17,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from preshuffle.layouts import apply, apply_layout
-from preshuffle.registry import Query, Registry
-from support.aiter_wheel import aiter_modules
+from preshuffle.registry import Decision, Query, Registry
+from support.aiter_wheel import AiterFunctions, aiter_modules
+from support.moe import torch_shape
 
 ROWS, PADDED_ROWS, K, PADDED_K = 5760, 6144, 1440, 1536
 GROUPS, PADDED_GROUPS = 90, 96
@@ -45,6 +46,7 @@ def main() -> None:
                 "apply_layout sep16, out=": lambda: apply_layout(weight, "sep16", out=out),
                 "apply_layout sep16": lambda: apply_layout(weight, "sep16"),
                 "AITER shuffle_weight": lambda: aiter.shuffle_weight(weight),
+                "expert by expert, AITER": lambda: by_expert(out, weight, aiter),
                 "apply_layout gui16, out=": lambda: apply_layout(weight, "gui16", out=out),
                 "AITER shuffle_weight_a16w4": lambda: aiter.shuffle_weight_a16w4(weight, 16, True),
             },
@@ -63,6 +65,58 @@ def main() -> None:
         )
         for dtype in ("fp4x2", "bf16"):
             whole_layer(experts, dtype, options.rounds, aiter)
+    overhead(options.rounds)
+    linear(options.rounds)
+
+
+def by_expert(out: torch.Tensor, weight: torch.Tensor, aiter: AiterFunctions) -> None:
+    """The loop that an engine has: AITER's function on one expert after the other."""
+    for expert in range(weight.shape[0]):
+        out[expert].copy_(aiter.shuffle_weight(weight[expert]))
+
+
+def small_layer(experts: int, sizes: int) -> tuple[dict[str, torch.Tensor], Decision]:
+    """A gpt-oss layer of any size, from checkpoint rows."""
+    query = Query(
+        model="openai/gpt-oss-20b", arch="gfx950", activation_dtype="fp4x2",
+        num_experts=experts, hidden_size=sizes, intermediate_size=sizes,
+    )  # fmt: skip
+    decision = Registry.default().resolve(query)
+    plain = {
+        role: torch.zeros(torch_shape(decided.logical_shape, decided), dtype=torch.uint8)
+        for role, decided in decision.tensors.items()
+    }
+    return {role: tensor.bfloat16() if role.endswith("bias") else tensor for role, tensor in plain.items()}, decision
+
+
+def overhead(rounds: int) -> None:
+    """What a layer so small that its bytes cost nothing takes: Python's part, per tensor."""
+    plain, decision = small_layer(4, 64)
+    buffers = [{role: tensor.clone() for role, tensor in plain.items()} for _ in range(100 * rounds)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # else waiting for each other is most of it
+    apply(dict(plain), decision)
+    times = []
+    for tensors in buffers:
+        begin = time.perf_counter()
+        apply(tensors, decision)
+        times.append((time.perf_counter() - begin) / len(plain))
+    torch.set_num_threads(threads)
+    print(f"Python's part of apply: {1e6 * median(times):.0f} us per tensor\n")
+
+
+def linear(rounds: int) -> None:
+    """Time per expert and per byte as both grow."""
+    print(f"  {'experts':>8} {'size':>6} {'ms':>9} {'ns per KB':>10}")
+    for experts, sizes in ((8, 1024), (16, 1024), (32, 1024), (64, 1024), (8, 2048), (8, 4096)):
+        plain, decision = small_layer(experts, sizes)
+        nbytes = sum(tensor.nbytes for tensor in plain.values())
+        times = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            apply(dict(plain), decision)
+            times.append(time.perf_counter() - begin)
+        print(f"  {experts:8} {sizes:6} {1e3 * median(times):9.1f} {1e12 * median(times) / nbytes:10.0f}")
 
 
 def whole_layer(experts: int, dtype: str, rounds: int, aiter: object) -> None:

@@ -11,7 +11,7 @@ import torch
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, prepare, torch_shape, undo
-from preshuffle.layouts.mapped import is_ordinary
+from preshuffle.layouts.mapped import is_ordinary, look_up
 from preshuffle.layouts.single import check_backend
 from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
@@ -146,6 +146,7 @@ def describe(target: Target, decision: Decision) -> Applied:
 
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
+    look_up(tensors[role] for role in decision.tensors)
     stamps = {role: stamp_of(tensors[role]) for role in decision.tensors}
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():

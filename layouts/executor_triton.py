@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import permutations, product
 from math import prod
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ _OUTER: Final = 4
 _TILE_BYTES: Final = 4 << 10
 _BAND_BYTES: Final = 64 << 10
 """Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
+
+_LEAST_BAND: Final = 1 << 10
+"""Fewest bytes of a band that is worth a step along a cycle."""
 
 Axis = tuple[int, int, int]  # size, source stride, target stride
 
@@ -46,25 +49,72 @@ def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def run_in_place(move: Move, buffer: torch.Tensor) -> bool:
-    """Permute a flat byte buffer in its own place, in one pass without scratch; False where the move is not in bands.
+    """Permute a flat byte buffer in its own place without scratch; False where the move is not one of bands.
 
-    A band is a piece of memory that the move permutes within itself and that fits the registers of one program, which
-    reads all of it before it writes.
+    A band is a piece of memory that fits the registers of one program, which reads all of it before it writes. Bands
+    that change places follow their cycles. Where two bands are mixed into one, they are brought together first.
     """
-    launch = plan_launch(move, in_place=True)
-    if launch is not None:
-        _start(launch, buffer, buffer)
-        return True
-    cycles = plan_cycles(move)
-    if cycles is None:
-        return False
-    cycles.start(buffer)
-    return True
+    steps = plan_in_place(move)
+    for step in steps:
+        if isinstance(step, Launch):
+            _start(step, buffer, buffer)
+        else:
+            step.start(buffer)
+    return bool(steps)
 
 
 def goes_in_place(move: Move) -> bool:
     """Whether ``run_in_place`` can do a move."""
-    return plan_launch(move, in_place=True) is not None or plan_cycles(move) is not None
+    return bool(plan_in_place(move))
+
+
+@lru_cache(maxsize=1024)
+def plan_in_place(move: Move) -> tuple[Launch | Cycles, ...]:
+    """Plan a move in place, in one pass or two; no step where it has to go through scratch."""
+    one = plan_launch(move, in_place=True) or plan_cycles(move)
+    if one is not None:
+        return (one,)
+    halves = _together(move)
+    if halves is None:
+        return ()
+    first, second = plan_cycles(halves[0]), plan_launch(halves[1], in_place=True)
+    return (first, second) if first is not None and second is not None else ()
+
+
+def _together(move: Move) -> tuple[Move, Move] | None:
+    """Split a move that mixes bands from far apart: bring those bands together as wholes, then permute within them.
+
+    ``spread`` is the axis that is outside on the source and inside on the target (gate and up), ``along`` the one that
+    counts bands within each half of the source.
+    """
+    axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
+    for spread, along in permutations(axes, 2):
+        band = along[1]
+        if spread[1] != along[0] * band or along[2] != spread[0] * band or band * move.unit % 16:
+            continue
+        outer = [axis for axis in axes if axis[1] == axis[2] == spread[0] * along[0] * band]
+        inner = [axis for axis in axes if axis[1] < band]
+        if len(outer) + len(inner) + 2 != len(axes) or prod(axis[0] for axis in inner) != band or len(outer) > 1:
+            continue
+        wide = 16 // move.unit
+        if move.source_offset != move.target_offset or move.source_offset % wide:
+            return None
+        bands = [*outer, (along[0], band, along[2]), (spread[0], spread[1], band)]
+        gathered = [(size, first // wide, second // wide) for size, first, second in bands] + [
+            (band // wide, 1, 1),
+            (1, 0, 0),
+        ]
+        moved = {along: (along[0], along[2], along[2]), spread: (spread[0], band, spread[2])}
+        offset = move.source_offset // wide
+        return _move(16, gathered, offset), _move(
+            move.unit, [moved.get(axis, axis) for axis in axes], move.source_offset
+        )
+    return None
+
+
+def _move(unit: int, axes: list[Axis], offset: int) -> Move:
+    sizes, source, target = zip(*axes, strict=True)
+    return Move(unit, sizes, source, target, offset, offset)
 
 
 @lru_cache(maxsize=4096)
@@ -174,7 +224,7 @@ def plan_cycles(move: Move) -> Cycles | None:
     whole = spans == [band, band] and all(stride % band == 0 for axis in moved for stride in axis[1:])
     if not whole or len(fixed) > 1 or any(axis[1] != block for axis in fixed):
         return None
-    if not moved or tile_a * tile_b * move.unit > _BAND_BYTES:
+    if not moved or band * move.unit < _LEAST_BAND or tile_a * tile_b * move.unit > _BAND_BYTES:
         return None
     order = [0] * (block // band)
     for digits in product(*(range(axis[0]) for axis in moved)):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from preshuffle.layouts.executor_triton import plan_cycles
+from preshuffle.layouts.executor_triton import plan_cycles, plan_in_place
 from preshuffle.layouts.move import move_of
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import PlainView, Registry, plan_copy
@@ -45,8 +45,8 @@ def test_every_move_of_every_layout_is_the_same_bytes() -> None:
     assert {line["kernel"] for line in moves()} == {"copy_units", "transpose_words", "gather_units"}
 
 
-@pytest.mark.parametrize("layout", ["sep16", "e8", "n32k4"])
-def test_layouts_that_permute_within_a_band_go_in_place(layout: str) -> None:
+@pytest.mark.parametrize("layout", ["sep16", "e8", "n32k4", "gui16", "e8_gui16"])
+def test_layouts_of_bands_go_in_place(layout: str) -> None:
     assert any(line["in_place"] for line in moves() if line["layout"] == layout)
 
 
@@ -89,3 +89,13 @@ def test_what_goes_in_bands_or_in_bytes_has_no_cycles(layout: str) -> None:
     halves = 2 if layout == "e8_gui16" else 1
     view = PlainView(2, halves, 64 // halves, 64, 64 * 64, 64 // halves * 64, 64)
     assert plan_cycles(move_of(plan_copy(layout_of(layout).bind(2, 64, 64), view).copies[0], "lay out")) is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "steps"), [("sep16", 1), ("gui16", 1), ("e8", 1), ("e8_gui16", 2), ("gui16_klane", 0)]
+)
+def test_passes_in_place(layout: str, steps: int) -> None:
+    entry = layout_of(layout)
+    halves = 2 if entry.pattern.splits_gate_up else 1
+    view = PlainView(128, halves, 6144 // halves, 192, 6144 * 192, 6144 // halves * 192, 192)
+    assert len(plan_in_place(move_of(plan_copy(entry.bind(128, 6144, 192), view).copies[0], "lay out"))) == steps

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from preshuffle.layouts import apply, begin_reload, finish_reload, inverse, stamp_of
 from preshuffle.layouts.apply import TAG
+from preshuffle.layouts.mapped import _ask, _search
 from preshuffle.registry import LayoutError
 from support.moe import decide, in_padded_buffers, plain_tensors
 
@@ -128,6 +129,16 @@ def test_numpy_maps_and_ranges_of_one_file(tmp_path: Path) -> None:
     assert len(ranges) == len(tensors)
     assert (ranges[0][0], ranges[-1][1]) == (4096, at)
     assert all(one[1] == other[0] for one, other in pairwise(ranges))
+
+
+def test_both_ways_to_ask_give_one_answer(tmp_path: Path) -> None:
+    tensors = [*in_files(tmp_path).values(), torch.zeros(9), torch.zeros(9).share_memory_()]
+    tensors.append(torch.from_numpy(np.memmap(tmp_path / "w13_weight", np.uint8, "c", 4096, (4096,))))
+    addresses = [tensor.untyped_storage().data_ptr() for tensor in tensors]
+    assert _ask(addresses) == _search(addresses)
+    last = _search(addresses)[-1]
+    assert last is not None
+    assert (last.path, last.offset, last.shared) == (tmp_path / "w13_weight", 4096, False)
 
 
 def test_a_private_mapping_sees_the_record_and_leaves_it_alone(tmp_path: Path) -> None:
