@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.aside import Aside, AsideError, Portable, is_orphan
+from preshuffle.api.aside import Aside, AsideError, Portable
 from preshuffle.api.book_store import announce, announced
 from preshuffle.api.errors import StoreError
 from preshuffle.api.judgement import judge_name
 from preshuffle.api.kernel_tables import KernelLibrary
-from preshuffle.api.recheck import is_due, recheck
+from preshuffle.api.recheck import is_due, recheck_aside
 from preshuffle.api.reload import BookWatcher
 from preshuffle.api.store import Store
 from preshuffle.api.sweep import sweep
@@ -133,16 +133,3 @@ class Keeper:
             if registry is self._answers.registry and not self._stopping.is_set():
                 log.error("deployments were not judged again, this is tried once more: %s", error)
                 self._stopping.wait(_SLOW_S)
-
-
-def recheck_aside(url: str, portable: Portable, parent: int) -> int:
-    """Judge every replica that this registry has not judged; return how many.
-
-    Raises:
-        StoreError: the store does not answer.
-    """
-    store = Store(url)
-    try:
-        return recheck(store, portable.registry(), lambda: is_orphan(parent))
-    finally:
-        store.close()

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, select, tuple_, update
 
+from preshuffle.api.aside import Portable, is_orphan
 from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.history import SERVICE, Entry, Standing, record
 from preshuffle.api.judgement import Baseline, Judgement, judge, judge_name
@@ -56,6 +57,19 @@ def recheck(store: Store, registry: Registry, stop: Callable[[], bool] = lambda:
         done += _write(store, [(row, panel.judge(row)) for row in rows])
         place = (rows[-1].name, rows[-1].replica)
     return done
+
+
+def recheck_aside(url: str, portable: Portable, parent: int) -> int:
+    """Judge every replica that this registry has not judged; return how many.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    store = Store(url)
+    try:
+        return recheck(store, portable.registry(), lambda: is_orphan(parent))
+    finally:
+        store.close()
 
 
 @dataclass

@@ -1,0 +1,156 @@
+"""The book's files change under a running service: what loads is answered from, what does not changes nothing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.api.app import create_app
+from preshuffle.api.keeper import Keeper
+from preshuffle.api.recheck import is_due
+from preshuffle.api.settings import Settings
+from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from support.server import OBSERVATION, REPORT, Client
+
+OTHER_RECIPE = """
+rules:
+  test.other:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, deployment: rolled}
+    use: mxfp4.gui16
+    because: it is rolled out here first
+    evidence: [https://example.org/rollout]
+"""
+ROLLED = {**REPORT, "groups": [{"layers": "0-35", "observation": {**OBSERVATION}}]}
+ROLLED["groups"][0]["observation"]["query"] = {**OBSERVATION["query"], "deployment": "rolled"}
+
+
+class Service:
+    """The service without its thread: a test says when the keeper looks."""
+
+    def __init__(self, database: str, book: Path) -> None:
+        settings = Settings(db=database, book=(str(book),))
+        self.store = Store(database).create()
+        app = create_app(settings, Registry.load([book]), self.store)
+        self.client = Client(app)
+        self.keeper: Keeper = app.state.keeper
+
+    def look(self) -> None:
+        """Look twice, as time passes: a file must stay the same between two looks. Wait for the check that follows."""
+        for _ in range(4):
+            self.keeper._slow_at = 0.0
+            self.keeper.step()
+            if self.keeper._checker is not None:
+                self.keeper._checker.join()
+
+    def get(self, path: str) -> Any:
+        response = self.client.get(path)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """An overlay as Kubernetes mounts one: files are links through ..data, which is swapped at once."""
+    folder = tmp_path / "book"
+    folder.mkdir()
+    mount(folder, "models: {}\n")
+    (folder / "book.yaml").symlink_to("..data/book.yaml")
+    return folder
+
+
+def mount(folder: Path, text: str) -> None:
+    """Swap the content of a mounted folder as Kubernetes does: a new folder, and one rename of a link."""
+    version = folder / f"..{len(list(folder.iterdir()))}"
+    version.mkdir()
+    (version / "book.yaml").write_text(text)
+    (folder / "..tmp").symlink_to(version.name)
+    os.replace(folder / "..tmp", folder / "..data")
+
+
+@pytest.fixture
+def service(database: str, book: Path) -> Iterator[Service]:
+    made = Service(database, book)
+    made.look()
+    yield made
+    made.keeper.stop()
+    made.store.close()
+
+
+def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(service: Service, book: Path) -> None:
+    for name in ("a", "b"):
+        assert service.client.put(f"/v1/deployments/{name}", json=ROLLED).status_code == 201
+    assert service.client.put("/v1/deployments/c", json=REPORT).status_code == 201
+    before = service.get("/v1/registry")["digest"]
+    mount(book, OTHER_RECIPE)
+    service.look()
+    after = service.get("/v1/registry")["digest"]
+    assert after != before
+    assert not is_due(service.store, service.keeper._name)
+    states = {one["name"]: one["state"] for one in service.get("/v1/deployments")["deployments"]}
+    assert states == {"a": "drifted", "b": "drifted", "c": "ok"}
+    drifted = service.get("/v1/deployments?state=drifted,stale&limit=1")
+    assert [one["name"] for one in drifted["deployments"]] == ["a"]
+    shown = service.get("/v1/deployments/a")
+    assert (shown["verdict"], shown["state"]) == ("ok", "drifted")
+    assert shown["replicas"][0]["groups"][0]["decision"]["recipe"] == "mxfp4.gui16"
+    newest, *older = service.get("/v1/deployments/a/history")["events"]
+    assert (newest["who"], newest["action"]) == ("service", "recheck")
+    assert (newest["verdict_before"], newest["verdict_after"]) == ("ok", "ok")
+    assert (newest["state_before"], newest["state_after"]) == ("ok", "drifted")
+    assert newest["registry"].startswith(after)
+    assert [event["action"] for event in older] == ["report"]
+    assert len(service.get("/v1/deployments/c/history")["events"]) == 1
+    books = service.get("/v1/registry/books")
+    assert books["current"] == after
+    assert {one["digest"] for one in books["books"]} == {before, after}
+    changes = service.get(f"/v1/registry/diff?from={before}")["changes"]
+    assert [(change["section"], change["id"], change["change"]) for change in changes] == [
+        ("rules", "test.other", "added")
+    ]
+    back = service.get(f"/v1/registry/diff?from=current&to={before}")["changes"]
+    assert [change["change"] for change in back] == ["removed"]
+    assert service.client.get(f"/v1/registry/diff?from=sha256:{'0' * 64}").status_code == 404
+    mount(book, "models: {}\n")
+    service.look()
+    assert {one["state"] for one in service.get("/v1/deployments")["deployments"]} == {"ok"}
+    assert [event["action"] for event in service.get("/v1/history")["events"]].count("book") == 3
+
+
+def test_a_book_that_does_not_load_leaves_the_last_good_one(service: Service, book: Path) -> None:
+    before = service.get("/readyz")
+    assert before["book_problems"] == []
+    mount(book, "rules:\n  x: 5\n")
+    service.look()
+    after = service.get("/readyz")
+    assert after["registry_digest"] == before["registry_digest"]
+    (problem,) = after["book_problems"]
+    assert problem.startswith(f"{book}/book.yaml:2:")
+    assert service.keeper.watcher.state.failures == 1
+    mount(book, OTHER_RECIPE)
+    service.look()
+    mended = service.get("/readyz")
+    assert mended["book_problems"] == []
+    assert mended["registry_digest"] != before["registry_digest"]
+    assert service.keeper.watcher.state.reloads == 1
+
+
+def test_a_file_that_is_still_written_is_not_read(service: Service, book: Path) -> None:
+    before = service.get("/readyz")
+    (book / "more.yaml").write_text(OTHER_RECIPE[: OTHER_RECIPE.index("because")])  # YAML, and half a rule
+    service.keeper.watcher.poll()
+    (book / "more.yaml").write_text(OTHER_RECIPE)
+    service.keeper.watcher.poll()
+    assert service.get("/readyz") == before
+    service.keeper.watcher.poll()
+    assert service.get("/readyz")["registry_digest"] != before["registry_digest"]
+    assert service.keeper.watcher.state.failures == 0
+
+
+def test_a_folder_that_goes_away_is_a_problem_that_is_said(service: Service, book: Path) -> None:
+    shutil.rmtree(book)
+    service.look()
+    assert "no such file or folder" in service.get("/readyz")["book_problems"][0]
