@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preshuffle.layouts import apply
 from preshuffle.registry import Decision, Query
-from support import loader_steps as do
+from support import engine_steps as do
 from support.aiter_wheel import AiterFunctions
 from support.strategies import REGISTRY
 
