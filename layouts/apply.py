@@ -10,11 +10,11 @@ import torch
 
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
-from preshuffle.layouts.job import Job, prepare, torch_shape, undo
+from preshuffle.layouts.job import Job, check_undo, prepare, undo
 from preshuffle.layouts.mapped import is_ordinary, look_up
 from preshuffle.layouts.single import check_backend
 from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of
-from preshuffle.layouts.target import RoleTensors, Target
+from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
 from preshuffle.registry.words import Role
 
@@ -58,11 +58,11 @@ def apply(
     if again not in ("refuse", "skip"):
         raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors)
+    tensors.check_roles(decision.tensors, folds(decision))
     if _already_applied(tensors, decision, again):
         return describe(target, decision)
-    jobs = [prepare(role, tensors[role], decision, last_rank) for role in decision.tensors]
-    _check_together(jobs, decision)
+    jobs = [prepare(role, tensors, decision, last_rank) for role in decision.tensors]
+    _check_together(jobs)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
@@ -91,7 +91,8 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
         decision: if given, the tensors must have been laid out by it.
 
     Raises:
-        LayoutError: a tensor has no stamp (nobody knows what its bytes are), or another decision's.
+        LayoutError: a tensor has no stamp (nobody knows what its bytes are), or another decision's, or a step of its
+            recipe has lost something. Nothing is changed then.
     """
     tensors = RoleTensors(target)
     stamps: dict[Role, Stamp] = {}
@@ -107,6 +108,7 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
         if tuple(tensors[role].shape) != stamp.physical_shape:
             shape = tuple(tensors[role].shape)
             raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
+        check_undo(stamp)
         stamps[role] = stamp
     for role, stamp in stamps.items():
         tensor = tensors[role]
@@ -167,12 +169,12 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     return False
 
 
-def _check_together(jobs: list[Job], decision: Decision) -> None:
+def _check_together(jobs: list[Job]) -> None:
     devices = {job.tensor.device for job in jobs}
     if len(devices) > 1:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
         raise LayoutError(f"the tensors are on different devices: {where}")
-    _check_same_rank(jobs, decision)
+    _check_same_rank(jobs)
     for one, other in combinations(jobs, 2):
         if one.tensor.untyped_storage().data_ptr() != other.tensor.untyped_storage().data_ptr():
             continue
@@ -181,13 +183,12 @@ def _check_together(jobs: list[Job], decision: Decision) -> None:
             raise LayoutError(f"{one.role} and {other.role} share bytes")
 
 
-def _check_same_rank(jobs: list[Job], decision: Decision) -> None:
+def _check_same_rank(jobs: list[Job]) -> None:
     """All tensors that a last rank has less of are the last rank's, or none is: else weights and scales disagree."""
     short: dict[bool, list[str]] = {True: [], False: []}
     for job in jobs:
-        decided = decision.tensors[job.role]
-        if decided.short_shape is not None:
-            short[job.stamp.shape == torch_shape(decided.short_shape, decided)].append(f"{job.role} {job.stamp.shape}")
+        if job.last is not None:
+            short[job.last].append(f"{job.role} {job.stamp.shape}")
     if short[True] and short[False]:
         last, full = ", ".join(short[True]), ", ".join(short[False])
         raise LayoutError(f"the tensors are of different ranks: {last} of the last one, {full} of another")

@@ -10,6 +10,7 @@ from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.words import TensorDtype
 
 FP4X2: Final[torch.dtype] = getattr(torch, "float4_e2m1fn_x2", torch.uint8)
+I4X2: Final[torch.dtype] = getattr(torch, "int4", torch.uint8)
 E8M0: Final[torch.dtype] = getattr(torch, "float8_e8m0fnu", torch.uint8)
 
 ACCEPTED: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
@@ -19,7 +20,7 @@ ACCEPTED: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
     "fp8_e4m3fn": (torch.float8_e4m3fn,),
     "fp8_e4m3fnuz": (torch.float8_e4m3fnuz,),
     "fp4x2": (FP4X2, torch.uint8),
-    "i4x2": (torch.uint8, torch.int8),
+    "i4x2": (I4X2, torch.uint8, torch.int8, torch.int32, torch.uint32),
     "i8": (torch.int8,),
     "e8m0": (torch.uint8, E8M0),
     "uint8": (torch.uint8,),
@@ -27,9 +28,14 @@ ACCEPTED: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
 """Torch dtypes that may carry a dtype. The first one is what a kernel recognises: AITER does not see fp4 in uint8."""
 
 VALUES_PER_ELEMENT: Final[dict[TensorDtype, int]] = {"fp4x2": 2, "i4x2": 2}
-"""Values that one torch element holds, where it is not 1."""
+"""Values that one byte holds, where it is not 1."""
 
 FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return a dtype's name without ``torch.``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

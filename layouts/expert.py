@@ -9,10 +9,11 @@ import torch
 
 from preshuffle.layouts.dtypes import FLOATS, as_bytes
 from preshuffle.layouts.execute import lay_out
-from preshuffle.layouts.job import Geometry
+from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
+from preshuffle.layouts.values import change_part
 from preshuffle.registry import LayoutError, PlainView
 from preshuffle.registry.plan import plan_part
 from preshuffle.registry.words import Role
@@ -44,15 +45,18 @@ def write_expert(
     if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
         part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
         raise LayoutError(f"{role}: {part} of expert {expert} are not inside {stamp.shape}")
-    geometry = Geometry.of(stamp, tensor.element_size())
-    bound = layout_of(stamp.layout).bind(geometry.experts, geometry.halves * geometry.rows, geometry.k)
+    rows, lost = change_part(role, stamp.steps, rows)
     plain = as_bytes(rows.contiguous())
-    views = list(_views(geometry, expert, first_row, first_k * tensor.element_size(), rows))
-    plans = [plan_part(bound, view, geometry.halves) for view in views]
+    item = tensor.element_size()
+    geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
+    views: Iterator[PlainView] = _views(stage or geometry, expert, first_row, first_k * item, rows)
+    if stage is not None:
+        views = (_among_all(stage, view) for view in views)
+    plans = [plan_part(geometry.bound(geometry.experts), view, geometry.halves) for view in views]
     put_stamp(tensor, replace(stamp, state="broken"))
     for plan in plans:
         lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
-    put_stamp(tensor, stamp)
+    put_stamp(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost)))))
 
 
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
@@ -66,7 +70,9 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
     if not 0 <= expert < stamp.shape[0]:
         raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
     layout = layout_of(stamp.layout)
-    if tensor.dim() != len(stamp.shape) or stamp.physical_shape[1] % layout.pattern.row_tile:
+    if tensor.dim() != len(stamp.shape):
+        raise LayoutError(f"{role}: {stamp.physical_shape} is flat over its experts, so one is no slice of its own")
+    if stamp.flat_rows is not None or stamp.physical_shape[1] % layout.pattern.row_tile:
         rows, tile = stamp.physical_shape[1], layout.pattern.row_tile
         raise LayoutError(
             f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
@@ -114,3 +120,10 @@ def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: 
         if begin < end:
             place = (expert, half, begin, first_k)
             yield PlainView(1, 1, end - begin, row, 0, 0, step * row, start * row, place)
+
+
+def _among_all(stage: Geometry, view: PlainView) -> PlainView:
+    """Where a part of one expert lies among the rows of all experts behind each other."""
+    expert, half, first, k = view.first
+    row = (expert * stage.halves + half) * stage.rows + first
+    return replace(view, first=(0, 0, row, k))

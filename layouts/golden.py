@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.job import torch_shape
+from preshuffle.layouts.accept import torch_shape
 from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
 from preshuffle.registry.predict import predict_kernels

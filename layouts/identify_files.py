@@ -10,7 +10,7 @@ from typing import Any
 from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.identify import Identification, identify
 from preshuffle.layouts.identify_source import Bytes, SourceError, TensorFile, of_raw_file
-from preshuffle.layouts.target import ALIASES
+from preshuffle.layouts.target import names_of
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.words import ROLES, Role
@@ -157,7 +157,7 @@ def _files(path: Path) -> Iterable[Path]:
 def _is(name: str, role: Role, exact: str | None) -> bool:
     if exact is not None:
         return name == exact
-    return any(name == called or name.endswith(f".{called}") for called in (role, *ALIASES.get(role, ())))
+    return any(name == called or name.endswith(f".{called}") for called in names_of(role))
 
 
 def _of_layer(names: list[tuple[TensorFile, str]], layer: int) -> list[tuple[TensorFile, str]]:

@@ -3,100 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 
+from preshuffle.layouts.accept import check_dtype, check_shape
 from preshuffle.layouts.authority import Backend, Work, is_native, run
-from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, as_bytes
+from preshuffle.layouts.dtypes import FLOATS, as_bytes
 from preshuffle.layouts.execute import lay_out, take_back
-from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
+from preshuffle.layouts.geometry import Geometry
+from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp, drop_stamp, put_stamp
-from preshuffle.registry import CopyPlan, Decision, Layout, LayoutError, PlainView, TensorDecision, plan_copy
+from preshuffle.layouts.target import RoleTensors
+from preshuffle.layouts.values import (
+    PACK,
+    Values,
+    check_reduced,
+    check_values,
+    pack_int4,
+    read_values,
+    unpack_int4,
+)
+from preshuffle.registry import Decision, LayoutError, TensorDecision
 from preshuffle.registry.words import Role
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
-    """How plain rows of one tensor meet its laid-out bytes; everything in bytes and torch's own shapes."""
-
-    layout: str
-    experts: int
-    halves: int
-    live_rows: int
-    live_k: int
-    rows: int
-    k: int
-    alternating: bool
-    padded_source: bool
-
-    @staticmethod
-    def of(stamp: Stamp, item: int) -> Geometry:
-        """Derive the geometry from a stamp and the bytes of one element."""
-        halves = 2 if stamp.order else 1
-        return Geometry(
-            layout=stamp.layout,
-            experts=stamp.shape[0],
-            halves=halves,
-            live_rows=stamp.shape[1] // halves,
-            live_k=_k(stamp.shape) * item,
-            rows=stamp.physical_shape[1] // halves,
-            k=_k(stamp.physical_shape) * item,
-            alternating=halves == 2 and stamp.source_order == "GUGU",
-            padded_source=stamp.padded_source,
-        )
-
-    def plan(self, experts: int) -> CopyPlan:
-        """Plan the move of some experts that lie together."""
-        return _plan(self, experts)
-
-    def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
-        """Plan the same move into another layout."""
-        return _plan(replace(self, layout=layout.id), experts)
-
-    @property
-    def expert_bytes(self) -> int:
-        """Laid-out bytes of one expert."""
-        return self.halves * self.rows * self.k
-
-    @property
-    def in_place(self) -> InPlace:
-        """The move of a buffer that already has the physical size."""
-        return InPlace(self.plan, self.experts, self.expert_bytes)
-
-
-@lru_cache(maxsize=1024)
-def _plan(geometry: Geometry, experts: int) -> CopyPlan:
-    padded, live = (geometry.rows, geometry.k), (geometry.live_rows, geometry.live_k)
-    rows, row = padded if geometry.padded_source else live
-    half, step = (row, geometry.halves * row) if geometry.alternating else (rows * row, row)
-    view = PlainView(experts, geometry.halves, *live, geometry.halves * rows * row, half, step)
-    return plan_copy(layout_of(geometry.layout).bind(experts, geometry.halves * geometry.rows, geometry.k), view)
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
-    """What will be done to one tensor."""
+    """What will be done to one tensor.
+
+    Attributes:
+        tensor: its plain values; of a scale that its steps reduce, already the reduced ones.
+        stage: how rows become ``[experts * rows, K]`` first; None where each expert is laid out on its own.
+        last: whether it is the last rank's; None where the ranks do not differ.
+    """
 
     role: Role
     tensor: torch.Tensor
     geometry: Geometry
+    stage: Geometry | None
     stamp: Stamp
+    values: Values
     target_dtype: torch.dtype
     physical_shape: tuple[int, ...]
     fill: int
+    last: bool | None
+
+    @property
+    def packs(self) -> bool:
+        """Whether laid-out values are packed afterwards."""
+        return "pack_int4" in self.stamp.steps
 
     @property
     def in_place(self) -> bool:
         """Whether the tensor's own storage has the physical size, so that its address can stay."""
         if self.tensor.element_size() != self.target_dtype.itemsize or _casts(self.tensor, self.target_dtype):
             return False
-        return self.tensor.numel() * self.tensor.element_size() == self.geometry.experts * self.geometry.expert_bytes
+        size = self.tensor.numel() * self.tensor.element_size()
+        return not self.packs and size == self.geometry.experts * self.geometry.expert_bytes
 
     def scratch_for(self, scratch_bytes: int) -> int:
         """Bytes that the job needs beside its source and result."""
-        if not self.in_place:
+        if not self.in_place or self.stage is not None:
             return 0
         return self.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
 
@@ -107,130 +75,181 @@ class Job:
         return Work(layout_of(geometry.layout), shape, geometry.plan_for, self.target_dtype, self.fill)
 
     def run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
-        """Move the bytes; the result is what the kernel should get (without tag or stamp)."""
-        if not is_native(backend, work := self.work(), self._plain()):
-            return self._run_aiter(work)
+        """Change the values and move the bytes; the result is what the kernel should get (without tag or stamp)."""
+        plain = self._plain()
+        if self.in_place and self.stage is None and is_native(backend, self.work(), plain):
+            self.geometry.in_place.lay_out(plain, scratch, self.fill)
+            return self._named()
+        plain = self._staged(plain)
+        laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
+        if is_native(backend, work := self.work(), plain):
+            lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
+        else:
+            run(work, plain, laid)
         if self.in_place:
-            self.geometry.in_place.lay_out(as_bytes(self.tensor.detach()), scratch, self.fill)
-            return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
-        result = torch.empty(self.physical_shape, dtype=self.target_dtype, device=self.tensor.device)
-        lay_out(self.geometry.plan(self.geometry.experts), self._plain(), as_bytes(result), self.fill)
-        return result
+            return self._named()
+        return (pack_int4(laid) if self.packs else laid).view(self.target_dtype).view(self.physical_shape)
 
     def _plain(self) -> torch.Tensor:
-        """The plain bytes, values cast where the kernel wants another dtype."""
+        """The plain bytes after the steps: in the tensor's own storage where the job is in place, else in a copy."""
         casts = _casts(self.tensor, self.target_dtype)
-        return as_bytes((self.tensor.to(self.target_dtype) if casts else self.tensor).detach())
+        values = (self.tensor.to(self.target_dtype) if casts else self.tensor).detach()
+        if self.values.changes:
+            values = values if casts or self.in_place else values.clone()
+            self.values.change_(values)
+        return as_bytes(values)
 
-    def _run_aiter(self, work: Work) -> torch.Tensor:
-        if self.in_place:
-            result = self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
-        else:
-            result = torch.empty(self.physical_shape, dtype=self.target_dtype, device=self.tensor.device)
-        run(work, self._plain(), as_bytes(result.detach()))
-        return result
+    def _staged(self, plain: torch.Tensor) -> torch.Tensor:
+        """Rows of all experts behind each other, each padded; the plain bytes themselves where that is not needed."""
+        if self.stage is None:
+            return plain
+        rows = torch.empty(self.stage.experts * self.stage.expert_bytes, dtype=torch.uint8, device=plain.device)
+        lay_out(self.stage.plan(self.stage.experts), plain, rows, self.fill)
+        return rows
+
+    def _empty(self, plain: torch.Tensor) -> torch.Tensor:
+        size = self.geometry.experts * self.geometry.expert_bytes
+        return torch.empty(size, dtype=torch.uint8, device=plain.device)
+
+    def _named(self) -> torch.Tensor:
+        """The tensor itself, under the dtype that the kernel knows."""
+        return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
 
 
-def prepare(role: Role, tensor: torch.Tensor, decision: Decision, last_rank: bool) -> Job:
-    """Check one tensor against a decision and plan its move.
+def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: bool) -> Job:
+    """Check one tensor against a decision and plan what is done to it.
 
     Raises:
-        LayoutError: shape, dtype, device or strides are not what the decision says; names what would be.
+        LayoutError: shape, dtype, device, strides or values are not what the decision says; names what would be.
     """
-    decided = decision.tensors[role]
-    source_shape = tuple(tensor.shape)
+    decided, tensor = decision.tensors[role], tensors[role]
+    origin_shape, origin_dtype = tuple(tensor.shape), tensor.dtype
     if tensor.dim() == 4 and role.endswith("_weight") and tensor.is_contiguous():
         tensor = tensor.flatten(2)  # a checkpoint's blocks: [E, rows, groups, bytes of a group]
     if tensor.device.type == "meta":
         raise LayoutError(f"{role} is on the meta device: it has no bytes")
-    dtype = _check_dtype(role, tensor, decided)
     if not tensor.is_contiguous():
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
-    live, padded_source = _check_shape(role, tensor, decided, last_rank)
-    physical = torch_shape(decided.physical_shape, decided)
+    values = _values(role, tensor, decided, tensors)
+    if not values.reduces:
+        dtype = check_dtype(role, tensor, decided)
+        shapes = check_shape(role, tensor, decided, dtype, last_rank)
+    lost = check_values(values, tensor)
+    if values.reduces:
+        tensor = values.reduced(tensor)
+        dtype = check_dtype(role, tensor, decided)
+        shapes = check_shape(role, tensor, decided, dtype, last_rank)
     stamp = Stamp(
         recipe=decision.recipe,
         decision_digest=decision.decision_digest,
         role=role,
         layout=decided.layout,
-        shape=live,
-        source_shape=source_shape,
-        physical_shape=physical,
+        shape=shapes.live,
+        source_shape=origin_shape,
+        physical_shape=shapes.physical,
         pad=(decided.pad.rows, decided.pad.k),
         dtype=decided.dtype,
-        source_dtype=tensor.dtype,
+        source_dtype=origin_dtype,
         source_order=decided.source_order,
         order=decided.order,
         fill=decided.fill,
-        padded_source=padded_source,
+        padded_source=shapes.padded,
         is_shuffled=decided.is_shuffled,
+        steps=decided.steps,
+        lost=lost,
+        flat_rows=_flat_rows(decided),
     )
-    geometry = Geometry.of(stamp, dtype.itemsize)
+    geometry, stage = Geometry.of(stamp, dtype.itemsize), Geometry.staged(stamp, dtype.itemsize)
     geometry.plan(1)
-    return Job(role, tensor, geometry, stamp, dtype, physical, decided.fill)
+    if stage is not None:
+        stage.plan(1)
+    job = Job(role, tensor, geometry, stage, stamp, values, dtype, shapes.physical, decided.fill, shapes.last)
+    if job.packs and geometry.experts * geometry.expert_bytes % PACK:
+        raise LayoutError(f"{role} of shape {tuple(tensor.shape)} holds no whole number of {PACK} values")
+    return job
+
+
+def _values(role: Role, tensor: torch.Tensor, decided: TensorDecision, tensors: RoleTensors) -> Values:
+    scale: Role = "w13_weight_scale" if role.startswith("w13") else "w2_weight_scale"
+    shards = tensors[scale] if role.endswith("_weight") and scale in tensors.names else None
+    values = read_values(role, decided, tensor, shards, tensors.second(role))
+    if values.reduces:
+        check_reduced(role, decided, tensor)
+    return values
+
+
+def _flat_rows(decided: TensorDecision) -> int | None:
+    """Padded rows of one expert, where tiles or the padded tail run over experts; None where each expert is whole."""
+    layout = layout_of(decided.layout)
+    if layout.unit != "group" or len(decided.logical_shape) != 3 or layout.pattern.splits_gate_up:
+        return None
+    experts, rows, _ = decided.logical_shape
+    flat = rows + decided.pad.rows * (2 if decided.order else 1)
+    padded_tail = len(decided.physical_shape) == 2 and decided.physical_shape[0] != experts * flat
+    return flat if padded_tail or flat % layout.pattern.row_tile else None
 
 
 def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
 
     A tensor that had the physical size before keeps its storage, and loses its stamp; it is broken while it is moved.
+
+    Raises:
+        LayoutError: a step cannot be undone.
     """
-    geometry = Geometry.of(stamp, tensor.element_size())
+    check_undo(stamp)
+    values = Values(stamp.role, stamp.steps, tensor.dtype)
+    if values.reduces:
+        return values.expanded(tensor, stamp.source_shape).to(stamp.source_dtype)
+    geometry, stage = Geometry.of(stamp, tensor.element_size()), Geometry.staged(stamp, tensor.element_size())
     data = as_bytes(tensor.detach())
-    if stamp.padded_source and stamp.source_dtype.itemsize == tensor.element_size():
+    packs = "pack_int4" in stamp.steps
+    if stamp.padded_source and stamp.source_dtype.itemsize == tensor.element_size() and not packs and stage is None:
         size = geometry.in_place.chunk(SCRATCH_BYTES) * geometry.expert_bytes
         scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
         put_stamp(tensor, replace(stamp, state="broken"))
         geometry.in_place.take_back(data, scratch)
+        values.restore_(tensor.detach())
         drop_stamp(tensor)
         if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
             return tensor
         return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)
-    shape = stamp.physical_shape if stamp.padded_source else stamp.shape
-    plain = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
-    as_bytes(plain).zero_()
-    take_back(geometry.plan(geometry.experts), data, as_bytes(plain))
-    plain = plain.to(stamp.source_dtype) if stamp.source_dtype in FLOATS else plain.view(stamp.source_dtype)
-    return plain.view(stamp.source_shape)
+    plain = _taken_back(geometry, stage, unpack_int4(data) if packs else data)
+    if stamp.source_dtype in FLOATS:
+        plain = plain.view(tensor.dtype)
+    else:
+        plain = plain.view(stamp.source_dtype)
+    values.restore_(plain.view(1, -1))
+    return plain.to(stamp.source_dtype).view(stamp.source_shape)
 
 
-def torch_shape(shape: tuple[int, ...], decided: TensorDecision) -> tuple[int, ...]:
-    """Turn a shape in values into torch's own (an fp4x2 element holds two values)."""
-    per_element = VALUES_PER_ELEMENT.get(decided.dtype, 1)
-    return (*shape[:2], shape[2] // per_element) if len(shape) == 3 else shape
+def check_undo(stamp: Stamp) -> None:
+    """Raise a LayoutError where a step has lost something of the plain values."""
+    for step in stamp.lost:
+        why = _LOST[step]
+        raise LayoutError(f"{stamp.role} cannot be taken back: the step {step} {why}; load the checkpoint again")
 
 
-def _k(shape: tuple[int, ...]) -> int:
-    return shape[2] if len(shape) == 3 else 1
+_LOST = {
+    "fnuz": "made zeros of negative zeros (of a scale: cut it at its largest)",
+    "requantize_max": "gave shards of different scales one scale",
+    "reduce_max": "kept the largest of different scales",
+    "fold": "multiplied scales, which does not give them back exactly",
+}
+
+
+def _taken_back(geometry: Geometry, stage: Geometry | None, data: torch.Tensor) -> torch.Tensor:
+    """Plain bytes in new storage, as large as the source was."""
+    for step in (geometry, stage):
+        if step is not None:
+            size = step.experts * step.halves
+            rows, k = (step.rows, step.k) if step.padded_source else (step.live_rows, step.live_k)
+            plain = torch.zeros(size * rows * k, dtype=torch.uint8, device=data.device)
+            take_back(step.plan(step.experts), data, plain)
+            data = plain
+    return data
 
 
 def _casts(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether values (not only their name) change."""
     return tensor.dtype in FLOATS and tensor.dtype != dtype
-
-
-def _check_dtype(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torch.dtype:
-    valid = FLOATS if role.endswith("_bias") else ACCEPTED[decided.dtype]
-    if tensor.dtype not in valid:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in valid)
-        raise LayoutError(f"{role} is {str(tensor.dtype).removeprefix('torch.')}; valid: {names}")
-    # a scale keeps the one-byte dtype that its engine gave it; kernels take either
-    return tensor.dtype if decided.dtype == "e8m0" else ACCEPTED[decided.dtype][0]
-
-
-def _check_shape(
-    role: Role, tensor: torch.Tensor, decided: TensorDecision, last_rank: bool
-) -> tuple[tuple[int, ...], bool]:
-    """Return the live shape, and whether the tensor already has the physical size."""
-    found = tuple(tensor.shape)
-    logical = torch_shape(decided.logical_shape, decided)
-    short = torch_shape(decided.short_shape or decided.logical_shape, decided)
-    physical = torch_shape(decided.physical_shape, decided)
-    live = short if last_rank else logical
-    if found in (live, short):
-        return found, found == physical
-    if found == physical:
-        return live, True
-    valid = {"plain": live, "plain on the last rank": short, "padded": physical}
-    listed = ", ".join(f"{shape} ({what})" for what, shape in valid.items() if what == "plain" or shape != live)
-    raise LayoutError(f"{role} has shape {found}; valid: {listed}")

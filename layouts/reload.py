@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Final
 
 import torch
 
+from preshuffle.layouts.accept import torch_shape
 from preshuffle.layouts.apply import TAG, apply, describe, inverse
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.dtypes import as_bytes
+from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
-from preshuffle.layouts.job import Geometry, torch_shape
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
 from preshuffle.registry.plan import plan_relayout
-from preshuffle.registry.words import Role
+from preshuffle.registry.words import Role, Step
+
+_SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4")
+"""Steps behind which fewer bytes lie than the plain values took (of a weight only the last)."""
 
 
 def begin_reload(target: Target) -> None:
@@ -34,11 +39,17 @@ def begin_reload(target: Target) -> None:
     for role, stamp in stamps.items():
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: there is nothing laid out to reload")
-    begun = ((tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items() if stamp is not None)
-    put_stamps(begun)
-    for role in stamps:
+        step = next((step for step in _SHRINKS if step in stamp.steps), None)
+        if step is not None and (role.endswith("_scale") or step == "pack_int4"):
+            raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
+    put_stamps(
+        (tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items() if stamp is not None
+    )
+    for role, stamp in stamps.items():
         if hasattr(tensors[role], TAG):
             delattr(tensors[role], TAG)
+        if stamp is not None and "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
+            tensors[role] = tensors[role].detach().view(torch.float8_e4m3fn)  # a copy into it would convert by value
 
 
 def finish_reload(
@@ -142,16 +153,17 @@ def restamped(stamp: Stamp, decision: Decision) -> Stamp:
 def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role) -> InPlace | None:
     """Return the one-pass move between two layouts of the same physical bytes, or None where there is none."""
     decided = decision.tensors[role]
-    same = (torch_shape(decided.physical_shape, decided), decided.fill, decided.order, decided.is_shuffled)
-    if same != (stamp.physical_shape, stamp.fill, stamp.order, stamp.is_shuffled) or not tensor.is_contiguous():
+    physical = torch_shape(decided.physical_shape, decided, tensor.dtype)
+    same = (physical, decided.fill, decided.order, decided.is_shuffled, decided.steps)
+    if same != (stamp.physical_shape, stamp.fill, stamp.order, stamp.is_shuffled, stamp.steps):
         return None
-    geometry = Geometry.of(stamp, tensor.element_size())
-    rows = geometry.halves * geometry.rows
-    source, target = layout_of(stamp.layout), layout_of(decided.layout)
+    if stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
+        return None
+    geometry, target = Geometry.of(stamp, tensor.element_size()), layout_of(decided.layout)
 
     @lru_cache(maxsize=4)
     def plan(experts: int) -> CopyPlan:
-        return plan_relayout(source.bind(experts, rows, geometry.k), target.bind(experts, rows, geometry.k))
+        return plan_relayout(geometry.bound(experts), geometry.bound(experts, target))
 
     try:
         plan(1)

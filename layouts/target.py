@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any
 
 import torch
 
-from preshuffle.registry import LayoutError
+from preshuffle.registry import Decision, LayoutError, Registry
+from preshuffle.registry.call_entries import SECOND_LEVEL
 from preshuffle.registry.words import ROLES, Role
-
-ALIASES: Final[dict[Role, tuple[str, ...]]] = {
-    "w13_bias": ("w13_weight_bias",),
-    "w2_bias": ("w2_weight_bias",),
-    "w13_weight_scale": ("w13_weight_scale_inv",),
-    "w2_weight_scale": ("w2_weight_scale_inv",),
-}
-"""What engines call a role besides its name (SGLang's biases and fp8 block scales)."""
 
 Target = MutableMapping[str, torch.Tensor] | torch.nn.Module
 
@@ -34,8 +28,12 @@ class RoleTensors:
             raise LayoutError(f"a {type(target).__name__} is no target; valid: a module, or a dict of tensors")
         self.target = target
         self.names: dict[Role, str] = {}
+        self._seconds: dict[str, str] = {}
+        taken = self._engine_names()
         for role in ROLES:
-            found = [name for name in (role, *ALIASES.get(role, ())) if self._get(name) is not None]
+            found = list(taken.get(role, ()))
+            if self._get(role) is not None and not any(role in names for names in taken.values()):
+                found.insert(0, role)
             if len(found) > 1:
                 raise LayoutError(f"{role} stands there twice: {' and '.join(found)}")
             if found:
@@ -43,14 +41,39 @@ class RoleTensors:
                 if not isinstance(value, torch.Tensor):
                     raise LayoutError(f"{found[0]} is a {type(value).__name__}; a tensor is needed")
                 self.names[role] = found[0]
+            second = f"{role}{SECOND_LEVEL}"
+            name = next(iter(taken.get(second, (second,))))
+            if self._get(name) is not None:
+                self._seconds[role] = name
+
+    def _engine_names(self) -> dict[str, list[str]]:
+        """By role: the names of every set of names of the book that stands here whole."""
+        taken: dict[str, list[str]] = {}
+        for names in _name_sets():
+            if all(self._get(name) is not None for name in names.values()):
+                for role, name in names.items():
+                    if name not in taken.setdefault(role, []):
+                        taken[role].append(name)
+        return taken
 
     def _get(self, name: str) -> Any:
         if isinstance(self.target, torch.nn.Module):
             return getattr(self.target, name, None)
         return self.target.get(name)
 
-    def check_roles(self, wanted: Iterable[Role]) -> None:
+    def second(self, role: Role) -> torch.Tensor | None:
+        """Return the scale of a role's scale, where the target has one."""
+        value = self._get(self._seconds[role]) if role in self._seconds else None
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise LayoutError(f"{self._seconds[role]} is a {type(value).__name__}; a tensor is needed")
+        return value
+
+    def check_roles(self, wanted: Iterable[Role], folded: Iterable[Role] = ()) -> None:
         """Check that just the wanted roles are there.
+
+        Args:
+            wanted: the roles.
+            folded: those whose second-level scale belongs to the target, too.
 
         Raises:
             LayoutError: names what is missing and what is too much.
@@ -59,8 +82,9 @@ class RoleTensors:
         problems = [f"missing: {', '.join(role for role in needed if role not in self.names)}"]
         extra = [name for role, name in self.names.items() if role not in needed]
         if isinstance(self.target, MutableMapping):
-            known = {name for role in ROLES for name in (role, *ALIASES.get(role, ()))}
-            extra += [name for name in self.target if name not in self.names.values() and name not in known]
+            seconds = {self._seconds[role] for role in folded if role in self._seconds}
+            known = {*ROLES, *self.names.values(), *seconds}
+            extra += [name for name in self.target if name not in known]
         problems.append(f"not part of the decision: {', '.join(extra)}")
         told = [problem for problem in problems if not problem.endswith(": ")]
         if told:
@@ -91,3 +115,25 @@ class RoleTensors:
             self.target._buffers[name] = tensor
         else:
             setattr(self.target, name, tensor)
+
+
+def folds(decision: Decision) -> tuple[Role, ...]:
+    """Return the roles of a decision into which a second-level scale is folded."""
+    return tuple(role for role, decided in decision.tensors.items() if "fold" in decided.steps)
+
+
+def names_of(role: Role) -> tuple[str, ...]:
+    """Return every name that a role may have in an engine's layer, its own first."""
+    return tuple(dict.fromkeys((role, *(names[role] for names in _name_sets() if role in names))))
+
+
+@lru_cache(maxsize=1)
+def _name_sets() -> tuple[Mapping[str, str], ...]:
+    """The book's sets of names, those of w13 and of w2 apart: a layer may have one of them only."""
+    entries = Registry.default().book.entries["target_names"].values()
+    parts = [
+        {role: name for role, name in entry.names.items() if role.startswith(prefix)}
+        for entry in entries
+        for prefix in ("w13", "w2")
+    ]
+    return tuple(part for part in parts if part)

@@ -135,6 +135,28 @@ class BoundLayout:
         expert, rest = divmod(self.permutation.source(address), rows * k)
         return expert, *divmod(rest, k)
 
+    def alternating(self) -> BoundLayout:
+        """Return the same layout on rows that alternate: its row ``2 r`` is gate's row r, its row ``2 r + 1`` is up's.
+
+        Logical rows stay GGUU; what changes is where they lie.
+
+        Raises:
+            LayoutError: there is an odd number of rows, or the pattern cuts rows in odd pieces.
+        """
+        half, odd = divmod(self.shape[1], 2)
+        atoms: list[Atom] = []
+        for atom in self.atoms:
+            if atom.dimension != "rows" or atom.size == 1:
+                atoms.append(atom)
+            elif atom.step % 2 == 0:
+                atoms.append(Atom(atom.name, "rows", atom.size, atom.step // 2))
+            elif odd or atom.step > 1 or atom.size % 2:
+                text = f"pieces of {atom.step * atom.size} of {self.shape[1]} rows do not hold pairs of gate and up"
+                raise LayoutError(f"layout {self.layout.id}: {text}")
+            else:
+                atoms += [Atom(atom.name, "rows", atom.size // 2, 1), Atom("g", "rows", 2, half)]
+        return BoundLayout(self.layout, self.shape, tuple(atoms))
+
     def relayout(self, target: BoundLayout) -> Permutation:
         """Return the one-pass permutation from bytes in this layout to bytes in ``target``.
 

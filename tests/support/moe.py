@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from preshuffle.layouts.job import torch_shape
+from preshuffle.layouts.accept import torch_shape
 from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.words import Role
 

@@ -1,0 +1,466 @@
+"""The steps of recipes: the values that kernels get, against references in plain torch and AITER's own functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preshuffle.layouts import apply, inverse, invert_layout, stamp_of
+from preshuffle.layouts.expert import expert_view, write_expert
+from preshuffle.layouts.reload import begin_reload, finish_reload
+from preshuffle.layouts.values import pack_int4, unpack_int4
+from preshuffle.registry import LayoutError
+from support.aiter_wheel import AiterFunctions
+from support.steps import EXPERTS, HIDDEN, INTERMEDIATE, decide, floats, fp8, raw_bytes
+
+Tensors = dict[str, torch.Tensor]
+FN, FNUZ = torch.float8_e4m3fn, torch.float8_e4m3fnuz
+HALVES = 2 * INTERMEDIATE
+
+
+def raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(torch.uint8)
+
+
+def same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return raw(left).view(-1).equal(raw(right).view(-1))
+
+
+def copies(tensors: Tensors) -> Tensors:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def fp8_weights(*, zeros: bool = False) -> Tensors:
+    return {
+        "w13_weight": fp8(EXPERTS, HALVES, HIDDEN, zeros=zeros),
+        "w2_weight": fp8(EXPERTS, HIDDEN, INTERMEDIATE, seed=5, zeros=zeros),
+    }
+
+
+def block() -> Tensors:
+    return {
+        **fp8_weights(),
+        "w13_weight_scale": floats(EXPERTS, 2, HIDDEN // 128),
+        "w2_weight_scale": floats(EXPERTS, HIDDEN // 128, 1),
+    }
+
+
+def per_tensor(shards: int = 2) -> Tensors:
+    return {
+        **fp8_weights(),
+        "w13_weight_scale": floats(EXPERTS, shards),
+        "w2_weight_scale": floats(EXPERTS, seed=7),
+        "w13_input_scale": floats(EXPERTS, seed=8),
+        "w2_input_scale": floats(EXPERTS, seed=9),
+    }
+
+
+def per_token(*last: int) -> Tensors:
+    scales = {"w13_weight_scale": (EXPERTS, HALVES, *last), "w2_weight_scale": (EXPERTS, HIDDEN, *last)}
+    return {**fp8_weights(), **{role: floats(*shape) for role, shape in scales.items()}}
+
+
+def int4() -> Tensors:
+    values = {
+        "w13_weight": raw_bytes(EXPERTS, HALVES, HIDDEN, high=16),
+        "w2_weight": raw_bytes(EXPERTS, HIDDEN, INTERMEDIATE, high=16),
+    }
+    scales = {
+        "w13_weight_scale": floats(EXPERTS, HALVES, HIDDEN // 32),
+        "w2_weight_scale": floats(EXPERTS, HIDDEN, INTERMEDIATE // 32),
+    }
+    return {
+        **{role: (value.to(torch.int16) - 8).to(torch.int8) for role, value in values.items()},
+        **{role: scale.to(torch.bfloat16) for role, scale in scales.items()},
+    }
+
+
+def mx(
+    weight: str, intermediate: int = INTERMEDIATE, experts: int = EXPERTS, scale: tuple[int, int] = (1, 200)
+) -> Tensors:
+    def make(rows: int, k: int) -> torch.Tensor:
+        return fp8(experts, rows, k) if weight == "fp8" else raw_bytes(experts, rows, k // 2)
+
+    return {
+        "w13_weight": make(2 * intermediate, HIDDEN),
+        "w2_weight": make(HIDDEN, intermediate),
+        "w13_weight_scale": raw_bytes(experts, 2 * intermediate, HIDDEN // 32, low=1, high=200),
+        "w2_weight_scale": raw_bytes(experts, HIDDEN, intermediate // 32, seed=4, low=1, high=200),
+    }
+
+
+def biases() -> Tensors:
+    return {"w13_bias": floats(EXPERTS, HALVES), "w2_bias": floats(EXPERTS, HIDDEN, seed=3)}
+
+
+def put_first(buffer: torch.Tensor, live: torch.Tensor) -> None:
+    buffer[: live.shape[0], : live.shape[1]] = live
+
+
+class TestFnuz:
+    """e4m3fn values as e4m3fnuz bytes: the same bits mean half as much, so scales double; 0x80 is no zero there."""
+
+    def test_block_scales(self, aiter: AiterFunctions) -> None:
+        decision, plain = decide("block"), {**block(), **fp8_weights(zeros=True)}
+        apply(laid := copies(plain), decision)
+        for role in ("w13_weight", "w2_weight"):
+            bits = raw(plain[role])
+            wanted = aiter.shuffle_weight(torch.where(bits == 0x80, 0, bits).to(torch.uint8))
+            assert laid[role].dtype == FNUZ
+            assert same(laid[role], wanted)
+            assert laid[f"{role}_scale"].equal(plain[f"{role}_scale"] * 2)
+
+    def test_the_products_stay(self) -> None:
+        decision, plain = decide("token"), per_token(1)
+        apply(laid := copies(plain), decision)
+        bits = raw(plain["w2_weight"])
+        before = plain["w2_weight"].float() * plain["w2_weight_scale"]
+        after = bits.view(FNUZ).float() * laid["w2_weight_scale"]
+        assert before.equal(after)
+
+    def test_nothing_on_a_gpu_of_e4m3fn(self, aiter: AiterFunctions) -> None:
+        plain = {**block(), **fp8_weights(zeros=True)}
+        apply(laid := copies(plain), decide("block", "gfx950"))
+        assert same(laid["w2_weight"], aiter.shuffle_weight(raw(plain["w2_weight"])))
+        assert laid["w2_weight"].dtype == FN
+        assert same(laid["w2_weight_scale"], plain["w2_weight_scale"])
+        inverse(laid)
+        assert all(same(laid[role], plain[role]) for role in plain)
+
+    @pytest.mark.parametrize("byte", [0, 1, 0x7F, 0xFD, 0xFE, 0xFF])
+    def test_e8m0_scales_get_one_more(self, byte: int) -> None:
+        plain = mx("fp8")
+        plain["w2_weight_scale"].fill_(byte)
+        apply(laid := copies(plain), decide("mxfp8"))
+        wanted = byte if byte in (0, 0xFF) else min(byte + 1, 0xFE)
+        assert raw(laid["w2_weight_scale"]).unique().tolist() == sorted({wanted, 127})
+
+    def test_inverse_gives_every_byte_back(self) -> None:
+        for name, plain in (("block", block()), ("token", per_token(1)), ("mxfp8", mx("fp8"))):
+            apply(laid := copies(plain), decide(name))
+            inverse(laid)
+            for role, tensor in plain.items():
+                assert laid[role].dtype == tensor.dtype
+                assert laid[role].shape == tensor.shape
+                assert same(laid[role], tensor), (name, role)
+
+    def test_negative_zeros_cannot_come_back(self) -> None:
+        laid = {**block(), **fp8_weights(zeros=True)}
+        apply(laid, decide("block"))
+        held = copies(laid)
+        with pytest.raises(LayoutError, match="w13_weight cannot be taken back: the step fnuz made zeros of negative"):
+            inverse(laid)
+        assert all(same(laid[role], held[role]) for role in held)
+        assert stamp_of(laid["w13_weight"]) is not None
+
+    @pytest.mark.parametrize(
+        ("role", "change", "message"),
+        [
+            ("w13_weight", lambda t: raw(t).view(-1)[7:8].fill_(0xFF), "w13_weight holds NaN, which the step fnuz"),
+            ("w2_weight_scale", lambda t: t.view(-1)[:1].fill_(3e38), "w2_weight_scale holds numbers whose double"),
+        ],
+    )
+    def test_what_cannot_be_done_is_refused_before_anything(self, role: str, change: object, message: str) -> None:
+        tensors = block()
+        change(tensors[role])  # type: ignore[operator]
+        held = copies(tensors)
+        with pytest.raises(LayoutError, match=message):
+            apply(tensors, decide("block"))
+        assert all(same(tensors[name], held[name]) and stamp_of(tensors[name]) is None for name in held)
+
+    def test_bytes_that_are_e4m3fnuz_already_are_refused(self) -> None:
+        tensors = block()
+        tensors["w2_weight"] = tensors["w2_weight"].view(FNUZ)
+        with pytest.raises(LayoutError, match="w2_weight is float8_e4m3fnuz; valid: float8_e4m3fn, uint8"):
+            apply(tensors, decide("block"))
+
+    def test_addresses_stay_and_a_reload_starts_from_e4m3fn(self) -> None:
+        decision, plain = decide("block"), block()
+        laid = copies(plain)
+        held = {role: tensor.data_ptr() for role, tensor in laid.items()}
+        apply(laid, decision)
+        first = copies(laid)
+        begin_reload(laid)
+        for role, tensor in plain.items():
+            laid[role].copy_(tensor)
+        finish_reload(laid, decision)
+        for role, tensor in laid.items():
+            assert tensor.data_ptr() == held[role]
+            assert same(tensor, first[role])
+
+    def test_one_expert_is_written_like_all(self) -> None:
+        decision, plain = decide("block"), {**block(), **fp8_weights(zeros=True)}
+        apply(whole := copies(plain), decision)
+        apply(laid := {**block(), "w13_weight": torch.zeros(EXPERTS, HALVES, HIDDEN).to(FN)}, decision)
+        for expert in range(EXPERTS):
+            for role in ("w13_weight", "w13_weight_scale"):
+                write_expert(laid, expert, role, plain[role][expert])
+        assert same(laid["w13_weight"], whole["w13_weight"])
+        assert same(laid["w13_weight_scale"], whole["w13_weight_scale"])
+        assert "fnuz" in stamp_of(laid["w13_weight"]).lost  # type: ignore[union-attr]
+
+
+class TestRequantizeMax:
+    """w13's two scales become their maximum; the shard that had the smaller one is quantized again."""
+
+    @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
+    @pytest.mark.parametrize("order", ["GGUU", "GUGU"])
+    def test_against_plain_torch(self, aiter: AiterFunctions, order: str, arch: str) -> None:
+        decision, plain = decide("tensor", arch, gate_up_order=order), per_tensor()
+        apply(laid := copies(plain), decision)
+        twice, kind = (2, FNUZ) if arch == "gfx942" else (1, FN)
+        scales = plain["w13_weight_scale"] * twice
+        largest = scales.amax(1)
+        rows = plain["w13_weight"].view(torch.uint8)
+        rows = torch.cat([rows[:, 0::2], rows[:, 1::2]], 1) if order == "GUGU" else rows
+        shards = rows.view(EXPERTS, 2, INTERMEDIATE, HIDDEN).view(kind).float()
+        limit = torch.finfo(kind).max
+        numbers = (shards * scales[..., None, None] / largest[:, None, None, None]).clamp(-limit, limit)
+        kept = (scales == largest[:, None])[..., None, None]
+        wanted = torch.where(kept, raw(shards.to(kind)), raw(numbers.to(kind))).view(EXPERTS, HALVES, HIDDEN)
+        assert same(laid["w13_weight"], aiter.shuffle_weight(wanted))
+        assert laid["w13_weight_scale"].equal(largest)
+        assert laid["w2_weight_scale"].equal(plain["w2_weight_scale"] * twice)
+        for role in ("w13_input_scale", "w2_input_scale"):
+            assert laid[role].equal(plain[role].max().view(1) * twice)
+
+    def test_the_products_stay_within_one_step_of_fp8(self) -> None:
+        plain = per_tensor()
+        apply(laid := copies(plain), decide("tensor", "gfx950"))
+        assert stamp_of(laid["w13_weight"]).lost == ("requantize_max",)  # type: ignore[union-attr]
+        rows = invert_layout(laid["w13_weight"], "sep16").float() * laid["w13_weight_scale"][:, None, None]
+        shards = plain["w13_weight"].view(EXPERTS, 2, INTERMEDIATE, HIDDEN).float()
+        before = (shards * plain["w13_weight_scale"][..., None, None]).view_as(rows)
+        step = before.abs() * 2**-4 + laid["w13_weight_scale"][:, None, None] * 2**-10
+        assert ((rows - before).abs() <= step).all()
+
+    def test_different_scales_cannot_come_back_and_equal_ones_can(self) -> None:
+        plain = per_tensor()
+        apply(laid := copies(plain), decide("tensor", "gfx950"))
+        with pytest.raises(LayoutError, match="the step requantize_max gave shards of different scales one scale"):
+            inverse(laid)
+        plain["w13_weight_scale"][:, 1] = plain["w13_weight_scale"][:, 0]
+        plain["w13_input_scale"].fill_(0.5)
+        plain["w2_input_scale"].fill_(0.25)
+        apply(laid := copies(plain), decide("tensor"))
+        inverse(laid)
+        assert all(same(laid[role], plain[role]) and laid[role].shape == plain[role].shape for role in plain)
+
+    @pytest.mark.parametrize(
+        ("role", "value", "message"),
+        [
+            ("w13_weight_scale", torch.ones(EXPERTS + 1, 2), r"w13_weight_scale has shape \(4, 2\); valid: \(3,\) or"),
+            ("w13_weight_scale", torch.full((EXPERTS, 2), torch.inf), "not finite"),
+            ("w13_weight_scale", torch.ones(EXPERTS, 2, dtype=torch.int32), "w13_weight_scale is int32; valid: bfl"),
+            ("w2_input_scale", torch.ones(0), r"w2_input_scale has shape \(0,\)"),
+        ],
+    )
+    def test_scales_that_do_not_fit(self, role: str, value: torch.Tensor, message: str) -> None:
+        tensors = {**per_tensor(), role: value}
+        held = copies(tensors)
+        with pytest.raises(LayoutError, match=message):
+            apply(tensors, decide("tensor"))
+        assert all(same(tensors[name], held[name]) for name in held)
+
+    def test_a_reload_in_place_has_no_room_for_two_scales(self) -> None:
+        apply(laid := per_tensor(), decide("tensor"))
+        with pytest.raises(LayoutError, match=r"w13_weight_scale cannot be reloaded .* \(requantize_max\)"):
+            begin_reload(laid)
+
+
+@pytest.mark.parametrize("last", [(), (1,)])
+def test_scales_per_token_come_with_or_without_a_last_dimension(last: tuple[int, ...]) -> None:
+    plain = per_token(*last)
+    apply(laid := copies(plain), decide("token", gate_up_order="GUGU"))
+    scale = plain["w13_weight_scale"] * 2
+    assert laid["w13_weight_scale"].equal(torch.cat([scale[:, 0::2], scale[:, 1::2]], 1))
+    assert laid["w2_weight_scale"].shape == plain["w2_weight_scale"].shape
+    inverse(laid)
+    assert all(laid[role].equal(plain[role]) for role in plain if role.endswith("_scale"))
+
+
+NAMES = {
+    "roles": ("w13_weight_scale", "w13_weight_scale_2", "w2_weight_scale", "w2_weight_scale_2"),
+    "fp8 columns": ("w13_weight_scale1", "w13_weight_scale", "w2_weight_scale1", "w2_weight_scale"),
+    "int4fp8": ("w13_int4_scale", "w13_fp8_scale", "w2_int4_scale", "w2_fp8_scale"),
+}
+
+
+class TestFold:
+    @pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+    @pytest.mark.parametrize("order", ["GGUU", "GUGU"])
+    @pytest.mark.parametrize("shards", [1, 2])
+    def test_against_plain_torch(self, names: tuple[str, ...], order: str, shards: int) -> None:
+        plain = per_token(1)
+        first, second = floats(EXPERTS, shards, seed=11), floats(EXPERTS, seed=12)
+        values = (plain.pop("w13_weight_scale"), first, plain.pop("w2_weight_scale"), second)
+        tensors = {**plain, **dict(zip(names, copies({str(i): v for i, v in enumerate(values)}).values(), strict=True))}
+        apply(tensors, decide("folded", "gfx950", gate_up_order=order))
+        columns = values[0].view(EXPERTS, HALVES)
+        apart = torch.cat([columns[:, 0::2], columns[:, 1::2]], 1) if order == "GUGU" else columns
+        wanted = (apart.view(EXPERTS, 2, -1) * first.expand(EXPERTS, 2)[..., None]).view(EXPERTS, HALVES, 1)
+        assert tensors[names[0]].equal(wanted)
+        assert tensors[names[2]].equal(values[2] * second[:, None, None])
+        assert tensors[names[1]].equal(first)
+        with pytest.raises(LayoutError, match="the step fold multiplied scales"):
+            inverse(tensors)
+
+    def test_a_module_has_the_engines_names_too(self) -> None:
+        module = torch.nn.Module()
+        for name, tensor in {**fp8_weights(), **dict.fromkeys(NAMES["int4fp8"])}.items():
+            shape = (EXPERTS,) if name.endswith("fp8_scale") else (EXPERTS, HALVES if "w13" in name else HIDDEN, 1)
+            value = tensor if tensor is not None else torch.ones(shape)
+            module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+        apply(module, decide("folded", "gfx950"))
+        assert module.w13_weight.is_shuffled
+        inverse(module)  # folding ones loses nothing
+        assert not hasattr(module.w13_weight, "is_shuffled")
+
+    def test_a_second_level_that_is_missing_is_named(self) -> None:
+        with pytest.raises(LayoutError, match="w13_weight_scale_2 is missing, which the step fold needs"):
+            apply(per_token(1), decide("folded", "gfx950"))
+
+    def test_a_second_level_that_nobody_folds_is_too_much(self) -> None:
+        tensors = {**per_token(1), "w13_weight_scale_2": floats(EXPERTS)}
+        with pytest.raises(LayoutError, match="not part of the decision: w13_weight_scale_2"):
+            apply(tensors, decide("token"))
+
+
+class TestInt4:
+    def packed(self, laid: torch.Tensor) -> torch.Tensor:
+        eights = laid.view(-1, 8).to(torch.int32) & 0xF
+        return torch.stack([eights[:, i] | eights[:, i + 4] << 4 for i in range(4)], 1).to(torch.uint8)
+
+    @pytest.mark.parametrize("names", [("w13_weight", "w2_weight"), ("w13_weight_packed", "w2_weight_packed")])
+    def test_values_are_laid_out_and_then_packed(self, aiter: AiterFunctions, names: tuple[str, str]) -> None:
+        plain = int4()
+        tensors = {name: tensor.clone() for name, tensor in plain.items()}
+        for role, name in zip(("w13_weight", "w2_weight"), names, strict=True):
+            tensors[name] = tensors.pop(role)
+        apply(tensors, decide("int4"))
+        for role, name in zip(("w13_weight", "w2_weight"), names, strict=True):
+            assert tensors[name].dtype == torch.int4
+            assert tuple(tensors[name].shape) == (*plain[role].shape[:2], plain[role].shape[2] // 2)
+            assert same(tensors[name], self.packed(aiter.shuffle_weight(plain[role])))
+            assert tensors[name].is_shuffled  # type: ignore[attr-defined]
+            scale = plain[f"{role}_scale"].transpose(1, 2)  # [E, groups, rows], as AITER's function takes it
+            pairs = scale.unflatten(1, (-1, 2)).permute(0, 1, 3, 2)
+            assert same(tensors[f"{role}_scale"], pairs)
+        inverse(tensors)
+        for role, name in zip(("w13_weight", "w2_weight"), names, strict=True):
+            assert tensors[name].equal(plain[role])
+
+    @pytest.mark.parametrize("value", [8, -9, 127, -128])
+    def test_values_that_are_no_int4_are_refused(self, value: int) -> None:
+        tensors = int4()
+        tensors["w2_weight"][1, 2, 3] = value
+        held = copies(tensors)
+        with pytest.raises(LayoutError, match=r"int4 is -8\.\.7, which the step pack_int4 needs"):
+            apply(tensors, decide("int4"))
+        assert all(same(tensors[name], held[name]) for name in held)
+
+    @given(st.lists(st.integers(-8, 7), min_size=8, max_size=64).filter(lambda values: len(values) % 8 == 0))
+    @settings(max_examples=50, deadline=None)
+    def test_packing_is_undone_exactly(self, values: list[int]) -> None:
+        data = torch.tensor(values, dtype=torch.int8).view(torch.uint8)
+        assert pack_int4(data).equal(self.packed(data.view(torch.int8)).view(-1))
+        assert unpack_int4(pack_int4(data)).equal(data)
+
+
+class TestTail:
+    """AITER flattens scales over experts and pads the end; where nothing needs padding the shape stays."""
+
+    @pytest.mark.parametrize(("intermediate", "order"), [(64, "GGUU"), (64, "GUGU"), (128, "GGUU"), (320, "GGUU")])
+    def test_against_aiters_own_function(self, aiter: AiterFunctions, intermediate: int, order: str) -> None:
+        decision = decide("mxfp4", "gfx950", intermediate_size=intermediate, bias=False, gate_up_order=order)
+        plain = mx("fp4x2", intermediate)
+        apply(laid := copies(plain), decision)
+        for role in ("w13_weight_scale", "w2_weight_scale"):
+            rows = plain[role]
+            if role.startswith("w13") and order == "GUGU":
+                rows = torch.cat([rows[:, 0::2], rows[:, 1::2]], 1)
+            flat = rows.reshape(-1, rows.shape[-1])
+            padded = torch.full((-(-flat.shape[0] // 256) * 256, -(-flat.shape[1] // 8) * 8), 127, dtype=torch.uint8)
+            padded[: flat.shape[0], : flat.shape[1]] = flat
+            assert same(laid[role], aiter.e8m0_shuffle(padded)), role
+            divides = padded.shape == flat.shape
+            assert tuple(laid[role].shape) == (tuple(rows.shape) if divides else tuple(padded.shape))
+            assert tuple(laid[role].shape) == decision.tensors[role].physical_shape  # type: ignore[index]
+        inverse(laid)
+        assert all(same(laid[role], plain[role]) and laid[role].shape == plain[role].shape for role in plain)
+
+    def test_a_buffer_of_the_padded_size_keeps_its_address(self) -> None:
+        decision, plain = decide("mxfp4", "gfx950", intermediate_size=64, bias=False), mx("fp4x2", 64)
+        apply(wanted := copies(plain), decision)
+        tensors = copies(plain)
+        for role in ("w13_weight_scale", "w2_weight_scale"):
+            rows, k = decision.tensors[role].physical_shape  # type: ignore[index]
+            tensors[role] = torch.full((rows, k), 9, dtype=torch.uint8)
+            tensors[role][: plain[role].shape[0] * plain[role].shape[1], : plain[role].shape[2]] = plain[role].flatten(
+                0, 1
+            )
+        held = {role: tensor.data_ptr() for role, tensor in tensors.items() if role.endswith("_scale")}
+        apply(tensors, decision)
+        for role, address in held.items():
+            assert tensors[role].data_ptr() == address
+            assert same(tensors[role], wanted[role])
+        begin_reload(tensors)
+        for role in held:
+            tensors[role][: plain[role].shape[0] * plain[role].shape[1], : plain[role].shape[2]] = plain[role].flatten(
+                0, 1
+            )
+        for role in ("w13_weight", "w2_weight"):
+            raw(tensors[role]).copy_(raw(plain[role]))
+        finish_reload(tensors, decision)
+        assert all(same(tensors[role], wanted[role]) for role in held)
+
+    def test_one_expert_is_no_slice_but_can_be_written(self) -> None:
+        decision, plain = decide("mxfp4", "gfx950", intermediate_size=64, bias=False), mx("fp4x2", 64)
+        apply(wanted := copies(plain), decision)
+        other = {**plain, "w13_weight_scale": torch.zeros_like(plain["w13_weight_scale"])}
+        apply(laid := copies(other), decision)
+        with pytest.raises(LayoutError, match="flat over its experts"):
+            expert_view(laid, "w13_weight_scale", 1)
+        for expert in range(EXPERTS):
+            write_expert(laid, expert, "w13_weight_scale", plain["w13_weight_scale"][expert])
+        assert same(laid["w13_weight_scale"], wanted["w13_weight_scale"])
+
+    @given(st.integers(1, 6), st.integers(1, 5).map(lambda n: 2 * n))
+    @settings(max_examples=15, deadline=None)
+    def test_any_size_comes_back(self, experts: int, groups: int) -> None:
+        decision = decide("mxfp4", "gfx950", intermediate_size=32 * groups, num_experts=experts, top_k=1, bias=False)
+        plain = mx("fp4x2", 32 * groups, experts)
+        apply(laid := copies(plain), decision)
+        inverse(laid)
+        assert all(same(laid[role], plain[role]) for role in plain)
+
+
+class TestAlternatingTargets:
+    """Kernels whose SwiGLU reads g0, u0, g1, u1: rows are put so from either order, and back."""
+
+    @pytest.mark.parametrize("order", ["GGUU", "GUGU"])
+    def test_plain_rows(self, order: str) -> None:
+        plain = {**mx("fp4x2"), **biases()}
+        apply(laid := copies(plain), decide("alternating", "gfx950", gate_up_order=order))
+        for role in ("w13_weight", "w13_weight_scale", "w13_bias"):
+            rows = plain[role]
+            if order == "GGUU":
+                rows = torch.stack([rows[:, :INTERMEDIATE], rows[:, INTERMEDIATE:]], 2).flatten(1, 2)
+            assert same(laid[role], rows), role
+        assert same(laid["w2_weight"], plain["w2_weight"])
+        inverse(laid)
+        assert all(same(laid[role], plain[role]) for role in plain)
+
+    @pytest.mark.parametrize("order", ["GGUU", "GUGU"])
+    def test_tiles_of_alternating_rows_are_gurow16(self, order: str, aiter: AiterFunctions) -> None:
+        plain = {role: tensor for role, tensor in mx("fp4x2").items() if not role.endswith("_scale")}
+        apply(laid := copies(plain), decide("gurow", "gfx950", gate_up_order=order))
+        rows = plain["w13_weight"]
+        if order == "GGUU":
+            rows = torch.stack([rows[:, :INTERMEDIATE], rows[:, INTERMEDIATE:]], 2).flatten(1, 2)
+        assert same(laid["w13_weight"], aiter.shuffle_weight(rows.contiguous()))
+        for expert in range(EXPERTS):
+            write_expert(laid, expert, "w13_weight", plain["w13_weight"][expert])
+        assert same(laid["w13_weight"], aiter.shuffle_weight(rows.contiguous()))
