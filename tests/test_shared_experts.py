@@ -1,0 +1,127 @@
+"""Shared experts count in num_experts and top_k where the engine runs them as experts of the layer."""
+
+from typing import Any
+
+import pytest
+
+from preshuffle.registry import Query
+from preshuffle.registry.resolve import open_case
+from preshuffle.registry.shared_experts import count_shared
+from support.configurations import PUBLISHED
+from support.strategies import BOOK, REGISTRY
+
+DEEPSEEK = "deepseek-ai/DeepSeek-R1-0528"
+VLLM = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_FUSION_SHARED_EXPERTS": "1"}
+
+
+def counted(model: str = DEEPSEEK, **fields: Any) -> tuple[int | None, int | None]:
+    full = open_case(Query.parse({"model": model, "arch": "gfx950", **fields}), BOOK).full
+    return full.num_experts, full.top_k
+
+
+@pytest.mark.parametrize(
+    ("engine", "env", "wanted"),
+    [
+        (None, {}, (256, 8)),
+        ("atom", {}, (257, 9)),
+        ("atom", {"ATOM_FUSE_SHARED_EXPERT": "0"}, (256, 8)),
+        ("atom", {"ATOM_FUSE_SHARED_EXPERT": "true"}, (257, 9)),
+        ("vllm", {}, (256, 8)),
+        ("vllm", VLLM, (257, 9)),
+        ("vllm", {"VLLM_ROCM_USE_AITER_FUSION_SHARED_EXPERTS": "1"}, (256, 8)),
+        ("vllm", {**VLLM, "VLLM_ROCM_USE_AITER_MOE": "0"}, (256, 8)),
+        ("sglang", {}, (257, 9)),
+        ("sglang", {"--disable-shared-experts-fusion": "1"}, (256, 8)),
+        ("tgi", {}, (256, 8)),
+    ],
+)
+def test_the_engines_switch_decides(engine: str | None, env: dict[str, str], wanted: tuple[int, int]) -> None:
+    assert counted(engine=engine, env=env) == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "fused"),
+    [
+        ("Qwen/Qwen3-Next-80B-A3B-Instruct-FP8", (513, 11)),
+        ("Qwen/Qwen3.5-397B-A17B-FP8", (513, 11)),
+        ("zai-org/GLM-4.7-FP8", (161, 9)),
+        ("zai-org/GLM-5-FP8", (257, 9)),
+        ("amd/Kimi-K2-Thinking-MXFP4", (385, 9)),
+        ("deepseek-ai/DeepSeek-V4-Pro", (385, 7)),
+        ("MiniMaxAI/MiniMax-M3-MXFP8", (129, 5)),
+        ("MiniMaxAI/MiniMax-M2", (256, 8)),
+        ("Qwen/Qwen3-235B-A22B", (128, 8)),
+        ("moonshotai/Kimi-K2-Thinking", (384, 8)),
+        ("moonshotai/Kimi-K3", (896, 16)),
+        ("openai/gpt-oss-120b", (128, 4)),
+    ],
+)
+def test_atom_counts_what_its_tuned_rows_count(model: str, fused: tuple[int, int]) -> None:
+    assert counted(model, engine="atom") == fused
+
+
+def test_sglang_counts_for_the_models_that_it_knows_it_for() -> None:
+    assert counted("zai-org/GLM-5-FP8", engine="sglang") == (257, 9)
+    assert counted("Qwen/Qwen3.5-397B-A17B-FP8", engine="sglang") == (512, 10)
+
+
+@pytest.mark.parametrize("ep", [2, 8])
+def test_every_expert_parallel_rank_has_its_own(ep: int) -> None:
+    query = Query(model=DEEPSEEK, arch="gfx942", engine="atom", ep=ep)
+    shape = REGISTRY.resolve(query).tensors["w13_weight"].logical_shape
+    assert shape == (256 // ep + 1, 4096, 7168)
+
+
+def test_what_a_query_counts_itself_is_not_counted_again() -> None:
+    assert counted(engine="atom", num_experts=256, top_k=8) == (256, 8)
+    assert counted(engine="atom", num_experts=257) == (257, 8)
+
+
+def test_the_reason_says_it() -> None:
+    query = Query(model=DEEPSEEK, arch="gfx942", engine="atom", tp=8)
+    decision = REGISTRY.resolve(query)
+    text = "1 shared expert counts among the experts, since ATOM_FUSE_SHARED_EXPERT is 1"
+    assert text in decision.reason
+    off = REGISTRY.resolve(Query.parse({**dict(query), "env": {"ATOM_FUSE_SHARED_EXPERT": "0"}}))
+    assert "shared experts stay apart" in off.reason
+    assert off.decision_digest != decision.decision_digest
+
+
+def test_several_count_each() -> None:
+    case = open_case(Query(model=DEEPSEEK, arch="gfx950", engine="atom", num_experts=64, top_k=6), BOOK)
+    two = count_shared(2, case.full, case.switches, BOOK)
+    assert two is not None
+    assert two.fields == {"num_experts": 66, "top_k": 8}
+    assert two.reason.startswith("2 shared experts count among the experts")
+    assert count_shared(0, case.full, case.switches, BOOK) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("deepseek-r1", (257, 9)),
+        ("deepseek-r1-mxfp4", (257, 9)),
+        ("glm-4.7", (161, 9)),
+        ("minimax-m3", (129, 5)),
+        ("qwen3-next", (513, 11)),
+        ("qwen3.5", (513, 11)),
+        ("qwen3.5-mxfp4", (513, 11)),
+        ("minimax-m2", (256, 8)),
+        ("kimi-k2-thinking", (384, 8)),  # its shared expert is not quantized, the others are
+        ("kimi-k2.5", (384, 8)),
+        ("kimi-k3", (896, 16)),  # they run on the hidden size, the others on the latent
+    ],
+)
+def test_a_configuration_says_whether_its_shared_experts_are_like_the_others(
+    name: str, wanted: tuple[int, int]
+) -> None:
+    query = Query.from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="atom")
+    assert (query.num_experts, query.top_k) == wanted
+    assert counted(PUBLISHED[name][1], engine="atom") == wanted
+    apart = Query.from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="atom", env={"ATOM_FUSE_SHARED_EXPERT": "0"})
+    assert apart.num_experts == BOOK.models[PUBLISHED[name][1]].num_experts
+
+
+def test_a_shared_expert_of_another_size_stays_apart() -> None:
+    config = {**PUBLISHED["qwen3-next"][0], "shared_expert_intermediate_size": 1024}
+    assert Query.from_hf_config(config, arch="gfx950", engine="atom").num_experts == 512
