@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from preshuffle.registry.errors import FieldProblem, Problem
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR, _BOOL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
-_TAGS: dict[type[Node], str] = {MappingNode: "tag:yaml.org,2002:map", SequenceNode: "tag:yaml.org,2002:seq"}
 _MAX_NODES = 200_000
 _MAX_DEPTH = 64
 
@@ -56,27 +65,27 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
 
     Anchors and aliases are refused: a few lines of them can stand for gigabytes.
     """
-    loader = _Loader(text)
+    reader = _Reader(name, text)
     try:
-        node = loader.get_single_node()
-        builder = _Builder(name, loader, aliases="&" in text)
-        value = None if node is None else builder.build(node)
+        value = reader.document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         line, column = (mark.line + 1, mark.column + 1) if mark else _odd_character(text, error)
         return Document(name, None, ""), [Problem(name, line, column, f"not valid YAML: {what}")]
     finally:
-        loader.dispose()
-    return Document(name, value, text), builder.problems
+        reader.loader.dispose()
+    return Document(name, value, text), reader.problems
 
 
 @lru_cache(maxsize=8)
 def _root(text: str) -> Node | None:
-    """Return the nodes of a text that has been parsed before (so it can be), or None where it is empty."""
-    loader = _Loader(text)
+    """Return the nodes of a text that has been read before, or None where it is empty or an alias means nothing."""
+    loader = _BASE(text)
     try:
         return loader.get_single_node()  # type: ignore[no-any-return]
+    except yaml.YAMLError:
+        return None
     finally:
         loader.dispose()
 
@@ -106,87 +115,87 @@ def _odd_character(text: str, error: yaml.YAMLError) -> tuple[int, int]:
     return (1, 1) if at < 0 else (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
 
 
-class _Loader(_BASE):  # type: ignore[misc]
-    """Builds nodes in one pass, and refuses too many and too deep ones on the way: depth recurses in C."""
+class _Reader:
+    """Makes plain values of a text in one pass over its events; too deep and too many are refused on the way."""
 
-    def __init__(self, text: str) -> None:
-        """Start at the top."""
-        super().__init__(text)
-        self.depth = self.count = 0
-
-    def descend_resolver(self, parent: Node | None, index: Any) -> None:
-        """Go into a node."""
-        self.depth += 1
-        self.count += 1
-        if self.depth > _MAX_DEPTH + 1:  # a value inside the first collection that is too deep
-            self._refuse(f"nested deeper than {_MAX_DEPTH}", parent)
-        if self.count > _MAX_NODES:
-            self._refuse(f"more than {_MAX_NODES} values", parent)
-
-    def ascend_resolver(self) -> None:
-        """Come out of a node."""
-        self.depth -= 1
-
-    def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> str:
-        """Return the tag of a node that has none of its own."""
-        if kind is ScalarNode:
-            return _implicit_tag(value or "") if implicit[0] else _STR
-        return _TAGS[kind]
-
-    def _refuse(self, what: str, parent: Node | None) -> None:
-        raise yaml.MarkedYAMLError(problem=what, problem_mark=parent.start_mark if parent else None)
-
-
-class _Builder:
-    """Makes plain values of nodes."""
-
-    def __init__(self, name: str, loader: Any, aliases: bool) -> None:
+    def __init__(self, name: str, text: str) -> None:
         self.name = name
-        self.loader = loader
+        self.loader = _BASE(text)
         self.problems: list[Problem] = []
-        self.seen: set[int] | None = set() if aliases else None
-        self.known: dict[tuple[str, str], Any] = {}
+        self._event: Callable[[], Any] = self.loader.get_event
+        self._known: dict[tuple[str, str], Any] = {}
+        self._count = 0
 
-    def build(self, node: Node) -> Any:
-        if self.seen is not None:
-            if id(node) in self.seen:
-                self._complain(node, "aliases are not allowed; write the value out")
-                return None
-            self.seen.add(id(node))
-        kind = type(node)
-        if kind is ScalarNode:
-            return node.value if node.tag == _STR else self._scalar(node)
-        return self._mapping(node) if kind is MappingNode else [self.build(item) for item in node.value]
+    def document(self) -> Any:
+        """Return the value of the only document; None where there is none."""
+        self._event()
+        if type(self._event()) is StreamEndEvent:
+            return None
+        value = self._value(self._event(), 0)
+        self._event()
+        more = self._event()
+        if type(more) is not StreamEndEvent:
+            raise yaml.MarkedYAMLError(problem="a second document begins here", problem_mark=more.start_mark)
+        return value
 
-    def _scalar(self, node: Node) -> Any:
-        if node.tag == _BOOL and node.value.lower() not in {"true", "false"}:
-            return node.value  # YAML 1.1 reads No, on and yes as booleans; No is one of AITER's quant_types
-        key = (node.tag, node.value)
-        if key not in self.known:
-            try:
-                self.known[key] = self.loader.construct_object(node)
-            except (ValueError, KeyError, AttributeError):  # a date that is none, or !!int, !!bool on other text
-                self._complain(node, f"{_short(node.value)} is not a valid {node.tag.rsplit(':')[-1]}")
-                return None
-        return self.known[key]
+    def _value(self, event: Any, depth: int) -> Any:
+        self._count += 1
+        kind = type(event)
+        if kind is ScalarEvent:
+            tag = event.tag
+            if tag is None or tag == "!":
+                tag = _implicit_tag(event.value) if event.implicit[0] else _STR
+            return event.value if tag == _STR else self._scalar(tag, event)
+        if kind is AliasEvent:
+            self._complain(event, "aliases are not allowed; write the value out")
+            return None
+        if depth == _MAX_DEPTH or self._count > _MAX_NODES:
+            what = f"nested deeper than {_MAX_DEPTH}" if depth == _MAX_DEPTH else f"more than {_MAX_NODES} values"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)
+        return self._mapping(depth + 1) if kind is MappingStartEvent else self._items(depth + 1)
 
-    def _mapping(self, node: Node) -> dict[str, Any]:
+    def _items(self, depth: int) -> list[Any]:
+        items = []
+        while type(event := self._event()) is not SequenceEndEvent:
+            items.append(self._value(event, depth))
+        return items
+
+    def _mapping(self, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value
-            if type(key_node) is not ScalarNode or key == "<<":
-                self._complain(key_node, "a key must be plain text")
+        while (kind := type(event := self._event())) is not MappingEndEvent:
+            if kind is not ScalarEvent or event.value == "<<":
+                self._complain(event, "a key must be plain text")
+                if kind in (MappingStartEvent, SequenceStartEvent):
+                    self._value(event, depth)
+                self._value(self._event(), depth)
                 continue
+            key = event.value
+            value = self._value(self._event(), depth)
             if key in result:
-                self._complain(key_node, f"duplicate key {key!r}, first at line {lines[key]}")
+                self._complain(event, f"duplicate key {key!r}, first at line {lines[key]}")
                 continue
-            lines[key] = key_node.start_mark.line + 1
-            result[key] = self.build(value_node)
+            lines[key] = event.start_mark.line + 1
+            result[key] = value
         return result
 
-    def _complain(self, node: Node, message: str) -> None:
-        self.problems.append(Problem(self.name, node.start_mark.line + 1, node.start_mark.column + 1, message))
+    def _scalar(self, tag: str, event: Any) -> Any:
+        text = event.value
+        if tag == _BOOL and text.lower() not in {"true", "false"}:
+            return text  # YAML 1.1 reads No, on and yes as booleans; No is one of AITER's quant_types
+        key = (tag, text)
+        if key not in self._known:
+            try:
+                node = ScalarNode(tag, text, event.start_mark, event.end_mark)
+                self._known[key] = self.loader.construct_object(node)
+            except (ValueError, KeyError, AttributeError):  # a date that is none, or !!int, !!bool on other text
+                self._complain(event, f"{_short(text)} is not a valid {tag.rsplit(':')[-1]}")
+                return None
+        return self._known[key]
+
+    def _complain(self, event: Any, message: str) -> None:
+        mark = event.start_mark
+        self.problems.append(Problem(self.name, mark.line + 1, mark.column + 1, message))
 
 
 def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:

@@ -83,7 +83,7 @@ def _try(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
     return Tried(
         rule,
         recipe,
-        Specificity.of(rule),
+        rule.specificity,
         {name: condition.text for name, condition in conditions.items()},
         {name: facts.get(name) for name in conditions},
         misses,

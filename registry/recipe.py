@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
@@ -32,6 +33,11 @@ class PadStep(Frozen):
     to: Multiple
 
 
+@lru_cache(maxsize=1)
+def _pad_steps() -> TypeAdapter[tuple[PadStep, ...]]:
+    return TypeAdapter(tuple[PadStep, ...])
+
+
 def _pad_rule(value: Any) -> Any:
     """Say at the place itself what is wrong: a union would tell it once for each of its members."""
     if not isinstance(value, list | tuple):
@@ -39,7 +45,7 @@ def _pad_rule(value: Any) -> Any:
             raise ValueError(f"a multiple of 1 or more is needed, or a list of {{upto, to}}; found {value!r}")
         return value
     try:
-        steps = TypeAdapter(tuple[PadStep, ...]).validate_python(value)
+        steps = _pad_steps().validate_python(value)
     except ValidationError as error:
         path, problem = field_problems(error)[0]
         raise PlacedError(path, problem.message) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
     from preshuffle.registry.explain import Explanation
     from preshuffle.registry.observation import Observation
     from preshuffle.registry.report import Report
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Keep the garbage collector off while a book is made: all of it stays, and looking through it takes a third."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 class Registry:
@@ -56,8 +70,9 @@ class Registry:
             BookError: names file, line and column of everything that is wrong.
             TableError: kernel tables do not load, with file and line; ``"auto"`` where no AITER is installed.
         """
-        book = load_book(overlays)
-        problems = lint(book)
+        with _nothing_collected():
+            book = load_book(overlays)
+            problems = lint(book)
         if problems:
             raise BookError(problems)
         if kernel_tables is None:

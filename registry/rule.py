@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.condition import Condition, Scalar
 from preshuffle.registry.errors import PlacedError
@@ -75,26 +75,36 @@ class Rule(Frozen):
     because: Annotated[str, Field(min_length=1)]
     evidence: tuple[str, ...] = ()
 
-    _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
-
     @model_validator(mode="after")
-    def _read_conditions(self) -> Rule:
+    def _conditions_parse(self) -> Rule:
+        self.conditions()
+        return self
+
+    @cached_property
+    def _flat(self) -> Mapping[str, Condition]:
+        flat: dict[str, Condition] = {}
         for field, wanted in self.when.items():
             if field not in FIELDS:
                 raise PlacedError(("when", field), f"unknown field; valid: {', '.join(FIELDS)}")
             if field != "env":
-                self._conditions[field] = _condition(("when", field), field, wanted, _KIND[field])
+                flat[field] = _condition(("when", field), field, wanted, _KIND[field])
             elif isinstance(wanted, Mapping):
                 for name, value in wanted.items():
-                    flat = f"env.{name}"
-                    self._conditions[flat] = _condition(("when", field, name), flat, value, "number")
+                    switch = f"env.{name}"
+                    flat[switch] = _condition(("when", field, name), switch, value, "number")
             else:
                 raise PlacedError(("when", field), "a mapping of switches to values is needed")
-        return self
+        return flat
+
+    @cached_property
+    def specificity(self) -> Specificity:
+        """How specific it is."""
+        kinds = [condition.kind for condition in self._flat.values()]
+        return Specificity(kinds.count("exact"), kinds.count("list"), kinds.count("pattern"), self.priority)
 
     def conditions(self) -> Mapping[str, Condition]:
         """Return the conditions by flat field name (``env.NAME`` for a switch)."""
-        return self._conditions
+        return self._flat
 
 
 def _condition(path: tuple[str, ...], field: str, wanted: Any, reading: str) -> Condition:
@@ -114,12 +124,6 @@ class Specificity:
     lists: int
     patterns: int
     priority: int
-
-    @staticmethod
-    def of(rule: Rule) -> Specificity:
-        """Count the rule's conditions by kind."""
-        kinds = [condition.kind for condition in rule.conditions().values()]
-        return Specificity(kinds.count("exact"), kinds.count("list"), kinds.count("pattern"), rule.priority)
 
     @property
     def key(self) -> tuple[int, int, int, int]:

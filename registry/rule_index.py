@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from preshuffle.registry.condition import Condition, Scalar
 from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.rule import Rule, Specificity
+from preshuffle.registry.rule import Rule
 
 CIRCUMSTANCES = frozenset({"activation_dtype", "tp", "ep", "cu_num", "aiter", "rocm", "engine_version"})
 """Fields that can change while model, checkpoint, GPU and engine stay what they are; so can every switch."""
@@ -106,7 +106,7 @@ class RuleIndex:
 
 
 def _order(rule: Rule) -> tuple[tuple[int, ...], str]:
-    return tuple(-part for part in Specificity.of(rule).key), rule.id
+    return tuple(-part for part in rule.specificity.key), rule.id
 
 
 def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe]) -> Prepared:

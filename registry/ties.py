@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 
 from preshuffle.registry.condition import Scalar
-from preshuffle.registry.rule import Rule, Specificity
+from preshuffle.registry.rule import Rule
 
 Pair = tuple[Rule, Rule]
 
@@ -23,7 +23,7 @@ def ties(rules: Iterable[Rule]) -> Iterator[Pair]:
     """
     groups: dict[tuple[int, ...], list[Rule]] = {}
     for rule in rules:
-        groups.setdefault(Specificity.of(rule).key, []).append(rule)
+        groups.setdefault(rule.specificity.key, []).append(rule)
     for group in groups.values():
         seen: set[tuple[str, str]] = set()
         for first, second in _within(group, frozenset()):

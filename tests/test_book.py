@@ -34,7 +34,7 @@ def problems_of(folder: Path, text: str | bytes) -> tuple[Problem, ...]:
     [
         ("rules:\n\tr: 1\n", "2:1", "not valid YAML: found character that cannot start any token"),
         ("rules: [1\n", "2:1", "not valid YAML: did not find expected ',' or ']'"),
-        ("rules: {}\n---\nflags: {}\n", "2:1", "not valid YAML: but found another document"),
+        ("rules: {}\n---\nflags: {}\n", "2:1", "not valid YAML: a second document begins here"),
         ("rules: {}\n# fine\n  \x07\n", "3:3", "not valid YAML: unacceptable character #x0007: control characters "),
         ("rules: " + "[" * 70 + "]" * 70, "1:71", "not valid YAML: nested deeper than 64"),
         ("rules: " + "[" * 100_000, "1:71", "not valid YAML: nested deeper than 64"),
@@ -43,7 +43,7 @@ def problems_of(folder: Path, text: str | bytes) -> tuple[Problem, ...]:
         ("rules: {r: {priority: !!int abc}}\n", "1:23", "'abc' is not a valid int"),
         ("rules: {r: {priority: !!bool abc}}\n", "1:13", "priority: input should be a valid integer"),
         (f"rules: {{r: {{priority: {'9' * 5000}}}}}\n", "1:23", "'9999"),
-        ("rules:\n  r: &a {}\nflags:\n  f: *a\n", "2:6", "aliases are not allowed; write the value out"),
+        ("rules:\n  r: &a {}\nflags:\n  f: *a\n", "4:6", "aliases are not allowed; write the value out"),
         ("rules:\n  r: {<<: {use: x}}\n", "2:7", "a key must be plain text"),
         ("rules:\n  ? [a]\n  : 1\n", "2:5", "a key must be plain text"),
         ("rules: {}\nflags: {}\nrules: {}\n", "3:1", "duplicate key 'rules', first at line 1"),

@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.registry import BookError, NoRecipeError, Rule
 from preshuffle.registry.query import Query
-from preshuffle.registry.rule import FIELDS, Specificity, kind_of
+from preshuffle.registry.rule import FIELDS, kind_of
 from support.strategies import BOOK, GPT_OSS, decide, load_overlay
 
 WHY = {"use": "mxfp4.sep16", "because": "a test", "evidence": ["https://example.com"]}
@@ -61,12 +61,12 @@ def test_specificity(stronger: dict[str, object], weaker: dict[str, object]) -> 
     """Exact beats list beats glob or range; more fields beat fewer; and only then priority counts."""
     first = Rule.model_validate({"id": "a", "when": stronger, **WHY})
     second = Rule.model_validate({"id": "b", "when": weaker, "priority": 1000, **WHY})
-    assert Specificity.of(first).key > Specificity.of(second).key
+    assert first.specificity.key > second.specificity.key
 
 
 def test_priority_breaks_a_tie_only() -> None:
     low, high = (Rule.model_validate({"id": "a", "when": {"tp": 2}, "priority": n, **WHY}) for n in (-1, 1))
-    assert Specificity.of(high).key > Specificity.of(low).key
+    assert high.specificity.key > low.specificity.key
 
 
 CANARY = "rules:\n" + rule(

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import Rule
-from preshuffle.registry.rule import Specificity
 from preshuffle.registry.ties import can_both_match, ties
 
 MODELS = st.sampled_from(["a", "b", ["a", "b"], ["b", "c"], "a*", "*b"])
@@ -31,7 +30,7 @@ def test_splitting_finds_what_comparing_all_finds(whens: list[dict[str, Any]]) -
     expected = {
         frozenset((first.id, second.id))
         for first, second in combinations(rules, 2)
-        if Specificity.of(first).key == Specificity.of(second).key and can_both_match(first, second)
+        if first.specificity.key == second.specificity.key and can_both_match(first, second)
     }
     found = [frozenset((first.id, second.id)) for first, second in ties(rules)]
     assert set(found) == expected
