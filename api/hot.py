@@ -1,4 +1,4 @@
-"""``GET /v1/resolve``, answered before: the bytes that were sent, by the very text of the query string."""
+"""``/v1/resolve``, answered before: the bytes that were sent, by the very text of the query string or the body."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class HotResolve:
         """Begin empty."""
         self._answers = answers
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._posted: OrderedDict[bytes, Answer] = OrderedDict()
         answers.followers.append(self._forget)
 
     def __call__(self, scope: Scope, if_none_match: bytes | None) -> tuple[int, _Headers, bytes] | None:
@@ -43,6 +44,17 @@ class HotResolve:
         if if_none_match is not None and names(if_none_match.decode("latin-1"), kept.etag):
             return 304, kept.unchanged, b""
         return 200, kept.headers, kept.body
+
+    def posted(self, body: bytes) -> Answer | None:
+        """Return the answer to a body that was answered before."""
+        return self._posted.get(body)
+
+    def keep_posted(self, body: bytes, answer: Answer, registry: Registry) -> None:
+        """Keep the answer to a body, unless another registry answers by now."""
+        if answer.problem is None and len(body) <= _LONGEST and registry is self._answers.registry:
+            self._posted[body] = answer
+            while len(self._posted) > _MOST:
+                self._posted.popitem(last=False)
 
     def keep(self, query: bytes, answer: Answer, registry: Registry) -> None:
         """Keep an answer, unless another registry answers by now."""
@@ -58,6 +70,7 @@ class HotResolve:
 
     def _forget(self, _registry: Registry) -> None:
         self._kept = OrderedDict()
+        self._posted = OrderedDict()
 
 
 def etag_of(body: bytes) -> str:

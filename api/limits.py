@@ -19,11 +19,20 @@ BODY_SECONDS: Final = 30.0
 _LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
-async def read_json(request: Request) -> Any:
-    """Read the body as JSON. NaN and Infinity are not JSON; half surrogate pairs are not text.
+async def read_json(request: Request, limit: int = MAX_BODY) -> Any:
+    """Read the body as JSON.
 
     Raises:
-        ProblemError: 415 another media type, 413 too large (nothing more is read), 400 not JSON or nested too deeply.
+        ProblemError: as ``read_json_body`` and ``parse_json``.
+    """
+    return parse_json(await read_json_body(request))
+
+
+async def read_json_body(request: Request) -> bytes:
+    """Read a body that says that it is JSON.
+
+    Raises:
+        ProblemError: 415 another media type, or as ``read_body``.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
@@ -33,7 +42,15 @@ async def read_json(request: Request) -> Any:
             f"Content-Type must be application/json; {found}",
             headers={"Accept": "application/json"},
         )
-    body = await read_body(request)
+    return await read_body(request)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON. NaN and Infinity are not JSON; half surrogate pairs are not text.
+
+    Raises:
+        ProblemError: 400 not JSON or nested too deeply.
+    """
     try:
         value = from_json(body, allow_inf_nan=False)
         if _LARGE.search(body):

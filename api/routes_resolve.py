@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from preshuffle.api.answers import Answer, Answers
 from preshuffle.api.hot import HotResolve, etag_of
-from preshuffle.api.limits import read_json
+from preshuffle.api.limits import parse_json, read_json, read_json_body
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.problem import Problem, as_problem, problem_response
 from preshuffle.api.query_params import documented, parse_params
@@ -83,7 +84,15 @@ def install(app: FastAPI, answers: Answers, hot: HotResolve) -> None:
         openapi_extra=json_body(Query, EXAMPLE),
     )
     async def post(request: Request) -> Response:
-        return _respond(request, await answers.ask(Query.parse(await read_json(request))))
+        body = await read_json_body(request)
+        answer = hot.posted(body)
+        if answer is None:
+            registry = answers.registry
+            answer = await answers.ask(Query.parse(parse_json(body)))
+            hot.keep_posted(body, answer, registry)
+        return _respond(request, answer)
+
+    app.router.routes.insert(0, Route("/v1/resolve", post, methods=["POST"]))  # answers; the one above documents
 
     @app.post(
         "/v1/resolve/batch",
