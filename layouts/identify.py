@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from math import log10
 from typing import Literal
 
 import torch
 from pydantic import Field
 
-from preshuffle.layouts.identify_evidence import Evidence, Tally
 from preshuffle.layouts.identify_family import Family, Fault, Hypothesis
-from preshuffle.layouts.identify_names import name_of
-from preshuffle.layouts.identify_search import Group, Search
+from preshuffle.layouts.identify_names import FIXES, name_of
+from preshuffle.layouts.identify_search import ROUND, Group, Match, Search, weight
 from preshuffle.layouts.identify_shares import Ranks, frame_of, shares_of
-from preshuffle.layouts.identify_source import PAGE, Bytes, Widened, of_tensor
+from preshuffle.layouts.identify_source import Bytes, Widened, of_tensor
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.words import GateMode, Role, RowOrder
 
 MOST_BYTES = 1_000_000
 _SURE = -9.0
-_CONFIRM = 2 * 20 * PAGE
+_SHARES = (0.35, 0.55, 0.65)
 _MOST_NAMES = 12
-_MOST_ALIVE = 16
-_GLANCES = 2
-_MOST_FAULTS = 2
+_MOST_NEAREST = 8
 
 
 class Nearest(Frozen):
@@ -49,6 +47,7 @@ class Identification(Frozen):
         nearest: where unknown, what came nearest.
         raw: the checkpoint's own bytes, in the checkpoint's own order.
         faults: what no kernel expects.
+        fixes: what to do about each.
         read_as: row order in which the loader took the checkpoint's rows.
         tp_rank: of ``tp``; whose rows the bytes are.
         ep_rank: of ``ep``; whose experts the bytes are.
@@ -75,6 +74,7 @@ class Identification(Frozen):
     nearest: tuple[Nearest, ...] = ()
     raw: bool = False
     faults: tuple[Fault, ...] = ()
+    fixes: tuple[str, ...] = ()
     read_as: RowOrder | None = None
     tp_rank: int | None = None
     tp: int | None = None
@@ -147,91 +147,54 @@ def identify(
     layouts = {name: entry.layout() for name, entry in book.layouts.items()}
     shares = shares_of(role, frame, wanted, query, there.dtype)
     family = Family(frame, layouts, role.endswith("_scale"), order, shares)
-    search = Search(Evidence(frame, there, here), torch.Generator().manual_seed(seed), most_bytes)
-    return _Inquiry(role, family, search).answer()
+    return _Inquiry(role, family, Search(frame, there, here, most_bytes, seed)).answer()
 
 
 class _Inquiry:
-    """Hypotheses with few faults before those with more; what stands is then challenged by the next."""
+    """Hypotheses with few faults before those with more: whatever holds everywhere with the fewest is the answer."""
 
     def __init__(self, role: Role, family: Family, search: Search) -> None:
         self.role, self.family, self.search = role, family, search
         self.tried = 0
-        self.unlisted = 0
 
     def answer(self) -> Identification:
-        before: set[Hypothesis] = set()
-        for faults in range(_MOST_FAULTS + 1):
-            hypotheses = [one for one in self.family.hypotheses(faults) if one not in before]
-            before.update(hypotheses)
+        for faults, share in enumerate(_SHARES):
+            hypotheses = self.family.hypotheses(faults)
             self.tried += len(hypotheses)
-            standing = self._standing(hypotheses)
-            if standing:
-                return self._judge(
-                    self._challenged(standing, before) if not faults and len(standing) == 1 else standing
-                )
+            matches = self.search.standing(hypotheses, share, _SURE - log10(max(self.tried, 1)))
+            if matches:
+                return self._judge(matches)
         return self._unknown()
 
-    def _standing(self, hypotheses: list[Hypothesis], reserve: int = _CONFIRM) -> list[Group]:
-        """Return the explanations that hold wherever the hypotheses differ, and at random places."""
-        alive = self.search.narrow(hypotheses, reserve) if hypotheses else []
-        groups = self._merged(alive)
-        held = [group for group in groups[:_MOST_NAMES] if self.search.confirm(group)]
-        return self.search.strongest([*held, *groups[_MOST_NAMES:]])
-
-    def _challenged(self, standing: list[Group], before: set[Hypothesis]) -> list[Group]:
-        """Let hypotheses with one fault compete with what stands: bytes of low entropy may be those, too."""
-        more = [one for one in self.family.hypotheses(1) if one not in before]
-        self.tried += len(more)
-        alive = self.search.narrow([*(group[0] for group in standing), *more], 0)
-        first = {one: group for group in standing for one in group}
-        groups = self._merged(alive)
-        merged = [tuple(dict.fromkeys([*first.get(group[0], ()), *group])) for group in groups]
-        held = {group[0] for group in standing}
-        # what the budget did not reach again has not been contradicted
-        missing = [group for group in standing if group[0] not in {one for found in merged for one in found}]
-        kept = [group for group in missing if self._tally(group).matched == self._tally(group).compared]
-        return self.search.strongest(sorted([*merged, *kept], key=lambda group: group[0] not in held))
-
-    def _merged(self, alive: list[Hypothesis]) -> list[Group]:
-        """Merge what is the same; where very many are left, the bytes say nothing, and a few names do."""
-        if len(alive) > _MOST_ALIVE:  # those that take most places for pads are seldom contradicted by others' places
-            alive = [one for one in alive if self.search.confirm((one,), _GLANCES)]
-        self.unlisted += len(alive[_MOST_ALIVE:])
-        return self.search.settle(self.search.groups(alive[:_MOST_ALIVE]))
-
-    def _tally(self, group: Group) -> Tally:
-        return self.search.evidence.tallies.get(group[0], Tally())
-
-    def _judge(self, groups: list[Group]) -> Identification:
-        best = groups[0]
-        chance = self.search.evidence.weight(best[0], self.tried)
-        if len(groups) == 1 and chance <= _SURE:
+    def _judge(self, matches: list[Match]) -> Identification:
+        best = matches[0]
+        if len(matches) == 1 and weight(best, self.tried) <= _SURE:
             return self._named("identified", best)
-        names = [self._name(group[0]) for group in groups]
+        names = list(dict.fromkeys(self._name(match.group[0]) for match in matches))
         listed = tuple(names[:_MOST_NAMES])
-        hidden = len(names) + self.unlisted - min(len(names), 3)
+        hidden = len(names) - min(len(names), 3)
         more = f"; or {hidden} more" if hidden else ""
-        why = (
-            "too few different bytes to tell from chance" if len(groups) == 1 else "the sampled bytes fit each of these"
-        )
+        alone = len(matches) == 1
+        why = "too few different bytes to tell from chance" if alone else "the sampled bytes fit each of these"
         return self._result("ambiguous", f"{'; or '.join(listed[:3])}{more} ({why})", best, candidates=listed)
 
-    def _named(self, verdict: Literal["identified"], group: Group) -> Identification:
-        one = group[0]
+    def _named(self, verdict: Literal["identified"], match: Match) -> Identification:
+        group, one = match.group, match.group[0]
+        listed = [*group, *self.search.same(one, self.family.hypotheses(len(one.faults) + 1, of=one.share))]
         layouts = tuple(step.layout.id for step in one.steps)
         w13 = self.family.frame.halves == 2
         read = one.read if w13 and self._order_matters(group) else None
         return self._result(
             verdict,
             self._name(one),
-            group,
+            match,
             layout=("plain", *layouts)[-1] if len(layouts) < 2 else None,
             layouts=layouts,
-            gate_mode=one.steps[-1].layout.gate_mode if w13 and len(one.steps) == 1 else "separated" if w13 else None,
-            also=tuple(dict.fromkeys(self._name(other) for other in group[1:]))[:_MOST_NAMES],
-            raw=not one.steps and self._as_stored(group),
+            gate_mode=self._gate_mode(one),
+            also=tuple(dict.fromkeys(self._name(other) for other in listed[1:]))[:_MOST_NAMES],
+            raw=any(self._as_stored(other) for other in listed),
             faults=one.faults,
+            fixes=tuple(FIXES[fault] for fault in dict.fromkeys(one.faults)),
             read_as=read,
             tp_rank=one.share.ranks[0],
             tp=one.share.ranks[1],
@@ -240,52 +203,55 @@ class _Inquiry:
             pad_fill=self.search.pad_fill(one),
         )
 
+    def _gate_mode(self, one: Hypothesis) -> GateMode | None:
+        """A bias says nothing of it: kernels read it in one order for either."""
+        if self.family.frame.halves == 1 or self.role.endswith("_bias"):
+            return None
+        return one.steps[-1].layout.gate_mode if len(one.steps) == 1 else "separated"
+
     def _order_matters(self, group: Group) -> bool:
         return len({one.read for one in group}) == 1 and group[0].write == "GGUU"
 
-    def _as_stored(self, group: Group) -> bool:
-        return self.family.frame.halves == 1 or any(
-            (one.read, one.write) in (("GGUU", "GGUU"), ("GUGU", "GUGU")) for one in group
-        )
+    def _as_stored(self, hypothesis: Hypothesis) -> bool:
+        return not hypothesis.steps and (self.family.frame.halves == 1 or hypothesis.read == hypothesis.write)
 
     def _name(self, hypothesis: Hypothesis) -> str:
         return name_of(hypothesis, self.family)
 
     def _unknown(self) -> Identification:
-        plausible = self.family.hypotheses(0)[:6]
-        self.search.evidence.tallies.clear()
-        self.search.score(plausible)
-        found = []
-        for hypothesis in plausible:
-            tally = self.search.evidence.tallies.get(hypothesis)
-            if tally is not None:
-                shares = round(tally.good_places / tally.places, 3), round(tally.matched / tally.compared, 3)
-                found.append(Nearest(name=self._name(hypothesis), places=shares[0], bytes=shares[1]))
-        nearest = tuple(sorted(found, key=lambda one: (one.places, one.bytes), reverse=True)[:3])
+        found = self.search.nearest(self.family.hypotheses(0), _MOST_NEAREST)
+        ranked = sorted(found, key=lambda one: one[1:], reverse=True)[:3]
+        nearest = tuple(
+            Nearest(name=self._name(one), places=round(places, 3), bytes=round(share, 3))
+            for one, places, share in ranked
+        )
         text = f"none of {self.tried} explanations holds"
-        if nearest and nearest[0].places > 0:
+        byte = self.search.only_byte()
+        if byte is not None:
+            text += f"; every live byte that was looked at is 0x{byte:02x}: nothing was written here"
+            text += ", or this rank holds none of it" * (byte == 0)
+        elif nearest and nearest[0].places > 0:
             text += f"; nearest: {nearest[0].name}, at {nearest[0].places:.0%} of random places"
         return self._result("unknown", text, None, nearest=nearest)
 
     def _result(
-        self, verdict: Literal["identified", "ambiguous", "unknown"], name: str, group: Group | None, **more: object
+        self, verdict: Literal["identified", "ambiguous", "unknown"], name: str, match: Match | None, **more: object
     ) -> Identification:
-        evidence = self.search.evidence
-        tally = self._tally(group) if group else Tally()
-        chance = round(evidence.weight(group[0], self.tried), 1) if group else 0.0
+        chance = weight(match, self.tried) if match else 0.0
+        places = match.places if match else 0
         return Identification.model_validate(
             {
                 "role": self.role,
                 "verdict": verdict,
                 "name": name,
-                "compared": tally.compared,
-                "places": tally.places,
-                "log10_chance": chance,
-                "confidence": 1.0 - 10.0**chance if group else 0.0,
-                "blind_spot": round(1.0 - 0.05 ** (1.0 / tally.places), 4) if tally.places else 1.0,
+                "compared": match.compared if match else 0,
+                "places": places,
+                "log10_chance": round(chance, 1),
+                "confidence": 1.0 - 10.0**chance if match else 0.0,
+                "blind_spot": round(1.0 - 0.05 ** (1.0 / min(places, ROUND)), 4) if places else 1.0,
                 "hypotheses": self.tried,
-                "untested": self.search.cut_short,
-                "bytes_read": evidence.bytes_read,
+                "untested": self.search.untested,
+                "bytes_read": self.search.bytes_read,
                 "nbytes": self.family.frame.nbytes,
                 **more,
             }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 from typing import Literal
 
 import torch
@@ -109,55 +111,87 @@ class Hypothesis:
     packing: Packing
     faults: tuple[Fault, ...]
 
-    def predict(self, frame: Frame, positions: torch.Tensor) -> torch.Tensor:
-        """Return where plain bytes of physical positions lie in the checkpoint's tensor; -1 for pads.
-
-        Args:
-            frame: the two sides.
-            positions: row-major positions before any layout (``source`` of live addresses).
-        """
+    def numbers(self, frame: Frame) -> tuple[int, ...]:
+        """Return what ``Predictions`` computes with, in the order of its names."""
         low, high = self.share.k
-        live_k, rows = high - low, self.share.rows[1] - self.share.rows[0]
-        if self.packing == "bytes":
-            row, k = _divide(positions, live_k)
-        else:
-            row, k = _divide(positions, frame.live_k)
-            if self.k_pad_first:
-                k = k - (frame.live_k - live_k)
-        pitch = frame.live_rows // frame.live_experts if self.packing == "expert" else frame.halves * rows
+        first, last = self.share.rows
+        rows, halves = last - first, frame.halves
+        pitch = frame.live_rows // frame.live_experts if self.packing == "expert" else halves * rows
+        spare = pitch - halves * rows
+        block = pitch // halves if "half" in self.row_pads else rows
+        alternating = self.write == "GUGU"
+        return (
+            high - low if self.packing == "bytes" else frame.live_k,
+            frame.live_k - (high - low) if self.k_pad_first else 0,
+            high - low,
+            low,
+            pitch,
+            spare if self.row_pads == "head" else 0,
+            halves if alternating else max(block, 1),
+            int(alternating),
+            block - rows if self.row_pads == "head of each half" and not alternating else 0,
+            rows,
+            int(self.write == "UUGG"),
+            frame.half if self.read == "GGUU" else 1,
+            1 if self.read == "GGUU" else halves,
+            self.share.first_expert * halves * frame.half + first * (1 if self.read == "GGUU" else halves),
+        )
+
+
+class Predictions:
+    """Where many hypotheses say that live bytes come from: arithmetic on all of them at once."""
+
+    def __init__(self, frame: Frame, hypotheses: Sequence[Hypothesis]) -> None:
+        """Take the hypotheses' numbers."""
+        self.frame = frame
+        self.hypotheses = tuple(hypotheses)
+        self._numbers = torch.tensor([one.numbers(frame) for one in self.hypotheses], dtype=torch.int64)
+
+    def keep(self, kept: torch.Tensor) -> Predictions:
+        """Return those of some hypotheses alone (``kept`` is a bool for each)."""
+        return Predictions(self.frame, [self.hypotheses[number] for number in kept.nonzero().flatten().tolist()])
+
+    def of(self, addresses: torch.Tensor) -> torch.Tensor:
+        """Return each hypothesis's plain positions of live addresses, ``[hypotheses, addresses]``; -1 for pads."""
+        frame = self.frame
+        place: dict[tuple[Step, ...], int] = {}
+        chain = torch.tensor([place.setdefault(one.steps, len(place)) for one in self.hypotheses])
+        undone: dict[tuple[Step, ...], torch.Tensor] = {(): addresses}
+        position = torch.stack([_before(steps, frame, undone) for steps in place])[chain]
+        (
+            width, k_lead, share_k, k_first, pitch, lead, block, alternating, half_lead, rows, swapped,
+            half_step, row_step, first,
+        ) = self._numbers.T.unsqueeze(2)  # fmt: skip
+        row, k = _divide(position, width)
+        k = k - k_lead
         expert, row = _divide(row, pitch)
-        half, inner = self._split(frame.halves, row, pitch, rows)
-        first = self.share.rows[0] + inner
-        source = half * frame.half + first if self.read == "GGUU" else frame.halves * first + half
-        plain = ((expert + self.share.first_expert) * (frame.halves * frame.half) + source) * frame.k + k + low
-        good = (k >= 0) & (k < live_k) & (inner >= 0) & (inner < rows) & (half >= 0) & (half < frame.halves)
-        return torch.where(good & (expert < frame.live_experts), plain, -1)
-
-    def _split(self, halves: int, row: torch.Tensor, pitch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return which half a physical row of an expert belongs to, and its number there."""
-        if self.write == "GUGU":
-            inner, half = _divide(row - (pitch - halves * rows if "head" in self.row_pads else 0), halves)
-            return half, inner
-        if self.row_pads in ("tail", "head"):
-            half, inner = _divide(row - (pitch - halves * rows if self.row_pads == "head" else 0), rows)
-        else:
-            half, inner = _divide(row, max(pitch // halves, 1))
-            if self.row_pads == "head of each half":
-                inner = inner - (pitch // halves - rows)
-        return (halves - 1 - half if self.write == "UUGG" else half), inner
+        outer, rest = _divide(row - lead, block)
+        half = torch.where(alternating == 1, rest, outer)
+        inner = torch.where(alternating == 1, outer, rest) - half_lead
+        good = (k >= 0) & (k < share_k) & (inner >= 0) & (inner < rows) & (half >= 0) & (half < frame.halves)
+        half = torch.where(swapped == 1, frame.halves - 1 - half, half)
+        source = expert * (frame.halves * frame.half) + first + half * half_step + inner * row_step
+        return torch.where(good & (expert < frame.live_experts), source * frame.k + k + k_first, -1)
 
 
-def source(step: Step, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
-    """Return the position before a layout of the byte at each address after it: the closed form, on tensors."""
-    permutation = permutation_of(step, frame)
-    units, rest = _divide(addresses, step.unit) if step.unit > 1 else (addresses, torch.zeros_like(addresses))
-    position = torch.zeros_like(addresses)
-    for size, stride in reversed(permutation.modes):
+def _before(chain: tuple[Step, ...], frame: Frame, undone: dict[tuple[Step, ...], torch.Tensor]) -> torch.Tensor:
+    """Return where bytes lay before layouts; the last is undone first, once for all chains that end alike."""
+    if chain not in undone:
+        undone[chain] = _source(chain[0], frame, _before(chain[1:], frame, undone))
+    return undone[chain]
+
+
+def _source(step: Step, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
+    """Return the position before one layout of the byte at each address after it: the closed form, on tensors."""
+    units, rest = _divide(addresses, step.unit)
+    position = rest
+    for size, stride in reversed(permutation_of(step, frame).modes):
         units, digit = _divide(units, size)
-        position += digit * stride
-    return position * step.unit + rest
+        position = position + digit * (stride * step.unit)
+    return position
 
 
+@lru_cache(maxsize=256)
 def permutation_of(step: Step, frame: Frame) -> Permutation:
     """Return a layout's permutation on the live shape.
 
@@ -188,20 +222,18 @@ class Family:
     order: RowOrder | None
     shares: tuple[tuple[Share, tuple[Fault, ...]], ...]
 
-    def hypotheses(self, faults: int) -> list[Hypothesis]:
-        """Return every hypothesis with at most so many faults, fewest first."""
-        found = [
-            Hypothesis(steps, share, read, write, rows, k_first, packing, (*one, *two, *three, *four))
-            for steps, one in self._steps()
-            if len(one) <= faults
-            for share, two in self.shares
-            if len(one) + len(two) <= faults
-            for packing, rows, k_first, three in self._pads(share, bool(steps))
-            if len(one) + len(two) + len(three) <= faults
-            for read, write, four in self._orders(rows)
-            if len(one) + len(two) + len(three) + len(four) <= faults
-        ]
-        return sorted(found, key=lambda hypothesis: len(hypothesis.faults))
+    def hypotheses(self, faults: int, of: Share | None = None) -> list[Hypothesis]:
+        """Return every hypothesis with just so many faults (of one rank's share only, where it is given)."""
+        found: list[Hypothesis] = []
+        for (steps, one), (share, two) in product(self._steps(), self.shares):
+            if len(one) + len(two) > faults or (of is not None and share != of):
+                continue
+            for packing, rows, k_first, three in self._pads(share, bool(steps)):
+                for read, write, four in self._orders(rows):
+                    wrong = (*one, *two, *three, *four)
+                    if len(wrong) == faults:
+                        found.append(Hypothesis(steps, share, read, write, rows, k_first, packing, wrong))
+        return found
 
     def _steps(self) -> Iterator[tuple[tuple[Step, ...], tuple[Fault, ...]]]:
         """Nothing, one layout, or two in a row; on all experts, or on all their rows as if they were one expert's."""
@@ -211,9 +243,10 @@ class Family:
         for layout in self.layouts.values():
             kind: tuple[Fault, ...] = () if layout.unit in (unit, "any") else ("other_kind",)
             step = Step(layout, self.frame.live_experts)
-            if self._moves(step):
+            pattern = layout.pattern
+            if pattern.memory != (*pattern.experts, *pattern.rows, *pattern.k) and self._binds(step):
                 yield (step,), kind
-                own += [] if kind else [step]
+                own += [step] if not kind and self._moves(step) else []
             flat = Step(layout, 1)
             if self.frame.live_experts > 1 and not kind and self._moves(flat) and not self._same(step, flat):
                 yield (flat,), () if not self.frame.expert_axis else ("experts_merged",)
@@ -224,17 +257,19 @@ class Family:
             for second in own:
                 yield (first, second), ("applied_twice" if first == second else "two_layouts",)
 
-    def _moves(self, step: Step) -> bool:
+    def _binds(self, step: Step) -> bool:
         try:
-            return permutation_of(step, self.frame).modes != Permutation.identity(self.frame.nbytes // step.unit).modes
+            permutation_of(step, self.frame)
         except LayoutError:
             return False
+        return True
+
+    def _moves(self, step: Step) -> bool:
+        count = self.frame.nbytes // step.unit
+        return self._binds(step) and permutation_of(step, self.frame) != Permutation.identity(count)
 
     def _same(self, one: Step, other: Step) -> bool:
-        try:
-            return permutation_of(one, self.frame) == permutation_of(other, self.frame)
-        except LayoutError:
-            return False
+        return self._binds(one) and permutation_of(one, self.frame) == permutation_of(other, self.frame)
 
     def _pads(self, share: Share, laid: bool) -> Iterator[tuple[Packing, RowPads, bool, tuple[Fault, ...]]]:
         frame = self.frame
@@ -280,6 +315,6 @@ class Family:
         return found
 
 
-def _divide(values: torch.Tensor, by: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _divide(values: torch.Tensor, by: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
     quotient = torch.div(values, by, rounding_mode="floor")
     return quotient, values - quotient * by

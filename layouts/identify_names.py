@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from preshuffle.layouts.identify_family import Family, Hypothesis, RowPads
+from preshuffle.layouts.identify_family import Family, Fault, Hypothesis, RowPads
 
 _PADS: Final[dict[RowPads, str]] = {
     "each half": "",
@@ -12,6 +12,21 @@ _PADS: Final[dict[RowPads, str]] = {
     "head": "pad rows before the live rows",
     "head of each half": "pad rows before each half",
 }
+
+FIXES: Final[dict[Fault, str]] = {
+    "applied_twice": "load the plain bytes again and lay them out once; a stamp or tag was lost between the two",
+    "two_layouts": "load the plain bytes again; two parts of the loader lay this tensor out, keep one of them",
+    "other_kind": "lay weights out with a weight's layout, and scales with a scale's",
+    "element_units": "lay out the bytes, not the elements: view the tensor as uint8 first",
+    "row_order": "tell the loader the row order that the checkpoint has (gate_up_order)",
+    "gate_up_swapped": "gate rows come first, then up rows",
+    "pad_placement": "pad each half of w13 behind its own rows, and K behind its values",
+    "experts_merged": "lay out each expert by itself: pass the number of experts",
+    "flat_copy": "copy row by row into the padded tensor, not as one run of bytes",
+    "other_rank": "this rank has loaded another rank's part",
+    "cut_through_groups": "cut the dimension in whole groups, so that no two ranks share a scale",
+}
+"""What to do about each fault."""
 
 
 def name_of(hypothesis: Hypothesis, family: Family) -> str:

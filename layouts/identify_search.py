@@ -1,281 +1,341 @@
-"""Testing hypotheses against bytes: reading where survivors contradict each other, until one explanation is left."""
+"""Testing hypotheses against bytes: a few windows of live bytes, and the plain bytes that each hypothesis puts there.
+
+Windows at the two ends of one expert come first: nearly every layout leaves the first bytes of an expert where they
+were, so that they tell ranks, halves and pads apart; windows near it tell layouts apart on few pages of the plain side;
+windows all over the tensor then confirm what is left.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import log10
+from random import Random
+from typing import Final, Literal
 
 import torch
 
-from preshuffle.layouts.identify_evidence import WINDOW, Evidence, Predictions, Tally
-from preshuffle.layouts.identify_family import Hypothesis
-from preshuffle.layouts.identify_source import PAGE
+from preshuffle.layouts.identify_family import Frame, Hypothesis, Predictions
+from preshuffle.layouts.identify_source import PAGE, Bytes
 
-_CANDIDATES = 48
-_FEWEST = 32
-_PREDICTIONS = 12000
-_ROUNDS = 64
-_GLEANED = 192
-_FREE_PLACES = 3
-_PAID_PAGES = 24
-_DOUBT = 0.3
-_ENOUGH = 4
-_LITTLE = 1e-6
-_NOTHING = Tally()
-_PATIENCE = 6
-_EXHAUSTIVE = 1 << 16
-_PLACES = 1 << 14
-_RANDOM_WINDOWS = 40
-_PLACES_TO_SETTLE = 8
-_PADS = 12
+WINDOW: Final = 16
+"""Live bytes that are compared together: one unit of most layouts, so that they lie on one page of the plain side."""
+ROUND: Final = 32
+"""Windows of one round of confirmation, one in each equal part of the tensor."""
+_ROUNDS = 4
+_NEAR_ROWS = 64
+_NEAR, _ANYWHERE, _STARTS = 7, 3, 4
+_MOST_STANDING = 48
+_EVERYWHERE = 8192
+_TO_SETTLE = 8
+_GLANCE = 16
+_GLIMPSE = 0.8
+_PADS = 64
 
 Group = tuple[Hypothesis, ...]
 """Hypotheses that no position tells apart: one explanation with several names."""
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An explanation that holds wherever it was confirmed.
+
+    Attributes:
+        group: the explanation's names.
+        compared: live bytes that are as it says, pads apart.
+        places: in how many windows.
+        chance: log10 of the probability that as many bytes, drawn from those that were seen, agree by accident.
+    """
+
+    group: Group
+    compared: int
+    places: int
+    chance: float
+
+
 @dataclass(slots=True)
+class _Seen:
+    """A compared window: its live bytes, and which of them each hypothesis claims (none where it was not compared)."""
+
+    found: torch.Tensor
+    claimed: torch.Tensor
+
+
 class Search:
     """The reading of one pair of tensors, within a budget.
 
     Attributes:
-        evidence: what was read and compared.
-        random: where the random places come from.
-        most_bytes: what may be read.
-        cut_short: hypotheses that the budget left untested.
+        untested: how many hypotheses were neither contradicted nor confirmed since that would have cost too much.
     """
 
-    evidence: Evidence
-    random: torch.Generator
-    most_bytes: int
-    cut_short: int = 0
-    _seen: list[tuple[int, int]] = field(default_factory=list)
-    _home: int | None = None
-    _used: set[int] = field(default_factory=set)
+    def __init__(self, frame: Frame, plain: Bytes, live: Bytes, most_bytes: int, seed: int) -> None:
+        """Take both sides, and what may be read of them."""
+        self.frame, self.plain, self.live = frame, plain, live
+        self.most_bytes = most_bytes - 3 * PAGE  # choosing the next window reads a page before anyone asks
+        self.untested = 0
+        self._random = Random(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._offsets = torch.arange(min(WINDOW, frame.nbytes))
+        self._last = max(frame.nbytes - WINDOW, 0) // WINDOW
+        self._near = list(self._near_windows())
 
-    def narrow(self, hypotheses: list[Hypothesis], reserve: int) -> list[Hypothesis]:
-        """Drop what the bytes contradict, reading where most of the rest differ; ``reserve`` bytes stay unread."""
-        alive, idle = hypotheses, 0
-        for number in range(_ROUNDS):
-            if len(alive) < 2 or idle >= _PATIENCE:
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of both sides."""
+        return self.plain.bytes_read + self.live.bytes_read
+
+    def standing(self, hypotheses: list[Hypothesis], share: float, enough: float) -> list[Match]:
+        """Return the explanations among hypotheses that hold wherever they were looked at.
+
+        Args:
+            hypotheses: all equally likely, the ones to try first in front.
+            share: of the budget that telling them apart may have used up at its end.
+            enough: log10 of a chance so small that no more windows are needed.
+        """
+        if not hypotheses:
+            return []
+        alive, _ = self._sieve(Predictions(self.frame, hypotheses), self._near, int(share * self.most_bytes))
+        return self._settled(self._confirmed(alive, enough))
+
+    def nearest(self, hypotheses: list[Hypothesis], most: int) -> list[tuple[Hypothesis, float, float]]:
+        """Return the hypotheses that explain most, each with its share of windows everywhere, and of their bytes."""
+        predictions = Predictions(self.frame, hypotheses)
+        good = torch.zeros(len(hypotheses))
+        for address in [*self._starts, *self._near]:
+            predicted = predictions.of(address + self._offsets)
+            right, compared = self._agree(self._window(address), predicted, int(_GLIMPSE * self.most_bytes))
+            good += right & compared & (predicted >= 0).any(1)
+        best = good.argsort(descending=True, stable=True)[:most].tolist()
+        predictions = Predictions(self.frame, [hypotheses[number] for number in best])
+        whole = torch.zeros(len(best), 2)
+        parts = torch.zeros(len(best), 2)
+        for address in self._spread()[::2]:
+            predicted = predictions.of(address + self._offsets)
+            pages = torch.unique(torch.div(predicted, PAGE, rounding_mode="floor")).numel() + 2
+            if self.bytes_read + pages * PAGE > self.most_bytes:
                 break
-            if idle or not number:
-                self._look_around(3)
-            before = len(alive)
-            alive = self._glean(alive)
-            if self._left(reserve) <= 0:
-                break
-            choice = None
-            if len(alive) > 1:
-                most = max(_FEWEST, min(_CANDIDATES, _PREDICTIONS // len(alive)))
-                # what is read already has nothing more to say of them? then anywhere
-                choice = self._discriminating(alive, self._candidates(most))
-                choice = choice or self._discriminating(alive, self._random_windows(2 * most))
-            if choice is not None:
-                alive = self._test(alive, *choice, reserve)
-            idle = 0 if len(alive) < before else idle + 1
-        if len(alive) > 1 and self._left(reserve) <= 0:
-            self.cut_short += len(alive)
-        return alive
+            claimed = predicted >= 0
+            same = claimed & (self.plain.read(predicted.clamp(min=0)) == self._window(address))
+            parts += torch.stack([same.sum(1), claimed.sum(1)], dim=1)
+            whole += torch.stack([claimed.any(1) & (same == claimed).all(1), claimed.any(1)], dim=1)
+        shares = [(part[:, 0] / part[:, 1].clamp(min=1)).tolist() for part in (whole, parts)]
+        return list(zip(predictions.hypotheses, *shares, strict=True))
 
-    def _glean(self, alive: list[Hypothesis]) -> list[Hypothesis]:
-        """Compare each hypothesis where both sides were read already: that costs nothing."""
-        windows = self._candidates(_GLEANED)
-        if not windows.numel() or not bool(self.evidence.plain.touched.any()):
-            return alive
-        predictions = Predictions(self.evidence.frame, self.evidence.addresses(windows))
-        kept: list[Hypothesis] = []
-        for hypothesis in alive:
-            predicted = predictions.of(hypothesis)
-            free = (predicted >= 0).all(1) & self.evidence.plain.known(predicted.clamp(min=0)).all(1)
-            places = free.nonzero().flatten()[:_FREE_PLACES].tolist()
-            if all(self.evidence.compare(hypothesis, self._live(windows[at]), predicted[at]) for at in places):
-                kept.append(hypothesis)
-        return kept
+    def only_byte(self) -> int | None:
+        """Return the byte that the live side holds wherever one looks; None where it holds several."""
+        near = (torch.tensor(self._near).unsqueeze(1) + self._offsets).flatten()
+        found = torch.unique(self.live.read(self._affordable(torch.cat([near, torch.tensor(self._spread())])))).tolist()
+        return int(found[0]) if len(found) == 1 else None
 
-    def confirm(self, group: Group, places: int = _RANDOM_WINDOWS) -> bool:
-        """Compare one explanation at random places of the whole tensor; whether it holds at all of them."""
-        windows = self._random_windows(3 * _RANDOM_WINDOWS)
-        predicted = Predictions(self.evidence.frame, self.evidence.addresses(windows)).of(group[0])
-        done = 0
-        for window, positions in zip(windows, predicted, strict=True):
-            if done == places:
-                break
-            if self._left(0) <= 0:
-                # nothing spoke against it; did anything speak for it?
-                return self.evidence.tallies.get(group[0], _NOTHING).good_places >= _ENOUGH
-            if not bool((positions >= 0).any()):
-                continue
-            done += 1
-            if not self.evidence.compare(group[0], self._live(window), positions):
-                return False
-        return done > 0
-
-    def score(self, hypotheses: list[Hypothesis]) -> None:
-        """Compare hypotheses at the same random places, whatever the outcome: how near does each come?"""
-        windows = self._random_windows(_RANDOM_WINDOWS // 2)
-        predictions = Predictions(self.evidence.frame, self.evidence.addresses(windows))
-        predicted = [predictions.of(hypothesis) for hypothesis in hypotheses]
-        for number, window in enumerate(windows):
-            if self._left(len(hypotheses) * PAGE) <= 0:
-                return
-            live = self._live(window)
-            for hypothesis, positions in zip(hypotheses, predicted, strict=True):
-                self.evidence.compare(hypothesis, live, positions[number])
-
-    def settle(self, groups: list[Group]) -> list[Group]:
-        """Read just where explanations differ, however rare that is; return those that are left."""
-        kept = list(groups)
-        for other in groups[1:]:
-            if not kept or kept[0] is other:
-                continue
-            kept = self._settle(kept, kept[0], other)
-        return kept
-
-    def strongest(self, groups: list[Group]) -> list[Group]:
-        """Drop explanations that say what another one says, of fewer places (the rest they take for pads)."""
-        predictions = Predictions(self.evidence.frame, self._everywhere())
-        predicted = [predictions.of(group[0]) for group in groups]
-        return [
-            group
-            for group, mine in zip(groups, predicted, strict=True)
-            if not any(_says_more(theirs, mine) for theirs in predicted)
-        ]
-
-    def _settle(self, kept: list[Group], one: Group, other: Group) -> list[Group]:
-        addresses = self._everywhere()
-        predictions = Predictions(self.evidence.frame, addresses)
-        mine, theirs = predictions.of(one[0]), predictions.of(other[0])
-        differ = (mine != theirs) & (theirs >= 0)
-        both = differ & (mine >= 0)
-        places = addresses[both if bool(both.any()) else differ]
-        if not places.numel():
-            return kept
-        drawn = places[torch.randint(0, places.numel(), (_PLACES_TO_SETTLE,), generator=self.random)]
-        for window in torch.div(drawn, WINDOW, rounding_mode="floor") * WINDOW:
-            if self._left(0) <= 0:
-                break
-            window = window.clamp(max=max(self.evidence.frame.nbytes - WINDOW, 0))
-            here = Predictions(self.evidence.frame, self.evidence.addresses(window.unsqueeze(0)))
-            live = self._live(window)
-            wrong = [group for group in (one, other) if not self.evidence.compare(group[0], live, here.of(group[0])[0])]
-            if wrong:
-                return [group for group in kept if group not in wrong]
-        return kept
-
-    def groups(self, hypotheses: list[Hypothesis]) -> list[Group]:
-        """Merge what predicts the same everywhere: exact on small tensors, at 24,576 places of large ones."""
-        predictions = Predictions(self.evidence.frame, self._everywhere())
-        merged: dict[int, list[tuple[torch.Tensor, list[Hypothesis]]]] = {}
-        for hypothesis in hypotheses:
-            predicted = predictions.of(hypothesis)
-            bucket = merged.setdefault(int(predicted.sum()), [])
-            for known, names in bucket:
-                if torch.equal(known, predicted):
-                    names.append(hypothesis)
-                    break
-            else:
-                bucket.append((predicted, [hypothesis]))
-        found = [tuple(names) for bucket in merged.values() for _, names in bucket]
-        return sorted(found, key=lambda group: hypotheses.index(group[0]))
+    def same(self, hypothesis: Hypothesis, others: list[Hypothesis]) -> Group:
+        """Return those of other hypotheses that say the same of every byte: other names of one thing."""
+        alive = Predictions(self.frame, others)
+        everywhere = self._everywhere()
+        for addresses in (everywhere[:_GLANCE], everywhere):
+            if alive.hypotheses:
+                wanted = Predictions(self.frame, [hypothesis]).of(addresses)
+                alive = alive.keep((alive.of(addresses) == wanted).all(1))
+        return alive.hypotheses
 
     def pad_fill(self, hypothesis: Hypothesis) -> int | Literal["mixed"] | None:
         """Return the byte that pads hold, ``mixed`` where they hold several, None where no pad was met."""
-        addresses = torch.randint(0, self.evidence.frame.nbytes, (4096,), generator=self.random)
-        pads = addresses[Predictions(self.evidence.frame, addresses).of(hypothesis) < 0][:_PADS]
-        if not pads.numel() or self._left((_PADS + 1) * PAGE) <= 0:
+        addresses = self._everywhere()
+        pads = addresses[Predictions(self.frame, [hypothesis]).of(addresses)[0] < 0][:_PADS]
+        pads = self._affordable(pads)
+        if not pads.numel():
             return None
-        found = torch.unique(self.evidence.live.read(pads)).tolist()
+        found = torch.unique(self.live.read(pads)).tolist()
         return int(found[0]) if len(found) == 1 else "mixed"
 
-    def _everywhere(self) -> torch.Tensor:
-        nbytes = self.evidence.frame.nbytes
-        if nbytes <= _EXHAUSTIVE:
-            return torch.arange(nbytes)
-        addresses = torch.randint(0, nbytes, (_PLACES,), generator=self.random)
-        return torch.cat([addresses, torch.arange(4096), torch.arange(nbytes - 4096, nbytes)])
+    def _confirmed(self, alive: Predictions, enough: float) -> list[Match]:
+        """Compare what is left in windows all over the tensor, until chance cannot explain that it holds."""
+        seen: list[_Seen] = []
+        rich = False
+        for _ in range(_ROUNDS):
+            alive, seen = self._sieve(alive, self._spread(rich), self.most_bytes, seen)
+            if not alive.hypotheses:
+                break
+            first = self._match(0, alive.hypotheses[0], seen)
+            if first.chance <= enough and first.places >= ROUND:
+                break
+            # pads and runs of zeros say nothing; where little was said, look for windows that say more
+            rich = first.chance > enough
+        matches = [self._match(number, one, seen) for number, one in enumerate(alive.hypotheses)]
+        found = [match for match in matches if match.places]
+        self.untested += len(matches) - len(found)
+        return found
 
-    def _left(self, reserve: int) -> int:
-        # a window may touch a page for each of its bytes, on either side
-        return self.most_bytes - reserve - (WINDOW + 2) * PAGE - self.evidence.bytes_read
+    def _match(self, number: int, hypothesis: Hypothesis, seen: list[_Seen]) -> Match:
+        """Sum up; windows in which all bytes are equal say no more than one byte does."""
+        if not seen:
+            return Match((hypothesis,), 0, 0, 0.0)
+        found = torch.stack([one.found for one in seen]).long()
+        claimed = torch.stack([one.claimed[number] for one in seen])
+        counts = torch.bincount(found.flatten(), minlength=256).double()
+        cost = torch.where(claimed, (counts / counts.sum()).log10()[found], 0.0).sum(1)
+        sizes = claimed.sum(1)
+        alike = (found.masked_fill(~claimed, 256).amin(1) == found.masked_fill(~claimed, -1).amax(1)) & (sizes > 0)
+        chance = torch.where(alike, cost / sizes.clamp(min=1), cost).sum()
+        return Match((hypothesis,), int(sizes.sum()), int((sizes > 0).sum()), float(chance))
 
-    def _live(self, window: torch.Tensor) -> torch.Tensor:
-        return self.evidence.live.read(self.evidence.addresses(window.unsqueeze(0))[0])
+    def _settled(self, matches: list[Match]) -> list[Match]:
+        """Merge what says the same everywhere, read just where the rest differ, and drop what only says less."""
+        crowd, matches = matches[_MOST_STANDING:], matches[:_MOST_STANDING]
+        if len(matches) < 2:
+            return matches
+        everywhere = self._everywhere()
+        predicted = Predictions(self.frame, [match.group[0] for match in matches]).of(everywhere)
+        merged: list[tuple[Match, torch.Tensor]] = []
+        for match, mine in zip(matches, predicted, strict=True):
+            for number, (known, theirs) in enumerate(merged):
+                if torch.equal(mine, theirs):
+                    best = min(known, match, key=lambda one: len(one.group[0].faults))
+                    merged[number] = (
+                        Match((*known.group, *match.group), best.compared, best.places, best.chance),
+                        theirs,
+                    )
+                    break
+            else:
+                merged.append((match, mine))
+        left = list(merged)
+        for one in merged:
+            for other in left[1:]:
+                if left[0] is one:
+                    wrong = self._contradicted(one, other, everywhere)
+                    left = [kept for kept in left if not any(kept is it for it in wrong)]
+        told = [one[0] for one in left if not any(_says_more(other[1], one[1]) for other in left)]
+        return [*told, *crowd]
 
-    def _random_windows(self, count: int) -> torch.Tensor:
-        last = max(self.evidence.frame.nbytes - WINDOW, 0) // WINDOW
-        return torch.randint(0, last + 1, (count,), generator=self.random) * WINDOW
+    def _contradicted(
+        self, one: tuple[Match, torch.Tensor], other: tuple[Match, torch.Tensor], everywhere: torch.Tensor
+    ) -> list[tuple[Match, torch.Tensor]]:
+        """Read where two explanations differ; return whom the bytes contradict there."""
+        differ = (one[1] != other[1]) & (other[1] >= 0)
+        both = differ & (one[1] >= 0)
+        places = everywhere[both if bool(both.any()) else differ][:_TO_SETTLE]
+        windows = [min(place // WINDOW, self._last) * WINDOW for place in places.tolist()]
+        pair = Predictions(self.frame, [one[0].group[0], other[0].group[0]])
+        alive, _ = self._sieve(pair, windows, self.most_bytes)
+        return [it for it in (one, other) if it[0].group[0] not in alive.hypotheses]
 
-    def _look_around(self, pages: int) -> None:
-        """Read a few pages of the live side: near the start of one expert (where predictions share pages), and one
-        anywhere."""
-        frame = self.evidence.frame
-        if self._home is None:
-            self._home = int(torch.randint(0, frame.live_experts, (1,), generator=self.random))
-        size = frame.nbytes // frame.live_experts
-        near = torch.randint(0, max(min(size, 64 * frame.live_k), 1), (pages - 1,), generator=self.random)
-        anywhere = torch.randint(0, frame.nbytes, (1,), generator=self.random)
-        for place in torch.cat([self._home * size + near, anywhere]).tolist():
-            self._seen.append(self.evidence.live.window(min(place, frame.nbytes - 1)))
+    def _sieve(
+        self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[_Seen] = ()
+    ) -> tuple[Predictions, list[_Seen]]:
+        """Drop hypotheses that a window contradicts, reading no more than ``limit`` bytes in all.
 
-    def _discriminating(
-        self, alive: list[Hypothesis], windows: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the window at which most hypotheses differ per page read, and what they predict there."""
-        if not windows.numel():
-            return None
-        predictions = Predictions(self.evidence.frame, self.evidence.addresses(windows))
-        predicted = torch.stack([predictions.of(hypothesis) for hypothesis in alive])
-        factors = torch.randint(1, 1 << 40, (predicted.shape[2],), generator=self.random)
-        marks = (predicted * factors).sum(2)
-        passed = [self.evidence.tallies.get(hypothesis, _NOTHING).good_places for hypothesis in alive]
-        untried = torch.tensor([_DOUBT**places for places in passed], dtype=torch.float64)
-        best, choice = 0.0, -1
-        for number in range(len(windows)):
-            # whoever says something of the window is contradicted, unless it is one of those who are right
-            claimed = (predicted[:, number] >= 0).any(1)
-            _, group, counts = torch.unique(marks[claimed, number], return_inverse=True, return_counts=True)
-            contradicted = float((untried[claimed] * (1 - counts[group].double() / len(alive))).sum())
-            if contradicted <= _LITTLE:
+        Returns:
+            What is left, and what was compared (``seen`` before) for just those.
+        """
+        looked = list(seen)
+        for batch in _batches(windows):
+            if not alive.hypotheses:
+                break
+            addresses = torch.tensor(batch).unsqueeze(1) + self._offsets
+            predicted = alive.of(addresses.flatten()).view(-1, *addresses.shape)
+            for number, window in enumerate(addresses):
+                if not alive.hypotheses or self.bytes_read + 2 * PAGE > limit:
+                    return alive, looked
+                found = self.live.read(window)
+                kept, compared = self._agree(found, predicted[:, number], limit)
+                looked.append(_Seen(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
+                if not bool(kept.all()):
+                    alive, predicted = alive.keep(kept), predicted[kept]
+                    looked = [_Seen(one.found, one.claimed[kept]) for one in looked]
+        return alive, looked
+
+    def _agree(self, found: torch.Tensor, predicted: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which predictions the window bears out (or does not contradict), and which could be compared whole."""
+        claims, which = _distinct(predicted)
+        claimed = claims >= 0
+        known = claimed & self.plain.known(claims.clamp(min=0))
+        wanted = found.expand(claims.shape).clone()
+        wanted[known] = self.plain.read(claims[known])
+        right = (wanted == found).all(1)
+        whole = (known == claimed).all(1)
+        for number in (right & ~whole).nonzero().flatten().tolist():
+            mine = claims[number][claimed[number]]
+            fresh = torch.unique(torch.div(mine[~self.plain.known(mine)], PAGE, rounding_mode="floor")).numel() + 1
+            if self.bytes_read + fresh * PAGE > limit:
                 continue
-            positions = predicted[:, number]
-            score = contradicted / (4 + self.evidence.plain.new_pages(torch.unique(positions[positions >= 0])))
-            if score > best:
-                best, choice = score, number
-        if choice < 0:
-            return None
-        self._used.add(int(windows[choice]))
-        return windows[choice], predicted[:, choice]
+            whole[number] = True
+            right[number] = bool((self.plain.read(mine) == found[claimed[number]]).all())
+        return right[which], whole[which] | ~right[which]
 
-    def _candidates(self, most: int) -> torch.Tensor:
-        """Return windows on live pages that were read already, those with the most different bytes first."""
-        starts = torch.cat(
-            [torch.arange(-(-first // WINDOW) * WINDOW, last - WINDOW + 1, WINDOW) for first, last in self._seen]
+    def _window(self, address: int) -> torch.Tensor:
+        return self.live.read(address + self._offsets)
+
+    def _near_windows(self) -> Iterator[int]:
+        """Windows at the ends of one expert, near its start, and a few anywhere."""
+        size = self.frame.nbytes // self.frame.live_experts
+        experts = [self._random.randrange(self.frame.live_experts) for _ in range(_STARTS)]
+        self._starts = [self._aligned(expert * size) for expert in dict.fromkeys(experts)]
+        home = max(
+            (expert * size for expert in experts),
+            key=lambda start: len(set(self._window(self._aligned(start)).tolist())),
         )
-        if not starts.numel():
-            starts = torch.zeros(1, dtype=torch.int64)
-        drawn = starts[torch.randint(0, starts.numel(), (4 * most,), generator=self.random)]
-        fresh = torch.tensor([start for start in dict.fromkeys(drawn.tolist()) if start not in self._used])
-        if not fresh.numel():
-            return fresh
-        content = self.evidence.live.read(self.evidence.addresses(fresh)).sort(dim=1).values
-        different = (content[:, 1:] != content[:, :-1]).sum(1)
-        return fresh[different.argsort(descending=True, stable=True)[:most]]
+        yield self._aligned(home)
+        yield self._aligned(home + size - WINDOW)
+        near = max(min(size, _NEAR_ROWS * self.frame.live_k), 1)
+        for _ in range(_NEAR):
+            yield self._richest(home + self._random.randrange(near))
+        for _ in range(_ANYWHERE):
+            yield self._richest(self._random.randrange(self.frame.nbytes))
 
-    def _test(
-        self, alive: list[Hypothesis], window: torch.Tensor, predicted: torch.Tensor, reserve: int
-    ) -> list[Hypothesis]:
-        """Return whom the window leaves; few pages are paid for at a time: what they hold may tell of the rest."""
-        live = self._live(window)
-        kept: list[Hypothesis] = []
-        stop = self._left(reserve) - _PAID_PAGES * PAGE
-        for number, (hypothesis, positions) in enumerate(zip(alive, predicted, strict=True)):
-            if self._left(reserve) <= max(stop, 0):
-                return kept + alive[number:]
-            if self.evidence.compare(hypothesis, live, positions, thrifty=True):
-                kept.append(hypothesis)
-        return kept
+    def _spread(self, rich: bool = False) -> list[int]:
+        """One window in each equal part of the tensor: the richest near a random one, as far as the budget goes."""
+        windows: list[int] = []
+        for part in range(ROUND):
+            low, high = (self.frame.nbytes * number // ROUND for number in (part, part + 1))
+            place = self._random.randrange(low, max(high, low + 1))
+            if rich and self.bytes_read + 2 * PAGE > self.most_bytes:
+                break
+            windows.append(self._richest(place) if rich else self._aligned(place))
+        return windows
+
+    def _richest(self, address: int) -> int:
+        """Return the window whose bytes change most often among those that are read at no more cost."""
+        first, last = self.live.window(min(address, self.frame.nbytes - 1))
+        first, count = -(-first // WINDOW), last // WINDOW - -(-first // WINDOW)
+        if count < 1:
+            return self._aligned(address)
+        content = self.live.read(torch.arange(first * WINDOW, (first + count) * WINDOW)).view(count, WINDOW)
+        changes = (content[:, 1:] != content[:, :-1]).sum(1)
+        best = (changes == changes.max()).nonzero().flatten().tolist()
+        return (first + int(self._random.choice(best))) * WINDOW
+
+    def _aligned(self, address: int) -> int:
+        return min(max(address, 0) // WINDOW, self._last) * WINDOW
+
+    def _affordable(self, places: torch.Tensor) -> torch.Tensor:
+        """Return the live places whose reading the budget allows: those on pages read already, and a few others."""
+        room = max((self.most_bytes - self.bytes_read) // PAGE - 1, 0)
+        known = self.live.known(places)
+        return torch.cat([places[known], places[~known][:room]])
+
+    def _everywhere(self) -> torch.Tensor:
+        nbytes = self.frame.nbytes
+        if nbytes <= _EVERYWHERE:
+            return torch.arange(nbytes)
+        return torch.randint(0, nbytes, (_EVERYWHERE,), generator=self._generator)
+
+
+def _distinct(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distinct rows, in the order in which they first stand, and which of them each row is."""
+    place: dict[tuple[int, ...], int] = {}
+    which = [place.setdefault(tuple(row), len(place)) for row in predicted.tolist()]
+    return torch.tensor(list(place), dtype=torch.int64).view(len(place), -1), torch.tensor(which)
+
+
+def _batches(windows: list[int]) -> list[list[int]]:
+    """Two windows alone, since few hypotheses outlive them, then all others together."""
+    return [batch for batch in (windows[:1], windows[1:2], windows[2:]) if batch]
 
 
 def _says_more(theirs: torch.Tensor, mine: torch.Tensor) -> bool:
     claimed = mine >= 0
     return bool((theirs[claimed] == mine[claimed]).all()) and bool((theirs[~claimed] >= 0).any())
+
+
+def weight(match: Match, others: int) -> float:
+    """Return log10 of the chance that one of so many hypotheses holds by accident as this one does."""
+    return min(0.0, match.chance + log10(max(others, 1)))

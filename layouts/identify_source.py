@@ -69,6 +69,11 @@ class Bytes:
         self._data, self._offset, self._read = data, offset, 0
 
     @property
+    def begin(self) -> int:
+        """Where the bytes begin in their file (0 in memory)."""
+        return self._offset or 0
+
+    @property
     def item(self) -> int:
         """Bytes of one element."""
         return ITEM[self.dtype]
@@ -78,16 +83,10 @@ class Bytes:
         """Bytes read so far: whole pages of a file with its header, single bytes of a tensor in memory."""
         return self._read if self._offset is None else self.overhead + int(self.touched.sum()) * PAGE
 
-    def new_pages(self, positions: torch.Tensor) -> int:
-        """Return how many pages reading these positions would add."""
-        if self._offset is None:
-            return 0
-        return int((~self.touched[torch.unique(self._pages(positions))]).sum())
-
     def known(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return which positions lie on pages that were read already (none in memory, where pages do not count)."""
+        """Return which positions lie on pages that were read already (all of them in memory, where none counts)."""
         if self._offset is None:
-            return torch.zeros_like(positions, dtype=torch.bool)
+            return torch.ones_like(positions, dtype=torch.bool)
         return self.touched[self._pages(positions)]
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
@@ -100,11 +99,11 @@ class Bytes:
 
     def window(self, position: int) -> tuple[int, int]:
         """Return the bytes around a position that are read at no more cost, first and past the last."""
-        start = position - (position + (self._offset or 0)) % PAGE
+        start = position - (position + self.begin) % PAGE
         return max(start, 0), min(start + PAGE, self.nbytes)
 
     def _pages(self, positions: torch.Tensor) -> torch.Tensor:
-        return torch.div(positions + (self._offset or 0), PAGE, rounding_mode="floor")
+        return torch.div(positions + self.begin, PAGE, rounding_mode="floor")
 
 
 class Widened(Bytes):
@@ -121,9 +120,9 @@ class Widened(Bytes):
         """Bytes read so far."""
         return self._source.bytes_read
 
-    def new_pages(self, positions: torch.Tensor) -> int:
-        """Return how many pages reading these positions would add."""
-        return self._source.new_pages(self._there(positions))
+    def known(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return which positions were read already, or cost nothing."""
+        return self._source.known(self._there(positions))
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """Return the bytes at positions."""

@@ -15,8 +15,6 @@ from preshuffle.layouts import Checkpoint, apply, apply_layout, write_checkpoint
 from preshuffle.registry import Query, Registry
 from support.moe import SMALL
 
-pytestmark = pytest.mark.slow
-
 CONFIG = {
     "model_type": "gpt_oss",
     "hidden_size": SMALL["hidden_size"],
@@ -71,15 +69,20 @@ def test_every_tensor_of_a_dump(
 
 
 def test_one_role_and_what_is_wrong_with_it(
-    checkpoint: Checkpoint, laid: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Checkpoint,
+    laid: dict[str, torch.Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save_file({"w13_weight": apply_layout(laid["w13_weight"], "gui16")}, tmp_path / "live.safetensors")
     live = tmp_path / "live.safetensors"
-    assert main(asked(checkpoint, live, "--role", "w13_weight", "--tp", "2", "--tp-rank", "0")) == 0
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(asked(checkpoint, live, "--role", "w13_weight", "--tp", "2", "--tp-rank", "0")) == 1
     out = capsys.readouterr().out
-    assert "gui16 applied twice, tp rank 1 of 2, not the rank that was expected" in " ".join(out.split())
-    assert "applied_twice" in out
-    assert main(asked(checkpoint, live, "--role", "w13_weight", "--json")) == 0
+    assert "wrong    gui16 applied twice, tp rank 1 of 2, not the rank that was expected" in out
+    assert "load the plain bytes again and lay them out once" in out
+    assert main(asked(checkpoint, live, "--role", "w13_weight", "--json")) == 1
     assert json.loads(capsys.readouterr().out)["faults"] == ["applied_twice"]
 
 

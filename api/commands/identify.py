@@ -4,26 +4,27 @@ CHECKPOINT is a Hugging Face folder or a safetensors file with the plain tensors
 folder of them) whose tensors have roles' names, or a file of bare bytes with --shape and --dtype. Without --role, every
 role that both sides hold is identified. At most a megabyte is read for each, whatever their size.
 
-Exit codes: 0 every tensor is identified, 3 one is unknown or ambiguous, 2 bad input.
+Exit codes: 0 every tensor is identified and right, 1 one is wrong, 2 bad input, 3 one is unknown or ambiguous.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.failures import OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
 from preshuffle.api.commands.parser import add_json, nearest
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
-from preshuffle.registry.words import ROLES, RowOrder
+from preshuffle.registry.words import ROLES, Role, RowOrder
 
 if TYPE_CHECKING:
     from preshuffle.layouts.identify import Identification
 
-_STYLES = {"identified": "good", "ambiguous": "warn", "unknown": "bad"}
+_STYLES = {"identified": "good", "wrong": "bad", "ambiguous": "warn", "unknown": "warn"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,46 +77,66 @@ def run(args: argparse.Namespace) -> int:
         print_json(found.tensors[args.role] if args.role else found)
     else:
         _show(found.tensors)
+    if any(one.faults for one in found.tensors.values()):
+        return FAILED
     return OK if all(one.verdict == "identified" for one in found.tensors.values()) else UNKNOWN
 
 
-def _show(tensors: Any) -> None:
+def _show(tensors: dict[Role, Identification]) -> None:
     screen = Screen.of_terminal()
+    columns = [
+        Column("tensor"),
+        Column("verdict"),
+        Column("its bytes are", wraps=True),
+        Column("size", right=True),
+        Column("read", right=True),
+    ]
+    screen.table(columns, [_row(role, found) for role, found in tensors.items()])
     for role, found in tensors.items():
-        screen.heading(
-            f"{role}: {found.verdict}", f"{_size(found.nbytes)}, {_size(found.bytes_read)} read of both sides"
-        )
-        screen.text(found.name, style=_STYLES[found.verdict])
-        screen.pairs(list(_facts(found)))
+        screen.heading(role, _verdict(found))
+        screen.table([Column(), Column(wraps=True)], list(_facts(found)))
         if found.nearest:
             rows = [(near.name, f"{near.places:.0%}", f"{near.bytes:.0%}") for near in found.nearest]
             screen.table(
                 [Column("nearest", wraps=True), Column("places", right=True), Column("bytes", right=True)], rows
             )
-        if found.faults:
-            listed = ", ".join(dict.fromkeys(found.faults))
-            screen.table([Column(), Column(wraps=True)], [(Cell("wrong", "bad"), Cell(listed, "bad"))])
     screen.show()
 
 
-def _facts(found: Identification) -> list[tuple[str, str]]:
-    facts: list[tuple[str, str]] = []
+def _verdict(found: Identification) -> str:
+    return "wrong" if found.faults else found.verdict
+
+
+def _row(role: Role, found: Identification) -> tuple[Cell | str, ...]:
+    verdict = _verdict(found)
+    return (
+        Cell(role, "name"),
+        Cell(verdict, _STYLES[verdict]),
+        found.name,
+        _size(found.nbytes),
+        _size(found.bytes_read),
+    )
+
+
+def _facts(found: Identification) -> Iterator[tuple[str, Cell | str]]:
+    for fault, fix in zip(dict.fromkeys(found.faults), found.fixes, strict=True):
+        yield "wrong", Cell(fault, "bad")
+        yield "fix", Cell(fix, "bold")
     if found.gate_mode and not found.faults:
-        facts.append(("needs", f"gate_mode={found.gate_mode}"))
+        yield "needs", f"gate_mode={found.gate_mode}"
     if found.read_as:
-        facts.append(("rows", f"taken from the checkpoint as {found.read_as}"))
+        yield "rows", f"taken from the checkpoint as {found.read_as}"
     if found.pad_fill is not None:
-        facts.append(("pads", found.pad_fill if found.pad_fill == "mixed" else f"0x{found.pad_fill:02x}"))
+        yield "pads", found.pad_fill if found.pad_fill == "mixed" else f"0x{found.pad_fill:02x}"
     if found.also:
-        facts.append(("the same as", "; ".join(found.also)))
+        yield "the same as", "; ".join(found.also)
     if len(found.candidates) > 3:
-        facts.append(("may be", "; ".join(found.candidates)))
+        yield "may be", "; ".join(found.candidates)
     if found.places and found.verdict != "unknown":
-        sure = f"{found.compared} bytes at {found.places} places agree; by chance 1 in 10^{-found.log10_chance:.0f}"
-        facts.append(("sure", f"{sure}; what differs in less than {found.blind_spot:.1%} of the bytes can be missed"))
+        yield "agree", f"{found.compared} bytes at {found.places} places; by chance 1 in 10^{-found.log10_chance:.0f}"
+        yield "unseen", f"what differs in less than {found.blind_spot:.1%} of the bytes"
     tried = f"{found.hypotheses} explanations"
-    facts.append(("tried", tried + (f", {found.untested} of them not to the end" if found.untested else "")))
-    return facts
+    yield "tried", tried + (f", {found.untested} of them not to the end" if found.untested else "")
 
 
 def _size(nbytes: int) -> str:

@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 
 from preshuffle.layouts import Identification, apply_layout, identify
 from preshuffle.layouts.identify_source import TensorFile
+from preshuffle.registry import Registry
 from preshuffle.registry.shard import cut
 
 GROUP: Final = 32
-WEIGHT: Final = ("sep16", "gui16", "gurow16")
-SCALE: Final = ("e8", "e8_gui16", "n32k4", "n32k4_gurow")
+LAYOUTS: Final = Registry.default().book.layouts
+WEIGHT: Final = tuple(name for name, layout in LAYOUTS.items() if layout.unit == "byte")
+SCALE: Final = tuple(name for name, layout in LAYOUTS.items() if layout.unit == "group")
 ROLES: Final = ("w13_weight", "w2_weight", "w13_weight_scale", "w2_weight_scale")
 DTYPES: Final = (torch.uint8, torch.uint8, torch.float8_e4m3fn, torch.bfloat16)
 CORRUPTIONS: Final = (
@@ -69,8 +71,16 @@ class Case:
         """Identify the live bytes, in memory or out of files."""
         if folder is None:
             return identify(self.plain, self.live, role=self.role, seed=seed, **self.known)
+        self.write(folder)
+        return self.run_files(folder, seed)
+
+    def write(self, folder: Path) -> None:
+        """Write both sides."""
         save_file({"x": self.plain}, folder / "plain.safetensors")
         save_file({self.role: self.live}, folder / "live.safetensors")
+
+    def run_files(self, folder: Path, seed: int = 0) -> Identification:
+        """Identify the live bytes out of the files that ``write`` wrote."""
         plain = TensorFile.open(folder / "plain.safetensors").tensor("x")
         live = TensorFile.open(folder / "live.safetensors").tensor(self.role)
         return identify(plain, live, role=self.role, seed=seed, **self.known)
@@ -236,12 +246,17 @@ class _Maker:
             if self.corruption == "counted in elements":
                 return self._in_elements(physical)
             laid = apply_layout(physical, self.layout)
+            if torch.equal(laid.view(torch.uint8), physical.view(torch.uint8)) and bool(
+                physical.view(torch.uint8).any()
+            ):
+                return None  # a layout of one tile may change nothing
             self.second = self.layout
             if self.corruption == "two layouts":
                 names = SCALE if self.role.endswith("_scale") else WEIGHT
                 self.second = self.dice.choice([name for name in names if name != self.layout])
             if self.corruption in ("applied twice", "two layouts"):
-                return apply_layout(laid, self.second)
+                second = apply_layout(laid, self.second)
+                return None if torch.equal(second.view(torch.uint8), laid.view(torch.uint8)) else second
         except ValueError:
             return None
         if self.corruption == "unknown permutation":
