@@ -59,12 +59,12 @@ def _dispatch(arguments: list[str]) -> int:
 
         kind = "option" if name.startswith("-") else "command"
         raise UsageError(f"unknown {kind} {name!r}{nearest(name, COMMANDS)}; valid commands: {', '.join(COMMANDS)}")
-    from preshuffle.api.commands.parser import Parser
+    from preshuffle.api.commands.parser import Parser, joined
 
     module = import_module(f"preshuffle.api.commands.{name}")
     parser = Parser(prog=f"preshuffle {name}", description=module.__doc__)
     module.add_arguments(parser)
-    args = parser.parse_args(rest)
+    args = parser.parse_args(joined(rest))
     code: int = args.run(args)
     return code
 

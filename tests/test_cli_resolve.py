@@ -170,6 +170,14 @@ def test_no_recipe_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None
     assert "unknown arch 'gfx906'" in refused(capsys, "--model", "x", "--arch", "gfx906", code=1)
 
 
+@pytest.mark.parametrize("option", [["--env", "--moe-backend=aiter"], ["--env=--moe-backend=aiter"]])
+def test_an_engines_option_is_a_switch_like_any(capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    code = main(["resolve", *OPTIONS, "--engine", "vllm", *option, "--json"])
+    decision = json.loads(capsys.readouterr().out)
+    assert (code, decision["rule"]) == (0, "gpt-oss.vllm")
+    assert "the switch --moe-backend=aiter decided" in decision["reason"]
+
+
 def test_books_come_from_options_else_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -15,6 +15,22 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """Return ``; did you mean …?`` for a name that is close to a known one, else an empty text."""
     close = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Join ``--env`` with a value that begins with dashes itself, as engines' options do.
+
+    Example:
+        >>> joined(["--env", "--moe-backend=flydsl", "--tp", "2"])
+        ['--env=--moe-backend=flydsl', '--tp', '2']
+    """
+    done: list[str] = []
+    for argument in arguments:
+        if done and done[-1] == "--env" and argument.startswith("--") and "=" in argument:
+            done[-1] = f"--env={argument}"
+        else:
+            done.append(argument)
+    return done
 
 
 class Parser(argparse.ArgumentParser):
