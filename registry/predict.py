@@ -9,8 +9,8 @@ from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, Te
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.flags import value_of
-from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch_at, reachable_buckets
-from preshuffle.registry.query import Query
+from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, survey
+from preshuffle.registry.query import Query, unvalidated
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
 from preshuffle.registry.words import BITS, GROUP, QuantType, Role, TensorDtype
@@ -89,12 +89,12 @@ def predict_kernels(
     seen = dispatch_call(query, arch, tensors, call, env, 1)
     if seen is None:
         return (), []
-    choices = dispatch_at(seen, query.tokens, tables)
-    buckets = tuple(
-        KernelBucket.model_construct(None, tokens=tokens, **choice.__dict__)
+    choices, ranges = survey(seen, query.tokens, tables, upto=REACH)
+    buckets = (
+        unvalidated(KernelBucket, {"tokens": tokens, **choice.__dict__})
         for tokens, choice in zip(query.tokens, choices, strict=True)
     )
-    return buckets, reachable_buckets(seen, tables, upto=REACH)
+    return tuple(buckets), ranges
 
 
 def layer_findings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -47,12 +47,20 @@ class Frozen(BaseModel):
 
     def altered(self, **fields: Any) -> Self:
         """Return a copy with other values, which are not validated: ``model_copy`` for hot paths."""
-        other = self.__new__(type(self))
-        object.__setattr__(other, "__dict__", {**self.__dict__, **fields})
-        object.__setattr__(other, "__pydantic_fields_set__", self.__pydantic_fields_set__ | fields.keys())
-        object.__setattr__(other, "__pydantic_extra__", None)
-        object.__setattr__(other, "__pydantic_private__", self.__pydantic_private__)
-        return other
+        return unvalidated(type(self), {**self.__dict__, **fields}, self.__pydantic_fields_set__ | fields.keys())
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | None = None) -> Model:
+    """Make a model of values that are known to be right, all of them: ``model_construct`` for hot paths."""
+    made = kind.__new__(kind)
+    object.__setattr__(made, "__dict__", values)
+    object.__setattr__(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
+    object.__setattr__(made, "__pydantic_extra__", None)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
 
 
 class Engine(Frozen):

@@ -17,6 +17,7 @@ from preshuffle.registry.shapes import tensor_decisions
 from preshuffle.registry.words import Role
 
 _REMEMBERED = 1024
+Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +38,7 @@ class Resolver:
         self._book = book
         self._tables = tables
         self._decided: dict[tuple[Query, bool], Decision] = {}
+        self._predicted: dict[tuple[object, ...], Predicted] = {}
 
     def resolve(self, query: Query, *, kernels: bool) -> Decision:
         """Decide, or return what was decided for an equal query.
@@ -66,12 +68,7 @@ class Resolver:
         if recipe is None:
             raise nothing_works(case, rule, try_rules(book, case.facts))
         layer = self._layer(case, recipe)
-        findings = [*case.switches.findings, *layer.findings, *environment_findings(query, book, recipe)]
-        buckets: tuple[KernelBucket, ...] = ()
-        if kernels:
-            arch, tables = case.arch, self._tables
-            buckets, ranges = predict_kernels(case.full, arch, layer.tensors, layer.call, recipe.env, tables)
-            findings += kernel_findings(case.full, book, layer.tensors, buckets, ranges)
+        buckets, wrong = self._kernels(case, recipe, layer) if kernels else ((), ())
         return Decision(
             recipe=recipe.id,
             rule=rule.id,
@@ -81,10 +78,23 @@ class Resolver:
             env=recipe.env,
             kernels=buckets,
             alternatives=alternatives(choice, case.facts),
-            findings=tuple(findings),
+            findings=(*case.switches.findings, *layer.findings, *environment_findings(query, book, recipe), *wrong),
             registry_digest=book.digest,
             decision_digest=layer.digest,
         )
+
+    def _kernels(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
+        """Predict the kernels of a layer's call, and say what is wrong with them."""
+        full = case.full
+        key = (layer, full.cu_num, full.ep, full.aiter, full.env, full.tokens, full.activation_dtype)
+        found = self._predicted.get(key)
+        if found is None:
+            if len(self._predicted) >= _REMEMBERED:
+                self._predicted.clear()
+            buckets, ranges = predict_kernels(full, case.arch, layer.tensors, layer.call, recipe.env, self._tables)
+            wrong = tuple(kernel_findings(full, self._book, layer.tensors, buckets, ranges))
+            found = self._predicted[key] = (buckets, wrong)
+        return found
 
     def _layer(self, case: Case, recipe: Recipe) -> Layer:
         key = (recipe.id, case.sizes, case.arch.id, case.full.swiglu_limit, case.model.id if case.model else None)

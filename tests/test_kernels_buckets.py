@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets
+from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets, survey
 from preshuffle.registry.kernels.buckets import _change_points, _outcome
 from preshuffle.registry.kernels.dispatch import opened
 from support.kernel_rows import BASE, MX, SEP, SWIGLU, table, tables
@@ -66,3 +66,17 @@ def test_a_shape_with_rows_is_looked_up_at_every_point(env: dict[str, str]) -> N
     for other in ({}, {"expert": 64}, {"ep": True, "topk": 5}, {"aiter": "0.1.18"}, {"gate_mode": "interleave"}):
         call = DispatchCall.model_validate({**MX, **other, "env": env})
         assert reachable_buckets(call, held) == everywhere(call, held), call
+
+
+def test_a_survey_answers_each_token_count_as_dispatch_does() -> None:
+    random_ = random.Random(23)
+    counts = (0, 1, 2, 16, 17, 64, 255, 256, 1000, 4096, 16384, 65536, 70000)
+    held = tables(table({**BASE, **SWIGLU, "token": "64", "kernelName1": SEP}))
+    calls = [{"tokens": 1, **{name: random_.choice(of) for name, of in FIELDS.items()}} for _ in range(200)]
+    for fields in [*calls, MX]:
+        call = DispatchCall.model_validate(fields)
+        for given in (None, held):
+            choices, ranges = survey(call, counts, given, upto=65536)
+            assert ranges == reachable_buckets(call, given, upto=65536)
+            for count, choice in zip(counts, choices, strict=True):
+                assert choice == dispatch(call.model_copy(update={"tokens": count}), given), (count, call)

@@ -1,7 +1,7 @@
 """The token counts at which AITER's choice changes: a decision has to hold at every one of them, not at samples."""
 
 from bisect import bisect_right
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -133,7 +133,34 @@ def reachable_buckets(
         256
     """
     case, chosen = opened(call, tables)
+    return _buckets(case, chosen, _Sketch(case.at(1), chosen), upto)
+
+
+def survey(
+    call: DispatchCall, tokens: Sequence[int], tables: KernelTables | None = None, upto: int | None = None
+) -> tuple[list[KernelChoice], list[TokenBucket]]:
+    """Return what ``dispatch`` gives at some token counts, and ``reachable_buckets``, with their work shared."""
+    case, chosen = opened(call, tables)
     sketch = _Sketch(case.at(1), chosen)
+    buckets = _buckets(case, chosen, sketch, upto)
+    if not sketch.usable:
+        return [outcome(case.at(count), chosen) for count in tokens], buckets
+    starts = [bucket.lo for bucket in buckets]
+    return [
+        _moved(buckets[bisect_right(starts, count) - 1].choice, climb(case.behaviour.data.padding, count))
+        if 1 <= count <= (upto or _FAR)
+        else outcome(case.at(count), chosen)
+        for count in tokens
+    ], buckets
+
+
+def _moved(choice: KernelChoice, padded: int) -> KernelChoice:
+    """Return a choice without a table row at another token count of its range."""
+    same = choice.padded_tokens == padded
+    return choice if same else choice.model_copy(update={"padded_tokens": padded})
+
+
+def _buckets(case: Case, chosen: TableSet | None, sketch: _Sketch, upto: int | None) -> list[TokenBucket]:
     found: list[TokenBucket] = []
     rule = ""
     drawn: Hashable | None = None

@@ -1,7 +1,5 @@
 """AITER's fused-MoE dispatch: from one call to the kernels that run and the bytes they read."""
 
-from collections.abc import Iterable
-
 from preshuffle.registry.kernels.activation import QUANT_REMAP, activation_dtype
 from preshuffle.registry.kernels.behaviour import Behaviour, behaviour_of
 from preshuffle.registry.kernels.call import DispatchCall
@@ -232,12 +230,6 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelCh
         ('bf16', 'cktile_moe_stage1', 'sep16')
     """
     return decide(call, tables)[0]
-
-
-def dispatch_at(call: DispatchCall, tokens: Iterable[int], tables: KernelTables | None = None) -> list[KernelChoice]:
-    """Return what ``dispatch`` returns for a call at each of some token counts; the call's own does not matter."""
-    case, chosen = opened(call, tables)
-    return [outcome(case.at(count), chosen) for count in tokens]
 
 
 def decide(call: DispatchCall, tables: KernelTables | None) -> tuple[KernelChoice, Case, TableSet | None]:
