@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from math import gcd
 from typing import Final
 
@@ -12,6 +13,11 @@ from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
 from preshuffle.registry.plan import Box, CopyPlan
 
 _SMALL: Final = 128 << 20
+
+
+def writable(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Let a tensor that was made in inference mode be written to outside of it, too."""
+    return torch.inference_mode(torch.is_inference_mode_enabled() or tensor.is_inference())
 
 
 def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) -> None:

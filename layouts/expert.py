@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from preshuffle.layouts.dtypes import FLOATS, as_bytes
-from preshuffle.layouts.execute import lay_out
+from preshuffle.layouts.execute import lay_out, writable
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp, put_stamp, stamp_of
@@ -41,6 +41,7 @@ def write_expert(
         raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
     rows = _as(rows, tensor, role)
     live = (*stamp.shape[1:], 1)[:2]
+    _check_whole(expert=expert, first_row=first_row, first_k=first_k)
     inside = 0 <= expert < stamp.shape[0] and min(first_row, first_k, *(size - 1 for size in rows.shape)) >= 0
     if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
         part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
@@ -54,8 +55,9 @@ def write_expert(
         views = (_among_all(stage, view) for view in views)
     plans = [plan_part(geometry.bound(geometry.experts), view, geometry.halves) for view in views]
     put_stamp(tensor, replace(stamp, state="broken"))
-    for plan in plans:
-        lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
+    with writable(tensor):
+        for plan in plans:
+            lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
     put_stamp(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost)))))
 
 
@@ -67,6 +69,7 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
             do not fill a tile shares tiles with the next expert.
     """
     tensor, stamp = _laid_out(target, role)
+    _check_whole(expert=expert)
     if not 0 <= expert < stamp.shape[0]:
         raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
     layout = layout_of(stamp.layout)
@@ -78,6 +81,12 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
             f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
         )
     return tensor[expert]
+
+
+def _check_whole(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise LayoutError(f"{name} = {number!r}; valid: a whole number")
 
 
 def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from preshuffle.layouts.execute import fill_box, lay_out, take_back
+from preshuffle.layouts.execute import fill_box, lay_out, take_back, writable
 from preshuffle.layouts.executor_torch import runner
 from preshuffle.layouts.move import Direction, alignment_of, move_of
 from preshuffle.registry.plan import CopyPlan
@@ -42,6 +42,10 @@ class InPlace:
 
     def lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
         """Turn plain bytes into laid-out ones, pads filled."""
+        with writable(data):
+            self._lay_out(data, scratch, fill)
+
+    def _lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
         whole = self.plan(self.experts)
         if not scratch.numel() and _run_bands(whole, data):
             for box in whole.fills:
@@ -51,7 +55,8 @@ class InPlace:
 
     def take_back(self, data: torch.Tensor, scratch: torch.Tensor) -> None:
         """Turn laid-out bytes into plain ones; the room that pads had is zeroed."""
-        self._through(data, scratch, "take back", 0)
+        with writable(data):
+            self._through(data, scratch, "take back", 0)
 
     def _through(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
         size = self.expert_bytes

@@ -9,7 +9,8 @@ import torch
 
 from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
-from preshuffle.layouts.execute import lay_out, take_back
+from preshuffle.layouts.execute import lay_out, take_back, writable
+from preshuffle.layouts.stamp import drop_stamp, overlap, place_of, stamp_of
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
 
 
@@ -44,7 +45,8 @@ def apply_layout(
             fp4x2 element is one byte of two values). Rows of w13 are GGUU.
         layout_id: a layout of the book (or an alias), or a ``Layout``.
         experts: how many experts a two-dimensional tensor holds.
-        out: contiguous bytes to write into, of the padded size; the result is a view of it.
+        out: contiguous bytes to write into, of the padded size; the result is a view of it. A stamp that it had is
+            forgotten: this function keeps none.
         fill: the byte for padding; without it a dimension that does not divide is an error.
         backend: ``native`` moves the bytes with torch (Triton on a GPU), ``aiter`` calls AITER's function, ``auto`` is
             native unless AITER is here and gives other bytes.
@@ -69,10 +71,13 @@ def apply_layout(
     result = _result(tensor, fit, out)
     plain = as_bytes(tensor.contiguous())
     work = Work(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
-    if is_native(backend, work, plain):
-        lay_out(fit.plan, plain, as_bytes(result), fill or 0)
-    else:
-        run(work, plain, as_bytes(result))
+    native = is_native(backend, work, plain)
+    drop_stamp(result)
+    with writable(result):
+        if native:
+            lay_out(fit.plan, plain, as_bytes(result), fill or 0)
+        else:
+            run(work, plain, as_bytes(result))
     return result
 
 
@@ -127,6 +132,12 @@ def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
         raise LayoutError(f"a {type(tensor).__name__} is no tensor")
     if tensor.device.type == "meta":
         raise LayoutError("the tensor is on the meta device: it has no bytes")
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+        raise LayoutError(f"the tensor is {kind}; valid: a dense tensor of plain bytes")
+    stamp = stamp_of(tensor)
+    if stamp is not None and stamp.layout != "plain" and stamp.state != "reloading":
+        raise LayoutError(f"the tensor is laid out already ({stamp.layout}, recipe {stamp.recipe}){place_of(tensor)}")
     if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255):
         raise LayoutError(f"fill = {fill!r}; valid: a byte, 0..255")
 
@@ -189,8 +200,8 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
     if out.numel() * out.element_size() != fit.nbytes:
         found = out.numel() * out.element_size()
         raise LayoutError(f"out holds {found} bytes; {fit.nbytes} are needed for {fit.shape} of {tensor.dtype}")
-    if out.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() and out.numel():
-        raise LayoutError("out shares its storage with the tensor")
+    if overlap(tensor, out):
+        raise LayoutError("out shares bytes with the tensor")
     return as_bytes(out).view(tensor.dtype).view(fit.shape)
 
 

@@ -130,7 +130,8 @@ def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp]]) -> None:
 
 def drop_stamp(tensor: torch.Tensor) -> None:
     """Forget what was recorded of any of a tensor's bytes."""
-    _record([(tensor, None)])
+    if _stamps(tensor):
+        _record([(tensor, None)])
 
 
 def place_of(tensor: torch.Tensor) -> str:
@@ -197,6 +198,14 @@ def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
         setattr(tensor.untyped_storage(), _ATTRIBUTE, stamps)
     for path, changes in files.items():
         write_stamps(path, changes)
+
+
+def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors show bytes of the same storage."""
+    if one.untyped_storage().data_ptr() != other.untyped_storage().data_ptr():
+        return False
+    (begin, end), (first, last) = extent_of(one), extent_of(other)
+    return begin < last and first < end
 
 
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:

@@ -40,6 +40,8 @@ class RoleTensors:
                 value = self._get(found[0])
                 if not isinstance(value, torch.Tensor):
                     raise LayoutError(f"{found[0]} is a {type(value).__name__}; a tensor is needed")
+                if value.layout != torch.strided:
+                    raise LayoutError(f"{found[0]} is {value.layout}; a dense tensor is needed")
                 self.names[role] = found[0]
             second = f"{role}{SECOND_LEVEL}"
             name = next(iter(taken.get(second, (second,))))

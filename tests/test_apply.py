@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from preshuffle.layouts import Stamp, apply, describe, inverse, prove, stamp_of
+from preshuffle.layouts import Stamp, apply, describe, inverse, prove, stamp_of, write_expert
 from preshuffle.layouts.apply import TAG
+from preshuffle.layouts.stamp import put_stamp
 from preshuffle.registry import Decision, LayoutError
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles
 
@@ -317,3 +319,35 @@ def test_what_was_applied_is_described(activation: str) -> None:
     w13 = applied.tensors["w13_weight"]
     assert (w13.layout, w13.is_shuffled, w13.pad_fill) == (decision.tensors["w13_weight"].layout, True, "zero")
     assert applied.tensors["w13_weight_scale"].pad_fill == 127
+
+
+def test_tensors_made_in_inference_mode_are_laid_out_in_place_outside_of_it() -> None:
+    decision = decide("bf16")
+    with torch.inference_mode():
+        tensors = in_padded_buffers(plain := plain_tensors(decision), decision)
+    apply(wanted := dict(plain), decision)
+    apply(tensors, decision)
+    write_expert(tensors, 0, "w2_weight", plain["w2_weight"][0])
+    assert all(same_bytes(tensors[role], wanted[role]) for role in wanted)
+    inverse(tensors)
+    assert stamp_of(tensors["w2_weight"]) is None
+
+
+def test_a_sparse_tensor_is_refused() -> None:
+    tensors = plain_tensors(decision := decide("fp4x2"))
+    tensors["w2_weight"] = tensors["w2_weight"].to_sparse()
+    with pytest.raises(LayoutError, match=r"w2_weight is torch.sparse_coo; a dense tensor is needed"):
+        apply(tensors, decision)
+
+
+def test_half_laid_out_tensors_are_not_taken_back() -> None:
+    apply(tensors := plain_tensors(decision := decide("fp4x2")), decision)
+    part = {**tensors, "w13_weight": tensors["w13_weight"][:1]}
+    with pytest.raises(LayoutError, match=r"w13_weight of shape .* is a part of what was laid out"):
+        inverse(part)
+    stamp = stamp_of(tensors["w2_weight"])
+    assert stamp is not None
+    put_stamp(tensors["w2_weight"], replace(stamp, state="broken"))
+    with pytest.raises(LayoutError, match="w2_weight is broken, not laid out"):
+        inverse(tensors)
+    assert stamp_of(tensors["w13_weight"]) is not None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preshuffle.layouts import apply_layout, invert_layout
+from preshuffle.layouts import apply, apply_layout, invert_layout, stamp_of
 from preshuffle.layouts.reference import fetch
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import LayoutError, Registry
+from support.moe import decide, plain_tensors
 
 LAYOUTS = sorted(Registry.default().book.layouts)
 FILL = 0x7F
@@ -32,6 +33,7 @@ def padded_plain(tensor: torch.Tensor, layout_id: str) -> torch.Tensor:
     return wanted.view(experts, halves * half, width)
 
 
+@settings(deadline=None)
 @given(
     layout_id=st.sampled_from(LAYOUTS),
     experts=st.integers(1, 3),
@@ -52,6 +54,7 @@ def test_every_byte_lies_at_its_closed_form_address(layout_id: str, experts: int
     assert invert_layout(laid, layout_id, shape=tuple(plain.shape)).equal(plain)
 
 
+@settings(deadline=None)
 @given(layout_id=st.sampled_from(LAYOUTS), experts=st.integers(1, 4), tiles=st.integers(1, 3), seed=st.integers(0, 99))
 def test_one_expert_at_a_time_is_the_whole_tensor(layout_id: str, experts: int, tiles: int, seed: int) -> None:
     plain = random_bytes(experts, 64 * tiles, 64 * tiles, seed=seed)
@@ -127,6 +130,33 @@ def test_scales_are_single_bytes() -> None:
 def test_out_may_not_be_the_tensor_itself() -> None:
     plain = random_bytes(1, 32, 64)
     before = plain.clone()
-    with pytest.raises(LayoutError, match="shares its storage"):
+    with pytest.raises(LayoutError, match="shares bytes with the tensor"):
         apply_layout(plain, "sep16", out=plain)
     assert plain.equal(before)
+
+
+def test_out_may_lie_beside_the_tensor_in_one_storage() -> None:
+    both = torch.zeros(2, 2, 32, 64, dtype=torch.uint8)
+    both[0] = torch.arange(2 * 32 * 64).view(2, 32, 64) % 251
+    assert apply_layout(both[0], "sep16", out=both[1]).equal(apply_layout(both[0].clone(), "sep16"))
+    with pytest.raises(LayoutError, match="shares bytes"):
+        apply_layout(both.view(-1)[:4096].view(2, 32, 64), "sep16", out=both.view(-1)[2048:6144].view(2, 32, 64))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_no_dense_memory_is_refused() -> None:
+    with pytest.raises(LayoutError, match="the tensor is quantized; valid: a dense tensor"):
+        apply_layout(torch.quantize_per_tensor(torch.randn(2, 32, 64), 0.1, 0, torch.qint8), "sep16")
+    with pytest.raises(LayoutError, match="the tensor is sparse_coo; valid: a dense tensor"):
+        apply_layout(torch.ones(2, 32, 64).to_sparse(), "sep16")
+
+
+def test_laid_out_bytes_are_not_laid_out_again_and_an_overwritten_stamp_is_forgotten() -> None:
+    decision = decide("fp4x2")
+    apply(tensors := plain_tensors(decision), decision)
+    laid = tensors["w2_weight"].view(torch.uint8)
+    with pytest.raises(LayoutError, match="the tensor is laid out already"):
+        apply_layout(laid, "sep16")
+    apply_layout(torch.zeros_like(laid), "sep16", out=laid)
+    assert stamp_of(laid) is None
+    assert stamp_of(tensors["w13_weight"]) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -99,3 +101,15 @@ def test_plain_tensors_have_no_experts_to_write() -> None:
         write_expert(plain, 0, "w2_weight", plain["w2_weight"][0])
     with pytest.raises(LayoutError, match=r"w2_weight is not laid out \(no stamp\)"):
         expert_view(plain, "w2_weight", 0)
+
+
+@pytest.mark.parametrize("expert", [1.0, True, "1"])
+def test_what_is_no_number_of_an_expert_is_refused_before_anything_moves(expert: Any) -> None:
+    apply(tensors := plain_tensors(decision := decide("fp4x2")), decision)
+    with pytest.raises(LayoutError, match=r"expert = .*; valid: a whole number"):
+        write_expert(tensors, expert, "w2_weight", tensors["w2_weight"][0].view(torch.uint8))
+    with pytest.raises(LayoutError, match=r"expert = .*; valid: a whole number"):
+        expert_view(tensors, "w2_weight", expert)
+    stamp = stamp_of(tensors["w2_weight"])
+    assert stamp is not None
+    assert stamp.state == "applied"
