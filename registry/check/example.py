@@ -41,8 +41,9 @@ def observation_of(decision: Decision, query: Query) -> Observation:
     applied = {
         "gate_mode": gate_mode if dispatched else None,
         "kernels": () if dispatched else ({"backend": call.backend},),
-        "hidden_pad": call.hidden_pad,
-        "intermediate_pad": call.intermediate_pad,
+        "hidden_pad": call.hidden_pad if dispatched else None,
+        "intermediate_pad": call.intermediate_pad if dispatched else None,
+        "swizzle_mx_scale": call.swizzle_mx_scale,
         "swiglu_limit": call.swiglu_limit,
         "bias_passed": call.bias,
         "expert_map": "mask" if query.ep > 1 else None,
@@ -52,4 +53,7 @@ def observation_of(decision: Decision, query: Query) -> Observation:
     }
     fields = {name: getattr(query, name) for name in query.model_fields_set}
     fields["env"] = {**decision.env, **query.env}
+    # as the kernel gets them: an engine may requantize what the checkpoint holds
+    kind = decision.tensors["w13_weight"].dtype.split("_")[0]
+    fields |= {"weight_dtype": kind, "quant_type": call.quant_type}
     return Observation.parse({"query": Query.parse(fields), "applied": applied})

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import SCALES, Scene, Seen
 from preshuffle.registry.decision import Finding
+from preshuffle.registry.words import BLOCK_ROWS
 
 _FLAT_TAIL = 256
 """Rows to which AITER's scale function pads the flattened ``[experts x rows]`` axis."""
-_ROWS = {"per_1x32": 1, "per_1x128": 128}
-"""Rows that share a scale, by quantization with group scales."""
+_ROWS = {"per_1x32": 1, "per_Token": 1, **BLOCK_ROWS}
+"""Rows that share a scale, by quantization whose scales have rows."""
 
 
 def scale_shape(look: Look) -> Iterator[Finding]:
     """A kernel computes the scale's strides from the weight's shape, so both must be padded alike."""
     scene = look.scene
-    if scene.query.quant_type not in _ROWS:
+    disagreements = _one_each if scene.query.quant_type == "per_Tensor" else _disagreements
+    if scene.query.quant_type not in (*_ROWS, "per_Tensor"):
         return
     for role, weight_role in SCALES.items():
         scale, weight = scene.tensors.get(role), scene.tensors.get(weight_role)
         if scale is None or weight is None:
             continue
-        for reason in _disagreements(scene, weight, scale):
+        for reason in disagreements(scene, weight, scale):
             yield Finding.of(
                 "scale_shape",
                 f"{reason[0]}: {role} does not fit {weight_role}",
@@ -36,13 +39,20 @@ def scale_shape(look: Look) -> Iterator[Finding]:
             break
 
 
+def _one_each(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[str, str, str]]:
+    """A scale per tensor is one number for each expert; a checkpoint has one for gate and one for up."""
+    physical, stored = weight.what.physical_shape, scale.what.physical_shape
+    if physical is not None and stored is not None and prod(stored) != physical[0]:
+        yield "AITER takes one number for each expert", str([physical[0]]), str(list(stored))
+
+
 def _disagreements(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[str, str, str]]:
-    live, live_scale = weight.what.logical_shape, scale.what.logical_shape
+    live, live_scale = weight.what.logical_shape, _with_k(scene, scale.what.logical_shape)
     if live is not None and live_scale is not None and len(live) == len(live_scale) == 3:
         needed = _scale_of(scene, weight, live)
         if live_scale[1:] != needed:
             yield "live sizes disagree", str(list(needed)), str(list(live_scale[1:]))
-    physical, stored = weight.what.physical_shape, scale.what.physical_shape
+    physical, stored = weight.what.physical_shape, _with_k(scene, scale.what.physical_shape)
     if physical is None or stored is None or len(physical) != 3:
         return
     rows, k = _scale_of(scene, weight, physical)
@@ -54,11 +64,17 @@ def _disagreements(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[st
         yield "padded rows disagree", str(physical[0] * rows), str(stored[0])
 
 
+def _with_k(scene: Scene, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """One scale for each row may come as ``[experts, rows]``."""
+    return (*shape, 1) if shape is not None and len(shape) == 2 and scene.query.quant_type == "per_Token" else shape
+
+
 def _scale_of(scene: Scene, weight: Seen, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return rows and K of the scale that a weight of this shape needs."""
     share = _ROWS[scene.query.quant_type or ""]
     blocks = scene.halves if weight.role == "w13_weight" and share > 1 else 1
-    return -(-(shape[1] // blocks) // share) * blocks, -(-shape[2] // scene.group)
+    k = 1 if scene.query.quant_type == "per_Token" else -(-shape[2] // scene.group)
+    return -(-(shape[1] // blocks) // share) * blocks, k
 
 
 def _k_fits(scale: Seen, needed: int, stored: int) -> bool:
