@@ -22,6 +22,7 @@ from preshuffle.api import (
     routes_history,
     routes_kernels,
     routes_metrics,
+    routes_plan,
     routes_registry,
     routes_resolve,
 )
@@ -38,6 +39,7 @@ from preshuffle.api.listings import our_version
 from preshuffle.api.logs import set_up
 from preshuffle.api.management import served_beside
 from preshuffle.api.metrics import Metrics
+from preshuffle.api.plan import Candidate
 from preshuffle.api.reload import BookWatcher
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
@@ -81,7 +83,15 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     problem.install(app)
     openapi.install(
         app,
-        [Query, routes_resolve.Batch, ReplicaReport, routes_kernels.TableFiles, Observation, routes_check.Observations],
+        [
+            Query,
+            routes_resolve.Batch,
+            ReplicaReport,
+            routes_kernels.TableFiles,
+            Candidate,
+            Observation,
+            routes_check.Observations,
+        ],
     )
     answers = Answers(registry)
     routes_registry.install(app, answers)
@@ -94,6 +104,7 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     routes_deployments.install(app, kept, answers)
     routes_history.install(app, kept)
     routes_books.install(app, kept, answers)
+    routes_plan.install(app, kept, answers)
     routes_health.install(app, kept, answers, watcher)
     page.install(app, kept, answers)
     metrics = Metrics()

@@ -108,7 +108,7 @@ def has_drifted(before: str | None, decision: Decision | None) -> bool:
 
 def _decide(query: Query, registry: Registry) -> Decision | None:
     try:
-        return registry.resolve(query)
+        return registry.resolve(query, kernels=False)
     except PreshuffleError:
         return None
 

@@ -51,6 +51,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "head-too-large": (431, "The request's headers are too large"),
     "internal": (500, "Something went wrong on our side"),
     "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
+    "interrupted": (503, "The work was given up"),
     "store-unavailable": (503, "The store does not answer"),
     "too-many-listeners": (503, "Too many clients listen for events"),
     "store-full": (507, "The store's disk is full"),

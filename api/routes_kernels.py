@@ -22,8 +22,7 @@ from preshuffle.api.kernel_tables import MAX_BODY, ONE_FILE, KernelLibrary, Uplo
 from preshuffle.api.limits import read_body
 from preshuffle.api.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
 from preshuffle.api.problem import ProblemError, invalid_input
-from preshuffle.api.routes_registry import IF_NONE_MATCH
-from preshuffle.api.serialised import Serialised
+from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
 from preshuffle.api.store import Store
 from preshuffle.registry.errors import FieldProblem
 from preshuffle.registry.kernels import Family, Hazard, KernelTables, family_book

@@ -179,8 +179,12 @@ class Book:
         )
 
 
-def load_book(overlays: Iterable[FilePath | str] = ()) -> Book:
+def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[str, str]] = ()) -> Book:
     """Load the packaged book and put overlay folders (or single files) on top, entry by entry.
+
+    Args:
+        overlays: folders or files, later ones on top.
+        texts: overlays that are in memory, YAML by file name, on top of all others.
 
     Raises:
         BookError: lists everything that is wrong, each with file, line and column.
@@ -190,6 +194,7 @@ def load_book(overlays: Iterable[FilePath | str] = ()) -> Book:
     entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     places: dict[tuple[str, str], Place] = {}
     layers = [_packaged(), *(_folder(FilePath(overlay), problems) for overlay in overlays)]
+    layers += [list(overlay.items()) for overlay in texts]
     for layer in layers:
         seen: dict[tuple[str, str], Place] = {}
         for name, text in layer:

@@ -1,0 +1,127 @@
+"""Plans: what a candidate would change for the deployments that are known, before anything is rolled out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.api.app import create_app
+from preshuffle.api.plan import Candidate, Plan, plan
+from preshuffle.api.routes_kernels import EXAMPLE as TABLE
+from preshuffle.api.settings import Settings
+from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from preshuffle.registry.errors import BookError, QueryError
+from support.server import OBSERVATION, Client
+from support.stores import put, report
+
+ROLLOUT = "rules:\n" + "".join(
+    f"""
+  test.{name}:
+    when: {{model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, deployment: {name}}}
+    use: mxfp4.gui16
+    because: canaries go first
+    evidence: [https://example.org/rollout]
+"""
+    for name in ("canary-a", "canary-b")
+)
+
+
+def told(name: str, **query: Any) -> Any:
+    observation = {**OBSERVATION, "query": {**OBSERVATION["query"], "deployment": name, **query}}
+    return report(groups=[{"layers": "0-35", "observation": observation}])
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    for name in ("canary-a", "canary-b", "prod"):
+        put(store, name, 0, told(name))
+    put(store, "canary-a", 1, told("canary-a"))
+    return store
+
+
+def made(store: Store, **candidate: Any) -> Plan:
+    return plan(store, Registry.default(), Candidate.parse(candidate))
+
+
+def test_a_book_that_decides_otherwise_is_told_with_the_reason(filled: Store) -> None:
+    found = made(filled, books=[{"rollout.yaml": ROLLOUT}])
+    assert (found.deployments, found.unchanged) == (3, 1)
+    assert [(change.id, change.change) for change in found.book] == [
+        ("test.canary-a", "added"),
+        ("test.canary-b", "added"),
+    ]
+    places = [(where.deployment, where.replicas, where.layers) for item in found.items for where in item.where]
+    assert sorted(places) == [("canary-a", (0, 1), "0-35"), ("canary-b", (0,), "0-35")]
+    for item in found.items:
+        assert (item.before.recipe, item.after.recipe) == ("mxfp4.sep16", "mxfp4.gui16")
+        assert item.after.rule == f"test.{item.where[0].deployment}"
+        assert "canaries go first" in item.after.reason
+        assert (item.decision_changes, item.bytes_change, item.restart) == (True, True, True)
+        changed = {change.field: (change.before, change.after) for change in item.changes}
+        assert changed["tensors.w13_weight.layout"] == ("sep16", "gui16")
+        assert changed["call.gate_mode"] == ("separated", "interleave")
+        assert item.before.verdict == item.after.verdict == "ok"
+
+
+def test_the_same_book_changes_nothing(filled: Store) -> None:
+    found = made(filled, books=[])
+    assert (found.registry_after, found.items, found.unchanged) == (found.registry_before, (), 3)
+
+
+def test_another_aiter_is_judged_with_what_was_told(store: Store) -> None:
+    put(store, "old", 0, told("old", aiter="0.1.20"))
+    put(store, "unasked", 0, told("unasked", aiter="0.1.20"))
+    found = made(store, aiter="0.1.7", deployments="ol?")
+    assert found.deployments == 1
+    (item,) = found.items
+    assert item.before.recipe == "mxfp4.sep16"
+    assert (item.before.verdict, item.after.verdict) == ("ok", "unsupported")
+    assert item.new_findings
+
+
+def test_other_kernel_tables_move_kernels_and_no_bytes(filled: Store) -> None:
+    found = made(filled, tables={"0.1.20": {"tuned_fmoe.csv": TABLE}})
+    assert found.tables_before is None
+    assert found.tables_after is not None
+    assert not any(item.restart or item.bytes_change for item in found.items)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "error", "says"),
+    [
+        ({}, QueryError, "nothing would change"),
+        ({"aiter": "new"}, QueryError, "aiter"),
+        ({"books": [{"x.yaml": "rules: {a: 5}"}]}, BookError, r"x\.yaml:1:\d+: a needs fields"),
+        ({"books": [{"x.yaml": "a: &a [1]\nb: *a"}]}, BookError, "aliases are not allowed"),
+        ({"tables": {"0.1.20": {"t.csv": "no,table\n1,2\n"}}}, QueryError, r"t\.csv"),
+        ({"tables": {"0.1.20": {}}}, QueryError, "tables"),
+    ],
+)
+def test_a_wrong_candidate_is_refused_with_its_place(
+    tmp_path: Path, candidate: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    with pytest.raises(error, match=says):
+        made(store, **candidate)
+    store.close()
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    put(store, "canary-a", 0, told("canary-a"))
+    yield Client(create_app(Settings(), Registry.default(), store))
+    store.close()
+
+
+def test_over_http_it_is_worked_out_in_another_process(client: Client) -> None:
+    answer = client.post("/v1/plan", json={"books": [{"rollout.yaml": ROLLOUT}]})
+    assert answer.status_code == 200, answer.text
+    found = Plan.model_validate_json(answer.content)
+    assert [where.deployment for item in found.items for where in item.where] == ["canary-a"]
+    wrong = client.post("/v1/plan", json={"books": [{"x.yaml": "rules: {a: 5}"}]})
+    assert (wrong.status_code, wrong.json()["problems"][0]["field"]) == (422, "x.yaml:1:9")
