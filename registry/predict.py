@@ -103,6 +103,7 @@ def layer_findings(
     """Say what is wrong with a recipe on the sizes of a layer, whatever runs."""
     yield from _cut_through(query, recipe)
     yield from _not_passed(query, recipe)
+    yield from _pads_not_passed(recipe, tensors)
     yield from _unpadded(query, book, tensors)
 
 
@@ -151,6 +152,28 @@ def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
         wanted = "gate_mode=interleave"
         findings.append(Finding.of("contract_mismatch", text, expected=wanted, actual="AITER's default"))
     return findings
+
+
+def _pads_not_passed(recipe: Recipe, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
+    """An engine that pads and does not say so to a kernel that could leave the padding out."""
+    call = recipe.call
+    if call.function != DISPATCHED or call.quant_type == "No":
+        return []
+    roles: tuple[tuple[str, Role, bool], ...] = (
+        ("hidden_pad", "w13_weight", call.hidden_pad.passed),
+        ("intermediate_pad", "w2_weight", call.intermediate_pad.passed),
+    )
+    return [
+        Finding.of(
+            "pad_unreported",
+            f"recipe {recipe.id}: {name} is not passed though {pad} of {role} are padding: right, but slower",
+            role=role,
+            expected=str(pad),
+            actual="0",
+        )
+        for name, role, passed in roles
+        if not passed and (pad := tensors[role].pad.k)
+    ]
 
 
 def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:

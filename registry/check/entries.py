@@ -167,12 +167,16 @@ class KernelNeedEntry(Frozen):
 
 
 class PadConventionEntry(Conditional):
-    """How an engine passes pads where it passes neither the raw pad nor that pad rounded down to 64 or 128."""
+    """How an engine passes pads where it passes neither the raw pad nor that pad rounded down to 64 or 128.
+
+    Attributes:
+        times: what it multiplies the pad with; 0 where it passes none to kernels that would not look at it.
+    """
 
     id: str
     argument: Literal["hidden_pad", "intermediate_pad"]
     round_down: Multiple = 1
-    times: Multiple = 1
+    times: Annotated[int, Field(ge=0, le=16)] = 1
     evidence: Evidence
 
 
