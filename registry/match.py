@@ -9,7 +9,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.errors import QueryError
 from preshuffle.registry.features import why_lacking
-from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.recipe import Recipe, multiple_for
 from preshuffle.registry.rule import Rule, Specificity
 from preshuffle.registry.shard import cut
 from preshuffle.registry.words import GROUP
@@ -117,11 +117,12 @@ def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str
 def _undivided(recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
     """A recipe without padding is for sizes of one rank that divide."""
     tp = int(facts.get("tp") or 1)
-    for name, multiple in recipe.requires.multiples.items():
+    for name, rule in recipe.requires.multiples.items():
         size = facts.get(name)
         if not isinstance(size, int):
             continue
         for part in _of_ranks(name, size, tp, GROUP.get(recipe.call.quant_type, 1)):
+            multiple = multiple_for(rule, part)
             if part % multiple:
                 padded = -(-part // multiple) * multiple
                 yield f"needs {name} at tp {tp} in multiples of {multiple}, found {part} (padded it is {padded})"

@@ -170,14 +170,14 @@ class Requires(Frozen):
         arch: features of the GPU.
         aiter: features of AITER.
         gate_up_order: row orders of the checkpoint.
-        multiples: what a dimension of one rank must divide by, before any padding.
+        multiples: what a dimension of one rank must divide by, before any padding; by its size where it is a rule.
     """
 
     arch: tuple[str, ...] = ()
     aiter: tuple[str, ...] = ()
     gate_up_order: tuple[RowOrder, ...] = ()
     activation: tuple[Activation, ...] = ()
-    multiples: dict[Literal["hidden_size", "intermediate_size"], Multiple] = Field(default_factory=dict)
+    multiples: dict[Literal["hidden_size", "intermediate_size"], PadRule] = Field(default_factory=dict)
 
 
 class Recipe(Frozen):
