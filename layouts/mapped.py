@@ -45,8 +45,10 @@ def mapping_of(tensor: torch.Tensor) -> Mapping | None:
 
     What was found is kept with the storage: memory keeps its file for as long as it is mapped.
     """
-    look_up([tensor])
-    found: Mapping | None = getattr(tensor.untyped_storage(), _ATTRIBUTE, None)
+    storage = tensor.untyped_storage()
+    if not hasattr(storage, _ATTRIBUTE):
+        look_up([tensor])
+    found: Mapping | None = getattr(storage, _ATTRIBUTE, None)
     return found
 
 

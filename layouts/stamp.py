@@ -211,7 +211,7 @@ def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:
     """The bytes of its storage that a tensor shows, first and past the last."""
     begin = int(tensor.storage_offset()) * tensor.element_size()
-    if tensor.numel() == 0:
-        return begin, begin
+    if tensor.numel() == 0 or tensor.is_contiguous():
+        return begin, begin + tensor.numel() * tensor.element_size()
     span = 1 + sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, begin + span * tensor.element_size()
