@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from sqlalchemy import insert, select, update
 
+from preshuffle.api.errors import StoreError
 from preshuffle.api.history import SERVICE, Entry, FieldChange, record
 from preshuffle.api.judgement import judge_name
 from preshuffle.api.schema import books, history
 from preshuffle.api.store import Store
 from preshuffle.api.store_rows import moment, now_ms
-from preshuffle.registry.books import Book
+from preshuffle.registry.books import SECTIONS, Book
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
 
@@ -114,6 +115,29 @@ def kept_entries(store: Store, digest: str) -> BookEntries | None:
         return None
     found: BookEntries = json.loads(zlib.decompress(body))
     return found
+
+
+def announced_registry(store: Store) -> Registry:
+    """Return the registry that the service on this store answers from; the packaged book where it never said so.
+
+    Kernel tables that the service was started with are not in the store, so none of those are there.
+
+    Raises:
+        StoreError: the store does not answer, or the book is of a version that this one cannot read.
+    """
+    digest = (announced(store) or "").partition("+")[0]
+    entries = kept_entries(store, digest) if digest else None
+    if entries is None or digest == Registry.default().digest:
+        return Registry.default()
+    try:
+        read = {
+            section: {id: model.model_validate(entry) for id, entry in entries[section].items()}
+            for section, model in SECTIONS.items()
+        }
+    except (KeyError, ValidationError):
+        text = f"{store.name}: the book {digest[:19]} was written by another version of preshuffle; ask with --server"
+        raise StoreError(text) from None
+    return Registry(Book(read, {}))
 
 
 def _announced() -> Any:

@@ -94,7 +94,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, PreshuffleError):
         for number, line in enumerate(str(error).splitlines()):
             _complain(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
-        return FAILED if isinstance(error, NoRecipeError) else BAD_INPUT
+        return FAILED if isinstance(error, NoRecipeError) else getattr(error, "exit_code", BAD_INPUT)
     if os.environ.get(DEBUG) == "1":
         traceback.print_exception(error)
     text = str(error).splitlines()

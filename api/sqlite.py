@@ -47,7 +47,7 @@ class SqliteDatabase:
         """Notice a file that was deleted: SQLite would go on with what nobody else can see."""
         if self.path.exists():
             return None
-        return f"{self.path} is gone: it was moved or deleted while the service ran; restart it"
+        return f"{self.path} is not there: never made, or moved or deleted while the service ran"
 
     @contextmanager
     def begin(self, write: bool = False) -> Iterator[Connection]:

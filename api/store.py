@@ -17,7 +17,7 @@ from preshuffle.api.deployments import Beat, Deployment, Receipt, ReplicaReport
 from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.api.history import Entry, Events, Standing
 from preshuffle.api.judgement import Judgement
-from preshuffle.api.migrate import upgrade
+from preshuffle.api.migrate import newest, upgrade, version_of
 from preshuffle.api.schema import beats, deployments, meta, replicas
 from preshuffle.api.states import State
 from preshuffle.api.store_rows import (
@@ -72,6 +72,20 @@ class Store:
             self.close()
             raise StoreError(f"{self.name} cannot be used: {cause(error)}; name another store with --db") from None
         return self
+
+    def check_current(self) -> None:
+        """Make sure that the store needs no ``create``.
+
+        Raises:
+            StoreError: there is nothing yet, or an older version wrote it.
+        """
+        with self.transaction() as connection:
+            version = version_of(connection, self.name)
+        if version is None:
+            raise StoreError(f"{self.name} holds no store yet; preshuffle serve makes one")
+        if version != newest():
+            text = f"schema {version}, this one needs {newest()}; preshuffle serve brings it up to date"
+            raise StoreError(f"{self.name} was written by an older preshuffle ({text})")
 
     def close(self) -> None:
         """Close every connection."""

@@ -85,7 +85,7 @@ def test_looking_at_a_new_file_does_not_create_it(tmp_path: Path) -> None:
 def test_a_file_that_is_taken_away_is_said(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     (tmp_path / "store.db").unlink()
-    with pytest.raises(StoreError, match="is gone"):
+    with pytest.raises(StoreError, match="is not there"):
         put(store, "a")
     store.close()
 

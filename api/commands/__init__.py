@@ -14,6 +14,8 @@ COMMANDS: Final[dict[str, str]] = {
     "probe": "run a golden layer through a kernel, against a float64 reference",
     "registry": "check, show, compare or describe the registry's book",
     "serve": "answer over HTTP",
+    "deployments": "list or show the deployments that a service knows",
+    "plan": "say what another book, tables or AITER would change for them",
     "token": "make a bearer token for the service",
     "doctor": "say what is installed here and what works",
 }

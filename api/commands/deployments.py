@@ -1,0 +1,100 @@
+"""List the deployments that a service knows, or show one: its state, findings and history.
+
+Exit codes: 0 fine, 1 a deployment that is shown is mismatch or unsupported, 2 bad input, 3 the service does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from pydantic import Field
+
+from preshuffle.api.commands.failures import FAILED, OK, UsageError
+from preshuffle.api.commands.parser import add_json
+from preshuffle.api.commands.service_option import add_service_options, ask
+from preshuffle.registry.query import Frozen
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+_WRONG: Final = ("mismatch", "unsupported")
+_PAGE: Final = 500
+
+
+class DeploymentsReport(Frozen):
+    """All deployments that were asked for, as ``GET /v1/deployments`` shows them."""
+
+    deployments: tuple[dict[str, Any], ...] = Field(description="DeploymentSummary of the service's API")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("name", nargs="?", help="the deployment to show; all are listed without it")
+    parser.add_argument("--state", metavar="STATE,…", help="only deployments in one of these states")
+    parser.add_argument("--history", action="store_true", help="show what changed: of one deployment, or of everything")
+    add_service_options(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List or show."""
+    if args.name and args.state:
+        raise UsageError("deployments: --state goes with the list, not with one deployment")
+    return _history(args) if args.history else _one(args) if args.name else _all(args)
+
+
+def _all(args: argparse.Namespace) -> int:
+    from preshuffle.api.commands.deployments_view import show_list
+
+    report = DeploymentsReport(deployments=tuple(_pages(args)))
+    _out(args, report, lambda screen: show_list(screen, report.deployments))
+    return FAILED if any(one["verdict"] in _WRONG for one in report.deployments) else OK
+
+
+def _pages(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    params: dict[str, Any] = {"limit": _PAGE, **({"state": args.state} if args.state else {})}
+    while True:
+        page = json.loads(ask(args, "GET", "/v1/deployments", params=params))
+        yield from page["deployments"]
+        if not page["next"]:
+            return
+        params["cursor"] = page["next"]
+
+
+def _one(args: argparse.Namespace) -> int:
+    from preshuffle.api.commands.deployments_view import show_one
+    from preshuffle.api.views import DeploymentView
+
+    view = DeploymentView.model_validate_json(ask(args, "GET", _path(args.name)))
+    _out(args, view, lambda screen: show_one(screen, view))
+    return FAILED if view.verdict in _WRONG else OK
+
+
+def _history(args: argparse.Namespace) -> int:
+    from preshuffle.api.commands.deployments_view import show_events
+    from preshuffle.api.history import Events
+
+    path = f"{_path(args.name)}/history" if args.name else "/v1/history"
+    events = Events.model_validate_json(ask(args, "GET", path))
+    _out(args, events, lambda screen: show_events(screen, events))
+    return OK
+
+
+def _path(name: str) -> str:
+    return f"/v1/deployments/{quote(name, safe='')}"
+
+
+def _out(args: argparse.Namespace, model: BaseModel, show: Any) -> None:
+    from preshuffle.api.commands.screen import Screen, print_json
+
+    if args.json:
+        print_json(model)
+        return
+    screen = Screen.of_terminal()
+    show(screen)
+    screen.show()

@@ -1,0 +1,101 @@
+"""Asking a service: one that runs (``--server``), or the store of one (``--db``), read without it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from preshuffle.api.commands.failures import UNKNOWN, MissingExtraError, UsageError
+from preshuffle.registry.errors import FieldProblem, PreshuffleError, QueryError
+
+if TYPE_CHECKING:
+    import httpx
+
+SERVER: Final = "PRESHUFFLE_SERVER"
+TOKEN: Final = "PRESHUFFLE_TOKEN"
+_TIMEOUT_S: Final = 300.0
+
+
+class ServiceError(PreshuffleError, RuntimeError):
+    """The service does not answer, or refuses; the text says which and why."""
+
+    exit_code = UNKNOWN
+
+
+def add_service_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--server`` and ``--db``."""
+    group = parser.add_argument_group("service")
+    group.add_argument("--server", metavar="URL", help=f"the service (else ${SERVER}); its token is ${TOKEN}")
+    group.add_argument("--db", metavar="URL", help="instead: a service's store, as serve --db takes it, only read")
+
+
+def ask(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:
+    """Send one request to whatever the options name; return the body of the answer.
+
+    Raises:
+        UsageError: the options name nothing, or both.
+        ServiceError: there was no answer, or it was a refusal.
+        QueryError: the service found the input wrong.
+    """
+    server: str = args.server or ("" if args.db else os.environ.get(SERVER, ""))
+    if bool(server) == bool(args.db):
+        raise UsageError(f"say which service: --server URL (or ${SERVER}), or --db URL for the store of one")
+    try:
+        answer = _ask_store(args.db, method, path, request) if args.db else _ask_server(server, method, path, request)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("asking a service", "service", error.name) from None
+    if answer.status_code >= 400:
+        raise _refusal(answer, f"{method} {path}")
+    return answer.content
+
+
+def _ask_server(server: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+    import httpx
+
+    token = os.environ.get(TOKEN)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=_TIMEOUT_S) as client:
+            return client.request(method, path, **request)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceError(f"{server} does not answer: {error or type(error).__name__}") from None
+
+
+def _ask_store(db: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+    """Answer as the service would, from its store and the book that it announced there."""
+    import anyio
+    import httpx
+
+    from preshuffle.api.app import create_app
+    from preshuffle.api.book_store import announced_registry
+    from preshuffle.api.settings import Settings
+    from preshuffle.api.store import Store
+
+    store = Store(db)
+    try:
+        store.check_current()
+        app = create_app(Settings(), announced_registry(store), store)
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://store") as client:
+                return await client.request(method, path, **request)
+
+        return anyio.run(send)
+    finally:
+        store.close()
+
+
+def _refusal(answer: httpx.Response, what: str) -> PreshuffleError:
+    try:
+        problem = json.loads(answer.content)
+        detail, faults = str(problem["detail"]), problem.get("problems") or ()
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(f"{what} was answered with {answer.status_code}, and not by preshuffle")
+    if faults:
+        return QueryError([FieldProblem(one["field"], one["message"], tuple(one.get("valid", ()))) for one in faults])
+    return ServiceError(detail)

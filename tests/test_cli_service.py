@@ -1,0 +1,121 @@
+"""``preshuffle deployments`` and ``preshuffle plan``: against a running service, and against its store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preshuffle.api.cli import main
+from preshuffle.api.store import Store
+from support.server import OBSERVATION, running_server
+from support.stores import put, report
+
+WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
+ROLLOUT = """
+rules:
+  test.rollout:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, deployment: canary}
+    use: mxfp4.gui16
+    because: canaries go first
+    evidence: [https://example.org/rollout]
+"""
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('service')}/store.db"
+    store = Store(url).create()
+    canary = {**OBSERVATION, "query": {**OBSERVATION["query"], "deployment": "canary"}}
+    put(store, "canary", 0, report(groups=[{"layers": "0-35", "observation": canary}]), who="ann")
+    put(store, "wrong", 2, report(groups=[{"layers": "0", "observation": WRONG}]))
+    store.close()
+    return url
+
+
+@pytest.fixture(scope="module", params=["--db", "--server"])
+def where(request: pytest.FixtureRequest, db: str) -> Iterator[list[str]]:
+    if request.param == "--db":
+        yield ["--db", db]
+        return
+    with running_server(Path(db.removeprefix("sqlite:///"))) as server:
+        yield ["--server", server.url]
+
+
+def test_the_list(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deployments", *where]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:2] == ["ok", "canary"]
+    assert lines[2].split()[:2] == ["mismatch", "wrong"]
+    assert "layout_mismatch" in lines[2]
+    assert lines[-1] == "2 deployments"
+    assert main(["deployments", "--state", "ok,stale", "--json", *where]) == 0
+    (only,) = json.loads(capsys.readouterr().out)["deployments"]
+    assert (only["name"], only["state"]) == ("canary", "ok")
+
+
+def test_one(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deployments", "wrong", *where]) == 1
+    out = capsys.readouterr().out
+    assert "replica 2 on n: mismatch" in out
+    assert "Fix: " in out
+    assert main(["deployments", "absent", *where]) == 3
+    assert "no deployment is called 'absent'" in capsys.readouterr().err
+
+
+def test_history(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deployments", "canary", "--history", *where]) == 0
+    out = capsys.readouterr().out
+    assert "ann" in out
+    assert "— → ok" in out
+
+
+def test_a_plan(where: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rollout.yaml").write_text(ROLLOUT)
+    assert main(["plan", "--book", str(tmp_path), *where]) == 0
+    out = capsys.readouterr().out
+    assert "mxfp4.sep16 → mxfp4.gui16" in out
+    assert "canaries go first" in out
+    assert "1 of 2 deployments would change" in out
+    assert main(["plan", "--aiter", "0.1.7", "--deployments", "canary", "--json", *where]) == 1
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["aiter"], plan["deployments"], plan["items"][0]["after"]["verdict"]) == ("0.1.7", 1, "unsupported")
+
+
+def test_a_wrong_candidate_names_file_and_line(db: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text("rules:\n  x: 5\n")
+    assert main(["plan", "--book", str(tmp_path), "--db", db]) == 2
+    assert f"{tmp_path}/bad.yaml:2:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["deployments"], 2, "say which service"),
+        (["deployments", "--server", "http://127.0.0.1:9", "--db", "sqlite:///x.db"], 2, "say which service"),
+        (["deployments", "--server", "http://127.0.0.1:9"], 3, "does not answer"),
+        (["deployments", "--server", "nonsense"], 3, "does not answer"),
+        (["deployments", "--db", "sqlite:////nowhere/x.db"], 2, "/nowhere does not exist"),
+        (["deployments", "--db", "sqlite:///absent.db"], 2, "is not there"),
+        (["deployments", "a", "--state", "ok", "--server", "http://127.0.0.1:9"], 2, "--state goes with the list"),
+        (["plan", "--server", "http://127.0.0.1:9"], 2, "nothing would change"),
+        (["plan", "--tables", "x.csv", "--server", "http://127.0.0.1:9"], 2, "names no AITER"),
+        (["plan", "--book", "/nowhere", "--server", "http://127.0.0.1:9"], 2, "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str],
+    code: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says in captured.err
+    assert list(tmp_path.iterdir()) == []
