@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
@@ -129,6 +130,7 @@ def _undivided(recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
                 break
 
 
+@lru_cache(maxsize=4096)
 def _of_ranks(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
     """Sizes of a dimension on the ranks; none where it cannot be cut at all, which is told elsewhere."""
     if name == "hidden_size":

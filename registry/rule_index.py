@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from preshuffle.registry.condition import Condition, Scalar
@@ -46,20 +46,47 @@ class Prepared:
 
     def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
         """Return the circumstances that do not hold; None where the subject is another, or more than ``most`` fail."""
-        for field, holds in self.subject:
-            if not holds(facts.get(field)):
+        for name, holds in self.subject:
+            if not holds(facts.get(name)):
                 return None
         missed: tuple[str, ...] = ()
-        for field, holds in self.circumstances:
-            if not holds(facts.get(field)):
+        for name, holds in self.circumstances:
+            if not holds(facts.get(name)):
                 if len(missed) == most:
                     return None
-                missed += (field,)
+                missed += (name,)
         return missed
 
 
+@dataclass(slots=True)
+class _Shelf:
+    """Rules that are found together: under a value, under the text that a glob begins with, or always."""
+
+    at: dict[str, dict[Scalar, list[Prepared]]] = field(default_factory=dict)
+    prefixes: dict[str, dict[str, list[Prepared]]] = field(default_factory=dict)
+    always: list[Prepared] = field(default_factory=list)
+
+    def put(self, item: Prepared, keys: Iterable[Key]) -> None:
+        for name, value in keys:
+            if name.endswith("*"):
+                self.prefixes.setdefault(name[:-1], {}).setdefault(str(value), []).append(item)
+            else:
+                self.at.setdefault(name, {}).setdefault(value, []).append(item)
+
+    def find(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
+        found = [*self.always]
+        for name, held in self.at.items():
+            found += held.get(facts.get(name), ())
+        for name, prefixed in self.prefixes.items():
+            text = facts.get(name)
+            if isinstance(text, str):
+                for length in range(_SHORTEST_PREFIX, len(text) + 1):
+                    found += prefixed.get(text[:length], ())
+        return found
+
+
 class RuleIndex:
-    """Every rule under the rarest value that its subject must have: a model, a GPU, an engine, a size.
+    """Every rule under its engine and the rarest value that its subject must have: a model, a GPU, a size.
 
     A rule about circumstances alone lies under the rarest of those; one of ranges and short globs alone is always
     looked at.
@@ -69,38 +96,30 @@ class RuleIndex:
         """Prepare and sort the rules."""
         order = sorted(rules, key=_order)
         self.prepared = tuple(_prepare(rank, rule, recipes) for rank, rule in enumerate(order))
-        self._at: dict[str, dict[Scalar, list[Prepared]]] = {}
-        self._prefixes: dict[str, dict[str, list[Prepared]]] = {}
-        self._always: list[Prepared] = []
+        self._shelves: dict[Scalar, _Shelf] = {}
+        self._any_engine = _Shelf()
         uses = Counter(key for rule in order for keys in _keys(rule.conditions()) for key in keys)
         for item in self.prepared:
             self._file(item, uses)
-        self._lengths = {field: sorted({len(prefix) for prefix in held}) for field, held in self._prefixes.items()}
 
     def _file(self, item: Prepared, uses: Counter[Key]) -> None:
-        offers = list(_keys(item.rule.conditions()))
+        engine = item.conditions.get("engine")
+        engines = engine.values if engine else ()
+        shelves = [self._shelves.setdefault(name, _Shelf()) for name in dict.fromkeys(engines)] or [self._any_engine]
+        offers = [keys for keys in _keys(item.conditions) if keys[0][0] != "engine"]
         about = [keys for keys in offers if not is_circumstance(keys[0][0].removesuffix("*"))]
-        if not offers:
-            self._always.append(item)
-            return
-        for field, value in min(about or offers, key=lambda keys: max(uses[key] for key in keys)):
-            if field.endswith("*"):
-                self._prefixes.setdefault(field[:-1], {}).setdefault(str(value), []).append(item)
+        for shelf in shelves:
+            if offers:
+                shelf.put(item, min(about or offers, key=lambda keys: max(uses[key] for key in keys)))
             else:
-                self._at.setdefault(field, {}).setdefault(value, []).append(item)
+                shelf.always.append(item)
 
     def candidates(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
         """Return every rule that can match, and those that fail in circumstances only; the most specific first."""
-        found = [*self._always]
-        for field, held in self._at.items():
-            some = held.get(facts.get(field))
-            if some:
-                found += some
-        for field, prefixed in self._prefixes.items():
-            text = facts.get(field)
-            if isinstance(text, str):
-                for length in self._lengths[field]:
-                    found += prefixed.get(text[:length], ())
+        found = self._any_engine.find(facts)
+        shelf = self._shelves.get(facts.get("engine"))
+        if shelf is not None:
+            found += shelf.find(facts)
         found.sort(key=_rank)
         return found
 
@@ -127,10 +146,10 @@ def _keys(conditions: Mapping[str, Condition]) -> Iterator[tuple[Key, ...]]:
 
     A glob is looked up by the text before its first wildcard; such a key's field ends in ``*``.
     """
-    for field, condition in conditions.items():
+    for name, condition in conditions.items():
         if condition.values and not condition.versioned:
-            yield tuple(dict.fromkeys((field, value) for value in condition.values))
+            yield tuple(dict.fromkeys((name, value) for value in condition.values))
         elif condition.glob is not None:
             prefix = condition.glob.replace("?", "*").split("*")[0]
             if len(prefix) >= _SHORTEST_PREFIX:
-                yield ((f"{field}*", prefix),)
+                yield ((f"{name}*", prefix),)

@@ -39,13 +39,18 @@ def count_shared(shared: int, query: Query, switches: Switches, book: Book) -> C
     """
     if not shared or query.engine is None or query.num_experts is None or query.top_k is None:
         return None
-    for flag in book.flags.values():
-        if flag.owner == query.engine.name and _fuses(flag, query.model, switches.values):
+    owner = query.engine.name
+    for flag in book.remember("fusing switches", owner, lambda: _fusing(book, owner)):
+        if _fuses(flag, query.model, switches.values):
             fields = {"num_experts": query.num_experts + shared * query.ep, "top_k": query.top_k + shared}
             plural = "shared expert counts" if shared == 1 else "shared experts count"
             value = switches.values[flag.id]
             return Counted(fields, f"{shared} {plural} among the experts, since {flag.id} is {value}")
     return None
+
+
+def _fusing(book: Book, owner: str) -> list[FlagEntry]:
+    return [flag for flag in book.flags.values() if flag.owner == owner and flag.fuses_shared_experts]
 
 
 def _fuses(flag: FlagEntry, model: str, values: Mapping[str, str]) -> bool:

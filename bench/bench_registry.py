@@ -1,0 +1,139 @@
+"""How long the book takes to load, a query to be decided, and a process to answer; whether the number of rules counts.
+
+Run `python bench/bench_registry.py`: one core, the best of some rounds, of which each gives its median.
+"""
+
+import gc
+import itertools
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from preshuffle.registry import NoRecipeError, Query, Registry, Rule
+
+ROUNDS = 5
+QUERIES = 400
+CROWDS = (100, 1_000, 10_000, 100_000)
+PROCESS = ["-m", "preshuffle.api.cli", "resolve", "--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--json"]
+_numbers = itertools.count()
+
+
+def median_us(act: Callable[[Any], object], items: Iterable[Any]) -> float:
+    """Return the median time of one call, in microseconds."""
+    times = []
+    for item in items:
+        start = time.perf_counter_ns()
+        act(item)
+        times.append(time.perf_counter_ns() - start)
+    return statistics.median(times) / 1e3
+
+
+def best(measure: Callable[[], float]) -> float:
+    """Return the best of some rounds."""
+    return min(measure() for _ in range(ROUNDS))
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """Return the processor time that one call takes, in seconds."""
+    start = time.process_time()
+    act()
+    return time.process_time() - start
+
+
+def asked(registry: Registry) -> list[dict[str, Any]]:
+    """Return what can be asked of every model of the book in every engine, where there is an answer."""
+    models = [model.id for model in registry.book.models.values() if model.hidden_size]
+    engines = (None, "atom", "vllm", "sglang")
+    found = []
+    for model, arch, engine, tp in itertools.product(models, ("gfx942", "gfx950"), engines, (1, 2, 4, 8)):
+        fields = {"model": model, "arch": arch, "tp": tp} | ({"engine": engine} if engine else {})
+        try:
+            registry.resolve(Query.parse(fields), kernels=False)
+        except (NoRecipeError, ValueError):
+            continue
+        found.append(fields)
+    return found
+
+
+def never_seen(fields: list[dict[str, Any]], new_sizes: bool) -> list[Query]:
+    """Return queries that nobody has asked: another deployment each, with or without sizes of its own."""
+    chosen = itertools.islice(itertools.cycle(fields[:: max(1, len(fields) // QUERIES)]), QUERIES)
+    numbers = [next(_numbers) for _ in range(QUERIES)]
+    return [
+        Query.parse(
+            {**one, "deployment": f"d{number}"} | ({"num_experts": 64 * one["tp"] + number} if new_sizes else {})
+        )
+        for one, number in zip(chosen, numbers, strict=True)
+    ]
+
+
+def crowded(registry: Registry, number: int) -> Registry:
+    """Return the registry with so many more rules, for models that nobody asks about."""
+    more = {}
+    for index in range(number):
+        when = {"model": f"acme/m{index}", "arch": "gfx950", "activation_dtype": "fp4x2", "engine": None}
+        rule = Rule(id=f"crowd.{index}", when=when, use="mxfp4.sep16", because="a crowd")
+        more[rule.id] = rule
+    book = registry.book
+    rules = {**book.rules, **more}
+    return Registry(replace(book, entries={**book.entries, "rules": rules}))
+
+
+def deciding(registry: Registry, pool: list[dict[str, Any]], kernels: bool, new_sizes: bool) -> float:
+    """Return the microseconds that deciding a query takes which nobody has asked."""
+
+    def decide(query: Query) -> object:
+        return registry.resolve(query, kernels=kernels)
+
+    decide(Query.parse(pool[0]))
+    gc.collect()
+    gc.freeze()  # what is there stays: the collector need not look through 100,000 rules
+    try:
+        return best(lambda: median_us(decide, never_seen(pool, new_sizes)))
+    finally:
+        gc.unfreeze()
+
+
+def main() -> None:
+    texts = [
+        item.read_text() for item in (files("preshuffle.registry") / "book").iterdir() if item.name.endswith("yaml")
+    ]
+    plain = best(lambda: seconds(lambda: [yaml.load(text, yaml.CSafeLoader) for text in texts]))
+    load = best(lambda: seconds(Registry.load))
+    registry = Registry.load()
+    entries = sum(map(len, registry.book.entries.values()))
+    print(f"{entries} entries; torch imported: {'torch' in sys.modules}")
+    print(f"load: {load * 1e3:.0f} ms; PyYAML's CSafeLoader alone on the same files: {plain * 1e3:.0f} ms")
+    pool = asked(registry)
+    for title, kernels, sizes in (
+        ("never seen, bytes and call", False, False),
+        ("never seen, nor its sizes, bytes and call", False, True),
+        ("never seen, with kernels", True, False),
+        ("never seen, nor its sizes, with kernels", True, True),
+    ):
+        print(f"resolve, {title}: {deciding(registry, pool, kernels, sizes):.1f} us")
+    again = Query.parse(pool[0])
+    print(f"resolve, again: {best(lambda: median_us(registry.resolve, [again] * 2000)):.2f} us")
+    few = 0.0
+    for number in CROWDS:
+        took = deciding(crowded(registry, number), pool, False, False)
+        few = few or took
+        print(f"resolve, never seen, among {number:,} more rules: {took:.1f} us ({took / few:.2f})")
+    clock = time.perf_counter
+    runs = []
+    for _ in range(ROUNDS):
+        start = clock()
+        subprocess.run([sys.executable, *PROCESS], check=True, stdout=subprocess.DEVNULL)
+        runs.append(clock() - start)
+    print(f"`preshuffle resolve` as a process: {min(runs):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
