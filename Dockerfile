@@ -1,8 +1,8 @@
 # Two images. The service (the default target), small and without torch:
 #   docker build -t preshuffle .
-#   docker run -p 127.0.0.1:8080:8080 -e PRESHUFFLE_INSECURE_ANY_HOST=1 -v preshuffle:/data preshuffle
-# In its container the service listens on every address, and refuses to where nothing says that this is meant: the
-# variable does, for a port that is published to this machine only.
+#   (echo tokens:; preshuffle token ops --role admin) > tokens.yaml
+#   docker run -p 8080:8080 -v $PWD/tokens.yaml:/tokens.yaml:ro -e PRESHUFFLE_TOKENS=/tokens.yaml -v preshuffle:/data preshuffle
+# In its container the service listens on every address, so it does not start without tokens.
 # The loader, on a ROCm image that brings torch and AMD's AITER:
 #   docker build --target loader --build-arg ROCM_BASE=<your ROCm image> -t preshuffle-loader .
 ARG PYTHON_IMAGE=python:3.12-slim

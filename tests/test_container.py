@@ -1,0 +1,97 @@
+"""The image of the service, built and run for real. Minutes long: `make soak` runs it."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.container import Builder, Image, missing
+from support.server import REPORT
+from support.tokens import write_tokens
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    why_not = missing()
+    if why_not:
+        pytest.skip(f"no image can be built here: {why_not}")
+    builder = Builder(tmp_path_factory.mktemp("buildah"))
+    context = tmp_path_factory.mktemp("context")
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-C", str(ROOT), "--null", "-T", "-", "-cf", f"{context}/c.tar"], input=files, check=True)
+    subprocess.run(["tar", "-C", str(context), "-xf", f"{context}/c.tar"], check=True)
+    builder.make_base()
+    builder.build(context)
+    yield builder.unpack()
+    builder.run("umount", "--all")
+    builder.run("rm", "--all")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    volume = tmp_path / "data"
+    volume.mkdir()
+    tokens = write_tokens(volume / "tokens.yaml")
+    (volume / "admin").write_text(tokens.admin)
+    os.chown(volume, 10001, 10001)
+    return volume
+
+
+def headers(data: Path) -> dict[str, str]:
+    return {"Authorization": f"Bearer {(data / 'admin').read_text()}"}
+
+
+def test_it_runs_as_nobody_on_a_read_only_root_and_keeps_its_data(image: Image, data: Path) -> None:
+    assert image.config["User"] == "10001:10001"
+    with image.running(data, tokens="/data/tokens.yaml", port="0") as container:
+        ready = httpx.get(f"{container.url}/readyz")
+        assert ready.status_code == 200
+        pid = container.process.pid
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "\nUid:\t10001\t10001\t10001\t10001\n" in status
+        mounts = [line.split() for line in Path(f"/proc/{pid}/mounts").read_text().splitlines()]
+        assert [options.split(",")[0] for _, at, _, options, *_ in mounts if at == str(image.root)][-1] == "ro"
+        put = httpx.put(f"{container.url}/v1/deployments/d", json=REPORT, headers=headers(data))
+        assert put.status_code == 201
+        assert container.stop() == 0
+    with image.running(data, tokens="/data/tokens.yaml", port="0") as container:
+        assert httpx.get(f"{container.url}/v1/deployments/d").json()["revision"] == put.json()["revision"]
+
+
+def test_sigterm_drains_within_five_seconds(image: Image, data: Path) -> None:
+    with image.running(data, tokens="/data/tokens.yaml", port="0") as container:
+        statuses: list[int] = []
+
+        def ask() -> None:
+            body = {"queries": [REPORT["groups"][0]["observation"]["query"] | {"tp": tp} for tp in range(1, 46)]}
+            statuses.append(httpx.post(f"{container.url}/v1/resolve/batch", json=body, timeout=20).status_code)
+
+        asking = threading.Thread(target=ask)
+        with httpx.stream("GET", f"{container.url}/v1/events") as stream:
+            next(stream.iter_lines())
+            asking.start()
+            time.sleep(0.1)
+            started = time.monotonic()
+            assert container.stop() == 0
+            assert time.monotonic() - started < 5
+        asking.join()
+        assert statuses == [200]
+
+
+def test_without_tokens_it_does_not_start(image: Image, data: Path) -> None:
+    with pytest.raises(AssertionError, match="did not say where it listens"), image.running(data, port="0"):
+        pass
+
+
+def test_there_is_no_torch_inside(image: Image) -> None:
+    names = {path.name.split("-")[0].lower() for path in image.root.rglob("*.dist-info")}
+    assert "preshuffle" in names
+    assert not names & {"torch", "triton", "safetensors", "aiter", "amd_aiter"}
