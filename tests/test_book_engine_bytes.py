@@ -64,6 +64,7 @@ METHODS: dict[str, tuple[dict[str, Any], Steps]] = {
     "S3 gfx1250": ({**SMALL, "hidden_size": 384}, Steps("", (128, 1), 0, "gurow")),
     "S5": (WHOLE, Steps(w13="gui", fill=127)),
     "S6": ({**WHOLE, "intermediate_size": 256}, Steps(values=("fold",))),
+    "S6 quark_int4fp8": ({**WHOLE, "intermediate_size": 256}, Steps(values=("fold",))),
     "S8": (SMALL, Steps(values=FNUZ)),
     "S9": (SMALL, Steps()),
     "S9 tensor": (SMALL, Steps(values=("fnuz", "requantize"))),
@@ -94,6 +95,25 @@ METHODS |= {
     "S5 gfx942": (WHOLE, Steps(values=FNUZ)),
     "S7": (SMALL, Steps(values=("fold",))),
     "S11": ({**WHOLE, "hidden_size": 384}, Steps(fill=127)),
+}
+COLUMNS = {
+    "w13_weight_scale": "w13_weight_scale1",
+    "w13_weight_scale_2": "w13_weight_scale",
+    "w2_weight_scale": "w2_weight_scale1",
+    "w2_weight_scale_2": "w2_weight_scale",
+}
+NAMES: dict[str, dict[str, str]] = {
+    "S2": {"w13_weight_scale": "w13_weight_scale_inv", "w2_weight_scale": "w2_weight_scale_inv"},
+    "S6": COLUMNS,
+    "S6 quark_int4fp8": {
+        "w13_weight_scale": "w13_int4_scale",
+        "w13_weight_scale_2": "w13_fp8_scale",
+        "w2_weight_scale": "w2_int4_scale",
+        "w2_weight_scale_2": "w2_fp8_scale",
+    },
+    "S7": COLUMNS,
+    "S10": {"w13_bias": "w13_weight_bias", "w2_bias": "w2_weight_bias"},
+    "V13": {"w13_weight": "w13_weight_packed", "w2_weight": "w2_weight_packed"},
 }
 CASES = {case.id: case for name in ("book_vllm", "book_sglang") for case in read_table(name)}
 WEIGHTS = ("w13_weight", "w2_weight")
@@ -135,3 +155,19 @@ def test_the_steps_are_told_apart(aiter: AiterFunctions) -> None:
         for steps in (right, replace(right, rows="deinterleave"), replace(right, w13="sw"), replace(right, fill=1))
     }
     assert len({tuple(data.tolist()) for data in bytes_of.values()}) == len(bytes_of)
+
+
+@pytest.mark.parametrize("id", NAMES)
+def test_the_engines_own_names_are_understood(id: str) -> None:
+    case, (sizes, steps) = CASES[id], METHODS[id]
+    decision = REGISTRY.resolve(Query.parse({**case.query, **sizes, "tokens": [1]}))
+    facts = {"bias": steps.bias, "weight_dtype": "fp4x2", "quant_type": "per_1x32", **case.query, **sizes}
+    layer = random_layer({**facts, **MADE.get(id, {})}, steps.values)
+    by_role = {role: tensor.clone() for role, tensor in layer.items()}
+    by_name = {NAMES[id].get(role, role): tensor.clone() for role, tensor in layer.items()}
+    assert set(by_name) >= set(NAMES[id].values())
+    apply(by_role, decision)
+    apply(by_name, decision)
+    for role in decision.tensors:
+        ours, theirs = by_role[role], by_name[NAMES[id].get(role, role)]
+        assert torch.equal(ours.contiguous().view(torch.uint8), theirs.contiguous().view(torch.uint8)), role
