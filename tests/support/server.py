@@ -51,10 +51,14 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_server(db: Path, *options: str, stderr: bool = False, **settings: str) -> Iterator[Server]:
-    """Start the service on a free port of the loopback interface, and end it; ``stderr`` keeps its log to be read."""
+def running_server(db: Path | str, *options: str, stderr: bool = False, **settings: str) -> Iterator[Server]:
+    """Start the service on a free port of the loopback interface, and end it; ``stderr`` keeps its log to be read.
+
+    ``db`` is a file for SQLite, or the URL of a database.
+    """
+    url = db if isinstance(db, str) else f"sqlite:///{db}"
     process = subprocess.Popen(
-        [*COMMAND, "--port", "0", "--db", f"sqlite:///{db}", *options],
+        [*COMMAND, "--port", "0", "--db", url, *options],
         env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if stderr else None,
