@@ -33,22 +33,25 @@ def golden_query(arch: str = "gfx950", **fields: Any) -> Query:
     return Query.parse({"model": MODEL, "arch": arch, "activation_dtype": "bf16", **SIZES, **fields})
 
 
-def recipes_named(names: str, registry: Registry) -> tuple[Recipe, ...]:
-    """Return the recipes that ids or tags mean, separated by commas.
+def recipes_named(names: str, registry: Registry, query: Query) -> tuple[Recipe, ...]:
+    """Return the recipes that ids or tags mean, separated by commas; a tag means those that the query can choose from.
 
     Raises:
-        LayoutError: nothing has the name.
+        LayoutError: nothing has the name, or the query can choose nothing that has the tag.
+        NoRecipeError: no rule answers the query.
     """
     recipes = registry.book.recipes
+    decision = registry.resolve(query)
+    choice = (decision.recipe, *(one.recipe for one in decision.alternatives))
     found: dict[str, Recipe] = {}
     for name in (part.strip() for part in names.split(",")):
-        meant = [recipe for recipe in recipes.values() if name == recipe.id or name in recipe.tags]
+        tagged = [recipe.id for recipe in recipes.values() if name in recipe.tags]
+        meant = [name] if name in recipes else [id for id in choice if id in tagged]
         if not meant:
-            tags = sorted({tag for recipe in recipes.values() for tag in recipe.tags})
-            raise LayoutError(
-                f"no recipe is called {name!r}; valid: {', '.join(recipes)}; or the tags {', '.join(tags)}"
-            )
-        found |= {recipe.id: recipe for recipe in meant}
+            tags = ", ".join(sorted({tag for recipe in recipes.values() for tag in recipe.tags}))
+            what = f"tagged {name!r} is for this layer" if tagged else f"is called {name!r}"
+            raise LayoutError(f"no recipe {what}; valid: {', '.join(choice)}; or the tags {tags}")
+        found |= {id: recipes[id] for id in meant}
     return tuple(found.values())
 
 

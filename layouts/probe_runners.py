@@ -13,7 +13,6 @@ from preshuffle.layouts.probe_aiter import AiterRunner, device_arch, why_not_her
 
 REFERENCE: Final = "reference-laid-out"
 AITER: Final = "aiter"
-AUTO: Final = "auto"
 _SHORT: Final = {"reference": REFERENCE}
 
 
@@ -32,26 +31,23 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def choose_runner(name: str = AUTO, device: str | None = None) -> Chosen:
+def choose_runner(name: str = AITER, device: str | None = None) -> Chosen:
     """Return the runner of a name.
 
     Args:
-        name: ``aiter``, ``reference-laid-out`` (or ``reference``), ``module:function``, or ``auto``: AITER where it
-            runs, else the reference, and the report says so.
+        name: ``aiter``, ``reference-laid-out`` (or ``reference``), or ``module:function``. Nothing stands in for AITER
+            where it does not run: a probe that passes without its kernel would say nothing of it.
         device: where a user's function wants its tensors; AITER's are on the GPU.
 
     Raises:
         ProbeError: AITER does not run here, or the function cannot be imported.
     """
     name = _SHORT.get(name, name)
-    if name in (AITER, AUTO):
+    if name == AITER:
         reason = why_not_here()
-        if reason is None:
-            return Chosen(AITER, AiterRunner(), "cuda", device_arch())
-        if name == AITER:
-            raise ProbeError(f"AITER does not run here: {reason}")
-        note = f"AITER was not run: {reason}. These numbers show the bytes and the arithmetic, no kernel of AMD's"
-        return Chosen(REFERENCE, reference_laid_out, notes=(note,))
+        if reason is not None:
+            raise ProbeError(f"AITER does not run here: {reason}; --runner reference proves the bytes without it")
+        return Chosen(AITER, AiterRunner(), "cuda", device_arch())
     if name == REFERENCE:
         return Chosen(REFERENCE, reference_laid_out, notes=("the reference ran, no kernel of AMD's",))
     return Chosen(name, _imported(name), device or "cpu")
@@ -60,7 +56,7 @@ def choose_runner(name: str = AUTO, device: str | None = None) -> Chosen:
 def _imported(name: str) -> Runner:
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
-        raise ProbeError(f"unknown runner {name!r}; valid: {AUTO}, {AITER}, {REFERENCE}, or module:function")
+        raise ProbeError(f"unknown runner {name!r}; valid: {AITER}, {REFERENCE}, or module:function")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -9,19 +9,22 @@ from preshuffle.layouts.golden import decide_for, golden_query, make_golden, mis
 from preshuffle.layouts.probe import LIMITS, ProbeError, probe, reference_laid_out
 from preshuffle.layouts.probe_runners import REFERENCE, choose_runner
 from preshuffle.layouts.reference import relative_error
-from preshuffle.registry import LayoutError, Registry
-
-pytestmark = pytest.mark.slow
+from preshuffle.registry import LayoutError, Recipe, Registry
 
 REGISTRY = Registry.default()
-MXFP4 = [name for name, recipe in REGISTRY.book.recipes.items() if recipe.tensors["w13_weight"].dtype == "fp4x2"]
-GPT_OSS = [name for name in MXFP4 if "gpt-oss" in name or name.startswith(("mxfp4.", "atom.mxfp4.", "sglang.mxfp4."))]
+DECISION = REGISTRY.resolve(golden_query())
+CHOICE = [DECISION.recipe, *(one.recipe for one in DECISION.alternatives)]
+ENGINES = [name for name in REGISTRY.book.recipes if name in ("vllm.gpt-oss.gui16", "sglang.mxfp4.gui16")]
+
+
+def named(names: str) -> tuple[Recipe, ...]:
+    return recipes_named(names, REGISTRY, golden_query())
 
 
 @pytest.mark.parametrize("recipe", ["legacy", "generic"])
-@pytest.mark.parametrize("tokens", [1, 64, 256])
+@pytest.mark.parametrize("tokens", [1, 64])
 def test_every_mistake_is_further_away_than_the_coarsest_activations(recipe: str, tokens: int) -> None:
-    decision = decide_for(recipes_named(recipe, REGISTRY)[0], golden_query(), REGISTRY)
+    decision = decide_for(named(recipe)[0], golden_query(), REGISTRY)
     golden = make_golden(decision, 4)
     x, routing = golden.inputs(tokens)
     wanted = golden.reference(x, routing)
@@ -31,7 +34,7 @@ def test_every_mistake_is_further_away_than_the_coarsest_activations(recipe: str
 
 
 def test_the_golden_layer_is_the_same_every_time_and_in_every_layout() -> None:
-    decisions = [decide_for(recipe, golden_query(), REGISTRY) for recipe in recipes_named("legacy,generic", REGISTRY)]
+    decisions = [decide_for(recipe, golden_query(), REGISTRY) for recipe in named("legacy,generic")]
     goldens = [make_golden(decision, 4) for decision in (*decisions, *decisions)]
     for golden in goldens[1:]:
         assert all(torch.equal(golden.tensors[role], tensor) for role, tensor in goldens[0].tensors.items())
@@ -40,9 +43,9 @@ def test_the_golden_layer_is_the_same_every_time_and_in_every_layout() -> None:
     assert torch.equal(goldens[0].reference(x, routing), goldens[1].reference(x, routing))
 
 
-@pytest.mark.parametrize("recipe", GPT_OSS)
+@pytest.mark.parametrize("recipe", [*CHOICE, *ENGINES])
 def test_the_reference_passes_with_every_mxfp4_recipe(recipe: str) -> None:
-    report = probe(reference_laid_out, recipes_named(recipe, REGISTRY), golden_query(), tokens=(4,), repeats=1)
+    report = probe(reference_laid_out, named(recipe), golden_query(), tokens=(4,), repeats=1)
     (result,) = report.results
     assert result.verdict == "pass"
     assert result.relative_l2 is not None
@@ -52,7 +55,7 @@ def test_the_reference_passes_with_every_mxfp4_recipe(recipe: str) -> None:
 
 
 def test_the_limits_follow_the_predicted_activations() -> None:
-    report = probe(reference_laid_out, recipes_named("generic", REGISTRY), golden_query(), tokens=(64, 256), repeats=0)
+    report = probe(reference_laid_out, named("generic"), golden_query(), tokens=(64, 256), repeats=0)
     assert [result.activation_dtype for result in report.results] == ["bf16", "fp4x2"]
 
 
@@ -61,7 +64,7 @@ def test_a_warning_lies_between_pass_and_failure() -> None:
         def run(*arguments: object) -> torch.Tensor:
             return reference_laid_out(*arguments) * (1 + factor)  # type: ignore[arg-type]
 
-        return probe(run, recipes_named("legacy", REGISTRY), golden_query(), tokens=(4,), repeats=0).verdict
+        return probe(run, named("legacy"), golden_query(), tokens=(4,), repeats=0).verdict
 
     assert [noisy(factor) for factor in (0.005, 0.02, 0.04)] == ["pass", "warn", "fail"]
 
@@ -69,7 +72,7 @@ def test_a_warning_lies_between_pass_and_failure() -> None:
 def test_an_output_of_another_shape_is_an_error() -> None:
     report = probe(
         lambda tensors, decision, x, ids, weights: x[:, :-1],
-        recipes_named("legacy", REGISTRY),
+        named("legacy"),
         golden_query(),
         tokens=(4,),
         repeats=0,
@@ -78,14 +81,16 @@ def test_an_output_of_another_shape_is_an_error() -> None:
 
 
 def test_recipes_have_ids_and_tags() -> None:
-    assert [recipe.id for recipe in recipes_named("legacy, generic", REGISTRY)] == ["mxfp4.gui16", "mxfp4.sep16"]
-    assert [recipe.id for recipe in recipes_named("mxfp4.sep16,generic", REGISTRY)] == ["mxfp4.sep16"]
-    with pytest.raises(LayoutError, match=r"no recipe is called 'modern'; valid: .*; or the tags generic, legacy"):
-        recipes_named("modern", REGISTRY)
+    assert [recipe.id for recipe in named("legacy, generic")] == ["mxfp4.gui16", "mxfp4.sep16"]
+    assert [recipe.id for recipe in named("mxfp4.sep16,generic")] == ["mxfp4.sep16"]
+    with pytest.raises(LayoutError, match=r"no recipe is called 'modern'; valid: .*; or the tags .*generic, legacy"):
+        named("modern")
+    with pytest.raises(LayoutError, match="no recipe tagged 'legacy' is for this layer"):
+        recipes_named("legacy", REGISTRY, golden_query("gfx1250", activation_dtype="fp8"))
 
 
 def test_what_the_reference_cannot_compute_is_refused() -> None:
-    decision = decide_for(recipes_named("legacy", REGISTRY)[0], golden_query(), REGISTRY)
+    decision = decide_for(named("legacy")[0], golden_query(), REGISTRY)
     silu = decision.model_copy(update={"call": decision.call.model_copy(update={"activation": "Silu"})})
     with pytest.raises(LayoutError, match="no golden layer for fp4x2, per_1x32 and Silu"):
         make_golden(silu, 4)
@@ -93,10 +98,8 @@ def test_what_the_reference_cannot_compute_is_refused() -> None:
 
 @pytest.mark.skipif(torch.version.hip is not None, reason="this torch has ROCm")
 def test_runners_are_found_by_name(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    auto = choose_runner()
-    assert auto.name == REFERENCE
-    assert "AITER was not run: this torch has no ROCm" in auto.notes[0]
     assert choose_runner("reference").runner is reference_laid_out
+    assert choose_runner("reference").name == REFERENCE
     assert choose_runner("preshuffle.layouts.probe:reference_laid_out").runner is reference_laid_out
     for name, text in {
         "aiter": "AITER does not run here",

@@ -17,24 +17,26 @@ from preshuffle.layouts import apply
 from preshuffle.layouts.golden import decide_for, golden_query, make_golden, recipes_named
 from preshuffle.layouts.probe import ProbeError, ProbeReport, probe
 from preshuffle.layouts.probe_aiter import AiterRunner, call_arguments, environment, why_not_here
-from preshuffle.registry import Decision, Registry
+from preshuffle.registry import Decision, Recipe, Registry
 from support import standin
 from support.aiter_wheel import wheel_root
 
-pytestmark = pytest.mark.slow
-
 REGISTRY = Registry.default()
+
+
+def named(names: str) -> tuple[Recipe, ...]:
+    return recipes_named(names, REGISTRY, golden_query())
 
 
 def run(
     function: Callable[..., Any], recipes: str = "legacy,generic", tokens: tuple[int, ...] = (1, 64)
 ) -> ProbeReport:
     runner = AiterRunner(lambda: (function, standin.PACKAGE))
-    return probe(runner, recipes_named(recipes, REGISTRY), golden_query(), tokens=tokens, repeats=0)
+    return probe(runner, named(recipes), golden_query(), tokens=tokens, repeats=0)
 
 
 def decision(name: str) -> Decision:
-    return decide_for(recipes_named(name, REGISTRY)[0], golden_query(), REGISTRY)
+    return decide_for(named(name)[0], golden_query(), REGISTRY)
 
 
 def laid(name: str) -> tuple[dict[str, torch.Tensor], Decision]:
@@ -159,7 +161,7 @@ def test_the_recipes_environment_is_there_while_the_kernel_runs_and_gone_afterwa
         return spy, standin.PACKAGE
 
     runner = AiterRunner(load)
-    probe(runner, recipes_named("legacy", REGISTRY), golden_query(), tokens=(1,), repeats=0)
+    probe(runner, named("legacy"), golden_query(), tokens=(1,), repeats=0)
     assert seen == ["2147483647", "2147483647"]
     assert name not in os.environ
     monkeypatch.setenv(name, "7")
@@ -175,7 +177,7 @@ def test_nothing_of_aiter_is_imported_where_there_is_no_rocm() -> None:
     code = (
         "import sys\n"
         "from preshuffle.layouts.probe_runners import choose_runner\n"
-        "choose_runner('auto')\n"
+        "choose_runner('reference')\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'aiter']\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

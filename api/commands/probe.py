@@ -2,8 +2,8 @@
 
 The layer is small, deterministic and uneven, so that swapping gate and up, dropping a bias or halving the result cannot
 pass. Runners: aiter (AITER's fused_moe; needs ROCm), reference-laid-out (float64 through closed-form addresses; runs
-anywhere), module:function (yours: f(tensors, decision, x, topk_ids, topk_weights) -> y), and auto: aiter where it runs,
-else the reference, and it says so. AITER's part was tested with stand-ins; it has not run on a real AMD GPU yet.
+anywhere), module:function (yours: f(tensors, decision, x, topk_ids, topk_weights) -> y). AITER's part was tested with
+stand-ins; it has not run on a real AMD GPU yet.
 
 Exit codes: 0 passed (warnings at most), 1 failed, 2 bad input, 3 the runner does not run here.
 """
@@ -31,7 +31,9 @@ _MOST_TOKENS = 1 << 17
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--recipes", metavar="NAME,NAME", default="legacy,generic", help="recipe ids or tags")
-    parser.add_argument("--runner", metavar="RUNNER", default="auto", help="auto, aiter, reference or module:function")
+    parser.add_argument(
+        "--runner", metavar="RUNNER", default="aiter", help="aiter (default), reference or module:function"
+    )
     parser.add_argument("--tokens", metavar="N,N", default="1,64,256,1024", help="token counts (default 1,64,256,1024)")
     parser.add_argument("--repeats", metavar="N", default="20", help="timed calls at most; 0 takes no time")
     parser.add_argument("--device", metavar="DEVICE", help="where module:function wants its tensors (default cpu)")
@@ -57,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise MissingExtraError("preshuffle probe", "layouts", error.name) from None
     registry = load_registry(args)
-    recipes = recipes_named(args.recipes, registry)
     tokens = [_number("tokens", part, 1, _MOST_TOKENS) for part in args.tokens.split(",")]
     repeats = _number("repeats", args.repeats, 0, 10_000)
     try:
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return UNKNOWN
     fields: dict[str, Any] = {name: value for name in ("model", "cu_num", *_SIZES) if (value := getattr(args, name))}
     query = golden_query(args.arch or chosen.arch or "gfx950", **fields)
+    recipes = recipes_named(args.recipes, registry, query)
     report = probe(
         chosen.runner,
         recipes,
