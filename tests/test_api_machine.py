@@ -1,0 +1,156 @@
+"""Deployments over HTTP against a model of them in a dictionary, in any order of requests, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from preshuffle.api.app import create_app
+from preshuffle.api.settings import Settings
+from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from support.server import OBSERVATION, REPORT, Client
+from support.stores import url_of
+
+NAMES = st.sampled_from(["a", "B", "a-1", "z.9"])
+REPLICAS = st.integers(0, 2)
+APPLIED = {
+    "ok": OBSERVATION["applied"],
+    "mismatch": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}},
+    "unknown": {},
+}
+ORDER = ("ok", "unknown", "mismatch")
+TOLD = st.tuples(st.sampled_from(ORDER), st.sampled_from(["n1", "n2"]))
+
+
+def body(told: tuple[str, str]) -> dict[str, Any]:
+    verdict, node = told
+    return {
+        **REPORT,
+        "node": node,
+        "groups": [{"layers": "0", "observation": {**OBSERVATION, "applied": APPLIED[verdict]}}],
+    }
+
+
+class Deployments(RuleBasedStateMachine):
+    """The service beside the model; ``client`` and ``store`` are set by the test."""
+
+    client: Client
+    store: Store
+
+    @initialize()
+    def begin(self) -> None:
+        for one in self.client.get("/v1/deployments").json()["deployments"]:
+            assert self.client.delete(f"/v1/deployments/{one['name']}").status_code == 204
+        self.told: dict[str, dict[int, tuple[str, str]]] = {}
+        self.revisions: dict[str, int] = {}
+        self.latest = self.store.counters()["revision"]
+        self.events: dict[str, int] = {}
+
+    @rule(name=NAMES, replica=REPLICAS, told=TOLD, condition=st.sampled_from([None, "right", "wrong", "*"]))
+    def put(self, name: str, replica: int, told: tuple[str, str], condition: str | None) -> None:
+        known = name in self.told
+        answer = self.client.put(
+            f"/v1/deployments/{name}?replica={replica}", json=body(told), headers=self.tag(name, condition)
+        )
+        if condition == "wrong" or (condition is not None and not known):
+            assert answer.status_code == 412
+            return
+        same = self.told.get(name, {}).get(replica) == told
+        assert answer.status_code == (200 if known else 201)
+        assert answer.json()["changed"] is not same
+        assert (answer.json()["revision"] > self.latest) is not same
+        self.told.setdefault(name, {})[replica] = told
+        self.revisions[name] = answer.json()["revision"]
+        self.latest = max(self.latest, self.revisions[name])
+        self.events[name] = self.events.get(name, 0) + (not same)
+
+    @rule(name=NAMES, replica=st.none() | REPLICAS, condition=st.sampled_from([None, "right", "wrong"]))
+    def delete(self, name: str, replica: int | None, condition: str | None) -> None:
+        query = "" if replica is None else f"?replica={replica}"
+        answer = self.client.delete(f"/v1/deployments/{name}{query}", headers=self.tag(name, condition))
+        if condition == "wrong" or (condition is not None and name not in self.told):
+            assert answer.status_code == 412
+            return
+        mine = self.told.get(name, {})
+        going = list(mine) if replica is None else [replica] if replica in mine else []
+        assert answer.status_code == (204 if going else 404)
+        if not going:
+            return
+        for one in going:
+            del mine[one]
+        if not mine:
+            del self.told[name], self.revisions[name]
+        else:
+            self.revisions[name] = int(self.client.get(f"/v1/deployments/{name}").headers["etag"].strip('"'))
+            assert self.revisions[name] > self.latest
+        self.latest = self.store.counters()["revision"]
+
+    @rule(name=NAMES, replica=REPLICAS)
+    def beat(self, name: str, replica: int) -> None:
+        answer = self.client.post(f"/v1/deployments/{name}/heartbeat?replica={replica}")
+        assert answer.status_code == (200 if replica in self.told.get(name, {}) else 404)
+
+    @rule(name=NAMES)
+    def health(self, name: str) -> None:
+        status = self.client.get(f"/v1/deployments/{name}/health").status_code
+        verdict = self.verdict(name)
+        assert status == (404 if verdict is None else 503 if verdict == "mismatch" else 200)
+
+    @rule(state=st.sampled_from(ORDER))
+    def filtered(self, state: str) -> None:
+        listed = self.client.get(f"/v1/deployments?state={state}").json()["deployments"]
+        assert [one["name"] for one in listed] == sorted(name for name in self.told if self.verdict(name) == state)
+
+    @invariant()
+    def what_is_listed_is_what_was_told(self) -> None:
+        listed = self.client.get("/v1/deployments").json()["deployments"]
+        assert [one["name"] for one in listed] == sorted(self.told)
+        for one in listed:
+            name = one["name"]
+            assert one["replicas"] == sorted(self.told[name])
+            assert (one["revision"], one["verdict"]) == (self.revisions[name], self.verdict(name))
+
+    def verdict(self, name: str) -> str | None:
+        """Return the worst that the model knows."""
+        return max((told[0] for told in self.told.get(name, {}).values()), key=ORDER.index, default=None)
+
+    def tag(self, name: str, condition: str | None) -> dict[str, str]:
+        """Return the header of a condition."""
+        tags = {"right": f'"{self.revisions.get(name, 0)}"', "wrong": '"0"', "*": "*"}
+        return {"If-Match": tags[condition]} if condition else {}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[type[Deployments]]:
+    store = Store(url_of(request.param, tmp_path)).create()
+    client = Client(create_app(Settings(), Registry.default(), store))
+    yield type("Deployments", (Deployments,), {"client": client, "store": store})
+    store.close()
+
+
+SHORT = settings(
+    max_examples=6,
+    stateful_step_count=12,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_any_order_of_requests(machine: type[Deployments]) -> None:
+    run_state_machine_as_test(machine, settings=SHORT)
+
+
+@pytest.mark.slow
+def test_many_orders_of_requests(machine: type[Deployments]) -> None:
+    run_state_machine_as_test(
+        machine, settings=settings(SHORT, max_examples=200, stateful_step_count=40, derandomize=False)
+    )
