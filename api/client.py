@@ -84,6 +84,7 @@ class Client:
         token: bearer token, where it asks for one.
         timeout: seconds for a whole request.
         registry: what answers where the service cannot; the packaged book by default, loaded when first needed.
+        quiet: write no line to the log where the service is away.
         transport: of httpx, where connections need something special (a proxy, a socket).
     """
 
@@ -95,11 +96,13 @@ class Client:
         timeout: float = 2.0,
         registry: Registry | None = None,
         transport: httpx.BaseTransport | None = None,
+        quiet: bool = False,
     ) -> None:
         """Connect when first asked."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, headers=headers, transport=transport)
         self._registry = registry
+        self._level = logging.DEBUG if quiet else logging.WARNING
         self._kept: OrderedDict[str, tuple[str, Decision]] = OrderedDict()
         self._lock = Lock()
 
@@ -192,7 +195,7 @@ class Client:
         try:
             return Reply(ask())
         except _AwayError as away:
-            log.warning("%s; %s", away, "the embedded book answers" if embedded else "nothing was told")
+            log.log(self._level, "%s; %s", away, "the embedded book answers" if embedded else "nothing was told")
             value = embedded(self._book()) if embedded else None
             return Reply(value, "embedded", str(away))  # type: ignore[arg-type]
 

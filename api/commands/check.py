@@ -20,8 +20,10 @@ from preshuffle.api.commands.observation_file import expand, read_observation
 from preshuffle.api.commands.parser import add_json
 from preshuffle.api.commands.query_options import add_query_fields
 from preshuffle.api.commands.screen import Screen, print_json
+from preshuffle.api.commands.service_option import add_server_option, asked_of_service
 from preshuffle.api.table import printable
 from preshuffle.registry.errors import FieldProblem, PreshuffleError, QueryError
+from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.report import Report
@@ -68,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--score", metavar="DIR", help="check a folder of incident cases; 0 where all are as expected")
     add_query_fields(parser)
     add_book_options(parser)
+    add_server_option(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace, file: str, registry: Registry) -> int:
     observation = read_observation(file, args, registry)
-    report = registry.check(observation, decide=args.decide)
+    report = _report(args, observation, registry)
     if args.json:
         print_json(report)
         return _EXIT[report.verdict]
@@ -127,9 +130,17 @@ def _check_all(args: argparse.Namespace, files: list[str], registry: Registry) -
 def _outcome(args: argparse.Namespace, file: str, registry: Registry) -> Outcome:
     name = "<stdin>" if file == STDIN else file
     try:
-        return Outcome(name, registry.check(read_observation(file, args, registry), decide=args.decide))
+        return Outcome(name, _report(args, read_observation(file, args, registry), registry))
     except PreshuffleError as error:
         return Outcome(name, error=str(error))
+
+
+def _report(args: argparse.Namespace, observation: Observation, registry: Registry) -> Report:
+    if not args.server:
+        return registry.check(observation, decide=args.decide)
+    if args.decide:
+        raise UsageError("--decide goes without --server; preshuffle resolve --server asks for the decision")
+    return asked_of_service(args, lambda client: client.check(observation), registry)
 
 
 def _explain(args: argparse.Namespace) -> int:

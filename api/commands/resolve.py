@@ -12,12 +12,14 @@ from preshuffle.api.commands.failures import FAILED, OK
 from preshuffle.api.commands.parser import add_json
 from preshuffle.api.commands.query_options import add_query_options, read_query
 from preshuffle.api.commands.screen import Screen, print_json
+from preshuffle.api.commands.service_option import add_server_option, asked_of_service
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_query_options(parser)
     add_book_options(parser)
+    add_server_option(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -26,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     """Resolve the query and show the decision."""
     registry = load_registry(args)
     query = read_query(args, registry)
-    decision = registry.resolve(query)
+    if args.server:
+        decision = asked_of_service(args, lambda client: client.resolve(query), registry)
+    else:
+        decision = registry.resolve(query)
     if args.json:
         print_json(decision)
     else:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from preshuffle.api.commands.failures import UNKNOWN, MissingExtraError, UsageError
 from preshuffle.registry.errors import FieldProblem, PreshuffleError, QueryError
 
 if TYPE_CHECKING:
     import httpx
+
+    from preshuffle.api.client import Client, Reply
+    from preshuffle.registry.registry import Registry
+
+T = TypeVar("T")
 
 SERVER: Final = "PRESHUFFLE_SERVER"
 TOKEN: Final = "PRESHUFFLE_TOKEN"
@@ -29,6 +36,35 @@ def add_service_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("service")
     group.add_argument("--server", metavar="URL", help=f"the service (else ${SERVER}); its token is ${TOKEN}")
     group.add_argument("--db", metavar="URL", help="instead: a service's store, as serve --db takes it, only read")
+
+
+def add_server_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--server`` to a command that answers from its own book otherwise."""
+    group = parser.add_argument_group("service")
+    group.add_argument(
+        "--server", metavar="URL", help=f"ask this service, and the own book where it is away (${TOKEN})"
+    )
+
+
+def asked_of_service(args: argparse.Namespace, question: Callable[[Client], Reply[T]], registry: Registry) -> T:
+    """Ask the service that ``--server`` names; where it is away the own book answers, and a line says so.
+
+    Raises:
+        UsageError: a book or tables are named too: the service answers from its own.
+    """
+    if args.book or args.tables:
+        raise UsageError("--server answers from its own book and tables; leave --book and --tables out")
+    try:
+        from preshuffle.api.client import Client
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("asking a service", "service", error.name) from None
+    with Client(args.server, token=os.environ.get(TOKEN), timeout=_TIMEOUT_S, registry=registry, quiet=True) as client:
+        reply = question(client)
+    if reply.why:
+        print(f"preshuffle: {reply.why}; the embedded book answers", file=sys.stderr)
+    return reply.value
 
 
 def ask(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:
