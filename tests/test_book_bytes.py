@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from preshuffle.layouts import apply
+from preshuffle.layouts import apply, prove
 from preshuffle.registry import Decision, Query
 from support import engine_steps as do
 from support.aiter_wheel import AiterFunctions
@@ -44,7 +44,7 @@ def decide(**fields: Any) -> Decision:
 
 def torch_shape(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
     """Torch's shape of one in values: an element of fp4x2 holds two."""
-    return (*shape[:2], shape[2] // 2) if dtype == "fp4x2" else shape
+    return (*shape[:-1], shape[-1] // 2) if dtype == "fp4x2" else shape
 
 
 def checkpoint(decision: Decision, *, seed: int = 0) -> Layer:
@@ -55,6 +55,9 @@ def checkpoint(decision: Decision, *, seed: int = 0) -> Layer:
         shape = torch_shape(decided.logical_shape, decided.dtype)
         if role.endswith("_bias"):
             layer[role] = torch.randn(shape, generator=random).to(torch.bfloat16)
+        elif decided.dtype == "i4x2":
+            values = torch.randint(-8, 8, shape, dtype=torch.int8, generator=random)
+            layer[role] = values if decided.steps else do.rearranged(do.words_of(values))
         elif decided.dtype in FP8_BYTES:
             values = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
             values[(values & 0x7F) == 0x7F] = 0x11  # no NaN
@@ -214,6 +217,27 @@ def triton_plain(layer: Layer, aiter: AiterFunctions) -> Layer:
     return {"w13_weight": w13, "w2_weight": w2, "w13_weight_scale": s13, "w2_weight_scale": s2}
 
 
+def int4(layer: Layer, aiter: AiterFunctions) -> Layer:
+    """AITER's recipe for int4 in groups of 32: shuffle int8 values, pack eight to four bytes, scales in pairs."""
+    packed: Layer = {}
+    for role in ("w13_weight", "w2_weight"):
+        values = aiter.shuffle_weight(layer[role]).view(torch.uint8).view(-1, 8) & 0xF
+        packed[role] = values[:, :4] | (values[:, 4:] << 4)
+    for role in ("w13_weight_scale", "w2_weight_scale"):
+        experts, rows, groups = layer[role].shape
+        packed[role] = layer[role].transpose(1, 2).reshape(experts, groups // 2, 2, rows).permute(0, 1, 3, 2)
+    return packed
+
+
+def words(layer: Layer, aiter: AiterFunctions) -> Layer:
+    """AITER's recipe for int4 scaled by row: shuffle int8 values as int4, pack eight to a word, rearrange nibbles."""
+    laid = {
+        role: do.rearranged(do.words_of(aiter.shuffle_weight(do.values_of(layer[role]), (16, 16), True)))
+        for role in ("w13_weight", "w2_weight")
+    }
+    return {**layer, **laid}
+
+
 CASES: dict[str, tuple[dict[str, Any], Steps]] = {
     "A1 bf16": ({"weight_dtype": "bf16", "quant_type": "No", "activation_dtype": "bf16"}, unquantized),
     "A1 fp16": ({"weight_dtype": "fp16", "quant_type": "No", "activation_dtype": "fp16"}, unquantized),
@@ -257,6 +281,16 @@ CASES: dict[str, tuple[dict[str, Any], Steps]] = {
         {**FP8, "engine": None, "quant_type": "per_1x32", "hidden_size": 256, "intermediate_size": 512},
         interleaved,
     ),
+    "int4 in groups": (
+        {"engine": None, "weight_dtype": "i4x2", "quant_type": "per_1x32", "activation_dtype": "bf16"}
+        | {"hidden_size": 256, "intermediate_size": 384},
+        int4,
+    ),
+    "int4 by row": (
+        {"engine": None, "weight_dtype": "i4x2", "quant_type": "per_Token", "activation_dtype": "fp8"}
+        | {"hidden_size": 256},
+        words,
+    ),
     "fp8 tensor": ({**FP8, "engine": None, "quant_type": "per_Tensor"}, per_tensor),
     "fp8 channel gfx942": ({**FP8, "engine": None, "quant_type": "per_Token", "arch": "gfx942"}, fp8_fnuz),
 }
@@ -272,5 +306,17 @@ def test_the_bytes_are_those_of_the_engines_steps(name: str, aiter: AiterFunctio
     assert layer.keys() == expected.keys()
     for role, tensor in layer.items():
         assert torch.equal(raw(tensor), raw(expected[role])), role
-        decided = decision.tensors[role]  # type: ignore[index]
-        assert tuple(tensor.shape) == torch_shape(decided.physical_shape, decided.dtype), role
+        if "i4x2" != (dtype := decision.tensors[role].dtype):  # type: ignore[index]
+            assert tuple(tensor.shape) == torch_shape(decision.tensors[role].physical_shape, dtype), role  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_and_they_are_proven(name: str) -> None:
+    decision = decide(**CASES[name][0])
+    layer = checkpoint(decision, seed=1)
+    plain = {role: tensor.clone() for role, tensor in layer.items()}
+    apply(layer, decision, backend="native")
+    assert [(check.name, check.detail) for check in prove(plain, layer, decision) if not check.ok] == []
+    weights = layer["w13_weight"].view(torch.uint8)
+    weights[-1, 0, 0] ^= 1
+    assert "bytes" in {check.name for check in prove(plain, layer, decision) if not check.ok}

@@ -96,3 +96,26 @@ def requantized(weights: Tensor, scales: Tensor) -> Tensor:
             values = weights[expert, rows].to(torch.float32) * scales[expert, shard] / scales[expert].max()
             result[expert, rows] = values.clamp(-limit, limit).to(weights.dtype)
     return result
+
+
+def words_of(values: Tensor) -> Tensor:
+    """AITER's convert_int8_to_uint32_int4: eight values in a word, the first in the lowest bits (here as int32)."""
+    eights = values.to(torch.int64).unflatten(-1, (-1, 8)) & 0xF
+    word = sum(eights[..., index] << 4 * index for index in range(8))
+    return torch.where(word > 0x7FFFFFFF, word - (1 << 32), word).to(torch.int32)
+
+
+def rearranged(words: Tensor) -> Tensor:
+    """AITER's rearrange_4bit_elements: e0..e7 from the top become e0, e2, e4, e6, e1, e3, e5, e7."""
+    bits = words.to(torch.int64) & 0xFFFFFFFF
+    nibbles = [bits >> 28 - 4 * index & 0xF for index in range(8)]
+    word = sum(nibbles[index] << 28 - 4 * place for place, index in enumerate((0, 2, 4, 6, 1, 3, 5, 7)))
+    return torch.where(word > 0x7FFFFFFF, word - (1 << 32), word).to(torch.int32)
+
+
+def values_of(words: Tensor) -> Tensor:
+    """The int8 values of rearranged words."""
+    bits = words.to(torch.int64) & 0xFFFFFFFF
+    places = (7, 3, 6, 2, 5, 1, 4, 0)  # of values 0 to 7, counted from the top
+    values = torch.stack([bits >> 28 - 4 * place & 0xF for place in places], dim=-1)
+    return torch.where(values > 7, values - 16, values).to(torch.int8).flatten(-2)

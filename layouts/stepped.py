@@ -1,0 +1,78 @@
+"""A recipe's steps on plain tensors, done once more in the plainest way: what laid-out bytes are proven against.
+
+It shares no code with ``values``, which does the same within bounded memory on the tensors that are laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from preshuffle.registry import Decision, TensorDecision
+from preshuffle.registry.words import Role
+
+_FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def stepped(plain: Mapping[str, torch.Tensor], decision: Decision) -> dict[str, torch.Tensor]:
+    """Return one rank's plain tensors after the steps: rows as they were, values as the kernel gets them.
+
+    Args:
+        plain: by role; the scale of a scale is called like it with ``_2``, and is folded in.
+        decision: names the steps.
+    """
+    return {
+        role: _stepped(role, plain, decided) if decided.steps else _cast(plain[role].detach().cpu(), decided)
+        for role, decided in decision.tensors.items()
+        if role in plain
+    }
+
+
+def _stepped(role: Role, plain: Mapping[str, torch.Tensor], decided: TensorDecision) -> torch.Tensor:
+    tensor = plain[role].detach().cpu().clone()
+    if "fnuz" in decided.steps:
+        tensor = _fnuz(role, tensor)
+    if "fold" in decided.steps and f"{role}_2" in plain:
+        tensor = tensor.to(torch.float32) * _by_row(plain[f"{role}_2"].detach().cpu(), tensor, decided)
+    if "requantize_max" in decided.steps and role.endswith("_weight"):
+        scales = plain[f"{role}_scale"].detach().cpu().to(torch.float32)
+        scales = scales * 2 if "fnuz" in decided.steps else scales
+        if scales.dim() > 1:
+            tensor = _requantized(tensor, _by_row(scales, tensor, decided), scales.amax(1))
+    elif "requantize_max" in decided.steps:
+        tensor = tensor.to(torch.float32).view(tensor.shape[0], -1).amax(1)
+    if "reduce_max" in decided.steps:
+        tensor = tensor.to(torch.float32).max().view(1)
+    return _cast(tensor, decided)
+
+
+def _fnuz(role: Role, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return tensor * 2
+    raw = tensor.view(torch.uint8)
+    if role.endswith("_weight"):
+        return torch.where(raw == 0x80, 0, raw).to(torch.uint8).view(torch.float8_e4m3fnuz)
+    return torch.where((raw == 0) | (raw >= 0xFE), raw, raw + 1).to(torch.uint8).view(tensor.dtype)
+
+
+def _by_row(numbers: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
+    """Numbers of experts, or of gate and up of each, as ``[E, rows, 1]`` in the checkpoint's row order."""
+    experts, rows = like.shape[:2]
+    numbers = numbers.to(torch.float32).view(experts, -1)
+    each = rows // numbers.shape[1]
+    by_row = numbers.repeat(1, each) if decided.source_order == "GUGU" else numbers.repeat_interleave(each, 1)
+    return by_row.view(experts, rows, *(1 for _ in like.shape[2:]))
+
+
+def _requantized(weight: torch.Tensor, scales: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+    """Values in float32 with their own scale, quantized with the expert's largest; those that have it stay."""
+    limit = torch.finfo(weight.dtype).max
+    wanted = largest.view(-1, 1, 1)
+    values = (weight.to(torch.float32) * scales / wanted).clamp(-limit, limit).to(weight.dtype)
+    same = (scales == wanted).expand(weight.shape)
+    return torch.where(same, weight.view(torch.uint8), values.view(torch.uint8)).view(weight.dtype)
+
+
+def _cast(tensor: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
+    return tensor.to(_FLOATS[decided.dtype]) if decided.dtype in _FLOATS else tensor
