@@ -16,7 +16,7 @@ from preshuffle.layouts.single import check_backend
 from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
-from preshuffle.registry.words import Role
+from preshuffle.registry.words import ROLES, Role
 
 TAG: Final = "is_shuffled"
 """The attribute by which AITER tells laid-out weights from plain ones."""
@@ -61,7 +61,7 @@ def apply(
     tensors.check_roles(decision.tensors, folds(decision))
     if _already_applied(tensors, decision, again):
         return describe(target, decision)
-    jobs = [prepare(role, tensors, decision, last_rank) for role in decision.tensors]
+    jobs = [prepare(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
     _check_together(jobs)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
@@ -96,8 +96,10 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
     """
     tensors = RoleTensors(target)
     stamps: dict[Role, Stamp] = {}
-    for role in decision.tensors if decision else tensors.names:
-        stamp = stamp_of(tensors[role]) if role in tensors.names else None
+    if decision:
+        tensors.check_roles(decision.tensors, folds(decision))
+    for role in tensors.present(decision.tensors if decision else ROLES):
+        stamp = stamp_of(tensors[role])
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: what its bytes are is not known")
         if stamp.state != "applied":
@@ -124,7 +126,7 @@ def describe(target: Target, decision: Decision) -> Applied:
     """Say what a target holds, from its stamps and tags, beside the call that the decision asks for."""
     tensors = RoleTensors(target)
     observed: dict[Role, TensorObservation] = {}
-    for role in decision.tensors:
+    for role in tensors.present(decision.tensors):
         tensor, decided = tensors[role], decision.tensors[role]
         stamp = stamp_of(tensor)
         observed[role] = TensorObservation(
@@ -148,8 +150,8 @@ def describe(target: Target, decision: Decision) -> Applied:
 
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
-    look_up(tensors[role] for role in decision.tensors)
-    stamps = {role: stamp_of(tensors[role]) for role in decision.tensors}
+    look_up(tensors[role] for role in tensors.present(decision.tensors))
+    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():
         if stamp.state == "broken":

@@ -16,7 +16,7 @@ from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp, put_stamp, put_stamps, stamp_of
-from preshuffle.layouts.target import RoleTensors, Target
+from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
 from preshuffle.registry.plan import plan_relayout
 from preshuffle.registry.words import Role, Step
@@ -73,8 +73,9 @@ def finish_reload(
         LayoutError: no reload was begun for a tensor, or a precondition of ``apply`` does not hold.
     """
     tensors = RoleTensors(target)
-    for role in decision.tensors:
-        stamp = stamp_of(tensors[role]) if role in tensors.names else None
+    tensors.check_roles(decision.tensors, folds(decision))
+    for role in tensors.present(decision.tensors):
+        stamp = stamp_of(tensors[role])
         if stamp is None or stamp.state != "reloading":
             raise LayoutError(f"{role}: no reload was begun")
     return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
@@ -114,9 +115,10 @@ def relayout(
         LayoutError: a tensor is not laid out, or was laid out from other rows. Nothing is changed then.
     """
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors)
+    tensors.check_roles(decision.tensors, folds(decision))
     stamps: dict[Role, Stamp] = {}
-    for role, decided in decision.tensors.items():
+    for role in tensors.present(decision.tensors):
+        decided = decision.tensors[role]
         stamp = stamp_of(tensors[role])
         if stamp is None or stamp.state != "applied":
             raise LayoutError(f"{role} is not laid out: apply the decision instead")

@@ -12,6 +12,7 @@ from preshuffle.registry import Decision, LayoutError, Registry
 from preshuffle.registry.call_entries import SECOND_LEVEL
 from preshuffle.registry.words import ROLES, Role
 
+_INPUT = "_input_scale"
 Target = MutableMapping[str, torch.Tensor] | torch.nn.Module
 
 
@@ -77,11 +78,15 @@ class RoleTensors:
             wanted: the roles.
             folded: those whose second-level scale belongs to the target, too.
 
+        Scales of inputs may both be left out: a checkpoint whose activations are quantized on the fly has none.
+
         Raises:
             LayoutError: names what is missing and what is too much.
         """
         needed = list(wanted)
-        problems = [f"missing: {', '.join(role for role in needed if role not in self.names)}"]
+        dynamic = not any(role.endswith(_INPUT) for role in self.names)
+        missing = [role for role in needed if role not in self.names and not (dynamic and role.endswith(_INPUT))]
+        problems = [f"missing: {', '.join(missing)}"]
         extra = [name for role, name in self.names.items() if role not in needed]
         if isinstance(self.target, MutableMapping):
             seconds = {self._seconds[role] for role in folded if role in self._seconds}
@@ -91,6 +96,10 @@ class RoleTensors:
         told = [problem for problem in problems if not problem.endswith(": ")]
         if told:
             raise LayoutError(f"the target's tensors do not fit; {'; '.join(told)}")
+
+    def present(self, wanted: Iterable[Role]) -> list[Role]:
+        """Return those of the wanted roles that stand here, in their order."""
+        return [role for role in wanted if role in self.names]
 
     def __getitem__(self, role: Role) -> torch.Tensor:
         """Return a role's tensor."""

@@ -264,6 +264,16 @@ class TestRequantizeMax:
             apply(tensors, decide("tensor"))
         assert all(same(tensors[name], held[name]) for name in held)
 
+    def test_activations_quantized_on_the_fly_have_no_scale(self) -> None:
+        plain = {role: tensor for role, tensor in per_tensor().items() if not role.endswith("_input_scale")}
+        plain["w13_weight_scale"][:, 1] = plain["w13_weight_scale"][:, 0]
+        applied = apply(laid := copies(plain), decide("tensor"))
+        assert set(applied.tensors) == set(plain)
+        inverse(laid, decide("tensor"))
+        assert all(same(laid[role], plain[role]) for role in plain)
+        with pytest.raises(LayoutError, match="missing: w2_input_scale"):
+            apply({**copies(plain), "w13_input_scale": floats(EXPERTS)}, decide("tensor"))
+
     def test_a_reload_in_place_has_no_room_for_two_scales(self) -> None:
         apply(laid := per_tensor(), decide("tensor"))
         with pytest.raises(LayoutError, match=r"w13_weight_scale cannot be reloaded .* \(requantize_max\)"):
