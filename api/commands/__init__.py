@@ -18,5 +18,6 @@ COMMANDS: Final[dict[str, str]] = {
     "plan": "say what another book, tables or AITER would change for them",
     "token": "make a bearer token for the service",
     "doctor": "say what is installed here and what works",
+    "completion": "print a completion script for a shell",
 }
 """Every command and what it does; ``preshuffle.api.commands.<name>`` holds it."""

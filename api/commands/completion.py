@@ -1,0 +1,46 @@
+"""Print a completion script for a shell.
+
+preshuffle completion bash > ~/.local/share/bash-completion/completions/preshuffle
+preshuffle completion zsh > "${fpath[1]}/_preshuffle"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import import_module
+from typing import Final
+
+from preshuffle.api.commands import COMMANDS
+from preshuffle.api.commands.failures import OK, MissingExtraError
+from preshuffle.api.commands.parser import Parser, add_json
+
+SHELLS: Final = ("bash", "zsh", "tcsh")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the shell."""
+    parser.add_argument("shell", choices=SHELLS)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script."""
+    try:
+        import shtab
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("preshuffle completion", "service", error.name) from None
+    script = shtab.complete(whole_parser(), shell=args.shell)
+    print(json.dumps({"shell": args.shell, "script": script}) if args.json else script)
+    return OK
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return one parser of every command, with the arguments that each has."""
+    whole = Parser(prog="preshuffle")
+    commands = whole.add_subparsers()
+    for name, what in COMMANDS.items():
+        module = import_module(f"preshuffle.api.commands.{name}")
+        module.add_arguments(commands.add_parser(name, help=what.replace("%", "%%")))
+    return whole
