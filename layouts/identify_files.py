@@ -9,6 +9,7 @@ from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.identify import Identification, identify
+from preshuffle.layouts.identify_joined import Joined
 from preshuffle.layouts.identify_source import Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.layouts.target import names_of
 from preshuffle.registry import Query, Registry
@@ -113,29 +114,44 @@ def _checkpoint(plain: Place, layer: int, registry: Registry) -> tuple[Query | N
         checkpoint = Checkpoint.open(plain.path, registry)
         if not 0 <= layer < checkpoint.layers:
             raise SourceError(f"{plain.path}: layer {layer}; valid: 0..{checkpoint.layers - 1}")
+        if layer not in checkpoint.experts:
+            raise SourceError(f"{plain.path}: layer {layer} has no experts; valid: {_listed(checkpoint.experts)}")
         arch = next(iter(registry.book.archs))
-        query = Query.from_hf_config(checkpoint.config, registry=registry, arch=arch)
-        names = {role: entry.name.format(layer=layer) for role, entry in checkpoint.tensors.items()}
-        return query, _Plain(plain, names, dict(checkpoint.shards))
+        query = Query.from_hf_config(checkpoint.config, registry=registry, layer=layer, arch=arch)
+        names: dict[Role, list[str]] = {
+            role: [
+                name.format(layer=layer, expert=expert)
+                for expert in range((checkpoint.routed or 1) if entry.per_expert else 1)
+                for name in (entry.name, entry.up)
+                if name is not None
+            ]
+            for role, entry in checkpoint.experts[layer].items()
+        }
+        return query, _Plain(plain, names, dict(checkpoint.shards), checkpoint.routed or 1)
     file = TensorFile.open(plain.path)
     names = {}
     for entry in registry.book.model_types.values():
         for tensors in entry.checkpoint.values():
             listed = {role: tensor.name.format(layer=layer) for role, tensor in tensors.items()}
-            names |= {role: name for role, name in listed.items() if name in file.header}
+            names |= {role: [name] for role, name in listed.items() if name in file.header}
     return None, _Plain(plain, names, dict.fromkeys(file.header, plain.path))
 
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """The checkpoint's side: role to tensor to file."""
+    """The checkpoint's side: role to tensor (or to every expert's) to file."""
 
     place: Place
-    names: dict[Role, str]
+    names: dict[Role, list[str]]
     shards: dict[str, Path]
+    experts: int = 1
 
     def __call__(self, role: Role, needed: bool) -> Bytes | None:
-        name = self.place.tensor or self.names.get(role) or next((n for n in self.shards if _is(n, role, None)), None)
+        names = self.names.get(role, [])
+        if self.place.tensor is None and len(names) > 1:
+            return self._joined(role, names)
+        called = next(iter(names), None) or next((n for n in self.shards if _is(n, role, None)), None)
+        name = self.place.tensor or called
         if name is None and len(self.shards) == 1 and needed:
             name = next(iter(self.shards))
         if name is None or name not in self.shards:
@@ -143,6 +159,17 @@ class _Plain:
                 return None
             raise SourceError(f"{self.place.path} has no tensor {name or role}; name the tensor")
         return TensorFile.open(self.shards[name]).tensor(name)
+
+    def _joined(self, role: Role, names: list[str]) -> Bytes:
+        missing = next((name for name in names if name not in self.shards), None)
+        if missing is not None:
+            raise SourceError(f"{self.place.path} has no tensor {missing}")
+        return Joined(role, [(self.shards[name], name) for name in names], self.experts)
+
+
+def _listed(layers: Iterable[int]) -> str:
+    numbers = sorted(layers)
+    return f"{numbers[0]}..{numbers[-1]}" if numbers else "none"
 
 
 def _files(path: Path) -> Iterable[Path]:
