@@ -25,10 +25,20 @@ class RuleTrace(Frozen):
 
 
 class Explanation(Frozen):
-    """The whole path from a query to its rule."""
+    """The whole path from a query to its rule.
+
+    Attributes:
+        model: the model's entry, where there is one.
+        unverified: facts that come from it and rest on general knowledge, not on the checkpoint's own files.
+        note: what else it says an operator should know.
+        counted: why shared experts count among the experts; empty where none do.
+    """
 
     query: Query
     model: str | None
+    unverified: tuple[str, ...] = ()
+    note: str = ""
+    counted: str = ""
     switches: dict[str, str]
     rules: tuple[RuleTrace, ...]
     registry_digest: str
@@ -48,6 +58,11 @@ def explain(query: Query, book: Book) -> Explanation:
     return Explanation(
         query=query,
         model=case.model.id if case.model else None,
+        unverified=tuple(name for name in case.model.unverified if getattr(query, name, None) is None)
+        if case.model
+        else (),
+        note=case.model.note if case.model else "",
+        counted=case.counted,
         switches=case.switches.values,
         rules=tuple(_trace(item, winner) for item in order),
         registry_digest=book.digest,

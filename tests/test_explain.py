@@ -68,3 +68,17 @@ def test_it_shows_how_the_model_and_the_switches_were_read() -> None:
 def test_what_it_cannot_explain(fields: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         traces(**fields)
+
+
+def test_what_a_models_entry_does_not_know_for_sure_is_said() -> None:
+    doubtful = REGISTRY.explain(Query(model="Qwen/Qwen3-30B-A3B-FP8", arch="gfx942", hidden_size=2048))
+    assert "intermediate_size" in doubtful.unverified
+    assert "hidden_size" not in doubtful.unverified, "the query says it itself"
+    assert REGISTRY.explain(Query.parse(GPT_OSS)).unverified == ()
+
+
+def test_shared_experts_and_notes_are_explained() -> None:
+    query = Query.parse({"model": "deepseek-ai/DeepSeek-V4-Flash", "arch": "gfx950", "engine": "atom"})
+    explanation = REGISTRY.explain(query)
+    assert explanation.counted.startswith("1 shared expert counts among the experts")
+    assert explanation.note == "the shared expert is fp8"

@@ -66,6 +66,7 @@ def ticket(explanation: Explanation) -> str:
         f"preshuffle {version('preshuffle')}, registry {explanation.registry_digest}",
         f"query: {json.dumps(query, ensure_ascii=False)}",
         f"model entry: {explanation.model or 'none'}",
+        *(f"{name}: {text}" for name, text in _of_model(explanation)),
         f"switches: {_pairs(explanation.switches) or 'none'}",
         f"chosen: {chosen.rule} -> {chosen.recipe or NOTHING}: {chosen.why}" if chosen else "chosen: none",
     ]
@@ -86,6 +87,7 @@ def show_explanation(screen: Screen, explanation: Explanation, registry: Registr
     screen.pairs(
         [
             ("model entry", explanation.model or "none: the query must say what the book does not know"),
+            *_of_model(explanation),
             ("switches", _pairs(explanation.switches) or "none counts here"),
         ]
     )
@@ -96,6 +98,17 @@ def show_explanation(screen: Screen, explanation: Explanation, registry: Registr
         screen.heading("no rule was chosen")
     screen.line()
     screen.line(screen.paint(f"registry {short_digest(explanation.registry_digest)}", "dim"))
+
+
+def _of_model(explanation: Explanation) -> list[tuple[str, str]]:
+    """What else the model's entry says, and how far it can be trusted."""
+    doubtful = f"{', '.join(explanation.unverified)}: general knowledge; config.json (--hf-config) knows"
+    said = [
+        ("unverified", doubtful if explanation.unverified else ""),
+        ("note", explanation.note),
+        ("shared experts", explanation.counted),
+    ]
+    return [(name, text) for name, text in said if text]
 
 
 def _rows(rule: RuleTrace, registry: Registry) -> Iterator[Row]:
