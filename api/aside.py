@@ -14,6 +14,8 @@ from preshuffle.registry.registry import Registry
 
 Result = TypeVar("Result")
 _NICER: Final = 10
+FEW: Final = 100
+"""Replicas that are looked at in less time than a process needs to start."""
 
 
 class AsideError(Exception):

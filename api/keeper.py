@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from preshuffle.api import aside
 from preshuffle.api.answers import Answers
 from preshuffle.api.aside import Aside, AsideError, Portable
 from preshuffle.api.book_store import announce, announced
 from preshuffle.api.errors import StoreError
 from preshuffle.api.judgement import judge_name
 from preshuffle.api.kernel_tables import KernelLibrary
-from preshuffle.api.recheck import is_due, recheck_aside
+from preshuffle.api.recheck import is_due, recheck, recheck_aside
 from preshuffle.api.reload import BookWatcher
 from preshuffle.api.store import Store
 from preshuffle.api.sweep import sweep
@@ -125,7 +126,9 @@ class Keeper:
         registry = self._answers.registry
         try:
             with self._store.leading() as leads:
-                if leads:
+                if leads and not self._store.has_more_than(aside.FEW):
+                    recheck(self._store, registry, self._stopping.is_set)
+                elif leads:
                     self._aside.run(recheck_aside, self._store.url, Portable(registry), os.getpid())
                 else:
                     self._stopping.wait(_SLOW_S)  # another process is at it

@@ -25,6 +25,7 @@ from preshuffle.api.store_rows import (
     Listed,
     count_states,
     deployment_row,
+    has_part,
     listed,
     moment,
     names_in_state,
@@ -153,33 +154,45 @@ class Store:
             row = deployment_row(connection, name)
             return with_replicas(connection, [row])[0] if row else None
 
-    def page(self, limit: int, after: str = "", states: Sequence[State] = ()) -> tuple[list[Listed], bool]:
+    def page(
+        self, limit: int, after: str = "", states: Sequence[State] = (), part: str = ""
+    ) -> tuple[list[Listed], bool]:
         """Return up to ``limit`` deployments by name, those after a name, and whether there are more.
 
         Args:
             limit: how many.
             after: a name.
             states: only deployments in one of them; empty: in any.
+            part: only those whose name has it, in whatever case.
 
         Raises:
             StoreError: the store does not answer.
         """
         now = now_ms()
-        wanted = select(deployments).where(deployments.c.name > after)
+        wanted = select(deployments).where(deployments.c.name > after, has_part(deployments.c.name, part))
         if states:
             wanted = wanted.where(deployments.c.name.in_(names_in_state(now, states)))
         with self.transaction() as connection:
             rows = connection.execute(wanted.order_by(deployments.c.name).limit(limit + 1)).all()
             return listed(connection, rows[:limit], now), len(rows) > limit
 
-    def tally(self) -> dict[State, int]:
-        """Return how many deployments are in each state.
+    def has_more_than(self, number: int) -> bool:
+        """Whether there are more replicas than this, of all deployments together.
 
         Raises:
             StoreError: the store does not answer.
         """
         with self.transaction() as connection:
-            return count_states(connection, now_ms())
+            return connection.execute(select(replicas.c.name).offset(number).limit(1)).first() is not None
+
+    def tally(self, part: str = "") -> dict[State, int]:
+        """Return how many deployments (those whose name has ``part``) are in each state.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with self.transaction() as connection:
+            return count_states(connection, now_ms(), part)
 
     def delete(
         self,

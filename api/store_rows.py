@@ -76,9 +76,14 @@ def names_in_state(now: int, states: Sequence[State]) -> Select[tuple[str]]:
     return select(ranked.c.name).where(ranked.c.rank.in_([_RANKS[state] for state in states]))
 
 
-def count_states(connection: Connection, now: int) -> dict[State, int]:
-    """Return how many deployments are in each state."""
-    ranked = states_of_deployments(now).subquery()
+def has_part(name: Any, part: str) -> Any:
+    """Return the SQL of: this name has a part in it, in whatever case; nothing is in every name."""
+    return func.lower(name).contains(part.lower(), autoescape=True) if part else true()
+
+
+def count_states(connection: Connection, now: int, part: str = "") -> dict[State, int]:
+    """Return how many deployments (those whose name has ``part``) are in each state."""
+    ranked = states_of_deployments(now).where(has_part(replicas.c.name, part)).subquery()
     counted = select(ranked.c.rank, func.count().label("deployments")).group_by(ranked.c.rank)
     found = {row.rank: row.deployments for row in connection.execute(counted)}
     return {state: found.get(rank, 0) for rank, state in enumerate(STATES)}

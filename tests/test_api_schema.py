@@ -22,14 +22,13 @@ BEYOND_A_SCHEMA = [positive_data_acceptance, negative_data_rejection]
 
 folder = TemporaryDirectory()  # the operations are read off the document when tests are collected
 atexit.register(folder.cleanup)
-store = Store(f"sqlite:///{folder.name}/store.db")
+store = Store(f"sqlite:///{folder.name}/store.db").create()
 app = create_app(Settings(), Registry.default(), store)
 schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def stored() -> Iterator[None]:
-    store.create()
     Client(app).put("/v1/deployments/gpt-oss-prod", json=REPORT)
     yield
     store.close()
@@ -50,6 +49,14 @@ def test_the_document_describes_every_operation() -> None:
         "POST /v1/check",
         "POST /v1/check/batch",
         "GET /v1/deployments/{name}/health",
+        "POST /v1/deployments/{name}/heartbeat",
+        "GET /v1/deployments/{name}/history",
+        "GET /v1/history",
+        "POST /v1/plan",
+        "GET /v1/registry/books",
+        "GET /v1/registry/diff",
+        "GET /v1/events",
+        "GET /metrics",
         "GET /v1/registry",
         "GET /v1/recipes",
         "GET /v1/layouts",
