@@ -6,6 +6,8 @@ import pytest
 
 from preshuffle.registry import Query, QueryError
 from preshuffle.registry.moe_layers import moe_layers_of
+from preshuffle.registry.shard import cut, split_experts
+from preshuffle.registry.words import GROUP
 from support.configurations import DEEPSEEK, KIMI_K3, MINIMAX_M3, MIXTRAL, PUBLISHED
 from support.strategies import BOOK, REGISTRY
 
@@ -40,6 +42,14 @@ def test_every_model_says_all_that_a_query_needs(model: str) -> None:
     assert entry.evidence
     assert (entry.swiglu_alpha is not None) == (entry.activation == "Swiglu")
     assert (entry.situ_beta is not None) == (entry.activation == "Situv2")
+
+
+@pytest.mark.parametrize("model", BOOK.models)
+def test_what_people_run_can_be_cut(model: str) -> None:
+    entry = BOOK.models[model]
+    group = GROUP.get(entry.quant_type or "No", 1)
+    assert all(cut(entry.intermediate_size or 0, tp, group) for tp in entry.tp_seen)
+    assert all(split_experts(entry.num_experts or 0, ep) for ep in entry.ep_seen)
 
 
 @pytest.mark.parametrize(
