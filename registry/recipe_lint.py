@@ -44,6 +44,9 @@ def _layout(place: Place, recipe: Recipe, role: Role, tensor: TensorRecipe, layo
     """A tensor's layout against gate_mode, its row order, its padding and its role."""
     at = ("tensors", role)
     splits = layout.pattern.splits_gate_up
+    one_each = role.endswith("_input_scale") or (role.endswith("_scale") and recipe.call.quant_type == "per_Tensor")
+    if one_each and layout.id != "plain":
+        yield place.problem(f"{role} has one number for each expert, which {layout.id} cannot order", *at, "layout")
     if splits and not role.startswith("w13"):
         yield place.problem(f"{role} has no gate and up, which {layout.id} interleaves", *at, "layout")
     elif splits and tensor.order == "GUGU":

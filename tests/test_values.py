@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -361,6 +363,12 @@ class TestInt4:
         inverse(tensors)
         for role, name in zip(("w13_weight", "w2_weight"), names, strict=True):
             assert tensors[name].equal(plain[role])
+
+    def test_packing_is_aiters(self) -> None:
+        """A recorded call of AITER's pack_int8_to_packed_int4: byte i of its input is the top one of i * 2654435761."""
+        data = torch.tensor([(i * 2654435761 % 2**32) >> 24 for i in range(64)], dtype=torch.uint8)
+        found = hashlib.sha256(bytes(pack_int4(data).tolist())).hexdigest()
+        assert found == "16efae6f6a1b082ec55c849b2765892d88cd5e1d6944bc70cccba6b62812b320"
 
     @pytest.mark.parametrize("value", [8, -9, 127, -128])
     def test_values_that_are_no_int4_are_refused(self, value: int) -> None:
