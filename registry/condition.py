@@ -124,6 +124,16 @@ class Condition:
             return self.interval.intersect(other.interval) is not None
         return False
 
+    def within(self, other: Condition) -> bool:
+        """Whether every value that satisfies this one satisfies the other, as far as that is plain to see."""
+        if self.values:
+            return all(other.matches(value) for value in self.values)
+        if self.glob is not None:
+            return other.glob in (self.glob, "*")
+        if self.interval is not None and other.interval is not None:
+            return self.interval.intersect(other.interval) == self.interval
+        return False
+
     def _equal(self, value: Scalar, wanted: Scalar) -> bool:
         if self.versioned and isinstance(value, str) and isinstance(wanted, str):
             return version_key(value) == version_key(wanted)

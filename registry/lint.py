@@ -11,6 +11,7 @@ from preshuffle.registry.near import near
 from preshuffle.registry.recipe_lint import recipe_problems
 from preshuffle.registry.rule import Rule
 from preshuffle.registry.ties import ties
+from preshuffle.registry.unreachable import contradiction, covered
 
 _MOST_TIES = 100
 
@@ -28,7 +29,27 @@ def lint(book: Book) -> list[Problem]:
         problems += _rule(book, rule, owners)
     if not problems:
         problems += _ties(book)
+        problems += _unreachable(book)
     return problems
+
+
+def _unreachable(book: Book) -> Iterator[Problem]:
+    """A rule that never wins, and a packaged recipe that no rule uses, are mistakes."""
+    for rule, cover in covered(book):
+        place, other = book.places["rules", rule.id], book.places["rules", cover.id]
+        yield place.problem(
+            f"rule {rule.id!r} never wins: {cover.id!r} ({other.document.name}:{other.document.line(other.path)}) is "
+            f"more specific and matches wherever it does"
+        )
+    for rule in book.rules.values():
+        if lacks := contradiction(book, rule):
+            place = book.places["rules", rule.id]
+            yield place.problem(f"rule {rule.id!r} never wins: recipe {rule.use} {lacks}", "use")
+    used = {rule.use for rule in book.rules.values()}
+    for id in book.recipes.keys() - used:
+        place = book.places["recipes", id]
+        if place.document.name.startswith(f"{PACKAGED}/"):
+            yield place.problem(f"no rule uses recipe {id!r}")
 
 
 def _evidence(book: Book) -> Iterator[Problem]:

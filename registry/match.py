@@ -69,11 +69,12 @@ class Tried:
 
 def try_rules(book: Book, facts: Mapping[str, Scalar]) -> tuple[Tried, ...]:
     """Try every rule on a query's facts, the most specific first (ties by id, which only matters for display)."""
-    tried = [_try(book, rule, facts) for rule in book.rules.values()]
+    tried = [try_rule(book, rule, facts) for rule in book.rules.values()]
     return tuple(sorted(tried, key=lambda item: (tuple(-part for part in item.specificity.key), item.rule.id)))
 
 
-def _try(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
+def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
+    """Try one rule on a query's facts."""
     conditions = rule.conditions()
     misses = tuple(
         Miss(name, condition.text, facts.get(name))

@@ -146,7 +146,7 @@ TIES = [
     ("{tp: 3}", "{tp: 3}", True),
     ("{tp: 3}", "{tp: 5}", False),
     ("{tp: 3}", "{ep: 3}", True),
-    ("{tp: 3, arch: gfx950}", "{tp: 3, arch: gfx942}", False),
+    ("{tp: 3, gated: true}", "{tp: 3, gated: false}", False),
     ("{tp: [3, 5]}", "{tp: [5, 7]}", True),
     ("{tp: [3, 5]}", "{tp: [7, 9]}", False),
     ("{model: 'a*'}", "{model: '*b'}", True),
@@ -154,7 +154,7 @@ TIES = [
     ("{model: 'a*'}", "{tp: '>=3'}", True),
     ("{aiter: '>=0.1.14'}", "{aiter: '<0.1.14'}", False),
     ("{aiter: '>=0.1.14'}", "{aiter: '<=0.1.14'}", True),
-    ("{tp: 3}", "{tp: [3]}", False),
+    ("{tp: 3}", "{tp: [3, 5]}", False),
     ("{tp: 3}", "{tp: '>=3'}", False),
     ("{tp: 3, ep: 2}", "{tp: 3}", False),
     ("{env: {ATOM_MOE_GU_ITLV: '0'}}", "{env: {ATOM_MOE_GU_ITLV: '1'}}", False),
@@ -178,7 +178,7 @@ def test_two_rules_tie_only_if_equally_specific_and_one_query_can_match_both(
     assert f"rules 'r1' ({tmp_path / 'overlay.yaml'}:2) and 'r2' are equally specific" in problem.message
 
 
-@pytest.mark.parametrize(("first", "second"), [case[:2] for case in TIES if case[2]])
+@pytest.mark.parametrize(("first", "second"), [case[:2] for case in TIES if case[2] and case[0] != case[1]])
 def test_priority_settles_a_tie(tmp_path: Path, first: str, second: str) -> None:
     assert "r2" in load_overlay(tmp_path, rules((first, 7), (second, 8))).book.rules
 
@@ -186,3 +186,42 @@ def test_priority_settles_a_tie(tmp_path: Path, first: str, second: str) -> None
 def test_all_problems_between_entries_come_at_once(tmp_path: Path) -> None:
     text = RECIPE.replace("e8,", "e9,") + rules(("{arch: gfx990}", 0), ("{tp: 3}", 0)).replace("sep16", "sep61")
     assert [problem.line for problem in problems_of(tmp_path, text)] == [8, 9, 17, 16, 23]
+
+
+NEVER = [
+    ("{tp: 3}", 9, "{tp: [3]}", 0, True),
+    ("{tp: 3}", 0, "{tp: [3]}", 9, True),  # exact values come before priority
+    ("{tp: [3, 5]}", 9, "{tp: 3}", 0, False),
+    ("{tp: [3, 5]}", 0, "{tp: '>=3'}", 0, False),
+    ("{arch: [gfx950]}", 1, "{arch: [gfx950], tp: '>=2'}", 0, False),
+    ("{engine: 'v*'}", 1, "{engine: 'v*'}", 0, True),
+    ("{aiter: '>=0.1.14'}", 1, "{aiter: '>=0.1.14,<0.1.18'}", 0, True),
+    ("{aiter: '>=0.1.14,<0.1.18'}", 1, "{aiter: '>=0.1.14'}", 0, False),
+    ("{tp: 3, ep: 2}", 1, "{tp: 3}", 0, False),
+]
+
+
+@pytest.mark.parametrize(("first", "high", "second", "low", "covers"), NEVER)
+def test_a_rule_that_a_more_specific_one_always_beats_does_not_load(
+    tmp_path: Path, first: str, high: int, second: str, low: int, covers: bool
+) -> None:
+    text = rules((first, high), (second, low))
+    if not covers:
+        assert {"r1", "r2"} <= set(load_overlay(tmp_path, text).book.rules)
+        return
+    problems = problems_of(tmp_path, text)
+    assert [problem.line for problem in problems] == [8]
+    assert "rule 'r2' never wins: 'r1'" in problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("when", "lacks"),
+    [
+        ("{arch: gfx942, tp: 3}", "gfx942 has no MXFP4 matrix instructions"),
+        ("{weight_dtype: [fp8, bf16], tp: 3}", "is for weight_dtype=fp4x2"),
+    ],
+)
+def test_a_rule_whose_recipe_can_never_be_used_does_not_load(tmp_path: Path, when: str, lacks: str) -> None:
+    problem = next(problem for problem in problems_of(tmp_path, rules((when, 0))) if "recipe" in problem.message)
+    assert (problem.line, problem.column) == (4, 5)
+    assert f"rule 'r1' never wins: recipe mxfp4.sep16 {lacks}" in problem.message

@@ -17,6 +17,7 @@ from preshuffle.registry.errors import BookError
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.kernels.lint import kernel_book_problems
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.reach import reach_problems
 from preshuffle.registry.registry import Registry
 
 
@@ -65,7 +66,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     """Load what the options and the environment name."""
     try:
         registry = Registry.load(chosen_book(args))
-        if problems := kernel_book_problems(registry.book.known_layouts):
+        if problems := [*kernel_book_problems(registry.book.known_layouts), *reach_problems(registry)]:
             raise BookError(problems)
     except BookError as error:
         return CheckReport(ok=False, problems=tuple(BookProblem(**asdict(problem)) for problem in error.problems))

@@ -1,0 +1,181 @@
+"""Can every rule win? For each a query is looked for that it answers, and put to the registry as any other would be."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.choose import choose
+from preshuffle.registry.condition import Condition, Scalar
+from preshuffle.registry.errors import NoRecipeError, Problem, QueryError
+from preshuffle.registry.match import Tried, try_rule
+from preshuffle.registry.query import Query
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve import open_case
+from preshuffle.registry.rule import Rule
+from preshuffle.registry.words import Activation, Dtype, QuantType, RowOrder
+
+_MOST_TRIES = 2000
+_LAYER: Mapping[str, Scalar] = {
+    "hidden_size": 4096,
+    "intermediate_size": 2048,
+    "num_experts": 64,
+    "top_k": 4,
+    "activation": "Silu",
+    "activation_dtype": "bf16",
+    "weight_dtype": "bf16",
+    "quant_type": "No",
+    "gate_up_order": "GGUU",
+    "bias": False,
+    "arch": "gfx950",
+    "model": "nobody/knows-this",
+}
+_KNOWN: Mapping[str, tuple[Scalar, ...]] = {
+    "weight_dtype": get_args(Dtype),
+    "activation_dtype": get_args(Dtype),
+    "quant_type": get_args(QuantType),
+    "activation": get_args(Activation),
+    "gate_up_order": get_args(RowOrder),
+    "gated": (True, False),
+    "bias": (False, True),
+    "tp": (1, 2, 4, 8),
+    "ep": (1, 8),
+    "deployment": (None, "another"),
+    "hidden_size": (4096, 7168),
+    "intermediate_size": (2048, 4096),
+    "cu_num": (None, 304, 256, 80),
+}
+_REQUIRED = (
+    "arch", "aiter", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated", "hidden_size",
+    "intermediate_size", "tp",
+)  # fmt: skip
+"""Fields on which what a recipe requires may depend."""
+
+
+def reach_problems(registry: Registry) -> Iterator[Problem]:
+    """Yield the rules that answer no query that could be found, and those whose kernels read other bytes."""
+    book = registry.book
+    reach = Reach(book)
+    for rule in book.rules.values():
+        place = book.places["rules", rule.id]
+        query = reach.witness(rule)
+        if query is None:
+            yield place.problem(f"no query was found that rule {rule.id!r} answers")
+        elif rule.use is not None:
+            yield from (place.problem(text, "use") for text in _misread(registry, query))
+
+
+def _misread(registry: Registry, query: Query) -> list[str]:
+    """Return what kernels read otherwise than it lies, but for an engine that is known to call them wrongly."""
+    try:
+        decision = registry.resolve(query)
+    except (NoRecipeError, QueryError):
+        return []
+    if any(finding.code == "contract_mismatch" for finding in decision.findings):
+        return []
+    return [finding.message for finding in decision.findings if finding.code == "layout_mismatch"]
+
+
+class Reach:
+    """Finds queries that rules answer."""
+
+    def __init__(self, book: Book) -> None:
+        """Collect the values that any rule speaks of, by field."""
+        self._book = book
+        self._values: dict[str, dict[Scalar, None]] = {name: dict.fromkeys(of) for name, of in _KNOWN.items()}
+        self._values["arch"] = dict.fromkeys(book.archs)
+        self._values["model"] = {"nobody/knows-this": None}
+        self._values["aiter"] = dict.fromkeys((None, *(entry.since for entry in book.features.values())))
+        for rule in book.rules.values():
+            for name, condition in rule.conditions().items():
+                self._values.setdefault(name, {None: None}).update(dict.fromkeys(_samples(condition)))
+        for flag in book.flags.values():
+            self._values.setdefault(f"env.{flag.id}", {None: None}).update(dict.fromkeys(flag.values))
+
+    def witness(self, rule: Rule) -> Query | None:
+        """Return a query that a rule answers; None where none was found."""
+        first = self._first(rule)
+        waiting, seen = deque([first]), {frozenset(first.items())}
+        while waiting and len(seen) < _MOST_TRIES:
+            fields = waiting.popleft()
+            query = _query(fields)
+            blockers = self._blockers(rule, query) if query else set(_REQUIRED)
+            if query and not blockers:
+                return query
+            for name in sorted(blockers):
+                for value in self._allowed(rule, name):
+                    changed = {**fields, name: value}
+                    if frozenset(changed.items()) not in seen:
+                        seen.add(frozenset(changed.items()))
+                        waiting.append(changed)
+        return None
+
+    def _first(self, rule: Rule) -> dict[str, Scalar]:
+        conditions = rule.conditions()
+        known = "model" in conditions and self._book.model_names.find(str(self._allowed(rule, "model")[0]))
+        fields = {"arch": _LAYER["arch"]} if known else {**_LAYER, **self._kind(rule)}
+        return {**fields, **{name: allowed[0] for name in conditions if (allowed := self._allowed(rule, name))}}
+
+    def _kind(self, rule: Rule) -> dict[str, Scalar]:
+        """Return the kind of weights that a rule's recipe is for."""
+        if rule.use is None:
+            return {}
+        recipe = self._book.recipes[rule.use]
+        dtype = recipe.tensors["w13_weight"].dtype
+        kind: dict[str, Scalar] = {"quant_type": recipe.call.quant_type}
+        kind["weight_dtype"] = "fp8" if dtype.startswith("fp8") else dtype
+        kind |= {"activation": recipe.requires.activation[0]} if recipe.requires.activation else {}
+        kind |= {"gate_up_order": recipe.requires.gate_up_order[0]} if recipe.requires.gate_up_order else {}
+        return kind
+
+    def _allowed(self, rule: Rule, name: str) -> list[Scalar]:
+        condition = rule.conditions().get(name)
+        values = list(self._values.get(name, (None,)))
+        return values if condition is None else [value for value in values if condition.matches(value)]
+
+    def _blockers(self, rule: Rule, query: Query) -> set[str]:
+        """Return the fields that keep a rule from answering a query; none where it does."""
+        try:
+            facts = open_case(query, self._book).facts
+        except (NoRecipeError, QueryError):
+            return set(_REQUIRED)
+        tried: Tried = try_rule(self._book, rule, facts)
+        missed = {miss.field for miss in tried.misses}
+        if any(name.startswith("env.") for name in missed):
+            missed |= {"engine_version", "aiter"}
+        if not tried.usable:
+            return missed or set(_REQUIRED)
+        choice = choose(self._book, facts)
+        winner = choice.winner if choice else None
+        return set() if winner is None or winner.rule is rule else set(winner.conditions)
+
+
+def _query(fields: Mapping[str, Scalar]) -> Query | None:
+    """Build the query that has these facts; None where no query has them."""
+    plain = {name: value for name, value in fields.items() if value is not None and "." not in name}
+    version = plain.pop("engine_version", None)
+    engine: Any = {"name": plain.pop("engine"), "version": version} if plain.get("engine") else None
+    env = {name[4:]: value for name, value in fields.items() if name.startswith("env.") and value is not None}
+    plain.pop("engine", None)
+    try:
+        return Query.parse({**plain, "engine": engine, "env": env})
+    except QueryError:
+        return None
+
+
+def _samples(condition: Condition) -> Iterator[Scalar]:
+    """Yield values on either side of a condition."""
+    yield from condition.values
+    if condition.glob is not None:
+        yield condition.glob.replace("*", "x").replace("?", "x")
+    if condition.interval is not None:
+        for part in condition.text.split(","):
+            bound = part.strip().lstrip("<>=").strip()
+            if condition.versioned:
+                yield from (bound, f"{bound}.dev0", f"{bound}.post1")
+            elif condition.field.startswith("env."):
+                yield from (str(int(bound) + step) for step in (0, 1, -1))
+            else:
+                yield from (int(bound) + step for step in (0, 1, -1))

@@ -1,0 +1,69 @@
+"""Rules that no query can reach, as conditions alone tell: a more specific one takes all, or the recipe never fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from preshuffle.registry.books import Book
+from preshuffle.registry.condition import Scalar
+from preshuffle.registry.match import lacking
+from preshuffle.registry.recipe import Recipe, Requires
+from preshuffle.registry.rule import Rule
+
+_REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order", "gated")
+
+
+def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
+    """Yield each rule that never wins with a rule that is more specific and matches wherever it does."""
+    by_fields: dict[frozenset[str], list[Rule]] = {}
+    for rule in book.rules.values():
+        by_fields.setdefault(frozenset(rule.conditions()), []).append(rule)
+    for fields, rules in by_fields.items():
+        wider = [rule for others, held in by_fields.items() if others <= fields for rule in held]
+        for rule in rules:
+            cover = next((other for other in wider if _takes_all(book, other, rule)), None)
+            if cover is not None:
+                yield rule, cover
+
+
+def _takes_all(book: Book, other: Rule, rule: Rule) -> bool:
+    if other.specificity.key <= rule.specificity.key:
+        return False
+    mine, theirs = rule.conditions(), other.conditions()
+    return all(mine[name].within(condition) for name, condition in theirs.items()) and _asks_no_more(book, other, rule)
+
+
+def _asks_no_more(book: Book, other: Rule, rule: Rule) -> bool:
+    """Whether a rule's recipe has all that it requires wherever another's has."""
+    if other.use is None or other.use == rule.use:
+        return True
+    if rule.use is None:
+        return False
+    theirs, mine = book.recipes[other.use], book.recipes[rule.use]
+    return theirs.requires in (mine.requires, Requires()) and _kind(book, theirs) == _kind(book, mine)
+
+
+def _kind(book: Book, recipe: Recipe) -> tuple[str, str, bool, bool]:
+    w13 = recipe.tensors["w13_weight"]
+    splits = book.layout(w13.layout).pattern.splits_gate_up
+    return w13.dtype, recipe.call.quant_type, bool(recipe.source), splits
+
+
+def contradiction(book: Book, rule: Rule) -> str | None:
+    """Return what a rule's recipe always lacks where the rule matches; None where it can be used."""
+    if rule.use is None:
+        return None
+    conditions = rule.conditions()
+    choices: dict[str, tuple[Scalar, ...]] = {
+        name: conditions[name].values for name in _REQUIRED if name in conditions and conditions[name].values
+    }
+    choices.setdefault("arch", tuple(book.archs))
+    least: list[str] = []
+    for values in product(*choices.values()):
+        facts: Mapping[str, Scalar] = dict(zip(choices, values, strict=True))
+        lacks = lacking(book, book.recipes[rule.use], facts)
+        if not lacks:
+            return None
+        least = lacks if not least or len(lacks) < len(least) else least
+    return "; ".join(least)
