@@ -238,6 +238,17 @@ def words(layer: Layer, aiter: AiterFunctions) -> Layer:
     return {**layer, **laid}
 
 
+def whole_tiles(layer: Layer, aiter: AiterFunctions) -> Layer:
+    """Gate and up, and K of w2, padded to 32 with zeros; so are the scales of rows that are not there."""
+    layer = {
+        "w13_weight": do.in_halves(layer["w13_weight"], 192, layer["w13_weight"].shape[2]),
+        "w2_weight": do.alone(layer["w2_weight"], layer["w2_weight"].shape[1], 192),
+        "w13_weight_scale": do.in_halves(layer["w13_weight_scale"].view(torch.uint8), 192, 4).view(torch.float32),
+        "w2_weight_scale": layer["w2_weight_scale"],
+    }
+    return fp8_fnuz(layer, aiter)
+
+
 CASES: dict[str, tuple[dict[str, Any], Steps]] = {
     "A1 bf16": ({"weight_dtype": "bf16", "quant_type": "No", "activation_dtype": "bf16"}, unquantized),
     "A1 fp16": ({"weight_dtype": "fp16", "quant_type": "No", "activation_dtype": "fp16"}, unquantized),
@@ -292,6 +303,10 @@ CASES: dict[str, tuple[dict[str, Any], Steps]] = {
         words,
     ),
     "fp8 tensor": ({**FP8, "engine": None, "quant_type": "per_Tensor"}, per_tensor),
+    "fp8 channel of no whole tile": (
+        {**FP8, "engine": None, "quant_type": "per_Token", "intermediate_size": 176, "arch": "gfx942"},
+        whole_tiles,
+    ),
     "fp8 channel gfx942": ({**FP8, "engine": None, "quant_type": "per_Token", "arch": "gfx942"}, fp8_fnuz),
 }
 
