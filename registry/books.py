@@ -71,6 +71,11 @@ class Place:
     document: Document
     path: Path
 
+    @property
+    def packaged(self) -> bool:
+        """Whether it is in the packaged book, not in an overlay."""
+        return self.document.name.startswith(f"{PACKAGED}/")
+
     def problem(self, message: str, *inside: str | int, valid: Iterable[str] = ()) -> Problem:
         """Return a problem at a place inside the entry."""
         return self.document.problem((*self.path, *inside), message, tuple(valid))

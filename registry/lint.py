@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from preshuffle.registry.books import PACKAGED, Book
+from preshuffle.registry.books import Book
 from preshuffle.registry.errors import Problem
 from preshuffle.registry.near import near
 from preshuffle.registry.recipe_lint import recipe_problems
@@ -37,6 +37,8 @@ def _unreachable(book: Book) -> Iterator[Problem]:
     """A rule that never wins, and a packaged recipe that no rule uses, are mistakes."""
     for rule, cover in covered(book):
         place, other = book.places["rules", rule.id], book.places["rules", cover.id]
+        if place.packaged and not other.packaged:
+            continue  # an operator wants it so
         yield place.problem(
             f"rule {rule.id!r} never wins: {cover.id!r} ({other.document.name}:{other.document.line(other.path)}) is "
             f"more specific and matches wherever it does"
@@ -48,7 +50,7 @@ def _unreachable(book: Book) -> Iterator[Problem]:
     used = {rule.use for rule in book.rules.values()}
     for id in book.recipes.keys() - used:
         place = book.places["recipes", id]
-        if place.document.name.startswith(f"{PACKAGED}/"):
+        if place.packaged:
             yield place.problem(f"no rule uses recipe {id!r}")
 
 
@@ -56,7 +58,7 @@ def _evidence(book: Book) -> Iterator[Problem]:
     """Every packaged entry says where it is from; an operator's overlay may leave that out."""
     for (section, id), place in book.places.items():
         entry = book.entries[section].get(id)
-        if place.document.name.startswith(f"{PACKAGED}/") and getattr(entry, "evidence", True) == ():
+        if place.packaged and getattr(entry, "evidence", True) == ():
             yield place.problem(f"{id} has no evidence; a URL is needed", valid=("evidence: [URL]",))
 
 

@@ -1,12 +1,13 @@
 """What must hold between the entries of a book."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from preshuffle.registry import BookError
 from preshuffle.registry.errors import Problem
-from support.strategies import load_overlay
+from support.strategies import BOOK, load_overlay
 
 RECIPE = """recipes:
   mine:
@@ -225,3 +226,12 @@ def test_a_rule_whose_recipe_can_never_be_used_does_not_load(tmp_path: Path, whe
     problem = next(problem for problem in problems_of(tmp_path, rules((when, 0))) if "recipe" in problem.message)
     assert (problem.line, problem.column) == (4, 5)
     assert f"rule 'r1' never wins: recipe mxfp4.sep16 {lacks}" in problem.message
+
+
+def test_an_overlay_may_take_over_a_packaged_rule(tmp_path: Path) -> None:
+    """The packaged rule then never wins, which is what the operator wants."""
+    when = dict(BOOK.rules["mxfp4.swiglu.a4w4"].when)
+    text = (
+        f"rules:\n  mine:\n    when: {json.dumps(when)}\n    use: mxfp4.sep16\n    priority: 9\n    because: a test\n"
+    )
+    assert load_overlay(tmp_path, text).book.rules["mine"].priority == 9
