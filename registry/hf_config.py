@@ -120,8 +120,9 @@ def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
         alike.setdefault(found.case.facts.model_dump_json(), (found, []))[1].append(number)
     if len(alike) > 1:
         kinds = "; ".join(f"layers {_ranges(numbers)}: {_words(found)}" for found, numbers in alike.values())
-        first = f"layer={next(iter(alike.values()))[1][0]}"
-        raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", (first,))])
+        first = next(iter(alike.values()))[1][0]
+        valid = (f"layer={first} (--hf-layer {first})",)
+        raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", valid)])
     return next(iter(alike.values()))[0]
 
 

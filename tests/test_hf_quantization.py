@@ -81,7 +81,7 @@ def test_layers_that_differ_must_be_told_apart() -> None:
     with pytest.raises(QueryError) as caught:
         experts(section)
     text = "experts differ between layers (layers 0, 3: not quantized; layers 1-2: fp8 per_1x128); say which"
-    assert str(caught.value) == f"quantization_config: {text}; valid: layer=0"
+    assert str(caught.value) == f"quantization_config: {text}; valid: layer=0 (--hf-layer 0)"
     assert experts(section, layer=3) == PLAIN
     assert experts(section, layer=2) == ("fp8", "per_1x128", "fp8")
     with pytest.raises(QueryError, match="layer: layer 4 has no experts; valid: 0-3"):

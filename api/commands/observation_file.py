@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from preshuffle.api.commands.input_file import STDIN, place_of, read_document
-from preshuffle.api.commands.query_options import given_fields, option_of
+from preshuffle.api.commands.query_options import given_fields, layer_of, option_of
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.hf_config import query_fields
 from preshuffle.registry.located import Document
@@ -52,7 +52,7 @@ def read_observation(path: str, args: argparse.Namespace, registry: Registry) ->
     if isinstance(query, dict):
         merged = {**query, **given}
         if args.hf_config is not None:
-            merged = query_fields(args.hf_config, registry.book, merged)
+            merged = query_fields(args.hf_config, registry.book, merged, layer_of(args))
         value |= {"query": merged} if merged or "query" in value else {}
     try:
         return Observation.parse(value)

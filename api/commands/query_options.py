@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from preshuffle.api.commands.failures import UsageError
 from preshuffle.api.commands.input_file import place_of, read_document
 from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.hf_config import query_of
 from preshuffle.registry.located import Document
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
@@ -57,6 +58,7 @@ def add_query_fields(parser: argparse.ArgumentParser) -> None:
     """Add ``--hf-config``, and one option per field of ``Query``."""
     group = parser.add_argument_group("query", "every field of a query; options win over the file")
     group.add_argument("--hf-config", metavar="PATH", help="take the model's facts from this config.json (or folder)")
+    group.add_argument("--hf-layer", metavar="N", help="whose experts are meant, where its layers differ")
     for name, info in Query.model_fields.items():
         dest = _PREFIX + name
         text = _HELP.get(name)
@@ -86,12 +88,29 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
     if document is None and not given and args.hf_config is None:
         raise UsageError("a query is needed: a file, - for stdin, or options such as --model and --arch")
     fields = {**(document.value if document else {}), **given}
+    layer = layer_of(args)
     try:
         if args.hf_config is not None:
-            return Query.from_hf_config(args.hf_config, registry=registry, **fields)
+            return query_of(args.hf_config, registry.book, fields, layer)
         return Query.parse(fields)
     except QueryError as error:
         raise QueryError([_placed(problem, given, document) for problem in error.problems]) from None
+
+
+def layer_of(args: argparse.Namespace) -> int | None:
+    """Return the layer whose experts are meant, where one is named.
+
+    Raises:
+        UsageError: it is no number, or there is no configuration that it could be of.
+    """
+    text: str | None = args.hf_layer
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--hf-layer {text!r}: a layer's number is needed, counted from 0")
+    if args.hf_config is None:
+        raise UsageError("--hf-layer is for --hf-config, which is not given")
+    return int(text)
 
 
 def given_fields(args: argparse.Namespace) -> dict[str, Any]:
