@@ -17,8 +17,8 @@ from typing import Any
 
 BASE = "localhost/preshuffle-test-base"
 IMAGE = "localhost/preshuffle-test"
-_PACKAGES = "python3,python3-pip,python3-venv,python-is-python3,ca-certificates"
-_PIP = "[global]\nbreak-system-packages = true\n"
+_PACKAGES = "python3,python3-venv,ca-certificates"
+_PATH = "/opt/python/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def missing() -> str | None:
@@ -58,18 +58,16 @@ class Builder:
         assert ended.returncode == 0, ended.stdout[-2000:]
         container = self.run("from", "scratch")
         self.run("add", "--quiet", container, str(root), "/")
-        self.run("config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
+        self.run("run", container, "--", "python3", "-m", "venv", "/opt/python")
+        self.run("config", "--env", f"PATH={_PATH}", container)
         self.run("commit", "--quiet", container, BASE)
         self.run("rm", container)
         shutil.rmtree(root)
 
     def build(self, context: Path) -> None:
         """Build the service's target as a user does, on the base, with this machine's certificates."""
-        config = self.folder / "pip.conf"
-        config.write_text(_PIP)
-        mounts = ["--volume", f"{config}:/etc/pip.conf:ro"]
-        if Path("/etc/ssl/certs").is_dir():
-            mounts += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
+        certificates = "/etc/ssl/certs"
+        mounts = ["--volume", f"{certificates}:{certificates}:ro"] if Path(certificates).is_dir() else []
         target = ["--build-arg", f"PYTHON_IMAGE={BASE}", "--target", "service", "--tag", IMAGE]
         self.run("bud", "--quiet", "--layers=false", *mounts, *target, ".", cwd=context)
 
