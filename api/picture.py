@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from preshuffle.registry.decision import TensorDecision
 from preshuffle.registry.layout import BoundLayout, Layout
-from preshuffle.registry.words import BITS, Role, RowOrder
+from preshuffle.registry.words import Role, RowOrder
 
 Half = Literal["gate", "up"]
 CELLS_PER_LINE: Final = 16
@@ -83,9 +83,16 @@ class Subject:
         if len(tensor.physical_shape) < 2:
             return None
         halves = 2 if tensor.order is not None else 1
+        if len(tensor.physical_shape) == 2 and len(tensor.logical_shape) == 3:  # flat over the experts
+            experts, logical, groups = tensor.logical_shape
+            total, k = tensor.physical_shape
+            rows = logical + halves * tensor.pad.rows
+            if total == experts * rows:
+                return Subject(layout, (rows, k), (logical // halves, groups), tensor.order, "group", 1)
+            return Subject(layout, (total, k), (experts * rows, groups), None, "group", 1)
         rows, k = (*tensor.physical_shape[1:], 1)[:2]
         live_rows, live_k = (*tensor.logical_shape[1:], 1)[:2]
-        bits = BITS[tensor.dtype]
+        bits = tensor.laid_bits
         if role.endswith("_weight"):
             k, live_k = k * bits // 8, -(-live_k * bits // 8)
             return Subject(layout, (rows, k), (live_rows // halves, live_k), tensor.order, "byte", 1)

@@ -36,6 +36,15 @@ ROLES: Final[tuple[Role, ...]] = (
     "w2_input_scale",
 )
 
+STEPS: Final[dict[Step, str]] = {
+    "fnuz": "e4m3fn becomes e4m3fnuz: byte 0x80 becomes 0, scales double",
+    "requantize_max": "gate's and up's scales become their maximum, with which values are quantized again",
+    "reduce_max": "static scales become their maximum",
+    "fold": "multiplied by the scale of the scale",
+    "pack_int4": "laid out as int8, then packed, 8 values to 4 bytes",
+}
+"""What is done to values, in words."""
+
 GROUP: Final[dict[str, int]] = {"per_1x32": 32, "per_1x128": 128}
 """Values of K that share one scale, by quant_type. A dimension is cut between ranks in whole groups."""
 

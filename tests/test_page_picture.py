@@ -123,6 +123,25 @@ def test_sizes_are_bytes_for_weights_and_groups_for_scales() -> None:
     assert shapes["w13_bias"] == ((3072, 1), (1440, 1), "value", 4)
 
 
+def test_a_scale_that_is_flat_over_its_experts_is_drawn_as_it_lies() -> None:
+    scale = tensor(96, 8, "GGUU", (0, 3)).model_copy(update={"dtype": "e8m0"})
+    tail = Subject.of("w13_weight_scale", BOOK.layout("e8"), scale.model_copy(update={"physical_shape": (512, 8)}))
+    only_k = Subject.of(
+        "w13_weight_scale", BOOK.layout("e8_gui16"), scale.model_copy(update={"physical_shape": (384, 8)})
+    )
+    assert tail is not None
+    assert (tail.shape, tail.live, tail.order) == ((512, 8), (384, 5), None)
+    assert only_k is not None
+    assert (only_k.shape, only_k.live, only_k.order) == ((96, 8), (48, 5), "GGUU")
+
+
+def test_int4_is_drawn_as_it_was_laid_out() -> None:
+    packed = tensor(64, 64, None).model_copy(update={"dtype": "i4x2", "steps": ("pack_int4",)})
+    subject = Subject.of("w2_weight", BOOK.layout("sep16"), packed)
+    assert subject is not None
+    assert subject.shape == (64, 64)
+
+
 def test_a_tensor_without_rows_has_no_picture() -> None:
     scalar = tensor(2, 2, None).model_copy(update={"physical_shape": (4,), "logical_shape": (4,)})
     assert Subject.of("w13_input_scale", BOOK.layout("plain"), scalar) is None

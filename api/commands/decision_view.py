@@ -11,6 +11,7 @@ from preshuffle.registry.decision import Decision, Finding, KernelBucket, Tensor
 from preshuffle.registry.kernels import Stage
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.words import STEPS, Step
 
 _TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unknown", "dim")}
 
@@ -22,6 +23,8 @@ def show_decision(screen: Screen, query: Query, decision: Decision, registry: Re
     _tensors(screen, decision)
     screen.heading("call and environment")
     arguments = decision.call.model_dump(mode="json")
+    if decision.call.gate_mode_passed:
+        del arguments["gate_mode_passed"]  # as one expects
     call = "  ".join(f"{name}={_plain(value)}" for name, value in arguments.items() if value is not None)
     env = "  ".join(f"{name}={value}" for name, value in decision.env.items())
     screen.pairs([("call", call), ("env", env or "nothing to set")])
@@ -106,6 +109,12 @@ def _tensor_notes(decision: Decision) -> Iterator[str]:
             orders.setdefault(f"{tensor.source_order} in the checkpoint become {tensor.order}", []).append(role)
     for change, roles in orders.items():
         yield f"rows that are {change}: {', '.join(roles)}"
+    steps: dict[Step, list[str]] = {}
+    for role, tensor in decision.tensors.items():
+        for step in tensor.steps:
+            steps.setdefault(step, []).append(role)
+    for step, roles in steps.items():
+        yield f"{step} ({STEPS[step]}): {', '.join(roles)}"
     tagged = [role for role, tensor in decision.tensors.items() if tensor.is_shuffled]
     if tagged:
         yield f"is_shuffled must be set on: {', '.join(tagged)}"
