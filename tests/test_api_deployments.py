@@ -1,16 +1,22 @@
 """Deployments over HTTP: what was told comes back, beside what the registry decides for it."""
 
+import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from preshuffle.api.app import create_app
+from preshuffle.api.deployments import Beat
+from preshuffle.api.heartbeats import Heartbeats
 from preshuffle.api.layers import Span, first_overlap, parse_layers
 from preshuffle.api.settings import Settings
+from preshuffle.api.store import Store
 from preshuffle.registry import Registry
 from support.server import OBSERVATION, REPORT, Client
+from support.stores import put
 
 URL = "/v1/deployments/prod"
 
@@ -149,3 +155,72 @@ def test_layers_are_ranges_that_do_not_meet() -> None:
     assert parse_layers("5,0-2") == (Span(0, 2), Span(5, 5))
     assert first_overlap([parse_layers("0-2,5"), parse_layers("3-4,6-99999")]) is None
     assert first_overlap([parse_layers("0-9"), parse_layers("12"), parse_layers("9-10")]) == (9, 0, 2)
+
+
+def test_a_heartbeat_is_answered_once_it_is_written(client: Client) -> None:
+    unknown = client.post(f"{URL}/heartbeat?replica=1")
+    assert (unknown.status_code, unknown.json()["type"]) == (404, "urn:preshuffle:problem:unknown-deployment")
+    client.put(f"{URL}?replica=1", json=REPORT)
+    beat = client.post(f"{URL}/heartbeat?replica=1").json()
+    assert (beat["name"], beat["replica"]) == ("prod", 1)
+    assert client.get(URL).json()["seen_at"] == beat["seen_at"]
+    assert client.post(f"{URL}/heartbeat").status_code == 404
+
+
+def test_what_was_decided_otherwise_when_it_was_loaded_has_drifted(client: Client) -> None:
+    now = client.post("/v1/resolve", json=OBSERVATION["query"]).json()["decision_digest"]
+    for digest, state in ((now, "ok"), (f"sha256:{'0' * 64}", "drifted")):
+        told = {"layers": "0-35", "observation": OBSERVATION, "decision_digest": digest}
+        client.put(URL, json=report(groups=[told]))
+        shown = client.get(URL).json()
+        assert (shown["verdict"], shown["state"]) == ("ok", state)
+        assert [one["state"] for one in client.get("/v1/deployments").json()["deployments"]] == [state]
+    assert client.get(f"{URL}/health").json() == {"verdict": "ok", "state": "drifted"}
+
+
+def test_a_replica_that_is_silent_is_stale(client: Client) -> None:
+    client.put(URL, json=report(ttl_s=1))
+    assert client.get(URL).json()["state"] == "ok"
+    time.sleep(1.2)
+    assert client.get(URL).json()["state"] == "stale"
+    assert client.get("/v1/deployments?state=stale").json()["deployments"][0]["state"] == "stale"
+    client.post(f"{URL}/heartbeat")
+    assert client.get(URL).json()["state"] == "ok"
+
+
+def test_a_state_that_is_none_is_refused(client: Client) -> None:
+    answer = client.get("/v1/deployments?state=ok,fine")
+    assert (answer.status_code, answer.json()["problems"][0]["field"]) == (422, "state")
+
+
+def test_history_comes_in_pages_and_says_who(client: Client) -> None:
+    assert client.get(f"{URL}/history").status_code == 404
+    for node in ("a", "b", "c"):
+        client.put(URL, json=report(node=node))
+    client.delete(URL)
+    first = client.get(f"{URL}/history?limit=3").json()
+    assert [event["action"] for event in first["events"]] == ["forget", "report", "report"]
+    assert {event["who"] for event in first["events"]} == {"anonymous at 127.0.0.1"}
+    rest = client.get(f"{URL}/history?limit=3&cursor={first['next']}").json()
+    assert [event["state_before"] for event in rest["events"]] == [None]
+    assert rest["next"] is None
+    assert client.get("/v1/history?since=2999-01-01T00:00:00Z").json()["events"] == []
+    assert client.get("/v1/history?since=yesterday").status_code == 422
+
+
+def test_many_heartbeats_share_their_commits(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    for number in range(50):
+        put(store, "many", number)
+    groups: list[int] = []
+    write = store.beat
+    store.beat = lambda beating: (groups.append(1), write(beating))[1]  # type: ignore[method-assign]
+
+    async def beat_all() -> list[Beat | None]:
+        heartbeats = Heartbeats(store)
+        return await asyncio.gather(*(heartbeats.beat("many", number) for number in range(60)))
+
+    beats = asyncio.run(beat_all())
+    assert [beat is not None for beat in beats] == [True] * 50 + [False] * 10
+    assert len(groups) <= 3
+    store.close()

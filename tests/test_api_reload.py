@@ -80,7 +80,11 @@ def service(database: str, book: Path) -> Iterator[Service]:
     made.store.close()
 
 
-def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(service: Service, book: Path) -> None:
+@pytest.mark.parametrize("few", [0, 100])
+def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
+    service: Service, book: Path, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preshuffle.api.aside.FEW", few)  # 0: in another process
     for name in ("a", "b"):
         assert service.client.put(f"/v1/deployments/{name}", json=ROLLED).status_code == 201
     assert service.client.put("/v1/deployments/c", json=REPORT).status_code == 201
