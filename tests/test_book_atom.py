@@ -54,6 +54,20 @@ def test_every_rule_and_every_recipe_of_the_engine_is_reached() -> None:
     }
 
 
+@pytest.mark.parametrize("aiter", ["0.1.7", "0.1.13", "0.1.16", "0.1.18"])
+def test_an_old_aiter_ends_in_a_refusal_and_not_on_another_path(aiter: str) -> None:
+    """What ATOM's switches name is what ATOM runs; a path that needs a newer AITER fails, and no other takes over."""
+    refused = 0
+    for case in ANSWERED:
+        try:
+            decision = REGISTRY.resolve(Query.parse({**case.query, "aiter": aiter, "tokens": [1]}))
+        except NoRecipeError:
+            refused += 1
+        else:
+            assert decision.recipe == case.recipe, case.id
+    assert refused
+
+
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
 @pytest.mark.parametrize("itlv", ["0", "1"])
 def test_gpt_oss_through_every_tensor_parallel_size(itlv: str, tp: int) -> None:
