@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import Literal
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -27,6 +26,7 @@ from preshuffle.api import (
     routes_resolve,
 )
 from preshuffle.api.access import Access
+from preshuffle.api.aiter_tables import automatic_tables
 from preshuffle.api.answers import Answers
 from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.door import Door
@@ -139,9 +139,7 @@ def load_registry(settings: Settings) -> Registry:
         BookError: an overlay does not load.
         ServeError: kernel tables do not load.
     """
-    tables: Literal["auto"] | tuple[str, ...] | None = settings.tables or None
-    if tables == ("auto",):
-        tables = "auto"
+    tables = automatic_tables() if settings.tables == ("auto",) else settings.tables or None
     try:
         return Registry.load(settings.book, tables)
     except (TableError, ImportError, OSError) as error:

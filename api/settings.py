@@ -26,8 +26,8 @@ class Settings(Frozen):
         port: 0 takes a free one.
         db: the store, ``sqlite:///PATH``.
         book: overlay folders or files, later ones on top.
-        tables: kernel tables (CSV files or folders, ``path@version`` ties one to an AITER); ``auto`` alone is the
-            installed AITER's.
+        tables: kernel tables (CSV files or folders, ``path@version`` ties one to an AITER); ``auto`` alone is what
+            AITER would read here: the files of ``AITER_CONFIG_FMOE`` where it is set, else the installed AITER's.
         tokens: the file of bearer tokens; without one everything is open, on loopback only.
         reads: whether reading and asking are ``open`` to everyone or need a token too (``closed``).
         management_port: where ``/healthz``, ``/readyz`` and ``/metrics`` are served beside; ``/metrics`` is then not

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import product
 
-from preshuffle.registry import NoRecipeError, Observation, Query, Registry, observation_of
+from preshuffle.registry import NoRecipeError, Observation, Query, QueryError, Registry, observation_of
 
 ROUNDS = 5
 
@@ -23,7 +23,7 @@ def observations(registry: Registry) -> list[Observation]:
         query = Query.parse(fields | ({"engine": engine} if engine else {}))
         try:
             found.append(observation_of(registry.resolve(query), query))
-        except NoRecipeError:
+        except (NoRecipeError, QueryError):
             continue
     return found
 

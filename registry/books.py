@@ -60,6 +60,7 @@ PACKAGED = "book"
 ELSEWHERE = frozenset({"kernel_families.yaml", "aiter_dispatch.yaml"})
 
 _REMEMBERED = 4096
+_LARGEST = 1 << 20
 Value = TypeVar("Value")
 Entry = TypeVar("Entry", bound=Frozen)
 
@@ -230,6 +231,9 @@ def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]
     texts: list[tuple[str, str]] = []
     for path in paths:
         try:
+            if (size := path.stat().st_size) > _LARGEST:
+                problems.append(Problem(str(path), 1, 1, f"{size:,} bytes; a book file has at most {_LARGEST:,}"))
+                continue
             texts.append((str(path), path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 at byte {error.start}"

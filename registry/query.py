@@ -76,7 +76,9 @@ class Engine(Frozen):
 
 def _engine(value: Any) -> Any:
     if isinstance(value, str):
-        name, _, version = value.partition("@")
+        name, at, version = value.partition("@")
+        if at and not version:
+            raise ValueError(f"{value!r}: a version is missing after the @")
         return {"name": name, "version": version or None}
     return value
 
@@ -102,6 +104,11 @@ def _environment(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: str(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in value.items()}
     return value
+
+
+def _once(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Keep the first of values that are given more than once."""
+    return tuple(dict.fromkeys(values))
 
 
 class Query(Frozen):
@@ -147,7 +154,7 @@ class Query(Frozen):
         BeforeValidator(_environment, json_schema_input_type=dict[str, str | int]),
         AfterValidator(Environment),
     ] = Field(default_factory=Environment)
-    tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256)] = TOKENS
+    tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256), AfterValidator(_once)] = TOKENS
 
     @classmethod
     def parse(cls, value: Any) -> Query:

@@ -235,3 +235,8 @@ def test_neither_the_environment_nor_the_working_directory_is_read(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PRESHUFFLE_BOOK", str(tmp_path / "book"))
     assert Registry.load().digest == BOOK.digest
+
+
+def test_a_file_past_a_mebibyte_is_refused_unread(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, "# " + "x" * (1 << 20))
+    assert str(problem) == f"{tmp_path / 'overlay.yaml'}:1:1: 1,048,578 bytes; a book file has at most 1,048,576"

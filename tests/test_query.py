@@ -49,6 +49,7 @@ NAN = float("nan")
         ("rocm", "seven", "rocm: 'seven' is not a version"),
         ("engine", "", "engine.name: string should have at least 1 character, found ''"),
         ("engine", "@1.0", "engine.name: string should have at least 1 character, found ''"),
+        ("engine", "vllm@", "engine: 'vllm@': a version is missing after the @"),
         ("engine", "vllm@nightly", "engine.version: 'nightly' is not a version"),
         ("engine", "vllm@0.33@1", "engine.version: '0.33@1' is not a version"),
         ("engine", {"name": "vllm", "build": 1}, "engine.build: unknown field"),
@@ -188,3 +189,17 @@ def test_any_json_is_answered_or_refused_in_our_words(fields: dict[str, Any], ba
     except PreshuffleError as error:
         said = str(error)
     assert said
+
+
+def test_token_counts_count_once_in_their_order() -> None:
+    assert Query.parse({**GPT_OSS, "tokens": [64, 1, 64, 16, 1]}).tokens == (64, 1, 16)
+
+
+def test_equal_queries_are_one_key_and_their_environment_stays() -> None:
+    first, second = (Query.parse({**GPT_OSS, "env": env}) for env in ({"A": "1", "B": "2"}, {"B": "2", "A": "1"}))
+    assert first == second
+    assert len({first, second, first.model_copy(), copy.deepcopy(first), pickle.loads(pickle.dumps(first))}) == 1
+    for change in (lambda env: env.update(A="2"), lambda env: env.pop("A"), lambda env: env.__setitem__("C", "3")):
+        with pytest.raises(TypeError, match="a query cannot be changed"):
+            change(first.env)
+    assert first.model_dump(mode="json")["env"] == {"A": "1", "B": "2"}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from preshuffle.api.aiter_tables import VARIABLE, automatic_tables
 from preshuffle.api.commands.failures import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 BOOK: Final = "PRESHUFFLE_BOOK"
 TABLES: Final = "PRESHUFFLE_TABLES"
-AITER_TABLES: Final = "AITER_CONFIG_FMOE"
 
 
 def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) -> None:
@@ -29,7 +29,7 @@ def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) ->
             action="append",
             metavar="PATH",
             help=f"kernel tables: a CSV, a folder like AITER's configs/, PATH@VERSION for one AITER, or auto for what "
-            f"AITER would read here (${AITER_TABLES}, else its own); repeatable (else ${TABLES}, ':' between)",
+            f"AITER would read here (${VARIABLE}, else its own); repeatable (else ${TABLES}, ':' between)",
         )
 
 
@@ -56,8 +56,7 @@ def chosen_tables(args: argparse.Namespace) -> Literal["auto"] | list[str] | Non
     if "auto" in paths:
         if len(paths) > 1:
             raise UsageError("tables: auto (the installed AITER's) cannot be combined with paths")
-        # AITER itself reads only the files that this variable lists, where it is set
-        return from_environment(AITER_TABLES) or "auto"
+        return automatic_tables()
     return paths or None
 
 
