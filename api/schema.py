@@ -57,6 +57,7 @@ replicas = Table(
     Column("judgement", Text, nullable=False, server_default="[]"),
     Column("baseline", Text),
     Index("replicas_judged_by", "judged_by"),
+    Index("replicas_states", "name", "replica", "state"),  # counting states reads no report
 )
 """What each replica told, and what was found in it. ``judged_by`` names book and kernel tables (empty: nobody yet),
 ``judgement`` is JSON, one ``GroupJudgement`` per group, ``baseline`` the digests that drift is measured from."""

@@ -56,6 +56,7 @@ def test_what_the_first_version_wrote_is_brought_up_to_date(database: str) -> No
         "ALTER TABLE replicas ADD COLUMN seen_ms BIGINT NOT NULL DEFAULT 1234567890123",
         "DROP TABLE beats",
         "DROP INDEX replicas_judged_by",
+        "DROP INDEX replicas_states",
         *(
             f"ALTER TABLE replicas DROP COLUMN {name}"
             for name in ("verdict", "state", "judged_by", "judgement", "baseline")

@@ -24,6 +24,7 @@ def upgrade() -> None:
     ):
         op.add_column("replicas", column)
     op.create_index("replicas_judged_by", "replicas", ["judged_by"])
+    op.create_index("replicas_states", "replicas", ["name", "replica", "state"])
     name = sa.String(128).with_variant(sa.String(128, collation="C"), "postgresql")
     op.create_table(
         "beats",
