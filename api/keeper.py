@@ -25,6 +25,7 @@ log = logging.getLogger("preshuffle.api")
 
 TICK_S: Final = 0.4
 """Between two looks at the store's counters."""
+_LATER_S: Final = 30.0
 _SLOW_S: Final = 1.0
 """Between two looks at the book's files, and at who fell silent."""
 
@@ -136,3 +137,6 @@ class Keeper:
             if registry is self._answers.registry and not self._stopping.is_set():
                 log.error("deployments were not judged again, this is tried once more: %s", error)
                 self._stopping.wait(_SLOW_S)
+        except Exception:
+            log.exception("deployments were not judged again; this is tried once more later")
+            self._stopping.wait(_LATER_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ from preshuffle.api.store import Store
 from preshuffle.api.store_rows import AnyRow, now_ms, read_baseline
 from preshuffle.api.store_write import judged_values
 from preshuffle.registry.registry import Registry
+
+log = logging.getLogger("preshuffle.api")
 
 BATCH: Final = 100
 _REMEMBERED: Final = 1000
@@ -34,13 +37,20 @@ def is_due(store: Store, by: str) -> bool:
         )
 
 
-def recheck(store: Store, registry: Registry, stop: Callable[[], bool] = lambda: False) -> int:
+def recheck(
+    store: Store,
+    registry: Registry,
+    stop: Callable[[], bool] = lambda: False,
+    *,
+    only: tuple[str, int] | None = None,
+) -> int:
     """Judge every replica that this registry has not judged; return how many.
 
     Args:
         store: where they are.
         registry: the one that answers now.
         stop: asked between batches; what is not judged then stays as it was.
+        only: this replica of this deployment alone.
 
     Raises:
         StoreError: the store does not answer; what was judged before stays written.
@@ -50,6 +60,8 @@ def recheck(store: Store, registry: Registry, stop: Callable[[], bool] = lambda:
     while not stop():
         with store.transaction() as connection:
             others = select(replicas).where(replicas.c.judged_by != by)
+            if only is not None:
+                others = others.where(replicas.c.name == only[0], replicas.c.replica == only[1])
             further = others.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*place))
             rows = connection.execute(further.order_by(replicas.c.name, replicas.c.replica).limit(BATCH)).all()
         if not rows:
@@ -87,8 +99,16 @@ class _Panel:
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[key] = judge(ReplicaReport.model_validate_json(row.report), self.registry, baseline)
+            self._known[key] = self._judge(row, baseline)
         return self._known[key]
+
+    def _judge(self, row: AnyRow, baseline: Baseline | None) -> Judgement:
+        """Judge; a report that cannot be judged must not keep all others from being judged: it is unknown."""
+        try:
+            return judge(ReplicaReport.model_validate_json(row.report), self.registry, baseline)
+        except Exception:
+            log.exception("replica %s of %s cannot be judged", row.replica, row.name)
+            return Judgement(judge_name(self.registry), (), baseline or ())
 
 
 def _write(store: Store, judged: list[tuple[AnyRow, Judgement]]) -> int:

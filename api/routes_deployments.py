@@ -79,6 +79,7 @@ class PageParams(Params):
         str | None,
         Field(max_length=256, description=f"only in these states, commas between: {', '.join(STATES)}"),
     ] = None
+    name: Annotated[str, Field(max_length=128, description="only those whose name has this in it")] = ""
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -142,7 +143,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
     )
     async def listing(params: Annotated[PageParams, Query()]) -> Response:
         after = read_cursor(params.cursor) if params.cursor else ""
-        page = await to_thread.run_sync(list_page, store, params.limit, after, params.states)
+        page = await to_thread.run_sync(list_page, store, params.limit, after, params.states, params.name)
         return Response(page.model_dump_json(), media_type="application/json")
 
     @app.get(
@@ -228,9 +229,9 @@ def _health(store: Store, answers: Answers, name: str) -> bytes:
     raise ProblemError("unhealthy-deployment", detail, headers=headers, verdict=verdict, codes=codes)
 
 
-def list_page(store: Store, limit: int, after: str, states: Sequence[State] = ()) -> DeploymentList:
+def list_page(store: Store, limit: int, after: str, states: Sequence[State] = (), part: str = "") -> DeploymentList:
     """Return a page of the list."""
-    found, more = store.page(limit, after, states)
+    found, more = store.page(limit, after, states, part)
     return DeploymentList(
         deployments=tuple(map(summary, found)),
         next=write_cursor(found[-1].name) if more else None,
@@ -254,7 +255,7 @@ def take(
     registry = answers.registry
     receipt = store.put(name, replica, report, judge(report, registry), who=who, precondition=precondition)
     if answers.registry is not registry:  # replaced meanwhile: all others are being judged again, perhaps without this
-        recheck(store, answers.registry)
+        recheck(store, answers.registry, only=(name, replica))
     return receipt
 
 
