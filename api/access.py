@@ -9,13 +9,12 @@ from typing import Final, Literal
 from urllib.parse import unquote
 
 from preshuffle.api.problem import ProblemError
+from preshuffle.api.settings import Reads
 from preshuffle.api.tokens import Token, Tokens
-
-Reads = Literal["open", "closed"]
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
 """Probes: what an orchestrator asks before anybody can have a token."""
-QUESTIONS: Final = frozenset({"/v1/resolve", "/v1/resolve/batch", "/v1/check", "/v1/check/batch", "/v1/plan"})
+QUESTIONS: Final = frozenset({"/v1/resolve", "/v1/resolve/batch", "/v1/check", "/v1/check/batch", "/v1/plan", "/plan"})
 """POST here changes nothing."""
 _DEPLOYMENTS: Final = "/v1/deployments/"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -12,7 +12,6 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.reload import BookWatcher
 from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
-from preshuffle.registry.decision import FindingCode
 
 
 class StoredFleet:
@@ -55,7 +54,7 @@ class StoredFleet:
 
     def _count(self) -> dict[str, int]:
         wanted = select(replicas.c.judgement).where(replicas.c.verdict.not_in(["ok", "unknown"]))
-        found: Counter[FindingCode] = Counter()
+        found: Counter[str] = Counter()
         with self._store.transaction() as connection:
             for row in connection.execute(wanted):
                 groups = json.loads(row.judgement)

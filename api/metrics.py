@@ -14,7 +14,7 @@ MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-disable_created_metrics()  # a second series for every counter, which no dashboard needs
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which no dashboard needs
 
 
 class Fleet(Protocol):

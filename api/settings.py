@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from preshuffle.api.access import Reads
 from preshuffle.api.logs import Style
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.located import field_problems
@@ -16,6 +15,7 @@ from preshuffle.registry.query import Frozen
 
 PREFIX: Final = "PRESHUFFLE_"
 _LISTS: Final = frozenset({"book", "tables"})
+Reads = Literal["open", "closed"]
 
 
 class Settings(Frozen):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LONGEST = 350
 SHARED = frozenset(sys.stdlib_module_names)
 PARSING = frozenset({"pydantic", "pydantic_core", "einops", "yaml"})
-SERVING = frozenset({"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "httpx", "anyio"})
+SERVING = frozenset({"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "httpx", "anyio", "prometheus_client"})
 STORING = frozenset({"sqlalchemy", "alembic", "psycopg"})
 WEB = SERVING | STORING
 
@@ -29,7 +29,7 @@ ANYWHERE = {
 INSIDE_FUNCTIONS = {
     "registry": frozenset(),
     "layouts": frozenset({"triton", "aiter"}),
-    "api": frozenset(),
+    "api": frozenset({"shtab"}),
 }
 """Packages of others that each room may import inside functions only."""
 
