@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -28,6 +28,9 @@ class RoleTensors:
         if not isinstance(target, torch.nn.Module | MutableMapping):
             raise LayoutError(f"a {type(target).__name__} is no target; valid: a module, or a dict of tensors")
         self.target = target
+        self._get: Callable[[str], Any] = (
+            partial(_attribute, target) if isinstance(target, torch.nn.Module) else target.get
+        )
         self.names: dict[Role, str] = {}
         self._seconds: dict[str, str] = {}
         taken = self._engine_names()
@@ -58,11 +61,6 @@ class RoleTensors:
                     if name not in taken.setdefault(role, []):
                         taken[role].append(name)
         return taken
-
-    def _get(self, name: str) -> Any:
-        if isinstance(self.target, torch.nn.Module):
-            return getattr(self.target, name, None)
-        return self.target.get(name)
 
     def second(self, role: Role) -> torch.Tensor | None:
         """Return the scale of a role's scale, where the target has one."""
@@ -126,6 +124,10 @@ class RoleTensors:
             self.target._buffers[name] = tensor
         else:
             setattr(self.target, name, tensor)
+
+
+def _attribute(module: torch.nn.Module, name: str) -> Any:
+    return getattr(module, name, None)
 
 
 def folds(decision: Decision) -> tuple[Role, ...]:
