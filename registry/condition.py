@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase, translate
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -106,8 +106,8 @@ class Condition:
     def test(self) -> Callable[[Scalar], bool]:
         """Return ``matches`` made ready for many calls; a query's values are validated, so 1 and true do not meet."""
         if self.glob is not None:
-            match = re.compile(translate(self.glob)).match
-            return lambda value: isinstance(value, str) and match(value) is not None
+            takes = glob_test(self.glob)
+            return lambda value: isinstance(value, str) and takes(value)
         if self.interval is not None or self.versioned:
             return self.matches
         return frozenset(self.values).__contains__
@@ -138,6 +138,15 @@ class Condition:
         if self.versioned and isinstance(value, str) and isinstance(wanted, str):
             return version_key(value) == version_key(wanted)
         return type(value) is type(wanted) and value == wanted
+
+
+def glob_test(glob: str) -> Callable[[str], bool]:
+    """Return whether a text matches a glob, as a function; with one ``*`` and no other wildcard no regex is needed."""
+    head, star, tail = glob.partition("*")
+    if star and not set(head + tail) & set("*?["):
+        shortest = len(head) + len(tail)
+        return lambda text: len(text) >= shortest and text.startswith(head) and text.endswith(tail)
+    return lambda text: fnmatchcase(text, glob)
 
 
 def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> bool:

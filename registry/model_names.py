@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from fnmatch import translate
 
+from preshuffle.registry.condition import glob_test
 from preshuffle.registry.entries import ModelEntry
 
 _REMEMBERED = 4096
@@ -21,7 +20,7 @@ class ModelNames:
         self._plain = {alias: entry for alias, entry in names if not set(alias) & set("*?[")}
         self._plain |= {entry.id: entry for entry in entries}
         globs = sorted((pair for pair in names if pair[0] not in self._plain), key=lambda pair: -len(pair[0]))
-        self._globs = [(re.compile(translate(alias)).match, entry) for alias, entry in globs]
+        self._globs = [(glob_test(alias), entry) for alias, entry in globs]
         self._found: dict[str, ModelEntry | None] = {}
 
     def find(self, name: str) -> ModelEntry | None:

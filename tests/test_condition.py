@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preshuffle.registry.condition import Condition, Interval, Scalar, globs_overlap
+from preshuffle.registry.condition import Condition, Interval, Scalar, glob_test, globs_overlap
 
 WORDS = ["".join(letters) for length in range(6) for letters in product("ab", repeat=length)]
 globs = st.text("ab*?", max_size=5)
@@ -141,3 +141,8 @@ def test_a_glob_has_a_length() -> None:
 def test_long_globs_do_not_take_forever() -> None:
     assert globs_overlap("*a" * 40 + "*", "*b" * 40 + "*")
     assert not globs_overlap("*a" * 40 + "c", "*b" * 40 + "d")
+
+
+@given(st.text("ab*?[", max_size=6), st.text("ab[\n", max_size=6))
+def test_a_glob_made_ready_is_the_glob(glob: str, text: str) -> None:
+    assert glob_test(glob)(text) == fnmatchcase(text, glob)

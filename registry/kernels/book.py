@@ -16,7 +16,7 @@ FAMILIES: Final = "kernel_families.yaml"
 class BookModel(BaseModel):
     """Base of everything read from the book: frozen, and unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Tier(BookModel):

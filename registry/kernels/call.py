@@ -41,7 +41,7 @@ class DispatchCall(BaseModel):
         'separated'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     gfx: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
     cu_num: Units

@@ -13,7 +13,7 @@ class Stage(BaseModel):
         reads: Layout id by role, for the roles whose layout is known. Answers share their stages: leave it as it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     func: str
     kernel: str
@@ -38,7 +38,7 @@ class KernelChoice(BaseModel):
         notes: What the answer must say about itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     activation_dtype: str | None
     padded_tokens: int

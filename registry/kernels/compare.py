@@ -30,7 +30,7 @@ _WEIGHTS = {
 class Side(BaseModel):
     """What one side does: see ``KernelChoice``. ``reads`` are those of both stages."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     activation_dtype: str | None
     stage1: str | None
@@ -44,7 +44,7 @@ class Side(BaseModel):
 class KernelChange(BaseModel):
     """A range of token counts at which a call gets another kernel."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     subject: str = Field(description="the deployment, or the shape, that the call stands for")
     severity: Severity

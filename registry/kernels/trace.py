@@ -37,7 +37,7 @@ Plain = int | str | bool
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class ConsideredRow(_Value):
