@@ -140,6 +140,8 @@ class _Reader:
 
     def _value(self, event: Any, depth: int) -> Any:
         self._count += 1
+        if self._count > _MAX_NODES:
+            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_NODES} values", problem_mark=event.start_mark)
         kind = type(event)
         if kind is ScalarEvent:
             tag = event.tag
@@ -149,9 +151,8 @@ class _Reader:
         if kind is AliasEvent:
             self._complain(event, "aliases are not allowed; write the value out")
             return None
-        if depth == _MAX_DEPTH or self._count > _MAX_NODES:
-            what = f"nested deeper than {_MAX_DEPTH}" if depth == _MAX_DEPTH else f"more than {_MAX_NODES} values"
-            raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)
+        if depth == _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH}", problem_mark=event.start_mark)
         return self._mapping(depth + 1) if kind is MappingStartEvent else self._items(depth + 1)
 
     def _items(self, depth: int) -> list[Any]:
