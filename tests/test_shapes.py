@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Decision, NoRecipeError, QueryError
+from preshuffle.registry import Decision, NoRecipeError, QueryError, TensorDecision
 from preshuffle.registry.layout import Layout
 from support.strategies import BOOK, decide, load_overlay
 
@@ -87,11 +87,18 @@ def test_scales_are_filled_as_each_engine_fills_them(engine: str | None, fill: i
     assert {tensors["w13_weight_scale"].fill, tensors["w2_weight_scale"].fill} == {fill}
 
 
+def is_flat(tensor: TensorDecision) -> bool:
+    """Whether it is a scale that is padded at its tail, over all experts."""
+    return len(tensor.physical_shape) == 2 and len(tensor.logical_shape) == 3
+
+
 def fits(decision: Decision) -> bool:
     """Whether every tensor's layout can be bound to its physical shape, K in bytes or groups."""
     for role, tensor in decision.tensors.items():
+        if len(tensor.physical_shape) == 1:
+            continue  # one number for each expert, or one in all
         layout: Layout = BOOK.layout(tensor.layout)
-        experts, rows, *rest = tensor.physical_shape
+        experts, rows, *rest = (1, *tensor.physical_shape) if is_flat(tensor) else tensor.physical_shape
         k = rest[0] // (2 if tensor.dtype == "fp4x2" else 1) if rest else 1
         layout.bind(experts, rows, k)
         assert role.endswith("bias") == (not rest)
@@ -110,11 +117,20 @@ def test_whatever_the_sizes_the_layouts_fit_and_pads_are_the_difference(
     for role, tensor in decision.tensors.items():
         halves = 2 if role.startswith("w13") else 1
         physical, logical = tensor.physical_shape, tensor.logical_shape
+        if len(physical) == 1:
+            assert physical == logical
+            continue
+        assert physical[-1] - logical[-1] in (tensor.pad.k, halves * tensor.pad.rows)
+        if is_flat(tensor):
+            live = logical[0] * (logical[1] + halves * tensor.pad.rows)
+            assert live <= physical[0] < live + 256
+            continue
         assert physical[1] - logical[1] == halves * tensor.pad.rows
         assert sum(physical[2:]) - sum(logical[2:]) == tensor.pad.k
     weight, scale = decision.tensors["w2_weight"], decision.tensors["w2_weight_scale"]
-    assert weight.physical_shape[2] == 32 * scale.physical_shape[2]
-    assert weight.physical_shape[:2] == scale.physical_shape[:2]
+    if not is_flat(scale):
+        assert weight.physical_shape[2] == 32 * scale.physical_shape[2]
+        assert weight.physical_shape[:2] == scale.physical_shape[:2]
     assert decision.tensors["w13_weight"].physical_shape[2] == weight.physical_shape[1]
 
 
