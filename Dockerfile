@@ -39,7 +39,7 @@ WORKDIR /home/preshuffle
 FROM ${PYTHON_IMAGE} AS service
 COPY constraints.txt /tmp/wheel/
 COPY --from=wheel /dist/*.whl /tmp/wheel/
-RUN pip install --no-cache-dir -c /tmp/wheel/constraints.txt "$(ls /tmp/wheel/*.whl)[service]" \
+RUN pip install --no-cache-dir -c /tmp/wheel/constraints.txt "$(ls /tmp/wheel/*.whl)[service,postgres]" \
  && rm -rf /tmp/wheel \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin preshuffle \
  && install -d -o 10001 -g 10001 /data

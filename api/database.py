@@ -53,7 +53,7 @@ def open_database(url: str) -> Database:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise StoreError(f"--db {url!r} is not a database URL; {VALID}") from None
-    if parsed.drivername in ("postgresql", "postgres"):
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         from preshuffle.api.postgres import PostgresDatabase
 
         return PostgresDatabase(parsed)

@@ -80,7 +80,7 @@ def test_the_service_keeps_its_store_in_a_volume() -> None:
 
 def test_the_service_has_the_pinned_web_packages_and_no_torch() -> None:
     (step,) = STAGES["service"].all("RUN")
-    assert "[service]" in step
+    assert "[service,postgres]" in step
     assert "-c /tmp/wheel/constraints.txt" in step
     assert "torch" not in step
     assert "layouts" not in step

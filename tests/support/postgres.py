@@ -11,6 +11,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -33,6 +35,33 @@ def new_database() -> str:
     with psycopg.connect(f"postgresql://tester@127.0.0.1:{port}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"postgresql://tester@127.0.0.1:{port}/{name}"
+
+
+@contextmanager
+def small_tablespace() -> Iterator[tuple[str, Path]]:
+    """Yield the URL of a database on a disk of 16 MiB, and a file that takes a part of it; skip where none can be."""
+    url = new_database()
+    folder = Path(tempfile.mkdtemp(prefix="preshuffle-disk-"))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("only root can mount a small disk here")
+    try:
+        space = folder / "space"
+        space.mkdir()
+        os.chown(space, pwd.getpwnam(_user() or "root").pw_uid, -1)
+        os.chmod(folder, 0o755)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
+            connection.execute(b"CREATE DATABASE small TEMPLATE template0 TABLESPACE small")
+        ballast = folder / "ballast"
+        ballast.write_bytes(bytes(6 << 20))
+        yield f"{url.rpartition('/')[0]}/small", ballast
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(b"DROP DATABASE small WITH (FORCE)")
+            connection.execute(b"DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+        folder.rmdir()
 
 
 @lru_cache(maxsize=1)
