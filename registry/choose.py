@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import Alternative
-from preshuffle.registry.match import Miss, lacking
+from preshuffle.registry.match import REQUIRED_OF, Miss, lacking
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule_index import Prepared
 
@@ -36,6 +36,17 @@ class Choice:
 
     winner: Prepared
     others: tuple[Near, ...]
+
+
+def chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
+    """Return ``choose`` and ``alternatives``, remembered by the facts that rules and recipes look at."""
+    names = book.remember("looked at", None, lambda: tuple({*book.rule_index.fields, *REQUIRED_OF}))
+    return book.remember("chosen", tuple(map(facts.get, names)), lambda: _chosen(book, facts))
+
+
+def _chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
+    choice = choose(book, facts)
+    return choice, () if choice is None else alternatives(choice, facts)
 
 
 def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:

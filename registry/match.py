@@ -15,6 +15,12 @@ from preshuffle.registry.rule import Rule, Specificity
 from preshuffle.registry.shard import cut
 from preshuffle.registry.words import GROUP
 
+REQUIRED_OF = (
+    "arch", "aiter", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated", "hidden_size",
+    "intermediate_size", "tp",
+)  # fmt: skip
+"""Fields on which it depends whether a recipe has all that it requires."""
+
 
 @dataclass(frozen=True, slots=True)
 class Miss:

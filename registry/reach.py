@@ -10,7 +10,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.choose import choose
 from preshuffle.registry.condition import Condition, Scalar
 from preshuffle.registry.errors import NoRecipeError, Problem, QueryError
-from preshuffle.registry.match import Tried, try_rule
+from preshuffle.registry.match import REQUIRED_OF, Tried, try_rule
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import open_case
@@ -47,11 +47,6 @@ _KNOWN: Mapping[str, tuple[Scalar, ...]] = {
     "intermediate_size": (2048, 4096),
     "cu_num": (None, 304, 256, 80),
 }
-_REQUIRED = (
-    "arch", "aiter", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated", "hidden_size",
-    "intermediate_size", "tp",
-)  # fmt: skip
-"""Fields on which what a recipe requires may depend."""
 
 
 def reach_problems(registry: Registry) -> Iterator[Problem]:
@@ -104,7 +99,7 @@ class Reach:
         while waiting and len(seen) < _MOST_TRIES:
             fields = waiting.popleft()
             query = _query(fields)
-            blockers = self._blockers(rule, query) if query else set(_REQUIRED)
+            blockers = self._blockers(rule, query) if query else set(REQUIRED_OF)
             if query and not blockers:
                 return query
             for name in sorted(blockers):
@@ -143,13 +138,13 @@ class Reach:
         try:
             facts = open_case(query, self._book).facts
         except (NoRecipeError, QueryError):
-            return set(_REQUIRED)
+            return set(REQUIRED_OF)
         tried: Tried = try_rule(self._book, rule, facts)
         missed = {miss.field for miss in tried.misses}
         if any(name.startswith("env.") for name in missed):
             missed |= {"engine_version", "aiter"}
         if not tried.usable:
-            return missed or set(_REQUIRED)
+            return missed or set(REQUIRED_OF)
         choice = choose(self._book, facts)
         winner = choice.winner if choice else None
         return set() if winner is None or winner.rule is rule else set(winner.conditions)

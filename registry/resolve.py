@@ -144,7 +144,7 @@ def decision_digest(
 def reason(case: Case, winner: Prepared) -> str:
     """Say why a rule was chosen."""
     conditions = winner.conditions
-    named = [name for name, condition in conditions.items() if condition.kind != "pattern" and _is_told(name)]
+    named = winner.named
     listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
     parts = [f"{listed} match exactly"] if named else []
     if case.model is not None and case.model.id != case.query.model:
@@ -158,10 +158,6 @@ def reason(case: Case, winner: Prepared) -> str:
         parts.append(f"AITER {case.full.aiter} has {', '.join(needed)} (by version)")
     parts.append(winner.rule.because)
     return "; ".join(parts)
-
-
-def _is_told(field: str) -> bool:
-    return field != "engine" and not field.startswith("env.")
 
 
 def nothing_works(case: Case, rule: Rule, tried: tuple[Tried, ...]) -> NoRecipeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.choose import alternatives, choose
+from preshuffle.registry.choose import chosen
 from preshuffle.registry.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.match import try_rules
@@ -61,7 +61,7 @@ class Resolver:
     def _decide(self, query: Query, kernels: bool) -> Decision:
         book = self._book
         case = open_case(query, book)
-        choice = choose(book, case.facts)
+        choice, others = chosen(book, case.facts)
         if choice is None:
             raise no_recipe(case, try_rules(book, case.facts), book)
         rule, recipe = choice.winner.rule, choice.winner.recipe
@@ -77,7 +77,7 @@ class Resolver:
             call=layer.call,
             env=recipe.env,
             kernels=buckets,
-            alternatives=alternatives(choice, case.facts),
+            alternatives=others,
             findings=(*case.switches.findings, *layer.findings, *environment_findings(query, book, recipe), *wrong),
             registry_digest=book.digest,
             decision_digest=layer.digest,

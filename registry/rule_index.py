@@ -35,6 +35,7 @@ class Prepared:
         conditions: by flat field name.
         subject: the fields that are about the subject, each with its test.
         circumstances: the others.
+        named: the fields, engine and switches apart, that it gives as a value or a list.
     """
 
     rank: int
@@ -43,6 +44,7 @@ class Prepared:
     conditions: Mapping[str, Condition]
     subject: Tests
     circumstances: Tests
+    named: tuple[str, ...]
 
     def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
         """Return the circumstances that do not hold; None where the subject is another, or more than ``most`` fail."""
@@ -90,12 +92,17 @@ class RuleIndex:
 
     A rule about circumstances alone lies under the rarest of those; one of ranges and short globs alone is always
     looked at.
+
+    Attributes:
+        prepared: the rules, the most specific first.
+        fields: what any of them has a condition on.
     """
 
     def __init__(self, rules: Iterable[Rule], recipes: Mapping[str, Recipe]) -> None:
         """Prepare and sort the rules."""
         order = sorted(rules, key=_order)
         self.prepared = tuple(_prepare(rank, rule, recipes) for rank, rule in enumerate(order))
+        self.fields = tuple(sorted({name for item in self.prepared for name in item.conditions}))
         self._shelves: dict[Scalar, _Shelf] = {}
         self._any_engine = _Shelf()
         uses = Counter(key for rule in order for keys in _keys(rule.conditions()) for key in keys)
@@ -138,7 +145,12 @@ def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe]) -> Prepared:
         conditions,
         tuple(test for test in tests if not is_circumstance(test[0])),
         tuple(test for test in tests if is_circumstance(test[0])),
+        tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and _is_told(name)),
     )
+
+
+def _is_told(field: str) -> bool:
+    return field != "engine" and not field.startswith("env.")
 
 
 def _keys(conditions: Mapping[str, Condition]) -> Iterator[tuple[Key, ...]]:

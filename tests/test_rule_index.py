@@ -8,8 +8,8 @@ import pytest
 
 from preshuffle.registry import NoRecipeError, Query, QueryError, Registry, Rule
 from preshuffle.registry.books import Book
-from preshuffle.registry.choose import choose
-from preshuffle.registry.match import try_rules
+from preshuffle.registry.choose import alternatives, choose, chosen
+from preshuffle.registry.match import REQUIRED_OF, try_rules
 from preshuffle.registry.resolve import open_case
 from support.strategies import BOOK, REGISTRY
 
@@ -36,10 +36,15 @@ def test_the_winner_is_that_of_looking_at_every_rule() -> None:
     for query in queries(11, 250):
         facts = open_case(query, BOOK).facts
         expected = next((item for item in try_rules(BOOK, facts) if item.usable), None)
-        found = choose(BOOK, facts)
+        found, others = chosen(BOOK, facts)
+        assert others == (alternatives(found, facts) if found else ())
         assert (found.winner.rule.id if found else None) == (expected.rule.id if expected else None), query
         winners.add(expected.rule.id if expected else None)
     assert len(winners) > 20
+
+
+def test_what_is_remembered_by_is_what_recipes_look_at() -> None:
+    assert {name for recipe in BOOK.recipes.values() for name in recipe.requires.multiples} <= set(REQUIRED_OF)
 
 
 def test_what_was_near_is_for_the_same_subject() -> None:
