@@ -10,10 +10,10 @@ import torch
 
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.in_place import SCRATCH_BYTES
-from preshuffle.layouts.job import Job, check_undo, prepare, undo
+from preshuffle.layouts.job import Job, check_undo, keeps_storage, prepare, undo
 from preshuffle.layouts.mapped import is_ordinary, look_up
 from preshuffle.layouts.single import check_backend
-from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of
+from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of, stamps_under
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
 from preshuffle.registry.words import ROLES, Role
@@ -95,6 +95,19 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
             recipe has lost something. Nothing is changed then.
     """
     tensors = RoleTensors(target)
+    stamps = _to_undo(tensors, decision)
+    # those that get new storage come first: until they are done, nothing of the target has changed
+    first = {role: undo(tensors[role], stamp) for role, stamp in stamps.items() if not keeps_storage(stamp)}
+    for role, stamp in stamps.items():
+        plain = first[role] if role in first else undo(tensors[role], stamp)
+        if hasattr(plain, TAG):
+            delattr(plain, TAG)
+        tensors[role] = plain
+        if hasattr(tensors[role], TAG):
+            delattr(tensors[role], TAG)
+
+
+def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stamp]:
     stamps: dict[Role, Stamp] = {}
     if decision:
         tensors.check_roles(decision.tensors, folds(decision))
@@ -112,14 +125,9 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
             raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
         check_undo(stamp)
         stamps[role] = stamp
-    for role, stamp in stamps.items():
-        tensor = tensors[role]
-        plain = undo(tensor, stamp)
-        if hasattr(plain, TAG):
-            delattr(plain, TAG)
-        tensors[role] = plain
-        if hasattr(tensors[role], TAG):
-            delattr(tensors[role], TAG)
+    if not stamps:
+        raise LayoutError("the target has no tensor of a layer: there is nothing to take back")
+    return stamps
 
 
 def describe(target: Target, decision: Decision) -> Applied:
@@ -168,6 +176,9 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     for role, found in stamps.items():
         if found is None and getattr(tensors[role], TAG, False):
             raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
+        for under in stamps_under(tensors[role]) if found is None else ():
+            if under.state != "reloading":
+                raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role})")
     return False
 
 

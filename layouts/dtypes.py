@@ -38,6 +38,27 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def casts(source: torch.dtype, target: torch.dtype) -> bool:
+    """Whether going from one dtype to another changes values, and not only their name."""
+    return source in FLOATS and source != target
+
+
+def cast_back(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return floats as the dtype that they came from; a bf16 NaN keeps its bits, which torch's own cast drops."""
+    if (values.dtype, dtype) != (torch.float32, torch.bfloat16):
+        return values.to(dtype)
+    upper = (values.view(torch.int32) >> 16).to(torch.int16).view(dtype)
+    return torch.where(values.isnan(), upper, values.to(dtype))
+
+
+def survives(values: torch.Tensor, through: torch.dtype, source: torch.dtype) -> bool:
+    """Whether values that are stored in one dtype and given back in another are what they were, to the bit."""
+    if values.dtype == source and (through == source or (source, through) == (torch.bfloat16, torch.float32)):
+        return True
+    back = cast_back(values.to(through), source).to(values.dtype)
+    return back.contiguous().view(torch.uint8).equal(values.contiguous().view(torch.uint8))
+
+
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Return a contiguous tensor's storage as a flat uint8 view; no byte moves.
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from preshuffle.layouts.dtypes import FLOATS, as_bytes
+from preshuffle.layouts.dtypes import FLOATS, as_bytes, survives
 from preshuffle.layouts.execute import lay_out, writable
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Stamp, put_stamp, stamp_of
+from preshuffle.layouts.stamp import Loss, Stamp, overlap, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.layouts.values import change_part
 from preshuffle.registry import LayoutError, PlainView
@@ -28,7 +28,8 @@ def write_expert(
         target: laid-out, stamped tensors.
         expert: which expert of this rank.
         role: which tensor.
-        plain_rows: ``[rows, K]`` (a bias ``[rows]``) in the checkpoint's row order: the whole expert, or a part of it.
+        plain_rows: ``[rows, K]`` (a bias ``[rows]``, a scale of one number for each expert ``[]`` or ``[1]``) in the
+            checkpoint's row order: the whole expert, or a part of it.
         first_row: where the part begins, in the checkpoint's rows.
         first_k: where the part begins along K, in torch's elements.
 
@@ -36,18 +37,24 @@ def write_expert(
         LayoutError: the tensor is not laid out, or the part is not inside the expert. Nothing is written then.
     """
     tensor, stamp = _laid_out(target, role)
-    rows = plain_rows.unsqueeze(-1) if plain_rows.dim() == 1 and len(stamp.shape) == 2 else plain_rows
+    if not isinstance(plain_rows, torch.Tensor):
+        raise LayoutError(f"{role}: rows are a {type(plain_rows).__name__}; valid: a tensor")
+    rows = plain_rows.detach()
+    if rows.dim() < 2 and len(stamp.shape) <= 1 + rows.dim():
+        rows = rows.reshape(-1, 1)
     if rows.dim() != 2:
         raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
+    exact = tensor.dtype not in FLOATS or survives(rows, tensor.dtype, stamp.source_dtype)
     rows = _as(rows, tensor, role)
-    live = (*stamp.shape[1:], 1)[:2]
+    live = (*stamp.shape[1:], 1, 1)[:2]
     _check_whole(expert=expert, first_row=first_row, first_k=first_k)
     inside = 0 <= expert < stamp.shape[0] and min(first_row, first_k, *(size - 1 for size in rows.shape)) >= 0
     if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
         part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
         raise LayoutError(f"{role}: {part} of expert {expert} are not inside {stamp.shape}")
     rows, lost = change_part(role, stamp.steps, rows)
-    plain = as_bytes(rows.contiguous())
+    rows = rows.contiguous()
+    plain = as_bytes(rows.clone() if overlap(rows, tensor) else rows)
     item = tensor.element_size()
     geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
     views: Iterator[PlainView] = _views(stage or geometry, expert, first_row, first_k * item, rows)
@@ -58,29 +65,35 @@ def write_expert(
     with writable(tensor):
         for plan in plans:
             lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
-    put_stamp(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost)))))
+    cut: tuple[Loss, ...] = () if exact else ("cast",)
+    put_stamp(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost, *cut)))))
 
 
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
-    """Return one expert's laid-out bytes as a view ``[rows, K]`` (a bias ``[rows]``), for migration; no byte moves.
+    """Return one expert's laid-out bytes as a view ``[rows, K]``, for migration, of a flat scale, too; no byte moves.
+
+    Of a bias the view is ``[rows]``, of a scale of one number for each expert that number.
 
     Raises:
         LayoutError: the tensor is not laid out, there is no such expert, or its bytes are no slice: a scale whose rows
-            do not fill a tile shares tiles with the next expert.
+            do not fill a tile shares tiles with the next expert, and some scales are one number for all.
     """
     tensor, stamp = _laid_out(target, role)
     _check_whole(expert=expert)
     if not 0 <= expert < stamp.shape[0]:
         raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
-    layout = layout_of(stamp.layout)
-    if tensor.dim() != len(stamp.shape):
-        raise LayoutError(f"{role}: {stamp.physical_shape} is flat over its experts, so one is no slice of its own")
-    if stamp.flat_rows is not None or stamp.physical_shape[1] % layout.pattern.row_tile:
-        rows, tile = stamp.physical_shape[1], layout.pattern.row_tile
+    if "reduce_max" in stamp.steps:
+        raise LayoutError(f"{role}: all experts share one number")
+    if tensor.dim() == len(stamp.shape) == 1:
+        return tensor[expert]
+    tile = layout_of(stamp.layout).pattern.row_tile
+    flat = tensor.dim() != len(stamp.shape)
+    rows = stamp.flat_rows or (stamp.physical_shape[0] // stamp.shape[0] if flat else stamp.physical_shape[1])
+    if rows % tile:
         raise LayoutError(
             f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
         )
-    return tensor[expert]
+    return tensor[expert * rows : (expert + 1) * rows] if flat else tensor[expert]
 
 
 def _check_whole(**numbers: int) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 
-from preshuffle.layouts.accept import check_dtype, check_shape
+from preshuffle.layouts.accept import check_dtype, check_shape, source_shape
 from preshuffle.layouts.authority import Backend, Work, is_native, run
-from preshuffle.layouts.dtypes import FLOATS, as_bytes
-from preshuffle.layouts.execute import lay_out, take_back
+from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, as_bytes, cast_back, casts, survives
+from preshuffle.layouts.execute import lay_out, take_back, writable
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Stamp, drop_stamp, put_stamp
+from preshuffle.layouts.stamp import Loss, Stamp, drop_stamp, put_stamp
 from preshuffle.layouts.target import RoleTensors
 from preshuffle.layouts.values import (
     PACK,
+    REDUCTIONS,
     Values,
     check_reduced,
     check_values,
@@ -57,7 +59,7 @@ class Job:
     @property
     def in_place(self) -> bool:
         """Whether the tensor's own storage has the physical size, so that its address can stay."""
-        if self.tensor.element_size() != self.target_dtype.itemsize or _casts(self.tensor, self.target_dtype):
+        if self.tensor.element_size() != self.target_dtype.itemsize or casts(self.tensor.dtype, self.target_dtype):
             return False
         size = self.tensor.numel() * self.tensor.element_size()
         return not self.packs and size == self.geometry.experts * self.geometry.expert_bytes
@@ -92,10 +94,10 @@ class Job:
 
     def _plain(self) -> torch.Tensor:
         """The plain bytes after the steps: in the tensor's own storage where the job is in place, else in a copy."""
-        casts = _casts(self.tensor, self.target_dtype)
-        values = (self.tensor.to(self.target_dtype) if casts else self.tensor).detach()
+        cast = casts(self.tensor.dtype, self.target_dtype)
+        values = (self.tensor.to(self.target_dtype) if cast else self.tensor).detach()
         if self.values.changes:
-            values = values if casts or self.in_place else values.clone()
+            values = values if cast or self.in_place else values.clone()
             self.values.change_(values)
         return as_bytes(values)
 
@@ -134,11 +136,13 @@ def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: boo
     if not values.reduces:
         dtype = check_dtype(role, tensor, decided)
         shapes = check_shape(role, tensor, decided, dtype, last_rank)
-    lost = check_values(values, tensor)
+    lost: tuple[Loss, ...] = check_values(values, tensor)
     if values.reduces:
         tensor = values.reduced(tensor)
         dtype = check_dtype(role, tensor, decided)
         shapes = check_shape(role, tensor, decided, dtype, last_rank)
+    elif casts(tensor.dtype, dtype) and not survives(tensor.detach(), dtype, tensor.dtype):
+        lost = (*lost, "cast")
     stamp = Stamp(
         recipe=decision.recipe,
         decision_digest=decision.decision_digest,
@@ -193,44 +197,82 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
 
     A tensor that had the physical size before keeps its storage, and loses its stamp; it is broken while it is moved.
-
-    Raises:
-        LayoutError: a step cannot be undone.
     """
-    check_undo(stamp)
     values = Values(stamp.role, stamp.steps, tensor.dtype)
     if values.reduces:
         return values.expanded(tensor, stamp.source_shape).to(stamp.source_dtype)
-    geometry, stage = Geometry.of(stamp, tensor.element_size()), Geometry.staged(stamp, tensor.element_size())
-    data = as_bytes(tensor.detach())
-    packs = "pack_int4" in stamp.steps
-    if stamp.padded_source and stamp.source_dtype.itemsize == tensor.element_size() and not packs and stage is None:
-        size = geometry.in_place.chunk(SCRATCH_BYTES) * geometry.expert_bytes
-        scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
-        put_stamp(tensor, replace(stamp, state="broken"))
-        geometry.in_place.take_back(data, scratch)
-        values.restore_(tensor.detach())
-        drop_stamp(tensor)
+    if keeps_storage(stamp):
+        _undo_in_place(tensor, stamp, values)
         if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
             return tensor
         return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)
-    plain = _taken_back(geometry, stage, unpack_int4(data) if packs else data)
-    if stamp.source_dtype in FLOATS:
-        plain = plain.view(tensor.dtype)
-    else:
-        plain = plain.view(stamp.source_dtype)
+    data = as_bytes(tensor.detach())
+    plain = _taken_back(stamp, tensor.element_size(), unpack_int4(data) if "pack_int4" in stamp.steps else data)
+    plain = plain.view(_laid(stamp))
     values.restore_(plain.view(1, -1))
-    return plain.to(stamp.source_dtype).view(stamp.source_shape)
+    return cast_back(plain, stamp.source_dtype).view(stamp.source_shape)
+
+
+def is_last(stamp: Stamp, decision: Decision) -> bool:
+    """Whether a stamped tensor is the last rank's, which has less than the others."""
+    decided = decision.tensors[stamp.role]
+    if decided.short_shape in (None, decided.logical_shape):
+        return False
+    return stamp.shape == source_shape(decided.short_shape or (), decided, stamp.source_dtype)
+
+
+def check_fits(stamp: Stamp, decision: Decision, last_rank: bool) -> None:
+    """Check that what a stamped tensor was before is what a decision takes.
+
+    Raises:
+        LayoutError: it has another shape or dtype.
+    """
+    decided = decision.tensors[stamp.role]
+    if stamp.role.endswith("_scale") and REDUCTIONS & {*stamp.steps, *decided.steps}:
+        return
+    plain = torch.empty(stamp.source_shape, dtype=stamp.source_dtype, device="meta")
+    plain = plain.flatten(2) if plain.dim() == 4 else plain
+    check_shape(stamp.role, plain, decided, check_dtype(stamp.role, plain, decided), last_rank)
+
+
+def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: Values) -> None:
+    data, item = as_bytes(tensor.detach()), tensor.element_size()
+    moved = Geometry.of(stamp, item).in_place
+    staged = _taken_back(stamp, item, data) if stamp.flat_rows is not None else None
+    size = 0 if staged is not None else moved.chunk(SCRATCH_BYTES) * moved.expert_bytes
+    scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
+    put_stamp(tensor, replace(stamp, state="broken"))
+    with writable(tensor):
+        if staged is None:
+            moved.take_back(data, scratch)
+        else:
+            data[: staged.numel()].copy_(staged)
+            data[staged.numel() :].zero_()
+        values.restore_(tensor.detach())
+    drop_stamp(tensor)
+
+
+def keeps_storage(stamp: Stamp) -> bool:
+    """Whether plain values go back into the laid-out tensor's own storage: they came out of it."""
+    if stamp.role.endswith("_scale") and REDUCTIONS & set(stamp.steps):
+        return False
+    return stamp.padded_source and "pack_int4" not in stamp.steps and not casts(stamp.source_dtype, _laid(stamp))
+
+
+def _laid(stamp: Stamp) -> torch.dtype:
+    """The dtype of laid-out values that came as another float; else the plain ones' own: bytes are only named anew."""
+    return ACCEPTED[stamp.dtype][0] if stamp.source_dtype in FLOATS else stamp.source_dtype
 
 
 def check_undo(stamp: Stamp) -> None:
     """Raise a LayoutError where a step has lost something of the plain values."""
     for step in stamp.lost:
-        why = _LOST[step]
-        raise LayoutError(f"{stamp.role} cannot be taken back: the step {step} {why}; load the checkpoint again")
+        kind, why = "cast" if step == "cast" else f"step {step}", _LOST[step]
+        raise LayoutError(f"{stamp.role} cannot be taken back: the {kind} {why}; load the checkpoint again")
 
 
-_LOST = {
+_LOST: Final[dict[Loss, str]] = {
+    "cast": "to another dtype cut numbers",
     "fnuz": "made zeros of negative zeros (of a scale: cut it at its largest)",
     "requantize_max": "gave shards of different scales one scale",
     "reduce_max": "kept the largest of different scales",
@@ -238,9 +280,9 @@ _LOST = {
 }
 
 
-def _taken_back(geometry: Geometry, stage: Geometry | None, data: torch.Tensor) -> torch.Tensor:
-    """Plain bytes in new storage, as large as the source was."""
-    for step in (geometry, stage):
+def _taken_back(stamp: Stamp, item: int, data: torch.Tensor) -> torch.Tensor:
+    """Plain bytes in new storage, as large as the source was (but for a padded tail)."""
+    for step in (Geometry.of(stamp, item), Geometry.staged(stamp, item)):
         if step is not None:
             size = step.experts * step.halves
             rows, k = (step.rows, step.k) if step.padded_source else (step.live_rows, step.live_k)
@@ -248,8 +290,3 @@ def _taken_back(geometry: Geometry, stage: Geometry | None, data: torch.Tensor) 
             take_back(step.plan(step.experts), data, plain)
             data = plain
     return data
-
-
-def _casts(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether values (not only their name) change."""
-    return tensor.dtype in FLOATS and tensor.dtype != dtype

@@ -14,6 +14,7 @@ from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
+from preshuffle.layouts.job import check_fits, is_last
 from preshuffle.layouts.single import layout_of
 from preshuffle.layouts.stamp import Stamp, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target, folds
@@ -28,27 +29,29 @@ _SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4"
 def begin_reload(target: Target) -> None:
     """Say that plain bytes are about to be written over laid-out ones, in the same storage.
 
-    Until ``finish_reload`` the tensors are not what their tag says: AITER's tag is taken off. A tensor that an
-    interrupted move left broken may be reloaded, too.
+    Until ``finish_reload`` the tensors are not what their tag says: AITER's tag is taken off. A layer that an
+    interrupted move left may be reloaded, too: tensors that are broken, beside others that are plain again or still.
 
     Raises:
-        LayoutError: a tensor has no stamp: nothing was laid out.
+        LayoutError: no tensor has a stamp (nothing was laid out), or one has AITER's tag and none.
     """
     tensors = RoleTensors(target)
-    stamps = {role: stamp_of(tensors[role]) for role in tensors.names}
-    for role, stamp in stamps.items():
-        if stamp is None:
+    found = {role: stamp_of(tensors[role]) for role in tensors.names}
+    stamps = {role: stamp for role, stamp in found.items() if stamp is not None}
+    for role, stamp in found.items():
+        if stamp is None and (not stamps or getattr(tensors[role], TAG, False)):
             raise LayoutError(f"{role} has no stamp: there is nothing laid out to reload")
+    if not found:
+        raise LayoutError("the target has no tensor of a layer: there is nothing to reload")
+    for role, stamp in stamps.items():
         step = next((step for step in _SHRINKS if step in stamp.steps), None)
         if step is not None and (role.endswith("_scale") or step == "pack_int4"):
             raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
-    put_stamps(
-        (tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items() if stamp is not None
-    )
+    put_stamps((tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items())
     for role, stamp in stamps.items():
         if hasattr(tensors[role], TAG):
             delattr(tensors[role], TAG)
-        if stamp is not None and "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
+        if "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
             tensors[role] = tensors[role].detach().view(torch.float8_e4m3fn)  # a copy into it would convert by value
 
 
@@ -70,13 +73,14 @@ def finish_reload(
         scratch_bytes: as for ``apply``.
 
     Raises:
-        LayoutError: no reload was begun for a tensor, or a precondition of ``apply`` does not hold.
+        LayoutError: no reload was begun for the layer, or a precondition of ``apply`` does not hold.
     """
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors, folds(decision))
-    for role in tensors.present(decision.tensors):
-        stamp = stamp_of(tensors[role])
-        if stamp is None or stamp.state != "reloading":
+    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    begun = any(stamp is not None and stamp.state == "reloading" for stamp in stamps.values())
+    for role, stamp in stamps.items():
+        if not begun or (stamp is not None and stamp.state != "reloading"):
             raise LayoutError(f"{role}: no reload was begun")
     return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
 
@@ -112,7 +116,8 @@ def relayout(
         scratch_bytes: as for ``apply``.
 
     Raises:
-        LayoutError: a tensor is not laid out, or was laid out from other rows. Nothing is changed then.
+        LayoutError: a tensor is not laid out, was laid out from other rows, or its plain form is not what the decision
+            takes. Nothing is changed then.
     """
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors, folds(decision))
@@ -127,19 +132,28 @@ def relayout(
                 f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
             )
         stamps[role] = stamp
+    last_rank = any(is_last(stamp, decision) for stamp in stamps.values())
+    for stamp in stamps.values():
+        check_fits(stamp, decision, last_rank)
     direct = {role: _directly(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
     if any(move is None for move in direct.values()):
         inverse(target)
-        return apply(target, decision, backend=backend, scratch_bytes=scratch_bytes)
-    for role, move in direct.items():
-        tensor = tensors[role]
-        new = restamped(stamps[role], decision)
-        if move is not None and new.layout != stamps[role].layout:
-            data = as_bytes(tensor.detach())
-            scratch = torch.empty(move.scratch_for(data, scratch_bytes), dtype=torch.uint8, device=tensor.device)
-            put_stamp(tensor, replace(new, state="broken"))
-            move.lay_out(data, scratch, new.fill)
-        put_stamp(tensor, new)
+        return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
+    data = {role: as_bytes(tensors[role].detach()) for role in direct}
+    moves = {
+        role: move
+        for role, move in direct.items()
+        if move is not None and decision.tensors[role].layout != stamps[role].layout
+    }
+    needed = {role: move.scratch_for(data[role], scratch_bytes) for role, move in moves.items()}
+    device = next(iter(data.values())).device
+    scratch = torch.empty(max(needed.values(), default=0), dtype=torch.uint8, device=device)
+    for role, stamp in stamps.items():
+        new = restamped(stamp, decision)
+        if role in moves:
+            put_stamp(tensors[role], replace(new, state="broken"))
+            moves[role].lay_out(data[role], scratch[: needed[role]], new.fill)
+        put_stamp(tensors[role], new)
     return describe(target, decision)
 
 

@@ -10,7 +10,7 @@ import torch
 from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back, writable
-from preshuffle.layouts.stamp import drop_stamp, overlap, place_of, stamp_of
+from preshuffle.layouts.stamp import drop_stamp, overlap, place_of, stamps_under
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
 
 
@@ -99,6 +99,9 @@ def invert_layout(
     Raises:
         LayoutError: the shape does not fit the layout.
     """
+    _check_dense(tensor)
+    if shape is not None and not all(isinstance(size, int) and size > 0 for size in shape):
+        raise LayoutError(f"shape = {shape!r}; valid: sizes of 1 or more")
     layout = layout_of(layout_id)
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
     fit = _fit(tuple(plain.shape), plain.dtype, layout, experts, 0)
@@ -127,17 +130,23 @@ class _Fit:
         return self.plan.nbytes
 
 
-def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
+def _check_dense(tensor: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise LayoutError(f"a {type(tensor).__name__} is no tensor")
     if tensor.device.type == "meta":
         raise LayoutError("the tensor is on the meta device: it has no bytes")
-    if tensor.is_quantized or tensor.layout != torch.strided:
-        kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+    if tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
+        named = {"quantized": tensor.is_quantized, "nested": tensor.is_nested}
+        kind = next((name for name, found in named.items() if found), str(tensor.layout).removeprefix("torch."))
         raise LayoutError(f"the tensor is {kind}; valid: a dense tensor of plain bytes")
-    stamp = stamp_of(tensor)
-    if stamp is not None and stamp.layout != "plain" and stamp.state != "reloading":
-        raise LayoutError(f"the tensor is laid out already ({stamp.layout}, recipe {stamp.recipe}){place_of(tensor)}")
+
+
+def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
+    _check_dense(tensor)
+    for stamp in stamps_under(tensor):
+        if stamp.layout != "plain" and stamp.state != "reloading":
+            what = f"{stamp.layout}, recipe {stamp.recipe}"
+            raise LayoutError(f"the tensor is laid out already ({what}){place_of(tensor)}")
     if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255):
         raise LayoutError(f"fill = {fill!r}; valid: a byte, 0..255")
 
@@ -187,6 +196,8 @@ def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, 
     if len(shape) != 2:
         raise LayoutError(f"a tensor of shape {shape}; valid: [E, rows, K], [rows, K], or [E * rows, K] with experts=E")
     count = 1 if experts is None else experts
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise LayoutError(f"experts = {experts!r}; valid: a whole number")
     if count < 1 or shape[0] % count:
         raise LayoutError(f"{shape[0]} rows are not those of {count} experts")
     return count, shape[0] // count, shape[1]
@@ -195,6 +206,8 @@ def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, 
 def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.Tensor:
     if out is None:
         return torch.empty(fit.shape, dtype=tensor.dtype, device=tensor.device)
+    if not isinstance(out, torch.Tensor):
+        raise LayoutError(f"out is a {type(out).__name__}; valid: a tensor")
     if out.device != tensor.device:
         raise LayoutError(f"out is on {out.device}, the tensor on {tensor.device}")
     if out.numel() * out.element_size() != fit.nbytes:

@@ -25,6 +25,7 @@ _ATTRIBUTE: Final = "_preshuffle_stamps"
 _HEADER: Final = "preshuffle."
 
 State = Literal["applied", "reloading", "broken"]
+Loss = Step | Literal["cast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Stamp:
         padded_source: the plain tensor already had the physical shape.
         is_shuffled: whether AITER's tag belongs on the object that the kernel gets.
         steps: what was done to the values.
-        lost: those of the steps that cannot be undone on these values.
+        lost: those of the steps that cannot be undone on these values; ``cast`` where a narrower dtype cut them.
         flat_rows: padded rows of one expert, where tiles or the padded tail run over experts.
         state: ``applied``; ``reloading`` while plain bytes are being written over the laid-out ones; ``broken`` while a
             move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
@@ -70,7 +71,7 @@ class Stamp:
     padded_source: bool
     is_shuffled: bool
     steps: tuple[Step, ...] = ()
-    lost: tuple[Step, ...] = ()
+    lost: tuple[Loss, ...] = ()
     flat_rows: int | None = None
     state: State = "applied"
 
@@ -112,6 +113,12 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
         if first <= begin and end <= last:
             return stamp
     return None
+
+
+def stamps_under(tensor: torch.Tensor) -> list[Stamp]:
+    """Return the stamps of all bytes that a tensor shows a part of."""
+    begin, end = extent_of(tensor)
+    return [stamp for (first, last), stamp in _stamps(tensor).items() if first < end and begin < last]
 
 
 def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:

@@ -21,6 +21,7 @@ _LOW: Final = 0x7F7F7F7F7F7F7F7F
 _HIGH: Final = -0x7F7F7F7F7F7F7F80
 """Eight bytes of 0x7F, and of 0x80, as int64."""
 _TORCH_FP8: Final = {"fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e4m3fnuz": torch.float8_e4m3fnuz}
+REDUCTIONS: Final[frozenset[Step]] = frozenset({"requantize_max", "reduce_max"})
 PACK: Final = 8
 """int4 values that are packed together, neighbours in the laid-out bytes."""
 
@@ -51,7 +52,7 @@ class Values:
     @property
     def reduces(self) -> bool:
         """Whether many numbers become one for each expert, or one in all."""
-        return self.role.endswith("_scale") and bool({"requantize_max", "reduce_max"} & set(self.steps))
+        return self.role.endswith("_scale") and bool(REDUCTIONS & set(self.steps))
 
     def change_(self, plain: torch.Tensor) -> None:
         """Do the steps on a plain tensor's values, in its own storage, one expert at a time."""

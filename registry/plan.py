@@ -218,7 +218,8 @@ def _digits(atoms: Sequence[Atom], half: int) -> list[_Digit]:
             continue
         inner = 1 if atom.step >= half else min(atom.size, half // atom.step)
         if atom.step % half if atom.step >= half else (half % atom.step or atom.size % inner):
-            raise LayoutError(f"a tile of {atom.step * atom.size} rows would span gate and up ({half} rows each)")
+            tile = atom.step if half % atom.step else atom.step * atom.size
+            raise LayoutError(f"a tile of {tile} rows would span gate and up ({half} rows each)")
         if atom.size > inner:
             digits.append(_Digit("halves", atom.size // inner, max(atom.step // half, 1), 0))
         if inner > 1:

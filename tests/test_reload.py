@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from preshuffle.layouts import (
     stamps_to_metadata,
 )
 from preshuffle.layouts.apply import TAG
+from preshuffle.layouts.in_place import InPlace
 from preshuffle.registry import LayoutError
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
@@ -162,6 +164,44 @@ def test_an_interrupted_move_in_place_is_known_to_be_broken(monkeypatch: pytest.
         relayout(tensors, decision)
 
 
+def test_an_inverse_that_was_interrupted_is_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide("fp4x2")
+    plain = in_padded_buffers(plain_tensors(decision), decision)
+    apply(tensors := {role: tensor.clone() for role, tensor in plain.items()}, decision)
+    wanted = {role: raw(tensor).clone() for role, tensor in tensors.items()}
+    real, calls = InPlace.take_back, iter(range(100))
+
+    def failing(*arguments: Any) -> None:
+        if next(calls) == 2:
+            raise MemoryError("no memory")
+        real(*arguments)
+
+    monkeypatch.setattr(InPlace, "take_back", failing)
+    with pytest.raises(MemoryError):
+        inverse(tensors)
+    monkeypatch.undo()
+    states = {stamp.state if (stamp := stamp_of(tensor)) else "plain" for tensor in tensors.values()}
+    assert states == {"plain", "broken", "applied"}
+    with pytest.raises(LayoutError, match="begin_reload, and load it again"):
+        apply(tensors, decision)
+    with pytest.raises(LayoutError, match="w13_weight: no reload was begun"):
+        finish_reload(tensors, decision)
+    begin_reload(tensors)
+    load_over(tensors, plain)
+    finish_reload(tensors, decision)
+    assert all(raw(tensors[role]).equal(wanted[role]) for role in wanted)
+
+
+def test_a_tag_without_a_stamp_is_no_reload() -> None:
+    decision = decide("fp4x2")
+    apply(tensors := in_padded_buffers(plain_tensors(decision), decision), decision)
+    tensors["w2_weight"] = tensors["w2_weight"].view(torch.uint8).clone()
+    tensors["w2_weight"].is_shuffled = True  # type: ignore[attr-defined]
+    with pytest.raises(LayoutError, match="w2_weight has no stamp"):
+        begin_reload(tensors)
+    assert stamp_of(tensors["w13_weight"]).state == "applied"  # type: ignore[union-attr]
+
+
 def test_what_goes_out_of_place_is_untouched_by_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     decision = decide("fp4x2")
     plain = plain_tensors(decision)
@@ -203,4 +243,23 @@ def test_relayout_to_another_fill_goes_by_way_of_plain_bytes() -> None:
     apply(tensors, first)
     relayout(tensors, second)
     apply(wanted := dict(plain), second)
+    assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
+
+
+def test_relayout_to_another_shape_is_refused_before_anything() -> None:
+    first, second = decide("fp4x2"), decide("fp4x2", tp=2)
+    apply(tensors := plain_tensors(first), first)
+    held = {role: raw(tensor).clone() for role, tensor in tensors.items()}
+    with pytest.raises(LayoutError, match="w13_weight has shape"):
+        relayout(tensors, second)
+    assert all(raw(tensors[role]).equal(held[role]) for role in held)
+    assert stamp_of(tensors["w13_weight"]).recipe == first.recipe  # type: ignore[union-attr]
+
+
+def test_relayout_knows_the_last_rank() -> None:
+    first, second = decide("fp4x2", tp=4), decide("fp4x2", tp=4, engine="atom")
+    plain = plain_tensors(first, last_rank=True)
+    apply(tensors := in_padded_buffers(plain, first), first, last_rank=True)
+    relayout(tensors, second)
+    apply(wanted := in_padded_buffers(plain, first), second, last_rank=True)
     assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from preshuffle.layouts import apply, inverse, invert_layout, stamp_of
 from preshuffle.layouts.expert import expert_view, write_expert
 from preshuffle.layouts.reload import begin_reload, finish_reload
+from preshuffle.layouts.stamp import put_stamp
 from preshuffle.layouts.values import pack_int4, unpack_int4
 from preshuffle.registry import LayoutError
 from support.aiter_wheel import AiterFunctions
@@ -434,13 +436,46 @@ class TestTail:
         finish_reload(tensors, decision)
         assert all(same(tensors[role], wanted[role]) for role in held)
 
-    def test_one_expert_is_no_slice_but_can_be_written(self) -> None:
+    def test_one_expert_whose_rows_fill_tiles_migrates_as_a_slice_of_the_flat_scale(self) -> None:
+        decision, plain = decide("mxfp4", "gfx950", intermediate_size=64, bias=False), mx("fp4x2", 64)
+        apply(laid := copies(plain), decision)
+        turned = [2, 0, 1]
+        apply(wanted := {role: tensor[turned] for role, tensor in plain.items()}, decision)
+        for role in ("w13_weight_scale", "w2_weight_scale"):
+            assert laid[role].dim() == 2
+            held = [expert_view(laid, role, expert).clone() for expert in turned]
+            for expert, rows in enumerate(held):
+                expert_view(laid, role, expert).copy_(rows)
+            assert same(laid[role], wanted[role])
+
+    def test_one_expert_whose_rows_share_a_tile_is_no_slice(self) -> None:
+        apply(laid := copies(mx("fp4x2", 64)), decide("mxfp4", "gfx950", intermediate_size=64, bias=False))
+        stamp = stamp_of(laid["w13_weight_scale"])
+        assert stamp is not None
+        put_stamp(laid["w13_weight_scale"], replace(stamp, flat_rows=120))
+        with pytest.raises(LayoutError, match="120 rows do not fill tiles of 32"):
+            expert_view(laid, "w13_weight_scale", 1)
+
+    def test_padded_flat_scales_come_back_at_the_same_address(self) -> None:
+        decision, plain = decide("mxfp4", "gfx950", intermediate_size=64, bias=False), mx("fp4x2", 64)
+        tensors = copies(plain)
+        for role in ("w13_weight_scale", "w2_weight_scale"):
+            rows = plain[role].flatten(0, 1)
+            tensors[role] = torch.zeros(decision.tensors[role].physical_shape, dtype=torch.uint8)
+            tensors[role][: rows.shape[0], : rows.shape[1]] = rows
+        before = {role: (tensor.data_ptr(), tensor.clone()) for role, tensor in tensors.items()}
+        apply(tensors, decision)
+        inverse(tensors)
+        for role, (address, tensor) in before.items():
+            assert tensors[role].data_ptr() == address
+            assert same(tensors[role], tensor)
+            assert stamp_of(tensors[role]) is None
+
+    def test_all_experts_of_a_flat_scale_can_be_written(self) -> None:
         decision, plain = decide("mxfp4", "gfx950", intermediate_size=64, bias=False), mx("fp4x2", 64)
         apply(wanted := copies(plain), decision)
         other = {**plain, "w13_weight_scale": torch.zeros_like(plain["w13_weight_scale"])}
         apply(laid := copies(other), decision)
-        with pytest.raises(LayoutError, match="flat over its experts"):
-            expert_view(laid, "w13_weight_scale", 1)
         for expert in range(EXPERTS):
             write_expert(laid, expert, "w13_weight_scale", plain["w13_weight_scale"][expert])
         assert same(laid["w13_weight_scale"], wanted["w13_weight_scale"])

@@ -59,9 +59,11 @@ def _plan_text(bound: Bound) -> str:
     plan = bound.plan
     boxes = "1 strided copy" if plan.boxes == 1 else f"{plan.boxes} strided copies"
     text = f"{boxes} in units of {plan.unit} byte{'s' if plan.unit > 1 else ''}, {plan.moved:,} bytes read and written"
-    if plan.band < bound.bytes // bound.shape[0]:
-        return f"{text}; in place in one pass, in bands of {plan.band:,} bytes"
-    return f"{text}; in place through scratch, at least {bound.bytes // bound.shape[0]:,} bytes (one expert)"
+    expert = bound.bytes // bound.shape[0]
+    scratch = f"through scratch of at least {expert:,} bytes (one expert)"
+    if plan.band < expert:
+        return f"{text}; in place on a GPU in one pass, in bands of {plan.band:,} bytes, on a CPU {scratch}"
+    return f"{text}; in place {scratch}, on a GPU without it where bands change places as wholes"
 
 
 def _segments(runs: Sequence[Run]) -> list[list[Run]]:

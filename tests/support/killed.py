@@ -119,8 +119,8 @@ def look(tensors: Tensors, work: Work, states: dict[str, Tensors]) -> dict[str, 
 
 
 def mend(tensors: Tensors, claims: dict[str, str], states: dict[str, Tensors]) -> bool | None:
-    """Load a broken layer again; None where it is not broken, or not all of it was ever laid out."""
-    if "broken" not in claims.values() or "plain" in claims.values():
+    """Load a layer again that is neither plain nor laid out as a whole; None where it is."""
+    if set(claims.values()) in ({"plain"}, {"applied"}):
         return None
     try:
         apply(tensors, DECISION)
