@@ -104,9 +104,10 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     routes_deployments.install(app, kept, answers)
     routes_history.install(app, kept)
     routes_books.install(app, kept, answers)
-    routes_plan.install(app, kept, answers)
+    planner = routes_plan.Planner(kept, answers)
+    routes_plan.install(app, planner)
     routes_health.install(app, kept, answers, watcher)
-    page.install(app, kept, answers)
+    page.install(app, kept, answers, watcher, planner)
     metrics = Metrics()
     metrics.watch(StoredFleet(kept, answers, watcher))
     answers.observe = metrics.resolved

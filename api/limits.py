@@ -25,10 +25,10 @@ async def read_json(request: Request, limit: int = MAX_BODY) -> Any:
     Raises:
         ProblemError: as ``read_json_body`` and ``parse_json``.
     """
-    return parse_json(await read_json_body(request))
+    return parse_json(await read_json_body(request, limit))
 
 
-async def read_json_body(request: Request) -> bytes:
+async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """Read a body that says that it is JSON.
 
     Raises:
@@ -42,7 +42,7 @@ async def read_json_body(request: Request) -> bytes:
             f"Content-Type must be application/json; {found}",
             headers={"Accept": "application/json"},
         )
-    return await read_body(request)
+    return await read_body(request, limit)
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,26 +1,36 @@
-"""What the page of a deployment shows, in the order in which it shows it."""
+"""What the page of a deployment, or of an answer, shows, in the order in which it shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from markupsafe import Markup
 
+from preshuffle.api.answers import Answers
 from preshuffle.api.comparison import LayoutComparison, known_layouts
+from preshuffle.api.deployments import Group
+from preshuffle.api.page_words import url, words
 from preshuffle.api.picture import Subject, draw
+from preshuffle.api.picture_kernels import kernels_svg
 from preshuffle.api.picture_svg import memory_svg, memory_words, rows_svg, strip_svg, strip_words
-from preshuffle.api.views import DeploymentView, GroupView
+from preshuffle.api.views import DeploymentView, GroupView, group_view
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import TensorDecision
-from preshuffle.registry.errors import LayoutError
-from preshuffle.registry.observation import TensorObservation
+from preshuffle.registry.entries import LayoutEntry
+from preshuffle.registry.errors import LayoutError, PreshuffleError
+from preshuffle.registry.explain import RuleTrace
+from preshuffle.registry.observation import Observation, TensorObservation
+from preshuffle.registry.query import Query
+from preshuffle.registry.registry import Registry
 from preshuffle.registry.report import MEANINGS
 from preshuffle.registry.words import Role
 
 UNKNOWN: Final = "unknown"
+_ROWS: Final = 32
+_K: Final = 256
 _ORDER: Final = list(MEANINGS)
 
 
@@ -60,6 +70,21 @@ class TensorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """What became of every rule.
+
+    Attributes:
+        tried: rules that match, the one that was chosen first.
+        others: rules that do not match, the nearest first.
+        link: where the query can be asked again.
+    """
+
+    tried: tuple[RuleTrace, ...]
+    others: tuple[RuleTrace, ...]
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """Layers that some replicas treat alike."""
 
@@ -70,10 +95,12 @@ class Section:
     call: tuple[tuple[str, str, str], ...]
     environment: tuple[tuple[str, str, str], ...]
     drawings: tuple[Drawing, ...]
+    kernels: Markup
+    trace: Trace | None
     evidence: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def sections(view: DeploymentView, book: Book) -> tuple[Section, ...]:
+def sections(view: DeploymentView, registry: Registry) -> tuple[Section, ...]:
     """Return a deployment's sections, the worst first; groups that several replicas report alike are one."""
     alike: dict[str, tuple[GroupView, list[int]]] = {}
     for replica in view.replicas:
@@ -82,11 +109,34 @@ def sections(view: DeploymentView, book: Book) -> tuple[Section, ...]:
     drawn: dict[Any, str] = {}
     ordered = sorted(alike.values(), key=lambda entry: _ORDER.index(entry[0].verdict), reverse=True)
     return tuple(
-        _section(f"s{index}", group, tuple(replicas), book, drawn) for index, (group, replicas) in enumerate(ordered)
+        _section(f"s{index}", group, tuple(replicas), registry, drawn)
+        for index, (group, replicas) in enumerate(ordered)
     )
 
 
-def _section(ident: str, group: GroupView, replicas: tuple[int, ...], book: Book, drawn: dict[Any, str]) -> Section:
+def section_of(query: Query, answers: Answers) -> Section:
+    """Return the section of a query that nobody has followed yet."""
+    group = group_view("", Group(layers="0", observation=Observation(query=query)), answers)
+    return _section("s0", group, (), answers.registry, {})
+
+
+def picture_of(entry: LayoutEntry) -> Drawing:
+    """Draw a layout on a small tensor of gate and up."""
+    layout = entry.layout()
+    rows = 2 * layout.row_multiple * max(1, _ROWS // layout.row_multiple)
+    k = layout.k_multiple * max(1, _K // layout.k_multiple)
+    unit: Literal["group", "byte"] = "group" if layout.unit == "group" else "byte"
+    subject = Subject(layout, (rows, k), (rows // 2, k), "GGUU", unit, 1)
+    try:
+        return Drawing("layout", (), entry.id, False, entry.title, art=_art(subject, "layout"))
+    except LayoutError as error:
+        return Drawing("layout", (), entry.id, False, entry.title, refusal=str(error))
+
+
+def _section(
+    ident: str, group: GroupView, replicas: tuple[int, ...], registry: Registry, drawn: dict[Any, str]
+) -> Section:
+    book = registry.book
     drawings = _Drawings(ident, book, drawn)
     decided = group.decision.tensors if group.decision else {}
     observed = group.observation.applied.tensors
@@ -108,6 +158,8 @@ def _section(ident: str, group: GroupView, replicas: tuple[int, ...], book: Book
         call=tuple(_call(group)),
         environment=tuple(_environment(group)),
         drawings=drawings.finished(),
+        kernels=Markup(kernels_svg(group.decision.kernels, ident) if group.decision else ""),
+        trace=_trace(group.observation.query, registry),
         evidence=tuple(_evidence(group, book)),
     )
 
@@ -201,10 +253,21 @@ def _evidence(group: GroupView, book: Book) -> Iterator[tuple[str, tuple[str, ..
         yield f"layout {layout}", book.layouts[layout].evidence
 
 
-def words(value: object, absent: str) -> str:
-    """Write a value as the tables show it."""
-    if value is None:
-        return absent
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
+def _trace(query: Query, registry: Registry) -> Trace | None:
+    """Return what became of the rules; None where the query cannot be asked at all."""
+    try:
+        rules = registry.explain(query).rules
+    except PreshuffleError:
+        return None
+    tried = tuple(rule for rule in rules if rule.outcome != "does not match")
+    others = sorted((rule for rule in rules if rule.outcome == "does not match"), key=_misses)
+    asked = query.model_dump(mode="json", exclude_unset=True)
+    switches = [f"{name}={value}" for name, value in asked.pop("env", {}).items()]
+    asked["engine"] = str(query.engine) if query.engine else None
+    asked["tokens"] = ",".join(map(str, query.tokens)) if "tokens" in asked else None
+    return Trace(tried, tuple(others), url("/resolve", **asked, env=switches))
+
+
+def _misses(rule: RuleTrace) -> int:
+    """How many conditions did not hold."""
+    return rule.why.count("; ") + 1

@@ -20,19 +20,19 @@ _STRETCHES: Final = 24
 def memory_svg(picture: Picture, ident: str) -> str:
     """Draw memory from its start, one line of 16 cells below the other; ``ident`` makes the ids unique."""
     width, height = _CELL
-    parts: list[str] = [_text(_LABEL - 8, 13, "at byte", "label end"), _text(_LABEL, 13, "", "label")]
+    parts: list[str] = [words_at(_LABEL - 8, 13, "at byte", "label end"), words_at(_LABEL, 13, "", "label")]
     y = _HEAD
     for line in picture.lines:
         if line.skipped:
-            parts.append(_text(_LABEL, y + 13, f"… {number(line.skipped)} bytes not drawn", "gap"))
+            parts.append(words_at(_LABEL, y + 13, f"… {number(line.skipped)} bytes not drawn", "gap"))
             y += _GAP
-        parts.append(_text(_LABEL - 8, y + 12, number(line.address * picture.subject.unit_bytes), "label end"))
+        parts.append(words_at(_LABEL - 8, y + 12, number(line.address * picture.subject.unit_bytes), "label end"))
         for index, cell in enumerate(line.cells):
             parts.append(_cell(picture, cell, _LABEL + index * width, y, width - 1, height - 1, cell.name))
-        parts.append(_text(_LABEL + CELLS_PER_LINE * width + 6, y + 12, _columns_of(picture, line), "label"))
+        parts.append(words_at(_LABEL + CELLS_PER_LINE * width + 6, y + 12, _columns_of(picture, line), "label"))
         y += height
-    parts.append(_text(_LABEL, y + 13, "…", "gap"))
-    return _svg(
+    parts.append(words_at(_LABEL, y + 13, "…", "gap"))
+    return svg(
         f"{ident}-memory",
         (_LABEL + CELLS_PER_LINE * width + 84, y + _GAP),
         "Memory order of the first tiles",
@@ -47,7 +47,7 @@ def rows_svg(picture: Picture, ident: str) -> str:
     left = 40
     columns = picture.rows[0]
     parts = [
-        _text(left + index * width + width / 2, 13, _span(cell.k, picture.run), "label mid")
+        words_at(left + index * width + width / 2, 13, _span(cell.k, picture.run), "label mid")
         for index, cell in enumerate(columns)
     ]
     y = _HEAD
@@ -55,21 +55,21 @@ def rows_svg(picture: Picture, ident: str) -> str:
     for row in picture.rows:
         first = row[0]
         if before is not None and before.half != first.half:
-            parts.append(_text(left, y + 13, "…", "gap"))
+            parts.append(words_at(left, y + 13, "…", "gap"))
             y += _GAP
         elif before is not None and before.tile != first.tile:
             y += 5
         if first.row_in_half % 4 == 0:
-            parts.append(_text(left - 6, y + 8, first.name, "label end"))
+            parts.append(words_at(left - 6, y + 8, first.name, "label end"))
         for index, cell in enumerate(row):
             parts.append(_cell(picture, cell, left + index * width, y, width - 1, height - 1, ""))
         y += height
         before = first
     more = picture.rows[0][-1].k + picture.run < picture.subject.shape[1]
     if more:
-        parts.append(_text(left + len(columns) * width + 2, 13, "…", "gap"))
-    parts.append(_text(left, y + 13, "…", "gap"))
-    return _svg(
+        parts.append(words_at(left + len(columns) * width + 2, 13, "…", "gap"))
+    parts.append(words_at(left, y + 13, "…", "gap"))
+    return svg(
         f"{ident}-rows",
         (left + len(columns) * width + 16, y + _GAP),
         "The same values by row",
@@ -92,8 +92,8 @@ def strip_svg(picture: Picture, ident: str) -> str:
     ]
     if width > 60:
         middles = [(index * width + width / 2, "up" if index % 2 else "gate") for index in range(shown)]
-        parts += [_text(middle, 14, half, "solid-label mid") for middle, half in middles]
-    return _svg(f"{ident}-strip", (720, 20), "Gate and up in one expert's memory", strip_words(picture), parts)
+        parts += [words_at(middle, 14, half, "solid-label mid") for middle, half in middles]
+    return svg(f"{ident}-strip", (720, 20), "Gate and up in one expert's memory", strip_words(picture), parts)
 
 
 def stretches(picture: Picture) -> int:
@@ -143,7 +143,7 @@ def _cell(picture: Picture, cell: Cell, x: float, y: float, width: float, height
         f'<rect class="{classes}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" data-at="{cell.address}">'
         f"<title>{escape(_words(picture, cell))}</title></rect>"
     )
-    return rect + (_text(x + width / 2, y + 12, label, "name mid") if label else "")
+    return rect + (words_at(x + width / 2, y + 12, label, "name mid") if label else "")
 
 
 def _words(picture: Picture, cell: Cell) -> str:
@@ -169,11 +169,13 @@ def _span(start: int, run: int) -> str:
     return str(start) if run == 1 else f"{start}–{start + run - 1}"
 
 
-def _text(x: float, y: float, text: str, classes: str) -> str:
+def words_at(x: float, y: float, text: str, classes: str) -> str:
+    """Write words; none where there are none."""
     return f'<text class="{classes}" x="{x:g}" y="{y:g}">{escape(text)}</text>' if text else ""
 
 
-def _svg(ident: str, size: tuple[float, float], title: str, description: str, parts: Iterable[str]) -> str:
+def svg(ident: str, size: tuple[float, float], title: str, description: str, parts: Iterable[str]) -> str:
+    """Return the element, with what it is called and what it says for those who cannot see it."""
     width, height = size
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="picture" id="{ident}" viewBox="0 0 {width:g} {height:g}" '

@@ -54,11 +54,17 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         responses=problems("invalid-input", "unknown-book", "store-unavailable"),
     )
     async def diff(params: Annotated[DiffParams, Query()]) -> Response:
-        found = await to_thread.run_sync(_diff, store, answers, params)
+        found = await to_thread.run_sync(changes_between, store, answers, params)
         return Response(found.model_dump_json(), media_type="application/json")
 
 
-def _diff(store: Store, answers: Answers, params: DiffParams) -> BookChanges:
+def changes_between(store: Store, answers: Answers, params: DiffParams) -> BookChanges:
+    """Return what two books say otherwise.
+
+    Raises:
+        ProblemError: one of them was not run here.
+        StoreError: the store does not answer.
+    """
     (before, old), (after, new) = (_entries(store, answers, which) for which in (params.before, params.after))
     return BookChanges(before=before, after=after, changes=compare_entries(old, new))
 

@@ -10,11 +10,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from preshuffle.api import aside
 from preshuffle.api.answers import Answers
 from preshuffle.api.aside import Aside, AsideError, Portable
 from preshuffle.api.limits import read_json
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
-from preshuffle.api.plan import Candidate, Plan, plan_aside
+from preshuffle.api.plan import Candidate, Plan, plan, plan_aside
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.store import Store
 from preshuffle.registry.errors import BookError, FieldProblem
@@ -32,9 +33,28 @@ EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-def install(app: FastAPI, store: Store, answers: Answers) -> None:
+class Planner:
+    """Plans, one at a time."""
+
+    def __init__(self, store: Store, answers: Answers) -> None:
+        """Plan for what is stored, from what answers now."""
+        self._store = store
+        self._answers = answers
+        self._alone = CapacityLimiter(1)
+
+    async def plan(self, candidate: Candidate) -> Plan:
+        """Return what a candidate would change.
+
+        Raises:
+            ProblemError: the candidate does not load, or the plan was given up.
+            StoreError: the store does not answer.
+        """
+        async with self._alone:
+            return await to_thread.run_sync(_plan, self._store, self._answers, candidate)
+
+
+def install(app: FastAPI, planner: Planner) -> None:
     """Add the route."""
-    alone = CapacityLimiter(1)
 
     @app.post(
         "/v1/plan",
@@ -45,16 +65,18 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         responses=problems(*BODY_PROBLEMS, "store-unavailable", "interrupted"),
         openapi_extra=json_body(Candidate, EXAMPLE),
     )
-    async def plan(request: Request) -> Response:
+    async def post(request: Request) -> Response:
         candidate = Candidate.parse(await read_json(request, MAX_BODY))
-        async with alone:
-            body = await to_thread.run_sync(_plan, store, answers, candidate)
+        found = await planner.plan(candidate)
+        body = await to_thread.run_sync(found.model_dump_json)
         return Response(body, media_type="application/json")
 
 
-def _plan(store: Store, answers: Answers, candidate: Candidate) -> bytes:
+def _plan(store: Store, answers: Answers, candidate: Candidate) -> Plan:
     try:
-        found = Aside().run(plan_aside, store.url, Portable(answers.registry), candidate)
+        if store.has_more_than(aside.FEW):
+            return Aside().run(plan_aside, store.url, Portable(answers.registry), candidate)
+        return plan(store, answers.registry, candidate)
     except BookError as error:
         faults = [
             FieldProblem(f"{problem.file}:{problem.line}:{problem.column}", problem.message, problem.valid)
@@ -65,4 +87,3 @@ def _plan(store: Store, answers: Answers, candidate: Candidate) -> bytes:
         raise ProblemError(
             "interrupted", "the plan was given up: the service is ending, or has no memory for it"
         ) from None
-    return found.model_dump_json().encode()

@@ -1,7 +1,7 @@
 """The page: what it shows, that it asks for nothing from elsewhere, and that nothing told becomes markup."""
 
+import html
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Query, Registry
+from support.markup import check, page
 from support.server import OBSERVATION, REPORT, Client
 
 HOSTILE = "<script>alert(1)</script>'\"&"
@@ -18,64 +19,6 @@ HOSTILE = "<script>alert(1)</script>'\"&"
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
     return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()))
-
-
-class Markup(HTMLParser):
-    """Collects what a page loads and links, its ids, and whether its elements are closed."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.inline: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        self.inline += [name for name in values if name == "style" or name.startswith("on")]
-        if "id" in values:
-            self.ids.append(values["id"])
-        if tag == "a":
-            self.links.append(values["href"])
-        elif tag != "svg":
-            self.loads += [values[name] for name in ("src", "href") if name in values]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def page(client: Client, path: str) -> str:
-    response = client.get(path)
-    assert response.status_code == 200, response.text
-    assert "default-src 'none'" in response.headers["content-security-policy"]
-    markup = Markup(response.text)
-    assert markup.open == []
-    assert markup.inline == []
-    assert markup.loads
-    assert all(target.startswith("/static/") for target in markup.loads)
-    assert len(markup.ids) == len(set(markup.ids))
-    for target in markup.links:
-        if target.startswith("#"):
-            assert target[1:] in markup.ids
-        elif target.startswith("/") and "{" not in target:
-            assert client.get(target).status_code == 200, target
-        else:
-            assert target.startswith("https://")
-    for target in set(markup.loads):
-        assert client.get(target).status_code == 200, target
-    return response.text
 
 
 def put(client: Client, name: str, **observation: Any) -> None:
@@ -111,10 +54,11 @@ def test_the_list_comes_in_pages(client: Client) -> None:
     for index in range(5):
         put(client, f"d{index}")
     first = page(client, "/?limit=3")
-    (cursor,) = re.findall(r'href="/\?cursor=([^"]+)"', first)
-    second = page(client, f"/?cursor={cursor}")
-    assert re.findall(r"/deployments/(d\d)", first + second) == ["d0", "d1", "d2", "d3", "d4"]
+    (further,) = re.findall(r'href="([^"]+)">Next page<', first)
+    second = page(client, html.unescape(further))
+    assert re.findall(r'rowspan="1"><a href="/deployments/(d\d)"', first + second) == ["d0", "d1", "d2", "d3", "d4"]
     assert client.get("/?cursor=!").status_code == 422
+    assert "The input is not valid" in page(client, "/?cursor=!", 422)
 
 
 def test_a_deployment_shows_decision_reason_alternatives_kernels_and_pictures(client: Client) -> None:
@@ -123,8 +67,8 @@ def test_a_deployment_shows_decision_reason_alternatives_kernels_and_pictures(cl
     text = page(client, "/deployments/prod")
     for shown in (decision.recipe, decision.rule, decision.alternatives[0].recipe, decision.decision_digest):
         assert shown in text
-    assert decision.reason in text
-    assert decision.alternatives[0].why_not in text
+    assert html.escape(decision.reason) in text
+    assert html.escape(decision.alternatives[0].why_not) in text
     for role, tensor in decision.tensors.items():
         assert role in text
         assert " × ".join(map(str, tensor.physical_shape)) in text
@@ -157,7 +101,9 @@ def test_no_recipe_is_explained_on_the_page(client: Client) -> None:
     put(client, "prod", query={"model": "m", "arch": "gfx942"})
     text = page(client, "/deployments/prod")
     assert "No recipe answers this query" in text
-    assert "gpt-oss.a4w4.gfx950" in text
+    told = client.get("/v1/deployments/prod").json()["replicas"][0]["groups"][0]["problem"]
+    for near in told["nearest"]:
+        assert f"<code>{near['rule']}</code>" in text
 
 
 def test_nothing_told_becomes_markup(client: Client) -> None:
@@ -172,9 +118,10 @@ def test_nothing_told_becomes_markup(client: Client) -> None:
 
 
 def test_a_browser_gets_a_page_where_there_is_no_deployment(client: Client) -> None:
-    response = client.get("/deployments/absent", headers={"Accept": "text/html,*/*"})
-    assert (response.status_code, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
-    assert "No deployment is called absent" in response.text
+    assert "no deployment is called &#39;absent&#39;" in page(client, "/deployments/absent", 404)
+    assert "Nothing is here" in page(client, "/no/such/path", 404)
+    other = client.get("/deployments/absent")
+    assert other.headers["content-type"] == "application/problem+json"
 
 
 def test_the_reference_describes_every_operation_offline(client: Client) -> None:
@@ -184,3 +131,85 @@ def test_the_reference_describes_every_operation_offline(client: Client) -> None
             assert f'<b class="method">{method.upper()}</b> {path}</code></h2>' in text
     for name in ("Query", "Decision", "Problem", "ReplicaReport", "DeploymentView"):
         assert f'id="type-{name}"' in text
+
+
+def test_states_and_names_narrow_the_list(client: Client) -> None:
+    put(client, "right-a")
+    put(client, "right-b")
+    put(client, "wrong-a", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
+    put(client, "per%cent".replace("%", "_"))
+    names = re.compile(r'rowspan="1"><a href="/deployments/([^"]+)"')
+    assert names.findall(page(client, "/?state=mismatch")) == ["wrong-a"]
+    assert names.findall(page(client, "/?state=ok&name=A")) == ["right-a"]
+    assert names.findall(page(client, "/?name=right")) == ["right-a", "right-b"]
+    assert names.findall(page(client, "/?name=_")) == ["per_cent"]  # no wildcard
+    assert "No deployment is like that" in page(client, "/?name=nowhere")
+    counts = re.findall(r'class="chip (\w+)[^>]*>.*?<b>(\d+)</b>', page(client, "/?name=-a"))
+    assert dict(counts) | {"all": "2", "ok": "1", "mismatch": "1", "stale": "0"} == dict(counts)
+    listed = client.get("/v1/deployments?name=RIGHT").json()["deployments"]
+    assert [item["name"] for item in listed] == ["right-a", "right-b"]
+    assert "is no state" in page(client, "/?state=wonderful", 422)
+
+
+def test_findings_come_with_their_fix_before_everything_else(client: Client) -> None:
+    put(client, "wrong", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
+    text = page(client, "/deployments/wrong")
+    places = [text.index(words) for words in ("layout_mismatch", "<b>Fix:</b>", "Recipe</span>", ">Kernels<", ">Why<")]
+    assert places == sorted(places)
+
+
+def test_the_explanation_names_the_rule_and_why_the_nearest_others_lost(client: Client) -> None:
+    put(client, "prod")
+    text = page(client, "/deployments/prod")
+    why = text[text.index(">Why<") :]
+    assert "is more specific" in why
+    assert "does not match" in why
+    (link,) = re.findall(r'href="(/resolve\?[^"]+)"', why)
+    whole = page(client, html.unescape(link))
+    assert whole.count(">does not match<") > why.count(">does not match<")
+
+
+def test_what_changed_is_told_with_state_and_fields_before_and_after(client: Client) -> None:
+    put(client, "prod")
+    put(client, "prod", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
+    for path in ("/", "/changes", "/changes?hours=24", "/deployments/prod", "/deployments/prod/changes"):
+        text = page(client, path)
+        shift = re.search(r'class="shift">.*?</span>\s*</p>', text, re.DOTALL)
+        assert shift, path
+        assert re.findall(r'class="verdict (\w+)"', shift.group()) == ["ok", "mismatch"]
+        assert "groups.0.observation.applied.tensors.w13_weight.layout" in text
+        assert "<code>gui16</code>" in text
+    client.delete("/v1/deployments/prod")
+    assert "was forgotten" in page(client, "/deployments/prod/changes")
+
+
+def test_a_page_that_is_out_of_date_says_so_only_to_whoever_saw_the_old_one(client: Client) -> None:
+    put(client, "prod")
+    (seen,) = re.findall(r'hx-get="/deployments/prod\?seen=([^"]+)"', page(client, "/deployments/prod"))
+    assert "has changed since" not in page(client, f"/deployments/prod?seen={seen}")
+    put(client, "prod", applied={})
+    assert "has changed since" in page(client, f"/deployments/prod?seen={seen}")
+    assert "has changed since" not in page(client, "/deployments/prod")
+
+
+def test_every_link_leads_somewhere(client: Client) -> None:
+    put(client, "right")
+    put(client, "nobody", query={"model": "m", "arch": "gfx942"})
+    many = re.compile(r"^/book/(\w+)/|^/resolve\?")  # of these, one of a kind
+    waiting, seen = ["/"], {"/"}
+    while waiting:
+        path = waiting.pop()
+        response = client.get(path, headers={"Accept": "text/html"})
+        assert response.status_code == 200, path
+        if not response.headers["content-type"].startswith("text/html"):
+            continue
+        markup = check(response.text)
+        for target in {*markup.links, *markup.loads}:
+            kind = many.match(target)
+            key = kind.group() if kind else target.partition("#")[0]
+            if target.startswith("/") and "{" not in target and key not in seen:
+                seen.add(key)
+                waiting.append(target.partition("#")[0])
+            else:
+                assert target.startswith(("/", "#", "https://")), target
+    assert {"/changes", "/resolve", "/plan", "/book", "/book/rules", "/book/layouts/", "/docs"} <= seen

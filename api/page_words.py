@@ -1,0 +1,66 @@
+"""How the pages write links, times, shapes, numbers and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+_UNITS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def url(path: str, **params: Any) -> str:
+    """Return a link; parameters that say nothing are left out.
+
+    Example:
+        >>> url("/", state="ok", name="", cursor=None)
+        '/?state=ok'
+    """
+    said = urlencode({name: value for name, value in params.items() if value not in (None, "", ())}, doseq=True)
+    return f"{path}?{said}" if said else path
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """Say how long ago something was.
+
+    Example:
+        >>> ago(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 2, 5, tzinfo=UTC))
+        '2 hours ago'
+    """
+    seconds = int(((now or datetime.now(UTC)) - moment).total_seconds())
+    for size, unit in _UNITS:
+        count = seconds // size
+        if count >= 1:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
+
+
+def shape(sizes: Sequence[int] | None) -> str:
+    """Write a shape."""
+    return " × ".join(map(str, sizes)) if sizes else "—"
+
+
+def numbers(values: Sequence[int]) -> str:
+    """Write a rising list of numbers, runs of them joined.
+
+    Example:
+        >>> numbers([0, 1, 2, 5])
+        '0–2, 5'
+    """
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
+
+
+def words(value: object, absent: str) -> str:
+    """Write a value as the tables show it."""
+    if value is None:
+        return absent
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
