@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -11,12 +11,16 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.kernels.behaviour import is_newest
+from preshuffle.registry.kernels.book import dispatch_book
 from preshuffle.registry.query import Query
 from preshuffle.registry.versions import version_key
 
 AITER = "aiter"
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _FALSE = frozenset({"0", "false", "no", "off", "n", "f", ""})
+_LONG = 12
+"""Shorter names have neighbours that other software reads."""
 
 
 def value_of(flag: FlagEntry, text: str) -> str:
@@ -120,15 +124,48 @@ def why_unlisted(name: str, book: Book) -> str | None:
     for entry in book.entries["switch_patterns"].values():
         if any(fnmatchcase(name, pattern) for pattern in entry.patterns):
             near = get_close_matches(name, book.flags, n=1, cutoff=0.8)
-            meant = f"; the book knows {near[0]}" if near else ""
-            return f"no known version of {entry.owner} reads it{meant}"
-    return None
+            known = f"; the book knows {near[0]}" if near else ""
+            return f"no known version of {entry.owner} reads it{known}"
+    meant = slip_of(name, book.flags)
+    if meant is None:
+        return None
+    return f"nothing reads that name; it is one typing error away from {meant} of {book.flags[meant].owner}"
+
+
+def slip_of(name: str, flags: Iterable[str]) -> str | None:
+    """Return the switch that a name misses by one typing error: case, or a character wrong, missing, extra or swapped.
+
+    Digits are no slip (another digit names another thing); names as short as ``CU_NUM`` have neighbours of their own.
+
+    Example:
+        >>> slip_of("ATOM_MOE_GUITLV", ["ATOM_MOE_GU_ITLV"]), slip_of("ATOM_MORI_V1", ["ATOM_MORI_V2"])
+        ('ATOM_MOE_GU_ITLV', None)
+    """
+    return next((flag for flag in flags if len(flag) >= _LONG and _one_slip(name, flag)), None)
+
+
+def _one_slip(name: str, flag: str) -> bool:
+    if name == flag or abs(len(name) - len(flag)) > 1:
+        return False
+    if name.upper() == flag.upper():
+        return True
+    start = next((i for i, (a, b) in enumerate(zip(name, flag, strict=False)) if a != b), min(len(name), len(flag)))
+    mine, known = name[start:], flag[start:]
+    if len(mine) != len(known):
+        longer, shorter = (mine, known) if len(mine) > len(known) else (known, mine)
+        return longer[1:] == shorter and not longer[0].isdigit()
+    if mine[1:] == known[1:]:
+        return not (mine[0].isdigit() and known[0].isdigit())
+    swapped = mine[1::-1] + mine[2:] == known
+    return swapped and not mine[:2].isdigit()
 
 
 def _outside(flag: FlagEntry, version: str | None, newest: bool) -> str | None:
     if version is None:
         gone = flag.removed or (f"{flag.until} removed it" if flag.until else None)
         return f"{flag.owner} reads it no more; {gone}" if newest and gone else None
+    if flag.owner == AITER and is_newest(version):
+        version = dispatch_book().newest
     key = version_key(version)
     if flag.since and key < version_key(flag.since):
         return f"{flag.owner} {version} does not read it yet; {flag.since} is the first"

@@ -102,6 +102,12 @@ WRONG: dict[str, tuple[Raw, set[str]]] = {
     "int4 in ATOM": (deployment({"weight_dtype": "i4x2", "quant_type": "per_1x32", "activation": "Silu"}, PLAIN, engine="atom"), {"unsupported"}),
     "per-tensor fp8 without an instance": (deployment(TENSOR, TILES, applied=AITER, aiter="0.1.16.post2", hidden_size=4096, intermediate_size=1536, num_experts=192, top_k=8, tp=8), {"known_bad"}),
     "rows that do not fill a scale tile move": (bent(deployment(A4W4, SEPARATED, applied=SEP | {"eplb": True}), w13_weight={"logical_shape": [64, 720, 5120], "physical_shape": [64, 720, 5120]}, w13_weight_scale={"logical_shape": [64, 720, 160], "physical_shape": [64 * 720, 160]}), {"expert_view"}),
+    "an fp4 kernel before FlyDSL": (deployment(A4W4, SEPARATED, aiter="0.1.10", applied={"kernels": [{"tokens": 64, "stage1": "flydsl_moe1_afp4_wfp4_bf16_t32x128x256_w2"}]}), {"version_unsupported"}),
+    "Opus stage 2 before its time": (deployment(A8W4, INTERLEAVED, aiter="0.1.16", applied=ITLV | {"kernels": [{"tokens": 64, "stage2": "opus_moe2_afp8_wfp4_atomic_t64x128x256_sbm64"}]}), {"version_unsupported"}),
+    "a bias that alternates on gfx950 (T12)": (bent(OSS_GUI, w13_bias={"layout": "gurow"}), {"layout_mismatch"}),
+    "no clamp, a model of one's own": (deployment(SWIGLU, SEPARATED, applied=SEP | {"swiglu_limit": 0.0}), {"contract_mismatch"}),
+    "no clamp, DeepSeek V4": (deployment(A8W4, INTERLEAVED, applied=ITLV | {"swiglu_limit": 0.0}, **DSV4), {"contract_mismatch"}),
+    "a switch with a letter too few": (deployment(A4W4, SEPARATED, applied=SEP, engine="atom", env={"ATOM_MOE_GUITLV": "1"}), {"flag_unknown"}),
 }  # fmt: skip
 
 RIGHT: dict[str, Raw] = {
@@ -120,6 +126,9 @@ RIGHT: dict[str, Raw] = {
     "mxfp8 whatever gate_mode says": deployment(MXFP8, INTERLEAVED, applied=SEP),
     "scales filled with zero, one and 1.0": bent(OSS_GUI, w13_weight_scale={"pad_fill": 1}, w2_weight_scale={"pad_fill": 127}),
     "SGLang keeps GGUU models apart": deployment(SWIGLU, SEPARATED, applied=SEP, engine="sglang", env={"SGLANG_USE_AITER_MOE_GU_ITLV": "1"}, activation_dtype=None),
+    "a limit that general knowledge doubts": deployment(A8W4, INTERLEAVED, applied=ITLV | {"swiglu_limit": 7.0}, **DSV4),
+    "a build known by its commit": deployment(SITU, SEPARATED, applied=SEP, aiter="0.1.20.dev+ge4048607a5", env={"AITER_SITUV2_A4W4": "1"}, activation_dtype="fp4x2", **K3),
+    "switches of others": deployment(A4W4, SEPARATED, applied=SEP, engine="vllm", env={"VLLM_ROCM_USE_AITER_MLA": "1", "GPU_ARCH": "gfx950", "MY_MOE_GU_ITLV": "1"}),
     "gfx1250 decodes on a view": deployment(A4W4, ("sep16", "n32k4", "sep16", "n32k4"), applied={"kernels": [{"backend": "triton"}]}, arch="gfx1250"),
 }  # fmt: skip
 

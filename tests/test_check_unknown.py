@@ -15,8 +15,11 @@ from support.observed import A4W4, A8W4, BLOCK, PLAIN, SEPARATED, TILES, bent, c
 
 Raw = dict[str, Any]
 INCIDENTS = Path(__file__).parents[2] / "shared" / "incidents"
-KEPT = {("query", "model"), ("query", "arch"), ("query", "env"), ("query", "tokens"), ("query", "engine", "name")}
-"""Fields without which there is no query, or whose absence says something (no switch is set, every token count)."""
+KEPT = {
+    ("query", "model"), ("query", "arch"), ("query", "env"), ("query", "tokens"), ("query", "engine", "name"),
+    ("query", "activation_dtype"),
+}  # fmt: skip
+"""Fields without which there is no query, or whose absence says something: no switch, any token count, the model's."""
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.flags import read_switches
+from preshuffle.registry.flags import read_switches, slip_of
 from support.strategies import BOOK, GPT_OSS, decide
 
 SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"
@@ -108,3 +108,31 @@ def test_defaults_count_and_a_switch_of_another_engine_does_not() -> None:
     assert switches.values["SGLANG_USE_AITER_MOE_GU_ITLV"] == "1"
     assert "ATOM_MOE_GU_ITLV" not in switches.values
     assert (switches.honoured, switches.findings) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ATOM_MOE_GU_ITVL", "ATOM_MOE_GU_ITLV"),
+        ("ATOM_MOE_GUITLV", "ATOM_MOE_GU_ITLV"),
+        ("SGLANG_USE__AITER", "SGLANG_USE_AITER"),
+        ("VLLM_ROCM_USE_AITER_M0E", "VLLM_ROCM_USE_AITER_MOE"),
+        ("vllm_rocm_use_aiter", "VLLM_ROCM_USE_AITER"),
+        ("AITER_KSPLI", "AITER_KSPLIT"),
+        ("AITER_SITUV2_A8W8", None),
+        ("ATOM_MORI_V3", None),
+        ("VLLM_ROCM_USE_AITER_MLA", None),
+        ("CPU_NUM", None),
+        ("GPU_ARCH", None),
+        ("ATOM_MOE_GU_ITLV", None),
+    ],
+)
+def test_a_typing_error_names_the_switch_that_was_meant(name: str, meant: str | None) -> None:
+    others = [flag for flag in BOOK.flags if flag != name] if meant is None else BOOK.flags
+    assert slip_of(name, others) == meant
+
+
+def test_a_typing_error_is_told_and_a_foreign_switch_is_not() -> None:
+    findings = decide(env={"ATOM_MOE_GU_ITVL": "1", "MY_SWITCH_OF_MY_OWN": "1"}, engine="atom", tokens=[1]).findings
+    assert [finding.code for finding in findings if finding.code == "flag_unknown"] == ["flag_unknown"]
+    assert any("ATOM_MOE_GU_ITLV of atom" in finding.message for finding in findings)

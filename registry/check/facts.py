@@ -28,7 +28,7 @@ _PLAIN = frozenset(
         "gated", "bias", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
-        "one_stage", "tuned", "predicted",
+        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit",
     }
 )  # fmt: skip
 RUN_FACTS = frozenset(
@@ -39,6 +39,9 @@ RUN_FACTS = frozenset(
     }
 )  # fmt: skip
 """Facts of one run; all others are the same for every kernel of a deployment."""
+
+MODEL_NAME = "model_name"
+"""The model as the observation names it, where the book has it under another name; conditions on ``model`` see both."""
 
 NAMES = tuple(sorted(_VERSIONS | _GLOBS | COUNTED | _PLAIN | RUN_FACTS))
 _REMAINDER = re.compile(r"^(\w+) % (\d+)$")
@@ -75,8 +78,12 @@ class FactCondition:
         return FactCondition(fact, int(match[2]) if match else None, condition, plain)
 
     def holds(self, facts: Facts) -> bool:
-        """Whether the fact is known and satisfies the condition."""
-        value = facts.get(self.fact)
+        """Whether the fact is known and satisfies the condition; a model counts by its entry's name and by its own."""
+        if self.fact == "model" and MODEL_NAME in facts and self._satisfied(facts[MODEL_NAME]):
+            return True
+        return self._satisfied(facts.get(self.fact))
+
+    def _satisfied(self, value: Scalar) -> bool:
         if self.plain_values:
             return value in self.plain_values
         if value is None:

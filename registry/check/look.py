@@ -8,7 +8,7 @@ from typing import Any
 
 from preshuffle.registry.check.backends import Backends
 from preshuffle.registry.check.entries import Conditional, ContractEntry, KnownBadEntry
-from preshuffle.registry.check.facts import COUNTED, RUN_FACTS, FactCondition, Facts
+from preshuffle.registry.check.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
@@ -84,6 +84,9 @@ class Entries:
         candidates = list(self._always)
         for item in words.items():
             candidates += self._by_value.get(item, ())
+        if MODEL_NAME in words:
+            named = self._by_value.get(("model", words[MODEL_NAME]), ())
+            candidates += [compiled for compiled in named if compiled not in candidates]
         for compiled in candidates:
             if all(condition.holds(words) for condition in compiled.whole if condition.fact not in COUNTED):
                 yield compiled, tuple(condition for condition in compiled.whole if condition.fact in COUNTED)

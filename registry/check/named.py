@@ -11,8 +11,10 @@ from preshuffle.registry.check.entries import KernelLabelEntry
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
 from preshuffle.registry.kernels import Family, KernelChoice, family_book, parse_name
+from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.choice import Stage
 from preshuffle.registry.kernels.families import RuntimeFacts, stages_of
+from preshuffle.registry.versions import version_key
 
 _ACTIVATIONS = {
     "fp4": "fp4x2", "FP4X2": "fp4x2", "fp8": "fp8", "F8": "fp8", "bf16": "bf16", "B16": "bf16", "fp16": "fp16",
@@ -53,6 +55,15 @@ def exists_for(arch: str, families: tuple[str, str]) -> bool:
     """Whether both stages' families, as far as they are known, exist for a GPU."""
     owners = [_families().get(id) for id in families]
     return all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
+
+
+def begins_later(aiter: str | None, names: tuple[str, ...]) -> Family | None:
+    """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""
+    if aiter is None or is_newest(aiter):
+        return None
+    parsed = (parse_name(name) for name in names if name)
+    owners = (_families()[found[0]] for found in parsed if found is not None)
+    return next((owner for owner in owners if owner.since and version_key(aiter) < version_key(owner.since)), None)
 
 
 def label_of(scene: Scene, name: str) -> KernelLabelEntry | None:

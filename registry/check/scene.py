@@ -8,11 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.check.facts import Facts
+from preshuffle.registry.check.facts import MODEL_NAME, Facts
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.flags import value_of
+from preshuffle.registry.kernels.behaviour import is_newest
+from preshuffle.registry.kernels.book import dispatch_book
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.observation import Applied, Observation, TensorObservation
 from preshuffle.registry.permutation import Permutation
@@ -62,12 +64,14 @@ class Scene:
 
     Attributes:
         query: with the facts of the model's entry filled in.
+        named: the model as the observation names it.
         stated: the query's fields that the observation states itself.
         facts: everything known, by the flat names that contracts and deny-lists use.
     """
 
     book: Book
     query: Query
+    named: str
     stated: frozenset[str]
     applied: Applied
     tensors: Mapping[Role, Seen]
@@ -124,8 +128,8 @@ def open_scene(observation: Observation, book: Book) -> Scene:
     full = query.model_copy(update=update) if update else query
     tensors = {role: Seen(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
     arch = book.archs.get(full.arch)
-    scene = Scene(book, full, stated, applied, tensors, arch, model, {})
-    return Scene(book, full, stated, applied, tensors, arch, model, _facts(scene))
+    scene = Scene(book, full, query.model, stated, applied, tensors, arch, model, {})
+    return Scene(book, full, query.model, stated, applied, tensors, arch, model, _facts(scene))
 
 
 def _layout(book: Book, name: str | None) -> Layout | None:
@@ -147,7 +151,7 @@ _QUERY_FACTS = (
 )  # fmt: skip
 _APPLIED_FACTS = (
     "gate_mode", "hidden_pad", "intermediate_pad", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
-    "fallback_backend", "graphs", "eplb", "lora",
+    "fallback_backend", "graphs", "eplb", "lora", "swiglu_limit",
 )  # fmt: skip
 _LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
     ("w13_layout", "w13_weight"),
@@ -163,9 +167,14 @@ def _facts(scene: Scene) -> Facts:
     facts: dict[str, Scalar] = {name: getattr(query, name) for name in _QUERY_FACTS}
     facts.update((name, getattr(applied, name)) for name in _APPLIED_FACTS)
     facts.update((name, getattr(query, name)) for name in ("tp", "ep") if name in scene.stated)
+    if query.aiter is not None and is_newest(query.aiter):
+        facts["aiter"] = dispatch_book().newest  # a development build is known by its commit, not by its number
+    if query.model != scene.named:
+        facts[MODEL_NAME] = scene.named
     facts["engine"] = query.engine.name if query.engine else None
     facts["engine_version"] = query.engine.version if query.engine else None
     facts["arch_mx"] = any(name.startswith("mxfp4") for name in scene.arch.features) if scene.arch else None
+    facts["model_limit"] = scene.model.swiglu_limit is not None if scene.model else None
     for name, role in _LAYOUT_FACTS:
         seen = scene.tensors.get(role)
         facts[name] = seen.layout.id if seen and seen.layout else None

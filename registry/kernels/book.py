@@ -144,6 +144,7 @@ class Family(BookModel):
         grammar: Regular expression of the whole kernel name; named groups are what the name encodes.
         tables: Whether tuned tables name its kernels.
         archs: Architectures it exists for.
+        since: AITER version that has it first; empty where every version known here has it.
         encodes: What each group means.
         row_order: Row order of w13 that it expects, in words.
         activation: How it takes activations, in words.
@@ -158,6 +159,7 @@ class Family(BookModel):
     grammar: str
     tables: bool = True
     archs: tuple[str, ...] = ()
+    since: str = ""
     encodes: dict[str, str] = Field(default_factory=dict)
     row_order: str = ""
     activation: str = ""

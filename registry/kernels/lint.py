@@ -64,6 +64,8 @@ def _family(document: Document, at: Path, family: Family, known: Collection[str]
     except re.error as error:
         yield document.problem((*at, "grammar"), f"{family.id}: not a regular expression: {error}")
         return
+    if family.since and (why := _not_a_version(family.since)) is not None:
+        yield document.problem((*at, "since"), f"{family.id}: {family.since!r}: {why}")
     for name in family.encodes.keys() - groups:
         yield document.problem((*at, "encodes", name), f"{family.id}: its grammar has no group {name!r}", tuple(groups))
     for name in set(family.ignores) - _IGNORABLE:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.named import exists_for
+from preshuffle.registry.check.named import begins_later, exists_for
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels.behaviour import behaviour_of
@@ -73,6 +73,19 @@ def _by_contract(look: Look, code: Literal["unsupported", "version_unsupported"]
 def version_unsupported(look: Look) -> Iterator[Finding]:
     """AITER or the engine is too old for what was applied."""
     yield from _by_contract(look, "version_unsupported")
+    aiter = look.scene.query.aiter
+    observed = [(run, begins_later(aiter, run.kernels)) for run in look.runs if not run.predicted]
+    for run, owner in observed:
+        if owner is not None:
+            yield Finding.of(
+                "version_unsupported",
+                f"{run.what} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",
+                expected=f"AITER {owner.since} or newer",
+                actual=aiter,
+                fix=f"take AITER {owner.since} or newer, or rows of this version",
+                evidence=owner.evidence,
+            )
+            return
 
 
 def untuned(look: Look) -> Iterator[Finding]:
