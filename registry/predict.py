@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
@@ -10,6 +11,7 @@ from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, survey
+from preshuffle.registry.layout import Layout
 from preshuffle.registry.query import Query, unvalidated
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.shard import split_experts
@@ -182,12 +184,21 @@ def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) 
     for role in ("w13_weight", "w2_weight"):
         tensor = tensors[role]
         layout = book.layout(tensor.layout)
-        experts, rows, k = tensor.physical_shape
-        try:
-            layout.bind(experts, rows, k * tensor.laid_bits // 8 if layout.unit == "byte" else k)
-        except LayoutError as error:
-            findings.append(Finding.of("pad_required", f"{role} at tp {query.tp}: {error}", role=role))
+        _, rows, k = tensor.physical_shape
+        why = _unfit(layout, rows, k * tensor.laid_bits // 8 if layout.unit == "byte" else k)
+        if why:
+            findings.append(Finding.of("pad_required", f"{role} at tp {query.tp}: {why}", role=role))
     return findings
+
+
+@lru_cache(maxsize=4096)
+def _unfit(layout: Layout, rows: int, k: int) -> str:
+    """Return why a layout cannot be bound to a shape; empty where it can. The number of experts does not matter."""
+    try:
+        layout.bind(1, rows, k)
+    except LayoutError as error:
+        return str(error)
+    return ""
 
 
 def environment_findings(query: Query, book: Book, recipe: Recipe) -> list[Finding]:

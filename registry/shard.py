@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from preshuffle.registry.errors import FieldProblem, QueryError
 
@@ -20,6 +21,7 @@ class Slice:
         return self.stop - self.start
 
 
+@lru_cache(maxsize=4096)
 def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
     """Cut a dimension in whole groups: ``ceil(groups / ranks)`` per rank, the last rank shorter.
 
@@ -52,6 +54,7 @@ def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
     return pieces
 
 
+@lru_cache(maxsize=4096)
 def split_experts(num_experts: int, ranks: int) -> tuple[Slice, ...]:
     """Split the experts evenly between expert-parallel ranks.
 
