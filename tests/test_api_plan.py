@@ -118,7 +118,11 @@ def client(tmp_path: Path) -> Iterator[Client]:
     store.close()
 
 
-def test_over_http_it_is_worked_out_in_another_process(client: Client) -> None:
+@pytest.mark.parametrize("few", [0, 100])
+def test_over_http_a_large_fleet_is_looked_at_in_another_process(
+    client: Client, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preshuffle.api.aside.FEW", few)
     answer = client.post("/v1/plan", json={"books": [{"rollout.yaml": ROLLOUT}]})
     assert answer.status_code == 200, answer.text
     found = Plan.model_validate_json(answer.content)

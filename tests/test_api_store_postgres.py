@@ -38,6 +38,7 @@ def test_a_database_of_something_else_is_left_as_it_is() -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_room_is_used_again() -> None:
     told = report("x" * 256, groups=[{"layers": "0", "observation": {"query": {"model": "m" * 512, "arch": "gfx950"}}}])
     done: list[str] = []

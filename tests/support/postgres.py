@@ -54,7 +54,7 @@ def small_tablespace() -> Iterator[tuple[str, Path]]:
             connection.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
             connection.execute(b"CREATE DATABASE small TEMPLATE template0 TABLESPACE small")
         ballast = folder / "ballast"
-        ballast.write_bytes(bytes(6 << 20))
+        ballast.write_bytes(bytes(7 << 20))
         yield f"{url.rpartition('/')[0]}/small", ballast
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(b"DROP DATABASE small WITH (FORCE)")
