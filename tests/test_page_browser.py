@@ -1,63 +1,211 @@
-"""The whole way, as a user goes it: start, report, restart, look at the page."""
+"""The pages in a real browser: no error in its console, by keyboard, on a phone, dark and light, without a reload."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.browser import browser, require_browser
-from support.server import REPORT, running_server
+from support.contrast import worst_contrast
+from support.server import OBSERVATION, REPORT, Server, running_server
 
-require_browser_first = pytest.fixture(autouse=True)(require_browser)
-
-
-def test_a_deployment_is_on_the_page_after_a_restart(tmp_path: Path) -> None:
-    store = tmp_path / "store.db"
-    with running_server(store) as server:
-        assert httpx.put(f"{server.url}/v1/deployments/gpt-oss-prod", json=REPORT).status_code == 201
-        assert server.stop() == 0
-    with running_server(store) as server, browser(tmp_path / "profile") as window:
-        assert httpx.get(f"{server.url}/v1/deployments/gpt-oss-prod").json()["replicas"][0]["node"] == "node-1"
-
-        window.get(server.url)
-        row = window.find_element(By.CSS_SELECTOR, "table tbody")
-        assert "gpt-oss-prod" in row.text
-        assert "mxfp4.sep16" in row.text
-        assert "same bytes" in row.text
-
-        row.find_element(By.LINK_TEXT, "gpt-oss-prod").click()
-        assert window.find_element(By.CSS_SELECTOR, ".recipe code").text == "mxfp4.sep16"
-        assert "mxfp4.gui16" in window.find_element(By.CLASS_NAME, "alternatives").text
-        memory = window.find_element(By.ID, "s0-w13_weight-memory")
-        assert memory.is_displayed()
-        first = memory.find_element(By.CSS_SELECTOR, "rect")
-        assert first.value_of_css_property("fill") != "rgb(0, 0, 0)"  # the style sheet reached it
-        assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
+NAME = "gpt-oss-prod"
+ASK = "/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"
+PAGES = (
+    "/",
+    f"/deployments/{NAME}",
+    "/deployments/wrong",
+    f"/deployments/{NAME}/changes",
+    "/changes",
+    "/resolve",
+    ASK,
+    "/book",
+    "/book/rules",
+    "/book/layouts/gui16",
+    "/book/models/openai/gpt-oss-120b",
+    "/book/diff?from=current",
+    "/plan",
+    "/docs",
+)
+WIDTH = "return document.documentElement.scrollWidth"
+WRONG: dict[str, Any] = {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}
 
 
-def test_pointing_at_a_cell_lights_it_in_both_drawings(tmp_path: Path) -> None:
-    with running_server(tmp_path / "store.db") as server, browser(tmp_path / "profile") as window:
-        httpx.put(f"{server.url}/v1/deployments/gpt-oss-prod", json=REPORT)
-        window.get(f"{server.url}/deployments/gpt-oss-prod#s0-w2_weight")
-        assert window.find_element(By.ID, "s0-w2_weight").get_attribute("open") is not None
-        cell = window.find_element(By.CSS_SELECTOR, "#s0-w13_weight-memory rect[data-at='256']")
-        window.execute_script("arguments[0].dispatchEvent(new Event('pointerover', {bubbles: true}))", cell)
-        lit = window.find_elements(By.CSS_SELECTOR, "rect.lit")
-        assert {found.get_attribute("data-at") for found in lit} == {"256"}
-        assert len(lit) == 2
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    require_browser()
+    with running_server(tmp_path_factory.mktemp("service") / "store.db") as running:
+        report(running, NAME)
+        report(running, "wrong", WRONG)
+        yield running
 
 
-@pytest.mark.parametrize("path", ["/", "/deployments/gpt-oss-prod", "/docs"])
-def test_no_page_is_wider_than_a_phone(tmp_path: Path, path: str) -> None:
-    with running_server(tmp_path / "store.db") as server, browser(tmp_path / "profile") as window:
-        httpx.put(f"{server.url}/v1/deployments/gpt-oss-prod", json=REPORT)
-        metrics = {"width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": True}
-        window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+@pytest.fixture(scope="module")
+def opened(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with browser(tmp_path_factory.mktemp("browser") / "profile") as window:
+        yield window
+
+
+@pytest.fixture
+def window(opened: Chrome) -> Iterator[Chrome]:
+    opened.get_log("browser")
+    yield opened
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    opened.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    opened.get("about:blank")
+
+
+def report(server: Server, name: str, applied: dict[str, Any] | None = None) -> None:
+    observation = {**OBSERVATION, **({"applied": applied} if applied else {})}
+    body = {**REPORT, "groups": [{"layers": "0-35", "observation": observation}]}
+    assert httpx.put(f"{server.url}/v1/deployments/{name}", json=body).status_code in (200, 201)
+
+
+def until(window: Chrome, condition: Callable[[], object], words: str) -> None:
+    """Wait: on a busy machine everything takes a moment."""
+    WebDriverWait(window, 15, poll_frequency=0.05).until(lambda _: condition(), words)
+
+
+def text_of(window: Chrome, selector: str) -> str:
+    return str(window.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
+
+
+def test_no_page_has_an_error_or_is_wider_than_a_phone(server: Server, window: Chrome) -> None:
+    metrics = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": True}
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for path in PAGES:
         window.get(server.url + path)
-        # the override and the style sheet take a moment to arrive on a busy machine
-        WebDriverWait(window, 10, poll_frequency=0.05).until(
-            lambda _: window.execute_script("return document.documentElement.scrollWidth") <= 360,
-            "the page is wider than 360 pixels",
-        )
+        until(window, lambda: window.execute_script(WIDTH) <= 360, f"{path} is wider than 360 pixels")
+        assert window.get_log("browser") == [], path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_what_is_behind_them(server: Server, window: Chrome, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    for path in ("/", "/deployments/wrong", f"{ASK}&tp=0", "/book", "/plan"):
+        window.get(server.url + path)
+        paper = window.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(15, 19, 25)") == (scheme == "dark")
+        ratio, words = worst_contrast(window)
+        assert ratio >= 4.5, f"{path}: {words!r} has a contrast of {ratio:.2f}"
+
+
+def test_a_change_appears_without_a_reload(server: Server, window: Chrome) -> None:
+    window.get(server.url)
+    window.execute_script("window.same = true")
+    report(server, "newcomer")
+    until(window, lambda: "newcomer" in text_of(window, "#live"), "the new deployment did not appear")
+    window.get(f"{server.url}/deployments/newcomer")
+    window.execute_script("window.same = true")
+    assert "ok" in text_of(window, "h1")
+    report(server, "newcomer", WRONG)
+    until(window, lambda: "mismatch" in text_of(window, "h1"), "the state did not change")
+    until(window, lambda: "has changed since" in text_of(window, "#live"), "nobody was told to load again")
+    assert text_of(window, "#events").count("reported") == 2
+    assert window.execute_script("return window.same") is True
+    httpx.delete(f"{server.url}/v1/deployments/newcomer")
+
+
+def test_the_list_is_narrowed_while_typing_and_by_state(server: Server, window: Chrome) -> None:
+    window.get(server.url)
+    window.execute_script("window.same = true")
+    window.find_element(By.ID, "find").send_keys("WRO")
+    until(window, lambda: NAME not in text_of(window, "table"), "the list was not narrowed")
+    assert "wrong" in text_of(window, "table")
+    assert window.execute_script("return window.same") is True
+    assert window.current_url.endswith("name=WRO")
+    window.get(server.url)
+    window.find_element(By.CSS_SELECTOR, ".chip.ok").click()
+    assert window.current_url.endswith("/?state=ok")
+    assert "wrong" not in text_of(window, "table")
+    assert window.get_log("browser") == []
+
+
+def test_it_works_without_scripts(server: Server, window: Chrome) -> None:
+    window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    window.get(server.url)
+    window.find_element(By.ID, "find").send_keys("wro", Keys.ENTER)
+    rows = window.find_elements(By.CSS_SELECTOR, "table.cards tbody th")
+    assert [row.text for row in rows] == ["wrong"]
+    window.find_element(By.LINK_TEXT, "wrong").click()
+    assert "mismatch" in window.find_element(By.TAG_NAME, "h1").text
+    assert window.find_element(By.ID, "s0-w13_weight-applied-memory").is_displayed()
+
+
+def test_the_keyboard_reaches_everything(server: Server, window: Chrome) -> None:
+    window.get(server.url)
+    ActionChains(window).send_keys(Keys.TAB).perform()
+    skip = window.switch_to.active_element
+    assert skip.text == "Skip to the content"
+    assert skip.rect["x"] >= 0
+    skip.send_keys(Keys.ENTER)
+    assert window.switch_to.active_element.get_attribute("id") == "main"
+    ActionChains(window).send_keys(Keys.TAB).perform()
+    field = window.switch_to.active_element
+    assert field.get_attribute("id") == "find"
+    assert field.value_of_css_property("outline-style") == "solid"
+    for _ in range(30):
+        ActionChains(window).send_keys(Keys.TAB).perform()
+        if window.switch_to.active_element.text == NAME:
+            break
+    window.switch_to.active_element.send_keys(Keys.ENTER)
+    until(window, lambda: NAME in text_of(window, "h1"), "Enter did not follow the link")
+
+
+def test_a_query_is_asked_in_the_form_and_mistakes_are_told_at_their_field(server: Server, window: Chrome) -> None:
+    window.get(f"{server.url}/resolve")
+    window.find_element(By.ID, "model").send_keys("openai/gpt-oss-120b")
+    window.find_element(By.ID, "arch").send_keys("gfx950")
+    window.find_element(By.ID, "tp").send_keys("none", Keys.ENTER)
+    until(window, lambda: text_of(window, "#tp-wrong"), "the mistake was not told")
+    field = window.find_element(By.ID, "tp")
+    assert field.get_attribute("aria-invalid") == "true"
+    assert window.find_element(By.ID, "arch").get_attribute("value") == "gfx950"
+    field.clear()
+    field.send_keys("2", Keys.ENTER)
+    until(window, lambda: text_of(window, ".recipe"), "no decision")
+    assert window.find_element(By.ID, "s0-kernels").is_displayed()
+    assert window.find_element(By.ID, "s0-w13_weight-memory").is_displayed()
+
+
+def test_a_plan_is_asked_in_the_form(server: Server, window: Chrome) -> None:
+    window.get(f"{server.url}/plan")
+    when = "{model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, tp: 2, engine: null}"
+    rule = f"{{when: {when}, use: mxfp4.gui16, because: first, evidence: [https://x.example]}}"
+    window.find_element(By.ID, "book").send_keys(f"rules: {{acme.first: {rule}}}")
+    window.find_element(By.CSS_SELECTOR, "button").click()
+    until(window, lambda: "would change" in text_of(window, "#answer"), "no plan")
+    assert "restart needed" in text_of(window, "#answer")
+    assert window.get_log("browser") == []
+
+
+def test_pointing_at_a_cell_lights_it_in_both_drawings(server: Server, window: Chrome) -> None:
+    window.get(f"{server.url}/deployments/{NAME}#s0-w2_weight")
+    until(window, lambda: window.find_element(By.ID, "s0-w2_weight").get_attribute("open"), "it stayed folded")
+    cell = window.find_element(By.CSS_SELECTOR, "#s0-w13_weight-memory rect[data-at='256']")
+    window.execute_script("arguments[0].dispatchEvent(new Event('pointerover', {bubbles: true}))", cell)
+    lit = window.find_elements(By.CSS_SELECTOR, "rect.lit")
+    assert {found.get_attribute("data-at") for found in lit} == {"256"}
+    assert len(lit) == 2
+
+
+def test_a_deployment_is_on_the_page_after_a_restart(tmp_path: Path, window: Chrome) -> None:
+    store = tmp_path / "store.db"
+    with running_server(store) as first:
+        report(first, "kept")
+        assert first.stop() == 0
+    with running_server(store) as second:
+        window.get(second.url)
+        row = text_of(window, "table tbody")
+        for words in ("kept", "mxfp4.sep16", "same bytes"):
+            assert words in row
