@@ -11,11 +11,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from math import prod
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
+from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, name_of
 from preshuffle.layouts.file_stamps import Entry, Extent, read_stamps, record_of, write_stamps
 from preshuffle.layouts.mapped import look_up, mapping_of
 from preshuffle.registry import LayoutError
@@ -26,6 +30,17 @@ _HEADER: Final = "preshuffle."
 
 State = Literal["applied", "reloading", "broken"]
 Loss = Step | Literal["cast"]
+
+
+def _dtype(name: object) -> torch.dtype:
+    found = name if isinstance(name, torch.dtype) else getattr(torch, str(name), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"{name!r} is no dtype of torch")
+    return found
+
+
+Sizes = tuple[Annotated[int, Field(gt=0)], ...]
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +70,26 @@ class Stamp:
             move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     recipe: str
     decision_digest: str
     role: Role
     layout: str
-    shape: tuple[int, ...]
-    source_shape: tuple[int, ...]
-    physical_shape: tuple[int, ...]
-    pad: tuple[int, int]
+    shape: Sizes
+    source_shape: Sizes
+    physical_shape: Sizes
+    pad: tuple[Count, Count]
     dtype: TensorDtype
-    source_dtype: torch.dtype
+    source_dtype: Annotated[torch.dtype, PlainValidator(_dtype)]
     source_order: RowOrder | None
     order: RowOrder | None
-    fill: int
+    fill: Annotated[int, Field(ge=0, le=255)]
     padded_source: bool
     is_shuffled: bool
     steps: tuple[Step, ...] = ()
     lost: tuple[Loss, ...] = ()
-    flat_rows: int | None = None
+    flat_rows: Annotated[int, Field(gt=0)] | None = None
     state: State = "applied"
 
     def to_text(self) -> str:
@@ -89,18 +106,21 @@ class Stamp:
             LayoutError: the text is no stamp.
         """
         try:
-            values = json.loads(text)
-            for name in ("shape", "source_shape", "physical_shape", "pad"):
-                values[name] = tuple(int(size) for size in values[name])
-            for name in ("steps", "lost"):
-                values[name] = tuple(values[name])
-            values["source_dtype"] = getattr(torch, values["source_dtype"])
-            stamp = Stamp(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise LayoutError(f"not a stamp ({error}): {text[:80]!r}") from None
-        if not isinstance(stamp.source_dtype, torch.dtype) or stamp.state not in get_args(State):
-            raise LayoutError(f"not a stamp: {text[:80]!r}")
+            stamp = _adapter().validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise LayoutError(f"not a stamp ({f'{place}: ' if place else ''}{first['msg']}): {text[:80]!r}") from None
+        whole = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
+        cast = stamp.source_dtype in FLOATS and not set(ACCEPTED.get(stamp.dtype, ())) & set(FLOATS)
+        if cast or not whole:
+            raise LayoutError(f"not a stamp (its source is of another shape or dtype): {text[:80]!r}")
         return stamp
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Stamp]:
+    return TypeAdapter(Stamp)
 
 
 def stamp_of(tensor: torch.Tensor) -> Stamp | None:
@@ -168,6 +188,9 @@ def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[
                 raise LayoutError(
                     f"{name} has shape {tuple(tensors[name].shape)}; its stamp says {stamp.physical_shape}"
                 )
+            carriers = ACCEPTED[stamp.dtype]
+            if tensors[name].element_size() not in {dtype.itemsize for dtype in carriers}:
+                raise LayoutError(f"{name} is {name_of(tensors[name].dtype)}; its stamp says {stamp.dtype}")
             stamps[name] = stamp
     for name, stamp in stamps.items():
         put_stamp(tensors[name], stamp)

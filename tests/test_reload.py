@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,37 @@ def test_a_damaged_header_stamps_nothing(text: str) -> None:
     with pytest.raises(LayoutError, match="not a stamp"):
         stamps_from_metadata(tensors, {"preshuffle.w13_weight": text})
     assert stamp_of(tensors["w13_weight"]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"role": "w3_weight"}, "role: Input should be 'w13_weight'"),
+        ({"flat_rows": -3}, "flat_rows: Input should be greater than 0"),
+        ({"fill": 999}, "fill: Input should be less than or equal to 255"),
+        ({"source_order": "UGUG"}, "source_order"),
+        ({"lost": ["luck"]}, "lost.0"),
+        ({"source_dtype": "float99"}, "'float99' is no dtype of torch"),
+        ({"source_dtype": "bfloat16"}, "its source is of another shape or dtype"),
+        ({"source_shape": [4, 960, 81]}, "its source is of another shape or dtype"),
+        ({"padded_source": "no"}, "padded_source: Input should be a valid boolean"),
+        ({"padding": 1}, "padding: "),
+    ],
+)
+def test_a_header_with_one_wrong_field_names_it(change: dict[str, object], message: str) -> None:
+    apply(tensors := plain_tensors(decide("fp4x2")), decide("fp4x2"))
+    metadata = stamps_to_metadata(tensors)
+    text = json.dumps({**json.loads(metadata["preshuffle.w13_weight"]), **change})
+    with pytest.raises(LayoutError, match=rf"not a stamp \(.*{re.escape(message)}"):
+        stamps_from_metadata(tensors, {**metadata, "preshuffle.w13_weight": text})
+
+
+def test_a_header_of_another_dtype_stamps_nothing() -> None:
+    apply(tensors := plain_tensors(decide("fp4x2")), decide("fp4x2"))
+    other = {"w13_bias": tensors["w13_bias"].to(torch.bfloat16)}
+    with pytest.raises(LayoutError, match="w13_bias is bfloat16; its stamp says fp32"):
+        stamps_from_metadata(other, stamps_to_metadata(tensors))
+    assert stamp_of(other["w13_bias"]) is None
 
 
 def test_a_header_of_another_shape_stamps_nothing() -> None:
