@@ -78,7 +78,7 @@ class Condition:
                 raise ValueError(f"when.{field}: a list needs values (text, numbers, true/false)")
             for item in value:
                 _check_exact(field, item, reading)
-            return Condition(field, "list", f"one of {', '.join(map(str, value))}", tuple(value), versioned=versioned)
+            return Condition(field, "list", _listed(value), tuple(value), versioned=versioned)
         if not _is_scalar(value):
             raise ValueError(f"when.{field}: {value!r} is neither a value nor a list of values")
         if isinstance(value, str) and reading == "glob" and any(char in value for char in "*?["):
@@ -93,7 +93,7 @@ class Condition:
             interval = _interval(field, value, _reader(versioned))
             return Condition(field, "pattern", value, interval=interval, versioned=versioned)
         _check_exact(field, value, reading)
-        return Condition(field, "exact", "absent" if value is None else str(value), (value,), versioned=versioned)
+        return Condition(field, "exact", _listed([value]), (value,), versioned=versioned)
 
     def matches(self, value: Scalar) -> bool:
         """Whether a query's value satisfies the condition."""
@@ -154,6 +154,12 @@ def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> b
         return read(value) in interval
     except ValueError:  # a switch may hold any text; text is in no range
         return False
+
+
+def _listed(values: list[Scalar]) -> str:
+    """Say what would do: a value, ``absent`` where nothing may be said, or ``one of`` several."""
+    words = ["absent" if value is None else str(value) for value in values]
+    return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 
 
 def _is_scalar(value: Any) -> bool:

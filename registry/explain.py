@@ -13,14 +13,35 @@ from preshuffle.registry.resolve import open_case
 Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]
 
 
+Aside = Literal["engine", "arch", "weights", "activation"]
+_ASIDE: dict[Aside, tuple[str, ...]] = {
+    "engine": ("engine",),
+    "arch": ("arch",),
+    "weights": ("weight_dtype", "quant_type"),
+    "activation": ("activation",),
+}
+
+
 class RuleTrace(Frozen):
-    """What became of one rule; ``nothing works``: it wins, and says that no recipe is right."""
+    """What became of one rule.
+
+    Attributes:
+        recipe: what it uses; None where it says that nothing works.
+        outcome: ``nothing works`` where it wins, and says that no recipe is right.
+        missed: conditions that did not hold.
+        lacking: what its recipe requires that is not there.
+        aside: why it is for somebody else's query (another ``engine``, ``arch``, ``activation`` or other ``weights``);
+            None where it was in question.
+    """
 
     rule: str
     recipe: str | None
     outcome: Outcome
     required: dict[str, str]
     found: dict[str, Scalar]
+    missed: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    aside: Aside | None = None
     why: str
 
 
@@ -42,6 +63,12 @@ class Explanation(Frozen):
     switches: dict[str, str]
     rules: tuple[RuleTrace, ...]
     registry_digest: str
+
+    @property
+    def in_question(self) -> tuple[RuleTrace, ...]:
+        """The rules for this engine, GPU, weights and activation; where none is, the three that miss the least."""
+        own = tuple(rule for rule in self.rules if rule.aside is None)
+        return own or tuple(sorted(self.rules, key=lambda rule: len(rule.missed))[:3])
 
 
 def explain(query: Query, book: Book) -> Explanation:
@@ -79,11 +106,23 @@ def _trace(item: Tried, winner: Tried | None) -> RuleTrace:
         outcome, why = "lacks a requirement", item.why_not
     else:
         outcome, why = "does not match", item.why_not
+    missed = tuple(miss.field for miss in item.misses)
     return RuleTrace(
         rule=item.rule.id,
         recipe=item.recipe.id if item.recipe else None,
         outcome=outcome,
         required=dict(item.required),
         found=dict(item.found),
+        missed=missed,
+        lacking=item.lacking,
+        aside=_aside(missed),
         why=why,
     )
+
+
+def _aside(missed: tuple[str, ...]) -> Aside | None:
+    """Whose rule it is, judged by the first of these that it misses."""
+    for aside, fields in _ASIDE.items():
+        if any(name in missed for name in fields):
+            return aside
+    return None

@@ -26,32 +26,40 @@ def test_json_is_the_explanation_of_the_registry(capsys: pytest.CaptureFixture[s
     assert Explanation.model_validate_json(capsys.readouterr().out) == expected()
 
 
-@pytest.mark.parametrize("width", [80, 200])
-def test_the_table_has_every_rule_in_order(
-    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("width", "whole"), [(80, False), (200, False), (200, True)])
+def test_the_table_has_the_rules_in_question_in_order(
+    width: int, whole: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    assert main(["explain", *OPTIONS]) == 0
+    assert main(["explain", *OPTIONS, *["--all"] * whole]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     recipes = [line.split()[1] for line in out.splitlines() if line.startswith("  → ")]
-    assert len(recipes) == len(expected().rules)
-    assert width == 80 or recipes == [rule.recipe or "nothing" for rule in expected().rules]
+    shown = expected().rules if whole else expected().in_question
+    assert recipes == [(rule.recipe or "nothing works").split()[0] for rule in shown]
     assert "✗ activation_dtype = bf16; found fp4x2" in " ".join(out.split())
+    assert ("not in question: " in out) is not whole
 
 
-def test_the_ticket_is_complete_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", *OPTIONS, "--text"]) == 0
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_ticket_is_plain_and_says_what_it_leaves_out(whole: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", *OPTIONS, "--text", *["--all"] * whole]) == 0
     out = capsys.readouterr().out
     explanation = expected()
+    shown = explanation.rules if whole else explanation.in_question
     assert out.startswith("preshuffle 0.")
     assert explanation.registry_digest in out
     assert '"activation_dtype": "fp4x2"' in out
-    for number, rule in enumerate(explanation.rules, 1):
+    assert explanation.rules[0].why in out
+    for number, rule in enumerate(shown, 1):
         assert f"{number}. {rule.rule} -> {rule.recipe or 'nothing works'}: {rule.outcome}" in out
-        assert rule.why in out
         for name, wanted in rule.required.items():
-            assert f"{name}={wanted}" in out
+            assert f"{name.removeprefix('env.')} = {wanted}; found" in out if name in rule.missed else True
+            assert f"{name}={wanted}" in out if name not in rule.missed else True
+    hidden = len(explanation.rules) - len(shown)
+    counts = [int(word) for word in out.partition("not in question: ")[2].split() if word.isdigit()]
+    assert sum(counts) == hidden
+    assert whole or len(out.splitlines()) < 80, "a ticket is read by people"
 
 
 def test_it_answers_where_no_rule_does(capsys: pytest.CaptureFixture[str]) -> None:

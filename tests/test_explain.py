@@ -82,3 +82,20 @@ def test_shared_experts_and_notes_are_explained() -> None:
     explanation = REGISTRY.explain(query)
     assert explanation.counted.startswith("1 shared expert counts among the experts")
     assert explanation.note == "the shared expert is fp8"
+
+
+@pytest.mark.parametrize("engine", [None, "atom", "vllm", "sglang"])
+def test_rules_for_another_case_are_set_aside_and_the_others_are_in_question(engine: str | None) -> None:
+    explanation = REGISTRY.explain(Query.parse({**GPT_OSS, "engine": engine}))
+    for item in explanation.rules:
+        facts = {"engine": "engine", "arch": "arch", "activation": "activation"}
+        first = next((aside for field, aside in facts.items() if field in item.missed), None)
+        assert item.aside in (first, "weights")
+        assert (item in explanation.in_question) is (item.aside is None)
+    assert explanation.rules[0] in explanation.in_question
+    assert len(explanation.in_question) < 30
+
+
+def test_where_no_rule_is_in_question_the_nearest_are() -> None:
+    query = Query.parse({**GPT_OSS, "engine": "vllm", "weight_dtype": "i8"})
+    assert len(REGISTRY.explain(query).in_question) == 3

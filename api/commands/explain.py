@@ -1,5 +1,6 @@
-"""Say why: every rule in order, what it needed, what it found, why it won or lost.
+"""Say why: the rules in question in order, what each needed, what it found, why it won or lost.
 
+Rules for another engine, GPU, activation or kind of weights are counted, and shown with --all; --json has every rule.
 Exit codes: 0 a rule was chosen, 1 none was, 2 bad input.
 """
 
@@ -7,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import zip_longest
 
@@ -19,8 +21,7 @@ from preshuffle.api.commands.query_options import add_query_options, read_query
 from preshuffle.api.commands.screen import Screen, print_json, short_digest
 from preshuffle.api.table import Cell, Column, Row, printable
 from preshuffle.registry.condition import Scalar
-from preshuffle.registry.explain import Explanation, RuleTrace
-from preshuffle.registry.registry import Registry
+from preshuffle.registry.explain import Aside, Explanation, RuleTrace
 
 _STYLES = {
     "chosen": "good",
@@ -31,6 +32,13 @@ _STYLES = {
 }
 
 NOTHING = "nothing works"
+_ASIDE: dict[Aside | None, str] = {
+    "engine": "another engine or none",
+    "arch": "another GPU",
+    "weights": "other weights",
+    "activation": "another activation",
+    None: "this case",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_book_options(parser, tables=False)
     shape = parser.add_mutually_exclusive_group()
     add_json(shape)  # type: ignore[arg-type]
-    shape.add_argument("--text", action="store_true", help="a block to paste into a ticket: plain, complete")
+    shape.add_argument("--text", action="store_true", help="a block to paste into a ticket: plain, one fact per line")
+    parser.add_argument("--all", action="store_true", help="rules for another engine, GPU or other weights, too")
     parser.set_defaults(run=run)
 
 
@@ -50,52 +59,56 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(explanation)
     elif args.text:
-        print(printable(ticket(explanation)))
+        print(printable(ticket(explanation, whole=args.all)))
     else:
         screen = Screen.of_terminal()
-        show_explanation(screen, explanation, registry)
+        show_explanation(screen, explanation, whole=args.all)
         screen.show()
     return OK if any(rule.outcome == "chosen" for rule in explanation.rules) else FAILED
 
 
-def ticket(explanation: Explanation) -> str:
-    """Return everything as plain text, one fact per line."""
-    chosen = next((rule for rule in explanation.rules if rule.outcome in ("chosen", "nothing works")), None)
+def ticket(explanation: Explanation, *, whole: bool = False) -> str:
+    """Return the explanation as plain text; ``whole``: with the rules that are not in question, too."""
+    chosen = next((rule for rule in explanation.rules if rule.outcome in ("chosen", NOTHING)), None)
     query = explanation.query.model_dump(mode="json", exclude_defaults=True)
+    shown = explanation.rules if whole else explanation.in_question
     lines = [
         f"preshuffle {version('preshuffle')}, registry {explanation.registry_digest}",
         f"query: {json.dumps(query, ensure_ascii=False)}",
         f"model entry: {explanation.model or 'none'}",
         *(f"{name}: {text}" for name, text in _of_model(explanation)),
-        f"switches: {_pairs(explanation.switches) or 'none'}",
+        f"switches: {_switches(explanation, shown)}",
         f"chosen: {chosen.rule} -> {chosen.recipe or NOTHING}: {chosen.why}" if chosen else "chosen: none",
     ]
-    for number, rule in enumerate(explanation.rules, 1):
-        found = {name: _plain(value) for name, value in rule.found.items()}
-        lines += [
-            f"{number}. {rule.rule} -> {rule.recipe or NOTHING}: {rule.outcome}",
-            f"   required: {_pairs(rule.required) or 'nothing'}",
-            f"   found:    {_pairs(found) or 'nothing'}",
-            f"   why:      {rule.why}",
-        ]
+    for number, rule in enumerate(shown, 1):
+        lines.append(f"{number}. {rule.rule} -> {rule.recipe or NOTHING}: {rule.outcome}")
+        lines += [f"   missed: {text}" for text in _failed(rule)]
+        if held := _held(rule):
+            lines.append(f"   held:   {_pairs({name: rule.required[name] for name in held})}")
+    if rest := _rest(explanation, shown):
+        lines.append(rest)
     return "\n".join(lines)
 
 
-def show_explanation(screen: Screen, explanation: Explanation, registry: Registry) -> None:
+def show_explanation(screen: Screen, explanation: Explanation, *, whole: bool = False) -> None:
     """Put an explanation on the screen; conditions that hold are named, those that do not are shown."""
+    shown = explanation.rules if whole else explanation.in_question
     screen.line(screen.paint(asked(explanation.query), "bold"))
     screen.pairs(
         [
             ("model entry", explanation.model or "none: the query must say what the book does not know"),
             *_of_model(explanation),
-            ("switches", _pairs(explanation.switches) or "none counts here"),
+            ("switches", _switches(explanation, shown)),
         ]
     )
-    screen.heading("rules", "in the order in which they were judged")
+    screen.heading("rules", "the most specific first; ✓ held, ✗ did not")
     columns = [Column("rule → recipe", wraps=True), Column("outcome"), Column("required and found", wraps=True)]
-    screen.table(columns, [row for rule in explanation.rules for row in _rows(rule, registry)])
+    screen.table(columns, [row for rule in shown for row in _rows(rule)])
+    if rest := _rest(explanation, shown):
+        screen.line()
+        screen.text(rest, style="dim")
     if not any(rule.outcome == "chosen" for rule in explanation.rules):
-        screen.heading("no rule was chosen")
+        screen.heading("no rule was chosen", "resolve names the nearest and what would work")
     screen.line()
     screen.line(screen.paint(f"registry {short_digest(explanation.registry_digest)}", "dim"))
 
@@ -111,18 +124,31 @@ def _of_model(explanation: Explanation) -> list[tuple[str, str]]:
     return [(name, text) for name, text in said if text]
 
 
-def _rows(rule: RuleTrace, registry: Registry) -> Iterator[Row]:
+def _switches(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:
+    """The switches that the query sets or that a rule on the screen asks for."""
+    asked_for = {name.removeprefix("env.") for rule in shown for name in rule.required}
+    named = {name: value for name, value in explanation.switches.items() if name in asked_for}
+    named |= {name: value for name, value in explanation.query.env.items() if name not in named}
+    others = len(explanation.switches.keys() - named.keys())
+    return f"{_pairs(named) or 'none counts here'}" + (f" ({others} others at their defaults)" if others else "")
+
+
+def _rest(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:
+    """How many rules are not shown, and why they are not in question; empty where all are."""
+    names = {rule.rule for rule in shown}
+    hidden = Counter(rule.aside for rule in explanation.rules if rule.rule not in names)
+    parts = [f"{hidden[kind]} for {words}" for kind, words in _ASIDE.items() if hidden[kind]]
+    return f"not in question: {', '.join(parts)} (--all shows them)" if parts else ""
+
+
+def _rows(rule: RuleTrace) -> Iterator[Row]:
     """One line per condition that fails, one for all that hold; why, where that does not say it yet."""
-    missed = _missed(rule, registry)
-    held = [name for name in rule.required if name not in missed]
     style = _STYLES[rule.outcome]
-    right = [
-        Cell(f"✗ {name.removeprefix('env.')} = {rule.required[name]}; found {_plain(rule.found.get(name))}")
-        for name in missed
-    ]
-    if held:
+    failed = _failed(rule)
+    right = [Cell(f"✗ {text}") for text in failed]
+    if held := _held(rule):
         right.append(Cell(f"✓ {', '.join(name.removeprefix('env.') for name in held)}", "dim"))
-    if not missed:
+    if not failed:
         right.append(Cell(rule.why, style))
     left = [(Cell(rule.rule, "good" if rule.outcome == "chosen" else "bold"), Cell(rule.outcome, style))]
     left.append((Cell(f"→ {rule.recipe or NOTHING}", "name"), Cell("")))
@@ -130,9 +156,17 @@ def _rows(rule: RuleTrace, registry: Registry) -> Iterator[Row]:
         yield (*(first or (Cell(""), Cell(""))), second or Cell(""))
 
 
-def _missed(rule: RuleTrace, registry: Registry) -> list[str]:
-    conditions = registry.book.rules[rule.rule].conditions()
-    return [name for name, condition in conditions.items() if not condition.matches(rule.found.get(name))]
+def _failed(rule: RuleTrace) -> list[str]:
+    """What was wanted and what was found, for each condition that did not hold; then what the recipe lacks."""
+    missed = [
+        f"{name.removeprefix('env.')} = {rule.required[name]}; found {_plain(rule.found.get(name))}"
+        for name in rule.missed
+    ]
+    return missed + list(rule.lacking)
+
+
+def _held(rule: RuleTrace) -> list[str]:
+    return [name for name in rule.required if name not in rule.missed]
 
 
 def _plain(value: Scalar) -> str:
