@@ -144,3 +144,19 @@ def test_the_incident_is_found(name: str) -> None:
 def test_the_right_deployment_is_silent(name: str) -> None:
     found = report(RIGHT[name])
     assert (found.verdict, found.findings) == ("ok", ()), found
+
+
+W2_ALONE: Raw = {"w2_weight": {"layout": "sep16", "is_shuffled": False}}
+TP_UNKNOWN = {name: value for name, value in OSS_GUI["query"].items() if name != "tp"} | {"engine": "vllm"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"query": OSS_GUI["query"] | {"aiter": "0.1.13"}, "applied": {"tensors": W2_ALONE}},
+        {"query": TP_UNKNOWN, "applied": OSS_GUI["applied"] | {"hidden_pad": 128, "intermediate_pad": 384}},
+    ],
+    ids=["w2 does not say who laid it out", "vLLM doubles at TP 1, and tp is unknown"],
+)
+def test_what_may_be_right_is_no_error(raw: Raw) -> None:
+    assert not [finding for finding in report(raw).findings if finding.severity == "error"]

@@ -42,12 +42,17 @@ def _tiles(scene: Scene, seen: Seen, told: set[str]) -> Iterator[Finding]:
             told.add(_dimension(seen.role, name))
             yield Finding.of(
                 "pad_required",
-                f"{name} = {size}{unit} (tp {scene.query.tp}) is not a multiple of {multiple}, a tile of {layout.id}",
+                f"{name} = {size}{unit}{_sharded(scene, ' (tp {})')} is not a multiple of {multiple}, a tile of {layout.id}",
                 role=seen.role,
                 expected=f"{name} padded to {padded}{unit}",
                 actual=f"{size}{unit}",
                 fix=f"pad {name} of {seen.role} to {padded}{unit} before the layout is applied",
             )
+
+
+def _sharded(scene: Scene, text: str) -> str:
+    """Say the tensor-parallel size where it was observed."""
+    return text.format(scene.query.tp) if "tp" in scene.stated else ""
 
 
 def _dimension(role: str, name: str) -> str:
@@ -72,7 +77,7 @@ def _needs(look: Look, entry: KernelNeedEntry, told: set[str]) -> Iterator[Findi
         where = f" ({runs[0].what} {at(runs)})" if entry.families else ""
         yield Finding.of(
             "pad_required",
-            f"{name} is {size} at tp {look.scene.query.tp}: not a multiple of {need.multiple}; {entry.because}{where}",
+            f"{name} is {size}{_sharded(look.scene, ' at tp {}')}: not a multiple of {need.multiple}; {entry.because}{where}",
             role=role,
             expected=f"{need.dimension} padded to {padded}",
             actual=str(size),
@@ -168,7 +173,10 @@ def _conventional(look: Look, argument: str, real: int) -> Iterator[int]:
 
 
 def _applies(compiled: Compiled, scene: Scene) -> bool:
-    return compiled.may_hold(scene.facts) and compiled.holds(scene.facts, scene.facts)
+    """Whether a convention may be in use: nothing known contradicts it, and its engine, where it has one, is named."""
+    conditions = (*compiled.whole, *compiled.run)
+    unknown = [c for c in conditions if c.fact != "engine" and scene.facts.get(c.fact) is None]
+    return all(condition in unknown or condition.holds(scene.facts) for condition in conditions)
 
 
 def pad_unreported(look: Look) -> Iterator[Finding]:

@@ -15,6 +15,10 @@ _ROUTES = (
 )
 
 
+_TAG = "tag_"
+"""The book's features by layout: since when AITER's function for it sets the tag."""
+
+
 def tag_lost(look: Look) -> Iterator[Finding]:
     """Laid-out bytes need ``is_shuffled`` on the very object that the kernel gets."""
     if "aiter" not in look.readers():
@@ -36,12 +40,22 @@ def tag_lost(look: Look) -> Iterator[Finding]:
 
 
 def _tags_exist(look: Look, seen: Seen) -> bool:
-    """Whether AITER's own functions for this layout and w13's set the tag in this version (unknown versions do)."""
+    """Whether AITER's own functions for this layout and w13's set the tag in this version (unknown versions do).
+
+    w2's bytes do not say which function made them, so where w13's layout is unknown every function must set it.
+    """
     version = look.scene.query.aiter
     w13 = look.scene.tensors.get("w13_weight")
-    layouts = {tensor.layout.id for tensor in (seen, w13) if tensor is not None and tensor.layout is not None}
-    features = [look.scene.book.features.get(f"tag_{name}") for name in layouts]
-    since = [version_key(feature.since) for feature in features if feature is not None]
+    features = look.scene.book.features
+    if w13 is None or w13.layout is None:
+        names = [name for name in features if name.startswith(_TAG)]
+    else:
+        names = [
+            name
+            for name in (f"{_TAG}{layout.id}" for layout in (seen.layout, w13.layout) if layout)
+            if name in features
+        ]
+    since = [version_key(features[name].since) for name in names]
     return version is None or all(version_key(version) >= key for key in since)
 
 
