@@ -42,7 +42,7 @@ def _tiles(scene: Scene, seen: Seen, told: set[str]) -> Iterator[Finding]:
             told.add(_dimension(seen.role, name))
             yield Finding.of(
                 "pad_required",
-                f"{name} = {size}{unit}{_sharded(scene, ' (tp {})')} is not a multiple of {multiple}, a tile of {layout.id}",
+                f"{name} = {size}{unit}{_at_tp(scene)} is not a multiple of {multiple}, a tile of {layout.id}",
                 role=seen.role,
                 expected=f"{name} padded to {padded}{unit}",
                 actual=f"{size}{unit}",
@@ -50,9 +50,9 @@ def _tiles(scene: Scene, seen: Seen, told: set[str]) -> Iterator[Finding]:
             )
 
 
-def _sharded(scene: Scene, text: str) -> str:
+def _at_tp(scene: Scene) -> str:
     """Say the tensor-parallel size where it was observed."""
-    return text.format(scene.query.tp) if "tp" in scene.stated else ""
+    return f" at tp {scene.query.tp}" if "tp" in scene.stated else ""
 
 
 def _dimension(role: str, name: str) -> str:
@@ -77,7 +77,7 @@ def _needs(look: Look, entry: KernelNeedEntry, told: set[str]) -> Iterator[Findi
         where = f" ({runs[0].what} {at(runs)})" if entry.families else ""
         yield Finding.of(
             "pad_required",
-            f"{name} is {size}{_sharded(look.scene, ' at tp {}')}: not a multiple of {need.multiple}; {entry.because}{where}",
+            f"{name} is {size}{_at_tp(look.scene)}: not a multiple of {need.multiple}; {entry.because}{where}",
             role=role,
             expected=f"{need.dimension} padded to {padded}",
             actual=str(size),
