@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from preshuffle.api.access import Access
+from preshuffle.api.access import Access, need_of
 from preshuffle.api.connection import MAX_HEAD
 from preshuffle.api.logs import REQUEST_ID, request_id
 from preshuffle.api.metrics import Metrics
@@ -123,7 +123,7 @@ class Door:
         if route is None:
             route = scope["path"] if scope["path"] in self._plain else _UNMATCHED
         self._metrics.answered(method if method in _METHODS else _UNMATCHED, route, status, seconds)
-        if status >= 500 or (status >= 400 and status != 404) or method not in _READING:
+        if status >= 500 or (status >= 400 and status != 404) or _is_news(method, scope["path"]):
             level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
             caller = scope.get("state", {}).get("caller")
             said: dict[str, Any] = {"method": method, "path": scope["path"], "status": status}
@@ -131,9 +131,13 @@ class Door:
             log.log(level, "%s %s %d", method, scope["path"], status, extra=said)
 
 
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_METHODS: Final = _READING | {"PUT", "POST", "DELETE", "PATCH"}
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"})
 _WANTED: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id"})
+
+
+def _is_news(method: str, path: str) -> bool:
+    """Whether a request changes what is shown; heartbeats, a thousand a second, do not."""
+    return need_of(method, path).kind == "change" and not path.endswith("/heartbeat")
 
 
 def _read_head(scope: Scope) -> tuple[dict[bytes, bytes], int]:

@@ -91,6 +91,8 @@ def test_what_changes_or_fails_is_a_line_of_json(tmp_path: Path) -> None:
     with running_server(tmp_path / "store.db", "--log", "json", stderr=True) as server:
         httpx.get(f"{server.url}/healthz")
         httpx.put(f"{server.url}/v1/deployments/d", json=REPORT, headers={"X-Request-ID": "r-7"})
+        httpx.post(f"{server.url}/v1/deployments/d/heartbeat")
+        httpx.post(f"{server.url}/v1/resolve", json=QUERY)
         httpx.post(f"{server.url}/v1/resolve", content=b"{", headers={"Content-Type": "application/json"})
         assert server.stop() == 0
         assert server.process.stderr is not None
