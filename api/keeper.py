@@ -81,9 +81,10 @@ class Keeper:
         counters = self._store.counters()
         if counters.get("tables") != self._seen.get("tables"):
             self._library.sync()
+        tried = False
         if time.monotonic() >= self._slow_at:
             self._slow_at = time.monotonic() + _SLOW_S
-            self.watcher.poll()
+            tried = self.watcher.poll()
             sweep(self._store)
         name = judge_name(self._answers.registry)
         if name != self._name:
@@ -94,7 +95,7 @@ class Keeper:
         if counters != self._seen or self._look_again:
             self._look_again = False
             self._recheck_where_due(name)
-        if counters != self._seen:
+        if counters != self._seen or tried:
             self._seen = counters
             for follower in self.followers:
                 follower()

@@ -112,8 +112,24 @@ def test_a_change_appears_without_a_reload(server: Server, window: Chrome) -> No
     until(window, lambda: "mismatch" in text_of(window, "h1"), "the state did not change")
     until(window, lambda: "has changed since" in text_of(window, "#live"), "nobody was told to load again")
     assert text_of(window, "#events").count("reported") == 2
+    window.find_element(By.CSS_SELECTOR, "#events summary").click()
+    report(server, "newcomer")
+    until(window, lambda: text_of(window, "#events").count("reported") == 3, "the history stood still")
+    assert window.find_elements(By.CSS_SELECTOR, "#events details[open]")
     assert window.execute_script("return window.same") is True
     httpx.delete(f"{server.url}/v1/deployments/newcomer")
+
+
+def test_a_book_that_stops_loading_is_said_on_the_page_that_is_open(tmp_path: Path, window: Chrome) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("rules: {}\n")
+    with running_server(tmp_path / "store.db", "--book", str(overlay)) as server:
+        window.get(server.url)
+        assert text_of(window, "#book-state") == ""
+        overlay.write_text("rules:\n  acme.first: {use: nothing}\n")
+        until(window, lambda: f"{overlay}:2" in text_of(window, "#book-state"), "the mistake was not told")
+        overlay.write_text("rules: {}\n# mended\n")
+        until(window, lambda: text_of(window, "#book-state") == "", "the mistake stayed")
 
 
 def test_the_list_is_narrowed_while_typing_and_by_state(server: Server, window: Chrome) -> None:

@@ -56,7 +56,13 @@ def test_the_list_comes_in_pages(client: Client) -> None:
     first = page(client, "/?limit=3")
     (further,) = re.findall(r'href="([^"]+)">Next page<', first)
     second = page(client, html.unescape(further))
-    assert re.findall(r'rowspan="1"><a href="/deployments/(d\d)"', first + second) == ["d0", "d1", "d2", "d3", "d4"]
+    assert re.findall(r'rowspan="1"><a id="[^"]+" href="/deployments/(d\d)"', first + second) == [
+        "d0",
+        "d1",
+        "d2",
+        "d3",
+        "d4",
+    ]
     assert client.get("/?cursor=!").status_code == 422
     assert "The input is not valid" in page(client, "/?cursor=!", 422)
 
@@ -138,7 +144,7 @@ def test_states_and_names_narrow_the_list(client: Client) -> None:
     put(client, "right-b")
     put(client, "wrong-a", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
     put(client, "per%cent".replace("%", "_"))
-    names = re.compile(r'rowspan="1"><a href="/deployments/([^"]+)"')
+    names = re.compile(r'rowspan="1"><a id="[^"]+" href="/deployments/([^"]+)"')
     assert names.findall(page(client, "/?state=mismatch")) == ["wrong-a"]
     assert names.findall(page(client, "/?state=ok&name=A")) == ["right-a"]
     assert names.findall(page(client, "/?name=right")) == ["right-a", "right-b"]

@@ -31,11 +31,20 @@ while (walker.nextNode()) {
   const ratio = (one + 0.05) / (two + 0.05);
   if (ratio < worst[0]) worst = [ratio, words.slice(0, 60)];
 }
+for (const label of document.querySelectorAll("svg .name, svg .bar-label")) {
+  const shape = getComputedStyle(label.previousElementSibling);
+  if (!label.checkVisibility() || label.previousElementSibling.tagName !== "rect") continue;
+  const fill = shape.fill === "none" ? [0, 0, 0, 0] : [...parse(shape.fill).slice(0, 3), Number(shape.fillOpacity)];
+  const back = over(fill, behind(label.closest("svg").parentElement));
+  const [one, two] = [light(parse(getComputedStyle(label).fill)), light(back)].sort((a, b) => b - a);
+  const ratio = (one + 0.05) / (two + 0.05);
+  if (ratio < worst[0]) worst = [ratio, label.textContent];
+}
 return worst;
 """
 
 
 def worst_contrast(window: Chrome) -> tuple[float, str]:
-    """Return the lowest contrast of any words that are shown outside drawings, and the words."""
+    """Return the lowest contrast of any words that are shown, and the words."""
     ratio, words = window.execute_script(_SCRIPT)
     return float(ratio), str(words)
