@@ -12,6 +12,8 @@ import torch
 from preshuffle.registry import Decision, Query, Registry
 
 HIDDEN, INTERMEDIATE, EXPERTS = 256, 128, 3
+HALVES = 2 * INTERMEDIATE
+Tensors = dict[str, torch.Tensor]
 _ALL = "evidence: [x]"
 _EXACT = "activation: Silu, deployment: steps, producer: steps, tp: 1"  # more than the packaged rules name
 
@@ -133,3 +135,37 @@ def floats(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def raw_bytes(*shape: int, seed: int = 2, low: int = 0, high: int = 256) -> torch.Tensor:
     return torch.randint(low, high, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(torch.uint8)
+
+
+def same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return raw(left).view(-1).equal(raw(right).view(-1))
+
+
+def copies(tensors: Tensors) -> Tensors:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def mx(
+    weight: str, intermediate: int = INTERMEDIATE, experts: int = EXPERTS, scale: tuple[int, int] = (1, 200)
+) -> Tensors:
+    def make(rows: int, k: int) -> torch.Tensor:
+        return fp8(experts, rows, k) if weight == "fp8" else raw_bytes(experts, rows, k // 2)
+
+    return {
+        "w13_weight": make(2 * intermediate, HIDDEN),
+        "w2_weight": make(HIDDEN, intermediate),
+        "w13_weight_scale": raw_bytes(experts, 2 * intermediate, HIDDEN // 32, low=1, high=200),
+        "w2_weight_scale": raw_bytes(experts, HIDDEN, intermediate // 32, seed=4, low=1, high=200),
+    }
+
+
+def biases() -> Tensors:
+    return {"w13_bias": floats(EXPERTS, HALVES), "w2_bias": floats(EXPERTS, HIDDEN, seed=3)}
+
+
+def put_first(buffer: torch.Tensor, live: torch.Tensor) -> None:
+    buffer[: live.shape[0], : live.shape[1]] = live
