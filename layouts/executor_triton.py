@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations, product
+from itertools import permutations
 from math import prod
 from typing import Any, Final
 
 import torch
 
 from preshuffle.layouts import executor_torch
+from preshuffle.layouts.axes import BAND_BYTES, WORD, Axis, elements, power, tile_axes, warps_for
+from preshuffle.layouts.cycles import Cycles, plan_cycles
 from preshuffle.layouts.move import Move
 
-_WORD: Final = 4
 _OUTER: Final = 4
 _TILE_BYTES: Final = 4 << 10
-_BAND_BYTES: Final = 64 << 10
-"""Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
-
-_LEAST_BAND: Final = 1 << 10
-"""Fewest bytes of a band that is worth a step along a cycle."""
-
-Axis = tuple[int, int, int]  # size, source stride, target stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,141 +120,39 @@ def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
         in_place: every program must keep to a band of its own.
     """
     axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
-    if move.unit >= _WORD:
+    if move.unit >= WORD:
         return _permute_bands(move, axes) if in_place else _copy_units(move, list(axes)) or _gather(move, axes)
     fast = _transpose_words(move, list(axes), in_place) if move.unit == 1 else None
     return fast or (None if in_place else _gather(move, axes))
 
 
 def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
-    a, b = _tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
-    words = move.unit // _WORD
+    words = move.unit // WORD
     tile_b = _tile(b[0], 64)
     tile_a = _tile(a[0], max(1, _TILE_BYTES // (tile_b * move.unit)))
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
     arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2])
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offsets = move.source_offset * words, move.target_offset * words
-    return Launch("copy_units", programs, arguments, constants, _warps(tile_a * tile_b * words), _WORD, *offsets)
+    return Launch("copy_units", programs, arguments, constants, warps_for(tile_a * tile_b * words), WORD, *offsets)
 
 
 def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
-    a, b = _tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER or not _in_bands(axes, [a, b]) or move.source_offset != move.target_offset:
         return None
-    words = move.unit // _WORD
-    tile_a, tile_b = _power(a[0]), _power(b[0])
-    if tile_a * tile_b * move.unit > _BAND_BYTES:
+    words = move.unit // WORD
+    tile_a, tile_b = power(a[0]), power(b[0])
+    if tile_a * tile_b * move.unit > BAND_BYTES:
         return None
     arguments = (*_outer(axes)[: 3 + _OUTER], a[0], b[0], a[1], b[1], a[2], b[2])
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offset = move.source_offset * words
-    warps = _warps(tile_a * tile_b * words // 4)
-    return Launch("permute_bands", prod(axis[0] for axis in axes), arguments, constants, warps, _WORD, offset, offset)
-
-
-@dataclass(frozen=True, slots=True)
-class Cycles:
-    """A move in place whose bands change places within blocks: each program follows one cycle of bands.
-
-    Attributes:
-        blocks: how many blocks there are, each permuted alike.
-        order: for each band of a block, the band whose bytes belong there.
-        cycles: first band and length of each cycle.
-        arguments: block and band in units, then the sizes and strides of the two tile axes.
-    """
-
-    blocks: int
-    order: tuple[int, ...]
-    cycles: tuple[tuple[int, int], ...]
-    arguments: tuple[int, ...]
-    constants: tuple[tuple[str, int], ...]
-    warps: int
-    offset: int
-
-    def start(self, buffer: torch.Tensor) -> None:
-        """Permute a flat byte buffer on the current stream, without waiting."""
-        from preshuffle.layouts import triton_kernels
-
-        words = _elements(buffer, _WORD)[self.offset :]
-        order, cycles = _tables(self, buffer.device)
-        block, band, *tile = self.arguments
-        triton_kernels.permute_cycles[(self.blocks * len(self.cycles),)](
-            words,
-            words,
-            order,
-            cycles,
-            len(self.cycles),
-            block,
-            band,
-            *tile,
-            **dict(self.constants),
-            num_warps=self.warps,
-        )
-
-
-@lru_cache(maxsize=64)
-def _tables(cycles: Cycles, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    order = torch.tensor(cycles.order, dtype=torch.int32, device=device)
-    return order, torch.tensor(cycles.cycles, dtype=torch.int32, device=device)
-
-
-@lru_cache(maxsize=1024)
-def plan_cycles(move: Move) -> Cycles | None:
-    """Choose blocks and bands for a move in place; None where bands do not change places as wholes."""
-    if move.unit < _WORD or move.source_offset != move.target_offset:
-        return None
-    if len(move.sizes) < 3:
-        return None
-    a, b = _tile_axes(axes := list(zip(move.sizes, move.source, move.target, strict=True)))
-    band = a[0] * b[0]
-    spans = [1 + sum((axis[0] - 1) * axis[side] for axis in (a, b)) for side in (1, 2)]
-    moved = [axis for axis in axes if axis[1] != axis[2]]
-    fixed = [axis for axis in axes if axis[1] == axis[2]]
-    block = band * prod(axis[0] for axis in moved)
-    tile_a, tile_b = _power(a[0]), _power(b[0])
-    whole = spans == [band, band] and all(stride % band == 0 for axis in moved for stride in axis[1:])
-    if not whole or len(fixed) > 1 or any(axis[1] != block for axis in fixed):
-        return None
-    if not moved or band * move.unit < _LEAST_BAND or tile_a * tile_b * move.unit > _BAND_BYTES:
-        return None
-    order = [0] * (block // band)
-    for digits in product(*(range(axis[0]) for axis in moved)):
-        origin, place = (sum(d * axis[side] for d, axis in zip(digits, moved, strict=True)) // band for side in (1, 2))
-        order[place] = origin
-    words = move.unit // _WORD
-    return Cycles(
-        fixed[0][0] if fixed else 1,
-        tuple(order),
-        _cycles(order),
-        (block, band, a[0], b[0], a[1], b[1], a[2], b[2]),
-        (("A", tile_a), ("B", tile_b), ("W", words)),
-        _warps(tile_a * tile_b * words // 2),
-        move.source_offset * words,
-    )
-
-
-def _cycles(order: list[int]) -> tuple[tuple[int, int], ...]:
-    """Return first band and length of each cycle, the longest first."""
-    seen = [False] * len(order)
-    found: list[tuple[int, int]] = []
-    for first in range(len(order)):
-        length, place = 0, first
-        while not seen[place]:
-            seen[place] = True
-            place, length = order[place], length + 1
-        if length:
-            found.append((first, length))
-    return tuple(sorted(found, key=lambda cycle: -cycle[1]))
-
-
-def _tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
-    """Take the axis on which the source is densest, and the one on which the target is."""
-    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
-    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
-    return a, b
+    warps = warps_for(tile_a * tile_b * words // 4)
+    return Launch("permute_bands", prod(axis[0] for axis in axes), arguments, constants, warps, WORD, offset, offset)
 
 
 def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
@@ -269,16 +161,16 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
     if parted is None or joined is None:
         return None
     strides = [number for axis in axes for number in axis[1:]] + [*parted, *joined]
-    if any(number % _WORD for number in (*strides, move.source_offset, move.target_offset)):
+    if any(number % WORD for number in (*strides, move.source_offset, move.target_offset)):
         return None
-    axes = [(size, first // _WORD, second // _WORD) for size, first, second in axes]
-    a, b = _tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    axes = [(size, first // WORD, second // WORD) for size, first, second in axes]
+    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
-    target_bits, source_bits = [stride // _WORD for stride in parted], [stride // _WORD for stride in joined]
-    limit = _BAND_BYTES if in_place else 4 * _TILE_BYTES
-    tile_b = _power(b[0]) if in_place else _tile(b[0], 64)
-    tile_a = _power(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
+    target_bits, source_bits = [stride // WORD for stride in parted], [stride // WORD for stride in joined]
+    limit = BAND_BYTES if in_place else 4 * _TILE_BYTES
+    tile_b = power(b[0]) if in_place else _tile(b[0], 64)
+    tile_a = power(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
     band = [a, b, *((2, 0, bit) for bit in target_bits), *((2, bit, 0) for bit in source_bits)]
     if tile_a * tile_b * 16 > limit or (in_place and not _in_bands(axes, band)):
         return None
@@ -286,9 +178,9 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
     constants = {"A": tile_a, "B": tile_b, "DENSE_TARGET": dense}
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
     arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2], *source_bits, *target_bits)
-    offsets = move.source_offset // _WORD, move.target_offset // _WORD
-    warps = _warps(tile_a * tile_b * 4)
-    return Launch("transpose_words", programs, arguments, constants, warps, _WORD, *offsets)
+    offsets = move.source_offset // WORD, move.target_offset // WORD
+    warps = warps_for(tile_a * tile_b * 4)
+    return Launch("transpose_words", programs, arguments, constants, warps, WORD, *offsets)
 
 
 def _gather(move: Move, axes: list[Axis]) -> Launch | None:
@@ -305,7 +197,7 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
     a = axes.pop() if axes else (1, 0, 0)
     if len(axes) > _OUTER:
         return None
-    room = _power(prod(axis[0] for axis in inner))
+    room = power(prod(axis[0] for axis in inner))
     tile_a = _tile(a[0], max(1, 2048 // room))
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a)
     strides = (*(axis[1] for axis in inner), *(axis[2] for axis in inner))
@@ -344,27 +236,19 @@ def _outer(axes: list[Axis]) -> tuple[int, ...]:
     return (*(axis[0] for axis in padded[1:]), *(axis[1] for axis in padded), *(axis[2] for axis in padded))
 
 
-def _power(size: int) -> int:
-    return 1 << (size - 1).bit_length()
-
-
 def _tile(size: int, most: int) -> int:
     """One tile where the axis is short, else the power of two up to ``most`` that wastes little, the largest such."""
-    if _power(size) <= most:
-        return _power(size)
+    if power(size) <= most:
+        return power(size)
     powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
     return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
-
-
-def _warps(words: int) -> int:
-    return 4 if words <= 2048 else 8 if words <= 4096 else 16
 
 
 def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
     from preshuffle.layouts import triton_kernels
 
     kernel = getattr(triton_kernels, launch.kernel)
-    read, write = _elements(source, launch.element), _elements(target, launch.element)
+    read, write = elements(source, launch.element), elements(target, launch.element)
     kernel[(launch.programs,)](
         read[launch.source_offset :],
         write[launch.target_offset :],
@@ -372,7 +256,3 @@ def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
         **launch.constants,
         num_warps=launch.warps,
     )
-
-
-def _elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
-    return buffer[: buffer.numel() // size * size].view(executor_torch.DTYPES[size])

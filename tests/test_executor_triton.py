@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from preshuffle.layouts.executor_triton import plan_cycles, plan_in_place
+from preshuffle.layouts.cycles import plan_cycles
+from preshuffle.layouts.executor_triton import plan_in_place
 from preshuffle.layouts.move import move_of
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import PlainView, Registry, plan_copy

@@ -1,0 +1,37 @@
+"""Axes of moves on a GPU, and the sizes of tiles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.executor_torch import DTYPES
+
+WORD: Final = 4
+BAND_BYTES: Final = 64 << 10
+"""Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
+
+Axis = tuple[int, int, int]  # size, source stride, target stride
+
+
+def tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
+    """Take the axis on which the source is densest, and the one on which the target is."""
+    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
+    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
+    return a, b
+
+
+def power(size: int) -> int:
+    """Return the power of two that a size fits into."""
+    return 1 << (size - 1).bit_length()
+
+
+def warps_for(words: int) -> int:
+    """Return how many warps a program of so many words gets."""
+    return 4 if words <= 2048 else 8 if words <= 4096 else 16
+
+
+def elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a flat byte buffer as whole elements of some bytes."""
+    return buffer[: buffer.numel() // size * size].view(DTYPES[size])
