@@ -23,6 +23,8 @@ from preshuffle.registry.shapes import tensor_decisions
 SIZES: Final[dict[str, Any]] = {"hidden_size": 320, "intermediate_size": 320, "num_experts": 8, "top_k": 4}
 """Small, with gpt-oss's pads: 320 is padded by 192, as its 2880 is."""
 MODEL: Final = "openai/gpt-oss-120b"
+BOTH: Final = frozenset({"legacy", "generic"})
+"""The tags of the two layouts that a layer like gpt-oss's can be in."""
 _GATE, _UP, _DOWN = (-5, -3), (-4, -2), (-8, -5)
 _GATE_BIAS, _UP_BIAS = (1.0, 1.0), (-3.0, 2.0)
 _DOWN_BIAS = 8.0
@@ -33,8 +35,10 @@ def golden_query(arch: str = "gfx950", **fields: Any) -> Query:
     return Query.parse({"model": MODEL, "arch": arch, "activation_dtype": "bf16", **SIZES, **fields})
 
 
-def recipes_named(names: str, registry: Registry, query: Query) -> tuple[Recipe, ...]:
+def recipes_named(names: str | None, registry: Registry, query: Query) -> tuple[Recipe, ...]:
     """Return the recipes that ids or tags mean, separated by commas; a tag means those that the query can choose from.
+
+    Without names: the recipes of ``BOTH`` that the query can choose from, else all that it can choose from.
 
     Raises:
         LayoutError: nothing has the name, or the query can choose nothing that has the tag.
@@ -43,6 +47,9 @@ def recipes_named(names: str, registry: Registry, query: Query) -> tuple[Recipe,
     recipes = registry.book.recipes
     decision = registry.resolve(query)
     choice = (decision.recipe, *(one.recipe for one in decision.alternatives))
+    if names is None:
+        both = [id for id in choice if BOTH & set(recipes[id].tags)]
+        return tuple(recipes[id] for id in both or choice)
     found: dict[str, Recipe] = {}
     for name in (part.strip() for part in names.split(",")):
         tagged = [recipe.id for recipe in recipes.values() if name in recipe.tags]

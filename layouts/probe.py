@@ -192,6 +192,9 @@ def _probe_one(
         lines = str(error).splitlines() or [""]
         return ProbeResult(**about, verdict="error", error=f"{type(error).__name__}: {lines[0]}")
     wanted = golden.reference(x, routing)
+    if not isinstance(found, torch.Tensor):
+        text = f"the runner returned a {type(found).__name__}, not a tensor"
+        return ProbeResult(**about, verdict="error", error=text)
     if tuple(found.shape) != tuple(wanted.shape):
         text = f"the output has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
         return ProbeResult(**about, verdict="error", error=text)

@@ -71,3 +71,19 @@ def test_aiter_without_rocm_is_unknown(capsys: pytest.CaptureFixture[str]) -> No
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["probe", "--runner", "reference", *arguments]) in (1, 2)
     assert complaint in capsys.readouterr().err
+
+
+def test_what_is_no_tensor_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kernel_without_result.py").write_text("def nothing(*arguments):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["probe", "--runner", "kernel_without_result:nothing", "--tokens", "1", "--repeats", "0"]) == 1
+    assert "the runner returned a NoneType, not a tensor" in capsys.readouterr().out
+
+
+def test_without_names_a_layer_is_probed_with_what_it_can_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    fast = ("--tokens", "1", "--repeats", "0", "--json")
+    assert main(["probe", "--runner", "reference", "--arch", "gfx1250", *fast]) == 0
+    assert {result["recipe"] for result in json.loads(capsys.readouterr().out)["results"]} >= {"mxfp4.gurow16"}

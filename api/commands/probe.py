@@ -30,7 +30,7 @@ _MOST_TOKENS = 1 << 17
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--recipes", metavar="NAME,NAME", default="legacy,generic", help="recipe ids or tags")
+    parser.add_argument("--recipes", metavar="NAME,NAME", help="recipe ids or tags (default: all for the layer)")
     parser.add_argument(
         "--runner", metavar="RUNNER", default="aiter", help="aiter (default), reference or module:function"
     )
