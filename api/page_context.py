@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -31,6 +31,8 @@ from preshuffle.registry.words import Role
 UNKNOWN: Final = "unknown"
 _ROWS: Final = 32
 _K: Final = 256
+_EXPLAINED: Final = 12
+"""Sections of a page that name the rules that lost; trying them all takes a moment."""
 _ORDER: Final = list(MEANINGS)
 
 
@@ -76,17 +78,20 @@ class Trace:
     Attributes:
         tried: rules that match, the one that was chosen first.
         others: rules that do not match, the nearest first.
-        link: where the query can be asked again.
     """
 
     tried: tuple[RuleTrace, ...]
     others: tuple[RuleTrace, ...]
-    link: str
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Layers that some replicas treat alike."""
+    """Layers that some replicas treat alike.
+
+    Attributes:
+        trace: what became of the rules; None where that is not told here.
+        link: where the query can be asked again.
+    """
 
     ident: str
     replicas: tuple[int, ...]
@@ -97,7 +102,23 @@ class Section:
     drawings: tuple[Drawing, ...]
     kernels: Markup
     trace: Trace | None
+    link: str
     evidence: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """A page: what is drawn and explained on it once is not drawn and worked out again."""
+
+    registry: Registry
+    drawn: dict[Any, str] = field(default_factory=dict)
+    traces: dict[Query, Trace | None] = field(default_factory=dict)
+
+    def trace(self, query: Query) -> Trace | None:
+        """Return what became of the rules."""
+        if query not in self.traces:
+            self.traces[query] = _trace(query, self.registry)
+        return self.traces[query]
 
 
 def sections(view: DeploymentView, registry: Registry) -> tuple[Section, ...]:
@@ -106,10 +127,10 @@ def sections(view: DeploymentView, registry: Registry) -> tuple[Section, ...]:
     for replica in view.replicas:
         for group in replica.groups:
             alike.setdefault(group.model_dump_json(), (group, []))[1].append(replica.replica)
-    drawn: dict[Any, str] = {}
+    sheet = _Sheet(registry)
     ordered = sorted(alike.values(), key=lambda entry: _ORDER.index(entry[0].verdict), reverse=True)
     return tuple(
-        _section(f"s{index}", group, tuple(replicas), registry, drawn)
+        _section(f"s{index}", group, tuple(replicas), sheet, explained=index < _EXPLAINED)
         for index, (group, replicas) in enumerate(ordered)
     )
 
@@ -117,7 +138,7 @@ def sections(view: DeploymentView, registry: Registry) -> tuple[Section, ...]:
 def section_of(query: Query, answers: Answers) -> Section:
     """Return the section of a query that nobody has followed yet."""
     group = group_view("", Group(layers="0", observation=Observation(query=query)), answers)
-    return _section("s0", group, (), answers.registry, {})
+    return _section("s0", group, (), _Sheet(answers.registry))
 
 
 def picture_of(entry: LayoutEntry) -> Drawing:
@@ -133,11 +154,9 @@ def picture_of(entry: LayoutEntry) -> Drawing:
         return Drawing("layout", (), entry.id, False, entry.title, refusal=str(error))
 
 
-def _section(
-    ident: str, group: GroupView, replicas: tuple[int, ...], registry: Registry, drawn: dict[Any, str]
-) -> Section:
-    book = registry.book
-    drawings = _Drawings(ident, book, drawn)
+def _section(ident: str, group: GroupView, replicas: tuple[int, ...], sheet: _Sheet, explained: bool = True) -> Section:
+    book, query = sheet.registry.book, group.observation.query
+    drawings = _Drawings(ident, book, sheet.drawn)
     decided = group.decision.tensors if group.decision else {}
     observed = group.observation.applied.tensors
     rows = tuple(
@@ -159,7 +178,8 @@ def _section(
         environment=tuple(_environment(group)),
         drawings=drawings.finished(),
         kernels=Markup(kernels_svg(group.decision.kernels, ident) if group.decision else ""),
-        trace=_trace(group.observation.query, registry),
+        trace=sheet.trace(query) if explained else None,
+        link=_link(query),
         evidence=tuple(_evidence(group, book)),
     )
 
@@ -261,11 +281,16 @@ def _trace(query: Query, registry: Registry) -> Trace | None:
         return None
     tried = tuple(rule for rule in rules if rule.outcome != "does not match")
     others = sorted((rule for rule in rules if rule.outcome == "does not match"), key=_misses)
+    return Trace(tried, tuple(others))
+
+
+def _link(query: Query) -> str:
+    """Return where the query can be asked again."""
     asked = query.model_dump(mode="json", exclude_unset=True)
     switches = [f"{name}={value}" for name, value in asked.pop("env", {}).items()]
     asked["engine"] = str(query.engine) if query.engine else None
     asked["tokens"] = ",".join(map(str, query.tokens)) if "tokens" in asked else None
-    return Trace(tried, tuple(others), url("/resolve", **asked, env=switches))
+    return url("/resolve", **asked, env=switches)
 
 
 def _misses(rule: RuleTrace) -> int:

@@ -33,8 +33,9 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
         return render("index.html", place="deployments", base=base, example=EXAMPLE, **context)
 
     @app.get("/deployments/{name}", include_in_schema=False)
-    async def deployment(name: str, seen: Annotated[str, Query(max_length=128)] = "") -> Response:
-        return await to_thread.run_sync(_deployment, store, answers, render, name, seen)
+    async def deployment(request: Request, name: str, seen: Annotated[str, Query(max_length=128)] = "") -> Response:
+        brief = request.headers.get("hx-request") == "true"  # only what changes by itself is taken from the answer
+        return await to_thread.run_sync(_deployment, store, answers, render, name, seen, brief)
 
 
 def _index(store: Store, params: PageParams) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _index(store: Store, params: PageParams) -> dict[str, Any]:
     }
 
 
-def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str) -> Response:
+def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str, brief: bool) -> Response:
     view = find(store, answers, name)
     told = store.history(RECENT, subject=name)
     now = f"{view.revision}-{answers.registry.digest[-12:]}"
@@ -66,7 +67,7 @@ def _deployment(store: Store, answers: Answers, render: Renderer, name: str, see
         "deployment.html",
         place="deployments",
         view=view,
-        sections=sections(view, answers.registry),
+        sections=() if brief else sections(view, answers.registry),
         events=told,
         now=seen or now,
         outdated=bool(seen) and seen != now,

@@ -69,7 +69,7 @@ def kernels_words(buckets: Sequence[KernelBucket]) -> str:
     for words, group in groupby(buckets, _words):
         counts = [bucket.tokens for bucket in group]
         span = number(counts[0]) if len(counts) == 1 else f"{number(counts[0])} to {number(counts[-1])}"
-        sentences.append(f"{span} tokens: {words}.")
+        sentences.append(f"{span} {'token' if counts == [1] else 'tokens'}: {words}.")
     return " ".join(sentences)
 
 

@@ -117,7 +117,10 @@ def test_nothing_told_becomes_markup(client: Client) -> None:
     observation = {"query": query, "applied": {"tensors": {"w13_weight": {"layout": HOSTILE}}}}
     body = {"groups": [{"layers": "0", "observation": observation}], "node": HOSTILE, "aiter_build": HOSTILE}
     assert client.put("/v1/deployments/prod", json=body).status_code == 201
-    for path in ("/", "/deployments/prod"):
+    again = {"groups": [{"layers": "0", "observation": {**observation, "applied": {}}}], "node": "plain"}
+    assert client.put("/v1/deployments/prod", json=again).status_code == 200
+    assert client.put("/v1/deployments/prod", json=body).status_code == 200
+    for path in ("/", "/deployments/prod", "/changes", "/deployments/prod/changes"):
         text = page(client, path)
         assert "<script>alert" not in text
         assert "&lt;script&gt;alert" in text
@@ -198,6 +201,14 @@ def test_a_page_that_is_out_of_date_says_so_only_to_whoever_saw_the_old_one(clie
     assert "has changed since" not in page(client, "/deployments/prod")
 
 
+def test_what_follows_the_service_is_small(client: Client) -> None:
+    put(client, "prod")
+    brief = client.get("/deployments/prod?seen=1-x", headers={"HX-Request": "true"}).text
+    assert len(brief) < 20_000
+    for part in ('id="live"', 'id="events"', 'id="book-state"', "has changed since"):
+        assert part in brief
+
+
 def test_every_link_leads_somewhere(client: Client) -> None:
     put(client, "right")
     put(client, "nobody", query={"model": "m", "arch": "gfx942"})
@@ -219,3 +230,24 @@ def test_every_link_leads_somewhere(client: Client) -> None:
             else:
                 assert target.startswith(("/", "#", "https://")), target
     assert {"/changes", "/resolve", "/plan", "/book", "/book/rules", "/book/layouts/", "/docs"} <= seen
+
+
+def test_a_query_can_be_asked_again_as_it_was_told(client: Client) -> None:
+    query = {**OBSERVATION["query"], "engine": "vllm@0.20.0", "env": {"A": "1", "B": "x=y&z"}, "tokens": [1, 64]}
+    put(client, "prod", query=query)
+    (link,) = re.findall(r'href="(/resolve\?[^"]+)">Ask this query', page(client, "/deployments/prod"))
+    text = page(client, html.unescape(link))
+    for value in ('value="vllm@0.20.0"', "A=1\nB=x=y&amp;z</textarea>", 'value="1,64"', 'value="2"'):
+        assert value in text
+
+
+def test_many_groups_are_one_page_soon_enough(client: Client) -> None:
+    groups = [
+        {"layers": str(layer), "observation": {**OBSERVATION, "query": {**OBSERVATION["query"], "tokens": [layer + 1]}}}
+        for layer in range(48)
+    ]
+    assert client.put("/v1/deployments/prod", json={"groups": groups}).status_code == 201
+    text = page(client, "/deployments/prod")
+    assert text.count("<h3>Why</h3>") == 12
+    assert text.count("Ask this query again") == 48
+    assert text.count('class="drawing"') == 6

@@ -1,0 +1,34 @@
+"""Deployments found by a part of their name, on both kinds of database."""
+
+import pytest
+
+from preshuffle.api.deployments import ReplicaReport
+from preshuffle.api.judgement import judge
+from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from support.server import REPORT
+
+NAMES = ("GPT-prod", "gpt_canary", "gpt-canary", "qwen.eu")
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("", {*NAMES}),
+        ("gpt", {"GPT-prod", "gpt_canary", "gpt-canary"}),
+        ("GPT-", {"GPT-prod", "gpt-canary"}),
+        ("_", {"gpt_canary"}),
+        ("%", set()),
+        ("\\", set()),
+        (".", {"qwen.eu"}),
+        ("'; --", set()),
+    ],
+)
+def test_a_part_of_a_name_is_meant_as_it_is_written_in_whatever_case(store: Store, part: str, found: set[str]) -> None:
+    report = ReplicaReport.parse(REPORT)
+    judgement = judge(report, Registry.default())
+    for name in NAMES:
+        store.put(name, 0, report, judgement)
+    assert {one.name for one in store.page(9, part=part)[0]} == found
+    assert {one.name for one in store.page(9, states=["ok"], part=part)[0]} == found
+    assert store.tally(part)["ok"] == len(found)
