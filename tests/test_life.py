@@ -1,4 +1,4 @@
-"""A law for all that the loader does: a layer of any case of the engines' tables, in any size, goes round and comes back."""
+"""A law for all that the loader does: a layer of any case of the engines' tables, in any size, goes round and back."""
 
 from __future__ import annotations
 
