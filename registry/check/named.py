@@ -57,6 +57,7 @@ def exists_for(arch: str, families: tuple[str, str]) -> bool:
     return all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
 
 
+@lru_cache(maxsize=4096)
 def begins_later(aiter: str | None, names: tuple[str, ...]) -> Family | None:
     """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""
     if aiter is None or is_newest(aiter):

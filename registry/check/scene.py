@@ -167,8 +167,7 @@ def _facts(scene: Scene) -> Facts:
     facts: dict[str, Scalar] = {name: getattr(query, name) for name in _QUERY_FACTS}
     facts.update((name, getattr(applied, name)) for name in _APPLIED_FACTS)
     facts.update((name, getattr(query, name)) for name in ("tp", "ep") if name in scene.stated)
-    if query.aiter is not None and is_newest(query.aiter):
-        facts["aiter"] = dispatch_book().newest  # a development build is known by its commit, not by its number
+    facts["aiter"] = _release(query.aiter)
     if query.model != scene.named:
         facts[MODEL_NAME] = scene.named
     facts["engine"] = query.engine.name if query.engine else None
@@ -189,6 +188,12 @@ def _facts(scene: Scene) -> Facts:
         flag = scene.book.flags.get(name)
         facts[f"env.{name}"] = value_of(flag, value) if flag else value
     return facts
+
+
+@lru_cache(maxsize=256)
+def _release(aiter: str | None) -> str | None:
+    """Return the version that conditions look at: a development build is known by its commit, not by its number."""
+    return dispatch_book().newest if aiter is not None and is_newest(aiter) else aiter
 
 
 def model_dim(scene: Scene) -> int | None:
