@@ -89,7 +89,7 @@ def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternati
 def _lost(near: Near, recipe: Recipe, winner: Prepared, facts: Mapping[str, Scalar]) -> str:
     rule = near.rule.rule
     about = "; ".join(filter(None, (recipe.suits, recipe.validity)))
-    wrong = [*_misses(near, facts), *near.lacking]
+    wrong = dict.fromkeys([*_misses(near, facts), *near.lacking])
     if wrong:
         return f"{about}; rule {rule.id} {'; '.join(wrong)}"
     return f"{about}; rule {rule.id} matches too, and {winner.rule.id} is more specific"

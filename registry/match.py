@@ -10,7 +10,7 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.errors import QueryError
 from preshuffle.registry.features import why_lacking
-from preshuffle.registry.recipe import Recipe, multiple_for
+from preshuffle.registry.recipe import PadRule, Recipe, multiple_for
 from preshuffle.registry.rule import Rule, Specificity
 from preshuffle.registry.shard import cut
 from preshuffle.registry.words import GROUP
@@ -88,6 +88,7 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
         if not condition.matches(facts.get(name))
     )
     recipe = None if rule.use is None else book.recipes[rule.use]
+    said = {str(miss) for miss in misses}
     return Tried(
         rule,
         recipe,
@@ -95,7 +96,7 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
         {name: condition.text for name, condition in conditions.items()},
         {name: facts.get(name) for name in conditions},
         misses,
-        () if recipe is None else tuple(lacking(book, recipe, facts)),
+        () if recipe is None else tuple(text for text in lacking(book, recipe, facts) if text not in said),
         tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and name != "engine"),
     )
 
@@ -133,19 +134,27 @@ def _undivided(recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
             multiple = multiple_for(rule, part)
             if part % multiple:
                 padded = -(-part // multiple) * multiple
-                yield f"needs {name} at tp {tp} in multiples of {multiple}, found {part} (padded it is {padded})"
+                text = f"needs {name} at tp {tp} in multiples of {multiple}, found {part} (padded it is {padded}"
+                yield f"{text}{_where_it_divides(name, size, tp, rule)})"
                 break
+
+
+def _where_it_divides(name: str, size: int, tp: int, rule: PadRule) -> str:
+    """Name the smaller tensor-parallel sizes that need no padding; ep, which cuts no dimension, is another way."""
+    shares = {ranks: size // ranks for ranks in range(1, tp) if size % ranks == 0 and name != "hidden_size"}
+    whole = [str(ranks) for ranks, share in shares.items() if not share % multiple_for(rule, share)]
+    return f"; it divides at tp {', '.join(whole)}, and ep does not cut it" if whole else ""
 
 
 @lru_cache(maxsize=4096)
 def _of_ranks(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
-    """Sizes of a dimension on the ranks; none where it cannot be cut at all, which is told elsewhere."""
+    """Sizes of a dimension on the ranks: equal shares where whole groups would leave a rank with nothing."""
     if name == "hidden_size":
         return (size,)
     try:
         return tuple(piece.size for piece in cut(size, tp, group))
     except QueryError:
-        return ()
+        return (-(-size // tp),)
 
 
 def _other_weights(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> Iterator[str]:
@@ -153,6 +162,6 @@ def _other_weights(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> I
     w13 = recipe.tensors["w13_weight"]
     for field, has in (("weight_dtype", w13.dtype), ("quant_type", recipe.call.quant_type)):
         if not recipe.source and facts.get(field) not in (None, has):
-            yield f"is for {field}={has}, found {facts[field]}"
+            yield str(Miss(field, has, facts[field]))
     if facts.get("gated") is False and book.layout(w13.layout).pattern.splits_gate_up:
         yield f"{w13.layout} interleaves gate and up, and the model is not gated"

@@ -246,7 +246,7 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], ranges: Sequence[
     return [
         Finding.of(
             "layout_mismatch",
-            f"{role} is {tensors[role].layout}; {func} reads {layout} {_where(found)}",
+            f"{role} is {tensors[role].layout}; {func} reads {layout} {where(found)}",
             role=role,
             expected=layout,
             actual=tensors[role].layout,
@@ -278,7 +278,7 @@ def _numerics(query: Query, ranges: Sequence[TokenBucket]) -> list[Finding]:
     fewer = [bucket for bucket in known if BITS.get(bucket.choice.activation_dtype or "", 99) < BITS[wanted]]
     if fewer:
         runs = ", ".join(sorted({bucket.choice.activation_dtype or "" for bucket in fewer}))
-        text = f"activations run in {runs} {_where(fewer)}; the checkpoint wants {wanted}"
+        text = f"activations run in {runs} {where(fewer)}; the checkpoint wants {wanted}"
         return [Finding.of("numerics_deviation", text, expected=wanted, actual=runs)]
     if all(bucket.choice.activation_dtype != wanted for bucket in known):
         runs = ", ".join(sorted({bucket.choice.activation_dtype or "" for bucket in known}))
@@ -287,7 +287,7 @@ def _numerics(query: Query, ranges: Sequence[TokenBucket]) -> list[Finding]:
     return []
 
 
-def _where(buckets: Iterable[TokenBucket]) -> str:
+def where(buckets: Iterable[TokenBucket]) -> str:
     """Name token counts as ranges, neighbours as one."""
     spans: list[tuple[int, int | None]] = []
     for bucket in buckets:

@@ -13,7 +13,7 @@ from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.match import Tried
-from preshuffle.registry.near import near
+from preshuffle.registry.near import close_to, near
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, facts_of
@@ -168,9 +168,14 @@ def nothing_works(case: Case, rule: Rule, tried: tuple[Tried, ...]) -> NoRecipeE
 
 def _nearest(tried: tuple[Tried, ...]) -> list[NearMatch]:
     """The three rules that fail by the least."""
-    lost = [(len(item.misses) + len(item.lacking), item.rule.id, item) for item in tried if not item.usable]
-    near = [(item, item.recipe) for *_, item in sorted(lost, key=lambda entry: entry[:2])]
+    near = [(item, item.recipe) for item in sorted(tried, key=_distance) if not item.usable]
     return [NearMatch(item.rule.id, recipe.id, item.why_not) for item, recipe in near if recipe is not None][:3]
+
+
+def _distance(item: Tried) -> tuple[bool, int, bool, str]:
+    """How far a rule is from the query: one that matches is nearest, and among equals one for the same engine."""
+    other = any(miss.field == "engine" for miss in item.misses)
+    return not item.matches, len(item.misses) + len(item.lacking), other, item.rule.id
 
 
 def _asked(case: Case) -> str:
@@ -186,12 +191,15 @@ def no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeError
     query = case.query
     unknown = [name for name in _NEEDED if getattr(case.full, name) is None]
     if case.model is None:
-        ids = near(query.model, list(book.models))
-        message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it (nearest: {', '.join(ids)})"
+        ids = close_to(query.model, book.models)
+        nearby = f" (nearest: {', '.join(ids)})" if ids else ""
+        message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it{nearby}"
         if unknown:
             message += f"; a query for it must say: {', '.join(unknown)}"
         return NoRecipeError(message, nearest, unknown)
     message = f"no rule for {_asked(case)}"
+    if any(item.matches for item in tried):
+        message += ": what matches lacks what its recipe requires"
     if unknown:
         message += f"; a query for it must say: {', '.join(unknown)}"
     return NoRecipeError(message, nearest, unknown)

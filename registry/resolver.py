@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from preshuffle.registry.books import Book
 from preshuffle.registry.choose import chosen
 from preshuffle.registry.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
-from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.kernels import KernelTables, TokenBucket
+from preshuffle.registry.listed import listed_findings
 from preshuffle.registry.match import try_rules
 from preshuffle.registry.predict import environment_findings, kernel_findings, layer_findings, predict_kernels
 from preshuffle.registry.query import Query
@@ -17,7 +18,7 @@ from preshuffle.registry.shapes import tensor_decisions
 from preshuffle.registry.words import Role
 
 _REMEMBERED = 1024
-Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]
+Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucket]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,8 @@ class Resolver:
         if recipe is None:
             raise nothing_works(case, rule, try_rules(book, case.facts))
         layer = self._layer(case, recipe)
-        buckets, wrong = self._kernels(case, recipe, layer) if kernels else ((), ())
+        buckets, wrong, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
+        listed = listed_findings(query, case.full, book, recipe.env, layer.tensors, layer.call, ranges)
         return Decision(
             recipe=recipe.id,
             rule=rule.id,
@@ -78,7 +80,13 @@ class Resolver:
             env=recipe.env,
             kernels=buckets,
             alternatives=others,
-            findings=(*case.switches.findings, *layer.findings, *environment_findings(query, book, recipe), *wrong),
+            findings=(
+                *case.switches.findings,
+                *layer.findings,
+                *environment_findings(query, book, recipe),
+                *wrong,
+                *listed,
+            ),
             registry_digest=book.digest,
             decision_digest=layer.digest,
         )
@@ -93,7 +101,7 @@ class Resolver:
                 self._predicted.clear()
             buckets, ranges = predict_kernels(full, case.arch, layer.tensors, layer.call, recipe.env, self._tables)
             wrong = tuple(kernel_findings(full, self._book, layer.tensors, buckets, ranges))
-            found = self._predicted[key] = (buckets, wrong)
+            found = self._predicted[key] = (buckets, wrong, ranges)
         return found
 
     def _layer(self, case: Case, recipe: Recipe) -> Layer:

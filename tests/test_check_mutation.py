@@ -78,8 +78,7 @@ def test_nothing_is_found_where_nothing_is_broken(registry: Registry, decisions:
     for query, decision in decisions:
         report = registry.check(observation_of(decision, query))
         told = {finding.code for finding in decision.findings}
-        # what a kernel's own tiles need, and shapes that are listed as wrong or slow, only check looks up
-        found = {finding.code for finding in report.findings} - {"known_bad", "pad_required"}
+        found = {finding.code for finding in report.findings}
         assert found <= told, (query, report.findings)
         assert report.ok or report.findings, (query, report)
 

@@ -219,7 +219,7 @@ def test_a_rule_that_a_more_specific_one_always_beats_does_not_load(
     ("when", "lacks"),
     [
         ("{arch: gfx942, tp: 3}", "gfx942 has no MXFP4 matrix instructions"),
-        ("{weight_dtype: [fp8, bf16], tp: 3}", "is for weight_dtype=fp4x2"),
+        ("{weight_dtype: [fp8, bf16], tp: 3}", "needs weight_dtype=fp4x2"),
     ],
 )
 def test_a_rule_whose_recipe_can_never_be_used_does_not_load(tmp_path: Path, when: str, lacks: str) -> None:

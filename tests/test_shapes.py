@@ -193,10 +193,10 @@ def test_a_rank_that_is_not_whole_tiles_is_named(tmp_path: Path, tp: int, found:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"weight_dtype": "bf16"}, "is for weight_dtype=fp4x2, found bf16"),
-        ({"weight_dtype": "i8"}, "is for weight_dtype=fp4x2, found i8"),
-        ({"quant_type": "No"}, "is for quant_type=per_1x32, found No"),
-        ({"quant_type": "per_1x128"}, "is for quant_type=per_1x32, found per_1x128"),
+        ({"weight_dtype": "bf16"}, "needs weight_dtype=fp4x2, found bf16"),
+        ({"weight_dtype": "i8"}, "needs weight_dtype=fp4x2, found i8"),
+        ({"quant_type": "No"}, "needs quant_type=per_1x32, found No"),
+        ({"quant_type": "per_1x128"}, "needs quant_type=per_1x32, found per_1x128"),
         ({"gated": False}, "gui16 interleaves gate and up, and the model is not gated"),
     ],
 )

@@ -10,7 +10,8 @@ from typing import Any
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.look import Compiled, Entries, Look, holding
+from preshuffle.registry.check.conditional import Compiled, Entries
+from preshuffle.registry.check.look import Look, holding
 from preshuffle.registry.check.runs import Predictor, runs_in
 from preshuffle.registry.check.scene import Scene, open_scene
 from preshuffle.registry.check.table import RULES, Rule

@@ -6,19 +6,11 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.decision import Finding
-
-_EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
+from preshuffle.registry.listed import listed_finding
 
 
 def known_bad(look: Look) -> Iterator[Finding]:
     """The deny-list: what others found out the hard way, with its work-around."""
     for entry, runs in look.listed:
         where = f" ({runs[0].what} {at(runs)})" if runs[0].reader == "aiter" else ""
-        finding = Finding.of(
-            "known_bad",
-            f"{entry.says}: it {_EFFECTS[entry.effect]}{where}",
-            actual=entry.id,
-            fix=entry.workaround,
-            evidence=entry.evidence,
-        )
-        yield finding.model_copy(update={"severity": "warning"}) if entry.effect == "slow" else finding
+        yield listed_finding(entry, where)

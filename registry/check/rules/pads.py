@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from preshuffle.registry.check.conditional import Compiled
 from preshuffle.registry.check.entries import KernelNeedEntry, PadConventionEntry
-from preshuffle.registry.check.look import Compiled, Look, at
+from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import WEIGHTS, Scene, Seen, inter_dim, model_dim, units
 from preshuffle.registry.decision import Finding

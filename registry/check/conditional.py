@@ -1,0 +1,86 @@
+"""Entries of the book with conditions on a deployment, parsed and indexed: contracts, deny-lists, conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from preshuffle.registry.check.entries import Conditional
+from preshuffle.registry.check.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts
+from preshuffle.registry.condition import Scalar
+
+_CACHED = 4096
+_COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activation_dtype"})
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """An entry's conditions, parsed; those on the whole deployment apart from those on one run."""
+
+    entry: Any
+    whole: tuple[FactCondition, ...]
+    run: tuple[FactCondition, ...]
+    unless: tuple[FactCondition, ...]
+
+    @staticmethod
+    def of(entry: Conditional) -> Compiled:
+        """Parse an entry's conditions."""
+        when = [FactCondition.parse(name, wanted) for name, wanted in entry.when.items()]
+        unless = tuple(FactCondition.parse(name, wanted) for name, wanted in entry.unless.items())
+        run = tuple(condition for condition in when if condition.fact in RUN_FACTS)
+        whole = tuple(condition for condition in when if condition.fact not in RUN_FACTS)
+        return Compiled(entry, whole, run, unless)
+
+    def may_hold(self, facts: Facts) -> bool:
+        """Whether the conditions on the whole deployment hold."""
+        return all(condition.holds(facts) for condition in self.whole)
+
+    def holds(self, run: Facts, whole: Facts) -> bool:
+        """Whether the conditions on a run hold, and no work-around is in place."""
+        for condition in self.run:
+            if not condition.holds(run):
+                return False
+        if not self.unless:
+            return True
+        return not all(condition.holds(run if condition.fact in run else whole) for condition in self.unless)
+
+
+class Entries:
+    """Entries by one of the values that they need: a deployment that has none of those values never meets them."""
+
+    def __init__(self, entries: Iterable[Conditional]) -> None:
+        """Compile the entries and index them."""
+        self._always: list[Compiled] = []
+        self._by_value: dict[tuple[str, Scalar], list[Compiled]] = {}
+        self._known: dict[tuple[tuple[str, Scalar], ...], list[tuple[Compiled, tuple[FactCondition, ...]]]] = {}
+        for compiled in map(Compiled.of, entries):
+            needs = [c for c in compiled.whole if c.plain_values and c.fact not in COUNTED]
+            needs.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
+            if not needs:
+                self._always.append(compiled)
+            for value in needs[0].plain_values if needs else ():
+                self._by_value.setdefault((needs[0].fact, value), []).append(compiled)
+
+    def may_hold(self, facts: Facts) -> list[Compiled]:
+        """Return the entries whose conditions on the whole deployment hold."""
+        words = [item for item in facts.items() if item[0] not in COUNTED]
+        key = tuple(words)
+        near = self._known.get(key)
+        if near is None:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            near = self._known[key] = list(self._near(dict(words)))
+        return [compiled for compiled, counted in near if all(condition.holds(facts) for condition in counted)]
+
+    def _near(self, words: Facts) -> Iterator[tuple[Compiled, tuple[FactCondition, ...]]]:
+        """Every entry whose conditions hold but for those on sizes, which few deployments share, and these."""
+        candidates = list(self._always)
+        for item in words.items():
+            candidates += self._by_value.get(item, ())
+        if MODEL_NAME in words:
+            named = self._by_value.get(("model", words[MODEL_NAME]), ())
+            candidates += [compiled for compiled in named if compiled not in candidates]
+        for compiled in candidates:
+            if all(condition.holds(words) for condition in compiled.whole if condition.fact not in COUNTED):
+                yield compiled, tuple(condition for condition in compiled.whole if condition.fact in COUNTED)
