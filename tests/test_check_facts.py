@@ -107,6 +107,7 @@ WRONG: dict[str, tuple[Raw, set[str]]] = {
     "a bias that alternates on gfx950 (T12)": (bent(OSS_GUI, w13_bias={"layout": "gurow"}), {"layout_mismatch"}),
     "no clamp, a model of one's own": (deployment(SWIGLU, SEPARATED, applied=SEP | {"swiglu_limit": 0.0}), {"contract_mismatch"}),
     "no clamp, DeepSeek V4": (deployment(A8W4, INTERLEAVED, applied=ITLV | {"swiglu_limit": 0.0}, **DSV4), {"contract_mismatch"}),
+    "alternating rows for Triton's SiLU": (deployment(A4W4, ("gurow", "gurow", "plain", "plain"), applied={"kernels": [{"backend": "triton"}]}), {"layout_mismatch"}),
     "a switch with a letter too few": (deployment(A4W4, SEPARATED, applied=SEP, engine="atom", env={"ATOM_MOE_GUITLV": "1"}), {"flag_unknown"}),
 }  # fmt: skip
 
@@ -126,6 +127,7 @@ RIGHT: dict[str, Raw] = {
     "mxfp8 whatever gate_mode says": deployment(MXFP8, INTERLEAVED, applied=SEP),
     "scales filled with zero, one and 1.0": bent(OSS_GUI, w13_weight_scale={"pad_fill": 1}, w2_weight_scale={"pad_fill": 127}),
     "SGLang keeps GGUU models apart": deployment(SWIGLU, SEPARATED, applied=SEP, engine="sglang", env={"SGLANG_USE_AITER_MOE_GU_ITLV": "1"}, activation_dtype=None),
+    "alternating rows for Triton's SwiGLU": deployment({**SWIGLU, "activation_dtype": "bf16"}, ("gurow", "gurow", "plain", "plain"), applied={"swizzle_mx_scale": "none", "kernels": [{"backend": "AITER_TRITON_MXFP4_BF16"}]}, engine="vllm"),
     "a limit that general knowledge doubts": deployment(A8W4, INTERLEAVED, applied=ITLV | {"swiglu_limit": 7.0}, **DSV4),
     "a build known by its commit": deployment(SITU, SEPARATED, applied=SEP, aiter="0.1.20.dev+ge4048607a5", env={"AITER_SITUV2_A4W4": "1"}, activation_dtype="fp4x2", **K3),
     "switches of others": deployment(A4W4, SEPARATED, applied=SEP, engine="vllm", env={"VLLM_ROCM_USE_AITER_MLA": "1", "GPU_ARCH": "gfx950", "MY_MOE_GU_ITLV": "1"}),

@@ -42,6 +42,8 @@ class Backends:
                 continue
             if variant.weight_dtype and scene.query.weight_dtype not in variant.weight_dtype:
                 continue
+            if variant.activation and scene.query.activation not in (None, *variant.activation):
+                continue
             return variant
         return None
 

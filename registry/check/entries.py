@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from preshuffle.registry.check.facts import FactCondition
 from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import Dtype, Role
+from preshuffle.registry.words import Activation, Dtype, Role
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -82,15 +82,17 @@ class ContractEntry(Conditional):
 
 
 class Variant(Frozen):
-    """What a backend reads under a condition on gfx name, weight dtype or quantization.
+    """What a backend reads under a condition on gfx name, weight dtype or activation.
 
     Attributes:
+        activation: for these only; where the activation is not known, it may be one of them.
         reads: layout ids by role; several where the backend may read any of them.
         runs_in: the activation dtype, where it has only one.
     """
 
     arch: tuple[str, ...] = ()
     weight_dtype: tuple[Dtype, ...] = ()
+    activation: tuple[Activation, ...] = ()
     through: Literal["aiter", "own"] = "own"
     reads: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
     runs_in: Dtype | None = None
