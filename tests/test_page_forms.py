@@ -10,6 +10,7 @@ from preshuffle.api.settings import Settings
 from preshuffle.registry import Query, Registry
 from support.markup import check, page
 from support.server import REPORT, Client
+from support.tokens import write_tokens
 
 HOSTILE = "<script>alert(1)</script>'\"&"
 ASK = "/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"
@@ -158,3 +159,28 @@ def test_a_book_that_does_not_load_is_on_every_page_with_its_line(tmp_path: Path
     while not watcher.poll():
         pass
     assert "do not load" not in page(client, "/")
+
+
+def test_where_reading_needs_a_token_the_pages_do_too_and_a_browser_can_send_it(tmp_path: Path) -> None:
+    tokens = write_tokens(tmp_path / "tokens.yaml")
+    settings = Settings(db=f"sqlite:///{tmp_path}/store.db", tokens=str(tokens.file), reads="closed")
+    client = Client(create_app(settings, Registry.default()).state.door)
+    for path in ("/", "/changes", "/resolve", "/plan", "/book", "/deployments/prod"):
+        refused = client.get(path, headers={"Accept": "text/html"})
+        assert refused.status_code == 401, path
+        assert "Basic" in refused.headers["www-authenticate"]
+        assert client.get(path, auth=("me", tokens.report)).status_code in (200, 404), path
+    assert client.get("/static/page.css").status_code == 200
+    assert client.post("/plan", data={"aiter": "0.1.20"}, headers=FORM).status_code == 401
+    asked = client.post("/plan", data={"aiter": "0.1.20"}, headers=FORM, auth=("me", tokens.report))
+    assert asked.status_code == 200
+
+
+def test_the_readme_shows_pictures_that_are_there_and_small() -> None:
+    root = Path(__file__).parent.parent
+    shown = re.findall(r"!\[([^\]]+)\]\((docs/images/[^)]+)\)", (root / "README.md").read_text())
+    assert {path for _, path in shown} == {f"docs/images/{file.name}" for file in (root / "docs/images").iterdir()}
+    for words, path in shown:
+        assert len(words) > 20
+        assert (root / path).read_bytes().startswith(b"\x89PNG")
+        assert (root / path).stat().st_size < 150_000
