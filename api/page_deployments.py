@@ -13,7 +13,7 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.page_context import sections
 from preshuffle.api.page_render import Renderer
 from preshuffle.api.page_words import url
-from preshuffle.api.routes_deployments import EXAMPLE, PageParams, find, list_page, read_cursor
+from preshuffle.api.routes_deployments import EXAMPLE, Name, PageParams, find, list_page, read_cursor
 from preshuffle.api.states import STATES
 from preshuffle.api.store import Store
 
@@ -33,7 +33,7 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
         return render("index.html", place="deployments", base=base, example=EXAMPLE, **context)
 
     @app.get("/deployments/{name}", include_in_schema=False)
-    async def deployment(request: Request, name: str, seen: Annotated[str, Query(max_length=128)] = "") -> Response:
+    async def deployment(request: Request, name: Name, seen: Annotated[str, Query(max_length=128)] = "") -> Response:
         brief = request.headers.get("hx-request") == "true"  # only what changes by itself is taken from the answer
         return await to_thread.run_sync(_deployment, store, answers, render, name, seen, brief)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, select, true
+from sqlalchemy import Connection, Row, Select, and_, case, false, func, select, true
 
 from preshuffle.api.deployments import Deployment, Replica, ReplicaReport
 from preshuffle.api.judgement import Baseline, GroupJudgement, read_groups
@@ -78,6 +78,8 @@ def names_in_state(now: int, states: Sequence[State]) -> Select[tuple[str]]:
 
 def has_part(name: Any, part: str) -> Any:
     """Return the SQL of: this name has a part in it, in whatever case; nothing is in every name."""
+    if "\0" in part:
+        return false()  # PostgreSQL refuses it, and no name has it
     return func.lower(name).contains(part.lower(), autoescape=True) if part else true()
 
 

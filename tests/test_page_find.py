@@ -20,6 +20,7 @@ NAMES = ("GPT-prod", "gpt_canary", "gpt-canary", "qwen.eu")
         ("_", {"gpt_canary"}),
         ("%", set()),
         ("\\", set()),
+        ("gpt\0", set()),
         (".", {"qwen.eu"}),
         ("'; --", set()),
     ],
