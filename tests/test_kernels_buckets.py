@@ -5,7 +5,7 @@ import random
 import pytest
 
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets, survey
-from preshuffle.registry.kernels.buckets import _change_points, _outcome
+from preshuffle.registry.kernels.buckets import _outcome, _Sketch
 from preshuffle.registry.kernels.dispatch import opened
 from support.kernel_rows import BASE, MX, SEP, SWIGLU, table, tables
 
@@ -42,7 +42,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
 def everywhere(call: DispatchCall, tables: KernelTables | None) -> list[TokenBucket]:
     """Return the buckets by their definition: every choice at every point where it may change."""
     found: list[TokenBucket] = []
-    for point in _change_points(opened(call, tables)[0]):
+    for point, _ in _Sketch(*opened(call, tables), upto=None).points:
         choice = dispatch(call.model_copy(update={"tokens": point}), tables)
         if found and _outcome(found[-1].choice) == _outcome(choice):
             continue

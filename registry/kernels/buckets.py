@@ -1,7 +1,7 @@
 """The token counts at which AITER's choice changes: a decision has to hold at every one of them, not at samples."""
 
 from bisect import bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -22,13 +22,17 @@ from preshuffle.registry.kernels.heuristics import (
     untuned_k_split,
 )
 from preshuffle.registry.kernels.padding import boundaries, climb
-from preshuffle.registry.kernels.stages import OWN_BLOCK_M, token_steps
+from preshuffle.registry.kernels.stages import OWN_BLOCK_M, TILE_K2, token_steps
 from preshuffle.registry.kernels.tables import KernelTables, TableSet
 
 # Apart from the padded count itself, what may differ while the same kernels run in the same way.
 _UNDECIDED = frozenset({"padded_tokens", "source", "notes"})
 _FAR = 1 << 62
 _outcome = attrgetter(*(name for name in KernelChoice.model_fields if name not in _UNDECIDED))
+# What rules read of a call only to find a row, or through what a sketch tells of it.
+_SIZES = frozenset({"cu_num", "tokens", "model_dim", "inter_dim", "expert", "topk", "hidden_pad", "intermediate_pad"})
+_kind = attrgetter(*(name for name in DispatchCall.model_fields if name not in _SIZES | {"env", "aiter"}))
+_Drawn = tuple[str, int | str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,51 +50,89 @@ class TokenBucket:
     choice: KernelChoice
 
 
+_REMEMBERED = 4096
+_known: dict[Hashable, tuple[TokenBucket, ...]] = {}
+
+
 class _Sketch:
     """What of a case its token count can change: cheap to tell, and where it is the same the outcome is.
 
     It looks at what the rules look at (``token_steps``, the heuristics, the activation dtype), for sizes without a
     table row only.
+
+    Attributes:
+        points: Every token count at which the outcome may change, and its padded count.
+        drawn: ``(activation dtype, K split or what else runs, block size)`` at each point; None where that does not
+            tell the outcome. Empty where nothing is told.
     """
 
-    def __init__(self, case: Case, tables: TableSet | None) -> None:
-        """Prepare the sketch of a call."""
+    def __init__(self, case: Case, tables: TableSet | None, upto: int | None) -> None:
+        """Draw a call up to a token count."""
         self._case = case
-        self._conditions: dict[str, tuple[OneStageCondition, ...] | None] = {}
-        self._tables = tables
-        self._dtypes = ("", "")
         self._bound = _activation_bound(case)
+        self.points = _padded(case.behaviour, max(1, self._bound), upto)
+        dtypes = ("", "")
         try:
             check_call(case)
             here = (case.behaviour, case.call, case.env, case.gfx)
-            self._dtypes = activation_dtype(*here, tokens=0), activation_dtype(*here, tokens=_FAR)
+            dtypes = activation_dtype(*here, tokens=0), activation_dtype(*here, tokens=_FAR)
             self.usable = tables is None or not tables.index(case.behaviour).knows(case)
         except DispatchError:
             self.usable = True  # it raises at any count
+        self.drawn = tuple(self._draw(dtypes, tables)) if self.usable else ()
 
-    def at(self, tokens: int, rule: str) -> Hashable | None:
-        """Return the sketch at one token count, after a rule has decided; None where all must be worked out."""
+    def _draw(self, dtypes: tuple[str, str], tables: TableSet | None) -> Iterator[_Drawn | None]:
+        case, bound = self._case, self._bound
+        conditions = {a: _conditions(case, a, tables) for a in dict.fromkeys(dtypes)}
+        for point, case.token in self.points:
+            a = dtypes[point >= bound]
+            wanted = conditions[a]
+            if wanted is None:
+                yield None
+            elif isinstance(wanted, str):
+                yield a, wanted, 0
+            elif wanted and runs_one_stage(case, wanted):
+                yield a, "one stage", 0
+            else:
+                try:
+                    yield a, untuned_k_split(case), untuned_block_m(case)
+                except DispatchError as error:
+                    yield a, str(error), 0
+
+    def at(self, index: int, rule: str) -> Hashable | None:
+        """Return the sketch at one point, after a rule has decided; None where all must be worked out."""
+        drawn = self.drawn[index]
+        if drawn is None:
+            return None
+        step = bisect_right(token_steps(self._case.behaviour, rule), self.points[index][1])
+        return drawn[0], drawn[1], step, 0 if rule in OWN_BLOCK_M else drawn[2]
+
+    def key(self, tables: TableSet | None) -> Hashable | None:
+        """Return all that the outcomes depend on, whatever the sizes are; None where that is not known."""
+        if not self.usable or None in self.drawn:
+            return None
         case = self._case
-        case.token = climb(case.behaviour.data.padding, tokens)
-        try:
-            case.a = self._dtypes[tokens >= self._bound]
-            if case.a not in self._conditions:
-                by_row = self._tables is not None and is_grouped(case)
-                self._conditions[case.a] = None if by_row else one_stage_conditions(case)
-            conditions = self._conditions[case.a]
-            if conditions is None:
-                return None
-            step = bisect_right(token_steps(case.behaviour, rule), case.token)
-            if conditions and runs_one_stage(case, conditions):
-                return case.a, step, True
-            block_m = 0 if rule in OWN_BLOCK_M else untuned_block_m(case)
-            return case.a, step, untuned_k_split(case), block_m
-        except DispatchError as error:
-            return case.a, str(error)
+        env = tuple(case.env.items()) if case.env else ()
+        notes = tuple(case.notes)
+        narrow = case.call.inter_dim % TILE_K2 == 0
+        return case.behaviour, tables is None, case.gfx, env, notes, narrow, self.points, self.drawn, _kind(case.call)
 
 
-def _change_points(case: Case) -> list[int]:
-    return sorted({1, *_padding_points(case.behaviour), max(1, _activation_bound(case))})
+def _conditions(case: Case, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
+    """Return when a call runs in one stage, or the error that is raised; None where rows of another kind count."""
+    case.a = a
+    if tables is not None and is_grouped(case):
+        return None
+    try:
+        return one_stage_conditions(case)
+    except DispatchError as error:
+        return str(error)
+
+
+@lru_cache(maxsize=1024)
+def _padded(behaviour: Behaviour, bound: int, upto: int | None) -> tuple[tuple[int, int], ...]:
+    points = sorted({1, *_padding_points(behaviour), bound})
+    return tuple((point, climb(behaviour.data.padding, point)) for point in points if upto is None or point <= upto)
 
 
 def _activation_bound(case: Case) -> int:
@@ -133,7 +175,7 @@ def reachable_buckets(
         256
     """
     case, chosen = opened(call, tables)
-    return _buckets(case, chosen, _Sketch(case.at(1), chosen), upto)
+    return list(_buckets(case, chosen, _Sketch(case.at(1), chosen, upto)))
 
 
 def survey(
@@ -141,8 +183,8 @@ def survey(
 ) -> tuple[list[KernelChoice], list[TokenBucket]]:
     """Return what ``dispatch`` gives at some token counts, and ``reachable_buckets``, with their work shared."""
     case, chosen = opened(call, tables)
-    sketch = _Sketch(case.at(1), chosen)
-    buckets = _buckets(case, chosen, sketch, upto)
+    sketch = _Sketch(case.at(1), chosen, upto)
+    buckets = list(_buckets(case, chosen, sketch))
     if not sketch.usable:
         return [outcome(case.at(count), chosen) for count in tokens], buckets
     starts = [bucket.lo for bucket in buckets]
@@ -160,22 +202,33 @@ def _moved(choice: KernelChoice, padded: int) -> KernelChoice:
     return choice if same else choice.model_copy(update={"padded_tokens": padded})
 
 
-def _buckets(case: Case, chosen: TableSet | None, sketch: _Sketch, upto: int | None) -> list[TokenBucket]:
+def _buckets(case: Case, chosen: TableSet | None, sketch: _Sketch) -> tuple[TokenBucket, ...]:
+    """Return the ranges of a call, or those of another one with the same sketch."""
+    key = sketch.key(chosen)
+    if key is None:
+        return tuple(_work_out(case, chosen, sketch))
+    found = _known.get(key)
+    if found is None:
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        found = _known[key] = tuple(_work_out(case, chosen, sketch))
+    return found
+
+
+def _work_out(case: Case, chosen: TableSet | None, sketch: _Sketch) -> list[TokenBucket]:
     found: list[TokenBucket] = []
     rule = ""
     drawn: Hashable | None = None
     held: object = None
-    for point in _change_points(case):
-        if upto is not None and point > upto:
-            break
+    for index, (point, _) in enumerate(sketch.points):
         if sketch.usable:
-            before, drawn = drawn, sketch.at(point, rule)
+            before, drawn = drawn, sketch.at(index, rule)
             if drawn is not None and drawn == before:
                 continue
         here = case.at(point)
         choice = outcome(here, chosen)
         if here.rule != rule:
-            rule, drawn = here.rule, sketch.at(point, here.rule) if sketch.usable else None
+            rule, drawn = here.rule, sketch.at(index, here.rule) if sketch.usable else None
         result = _outcome(choice)
         if found and held == result:
             continue

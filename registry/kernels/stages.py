@@ -24,6 +24,8 @@ _MXMOE_BLOCK = re.compile(r"^flydsl_mxmoe_g1_a4w4_(\d+)x")
 _HALF = frozenset({"bf16", "fp16"})
 _MX = frozenset({"fp4x2", "fp8"})
 _FLYDSL_TILE_N = 128
+TILE_K2 = 256
+"""FlyDSL's heuristic takes this tile of K in stage 2 where it divides ``inter_dim``."""
 # Untuned MX shapes on FlyDSL, by padded tokens: (below, tile_m, suffix of stage 1, suffix of stage 2).
 _FLYDSL_MX_TIERS: tuple[tuple[float, int, str, str], ...] = (
     (2048, 32, "_w2", "_bnt2"),
@@ -135,7 +137,7 @@ def flydsl_mx(case: Case) -> Plan | None:
         suffix1 = suffix2 = ""
     out = "bf16" if case.call.dtype == "bf16" else "f16"
     pair = f"a{_FLYDSL_NAMES[case.a]}_w{_FLYDSL_NAMES[case.call.weight_dtype]}_{out}"
-    tile_k2 = 256 if case.call.inter_dim % 256 == 0 else 128
+    tile_k2 = TILE_K2 if case.call.inter_dim % TILE_K2 == 0 else 128
     kernel1 = f"flydsl_moe1_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x256{suffix1}" + ("_gui" if case.a == "fp8" else "")
     kernel2 = f"flydsl_moe2_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x{tile_k2}_atomic{suffix2}"
     case.notes.append("untuned: AITER takes a FlyDSL kernel by heuristic")
