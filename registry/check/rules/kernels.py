@@ -8,6 +8,7 @@ from typing import Literal
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.named import begins_later, exists_for
 from preshuffle.registry.check.runs import Run
+from preshuffle.registry.check.scene import WEIGHTS, Scene
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.kernels.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
@@ -91,7 +92,7 @@ def version_unsupported(look: Look) -> Iterator[Finding]:
 def untuned(look: Look) -> Iterator[Finding]:
     """No row of the loaded tables covers the shape: AITER takes a kernel by heuristic."""
     runs = [run for run in look.runs if run.predicted and run.tuned is False and run.error is None]
-    if look.tables is not None and runs and look.world is not None:
+    if look.tables is not None and runs and look.world is not None and _shape_known(look.scene):
         hidden, inter = look.world.sizes
         yield Finding.of(
             "untuned",
@@ -100,6 +101,13 @@ def untuned(look: Look) -> Iterator[Finding]:
             fix="tune the shape with AITER's gemm_moe_tune.py and load its rows",
             evidence=("https://github.com/ROCm/aiter/issues/3852",),
         )
+
+
+def _shape_known(scene: Scene) -> bool:
+    """Whether the sizes of a rank were observed, or follow from an observed tp and ep; a default says nothing."""
+    shapes = [seen.what for role in WEIGHTS if (seen := scene.tensors.get(role)) is not None]
+    shaped = any(what.physical_shape or what.logical_shape for what in shapes)
+    return shaped or {"tp", "ep"} <= scene.stated
 
 
 def numerics_deviation(look: Look) -> Iterator[Finding]:
