@@ -14,7 +14,7 @@ from preshuffle.registry.decision import CallDecision, Finding, TensorDecision
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.book import dispatch_book
-from preshuffle.registry.predict import where
+from preshuffle.registry.predict import DISPATCHED, where
 from preshuffle.registry.words import GROUP, Role
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def listed_findings(
         asked: the query as it was asked, with the model as its user names it.
         query: the query with the facts of the model's entry filled in.
         env: what the recipe sets.
-        ranges: the kernels at every token count; without any nothing is known to run.
+        ranges: the kernels at every token count; none where they cannot be predicted (the number of CUs is unknown).
     """
-    if not ranges:
+    if call.function != DISPATCHED:
         return
     whole = _whole(asked, query, book, env, tensors)
     lists = lists_of(book)
@@ -87,15 +87,24 @@ def listed_findings(
     if not old and not bad:
         return
     runs = [(bucket, {**shared, **_of_kernel(bucket)}) for bucket in ranges]
-    for compiled in old:
-        if hits := [bucket for bucket, facts in runs if compiled.holds(facts, whole)]:
-            entry = compiled.entry
-            message = f"{entry.says} ({where(hits)})"
-            yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
-    for compiled in bad:
-        if hits := [bucket for bucket, facts in runs if compiled.holds(facts, whole)]:
-            stage = hits[0].choice.stage1
-            yield listed_finding(compiled.entry, f" ({f'{stage.func} ' if stage else ''}{where(hits)})")
+    for item in old:
+        if place := _place(item, runs, shared, whole):
+            entry = item.entry
+            yield Finding.of(
+                entry.code, f"{entry.says} ({place})", role=entry.role, fix=entry.fix, evidence=entry.evidence
+            )
+    for item in bad:
+        if place := _place(item, runs, shared, whole):
+            yield listed_finding(item.entry, f" ({place})")
+
+
+def _place(item: Compiled, runs: Sequence[tuple[TokenBucket, Facts]], shared: Facts, whole: Facts) -> str:
+    """Say where an entry holds: a kernel and its token counts; empty where it does not."""
+    if not runs:
+        return "at every token count" if item.holds(shared, whole) else ""
+    hits = [bucket for bucket, facts in runs if item.holds(facts, whole)]
+    stage = hits[0].choice.stage1 if hits else None
+    return " ".join(filter(None, (stage.func if stage else "", where(hits)))) if hits else ""
 
 
 def listed_finding(entry: KnownBadEntry, place: str) -> Finding:

@@ -14,6 +14,9 @@ CASES = {
     "FlyDSL's fp4 kernels": {"model": "openai/gpt-oss-120b", "tp": 2, "engine": "atom", "aiter": "0.1.16"},
     "scales that an old AITER does not pad": {"model": "deepseek-ai/DeepSeek-V4-Pro", "tp": 8, "aiter": "0.1.16"},
     "gfx1250 too early": {"model": "amd/GLM-5.2-MXFP4", "arch": "gfx1250", "engine": "sglang", "aiter": "0.1.16"},
+    "SiTUv2 on an AITER before it, CUs unknown": {
+        "model": "moonshotai/Kimi-K3", "arch": "gfx942", "tp": 8, "engine": "sglang", "aiter": "0.1.18",
+    },
     "one version of vLLM": {"model": "openai/gpt-oss-120b", "engine": "vllm@0.23.1"},
     "a model's name, not its entry's": {
         "model": "MiniMaxAI/MiniMax-M2.5", "ep": 8, "aiter": "0.1.16", "tokens": [64, 16384],
