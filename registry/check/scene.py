@@ -50,6 +50,11 @@ class Seen:
         """Whether the bytes are known to be laid out."""
         return self.layout is not None and self.layout.id != "plain"
 
+    @property
+    def tiled(self) -> bool:
+        """Whether the bytes are known to lie in tiles, not just in another order of rows."""
+        return self.layout is not None and self.layout.unit != "any"
+
     def padded(self, axis: int) -> int | None:
         """Return physical minus logical size along an axis of ``[experts, rows, K]``; None where it is not known."""
         logical, physical = self.what.logical_shape, self.what.physical_shape
@@ -91,9 +96,9 @@ class Scene:
 
     @property
     def laid_out(self) -> bool:
-        """Whether some weight is known to be laid out, or claims to be."""
+        """Whether some weight is known to lie in tiles, or claims to: rows that only alternate are Triton's too."""
         weights = [self.tensors[role] for role in WEIGHTS if role in self.tensors]
-        return any(seen.laid_out or seen.what.is_shuffled for seen in weights)
+        return any(seen.tiled or seen.what.is_shuffled for seen in weights)
 
     def hidden(self) -> int | None:
         """Return the live hidden size, as the deployment declares it."""
