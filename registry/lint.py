@@ -96,5 +96,6 @@ def _ties(book: Book) -> Iterator[Problem]:
         other = book.places["rules", first.id]
         yield book.places["rules", second.id].problem(
             f"rules {first.id!r} ({other.document.name}:{other.document.line(other.path)}) and {second.id!r} are "
-            f"equally specific and can match the same query; make one more specific, or give one a priority",
+            f"equally specific and can match the same query; give {second.id!r} one more field in `when`, or "
+            f"`priority: 1` to win, or the id {first.id!r} to replace the other",
         )

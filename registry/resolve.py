@@ -8,7 +8,7 @@ from typing import Any
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
-from preshuffle.registry.decision import CallDecision, TensorDecision, digest_of
+from preshuffle.registry.decision import CallDecision, TensorDecision
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.flags import Switches, read_switches
@@ -34,6 +34,8 @@ _NEEDED = (
     "top_k",
     "bias",
 )
+
+_FAR = {"weight_dtype": 3, "quant_type": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +129,6 @@ def find_model(name: str, book: Book) -> ModelEntry | None:
     return book.model_names.find(name)
 
 
-def decision_digest(
-    recipe: str, tensors: Mapping[Role, TensorDecision], call: CallDecision, env: Mapping[str, str]
-) -> str:
-    """Digest what the bytes and the call depend on, and nothing else."""
-    return digest_of(
-        {
-            "recipe": recipe,
-            "tensors": {role: tensor.model_dump(mode="json") for role, tensor in tensors.items()},
-            "call": call.model_dump(mode="json"),
-            "env": dict(env),
-        }
-    )
-
-
 def reason(case: Case, winner: Prepared) -> str:
     """Say why a rule was chosen."""
     conditions = winner.conditions
@@ -173,9 +161,10 @@ def _nearest(tried: tuple[Tried, ...]) -> list[NearMatch]:
 
 
 def _distance(item: Tried) -> tuple[bool, int, bool, str]:
-    """How far a rule is from the query: one that matches is nearest, and among equals one for the same engine."""
-    other = any(miss.field == "engine" for miss in item.misses)
-    return not item.matches, len(item.misses) + len(item.lacking), other, item.rule.id
+    """How far a rule is from the query: one that matches is nearest; other weights are farther than other switches."""
+    missed = [miss.field for miss in item.misses]
+    far = sum(_FAR.get(field, 1) for field in missed) + len(item.lacking)
+    return not item.matches, far, "engine" in missed, item.rule.id
 
 
 def _asked(case: Case) -> str:

@@ -177,6 +177,7 @@ def test_two_rules_tie_only_if_equally_specific_and_one_query_can_match_both(
     (problem,) = problems_of(tmp_path, text)
     assert (problem.line, problem.column) == (8, 3)
     assert f"rules 'r1' ({tmp_path / 'overlay.yaml'}:2) and 'r2' are equally specific" in problem.message
+    assert "`priority: 1` to win, or the id 'r1' to replace the other" in problem.message
 
 
 @pytest.mark.parametrize(("first", "second"), [case[:2] for case in TIES if case[2] and case[0] != case[1]])

@@ -124,7 +124,7 @@ def test_with_an_engine_named_the_decision_does_what_it_does(
         (
             {"model": "openai/gpt-oss-12b"},
             "no rule for model 'openai/gpt-oss-12b' on gfx950: no entry knows it (nearest: openai/gpt-oss-120b, openai",
-            "needs weight_dtype=fp8, found absent",
+            "needs activation_dtype=bf16, found absent; needs env.GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT=1, found 0",
         ),
         (
             {"model": "gpt_oss"},
