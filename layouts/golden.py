@@ -16,8 +16,9 @@ import torch
 from preshuffle.layouts.accept import torch_shape
 from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
+from preshuffle.registry.digest import decision_digest
 from preshuffle.registry.predict import predict_kernels
-from preshuffle.registry.resolve import decision_digest, open_case
+from preshuffle.registry.resolve import open_case
 from preshuffle.registry.shapes import tensor_decisions
 
 SIZES: Final[dict[str, Any]] = {"hidden_size": 320, "intermediate_size": 320, "num_experts": 8, "top_k": 4}

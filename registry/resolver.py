@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from preshuffle.registry.books import Book
 from preshuffle.registry.choose import chosen
 from preshuffle.registry.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.digest import decision_digest
 from preshuffle.registry.kernels import KernelTables, TokenBucket
 from preshuffle.registry.listed import listed_findings
 from preshuffle.registry.match import try_rules
 from preshuffle.registry.predict import environment_findings, kernel_findings, layer_findings, predict_kernels
-from preshuffle.registry.query import Query
+from preshuffle.registry.query import Query, unvalidated
 from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.resolve import Case, decision_digest, no_recipe, nothing_works, open_case, reason
+from preshuffle.registry.resolve import Case, no_recipe, nothing_works, open_case, reason
 from preshuffle.registry.shapes import tensor_decisions
 from preshuffle.registry.words import Role
 
@@ -71,25 +72,26 @@ class Resolver:
         layer = self._layer(case, recipe)
         buckets, wrong, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
         listed = listed_findings(query, case.full, book, recipe.env, layer.tensors, layer.call, ranges)
-        return Decision(
-            recipe=recipe.id,
-            rule=rule.id,
-            reason=reason(case, choice.winner),
-            tensors=layer.tensors,
-            call=layer.call,
-            env=recipe.env,
-            kernels=buckets,
-            alternatives=others,
-            findings=(
+        values = {
+            "recipe": recipe.id,
+            "rule": rule.id,
+            "reason": reason(case, choice.winner),
+            "tensors": layer.tensors,
+            "call": layer.call,
+            "env": dict(recipe.env),
+            "kernels": buckets,
+            "alternatives": others,
+            "findings": (
                 *case.switches.findings,
                 *layer.findings,
                 *environment_findings(query, book, recipe),
                 *wrong,
                 *listed,
             ),
-            registry_digest=book.digest,
-            decision_digest=layer.digest,
-        )
+            "registry_digest": book.digest,
+            "decision_digest": layer.digest,
+        }
+        return unvalidated(Decision, values)
 
     def _kernels(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
         """Predict the kernels of a layer's call, and say what is wrong with them."""

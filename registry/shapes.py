@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from preshuffle.registry.decision import CallDecision, Pad, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import FieldProblem, LayoutError, QueryError
+from preshuffle.registry.query import unvalidated
 from preshuffle.registry.recipe import PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
 from preshuffle.registry.shard import cut, split_experts
 from preshuffle.registry.words import BLOCK_ROWS, GROUP, Activation, QuantType, Role, RowOrder, Step, TensorDtype
@@ -63,22 +66,23 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
         if role.endswith("_bias") and not sizes.bias:
             continue
         full = _shape(role, tensor, sizes, recipe.call.quant_type, first)
-        short = _shape(role, tensor, sizes, recipe.call.quant_type, last)
+        short = full if last == first else _shape(role, tensor, sizes, recipe.call.quant_type, last)
         order = _order(role, tensor, sizes, recipe.call.quant_type, full.logical)
-        decisions[role] = TensorDecision(
-            layout=tensor.layout,
-            logical_shape=full.logical,
-            physical_shape=full.physical,
-            pad=full.pad,
-            fill=tensor.fill,
-            dtype=_dtype(tensor.dtype, arch),
-            steps=steps_on(tensor.steps, arch),
-            short_shape=short.logical if short.logical != full.logical else None,
-            source_order=sizes.gate_up_order if order else None,
-            order=order,
-            rank0_only=tensor.rank0_only,
-            is_shuffled=tensor.is_shuffled,
-        )
+        values = {
+            "layout": tensor.layout,
+            "logical_shape": full.logical,
+            "physical_shape": full.physical,
+            "pad": full.pad,
+            "fill": tensor.fill,
+            "dtype": _dtype(tensor.dtype, arch),
+            "steps": steps_on(tensor.steps, arch),
+            "short_shape": short.logical if short.logical != full.logical else None,
+            "source_order": sizes.gate_up_order if order else None,
+            "order": order,
+            "rank0_only": tensor.rank0_only,
+            "is_shuffled": tensor.is_shuffled,
+        }
+        decisions[role] = unvalidated(TensorDecision, values)
     return decisions
 
 
@@ -91,32 +95,34 @@ def call_decision(
 ) -> CallDecision:
     """Return the call that goes with the tensors; ``swiglu`` is (limit, alpha), ``situ`` (beta, linear beta)."""
     w13, w2, call = tensors["w13_weight"].pad, tensors["w2_weight"].pad, recipe.call
-    return CallDecision(
-        gate_mode=call.gate_mode,
-        gate_mode_passed=call.passes_gate_mode(swiglu[0]),
-        quant_type=call.quant_type,
-        activation=call.activation or sizes.activation,
-        hidden_pad=_argument(w13.k, call.hidden_pad, sizes.tp),
-        intermediate_pad=_argument(w2.k, call.intermediate_pad, sizes.tp),
-        bias=sizes.bias and call.bias == "passed",
-        function=call.function,
-        backend=call.backend,
-        quant_dtype_a=call.quant_dtype_a,
-        swizzle_mx_scale=call.swizzle_mx_scale,
-        swiglu_limit=swiglu[0] if call.swiglu_limit == "passed" else None,
-        swiglu_alpha=swiglu[1],
-        situ_beta=situ[0],
-        situ_linear_beta=situ[1],
-    )
+    values = {
+        "gate_mode": call.gate_mode,
+        "gate_mode_passed": call.passes_gate_mode(swiglu[0]),
+        "quant_type": call.quant_type,
+        "activation": call.activation or sizes.activation,
+        "hidden_pad": _argument(w13.k, call.hidden_pad, sizes.tp),
+        "intermediate_pad": _argument(w2.k, call.intermediate_pad, sizes.tp),
+        "bias": sizes.bias and call.bias == "passed",
+        "function": call.function,
+        "backend": call.backend,
+        "quant_dtype_a": call.quant_dtype_a,
+        "swizzle_mx_scale": call.swizzle_mx_scale,
+        "swiglu_limit": swiglu[0] if call.swiglu_limit == "passed" else None,
+        "swiglu_alpha": swiglu[1],
+        "situ_beta": situ[0],
+        "situ_linear_beta": situ[1],
+    }
+    return unvalidated(CallDecision, values)
 
 
 def steps_on(steps: tuple[Step, ...], arch: ArchEntry) -> tuple[Step, ...]:
     """Return the steps that do something on a GPU: ``fnuz`` only where its fp8 is e4m3fnuz."""
-    return tuple(step for step in steps if step != "fnuz" or arch.fp8 == "fp8_e4m3fnuz")
+    if "fnuz" not in steps or arch.fp8 == "fp8_e4m3fnuz":
+        return steps
+    return tuple(step for step in steps if step != "fnuz")
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(NamedTuple):
     logical: tuple[int, ...]
     physical: tuple[int, ...]
     pad: Pad
@@ -129,14 +135,19 @@ def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: Quan
     if role.endswith("_scale"):
         one = _one_number(role, tensor, sizes.local_experts, quant_type)
         if one is not None:
-            return _Shape((one,), (one,), Pad())
+            return _Shape((one,), (one,), _pad(0, 0))
         rows, k = -(-rows // BLOCK_ROWS.get(quant_type, 1)), _groups(k, quant_type)
     padded_rows = _up(rows, tensor.pad.rows)
     if role.endswith("_bias"):
         shape, padded = (experts, halves * rows), (experts, halves * padded_rows)
-        return _Shape(shape, padded, Pad(rows=padded_rows - rows))
+        return _Shape(shape, padded, _pad(padded_rows - rows, 0))
     physical = _with_tail((experts, halves * padded_rows, _up(k, tensor.pad.k)), tensor.tail)
-    return _Shape((experts, halves * rows, k), physical, Pad(rows=padded_rows - rows, k=physical[-1] - k))
+    return _Shape((experts, halves * rows, k), physical, _pad(padded_rows - rows, physical[-1] - k))
+
+
+@lru_cache(maxsize=4096)
+def _pad(rows: int, k: int) -> Pad:
+    return Pad(rows=rows, k=k)
 
 
 def _one_number(role: Role, tensor: TensorRecipe, experts: int, quant_type: QuantType) -> int | None:
@@ -172,6 +183,8 @@ def _order(
 
 
 def _up(size: int, rule: PadRule) -> int:
+    if rule == 1:
+        return size
     multiple = multiple_for(rule, size)
     return -(-size // multiple) * multiple
 

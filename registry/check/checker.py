@@ -18,11 +18,12 @@ from preshuffle.registry.check.table import RULES, Rule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.check.worlds import World, worlds_of
 from preshuffle.registry.decision import Decision, Finding
+from preshuffle.registry.digest import decision_digest
 from preshuffle.registry.errors import LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.report import Report
-from preshuffle.registry.resolve import decision_digest, open_case
+from preshuffle.registry.resolve import open_case
 from preshuffle.registry.resolver import Resolver
 from preshuffle.registry.shapes import tensor_decisions
 

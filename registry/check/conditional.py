@@ -53,24 +53,26 @@ class Entries:
         """Compile the entries and index them."""
         self._always: list[Compiled] = []
         self._by_value: dict[tuple[str, Scalar], list[Compiled]] = {}
-        self._known: dict[tuple[tuple[str, Scalar], ...], list[tuple[Compiled, tuple[FactCondition, ...]]]] = {}
+        self._known: dict[tuple[Scalar, ...], list[tuple[Compiled, tuple[FactCondition, ...]]]] = {}
+        named = {MODEL_NAME}
         for compiled in map(Compiled.of, entries):
+            named.update(condition.fact for condition in compiled.whole)
             needs = [c for c in compiled.whole if c.plain_values and c.fact not in COUNTED]
             needs.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
             if not needs:
                 self._always.append(compiled)
             for value in needs[0].plain_values if needs else ():
                 self._by_value.setdefault((needs[0].fact, value), []).append(compiled)
+        self._words = tuple(sorted(named - COUNTED))
 
     def may_hold(self, facts: Facts) -> list[Compiled]:
         """Return the entries whose conditions on the whole deployment hold."""
-        words = [item for item in facts.items() if item[0] not in COUNTED]
-        key = tuple(words)
+        key = tuple(map(facts.get, self._words))
         near = self._known.get(key)
         if near is None:
             if len(self._known) >= _CACHED:
                 self._known.clear()
-            near = self._known[key] = list(self._near(dict(words)))
+            near = self._known[key] = list(self._near({name: facts[name] for name in self._words if name in facts}))
         return [compiled for compiled, counted in near if all(condition.holds(facts) for condition in counted)]
 
     def _near(self, words: Facts) -> Iterator[tuple[Compiled, tuple[FactCondition, ...]]]:

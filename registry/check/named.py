@@ -51,6 +51,7 @@ def family(id: str) -> Family | None:
     return _families().get(id)
 
 
+@lru_cache(maxsize=4096)
 def exists_for(arch: str, families: tuple[str, str]) -> bool:
     """Whether both stages' families, as far as they are known, exist for a GPU."""
     owners = [_families().get(id) for id in families]

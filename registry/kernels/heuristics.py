@@ -20,14 +20,14 @@ def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int
     Source: ``get_block_size_M``, aiter/fused_moe.py (0.1.7 on). The product is divided as a whole, as AITER writes it.
     """
     tiles_n = -(-inter_dim // _TILE_N)
-    best = (0, 0, 0)
+    slots = token * topk - topk
+    rounds = idle = best = 0
     for block in _BLOCKS:
-        rows = token * topk + expert * block - topk
-        tiles = tiles_n * (rows + block - 1) // block
-        cost = (-(-tiles // cu_num), cu_num - tiles % cu_num, block)
-        if best[2] == 0 or cost[:2] < best[:2]:
-            best = cost
-    return best[2]
+        tiles = tiles_n * (slots + expert * block + block - 1) // block
+        these, over = -(-tiles // cu_num), cu_num - tiles % cu_num
+        if best == 0 or these < rounds or (these == rounds and over < idle):
+            rounds, idle, best = these, over, block
+    return best
 
 
 def k_split(case: Case) -> int:
