@@ -75,7 +75,7 @@ def test_one_role_and_what_is_wrong_with_it(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save_file({"w13_weight": apply_layout(laid["w13_weight"], "gui16")}, tmp_path / "live.safetensors")
+    save_file({"w13_weight": apply_layout(laid["w13_weight"].clone(), "gui16")}, tmp_path / "live.safetensors")
     live = tmp_path / "live.safetensors"
     monkeypatch.setenv("COLUMNS", "140")
     assert main(asked(checkpoint, live, "--role", "w13_weight", "--tp", "2", "--tp-rank", "0")) == 1
