@@ -34,6 +34,7 @@ LAYER: dict[str, Any] = {
 MX: dict[str, Any] = {"weight_dtype": "fp4x2", "quant_type": "per_1x32", "activation_dtype": "fp4x2"}
 SWIGLU: dict[str, Any] = {**MX, "activation": "Swiglu", "bias": True, "gate_up_order": "GUGU"}
 ITLV = {"env": {"ATOM_MOE_GU_ITLV": "1"}}
+PLAIN: dict[str, Any] = {"quant_type": "No", "hidden_size": 256, "intermediate_size": 384}
 FP8: dict[str, Any] = {"weight_dtype": "fp8", "activation_dtype": "fp8"}
 FP8_BYTES = {"fp8_e4m3fn", "fp8_e4m3fnuz"}
 
@@ -249,8 +250,8 @@ def whole_tiles(layer: Layer, aiter: AiterFunctions) -> Layer:
 
 
 CASES: dict[str, tuple[dict[str, Any], Steps]] = {
-    "A1 bf16": ({"weight_dtype": "bf16", "quant_type": "No", "activation_dtype": "bf16"}, unquantized),
-    "A1 fp16": ({"weight_dtype": "fp16", "quant_type": "No", "activation_dtype": "fp16"}, unquantized),
+    "A1 bf16": ({**PLAIN, "weight_dtype": "bf16", "activation_dtype": "bf16"}, unquantized),
+    "A1 fp16": ({**PLAIN, "weight_dtype": "fp16", "activation_dtype": "fp16"}, unquantized),
     "A2 gfx950": ({**FP8, "quant_type": "per_1x128", "hidden_size": 256, "intermediate_size": 384}, fp8),
     "A2 gfx942": (
         {**FP8, "quant_type": "per_1x128", "hidden_size": 256, "intermediate_size": 384, "arch": "gfx942"},
