@@ -71,7 +71,8 @@ class Resolver:
             raise nothing_works(case, rule, try_rules(book, case.facts))
         layer = self._layer(case, recipe)
         buckets, wrong, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
-        listed = listed_findings(query, case.full, book, recipe.env, layer.tensors, layer.call, ranges)
+        facts = (query, case.full, book, recipe.env, layer.tensors, layer.call)
+        listed = listed_findings(*facts, ranges) if kernels else ()
         values = {
             "recipe": recipe.id,
             "rule": rule.id,

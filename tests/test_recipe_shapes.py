@@ -151,7 +151,7 @@ def test_biases_that_are_dropped_are_a_finding(tmp_path: Path) -> None:
             {"tp": 4},
             "intermediate_size at tp 4 in multiples of 128, found 192",
         ),
-        ("{multiples: {intermediate_size: 128}}", {"tp": 5}, "found 154 (padded it is 256)"),
+        ("{multiples: {intermediate_size: 128}}", {"tp": 5}, "found 154 (padded it is 256; it divides at tp 1, 2, 3"),
     ],
 )
 def test_a_recipe_for_sizes_that_divide(tmp_path: Path, requires: str, fields: dict[str, int], why: str) -> None:
