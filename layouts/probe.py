@@ -266,7 +266,9 @@ def _explain(
     errors = {name: relative_error(found, run(x, routing)) for name, run in mistakes(golden)}
     laid = {role: tensor.cpu() for role, tensor in tensors.items()}
     for layout, decision in _other_layouts(golden.decision):
-        errors[f"w13 read as {layout}"] = relative_error(found, laid_out_forward(laid, decision, x.double(), routing))
+        error = relative_error(found, laid_out_forward(laid, decision, x.double(), routing))
+        said = f"w13 read as {layout}"  # with the scales of one recipe or of another
+        errors[said] = min(error, errors.get(said, error))
     name = min(errors, key=lambda key: errors[key])
     return name if errors[name] <= limits.fair else None
 

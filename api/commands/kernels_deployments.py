@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from preshuffle.registry.choose import chosen
 from preshuffle.registry.errors import NoRecipeError, QueryError
 from preshuffle.registry.kernels import DispatchCall
 from preshuffle.registry.predict import dispatch_call
@@ -75,8 +76,11 @@ def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | 
     for version in versions:
         query = Query.parse({**fields, "aiter": version, "tokens": (1,)})
         try:
-            decision = registry.resolve(query)
             case = open_case(query, registry.book)
+            choice, _ = chosen(registry.book, case.facts)
+            if choice is None or choice.winner.recipe is None:
+                continue  # most combinations have no recipe, and nobody asks for the nearest ones
+            decision = registry.resolve(query, kernels=False)
         except (NoRecipeError, QueryError):
             continue
         call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
