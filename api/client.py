@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -244,6 +244,26 @@ class _AwayError(Exception):
     """The service cannot be asked."""
 
 
+def read_problem(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return the problem that an answer is, or None where it is none of preshuffle's."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        return None
+    return problem if isinstance(problem, dict) and {"type", "detail"} <= problem.keys() else None
+
+
+def not_ours(answer: httpx.Response, what: str) -> str:
+    """Say that something else answered."""
+    return f"{what} was answered with {answer.status_code}, and not by preshuffle"
+
+
+def faults_of(problem: Mapping[str, Any]) -> list[FieldProblem]:
+    """Return the fields that a problem names, as the registry itself would."""
+    faults = problem.get("problems") or ()
+    return [FieldProblem(one["field"], one["message"], tuple(one.get("valid", ()))) for one in faults]
+
+
 def _raise(answer: httpx.Response, what: str) -> None:
     """Raise what a problem stands for.
 
@@ -251,21 +271,17 @@ def _raise(answer: httpx.Response, what: str) -> None:
         PreshuffleError: of the kind that the registry itself would raise.
         _AwayError: the fault is the service's (5xx), or what answers is no preshuffle.
     """
-    try:
-        problem = answer.json()
-        kind = str(problem["type"]).rpartition(":")[2]
-        detail = str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        raise _AwayError(f"{what} was answered with {answer.status_code}, and not by preshuffle") from None
+    problem = read_problem(answer)
+    if problem is None:
+        raise _AwayError(not_ours(answer, what))
+    kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
     if answer.status_code >= 500 or answer.status_code in (408, 429):
         raise _AwayError(f"{what} was answered with {answer.status_code}: {detail}")
     if kind == "no-recipe":
         nearest = [NearMatch(item["rule"], item["recipe"], item["why_not"]) for item in problem.get("nearest") or ()]
         raise NoRecipeError(detail, nearest, problem.get("missing") or ())
-    if kind == "invalid-input" and problem.get("problems"):
-        raise QueryError(
-            [FieldProblem(item["field"], item["message"], tuple(item.get("valid", ()))) for item in problem["problems"]]
-        )
+    if kind == "invalid-input" and (faults := faults_of(problem)):
+        raise QueryError(faults)
     raise ClientError(answer.status_code, detail)
 
 

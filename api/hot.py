@@ -10,7 +10,7 @@ from typing import Final
 from starlette.types import Scope
 
 from preshuffle.api.answers import Answer, Answers
-from preshuffle.api.serialised import names
+from preshuffle.api.serialised import Serialised, names
 from preshuffle.registry.registry import Registry
 
 _MOST: Final = 1024
@@ -20,10 +20,9 @@ _Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    etag: str
+    decision: Serialised
     headers: _Headers
     unchanged: _Headers
-    body: bytes
 
 
 class HotResolve:
@@ -41,9 +40,9 @@ class HotResolve:
         kept = self._kept.get(scope["query_string"])
         if kept is None:
             return None
-        if if_none_match is not None and names(if_none_match.decode("latin-1"), kept.etag):
+        if if_none_match is not None and names(if_none_match.decode("latin-1"), kept.decision.etag):
             return 304, kept.unchanged, b""
-        return 200, kept.headers, kept.body
+        return 200, kept.headers, kept.decision.body
 
     def posted(self, body: bytes) -> Answer | None:
         """Return the answer to a body that was answered before."""
@@ -56,15 +55,14 @@ class HotResolve:
             while len(self._posted) > _MOST:
                 self._posted.popitem(last=False)
 
-    def keep(self, query: bytes, answer: Answer, registry: Registry) -> None:
-        """Keep an answer, unless another registry answers by now."""
-        if answer.problem is not None or len(query) > _LONGEST or registry is not self._answers.registry:
+    def keep(self, query: bytes, decision: Serialised, registry: Registry) -> None:
+        """Keep what was answered, unless another registry answers by now."""
+        if len(query) > _LONGEST or registry is not self._answers.registry:
             return
-        etag = etag_of(answer.body)
-        tag = [(b"etag", etag.encode()), (b"cache-control", b"no-cache")]
-        size = (b"content-length", str(len(answer.body)).encode())
+        tag = [(b"etag", decision.etag.encode()), (b"cache-control", b"no-cache")]
+        size = (b"content-length", str(len(decision.body)).encode())
         headers = [(b"content-type", b"application/json"), size, *tag, (b"x-content-type-options", b"nosniff")]
-        self._kept[query] = _Kept(etag, headers, tag, answer.body)
+        self._kept[query] = _Kept(decision, headers, tag)
         while len(self._kept) > _MOST:
             self._kept.popitem(last=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
@@ -13,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
+from preshuffle.api.batch import MAX_BATCH, read_batch, write_batch, write_problem
 from preshuffle.api.limits import read_json
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.params import Params
 from preshuffle.api.problem import Problem, as_problem
-from preshuffle.api.routes_resolve import MAX_BATCH, MAX_BATCH_TOKENS, token_count
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.errors import QueryError
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.report import Report
@@ -86,8 +87,9 @@ def install(app: FastAPI, answers: Answers) -> None:
         openapi_extra=json_body(Observations, {"observations": [EXAMPLE]}),
     )
     async def batch(request: Request) -> Response:
-        observations = _observations(await read_json(request))
-        body = await to_thread.run_sync(_check_all, answers, observations, request.url.path)
+        observations = read_batch(await read_json(request), "observations", _query_of)
+        answer = partial(_check_one, answers, path=request.url.path)
+        body = await to_thread.run_sync(write_batch, observations, answer)
         return Response(body, media_type="application/json")
 
 
@@ -99,29 +101,12 @@ def _report(answers: Answers, observation: Observation, decide: bool = False) ->
     return report.model_dump_json().encode()
 
 
-def _observations(value: Any) -> list[Any]:
-    """Check the batch itself; its observations are judged one by one.
-
-    Raises:
-        QueryError: not a list of 1 to 1000 observations, or too many token counts in all.
-    """
-    found = value.get("observations") if isinstance(value, dict) else None
-    if not isinstance(found, list) or set(value) != {"observations"} or not 1 <= len(found) <= MAX_BATCH:
-        shape = f'{{"observations": [1 to {MAX_BATCH} observations]}}'
-        raise QueryError([FieldProblem("observations", "the body is not a batch", (shape,))])
-    tokens = sum(token_count(item.get("query")) for item in found if isinstance(item, dict))
-    if tokens > MAX_BATCH_TOKENS:
-        text = f"all queries together name {tokens} token counts; valid: {MAX_BATCH_TOKENS} at most"
-        raise QueryError([FieldProblem("observations", text)])
-    return found
-
-
-def _check_all(answers: Answers, values: list[Any], path: str) -> bytes:
-    return b'{"results":[' + b",".join(_check_one(answers, value, path) for value in values) + b"]}"
+def _query_of(observation: Any) -> Any:
+    return observation.get("query") if isinstance(observation, dict) else None
 
 
 def _check_one(answers: Answers, value: Any, path: str) -> bytes:
     try:
         return b'{"report":' + _report(answers, Observation.parse(value)) + b"}"
     except QueryError as error:
-        return b'{"problem":' + as_problem(error).problem(path).model_dump_json(exclude_none=True).encode() + b"}"
+        return write_problem(as_problem(error), path)

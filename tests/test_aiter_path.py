@@ -10,18 +10,10 @@ from preshuffle.layouts import Checkpoint, apply, write_checkpoint
 from preshuffle.registry import Decision, Query, Registry
 from support.afp4_gemm import Gemm, run_gemms
 from support.aiter_wheel import AiterFunctions
-from support.moe import ACTIVATIONS, SMALL
+from support.moe import ACTIVATIONS, SMALL, hf_config
 from support.mxfp4 import Mxfp4, random_mxfp4, relative_error
 
-CONFIG = {
-    "model_type": "gpt_oss",
-    "hidden_size": SMALL["hidden_size"],
-    "intermediate_size": SMALL["intermediate_size"],
-    "num_local_experts": SMALL["num_experts"],
-    "num_experts_per_tok": SMALL["top_k"],
-    "num_hidden_layers": 1,
-    "quantization_config": {"quant_method": "mxfp4"},
-}
+CONFIG = hf_config()
 M = 32
 
 

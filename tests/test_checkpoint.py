@@ -13,18 +13,10 @@ from preshuffle.layouts import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.checkpoint import INDEX
 from preshuffle.registry import Query, QueryError
 from preshuffle.registry.shard import cut
-from support.moe import SMALL
+from support.moe import SMALL, hf_config
 
 EXPERTS = "model.layers.{layer}.mlp.experts."
-CONFIG = {
-    "model_type": "gpt_oss",
-    "hidden_size": SMALL["hidden_size"],
-    "intermediate_size": SMALL["intermediate_size"],
-    "num_local_experts": SMALL["num_experts"],
-    "num_experts_per_tok": SMALL["top_k"],
-    "num_hidden_layers": 2,
-    "quantization_config": {"quant_method": "mxfp4"},
-}
+CONFIG = hf_config(layers=2)
 
 
 @pytest.fixture

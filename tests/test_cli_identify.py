@@ -13,17 +13,9 @@ from safetensors.torch import save_file
 from preshuffle.api.cli import main
 from preshuffle.layouts import Checkpoint, apply, apply_layout, write_checkpoint
 from preshuffle.registry import Query, Registry
-from support.moe import SMALL
+from support.moe import hf_config
 
-CONFIG = {
-    "model_type": "gpt_oss",
-    "hidden_size": SMALL["hidden_size"],
-    "intermediate_size": SMALL["intermediate_size"],
-    "num_local_experts": SMALL["num_experts"],
-    "num_experts_per_tok": SMALL["top_k"],
-    "num_hidden_layers": 2,
-    "quantization_config": {"quant_method": "mxfp4"},
-}
+CONFIG = hf_config(layers=2)
 
 
 @pytest.fixture(scope="module")

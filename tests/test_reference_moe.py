@@ -11,17 +11,9 @@ from preshuffle.layouts import Checkpoint, apply, write_checkpoint
 from preshuffle.layouts.mxfp4 import decode_e8m0, decode_fp4
 from preshuffle.layouts.reference import laid_out_forward, plain_forward, relative_error, route
 from preshuffle.registry import Query, Registry
-from support.moe import ACTIVATIONS, SMALL
+from support.moe import ACTIVATIONS, SMALL, hf_config
 
-CONFIG = {
-    "model_type": "gpt_oss",
-    "hidden_size": SMALL["hidden_size"],
-    "intermediate_size": SMALL["intermediate_size"],
-    "num_local_experts": SMALL["num_experts"],
-    "num_experts_per_tok": SMALL["top_k"],
-    "num_hidden_layers": 1,
-    "quantization_config": {"quant_method": "mxfp4"},
-}
+CONFIG = hf_config()
 
 
 @pytest.fixture(scope="module")

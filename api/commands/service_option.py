@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from preshuffle.api.commands.failures import UNKNOWN, MissingExtraError, UsageError
-from preshuffle.registry.errors import FieldProblem, PreshuffleError, QueryError
+from preshuffle.registry.errors import PreshuffleError, QueryError
 
 if TYPE_CHECKING:
     import httpx
@@ -127,11 +126,10 @@ def _ask_store(db: str, method: str, path: str, request: dict[str, Any]) -> http
 
 
 def _refusal(answer: httpx.Response, what: str) -> PreshuffleError:
-    try:
-        problem = json.loads(answer.content)
-        detail, faults = str(problem["detail"]), problem.get("problems") or ()
-    except (ValueError, KeyError, TypeError):
-        return ServiceError(f"{what} was answered with {answer.status_code}, and not by preshuffle")
-    if faults:
-        return QueryError([FieldProblem(one["field"], one["message"], tuple(one.get("valid", ()))) for one in faults])
-    return ServiceError(detail)
+    from preshuffle.api.client import faults_of, not_ours, read_problem
+
+    problem = read_problem(answer)
+    if problem is None:
+        return ServiceError(not_ours(answer, what))
+    faults = faults_of(problem)
+    return QueryError(faults) if faults else ServiceError(str(problem["detail"]))

@@ -13,6 +13,19 @@ ACTIVATIONS = ("fp4x2", "bf16")
 SMALL = {"hidden_size": 160, "intermediate_size": 480, "num_experts": 4, "top_k": 2}
 
 
+def hf_config(layers: int = 1) -> dict[str, object]:
+    """The ``config.json`` of a gpt-oss checkpoint of the small sizes."""
+    return {
+        "model_type": "gpt_oss",
+        "hidden_size": SMALL["hidden_size"],
+        "intermediate_size": SMALL["intermediate_size"],
+        "num_local_experts": SMALL["num_experts"],
+        "num_experts_per_tok": SMALL["top_k"],
+        "num_hidden_layers": layers,
+        "quantization_config": {"quant_method": "mxfp4"},
+    }
+
+
 def gpt_oss(activation_dtype: str, **fields: object) -> Query:
     """A gpt-oss query with small sizes unless others are given."""
     return Query.parse(
