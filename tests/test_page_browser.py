@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.browser import browser, require_browser
@@ -71,8 +74,18 @@ def report(server: Server, name: str, applied: dict[str, Any] | None = None) -> 
 
 
 def until(window: Chrome, condition: Callable[[], object], words: str) -> None:
-    """Wait: on a busy machine everything takes a moment."""
-    WebDriverWait(window, 15, poll_frequency=0.05).until(lambda _: condition(), words)
+    """Wait: on a busy machine everything takes a moment, and what is looked at may be replaced meanwhile."""
+    gone = [StaleElementReferenceException]
+    WebDriverWait(window, 15, poll_frequency=0.05, ignored_exceptions=gone).until(lambda _: condition(), words)
+
+
+@contextmanager
+def next_page(window: Chrome) -> Iterator[None]:
+    """Do what leads to another page, and wait until that page has taken this one's place."""
+    here = window.find_element(By.TAG_NAME, "html")
+    yield
+    until(window, lambda: staleness_of(here)(window), "no other page came")
+    until(window, lambda: window.execute_script("return document.readyState") == "complete", "it did not load")
 
 
 def text_of(window: Chrome, selector: str) -> str:
@@ -141,7 +154,8 @@ def test_the_list_is_narrowed_while_typing_and_by_state(server: Server, window: 
     assert window.execute_script("return window.same") is True
     assert window.current_url.endswith("name=WRO")
     window.get(server.url)
-    window.find_element(By.CSS_SELECTOR, ".chip.ok").click()
+    with next_page(window):
+        window.find_element(By.CSS_SELECTOR, ".chip.ok").click()
     assert window.current_url.endswith("/?state=ok")
     assert "wrong" not in text_of(window, "table")
     assert window.get_log("browser") == []
@@ -150,10 +164,12 @@ def test_the_list_is_narrowed_while_typing_and_by_state(server: Server, window: 
 def test_it_works_without_scripts(server: Server, window: Chrome) -> None:
     window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     window.get(server.url)
-    window.find_element(By.ID, "find").send_keys("wro", Keys.ENTER)
+    with next_page(window):
+        window.find_element(By.ID, "find").send_keys("wro", Keys.ENTER)
     rows = window.find_elements(By.CSS_SELECTOR, "table.cards tbody th")
     assert [row.text for row in rows] == ["wrong"]
-    window.find_element(By.LINK_TEXT, "wrong").click()
+    with next_page(window):
+        window.find_element(By.LINK_TEXT, "wrong").click()
     assert "mismatch" in window.find_element(By.TAG_NAME, "h1").text
     assert window.find_element(By.ID, "s0-w13_weight-applied-memory").is_displayed()
 
@@ -174,22 +190,25 @@ def test_the_keyboard_reaches_everything(server: Server, window: Chrome) -> None
         ActionChains(window).send_keys(Keys.TAB).perform()
         if window.switch_to.active_element.text == NAME:
             break
-    window.switch_to.active_element.send_keys(Keys.ENTER)
-    until(window, lambda: NAME in text_of(window, "h1"), "Enter did not follow the link")
+    with next_page(window):
+        ActionChains(window).send_keys(Keys.ENTER).perform()
+    assert NAME in text_of(window, "h1")
 
 
 def test_a_query_is_asked_in_the_form_and_mistakes_are_told_at_their_field(server: Server, window: Chrome) -> None:
     window.get(f"{server.url}/resolve")
     window.find_element(By.ID, "model").send_keys("openai/gpt-oss-120b")
     window.find_element(By.ID, "arch").send_keys("gfx950")
-    window.find_element(By.ID, "tp").send_keys("none", Keys.ENTER)
-    until(window, lambda: text_of(window, "#tp-wrong"), "the mistake was not told")
+    with next_page(window):
+        window.find_element(By.ID, "tp").send_keys("none", Keys.ENTER)
+    assert text_of(window, "#tp-wrong")
     field = window.find_element(By.ID, "tp")
     assert field.get_attribute("aria-invalid") == "true"
     assert window.find_element(By.ID, "arch").get_attribute("value") == "gfx950"
     field.clear()
-    field.send_keys("2", Keys.ENTER)
-    until(window, lambda: text_of(window, ".recipe"), "no decision")
+    with next_page(window):
+        field.send_keys("2", Keys.ENTER)
+    assert text_of(window, ".recipe")
     assert window.find_element(By.ID, "s0-kernels").is_displayed()
     assert window.find_element(By.ID, "s0-w13_weight-memory").is_displayed()
 
