@@ -140,6 +140,8 @@ WRONG: dict[str, tuple[str, Raw, set[str]]] = {
     "ATOM told to interleave": ("a4w4", {"query": {"engine": "atom", "env": {"ATOM_MOE_GU_ITLV": "1"}}}, {"flag_conflict"}),
     "vLLM's AITER off": ("a4w4", {"query": {"engine": "vllm", "env": {"VLLM_ROCM_USE_AITER": "0"}}}, {"flag_conflict"}),
     "SGLang's interleave off": ("swiglu.gui", {"query": {"engine": "sglang", "env": {"SGLANG_USE_AITER_MOE_GU_ITLV": "0"}}}, {"flag_conflict"}),
+    "vLLM told to run Triton": ("a4w4", {"query": {"engine": "vllm", "env": {"--moe-backend": "triton"}}}, {"flag_conflict"}),
+    "SGLang told to run Triton": ("block", {"query": {"engine": "sglang", "env": {"--moe-runner-backend": "triton"}}}, {"flag_conflict"}),
     "built for another GPU": ("a4w4", {"query": {"env": {"GPU_ARCHS": "gfx942"}}}, {"flag_conflict"}),
     "read by nobody": ("a4w4", {"query": {"env": {"AITER_MOE_FORCE_BF16_ACT": "1"}}}, {"flag_unknown"}),
     "of another engine": ("a4w4", {"query": {"engine": "sglang", "env": {"VLLM_ROCM_USE_AITER_MOE": "1"}}}, {"flag_unknown"}),

@@ -11,7 +11,20 @@ import pytest
 from test_check_rules import RIGHT
 
 from preshuffle.registry import Observation
-from support.observed import A4W4, A8W4, BLOCK, PLAIN, SEPARATED, TILES, bent, codes, deployment, registry, report
+from support.observed import (
+    A4W4,
+    A8W4,
+    BLOCK,
+    PLAIN,
+    SEPARATED,
+    SWIGLU,
+    TILES,
+    bent,
+    codes,
+    deployment,
+    registry,
+    report,
+)
 
 Raw = dict[str, Any]
 INCIDENTS = Path(__file__).parents[2] / "shared" / "incidents"
@@ -100,6 +113,22 @@ def test_an_unknown_gate_mode_is_no_default() -> None:
         assert report(raw).verdict == "ok"
     torn = deployment(A4W4, ("gui16", "e8", "sep16", "e8"), activation="Swiglu", activation_dtype=None)
     assert "layout_mismatch" in codes(torn)
+
+
+def test_only_errors_that_every_possible_call_has_are_told() -> None:
+    cktile = {"gate_mode": "separated", "kernels": [{"tokens": 8, "stage1": "cktile", "stage2": "cktile"}]}
+    raw = deployment(SWIGLU, SEPARATED, intermediate_size=640, applied=cktile, activation_dtype=None)
+    assert codes(raw) == {"known_bad"}
+    for role in ("w13_weight", "w2_weight"):
+        for name in ("layout", "is_shuffled"):  # without a tag AITER might have read alternating scales
+            del raw["applied"]["tensors"][role][name]
+    assert codes(raw) == {"known_bad"}
+
+
+def test_a_scale_says_what_gate_mode_is_likely() -> None:
+    raw = deployment(A4W4, ("gui16", "e8_gui16", "sep16", "e8"))
+    del raw["applied"]["tensors"]["w13_weight"]
+    assert codes(raw) == {"unsupported"}
 
 
 def test_sizes_that_no_call_can_have() -> None:

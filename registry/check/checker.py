@@ -94,17 +94,23 @@ class Checker:
         )
 
     def _supposed(self, observation: Observation, first: Look, others: Iterator[World]) -> list[Finding]:
-        """Findings on the most plausible call; errors only where no other possible call is free of them."""
+        """Findings on the most plausible call; errors only where no other possible call is free of them.
+
+        Where all calls share an error, only what they share is told: the rest may be of a call that was not made.
+        """
         found = _run(_SUPPOSING, first)
+        shared = {finding.code for finding in found}
         for world in others if found else ():
             other = _run(_SUPPOSING, self._look(observation, first.scene, world))
-            warnings = {finding.code for finding in other}
+            codes = {finding.code for finding in other}
             if not any(finding.severity == "error" for finding in other):
                 found = [finding for finding in found if finding.severity == "warning"]
-            found = [finding for finding in found if finding.severity == "error" or finding.code in warnings]
+            found = [finding for finding in found if finding.severity == "error" or finding.code in codes]
+            shared &= codes
             if not found:
                 break
-        return found
+        certain = [finding for finding in found if finding.severity == "error" and finding.code in shared]
+        return [finding for finding in found if finding.severity == "warning" or not certain or finding in certain]
 
     def _look(self, observation: Observation, scene: Scene, world: World | None) -> Look:
         runs = runs_in(scene, world, self._backends, self._predictor)

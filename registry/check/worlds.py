@@ -13,13 +13,14 @@ from typing import TypeVar
 
 from preshuffle.registry.check.scene import WEIGHTS, Scene, experts, inter_dim, model_dim
 from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.words import GateMode
+from preshuffle.registry.words import GateMode, Role
 
 MOST = 32
+ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")
+"""Tensors whose row order is that of the call's gate_mode."""
 _PADDINGS = (256, 1)
 _TOP_K = (8, 2)
 _VERSIONS = (None, "0.1.18", "0.1.14")
-_FIRST_GATE_MODE = "0.1.14"
 
 T = TypeVar("T")
 
@@ -76,8 +77,12 @@ def _gate_modes(scene: Scene) -> tuple[GateMode, ...]:
     version = scene.query.aiter
     if version is not None and "gate_mode" not in behaviour_of(version).data.features:
         return ("separated",)
-    w13 = scene.tensors.get("w13_weight")
-    first = w13.layout.gate_mode if w13 and w13.layout else "separated"
+    first: GateMode = "separated"
+    for role in ROWS_OF_W13:
+        seen = scene.tensors.get(role)
+        if seen is not None and seen.layout is not None:
+            first = seen.layout.gate_mode
+            break
     return (first, "interleave" if first == "separated" else "separated")
 
 
