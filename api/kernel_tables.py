@@ -108,7 +108,7 @@ class KernelLibrary:
         digest = _digest(ordered)
         try:
             tables = KernelTables.from_bytes(ordered, aiter=version)
-            _ = tables.hazards  # worked out here, in a thread, and kept
+            tables.hazards_by(self._started.book.families)  # worked out here, in a thread, and kept
         except TableError as error:
             raise invalid_input([FieldProblem(error.source, error.message)]) from None
         rows = sum(len(loaded.rows) + len(loaded.grouped) for loaded in tables.sets)

@@ -25,9 +25,10 @@ from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
 from preshuffle.api.store import Store
 from preshuffle.registry.errors import FieldProblem
-from preshuffle.registry.kernels import Family, Hazard, KernelTables, family_book
+from preshuffle.registry.kernels import Families, Family, Hazard
 from preshuffle.registry.kernels.tables import TableSet
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.registry import Registry
 
 TAGS: Final[list[str | Enum]] = ["kernels"]
 CSV: Final = "text/csv"
@@ -123,7 +124,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> KernelLibrary:
         wanted = read_version(version)
         files = await _read_files(request)
         uploaded, new = await to_thread.run_sync(library.put, wanted, files, caller(request))
-        return _respond(_uploaded_view(uploaded), uploaded, 201 if new else 200)
+        return _respond(_uploaded_view(uploaded, answers.registry.book.families), uploaded, 201 if new else 200)
 
     @app.get(
         "/v1/kernels/tables/{version}",
@@ -138,7 +139,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> KernelLibrary:
         if uploaded is None:
             held = ", ".join(item.version for item in library.uploads.values()) or "none"
             raise ProblemError("unknown-tables", f"no tables were uploaded for AITER {version}; there are: {held}")
-        return _respond(_uploaded_view(uploaded), uploaded, 200)
+        return _respond(_uploaded_view(uploaded, answers.registry.book.families), uploaded, 200)
 
     return library
 
@@ -158,19 +159,22 @@ class _Listing:
         self._held: tuple[object, Serialised] | None = None
 
     async def respond(self, request: Request) -> Response:
-        tables = self._answers.registry.tables
+        registry = self._answers.registry
         held = self._held
-        if held is None or held[0] is not tables:
-            held = self._held = (tables, await to_thread.run_sync(self._serialise, tables))
+        if held is None or held[0] is not registry:
+            held = self._held = (registry, await to_thread.run_sync(self._serialise, registry))
         return await held[1].respond(request)
 
-    def _serialise(self, tables: KernelTables | None) -> Serialised:
-        views = [_uploaded_view(item) for item in self._library.uploads.values()]
+    def _serialise(self, registry: Registry) -> Serialised:
+        tables, families = registry.tables, registry.book.families
+        views = [_uploaded_view(item, families) for item in self._library.uploads.values()]
         started = self._library.started_with
         mine = set(map(id, tables.sets)) if tables else set()
-        views += [_view(loaded, None, None) for loaded in (started.sets if started else ()) if id(loaded) in mine]
+        views += [
+            _view(loaded, families, None, None) for loaded in (started.sets if started else ()) if id(loaded) in mine
+        ]
         listing = Kernels(
-            tables_digest=tables.digest if tables else None, tables=tuple(views), families=family_book().families
+            tables_digest=tables.digest if tables else None, tables=tuple(views), families=tuple(families)
         )
         digest = hashlib.sha256(listing.model_dump_json().encode()).hexdigest()
         return Serialised.of(listing, f"sha256:{digest}")
@@ -181,18 +185,19 @@ def _respond(view: TablesView, uploaded: Uploaded, status: int) -> Response:
     return Response(view.model_dump_json(), status, headers=headers, media_type=JSON)
 
 
-def _uploaded_view(item: Uploaded) -> TablesView:
-    return _view(item.tables.sets[0], item.digest, item.uploaded_at)
+def _uploaded_view(item: Uploaded, families: Families) -> TablesView:
+    return _view(item.tables.sets[0], families, item.digest, item.uploaded_at)
 
 
-def _view(loaded: TableSet, digest: str | None, uploaded_at: datetime | None) -> TablesView:
+def _view(loaded: TableSet, families: Families, digest: str | None, uploaded_at: datetime | None) -> TablesView:
+    hazards = loaded.hazards_by(families)
     return TablesView(
         version=loaded.version,
         digest=digest,
         rows=len(loaded.rows) + len(loaded.grouped),
         files=tuple(TableFileView(name=file.name, rows=len(file.rows) + len(file.grouped)) for file in loaded.files),
-        hazard_count=len(loaded.hazards),
-        hazards=tuple(map(_hazard, loaded.hazards[:_SHOWN])),
+        hazard_count=len(hazards),
+        hazards=tuple(map(_hazard, hazards[:_SHOWN])),
         uploaded_at=uploaded_at,
     )
 

@@ -25,6 +25,8 @@ from preshuffle.registry.check.entries import (
 from preshuffle.registry.decision import digest_of
 from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry
 from preshuffle.registry.errors import BookError, Problem
+from preshuffle.registry.kernels.families import Families
+from preshuffle.registry.kernels.family import Family, KernelTag, Packing
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.located import Document, Path, field_problems, parse_yaml
 from preshuffle.registry.model_names import ModelNames
@@ -54,10 +56,13 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "switch_patterns": SwitchPatternEntry,
     "functions": FunctionEntry,
     "target_names": TargetNamesEntry,
+    "kernel_families": Family,
+    "kernel_tags": KernelTag,
+    "packings": Packing,
 }
 PACKAGED = "book"
 # Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).
-ELSEWHERE = frozenset({"kernel_families.yaml", "aiter_dispatch.yaml"})
+ELSEWHERE = frozenset({"aiter_dispatch.yaml"})
 
 _REMEMBERED = 4096
 _LARGEST = 1 << 20
@@ -162,6 +167,11 @@ class Book:
     def model_names(self) -> ModelNames:
         """What every model is called."""
         return ModelNames(self.models.values())
+
+    @cached_property
+    def families(self) -> Families:
+        """The kernel families, ready to recognise kernels."""
+        return Families(self.entries["kernel_families"].values(), self.entries["kernel_tags"].values())
 
     @cached_property
     def layout(self) -> Callable[[str], Layout]:

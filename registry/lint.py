@@ -7,6 +7,7 @@ from itertools import islice
 
 from preshuffle.registry.books import Book
 from preshuffle.registry.errors import Problem
+from preshuffle.registry.family_lint import family_problems, same_names, unknown_families
 from preshuffle.registry.near import near
 from preshuffle.registry.recipe_lint import recipe_problems
 from preshuffle.registry.rule import Rule
@@ -24,6 +25,11 @@ def lint(book: Book) -> list[Problem]:
     problems += _evidence(book)
     for recipe in book.recipes.values():
         problems += recipe_problems(book, recipe)
+    for family in book.families:
+        if not book.places["kernel_families", family.id].packaged:
+            problems += family_problems(book, family)  # slow: those packaged are left to `registry check`
+    problems += same_names(book)
+    problems += unknown_families(book)
     owners = {alias: entry.id for entry in book.models.values() for alias in entry.aliases if alias != entry.id}
     for rule in book.rules.values():
         problems += _rule(book, rule, owners)

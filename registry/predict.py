@@ -10,7 +10,7 @@ from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, Te
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.flags import value_of
-from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, survey
+from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.query import Query, unvalidated
 from preshuffle.registry.recipe import Recipe
@@ -83,6 +83,7 @@ def predict_kernels(
     call: CallDecision,
     env: Mapping[str, str],
     tables: KernelTables | None,
+    families: Families | None = None,
 ) -> tuple[tuple[KernelBucket, ...], list[TokenBucket]]:
     """Predict the kernels at each of the query's token counts, and at all within reach, as ranges.
 
@@ -91,7 +92,7 @@ def predict_kernels(
     seen = dispatch_call(query, arch, tensors, call, env, 1)
     if seen is None:
         return (), []
-    choices, ranges = survey(seen, query.tokens, tables, upto=REACH)
+    choices, ranges = survey(seen, query.tokens, tables, upto=REACH, families=families)
     buckets = (
         unvalidated(KernelBucket, {"tokens": tokens, **choice.__dict__})
         for tokens, choice in zip(query.tokens, choices, strict=True)

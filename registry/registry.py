@@ -152,4 +152,4 @@ class Registry:
         if call is None:
             sizes = ", ".join(f"{product}: {cus}" for product, cus in case.arch.cu_num.items())
             raise NoRecipeError(f"the query must say cu_num; {query.arch} has several ({sizes})", missing=["cu_num"])
-        return dispatch(call, self.tables)
+        return dispatch(call, self.tables, self.book.families)

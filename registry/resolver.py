@@ -102,7 +102,8 @@ class Resolver:
         if found is None:
             if len(self._predicted) >= _REMEMBERED:
                 self._predicted.clear()
-            buckets, ranges = predict_kernels(full, case.arch, layer.tensors, layer.call, recipe.env, self._tables)
+            asked = (full, case.arch, layer.tensors, layer.call, recipe.env)
+            buckets, ranges = predict_kernels(*asked, self._tables, self._book.families)
             wrong = tuple(kernel_findings(full, self._book, layer.tensors, buckets, ranges))
             found = self._predicted[key] = (buckets, wrong, ranges)
         return found

@@ -10,7 +10,6 @@ from preshuffle.registry.check.codes import CODES
 from preshuffle.registry.check.entries import KnownBadEntry
 from preshuffle.registry.check.table import RULES
 from preshuffle.registry.decision import WARNINGS, FindingCode
-from preshuffle.registry.kernels import family_book
 from preshuffle.registry.kernels.book import dispatch_book
 from support.observed import registry
 from support.strategies import load_overlay
@@ -35,20 +34,13 @@ def test_a_wrong_code_names_the_nearest() -> None:
 
 def test_entries_name_what_exists() -> None:
     book = registry().book
-    families = {family.id for family in family_book().families}
     layouts = book.known_layouts | {"n32k8"}
     for entry in book.entries["backends"].values():
         assert {name for variant in entry.variants for names in variant.reads.values() for name in names} <= layouts
     for entry in book.entries["kernel_labels"].values():
-        assert set(entry.families.values()) <= families
         re.compile(entry.pattern)
-    for entry in book.entries["kernel_needs"].values():
-        assert set(entry.families) <= families
     for section in ("contracts", "known_bad"):
         for entry in book.entries[section].values():
-            for name in ("family1", "family2"):
-                wanted = entry.when.get(name, [])
-                assert {wanted} if isinstance(wanted, str) else set(wanted) <= families, entry.id
             for name in ("w13_layout", "w2_layout"):
                 assert entry.when.get(name) in (None, *layouts), entry.id
 

@@ -42,7 +42,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
 def everywhere(call: DispatchCall, tables: KernelTables | None) -> list[TokenBucket]:
     """Return the buckets by their definition: every choice at every point where it may change."""
     found: list[TokenBucket] = []
-    for point, _ in _Sketch(*opened(call, tables), upto=None).points:
+    for point, _ in _Sketch(*opened(call, tables, None), upto=None).points:
         choice = dispatch(call.model_copy(update={"tokens": point}), tables)
         if found and _outcome(found[-1].choice) == _outcome(choice):
             continue

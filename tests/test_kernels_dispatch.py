@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from preshuffle.registry.kernels import DispatchCall, KernelChoice, dispatch, family_book, parse_name, reachable_buckets
+from preshuffle.registry.kernels import DispatchCall, KernelChoice, dispatch, packaged_families, reachable_buckets
 
 GPT_OSS = {
     "gfx": "gfx950", "cu_num": 256, "tokens": 1, "model_dim": 3072, "inter_dim": 3072, "expert": 128, "topk": 4,
@@ -129,20 +129,20 @@ def test_a_bound_between_two_powers_of_two_splits_a_bucket() -> None:
     ],
 )
 def test_a_name_tells_its_family_and_what_it_encodes(name: str, family: str, encoded: dict[str, str]) -> None:
-    parsed = parse_name(name)
+    parsed = packaged_families().parse_name(name)
     assert parsed is not None
     assert parsed[0] == family
     assert encoded.items() <= parsed[1].items()
 
 
 def test_names_of_nobody_are_unknown() -> None:
-    assert parse_name("") is None
-    assert parse_name("flydsl_moe3_x") is None
+    assert packaged_families().parse_name("") is None
+    assert packaged_families().parse_name("flydsl_moe3_x") is None
 
 
 def test_families_read_roles_of_their_stage() -> None:
     roles = {"1": ("w13_",), "2": ("w2_",), "1-stage": ("w13_", "w2_")}
-    for family in family_book().families:
+    for family in packaged_families():
         for variant in family.variants:
             assert all(role.startswith(roles[family.stage]) for role in variant.reads), family.id
         assert family.evidence, family.id

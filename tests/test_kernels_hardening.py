@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from preshuffle.registry import BookError, PreshuffleError
-from preshuffle.registry.kernels import DispatchCall, KernelTables, TableError, book, dispatch, parse_name
+from preshuffle.registry.kernels import DispatchCall, KernelTables, TableError, book, dispatch, packaged_families
 from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.heuristics import k_split
@@ -29,6 +29,7 @@ def case(cu_num: int, model_dim: int, inter_dim: int, topk: int) -> Case:
     call = DispatchCall.model_validate(fields)
     return Case(
         call=call,
+        families=packaged_families(),
         behaviour=behaviour_of(None),
         env={},
         gfx="gfx950",
@@ -112,8 +113,6 @@ def test_a_variable_that_is_no_number_is_not_repeated_at_length() -> None:
 @pytest.mark.parametrize(
     ("name", "model", "old", "new", "place"),
     [
-        (book.FAMILIES, book.FamilyBook, "stage: \"1\"", "stage: \"7\"", ":5: families.0.stage: '7'"),
-        (book.FAMILIES, book.FamilyBook, "grammar: '^$'", "gramar: '^$'", "families.11.grammar: missing"),
         (book.DISPATCH, book.DispatchBook, "newest_label:", "newest_labels:", "newest_label"),
         (book.DISPATCH, book.DispatchBook, 'since: "0.1.8"', "since: [0, 1, 8]", "timeline.1.since"),
     ],
@@ -133,10 +132,10 @@ def test_a_mistake_in_the_kernel_book_is_located(
 def test_the_kernel_book_loads_in_a_moment() -> None:
     def load() -> float:
         book.dispatch_book.cache_clear()
-        book.family_book.cache_clear()
+        packaged_families.cache_clear()
         start = time.perf_counter()
         book.dispatch_book()
-        book.family_book()
+        packaged_families()
         return time.perf_counter() - start
 
     assert min(load() for _ in range(5)) < 0.1  # 20 ms where nothing else runs
@@ -156,7 +155,7 @@ def test_the_kernel_book_loads_in_a_moment() -> None:
 def test_no_name_keeps_a_grammar_busy(name: str) -> None:
     assert len(name) <= MAX_NAME
     start = time.perf_counter()
-    assert parse_name(name) is None
+    assert packaged_families().parse_name(name) is None
     assert time.perf_counter() - start < 0.05
 
 

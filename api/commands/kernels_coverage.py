@@ -125,7 +125,12 @@ def coverage(registry: Registry, found: list[Deployment], aiter: str | None = No
     for arch, recipe in dict.fromkeys((item.arch, item.recipe) for item in found):
         mine = [item for item in found if (item.arch, item.recipe) == (arch, recipe)]
         sides = [
-            (item.tp, reachable_buckets(item.call.model_copy(update={"aiter": aiter}), registry.tables, upto=REACH))
+            (
+                item.tp,
+                reachable_buckets(
+                    item.call.model_copy(update={"aiter": aiter}), registry.tables, REACH, registry.book.families
+                ),
+            )
             for item in mine
         ]
         ranges: list[TokenRange] = []

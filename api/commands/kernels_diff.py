@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     before, after = one_side(args.before), one_side(args.after)
     registry = Registry.load(overlays=chosen_book(args))
     calls, left_out = _calls(registry, before, after, args.models_only)
-    found = ranked(change for name, call in calls.items() for change in changes(name, call, before, after, REACH))
+    more = (before, after, REACH, registry.book.families)
+    found = ranked(change for name, call in calls.items() for change in changes(name, call, *more))
     if args.severity is not None:
         kept = SEVERITIES[: SEVERITIES.index(args.severity) + 1]
         found = [change for change in found if change.severity in kept]

@@ -24,12 +24,14 @@ from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.errors import FieldProblem, NoRecipeError, QueryError
-from preshuffle.registry.kernels import DispatchCall, KernelTables, Trace, trace
+from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
 from preshuffle.registry.kernels.trace import StageTrace, says
 from preshuffle.registry.located import field_problems
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.resolve import open_case
+
+Asked = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
 
 
 class ExplainedKernel(Frozen):
@@ -50,9 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain the dispatch."""
-    subject, recipe, call, tables = _of_call(args) if args.call else _of_query(args)
-    found = trace(call, tables)
-    answer = ExplainedKernel(recipe=recipe, trace=found, findings=tuple(hazard_findings(tables, [found.choice])))
+    subject, recipe, call, tables, families = _of_call(args) if args.call else _of_query(args)
+    found = trace(call, tables, families)
+    odd = tuple(hazard_findings(tables, [found.choice], families))
+    answer = ExplainedKernel(recipe=recipe, trace=found, findings=odd)
     if args.json:
         print_json(answer)
     else:
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if found.choice.error else OK
 
 
-def _of_query(args: argparse.Namespace) -> tuple[str, str | None, DispatchCall, KernelTables | None]:
+def _of_query(args: argparse.Namespace) -> Asked:
     registry = load_registry(args)
     query = read_query(args, registry)
     if "tokens" in query.model_fields_set and len(query.tokens) > 1:
@@ -72,10 +75,10 @@ def _of_query(args: argparse.Namespace) -> tuple[str, str | None, DispatchCall, 
     call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0])
     if call is None:
         raise NoRecipeError(f"the query must say --cu-num; {query.arch} comes in several sizes", missing=["cu_num"])
-    return asked(query), decision.recipe, call, registry.tables
+    return asked(query), decision.recipe, call, registry.tables, registry.book.families
 
 
-def _of_call(args: argparse.Namespace) -> tuple[str, str | None, DispatchCall, KernelTables | None]:
+def _of_call(args: argparse.Namespace) -> Asked:
     strange = [name for name in Query.model_fields if getattr(args, f"query_{name}") is not None]
     if strange or args.file or args.hf_config or args.book:
         what = option_of(strange[0]) if strange else "a query, --hf-config or --book"
@@ -86,7 +89,7 @@ def _of_call(args: argparse.Namespace) -> tuple[str, str | None, DispatchCall, K
         raise QueryError(
             [FieldProblem(f"--call {p.field}", p.message, p.valid) for _, p in field_problems(error)]
         ) from None
-    return "a call", None, call, load_tables(args)
+    return "a call", None, call, load_tables(args), None
 
 
 def _call_fields(given: list[str]) -> dict[str, Any]:

@@ -78,7 +78,10 @@ def forecast(registry: Registry, query: Query) -> Forecast:
         sizes = ", ".join(f"{product}: {cus}" for product, cus in registry.book.archs[query.arch].cu_num.items())
         raise NoRecipeError(f"the query must say --cu-num; {query.arch} has several ({sizes})", missing=["cu_num"])
     known = {finding.message for finding in decision.findings}
-    more = [*untuned_finding(decision.kernels), *hazard_findings(registry.tables, decision.kernels)]
+    more = [
+        *untuned_finding(decision.kernels),
+        *hazard_findings(registry.tables, decision.kernels, registry.book.families),
+    ]
     return Forecast(
         query=query,
         recipe=decision.recipe,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from preshuffle.api.commands.books import chosen_tables
 from preshuffle.api.commands.failures import UsageError
 from preshuffle.registry.decision import Finding, KernelBucket
-from preshuffle.registry.kernels import Hazard, KernelChoice, KernelTables
+from preshuffle.registry.kernels import Families, Hazard, KernelChoice, KernelTables, packaged_families
 from preshuffle.registry.versions import InvalidVersionError, version_key
 
 AUTO = "auto"
@@ -47,11 +47,14 @@ def finding_of(hazard: Hazard) -> Finding:
     return Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source)
 
 
-def hazard_findings(tables: KernelTables | None, choices: Iterable[KernelChoice]) -> Iterator[Finding]:
-    """Yield what is odd about the rows that choices rest on."""
+def hazard_findings(
+    tables: KernelTables | None, choices: Iterable[KernelChoice], families: Families | None = None
+) -> Iterator[Finding]:
+    """Yield what is odd about the rows that choices rest on; kernels are those of the packaged book if not told."""
     sources = {choice.source for choice in choices if choice.source}
     if tables is not None and sources:
-        yield from (finding_of(hazard) for hazard in tables.hazards if hazard.source in sources)
+        hazards = tables.hazards_by(families or packaged_families())
+        yield from (finding_of(hazard) for hazard in hazards if hazard.source in sources)
 
 
 def untuned_finding(kernels: Iterable[KernelBucket]) -> Iterator[Finding]:

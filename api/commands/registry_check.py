@@ -14,8 +14,9 @@ from preshuffle.api.commands.screen import Screen, short_digest
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.errors import BookError
+from preshuffle.registry.family_lint import family_problems
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.kernels.lint import kernel_book_problems
+from preshuffle.registry.kernels.lint import dispatch_book_problems
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.reach import reach_problems
 from preshuffle.registry.registry import Registry
@@ -66,7 +67,8 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     """Load what the options and the environment name."""
     try:
         registry = Registry.load(chosen_book(args))
-        if problems := [*kernel_book_problems(registry.book.known_layouts), *reach_problems(registry)]:
+        problems = [problem for family in registry.book.families for problem in family_problems(registry.book, family)]
+        if problems := [*problems, *dispatch_book_problems(), *reach_problems(registry)]:
             raise BookError(problems)
     except BookError as error:
         return CheckReport(ok=False, problems=tuple(BookProblem(**asdict(problem)) for problem in error.problems))
@@ -84,8 +86,9 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     except TableError as error:
         return report.model_copy(update={"ok": False, "table_error": str(error)})
     versions = tuple(loaded.version for loaded in tables.sets)
+    hazards = tables.hazards_by(registry.book.families)
     findings = tuple(
-        Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source) for hazard in tables.hazards
+        Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source) for hazard in hazards
     )
     loaded = TablesReport(digest=tables.digest, rows=len(tables.rows), versions=versions)
     return report.model_copy(update={"tables": loaded, "findings": findings})

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from preshuffle.registry.check.entries import KernelLabelEntry
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
-from preshuffle.registry.kernels import Family, KernelChoice, family_book, parse_name
-from preshuffle.registry.kernels.behaviour import is_newest
+from preshuffle.registry.kernels import KernelChoice
 from preshuffle.registry.kernels.choice import Stage
-from preshuffle.registry.kernels.families import RuntimeFacts, stages_of
-from preshuffle.registry.versions import version_key
+from preshuffle.registry.kernels.families import RuntimeFacts
 
 _ACTIVATIONS = {
     "fp4": "fp4x2", "FP4X2": "fp4x2", "fp8": "fp8", "F8": "fp8", "bf16": "bf16", "B16": "bf16", "fp16": "fp16",
@@ -41,33 +38,6 @@ class NamedKernel:
     unknown: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=1)
-def _families() -> dict[str, Family]:
-    return {family.id: family for family in family_book().families}
-
-
-def family(id: str) -> Family | None:
-    """Return a kernel family by its id."""
-    return _families().get(id)
-
-
-@lru_cache(maxsize=4096)
-def exists_for(arch: str, families: tuple[str, str]) -> bool:
-    """Whether both stages' families, as far as they are known, exist for a GPU."""
-    owners = [_families().get(id) for id in families]
-    return all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
-
-
-@lru_cache(maxsize=4096)
-def begins_later(aiter: str | None, names: tuple[str, ...]) -> Family | None:
-    """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""
-    if aiter is None or is_newest(aiter):
-        return None
-    parsed = (parse_name(name) for name in names if name)
-    owners = (_families()[found[0]] for found in parsed if found is not None)
-    return next((owner for owner in owners if owner.since and version_key(aiter) < version_key(owner.since)), None)
-
-
 def label_of(scene: Scene, name: str) -> KernelLabelEntry | None:
     """Return the book's label that a name is, where it is no kernel's full name."""
     for entry in scene.book.entries["kernel_labels"].values():
@@ -78,7 +48,7 @@ def label_of(scene: Scene, name: str) -> KernelLabelEntry | None:
 
 def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice: KernelChoice | None) -> NamedKernel:
     """Read the names of stage 1 and stage 2 (``""`` where none was observed)."""
-    families = ["", ""]
+    book, families = scene.book.families, ["", ""]
     reads: dict[str, tuple[str, ...]] = {}
     unknown: list[str] = []
     takes: str | None = None
@@ -86,13 +56,13 @@ def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice
     for position, name in enumerate(names):
         if not name:
             continue
-        parsed = parse_name(name)
+        parsed = book.parse_name(name)
         label = None if parsed else label_of(scene, name)
         if parsed is not None:
             families[position] = parsed[0]
             said = _ACTIVATIONS.get(parsed[1].get("a", ""))
             takes = takes or (said if position == 0 else None)
-            one_stage = _families()[parsed[0]].stage == "1-stage" if position == 0 else one_stage
+            one_stage = book.by_id[parsed[0]].stage == "1-stage" if position == 0 else one_stage
             reads |= _reads(scene, world, name, parsed, said, choice)
         elif label is not None:
             families[position] = label.families.get("2" if position else "1", "")
@@ -116,13 +86,16 @@ def _reads(
     if world is None or query.quant_type is None or query.weight_dtype is None:
         return {}
     id, groups = parsed
-    owner = _families()[id]
+    owner = scene.book.families.by_id[id]
     dtype = said or (choice.activation_dtype if choice else None) or query.weight_dtype
     shuffled = "true" if groups.get("preshuffle", world.is_shuffled) else "false"  # a name that says it, says it
     facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, world.gate_mode, shuffled, "", "")
     second = owner.stage == "2"
     func = owner.funcs[0]
-    stages = stages_of("", "", func, name, facts) if second else stages_of(func, name, None, "", facts)
+    families = scene.book.families
+    stages = (
+        families.stages_of("", "", func, name, facts) if second else families.stages_of(func, name, None, "", facts)
+    )
     stage = stages[1] if second else stages[0]
     return {role: (layout,) for role, layout in stage.reads.items()} if stage else {}
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from preshuffle.registry.check.backends import Backends
 from preshuffle.registry.check.facts import Facts
-from preshuffle.registry.check.named import NamedKernel, begins_later, read_names
+from preshuffle.registry.check.named import NamedKernel, read_names
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
 from preshuffle.registry.condition import Scalar
@@ -123,13 +123,13 @@ class Predictor:
             if lo <= tokens and (hi is None or tokens <= hi):
                 return choice
         found = _or_nothing(lambda: tuple(_choices(scene, world, (tokens,), self.tables)))
-        if found and _foreign(found[0][2], world.aiter):
+        if found and _foreign(scene, found[0][2], world):
             found = tuple(_choices(scene, world, (tokens,), None))
         return found[0][2] if found else None
 
     def _predict(self, scene: Scene, world: World, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
         found = list(_choices(scene, world, tokens, self.tables))
-        if self.tables is not None and any(_foreign(choice, world.aiter) for _, _, choice in found):
+        if self.tables is not None and any(_foreign(scene, choice, world) for _, _, choice in found):
             found = list(_choices(scene, world, tokens, None))
         for lo, hi, choice in found:
             yield lo, hi, choice, _of_choice(lo, hi, choice)
@@ -139,17 +139,17 @@ def _choices(
     scene: Scene, world: World, tokens: tuple[int, ...] | None, tables: KernelTables | None
 ) -> Iterator[tuple[int, int | None, KernelChoice]]:
     for count in dict.fromkeys(tokens or ()):
-        yield count, count, dispatch(_call(scene, world, count), tables)
+        yield count, count, dispatch(_call(scene, world, count), tables, scene.book.families)
     if tokens is None:
-        for bucket in reachable_buckets(_call(scene, world, TOKENS[0]), tables):
+        for bucket in reachable_buckets(_call(scene, world, TOKENS[0]), tables, families=scene.book.families):
             if bucket.lo <= REACH:
                 yield bucket.lo, bucket.hi, bucket.choice
 
 
-def _foreign(choice: KernelChoice, aiter: str | None) -> bool:
+def _foreign(scene: Scene, choice: KernelChoice, world: World) -> bool:
     """Whether the row that was found names kernels of a later AITER: then the tables are not this version's."""
     names = (choice.stage1.kernel if choice.stage1 else "", choice.stage2.kernel if choice.stage2 else "")
-    return bool(choice.tuned) and begins_later(aiter, names) is not None
+    return bool(choice.tuned) and scene.book.families.begins_later(world.aiter, names) is not None
 
 
 def _or_nothing(predict: Callable[[], T]) -> T | None:
@@ -305,5 +305,5 @@ def _named(
         given=choice.activation_dtype if choice and found.named_takes else None,
         one_stage=found.one_stage,
         unknown_names=found.unknown,
-        blocked=begins_later(scene.query.aiter, names) is not None,
+        blocked=scene.book.families.begins_later(scene.query.aiter, names) is not None,
     )

@@ -1,20 +1,19 @@
-"""The kernel part of the book: how AITER versions behave, and which bytes kernel families read."""
+"""How AITER versions behave: the part of the book that is read on its own, when a kernel is predicted."""
 
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from preshuffle.registry.errors import BookError, Problem
 from preshuffle.registry.located import Document, field_problems, parse_yaml
 
 DISPATCH: Final = "aiter_dispatch.yaml"
-FAMILIES: Final = "kernel_families.yaml"
 
 
 class BookModel(BaseModel):
-    """Base of everything read from the book: frozen, and unknown fields are errors."""
+    """Base of everything read from that file: frozen, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -120,67 +119,11 @@ class DispatchBook(BookModel):
     timeline: tuple[TimelineEntry, ...]
 
 
-class Variant(BookModel):
-    """What a family reads under a condition.
-
-    Attributes:
-        when: Allowed values by fact of the call or group of the kernel name (``name.<group>``; ``""``: absent).
-        reads: Layout id by role.
-        note: What an answer with this variant must say.
-    """
-
-    when: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    reads: dict[str, str]
-    note: str | None = None
-
-
-class Family(BookModel):
-    """A family of kernels that share a name grammar and a contract on bytes.
-
-    Attributes:
-        id: Its id.
-        stage: ``1``, ``2`` or ``1-stage``.
-        funcs: AITER's functions that launch it.
-        grammar: Regular expression of the whole kernel name; named groups are what the name encodes.
-        tables: Whether tuned tables name its kernels.
-        archs: Architectures it exists for.
-        since: AITER version that has it first; empty where every version known here has it.
-        encodes: What each group means.
-        row_order: Row order of w13 that it expects, in words.
-        activation: How it takes activations, in words.
-        ignores: Call arguments that it drops without a word.
-        variants: What it reads; the first that fits counts.
-        evidence: Where this is written.
-    """
-
-    id: str
-    stage: Literal["1", "2", "1-stage"]
-    funcs: tuple[str, ...]
-    grammar: str
-    tables: bool = True
-    archs: tuple[str, ...] = ()
-    since: str = ""
-    encodes: dict[str, str] = Field(default_factory=dict)
-    row_order: str = ""
-    activation: str = ""
-    ignores: tuple[str, ...] = ()
-    variants: tuple[Variant, ...]
-    evidence: tuple[str, ...] = ()
-
-
-class FamilyBook(BookModel):
-    """``book/kernel_families.yaml``."""
-
-    families: tuple[Family, ...]
-    tags: dict[str, str] = Field(default_factory=dict)
-    packings: dict[str, str] = Field(default_factory=dict)
-
-
 Model = TypeVar("Model", bound=BookModel)
 
 
 def packaged_document(name: str) -> tuple[Document, list[Problem]]:
-    """Return one of the two files with the place of every value, and what is wrong with it as YAML."""
+    """Return a packaged file with the place of every value, and what is wrong with it as YAML."""
     text = files("preshuffle.registry").joinpath("book", name).read_text(encoding="utf-8")
     return parse_yaml(text, f"book/{name}")
 
@@ -210,13 +153,3 @@ def dispatch_book() -> DispatchBook:
         BookError: The file is wrong; with file, line and column.
     """
     return _read(DISPATCH, DispatchBook)
-
-
-@lru_cache(maxsize=1)
-def family_book() -> FamilyBook:
-    """Return the kernel families, read once.
-
-    Raises:
-        BookError: The file is wrong; with file, line and column.
-    """
-    return _read(FAMILIES, FamilyBook)

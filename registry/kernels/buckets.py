@@ -14,6 +14,7 @@ from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch import check_call, opened, outcome
 from preshuffle.registry.kernels.errors import DispatchError, env_int
+from preshuffle.registry.kernels.families import Families
 from preshuffle.registry.kernels.grouped import is_grouped
 from preshuffle.registry.kernels.heuristics import (
     one_stage_conditions,
@@ -115,7 +116,8 @@ class _Sketch:
         env = tuple(case.env.items()) if case.env else ()
         notes = tuple(case.notes)
         narrow = case.call.inter_dim % TILE_K2 == 0
-        return case.behaviour, tables is None, case.gfx, env, notes, narrow, self.points, self.drawn, _kind(case.call)
+        same = (case.families, case.behaviour, tables is None, case.gfx, env, notes, narrow)
+        return *same, self.points, self.drawn, _kind(case.call)
 
 
 def _conditions(case: Case, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
@@ -153,7 +155,10 @@ def _padding_points(behaviour: Behaviour) -> frozenset[int]:
 
 
 def reachable_buckets(
-    call: DispatchCall, tables: KernelTables | None = None, upto: int | None = None
+    call: DispatchCall,
+    tables: KernelTables | None = None,
+    upto: int | None = None,
+    families: Families | None = None,
 ) -> list[TokenBucket]:
     """Return every outcome that a call can have over its token count.
 
@@ -164,6 +169,7 @@ def reachable_buckets(
         call: The call; its own ``tokens`` do not matter.
         tables: Tuned tables, as for ``dispatch``.
         upto: Ranges that begin above this token count are left out (the last one still has no end).
+        families: As for ``dispatch``.
 
     Returns:
         Ranges from 1 on without gaps, the last one without end; neighbours differ in outcome.
@@ -174,15 +180,19 @@ def reachable_buckets(
         >>> [bucket.lo for bucket in reachable_buckets(call) if bucket.choice.activation_dtype == "fp4x2"][0]
         256
     """
-    case, chosen = opened(call, tables)
+    case, chosen = opened(call, tables, families)
     return list(_buckets(case, chosen, _Sketch(case.at(1), chosen, upto)))
 
 
 def survey(
-    call: DispatchCall, tokens: Sequence[int], tables: KernelTables | None = None, upto: int | None = None
+    call: DispatchCall,
+    tokens: Sequence[int],
+    tables: KernelTables | None = None,
+    upto: int | None = None,
+    families: Families | None = None,
 ) -> tuple[list[KernelChoice], list[TokenBucket]]:
     """Return what ``dispatch`` gives at some token counts, and ``reachable_buckets``, with their work shared."""
-    case, chosen = opened(call, tables)
+    case, chosen = opened(call, tables, families)
     sketch = _Sketch(case.at(1), chosen, upto)
     buckets = list(_buckets(case, chosen, sketch))
     if not sketch.usable:

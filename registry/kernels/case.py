@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from preshuffle.registry.kernels.behaviour import Behaviour
 from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.families import Families
 from preshuffle.registry.kernels.padding import climb
 from preshuffle.registry.kernels.rows import Row
 
@@ -13,6 +14,7 @@ class Case:
     """One call on its way through the rules.
 
     Attributes:
+        families: By which kernels are mapped to bytes.
         gfx: Architecture that AITER was built or told to work for (``GPU_ARCHS``), else the GPU's.
         tokens: Token count as it is called.
         token: The same, padded as AITER looks it up.
@@ -26,6 +28,7 @@ class Case:
     """
 
     call: DispatchCall
+    families: Families
     behaviour: Behaviour
     env: dict[str, str]
     gfx: str
@@ -50,6 +53,7 @@ class Case:
         """Return a case that no rule has seen yet at another token count."""
         return Case(
             call=self.call,
+            families=self.families,
             behaviour=self.behaviour,
             env=self.env,
             gfx=self.gfx,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from preshuffle.registry.kernels.buckets import TokenBucket, reachable_buckets
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
+from preshuffle.registry.kernels.families import Families
 from preshuffle.registry.kernels.rows import Row
 from preshuffle.registry.kernels.tables import KernelTables
 
@@ -60,6 +61,7 @@ def changes(
     before: tuple[str | None, KernelTables | None],
     after: tuple[str | None, KernelTables | None],
     upto: int | None = None,
+    families: Families | None = None,
 ) -> Iterator[KernelChange]:
     """Yield where two (AITER version, tables) differ on one call, neighbouring token counts together.
 
@@ -69,10 +71,11 @@ def changes(
         before: The one version and its tables.
         after: The other.
         upto: Token counts above it do not count.
+        families: By which kernels are mapped to bytes; None for those of the packaged book.
     """
     sides = []
     for aiter, tables in (before, after):
-        sides.append(reachable_buckets(call.model_copy(update={"aiter": aiter}), tables, upto))
+        sides.append(reachable_buckets(call.model_copy(update={"aiter": aiter}), tables, upto, families))
     points = sorted({bucket.lo for side in sides for bucket in side})
     held: KernelChange | None = None
     for lo, following in pairwise([*points, 0]):

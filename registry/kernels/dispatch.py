@@ -6,7 +6,7 @@ from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.errors import DispatchError, env_int
-from preshuffle.registry.kernels.families import RuntimeFacts, stages_of
+from preshuffle.registry.kernels.families import Families, RuntimeFacts, packaged_families
 from preshuffle.registry.kernels.grouped import grouped_key, grouped_plan, is_grouped
 from preshuffle.registry.kernels.heuristics import untuned
 from preshuffle.registry.kernels.lookup import ACT_TYPES, lookup
@@ -40,12 +40,13 @@ def _read_env(behaviour: Behaviour, call: DispatchCall, notes: list[str]) -> dic
     return env
 
 
-def _case(call: DispatchCall, behaviour: Behaviour, notes: list[str]) -> Case:
+def _case(call: DispatchCall, families: Families, behaviour: Behaviour, notes: list[str]) -> Case:
     env = _read_env(behaviour, call, notes) if call.env else call.env
     data = behaviour.data
     archs = [arch for arch in env.get("GPU_ARCHS", "").split(";") if arch and arch != "native"]
     return Case(
         call=call,
+        families=families,
         behaviour=behaviour,
         env=env,
         gfx=archs[-1].strip() if archs else call.gfx,
@@ -152,7 +153,7 @@ def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> K
         "" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
         plan.post_activation_layout,
     )
-    stage1, stage2, said = stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
+    stage1, stage2, said = case.families.stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
     case.notes.extend(said)
     return KernelChoice(
         activation_dtype=case.a,
@@ -211,13 +212,14 @@ def _chosen_tables(call: DispatchCall, tables: KernelTables | None, notes: list[
     return chosen
 
 
-def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelChoice:
+def dispatch(call: DispatchCall, tables: KernelTables | None = None, families: Families | None = None) -> KernelChoice:
     """Return the kernels that AITER picks for a call, without a GPU and without AITER.
 
     Args:
         call: The call, with AITER's version and environment.
         tables: Tuned tables; None (or none for the version asked): ``tuned`` is None and the answer is what AITER does
             for a shape without a row.
+        families: By which kernels are mapped to bytes; None for those of the packaged book.
 
     Returns:
         The choice. What AITER raises is in its ``error``; nothing is raised for a valid call.
@@ -229,21 +231,23 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None) -> KernelCh
         >>> choice.activation_dtype, choice.stage1.func, choice.stage1.reads["w13_weight"]
         ('bf16', 'cktile_moe_stage1', 'sep16')
     """
-    return decide(call, tables)[0]
+    return decide(call, tables, families)[0]
 
 
-def decide(call: DispatchCall, tables: KernelTables | None) -> tuple[KernelChoice, Case, TableSet | None]:
+def decide(
+    call: DispatchCall, tables: KernelTables | None, families: Families | None
+) -> tuple[KernelChoice, Case, TableSet | None]:
     """Return a choice with the case as the rules left it, and the tables that were used."""
-    case, chosen = opened(call, tables)
+    case, chosen = opened(call, tables, families)
     return outcome(case, chosen), case, chosen
 
 
-def opened(call: DispatchCall, tables: KernelTables | None) -> tuple[Case, TableSet | None]:
+def opened(call: DispatchCall, tables: KernelTables | None, families: Families | None) -> tuple[Case, TableSet | None]:
     """Return a call as the rules look at it, before any has, and the tables that answer for its AITER version."""
     behaviour = behaviour_of(call.aiter)
     notes = list(behaviour.notes)
     chosen = _chosen_tables(call, tables, notes)
-    return _case(call, behaviour, notes), chosen
+    return _case(call, families or packaged_families(), behaviour, notes), chosen
 
 
 def outcome(case: Case, tables: TableSet | None) -> KernelChoice:

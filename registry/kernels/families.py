@@ -1,11 +1,23 @@
 """Maps a kernel to its family, and to the bytes that it reads in this call."""
 
-import re
-from functools import lru_cache
-from typing import NamedTuple
+from __future__ import annotations
 
-from preshuffle.registry.kernels.book import Family, Variant, family_book
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from functools import cached_property, lru_cache
+from typing import Any, Final, NamedTuple
+
+from preshuffle.registry.errors import BookError
+from preshuffle.registry.kernels.behaviour import is_newest
+from preshuffle.registry.kernels.book import packaged_document
 from preshuffle.registry.kernels.choice import Stage
+from preshuffle.registry.kernels.family import Family, FamilyVariant, KernelTag
+from preshuffle.registry.versions import version_key
+
+FAMILIES: Final = "kernel_families.yaml"
+_REMEMBERED = 16384
+Staged = tuple[Stage, Stage | None, tuple[str, ...]]
+Known = tuple[tuple[Family, re.Pattern[str]], ...]
 
 
 class RuntimeFacts(NamedTuple):
@@ -20,41 +32,105 @@ class RuntimeFacts(NamedTuple):
     post_activation_layout: str
 
 
-@lru_cache(maxsize=1)
-def _grammars() -> tuple[tuple[Family, re.Pattern[str]], ...]:
-    return tuple((family, re.compile(family.grammar)) for family in family_book().families)
-
-
-@lru_cache(maxsize=1)
-def _by_func() -> dict[str, tuple[tuple[Family, re.Pattern[str]], ...]]:
-    funcs = {func for family, _ in _grammars() for func in family.funcs}
-    return {func: tuple(pair for pair in _grammars() if func in pair[0].funcs) for func in funcs}
-
-
-@lru_cache(maxsize=8192)
-def parse_name(kernel: str) -> tuple[str, dict[str, str]] | None:
-    """Return the family that a kernel name belongs to and what the name encodes.
-
-    Args:
-        kernel: A name from a table or a log.
+class Families:
+    """The kernel families of a book, ready to recognise kernels by name or by the function that launches them.
 
     Example:
-        >>> parse_name("flydsl_moe1_afp8_wfp4_bf16_t32x128x256_w2_gui")[1]["gui"]
+        >>> packaged_families().parse_name("flydsl_moe1_afp8_wfp4_bf16_t32x128x256_w2_gui")[1]["gui"]
         '_gui'
     """
-    for family, grammar in _grammars():
-        match = grammar.match(kernel) if kernel else None
-        if match is not None:
-            return family.id, {name: text or "" for name, text in match.groupdict().items()}
-    return None
+
+    def __init__(self, families: Iterable[Family], tags: Iterable[KernelTag] = ()) -> None:
+        """Take entries that are already read, in any order."""
+        self.by_id = {entry.id: entry for entry in sorted(families, key=lambda entry: (-entry.priority, entry.id))}
+        self._tags = tuple(tags)
+        self._names: dict[str, tuple[str, dict[str, str]] | None] = {}
+        self._staged: dict[Hashable, Staged] = {}
+
+    def __iter__(self) -> Iterator[Family]:
+        """Go through the families in the order in which they are asked."""
+        return iter(self.by_id.values())
+
+    @cached_property
+    def _grammars(self) -> Known:
+        return tuple((family, re.compile(family.grammar)) for family in self)
+
+    @cached_property
+    def _by_func(self) -> dict[str, Known]:
+        funcs = {func for family in self for func in family.funcs}
+        return {func: tuple(pair for pair in self._grammars if func in pair[0].funcs) for func in funcs}
+
+    def parse_name(self, kernel: str) -> tuple[str, dict[str, str]] | None:
+        """Return the family that a kernel name belongs to and what the name encodes; None for a name of no family.
+
+        Args:
+            kernel: a name from a table or a log.
+        """
+        known = self._names
+        if kernel not in known:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            matches = ((family, grammar.match(kernel)) for family, grammar in self._grammars if kernel)
+            found = next(((family, match) for family, match in matches if match is not None), None)
+            known[kernel] = None if found is None else (found[0].id, _groups(found[1]))
+        return known[kernel]
+
+    def is_known_name(self, kernel: str) -> bool:
+        """Say whether a table may name this: a kernel of a known family, or a tag that stands for a heuristic."""
+        return self.parse_name(kernel) is not None or any(re.match(tag.pattern, kernel) for tag in self._tags)
+
+    def stages_of(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> Staged:
+        """Return both stages with their families and the layouts they read, and what an answer with them must say.
+
+        Args:
+            func1: AITER's function of stage 1.
+            kernel1: its kernel name, ``""`` where C++ picks one.
+            func2: AITER's function of stage 2, None for a 1-stage kernel.
+            kernel2: its kernel name.
+            facts: what the reads may depend on.
+        """
+        key = (func1, kernel1, func2, kernel2, facts)
+        found = self._staged.get(key)
+        if found is None:
+            if len(self._staged) >= _REMEMBERED:
+                self._staged.clear()
+            stage1, note1 = self._stage(func1, kernel1, 1, facts)
+            stage2, note2 = (None, None) if func2 is None else self._stage(func2, kernel2, 2, facts)
+            notes = dict.fromkeys(note for note in (note1, note2) if note is not None)
+            found = self._staged[key] = (stage1, stage2, tuple(notes))
+        return found
+
+    def _stage(self, func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
+        for family, grammar in self._by_func.get(func, ()):
+            match = grammar.match(kernel)
+            if match is None or family.stage == str(3 - position):
+                continue
+            groups = _groups(match)
+            variant = next((v for v in family.variants if _fits(v, facts._asdict(), groups)), None)
+            reads = {} if variant is None else dict(variant.reads)
+            stage = Stage(func=func, kernel=kernel, family=family.id, reads=reads)
+            return stage, variant.note if variant is not None else None
+        return Stage(func=func, kernel=kernel, family=None, reads={}), f"{func} knows no kernel {kernel!r}"
+
+    def exist_for(self, arch: str, ids: tuple[str, str]) -> bool:
+        """Say whether the families of both stages, as far as they are known, exist for a GPU."""
+        owners = [self.by_id.get(id) for id in ids]
+        return all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
+
+    def begins_later(self, aiter: str | None, names: Iterable[str]) -> Family | None:
+        """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""
+        if aiter is None or is_newest(aiter):
+            return None
+        parsed = (self.parse_name(name) for name in names if name)
+        owners = (self.by_id[found[0]] for found in parsed if found is not None)
+        return next((owner for owner in owners if owner.since and version_key(aiter) < version_key(owner.since)), None)
 
 
-def is_known_name(kernel: str) -> bool:
-    """Say whether a table may name this: a kernel of a known family, or a tag that stands for a heuristic."""
-    return parse_name(kernel) is not None or any(re.match(tag, kernel) for tag in family_book().tags)
+def _groups(match: re.Match[str]) -> dict[str, str]:
+    return {name: text or "" for name, text in match.groupdict().items()}
 
 
-def _fits(variant: Variant, facts: dict[str, str], groups: dict[str, str]) -> bool:
+def _fits(variant: FamilyVariant, facts: dict[str, Any], groups: dict[str, str]) -> bool:
     for name, allowed in variant.when.items():
         value = groups.get(name[5:], "") if name.startswith("name.") else facts[name]
         if value not in allowed:
@@ -62,33 +138,18 @@ def _fits(variant: Variant, facts: dict[str, str], groups: dict[str, str]) -> bo
     return True
 
 
-def _stage(func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
-    for family, grammar in _by_func().get(func, ()):
-        match = grammar.match(kernel)
-        if match is None or family.stage == str(3 - position):
-            continue
-        groups = {name: text or "" for name, text in match.groupdict().items()}
-        variant = next((v for v in family.variants if _fits(v, facts._asdict(), groups)), None)
-        reads = {} if variant is None else dict(variant.reads)
-        stage = Stage(func=func, kernel=kernel, family=family.id, reads=reads)
-        return stage, variant.note if variant is not None else None
-    return Stage(func=func, kernel=kernel, family=None, reads={}), f"{func} knows no kernel {kernel!r}"
+@lru_cache(maxsize=1)
+def packaged_families() -> Families:
+    """Return the families of the packaged book, read once: for calls that come without a book.
 
-
-@lru_cache(maxsize=16384)
-def stages_of(
-    func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts
-) -> tuple[Stage, Stage | None, tuple[str, ...]]:
-    """Return both stages with their families and the layouts they read, and what an answer with them must say.
-
-    Args:
-        func1: AITER's function of stage 1.
-        kernel1: Its kernel name, ``""`` where C++ picks one.
-        func2: AITER's function of stage 2, None for a 1-stage kernel.
-        kernel2: Its kernel name.
-        facts: What the reads may depend on.
+    Raises:
+        BookError: the file is not valid YAML.
     """
-    stage1, note1 = _stage(func1, kernel1, 1, facts)
-    stage2, note2 = (None, None) if func2 is None else _stage(func2, kernel2, 2, facts)
-    notes = dict.fromkeys(note for note in (note1, note2) if note is not None)
-    return stage1, stage2, tuple(notes)
+    document, problems = packaged_document(FAMILIES)
+    if problems:
+        raise BookError(problems)
+    families, tags = (document.value[section].items() for section in ("kernel_families", "kernel_tags"))
+    return Families(
+        (Family.model_validate({"id": id, **fields}) for id, fields in families),
+        [KernelTag.model_validate({"id": id, **fields}) for id, fields in tags],
+    )

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.kernels.families import is_known_name
+from preshuffle.registry.kernels.families import Families
 from preshuffle.registry.kernels.merge import contradictions, decision
 from preshuffle.registry.kernels.rows import SHARED_CU_NUM, GroupedRow, Hazard, Row
 
@@ -12,11 +12,11 @@ def _file(row: Row) -> str:
     return row.source.rpartition(":")[0]
 
 
-def _unknown_kernels(rows: list[Row] | list[GroupedRow]) -> list[Hazard]:
+def _unknown_kernels(rows: list[Row] | list[GroupedRow], families: Families) -> list[Hazard]:
     found = []
     for row in rows:
         names = [name for name in (row.kernel1, row.kernel2) if name]
-        unknown = [repr(name[:120]) for name in names if not is_known_name(name)]
+        unknown = [repr(name[:120]) for name in names if not families.is_known_name(name)]
         if unknown:
             found.append(Hazard("stale_row", f"names kernels of no known family: {', '.join(unknown)}", row.source))
         elif not names:
@@ -57,11 +57,11 @@ def _shadowed(rows: list[Row]) -> list[Hazard]:
     return found
 
 
-def table_hazards(rows: list[Row], grouped: list[GroupedRow]) -> list[Hazard]:
+def table_hazards(rows: list[Row], grouped: list[GroupedRow], families: Families) -> list[Hazard]:
     """Return every finding about rows that were loaded, in a stable order."""
     return [
-        *_unknown_kernels(rows),
-        *_unknown_kernels(grouped),
+        *_unknown_kernels(rows, families),
+        *_unknown_kernels(grouped, families),
         *contradictions(rows),
         *_shared_archs(rows),
         *_shadowed(rows),

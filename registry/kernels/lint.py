@@ -1,7 +1,6 @@
-"""What must hold in the two kernel files of the book besides their shape, each problem with its place."""
+"""What must hold in ``aiter_dispatch.yaml`` besides its shape, each problem with its place."""
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,80 +8,24 @@ from pydantic import ValidationError
 from preshuffle.registry.errors import Problem
 from preshuffle.registry.kernels.book import (
     DISPATCH,
-    FAMILIES,
     BehaviourData,
     DispatchBook,
-    Family,
-    FamilyBook,
     Tier,
     packaged_document,
     validated,
 )
-from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.families import RuntimeFacts
 from preshuffle.registry.kernels.stages import RULES
 from preshuffle.registry.located import Document, Path, field_problems
 from preshuffle.registry.versions import InvalidVersionError, version_key
-from preshuffle.registry.words import ROLES
 
-_ROLES = {"1": ("w13_",), "2": ("w2_",), "1-stage": ("w13_", "w2_")}
 _CALL_FACTS = frozenset({"gfx", "weight_dtype", "quant_type", "activation", "gate_mode", "env"})
-_IGNORABLE = frozenset({*DispatchCall.model_fields, "swiglu_limit"})
 _LADDERS = ("padding", "block_m_per_1x128", "cktile_block_m")
 
 
-def kernel_book_problems(layouts: Collection[str]) -> list[Problem]:
-    """Return everything that is wrong with ``kernel_families.yaml`` and ``aiter_dispatch.yaml``.
-
-    Args:
-        layouts: The layout book's ids and aliases; families may also read the packings that they name themselves.
-    """
-    families, wrong = packaged_document(FAMILIES)
-    dispatch, more = packaged_document(DISPATCH)
-    return [*wrong, *more, *family_problems(families, layouts), *dispatch_problems(dispatch)]
-
-
-def family_problems(document: Document, layouts: Collection[str]) -> Iterator[Problem]:
-    """Yield what is wrong with the families."""
-    book, wrong = validated(FamilyBook, document)
-    yield from wrong
-    if book is None:
-        return
-    known = {*layouts, *book.packings}
-    seen: set[str] = set()
-    for index, family in enumerate(book.families):
-        at: Path = ("families", index)
-        if family.id in seen:
-            yield document.problem((*at, "id"), f"duplicate family {family.id!r}")
-        seen.add(family.id)
-        yield from _family(document, at, family, known)
-
-
-def _family(document: Document, at: Path, family: Family, known: Collection[str]) -> Iterator[Problem]:
-    try:
-        groups = set(re.compile(family.grammar).groupindex)
-    except re.error as error:
-        yield document.problem((*at, "grammar"), f"{family.id}: not a regular expression: {error}")
-        return
-    if family.since and (why := _not_a_version(family.since)) is not None:
-        yield document.problem((*at, "since"), f"{family.id}: {family.since!r}: {why}")
-    for name in family.encodes.keys() - groups:
-        yield document.problem((*at, "encodes", name), f"{family.id}: its grammar has no group {name!r}", tuple(groups))
-    for name in set(family.ignores) - _IGNORABLE:
-        yield document.problem((*at, "ignores"), f"{family.id}: a call has no {name!r}", tuple(sorted(_IGNORABLE)))
-    facts = {*RuntimeFacts._fields, *(f"name.{group}" for group in groups)}
-    for number, variant in enumerate(family.variants):
-        place: Path = (*at, "variants", number)
-        for name in variant.when.keys() - facts:
-            text = f"{family.id}: nothing is known as {name!r}"
-            yield document.problem((*place, "when", name), text, tuple(sorted(facts)))
-        for role, layout in variant.reads.items():
-            if role not in ROLES or not role.startswith(_ROLES[family.stage]):
-                text = f"{family.id}: stage {family.stage} reads no {role!r}"
-                yield document.problem((*place, "reads", role), text)
-            if layout not in known:
-                text = f"{family.id}: unknown layout {layout!r}"
-                yield document.problem((*place, "reads", role), text, tuple(sorted(known)))
+def dispatch_book_problems() -> list[Problem]:
+    """Return everything that is wrong with ``aiter_dispatch.yaml``."""
+    document, wrong = packaged_document(DISPATCH)
+    return [*wrong, *dispatch_problems(document)]
 
 
 def dispatch_problems(document: Document) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from preshuffle.registry.kernels.behaviour import Behaviour
 from preshuffle.registry.kernels.errors import TableError
+from preshuffle.registry.kernels.families import Families, packaged_families
 from preshuffle.registry.kernels.grouped import GroupedIndex
 from preshuffle.registry.kernels.hazards import table_hazards
 from preshuffle.registry.kernels.lookup import Index, build_index
@@ -25,6 +26,7 @@ class TableSet:
         self.rows: list[Row] = [row for file in files for row in file.rows]
         self.grouped: list[GroupedRow] = [row for file in files for row in file.grouped]
         self._indexes: dict[str, Index] = {}
+        self._hazards: tuple[Families, tuple[Hazard, ...]] | None = None
 
     def index(self, behaviour: Behaviour) -> Index:
         """Return the rows as one version reads them, built once per version."""
@@ -38,10 +40,12 @@ class TableSet:
         """Return the grouped rows, ready to match."""
         return GroupedIndex(self.grouped)
 
-    @cached_property
-    def hazards(self) -> tuple[Hazard, ...]:
-        """What AITER would resolve silently, or by rewriting its files."""
-        return (*(hazard for file in self.files for hazard in file.hazards), *table_hazards(self.rows, self.grouped))
+    def hazards_by(self, families: Families) -> tuple[Hazard, ...]:
+        """Return what AITER would resolve silently, or by rewriting its files; the last families are remembered."""
+        if self._hazards is None or self._hazards[0] is not families:
+            of_files = (hazard for file in self.files for hazard in file.hazards)
+            self._hazards = families, (*of_files, *table_hazards(self.rows, self.grouped, families))
+        return self._hazards[1]
 
 
 class KernelTables:
@@ -151,10 +155,14 @@ class KernelTables:
         """Every fused-MoE row, set by set, in AITER's order."""
         return tuple(row for tables in self.sets for row in tables.rows)
 
-    @cached_property
+    @property
     def hazards(self) -> tuple[Hazard, ...]:
-        """What AITER would resolve silently, or by rewriting its files."""
-        return tuple(hazard for tables in self.sets for hazard in tables.hazards)
+        """What AITER would resolve silently, or by rewriting its files, by the packaged book's kernel families."""
+        return self.hazards_by(packaged_families())
+
+    def hazards_by(self, families: Families) -> tuple[Hazard, ...]:
+        """Return the same by the kernel families of a book."""
+        return tuple(hazard for tables in self.sets for hazard in tables.hazards_by(families))
 
 
 def _split_version(path: str | Path) -> tuple[Path, str | None]:

@@ -7,12 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from preshuffle.registry.kernels.activation import activation_rule
 from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.book import ActivationRule, Family, Tier, family_book
+from preshuffle.registry.kernels.book import ActivationRule, Tier
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch import GROUPED, decide
-from preshuffle.registry.kernels.families import parse_name
+from preshuffle.registry.kernels.families import Families
+from preshuffle.registry.kernels.family import Family
 from preshuffle.registry.kernels.grouped import grouped_key
 from preshuffle.registry.kernels.lookup import lookup_key
 from preshuffle.registry.kernels.rows import Row
@@ -97,8 +98,8 @@ class Trace(_Value):
     choice: KernelChoice
 
 
-def trace(call: DispatchCall, tables: KernelTables | None = None) -> Trace:
-    """Explain ``dispatch(call, tables)``.
+def trace(call: DispatchCall, tables: KernelTables | None = None, families: Families | None = None) -> Trace:
+    """Explain ``dispatch(call, tables, families)``.
 
     Example:
         >>> call = DispatchCall(gfx="gfx950", cu_num=256, tokens=16, model_dim=3072, inter_dim=3072, expert=128, topk=4,
@@ -106,7 +107,7 @@ def trace(call: DispatchCall, tables: KernelTables | None = None) -> Trace:
         >>> trace(call).rule
         'cktile_split_k'
     """
-    choice, case, chosen = decide(call, tables)
+    choice, case, chosen = decide(call, tables, families)
     behaviour = case.behaviour
     key = dict(_key(case)) if case.a else {}
     order = [name for name in behaviour.data.stage_rules if name in RULES]
@@ -121,7 +122,7 @@ def trace(call: DispatchCall, tables: KernelTables | None = None) -> Trace:
         rule=case.rule or "none",
         because=_because(case, choice),
         passed=tuple(order[: order.index(case.rule)]) if case.rule in order else (),
-        stages=tuple(_stages(choice, call)),
+        stages=tuple(_stages(choice, case)),
         choice=choice,
     )
 
@@ -242,13 +243,13 @@ def _because(case: Case, choice: KernelChoice) -> str:
     return f"{text} AITER's heuristic for a shape without a row: {sizes}."
 
 
-def _stages(choice: KernelChoice, call: DispatchCall) -> Iterator[StageTrace]:
-    families = {family.id: family for family in family_book().families}
+def _stages(choice: KernelChoice, case: Case) -> Iterator[StageTrace]:
+    families, call = case.families, case.call
     for number, stage in ((1, choice.stage1), (2, choice.stage2)):
         if stage is None:
             continue
-        family = families.get(stage.family or "")
-        parsed = parse_name(stage.kernel)
+        family = families.by_id.get(stage.family or "")
+        parsed = families.parse_name(stage.kernel)
         yield StageTrace(
             stage=1 if number == 1 else 2,
             func=stage.func,

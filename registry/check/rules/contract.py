@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.named import family
 from preshuffle.registry.check.rules.layouts import reads_otherwise
+from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import SCALES, WEIGHTS, any_of
 from preshuffle.registry.decision import Finding
 
@@ -95,7 +95,7 @@ def _bias(look: Look) -> Iterator[Finding]:
         )
     if not (scene.query.bias and scene.applied.bias_passed):
         return
-    deaf = [run for run in look.runs if run.reader == "aiter" and not run.blocked and _ignores_bias(run.families)]
+    deaf = [run for run in look.runs if run.reader == "aiter" and not run.blocked and _ignores_bias(look, run)]
     if deaf:
         yield Finding.of(
             "contract_mismatch",
@@ -107,8 +107,9 @@ def _bias(look: Look) -> Iterator[Finding]:
         )
 
 
-def _ignores_bias(families: tuple[str, str]) -> bool:
-    return any(owner is not None and "bias" in owner.ignores for owner in map(family, families))
+def _ignores_bias(look: Look, run: Run) -> bool:
+    owners = (look.scene.book.families.by_id.get(id) for id in run.families)
+    return any(owner is not None and "bias" in owner.ignores for owner in owners)
 
 
 def _limit(look: Look) -> Iterator[Finding]:

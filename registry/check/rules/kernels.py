@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.named import begins_later, exists_for
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import WEIGHTS, Scene
 from preshuffle.registry.decision import Finding
@@ -40,7 +39,7 @@ def unsupported(look: Look) -> Iterator[Finding]:
 def _elsewhere(look: Look) -> Iterator[tuple[str, list[Run]]]:
     wrong: dict[str, list[Run]] = {}
     for run in look.runs:
-        if run.reader == "aiter" and not exists_for(look.scene.query.arch, run.families):
+        if run.reader == "aiter" and not look.scene.book.families.exist_for(look.scene.query.arch, run.families):
             wrong.setdefault(run.families[0] or run.families[1], []).append(run)
     covered = {id(run) for entry, runs in look.contracts for run in runs if entry.code in _NO_KERNEL}
     for name, runs in wrong.items():
@@ -75,6 +74,7 @@ def version_unsupported(look: Look) -> Iterator[Finding]:
     """AITER or the engine is too old for what was applied."""
     yield from _by_contract(look, "version_unsupported")
     aiter = look.scene.query.aiter
+    begins_later = look.scene.book.families.begins_later
     observed = [(run, begins_later(aiter, run.kernels)) for run in look.runs if not run.predicted]
     for run, owner in observed:
         if owner is not None:

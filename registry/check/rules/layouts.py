@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.named import exists_for
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
 from preshuffle.registry.decision import Finding
@@ -17,8 +16,9 @@ def layout_mismatch(look: Look) -> Iterator[Finding]:
     """Every kernel that can run must read every tensor as it lies, at every token count."""
     wrong: dict[tuple[Role, tuple[str, ...]], list[Run]] = {}
     judged: dict[tuple[Role, tuple[str, ...]], bool] = {}
+    families, arch = look.scene.book.families, look.scene.query.arch
     for run in look.runs:
-        if run.reader == "unknown" or run.blocked or not exists_for(look.scene.query.arch, run.families):
+        if run.reader == "unknown" or run.blocked or not families.exist_for(arch, run.families):
             continue
         for role, seen in look.scene.tensors.items():
             allowed = run.reads.get(role)

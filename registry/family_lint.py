@@ -1,0 +1,92 @@
+"""What must hold inside a kernel family, and between families and the rest of the book."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Final
+
+from preshuffle.registry.books import Book, Place
+from preshuffle.registry.errors import Problem
+from preshuffle.registry.kernels.call import DispatchCall
+from preshuffle.registry.kernels.families import RuntimeFacts
+from preshuffle.registry.kernels.family import Family
+from preshuffle.registry.near import near
+from preshuffle.registry.words import ROLES
+
+_ROLES: Final = {"1": ("w13_",), "2": ("w2_",), "1-stage": ("w13_", "w2_")}
+_IGNORABLE: Final = frozenset({*DispatchCall.model_fields, "swiglu_limit"})
+
+
+def family_problems(book: Book, family: Family) -> Iterator[Problem]:
+    """Yield what is wrong with a kernel family."""
+    place = book.places["kernel_families", family.id]
+    try:
+        groups = set(re.compile(family.grammar).groupindex)
+    except (re.error, RecursionError, OverflowError) as error:
+        yield place.problem(f"{family.id}: not a regular expression: {error}", "grammar")
+        return
+    if not (family.grammar.startswith("^") and family.grammar.endswith("$")):
+        yield place.problem(f"{family.id}: a grammar is of the whole name; write ^…$", "grammar")
+    for index, name in enumerate(family.archs):
+        if name not in book.archs:
+            yield place.problem(f"{family.id}: unknown arch {name!r}", "archs", index, valid=tuple(book.archs))
+    for name in sorted(family.encodes.keys() - groups):
+        yield place.problem(
+            f"{family.id}: its grammar has no group {name!r}", "encodes", name, valid=tuple(sorted(groups))
+        )
+    for index, name in enumerate(family.ignores):
+        if name not in _IGNORABLE:
+            yield place.problem(f"{family.id}: a call has no {name!r}", "ignores", index, valid=sorted(_IGNORABLE))
+    yield from _variants(book, place, family, groups)
+
+
+def _variants(book: Book, place: Place, family: Family, groups: set[str]) -> Iterator[Problem]:
+    facts = {*RuntimeFacts._fields, *(f"name.{group}" for group in groups)}
+    layouts = {*book.known_layouts, *book.entries["packings"]}
+    for number, variant in enumerate(family.variants):
+        at = ("variants", number)
+        for name in sorted(variant.when.keys() - facts):
+            yield place.problem(f"{family.id}: nothing is known as {name!r}", *at, "when", name, valid=sorted(facts))
+        for role, layout in variant.reads.items():
+            if role not in ROLES or not role.startswith(_ROLES[family.stage]):
+                yield place.problem(f"{family.id}: stage {family.stage} reads no {role!r}", *at, "reads", role)
+            if layout not in layouts:
+                valid = near(layout, sorted(layouts))
+                yield place.problem(f"{family.id}: unknown layout {layout!r}", *at, "reads", role, valid=valid)
+
+
+def same_names(book: Book) -> Iterator[Problem]:
+    """Two families of one grammar, stage and function: which of them a kernel belongs to would be chance."""
+    for first, second in combinations(book.families, 2):
+        same = (first.grammar, first.stage, first.priority) == (second.grammar, second.stage, second.priority)
+        if same and set(first.funcs) & set(second.funcs):
+            place, other = (book.places["kernel_families", family.id] for family in (second, first))
+            if place.packaged:
+                place, other, first, second = other, place, second, first
+            yield place.problem(
+                f"{second.id!r} and {first.id!r} ({other.document.name}:{other.document.line(other.path)}) are for the "
+                f"same names; give {second.id!r} `priority: 1`, or the id {first.id!r} to replace the other",
+                "grammar",
+            )
+
+
+def unknown_families(book: Book) -> Iterator[Problem]:
+    """What names a family must name one that is there."""
+    known = book.entries["kernel_families"]
+    for section in ("kernel_labels", "kernel_needs"):
+        for id, entry in book.entries[section].items():
+            named = entry.families.items() if isinstance(entry.families, dict) else enumerate(entry.families)
+            for where, name in named:
+                if name not in known:
+                    place, valid = book.places[section, id], near(name, sorted(known))
+                    yield place.problem(f"unknown kernel family {name!r}", "families", where, valid=valid)
+    for section in ("contracts", "known_bad", "pad_conventions"):
+        for id, entry in book.entries[section].items():
+            for field in ("family1", "family2"):
+                value = entry.when.get(field)
+                for name in value if isinstance(value, list | tuple) else [value]:
+                    if isinstance(name, str) and not set(name) & set("*?!<>= ") and name and name not in known:
+                        place, valid = book.places[section, id], near(name, sorted(known))
+                        yield place.problem(f"unknown kernel family {name!r}", "when", field, valid=valid)

@@ -1,0 +1,86 @@
+"""Entries of the book about kernels: families, what they read, and names in tables that are no kernels."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from preshuffle.registry.query import Frozen, Version
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+class FamilyVariant(Frozen):
+    """What a family reads under a condition.
+
+    Attributes:
+        when: allowed values by fact of the call or group of the kernel name (``name.<group>``; ``""``: absent).
+        reads: layout id by role.
+        note: what an answer with this variant must say.
+    """
+
+    when: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    reads: dict[str, str]
+    note: str | None = None
+
+
+class Family(Frozen):
+    """A family of kernels that share a name grammar and a contract on bytes.
+
+    Attributes:
+        stage: ``1``, ``2`` or ``1-stage``.
+        funcs: AITER's functions that launch it, the usual one first.
+        grammar: regular expression of the whole kernel name; named groups are what the name encodes.
+        priority: where several families know one name, the highest has it; of equals the first by id.
+        tables: whether tuned tables name its kernels.
+        archs: architectures it exists for; empty for all.
+        since: AITER version that has it first; empty where every version known here has it.
+        encodes: what each group means.
+        row_order: row order of w13 that it expects, in words.
+        activation: how it takes activations, in words.
+        ignores: call arguments that it drops without a word.
+        variants: what it reads; the first that fits counts.
+        evidence: where this is written.
+    """
+
+    id: str
+    stage: Literal["1", "2", "1-stage"]
+    funcs: Annotated[tuple[str, ...], Field(min_length=1)]
+    grammar: Annotated[str, Field(max_length=2000)]
+    priority: int = 0
+    tables: bool = True
+    archs: tuple[str, ...] = ()
+    since: Version | Literal[""] = ""
+    encodes: dict[str, str] = Field(default_factory=dict)
+    row_order: str = ""
+    activation: str = ""
+    ignores: tuple[str, ...] = ()
+    variants: Annotated[tuple[FamilyVariant, ...], Field(min_length=1)]
+    evidence: tuple[str, ...] = ()
+
+
+class KernelTag(Frozen):
+    """Names that stand in tables where a kernel's name is expected, and are none."""
+
+    id: str
+    pattern: Annotated[str, Field(max_length=2000)]
+    title: str
+    evidence: tuple[str, ...] = ()
+
+    _compiles = field_validator("pattern")(_expression)
+
+
+class Packing(Frozen):
+    """An order of values in memory that is no permutation of bytes, so that no layout's line can say it."""
+
+    id: str
+    title: str
+    evidence: tuple[str, ...] = ()
