@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Final, Literal
 
 import torch
 
-from preshuffle.layouts.authority import Backend
+from preshuffle.layouts.authority import Backend, check_function
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, check_undo, keeps_storage, prepare, undo
 from preshuffle.layouts.mapped import is_ordinary, look_up
+from preshuffle.layouts.place import Place
 from preshuffle.layouts.single import check_backend
-from preshuffle.layouts.stamp import Stamp, extent_of, place_of, put_stamps, stamp_of, stamps_under
+from preshuffle.layouts.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
 from preshuffle.registry.words import ROLES, Role
@@ -63,6 +65,9 @@ def apply(
         return describe(target, decision)
     jobs = [prepare(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
     _check_together(jobs)
+    if backend == "aiter":
+        for job in jobs:
+            check_function(job.work().layout)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
@@ -71,16 +76,33 @@ def apply(
         if not job.in_place:
             results[job.role] = job.run(scratch[:0], backend)
             is_ordinary(results[job.role])
-    moved = [job for job in jobs if job.in_place]
-    put_stamps((job.tensor, replace(job.stamp, state="broken")) for job in moved)
-    for job in moved:
-        results[job.role] = job.run(scratch[: needed[job.role]], backend)
+    results |= _in_place([job for job in jobs if job.in_place], needed, scratch, backend)
+    put_stamps((results[job.role], job.stamp) for job in jobs)
     for job in jobs:
         tensors[job.role] = results[job.role]
         if job.stamp.is_shuffled:
             setattr(tensors[job.role], TAG, True)
-    put_stamps((tensors[job.role], job.stamp) for job in jobs)
     return describe(target, decision)
+
+
+def _in_place(
+    jobs: list[Job], needed: Mapping[Role, int], scratch: torch.Tensor, backend: Backend
+) -> dict[Role, torch.Tensor]:
+    """Run jobs in their own storage; where one fails, it is broken, and those behind it are what they were."""
+    before = [stamp_of(job.tensor) for job in jobs]
+    results: dict[Role, torch.Tensor] = {}
+    done = 0
+    try:
+        put_stamps((job.tensor, replace(job.stamp, state="broken")) for job in jobs)
+        for job in jobs:
+            results[job.role] = job.run(scratch[: needed[job.role]], backend)
+            done += 1
+    except BaseException as error:
+        refused = isinstance(error, LayoutError) and not jobs[done].values.changes  # before a byte of it was written
+        rest = slice(done + (not refused), None)
+        put_stamps((job.tensor, stamp) for job, stamp in zip(jobs[rest], before[rest], strict=True))
+        raise
+    return results
 
 
 def inverse(target: Target, decision: Decision | None = None) -> None:
@@ -97,9 +119,9 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
     tensors = RoleTensors(target)
     stamps = _to_undo(tensors, decision)
     # those that get new storage come first: until they are done, nothing of the target has changed
-    first = {role: undo(tensors[role], stamp) for role, stamp in stamps.items() if not keeps_storage(stamp)}
+    first = {role: undo(role, tensors[role], stamp) for role, stamp in stamps.items() if not keeps_storage(role, stamp)}
     for role, stamp in stamps.items():
-        plain = first[role] if role in first else undo(tensors[role], stamp)
+        plain = first[role] if role in first else undo(role, tensors[role], stamp)
         if hasattr(plain, TAG):
             delattr(plain, TAG)
         tensors[role] = plain
@@ -118,12 +140,13 @@ def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stam
         if stamp.state != "applied":
             place = place_of(tensors[role])
             raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to take back{place}")
+        check_role(role, stamp)
         if decision and stamp.decision_digest != decision.decision_digest:
             raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
         if tuple(tensors[role].shape) != stamp.physical_shape:
             shape = tuple(tensors[role].shape)
             raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
-        check_undo(stamp)
+        check_undo(role, stamp)
         stamps[role] = stamp
     if not stamps:
         raise LayoutError("the target has no tensor of a layer: there is nothing to take back")
@@ -168,7 +191,8 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
                 f"{role} was left half laid out by an interrupted move{place}: begin_reload, and load it again"
             )
     if laid and again == "skip" and len(laid) == len(stamps):
-        if all(stamp.decision_digest == decision.decision_digest for stamp in laid.values()):
+        digest = decision.decision_digest
+        if all((stamp.role, stamp.decision_digest) == (role, digest) for role, stamp in laid.items()):
             return True
     for role, stamp in laid.items():
         what = f"{stamp.layout}, recipe {stamp.recipe}"
@@ -178,7 +202,7 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
             raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
         for under in stamps_under(tensors[role]) if found is None else ():
             if under.state != "reloading":
-                raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role})")
+                raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role or 'a part'})")
     return False
 
 
@@ -188,12 +212,10 @@ def _check_together(jobs: list[Job]) -> None:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
         raise LayoutError(f"the tensors are on different devices: {where}")
     _check_same_rank(jobs)
-    for one, other in combinations(jobs, 2):
-        if one.tensor.untyped_storage().data_ptr() != other.tensor.untyped_storage().data_ptr():
-            continue
-        (begin, end), (first, last) = extent_of(one.tensor), extent_of(other.tensor)
-        if begin < last and first < end:
-            raise LayoutError(f"{one.role} and {other.role} share bytes")
+    places = {job.role: Place.of(job.tensor) for job in jobs}
+    for one, other in combinations(places, 2):
+        if places[one].meets(places[other]):
+            raise LayoutError(f"{one} and {other} share bytes")
 
 
 def _check_same_rank(jobs: list[Job]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import metadata
+from math import prod
 from typing import Final, Literal
 
 import torch
@@ -77,6 +78,23 @@ def function_for(layout: Layout) -> Function | None:
     return None
 
 
+def check_function(layout: Layout) -> Function:
+    """Return AITER's function for a layout; of plain bytes it has nothing to say.
+
+    Raises:
+        LayoutError: AITER is not here, or has no function for the layout.
+    """
+    function = _untouched if layout == _plain() else function_for(layout)
+    if function is None:
+        why = "has no function for it" if can_import() else "cannot be imported here"
+        raise LayoutError(f"layout {layout.id}: AITER {why}; use backend native")
+    return function
+
+
+def _untouched(plain: torch.Tensor, experts: int) -> torch.Tensor:
+    return plain
+
+
 def _call(
     function: Callable[..., torch.Tensor], known: AiterFunction, plain: torch.Tensor, experts: int
 ) -> torch.Tensor:
@@ -133,26 +151,27 @@ def _differs(work: Work, plain: torch.Tensor) -> bool:
     return _verdicts[key]
 
 
-def run(work: Work, plain: torch.Tensor, laid: torch.Tensor) -> None:
-    """Lay plain bytes out with AITER's function; the two may share their storage.
+def run(work: Work, plain: torch.Tensor) -> torch.Tensor:
+    """Have AITER's function lay plain bytes out.
 
     Args:
         work: what is to be done.
         plain: flat bytes, the source.
-        laid: flat bytes, the target.
+
+    Returns:
+        The laid-out flat bytes, in new memory.
 
     Raises:
-        LayoutError: AITER is not here, has no function for the layout, or its function fails. Nothing is written then.
+        LayoutError: AITER is not here, has no function for the layout, or its function fails.
     """
-    function = function_for(work.layout)
-    if function is None:
-        why = "has no function for it" if can_import() else "cannot be imported here"
-        raise LayoutError(f"layout {work.layout.id}: AITER {why}; use backend native")
+    function = check_function(work.layout)
     try:
-        result = function(work.padded(plain, work.shape[0]), work.shape[0])
+        result = as_bytes(function(work.padded(plain, work.shape[0]), work.shape[0]).contiguous())
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise LayoutError(f"layout {work.layout.id}: AITER's function failed on {work.shape}: {error}") from None
-    laid.copy_(as_bytes(result.contiguous())[: laid.numel()])
+    if result.numel() < (size := prod(work.shape)):
+        raise LayoutError(f"layout {work.layout.id}: AITER's function gave {result.numel()} bytes of {size}")
+    return result[:size]
 
 
 def compare_all(device: str = "cuda") -> dict[str, str]:

@@ -10,8 +10,9 @@ import torch
 from preshuffle.layouts.dtypes import FLOATS, as_bytes, survives
 from preshuffle.layouts.execute import lay_out, writable
 from preshuffle.layouts.geometry import Geometry
+from preshuffle.layouts.place import overlap
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Loss, Stamp, overlap, put_stamp, stamp_of
+from preshuffle.layouts.stamp import Loss, Stamp, check_role, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.layouts.values import change_part
 from preshuffle.registry import LayoutError, PlainView
@@ -110,6 +111,7 @@ def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
     stamp = stamp_of(tensor)
     if stamp is None or stamp.state != "applied":
         raise LayoutError(f"{role} is not laid out ({stamp.state if stamp else 'no stamp'})")
+    check_role(role, stamp)
     if tuple(tensor.shape) != stamp.physical_shape:
         shape = tuple(tensor.shape)
         raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")

@@ -87,7 +87,7 @@ class Job:
         if is_native(backend, work := self.work(), plain):
             lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
         else:
-            run(work, plain, laid)
+            laid.copy_(run(work, plain))
         if self.in_place:
             return self._named()
         return (pack_int4(laid) if self.packs else laid).view(self.target_dtype).view(self.physical_shape)
@@ -193,15 +193,15 @@ def _flat_rows(decided: TensorDecision) -> int | None:
     return flat if padded_tail or flat % layout.pattern.row_tile else None
 
 
-def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
+def undo(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
 
     A tensor that had the physical size before keeps its storage, and loses its stamp; it is broken while it is moved.
     """
-    values = Values(stamp.role, stamp.steps, tensor.dtype)
+    values = Values(role, stamp.steps, tensor.dtype)
     if values.reduces:
         return values.expanded(tensor, stamp.source_shape).to(stamp.source_dtype)
-    if keeps_storage(stamp):
+    if keeps_storage(role, stamp):
         _undo_in_place(tensor, stamp, values)
         if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
             return tensor
@@ -213,26 +213,26 @@ def undo(tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     return cast_back(plain, stamp.source_dtype).view(stamp.source_shape)
 
 
-def is_last(stamp: Stamp, decision: Decision) -> bool:
+def is_last(role: Role, stamp: Stamp, decision: Decision) -> bool:
     """Whether a stamped tensor is the last rank's, which has less than the others."""
-    decided = decision.tensors[stamp.role]
+    decided = decision.tensors[role]
     if decided.short_shape in (None, decided.logical_shape):
         return False
     return stamp.shape == source_shape(decided.short_shape or (), decided, stamp.source_dtype)
 
 
-def check_fits(stamp: Stamp, decision: Decision, last_rank: bool) -> None:
+def check_fits(role: Role, stamp: Stamp, decision: Decision, last_rank: bool) -> None:
     """Check that what a stamped tensor was before is what a decision takes.
 
     Raises:
         LayoutError: it has another shape or dtype.
     """
-    decided = decision.tensors[stamp.role]
-    if stamp.role.endswith("_scale") and REDUCTIONS & {*stamp.steps, *decided.steps}:
+    decided = decision.tensors[role]
+    if role.endswith("_scale") and REDUCTIONS & {*stamp.steps, *decided.steps}:
         return
     plain = torch.empty(stamp.source_shape, dtype=stamp.source_dtype, device="meta")
     plain = plain.flatten(2) if plain.dim() == 4 else plain
-    check_shape(stamp.role, plain, decided, check_dtype(stamp.role, plain, decided), last_rank)
+    check_shape(role, plain, decided, check_dtype(role, plain, decided), last_rank)
 
 
 def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: Values) -> None:
@@ -252,9 +252,9 @@ def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: Values) -> None:
     drop_stamp(tensor)
 
 
-def keeps_storage(stamp: Stamp) -> bool:
+def keeps_storage(role: Role, stamp: Stamp) -> bool:
     """Whether plain values go back into the laid-out tensor's own storage: they came out of it."""
-    if stamp.role.endswith("_scale") and REDUCTIONS & set(stamp.steps):
+    if role.endswith("_scale") and REDUCTIONS & set(stamp.steps):
         return False
     return stamp.padded_source and "pack_int4" not in stamp.steps and not casts(stamp.source_dtype, _laid(stamp))
 
@@ -264,11 +264,11 @@ def _laid(stamp: Stamp) -> torch.dtype:
     return ACCEPTED[stamp.dtype][0] if stamp.source_dtype in FLOATS else stamp.source_dtype
 
 
-def check_undo(stamp: Stamp) -> None:
+def check_undo(role: Role, stamp: Stamp) -> None:
     """Raise a LayoutError where a step has lost something of the plain values."""
     for step in stamp.lost:
         kind, why = "cast" if step == "cast" else f"step {step}", _LOST[step]
-        raise LayoutError(f"{stamp.role} cannot be taken back: the {kind} {why}; load the checkpoint again")
+        raise LayoutError(f"{role} cannot be taken back: the {kind} {why}; load the checkpoint again")
 
 
 _LOST: Final[dict[Loss, str]] = {

@@ -16,7 +16,7 @@ from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.job import check_fits, is_last
 from preshuffle.layouts.single import layout_of
-from preshuffle.layouts.stamp import Stamp, put_stamp, put_stamps, stamp_of
+from preshuffle.layouts.stamp import Stamp, check_role, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
 from preshuffle.registry.plan import plan_relayout
@@ -127,14 +127,15 @@ def relayout(
         stamp = stamp_of(tensors[role])
         if stamp is None or stamp.state != "applied":
             raise LayoutError(f"{role} is not laid out: apply the decision instead")
+        check_role(role, stamp)
         if (stamp.source_order, stamp.dtype) != (decided.source_order, decided.dtype):
             raise LayoutError(
                 f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
             )
         stamps[role] = stamp
-    last_rank = any(is_last(stamp, decision) for stamp in stamps.values())
-    for stamp in stamps.values():
-        check_fits(stamp, decision, last_rank)
+    last_rank = any(is_last(role, stamp, decision) for role, stamp in stamps.items())
+    for role, stamp in stamps.items():
+        check_fits(role, stamp, decision, last_rank)
     direct = {role: _directly(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
     if any(move is None for move in direct.values()):
         inverse(target)
@@ -149,7 +150,7 @@ def relayout(
     device = next(iter(data.values())).device
     scratch = torch.empty(max(needed.values(), default=0), dtype=torch.uint8, device=device)
     for role, stamp in stamps.items():
-        new = restamped(stamp, decision)
+        new = restamped(role, stamp, decision)
         if role in moves:
             put_stamp(tensors[role], replace(new, state="broken"))
             moves[role].lay_out(data[role], scratch[: needed[role]], new.fill)
@@ -157,9 +158,9 @@ def relayout(
     return describe(target, decision)
 
 
-def restamped(stamp: Stamp, decision: Decision) -> Stamp:
+def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
     """Return a stamp as a new decision of the same physical shape leaves it."""
-    decided = decision.tensors[stamp.role]
+    decided = decision.tensors[role]
     return replace(
         stamp, recipe=decision.recipe, decision_digest=decision.decision_digest, layout=decided.layout,
         order=decided.order, is_shuffled=decided.is_shuffled,

@@ -10,7 +10,9 @@ import torch
 from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back, writable
-from preshuffle.layouts.stamp import drop_stamp, overlap, place_of, stamps_under
+from preshuffle.layouts.mapped import is_ordinary
+from preshuffle.layouts.place import overlap
+from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_under
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
 
 
@@ -22,6 +24,8 @@ def layout_of(layout: str | Layout) -> Layout:
     """
     if isinstance(layout, Layout):
         return layout
+    if not isinstance(layout, str):
+        raise LayoutError(f"a {type(layout).__name__} is no layout; valid: an id or a Layout")
     book = Registry.default().book
     try:
         return book.layout(layout)
@@ -45,8 +49,9 @@ def apply_layout(
             fp4x2 element is one byte of two values). Rows of w13 are GGUU.
         layout_id: a layout of the book (or an alias), or a ``Layout``.
         experts: how many experts a two-dimensional tensor holds.
-        out: contiguous bytes to write into, of the padded size; the result is a view of it. A stamp that it had is
-            forgotten: this function keeps none.
+        out: contiguous bytes to write into, of the padded size; the result is a view of it. Until all of it is written
+            its stamp says ``broken`` (in a mapped file to any process, whatever became of this one); then it has none:
+            this function keeps none.
         fill: the byte for padding; without it a dimension that does not divide is an error.
         backend: ``native`` moves the bytes with torch (Triton on a GPU), ``aiter`` calls AITER's function, ``auto`` is
             native unless AITER is here and gives other bytes.
@@ -67,17 +72,20 @@ def apply_layout(
     check_backend(backend)
     _check_input(tensor, fill)
     layout = layout_of(layout_id)
-    fit = _fit(tuple(tensor.shape), tensor.dtype, layout, experts, fill)
+    source = _readable(tensor, layout)
+    fit = _fit(tuple(source.shape), source.stride(), source.dtype, layout, _experts(experts), fill)
     result = _result(tensor, fit, out)
-    plain = as_bytes(tensor.contiguous())
+    plain = _span(source)
     work = Work(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
-    native = is_native(backend, work, plain)
-    drop_stamp(result)
+    theirs = None if is_native(backend, work, plain) else run(work, plain)
+    if out is not None:
+        put_stamp(result, _half_done(layout, fit.nbytes))
     with writable(result):
-        if native:
+        if theirs is None:
             lay_out(fit.plan, plain, as_bytes(result), fill or 0)
         else:
-            run(work, plain, as_bytes(result))
+            as_bytes(result).copy_(theirs)
+    drop_stamp(result)
     return result
 
 
@@ -100,11 +108,15 @@ def invert_layout(
         LayoutError: the shape does not fit the layout.
     """
     _check_dense(tensor)
-    if shape is not None and not all(isinstance(size, int) and size > 0 for size in shape):
+    whole = isinstance(shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in shape)
+    if shape is not None and not whole:
         raise LayoutError(f"shape = {shape!r}; valid: sizes of 1 or more")
     layout = layout_of(layout_id)
+    for stamp in stamps_under(tensor):
+        if stamp.state != "applied" or layout_of(stamp.layout) != layout:
+            raise LayoutError(f"the tensor is not laid out as {layout.id}: it is {_told(stamp)}{place_of(tensor)}")
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
-    fit = _fit(tuple(plain.shape), plain.dtype, layout, experts, 0)
+    fit = _fit(tuple(plain.shape), plain.stride(), plain.dtype, layout, _experts(experts), 0)
     if fit.nbytes != tensor.numel() * tensor.element_size():
         raise LayoutError(f"{tuple(tensor.shape)} does not hold the {fit.nbytes} bytes of {fit.shape} as {layout.id}")
 
@@ -144,11 +156,42 @@ def _check_dense(tensor: torch.Tensor) -> None:
 def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
     _check_dense(tensor)
     for stamp in stamps_under(tensor):
-        if stamp.layout != "plain" and stamp.state != "reloading":
-            what = f"{stamp.layout}, recipe {stamp.recipe}"
-            raise LayoutError(f"the tensor is laid out already ({what}){place_of(tensor)}")
+        if stamp.state == "broken" or (stamp.layout != "plain" and stamp.state != "reloading"):
+            raise LayoutError(f"the tensor is {_told(stamp)}{place_of(tensor)}")
     if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255):
         raise LayoutError(f"fill = {fill!r}; valid: a byte, 0..255")
+
+
+def _told(stamp: Stamp) -> str:
+    what = {"applied": "laid out already", "broken": "left half laid out", "reloading": "being loaded again"}
+    return f"{what[stamp.state]} ({stamp.layout}, recipe {stamp.recipe})"
+
+
+def _readable(tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The tensor itself where each of its rows lies in one piece (a slice of a larger one, say); else a dense copy."""
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    steps = [stride for size, stride in zip(plain.shape, plain.stride(), strict=True) if size > 1]
+    rows_whole = plain.numel() > 0 and steps == sorted(steps, reverse=True) and 0 not in steps
+    rows_whole = rows_whole and (plain.shape[-1] == 1 or plain.stride(-1) == 1)
+    if layout.unit == "group" and plain.dim() == 3 and plain.shape[0] > 1:  # tiles run over the rows of all experts
+        rows_whole = rows_whole and plain.stride(0) == plain.shape[1] * plain.stride(1)
+    return plain if rows_whole else plain.contiguous()
+
+
+def _span(tensor: torch.Tensor) -> torch.Tensor:
+    """The flat bytes from a tensor's first to its last."""
+    elements = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return as_bytes(tensor.as_strided((elements,), (1,)))
+
+
+def _half_done(layout: Layout, nbytes: int) -> Stamp:
+    """What is known of bytes that ``apply_layout`` has begun to write."""
+    size = (nbytes,)
+    return Stamp(
+        recipe="apply_layout", decision_digest="", role=None, layout=layout.id, shape=size, source_shape=size,
+        physical_shape=size, pad=(0, 0), dtype="uint8", source_dtype=torch.uint8, source_order=None, order=None,
+        fill=0, padded_source=True, is_shuffled=False, state="broken",
+    )  # fmt: skip
 
 
 def check_backend(backend: str) -> None:
@@ -158,13 +201,22 @@ def check_backend(backend: str) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _fit(given: tuple[int, ...], dtype: torch.dtype, layout: Layout, experts: int | None, fill: int | None) -> _Fit:
+def _fit(
+    given: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+    layout: Layout,
+    experts: int | None,
+    fill: int | None,
+) -> _Fit:
     count, rows, k = _dimensions(given, experts)
     item = dtype.itemsize
     if layout.unit == "group" and item != 1:
         raise LayoutError(f"layout {layout.id} is for scales of one byte; found {dtype} ({item} bytes)")
     halves = 2 if layout.pattern.splits_gate_up else 1
     flat = layout.unit == "group" and halves == 1 and rows % layout.row_multiple != 0
+    row = strides[-2] * item if given[-2] > 1 else k * item
+    expert = strides[0] * item if len(given) == 3 and count > 1 else rows * row
     if flat:
         count, rows = 1, count * rows
     if rows % halves:
@@ -176,7 +228,7 @@ def _fit(given: tuple[int, ...], dtype: torch.dtype, layout: Layout, experts: in
     if padded_k % item:
         raise LayoutError(f"layout {layout.id}: K padded to {padded_k} bytes is no whole number of {dtype}")
     bound = layout.bind(count, halves * padded_half, padded_k)
-    view = PlainView(count, halves, half, k_bytes, rows * k_bytes, half * k_bytes, k_bytes)
+    view = PlainView(count, halves, half, k_bytes, expert, half * row, row)
     padded = (halves * padded_half, padded_k // item)
     shape: tuple[int, ...]
     if (halves * padded_half, padded_k) == (rows, k_bytes):
@@ -188,6 +240,12 @@ def _fit(given: tuple[int, ...], dtype: torch.dtype, layout: Layout, experts: in
     return _Fit(shape, bound, view, plan_copy(bound, view))
 
 
+def _experts(experts: int | None) -> int | None:
+    if experts is not None and (isinstance(experts, bool) or not isinstance(experts, int)):
+        raise LayoutError(f"experts = {experts!r}; valid: a whole number")
+    return experts
+
+
 def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, int]:
     if len(shape) == 3:
         if experts not in (None, shape[0]):
@@ -196,8 +254,6 @@ def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, 
     if len(shape) != 2:
         raise LayoutError(f"a tensor of shape {shape}; valid: [E, rows, K], [rows, K], or [E * rows, K] with experts=E")
     count = 1 if experts is None else experts
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise LayoutError(f"experts = {experts!r}; valid: a whole number")
     if count < 1 or shape[0] % count:
         raise LayoutError(f"{shape[0]} rows are not those of {count} experts")
     return count, shape[0] // count, shape[1]
@@ -205,7 +261,9 @@ def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, 
 
 def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.Tensor:
     if out is None:
-        return torch.empty(fit.shape, dtype=tensor.dtype, device=tensor.device)
+        new = torch.empty(fit.shape, dtype=tensor.dtype, device=tensor.device)
+        is_ordinary(new)
+        return new
     if not isinstance(out, torch.Tensor):
         raise LayoutError(f"out is a {type(out).__name__}; valid: a tensor")
     if out.device != tensor.device:

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, name_of
 from preshuffle.layouts.file_stamps import Entry, Extent, read_stamps, record_of, write_stamps
 from preshuffle.layouts.mapped import look_up, mapping_of
+from preshuffle.layouts.place import extent_of
 from preshuffle.registry import LayoutError
 from preshuffle.registry.words import Role, RowOrder, Step, TensorDtype
 
@@ -50,7 +51,7 @@ class Stamp:
     Attributes:
         recipe: the recipe's id.
         decision_digest: of the decision that was applied.
-        role: which tensor of the layer it is.
+        role: which tensor of the layer it is; None of bytes that ``apply_layout`` has not finished.
         layout: the layout that its bytes are in.
         shape: torch's shape of the live values, before padding.
         source_shape: torch's shape of the tensor that was laid out.
@@ -74,7 +75,7 @@ class Stamp:
 
     recipe: str
     decision_digest: str
-    role: Role
+    role: Role | None
     layout: str
     shape: Sizes
     source_shape: Sizes
@@ -150,15 +151,21 @@ def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
     put_stamps([(tensor, stamp)])
 
 
-def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp]]) -> None:
-    """Record what several tensors' bytes are, those of one file at once."""
-    _record([(tensor, stamp) for tensor, stamp in stamped])
+def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp | None]]) -> None:
+    """Record what several tensors' bytes are (None: forget it), those of one file at once."""
+    _record(list(stamped))
 
 
 def drop_stamp(tensor: torch.Tensor) -> None:
     """Forget what was recorded of any of a tensor's bytes."""
     if _stamps(tensor):
         _record([(tensor, None)])
+
+
+def check_role(role: Role, stamp: Stamp) -> None:
+    """Raise a LayoutError where a tensor that stands for one role was laid out as another."""
+    if stamp.role != role:
+        raise LayoutError(f"{role} holds what was laid out as {stamp.role} ({stamp.layout}, recipe {stamp.recipe})")
 
 
 def place_of(tensor: torch.Tensor) -> str:
@@ -207,9 +214,25 @@ def _stamps(tensor: torch.Tensor) -> dict[Extent, Stamp]:
             raise LayoutError(f"{record_of(mapping.path)}: {error}") from None
         if mapping.shared:
             return found
-        setattr(storage, _ATTRIBUTE, found)
-    stamps: dict[Extent, Stamp] = getattr(storage, _ATTRIBUTE, {})
-    return stamps
+        _keep(storage, found)
+    return _kept(storage)
+
+
+def _keep(storage: torch.UntypedStorage, stamps: dict[Extent, Stamp]) -> None:
+    setattr(storage, _ATTRIBUTE, (storage.data_ptr(), stamps))
+
+
+def _kept(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
+    """Return a storage's stamps; none where its memory was freed or exchanged since (``resize_``)."""
+    address, stamps = getattr(storage, _ATTRIBUTE, (0, {}))
+    if not stamps:
+        return {}
+    moved = storage.data_ptr() != address and not (storage.device.type == "cpu" and storage.is_shared())
+    if moved or max(end for _, end in stamps) > storage.nbytes():
+        setattr(storage, _ATTRIBUTE, (0, {}))
+        return {}
+    found: dict[Extent, Stamp] = stamps
+    return found
 
 
 def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
@@ -225,23 +248,6 @@ def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
         stamps = {extent: kept for extent, kept in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]}
         if stamp is not None:
             stamps[begin, end] = stamp
-        setattr(tensor.untyped_storage(), _ATTRIBUTE, stamps)
+        _keep(tensor.untyped_storage(), stamps)
     for path, changes in files.items():
         write_stamps(path, changes)
-
-
-def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors show bytes of the same storage."""
-    if one.untyped_storage().data_ptr() != other.untyped_storage().data_ptr():
-        return False
-    (begin, end), (first, last) = extent_of(one), extent_of(other)
-    return begin < last and first < end
-
-
-def extent_of(tensor: torch.Tensor) -> tuple[int, int]:
-    """The bytes of its storage that a tensor shows, first and past the last."""
-    begin = int(tensor.storage_offset()) * tensor.element_size()
-    if tensor.numel() == 0 or tensor.is_contiguous():
-        return begin, begin + tensor.numel() * tensor.element_size()
-    span = 1 + sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return begin, begin + span * tensor.element_size()

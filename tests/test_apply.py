@@ -12,13 +12,17 @@ import torch
 from preshuffle.layouts import (
     Stamp,
     apply,
+    begin_reload,
     describe,
+    expert_view,
+    finish_reload,
     inverse,
     prove,
     stamp_of,
     write_expert,
 )
 from preshuffle.layouts.apply import TAG
+from preshuffle.layouts.in_place import InPlace
 from preshuffle.registry import Decision, LayoutError
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles
 
@@ -337,3 +341,86 @@ def test_tensors_made_in_inference_mode_are_laid_out_in_place_outside_of_it() ->
     assert all(same_bytes(tensors[role], wanted[role]) for role in wanted)
     inverse(tensors)
     assert stamp_of(tensors["w2_weight"]) is None
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_backend_that_is_not_there_breaks_nothing(padded: bool) -> None:
+    decision = decide("fp4x2")
+    plain = plain_tensors(decision)
+    tensors = in_padded_buffers(plain, decision) if padded else plain
+    before = {role: tensor.clone() for role, tensor in tensors.items()}
+    with pytest.raises(LayoutError, match="AITER cannot be imported here; use backend native"):
+        apply(tensors, decision, backend="aiter")
+    assert all(stamp_of(tensor) is None and tensor.equal(before[role]) for role, tensor in tensors.items())
+
+
+def test_a_failure_breaks_the_tensor_that_it_met_and_none_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide("fp4x2")
+    apply(tensors := in_padded_buffers(plain_tensors(decision), decision), decision)
+    begin_reload(tensors)
+    with monkeypatch.context() as patched:
+        patched.setattr(InPlace, "lay_out", _fails_at(InPlace.lay_out, call=2))
+        with pytest.raises(MemoryError):
+            finish_reload(tensors, decision)
+    states = [stamp.state for tensor in tensors.values() if (stamp := stamp_of(tensor))]
+    in_place = [state for state in states if state != "applied"]
+    assert in_place[:2] == ["broken", "broken"]
+    assert set(in_place[2:]) == {"reloading"}
+
+
+def _fails_at(real: Callable[..., None], call: int) -> Callable[..., None]:
+    calls = iter(range(1, 100))
+
+    def run(*arguments: object) -> None:
+        if next(calls) == call:
+            raise MemoryError
+        real(*arguments)
+
+    return run
+
+
+def test_what_stands_in_the_target_has_its_stamp_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks between two assignments (another thread, a process that is interrupted) sees no unknown bytes."""
+    decision = decide("fp4x2")
+
+    class Watched(dict[str, torch.Tensor]):
+        def __setitem__(self, role: str, tensor: torch.Tensor) -> None:
+            assert stamp_of(tensor) is not None
+            super().__setitem__(role, tensor)
+
+    apply(Watched(plain_tensors(decision)), decision)
+
+
+def test_exchanged_tensors_are_not_taken_for_each_other() -> None:
+    decision = decide("fp4x2", hidden_size=256, intermediate_size=256)
+    apply(tensors := plain_tensors(decision), decision)
+    tensors["w13_weight"], tensors["w2_weight"] = tensors["w2_weight"], tensors["w13_weight"]
+    for use in (
+        lambda: apply(tensors, decision, again="skip"),
+        lambda: inverse(tensors),
+        lambda: expert_view(tensors, "w13_weight", 0),
+    ):
+        with pytest.raises(LayoutError, match=r"w13_weight (is|holds what was) laid out"):
+            use()
+
+
+def test_memory_that_was_freed_under_a_stamp_has_none() -> None:
+    decision = decide("fp4x2")
+    apply(tensors := plain_tensors(decision), decision)
+    weight = tensors["w13_weight"].view(torch.uint8)
+    storage = weight.untyped_storage()
+    size = storage.nbytes()
+    storage.resize_(0)
+    assert stamp_of(weight) is None
+    storage.resize_(size)
+    assert stamp_of(weight) is None
+    assert stamp_of(tensors["w2_weight"]) is not None
+
+
+def test_memory_that_becomes_shared_keeps_its_stamp() -> None:
+    decision = decide("fp4x2")
+    apply(tensors := plain_tensors(decision), decision)
+    bytes_before = tensors["w13_weight"].view(torch.uint8).clone()
+    tensors["w13_weight"].share_memory_()
+    assert stamp_of(tensors["w13_weight"]) is not None
+    assert tensors["w13_weight"].view(torch.uint8).equal(bytes_before)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from preshuffle.layouts import apply, apply_layout, invert_layout, stamp_of
 from preshuffle.layouts.reference import fetch
@@ -160,3 +163,83 @@ def test_laid_out_bytes_are_not_laid_out_again_and_an_overwritten_stamp_is_forgo
     apply_layout(torch.zeros_like(laid), "sep16", out=laid)
     assert stamp_of(laid) is None
     assert stamp_of(tensors["w13_weight"]) is not None
+
+
+def test_out_in_other_storage_of_the_same_memory_is_refused() -> None:
+    memory = random_bytes(3 * 64 * 128).numpy()
+    plain = torch.from_numpy(memory[: 2 * 64 * 128]).view(2, 64, 128)
+    with pytest.raises(LayoutError, match="out shares bytes with the tensor"):
+        apply_layout(plain, "sep16", out=torch.from_numpy(memory[64 : 64 + 2 * 64 * 128]))
+
+
+@settings(deadline=None)
+@given(
+    layout_id=st.sampled_from(LAYOUTS),
+    experts=st.integers(1, 3),
+    half=st.integers(1, 40),
+    k=st.integers(1, 80),
+    first=st.tuples(st.integers(0, 2), st.integers(0, 5), st.integers(0, 20)),
+    more=st.tuples(st.integers(0, 2), st.integers(0, 5), st.integers(0, 20)),
+)
+def test_a_slice_is_laid_out_where_it_lies(
+    layout_id: str, experts: int, half: int, k: int, first: tuple[int, int, int], more: tuple[int, int, int]
+) -> None:
+    rows = half * (2 if layout_of(layout_id).pattern.splits_gate_up else 1)
+    shape = (experts, rows, k)
+    whole = random_bytes(*(begin + size + rest for begin, size, rest in zip(first, shape, more, strict=True)))
+    cut = whole[tuple(slice(begin, begin + size) for begin, size in zip(first, shape, strict=True))]
+    wanted = apply_layout(cut.clone(), layout_id, fill=FILL)
+    assert apply_layout(cut, layout_id, fill=FILL).equal(wanted)
+    assert apply_layout(cut.transpose(1, 2).contiguous().transpose(1, 2), layout_id, fill=FILL).equal(wanted)
+
+
+class _Copies(TorchDispatchMode):
+    """Counts the elements that whole copies of tensors make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.clone.default, torch.ops.aten.contiguous.default):
+            self.elements += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout_id", ["sep16", "gui16", "gurow16"])
+def test_a_tensor_parallel_slice_is_not_copied_first(layout_id: str) -> None:
+    whole = random_bytes(2, 4, 64, 256)
+    cut = whole[:, 1].view(2, 64, 256)[:, :, 128:]
+    with _Copies() as copies:
+        laid = apply_layout(cut, layout_id)
+    assert copies.elements == 0
+    assert laid.equal(apply_layout(cut.clone(), layout_id))
+
+
+def test_experts_are_told_from_truth_values_whatever_was_asked_before() -> None:
+    plain = random_bytes(32, 64)
+    apply_layout(plain, "sep16", experts=1)
+    with pytest.raises(LayoutError, match="experts = True; valid: a whole number"):
+        apply_layout(plain, "sep16", experts=True)
+
+
+def test_bytes_in_another_layout_are_not_taken_back() -> None:
+    decision = decide("fp4x2")
+    apply(tensors := plain_tensors(decision), decision)
+    laid = tensors["w2_weight"].view(torch.uint8)
+    with pytest.raises(LayoutError, match=r"not laid out as gui16: it is laid out already \(sep16"):
+        invert_layout(laid, "gui16")
+    invert_layout(laid, "sep16")
+
+
+@pytest.mark.parametrize("layout", [None, ["sep16"], 3])
+def test_no_layout_is_an_error_in_words(layout: Any) -> None:
+    with pytest.raises(LayoutError, match="is no layout; valid: an id or a Layout"):
+        apply_layout(random_bytes(1, 32, 64), layout)
+
+
+def test_lazily_conjugated_and_negated_values_are_laid_out_as_what_they_show() -> None:
+    plain = torch.randn(1, 16, 16, dtype=torch.complex64)
+    assert apply_layout(plain.conj(), "sep16").equal(apply_layout(plain.conj().resolve_conj(), "sep16"))
+    negated = torch._neg_view(torch.randn(1, 16, 32))
+    assert apply_layout(negated, "sep16").equal(apply_layout(negated.resolve_neg(), "sep16"))

@@ -17,7 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from preshuffle.layouts import apply, begin_reload, finish_reload, inverse, stamp_of
+from preshuffle.layouts import (
+    apply,
+    apply_layout,
+    begin_reload,
+    finish_reload,
+    inverse,
+    invert_layout,
+    single,
+    stamp_of,
+)
 from preshuffle.layouts.apply import TAG
 from preshuffle.layouts.mapped import _ask, _search
 from preshuffle.registry import LayoutError
@@ -42,7 +51,7 @@ def killed(folder: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
 def check_killed(folder: Path, rounds: int, seed: int, hit: set[str]) -> None:
     """Kill, and check; ``hit`` are the works that surely break off half-way in so many rounds."""
     lines = killed(folder, rounds, seed)
-    assert len(lines) == 3 * rounds
+    assert len(lines) == 4 * rounds
     assert [line for line in lines if line["lies"]] == []
     assert {line["mended"] for line in lines} <= {None, True}
     broken = Counter(line["work"] for line in lines if "broken" in line["claims"])
@@ -51,13 +60,13 @@ def check_killed(folder: Path, rounds: int, seed: int, hit: set[str]) -> None:
 
 
 def test_a_killed_process_leaves_old_bytes_or_says_that_they_are_broken(tmp_path: Path) -> None:
-    check_killed(tmp_path, rounds=12, seed=1, hit={"apply", "inverse"})
+    check_killed(tmp_path, rounds=12, seed=1, hit={"apply", "inverse", "out"})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_many_killed_processes(seed: int, tmp_path: Path) -> None:
-    check_killed(tmp_path, rounds=400, seed=seed, hit={"apply", "inverse", "write"})
+    check_killed(tmp_path, rounds=400, seed=seed, hit={"apply", "inverse", "write", "out"})
 
 
 def in_files(folder: Path) -> Tensors:
@@ -196,6 +205,40 @@ def test_a_record_that_cannot_be_written_stops_the_move(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"w2_weight\.preshuffle cannot be written"):
         apply(tensors, DECISION)
     assert tensors["w2_weight"].equal(before)
+
+
+def test_out_in_a_file_is_broken_until_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.randint(0, 256, (2, 64, 128), dtype=torch.uint8)
+    (tmp_path / "out").write_bytes(bytes(plain.numel()))
+    like = {"out": plain}
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(single, "lay_out", fails)
+        with pytest.raises(MemoryError):
+            apply_layout(plain, "sep16", out=mapped(tmp_path, like)["out"])
+    later = mapped(tmp_path, like)["out"]
+    stamp = stamp_of(later)
+    assert stamp is not None
+    assert (stamp.state, stamp.layout, stamp.role) == ("broken", "sep16", None)
+    for read in (lambda: apply_layout(later, "sep16"), lambda: invert_layout(later, "sep16")):
+        with pytest.raises(LayoutError, match=r"left half laid out .*out\.preshuffle"):
+            read()
+    laid = apply_layout(plain, "sep16", out=later)
+    assert stamp_of(laid) is None
+    assert not list(tmp_path.glob("*.preshuffle"))
+    assert mapped(tmp_path, like)["out"].equal(apply_layout(plain, "sep16"))
+
+
+def test_two_mappings_of_one_file_share_bytes(tmp_path: Path) -> None:
+    tensors = in_files(tmp_path)
+    weight = tensors["w13_weight"]
+    for shared in (True, False):
+        again = mapped(tmp_path, tensors, shared=shared)["w13_weight"]
+        with pytest.raises(LayoutError, match="out shares bytes with the tensor"):
+            apply_layout(again, "sep16", out=weight)
 
 
 def test_files_without_a_name_and_ordinary_memory_have_no_record(tmp_path: Path) -> None:
