@@ -31,6 +31,7 @@ RUN python3 -c "import importlib.metadata as m; print('amd-aiter', m.version('am
  && python3 -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl \
  && rm -rf /tmp/wheel \
  && preshuffle --version \
+ && preshuffle registry check \
  && useradd --uid 10001 --user-group --create-home --shell /bin/bash preshuffle
 # The GPU's devices belong to the groups video and render: docker run --group-add video --group-add render …
 USER 10001:10001
@@ -41,6 +42,7 @@ COPY constraints.txt /tmp/wheel/
 COPY --from=wheel /dist/*.whl /tmp/wheel/
 RUN pip install --no-cache-dir -c /tmp/wheel/constraints.txt "$(ls /tmp/wheel/*.whl)[service,postgres]" \
  && rm -rf /tmp/wheel \
+ && preshuffle registry check \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin preshuffle \
  && install -d -o 10001 -g 10001 /data
 ENV PRESHUFFLE_HOST=0.0.0.0 \

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -104,6 +105,18 @@ def deciding(registry: Registry, pool: list[dict[str, Any]], kernels: bool, new_
         gc.unfreeze()
 
 
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Have Python find nothing compiled, and keep nothing unless told to."""
+    before = sys.pycache_prefix, sys.dont_write_bytecode
+    with tempfile.TemporaryDirectory() as cache:
+        sys.pycache_prefix, sys.dont_write_bytecode = cache, True
+        try:
+            yield
+        finally:
+            sys.pycache_prefix, sys.dont_write_bytecode = before
+
+
 def process(arguments: list[str]) -> float:
     """Return the seconds that a Python process takes, its modules compiled before."""
     with tempfile.TemporaryDirectory() as cache:
@@ -122,11 +135,15 @@ def main() -> None:
         item.read_text() for item in (files("preshuffle.registry") / "book").iterdir() if item.name.endswith("yaml")
     ]
     plain = best(lambda: seconds(lambda: [yaml.load(text, yaml.CSafeLoader) for text in texts]))
-    load = best(lambda: seconds(Registry.load))
-    registry = Registry.load()
+    with nothing_kept():
+        load = best(lambda: seconds(Registry.load))
+        sys.dont_write_bytecode = False
+        registry = Registry.load()
+        kept = best(lambda: seconds(Registry.load))
     entries = sum(map(len, registry.book.entries.values()))
     print(f"{entries} entries; torch imported: {'torch' in sys.modules}")
     print(f"load: {load * 1e3:.0f} ms; PyYAML's CSafeLoader alone on the same files: {plain * 1e3:.0f} ms")
+    print(f"load, what YAML makes of the files kept from before: {kept * 1e3:.0f} ms")
     pool = asked(registry)
     for title, kernels, sizes in (
         ("never seen, bytes and call", False, False),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -28,9 +27,10 @@ from preshuffle.registry.errors import BookError, Problem
 from preshuffle.registry.kernels.families import Families
 from preshuffle.registry.kernels.family import Family, KernelTag, Packing
 from preshuffle.registry.layout import Layout
-from preshuffle.registry.located import Document, Path, field_problems, parse_yaml
+from preshuffle.registry.located import Document, Path, field_problems
 from preshuffle.registry.model_names import ModelNames
 from preshuffle.registry.model_types import ModelTypeEntry, QuantizationEntry
+from preshuffle.registry.packaged import FOLDER, packaged_document
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule
@@ -60,7 +60,6 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "kernel_tags": KernelTag,
     "packings": Packing,
 }
-PACKAGED = "book"
 # Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).
 ELSEWHERE = frozenset({"aiter_dispatch.yaml"})
 
@@ -80,7 +79,7 @@ class Place:
     @property
     def packaged(self) -> bool:
         """Whether it is in the packaged book, not in an overlay."""
-        return self.document.name.startswith(f"{PACKAGED}/")
+        return self.document.name.startswith(f"{FOLDER.name}/")
 
     def problem(self, message: str, *inside: str | int, valid: Iterable[str] = ()) -> Problem:
         """Return a problem at a place inside the entry."""
@@ -209,24 +208,28 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
     overlays = [overlays] if isinstance(overlays, str | FilePath) else overlays
     entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     places: dict[tuple[str, str], Place] = {}
-    layers = [_packaged(), *(_folder(FilePath(overlay), problems) for overlay in overlays)]
-    layers += [list(overlay.items()) for overlay in texts]
+    layers = [[packaged_document(name) for name in _packaged()]]
+    layers += [[_parsed(*named) for named in _folder(FilePath(overlay), problems)] for overlay in overlays]
+    layers += [[_parsed(*named) for named in overlay.items()] for overlay in texts]
     for layer in layers:
         seen: dict[tuple[str, str], Place] = {}
-        for name, text in layer:
-            document, wrong = parse_yaml(text, name)
+        for document, wrong in layer:
             problems += wrong
             _read(document, entries, seen, problems)
         places.update(seen)
     if problems:
         raise BookError(problems)
-    return Book(entries, places, tuple(name for layer in layers for name, _ in layer))
+    return Book(entries, places, tuple(document.name for layer in layers for document, _ in layer))
 
 
-def _packaged() -> list[tuple[str, str]]:
-    folder = files("preshuffle.registry") / PACKAGED
-    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml") and item.name not in ELSEWHERE)
-    return [(f"{PACKAGED}/{name}", (folder / name).read_text(encoding="utf-8")) for name in names]
+def _packaged() -> list[str]:
+    return sorted(file.name for file in FOLDER.glob("*.yaml") if file.name not in ELSEWHERE)
+
+
+def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:
+    from preshuffle.registry.yaml_text import parse_yaml
+
+    return parse_yaml(text, name)
 
 
 def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]:

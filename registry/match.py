@@ -76,7 +76,7 @@ class Tried:
 def try_rules(book: Book, facts: Mapping[str, Scalar]) -> tuple[Tried, ...]:
     """Try every rule on a query's facts, the most specific first (ties by id, which only matters for display)."""
     tried = [try_rule(book, rule, facts) for rule in book.rules.values()]
-    return tuple(sorted(tried, key=lambda item: (tuple(-part for part in item.specificity.key), item.rule.id)))
+    return tuple(sorted(tried, key=lambda item: (tuple(-part for part in item.specificity), item.rule.id)))
 
 
 def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:

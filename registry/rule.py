@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -116,19 +115,13 @@ def _condition(path: tuple[str, ...], field: str, wanted: Any, reading: str) -> 
     return condition
 
 
-@dataclass(frozen=True, slots=True)
-class Specificity:
-    """How specific a rule is: exact values, then lists, then globs and ranges, then priority."""
+class Specificity(NamedTuple):
+    """How specific a rule is: exact values, then lists, then globs and ranges, then priority; greater is more so."""
 
     exact: int
     lists: int
     patterns: int
     priority: int
-
-    @property
-    def key(self) -> tuple[int, int, int, int]:
-        """A sort key; greater is more specific."""
-        return (self.exact, self.lists, self.patterns, self.priority)
 
 
 def facts_of(fields: Mapping[str, Any], switches: Mapping[str, str]) -> dict[str, Scalar]:

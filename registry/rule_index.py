@@ -132,7 +132,7 @@ class RuleIndex:
 
 
 def _order(rule: Rule) -> tuple[tuple[int, ...], str]:
-    return tuple(-part for part in rule.specificity.key), rule.id
+    return tuple(-part for part in rule.specificity), rule.id
 
 
 def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe]) -> Prepared:

@@ -23,7 +23,7 @@ def ties(rules: Iterable[Rule]) -> Iterator[Pair]:
     """
     groups: dict[tuple[int, ...], list[Rule]] = {}
     for rule in rules:
-        groups.setdefault(rule.specificity.key, []).append(rule)
+        groups.setdefault(rule.specificity, []).append(rule)
     for group in groups.values():
         seen: set[tuple[str, str]] = set()
         for first, second in _within(group, frozenset()):

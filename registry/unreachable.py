@@ -28,7 +28,7 @@ def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
 
 
 def _takes_all(book: Book, other: Rule, rule: Rule) -> bool:
-    if other.specificity.key <= rule.specificity.key:
+    if other.specificity <= rule.specificity:
         return False
     mine, theirs = rule.conditions(), other.conditions()
     return all(mine[name].within(condition) for name, condition in theirs.items()) and _asks_no_more(book, other, rule)

@@ -14,7 +14,7 @@ import pytest
 from preshuffle.registry import BookError
 from preshuffle.registry.books import SECTIONS, Place, _entry, load_book
 from preshuffle.registry.errors import Problem
-from preshuffle.registry.located import parse_yaml
+from preshuffle.registry.yaml_text import parse_yaml
 from support.strategies import BOOK
 
 PACKAGED = files("preshuffle.registry") / "book"

@@ -14,8 +14,8 @@ from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.heuristics import k_split
 from preshuffle.registry.kernels.table_file import MAX_NAME
-from preshuffle.registry.located import parse_yaml
 from preshuffle.registry.versions import InvalidVersionError, version_key
+from preshuffle.registry.yaml_text import parse_yaml
 from support.kernel_rows import table, tables
 
 CALL = {

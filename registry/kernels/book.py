@@ -1,13 +1,13 @@
 """How AITER versions behave: the part of the book that is read on its own, when a kernel is predicted."""
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from preshuffle.registry.errors import BookError, Problem
-from preshuffle.registry.located import Document, field_problems, parse_yaml
+from preshuffle.registry.located import Document, field_problems
+from preshuffle.registry.packaged import packaged_document
 
 DISPATCH: Final = "aiter_dispatch.yaml"
 
@@ -120,12 +120,6 @@ class DispatchBook(BookModel):
 
 
 Model = TypeVar("Model", bound=BookModel)
-
-
-def packaged_document(name: str) -> tuple[Document, list[Problem]]:
-    """Return a packaged file with the place of every value, and what is wrong with it as YAML."""
-    text = files("preshuffle.registry").joinpath("book", name).read_text(encoding="utf-8")
-    return parse_yaml(text, f"book/{name}")
 
 
 def validated(model: type[Model], document: Document) -> tuple[Model | None, list[Problem]]:

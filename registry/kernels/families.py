@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 
 from preshuffle.registry.errors import BookError
 from preshuffle.registry.kernels.behaviour import is_newest
-from preshuffle.registry.kernels.book import packaged_document
 from preshuffle.registry.kernels.choice import Stage
 from preshuffle.registry.kernels.family import Family, FamilyVariant, KernelTag
+from preshuffle.registry.packaged import packaged_document
 from preshuffle.registry.versions import version_key
 
 FAMILIES: Final = "kernel_families.yaml"

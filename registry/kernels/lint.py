@@ -11,11 +11,11 @@ from preshuffle.registry.kernels.book import (
     BehaviourData,
     DispatchBook,
     Tier,
-    packaged_document,
     validated,
 )
 from preshuffle.registry.kernels.stages import RULES
 from preshuffle.registry.located import Document, Path, field_problems
+from preshuffle.registry.packaged import packaged_document
 from preshuffle.registry.versions import InvalidVersionError, version_key
 
 _CALL_FACTS = frozenset({"gfx", "weight_dtype", "quant_type", "activation", "gate_mode", "env"})

@@ -1,0 +1,178 @@
+"""A YAML or JSON text as plain values, with what is wrong with it; and where in the text a value stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from preshuffle.registry.errors import Problem
+from preshuffle.registry.located import Document, Path, short
+
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STR, _BOOL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
+_MAX_NODES = 200_000
+_MAX_DEPTH = 64
+
+
+def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
+    """Parse one YAML (or JSON) text; what is wrong comes back as problems, with whatever could be read.
+
+    Anchors and aliases are refused: a few lines of them can stand for gigabytes.
+    """
+    reader = _Reader(name, text)
+    try:
+        value = reader.document()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        line, column = (mark.line + 1, mark.column + 1) if mark else _odd_character(text, error)
+        return Document(name, None, ""), [Problem(name, line, column, f"not valid YAML: {what}")]
+    finally:
+        reader.loader.dispose()
+    return Document(name, value, text), reader.problems
+
+
+def find_mark(text: str, path: Path) -> tuple[int, int] | None:
+    """Return the line and column of the key or item at a path, counted from 1; None where it is not there."""
+    node = _root(text)
+    at = node
+    for part in path:
+        found = _child(node, part)
+        if found is None:
+            return None
+        at, node = found
+    return None if at is None else (at.start_mark.line + 1, at.start_mark.column + 1)
+
+
+@lru_cache(maxsize=8)
+def _root(text: str) -> Node | None:
+    """Return the nodes of a text that has been read before, or None where it is empty or an alias means nothing."""
+    loader = _BASE(text)
+    try:
+        return loader.get_single_node()  # type: ignore[no-any-return]
+    except yaml.YAMLError:
+        return None
+    finally:
+        loader.dispose()
+
+
+def _child(node: Node | None, part: str | int) -> tuple[Node, Node] | None:
+    """Return what marks a child (its key, or the item itself) and the child."""
+    if isinstance(node, MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == part), None)
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+        item: Node = node.value[part]
+        return item, item
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _implicit_tag(text: str) -> str:
+    """Return the tag of a plain scalar; a book says the same few thousand words over and over."""
+    for tag, pattern in _BASE.yaml_implicit_resolvers.get(text[:1], ()):
+        if pattern.match(text):
+            return str(tag)
+    return _STR
+
+
+def _odd_character(text: str, error: yaml.YAMLError) -> tuple[int, int]:
+    """Return where the character stands that the reader refused: it says which one, and no place."""
+    at = text.find(chr(getattr(error, "character", 0)))
+    return (1, 1) if at < 0 else (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+
+
+class _Reader:
+    """Makes plain values of a text in one pass over its events; too deep and too many are refused on the way."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.loader = _BASE(text)
+        self.problems: list[Problem] = []
+        self._event: Callable[[], Any] = self.loader.get_event
+        self._known: dict[tuple[str, str], Any] = {}
+        self._count = 0
+
+    def document(self) -> Any:
+        """Return the value of the only document; None where there is none."""
+        self._event()
+        if type(self._event()) is StreamEndEvent:
+            return None
+        value = self._value(self._event(), 0)
+        self._event()
+        more = self._event()
+        if type(more) is not StreamEndEvent:
+            raise yaml.MarkedYAMLError(problem="a second document begins here", problem_mark=more.start_mark)
+        return value
+
+    def _value(self, event: Any, depth: int) -> Any:
+        self._count += 1
+        if self._count > _MAX_NODES:
+            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_NODES} values", problem_mark=event.start_mark)
+        kind = type(event)
+        if kind is ScalarEvent:
+            tag = event.tag
+            if tag is None or tag == "!":
+                tag = _implicit_tag(event.value) if event.implicit[0] else _STR
+            return event.value if tag == _STR else self._scalar(tag, event)
+        if kind is AliasEvent:
+            self._complain(event, "aliases are not allowed; write the value out")
+            return None
+        if depth == _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH}", problem_mark=event.start_mark)
+        return self._mapping(depth + 1) if kind is MappingStartEvent else self._items(depth + 1)
+
+    def _items(self, depth: int) -> list[Any]:
+        items = []
+        while type(event := self._event()) is not SequenceEndEvent:
+            items.append(self._value(event, depth))
+        return items
+
+    def _mapping(self, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        while (kind := type(event := self._event())) is not MappingEndEvent:
+            if kind is not ScalarEvent or event.value == "<<":
+                self._complain(event, "a key must be plain text")
+                if kind in (MappingStartEvent, SequenceStartEvent):
+                    self._value(event, depth)
+                self._value(self._event(), depth)
+                continue
+            key = event.value
+            value = self._value(self._event(), depth)
+            if key in result:
+                self._complain(event, f"duplicate key {key!r}, first at line {lines[key]}")
+                continue
+            lines[key] = event.start_mark.line + 1
+            result[key] = value
+        return result
+
+    def _scalar(self, tag: str, event: Any) -> Any:
+        text = event.value
+        if tag == _BOOL and text.lower() not in {"true", "false"}:
+            return text  # YAML 1.1 reads No, on and yes as booleans; No is one of AITER's quant_types
+        key = (tag, text)
+        if key not in self._known:
+            try:
+                node = ScalarNode(tag, text, event.start_mark, event.end_mark)
+                self._known[key] = self.loader.construct_object(node)
+            except (ValueError, KeyError, AttributeError):  # a date that is none, or !!int, !!bool on other text
+                self._complain(event, f"{short(text)} is not a valid {tag.rsplit(':')[-1]}")
+                return None
+        return self._known[key]
+
+    def _complain(self, event: Any, message: str) -> None:
+        mark = event.start_mark
+        self.problems.append(Problem(self.name, mark.line + 1, mark.column + 1, message))
