@@ -114,8 +114,9 @@ class Checker:
 
     def _look(self, observation: Observation, scene: Scene, world: World | None) -> Look:
         runs = runs_in(scene, world, self._backends, self._predictor)
-        facts = [run.facts(scene, world) for run in runs]
-        contracts = holding(self._contracts.may_hold(scene.facts), scene, runs, facts)
+        broken, listed = self._contracts.may_hold(scene.facts), self._listed.may_hold(scene.facts)
+        facts = [run.facts(scene, world) for run in runs] if broken or listed else ()
+        contracts = holding(broken, scene, runs, facts)
         blocked = {id(run) for entry, hits in contracts for run in hits if entry.blocks and entry.code in _BLOCKING}
         if blocked:
             swap = {id(run): replace(run, blocked=True) for run in runs if id(run) in blocked}
@@ -125,8 +126,8 @@ class Checker:
         cache = scene.applied.cache
         if cache is not None and cache.recipe_digest is not None:
             extra["recipe_of_cache"] = self._recipes_by_digest(observation).get(cache.recipe_digest)
-        listed = holding(self._listed.may_hold(scene.facts), scene, runs, facts)
-        return Look(scene, world, runs, self._backends, self.tables, contracts, listed, extra)
+        known_bad = holding(listed, scene, runs, facts)
+        return Look(scene, world, runs, self._backends, self.tables, contracts, known_bad, extra)
 
     def _decision(self, observation: Observation) -> Decision | None:
         key = observation.query.model_dump_json()

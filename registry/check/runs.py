@@ -101,6 +101,7 @@ class Predictor:
 
     tables: KernelTables | None
     _known: dict[tuple[object, ...], tuple[Bucket, ...]] = field(default_factory=dict)
+    _buckets: dict[tuple[int, int | None, int], Bucket] = field(default_factory=dict)
 
     def buckets(self, scene: Scene, world: World) -> tuple[Bucket, ...]:
         """Return ``(first, last, choice, run)`` for the token counts stated, else for all within reach."""
@@ -132,7 +133,17 @@ class Predictor:
         if self.tables is not None and any(_foreign(scene, choice, world) for _, _, choice in found):
             found = list(_choices(scene, world, tokens, None))
         for lo, hi, choice in found:
-            yield lo, hi, choice, _of_choice(lo, hi, choice)
+            yield self._bucket(lo, hi, choice)
+
+    def _bucket(self, lo: int, hi: int | None, choice: KernelChoice) -> Bucket:
+        """Return a bucket; AITER's dispatch gives one and the same choice to many calls, and they share its run."""
+        key = (lo, hi, id(choice))
+        found = self._buckets.get(key)
+        if found is None or found[2] is not choice:
+            if len(self._buckets) >= _CACHED:
+                self._buckets.clear()
+            found = self._buckets[key] = (lo, hi, choice, _of_choice(lo, hi, choice))
+        return found
 
 
 def _choices(

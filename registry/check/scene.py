@@ -71,6 +71,8 @@ class Scene:
         query: with the facts of the model's entry filled in.
         named: the model as the observation names it.
         stated: the query's fields that the observation states itself.
+        sizes: physical hidden size and intermediate size of one rank, as AITER takes them; None where not known.
+        experts: how many one rank holds; None where it is not known.
         facts: everything known, by the flat names that contracts and deny-lists use.
     """
 
@@ -82,6 +84,8 @@ class Scene:
     tensors: Mapping[Role, Seen]
     arch: ArchEntry | None
     model: ModelEntry | None
+    sizes: tuple[int | None, int | None]
+    experts: int | None
     facts: Facts
 
     @property
@@ -102,19 +106,23 @@ class Scene:
 
     def hidden(self) -> int | None:
         """Return the live hidden size, as the deployment declares it."""
-        return _axis(self, "w13_weight", 2, False) or _axis(self, "w2_weight", 1, False) or self.query.hidden_size
+        return _live(self.tensors, "w13_weight", 2) or _live(self.tensors, "w2_weight", 1) or self.query.hidden_size
 
     def intermediate(self) -> int | None:
         """Return the live intermediate size of one rank, as the deployment declares it."""
-        rows = _axis(self, "w13_weight", 1, False)
-        return _axis(self, "w2_weight", 2, False) or (rows // self.halves if rows else None)
+        rows = _live(self.tensors, "w13_weight", 1)
+        return _live(self.tensors, "w2_weight", 2) or (rows // self.halves if rows else None)
 
 
-def _axis(scene: Scene, role: Role, axis: int, physical: bool) -> int | None:
-    seen = scene.tensors.get(role)
-    if seen is None:
-        return None
-    shape = seen.what.physical_shape if physical else seen.what.logical_shape
+def _live(tensors: Mapping[Role, Seen], role: Role, axis: int) -> int | None:
+    seen = tensors.get(role)
+    shape = seen.what.logical_shape if seen else None
+    return shape[axis] if shape is not None and len(shape) == 3 else None
+
+
+def _physical(tensors: Mapping[Role, Seen], role: Role, axis: int) -> int | None:
+    seen = tensors.get(role)
+    shape = seen.what.physical_shape if seen else None
     return shape[axis] if shape is not None and len(shape) == 3 else None
 
 
@@ -133,8 +141,11 @@ def open_scene(observation: Observation, book: Book) -> Scene:
     full = query.model_copy(update=update) if update else query
     tensors = {role: Seen(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
     arch = book.archs.get(full.arch)
-    scene = Scene(book, full, query.model, stated, applied, tensors, arch, model, {})
-    return Scene(book, full, query.model, stated, applied, tensors, arch, model, _facts(scene))
+    facts: dict[str, Scalar] = {}
+    sizes, count = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
+    scene = Scene(book, full, query.model, stated, applied, tensors, arch, model, sizes, count, facts)
+    _fill(facts, scene)
+    return scene
 
 
 def _layout(book: Book, name: str | None) -> Layout | None:
@@ -167,11 +178,11 @@ _LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
 )
 
 
-def _facts(scene: Scene) -> Facts:
+def _fill(facts: dict[str, Scalar], scene: Scene) -> None:
     query, applied = scene.query, scene.applied
-    facts: dict[str, Scalar] = {name: getattr(query, name) for name in _QUERY_FACTS}
-    facts.update((name, getattr(applied, name)) for name in _APPLIED_FACTS)
-    facts.update((name, getattr(query, name)) for name in ("tp", "ep") if name in scene.stated)
+    facts.update({name: getattr(query, name) for name in _QUERY_FACTS})
+    facts.update({name: getattr(applied, name) for name in _APPLIED_FACTS})
+    facts.update({name: getattr(query, name) for name in ("tp", "ep") if name in scene.stated})
     facts["aiter"] = _release(query.aiter)
     if query.model != scene.named:
         facts[MODEL_NAME] = scene.named
@@ -184,15 +195,13 @@ def _facts(scene: Scene) -> Facts:
         facts[name] = seen.layout.id if seen and seen.layout else None
     for name, role in (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1])):
         facts[name] = scene.tensors[role].what.is_shuffled if role in scene.tensors else None
-    facts["model_dim"] = model_dim(scene)
-    facts["inter_dim"] = inter_dim(scene)
-    facts["experts"] = experts(scene)
-    width = inter_dim(scene)
+    facts["model_dim"], width = scene.sizes
+    facts["inter_dim"] = width
+    facts["experts"] = scene.experts
     facts["w2_groups"] = -(-width // scene.group) if width and scene.group > 1 else None
     for name, value in query.env.items():
         flag = scene.book.flags.get(name)
         facts[f"env.{name}"] = value_of(flag, value) if flag else value
-    return facts
 
 
 @lru_cache(maxsize=256)
@@ -201,27 +210,24 @@ def _release(aiter: str | None) -> str | None:
     return dispatch_book().newest if aiter is not None and is_newest(aiter) else aiter
 
 
-def model_dim(scene: Scene) -> int | None:
-    """Return the physical hidden size, as AITER takes it: w2's rows."""
-    return _axis(scene, "w2_weight", 1, True) or _axis(scene, "w13_weight", 2, True)
+def _sizes(tensors: Mapping[Role, Seen], halves: int) -> tuple[int | None, int | None]:
+    """w2's rows and K, where they are known, else w13's K and its rows by half."""
+    rows = _physical(tensors, "w13_weight", 1)
+    return (
+        _physical(tensors, "w2_weight", 1) or _physical(tensors, "w13_weight", 2),
+        _physical(tensors, "w2_weight", 2) or (rows // halves if rows else None),
+    )
 
 
-def inter_dim(scene: Scene) -> int | None:
-    """Return the physical intermediate size of one rank: w2's K, or half of w13's rows."""
-    rows = _axis(scene, "w13_weight", 1, True)
-    return _axis(scene, "w2_weight", 2, True) or (rows // scene.halves if rows else None)
-
-
-def experts(scene: Scene) -> int | None:
-    """Return how many experts one rank holds."""
+def _experts(tensors: Mapping[Role, Seen], query: Query) -> int | None:
     for role in WEIGHTS:
-        seen = scene.tensors.get(role)
+        seen = tensors.get(role)
         if seen is not None:
             for shape in (seen.what.physical_shape, seen.what.logical_shape):
                 if shape is not None and len(shape) == 3:
                     return shape[0]
-    total = scene.query.num_experts
-    return total // scene.query.ep if total and not total % scene.query.ep else None
+    total = query.num_experts
+    return total // query.ep if total and not total % query.ep else None
 
 
 def units(scene: Scene, seen: Seen, layout: Layout) -> tuple[int, int, int] | None:

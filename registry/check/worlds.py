@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TypeVar
 
-from preshuffle.registry.check.scene import WEIGHTS, Scene, experts, inter_dim, model_dim
+from preshuffle.registry.check.scene import WEIGHTS, Scene
 from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.words import GateMode, Role
 
@@ -56,7 +56,7 @@ def worlds_of(scene: Scene) -> Iterator[World]:
         _tags(scene),
         _biases(scene),
         _sizes(scene),
-        _one(experts(scene), (128,)),
+        _one(scene.experts, (128,)),
         _one(query.top_k, _TOP_K),
         _compute_units(scene),
         _one(query.aiter, _VERSIONS),
@@ -108,7 +108,7 @@ def _biases(scene: Scene) -> tuple[bool, ...]:
 
 
 def _sizes(scene: Scene) -> tuple[tuple[int, int], ...]:
-    hidden, inter = model_dim(scene), inter_dim(scene)
+    hidden, inter = scene.sizes
     if hidden and inter:
         return ((hidden, inter),)
     live, width = scene.hidden(), scene.intermediate()

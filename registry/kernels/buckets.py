@@ -51,8 +51,8 @@ class TokenBucket:
     choice: KernelChoice
 
 
-_REMEMBERED = 4096
-_known: dict[Hashable, tuple[TokenBucket, ...]] = {}
+_KINDS = 512
+_REMEMBERED = 1024
 
 
 class _Sketch:
@@ -108,16 +108,15 @@ class _Sketch:
         step = bisect_right(token_steps(self._case.behaviour, rule), self.points[index][1])
         return drawn[0], drawn[1], step, 0 if rule in OWN_BLOCK_M else drawn[2]
 
-    def key(self, tables: TableSet | None) -> Hashable | None:
-        """Return all that the outcomes depend on, whatever the sizes are; None where that is not known."""
+    def kind(self, tables: TableSet | None) -> Hashable | None:
+        """Return what the outcome at a point depends on besides what is drawn there; None where that is not known."""
         if not self.usable or None in self.drawn:
             return None
         case = self._case
         env = tuple(case.env.items()) if case.env else ()
         notes = tuple(case.notes)
         narrow = case.call.inter_dim % TILE_K2 == 0
-        same = (case.families, case.behaviour, tables is None, case.gfx, env, notes, narrow)
-        return *same, self.points, self.drawn, _kind(case.call)
+        return case.families, case.behaviour, tables is None, case.gfx, env, notes, narrow, _kind(case.call)
 
 
 def _conditions(case: Case, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
@@ -212,20 +211,40 @@ def _moved(choice: KernelChoice, padded: int) -> KernelChoice:
     return choice if same else choice.model_copy(update={"padded_tokens": padded})
 
 
+class _Memory:
+    """Outcomes of calls of one kind, whatever their sizes: by all that was drawn, and point by point."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[Hashable, tuple[TokenBucket, ...]] = {}
+        self.points: dict[Hashable, tuple[KernelChoice, str, object]] = {}
+
+
+_known: dict[Hashable, _Memory] = {}
+
+
 def _buckets(case: Case, chosen: TableSet | None, sketch: _Sketch) -> tuple[TokenBucket, ...]:
     """Return the ranges of a call, or those of another one with the same sketch."""
-    key = sketch.key(chosen)
-    if key is None:
-        return tuple(_work_out(case, chosen, sketch))
-    found = _known.get(key)
-    if found is None:
-        if len(_known) >= _REMEMBERED:
+    kind = sketch.kind(chosen)
+    if kind is None:
+        return tuple(_work_out(case, chosen, sketch, {}))
+    memory = _known.get(kind)
+    if memory is None:
+        if len(_known) >= _KINDS:
             _known.clear()
-        found = _known[key] = tuple(_work_out(case, chosen, sketch))
+        memory = _known[kind] = _Memory()
+    key = sketch.points, sketch.drawn
+    found = memory.ranges.get(key)
+    if found is None:
+        if len(memory.ranges) >= _REMEMBERED:
+            memory.ranges.clear()
+            memory.points.clear()
+        found = memory.ranges[key] = tuple(_work_out(case, chosen, sketch, memory.points))
     return found
 
 
-def _work_out(case: Case, chosen: TableSet | None, sketch: _Sketch) -> list[TokenBucket]:
+def _work_out(
+    case: Case, chosen: TableSet | None, sketch: _Sketch, known: dict[Hashable, tuple[KernelChoice, str, object]]
+) -> list[TokenBucket]:
     found: list[TokenBucket] = []
     rule = ""
     drawn: Hashable | None = None
@@ -235,11 +254,14 @@ def _work_out(case: Case, chosen: TableSet | None, sketch: _Sketch) -> list[Toke
             before, drawn = drawn, sketch.at(index, rule)
             if drawn is not None and drawn == before:
                 continue
-        here = case.at(point)
-        choice = outcome(here, chosen)
-        if here.rule != rule:
-            rule, drawn = here.rule, sketch.at(index, here.rule) if sketch.usable else None
-        result = _outcome(choice)
+        key = (point, sketch.drawn[index]) if sketch.usable else point
+        if key not in known:
+            here = case.at(point)
+            choice = outcome(here, chosen)
+            known[key] = choice, here.rule, _outcome(choice)
+        choice, decided, result = known[key]
+        if decided != rule:
+            rule, drawn = decided, sketch.at(index, decided) if sketch.usable else None
         if found and held == result:
             continue
         if found:

@@ -46,6 +46,7 @@ class Families:
         self._tags = tuple(tags)
         self._names: dict[str, tuple[str, dict[str, str]] | None] = {}
         self._staged: dict[Hashable, Staged] = {}
+        self._exist: dict[tuple[str, tuple[str, str]], bool] = {}
 
     def __iter__(self) -> Iterator[Family]:
         """Go through the families in the order in which they are asked."""
@@ -114,8 +115,14 @@ class Families:
 
     def exist_for(self, arch: str, ids: tuple[str, str]) -> bool:
         """Say whether the families of both stages, as far as they are known, exist for a GPU."""
-        owners = [self.by_id.get(id) for id in ids]
-        return all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
+        found = self._exist.get((arch, ids))
+        if found is None:
+            if len(self._exist) >= _REMEMBERED:
+                self._exist.clear()
+            owners = [self.by_id.get(id) for id in ids]
+            found = all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
+            self._exist[arch, ids] = found
+        return found
 
     def begins_later(self, aiter: str | None, names: Iterable[str]) -> Family | None:
         """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""

@@ -1,7 +1,5 @@
 """What AITER takes for shapes that no table row covers: 1-stage or not, block size, K split."""
 
-from functools import lru_cache
-
 from preshuffle.registry.kernels.book import OneStageCondition
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.errors import DispatchError, env_int
@@ -13,20 +11,21 @@ _TILE_N = 128
 _TILE_K = 256
 
 
-@lru_cache(maxsize=65536)
 def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int) -> int:
     """Return the block size with the fewest rounds over the compute units, then the fewest idle ones.
 
     Source: ``get_block_size_M``, aiter/fused_moe.py (0.1.7 on). The product is divided as a whole, as AITER writes it.
     """
     tiles_n = -(-inter_dim // _TILE_N)
-    slots = token * topk - topk
-    rounds = idle = best = 0
+    slots = (token - 1) * topk
+    fewest = idle = best = 0
     for block in _BLOCKS:
-        tiles = tiles_n * (slots + expert * block + block - 1) // block
-        these, over = -(-tiles // cu_num), cu_num - tiles % cu_num
-        if best == 0 or these < rounds or (these == rounds and over < idle):
-            rounds, idle, best = these, over, block
+        rounds, rest = divmod(tiles_n * (slots + expert * block + block - 1) // block, cu_num)
+        if rest:
+            rounds += 1
+        over = cu_num - rest
+        if best == 0 or rounds < fewest or (rounds == fewest and over < idle):
+            fewest, idle, best = rounds, over, block
     return best
 
 
@@ -38,12 +37,15 @@ def k_split(case: Case) -> int:
     Raises:
         DispatchError: ``ZeroDivisionError``, with expert parallelism and no routed expert (``topk`` 1).
     """
-    forced = env_int(case.env, "AITER_KSPLIT", 0)
-    if forced:
-        return forced
+    if case.env:
+        forced = env_int(case.env, "AITER_KSPLIT", 0)
+        if forced:
+            return forced
     slots = case.token * case.topk
+    if slots > case.call.expert:
+        return 0
     tiles = -(-case.call.inter_dim // _TILE_N) * slots
-    if slots > case.call.expert or tiles >= case.cu_num:
+    if tiles >= case.cu_num:
         return 0
     if tiles == 0:
         raise DispatchError("ZeroDivisionError", "no tiles to split: topk counts only the masked slot")
@@ -92,7 +94,11 @@ def one_stage_conditions(case: Case) -> tuple[OneStageCondition, ...]:
 
 def runs_one_stage(case: Case, conditions: tuple[OneStageCondition, ...]) -> bool:
     """Say whether an untuned shape runs in one stage at its token count."""
-    return any(_holds(condition, case.token, case.call.inter_dim) for condition in conditions)
+    token, inter_dim = case.token, case.call.inter_dim
+    for condition in conditions:  # a loop: this is asked at every token count
+        if _holds(condition, token, inter_dim):
+            return True
+    return False
 
 
 def _read_numbers(case: Case, one_stage: bool) -> None:

@@ -8,7 +8,7 @@ from preshuffle.registry.check.conditional import Compiled
 from preshuffle.registry.check.entries import KernelNeedEntry, PadConventionEntry
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
-from preshuffle.registry.check.scene import WEIGHTS, Scene, Seen, inter_dim, model_dim, units
+from preshuffle.registry.check.scene import WEIGHTS, Scene, Seen, units
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.words import Role
 
@@ -65,7 +65,7 @@ def _needs(look: Look, entry: KernelNeedEntry, told: set[str]) -> Iterator[Findi
     if entry.quant_type and look.scene.query.quant_type not in entry.quant_type:
         return
     for need in entry.needs:
-        size = (inter_dim if need.dimension == "inter_dim" else model_dim)(look.scene)
+        size = look.scene.sizes[need.dimension == "inter_dim"]
         if not size or size <= need.above or not size % need.multiple or need.dimension in told:
             continue
         runs = [run for run in look.runs if _asks(run, entry)]
@@ -126,8 +126,8 @@ def pad_invalid(look: Look) -> Iterator[Finding]:
     """A pad that is too large hides live values; one that is neither raw nor rounded down was computed elsewhere."""
     for argument in _PADDED_BY:
         passed = getattr(look.scene.applied, argument)
-        for role, real in _real(look.scene, argument):
-            if passed is None or passed == 0 or passed in _right(look, argument, real):
+        for role, real in _real(look.scene, argument) if passed else ():
+            if passed in _right(look, argument, real):
                 continue
             hidden = f"hides {passed - real} live values" if passed > real else "leaves part of the padding in the sum"
             yield Finding.of(
@@ -183,8 +183,10 @@ def _applies(compiled: Compiled, scene: Scene) -> bool:
 def pad_unreported(look: Look) -> Iterator[Finding]:
     """A pad of 0 is right (the padding is zeros) but makes the kernel compute on it."""
     for argument in _PADDED_BY:
+        if getattr(look.scene.applied, argument) != 0:
+            continue
         pads = [(role, pad) for role, pad in _real(look.scene, argument) if pad > 0]
-        if getattr(look.scene.applied, argument) != 0 or not pads:
+        if not pads:
             continue
         role, real = pads[0]
         if 0 in _conventional(look, argument, real):
