@@ -11,7 +11,7 @@ from preshuffle.layouts.dtypes import FLOATS, as_bytes, survives
 from preshuffle.layouts.execute import lay_out, writable
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.place import overlap
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Loss, Stamp, check_role, put_stamp, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.layouts.values import change_part
@@ -87,7 +87,7 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
         raise LayoutError(f"{role}: all experts share one number")
     if tensor.dim() == len(stamp.shape) == 1:
         return tensor[expert]
-    tile = layout_of(stamp.layout).pattern.row_tile
+    tile = layout_in(stamp).pattern.row_tile
     flat = tensor.dim() != len(stamp.shape)
     rows = stamp.flat_rows or (stamp.physical_shape[0] // stamp.shape[0] if flat else stamp.physical_shape[1])
     if rows % tile:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from preshuffle.layouts.in_place import InPlace
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Stamp
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, plan_copy
 
@@ -21,7 +21,7 @@ class Geometry:
         alternates: laid-out rows are GUGU, whatever the layout does with them.
     """
 
-    layout: str
+    layout: Layout
     experts: int
     halves: int
     live_rows: int
@@ -44,7 +44,7 @@ class Geometry:
         live = stamp.shape[0] * stamp.flat_rows
         rows = stamp.physical_shape[0] if len(stamp.physical_shape) == 2 else live
         k = stamp.physical_shape[-1] * item
-        return Geometry(stamp.layout, 1, 1, live, k, rows, k, False, False)
+        return Geometry(layout_in(stamp), 1, 1, live, k, rows, k, False, False)
 
     @staticmethod
     def staged(stamp: Stamp, item: int) -> Geometry | None:
@@ -52,11 +52,11 @@ class Geometry:
         if stamp.flat_rows is None:
             return None
         physical = (stamp.shape[0], stamp.flat_rows, stamp.physical_shape[-1])
-        return _by_expert(replace(stamp, layout="plain", physical_shape=physical), item)
+        return _by_expert(replace(stamp, layout="plain", layout_line=None, physical_shape=physical), item)
 
     def bound(self, experts: int, layout: Layout | None = None) -> BoundLayout:
         """Bind the layout (or another one) to some experts of the tensor."""
-        bound = (layout or layout_of(self.layout)).bind(experts, self.halves * self.rows, self.k)
+        bound = (layout or self.layout).bind(experts, self.halves * self.rows, self.k)
         return bound.alternating() if self.alternates else bound
 
     def plan(self, experts: int) -> CopyPlan:
@@ -65,7 +65,7 @@ class Geometry:
 
     def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
         """Plan the same move into another layout."""
-        return _plan(replace(self, layout=layout.id), experts)
+        return _plan(replace(self, layout=layout), experts)
 
     @property
     def expert_bytes(self) -> int:
@@ -92,7 +92,7 @@ def _by_expert(stamp: Stamp, item: int) -> Geometry:
         rows, k = stamp.physical_shape[0] // experts, stamp.physical_shape[1]
     packed = 2 if "pack_int4" in stamp.steps else 1
     return Geometry(
-        layout=stamp.layout,
+        layout=layout_in(stamp),
         experts=experts,
         halves=halves,
         live_rows=live_rows // halves,

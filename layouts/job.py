@@ -13,7 +13,7 @@ from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, as_bytes, cast_back, cas
 from preshuffle.layouts.execute import lay_out, take_back, writable
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Loss, Stamp, drop_stamp, put_stamp
 from preshuffle.layouts.target import RoleTensors
 from preshuffle.layouts.values import (
@@ -74,7 +74,7 @@ class Job:
         """The job as AITER would do it."""
         geometry = self.geometry
         shape = (geometry.experts, geometry.halves * geometry.rows, geometry.k)
-        return Work(layout_of(geometry.layout), shape, geometry.plan_for, self.target_dtype, self.fill)
+        return Work(geometry.layout, shape, geometry.plan_for, self.target_dtype, self.fill)
 
     def run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
         """Change the values and move the bytes; the result is what the kernel should get (without tag or stamp)."""
@@ -148,6 +148,7 @@ def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: boo
         decision_digest=decision.decision_digest,
         role=role,
         layout=decided.layout,
+        layout_line=decided.layout_line,
         shape=shapes.live,
         source_shape=origin_shape,
         physical_shape=shapes.physical,
@@ -184,7 +185,7 @@ def _values(role: Role, tensor: torch.Tensor, decided: TensorDecision, tensors: 
 
 def _flat_rows(decided: TensorDecision) -> int | None:
     """Padded rows of one expert, where tiles or the padded tail run over experts; None where each expert is whole."""
-    layout = layout_of(decided.layout)
+    layout = layout_in(decided)
     if layout.unit != "group" or len(decided.logical_shape) != 3 or layout.pattern.splits_gate_up:
         return None
     experts, rows, _ = decided.logical_shape

@@ -19,7 +19,7 @@ from preshuffle.layouts.reference import (
     relative_error,
     route,
 )
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import put_stamp, stamp_of
 from preshuffle.layouts.stepped import stepped
 from preshuffle.layouts.target import RoleTensors
@@ -138,9 +138,9 @@ def _tail(tensor: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
     total, k = decided.physical_shape
     experts, rows = decided.logical_shape[:2]
     used = experts * (rows + decided.pad.rows * (2 if decided.order else 1))
-    if used == total or layout_of(decided.layout).pattern.splits_gate_up:
+    if used == total or layout_in(decided).pattern.splits_gate_up:
         return torch.empty(0, dtype=torch.uint8)
-    return fetch(tensor, decided.layout, (1, total, k), 0, range(used, total))
+    return fetch(tensor, layout_in(decided), (1, total, k), 0, range(used, total))
 
 
 def _inverse(plain: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor], decision: Decision) -> Check:

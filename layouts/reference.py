@@ -14,8 +14,8 @@ import torch
 
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.numbers import decode, spread
-from preshuffle.layouts.single import layout_of
-from preshuffle.registry import BoundLayout, Decision, LayoutError, TensorDecision
+from preshuffle.layouts.single import layout_in, layout_of
+from preshuffle.registry import BoundLayout, Decision, Layout, LayoutError, TensorDecision
 from preshuffle.registry.decision import CallDecision
 from preshuffle.registry.words import BITS, Role, TensorDtype
 
@@ -56,7 +56,7 @@ def addresses(bound: BoundLayout, expert: int, rows: torch.Tensor, k: torch.Tens
 
 
 def fetch(
-    tensor: torch.Tensor, layout: str, shape: tuple[int, int, int], expert: int, rows: range | None = None
+    tensor: torch.Tensor, layout: str | Layout, shape: tuple[int, int, int], expert: int, rows: range | None = None
 ) -> torch.Tensor:
     """Fetch one expert's plain bytes ``uint8 [rows, K bytes]`` from laid-out ones, one address at a time.
 
@@ -86,12 +86,12 @@ def fetch_role(tensor: torch.Tensor, decided: TensorDecision, expert: int) -> to
     packed = "pack_int4" in decided.steps
     width = values if packed else values * BITS[decided.dtype] // 8
     held = unpacked(as_bytes(tensor.detach()).cpu()) if packed else tensor
-    layout = layout_of(decided.layout)
+    layout = layout_in(decided)
     if layout.unit == "group" and not layout.pattern.splits_gate_up:  # tiles run over the experts
         total = decided.physical_shape[0] if flat else experts * rows
-        found = fetch(held, decided.layout, (1, total, width), 0, range(expert * rows, (expert + 1) * rows))
+        found = fetch(held, layout, (1, total, width), 0, range(expert * rows, (expert + 1) * rows))
     else:
-        found = fetch(held, decided.layout, (experts, rows, width), expert)
+        found = fetch(held, layout, (experts, rows, width), expert)
     return torch.cat([found[0::2], found[1::2]]) if decided.order == "GUGU" else found
 
 

@@ -15,7 +15,7 @@ from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.job import check_fits, is_last
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Stamp, check_role, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
@@ -144,7 +144,7 @@ def relayout(
     moves = {
         role: move
         for role, move in direct.items()
-        if move is not None and decision.tensors[role].layout != stamps[role].layout
+        if move is not None and layout_in(decision.tensors[role]) != layout_in(stamps[role])
     }
     needed = {role: move.scratch_for(data[role], scratch_bytes) for role, move in moves.items()}
     device = next(iter(data.values())).device
@@ -163,7 +163,7 @@ def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
     decided = decision.tensors[role]
     return replace(
         stamp, recipe=decision.recipe, decision_digest=decision.decision_digest, layout=decided.layout,
-        order=decided.order, is_shuffled=decided.is_shuffled,
+        layout_line=decided.layout_line, order=decided.order, is_shuffled=decided.is_shuffled,
     )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role
         return None
     if stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
         return None
-    geometry, target = Geometry.of(stamp, tensor.element_size()), layout_of(decided.layout)
+    geometry, target = Geometry.of(stamp, tensor.element_size()), layout_in(decided)
 
     @lru_cache(maxsize=4)
     def plan(experts: int) -> CopyPlan:

@@ -13,7 +13,16 @@ from preshuffle.layouts.execute import lay_out, take_back, writable
 from preshuffle.layouts.mapped import is_ordinary
 from preshuffle.layouts.place import overlap
 from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_under
-from preshuffle.registry import BoundLayout, CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
+from preshuffle.registry import (
+    BoundLayout,
+    CopyPlan,
+    Layout,
+    LayoutError,
+    PlainView,
+    Registry,
+    TensorDecision,
+    plan_copy,
+)
 
 
 def layout_of(layout: str | Layout) -> Layout:
@@ -31,6 +40,13 @@ def layout_of(layout: str | Layout) -> Layout:
         return book.layout(layout)
     except KeyError:
         raise LayoutError(f"unknown layout {layout!r}; valid: {', '.join(book.layouts)}") from None
+
+
+def layout_in(told: TensorDecision | Stamp) -> Layout:
+    """Return the layout that a decision or a stamp names, or tells where it is an overlay's."""
+    if told.layout_line is not None:
+        return Layout.from_line(told.layout, told.layout_line)
+    return layout_of(told.layout)
 
 
 def apply_layout(
@@ -113,7 +129,7 @@ def invert_layout(
         raise LayoutError(f"shape = {shape!r}; valid: sizes of 1 or more")
     layout = layout_of(layout_id)
     for stamp in stamps_under(tensor):
-        if stamp.state != "applied" or layout_of(stamp.layout) != layout:
+        if stamp.state != "applied" or layout_in(stamp) != layout:
             raise LayoutError(f"the tensor is not laid out as {layout.id}: it is {_told(stamp)}{place_of(tensor)}")
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
     fit = _fit(tuple(plain.shape), plain.stride(), plain.dtype, layout, _experts(experts), 0)
@@ -188,9 +204,9 @@ def _half_done(layout: Layout, nbytes: int) -> Stamp:
     """What is known of bytes that ``apply_layout`` has begun to write."""
     size = (nbytes,)
     return Stamp(
-        recipe="apply_layout", decision_digest="", role=None, layout=layout.id, shape=size, source_shape=size,
-        physical_shape=size, pad=(0, 0), dtype="uint8", source_dtype=torch.uint8, source_order=None, order=None,
-        fill=0, padded_source=True, is_shuffled=False, state="broken",
+        recipe="apply_layout", decision_digest="", role=None, layout=layout.id, layout_line=layout.line,
+        shape=size, source_shape=size, physical_shape=size, pad=(0, 0), dtype="uint8", source_dtype=torch.uint8,
+        source_order=None, order=None, fill=0, padded_source=True, is_shuffled=False, state="broken",
     )  # fmt: skip
 
 

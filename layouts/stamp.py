@@ -53,6 +53,7 @@ class Stamp:
         decision_digest: of the decision that was applied.
         role: which tensor of the layer it is; None of bytes that ``apply_layout`` has not finished.
         layout: the layout that its bytes are in.
+        layout_line: what that layout is, where it is an overlay's and not the packaged book's.
         shape: torch's shape of the live values, before padding.
         source_shape: torch's shape of the tensor that was laid out.
         physical_shape: torch's shape of the laid-out tensor.
@@ -92,6 +93,7 @@ class Stamp:
     lost: tuple[Loss, ...] = ()
     flat_rows: Annotated[int, Field(gt=0)] | None = None
     state: State = "applied"
+    layout_line: str | None = None
 
     def to_text(self) -> str:
         """Write the stamp as JSON, for a safetensors header."""

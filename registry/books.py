@@ -179,6 +179,16 @@ class Book:
         return table.__getitem__
 
     @cached_property
+    def own_lines(self) -> Mapping[str, str]:
+        """What overlays say of layouts, by id and alias: their lines."""
+        return {
+            name: entry.layout().line
+            for entry in self.layouts.values()
+            if not self.places["layouts", entry.id].packaged
+            for name in (*entry.aliases, entry.id)
+        }
+
+    @cached_property
     def known_layouts(self) -> frozenset[str]:
         """Layout ids and their aliases."""
         return frozenset(name for entry in self.layouts.values() for name in (entry.id, *entry.aliases))

@@ -93,6 +93,7 @@ class TensorDecision(Frozen):
     bias is ``[experts, rows]``, a scale per tensor ``[experts]``.
 
     Attributes:
+        layout_line: what the layout is (``Layout.line``), where that is an overlay's word and not the packaged book's.
         logical_shape: of tensor-parallel rank 0, before padding.
         short_shape: of the last rank, where it gets less; its pads are larger by the difference.
         physical_shape: after padding; the same on every rank; ``[experts * rows, K]`` where the tail is padded.
@@ -104,6 +105,7 @@ class TensorDecision(Frozen):
     """
 
     layout: str
+    layout_line: str | None = None
     logical_shape: tuple[int, ...]
     physical_shape: tuple[int, ...]
     pad: Pad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.pattern import Pattern, fixed_size
@@ -51,6 +51,23 @@ class Layout:
         if multiple % parsed.k_tile:
             raise LayoutError(f"k_multiple {multiple} is not a multiple of the pattern's K tile {parsed.k_tile}")
         return Layout(id, parsed, unit, multiple)
+
+    @property
+    def line(self) -> str:
+        """Everything about the layout but its name, in one line; ``from_line`` reads it."""
+        return f"{self.pattern.text}; {self.unit}; {self.k_multiple}"
+
+    @staticmethod
+    def from_line(id: str, line: str) -> Layout:
+        """Read a layout from its line.
+
+        Raises:
+            LayoutError: it is none.
+        """
+        pattern, *rest = line.split("; ")
+        if len(rest) != 2 or rest[0] not in get_args(Unit) or not rest[1].isdecimal():
+            raise LayoutError(f"layout {id}: {line!r} is no line of a layout: pattern; unit; K multiple")
+        return Layout.of(id, pattern, cast("Unit", rest[0]), int(rest[1]))
 
     @property
     def gate_mode(self) -> Literal["separated", "interleave"]:

@@ -114,10 +114,18 @@ class Resolver:
 
     def _lay_out(self, case: Case, recipe: Recipe) -> Layer:
         sizes = case.sizes
-        tensors = tensor_decisions(recipe, sizes, case.arch)
+        tensors = self._with_lines(tensor_decisions(recipe, sizes, case.arch))
         call = case.call(recipe, sizes, tensors)
         findings = tuple(layer_findings(case.full, self._book, recipe, tensors))
         return Layer(tensors, call, findings, decision_digest(recipe.id, tensors, call, recipe.env))
+
+    def _with_lines(self, tensors: dict[Role, TensorDecision]) -> dict[Role, TensorDecision]:
+        """Say what a layout is where its name alone does not: loaders know the packaged book's."""
+        lines = self._book.own_lines
+        return {
+            role: tensor.model_copy(update={"layout_line": lines[tensor.layout]}) if tensor.layout in lines else tensor
+            for role, tensor in tensors.items()
+        }
 
 
 def _own(decision: Decision) -> Decision:

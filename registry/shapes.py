@@ -70,6 +70,7 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
         order = _order(role, tensor, sizes, recipe.call.quant_type, full.logical)
         values = {
             "layout": tensor.layout,
+            "layout_line": None,
             "logical_shape": full.logical,
             "physical_shape": full.physical,
             "pad": full.pad,
