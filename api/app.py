@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from typing import Final
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -50,6 +52,8 @@ from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 
 log = logging.getLogger("preshuffle.api")
+_OBJECTS: Final = 10_000
+"""New ones before the collector looks at them."""
 
 
 def create_app(settings: Settings, registry: Registry, store: Store | None = None) -> FastAPI:
@@ -172,5 +176,8 @@ def serve(settings: Settings) -> None:
         if managing is not None:
             stack.enter_context(served_beside(app, managing))
             what += f", management {url_of(managing, settings.host)}"
+        gc.set_threshold(_OBJECTS)
+        gc.collect()
+        gc.freeze()  # the book and the application are here to stay: no collection looks through them again
         print(f"preshuffle {our_version()} serves {url_of(listener, settings.host)} ({what})", flush=True)
         run(app.state.door, listener, app.state.events.close, settings.head_seconds)

@@ -1,17 +1,24 @@
 """One connection of a client: uvicorn's, with a limit on how long and how large a request's head may be.
 
-Without the first, a byte a minute holds a connection for ever.
+Without the first, a byte a minute holds a connection for ever. What can be answered at once is written at once, without
+a task for it: that is most of what a kept answer costs.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from preshuffle.api.problem import MEDIA_TYPE, ProblemError
+from preshuffle.api.reply import Reply
 
+AtOnce = Callable[[Scope], Reply | None]
+"""Returns the response to a request where it is known already."""
 MAX_HEAD: Final = 32 << 10
 """Bytes of a request line and its headers."""
 
@@ -22,10 +29,11 @@ class Connection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _head = 0
 
-    def __init__(self, *args: Any, head_seconds: float, **more: Any) -> None:
-        """Take what uvicorn gives, and how long a request line and its headers may take."""
+    def __init__(self, *args: Any, head_seconds: float, at_once: AtOnce, **more: Any) -> None:
+        """Take what uvicorn gives, how long a request line and its headers may take, and what needs no task."""
         super().__init__(*args, **more)
         self._seconds = head_seconds
+        self._at_once = at_once
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first request its time."""
@@ -51,6 +59,23 @@ class Connection(HttpToolsProtocol):
             self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
         elif self._timer is None:
             self._timer = self.loop.call_later(self._seconds, self._too_slow)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Write the response that is known already; make a task for any other request.
+
+        A client that does not read, or that has sent the next requests before this one was answered, waits its turn.
+        """
+        reply = None if self.flow.write_paused or self.pipeline else self._at_once(cycle.scope)  # type: ignore[arg-type]
+        if reply is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.response_started = cycle.response_complete = True
+        more = b"".join(name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers)
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((reply.head, more, end, reply.body)))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""

@@ -20,13 +20,12 @@ from preshuffle.api.connection import MAX_HEAD
 from preshuffle.api.logs import REQUEST_ID, request_id
 from preshuffle.api.metrics import Metrics
 from preshuffle.api.problem import ProblemError, problem_response
+from preshuffle.api.reply import Reply
 
 log = logging.getLogger("preshuffle.api.requests")
 
-Headers = list[tuple[bytes, bytes]]
-Reply = tuple[int, Headers, bytes]
-Hot = Callable[[Scope, bytes | None], Reply | None]
-"""Answers from what is kept, or None: scope, ``If-None-Match`` → status, headers, body."""
+Hot = Callable[[bytes, bytes | None], Reply | None]
+"""Answers from what is kept, or None: query string, ``If-None-Match`` → the response."""
 
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _UNMATCHED: Final = "other"
@@ -55,42 +54,63 @@ class Door:
         self._metrics = metrics
         self._hot = hot
 
+    def at_once(self, scope: Scope) -> Reply | None:
+        """Return the response that is kept for a request; None where the request has to go through the door.
+
+        A head that is too large, a token that is missing: whatever is not simply let in is the door's.
+        """
+        hot = self._hot.get(scope["path"])
+        if hot is None or scope["method"] != "GET":
+            return None
+        started = perf_counter()
+        given, size = _read_head(scope)
+        try:
+            self._admit(scope, given, size)
+        except ProblemError:
+            return None
+        reply = hot(scope["query_string"], given.get(b"if-none-match"))
+        if reply is None:
+            return None
+        if b"x-request-id" in given:
+            name = request_id(given[b"x-request-id"].decode("latin-1"))
+            reply = reply.with_header(b"x-request-id", name.encode())
+        self._metrics.answered("GET", scope["path"], reply.status, perf_counter() - started)
+        return reply
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        reply = self.at_once(scope)
+        if reply is not None:
+            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+            await send({"type": "http.response.body", "body": reply.body})
+            return
         started = perf_counter()
         given, size = _read_head(scope)
+        try:
+            caller = self._admit(scope, given, size)
+        except ProblemError as error:
+            await self._refuse(error, scope, receive, send, started)
+            return
+        if caller is not None:
+            scope.setdefault("state", {})["caller"] = caller
+        await self._pass(scope, receive, send, started, given.get(b"x-request-id"))
+
+    def _admit(self, scope: Scope, given: Mapping[bytes, bytes], size: int) -> str | None:
+        """Return the caller's name, or None where nobody was asked.
+
+        Raises:
+            ProblemError: the request may not come in.
+        """
         if size > MAX_HEAD:
-            error = ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {size}")
-            await self._refuse(error, scope, receive, send, started)
-            return
-        method, path = scope["method"], scope["path"]
+            raise ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {size}")
+        path = scope["path"]
         if path in self._hidden:
-            error = ProblemError("not-found", f"{path} is served on the management port")
-            await self._refuse(error, scope, receive, send, started)
-            return
-        if self._access.tokens is not None or b"authorization" in given:
-            authorization = given.get(b"authorization")
-            try:
-                caller = self._access.admit(method, path, authorization.decode("latin-1") if authorization else None)
-            except ProblemError as error:
-                await self._refuse(error, scope, receive, send, started)
-                return
-            if caller is not None:
-                scope.setdefault("state", {})["caller"] = caller
-        hot = self._hot.get(path) if method == "GET" else None
-        reply = hot(scope, given.get(b"if-none-match")) if hot is not None else None
-        if reply is None:
-            await self._pass(scope, receive, send, started, given.get(b"x-request-id"))
-            return
-        status, headers, body = reply
-        if b"x-request-id" in given:
-            headers = [*headers, (b"x-request-id", request_id(given[b"x-request-id"].decode("latin-1")).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        self._metrics.answered(method, path, status, perf_counter() - started)
+            raise ProblemError("not-found", f"{path} is served on the management port")
+        authorization = given.get(b"authorization")
+        return self._access.admit(scope["method"], path, authorization.decode("latin-1") if authorization else None)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, started: float, given: bytes | None) -> None:
         name = request_id(given.decode("latin-1") if given else None)

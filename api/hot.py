@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from starlette.types import Scope
-
 from preshuffle.api.answers import Answer, Answers
+from preshuffle.api.reply import Reply
 from preshuffle.api.serialised import Serialised, names
 from preshuffle.registry.registry import Registry
 
 _MOST: Final = 1024
 _LONGEST: Final = 2048
-_Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    decision: Serialised
-    headers: _Headers
-    unchanged: _Headers
+    etag: str
+    whole: Reply
+    unchanged: Reply
 
 
 class HotResolve:
@@ -35,14 +33,13 @@ class HotResolve:
         self._posted: OrderedDict[bytes, Answer] = OrderedDict()
         answers.followers.append(self._forget)
 
-    def __call__(self, scope: Scope, if_none_match: bytes | None) -> tuple[int, _Headers, bytes] | None:
-        """Return status, headers and body, or None where the query was not answered before."""
-        kept = self._kept.get(scope["query_string"])
+    def __call__(self, query: bytes, if_none_match: bytes | None) -> Reply | None:
+        """Return the response to a query string, or None where it was not answered before."""
+        kept = self._kept.get(query)
         if kept is None:
             return None
-        if if_none_match is not None and names(if_none_match.decode("latin-1"), kept.decision.etag):
-            return 304, kept.unchanged, b""
-        return 200, kept.headers, kept.decision.body
+        known = if_none_match is not None and names(if_none_match.decode("latin-1"), kept.etag)
+        return kept.unchanged if known else kept.whole
 
     def posted(self, body: bytes) -> Answer | None:
         """Return the answer to a body that was answered before."""
@@ -59,10 +56,10 @@ class HotResolve:
         """Keep what was answered, unless another registry answers by now."""
         if len(query) > _LONGEST or registry is not self._answers.registry:
             return
-        tag = [(b"etag", decision.etag.encode()), (b"cache-control", b"no-cache")]
+        tag = ((b"etag", decision.etag.encode()), (b"cache-control", b"no-cache"))
         size = (b"content-length", str(len(decision.body)).encode())
-        headers = [(b"content-type", b"application/json"), size, *tag, (b"x-content-type-options", b"nosniff")]
-        self._kept[query] = _Kept(decision, headers, tag)
+        headers = ((b"content-type", b"application/json"), size, *tag, (b"x-content-type-options", b"nosniff"))
+        self._kept[query] = _Kept(decision.etag, Reply.of(200, headers, decision.body), Reply.of(304, tag))
         while len(self._kept) > _MOST:
             self._kept.popitem(last=False)
 

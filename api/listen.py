@@ -13,9 +13,9 @@ from functools import partial
 from typing import Final
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from preshuffle.api.connection import Connection
+from preshuffle.api.door import Door
 from preshuffle.api.errors import ServeError
 from preshuffle.api.settings import Settings
 
@@ -72,7 +72,7 @@ def url_of(listener: socket.socket, host: str) -> str:
     return f"http://{_shown(host, listener.getsockname()[1])}"
 
 
-def run(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None], head_seconds: float) -> None:
+def run(app: Door, listener: socket.socket, on_stop: Callable[[], None], head_seconds: float) -> None:
     """Serve with one worker until SIGTERM or SIGINT; requests that run are finished.
 
     Args:
@@ -83,7 +83,7 @@ def run(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None], head
     """
     config = uvicorn.Config(
         app,
-        http=partial(Connection, head_seconds=head_seconds),  # type: ignore[arg-type]
+        http=partial(Connection, head_seconds=head_seconds, at_once=app.at_once),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,
