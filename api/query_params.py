@@ -74,5 +74,8 @@ def _described(name: str, field: dict[str, Any]) -> dict[str, Any]:
         return {"schema": schema, "description": "name or name@version"}
     if name in {"aiter", "rocm"}:
         return {"schema": _VERSION, "description": "a version as PEP 440 writes it"}
+    if name == "aiter_features":
+        schema = {"type": "string", "examples": ["gate_mode,!situv2"]}
+        return {"schema": schema}
     options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
     return {"schema": {key: value for key, value in options[0].items() if key not in {"title", "default"}}}

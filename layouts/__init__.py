@@ -6,6 +6,7 @@ from preshuffle.layouts.checkpoint_part import CheckpointError
 from preshuffle.layouts.checkpoint_write import write_checkpoint
 from preshuffle.layouts.expert import expert_view, write_expert
 from preshuffle.layouts.identify import Identification, identify
+from preshuffle.layouts.installed import aiter_here
 from preshuffle.layouts.prove import Check, prove
 from preshuffle.layouts.reload import begin_reload, finish_reload, relayout, retag
 from preshuffle.layouts.single import apply_layout, invert_layout
@@ -17,6 +18,7 @@ __all__ = [
     "CheckpointError",
     "Identification",
     "Stamp",
+    "aiter_here",
     "apply",
     "apply_layout",
     "begin_reload",

@@ -8,8 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from preshuffle.layouts.installed import aiter_here
 from preshuffle.layouts.probe import ProbeError, Runner, reference_laid_out
 from preshuffle.layouts.probe_aiter import AiterRunner, device_arch, why_not_here
+from preshuffle.registry import Registry
+from preshuffle.registry.kernels import TableError
 
 REFERENCE: Final = "reference-laid-out"
 AITER: Final = "aiter"
@@ -47,10 +50,23 @@ def choose_runner(name: str = AITER, device: str | None = None) -> Chosen:
         reason = why_not_here()
         if reason is not None:
             raise ProbeError(f"AITER does not run here: {reason}; --runner reference proves the bytes without it")
-        return Chosen(AITER, AiterRunner(), "cuda", device_arch())
+        return Chosen(AITER, AiterRunner(), "cuda", device_arch(), lacking())
     if name == REFERENCE:
         return Chosen(REFERENCE, reference_laid_out, notes=("the reference ran, no kernel of AMD's",))
     return Chosen(name, _imported(name), device or "cpu")
+
+
+def lacking() -> tuple[str, ...]:
+    """Say what some recipe of the packaged book needs and the AITER that runs has not, as it was probed."""
+    recipes = Registry.default().book.recipes.values()
+    needed = dict.fromkeys(feature for recipe in recipes for feature in recipe.requires.aiter)
+    try:
+        here = aiter_here()
+    except TableError:  # a tree that nobody installed
+        return ()
+    missing = [name for name in needed if here["aiter_features"].get(name) is False]
+    name = f"AITER {here['aiter']}" if "aiter" in here else "AITER"
+    return (f"{name} was probed and has not: {', '.join(missing)}",) if missing else ()
 
 
 def _imported(name: str) -> Runner:

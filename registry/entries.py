@@ -98,13 +98,43 @@ class ArchEntry(Frozen):
         return whole + parts
 
 
+class FeatureProbe(Frozen):
+    """How to see in AITER itself whether it has a feature: a name, a function's parameter, or a piece of text.
+
+    Attributes:
+        module: where to look, for example ``aiter.fused_moe``.
+        name: a function or class that must be there.
+        parameter: one that this function must take.
+        text: what the module's source must hold, instead of a name.
+    """
+
+    module: Annotated[str, Field(pattern=r"^aiter(\.\w+)*$")]
+    name: Annotated[str, Field(min_length=1)] | None = None
+    parameter: Annotated[str, Field(min_length=1)] | None = None
+    text: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _looks_for_one_thing(self) -> FeatureProbe:
+        if (self.name is None) == (self.text is None):
+            raise PlacedError(("name",), "a probe looks for a name or for a text")
+        if self.parameter and self.name is None:
+            raise PlacedError(("parameter",), "a parameter is one of a named function")
+        return self
+
+
 class FeatureEntry(Frozen):
-    """Something that AITER can do since a version."""
+    """Something that AITER can do since a version.
+
+    Attributes:
+        until: the first version that does it no more.
+        probe: how to see it in an AITER; None where nothing shows it.
+    """
 
     id: str
     title: str
     since: Version
     until: Version | None = None
+    probe: FeatureProbe | None = None
     evidence: Evidence = ()
 
 

@@ -14,6 +14,8 @@ from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.near import near
 from preshuffle.registry.versions import is_development, version_key
 
+How = Literal["by version", "probed", "unknown"]
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
@@ -27,13 +29,14 @@ class Features:
 
     aiter: str | None
     has: Mapping[str, bool | None]
-    how: Mapping[str, Literal["by version", "probed", "unknown"]]
+    how: Mapping[str, How]
 
 
 def features_of(book: Book, aiter: str | None = None, probed: Mapping[str, bool] | None = None) -> Features:
     """Say which of the book's features an AITER has.
 
-    Tags have cherry-picks, so what was probed counts before what the version tells.
+    Tags have cherry-picks, so what was probed counts before what the version tells. A development build of the release
+    that has something first (or no more) may have it or not: that is not known.
 
     Args:
         book: whose features.
@@ -51,36 +54,88 @@ def features_of(book: Book, aiter: str | None = None, probed: Mapping[str, bool]
         (True, 'probed', False)
     """
     probed = probed or {}
-    for name in probed:
-        if name not in book.features:
-            raise QueryError([FieldProblem("probed", f"unknown feature {name!r}", near(name, list(book.features)))])
+    check_probed(book, probed)
     has: dict[str, bool | None] = {}
-    how: dict[str, Literal["by version", "probed", "unknown"]] = {}
+    how: dict[str, How] = {}
     for name, entry in book.features.items():
-        has[name] = probed.get(name, None if aiter is None else why_lacking(entry, aiter) is None)
-        how[name] = "probed" if name in probed else "unknown" if aiter is None else "by version"
+        by_version = None if aiter is None else has_by_version(entry, aiter)
+        has[name] = probed.get(name, by_version)
+        how[name] = "probed" if name in probed else "unknown" if by_version is None else "by version"
     return Features(aiter, has, how)
 
 
-def why_lacking(entry: FeatureEntry, aiter: str) -> str | None:
-    """Return why an AITER has not a feature, by its version, or None where it has it.
+def check_probed(book: Book, probed: Mapping[str, bool]) -> None:
+    """Refuse features that the book has not.
+
+    Raises:
+        QueryError: names the field, and the nearest features.
+    """
+    known = book.features
+    wrong = [FieldProblem("aiter_features", f"unknown feature {n!r}", near(n, known)) for n in probed if n not in known]
+    if wrong:
+        raise QueryError(wrong)
+
+
+def behaves_as(book: Book, aiter: str | None, probed: Mapping[str, bool]) -> str | None:
+    """Return the version that a build behaves as: the first release with all that was found in it, or its own if newer.
 
     Raises:
         InvalidVersionError: ``aiter`` is not a version.
     """
-    return _why(entry.id, entry.since, entry.until, aiter)
+    if aiter is None or is_newest(aiter):
+        return aiter
+    found = (book.features[name].since for name, there in probed.items() if there and name in book.features)
+    return max([aiter, *found], key=version_key)
+
+
+def has_by_version(entry: FeatureEntry, aiter: str) -> bool | None:
+    """Whether a version has a feature; None for a development build of the very release that begins or ends it.
+
+    Raises:
+        InvalidVersionError: ``aiter`` is not a version.
+    """
+    return _has(entry.since, entry.until, aiter)
+
+
+def why_lacking(entry: FeatureEntry, aiter: str | None, probed: Mapping[str, bool] | None = None) -> str | None:
+    """Return why a feature is not to be counted on, or None where it is there, or where no version is known.
+
+    Raises:
+        InvalidVersionError: ``aiter`` is not a version.
+    """
+    found = f", found {aiter}" if aiter else ""
+    if probed and entry.id in probed:
+        return None if probed[entry.id] else f"needs AITER's {entry.id}{found}, probed: it is not there"
+    return None if aiter is None else _why(entry.id, entry.since, entry.until, aiter)
+
+
+@lru_cache(maxsize=4096)
+def _has(since: str, until: str | None, aiter: str) -> bool | None:
+    if is_newest(aiter):  # a development build whose content is known
+        return until is None
+    key = version_key(aiter)
+    if is_development(aiter) and any(bound and _may_be(aiter, bound) for bound in (since, until)):
+        return None
+    return version_key(since) <= key and (until is None or key < version_key(until))
+
+
+def _may_be(aiter: str, release: str) -> bool:
+    """Whether a development build on the way to a release may have what the release changes."""
+    key, bound = version_key(aiter), version_key(release)
+    return key < bound and key[:2] == bound[:2] and not is_development(release)
 
 
 @lru_cache(maxsize=4096)
 def _why(name: str, since: str, until: str | None, aiter: str) -> str | None:
-    if is_newest(aiter):  # a development build whose content is known
-        return f"needs AITER's {name} (until {until}), found {aiter}, by version" if until else None
-    key = version_key(aiter)
-    if key < version_key(since):
-        known = "by version"
-        if is_development(aiter) and key[1] == version_key(since)[1]:
-            known = "a development build: whether it has it is not known by version"
-        return f"needs AITER's {name} (since {since}), found {aiter}, {known}"
-    if until and key >= version_key(until):
-        return f"needs AITER's {name} (until {until}), found {aiter}, by version"
-    return None
+    has = _has(since, until, aiter)
+    if has:
+        return None
+    bound = (
+        f"until {until}"
+        if until and (is_newest(aiter) or version_key(aiter) >= version_key(since))
+        else f"since {since}"
+    )
+    known = "by version"
+    if has is None:
+        known = "a development build: whether it has it is not known by version; probe it (aiter_features)"
+    return f"needs AITER's {name} ({bound}), found {aiter}, {known}"

@@ -10,14 +10,15 @@ from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.errors import QueryError
 from preshuffle.registry.features import why_lacking
+from preshuffle.registry.query import read_probed
 from preshuffle.registry.recipe import PadRule, Recipe, multiple_for
 from preshuffle.registry.rule import Rule, Specificity
 from preshuffle.registry.shard import cut
 from preshuffle.registry.words import GROUP
 
 REQUIRED_OF = (
-    "arch", "aiter", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated", "hidden_size",
-    "intermediate_size", "tp",
+    "arch", "aiter", "aiter_features", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated",
+    "hidden_size", "intermediate_size", "tp",
 )  # fmt: skip
 """Fields on which it depends whether a recipe has all that it requires."""
 
@@ -108,9 +109,10 @@ def lacking(book: Book, recipe: Recipe, facts: Mapping[str, Scalar]) -> list[str
     for feature in recipe.requires.arch:
         if arch is not None and feature not in arch.features:
             missing.append(arch.lacks.get(feature, f"{arch.id} has no {feature}"))
-    version = facts.get("aiter")
-    if isinstance(version, str):
-        reasons = (why_lacking(book.features[name], version) for name in recipe.requires.aiter)
+    version, probed = facts.get("aiter"), facts.get("aiter_features")
+    if recipe.requires.aiter and (version or probed):
+        asked = None if version is None else str(version), read_probed(str(probed or ""))
+        reasons = (why_lacking(book.features[name], *asked) for name in recipe.requires.aiter)
         missing += [reason for reason in reasons if reason]
     missing += _other_weights(book, recipe, facts)
     activation = facts.get("activation")

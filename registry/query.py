@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
@@ -83,21 +84,53 @@ def _engine(value: Any) -> Any:
     return value
 
 
-class Environment(dict[str, str]):
-    """Switches and their values; it cannot be changed, so that a query that holds it can be a key."""
+Value = TypeVar("Value", str, bool)
+
+
+class Fixed(dict[str, Value]):
+    """A mapping that cannot be changed, so that a query that holds it can be a key."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         """Hash by what it holds."""
         return hash(frozenset(self.items()))
 
-    def __reduce__(self) -> tuple[type[Environment], tuple[dict[str, str]]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Value]]]:
         """Be copied and pickled by what it holds."""
-        return Environment, (dict(self),)
+        return type(self), (dict(self),)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("a query cannot be changed; build another one")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+class Environment(Fixed[str]):
+    """Switches and their values."""
+
+
+class Probed(Fixed[bool]):
+    """Features that were looked for in an AITER, and whether they were found."""
+
+    def __str__(self) -> str:
+        """Return ``gate_mode,!situv2``: found, and not found."""
+        return ",".join(name if found else f"!{name}" for name, found in self.items())
+
+
+@lru_cache(maxsize=256)
+def read_probed(text: str) -> Mapping[str, bool]:
+    """Return features as they stand in a text: ``gate_mode,!situv2``, empty for none.
+
+    Raises:
+        ValueError: a name is missing.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if text and not all(name.strip("!") for name in names):
+        raise ValueError(f"{text!r}: names with commas between them, a ! before what was not found")
+    return {name.removeprefix("!"): not name.startswith("!") for name in names if name}
+
+
+def _probed(value: Any) -> Any:
+    return dict(read_probed(value)) if isinstance(value, str) else value
 
 
 def _environment(value: Any) -> Any:
@@ -123,6 +156,7 @@ class Query(Frozen):
         swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
         tp: tensor-parallel size; shards independently of ``ep``.
         aiter: AITER's version, or ``0.1.20.dev+g<commit>``.
+        aiter_features: AITER's features as probed: found, and (``!gate_mode``) not found. Counts before the version.
         env: environment switches, interpreted through the book's flags only.
         tokens: token counts for which the kernel is predicted.
     """
@@ -147,6 +181,11 @@ class Query(Frozen):
     ep: Ranks = 1
     engine: Annotated[Engine | None, BeforeValidator(_engine, json_schema_input_type=Engine | str | None)] = None
     aiter: Version | None = None
+    aiter_features: Annotated[
+        dict[str, bool],
+        BeforeValidator(_probed, json_schema_input_type=dict[str, bool] | str),
+        AfterValidator(Probed),
+    ] = Field(default_factory=Probed, max_length=256)
     rocm: Version | None = None
     deployment: str | None = None
     env: Annotated[

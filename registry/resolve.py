@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import CallDecision, TensorDecision
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
+from preshuffle.registry.features import behaves_as, check_probed
 from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.match import Tried
 from preshuffle.registry.near import close_to, near
@@ -102,12 +103,14 @@ def open_case(query: Query, book: Book) -> Case:
 
     Raises:
         NoRecipeError: the arch is unknown.
-        QueryError: a switch has a value that it cannot have.
+        QueryError: a switch has a value that it cannot have, or a probed feature is none of the book's.
     """
     arch = book.archs.get(query.arch)
     if arch is None:
         names = ", ".join(near(query.arch, list(book.archs)))
         raise NoRecipeError(f"unknown arch {query.arch!r}; valid: {names}")
+    if query.aiter_features:
+        check_probed(book, query.aiter_features)
     model = find_model(query.model, book)
     full = query
     if model is not None:
@@ -121,7 +124,10 @@ def open_case(query: Query, book: Book) -> Case:
     if counted is not None:
         full = full.altered(**counted.fields)
     reason = counted.reason if counted else ""
-    return Case(query, full, arch, model, switches, facts_of(full.__dict__, switches.facts), reason)
+    facts = facts_of(full.__dict__, switches.facts)
+    if query.aiter_features:  # rules and requirements ask for the build itself, kernels for what it behaves as
+        full = full.altered(aiter=behaves_as(book, query.aiter, query.aiter_features))
+    return Case(query, full, arch, model, switches, facts, reason)
 
 
 def find_model(name: str, book: Book) -> ModelEntry | None:
@@ -142,10 +148,24 @@ def reason(case: Case, winner: Prepared) -> str:
         parts.append(f"the switch {name}={case.query.env[name]} {state}: {meaning}")
     if case.counted:
         parts.append(case.counted)
-    if case.full.aiter and winner.recipe is not None and (needed := winner.recipe.requires.aiter):
-        parts.append(f"AITER {case.full.aiter} has {', '.join(needed)} (by version)")
+    if winner.recipe is not None:
+        parts += _counted_on(case, winner.recipe.requires.aiter)
     parts.append(winner.rule.because)
     return "; ".join(parts)
+
+
+def _counted_on(case: Case, needed: Sequence[str]) -> Iterator[str]:
+    """Say how it is known that AITER has what a recipe needs, and by which release its kernels are predicted."""
+    query = case.query
+    aiter = f"AITER {query.aiter}" if query.aiter else "AITER"
+    probed = [name for name in needed if name in query.aiter_features]
+    others = [name for name in needed if name not in query.aiter_features]
+    if probed:
+        yield f"{aiter} has {', '.join(probed)} (probed)"
+    if others and query.aiter:
+        yield f"{aiter} has {', '.join(others)} (by version)"
+    if case.full.aiter != query.aiter:
+        yield f"by what was probed it is taken as {case.full.aiter}"
 
 
 def nothing_works(case: Case, rule: Rule, tried: tuple[Tried, ...]) -> NoRecipeError:

@@ -13,7 +13,8 @@ from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen, Query
 
-_PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in {"engine", "env", "tokens", "swiglu_limit"})
+_NO_CONDITION = frozenset({"engine", "env", "tokens", "swiglu_limit", "aiter_features"})
+_PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in _NO_CONDITION)
 FIELDS: tuple[str, ...] = (*_PLAIN_FIELDS, "engine", "engine_version", "env")
 _GLOBS = frozenset({"model", "engine", "deployment"})
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
@@ -133,6 +134,7 @@ def facts_of(fields: Mapping[str, Any], switches: Mapping[str, str]) -> dict[str
     """
     engine = fields.get("engine")
     facts: dict[str, Scalar] = {**fields, **switches}
+    facts["aiter_features"] = str(fields.get("aiter_features") or "") or None
     facts["engine"] = engine.name if engine else None
     facts["engine_version"] = engine.version if engine else None
     return facts

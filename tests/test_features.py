@@ -12,7 +12,7 @@ GPT_OSS = {"model": "openai/gpt-oss-120b", "arch": "gfx950"}
 # AITER's own timeline: the first release that has it.
 TIMELINE = {
     "shuffle_a16w4": "0.1.7",
-    "tag_sep16": "0.1.8",
+    "tag_sep16": "0.1.7.post2.dev18",
     "k_split": "0.1.9",
     "non_temporal_loads": "0.1.10",
     "is_shuffled_dispatch": "0.1.11",
@@ -69,7 +69,7 @@ def test_what_was_probed_counts_before_the_version() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    with pytest.raises(QueryError, match="probed: unknown feature 'gate_modes'; valid: gate_mode"):
+    with pytest.raises(QueryError, match="aiter_features: unknown feature 'gate_modes'; valid: gate_mode"):
         features_of(BOOK, probed={"gate_modes": True})
     with pytest.raises(InvalidVersionError, match="'new' is not a version"):
         features_of(BOOK, "new")
@@ -83,7 +83,7 @@ def test_what_cannot_be_is_said() -> None:
         (
             "0.1.14.dev3+gabcdef0",
             "needs AITER's gate_mode (since 0.1.14), found 0.1.14.dev3+gabcdef0, a development build: whether it has it"
-            " is not known by version",
+            " is not known by version; probe it (aiter_features)",
         ),
         ("0.1.14", None),
         ("0.1.20.post1", None),

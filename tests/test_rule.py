@@ -20,7 +20,7 @@ def rule(when: str, id: str = "mine", use: str = "mxfp4.sep16", priority: int = 
 
 
 def test_rules_may_ask_for_every_field_that_changes_an_answer() -> None:
-    assert set(FIELDS) == set(Query.model_fields) - {"tokens", "swiglu_limit"} | {"engine_version"}
+    assert set(FIELDS) == set(Query.model_fields) - {"tokens", "swiglu_limit", "aiter_features"} | {"engine_version"}
 
 
 @pytest.mark.parametrize(

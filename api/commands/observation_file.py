@@ -46,7 +46,7 @@ def read_observation(path: str, args: argparse.Namespace, registry: Registry) ->
         BookError: the text is neither JSON nor YAML; the message has line and column.
     """
     document = read_document(path, "an observation (query, applied)")
-    given = given_fields(args)
+    given = given_fields(args, registry)
     value = dict(document.value)
     query = value.get("query", {})
     if isinstance(query, dict):

@@ -11,16 +11,20 @@ from preshuffle.api.commands.failures import UsageError
 from preshuffle.api.commands.input_file import place_of, read_document
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.hf_config import query_of
+from preshuffle.registry.kernels import TableError
 from preshuffle.registry.located import Document
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 
 _PREFIX = "query_"
+INSTALLED = "installed"
+"""For ``--aiter``: the one that is installed here, by its version and its own sources."""
 _SHOWN = {
     "model": "ID",
     "arch": "GFX",
     "engine": "NAME@VERSION",
     "aiter": "VERSION",
+    "aiter_features": "NAME,!NAME",
     "rocm": "VERSION",
     "producer": "NAME",
     "deployment": "NAME",
@@ -39,7 +43,8 @@ _HELP = {
     "gated": "whether w13 holds gate and up (the default)",
     "tp": "tensor-parallel size",
     "ep": "expert-parallel size",
-    "aiter": "AITER's version",
+    "aiter": "AITER's version; installed: the one here, with what its sources show it can do",
+    "aiter_features": "what was probed: features that this AITER has or (!) has not, whatever its version",
 }
 
 
@@ -83,7 +88,7 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
         UsageError: nothing was asked, or an option is no ``K=V``.
         QueryError: names each wrong field, by its option or by its place in the file.
     """
-    given = given_fields(args)
+    given = given_fields(args, registry)
     document = read_document(args.file) if args.file else None
     if document is None and not given and args.hf_config is None:
         raise UsageError("a query is needed: a file, - for stdin, or options such as --model and --arch")
@@ -113,13 +118,27 @@ def layer_of(args: argparse.Namespace) -> int | None:
     return int(text)
 
 
-def given_fields(args: argparse.Namespace) -> dict[str, Any]:
+def given_fields(args: argparse.Namespace, registry: Registry) -> dict[str, Any]:
     """Return the query fields that options give.
 
     Raises:
-        UsageError: an option is no ``K=V``.
+        UsageError: an option is no ``K=V``, or the installed AITER is meant and there is none.
     """
-    return dict(_given(args))
+    given = dict(_given(args))
+    return {**given, **_installed(given, registry)} if given.get("aiter") == INSTALLED else given
+
+
+def _installed(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Look at the AITER of this machine; what an option says of its features counts before what its sources show."""
+    from preshuffle.registry.installed import installed_aiter
+
+    try:
+        here = installed_aiter(registry.book)
+    except TableError as error:
+        text = f"--aiter {INSTALLED}: {error}; name a version instead, as in --aiter 0.1.20"
+        raise UsageError(text) from None
+    said = Query.parse({"model": "any", "arch": "gfx950", "aiter_features": given.get("aiter_features", {})})
+    return {"aiter": here.version, "aiter_features": {**here.features, **said.aiter_features}}
 
 
 def _given(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:

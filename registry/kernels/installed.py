@@ -17,12 +17,8 @@ def _package_folders() -> list[Path]:
     return [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
 
 
-def _holds_tables(folder: Path) -> bool:
-    return (folder / "fused_moe.py").is_file() and (folder / "configs" / "tuned_fmoe.csv").is_file()
-
-
-def installed_configs() -> tuple[Path, str | None]:
-    """Return the ``configs`` folder of the installed AITER and its version.
+def installed_package() -> tuple[Path, str | None]:
+    """Return the folder of the installed AITER and its version.
 
     A source checkout on the path without distribution metadata has no version. The distribution ``aiter`` on PyPI is
     an unrelated package: what decides is that the package holds AITER's own files.
@@ -39,10 +35,24 @@ def installed_configs() -> tuple[Path, str | None]:
     except PackageNotFoundError:
         pass
     for folder in folders:
-        if _holds_tables(folder):
-            return folder / "configs", version
+        if (folder / "fused_moe.py").is_file():
+            return folder, version if folder == folders[0] else None
     if version is not None:
-        raise TableError(DISTRIBUTION, f"{version} is installed but its aiter/configs/tuned_fmoe.csv is missing")
+        raise TableError(DISTRIBUTION, f"{version} is installed but its aiter/fused_moe.py is missing")
     if folders:
         raise TableError(str(folders[0]), f"is a package called aiter, but not AMD's: install {DISTRIBUTION}")
     raise TableError(DISTRIBUTION, "is not installed")
+
+
+def installed_configs() -> tuple[Path, str | None]:
+    """Return the ``configs`` folder of the installed AITER and its version (see ``installed_package``).
+
+    Raises:
+        TableError: No AITER is installed, or it has no tables.
+    """
+    folder, version = installed_package()
+    if not (folder / "configs" / "tuned_fmoe.csv").is_file():
+        raise TableError(
+            DISTRIBUTION, f"{version or folder} is installed but its aiter/configs/tuned_fmoe.csv is missing"
+        )
+    return folder / "configs", version
