@@ -13,7 +13,7 @@ import torch
 from preshuffle.api.cli import main
 from preshuffle.layouts import aiter_here, authority
 from preshuffle.layouts.probe_runners import lacking
-from preshuffle.registry import NoRecipeError, Query, QueryError
+from preshuffle.registry import NoRecipeError, Observation, Query, QueryError
 from preshuffle.registry.features import behaves_as, features_of, has_by_version
 from preshuffle.registry.installed import installed_aiter, probe_sources
 from preshuffle.registry.kernels import TableError, installed
@@ -250,3 +250,18 @@ def test_an_overlay_says_how_its_own_feature_is_seen(made: Path, tmp_path: Path)
     (tmp_path / "book").mkdir()
     registry = load_overlay(tmp_path / "book", text)
     assert installed_aiter(registry.book).features["acme"] is True
+
+
+def test_a_check_goes_by_what_was_probed() -> None:
+    observed: dict[str, Any] = {
+        "query": {**ASK, "aiter": "0.1.13"},
+        "applied": {
+            "gate_mode": "separated",
+            "cache": {"aiter": "0.1.13"},
+            "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}},
+        },
+    }
+    codes = {finding.code for finding in REGISTRY.check(Observation.parse(observed)).findings}
+    assert "version_unsupported" in codes
+    observed["query"]["aiter_features"] = "gate_mode,swiglu_separated_a4w4"
+    assert REGISTRY.check(Observation.parse(observed)).verdict == "ok"

@@ -30,7 +30,7 @@ def test_splitting_finds_what_comparing_all_finds(whens: list[dict[str, Any]]) -
     expected = {
         frozenset((first.id, second.id))
         for first, second in combinations(rules, 2)
-        if first.specificity.key == second.specificity.key and can_both_match(first, second)
+        if first.specificity == second.specificity and can_both_match(first, second)
     }
     found = [frozenset((first.id, second.id)) for first, second in ties(rules)]
     assert set(found) == expected

@@ -12,6 +12,7 @@ from preshuffle.registry.check.facts import MODEL_NAME, Facts
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.features import behaves_as
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.book import dispatch_book
@@ -71,6 +72,7 @@ class Scene:
         query: with the facts of the model's entry filled in.
         named: the model as the observation names it.
         stated: the query's fields that the observation states itself.
+        aiter: AITER's version as it is stated; the query has the one that the build behaves as by what was probed.
         sizes: physical hidden size and intermediate size of one rank, as AITER takes them; None where not known.
         experts: how many one rank holds; None where it is not known.
         facts: everything known, by the flat names that contracts and deny-lists use.
@@ -80,6 +82,7 @@ class Scene:
     query: Query
     named: str
     stated: frozenset[str]
+    aiter: str | None
     applied: Applied
     tensors: Mapping[Role, Seen]
     arch: ArchEntry | None
@@ -138,12 +141,15 @@ def open_scene(observation: Observation, book: Book) -> Scene:
         update["model"] = model.id
     if query.weight_dtype is None and "weight_dtype" not in update:
         update["weight_dtype"] = _dtype_of(applied)
+    if query.aiter_features:
+        update["aiter"] = behaves_as(book, query.aiter, query.aiter_features)
     full = query.model_copy(update=update) if update else query
     tensors = {role: Seen(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
     arch = book.archs.get(full.arch)
     facts: dict[str, Scalar] = {}
     sizes, count = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
-    scene = Scene(book, full, query.model, stated, applied, tensors, arch, model, sizes, count, facts)
+    said = (query.model, stated, query.aiter)
+    scene = Scene(book, full, *said, applied, tensors, arch, model, sizes, count, facts)
     _fill(facts, scene)
     return scene
 

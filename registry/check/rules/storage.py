@@ -46,15 +46,15 @@ def stale_cache(look: Look) -> Iterator[Finding]:
 
 
 def _differences(look: Look, cache: CacheKey) -> Iterator[tuple[str, str, str]]:
-    query, stated = look.scene.query, look.scene.stated
+    query, stated, aiter = look.scene.query, look.scene.stated, look.scene.aiter
     if cache.arch is not None and cache.arch != query.arch:
         yield "arch", cache.arch, query.arch
     for name in ("tp", "ep"):
         made = getattr(cache, name)
         if made is not None and name in stated and made != getattr(query, name):
             yield name, str(made), str(getattr(query, name))
-    if cache.aiter is not None and query.aiter is not None and _identity(cache.aiter) != _identity(query.aiter):
-        yield "AITER", cache.aiter, query.aiter
+    if cache.aiter is not None and aiter is not None and _identity(cache.aiter) != _identity(aiter):
+        yield "AITER", cache.aiter, aiter
     other = look.extra.get("recipe_of_cache")
     w13 = look.scene.tensors.get("w13_weight")
     if other is not None and w13 is not None and w13.layout is not None and other[1] != w13.layout.id:
