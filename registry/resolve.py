@@ -170,7 +170,7 @@ def _counted_on(case: Case, needed: Sequence[str]) -> Iterator[str]:
 
 def nothing_works(case: Case, rule: Rule, tried: tuple[Tried, ...]) -> NoRecipeError:
     """Return the error where the most specific rule says that no recipe is right."""
-    message = f"nothing works for {_asked(case)}: {rule.because} (rule {rule.id})"
+    message = f"nothing is known to work for {_asked(case)}: {rule.because} (rule {rule.id})"
     return NoRecipeError(message, _nearest(tried), rule=rule.id, evidence=rule.evidence)
 
 
