@@ -34,7 +34,9 @@ from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.door import Door
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import StoredFleet
+from preshuffle.api.heartbeats import Heartbeats
 from preshuffle.api.hot import HotResolve
+from preshuffle.api.hot_beats import HotBeats
 from preshuffle.api.keeper import Keeper
 from preshuffle.api.listen import bind, check_host, run, url_of
 from preshuffle.api.listings import our_version
@@ -105,7 +107,8 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     hot = HotResolve(answers)
     routes_resolve.install(app, answers, hot)
     routes_check.install(app, answers)
-    routes_deployments.install(app, kept, answers)
+    heartbeats = Heartbeats(kept)
+    routes_deployments.install(app, kept, answers, heartbeats)
     routes_history.install(app, kept)
     routes_books.install(app, kept, answers)
     planner = routes_plan.Planner(kept, answers)
@@ -119,7 +122,8 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     heard = app.state.events = events.Events()
     keeper.followers.append(heard.changed)
     events.install(app, heard)
-    app.state.door = Door(app, access_of(settings), metrics, {"/v1/resolve": hot}, hidden_of(settings))
+    access = access_of(settings)
+    app.state.door = Door(app, access, metrics, {"/v1/resolve": hot}, HotBeats(heartbeats), hidden_of(settings))
     return app
 
 
@@ -174,7 +178,7 @@ def serve(settings: Settings) -> None:
         app = create_app(settings, registry, store.create())
         what = f"registry {registry.digest[:19]}, store {store.name}"
         if managing is not None:
-            stack.enter_context(served_beside(app, managing))
+            stack.enter_context(served_beside(app, managing, settings.head_seconds))
             what += f", management {url_of(managing, settings.host)}"
         gc.set_threshold(_OBJECTS)
         gc.collect()

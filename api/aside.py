@@ -8,7 +8,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
 
-from preshuffle.registry.books import Book
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.registry import Registry
 
@@ -37,14 +36,15 @@ class Aside:
             Exception: what the function raised.
         """
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(theirs, function, arguments), daemon=True)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, function), daemon=True)
         process.start()
         self._process = process
         theirs.close()
         try:
+            ours.send(arguments)  # here, not at the start: a process that dies before it reads must not be waited for
             worked, value = ours.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise AsideError(f"{function.__name__} ended without a result") from None
         finally:
             ours.close()
@@ -63,17 +63,16 @@ class Aside:
 
 
 class Portable:
-    """A registry on its way to another process: what it says, without where it was read."""
+    """A registry on its way to another process, without what it has worked out so far."""
 
     def __init__(self, registry: Registry) -> None:
         """Take a registry along."""
-        self._entries = {section: dict(entries) for section, entries in registry.book.entries.items()}
+        self._book = registry.book
         self._tables: KernelTables | None = registry.tables
-        self._sources = registry.book.sources
 
     def registry(self) -> Registry:
         """Return the registry again."""
-        return Registry(Book(self._entries, {}, self._sources), self._tables)
+        return Registry(self._book, self._tables)
 
 
 def is_orphan(parent: int) -> bool:
@@ -81,10 +80,10 @@ def is_orphan(parent: int) -> bool:
     return os.getppid() != parent
 
 
-def _work(answer: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _work(answer: Connection, function: Callable[..., Any]) -> None:
     os.nice(_NICER)
     try:
-        told = (True, function(*arguments))
+        told = (True, function(*answer.recv()))
     except Exception as error:
         told = (False, error)
     answer.send(told)

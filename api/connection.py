@@ -28,6 +28,7 @@ class Connection(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _head = 0
+    _in_body = False
 
     def __init__(self, *args: Any, head_seconds: float, at_once: AtOnce, **more: Any) -> None:
         """Take what uvicorn gives, how long a request line and its headers may take, and what needs no task."""
@@ -46,19 +47,39 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; while they are a head that is not complete, count them and the time."""
-        before = self.cycle
+        """Take bytes; while they are a head that is not complete, count them and the time.
+
+        A body is counted and timed by whoever reads it. What is left of one that nobody reads, since the answer is
+        given already, is thrown away for as long as a head may take, and no longer.
+        """
+        before, was_in_body = self.cycle, self._in_body
         super().data_received(data)
-        if self.cycle is not before or (before is not None and before.more_body):
-            self._arrived()
-            return
         if self.transport.is_closing():
             return
-        self._head += len(data)
-        if self._head > MAX_HEAD:
-            self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
-        elif self._timer is None:
-            self._timer = self.loop.call_later(self._seconds, self._too_slow)
+        if self._in_body and not self.cycle.response_complete:
+            self._arrived()
+        elif self._in_body:
+            self._timer = self._timer or self.loop.call_later(self._seconds, self._too_slow)
+        elif self.cycle is before and not was_in_body:
+            self._head += len(data)
+            if self._head > MAX_HEAD:
+                self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
+            elif self._timer is None:
+                self._timer = self.loop.call_later(self._seconds, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        """Know that a body begins, be it an empty one."""
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Know that it has ended."""
+        self._in_body = False
+        self._arrived()
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a client may ask for an upgrade, and is answered as if it had not."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Write the response that is known already; make a task for any other request.

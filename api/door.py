@@ -7,14 +7,15 @@ counts, and writes a line to the log for what changes something or fails.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preshuffle.api import hot_beats
 from preshuffle.api.access import Access, need_of
 from preshuffle.api.connection import MAX_HEAD
 from preshuffle.api.logs import REQUEST_ID, request_id
@@ -27,6 +28,11 @@ log = logging.getLogger("preshuffle.api.requests")
 Hot = Callable[[bytes, bytes | None], Reply | None]
 """Answers from what is kept, or None: query string, ``If-None-Match`` → the response."""
 
+Beats = Callable[[Scope], Awaitable[bytes | None]]
+"""Writes a heartbeat and returns the answer's JSON, or None."""
+
+_Given = dict[bytes, bytes]
+_JSON: Final = (b"content-type", b"application/json")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _UNMATCHED: Final = "other"
 
@@ -39,11 +45,18 @@ class Door:
         access: who may do what.
         metrics: where answers are counted.
         hot: paths whose GET may be answered from kept bytes.
+        beats: takes heartbeats.
         hidden: paths that are not served here, whatever the application has.
     """
 
     def __init__(
-        self, app: Starlette, access: Access, metrics: Metrics, hot: Mapping[str, Hot], hidden: frozenset[str]
+        self,
+        app: Starlette,
+        access: Access,
+        metrics: Metrics,
+        hot: Mapping[str, Hot],
+        beats: Beats,
+        hidden: frozenset[str],
     ) -> None:
         """Stand in front of it."""
         self._app = app
@@ -53,6 +66,7 @@ class Door:
         self._access = access
         self._metrics = metrics
         self._hot = hot
+        self._beats = beats
 
     def at_once(self, scope: Scope) -> Reply | None:
         """Return the response that is kept for a request; None where the request has to go through the door.
@@ -92,13 +106,26 @@ class Door:
         try:
             caller = self._admit(scope, given, size)
         except ProblemError as error:
-            await self._refuse(error, scope, receive, send, started)
+            await self._pass(problem_response(error, Request(scope)), scope, receive, send, started, given)
             return
         if caller is not None:
             scope.setdefault("state", {})["caller"] = caller
-        await self._pass(scope, receive, send, started, given.get(b"x-request-id"))
+        if scope["method"] == "POST" and scope["path"].endswith(_BEAT):
+            body = await self._beats(scope)
+            if body is not None:
+                await self._send_beat(body, given, send)
+                self._metrics.answered("POST", hot_beats.ROUTE, 200, perf_counter() - started)
+                return
+        await self._pass(self._app, scope, receive, send, started, given)
 
-    def _admit(self, scope: Scope, given: Mapping[bytes, bytes], size: int) -> str | None:
+    async def _send_beat(self, body: bytes, given: _Given, send: Send) -> None:
+        headers = [_JSON, (b"content-length", str(len(body)).encode()), _NOSNIFF]
+        if b"x-request-id" in given:
+            headers.append((b"x-request-id", request_id(given[b"x-request-id"].decode("latin-1")).encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _admit(self, scope: Scope, given: _Given, size: int) -> str | None:
         """Return the caller's name, or None where nobody was asked.
 
         Raises:
@@ -112,8 +139,11 @@ class Door:
         authorization = given.get(b"authorization")
         return self._access.admit(scope["method"], path, authorization.decode("latin-1") if authorization else None)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, started: float, given: bytes | None) -> None:
-        name = request_id(given.decode("latin-1") if given else None)
+    async def _pass(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, started: float, given: _Given
+    ) -> None:
+        told = given.get(b"x-request-id")
+        name = request_id(told.decode("latin-1") if told else None)
         token = REQUEST_ID.set(name)
         status = 500
 
@@ -127,15 +157,10 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            await app(scope, receive, send_on)
         finally:
             self._count(scope, status, perf_counter() - started)
             REQUEST_ID.reset(token)
-
-    async def _refuse(self, error: ProblemError, scope: Scope, receive: Receive, send: Send, started: float) -> None:
-        response = problem_response(error, Request(scope))
-        await response(scope, receive, send)
-        self._count(scope, response.status_code, perf_counter() - started)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"]
@@ -151,18 +176,19 @@ class Door:
             log.log(level, "%s %s %d", method, scope["path"], status, extra=said)
 
 
+_BEAT: Final = "/heartbeat"
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"})
 _WANTED: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id"})
 
 
 def _is_news(method: str, path: str) -> bool:
     """Whether a request changes what is shown; heartbeats, a thousand a second, do not."""
-    return need_of(method, path).kind == "change" and not path.endswith("/heartbeat")
+    return need_of(method, path).kind == "change" and not path.endswith(_BEAT)
 
 
-def _read_head(scope: Scope) -> tuple[dict[bytes, bytes], int]:
+def _read_head(scope: Scope) -> tuple[_Given, int]:
     """Return the headers that the door looks at, and the size of all."""
-    given: dict[bytes, bytes] = {}
+    given: _Given = {}
     size = len(scope.get("query_string", b""))
     for name, value in scope["headers"]:
         size += len(name) + len(value)

@@ -12,7 +12,7 @@ from preshuffle.api.deployments import Beat
 from preshuffle.api.errors import StoreError
 from preshuffle.api.store import Beating, Store
 
-GATHER_S: Final = 0.005
+GATHER_S: Final = 0.01
 """How long the first of a group waits for others."""
 _Waiting = tuple[Beating, "asyncio.Future[Beat | None]"]
 

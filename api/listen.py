@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from preshuffle.api.connection import Connection
+from preshuffle.api.connection import AtOnce, Connection
 from preshuffle.api.door import Door
 from preshuffle.api.errors import ServeError
 from preshuffle.api.settings import Settings
@@ -81,16 +82,23 @@ def run(app: Door, listener: socket.socket, on_stop: Callable[[], None], head_se
         on_stop: called when it is told to stop, before it waits for requests: to end what never ends by itself.
         head_seconds: how long a request line and its headers may take to arrive.
     """
-    config = uvicorn.Config(
+    config = config_of(app, app.at_once, head_seconds, timeout_graceful_shutdown=GRACE_S)
+    with _signals_stop_quietly():
+        _Server(config, on_stop).run(sockets=[listener])
+
+
+def config_of(app: ASGIApp, at_once: AtOnce, head_seconds: float, **more: Any) -> uvicorn.Config:
+    """Return how a port is served: quietly, with limits on heads, and believing nobody's word on who asks."""
+    return uvicorn.Config(
         app,
-        http=partial(Connection, head_seconds=head_seconds, at_once=app.at_once),  # type: ignore[arg-type]
+        http=partial(Connection, head_seconds=head_seconds, at_once=at_once),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        proxy_headers=False,
+        **more,
     )
-    with _signals_stop_quietly():
-        _Server(config, on_stop).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

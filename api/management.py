@@ -12,6 +12,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from preshuffle.api.listen import config_of
 from preshuffle.api.problem import ProblemError, problem_response
 
 SERVED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -36,10 +37,9 @@ class Only:
 
 
 @contextmanager
-def served_beside(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
+def served_beside(app: ASGIApp, listener: socket.socket, head_seconds: float) -> Iterator[None]:
     """Serve the management paths of an application in a thread of their own while the block runs."""
-    config = uvicorn.Config(Only(app, SERVED), lifespan="off", log_config=None, access_log=False, server_header=False)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(Only(app, SERVED), lambda _scope: None, head_seconds, lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), name="management", daemon=True)
     thread.start()
     try:

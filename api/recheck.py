@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import select, tuple_, update
 
+from preshuffle.api.alike import Alike
 from preshuffle.api.aside import Portable, is_orphan
 from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.history import SERVICE, Entry, Standing, record
-from preshuffle.api.judgement import Baseline, Judgement, judge, judge_name
+from preshuffle.api.judgement import Judgement, judge, judge_name
 from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
-from preshuffle.api.store_rows import AnyRow, now_ms, read_baseline
+from preshuffle.api.store_rows import AnyRow, among, each, now_ms, read_baseline
 from preshuffle.api.store_write import judged_values
 from preshuffle.registry.registry import Registry
 
@@ -31,10 +31,10 @@ def is_due(store: Store, by: str) -> bool:
     Raises:
         StoreError: the store does not answer.
     """
+    others = (replicas.c.judged_by < by, replicas.c.judged_by > by)  # what an index can find, as != it cannot
     with store.transaction() as connection:
-        return (
-            connection.execute(select(replicas.c.name).where(replicas.c.judged_by != by).limit(1)).first() is not None
-        )
+        found = (connection.execute(select(replicas.c.judged_by).where(other).limit(1)).first() for other in others)
+        return any(row is not None for row in found)
 
 
 def recheck(
@@ -84,45 +84,47 @@ def recheck_aside(url: str, portable: Portable, parent: int) -> int:
         store.close()
 
 
-@dataclass
 class _Panel:
-    """Judges; replicas that told the same are judged once."""
+    """Judges; replicas that the book cannot tell apart are judged once."""
 
-    registry: Registry
-
-    def __post_init__(self) -> None:
-        self._known: dict[tuple[str, Baseline | None], Judgement] = {}
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._alike = Alike(registry.book)
+        self._known: dict[tuple[str, str | None], Judgement] = {}
 
     def judge(self, row: AnyRow) -> Judgement:
-        baseline = read_baseline(row.baseline)
-        key = (row.report, baseline)
+        try:
+            key = (self._alike.key(row.report), row.baseline)
+        except (LookupError, TypeError, ValueError):  # written at another time, by other rules
+            return self._judge(row)
         if key not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[key] = self._judge(row, baseline)
+            self._known[key] = self._judge(row)
         return self._known[key]
 
-    def _judge(self, row: AnyRow, baseline: Baseline | None) -> Judgement:
+    def _judge(self, row: AnyRow) -> Judgement:
         """Judge; a report that cannot be judged must not keep all others from being judged: it is unknown."""
+        baseline = read_baseline(row.baseline)
         try:
-            return judge(ReplicaReport.model_validate_json(row.report), self.registry, baseline)
+            return judge(ReplicaReport.model_validate_json(row.report), self._registry, baseline)
         except Exception:
             log.exception("replica %s of %s cannot be judged", row.replica, row.name)
-            return Judgement(judge_name(self.registry), (), baseline or ())
+            return Judgement(judge_name(self._registry), (), baseline or ())
 
 
 def _write(store: Store, judged: list[tuple[AnyRow, Judgement]]) -> int:
     """Write judgements of reports that are still there and still the same."""
     now = now_ms()
     with store.changing("changes") as connection:
-        wanted = tuple_(replicas.c.name, replicas.c.replica).in_([(row.name, row.replica) for row, _ in judged])
+        wanted = among(replicas, [(row.name, row.replica) for row, _ in judged])
         columns = select(replicas.c.name, replicas.c.replica, replicas.c.replaced_ms, replicas.c.judged_by)
         held = {(one.name, one.replica): one for one in connection.execute(columns.where(wanted))}
         current = [(row, found) for row, found in judged if _same(row, held.get((row.name, row.replica)))]
         if current:
-            mine = (replicas.c.name == bindparam("of")) & (replicas.c.replica == bindparam("number"))
-            values = [{"of": row.name, "number": row.replica, **judged_values(found)} for row, found in current]
-            connection.execute(update(replicas).where(mine), values)
+            written = {id(found): judged_values(found) for _, found in current}
+            values = [{"of": row.name, "number": row.replica, **written[id(found)]} for row, found in current]
+            connection.execute(update(replicas).where(each(replicas)), values)
             record(connection, now, [_entry(row, found) for row, found in current if _is_news(row, found)])
         return len(current)
 

@@ -98,9 +98,8 @@ class PageParams(Params):
 Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 128 at most")]
 
 
-def install(app: FastAPI, store: Store, answers: Answers) -> None:
+def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats) -> None:
     """Add the routes."""
-    heartbeats = Heartbeats(store)
 
     @app.put(
         "/v1/deployments/{name}",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api import history
@@ -23,8 +23,10 @@ from preshuffle.api.states import State
 from preshuffle.api.store_rows import (
     AnyRow,
     Listed,
+    among,
     count_states,
     deployment_row,
+    each,
     has_part,
     listed,
     moment,
@@ -247,14 +249,11 @@ class Store:
         with self.transaction(write=True) as connection:
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
-                held = select(beats.c.name, beats.c.replica).where(tuple_(beats.c.name, beats.c.replica).in_(some))
-                known += sorted((row.name, row.replica) for row in connection.execute(held))
+                rows = connection.execute(select(beats.c.name, beats.c.replica).where(among(beats, some)))
+                known += sorted({(row.name, row.replica) for row in rows} & set(some))
             if known:
-                mine = (beats.c.name == bindparam("of")) & (beats.c.replica == bindparam("number"))
-                connection.execute(
-                    update(beats).where(mine).values(seen_ms=now),
-                    [{"of": of, "number": number} for of, number in known],
-                )
+                values = [{"of": of, "number": number} for of, number in known]
+                connection.execute(update(beats).where(each(beats)).values(seen_ms=now), values)
         at = moment(now)
         return {(of, number): Beat(name=of, replica=number, seen_at=at) for of, number in known}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, case, false, func, select, true
+from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, case, false, func, select, true
 
 from preshuffle.api.deployments import Deployment, Replica, ReplicaReport
 from preshuffle.api.judgement import Baseline, GroupJudgement, read_groups
@@ -50,6 +50,20 @@ def now_ms() -> int:
 def moment(milliseconds: int) -> datetime:
     """Return a stored time."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def among(table: Table, wanted: Collection[tuple[str, int]]) -> Any:
+    """Return the SQL of: name and replica both occur among these. All of them are such rows, and some others may be.
+
+    SQLite finds them by index; for ``(name, replica) IN (...)`` it would read the whole table.
+    """
+    names, numbers = {name for name, _ in wanted}, {number for _, number in wanted}
+    return and_(table.c.name.in_(sorted(names)), table.c.replica.in_(sorted(numbers)))
+
+
+def each(table: Table) -> Any:
+    """Return the SQL of: the replica that a row of parameters names, as ``of`` and ``number``."""
+    return and_(table.c.name == bindparam("of"), table.c.replica == bindparam("number"))
 
 
 def is_silent(now: int) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select, true, tuple_, update
+from sqlalchemy import Connection, Select, and_, select, true, update
 
 from preshuffle.api.history import SERVICE, Entry, Standing, record
 from preshuffle.api.schema import beats, replicas
 from preshuffle.api.states import worst_state
 from preshuffle.api.store import Store
-from preshuffle.api.store_rows import AnyRow, is_silent, now_ms
+from preshuffle.api.store_rows import AnyRow, each, is_silent, now_ms
 
 _MOST = 1000
 
@@ -44,10 +44,9 @@ def _changed(now: int) -> Select[Any]:
 
 def _write(connection: Connection, rows: Sequence[AnyRow]) -> None:
     for silent in (False, True):
-        turned = [(row.name, row.replica) for row in rows if row.silent is silent]
+        turned = [{"of": row.name, "number": row.replica} for row in rows if row.silent is silent]
         if turned:
-            mine = tuple_(beats.c.name, beats.c.replica).in_(turned)
-            connection.execute(update(beats).where(mine).values(silent=not silent))
+            connection.execute(update(beats).where(each(beats)).values(silent=not silent), turned)
 
 
 def _entry(row: AnyRow) -> Entry:

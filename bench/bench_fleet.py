@@ -40,18 +40,19 @@ rules:
 CONNECTIONS = 32
 
 
-def report(number: int) -> dict[str, Any]:
-    query = {**QUERY, "num_experts": 64 + number % 64, "tp": (1, 2, 4, 8)[number % 4], "deployment": f"d{number}"}
+def report(number: int, kinds: int) -> dict[str, Any]:
+    kind = number % kinds
+    query = {**QUERY, "num_experts": 64 + kind, "tp": (1, 2, 4, 8)[kind % 4], "deployment": f"d{number}"}
     group = {"layers": "0-35", "observation": {"query": query, "applied": APPLIED}}
     return {"groups": [group], "node": f"node-{number}", "ttl_s": 3600}
 
 
-def fill(db: str, deployments: int) -> None:
+def fill(db: str, deployments: int, kinds: int) -> None:
     store, registry = Store(db).create(), Registry.default()
     judged: dict[int, Judgement] = {}
     for number in range(deployments):
-        told = ReplicaReport.parse(report(number))
-        kind = number % 256
+        told = ReplicaReport.parse(report(number, kinds))
+        kind = number % kinds
         judged[kind] = judged.get(kind) or judge(told, registry)
         store.put(f"d{number:05}", 0, told, judged[kind])
     store.close()
@@ -161,6 +162,7 @@ def recheck(url: str, db: str, book: Path, deployments: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deployments", type=int, default=10_000)
+    parser.add_argument("--kinds", type=int, default=64, help="how many of them differ in more than their names")
     parser.add_argument("--seconds", type=float, default=20, help="how long heartbeats are sent")
     parser.add_argument("--rate", type=float, default=1000, help="heartbeats per second")
     parser.add_argument("--db", help="an empty database (default: SQLite in a temporary folder)")
@@ -171,8 +173,9 @@ def main() -> None:
         book.mkdir()
         (book / "book.yaml").write_text("models: {}\n")
         started = time.perf_counter()
-        fill(db, args.deployments)
-        print(f"{args.deployments} deployments stored in {time.perf_counter() - started:.1f} s, one after the other")
+        fill(db, args.deployments, args.kinds)
+        took = time.perf_counter() - started
+        print(f"{args.deployments} deployments of {args.kinds} kinds stored in {took:.1f} s, one after the other")
         with service(db, book) as (url, pid):
             for path in (
                 "/v1/deployments?limit=100",

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
 from support.server import REPORT, Client, running_server
+from support.tokens import write_tokens
 
 QUERY = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
 
@@ -63,6 +65,39 @@ def test_large_headers_are_one_problem(client: Client) -> None:
     refused = client.get("/healthz", headers={"X-Large": "a" * connection.MAX_HEAD})
     assert refused.status_code == 431
     assert refused.json()["type"] == "urn:preshuffle:problem:head-too-large"
+
+
+def test_what_is_refused_at_the_door_has_an_id_too(tmp_path: Path) -> None:
+    tokens = write_tokens(tmp_path / "tokens.yaml")
+    settings = Settings(db=f"sqlite:///{tmp_path}/store.db", tokens=str(tokens.file), management_port=0)
+    client = Client(create_app(settings, Registry.default()).state.door)
+    large = {"X-Large": "a" * connection.MAX_HEAD}
+    for answer in (
+        client.put("/v1/deployments/d", json=REPORT),
+        client.get("/metrics"),
+        client.get("/", headers=large),
+    ):
+        assert answer.status_code in (401, 404, 431)
+        assert len(answer.headers["x-request-id"]) == 16
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    named = client.put("/v1/deployments/d", json=REPORT, headers={"X-Request-ID": "r-8"})
+    assert named.headers["x-request-id"] == "r-8"
+
+
+def test_nobody_is_believed_about_who_they_are_or_upgraded(tmp_path: Path) -> None:
+    with running_server(tmp_path / "store.db", stderr=True) as server:
+        lie = {"X-Forwarded-For": "192.0.2.1"}
+        httpx.put(f"{server.url}/v1/deployments/d", json=REPORT, headers=lie)
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        for path, status in (("/healthz", 200), ("/none", 404)):
+            answer = httpx.get(f"{server.url}{path}", headers=upgrade)
+            assert (answer.status_code, answer.headers["content-type"].partition("json")[1]) == (status, "json")
+        assert {event["who"] for event in httpx.get(f"{server.url}/v1/deployments/d/history").json()["events"]} == {
+            "anonymous at 127.0.0.1"
+        }
+        assert server.stop() == 0
+        assert server.process.stderr is not None
+        assert "WebSocket" not in server.process.stderr.read()
 
 
 def test_metrics_have_few_labels(client: Client) -> None:
@@ -118,13 +153,17 @@ def test_events_say_only_that_something_changed_and_do_not_hold_up_the_end(tmp_p
 
 
 def test_the_management_port_has_the_metrics_to_itself(tmp_path: Path) -> None:
-    with running_server(tmp_path / "store.db", "--management-port", "0") as server:
+    with running_server(tmp_path / "store.db", "--management-port", "0", head_seconds="2") as server:
         beside = server.line.split("management ")[1].rstrip(")\n")
         assert httpx.get(f"{beside}/metrics").text.startswith("# HELP")
         assert httpx.get(f"{beside}/readyz").json()["status"] == "ok"
         assert httpx.get(f"{beside}/v1/registry").json()["type"].endswith(":not-found")
         assert httpx.get(f"{server.url}/metrics").status_code == 404
         assert httpx.get(f"{server.url}/readyz").status_code == 200
+        with socket.create_connection(("127.0.0.1", int(beside.rsplit(":", 1)[1]))) as slow:
+            slow.settimeout(20)
+            slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+            assert slow.recv(65536).startswith(b"HTTP/1.1 408")
         assert server.stop() == 0
 
 
@@ -159,6 +198,50 @@ def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
             time.sleep(0.05)
             large.sendall(b"a" * 20_000)
             assert large.recv(65536).startswith(b"HTTP/1.1 431")
+
+
+def test_a_body_that_nobody_reads_holds_no_connection(tmp_path: Path) -> None:
+    """What is answered before its body has come: a drip of it must not keep the connection for ever."""
+    with running_server(tmp_path / "store.db", head_seconds="0.5") as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        for path in (b"/healthz", b"/v1/deployments/none/heartbeat"):
+            with socket.create_connection(("127.0.0.1", port)) as slow:
+                slow.settimeout(0.05)
+                method = b"GET" if path == b"/healthz" else b"POST"
+                slow.sendall(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+                assert ended_while(slow, lambda slow=slow: slow.sendall(b"a")), path
+        with socket.create_connection(("127.0.0.1", port)) as kept:  # one that comes is no reason to end it
+            kept.settimeout(10)
+            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            assert read_until(kept, b'"ok"}').startswith(b"HTTP/1.1 200")
+            kept.sendall(b"a" * 100_000 + b"GET /v1/none HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_until(kept, b"}").startswith(b"HTTP/1.1 404")
+            kept.sendall(b"GET /hea")
+            assert b"408" in kept.recv(65536)
+
+
+def ended_while(peer: socket.socket, go_on: Callable[[], object]) -> bool:
+    """Whether the peer ends a connection within 20 s while one goes on."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            go_on()
+            if not peer.recv(65536):
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+def read_until(peer: socket.socket, end: bytes) -> bytes:
+    answer = b""
+    while not answer.endswith(end):
+        more = peer.recv(65536)
+        assert more, f"it ended after {answer!r}"
+        answer += more
+    return answer
 
 
 def test_a_body_of_100_mb_is_not_read(tmp_path: Path) -> None:

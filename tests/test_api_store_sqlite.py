@@ -4,13 +4,20 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from preshuffle.api.errors import StoreError, StoreFullError
+from preshuffle.api.judgement import judge_name
+from preshuffle.api.recheck import is_due, recheck
+from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
+from preshuffle.registry import Registry
+from preshuffle.registry.books import load_book
 from support.stores import put, report
 
 
@@ -158,3 +165,30 @@ def test_a_database_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
     assert names(store) == done
     assert sum(store.tally().values()) == len(done)
     store.close()
+
+
+def test_rows_are_found_by_index_however_many_there_are(tmp_path: Path) -> None:
+    """What heartbeats, and checks after a change of the registry, ask of a fleet of ten thousand."""
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    for number in range(4):
+        put(store, f"d{number}", number)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        asked.append((statement, parameters[0] if many else parameters))
+
+    event.listen(store._database._engine, "before_cursor_execute", note)  # type: ignore[attr-defined]
+    assert len(store.beat([("d0", 0), ("d1", 1), ("d1", 0), ("none", 0)])) == 2
+    assert not is_due(store, judge_name(Registry.default()))
+    assert recheck(store, Registry(load_book(texts=[{"other.yaml": "models: {}\n"}]))) == 0
+    with store.transaction(write=True) as connection:
+        connection.execute(update(replicas).values(judged_by=""))
+    assert recheck(store, Registry.default()) == 4
+    event.remove(store._database._engine, "before_cursor_execute", note)  # type: ignore[attr-defined]
+    store.close()
+    whole = "UPDATE replicas SET judged_by=?"
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        for statement, parameters in asked:
+            if statement.startswith(("SELECT", "UPDATE")) and statement != whole:
+                plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+                assert not any(row[3].startswith("SCAN") for row in plan), (statement, plan)

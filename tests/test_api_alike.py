@@ -1,0 +1,61 @@
+"""Replicas that a book cannot tell apart are judged once, and exactly as each would be alone."""
+
+from typing import Any
+
+import pytest
+
+from preshuffle.api.alike import Alike
+from preshuffle.api.deployments import ReplicaReport
+from preshuffle.api.judgement import judge
+from preshuffle.registry import Registry
+from preshuffle.registry.books import load_book
+from support.server import OBSERVATION
+
+NAMES = ("canary-a", "canary-b", "prod-a", "prod-b", "bad-1", "spared-1", "bad-2", None)
+BOOK = """
+rules:
+  test.canary:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, deployment: [canary-a, canary-b]}
+    use: mxfp4.gui16
+    priority: 1
+    because: a test
+    evidence: [https://example.org/canary]
+known_bad:
+  test.bad:
+    when: {arch: gfx950, deployment: ["bad-1", "spared-1"]}
+    unless: {deployment: "spared-*"}
+    effect: wrong
+    says: a test
+    workaround: none
+    evidence: [https://example.org/bad]
+"""
+
+
+def told(name: str | None, **more: Any) -> ReplicaReport:
+    query = {**OBSERVATION["query"], "tp": 1, **({"deployment": name} if name else {}), **more}
+    return ReplicaReport.parse(
+        {"groups": [{"layers": "0-35", "observation": {**OBSERVATION, "query": query}}], "node": f"node of {name}"}
+    )
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry(load_book(texts=[{"test.yaml": BOOK}]))
+
+
+def test_what_is_alike_is_judged_alike(registry: Registry) -> None:
+    alike = Alike(registry.book)
+    found: dict[str, set[str]] = {}
+    for name in NAMES:
+        found.setdefault(alike.key(told(name).canonical()), set()).add(judge(told(name), registry).text)
+    assert [len(judgements) for judgements in found.values()] == [1] * len(found)
+    keys = {name: alike.key(told(name).canonical()) for name in NAMES}
+    assert keys["canary-a"] == keys["canary-b"]
+    assert keys["prod-a"] == keys["prod-b"] == keys["bad-2"]
+    assert len(set(keys.values())) == 5  # canaries, named, bad, spared, nameless
+    assert len({judgement for judgements in found.values() for judgement in judgements}) > 2
+
+
+def test_what_the_layers_told_is_never_alike(registry: Registry) -> None:
+    alike = Alike(registry.book)
+    assert alike.key(told("prod-a").canonical()) != alike.key(told("prod-a", num_experts=64).canonical())
