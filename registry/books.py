@@ -173,6 +173,12 @@ class Book:
         return Families(self.entries["kernel_families"].values(), self.entries["kernel_tags"].values())
 
     @cached_property
+    def model_types_by_name(self) -> Mapping[str, ModelTypeEntry]:
+        """Hugging Face model types by name and alias."""
+        entries = self.model_types.values()
+        return {name: entry for entry in entries for name in (*entry.aliases, entry.id)}
+
+    @cached_property
     def layout(self) -> Callable[[str], Layout]:
         """Return the layout of an id or an alias; raises KeyError where there is none."""
         table = {name: entry.layout() for entry in self.layouts.values() for name in (*entry.aliases, entry.id)}

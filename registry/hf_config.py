@@ -57,9 +57,10 @@ def model_type_of(config: Mapping[str, Any], book: Book) -> ModelTypeEntry:
     name = config.get("model_type")
     if not isinstance(name, str):
         raise QueryError([FieldProblem("model_type", "missing from the configuration", tuple(book.model_types))])
-    if name not in book.model_types:
-        raise QueryError([FieldProblem("model_type", f"unknown {name!r}", near(name, list(book.model_types)))])
-    return book.model_types[name]
+    known = book.model_types_by_name
+    if name not in known:
+        raise QueryError([FieldProblem("model_type", f"unknown {name!r}", near(name, list(known)))])
+    return known[name]
 
 
 def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ def lint(book: Book) -> list[Problem]:
     problems: list[Problem] = []
     problems += _names(book, "layouts")
     problems += _names(book, "models")
+    problems += _names(book, "model_types")
     problems += _evidence(book)
     for recipe in book.recipes.values():
         problems += recipe_problems(book, recipe)

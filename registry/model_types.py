@@ -140,6 +140,7 @@ class ModelTypeEntry(Frozen):
     """How a Hugging Face ``model_type`` names things in ``config.json`` and in its checkpoints.
 
     Attributes:
+        aliases: other names of the type; its language model alone often has one.
         section: where the language model's configuration lies; empty for the file itself. Where a file has no such
             section, the file itself is read.
         fields: query field to the names it may have in the configuration, the first that is there wins.
@@ -148,7 +149,8 @@ class ModelTypeEntry(Frozen):
             one that the model's entry has.
         constants: facts that hold for every model of the type.
         producers: who makes its checkpoints, by ``quant_method``; the method itself where it is not listed.
-        cases: forms of the configuration that say what the experts are, before ``quantization_config`` does.
+        cases: forms of the configuration that say what the experts are, before ``quantization_config`` does. Of a
+            ``quant_method`` that one of them names, no other form is known.
         shared_experts: names of the number of shared experts.
         shared_expert_size: names of a shared expert's size; there is one if it is as wide as the others.
         experts: what linear layers of experts are called.
@@ -157,6 +159,7 @@ class ModelTypeEntry(Frozen):
     """
 
     id: str
+    aliases: tuple[str, ...] = ()
     section: str = ""
     fields: dict[str, tuple[str, ...]]
     values: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from preshuffle.registry.near import near
 
 SECTION = "quantization_config"
 NONE = "none"
+_METHOD = f"{SECTION}.quant_method"
 _LONGEST = 300
 
 
@@ -48,6 +49,9 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     for case in entry.cases:
         if fits(case, config):
             return Found(method, case)
+    claimed = [case for case in entry.cases if method in case.when.get(_METHOD, ())]
+    if claimed:
+        raise QueryError([_no_case(entry.id, claimed, config, "config")])
     if method not in book.quantizations:
         raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
     known = book.quantizations[method]
@@ -58,7 +62,7 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     for case in known.cases:
         if fits(case, spec):
             return Found(method, case)
-    raise QueryError([_no_case(known, spec, place)])
+    raise QueryError([_no_case(known.id, known.cases, spec, place)])
 
 
 def method_of(config: Mapping[str, Any]) -> str:
@@ -150,14 +154,14 @@ def _same(found: Any, wanted: Any) -> bool:
     return type(found) is type(wanted) and bool(found == wanted)
 
 
-def _no_case(known: QuantizationEntry, spec: Mapping[str, Any], place: str) -> FieldProblem:
-    paths = dict.fromkeys(path for case in known.cases for path in case.when)
+def _no_case(id: str, cases: Sequence[QuantizationCase], spec: Mapping[str, Any], place: str) -> FieldProblem:
+    paths = dict.fromkeys(path for case in cases for path in case.when)
     found = ", ".join(f"{path} {_json(_at(spec, path))}" for path in paths)
     valid = tuple(
         " and ".join(f"{path} {' or '.join(map(_json, values))}" for path, values in case.when.items())
-        for case in known.cases
+        for case in cases
     )
-    return FieldProblem(place, f"no known form of {known.id}: {found}", valid)
+    return FieldProblem(place, f"no known form of {id}: {found}", valid)
 
 
 def _json(value: Any) -> str:

@@ -8,7 +8,7 @@ from preshuffle.registry import Query, QueryError
 from preshuffle.registry.moe_layers import moe_layers_of
 from preshuffle.registry.shard import cut, split_experts
 from preshuffle.registry.words import GROUP
-from support.configurations import DEEPSEEK, KIMI_K3, MINIMAX_M3, MIXTRAL, PUBLISHED
+from support.configurations import DEEPSEEK, DEEPSEEK_V4, KIMI_K3, MINIMAX_M3, MIXTRAL, PUBLISHED, QWEN3
 from support.strategies import BOOK, REGISTRY
 
 
@@ -27,7 +27,7 @@ def test_a_published_configuration_says_what_the_models_entry_says(name: str) ->
 
 def test_every_model_type_has_a_published_configuration() -> None:
     tested = {str(config["model_type"]) for config, _ in PUBLISHED.values()}
-    assert set(BOOK.model_types) - tested == {"gpt_oss", "minimax", "mimo_v2"}
+    assert set(BOOK.model_types) - tested == {"gpt_oss", "minimax", "mimo_v2", "qwen3_vl_moe"}
 
 
 @pytest.mark.parametrize("model", BOOK.models)
@@ -94,6 +94,11 @@ def test_lists_of_layers_count_too() -> None:
             {**MINIMAX_M3, "text_config": {**MINIMAX_M3["text_config"], "swiglu_alpha": 1.5}},
             "swiglu_alpha: 1.5, and the book has swiglu_alpha 1.702 for minimax_m3_vl; valid: an entry of your own",
         ),
+        (
+            {name: value for name, value in DEEPSEEK_V4.items() if name != "expert_dtype"},
+            'config: no known form of deepseek_v4: expert_dtype null, quantization_config.quant_method "fp8"',
+        ),
+        ({**DEEPSEEK_V4, "expert_dtype": "int4"}, 'config: no known form of deepseek_v4: expert_dtype "int4"'),
         ({**DEEPSEEK, "first_k_dense_replace": 61}, "num_hidden_layers: the configuration has no layer with experts"),
     ],
 )
@@ -111,3 +116,19 @@ def test_a_configuration_without_a_name_is_resolved_like_the_named_model() -> No
     decision = REGISTRY.resolve(query)
     assert decision.decision_digest == REGISTRY.resolve(Query(model=model, arch="gfx950", tp=8)).decision_digest
     assert (decision.call.situ_beta, decision.call.situ_linear_beta) == (4.0, 25.0)
+
+
+@pytest.mark.parametrize(("name", "alias"), [("qwen3.5", "qwen3_5_moe_text"), ("llama4", "llama4_text")])
+def test_a_language_model_alone_says_the_same(name: str, alias: str) -> None:
+    config, _ = PUBLISHED[name]
+    outer = {key: config[key] for key in ("quantization_config", "torch_dtype", "dtype") if key in config}
+    alone = {**outer, **config["text_config"], "model_type": alias}
+    whole = Query.from_hf_config(config, arch="gfx950")
+    assert Query.from_hf_config(alone, arch="gfx950") == whole.model_copy(update={"model": config["model_type"]})
+
+
+def test_a_model_inside_a_model_that_sees() -> None:
+    config = {"model_type": "qwen3_vl_moe", "text_config": {**QWEN3, "torch_dtype": "bfloat16"}}
+    query = Query.from_hf_config(config, arch="gfx950")
+    assert (query.weight_dtype, query.quant_type, query.intermediate_size) == ("fp8", "per_1x128", 1536)
+    assert (query.num_experts, query.top_k) == (128, 8)

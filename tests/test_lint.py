@@ -135,6 +135,7 @@ def test_a_rule_that_names_what_is_not_there(tmp_path: Path, when: str, use: str
         ("layouts", "CDNA4_SCALE", "title: t, pattern: e n k -> e k n, "),
         ("models", "gpt-oss-120b", ""),
         ("models", "openai/gpt-oss-20b", ""),
+        ("model_types", "qwen3_moe", "fields: {}, "),
     ],
 )
 def test_a_name_means_one_entry(tmp_path: Path, section: str, taken: str, fields: str) -> None:
