@@ -1,8 +1,6 @@
 """The book's data about calls: entry points of MoE kernels, and what engines call the tensors that go with them."""
 
-from __future__ import annotations
-
-from typing import get_args
+from typing import Self, get_args
 
 from pydantic import model_validator
 
@@ -41,7 +39,7 @@ class TargetNamesEntry(Frozen):
     evidence: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _are_roles(self) -> TargetNamesEntry:
+    def _are_roles(self) -> Self:
         roles = get_args(Role)
         valid = (*roles, *(f"{role}{SECOND_LEVEL}" for role in roles if role.endswith("_weight_scale")))
         for name in self.names:

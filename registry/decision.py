@@ -1,7 +1,5 @@
 """The answer: which bytes, which call, which kernels, and why; with everything that was rejected."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Annotated, Any, Literal
@@ -71,7 +69,7 @@ class Finding(Frozen):
     evidence: tuple[str, ...] = ()
 
     @staticmethod
-    def of(code: FindingCode, message: str, **more: Any) -> Finding:
+    def of(code: FindingCode, message: str, **more: Any) -> "Finding":
         """Build a finding with the severity that its code has."""
         return Finding(code=code, severity="warning" if code in WARNINGS else "error", message=message, **more)
 

@@ -1,9 +1,7 @@
 """The book's own data: layouts, GPU architectures, AITER features, switches, models."""
 
-from __future__ import annotations
-
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -46,7 +44,7 @@ class LayoutEntry(Frozen):
     evidence: Evidence = ()
 
     @model_validator(mode="after")
-    def _parses(self) -> LayoutEntry:
+    def _parses(self) -> Self:
         try:
             self.layout()
         except LayoutError as error:
@@ -114,7 +112,7 @@ class FeatureProbe(Frozen):
     text: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
-    def _looks_for_one_thing(self) -> FeatureProbe:
+    def _looks_for_one_thing(self) -> Self:
         if (self.name is None) == (self.text is None):
             raise PlacedError(("name",), "a probe looks for a name or for a text")
         if self.parameter and self.name is None:
@@ -241,7 +239,7 @@ class ModelEntry(ModelFacts):
     evidence: Evidence = ()
 
     @model_validator(mode="after")
-    def _unverified_are_fields(self) -> ModelEntry:
+    def _unverified_are_fields(self) -> Self:
         for index, name in enumerate(self.unverified):
             if name not in ModelEntry.model_fields:
                 valid = ", ".join(field for field in ModelEntry.model_fields if field != "id")

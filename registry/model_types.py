@@ -1,8 +1,6 @@
 """How Hugging Face checkpoints say what they are: names in ``config.json``, quantization sections, tensors."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -176,7 +174,7 @@ class ModelTypeEntry(Frozen):
     evidence: Evidence = ()
 
     @model_validator(mode="after")
-    def _fields_are_facts(self) -> ModelTypeEntry:
+    def _fields_are_facts(self) -> Self:
         for place, names in (("fields", self.fields), ("values", self.values)):
             unknown = sorted(set(names) - set(ModelFacts.model_fields))
             if unknown:

@@ -1,9 +1,7 @@
 """A recipe: how each tensor of one MoE layer must lie, and the call that goes with it, as one object."""
 
-from __future__ import annotations
-
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
@@ -216,7 +214,7 @@ class Recipe(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _has_both_weights(self) -> Recipe:
+    def _has_both_weights(self) -> Self:
         for role in ("w13_weight", "w2_weight"):
             if role not in self.tensors:
                 raise PlacedError(("tensors",), f"{role} is missing; every recipe says how both weights lie")

@@ -1,8 +1,6 @@
 """The book's entries about deployments: backends and what they read, contracts, known-bad kernels, pad conventions."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,7 +29,7 @@ class Conditional(Frozen):
     unless: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _conditions_parse(self) -> Conditional:
+    def _conditions_parse(self) -> Self:
         for part in ("when", "unless"):
             for name, wanted in getattr(self, part).items():
                 try:
@@ -57,7 +55,7 @@ class KnownBadEntry(Conditional):
     evidence: Evidence
 
     @model_validator(mode="after")
-    def _names_something(self) -> KnownBadEntry:
+    def _names_something(self) -> Self:
         if not self.when:
             raise PlacedError(("when",), "an entry without conditions would condemn every deployment")
         return self
