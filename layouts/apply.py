@@ -13,7 +13,7 @@ from preshuffle.layouts.authority import Backend, check_function
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, check_undo, keeps_storage, prepare, undo
 from preshuffle.layouts.mapped import is_ordinary, look_up
-from preshuffle.layouts.place import Place
+from preshuffle.layouts.place import overlap
 from preshuffle.layouts.single import check_backend
 from preshuffle.layouts.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
 from preshuffle.layouts.target import RoleTensors, Target, folds
@@ -212,10 +212,9 @@ def _check_together(jobs: list[Job]) -> None:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
         raise LayoutError(f"the tensors are on different devices: {where}")
     _check_same_rank(jobs)
-    places = {job.role: Place.of(job.tensor) for job in jobs}
-    for one, other in combinations(places, 2):
-        if places[one].meets(places[other]):
-            raise LayoutError(f"{one} and {other} share bytes")
+    for one, other in combinations(jobs, 2):
+        if overlap(one.tensor, other.tensor):
+            raise LayoutError(f"{one.role} and {other.role} share bytes")
 
 
 def _check_same_rank(jobs: list[Job]) -> None:

@@ -35,3 +35,19 @@ def warps_for(words: int) -> int:
 def elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
     """Return a flat byte buffer as whole elements of some bytes."""
     return buffer[: buffer.numel() // size * size].view(DTYPES[size])
+
+
+def take_word(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
+    """Take the axes whose four bytes are one word on one side; return the other side's strides of its two bits."""
+    here = 1 if source else 2
+    strides: list[int] = []
+    while len(strides) < 2:
+        step = 1 << len(strides)
+        index = next((i for i, axis in enumerate(axes) if axis[here] == step and axis[0] % 2 == 0), None)
+        if index is None:
+            return None
+        size, first, second = axes.pop(index)
+        strides.append(second if source else first)
+        if size > 2:
+            axes.insert(index, (size // 2, 2 * first, 2 * second))
+    return strides[0], strides[1]

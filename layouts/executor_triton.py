@@ -11,9 +11,10 @@ from typing import Any, Final
 import torch
 
 from preshuffle.layouts import executor_torch
-from preshuffle.layouts.axes import BAND_BYTES, WORD, Axis, elements, power, tile_axes, warps_for
+from preshuffle.layouts.axes import BAND_BYTES, WORD, Axis, elements, power, take_word, tile_axes, warps_for
 from preshuffle.layouts.cycles import Cycles, plan_cycles
-from preshuffle.layouts.move import Move
+from preshuffle.layouts.joined import plan_joined
+from preshuffle.layouts.move import Move, alignment_of
 
 _OUTER: Final = 4
 _TILE_BYTES: Final = 4 << 10
@@ -36,18 +37,23 @@ class Launch:
 def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
     """Copy between flat byte buffers of one GPU that do not overlap, on the current stream, without waiting."""
     launch = plan_launch(move)
-    if launch is None:
+    if launch is None or alignment_of(source, target) % launch.element:
         executor_torch.run_move(move, source, target)
     else:
         _start(launch, source, target)
 
 
-def run_in_place(move: Move, buffer: torch.Tensor) -> bool:
-    """Permute a flat byte buffer in its own place without scratch; False where the move is not one of bands.
+def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> bool:
+    """Permute a flat byte buffer in its own place; False where the move is not one of bands.
 
     A band is a piece of memory that fits the registers of one program, which reads all of it before it writes. Bands
-    that change places follow their cycles. Where two bands are mixed into one, they are brought together first.
+    that change places follow their cycles. Where two bands are mixed into one, they are joined by way of scratch, as
+    large as ``scratch_in_place`` says; without it they are brought together first.
     """
+    joined = plan_joined(move) if scratch.numel() else None
+    if joined is not None:
+        joined.start(buffer, scratch)
+        return True
     steps = plan_in_place(move)
     for step in steps:
         if isinstance(step, Launch):
@@ -57,9 +63,12 @@ def run_in_place(move: Move, buffer: torch.Tensor) -> bool:
     return bool(steps)
 
 
-def goes_in_place(move: Move) -> bool:
-    """Whether ``run_in_place`` can do a move."""
-    return bool(plan_in_place(move))
+def scratch_in_place(move: Move, device: torch.device, scratch_bytes: int) -> int | None:
+    """Bytes of scratch that ``run_in_place`` wants for a move, 0 for most; None where it cannot do it."""
+    if not plan_in_place(move):
+        return None
+    joined = plan_joined(move)
+    return joined.scratch_for(device, scratch_bytes) if joined is not None else 0
 
 
 @lru_cache(maxsize=1024)
@@ -157,7 +166,7 @@ def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
 
 def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
     """Bytes four by four: a word holds four neighbours of the source, another four neighbours of the target."""
-    parted, joined = _word(axes, source=True), _word(axes, source=False)
+    parted, joined = take_word(axes, source=True), take_word(axes, source=False)
     if parted is None or joined is None:
         return None
     strides = [number for axis in axes for number in axis[1:]] + [*parted, *joined]
@@ -206,22 +215,6 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
     scale = move.unit // element
     offsets = move.source_offset * scale, move.target_offset * scale
     return Launch("gather_units", programs, arguments, constants, 4, element, *offsets)
-
-
-def _word(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
-    """Take the axes whose four bytes are one word on one side; return the other side's strides of its two bits."""
-    here = 1 if source else 2
-    strides: list[int] = []
-    while len(strides) < 2:
-        step = 1 << len(strides)
-        index = next((i for i, axis in enumerate(axes) if axis[here] == step and axis[0] % 2 == 0), None)
-        if index is None:
-            return None
-        size, first, second = axes.pop(index)
-        strides.append(second if source else first)
-        if size > 2:
-            axes.insert(index, (size // 2, 2 * first, 2 * second))
-    return strides[0], strides[1]
 
 
 def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:

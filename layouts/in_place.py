@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from preshuffle.layouts.axes import WORD
 from preshuffle.layouts.execute import fill_box, lay_out, take_back, writable
 from preshuffle.layouts.executor_torch import runner
-from preshuffle.layouts.move import Direction, alignment_of, move_of
+from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
 from preshuffle.registry.plan import CopyPlan
 
 SCRATCH_BYTES = 64 << 20
@@ -35,9 +36,14 @@ class InPlace:
         return max(1, min(self.experts, scratch_bytes // self.expert_bytes))
 
     def scratch_for(self, data: torch.Tensor, scratch_bytes: int) -> int:
-        """Bytes of scratch that the move needs: none where it goes in bands."""
-        if _bands(self.plan(self.experts), data):
-            return 0
+        """Bytes of scratch that the move needs: none where it goes in bands, a little where bands are joined."""
+        move = _band_move(self.plan(self.experts), data)
+        if move is not None:
+            from preshuffle.layouts.executor_triton import scratch_in_place
+
+            size = scratch_in_place(move, data.device, scratch_bytes)
+            if size is not None:
+                return size
         return self.chunk(scratch_bytes) * self.expert_bytes
 
     def lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
@@ -47,7 +53,7 @@ class InPlace:
 
     def _lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
         whole = self.plan(self.experts)
-        if not scratch.numel() and _run_bands(whole, data):
+        if _run_bands(whole, data, scratch):
             for box in whole.fills:
                 fill_box(box, data, fill)
             return
@@ -89,17 +95,18 @@ class InPlace:
         return move.unit, runner(move, scratch, data)
 
 
-def _bands(plan: CopyPlan, data: torch.Tensor) -> bool:
-    if data.device.type != "cuda" or len(plan.copies) != 1:
-        return False
-    from preshuffle.layouts.executor_triton import goes_in_place
+def _band_move(plan: CopyPlan, data: torch.Tensor) -> Move | None:
+    """The move of a buffer on a GPU, where it is a single one and kernels can take it in words."""
+    alignment = alignment_of(data)
+    if data.device.type != "cuda" or len(plan.copies) != 1 or alignment % WORD:
+        return None
+    return move_of(plan.copies[0], "lay out", alignment)
 
-    return goes_in_place(move_of(plan.copies[0], "lay out", alignment_of(data)))
 
-
-def _run_bands(plan: CopyPlan, data: torch.Tensor) -> bool:
-    if not _bands(plan, data):
+def _run_bands(plan: CopyPlan, data: torch.Tensor, scratch: torch.Tensor) -> bool:
+    move = _band_move(plan, data)
+    if move is None:
         return False
     from preshuffle.layouts.executor_triton import run_in_place
 
-    return run_in_place(move_of(plan.copies[0], "lay out", alignment_of(data)), data)
+    return run_in_place(move, data, scratch)

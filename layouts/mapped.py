@@ -52,6 +52,12 @@ def mapping_of(tensor: torch.Tensor) -> Mapping | None:
     return found
 
 
+def is_shared_file(tensor: torch.Tensor) -> bool:
+    """Whether what is written to a tensor reaches a file."""
+    mapping = mapping_of(tensor)
+    return mapping is not None and mapping.shared
+
+
 def look_up(tensors: Iterable[torch.Tensor]) -> None:
     """Ask for several tensors at once: the kernel's list is read once for all that were not asked for before."""
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]

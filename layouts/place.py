@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 
 from preshuffle.layouts.file_stamps import Extent
 from preshuffle.layouts.mapped import mapping_of
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The bytes of one tensor."""
+def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors show the same bytes: of one storage, of two on the same memory, or of one mapped file."""
+    if one.device == other.device and _meet(_in_memory(one), _in_memory(other)):
+        return True
+    first, second = mapping_of(one), mapping_of(other)
+    if first is None or second is None or first.path != second.path:
+        return False
+    return _meet(_moved(extent_of(one), first.offset), _moved(extent_of(other), second.offset))
 
-    device: torch.device
-    memory: Extent
-    path: Path | None
-    file: Extent
 
-    @staticmethod
-    def of(tensor: torch.Tensor) -> Place:
-        """Find a tensor's bytes."""
-        begin, end = extent_of(tensor)
-        start = tensor.untyped_storage().data_ptr()
-        mapping = mapping_of(tensor)
-        path, offset = (mapping.path, mapping.offset) if mapping is not None else (None, 0)
-        return Place(tensor.device, (start + begin, start + end), path, (offset + begin, offset + end))
+def _in_memory(tensor: torch.Tensor) -> Extent:
+    begin, end = extent_of(tensor)
+    start = tensor.data_ptr()
+    return start, start + end - begin
 
-    def meets(self, other: Place) -> bool:
-        """Whether some byte is in both: the same memory, whichever storage holds it, or the same place of a file."""
-        if self.device == other.device and _meet(self.memory, other.memory):
-            return True
-        return self.path is not None and self.path == other.path and _meet(self.file, other.file)
+
+def _moved(extent: Extent, by: int) -> Extent:
+    return extent[0] + by, extent[1] + by
 
 
 def _meet(one: Extent, other: Extent) -> bool:
     return one[0] < other[1] and other[0] < one[1]
-
-
-def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors show the same bytes, in one storage, in two of the same memory, or in one mapped file."""
-    return Place.of(one).meets(Place.of(other))
 
 
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:

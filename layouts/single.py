@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,7 +12,7 @@ import torch
 from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back, writable
-from preshuffle.layouts.mapped import is_ordinary
+from preshuffle.layouts.mapped import is_ordinary, is_shared_file
 from preshuffle.layouts.place import overlap
 from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_under
 from preshuffle.registry import (
@@ -94,14 +96,11 @@ def apply_layout(
     plain = _span(source)
     work = Work(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
     theirs = None if is_native(backend, work, plain) else run(work, plain)
-    if out is not None:
-        put_stamp(result, _half_done(layout, fit.nbytes))
-    with writable(result):
+    with _unfinished(result, layout) if out is not None else nullcontext(), writable(result):
         if theirs is None:
             lay_out(fit.plan, plain, as_bytes(result), fill or 0)
         else:
             as_bytes(result).copy_(theirs)
-    drop_stamp(result)
     return result
 
 
@@ -185,6 +184,8 @@ def _told(stamp: Stamp) -> str:
 
 def _readable(tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
     """The tensor itself where each of its rows lies in one piece (a slice of a larger one, say); else a dense copy."""
+    if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
+        return tensor.detach()
     plain = tensor.detach().resolve_conj().resolve_neg()
     steps = [stride for size, stride in zip(plain.shape, plain.stride(), strict=True) if size > 1]
     rows_whole = plain.numel() > 0 and steps == sorted(steps, reverse=True) and 0 not in steps
@@ -196,13 +197,31 @@ def _readable(tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 def _span(tensor: torch.Tensor) -> torch.Tensor:
     """The flat bytes from a tensor's first to its last."""
+    if tensor.is_contiguous():
+        return as_bytes(tensor)
     elements = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return as_bytes(tensor.as_strided((elements,), (1,)))
 
 
-def _half_done(layout: Layout, nbytes: int) -> Stamp:
-    """What is known of bytes that ``apply_layout`` has begun to write."""
-    size = (nbytes,)
+@contextmanager
+def _unfinished(result: torch.Tensor, layout: Layout) -> Iterator[None]:
+    """Have bytes known as broken while they are written, where others would find them so; with no stamp afterwards."""
+    in_file = is_shared_file(result)
+    if in_file:
+        put_stamp(result, _half_done(result, layout))
+    else:
+        drop_stamp(result)
+    try:
+        yield
+    except BaseException:
+        put_stamp(result, _half_done(result, layout))
+        raise
+    if in_file:
+        drop_stamp(result)
+
+
+def _half_done(result: torch.Tensor, layout: Layout) -> Stamp:
+    size = (result.numel() * result.element_size(),)
     return Stamp(
         recipe="apply_layout", decision_digest="", role=None, layout=layout.id, layout_line=layout.line,
         shape=size, source_shape=size, physical_shape=size, pad=(0, 0), dtype="uint8", source_dtype=torch.uint8,

@@ -10,6 +10,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+_CHUNK = tl.constexpr(8192)
+"""Words that are copied at once."""
+
 
 @triton.jit
 def _base(pid, size1, size2, size3, stride0, stride1, stride2, stride3):
@@ -123,6 +126,23 @@ def permute_cycles(
 
 
 @triton.jit
+def _turned(x0, x1, x2, x3, A: tl.constexpr, B: tl.constexpr):
+    """Turn words ``x [B, A]`` into ``[A, 4 * B]``: byte j of the four becomes word j, the four words one by one."""
+    # two rounds of swapping: bytes between neighbours, then halves between pairs
+    low: tl.constexpr = 0x00FF00FF
+    even01 = (x0 & low) | ((x1 & low) << 8)
+    odd01 = ((x0 >> 8) & low) | (((x1 >> 8) & low) << 8)
+    even23 = (x2 & low) | ((x3 & low) << 8)
+    odd23 = ((x2 >> 8) & low) | (((x3 >> 8) & low) << 8)
+    y0 = (even01 & 0xFFFF) | (even23 << 16)
+    y1 = (odd01 & 0xFFFF) | (odd23 << 16)
+    y2 = ((even01 >> 16) & 0xFFFF) | ((even23 >> 16) << 16)
+    y3 = ((odd01 >> 16) & 0xFFFF) | ((odd23 >> 16) << 16)
+    words = tl.join(tl.join(y0, y2), tl.join(y1, y3))  # [B, A, (0 | 2), (even | odd)]
+    return words.permute(1, 2, 3, 0).reshape(A, 4 * B)
+
+
+@triton.jit
 def transpose_words(
     source, target,
     size1, size2, size3,
@@ -157,19 +177,7 @@ def transpose_words(
     x3 = tl.load(place + source_bit0 + source_bit1, mask=mask, other=0)
     tl.debug_barrier()
 
-    # two rounds of swapping: bytes between neighbours, then halves between pairs
-    low: tl.constexpr = 0x00FF00FF
-    even01 = (x0 & low) | ((x1 & low) << 8)
-    odd01 = ((x0 >> 8) & low) | (((x1 >> 8) & low) << 8)
-    even23 = (x2 & low) | ((x3 & low) << 8)
-    odd23 = ((x2 >> 8) & low) | (((x3 >> 8) & low) << 8)
-    y0 = (even01 & 0xFFFF) | (even23 << 16)
-    y1 = (odd01 & 0xFFFF) | (odd23 << 16)
-    y2 = ((even01 >> 16) & 0xFFFF) | ((even23 >> 16) << 16)
-    y3 = ((odd01 >> 16) & 0xFFFF) | ((odd23 >> 16) << 16)
-
-    words = tl.join(tl.join(y0, y2), tl.join(y1, y3))  # [B, A, (0 | 2), (even | odd)]
-    turned = words.permute(1, 2, 3, 0).reshape(A, 4 * B)
+    turned = _turned(x0, x1, x2, x3, A, B)
     across = tl.arange(0, 4 * B)
     b = first_b + across % B
     if DENSE_TARGET:  # the four words of b = 0..B-1 follow each other
@@ -178,6 +186,60 @@ def transpose_words(
         along = (across // B % 2) * target_bit0 + (across // (2 * B)) * target_bit1 + b * target_b
     mask = (a < size_a)[:, None] & (b < size_b)[None, :]
     tl.store(target + (a * target_a)[:, None] + along[None, :], turned, mask=mask)
+
+
+@triton.jit
+def join_halves(
+    data, scratch, blocks, half, bands, tiles, source_tile, source_row, beside, step,
+    A: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Join the two halves of blocks byte by byte, in place; a program takes one block after the other.
+
+    ``scratch`` holds half a block for each program. Bands are read one step ahead of what is written; everything counts
+    in words, ``A`` is at least the tiles of one step, ``B`` the rows of a tile. The cache is asked to keep the scratch.
+    """
+    pid = tl.program_id(0).to(tl.int64)
+    first = data + pid * (2 * half)
+    kept = scratch + pid * half
+    a = tl.arange(0, A)
+    row = (tl.arange(0, B) * source_row)[:, None]
+    across = tl.arange(0, 4 * B)[None, :]
+    band = half // bands
+    count = bands * tiles
+    inside = a < step * tiles
+    chunk = tl.arange(0, _CHUNK)
+    for _ in range(tl.program_id(0), blocks, tl.num_programs(0)):
+        second = first + half
+        for start in range(0, half, _CHUNK):
+            some = start + chunk < half
+            words = tl.load(first + start + chunk, mask=some, eviction_policy="evict_first")
+            tl.store(kept + start + chunk, words, mask=some, eviction_policy="evict_last")
+        tl.debug_barrier()
+
+        mask = (inside & (a < count))[None, :]
+        place = (a // tiles * band + a % tiles * source_tile)[None, :] + row
+        x0 = tl.load(kept + place, mask=mask, other=0)
+        x1 = tl.load(second + place, mask=mask, other=0)
+        x2 = tl.load(kept + beside + place, mask=mask, other=0)
+        x3 = tl.load(second + beside + place, mask=mask, other=0, eviction_policy="evict_first")
+        for start in range(0, bands, step):
+            tile = (start + step) * tiles + a
+            mask = (inside & (tile < count))[None, :]
+            place = (tile // tiles * band + tile % tiles * source_tile)[None, :] + row
+            next0 = tl.load(kept + place, mask=mask, other=0)
+            next1 = tl.load(second + place, mask=mask, other=0)
+            next2 = tl.load(kept + beside + place, mask=mask, other=0)
+            next3 = tl.load(second + beside + place, mask=mask, other=0, eviction_policy="evict_first")
+            tl.debug_barrier()
+            tile = start * tiles + a
+            within = (inside & (tile < count))[:, None]
+            tl.store(first + (tile * (4 * B))[:, None] + across, _turned(x0, x1, x2, x3, A, B), mask=within)
+            x0 = next0
+            x1 = next1
+            x2 = next2
+            x3 = next3
+        tl.debug_barrier()
+        first += tl.num_programs(0).to(tl.int64) * (2 * half)
 
 
 @triton.jit

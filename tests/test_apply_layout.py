@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from preshuffle.layouts import apply, apply_layout, invert_layout, stamp_of
+from preshuffle.layouts import apply, apply_layout, invert_layout, single, stamp_of
 from preshuffle.layouts.reference import fetch
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import LayoutError, Registry
@@ -243,3 +243,20 @@ def test_lazily_conjugated_and_negated_values_are_laid_out_as_what_they_show() -
     assert apply_layout(plain.conj(), "sep16").equal(apply_layout(plain.conj().resolve_conj(), "sep16"))
     negated = torch._neg_view(torch.randn(1, 16, 32))
     assert apply_layout(negated, "sep16").equal(apply_layout(negated.resolve_neg(), "sep16"))
+
+
+def test_an_out_that_is_half_written_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, out = random_bytes(2, 64, 128), random_bytes(2, 64, 128)
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(single, "lay_out", fails)
+        with pytest.raises(MemoryError):
+            apply_layout(plain, "gui16", out=out)
+    stamp = stamp_of(out[1])
+    assert stamp is not None
+    assert (stamp.state, stamp.layout) == ("broken", "gui16")
+    apply_layout(plain, "gui16", out=out)
+    assert stamp_of(out) is None

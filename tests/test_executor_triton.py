@@ -15,7 +15,8 @@ import torch
 
 from preshuffle.layouts.cycles import plan_cycles
 from preshuffle.layouts.executor_triton import plan_in_place
-from preshuffle.layouts.move import move_of
+from preshuffle.layouts.joined import plan_joined
+from preshuffle.layouts.move import Move, move_of
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 
@@ -66,6 +67,39 @@ def test_scales_are_written_in_128_bit_stores_on_amd(case: str, gfx: str) -> Non
     stores = {name.rpartition("_")[2] for name in line["memory"] if "_store_" in name}
     assert stores
     assert stores <= WIDE
+
+
+@pytest.mark.parametrize("gfx", ["gfx942", "gfx950", "gfx1250"])
+@pytest.mark.parametrize(
+    ("case", "kernel"), [("gui16 along cycles", "permute_cycles"), ("e8_gui16 joined", "join_halves")]
+)
+def test_what_moves_beyond_its_band_is_compiled_for_amd(case: str, kernel: str, gfx: str) -> None:
+    (line,) = (line for line in child("amd_isa") if (line["case"], line["gfx"]) == (case, gfx))
+    assert line["kernel"] == kernel
+    stores = {name.rpartition("_")[2] for name in line["memory"] if "_store_" in name}
+    assert stores
+    assert stores <= WIDE
+
+
+def test_halves_that_are_joined() -> None:
+    """A gpt-oss layer's scales: which layouts are joined, and with how much scratch."""
+    joined = {name: plan_joined(laid_in_place(name)) for name in ("e8", "e8_gui16", "n32k4_gurow")}
+    assert {name for name, plan in joined.items() if plan is not None} == {"e8_gui16"}
+    plan = joined["e8_gui16"]
+    assert plan is not None
+    assert (plan.blocks, plan.half, plan.bands, plan.tiles) == (128, 3072 * 96 // 4, 192, 12)
+
+
+def laid_in_place(name: str) -> Move:
+    layout = layout_of(name)
+    halves = 2 if layout.pattern.splits_gate_up else 1
+    view = PlainView(128, halves, 6144 // halves, 96, 6144 * 96, 6144 // halves * 96, 96)
+    return move_of(plan_copy(layout.bind(128, 6144, 96), view).copies[0], "lay out")
+
+
+def test_buffers_that_begin_between_words_are_moved_too() -> None:
+    """Whole words are no way to move them: the kernel that turns words is not taken."""
+    assert [line for line in moves() if line["kernel"] and not line["shifted"]] == []
 
 
 @pytest.mark.parametrize(("rows", "k"), [(6144, 1536), (1024, 384), (96, 64), (512, 3584)])

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload, inverse
-from preshuffle.layouts.single import invert_layout
+from preshuffle.layouts.in_place import InPlace
+from preshuffle.layouts.single import invert_layout, layout_of
+from preshuffle.registry import CopyPlan, PlainView, plan_copy
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -74,6 +76,25 @@ def test_more_bytes_than_32_bits_count(layout: str) -> None:
     laid = apply_layout(plain, layout)
     assert laid[-1].equal(apply_layout(plain[-1:].clone(), layout)[0])
     assert invert_layout(laid, layout).equal(plain)
+
+
+@pytest.mark.parametrize("scratch_bytes", [64 << 20, 1 << 20, 0])
+@pytest.mark.parametrize("shape", [(128, 5760, 96), (3, 6144, 96), (300, 64, 8), (5, 4096, 224)])
+def test_gate_and_up_of_scales_are_joined_in_place(shape: tuple[int, int, int], scratch_bytes: int) -> None:
+    """However little scratch there is: programs take several experts each, or bands are brought together first."""
+    layout, (experts, rows, k) = layout_of("e8_gui16"), shape
+
+    def plan(count: int) -> CopyPlan:
+        view = PlainView(count, 2, rows // 2, k, rows * k, rows // 2 * k, k)
+        return plan_copy(layout.bind(count, rows, k), view)
+
+    scale = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+    wanted = apply_layout(scale, layout)
+    job = InPlace(plan, experts, rows * k)
+    size = job.scratch_for(scale.view(-1), scratch_bytes)
+    assert size <= scratch_bytes
+    job.lay_out(scale.view(-1), torch.empty(size, dtype=torch.uint8, device="cuda"), 0)
+    assert scale.equal(wanted)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

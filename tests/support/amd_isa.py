@@ -17,7 +17,9 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from preshuffle.layouts import triton_kernels  # noqa: E402
+from preshuffle.layouts.cycles import plan_cycles  # noqa: E402
 from preshuffle.layouts.executor_triton import Launch, plan_launch  # noqa: E402
+from preshuffle.layouts.joined import plan_joined  # noqa: E402
 from preshuffle.layouts.move import move_of  # noqa: E402
 from preshuffle.layouts.single import layout_of  # noqa: E402
 from preshuffle.registry import PlainView, plan_copy  # noqa: E402
@@ -28,7 +30,7 @@ MEMORY = re.compile(r"\b((?:global|buffer|flat)_(?:load|store)_\w+)")
 
 
 def main() -> None:
-    for name, launch in launches().items():
+    for name, launch in {**launches(), **steps()}.items():
         for gfx, wave in TARGETS.items():
             found = sorted(set(MEMORY.findall(compile_for(launch, GPUTarget("hip", gfx, wave)))))
             print(json.dumps({"case": name, "kernel": launch.kernel, "gfx": gfx, "memory": found}))
@@ -49,14 +51,32 @@ def launches() -> dict[str, Launch]:
     return found
 
 
+def steps() -> dict[str, Launch]:
+    """What moves in place beyond a band: along cycles, and halves that are joined."""
+    found: dict[str, Launch] = {}
+    for name, k in (("gui16", 1536), ("e8_gui16", 96)):
+        view = PlainView(4, 2, 3072, k, 6144 * k, 3072 * k, k)
+        move = move_of(plan_copy(layout_of(name).bind(4, 6144, k), view).copies[0], "lay out")
+        cycles, joined = plan_cycles(move), plan_joined(move)
+        if cycles is not None:
+            arguments = (len(cycles.cycles), *cycles.arguments)
+            found[f"{name} along cycles"] = Launch(
+                "permute_cycles", 1, arguments, dict(cycles.constants), cycles.warps, 4, 0, 0
+            )
+        if joined is not None:
+            found[f"{name} joined"] = Launch("join_halves", 1, joined.arguments, joined.constants, 16, 4, 0, 0)
+    return found
+
+
 def compile_for(launch: Launch, target: GPUTarget) -> str:
     """Return the assembly, with the arguments specialised as a launch would do it (1, and multiples of 16)."""
     kernel: Any = getattr(triton_kernels, launch.kernel)
     names = kernel.arg_names
-    values = dict(zip(names[2:], launch.arguments, strict=False))
+    buffers = names[: len(names) - len(launch.arguments) - len(launch.constants)]
+    values = dict(zip(names[len(buffers) :], launch.arguments, strict=False))
     constants = {**launch.constants, **{name: 1 for name, value in values.items() if value == 1}}
     signature = {name: "constexpr" if name in constants else "i32" for name in names}
-    signature |= dict.fromkeys(names[:2], ELEMENTS[launch.element])
+    signature |= dict.fromkeys(buffers, ELEMENTS[launch.element])
     multiples = [name for name in names if name not in constants and values.get(name, 16) % 16 == 0]
     source = ASTSource(
         fn=kernel,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from preshuffle.layouts import executor_torch, executor_triton
+from preshuffle.layouts.joined import plan_joined
 from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import PlainView, Registry, plan_copy
@@ -42,6 +43,27 @@ def plan_for(name: str, shape: tuple[int, int, int, int, int], alternating: bool
     return plan_copy(layout.bind(experts, halves * padded_rows, padded_k), view)
 
 
+def in_place(move: Move, source: torch.Tensor, wanted: torch.Tensor) -> bool | None:
+    """Whether the move in place is right, without scratch and with what it wants; None where there is none."""
+    joined = plan_joined(move)
+    sizes = [0] if joined is None else [0, joined.half * 4, 2 * joined.half * 4]  # one program, and two
+    found: list[bool] = []
+    for size in sizes:
+        buffer = source.clone()
+        if executor_triton.run_in_place(move, buffer, torch.empty(size, dtype=torch.uint8, device=DEVICE)):
+            found.append(buffer.equal(wanted))
+    return all(found) if found else None
+
+
+def shifted(move: Move, source: torch.Tensor, target: torch.Tensor) -> bool:
+    """Whether buffers that begin one unit behind a multiple of 16 are moved right."""
+    source = torch.cat([source[: move.unit], source])[move.unit :]
+    wanted, found = (torch.cat([target[: move.unit], target])[move.unit :] for _ in range(2))
+    executor_torch.run_move(move, source, wanted)
+    executor_triton.run_move(move, source, found)
+    return found.equal(wanted)
+
+
 def compare(
     name: str, shape: tuple[int, int, int, int, int], alternating: bool, direction: Direction
 ) -> Iterator[dict[str, object]]:
@@ -56,11 +78,10 @@ def compare(
         launch = executor_triton.plan_launch(move)
         executor_triton.run_move(move, source, found)
         line = {"layout": name, "shape": shape, "alternating": alternating, "direction": direction, "unit": move.unit}
+        line["shifted"] = shifted(move, source, target)
         line |= {"kernel": launch.kernel if launch else None, "equal": found.equal(wanted), "in_place": None}
         if direction == "lay out" and not plan.fills and len(plan.copies) == 1:
-            buffer = source.clone()
-            if executor_triton.run_in_place(move, buffer):
-                line["in_place"] = buffer.equal(wanted)
+            line["in_place"] = in_place(move, source, wanted)
         yield line
 
 
