@@ -244,7 +244,8 @@ class _Comparer:
     def _compare(self, told: Observation) -> PlanItem | None:
         would = told
         if self.aiter is not None:
-            query = Query.model_validate({**told.query.model_dump(exclude_unset=True), "aiter": self.aiter})
+            fields = told.query.model_dump(exclude_unset=True, exclude={"aiter_features"})  # those of the AITER before
+            query = Query.model_validate({**fields, "aiter": self.aiter})
             would = told.model_copy(update={"query": query})
         before, after = _decide(self.now, told.query), _decide(self.then, would.query)
         old, new = self.now.check(told), self.then.check(would)

@@ -29,14 +29,18 @@ def test_get_reads_every_kind_of_parameter(client: Client) -> None:
         "arch": "gfx950",
         "engine": "vllm@0.33.0",
         "bias": True,
+        "aiter": "0.1.20",
+        "aiter_features": {"gate_mode": True, "mxmoe_a4w4": False},
         "env": {"VLLM_ROCM_USE_AITER": "1", "X": "a=b"},
         "tokens": [1, 64],
     }
-    params = {**query, "bias": "true", "env": ["VLLM_ROCM_USE_AITER=1", "X=a=b"], "tokens": "1,64"}
+    features = {"aiter_features": "gate_mode,!mxmoe_a4w4"}
+    params = {**query, **features, "bias": "true", "env": ["VLLM_ROCM_USE_AITER=1", "X=a=b"], "tokens": "1,64"}
     response = client.get("/v1/resolve", params=params)
     assert response.status_code == 200, response.text
     assert response.json() == client.post("/v1/resolve", json=query).json()
     assert [bucket["tokens"] for bucket in response.json()["kernels"]] == [1, 64]
+    assert "AITER 0.1.20 has gate_mode (probed)" in response.json()["reason"]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,8 @@ def test_get_reads_every_kind_of_parameter(client: Client) -> None:
         ("&tokens=1,x", "tokens.1"),
         ("&tokens=", "tokens.0"),
         ("&gated=perhaps", "gated"),
+        ("&aiter_features=,", "aiter_features"),
+        ("&aiter_features=gate_modes", "aiter_features"),
     ],
 )
 def test_get_refuses_what_it_does_not_understand(client: Client, extra: str, field: str) -> None:
