@@ -81,6 +81,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
         overlays: the overlays that the options or the environment name.
         tables: the kernel tables that they name.
     """
+    from preshuffle.api.doctor_aiter import check_features
     from preshuffle.api.doctor_torch import check_torch
 
     installed = Installed.here()
@@ -90,6 +91,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
     checks += check_torch(installed.version("torch"), registry)
     checks += _triton(installed)
     checks += check_aiter(installed)
+    checks += check_features(registry.book) if registry else []
     checks += _extra(installed, "service")
     checks += check_switches(registry.book.flags, os.environ) if registry else []
     return DoctorReport(

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from preshuffle.api import doctor, doctor_torch
+from preshuffle.api import doctor, doctor_aiter, doctor_torch
 from preshuffle.api.cli import main
 from preshuffle.api.doctor import Installed, check_aiter, check_switches
+from preshuffle.api.doctor_aiter import check_features
 from preshuffle.api.doctor_torch import check_torch
 from preshuffle.registry import Registry
+from preshuffle.registry.installed import InstalledAiter, probe_sources
+from preshuffle.registry.kernels import TableError
 
 AMD_FILES = ("aiter/__init__.py", "aiter/fused_moe.py", "aiter/ops/shuffle.py")
 OTHER_FILES = ("aiter/__init__.py", "aiter/core.py")
@@ -199,3 +202,44 @@ def test_missing_and_old_packages_of_an_extra(
     assert "fastapi is missing" in check.detail
     assert "uvicorn 0.1 is older than 0.34" in check.detail
     assert check.fix == 'pip install "preshuffle[service]"'
+
+
+SHUFFLE = """
+def shuffle_weight(x, layout=(16, 16), use_int4=False, is_guinterleave=False, gate_up=False): ...
+def shuffle_weight_a16w4(src, NLane, gate_up): ...
+def shuffle_scale_a16w4(src, experts_cnt, gate_up): ...
+def shuffle_scale(src, experts_cnt=None, is_guinterleave=False, gate_up=False): ...
+"""
+
+
+def an_aiter(folder: Path, version: str, fused_moe: str) -> InstalledAiter:
+    (folder / "ops").mkdir(parents=True)
+    (folder / "fused_moe.py").write_text(fused_moe)
+    (folder / "ops" / "shuffle.py").write_text(SHUFFLE)
+    return InstalledAiter(folder, version, probe_sources(Registry.default().book, folder))
+
+
+def test_features_are_read_from_aiters_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = an_aiter(tmp_path, "0.1.14", "def fused_moe(x, w1, w2, gate_mode=None, swiglu_limit=0.0): ...")
+    monkeypatch.setattr(doctor_aiter, "installed_aiter", lambda book: here)
+    checks = {check.name: check for check in check_features(Registry.default().book)}
+    assert {"gate_mode", "swiglu_limit", "shuffle_scale"} <= set(checks["aiter has"].detail.split(", "))
+    assert {"moe_shuffle_gfx1250", "pad_k_to"} <= set(checks["aiter lacks"].detail.split(", "))
+    assert checks["aiter has"].status == "ok"
+
+
+def test_a_cherry_pick_is_seen_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = an_aiter(tmp_path, "0.1.13", "def fused_moe(x, w1, w2, gate_mode=None): ...")
+    monkeypatch.setattr(doctor_aiter, "installed_aiter", lambda book: here)
+    checks = {check.name: check for check in check_features(Registry.default().book)}
+    assert "gate_mode" in checks["aiter has"].detail.split(", ")
+    assert checks["aiter version"].status == "warning"
+    assert "its version 0.1.13 says otherwise than its sources, which show gate_mode" in checks["aiter version"].detail
+
+
+def test_without_aiter_there_are_no_features_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(book: object) -> InstalledAiter:
+        raise TableError("amd-aiter", "is not installed")
+
+    monkeypatch.setattr(doctor_aiter, "installed_aiter", missing)
+    assert list(check_features(Registry.default().book)) == []
