@@ -85,7 +85,7 @@ def test_another_aiter_is_judged_with_what_was_told(store: Store) -> None:
 
 def test_what_was_probed_is_not_said_of_another_aiter(store: Store) -> None:
     features = "gate_mode,swiglu_separated_a4w4"
-    put(store, "prod", 0, told("prod", aiter="0.1.13", aiter_features=features))
+    put(store, "prod", 0, told("prod", tp=1, aiter="0.1.13", aiter_features=features))
     (item,) = made(store, aiter="0.1.12").items
     assert (item.before.recipe, item.after.recipe) == ("mxfp4.sep16", None)
     assert (item.before.verdict, item.after.verdict) == ("ok", "unsupported")
