@@ -28,7 +28,7 @@ from preshuffle.api import (
     routes_resolve,
 )
 from preshuffle.api.access import Access
-from preshuffle.api.aiter_tables import automatic_tables
+from preshuffle.api.aiter_tables import load_tables
 from preshuffle.api.answers import Answers
 from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.door import Door
@@ -44,7 +44,8 @@ from preshuffle.api.logs import set_up
 from preshuffle.api.management import served_beside
 from preshuffle.api.metrics import Metrics
 from preshuffle.api.plan import Candidate
-from preshuffle.api.reload import BookWatcher
+from preshuffle.api.reload import Watching, watch_book, watch_tables
+from preshuffle.api.retention import Retention
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.api.tokens import load_tokens
@@ -58,16 +59,20 @@ _OBJECTS: Final = 10_000
 """New ones before the collector looks at them."""
 
 
-def create_app(settings: Settings, registry: Registry, store: Store | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, registry: Registry, store: Store | None = None, access: Access | None = None
+) -> FastAPI:
     """Build the service.
 
     Args:
         settings: where the store lies, if none is given.
         registry: what answers; another registry is another service.
         store: an open store; it is closed when the service shuts down.
+        access: who may do what; left out, it is read from the settings' file of tokens.
 
     Raises:
         StoreError: the store cannot be opened.
+        ServeError: the file of tokens cannot be read or is not valid.
     """
     kept = store if store is not None else Store(settings.db).create()
 
@@ -102,8 +107,13 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     answers = Answers(registry)
     routes_registry.install(app, answers)
     library = routes_kernels.install(app, kept, answers)
-    watcher = BookWatcher(settings.book, library.rebase, registry.book.digest)
-    keeper = app.state.keeper = Keeper(kept, answers, library, watcher)
+    watching = Watching(
+        watch_book(settings.book, library.rebase, lambda: answers.registry.digest),
+        watch_tables(settings.tables, library.retable, lambda: library.started_digest),
+    )
+    keeper = app.state.keeper = Keeper(
+        kept, answers, library, watching, Retention(settings.history_rows, settings.history_days)
+    )
     hot = HotResolve(answers)
     routes_resolve.install(app, answers, hot)
     routes_check.install(app, answers)
@@ -113,17 +123,17 @@ def create_app(settings: Settings, registry: Registry, store: Store | None = Non
     routes_books.install(app, kept, answers)
     planner = routes_plan.Planner(kept, answers)
     routes_plan.install(app, planner)
-    routes_health.install(app, kept, answers, watcher)
-    page.install(app, kept, answers, watcher, planner)
+    routes_health.install(app, kept, answers, watching)
+    page.install(app, kept, answers, watching, planner)
     metrics = Metrics()
-    metrics.watch(StoredFleet(kept, answers, watcher))
+    metrics.watch(StoredFleet(kept, answers, watching))
     answers.observe = metrics.resolved
     routes_metrics.install(app, metrics)
     heard = app.state.events = events.Events()
     keeper.followers.append(heard.changed)
     events.install(app, heard)
-    access = access_of(settings)
-    app.state.door = Door(app, access, metrics, {"/v1/resolve": hot}, HotBeats(heartbeats), hidden_of(settings))
+    admits = access if access is not None else access_of(settings)
+    app.state.door = Door(app, admits, metrics, {"/v1/resolve": hot}, HotBeats(heartbeats), hidden_of(settings))
     return app
 
 
@@ -148,9 +158,9 @@ def load_registry(settings: Settings) -> Registry:
         BookError: an overlay does not load.
         ServeError: kernel tables do not load.
     """
-    tables = automatic_tables() if settings.tables == ("auto",) else settings.tables or None
+    book = Registry.load(settings.book).book
     try:
-        return Registry.load(settings.book, tables)
+        return Registry(book, load_tables(settings.tables))
     except (TableError, ImportError, OSError) as error:
         raise ServeError(f"kernel tables do not load: {error}") from None
 
@@ -167,7 +177,7 @@ def serve(settings: Settings) -> None:
         BookError: an overlay does not load.
     """
     check_host(settings)
-    access_of(settings)
+    access = access_of(settings)
     registry = load_registry(settings)
     store = Store(settings.db)
     set_up(settings.log)
@@ -175,7 +185,7 @@ def serve(settings: Settings) -> None:
         listener = stack.enter_context(bind(settings.host, settings.port))
         beside = settings.management_port
         managing = None if beside is None else stack.enter_context(bind(settings.host, beside))
-        app = create_app(settings, registry, store.create())
+        app = create_app(settings, registry, store.create(), access)
         what = f"registry {registry.digest[:19]}, store {store.name}"
         if managing is not None:
             stack.enter_context(served_beside(app, managing, settings.head_seconds))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from sqlalchemy import select
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.reload import BookWatcher
+from preshuffle.api.reload import Watching
 from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
 
@@ -17,11 +17,11 @@ from preshuffle.api.store import Store
 class StoredFleet:
     """Counts what is stored. Findings are counted anew only when something has changed."""
 
-    def __init__(self, store: Store, answers: Answers, watcher: BookWatcher) -> None:
+    def __init__(self, store: Store, answers: Answers, watching: Watching) -> None:
         """Take what knows."""
         self._store = store
         self._answers = answers
-        self._watcher = watcher
+        self._watching = watching
         self._counted: tuple[dict[str, int], dict[str, int]] | None = None
 
     def deployments(self) -> Mapping[str, int]:
@@ -43,10 +43,10 @@ class StoredFleet:
             self._counted = (counters, self._count())
         return self._counted[1]
 
-    def reloads(self) -> tuple[int, int, bool]:
-        """Return the reloads that succeeded and failed, and whether the files as they are now load."""
-        state = self._watcher.state
-        return state.reloads, state.failures, not state.problems
+    def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
+        """Return, by what is watched, reloads that succeeded and failed, and whether the files as they are now load."""
+        states = {"registry": self._watching.book.state, "tables": self._watching.tables.state}
+        return {what: (state.reloads, state.failures, not state.problems) for what, state in states.items()}
 
     def digest(self) -> str:
         """Return the digest of the book that is answered from."""

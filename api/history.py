@@ -103,8 +103,10 @@ def record(connection: Connection, now_ms: int, entries: Sequence[Entry]) -> Non
         for entry in entries
     ]
     connection.execute(insert(history), rows)
-    for subject in {entry.subject for entry in entries}:
-        mine = history.c.subject == subject
+    for subject, book in {(entry.subject, entry.action == "book") for entry in entries}:
+        # a deployment may be called as the registry is: its changes must not push out which book was announced
+        is_book = history.c.action == "book"
+        mine = (history.c.subject == subject) & (is_book if book else ~is_book)
         oldest = select(history.c.id).where(mine).order_by(history.c.id.desc()).offset(KEPT - 1).limit(1)
         connection.execute(delete(history).where(mine, history.c.id < oldest.scalar_subquery()))
 

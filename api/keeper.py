@@ -17,7 +17,8 @@ from preshuffle.api.errors import StoreError
 from preshuffle.api.judgement import judge_name
 from preshuffle.api.kernel_tables import KernelLibrary
 from preshuffle.api.recheck import is_due, recheck, recheck_aside
-from preshuffle.api.reload import BookWatcher
+from preshuffle.api.reload import Watching
+from preshuffle.api.retention import Retention, prune
 from preshuffle.api.store import Store
 from preshuffle.api.sweep import sweep
 
@@ -26,27 +27,33 @@ log = logging.getLogger("preshuffle.api")
 TICK_S: Final = 0.4
 """Between two looks at the store's counters."""
 _LATER_S: Final = 30.0
+_PRUNE_S: Final = 60.0
+"""Between two looks at how much history there is."""
 _SLOW_S: Final = 1.0
-"""Between two looks at the book's files, and at who fell silent."""
+"""Between two looks at the files of the book and of kernel tables, and at who fell silent."""
 
 
 class Keeper:
     """Keeps the service up to date with its files and with other processes on the same store."""
 
-    def __init__(self, store: Store, answers: Answers, library: KernelLibrary, watcher: BookWatcher) -> None:
+    def __init__(
+        self, store: Store, answers: Answers, library: KernelLibrary, watching: Watching, retention: Retention
+    ) -> None:
         """Prepare; ``start`` begins.
 
         Attributes:
             followers: called, from the keeper's thread, when something that is shown has changed, by whatever process.
         """
         self.followers: list[Callable[[], None]] = []
-        self.watcher = watcher
+        self.watching = watching
         self._store = store
         self._answers = answers
         self._library = library
         self._seen: dict[str, int] = {}
         self._name = ""
         self._slow_at = 0.0
+        self._retention = retention
+        self._prune_at = 0.0
         self._look_again = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -84,8 +91,11 @@ class Keeper:
         tried = False
         if time.monotonic() >= self._slow_at:
             self._slow_at = time.monotonic() + _SLOW_S
-            tried = self.watcher.poll()
+            tried = self.watching.poll()
             sweep(self._store)
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + _PRUNE_S
+            prune(self._store, self._retention)
         name = judge_name(self._answers.registry)
         if name != self._name:
             self._aside.stop()

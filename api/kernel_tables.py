@@ -62,8 +62,13 @@ class KernelLibrary:
 
     @property
     def started_with(self) -> KernelTables | None:
-        """The tables that the service was started with."""
+        """The tables that the service was started with, as their files are now."""
         return self._started.tables
+
+    @property
+    def started_digest(self) -> str | None:
+        """Their digest."""
+        return self._started.tables.digest if self._started.tables is not None else None
 
     def sync(self) -> bool:
         """Take in what others have uploaded to the store; return whether there was anything.
@@ -88,6 +93,12 @@ class KernelLibrary:
         """Answer from another book from now on, with the same kernel tables."""
         with self._lock:
             self._started = Registry(book, self._started.tables)
+            self._publish()
+
+    def retable(self, tables: KernelTables | None) -> None:
+        """Answer from other kernel tables in the place of those that the service was started with."""
+        with self._lock:
+            self._started = Registry(self._started.book, tables)
             self._publish()
 
     def find(self, version: str) -> Uploaded | None:

@@ -31,8 +31,8 @@ class Fleet(Protocol):
     def findings(self) -> Mapping[str, int]:
         """Return the number of replicas that have a finding, by code."""
 
-    def reloads(self) -> tuple[int, int, bool]:
-        """Return the reloads that succeeded and failed, and whether the files as they are now load."""
+    def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
+        """Return, by what is watched, reloads that succeeded and failed, and whether the files as they are now load."""
 
     def digest(self) -> str:
         """Return the digest of the book that is answered from."""
@@ -110,10 +110,13 @@ class _FleetCollector(Collector):
         """Ask."""
         yield _gauges("preshuffle_deployments", "Deployments by state", "verdict", self._fleet.deployments())
         yield _gauges("preshuffle_findings", "Replicas that have a finding", "code", self._fleet.findings())
-        good, bad, loads = self._fleet.reloads()
-        yield CounterMetricFamily("preshuffle_registry_reloads", "Books that were loaded anew", value=good)
-        yield CounterMetricFamily("preshuffle_registry_reload_failures", "Books that did not load", value=bad)
-        yield GaugeMetricFamily("preshuffle_registry_loads", "1: the book's files as they are now load", value=loads)
+        for what, (good, bad, loads) in self._fleet.reloads().items():
+            files = {"registry": "the book's files", "tables": "the files of kernel tables"}[what]
+            yield CounterMetricFamily(f"preshuffle_{what}_reloads", f"How often {files} were loaded anew", value=good)
+            yield CounterMetricFamily(
+                f"preshuffle_{what}_reload_failures", f"How often {files} did not load", value=bad
+            )
+            yield GaugeMetricFamily(f"preshuffle_{what}_loads", f"1: {files} as they are now load", value=loads)
         info = GaugeMetricFamily("preshuffle_registry_info", "The book that is answered from", labels=["digest"])
         info.add_metric([self._fleet.digest()], 1)
         yield info

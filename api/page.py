@@ -10,14 +10,14 @@ from preshuffle.api import page_book, page_changes, page_deployments, page_plan,
 from preshuffle.api.answers import Answers
 from preshuffle.api.api_reference import reference
 from preshuffle.api.page_render import Renderer
-from preshuffle.api.reload import BookWatcher
+from preshuffle.api.reload import Watching
 from preshuffle.api.routes_plan import Planner
 from preshuffle.api.store import Store
 
 
-def install(app: FastAPI, store: Store, answers: Answers, watcher: BookWatcher, planner: Planner) -> None:
+def install(app: FastAPI, store: Store, answers: Answers, watching: Watching, planner: Planner) -> None:
     """Add the pages, their scripts and their style sheet."""
-    render = Renderer(answers, watcher)
+    render = Renderer(answers, watching)
     render.problems(app)
     page_deployments.install(app, store, answers, render)
     page_changes.install(app, store, render)

@@ -15,7 +15,7 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.listings import our_version, registry_view
 from preshuffle.api.page_words import ago, numbers, shape, url, words
 from preshuffle.api.picture_svg import number
-from preshuffle.api.reload import BookWatcher
+from preshuffle.api.reload import Watching
 from preshuffle.api.states import STATES
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.report import MEANINGS
@@ -33,9 +33,9 @@ _Handler = Callable[[Request, Exception], Awaitable[Response]]
 class Renderer:
     """Templates with what all of them show."""
 
-    def __init__(self, answers: Answers, watcher: BookWatcher) -> None:
+    def __init__(self, answers: Answers, watching: Watching) -> None:
         """Follow the registry that answers, and how its reloads go."""
-        self._watcher = watcher
+        self._watching = watching
         self._templates = Environment(
             loader=PackageLoader("preshuffle.api"),
             autoescape=True,
@@ -55,7 +55,7 @@ class Renderer:
         self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any
     ) -> Response:
         """Render a page."""
-        text = self._templates.get_template(template).render(reload=self._watcher.state, **context)
+        text = self._templates.get_template(template).render(watching=self._watching, **context)
         return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
 
     def problems(self, app: FastAPI) -> None:

@@ -1,23 +1,28 @@
-"""The book's overlays, watched: a change that loads is answered from, one that does not leaves the last good book."""
+"""The files that the service was started with, watched: what loads is answered from, what does not changes nothing."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from preshuffle.api.aiter_tables import load_tables, table_places
 from preshuffle.registry.books import Book
 from preshuffle.registry.errors import BookError, Problem
+from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.registry import Registry
 
 log = logging.getLogger("preshuffle.api")
 
-_SUFFIXES: Final = (".yaml", ".yml")
+_BOOKS: Final = (".yaml", ".yml")
+_TABLES: Final = (".csv",)
 _Seen = tuple[tuple[str, int, int, int, int], ...]
+Follow = Callable[[], None]
+"""Makes the service answer from what was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,70 +42,133 @@ class ReloadState:
     at: datetime | None = None
 
 
-class BookWatcher:
-    """Looks at the overlays' files whenever it is asked to, by one thread at a time."""
+class UnloadableError(Exception):
+    """Files do not load."""
 
-    def __init__(self, overlays: Sequence[str], follow: Callable[[Book], None], current: str) -> None:
-        """Watch overlays.
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep what is wrong with them."""
+        super().__init__(*problems)
+        self.problems = tuple(problems)
+
+
+class Watcher:
+    """Looks at files whenever it is asked to, by one thread at a time."""
+
+    def __init__(self, what: str, look: Callable[[], _Seen], load: Callable[[], Follow | None]) -> None:
+        """Watch what was loaded already.
 
         Args:
-            overlays: folders or files, as ``Registry.load`` takes them.
-            follow: called with a new book that has loaded.
-            current: digest of the book that is answered from.
+            what: for the log.
+            look: tells one content of the files from another.
+            load: loads them; returns None where they say what is answered from already. Raises UnloadableError.
         """
         self.state = ReloadState()
-        self._overlays = tuple(overlays)
-        self._follow = follow
-        self._current = current
-        self._loaded = self._before = self._look()
+        self._what = what
+        self._look = look
+        self._load = load
+        self._loaded = self._before = look()
 
     def poll(self) -> bool:
         """Load what has changed once it has stayed the same for two looks; return whether anything was tried.
 
-        Whoever writes a file does not do so at once: a look between would see half a book.
+        Whoever writes a file does not do so at once: a look between would see half of it.
         """
         seen = self._look()
         settled, self._before = seen == self._before, seen
         if seen == self._loaded or not settled:
             return False
         try:
-            book = Registry.load(self._overlays).book
-        except BookError as error:
+            follow = self._load()
+        except UnloadableError as error:
             if self._look() == seen:
                 self._fail(seen, error.problems)
             return True
         if self._look() != seen:
             return False  # it changed while it was read
         self._loaded = seen
-        self._succeed(book)
+        state = self.state
+        if follow is not None:
+            follow()
+            log.warning("%s loaded anew", self._what)
+        self.state = ReloadState((), state.failures, state.reloads + (follow is not None), datetime.now(UTC))
         return True
-
-    def _succeed(self, book: Book) -> None:
-        state, changed = self.state, book.digest != self._current
-        if changed:
-            self._follow(book)
-            self._current = book.digest
-            log.warning("the book was reloaded: registry %s", book.digest[:19])
-        self.state = ReloadState((), state.failures, state.reloads + changed, datetime.now(UTC))
 
     def _fail(self, seen: _Seen, problems: Sequence[Problem]) -> None:
         self._loaded = seen
         self.state = ReloadState(tuple(problems), self.state.failures + 1, self.state.reloads, datetime.now(UTC))
-        log.error("the book does not load, the last good one stays: %s", problems[0] if problems else "unknown")
-
-    def _look(self) -> _Seen:
-        """Every file by its name and, behind all symbolic links, by what tells one content from another."""
-        return tuple(entry for overlay in self._overlays for entry in _entries(Path(overlay)))
+        text = problems[0] if problems else "unknown"
+        log.error("%s not loaded, the last that were good stay: %s", self._what, text)
 
 
-def _entries(overlay: Path) -> list[tuple[str, int, int, int, int]]:
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Everything that is watched."""
+
+    book: Watcher
+    tables: Watcher
+
+    def poll(self) -> bool:
+        """Look at all of it; return whether anything was tried."""
+        return any([self.book.poll(), self.tables.poll()])
+
+
+def watch_book(overlays: Sequence[str], follow: Callable[[Book], None], current: Callable[[], str]) -> Watcher:
+    """Watch overlays: folders or files, as ``Registry.load`` takes them.
+
+    Args:
+        overlays: where they are.
+        follow: called with a new book that has loaded.
+        current: returns the digest of the book that is answered from.
+    """
+
+    def load() -> Follow | None:
+        try:
+            book = Registry.load(overlays).book
+        except BookError as error:
+            raise UnloadableError(error.problems) from None
+        return None if book.digest == current() else lambda: follow(book)
+
+    return Watcher("the book was", lambda: _look(map(Path, overlays), _BOOKS), load)
+
+
+def watch_tables(
+    wanted: Sequence[str], follow: Callable[[KernelTables | None], None], current: Callable[[], str | None]
+) -> Watcher:
+    """Watch kernel tables, as ``Settings.tables`` names them.
+
+    Args:
+        wanted: where they are.
+        follow: called with new tables that have loaded.
+        current: returns the digest of those that the service was started with, or has loaded since.
+    """
+
+    def load() -> Follow | None:
+        try:
+            tables = load_tables(wanted)
+            _ = tables and tables.hazards  # worked out here, where nobody waits for it
+        except TableError as error:
+            raise UnloadableError([Problem(error.file, error.line or 1, 1, error.message)]) from None
+        except OSError as error:
+            raise UnloadableError([Problem(str(error.filename), 1, 1, str(error.strerror))]) from None
+        return None if (tables and tables.digest) == current() else lambda: follow(tables)
+
+    places = table_places(wanted)
+    return Watcher("kernel tables were", lambda: _look(places, _TABLES), load)
+
+
+def _look(places: Iterable[Path], suffixes: tuple[str, ...]) -> _Seen:
+    """Every file by its name and, behind all symbolic links, by what tells one content from another."""
+    return tuple(entry for place in places for entry in _entries(place, suffixes))
+
+
+def _entries(place: Path, suffixes: tuple[str, ...]) -> list[tuple[str, int, int, int, int]]:
     try:
-        paths = [overlay] if not overlay.is_dir() else sorted(overlay.iterdir())
+        paths = sorted(_files(place)) if place.is_dir() else [place]
     except OSError:
-        paths = [overlay]
+        paths = [place]
     found = []
     for path in paths:
-        if path != overlay and path.suffix not in _SUFFIXES:
+        if path != place and path.suffix not in suffixes:
             continue
         try:
             status = os.stat(path)
@@ -109,3 +177,9 @@ def _entries(overlay: Path) -> list[tuple[str, int, int, int, int]]:
             continue
         found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return found
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    """What lies in a folder and in ``model_configs``, where AITER keeps tables of models."""
+    inner = folder / "model_configs"
+    return [*folder.iterdir(), *(inner.iterdir() if inner.is_dir() else ())]

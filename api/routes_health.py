@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
 from preshuffle.api.openapi import problems
-from preshuffle.api.reload import BookWatcher
+from preshuffle.api.reload import Watching
 from preshuffle.api.store import Store
 from preshuffle.registry.query import Frozen
 
@@ -34,9 +34,10 @@ class Readiness(Health):
         default=(),
         description="why the book's files as they are now do not load (file:line:column); the last good stays",
     )
+    table_problems: tuple[str, ...] = Field(default=(), description="the same of kernel tables")
 
 
-def install(app: FastAPI, store: Store, answers: Answers, watcher: BookWatcher) -> None:
+def install(app: FastAPI, store: Store, answers: Answers, watching: Watching) -> None:
     """Add the routes."""
     alive = Health().model_dump_json()
 
@@ -60,6 +61,9 @@ def install(app: FastAPI, store: Store, answers: Answers, watcher: BookWatcher) 
     )
     async def readyz() -> Response:
         await to_thread.run_sync(store.counters)
-        problems = tuple(map(str, watcher.state.problems[:SHOWN]))
-        ready = Readiness(registry_digest=answers.registry.digest, book_problems=problems)
+        ready = Readiness(
+            registry_digest=answers.registry.digest,
+            book_problems=tuple(map(str, watching.book.state.problems[:SHOWN])),
+            table_problems=tuple(map(str, watching.tables.state.problems[:SHOWN])),
+        )
         return Response(ready.model_dump_json(), media_type="application/json")

@@ -34,6 +34,8 @@ class Settings(Frozen):
             served on the main port. 0 takes a free one.
         head_seconds: how long a request line and its headers may take to arrive.
         log: ``json`` (one object a line) or ``text``.
+        history_rows: how many changes the history keeps, of all deployments together (of each at most 1000).
+        history_days: for how long it keeps them.
     """
 
     host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
@@ -46,6 +48,8 @@ class Settings(Frozen):
     management_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     head_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
     log: Style = "text"
+    history_rows: Annotated[int, Field(ge=1000)] = 1_000_000
+    history_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:

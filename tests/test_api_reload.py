@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from preshuffle.api.app import create_app
+from preshuffle.api.app import create_app, load_registry
 from preshuffle.api.keeper import Keeper
 from preshuffle.api.recheck import is_due
+from preshuffle.api.routes_kernels import EXAMPLE as TABLE
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
-from preshuffle.registry import Registry
 from support.server import OBSERVATION, REPORT, Client
 
 OTHER_RECIPE = """
@@ -31,10 +31,10 @@ ROLLED["groups"][0]["observation"]["query"] = {**OBSERVATION["query"], "deployme
 class Service:
     """The service without its thread: a test says when the keeper looks."""
 
-    def __init__(self, database: str, book: Path) -> None:
-        settings = Settings(db=database, book=(str(book),))
+    def __init__(self, database: str, book: Path, *tables: str) -> None:
+        settings = Settings(db=database, book=(str(book),), tables=tables)
         self.store = Store(database).create()
-        app = create_app(settings, Registry.load([book]), self.store)
+        app = create_app(settings, load_registry(settings), self.store)
         self.client = Client(app)
         self.keeper: Keeper = app.state.keeper
 
@@ -133,28 +133,70 @@ def test_a_book_that_does_not_load_leaves_the_last_good_one(service: Service, bo
     assert after["registry_digest"] == before["registry_digest"]
     (problem,) = after["book_problems"]
     assert problem.startswith(f"{book}/book.yaml:2:")
-    assert service.keeper.watcher.state.failures == 1
+    assert service.keeper.watching.book.state.failures == 1
     mount(book, OTHER_RECIPE)
     service.look()
     mended = service.get("/readyz")
     assert mended["book_problems"] == []
     assert mended["registry_digest"] != before["registry_digest"]
-    assert service.keeper.watcher.state.reloads == 1
+    assert service.keeper.watching.book.state.reloads == 1
 
 
 def test_a_file_that_is_still_written_is_not_read(service: Service, book: Path) -> None:
     before = service.get("/readyz")
     (book / "more.yaml").write_text(OTHER_RECIPE[: OTHER_RECIPE.index("because")])  # YAML, and half a rule
-    service.keeper.watcher.poll()
+    service.keeper.watching.book.poll()
     (book / "more.yaml").write_text(OTHER_RECIPE)
-    service.keeper.watcher.poll()
+    service.keeper.watching.book.poll()
     assert service.get("/readyz") == before
-    service.keeper.watcher.poll()
+    service.keeper.watching.book.poll()
     assert service.get("/readyz")["registry_digest"] != before["registry_digest"]
-    assert service.keeper.watcher.state.failures == 0
+    assert service.keeper.watching.book.state.failures == 0
 
 
 def test_a_folder_that_goes_away_is_a_problem_that_is_said(service: Service, book: Path) -> None:
     shutil.rmtree(book)
     service.look()
     assert "no such file or folder" in service.get("/readyz")["book_problems"][0]
+
+
+@pytest.mark.parametrize("version", ["", "@0.1.20"])
+def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp_path: Path, version: str) -> None:
+    folder = tmp_path / "configs"
+    (folder / "model_configs").mkdir(parents=True)
+    (folder / "tuned_fmoe.csv").write_text(TABLE)
+    service = Service(database, book, f"{folder}{version}")
+    service.look()
+    assert service.client.put("/v1/deployments/d", json=REPORT).status_code == 201
+    before = service.get("/v1/kernels")
+    assert [(one["version"], one["rows"]) for one in before["tables"]] == [(version[1:] or None, 1)]
+
+    more = folder / "model_configs" / "x_tuned_fmoe.csv"
+    more.write_text(TABLE.replace(",64,7168,", ",128,7168,"))
+    service.look()
+    after = service.get("/v1/kernels")
+    assert [one["rows"] for one in after["tables"]] == [2]
+    assert after["tables_digest"] != before["tables_digest"]
+    assert not is_due(service.store, service.keeper._name)
+    assert after["tables_digest"] in service.keeper._name
+
+    more.write_text("no,table\n1,2\n")
+    service.look()
+    (problem,) = service.get("/readyz")["table_problems"]
+    assert problem.startswith("model_configs/x_tuned_fmoe.csv:1:")
+    assert service.get("/v1/kernels") == after
+    metrics = service.client.get("/metrics").text
+    assert "preshuffle_tables_loads 0.0" in metrics
+    assert "preshuffle_tables_reloads_total 1.0" in metrics
+    assert "preshuffle_tables_reload_failures_total 1.0" in metrics
+    assert "preshuffle_registry_loads 1.0" in metrics
+    page = service.client.get("/").text
+    assert "The files of kernel tables do not load" in page
+    assert "<code>model_configs/x_tuned_fmoe.csv:1</code>" in page
+
+    more.unlink()
+    service.look()
+    assert service.get("/readyz")["table_problems"] == []
+    assert service.get("/v1/kernels") == before
+    service.keeper.stop()
+    service.store.close()

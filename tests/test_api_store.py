@@ -6,13 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, text, update
 
+from preshuffle.api.book_store import announce, announced
 from preshuffle.api.errors import StoreError
+from preshuffle.api.judgement import judge_name
 from preshuffle.api.migrate import newest, steps
-from preshuffle.api.schema import metadata
+from preshuffle.api.retention import Retention, prune
+from preshuffle.api.schema import history, metadata
 from preshuffle.api.store import Store
 from preshuffle.api.sweep import sweep
+from preshuffle.registry import Registry
 from support.server import OBSERVATION
 from support.stores import put, report
 
@@ -221,3 +225,27 @@ def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.Monkey
     events = store.history(20, subject="a").events
     assert [event.changes[0].after for event in events] == [f"n{number}" for number in (11, 10, 9, 8, 7)]
     assert len(store.history(20, subject="b").events) == 1
+
+
+def test_history_is_bounded_over_all_subjects(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preshuffle.api.retention._AT_ONCE", 2)  # it goes a little at a time
+    announce(store, Registry.default())
+    for number in range(9):
+        put(store, f"d{number}")
+    assert prune(store, Retention(rows=1000, days=1)) == 0
+    assert prune(store, Retention(rows=4)) == 5
+    assert [event.subject for event in store.history(100).events] == ["d8", "d7", "d6", "d5", "registry"]
+    with store.transaction(write=True) as connection:
+        connection.execute(update(history).where(history.c.subject != "d8").values(at_ms=0))
+    assert prune(store, Retention(rows=1000, days=1)) == 3
+    assert [event.subject for event in store.history(100).events] == ["d8", "registry"]
+    assert announced(store) == judge_name(Registry.default())  # or no service would know which registry is the latest
+
+
+def test_a_deployment_called_registry_hides_no_book(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preshuffle.api.history.KEPT", 3)
+    announce(store, Registry.default())
+    for number in range(5):
+        put(store, "registry", told=report(f"node-{number}"))
+    assert [event.action for event in store.history(100).events] == ["report"] * 3 + ["book"]
+    assert announced(store) == judge_name(Registry.default())

@@ -147,7 +147,7 @@ def test_a_book_that_does_not_load_is_on_every_page_with_its_line(tmp_path: Path
     overlay.write_text("rules: {}\n")
     registry = Registry.load([overlay])
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db", book=(str(overlay),)), registry)
-    client, watcher = Client(app), app.state.keeper.watcher
+    client, watcher = Client(app), app.state.keeper.watching.book
     overlay.write_text("rules:\n  acme.<b>:\n    use: nothing\n")
     while not watcher.poll():
         pass
