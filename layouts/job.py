@@ -78,6 +78,12 @@ class Job:
 
     def run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
         """Change the values and move the bytes; the result is what the kernel should get (without tag or stamp)."""
+        if self.in_place:
+            with writable(self.tensor):
+                return self._run(scratch, backend)
+        return self._run(scratch, backend)
+
+    def _run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
         plain = self._plain()
         if self.in_place and self.stage is None and is_native(backend, self.work(), plain):
             self.geometry.in_place.lay_out(plain, scratch, self.fill)

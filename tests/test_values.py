@@ -149,6 +149,16 @@ class TestFnuz:
             assert tensor.data_ptr() == held[role]
             assert same(tensor, first[role])
 
+    def test_tensors_made_in_inference_mode_outside_of_it(self) -> None:
+        decision, plain = decide("block"), block()
+        with torch.inference_mode():
+            laid = copies(plain)
+        apply(laid, decision)
+        apply(wanted := copies(plain), decision)
+        assert all(same(laid[role], wanted[role]) for role in wanted)
+        inverse(laid)
+        assert all(same(laid[role], plain[role]) for role in plain)
+
     def test_one_expert_is_written_like_all(self) -> None:
         decision, plain = decide("block"), {**block(), **fp8_weights(zeros=True)}
         apply(whole := copies(plain), decision)
