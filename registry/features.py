@@ -12,7 +12,7 @@ from preshuffle.registry.entries import FeatureEntry
 from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.near import near
-from preshuffle.registry.versions import is_development, version_key
+from preshuffle.registry.versions import on_the_way_to, version_key
 
 How = Literal["by version", "probed", "unknown"]
 
@@ -114,15 +114,9 @@ def _has(since: str, until: str | None, aiter: str) -> bool | None:
     if is_newest(aiter):  # a development build whose content is known
         return until is None
     key = version_key(aiter)
-    if is_development(aiter) and any(bound and _may_be(aiter, bound) for bound in (since, until)):
+    if any(bound and on_the_way_to(aiter, bound) for bound in (since, until)):
         return None
     return version_key(since) <= key and (until is None or key < version_key(until))
-
-
-def _may_be(aiter: str, release: str) -> bool:
-    """Whether a development build on the way to a release may have what the release changes."""
-    key, bound = version_key(aiter), version_key(release)
-    return key < bound and key[:2] == bound[:2] and not is_development(release)
 
 
 @lru_cache(maxsize=4096)

@@ -14,9 +14,10 @@ from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.book import dispatch_book
 from preshuffle.registry.query import Query
-from preshuffle.registry.versions import version_key
+from preshuffle.registry.versions import on_the_way_to, version_key
 
 AITER = "aiter"
+_RELEASE = "name the release that the build has the changes of"
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _FALSE = frozenset({"0", "false", "no", "off", "n", "f", ""})
 _LONG = 12
@@ -68,8 +69,9 @@ def _read(query: Query, book: Book) -> Switches:
         flag, given = book.flags[name], value_of(book.flags[name], query.env[name])
         unread = why_unread(flag, query)
         if unread is not None:
-            message = f"{name}={given} changes nothing: {unread}"
-            fix = f"unset {name}"
+            undecided = is_undecided(flag, query)
+            effect, fix = ("is not counted on", _RELEASE) if undecided else ("changes nothing", f"unset {name}")
+            message = f"{name}={given} {effect}: {unread}"
             findings.append(Finding.of("flag_unknown", message, actual=given, fix=fix, evidence=flag.evidence))
         elif flag.values and given not in flag.values:
             valid = tuple(f"{value} ({meaning})" for value, meaning in flag.values.items())
@@ -160,6 +162,14 @@ def _one_slip(name: str, flag: str) -> bool:
     return swapped and not mine[:2].isdigit()
 
 
+def is_undecided(flag: FlagEntry, query: Query) -> bool:
+    """Say whether a build may or may not read a switch: a development build before a release that changed that."""
+    version = query.aiter if flag.owner == AITER else query.engine.version if query.engine else None
+    if version is None or (flag.owner == AITER and is_newest(version)):
+        return False
+    return any(on_the_way_to(version, release) for release in (flag.since, flag.until) if release)
+
+
 def _outside(flag: FlagEntry, version: str | None, newest: bool) -> str | None:
     if version is None:
         gone = flag.removed or (f"{flag.until} removed it" if flag.until else None)
@@ -167,6 +177,10 @@ def _outside(flag: FlagEntry, version: str | None, newest: bool) -> str | None:
     if flag.owner == AITER and is_newest(version):
         version = dispatch_book().newest
     key = version_key(version)
+    for release in (flag.since, flag.until):
+        if release and on_the_way_to(version, release):
+            what = "reads it" if release == flag.since else "still reads it"
+            return f"whether {flag.owner} {version} {what} is not known: it is a development build before {release}"
     if flag.since and key < version_key(flag.since):
         return f"{flag.owner} {version} does not read it yet; {flag.since} is the first"
     if flag.until and key >= version_key(flag.until):

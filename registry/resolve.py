@@ -117,7 +117,8 @@ def open_case(query: Query, book: Book) -> Case:
         asked = query.__dict__
         missing = {name: value for name, value in model.given().items() if asked[name] is None}
         full = query.altered(**missing, model=model.id)
-    switches = read_switches(query, book)
+    build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
+    switches = read_switches(query if build == query.aiter else query.altered(aiter=build), book)
     counted = None
     if model is not None and query.num_experts is None and query.top_k is None:
         counted = count_shared(model.shared_experts, full, switches, book)
@@ -125,8 +126,8 @@ def open_case(query: Query, book: Book) -> Case:
         full = full.altered(**counted.fields)
     reason = counted.reason if counted else ""
     facts = facts_of(full.__dict__, switches.facts)
-    if query.aiter_features:  # rules and requirements ask for the build itself, kernels for what it behaves as
-        full = full.altered(aiter=behaves_as(book, query.aiter, query.aiter_features))
+    if build != query.aiter:  # rules and requirements ask for the build itself, kernels for what it behaves as
+        full = full.altered(aiter=build)
     return Case(query, full, arch, model, switches, facts, reason)
 
 

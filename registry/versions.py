@@ -73,6 +73,17 @@ def is_development(version: str) -> bool:
     return version_key(version)[4][0] == 0
 
 
+def on_the_way_to(version: str, release: str) -> bool:
+    """Say whether a version is a development build before a release: it may have what that release changes, or not.
+
+    Example:
+        >>> on_the_way_to("0.1.20.dev+gabcdef0", "0.1.20"), on_the_way_to("0.1.19.post1.dev2", "0.1.20")
+        (True, False)
+    """
+    key, bound = version_key(version), version_key(release)
+    return is_development(version) and not is_development(release) and key < bound and key[:2] == bound[:2]
+
+
 def local_commit(version: str) -> str | None:
     """Return the commit that a local part such as ``+ge4048607a5`` or ``+g1a2b3c4.d20260822`` names.
 

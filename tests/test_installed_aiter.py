@@ -13,7 +13,7 @@ import torch
 from preshuffle.api.cli import main
 from preshuffle.layouts import aiter_here, authority
 from preshuffle.layouts.probe_runners import lacking
-from preshuffle.registry import NoRecipeError, Observation, Query, QueryError
+from preshuffle.registry import Applied, NoRecipeError, Observation, Query, QueryError
 from preshuffle.registry.features import behaves_as, features_of, has_by_version
 from preshuffle.registry.installed import installed_aiter, probe_sources
 from preshuffle.registry.kernels import TableError, installed
@@ -173,6 +173,27 @@ def test_a_development_build_of_an_unknown_commit_is_not_placed() -> None:
     )
     decision = REGISTRY.resolve(told)
     assert "AITER 0.1.20.dev+gabcdef0 has situv2_a4w4 (probed)" in decision.reason
+
+
+def test_a_switch_that_an_unplaced_build_may_read_is_not_said_to_be_dead() -> None:
+    asked = {"model": "moonshotai/Kimi-K3", "arch": "gfx950", "tokens": [64], "env": {"AITER_SITUV2_A4W4": "1"}}
+
+    def said(**fields: Any) -> str:
+        query = Query.parse({**asked, **fields})
+        found = [finding for finding in REGISTRY.resolve(query).findings if finding.code == "flag_unknown"]
+        observed = Observation(query=query, applied=Applied())
+        checked = {finding.code for finding in REGISTRY.check(observed).findings}
+        return f"{' '.join(finding.message for finding in found)}{' checked' if 'flag_unknown' in checked else ''}"
+
+    unplaced = "0.1.20.dev+gabcdef0"
+    assert said(aiter=unplaced) == (
+        f"AITER_SITUV2_A4W4=1 is not counted on: whether aiter {unplaced} reads it is not known: it is a development "
+        "build before 0.1.20"
+    )
+    assert "changes nothing: aiter 0.1.19 does not read it yet" in said(aiter="0.1.19")
+    assert said(aiter="0.1.19").endswith(" checked")
+    assert said(aiter="0.1.20.dev+ge4048607a5") == said(aiter="0.1.20") == ""
+    assert said(aiter=unplaced, aiter_features="situv2_a4w4") == ""
 
 
 def test_the_command_line_looks_for_itself(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.flags import AITER, value_of, why_unlisted, why_unread
+from preshuffle.registry.flags import AITER, is_undecided, value_of, why_unlisted, why_unread
 
 
 def flag_conflict(look: Look) -> Iterator[Finding]:
@@ -51,6 +51,8 @@ def flag_unknown(look: Look) -> Iterator[Finding]:
 
 def _unread(flag: FlagEntry, scene: Scene) -> str | None:
     engine = scene.query.engine
+    if is_undecided(flag, scene.query):
+        return None
     if flag.owner == AITER:
         return why_unread(flag, scene.query, newest=False)
     if not flag.released:
