@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
 from support.server import OBSERVATION, REPORT, Client
-from support.stores import put
+from support.stores import put, silence
 
 URL = "/v1/deployments/prod"
 
@@ -178,10 +177,12 @@ def test_what_was_decided_otherwise_when_it_was_loaded_has_drifted(client: Clien
     assert client.get(f"{URL}/health").json() == {"verdict": "ok", "state": "drifted"}
 
 
-def test_a_replica_that_is_silent_is_stale(client: Client) -> None:
-    client.put(URL, json=report(ttl_s=1))
+def test_a_replica_that_is_silent_is_stale(client: Client, tmp_path: Path) -> None:
+    client.put(URL, json=report(ttl_s=3600))
     assert client.get(URL).json()["state"] == "ok"
-    time.sleep(1.2)
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    silence(store, "prod")
+    store.close()
     assert client.get(URL).json()["state"] == "stale"
     assert client.get("/v1/deployments?state=stale").json()["deployments"][0]["state"] == "stale"
     client.post(f"{URL}/heartbeat")

@@ -193,9 +193,9 @@ TABLES = {
 def test_wrong_tables_are_one_located_problem_and_nothing_is_stored(
     client: Client, body: bytes, field: str, message: str
 ) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     (fault,) = problem(client.put(PATH, content=body, headers=CSV), "invalid-input")["problems"]
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3  # of this process alone: how busy the machine is does not count
     assert (fault["field"], message in fault["message"]) == (field, True), fault
     problem(client.get(PATH), "unknown-tables")
     assert decided(client, "0.1.20")[0] is None

@@ -1,7 +1,5 @@
 """The store, on both databases: all or nothing, and what is acknowledged is there."""
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +16,7 @@ from preshuffle.api.store import Store
 from preshuffle.api.sweep import sweep
 from preshuffle.registry import Registry
 from support.server import OBSERVATION
-from support.stores import put, report
+from support.stores import put, report, silence
 
 WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 
@@ -167,24 +165,21 @@ def test_a_heartbeat_is_for_whoever_is_known(store: Store) -> None:
     assert deployment.revision == before.revision
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_silence_is_a_state_and_stands_in_the_history(store: Store) -> None:
-    put(store, "quick", told=report(ttl_s=1))
-    put(store, "slow", told=report(ttl_s=3600))
-    put(store, "wrong", told=report(ttl_s=1, groups=groups(WRONG)))
+    put(store, "quick", told=report(ttl_s=3600))
+    put(store, "slow", told=report(ttl_s=1_000_000))
+    put(store, "wrong", told=report(ttl_s=3600, groups=groups(WRONG)))
     assert sweep(store) == 0
     assert store.tally()["mismatch"] == 1
-    wait_until(lambda: store.tally()["stale"] == 1)
+    for name in ("quick", "slow", "wrong"):
+        silence(store, name)
+    assert store.tally()["stale"] == 1
     states = {one.name: one.state for one in store.page(5)[0]}
     assert states == {"quick": "stale", "slow": "ok", "wrong": "mismatch"}
     assert [one.name for one in store.page(5, states=["stale"])[0]] == ["quick"]
-    wait_until(lambda: sweep(store) == 0 and len(store.history(10).events) == 5)
+    assert sweep(store) == 2
+    assert sweep(store) == 0
+    assert len(store.history(10).events) == 5
     store.beat([("quick", 0)])
     assert sweep(store) == 1
     events = store.history(10, subject="quick").events

@@ -76,7 +76,7 @@ def report(server: Server, name: str, applied: dict[str, Any] | None = None) -> 
 def until(window: Chrome, condition: Callable[[], object], words: str) -> None:
     """Wait: on a busy machine everything takes a moment, and what is looked at may be replaced meanwhile."""
     gone = [StaleElementReferenceException]
-    WebDriverWait(window, 15, poll_frequency=0.05, ignored_exceptions=gone).until(lambda _: condition(), words)
+    WebDriverWait(window, 60, poll_frequency=0.05, ignored_exceptions=gone).until(lambda _: condition(), words)
 
 
 @contextmanager

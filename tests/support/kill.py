@@ -48,7 +48,7 @@ class Writers:
         killer.join()
 
     def _write(self, writer: int) -> None:
-        with httpx.Client(base_url=self.server.url, timeout=20) as client:
+        with httpx.Client(base_url=self.server.url, timeout=60) as client:
             for number in range(self.writes // WRITERS):
                 name = f"w{writer}-{number:04}"
                 self.sent.add(name)

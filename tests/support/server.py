@@ -15,7 +15,12 @@ from typing import Any
 
 import anyio
 import httpx
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from starlette.types import ASGIApp
+
+DEFAULT_TIMEOUT_CONFIG.read = DEFAULT_TIMEOUT_CONFIG.connect = (
+    60.0  # a busy machine may need more than 5 s for an answer
+)
 
 COMMAND = (sys.executable, "-m", "preshuffle.api.cli", "serve")
 OBSERVATION: dict[str, Any] = {
@@ -41,7 +46,7 @@ class Server:
     def stop(self) -> int:
         """End it as a service manager would; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -73,7 +78,7 @@ def running_server(db: Path | str, *options: str, stderr: bool = False, **settin
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         process.stdout.close()
         if process.stderr is not None:
             process.stderr.close()

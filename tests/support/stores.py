@@ -6,8 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
+
 from preshuffle.api.deployments import Receipt, ReplicaReport
 from preshuffle.api.judgement import Judgement, judge
+from preshuffle.api.schema import beats
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
 from support.postgres import new_database
@@ -28,6 +31,13 @@ def put(store: Store, name: str, replica: int = 0, told: ReplicaReport | None = 
     """Store a report as the packaged registry judges it."""
     told = told or report()
     return store.put(name, replica, told, judged(ReplicaReport(groups=told.groups).canonical()), **more)
+
+
+def silence(store: Store, name: str) -> None:
+    """Have a deployment last heard of a day ago."""
+    with store.transaction(write=True) as connection:
+        mine = update(beats).where(beats.c.name == name)
+        connection.execute(mine.values(seen_ms=beats.c.seen_ms - 86_400_000))
 
 
 @lru_cache
