@@ -13,8 +13,8 @@ from preshuffle.layouts.authority import Backend, check_function
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, check_undo, keeps_storage, prepare, undo
 from preshuffle.layouts.mapped import is_ordinary, look_up
-from preshuffle.layouts.place import overlap
-from preshuffle.layouts.single import check_backend
+from preshuffle.layouts.place import meet, places_of
+from preshuffle.layouts.single import check_backend, layout_in
 from preshuffle.layouts.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
@@ -56,7 +56,7 @@ def apply(
     Raises:
         LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
     """
-    check_backend(backend)
+    check_means(decision, backend, scratch_bytes)
     if again not in ("refuse", "skip"):
         raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
@@ -65,9 +65,6 @@ def apply(
         return describe(target, decision)
     jobs = [prepare(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
     _check_together(jobs)
-    if backend == "aiter":
-        for job in jobs:
-            check_function(job.work().layout)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
@@ -83,6 +80,19 @@ def apply(
         if job.stamp.is_shuffled:
             setattr(tensors[job.role], TAG, True)
     return describe(target, decision)
+
+
+def check_means(decision: Decision, backend: Backend, scratch_bytes: int) -> None:
+    """Check with what a decision is to be applied.
+
+    Raises:
+        LayoutError: an unknown backend, one that has not all that the decision needs, or scratch that is no size.
+    """
+    check_backend(backend)
+    if isinstance(scratch_bytes, bool) or not isinstance(scratch_bytes, int) or scratch_bytes < 0:
+        raise LayoutError(f"scratch_bytes = {scratch_bytes!r}; valid: a number of bytes")
+    for layout in {layout_in(decided) for decided in decision.tensors.values()} if backend == "aiter" else ():
+        check_function(layout)
 
 
 def _in_place(
@@ -212,9 +222,10 @@ def _check_together(jobs: list[Job]) -> None:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
         raise LayoutError(f"the tensors are on different devices: {where}")
     _check_same_rank(jobs)
-    for one, other in combinations(jobs, 2):
-        if overlap(one.tensor, other.tensor):
-            raise LayoutError(f"{one.role} and {other.role} share bytes")
+    places = [(job.role, places_of(job.tensor)) for job in jobs]
+    for (one, here), (other, there) in combinations(places, 2):
+        if meet(here, there):
+            raise LayoutError(f"{one} and {other} share bytes")
 
 
 def _check_same_rank(jobs: list[Job]) -> None:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
-from preshuffle.layouts.file_stamps import Extent
 from preshuffle.layouts.mapped import mapping_of
+
+Place = tuple[torch.device | Path, int, int]
+"""Some bytes: of which device's memory or which file, the first, and past the last."""
 
 
 def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors show the same bytes: of one storage, of two on the same memory, or of one mapped file."""
-    if one.device == other.device and _meet(_in_memory(one), _in_memory(other)):
-        return True
-    first, second = mapping_of(one), mapping_of(other)
-    if first is None or second is None or first.path != second.path:
-        return False
-    return _meet(_moved(extent_of(one), first.offset), _moved(extent_of(other), second.offset))
+    return meet(places_of(one), places_of(other))
 
 
-def _in_memory(tensor: torch.Tensor) -> Extent:
+def places_of(tensor: torch.Tensor) -> tuple[Place, ...]:
+    """Return where a tensor's bytes lie: in memory, and in the file that is mapped there."""
     begin, end = extent_of(tensor)
-    start = tensor.data_ptr()
-    return start, start + end - begin
+    start, mapping = tensor.data_ptr(), mapping_of(tensor)
+    memory: Place = (tensor.device, start, start + end - begin)
+    return (memory,) if mapping is None else (memory, (mapping.path, mapping.offset + begin, mapping.offset + end))
 
 
-def _moved(extent: Extent, by: int) -> Extent:
-    return extent[0] + by, extent[1] + by
-
-
-def _meet(one: Extent, other: Extent) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
+def meet(one: tuple[Place, ...], other: tuple[Place, ...]) -> bool:
+    """Whether some byte is in both."""
+    for where, begin, end in one:
+        for place, first, last in other:
+            if begin < last and first < end and where == place:
+                return True
+    return False
 
 
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:

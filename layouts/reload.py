@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.accept import torch_shape
-from preshuffle.layouts.apply import TAG, apply, describe, inverse
+from preshuffle.layouts.apply import TAG, apply, check_means, describe, inverse
 from preshuffle.layouts.authority import Backend
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.geometry import Geometry
@@ -119,6 +119,7 @@ def relayout(
         LayoutError: a tensor is not laid out, was laid out from other rows, or its plain form is not what the decision
             takes. Nothing is changed then.
     """
+    check_means(decision, backend, scratch_bytes)
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors, folds(decision))
     stamps: dict[Role, Stamp] = {}

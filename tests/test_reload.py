@@ -289,6 +289,27 @@ def test_relayout_to_another_shape_is_refused_before_anything() -> None:
     assert stamp_of(tensors["w13_weight"]).recipe == first.recipe  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("means", "message"),
+    [
+        ({"backend": "cuda"}, "unknown backend 'cuda'"),
+        ({"backend": "aiter"}, "AITER cannot be imported here"),
+        ({"scratch_bytes": "1M"}, "scratch_bytes = '1M'; valid: a number of bytes"),
+        ({"scratch_bytes": -1}, "scratch_bytes = -1"),
+    ],
+)
+def test_relayout_by_means_that_are_not_there_changes_nothing(means: dict[str, Any], message: str) -> None:
+    first, second = decide("fp4x2"), decide("fp4x2", engine="atom")
+    apply(tensors := dict(plain_tensors(first)), first)
+    held = {role: raw(tensor).clone() for role, tensor in tensors.items()}
+    with pytest.raises(LayoutError, match=message):
+        relayout(tensors, second, **means)
+    assert all(raw(tensors[role]).equal(held[role]) for role in held)
+    assert stamp_of(tensors["w13_weight"]).recipe == first.recipe  # type: ignore[union-attr]
+    with pytest.raises(LayoutError, match=message):
+        apply(plain_tensors(first), first, **means)
+
+
 def test_relayout_knows_the_last_rank() -> None:
     first, second = decide("fp4x2", tp=4), decide("fp4x2", tp=4, engine="atom")
     plain = plain_tensors(first, last_rank=True)
