@@ -129,9 +129,15 @@ def create_app(
     metrics.watch(StoredFleet(kept, answers, watching))
     answers.observe = metrics.resolved
     routes_metrics.install(app, metrics)
-    heard = app.state.events = events.Events()
+    heard = events.Events()
     keeper.followers.append(heard.changed)
     events.install(app, heard)
+
+    def ends() -> None:
+        heard.close()
+        planner.stop()
+
+    app.state.ends = ends
     admits = access if access is not None else access_of(settings)
     app.state.door = Door(app, admits, metrics, {"/v1/resolve": hot}, HotBeats(heartbeats), hidden_of(settings))
     return app
@@ -194,4 +200,4 @@ def serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()  # the book and the application are here to stay: no collection looks through them again
         print(f"preshuffle {our_version()} serves {url_of(listener, settings.host)} ({what})", flush=True)
-        run(app.state.door, listener, app.state.events.close, settings.head_seconds)
+        run(app.state.door, listener, app.state.ends, settings.head_seconds)

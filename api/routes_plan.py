@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from enum import Enum
 from typing import Any, Final
 
@@ -22,6 +24,9 @@ from preshuffle.registry.errors import BookError, FieldProblem
 
 TAGS: Final[list[str | Enum]] = ["plan"]
 MAX_BODY: Final = 32 << 20
+_GRACE_S: Final = 2.0
+"""How long a plan may still run when the service is told to end."""
+_AGAIN_S: Final = 0.1
 EXAMPLE: Final[dict[str, Any]] = {
     "books": [
         {
@@ -41,6 +46,19 @@ class Planner:
         self._store = store
         self._answers = answers
         self._alone = CapacityLimiter(1)
+        self._aside = Aside()
+        self._ending = False
+
+    def stop(self) -> None:
+        """Take no more plans, and give up the one that runs if it does not end soon: the service is ending."""
+        self._ending = True
+        threading.Thread(target=self._give_up, name="giving up plans", daemon=True).start()
+
+    def _give_up(self) -> None:
+        time.sleep(_GRACE_S)
+        while True:  # one that is just being started is met the next time
+            self._aside.stop()
+            time.sleep(_AGAIN_S)
 
     async def plan(self, candidate: Candidate) -> Plan:
         """Return what a candidate would change.
@@ -50,7 +68,24 @@ class Planner:
             StoreError: the store does not answer.
         """
         async with self._alone:
-            return await to_thread.run_sync(_plan, self._store, self._answers, candidate)
+            return await to_thread.run_sync(self._plan, candidate)
+
+    def _plan(self, candidate: Candidate) -> Plan:
+        try:
+            if self._ending:
+                raise AsideError
+            if self._store.has_more_than(aside.FEW):
+                return self._aside.run(plan_aside, self._store.url, Portable(self._answers.registry), candidate)
+            return plan(self._store, self._answers.registry, candidate)
+        except BookError as error:
+            faults = [
+                FieldProblem(f"{problem.file}:{problem.line}:{problem.column}", problem.message, problem.valid)
+                for problem in error.problems
+            ]
+            raise invalid_input(faults) from None
+        except AsideError:
+            detail = "the plan was given up: the service is ending, or has no memory for it"
+            raise ProblemError("interrupted", detail) from None
 
 
 def install(app: FastAPI, planner: Planner) -> None:
@@ -70,20 +105,3 @@ def install(app: FastAPI, planner: Planner) -> None:
         found = await planner.plan(candidate)
         body = await to_thread.run_sync(found.model_dump_json)
         return Response(body, media_type="application/json")
-
-
-def _plan(store: Store, answers: Answers, candidate: Candidate) -> Plan:
-    try:
-        if store.has_more_than(aside.FEW):
-            return Aside().run(plan_aside, store.url, Portable(answers.registry), candidate)
-        return plan(store, answers.registry, candidate)
-    except BookError as error:
-        faults = [
-            FieldProblem(f"{problem.file}:{problem.line}:{problem.column}", problem.message, problem.valid)
-            for problem in error.problems
-        ]
-        raise invalid_input(faults) from None
-    except AsideError:
-        raise ProblemError(
-            "interrupted", "the plan was given up: the service is ending, or has no memory for it"
-        ) from None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from preshuffle.api.answers import Answers
 from preshuffle.api.app import create_app
+from preshuffle.api.aside import Portable
 from preshuffle.api.plan import Candidate, Plan, plan
+from preshuffle.api.problem import ProblemError
 from preshuffle.api.routes_kernels import EXAMPLE as TABLE
+from preshuffle.api.routes_plan import Planner
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
@@ -137,3 +143,36 @@ def test_over_http_a_large_fleet_is_looked_at_in_another_process(
     assert [where.deployment for item in found.items for where in item.where] == ["canary-a"]
     wrong = client.post("/v1/plan", json={"books": [{"x.yaml": "rules: {a: 5}"}]})
     assert (wrong.status_code, wrong.json()["problems"][0]["field"]) == (422, "x.yaml:1:9")
+
+
+def never(_url: str, _now: Portable, _candidate: Candidate) -> Plan:
+    """Plan until the process is ended."""
+    while True:
+        time.sleep(1)
+
+
+def test_a_plan_that_runs_is_given_up_when_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preshuffle.api.aside.FEW", 0)
+    monkeypatch.setattr("preshuffle.api.routes_plan.plan_aside", never)
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    put(store, "canary-a", 0, told("canary-a"))
+    planner = Planner(store, Answers(Registry.default()))
+    candidate = Candidate.parse({"books": [{"rollout.yaml": ROLLOUT}]})
+    kinds: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(ProblemError) as given_up:
+            await planner.plan(candidate)
+        kinds.append(given_up.value.kind)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            group.start_soon(ask)  # and one that waits for it
+            while planner._aside._process is None:
+                await anyio.sleep(0.01)
+            planner.stop()
+
+    anyio.run(main)
+    assert kinds == ["interrupted", "interrupted"]
+    store.close()
