@@ -5,7 +5,7 @@ from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.checkpoint_part import CheckpointError
 from preshuffle.layouts.checkpoint_write import write_checkpoint
 from preshuffle.layouts.expert import expert_view, write_expert
-from preshuffle.layouts.identify import Identification, identify
+from preshuffle.layouts.identify import ExpertRange, Identification, identify
 from preshuffle.layouts.installed import aiter_here
 from preshuffle.layouts.prove import Check, prove
 from preshuffle.layouts.reload import begin_reload, finish_reload, relayout, retag
@@ -16,6 +16,7 @@ __all__ = [
     "Check",
     "Checkpoint",
     "CheckpointError",
+    "ExpertRange",
     "Identification",
     "Stamp",
     "aiter_here",

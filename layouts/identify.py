@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log10
 from typing import Literal
 
@@ -9,8 +10,10 @@ import torch
 from pydantic import Field
 
 from preshuffle.layouts.identify_family import Family, Fault, Hypothesis
+from preshuffle.layouts.identify_match import Group, Match, weight
+from preshuffle.layouts.identify_mixed import Experts, Stretch
 from preshuffle.layouts.identify_names import FIXES, name_of
-from preshuffle.layouts.identify_search import ROUND, Group, Match, Search, weight
+from preshuffle.layouts.identify_search import ROUND, Search
 from preshuffle.layouts.identify_shares import Ranks, frame_of, shares_of
 from preshuffle.layouts.identify_source import Bytes, Widened, of_tensor
 from preshuffle.registry import Query, Registry
@@ -24,6 +27,9 @@ _MOST_NAMES = 12
 _MOST_NEAREST = 8
 
 
+Verdict = Literal["identified", "mixed", "ambiguous", "unknown"]
+
+
 class Nearest(Frozen):
     """How near a hypothesis came that did not hold: the share of random places, and of bytes, that agree."""
 
@@ -32,12 +38,39 @@ class Nearest(Frozen):
     bytes: float
 
 
+class ExpertRange(Frozen):
+    """What neighbouring experts of a tensor are, as far as they were looked at.
+
+    Attributes:
+        first: the first expert, by its number in the live tensor.
+        last: the last one.
+        looked: how many of them were looked at, both ends among them; 0 where the budget allowed to look at none.
+        name: the explanation in words, ``raw`` for the checkpoint's own bytes; ``unknown`` where none holds, or
+            nothing was looked at.
+        layout: the layout's id, where the bytes are in just one.
+        layouts: what was applied, in order.
+        also: other names of the very same bytes.
+        raw: the checkpoint's own bytes, in the checkpoint's own order.
+        faults: what no kernel expects.
+    """
+
+    first: int
+    last: int
+    looked: int
+    name: str = "unknown"
+    layout: str | None = None
+    layouts: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    raw: bool = False
+    faults: tuple[Fault, ...] = ()
+
+
 class Identification(Frozen):
     """What live bytes are.
 
     Attributes:
-        verdict: ``identified``: one explanation holds everywhere; ``ambiguous``: several hold, or one that chance could
-            explain; ``unknown``: none holds.
+        verdict: ``identified``: one explanation holds everywhere; ``mixed``: experts lie in different layouts;
+            ``ambiguous``: several explanations hold, or one that chance could explain; ``unknown``: none holds.
         name: the explanation in words.
         layout: the layout's id, where the bytes are in just one (``plain`` where they were only copied).
         layouts: what was applied, in order.
@@ -45,6 +78,7 @@ class Identification(Frozen):
         also: other names of the very same bytes.
         candidates: explanations that were not told apart.
         nearest: where unknown, what came nearest.
+        experts: where no one explanation holds, what each range of experts is, if some are explained.
         raw: the checkpoint's own bytes, in the checkpoint's own order.
         faults: what no kernel expects.
         fixes: what to do about each.
@@ -64,7 +98,7 @@ class Identification(Frozen):
     """
 
     role: Role
-    verdict: Literal["identified", "ambiguous", "unknown"]
+    verdict: Verdict
     name: str
     layout: str | None = None
     layouts: tuple[str, ...] = ()
@@ -72,6 +106,7 @@ class Identification(Frozen):
     also: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     nearest: tuple[Nearest, ...] = ()
+    experts: tuple[ExpertRange, ...] = ()
     raw: bool = False
     faults: tuple[Fault, ...] = ()
     fixes: tuple[str, ...] = ()
@@ -156,6 +191,7 @@ class _Inquiry:
     def __init__(self, role: Role, family: Family, search: Search) -> None:
         self.role, self.family, self.search = role, family, search
         self.tried = 0
+        self._stretches: list[Stretch] = []
 
     def answer(self) -> Identification:
         for faults, share in enumerate(_SHARES):
@@ -164,6 +200,10 @@ class _Inquiry:
             matches = self.search.standing(hypotheses, share, _SURE - log10(max(self.tried, 1)))
             if matches:
                 return self._judge(matches)
+            if faults < 2 and self.search.home_explained:  # likelier than one mistake more with all experts
+                self._stretches = Experts(self.family, self.search, faults, _SURE).stretches()
+                if len({id(one.match) for one in self._stretches if one.match}) > 1:
+                    return self._mixed()
         return self._unknown()
 
     def _judge(self, matches: list[Match]) -> Identification:
@@ -178,9 +218,47 @@ class _Inquiry:
         why = "too few different bytes to tell from chance" if alone else "the sampled bytes fit each of these"
         return self._result("ambiguous", f"{'; or '.join(listed[:3])}{more} ({why})", best, candidates=listed)
 
+    def _mixed(self) -> Identification:
+        experts = self._experts()
+        matches = [one.match for one in self._stretches if one.match]
+        faults = dict.fromkeys(fault for one in experts for fault in one.faults)
+        looked = sum(one.looked for one in experts)
+        total = self.family.frame.live_experts
+        weakest = max(matches, key=lambda match: match.chance)
+        return self._result(
+            "mixed",
+            _listed(experts) + (f" ({looked} of {total} experts looked at)" if looked < total else ""),
+            weakest,
+            experts=experts,
+            faults=("mixed_experts", *faults),
+            fixes=(FIXES["mixed_experts"], *(FIXES[fault] for fault in faults)),
+        )
+
+    def _experts(self) -> tuple[ExpertRange, ...]:
+        return tuple(map(self._range, self._stretches))
+
+    def _range(self, stretch: Stretch) -> ExpertRange:
+        where = {"first": stretch.first, "last": stretch.last, "looked": stretch.looked}
+        if stretch.match is None:
+            return ExpertRange.model_validate(where)
+        one, listed = stretch.match.group[0], self._names_of(stretch.match)
+        layouts = tuple(step.layout.id for step in one.steps)
+        raw = any(self._as_stored(other) for other in listed)
+        return ExpertRange.model_validate(
+            where
+            | {
+                "name": "raw" if raw else self._name(one),
+                "layout": ("plain", *layouts)[-1] if len(layouts) < 2 else None,
+                "layouts": layouts,
+                "also": tuple(dict.fromkeys(map(self._name, listed[not raw :])))[:_MOST_NAMES],
+                "raw": raw,
+                "faults": () if raw else one.faults,
+            }
+        )
+
     def _named(self, verdict: Literal["identified"], match: Match) -> Identification:
         group, one = match.group, match.group[0]
-        listed = [*group, *self.search.same(one, self.family.hypotheses(len(one.faults) + 1, of=one.share))]
+        listed = self._names_of(match)
         layouts = tuple(step.layout.id for step in one.steps)
         w13 = self.family.frame.halves == 2
         read = one.read if w13 and self._order_matters(group) else None
@@ -202,6 +280,10 @@ class _Inquiry:
             ep=one.share.ranks[3],
             pad_fill=self.search.pad_fill(one),
         )
+
+    def _names_of(self, match: Match) -> list[Hypothesis]:
+        one = match.group[0]
+        return [*match.group, *self.search.same(one, self.family.hypotheses(len(one.faults) + 1, of=one.share))]
 
     def _gate_mode(self, one: Hypothesis) -> GateMode | None:
         """A bias says nothing of it: kernels read it in one order for either."""
@@ -232,11 +314,13 @@ class _Inquiry:
             text += ", or this rank holds none of it" * (byte == 0)
         elif nearest and nearest[0].places > 0:
             text += f"; nearest: {nearest[0].name}, at {nearest[0].places:.0%} of random places"
-        return self._result("unknown", text, None, nearest=nearest)
+        experts = self._experts()
+        explained = [one for one in experts if one.name != "unknown"]
+        if explained:
+            text += f"; {_listed(explained)}"
+        return self._result("unknown", text, None, nearest=nearest, experts=experts)
 
-    def _result(
-        self, verdict: Literal["identified", "ambiguous", "unknown"], name: str, match: Match | None, **more: object
-    ) -> Identification:
+    def _result(self, verdict: Verdict, name: str, match: Match | None, **more: object) -> Identification:
         chance = weight(match, self.tried) if match else 0.0
         places = match.places if match else 0
         return Identification.model_validate(
@@ -256,3 +340,11 @@ class _Inquiry:
                 **more,
             }
         )
+
+
+def _listed(experts: Sequence[ExpertRange]) -> str:
+    return "; ".join(f"{one.name} in {_numbers(one)}" for one in experts)
+
+
+def _numbers(one: ExpertRange) -> str:
+    return f"expert {one.first}" if one.first == one.last else f"experts {one.first} to {one.last}"

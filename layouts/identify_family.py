@@ -25,6 +25,7 @@ Fault = Literal[
     "flat_copy",
     "other_rank",
     "cut_through_groups",
+    "mixed_experts",
 ]
 """What a loader did that no kernel expects (or that was not what this rank was meant to hold)."""
 

@@ -8,14 +8,13 @@ windows all over the tensor then confirm what is left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from math import log10
 from random import Random
 from typing import Final, Literal
 
 import torch
 
 from preshuffle.layouts.identify_family import Frame, Hypothesis, Predictions
+from preshuffle.layouts.identify_match import Group, Match, Seen, distinct, says_more
 from preshuffle.layouts.identify_source import PAGE, Bytes
 
 WINDOW: Final = 16
@@ -31,34 +30,7 @@ _TO_SETTLE = 8
 _GLANCE = 16
 _GLIMPSE = 0.8
 _PADS = 64
-
-Group = tuple[Hypothesis, ...]
-"""Hypotheses that no position tells apart: one explanation with several names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """An explanation that holds wherever it was confirmed.
-
-    Attributes:
-        group: the explanation's names.
-        compared: live bytes that are as it says, pads apart.
-        places: in how many windows.
-        chance: log10 of the probability that as many bytes, drawn from those that were seen, agree by accident.
-    """
-
-    group: Group
-    compared: int
-    places: int
-    chance: float
-
-
-@dataclass(slots=True)
-class _Seen:
-    """A compared window: its live bytes, and which of them each hypothesis claims (none where it was not compared)."""
-
-    found: torch.Tensor
-    claimed: torch.Tensor
+_FEWEST = 4
 
 
 class Search:
@@ -66,6 +38,9 @@ class Search:
 
     Attributes:
         untested: how many hypotheses were neither contradicted nor confirmed since that would have cost too much.
+        home_explained: whether something explained all that was looked at near there.
+        home: the expert near whose start windows were looked at first.
+        turned: experts whose bytes contradicted the last explanations that held before.
     """
 
     def __init__(self, frame: Frame, plain: Bytes, live: Bytes, most_bytes: int, seed: int) -> None:
@@ -73,8 +48,10 @@ class Search:
         self.frame, self.plain, self.live = frame, plain, live
         self.most_bytes = most_bytes - 3 * PAGE  # choosing the next window reads a page before anyone asks
         self.untested = 0
-        self._random = Random(seed)
-        self._generator = torch.Generator().manual_seed(seed)
+        self.home, self.home_explained = 0, False
+        self.turned: list[int] = []
+        self.random = Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self._offsets = torch.arange(min(WINDOW, frame.nbytes))
         self._last = max(frame.nbytes - WINDOW, 0) // WINDOW
         self._near = list(self._near_windows())
@@ -94,8 +71,22 @@ class Search:
         """
         if not hypotheses:
             return []
-        alive, _ = self._sieve(Predictions(self.frame, hypotheses), self._near, int(share * self.most_bytes))
+        limit = int(share * self.most_bytes)
+        first, last = self.bounds(self.home)
+        at_home = [window for window in self._near if first <= window <= last - WINDOW]
+        alive, _ = self.sieve(Predictions(self.frame, hypotheses), at_home, limit)
+        self.home_explained |= bool(alive.hypotheses)
+        alive, _ = self.sieve(alive, [window for window in self._near if window not in at_home], limit)
         return self._settled(self._confirmed(alive, enough))
+
+    def spent(self, share: float) -> bool:
+        """Say whether a share of the budget is used up, but for what one more look costs."""
+        return self.bytes_read + _TO_SETTLE * PAGE > share * self.most_bytes
+
+    def bounds(self, expert: int) -> tuple[int, int]:
+        """Return where an expert of the live tensor begins, and where it ends."""
+        size = self.frame.nbytes // self.frame.live_experts
+        return expert * size, (expert + 1) * size
 
     def nearest(self, hypotheses: list[Hypothesis], most: int) -> list[tuple[Hypothesis, float, float]]:
         """Return the hypotheses that explain most, each with its share of windows everywhere, and of their bytes."""
@@ -149,23 +140,24 @@ class Search:
 
     def _confirmed(self, alive: Predictions, enough: float) -> list[Match]:
         """Compare what is left in windows all over the tensor, until chance cannot explain that it holds."""
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
         rich = False
         for _ in range(_ROUNDS):
-            alive, seen = self._sieve(alive, self._spread(rich), self.most_bytes, seen)
+            alive, seen = self.sieve(alive, self._spread(rich), self.most_bytes, seen)
             if not alive.hypotheses:
                 break
-            first = self._match(0, alive.hypotheses[0], seen)
+            first = self.match_of(0, alive.hypotheses[0], seen)
             if first.chance <= enough and first.places >= ROUND:
                 break
             # pads and runs of zeros say nothing; where little was said, look for windows that say more
             rich = first.chance > enough
-        matches = [self._match(number, one, seen) for number, one in enumerate(alive.hypotheses)]
-        found = [match for match in matches if match.places]
+        matches = [self.match_of(number, one, seen) for number, one in enumerate(alive.hypotheses)]
+        least = _FEWEST if self.bytes_read + 2 * PAGE > self.most_bytes else 1
+        found = [match for match in matches if match.places >= least]
         self.untested += len(matches) - len(found)
         return found
 
-    def _match(self, number: int, hypothesis: Hypothesis, seen: list[_Seen]) -> Match:
+    def match_of(self, number: int, hypothesis: Hypothesis, seen: list[Seen]) -> Match:
         """Sum up; windows in which all bytes are equal say no more than one byte does."""
         if not seen:
             return Match((hypothesis,), 0, 0, 0.0)
@@ -203,7 +195,7 @@ class Search:
                 if left[0] is one:
                     wrong = self._contradicted(one, other, everywhere)
                     left = [kept for kept in left if not any(kept is it for it in wrong)]
-        told = [one[0] for one in left if not any(_says_more(other[1], one[1]) for other in left)]
+        told = [one[0] for one in left if not any(says_more(other[1], one[1]) for other in left)]
         return [*told, *crowd]
 
     def _contradicted(
@@ -215,12 +207,12 @@ class Search:
         places = everywhere[both if bool(both.any()) else differ][:_TO_SETTLE]
         windows = [min(place // WINDOW, self._last) * WINDOW for place in places.tolist()]
         pair = Predictions(self.frame, [one[0].group[0], other[0].group[0]])
-        alive, _ = self._sieve(pair, windows, self.most_bytes)
+        alive, _ = self.sieve(pair, windows, self.most_bytes)
         return [it for it in (one, other) if it[0].group[0] not in alive.hypotheses]
 
-    def _sieve(
-        self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[_Seen] = ()
-    ) -> tuple[Predictions, list[_Seen]]:
+    def sieve(
+        self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[Seen] = ()
+    ) -> tuple[Predictions, list[Seen]]:
         """Drop hypotheses that a window contradicts, reading no more than ``limit`` bytes in all.
 
         Returns:
@@ -237,15 +229,17 @@ class Search:
                     return alive, looked
                 found = self.live.read(window)
                 kept, compared = self._agree(found, predicted[:, number], limit)
-                looked.append(_Seen(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
+                looked.append(Seen(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
                 if not bool(kept.all()):
+                    if not bool(kept.any()):
+                        self._turn(int(window[0]))
                     alive, predicted = alive.keep(kept), predicted[kept]
-                    looked = [_Seen(one.found, one.claimed[kept]) for one in looked]
+                    looked = [Seen(one.found, one.claimed[kept]) for one in looked]
         return alive, looked
 
     def _agree(self, found: torch.Tensor, predicted: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return which predictions the window bears out (or does not contradict), and which could be compared whole."""
-        claims, which = _distinct(predicted)
+        claims, which = distinct(predicted)
         claimed = claims >= 0
         known = claimed & self.plain.known(claims.clamp(min=0))
         wanted = found.expand(claims.shape).clone()
@@ -261,47 +255,54 @@ class Search:
             right[number] = bool((self.plain.read(mine) == found[claimed[number]]).all())
         return right[which], whole[which] | ~right[which]
 
+    def _turn(self, address: int) -> None:
+        expert = address // max(self.frame.nbytes // self.frame.live_experts, 1)
+        if expert not in self.turned and expert < self.frame.live_experts:
+            self.turned.append(expert)
+
     def _window(self, address: int) -> torch.Tensor:
         return self.live.read(address + self._offsets)
 
     def _near_windows(self) -> Iterator[int]:
         """Windows at the ends of one expert, near its start, and a few anywhere."""
         size = self.frame.nbytes // self.frame.live_experts
-        experts = [self._random.randrange(self.frame.live_experts) for _ in range(_STARTS)]
+        experts = [self.random.randrange(self.frame.live_experts) for _ in range(_STARTS)]
         self._starts = [self._aligned(expert * size) for expert in dict.fromkeys(experts)]
         home = max(
             (expert * size for expert in experts),
             key=lambda start: len(set(self._window(self._aligned(start)).tolist())),
         )
+        self.home = home // size
         yield self._aligned(home)
         yield self._aligned(home + size - WINDOW)
         near = max(min(size, _NEAR_ROWS * self.frame.live_k), 1)
         for _ in range(_NEAR):
-            yield self._richest(home + self._random.randrange(near))
+            yield self.richest(home + self.random.randrange(near))
         for _ in range(_ANYWHERE):
-            yield self._richest(self._random.randrange(self.frame.nbytes))
+            yield self.richest(self.random.randrange(self.frame.nbytes))
 
     def _spread(self, rich: bool = False) -> list[int]:
         """One window in each equal part of the tensor: the richest near a random one, as far as the budget goes."""
         windows: list[int] = []
         for part in range(ROUND):
             low, high = (self.frame.nbytes * number // ROUND for number in (part, part + 1))
-            place = self._random.randrange(low, max(high, low + 1))
+            place = self.random.randrange(low, max(high, low + 1))
             if rich and self.bytes_read + 2 * PAGE > self.most_bytes:
                 break
-            windows.append(self._richest(place) if rich else self._aligned(place))
+            windows.append(self.richest(place) if rich else self._aligned(place))
         return windows
 
-    def _richest(self, address: int) -> int:
-        """Return the window whose bytes change most often among those that are read at no more cost."""
+    def richest(self, address: int, low: int = 0, high: int | None = None) -> int:
+        """Return the window whose bytes change most often among those (of a stretch) that are read at no more cost."""
         first, last = self.live.window(min(address, self.frame.nbytes - 1))
+        first, last = max(first, low), min(last, self.frame.nbytes if high is None else high)
         first, count = -(-first // WINDOW), last // WINDOW - -(-first // WINDOW)
         if count < 1:
             return self._aligned(address)
         content = self.live.read(torch.arange(first * WINDOW, (first + count) * WINDOW)).view(count, WINDOW)
         changes = (content[:, 1:] != content[:, :-1]).sum(1)
         best = (changes == changes.max()).nonzero().flatten().tolist()
-        return (first + int(self._random.choice(best))) * WINDOW
+        return (first + int(self.random.choice(best))) * WINDOW
 
     def _aligned(self, address: int) -> int:
         return min(max(address, 0) // WINDOW, self._last) * WINDOW
@@ -316,26 +317,9 @@ class Search:
         nbytes = self.frame.nbytes
         if nbytes <= _EVERYWHERE:
             return torch.arange(nbytes)
-        return torch.randint(0, nbytes, (_EVERYWHERE,), generator=self._generator)
-
-
-def _distinct(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct rows, in the order in which they first stand, and which of them each row is."""
-    place: dict[tuple[int, ...], int] = {}
-    which = [place.setdefault(tuple(row), len(place)) for row in predicted.tolist()]
-    return torch.tensor(list(place), dtype=torch.int64).view(len(place), -1), torch.tensor(which)
+        return torch.randint(0, nbytes, (_EVERYWHERE,), generator=self.generator)
 
 
 def _batches(windows: list[int]) -> list[list[int]]:
     """Two windows alone, since few hypotheses outlive them, then all others together."""
     return [batch for batch in (windows[:1], windows[1:2], windows[2:]) if batch]
-
-
-def _says_more(theirs: torch.Tensor, mine: torch.Tensor) -> bool:
-    claimed = mine >= 0
-    return bool((theirs[claimed] == mine[claimed]).all()) and bool((theirs[~claimed] >= 0).any())
-
-
-def weight(match: Match, others: int) -> float:
-    """Return log10 of the chance that one of so many hypotheses holds by accident as this one does."""
-    return min(0.0, match.chance + log10(max(others, 1)))

@@ -4,7 +4,10 @@ CHECKPOINT is a Hugging Face folder or a safetensors file with the plain tensors
 folder of them) whose tensors have roles' names, or a file of bare bytes with --shape and --dtype. Without --role, every
 role that both sides hold is identified. At most a megabyte is read for each, whatever their size.
 
-Exit codes: 0 every tensor is identified and right, 1 one is wrong, 2 bad input, 3 one is unknown or ambiguous.
+Where experts of one tensor lie in different layouts it says which experts are in which, by their numbers in the dump.
+
+Exit codes: 0 every tensor is identified and right, 1 one is wrong (its experts differing is), 2 bad input, 3 one is
+unknown or ambiguous.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from preshuffle.api.table import Cell, Column
 from preshuffle.registry.words import ROLES, Role, RowOrder
 
 if TYPE_CHECKING:
-    from preshuffle.layouts.identify import Identification
+    from preshuffle.layouts.identify import ExpertRange, Identification
 
-_STYLES = {"identified": "good", "wrong": "bad", "ambiguous": "warn", "unknown": "warn"}
+_STYLES = {"identified": "good", "mixed": "bad", "wrong": "bad", "ambiguous": "warn", "unknown": "warn"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +98,9 @@ def _show(tensors: dict[Role, Identification]) -> None:
     for role, found in tensors.items():
         screen.heading(role, _verdict(found))
         screen.table([Column(), Column(wraps=True)], list(_facts(found)))
+        if found.experts:
+            columns = [Column("experts"), Column("their bytes are", wraps=True), Column("looked at", right=True)]
+            screen.table(columns, [_experts(one) for one in found.experts])
         if found.nearest:
             rows = [(near.name, f"{near.places:.0%}", f"{near.bytes:.0%}") for near in found.nearest]
             screen.table(
@@ -104,7 +110,12 @@ def _show(tensors: dict[Role, Identification]) -> None:
 
 
 def _verdict(found: Identification) -> str:
-    return "wrong" if found.faults else found.verdict
+    return "wrong" if found.faults and found.verdict != "mixed" else found.verdict
+
+
+def _experts(one: ExpertRange) -> tuple[Cell | str, ...]:
+    numbers = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
+    return Cell(numbers, "name"), one.name, f"{one.looked} of {one.last - one.first + 1}"
 
 
 def _row(role: Role, found: Identification) -> tuple[Cell | str, ...]:

@@ -6,7 +6,7 @@ Nothing here uses the closed-form addresses by which `identify` looks at them.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ CORRUPTIONS: Final = (
     "wrong rank",
     "flat copy",
     "counted in elements",
+    "some experts raw",
+    "some experts laid out otherwise",
     "unknown permutation",
     "half of it raw",
     "all zero",
@@ -52,6 +54,7 @@ class Case:
 
     Attributes:
         names: any of these is right; empty where no single name is.
+        parts: the layout of each expert, where they differ.
     """
 
     role: Any
@@ -62,6 +65,7 @@ class Case:
     known: dict[str, Any]
     names: tuple[str, ...]
     verdict: str = "identified"
+    parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         shapes = f"{tuple(self.plain.shape)} -> {tuple(self.live.shape)} {self.plain.dtype}"
@@ -91,6 +95,11 @@ class Case:
             return f"{self}: {found.verdict} ({found.name}), not {self.verdict}"
         if self.names and not {found.name, *found.also} & set(self.names):
             return f"{self}: {found.name} {found.also}, not {self.names}"
+        said = [one for one in found.experts for _ in range(one.first, one.last + 1)] if self.parts else []
+        for number, (one, wanted) in enumerate(zip(said, self.parts, strict=True)):
+            names = {one.name, *one.also, one.layout, *(["plain"] if one.raw else [])}
+            if not any(name and name.split(",")[0] == wanted for name in names) or one.last < number:
+                return f"{self}: {found.name}, not {self.parts}"
         return None
 
 
@@ -151,9 +160,10 @@ def _draw(dice: random.Random, generator: torch.Generator, corruption: str, role
         return None
     names = tuple(f"{name}{maker.rank_text(rank, ep_rank)}" for name in maker.names())
     verdicts = {"all zero": "ambiguous", "unknown permutation": "unknown", "half of it raw": "unknown"}
-    if corruption in verdicts:
+    verdict = "mixed" if maker.parts else verdicts.get(corruption, "identified")
+    if verdict != "identified":
         names = ()
-    return Case(role, corruption, layout, plain, live, known, names, verdicts.get(corruption, "identified"))
+    return Case(role, corruption, layout, plain, live, known, names, verdict, tuple(maker.parts))
 
 
 def _content(
@@ -183,6 +193,7 @@ class _Maker:
     w13: bool
     dice: random.Random
     second: str = ""
+    parts: list[str] = field(default_factory=list)
 
     def live(self, start: int, stop: int, ep_rank: int, generator: torch.Generator) -> torch.Tensor | None:
         held = self.sizes.experts // self.sizes.ep
@@ -262,8 +273,31 @@ class _Maker:
         if self.corruption == "unknown permutation":
             data = laid.view(torch.uint8).view(-1, 16 if laid.numel() % 16 == 0 else 1)
             return data[torch.randperm(len(data), generator=generator)].view(-1).view(laid.dtype).view(laid.shape)
+        if self.corruption.startswith("some experts"):
+            return self._mixed(laid, physical)
         if self.corruption == "half of it raw":
             laid[:, ::2] = physical[:, ::2]
+        return laid
+
+    def _mixed(self, laid: torch.Tensor, physical: torch.Tensor) -> torch.Tensor | None:
+        """Experts of which some are raw, or lie as another layout has them."""
+        held = len(physical)
+        if held < 2 or laid.shape != physical.shape or held * laid[0].numel() != laid.numel():
+            return None
+        names = SCALE if self.role.endswith("_scale") else WEIGHT
+        self.second = "plain"
+        if self.corruption == "some experts laid out otherwise":
+            self.second = self.dice.choice([name for name in names if name != self.layout])
+        other = physical if self.second == "plain" else apply_layout(physical, self.second)
+        if other.shape != laid.shape:
+            return None
+        chosen = self.dice.sample(range(held), self.dice.randint(1, held - 1))
+        for expert in range(held):
+            if torch.equal(other[expert].view(torch.uint8), laid[expert].view(torch.uint8)):
+                return None
+            if expert in chosen:
+                laid[expert] = other[expert]
+        self.parts = [self.second if expert in chosen else self.layout for expert in range(held)]
         return laid
 
     def _in_elements(self, physical: torch.Tensor) -> torch.Tensor | None:
