@@ -51,8 +51,8 @@ class TokenBucket:
     choice: KernelChoice
 
 
-_KINDS = 512
-_REMEMBERED = 1024
+_KINDS = 256
+_REMEMBERED = 64
 
 
 class _Sketch:
@@ -237,7 +237,6 @@ def _buckets(case: Case, chosen: TableSet | None, sketch: _Sketch) -> tuple[Toke
     if found is None:
         if len(memory.ranges) >= _REMEMBERED:
             memory.ranges.clear()
-            memory.points.clear()
         found = memory.ranges[key] = tuple(_work_out(case, chosen, sketch, memory.points))
     return found
 
