@@ -12,7 +12,7 @@ import torch
 from preshuffle.layouts.authority import Backend, check_function
 from preshuffle.layouts.in_place import SCRATCH_BYTES
 from preshuffle.layouts.job import Job, check_undo, keeps_storage, prepare, undo
-from preshuffle.layouts.mapped import is_ordinary, look_up
+from preshuffle.layouts.mapped import check_writable, is_ordinary, look_up
 from preshuffle.layouts.place import meet, places_of
 from preshuffle.layouts.single import check_backend, layout_in
 from preshuffle.layouts.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
@@ -157,6 +157,8 @@ def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stam
             shape = tuple(tensors[role].shape)
             raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
         check_undo(role, stamp)
+        if keeps_storage(role, stamp):
+            check_writable(role, tensors[role])
         stamps[role] = stamp
     if not stamps:
         raise LayoutError("the target has no tensor of a layer: there is nothing to take back")

@@ -10,6 +10,7 @@ import torch
 from preshuffle.layouts.dtypes import FLOATS, as_bytes, survives
 from preshuffle.layouts.execute import lay_out, writable
 from preshuffle.layouts.geometry import Geometry
+from preshuffle.layouts.mapped import check_writable
 from preshuffle.layouts.place import overlap
 from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Loss, Stamp, check_role, put_stamp, stamp_of
@@ -45,6 +46,7 @@ def write_expert(
         rows = rows.reshape(-1, 1)
     if rows.dim() != 2:
         raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
+    check_writable(role, tensor)
     exact = tensor.dtype not in FLOATS or survives(rows, tensor.dtype, stamp.source_dtype)
     rows = _as(rows, tensor, role)
     live = (*stamp.shape[1:], 1, 1)[:2]

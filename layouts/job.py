@@ -13,6 +13,7 @@ from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, as_bytes, cast_back, cas
 from preshuffle.layouts.execute import lay_out, take_back, writable
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES
+from preshuffle.layouts.mapped import check_writable
 from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Loss, Stamp, drop_stamp, put_stamp
 from preshuffle.layouts.target import RoleTensors
@@ -175,6 +176,8 @@ def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: boo
     if stage is not None:
         stage.plan(1)
     job = Job(role, tensor, geometry, stage, stamp, values, dtype, shapes.physical, decided.fill, shapes.last)
+    if job.in_place:
+        check_writable(role, tensor)
     if job.packs and geometry.experts * geometry.expert_bytes % PACK:
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} holds no whole number of {PACK} values")
     return job

@@ -14,6 +14,8 @@ from typing import Final
 
 import torch
 
+from preshuffle.registry import LayoutError
+
 _ATTRIBUTE: Final = "_preshuffle_mapping"
 _MAPS: Final = Path("/proc/self/maps")
 _DELETED: Final = " (deleted)"
@@ -21,7 +23,7 @@ _QUERY: Final = struct.Struct("9Q4I2Q")
 """Linux's ``struct procmap_query``: size, flags, address; the answer's begin, end, flags, page size, offset, inode and
 device; room for a name and a build id, and where they go."""
 _IOCTL: Final = 0xC0686611  # PROCMAP_QUERY, since Linux 6.11
-_SHARED, _FILE_BACKED = 0x08, 0x20
+_WRITABLE, _SHARED, _FILE_BACKED = 0x02, 0x08, 0x20
 _NAME_BYTES: Final = 4096
 
 
@@ -33,11 +35,13 @@ class Mapping:
         path: the file.
         offset: where in the file the storage's first byte lies.
         shared: whether what is written to the storage reaches the file; else it is this process's own copy.
+        writable: whether it can be written to; else the process that tries is ended.
     """
 
     path: Path
     offset: int
     shared: bool
+    writable: bool = True
 
 
 def mapping_of(tensor: torch.Tensor) -> Mapping | None:
@@ -56,6 +60,13 @@ def is_shared_file(tensor: torch.Tensor) -> bool:
     """Whether what is written to a tensor reaches a file."""
     mapping = mapping_of(tensor)
     return mapping is not None and mapping.shared
+
+
+def check_writable(name: str, tensor: torch.Tensor) -> None:
+    """Raise a LayoutError where a tensor is a file that was mapped for reading only."""
+    mapping = mapping_of(tensor)
+    if mapping is not None and not mapping.writable:
+        raise LayoutError(f"{name} is {mapping.path}, mapped for reading only; map it for writing, or take a copy")
 
 
 def look_up(tensors: Iterable[torch.Tensor]) -> None:
@@ -102,7 +113,8 @@ class _Handle:
         except FileNotFoundError:  # no file is mapped there
             return None
         _, _, _, begin, _, flags, _, offset, inode, *_ = _QUERY.unpack(buffer)
-        return _checked(os.fsdecode(self.name.value), inode, offset + address - begin, bool(flags & _SHARED))
+        place = offset + address - begin
+        return _checked(os.fsdecode(self.name.value), inode, place, bool(flags & _SHARED), bool(flags & _WRITABLE))
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -123,15 +135,15 @@ def _search(addresses: list[int]) -> list[Mapping | None]:
             if begin <= address < end and " /" in rest:  # ``start-end perms offset device inode path``
                 _, permissions, offset, _, inode, path = line.split(maxsplit=5)
                 place = int(offset, 16) + address - begin
-                found[index] = _checked(path, int(inode), place, permissions.endswith("s"))
+                found[index] = _checked(path, int(inode), place, permissions.endswith("s"), "w" in permissions)
     return found
 
 
-def _checked(path: str, inode: int, offset: int, shared: bool) -> Mapping | None:
+def _checked(path: str, inode: int, offset: int, shared: bool, writable: bool) -> Mapping | None:
     """Return the mapping if its name still leads to the file."""
     try:
         if path.endswith(_DELETED) or os.stat(path).st_ino != inode:
             return None
     except OSError:
         return None
-    return Mapping(Path(path), offset, shared)
+    return Mapping(Path(path), offset, shared, writable)

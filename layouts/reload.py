@@ -15,6 +15,7 @@ from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.geometry import Geometry
 from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.job import check_fits, is_last
+from preshuffle.layouts.mapped import check_writable
 from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Stamp, check_role, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target, folds
@@ -147,6 +148,8 @@ def relayout(
         for role, move in direct.items()
         if move is not None and layout_in(decision.tensors[role]) != layout_in(stamps[role])
     }
+    for role in moves:
+        check_writable(role, tensors[role])
     needed = {role: move.scratch_for(data[role], scratch_bytes) for role, move in moves.items()}
     device = next(iter(data.values())).device
     scratch = torch.empty(max(needed.values(), default=0), dtype=torch.uint8, device=device)

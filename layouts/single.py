@@ -12,7 +12,7 @@ import torch
 from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back, writable
-from preshuffle.layouts.mapped import is_ordinary, is_shared_file
+from preshuffle.layouts.mapped import check_writable, is_ordinary, is_shared_file
 from preshuffle.layouts.place import overlap
 from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_under
 from preshuffle.registry import (
@@ -253,6 +253,7 @@ def _fit(
     row = strides[-2] * item if given[-2] > 1 else k * item
     expert = strides[0] * item if len(given) == 3 and count > 1 else rows * row
     if flat:
+        row = expert // rows
         count, rows = 1, count * rows
     if rows % halves:
         raise LayoutError(f"layout {layout.id}: {rows} rows do not split into gate and up")
@@ -306,6 +307,7 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
     if out.numel() * out.element_size() != fit.nbytes:
         found = out.numel() * out.element_size()
         raise LayoutError(f"out holds {found} bytes; {fit.nbytes} are needed for {fit.shape} of {tensor.dtype}")
+    check_writable("out", out)
     if overlap(tensor, out):
         raise LayoutError("out shares bytes with the tensor")
     return as_bytes(out).view(tensor.dtype).view(fit.shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -172,7 +172,8 @@ def test_out_in_other_storage_of_the_same_memory_is_refused() -> None:
         apply_layout(plain, "sep16", out=torch.from_numpy(memory[64 : 64 + 2 * 64 * 128]))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=200)
+@example(layout_id="e8", experts=2, half=1, k=1, first=(0, 0, 0), more=(0, 0, 1))
 @given(
     layout_id=st.sampled_from(LAYOUTS),
     experts=st.integers(1, 3),

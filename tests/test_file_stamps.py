@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +22,14 @@ from preshuffle.layouts import (
     apply,
     apply_layout,
     begin_reload,
+    expert_view,
     finish_reload,
     inverse,
     invert_layout,
+    relayout,
     single,
     stamp_of,
+    write_expert,
 )
 from preshuffle.layouts.apply import TAG
 from preshuffle.layouts.mapped import _ask, _search
@@ -259,3 +263,35 @@ def test_tensors_of_a_safetensors_file_are_copies(tmp_path: Path) -> None:
     apply(tensors, DECISION)
     assert [path.name for path in tmp_path.iterdir()] == ["layer.safetensors"]
     assert all(tensor.equal(plain[role]) for role, tensor in load_file(tmp_path / "layer.safetensors").items())
+
+
+def test_a_file_that_is_mapped_for_reading_only_is_refused(tmp_path: Path) -> None:
+    """Whoever writes there is ended by the kernel, behind a record that says broken."""
+    tensors = in_files(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it is not writable, too
+
+        def read_only() -> Tensors:
+            return {
+                role: torch.from_numpy(np.memmap(tmp_path / role, np.uint8, "r")).view(tensor.dtype).view(tensor.shape)
+                for role, tensor in tensors.items()
+            }
+
+        plain, copies = read_only(), {role: tensor.clone() for role, tensor in tensors.items()}
+        assert _ask([plain["w2_weight"].data_ptr()]) == _search([plain["w2_weight"].data_ptr()])
+        with pytest.raises(LayoutError, match=r"w13_weight is .*w13_weight, mapped for reading only"):
+            apply(plain, DECISION)
+        with pytest.raises(LayoutError, match=r"out is .*w2_weight, mapped for reading only"):
+            apply_layout(copies["w2_weight"], "sep16", out=plain["w2_weight"])
+        assert not list(tmp_path.glob("*.preshuffle"))
+        apply(tensors, DECISION)
+        laid = read_only()
+    for use in (
+        lambda: inverse(laid),
+        lambda: relayout(laid, decide("bf16")),
+        lambda: write_expert(laid, 0, "w13_weight", copies["w13_weight"][0, :8, :80]),
+    ):
+        with pytest.raises(LayoutError, match="mapped for reading only"):
+            use()
+    seen, wanted = (expert_view(each, "w13_weight", 1).view(torch.uint8) for each in (laid, tensors))
+    assert seen.equal(wanted)
