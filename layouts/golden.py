@@ -1,19 +1,21 @@
 """A golden MoE layer: small, the same everywhere, and so uneven that no mistake cancels out.
 
-Its structure is gpt-oss's: gate and up rows alternate, SwiGLU with a limit, biases, MXFP4. Gate and up differ in scale,
-a row's scales differ from group to group, pre-activations reach the limit, and biases are as large as what they are
-added to: swapping gate and up, dropping a bias, another limit, another row's scales or a halved result is never small.
+By default its structure is gpt-oss's: gate and up rows alternate, SwiGLU with a limit, biases, MXFP4. Gate and up
+differ in scale, a row's scales differ from group to group, pre-activations reach the limit, and biases are as large as
+what they are added to: swapping gate and up, dropping a bias, another limit, another row's scales or a halved result is
+never small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import torch
 
-from preshuffle.layouts.accept import torch_shape
+from preshuffle.layouts.golden_layers import why_no_layer
+from preshuffle.layouts.golden_values import plain_values, swapped
 from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
 from preshuffle.registry.digest import decision_digest
@@ -21,19 +23,8 @@ from preshuffle.registry.predict import predict_kernels
 from preshuffle.registry.resolve import open_case
 from preshuffle.registry.shapes import tensor_decisions
 
-SIZES: Final[dict[str, Any]] = {"hidden_size": 320, "intermediate_size": 320, "num_experts": 8, "top_k": 4}
-"""Small, with gpt-oss's pads: 320 is padded by 192, as its 2880 is."""
-MODEL: Final = "openai/gpt-oss-120b"
 BOTH: Final = frozenset({"legacy", "generic"})
 """The tags of the two layouts that a layer like gpt-oss's can be in."""
-_GATE, _UP, _DOWN = (-5, -3), (-4, -2), (-8, -5)
-_GATE_BIAS, _UP_BIAS = (1.0, 1.0), (-3.0, 2.0)
-_DOWN_BIAS = 8.0
-
-
-def golden_query(arch: str = "gfx950", **fields: Any) -> Query:
-    """Return the query of a golden layer; fields override it."""
-    return Query.parse({"model": MODEL, "arch": arch, "activation_dtype": "bf16", **SIZES, **fields})
 
 
 def recipes_named(names: str | None, registry: Registry, query: Query) -> tuple[Recipe, ...]:
@@ -118,32 +109,22 @@ def make_golden(decision: Decision, top_k: int, seed: int = 0) -> Golden:
     """Make the golden layer of a decision.
 
     Raises:
-        LayoutError: the decision is not for MXFP4 weights and SwiGLU, which is what the reference computes.
+        LayoutError: there is none for its activation or its dtypes; the message says why.
     """
-    dtype, call = decision.tensors["w13_weight"].dtype, decision.call
-    if dtype != "fp4x2" or call.quant_type != "per_1x32" or call.activation != "Swiglu":
-        text = f"{dtype}, {call.quant_type} and {call.activation}"
-        raise LayoutError(f"no golden layer for {text}; valid: fp4x2, per_1x32 and Swiglu")
-    random = torch.Generator().manual_seed(seed)
-    tensors: dict[str, torch.Tensor] = {}
-    for role, decided in decision.tensors.items():
-        shape = torch_shape(decided.logical_shape, decided)
-        if role.endswith("_weight"):
-            tensors[role] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
-        elif role.endswith("_scale"):
-            tensors[role] = _scales(shape, role.startswith("w13"), decided.source_order == "GUGU", random)
-        elif role.endswith("_bias"):
-            tensors[role] = _bias(shape, role.startswith("w13"), decided.source_order == "GUGU", random)
-    return Golden(decision, top_k, tensors)
+    call = decision.call
+    reason = why_no_layer(call.activation, call.swiglu_limit, decision.tensors["w13_weight"].order is not None)
+    if reason is not None:
+        raise LayoutError(reason)
+    return Golden(decision, top_k, plain_values(decision, seed))
 
 
 def mistakes(golden: Golden) -> Iterator[tuple[str, Callable[[torch.Tensor, Routing], torch.Tensor]]]:
     """Yield what kernels and loaders do wrong, each with the layer's output then."""
     tensors, decision = golden.tensors, golden.decision
-    w13 = [role for role in tensors if role.startswith("w13")]
+    w13 = [role for role, tensor in tensors.items() if role.startswith("w13") and tensor.dim() > 1]
     alternating = decision.tensors["w13_weight"].source_order == "GUGU"
-    swapped = {role: _swapped(tensors[role], alternating) for role in w13}
-    yield "gate and up swapped", replace(golden, tensors={**tensors, **swapped}).reference
+    other_way = {role: swapped(tensors[role], alternating) for role in w13}
+    yield "gate and up swapped", replace(golden, tensors={**tensors, **other_way}).reference
     for bias in ("w13_bias", "w2_bias"):
         if bias in tensors:
             without = {**tensors, bias: torch.zeros_like(tensors[bias])}
@@ -157,8 +138,10 @@ def mistakes(golden: Golden) -> Iterator[tuple[str, Callable[[torch.Tensor, Rout
     yield "doubled", lambda x, routing: golden.reference(x, routing) * 2
     for role in ("w13_weight_scale", "w2_weight_scale"):
         if role in tensors:
-            moved = {**tensors, role: tensors[role].roll(1 + alternating, dims=1)}
-            yield f"{role} of other rows", replace(golden, tensors=moved).reference
+            rows = decision.call.quant_type != "per_Tensor"
+            what, by, axis = ("rows", 1 + alternating, 1) if rows else ("experts", 1, 0)
+            moved = {**tensors, role: tensors[role].roll(by, dims=axis)}
+            yield f"{role} of other {what}", replace(golden, tensors=moved).reference
     other = "GGUU" if alternating else "GUGU"
     decided = decision.tensors["w13_weight"].model_copy(update={"source_order": other})
     order = decision.model_copy(update={"tensors": {**decision.tensors, "w13_weight": decided}})
@@ -167,35 +150,3 @@ def mistakes(golden: Golden) -> Iterator[tuple[str, Callable[[torch.Tensor, Rout
 
 def _with_limit(decision: Decision, limit: float | None) -> Decision:
     return decision.model_copy(update={"call": decision.call.model_copy(update={"swiglu_limit": limit})})
-
-
-def _swapped(tensor: torch.Tensor, alternating: bool) -> torch.Tensor:
-    half = tensor.shape[1] // 2
-    if not alternating:
-        return torch.cat([tensor[:, half:], tensor[:, :half]], dim=1)
-    return torch.stack([tensor[:, 1::2], tensor[:, 0::2]], dim=2).flatten(1, 2)
-
-
-def _mixed(gate: torch.Tensor, up: torch.Tensor, alternating: bool) -> torch.Tensor:
-    return torch.stack([gate, up], dim=2).flatten(1, 2) if alternating else torch.cat([gate, up], dim=1)
-
-
-def _scales(shape: tuple[int, ...], w13: bool, alternating: bool, random: torch.Generator) -> torch.Tensor:
-    """Return e8m0 codes: powers of two within the bounds of gate, up or down."""
-
-    def between(bounds: tuple[int, int], rows: int) -> torch.Tensor:
-        low, high = bounds
-        codes = torch.randint(127 + low, 128 + high, (shape[0], rows, shape[2]), generator=random)
-        return codes.to(torch.uint8)
-
-    if not w13:
-        return between(_DOWN, shape[1])
-    return _mixed(between(_GATE, shape[1] // 2), between(_UP, shape[1] // 2), alternating)
-
-
-def _bias(shape: tuple[int, ...], w13: bool, alternating: bool, random: torch.Generator) -> torch.Tensor:
-    if not w13:
-        return (torch.randn(shape, generator=random) * _DOWN_BIAS).to(torch.bfloat16)
-    half = (shape[0], shape[1] // 2)
-    gate, up = (torch.randn(half, generator=random) * size + mean for mean, size in (_GATE_BIAS, _UP_BIAS))
-    return _mixed(gate, up, alternating).to(torch.bfloat16)

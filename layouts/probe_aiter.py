@@ -19,7 +19,9 @@ import torch
 
 from preshuffle.layouts.probe import ProbeError
 from preshuffle.registry import Decision
+from preshuffle.registry.decision import CallDecision
 
+FUNCTION: Final = "fused_moe"
 IMPLIED_LIMIT: Final = 7.0
 """AITER's own limit for SwiGLU where a call cannot pass one."""
 
@@ -84,6 +86,8 @@ def call_arguments(
         ProbeError: an argument is missing that the bytes need; without it the result would be wrong.
     """
     call = decision.call
+    if call.function != FUNCTION:
+        raise ProbeError(f"recipe {decision.recipe} is for {call.function}; AITER's {FUNCTION} does not read its bytes")
     arguments: dict[str, Any] = {
         "w1": tensors["w13_weight"],
         "w2": tensors["w2_weight"],
@@ -94,9 +98,12 @@ def call_arguments(
         "dtype": torch.bfloat16,
         "hidden_pad": call.hidden_pad,
         "intermediate_pad": call.intermediate_pad,
-        **_gate_mode(signature, call.gate_mode),
-        **_limit(signature, call.swiglu_limit),
+        **_gate_mode(signature, call),
+        **_limit(signature, call),
     }
+    for argument, role in (("a1_scale", "w13_input_scale"), ("a2_scale", "w2_input_scale")):
+        if role in tensors:
+            arguments[argument] = tensors[role]
     if call.bias:
         arguments |= {"bias1": tensors["w13_bias"], "bias2": tensors["w2_bias"]}
     missing = [name for name in arguments if name not in signature.parameters and not _takes_any(signature)]
@@ -126,22 +133,26 @@ def _takes_any(signature: inspect.Signature) -> bool:
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.parameters.values())
 
 
-def _gate_mode(signature: inspect.Signature, mode: str) -> dict[str, Any]:
-    """An AITER without ``gate_mode`` reads SwiGLU's gate and up alternating, and nothing else."""
-    parameter = signature.parameters.get("gate_mode")
+def _gate_mode(signature: inspect.Signature, call: CallDecision) -> dict[str, Any]:
+    """An AITER without ``gate_mode`` reads gate and up of MXFP4 SwiGLU alternating, and all others apart."""
+    mode, parameter = call.gate_mode, signature.parameters.get("gate_mode")
     if parameter is None and _takes_any(signature):
         return {"gate_mode": mode}
     if parameter is None:
-        if mode == "separated":
-            raise ProbeError(
-                "this AITER's fused_moe takes no gate_mode; it reads gate and up alternating, not separated"
-            )
+        alternating = call.quant_type == "per_1x32" and call.activation == "Swiglu"
+        reads, needs = ("alternating", "separated") if alternating else ("separated", "alternating")
+        if (mode == "interleave") != alternating:
+            raise ProbeError(f"this AITER's fused_moe takes no gate_mode; it reads gate and up {reads}, not {needs}")
         return {}
     default = parameter.default
     return {"gate_mode": type(default)(mode) if isinstance(default, Enum) else mode}
 
 
-def _limit(signature: inspect.Signature, limit: float | None) -> dict[str, Any]:
+def _limit(signature: inspect.Signature, call: CallDecision) -> dict[str, Any]:
+    """Other activations than SwiGLU are not clamped unless a call says so."""
+    limit = call.swiglu_limit
+    if call.activation != "Swiglu" and limit is None:
+        return {}
     if "swiglu_limit" in signature.parameters or _takes_any(signature):
         return {"swiglu_limit": 0.0 if limit is None else limit}
     if limit != IMPLIED_LIMIT:

@@ -66,6 +66,9 @@ def test_aiter_without_rocm_is_unknown(capsys: pytest.CaptureFixture[str]) -> No
         (["--runner", "mine"], "unknown runner 'mine'"),
         (["--hidden-size", "31"], "hidden_size"),
         (["--arch", "gfx000"], "gfx000"),
+        (["--quantization", "int8"], "no golden layer is called 'int8'"),
+        (["--quantization", "bf16", "--activation", "Situv2"], "SiTUv2 is not recorded"),
+        (["--quantization", "mxfp4-silu", "--activation", "Situv2"], "its formula is not recorded"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,3 +90,11 @@ def test_without_names_a_layer_is_probed_with_what_it_can_choose(capsys: pytest.
     fast = ("--tokens", "1", "--repeats", "0", "--json")
     assert main(["probe", "--runner", "reference", "--arch", "gfx1250", *fast]) == 0
     assert {result["recipe"] for result in json.loads(capsys.readouterr().out)["results"]} >= {"mxfp4.gurow16"}
+
+
+def test_a_layer_of_another_quantization(capsys: pytest.CaptureFixture[str]) -> None:
+    fast = ("--tokens", "4", "--repeats", "0", "--json")
+    assert main(["probe", "--runner", "reference", "--quantization", "fp8-block", "--activation", "Gelu", *fast]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [result["recipe"] for result in report["results"]] == ["fp8-block.sep16"]
+    assert report["query"]["activation"] == "Gelu"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preshuffle.layouts.golden import decide_for, golden_query, make_golden, mistakes, recipes_named
+from preshuffle.layouts.golden import decide_for, make_golden, mistakes, recipes_named
+from preshuffle.layouts.golden_layers import golden_query
 from preshuffle.layouts.probe import LIMITS, ProbeError, probe, reference_laid_out
 from preshuffle.layouts.probe_runners import REFERENCE, choose_runner
 from preshuffle.layouts.reference import relative_error
@@ -91,9 +92,19 @@ def test_recipes_have_ids_and_tags() -> None:
 
 def test_what_the_reference_cannot_compute_is_refused() -> None:
     decision = decide_for(named("legacy")[0], golden_query(), REGISTRY)
-    silu = decision.model_copy(update={"call": decision.call.model_copy(update={"activation": "Silu"})})
-    with pytest.raises(LayoutError, match="no golden layer for fp4x2, per_1x32 and Silu"):
-        make_golden(silu, 4)
+    for update, reason in {
+        ("activation", "Situv2"): "no golden layer for Situv2: its formula is not recorded",
+        ("activation", "Silu"): "no golden layer for Silu with a limit",
+    }.items():
+        changed = decision.model_copy(update={"call": decision.call.model_copy(update=dict([update]))})
+        with pytest.raises(LayoutError, match=reason):
+            make_golden(changed, 4)
+    alone = decision.tensors["w13_weight"].model_copy(update={"order": None})
+    without_gate = decision.model_copy(update={"tensors": {**decision.tensors, "w13_weight": alone}})
+    with pytest.raises(LayoutError, match="no golden layer without a gate"):
+        make_golden(without_gate, 4)
+    with pytest.raises(LayoutError, match=r"no golden layer is called 'int8'; valid: mxfp4, .*, fp8-block, .*, int4"):
+        golden_query(quantization="int8")
 
 
 @pytest.mark.skipif(torch.version.hip is not None, reason="this torch has ROCm")

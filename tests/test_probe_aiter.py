@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply
-from preshuffle.layouts.golden import decide_for, golden_query, make_golden, recipes_named
+from preshuffle.layouts.golden import decide_for, make_golden, recipes_named
+from preshuffle.layouts.golden_layers import golden_query
 from preshuffle.layouts.probe import ProbeError, ProbeReport, probe
 from preshuffle.layouts.probe_aiter import AiterRunner, call_arguments, environment, why_not_here
 from preshuffle.registry import Decision, Recipe, Registry

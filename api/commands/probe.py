@@ -1,7 +1,12 @@
 """Run a golden MoE layer through a kernel at several token counts, against a float64 reference.
 
 The layer is small, deterministic and uneven, so that swapping gate and up, dropping a bias or halving the result cannot
-pass. Runners: aiter (AITER's fused_moe; needs ROCm), reference-laid-out (float64 through closed-form addresses; runs
+pass. There is one for each quantization (--quantization): gpt-oss's MXFP4 with SwiGLU by default, MXFP4 and MXFP8,
+fp8 in blocks of 128, by channel and by tensor, bf16, fp16, int4 in groups of 32 and by row, each with the activations
+that the book has for it. What cannot be probed is refused with the reason: SiTUv2, whose formula is not recorded; SiLU
+with a limit, whose clamp is not; a recipe for other entry points than the runner's; what the book has no recipe for.
+
+Runners: aiter (AITER's fused_moe; needs ROCm), reference-laid-out (float64 through closed-form addresses; runs
 anywhere), module:function (yours: f(tensors, decision, x, topk_ids, topk_weights) -> y). AITER's part was tested with
 stand-ins; it has not run on a real AMD GPU yet.
 
@@ -38,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", metavar="N", default="20", help="timed calls at most; 0 takes no time")
     parser.add_argument("--device", metavar="DEVICE", help="where module:function wants its tensors (default cpu)")
     group = parser.add_argument_group("the layer", "a small gpt-oss layer unless told otherwise")
-    group.add_argument("--model", metavar="ID", help="whose structure")
+    group.add_argument(
+        "--quantization", metavar="NAME", help="mxfp4, mxfp8, fp8-block, bf16, int4 …; a wrong one lists all"
+    )
+    group.add_argument("--activation", metavar="NAME", help="Silu, Gelu or Swiglu, where the book has a recipe for it")
+    group.add_argument("--activation-dtype", metavar="DTYPE", help="what the checkpoint wants (fp4x2, fp8, bf16)")
+    group.add_argument("--model", metavar="ID", help="whose structure, in small sizes")
     group.add_argument("--arch", metavar="GFX", help="for predictions; the GPU's own, else gfx950")
     group.add_argument("--cu-num", metavar="N", help="compute units, for predictions")
     for name in _SIZES:
@@ -51,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Probe the recipes and show the errors side by side."""
     try:
-        from preshuffle.layouts.golden import golden_query, recipes_named
+        from preshuffle.layouts.golden import recipes_named
+        from preshuffle.layouts.golden_layers import golden_query
         from preshuffle.layouts.probe import ProbeError, probe
         from preshuffle.layouts.probe_runners import choose_runner
     except ModuleNotFoundError as error:
@@ -68,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
             raise
         print(f"preshuffle: {error}", file=sys.stderr)
         return UNKNOWN
-    fields: dict[str, Any] = {name: value for name in ("model", "cu_num", *_SIZES) if (value := getattr(args, name))}
-    query = golden_query(args.arch or chosen.arch or "gfx950", **fields)
+    named = ("model", "activation", "activation_dtype", "cu_num", *_SIZES)
+    fields: dict[str, Any] = {name: value for name in named if (value := getattr(args, name))}
+    query = golden_query(args.arch or chosen.arch or "gfx950", args.quantization, **fields)
     recipes = recipes_named(args.recipes, registry, query)
     report = probe(
         chosen.runner,

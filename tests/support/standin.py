@@ -24,12 +24,16 @@ class GateMode(StrEnum):
 
 class ActivationType(Enum):
     Silu = 0
+    Gelu = 1
     Swiglu = 2
 
 
 class QuantType(Enum):
     No = 0
+    per_Tensor = 1
+    per_Token = 2
     per_1x32 = 3
+    per_1x128 = 4
 
 
 PACKAGE: Any = SimpleNamespace(ActivationType=ActivationType, QuantType=QuantType)
@@ -159,3 +163,58 @@ def raising(hidden_states: Tensor, topk_weight: Tensor, topk_ids: Tensor, **rest
 
 def not_finite(hidden_states: torch.Tensor, **rest: Any) -> torch.Tensor:
     return torch.full_like(hidden_states, float("nan"))
+
+
+_FLOATS = {torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e4m3fnuz}
+
+
+def tiled(weight: torch.Tensor, scale: torch.Tensor | None, quant: QuantType, expert: int, halves: int) -> torch.Tensor:
+    """One expert's matrix from (16, 16) tiles, its scale (of a tensor, of rows, of blocks of 128) as it came."""
+    assert weight.dtype in _FLOATS
+    rows, k = weight.shape[1:]
+    shape = (weight.shape[0], rows, k * weight.element_size())
+    values = fetch(weight, "sep16", shape, expert).contiguous().view(weight.dtype).double()
+    if scale is None:
+        assert quant is QuantType.No
+        return values
+    assert scale.dtype == torch.float32
+    mine = scale[expert].double()
+    if quant is QuantType.per_Tensor:
+        return values * mine
+    if quant is QuantType.per_Token:
+        return values * mine.view(-1, 1)
+    assert quant is QuantType.per_1x128
+    blocks = mine.unflatten(0, (halves, -1)).repeat_interleave(128, 1)[:, : rows // halves].flatten(0, 1)
+    return values * blocks.repeat_interleave(128, 1)[:, :k]
+
+
+def other_fused_moe(
+    hidden_states: torch.Tensor,
+    w1: torch.Tensor,
+    w2: torch.Tensor,
+    topk_weight: torch.Tensor,
+    topk_ids: torch.Tensor,
+    expert_mask: torch.Tensor | None = None,
+    activation: ActivationType = ActivationType.Silu,
+    quant_type: QuantType = QuantType.No,
+    w1_scale: torch.Tensor | None = None,
+    w2_scale: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    swap: bool = False,
+) -> torch.Tensor:
+    """An AITER of any version on fp8 and unquantized weights: their gate and up lie apart, and nothing is clamped."""
+    assert w1.is_shuffled
+    assert w2.is_shuffled
+    bend = torch.nn.functional.gelu if activation is ActivationType.Gelu else torch.nn.functional.silu
+    result = torch.zeros(hidden_states.shape, dtype=torch.float64)
+    for expert in range(w1.shape[0]):
+        token, slot = (topk_ids == expert).nonzero(as_tuple=True)
+        if not token.numel():
+            continue
+        rows = hidden_states[token].double() @ tiled(w1, w1_scale, quant_type, expert, 2).T
+        gate, up = rows.chunk(2, dim=1)
+        gate, up = (up, gate) if swap else (gate, up)
+        out = (bend(gate) * up) @ tiled(w2, w2_scale, quant_type, expert, 1).T
+        result.index_add_(0, token, out * topk_weight[token, slot].double().unsqueeze(1))
+    return result.to(torch.bfloat16)
