@@ -97,7 +97,7 @@ def test_with_an_engine_named_the_decision_does_what_it_does(
     [
         (
             {"arch": "gfx942", "activation_dtype": "fp4x2"},
-            "nothing is known to work for openai/gpt-oss-120b with activation_dtype fp4x2, gfx942: gfx942 has no MXFP4 mat",
+            "nothing is known to work for openai/gpt-oss-120b with activation_dtype fp4x2, gfx942: gfx942 has no MXFP4",
             "gpt-oss.a4w4.gfx950 -> mxfp4.sep16: needs arch=gfx950, found gfx942; gfx942 has no MXFP4 matrix instr",
         ),
         ({"arch": "gfx951"}, "unknown arch 'gfx951'; valid: gfx950", None),
