@@ -52,15 +52,16 @@ class Frozen(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+_set = object.__setattr__
 
 
 def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | None = None) -> Model:
     """Make a model of values that are known to be right, all of them: ``model_construct`` for hot paths."""
     made = kind.__new__(kind)
-    object.__setattr__(made, "__dict__", values)
-    object.__setattr__(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
-    object.__setattr__(made, "__pydantic_extra__", None)
-    object.__setattr__(made, "__pydantic_private__", None)
+    _set(made, "__dict__", values)
+    _set(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
     return made
 
 
@@ -92,7 +93,7 @@ class Fixed(dict[str, Value]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         """Hash by what it holds."""
-        return hash(frozenset(self.items()))
+        return hash(frozenset(self.items())) if self else 0
 
     def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Value]]]:
         """Be copied and pickled by what it holds."""

@@ -130,4 +130,7 @@ class Resolver:
 
 def _own(decision: Decision) -> Decision:
     """Return a decision whose mappings are the caller's own: what is done to them reaches no other answer."""
-    return decision.altered(tensors=decision.tensors.copy(), env=decision.env.copy())
+    values = decision.__dict__.copy()
+    values["tensors"] = values["tensors"].copy()
+    values["env"] = values["env"].copy()
+    return unvalidated(Decision, values, decision.__pydantic_fields_set__)
