@@ -109,7 +109,12 @@ def create_app(
     library = routes_kernels.install(app, kept, answers)
     watching = Watching(
         watch_book(settings.book, library.rebase, lambda: answers.registry.digest),
-        watch_tables(settings.tables, library.retable, lambda: library.started_digest),
+        watch_tables(
+            settings.tables,
+            library.retable,
+            lambda: library.started_digest,
+            lambda: answers.registry.book.families,
+        ),
     )
     keeper = app.state.keeper = Keeper(
         kept, answers, library, watching, Retention(settings.history_rows, settings.history_days)

@@ -86,6 +86,8 @@ class Connection(HttpToolsProtocol):
 
         A client that does not read, or that has sent the next requests before this one was answered, waits its turn.
         """
+        if self.transport.is_closing():
+            return  # a request behind the one that asked for the end
         reply = None if self.flow.write_paused or self.pipeline else self._at_once(cycle.scope)  # type: ignore[arg-type]
         if reply is None:
             super()._start_asgi_task(cycle, app)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.errors import PreshuffleError
-from preshuffle.registry.kernels import KernelTables, TableError
+from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.versions import version_key
@@ -87,7 +87,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
     installed = Installed.here()
     checks: list[Check] = []
     registry = _registry(overlays, checks)
-    checks += _tables(tables)
+    checks += _tables(tables, registry.book.families if registry else packaged_families())
     checks += check_torch(installed.version("torch"), registry)
     checks += _triton(installed)
     checks += check_aiter(installed)
@@ -116,7 +116,7 @@ def _registry(overlays: Sequence[str], checks: list[Check]) -> Registry | None:
     return registry
 
 
-def _tables(tables: Literal["auto"] | Sequence[str] | None) -> Iterator[Check]:
+def _tables(tables: Literal["auto"] | Sequence[str] | None, families: Families) -> Iterator[Check]:
     if tables is None:
         detail = "none given: predictions are AITER's choice where it has no tuned row"
         yield Check(name="kernel tables", status="info", detail=detail, fix="--tables auto, or PRESHUFFLE_TABLES")
@@ -126,7 +126,8 @@ def _tables(tables: Literal["auto"] | Sequence[str] | None) -> Iterator[Check]:
     except TableError as error:
         yield Check(name="kernel tables", status="problem", detail=str(error))
         return
-    odd = f", {len(loaded.hazards)} warnings (preshuffle registry check)" if loaded.hazards else ""
+    hazards = loaded.hazards_by(families)
+    odd = f", {len(hazards)} warnings (preshuffle registry check)" if hazards else ""
     yield Check(
         name="kernel tables", status="ok", detail=f"{len(loaded.rows)} rows{odd}, digest {_short(loaded.digest)}"
     )

@@ -20,8 +20,9 @@ from preshuffle.api.access import Access, need_of
 from preshuffle.api.connection import MAX_HEAD
 from preshuffle.api.logs import REQUEST_ID, request_id
 from preshuffle.api.metrics import Metrics
-from preshuffle.api.problem import ProblemError, problem_response
+from preshuffle.api.problem import ProblemError, as_problem, problem_response
 from preshuffle.api.reply import Reply
+from preshuffle.registry.errors import PreshuffleError
 
 log = logging.getLogger("preshuffle.api.requests")
 
@@ -111,7 +112,12 @@ class Door:
         if caller is not None:
             scope.setdefault("state", {})["caller"] = caller
         if scope["method"] == "POST" and scope["path"].endswith(_BEAT):
-            body = await self._beats(scope)
+            try:
+                body = await self._beats(scope)
+            except PreshuffleError as error:
+                refusal = problem_response(as_problem(error), Request(scope))
+                await self._pass(refusal, scope, receive, send, started, given)
+                return
             if body is not None:
                 await self._send_beat(body, given, send)
                 self._metrics.answered("POST", hot_beats.ROUTE, 200, perf_counter() - started)

@@ -45,23 +45,25 @@ class HotResolve:
         """Return the answer to a body that was answered before."""
         return self._posted.get(body)
 
-    def keep_posted(self, body: bytes, answer: Answer, registry: Registry) -> None:
-        """Keep the answer to a body, unless another registry answers by now."""
-        if answer.problem is None and len(body) <= _LONGEST and registry is self._answers.registry:
-            self._posted[body] = answer
-            while len(self._posted) > _MOST:
-                self._posted.popitem(last=False)
-
     def keep(self, query: bytes, decision: Serialised, registry: Registry) -> None:
         """Keep what was answered, unless another registry answers by now."""
+        into = self._kept  # before the test: another registry brings another dictionary
         if len(query) > _LONGEST or registry is not self._answers.registry:
             return
         tag = ((b"etag", decision.etag.encode()), (b"cache-control", b"no-cache"))
         size = (b"content-length", str(len(decision.body)).encode())
         headers = ((b"content-type", b"application/json"), size, *tag, (b"x-content-type-options", b"nosniff"))
-        self._kept[query] = _Kept(decision.etag, Reply.of(200, headers, decision.body), Reply.of(304, tag))
-        while len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+        into[query] = _Kept(decision.etag, Reply.of(200, headers, decision.body), Reply.of(304, tag))
+        while len(into) > _MOST:
+            into.popitem(last=False)
+
+    def keep_posted(self, body: bytes, answer: Answer, registry: Registry) -> None:
+        """Keep the answer to a body, unless another registry answers by now."""
+        into = self._posted  # likewise
+        if answer.problem is None and len(body) <= _LONGEST and registry is self._answers.registry:
+            into[body] = answer
+            while len(into) > _MOST:
+                into.popitem(last=False)
 
     def _forget(self, _registry: Registry) -> None:
         self._kept = OrderedDict()

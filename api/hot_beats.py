@@ -11,7 +11,6 @@ from typing import Final
 from starlette.types import Scope
 
 from preshuffle.api.deployments import NAME_PATTERN
-from preshuffle.api.errors import StoreError
 from preshuffle.api.heartbeats import Heartbeats
 
 ROUTE: Final = "/v1/deployments/{name}/heartbeat"
@@ -27,14 +26,15 @@ class HotBeats:
         self._heartbeats = heartbeats
 
     async def __call__(self, scope: Scope) -> bytes | None:
-        """Return the answer's JSON once the heartbeat is written, or None where the route must answer."""
+        """Return the answer's JSON once the heartbeat is written, or None where the route must answer.
+
+        Raises:
+            StoreError: the store did not take it.
+        """
         found = _PATH.fullmatch(scope["path"])
         query = scope["query_string"]
         number = _REPLICA.fullmatch(query) if query else None
         if found is None or (query and number is None):
             return None
-        try:
-            beat = await self._heartbeats.beat(found[1], int(number[1]) if number else 0)
-        except StoreError:
-            return None
+        beat = await self._heartbeats.beat(found[1], int(number[1]) if number else 0)
         return beat.model_dump_json().encode() if beat is not None else None

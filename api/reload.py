@@ -13,7 +13,7 @@ from typing import Final
 from preshuffle.api.aiter_tables import load_tables, table_places
 from preshuffle.registry.books import Book
 from preshuffle.registry.errors import BookError, Problem
-from preshuffle.registry.kernels import KernelTables, TableError
+from preshuffle.registry.kernels import Families, KernelTables, TableError
 from preshuffle.registry.registry import Registry
 
 log = logging.getLogger("preshuffle.api")
@@ -85,11 +85,11 @@ class Watcher:
             return True
         if self._look() != seen:
             return False  # it changed while it was read
-        self._loaded = seen
         state = self.state
         if follow is not None:
             follow()
             log.warning("%s loaded anew", self._what)
+        self._loaded = seen
         self.state = ReloadState((), state.failures, state.reloads + (follow is not None), datetime.now(UTC))
         return True
 
@@ -132,7 +132,10 @@ def watch_book(overlays: Sequence[str], follow: Callable[[Book], None], current:
 
 
 def watch_tables(
-    wanted: Sequence[str], follow: Callable[[KernelTables | None], None], current: Callable[[], str | None]
+    wanted: Sequence[str],
+    follow: Callable[[KernelTables | None], None],
+    current: Callable[[], str | None],
+    families: Callable[[], Families],
 ) -> Watcher:
     """Watch kernel tables, as ``Settings.tables`` names them.
 
@@ -140,12 +143,13 @@ def watch_tables(
         wanted: where they are.
         follow: called with new tables that have loaded.
         current: returns the digest of those that the service was started with, or has loaded since.
+        families: returns the kernel families that are known now.
     """
 
     def load() -> Follow | None:
         try:
             tables = load_tables(wanted)
-            _ = tables and tables.hazards  # worked out here, where nobody waits for it
+            _ = tables and tables.hazards_by(families())  # worked out here, where nobody waits for it
         except TableError as error:
             raise UnloadableError([Problem(error.file, error.line or 1, 1, error.message)]) from None
         except OSError as error:

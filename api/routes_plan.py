@@ -27,6 +27,8 @@ MAX_BODY: Final = 32 << 20
 _GRACE_S: Final = 2.0
 """How long a plan may still run when the service is told to end."""
 _AGAIN_S: Final = 0.1
+_LONGEST_S: Final = 300.0
+"""How long a plan may take: one for ten thousand deployments takes about one minute."""
 EXAMPLE: Final[dict[str, Any]] = {
     "books": [
         {
@@ -74,8 +76,8 @@ class Planner:
         try:
             if self._ending:
                 raise AsideError
-            if self._store.has_more_than(aside.FEW):
-                return self._aside.run(plan_aside, self._store.url, Portable(self._answers.registry), candidate)
+            if candidate.books or self._store.has_more_than(aside.FEW):
+                return self._plan_aside(candidate)
             return plan(self._store, self._answers.registry, candidate)
         except BookError as error:
             faults = [
@@ -84,8 +86,18 @@ class Planner:
             ]
             raise invalid_input(faults) from None
         except AsideError:
-            detail = "the plan was given up: the service is ending, or has no memory for it"
+            detail = f"the plan was given up: it took {_LONGEST_S:g} s, the service is ending, or memory ran out"
             raise ProblemError("interrupted", detail) from None
+
+    def _plan_aside(self, candidate: Candidate) -> Plan:
+        """Plan in another process, which is ended in time: a pattern of somebody's book may never end by itself."""
+        limit = threading.Timer(_LONGEST_S, self._aside.stop)
+        limit.daemon = True
+        limit.start()
+        try:
+            return self._aside.run(plan_aside, self._store.url, Portable(self._answers.registry), candidate)
+        finally:
+            limit.cancel()
 
 
 def install(app: FastAPI, planner: Planner) -> None:

@@ -27,7 +27,7 @@ BACKENDS: Final[tuple[Backend, ...]] = ("auto", "native", "aiter")
 DISTRIBUTION: Final = "amd-aiter"
 Function = Callable[[torch.Tensor, int], torch.Tensor]
 
-_verdicts: dict[tuple[str, torch.dtype, tuple[int, int, int]], bool] = {}
+_verdicts: dict[tuple[Layout, torch.dtype, tuple[int, int, int]], bool] = {}
 _differences: list[Finding] = []
 
 
@@ -139,7 +139,7 @@ def is_native(backend: Backend, work: Work, plain: torch.Tensor) -> bool:
 
 
 def _differs(work: Work, plain: torch.Tensor) -> bool:
-    key = (work.layout.id, work.dtype, work.shape)
+    key = (work.layout, work.dtype, work.shape)  # an overlay may give an id to another layout
     if key not in _verdicts:
         function = function_for(work.layout)
         _verdicts[key] = function is not None and not _agree(work, work.padded(plain, 1), function)

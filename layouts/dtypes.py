@@ -67,4 +67,4 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """
     if not tensor.is_contiguous():
         raise LayoutError(f"a tensor of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
-    return tensor.view(torch.uint8).view(-1) if tensor.dtype != torch.uint8 else tensor.view(-1)
+    return tensor.view(-1).view(torch.uint8)

@@ -75,8 +75,19 @@ class Experts:
             return []
         if len({id(found) for found in self.seen.values()}) > 1:
             self._find_borders()
-        found = list(self._joined())
-        return found if not self._one_explains_all() and all(self._holds(one) for one in found) else []
+        return [] if self._one_explains_all() else self._untorn()
+
+    def _untorn(self) -> list[Stretch]:
+        """Return the stretches, having looked into those whose ends agree and whose inside does not."""
+        while True:
+            found = list(self._joined())
+            torn = next((one for one in found if not self._holds(one)), None)
+            if torn is None:
+                return found
+            between = [expert for expert in range(torn.first, torn.last + 1) if expert not in self.seen]
+            if not between or not all(self._look(expert) for expert in between):
+                return []
+            self._find_borders()
 
     def _needed(self) -> int:
         """Two experts without a mistake must differ, or this is no mixture of layouts; one must be explained at all."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, prod
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 
 from preshuffle.registry.plan import Box
 
-UNITS: Final = (16, 8, 4, 2, 1)
 Direction = Literal["lay out", "take back"]
 
 

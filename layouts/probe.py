@@ -296,7 +296,8 @@ def _other_layouts(decision: Decision) -> Iterator[tuple[str, Decision]]:
     for layout, of_scale in sorted(pairs):
         if layout == own.layout:
             continue
-        changed = {"w13_weight": own.model_copy(update={"layout": layout})}
+        changed = {"w13_weight": own.model_copy(update={"layout": layout, "layout_line": None})}
         if "w13_weight_scale" in decision.tensors:
-            changed["w13_weight_scale"] = decision.tensors["w13_weight_scale"].model_copy(update={"layout": of_scale})
+            scale_as = {"layout": of_scale, "layout_line": None}
+            changed["w13_weight_scale"] = decision.tensors["w13_weight_scale"].model_copy(update=scale_as)
         yield layout, decision.model_copy(update={"tensors": {**decision.tensors, **changed}})

@@ -14,7 +14,7 @@ from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back, writable
 from preshuffle.layouts.mapped import check_writable, is_ordinary, is_shared_file
 from preshuffle.layouts.place import overlap
-from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_under
+from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_around, stamps_under
 from preshuffle.registry import (
     BoundLayout,
     CopyPlan,
@@ -308,6 +308,8 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
         found = out.numel() * out.element_size()
         raise LayoutError(f"out holds {found} bytes; {fit.nbytes} are needed for {fit.shape} of {tensor.dtype}")
     check_writable("out", out)
+    for stamp in stamps_around(out):
+        raise LayoutError(f"out is a part of what is {_told(stamp)}{place_of(out)}; valid: all of it, or other memory")
     if overlap(tensor, out):
         raise LayoutError("out shares bytes with the tensor")
     return as_bytes(out).view(tensor.dtype).view(fit.shape)

@@ -144,6 +144,13 @@ def stamps_under(tensor: torch.Tensor) -> list[Stamp]:
     return [stamp for (first, last), stamp in _stamps(tensor).items() if first < end and begin < last]
 
 
+def stamps_around(tensor: torch.Tensor) -> list[Stamp]:
+    """Return the stamps of bytes of which a tensor shows a part, and not all."""
+    begin, end = extent_of(tensor)
+    stamps = _stamps(tensor).items()
+    return [stamp for (first, last), stamp in stamps if first < end and begin < last and (first < begin or end < last)]
+
+
 def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
     """Record what a tensor's bytes are; what was recorded of the same bytes before is forgotten.
 
@@ -225,7 +232,10 @@ def _keep(storage: torch.UntypedStorage, stamps: dict[Extent, Stamp]) -> None:
 
 
 def _kept(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
-    """Return a storage's stamps; none where its memory was freed or exchanged since (``resize_``)."""
+    """Return a storage's stamps; none where its memory lies elsewhere by now, or is too small (``resize_``).
+
+    Memory that was freed and given back at the same address between two looks cannot be told from memory that was kept.
+    """
     address, stamps = getattr(storage, _ATTRIBUTE, (0, {}))
     if not stamps:
         return {}

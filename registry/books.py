@@ -245,7 +245,8 @@ def _packaged() -> list[str]:
 def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:
     from preshuffle.registry.yaml_text import parse_yaml
 
-    return parse_yaml(text, name)
+    own = name.startswith(f"{FOLDER.name}/")  # an overlay's folder may be called as the packaged one is
+    return parse_yaml(text, f"./{name}" if own else name)
 
 
 def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]:

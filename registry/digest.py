@@ -26,9 +26,10 @@ def decision_digest(
 
 def _tensor(tensor: TensorDecision) -> str:
     pad = tensor.pad
+    line = "" if tensor.layout_line is None else f'"layout_line":{_word(tensor.layout_line)},'
     return (
         f'{{"dtype":"{tensor.dtype}","fill":{tensor.fill},"is_shuffled":{_flag(tensor.is_shuffled)},'
-        f'"layout":{_word(tensor.layout)},"layout_line":{_word(tensor.layout_line)},'
+        f'"layout":{_word(tensor.layout)},{line}'
         f'"logical_shape":{_list(tensor.logical_shape)},"order":{_word(tensor.order)},'
         f'"pad":{{"k":{pad.k},"rows":{pad.rows}}},"physical_shape":{_list(tensor.physical_shape)},'
         f'"rank0_only":{_flag(tensor.rank0_only)},"short_shape":{_list(tensor.short_shape)},'

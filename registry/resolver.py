@@ -129,7 +129,7 @@ class Resolver:
 
 
 def _own(decision: Decision) -> Decision:
-    """Return a decision whose mappings are the caller's own: what is done to them reaches no other answer."""
+    """Return a decision whose tensors and switches are the caller's own: changing these reaches no other answer."""
     values = decision.__dict__.copy()
     values["tensors"] = values["tensors"].copy()
     values["env"] = values["env"].copy()

@@ -168,7 +168,7 @@ class _Reader:
             try:
                 node = ScalarNode(tag, text, event.start_mark, event.end_mark)
                 self._known[key] = self.loader.construct_object(node)
-            except (ValueError, KeyError, AttributeError):  # a date that is none, or !!int, !!bool on other text
+            except (ValueError, LookupError, AttributeError):  # a date that is none, or !!int, !!bool on other text
                 self._complain(event, f"{short(text)} is not a valid {tag.rsplit(':')[-1]}")
                 return None
         return self._known[key]

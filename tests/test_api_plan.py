@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from preshuffle.api import routes_plan
 from preshuffle.api.answers import Answers
 from preshuffle.api.app import create_app
 from preshuffle.api.aside import Portable
@@ -21,7 +22,7 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
 from preshuffle.registry.errors import BookError, QueryError
-from support.server import OBSERVATION, Client
+from support.server import OBSERVATION, REPORT, Client
 from support.stores import put, report
 
 ROLLOUT = "rules:\n" + "".join(
@@ -51,6 +52,27 @@ def filled(store: Store) -> Store:
 
 def made(store: Store, **candidate: Any) -> Plan:
     return plan(store, Registry.default(), Candidate.parse(candidate))
+
+
+ENDLESS = """
+kernel_families:
+  test.endless:
+    {stage: "1", funcs: [x], priority: 9, grammar: '^(\\w+\\w+)+!$', variants: [{reads: {}}], evidence: [https://example.org]}
+"""
+
+
+def test_a_pattern_that_never_ends_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes_plan, "_LONGEST_S", 10.0)
+    applied = {"kernels": [{"stage1": f"flydsl_moe1_{'a' * 60}", "tokens": 1}]}
+    app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
+    client = Client(app)
+    groups = [{"layers": "0-35", "observation": {**OBSERVATION, "applied": applied}}]
+    told = client.put("/v1/deployments/a", json={**REPORT, "groups": groups})
+    assert told.status_code == 201, told.text
+    refused = client.post("/v1/plan", json={"books": [{"endless.yaml": ENDLESS}]})
+    assert refused.status_code == 503, refused.text
+    assert "it took 10 s" in refused.json()["detail"]
+    assert client.post("/v1/plan", json={"books": [{"rollout.yaml": ROLLOUT}]}).status_code == 200
 
 
 def test_a_book_that_decides_otherwise_is_told_with_the_reason(filled: Store) -> None:

@@ -160,6 +160,9 @@ def test_laid_out_bytes_are_not_laid_out_again_and_an_overwritten_stamp_is_forgo
     laid = tensors["w2_weight"].view(torch.uint8)
     with pytest.raises(LayoutError, match="the tensor is laid out already"):
         apply_layout(laid, "sep16")
+    with pytest.raises(LayoutError, match="out is a part of what is laid out already"):
+        apply_layout(torch.zeros_like(laid[:1]), "sep16", out=laid[:1])
+    assert stamp_of(laid) is not None
     apply_layout(torch.zeros_like(laid), "sep16", out=laid)
     assert stamp_of(laid) is None
     assert stamp_of(tensors["w13_weight"]) is not None

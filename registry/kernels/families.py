@@ -68,17 +68,20 @@ class Families:
             kernel: a name from a table or a log.
         """
         known = self._names
-        if kernel not in known:
-            if len(known) >= _REMEMBERED:
-                known.clear()
-            matches = ((family, grammar.match(kernel)) for family, grammar in self._grammars if kernel)
-            found = next(((family, match) for family, match in matches if match is not None), None)
-            known[kernel] = None if found is None else (found[0].id, _groups(found[1]))
-        return known[kernel]
+        try:
+            return known[kernel]
+        except KeyError:
+            pass
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        matches = ((family, grammar.fullmatch(kernel)) for family, grammar in self._grammars if kernel)
+        found = next(((family, match) for family, match in matches if match is not None), None)
+        named = known[kernel] = None if found is None else (found[0].id, _groups(found[1]))
+        return named
 
     def is_known_name(self, kernel: str) -> bool:
         """Say whether a table may name this: a kernel of a known family, or a tag that stands for a heuristic."""
-        return self.parse_name(kernel) is not None or any(re.match(tag.pattern, kernel) for tag in self._tags)
+        return self.parse_name(kernel) is not None or any(re.fullmatch(tag.pattern, kernel) for tag in self._tags)
 
     def stages_of(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> Staged:
         """Return both stages with their families and the layouts they read, and what an answer with them must say.
@@ -103,7 +106,7 @@ class Families:
 
     def _stage(self, func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
         for family, grammar in self._by_func.get(func, ()):
-            match = grammar.match(kernel)
+            match = grammar.fullmatch(kernel)
             if match is None or family.stage == str(3 - position):
                 continue
             groups = _groups(match)
