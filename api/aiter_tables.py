@@ -32,9 +32,7 @@ def load_tables(wanted: Sequence[str]) -> KernelTables | None:
         OSError: a file cannot be read.
     """
     places = automatic_tables() if tuple(wanted) == _AUTO else list(wanted)
-    if places == "auto":
-        return KernelTables.from_installed_aiter()
-    return KernelTables.load(places) if places else None
+    return KernelTables.named(places) if places else None
 
 
 def table_places(wanted: Sequence[str]) -> list[Path]:

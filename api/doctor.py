@@ -122,7 +122,7 @@ def _tables(tables: Literal["auto"] | Sequence[str] | None, families: Families) 
         yield Check(name="kernel tables", status="info", detail=detail, fix="--tables auto, or PRESHUFFLE_TABLES")
         return
     try:
-        loaded = KernelTables.from_installed_aiter() if tables == "auto" else KernelTables.load(tables)
+        loaded = KernelTables.named(tables)
     except TableError as error:
         yield Check(name="kernel tables", status="problem", detail=str(error))
         return

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load the tables and say what is odd."""
-    tables = KernelTables.from_installed_aiter() if args.paths == [AUTO] else KernelTables.load(args.paths)
+    tables = KernelTables.named("auto" if args.paths == [AUTO] else args.paths)
     report = TablesReport(
         digest=tables.digest,
         rows=len(tables.rows),

@@ -17,9 +17,7 @@ AUTO = "auto"
 def load_tables(args: argparse.Namespace) -> KernelTables | None:
     """Load the tables that ``--tables`` or the environment names."""
     paths = chosen_tables(args)
-    if paths is None:
-        return None
-    return KernelTables.from_installed_aiter() if paths == AUTO else KernelTables.load(paths)
+    return None if paths is None else KernelTables.named(paths)
 
 
 def one_side(text: str) -> tuple[str | None, KernelTables | None]:

@@ -82,7 +82,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     if paths is None:
         return report
     try:
-        tables = KernelTables.from_installed_aiter() if paths == "auto" else KernelTables.load(paths)
+        tables = KernelTables.named(paths)
     except TableError as error:
         return report.model_copy(update={"ok": False, "table_error": str(error)})
     versions = tuple(loaded.version for loaded in tables.sets)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from preshuffle.registry.kernels.behaviour import Behaviour
 from preshuffle.registry.kernels.errors import TableError
@@ -86,6 +87,15 @@ class KernelTables:
             place, version = _split_version(path)
             found.extend((version or aiter, name, read_bytes(file, name)) for name, file in _files(place))
         return cls._read(found)
+
+    @classmethod
+    def named(cls, places: Literal["auto"] | Iterable[str | Path]) -> "KernelTables":
+        """Load what options and settings name: paths, as ``load`` takes them, or the installed AITER's tables.
+
+        Raises:
+            TableError: Naming file, line and column; for ``"auto"`` where no AITER is installed.
+        """
+        return cls.from_installed_aiter() if places == "auto" else cls.load(places)
 
     @classmethod
     def from_bytes(cls, files: Mapping[str, bytes], aiter: str | None = None) -> "KernelTables":
