@@ -8,9 +8,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
 
-from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.registry import Registry
-
 Result = TypeVar("Result")
 _NICER: Final = 10
 FEW: Final = 100
@@ -60,19 +57,6 @@ class Aside:
         process = self._process
         if process is not None:
             process.terminate()
-
-
-class Portable:
-    """A registry on its way to another process, without what it has worked out so far."""
-
-    def __init__(self, registry: Registry) -> None:
-        """Take a registry along."""
-        self._book = registry.book
-        self._tables: KernelTables | None = registry.tables
-
-    def registry(self) -> Registry:
-        """Return the registry again."""
-        return Registry(self._book, self._tables)
 
 
 def is_orphan(parent: int) -> bool:

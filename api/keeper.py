@@ -11,7 +11,7 @@ from typing import Final
 
 from preshuffle.api import aside
 from preshuffle.api.answers import Answers
-from preshuffle.api.aside import Aside, AsideError, Portable
+from preshuffle.api.aside import Aside, AsideError
 from preshuffle.api.book_store import announce, announced
 from preshuffle.api.errors import StoreError
 from preshuffle.api.judgement import judge_name
@@ -141,7 +141,7 @@ class Keeper:
                 if leads and not self._store.has_more_than(aside.FEW):
                     recheck(self._store, registry, self._stopping.is_set)
                 elif leads:
-                    self._aside.run(recheck_aside, self._store.url, Portable(registry), os.getpid())
+                    self._aside.run(recheck_aside, self._store.url, registry, os.getpid())
                 else:
                     self._stopping.wait(_SLOW_S)  # another process is at it
         except (AsideError, StoreError) as error:

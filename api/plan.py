@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationError
 from sqlalchemy import select, tuple_
 
-from preshuffle.api.aside import Portable
 from preshuffle.api.book_changes import EntryChange, compare_entries
 from preshuffle.api.book_store import entries_of
 from preshuffle.api.deployments import Group, ReplicaReport
@@ -191,7 +190,7 @@ def plan(store: Store, now: Registry, candidate: Candidate) -> Plan:
     )
 
 
-def plan_aside(url: str, portable: Portable, candidate: Candidate) -> Plan:
+def plan_aside(url: str, now: Registry, candidate: Candidate) -> Plan:
     """Plan in a process of its own.
 
     Raises:
@@ -201,7 +200,7 @@ def plan_aside(url: str, portable: Portable, candidate: Candidate) -> Plan:
     """
     store = Store(url)
     try:
-        return plan(store, portable.registry(), candidate)
+        return plan(store, now, candidate)
     finally:
         store.close()
 

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import select, tuple_, update
 
 from preshuffle.api.alike import Alike
-from preshuffle.api.aside import Portable, is_orphan
+from preshuffle.api.aside import is_orphan
 from preshuffle.api.deployments import ReplicaReport
 from preshuffle.api.history import SERVICE, Entry, Standing, record
 from preshuffle.api.judgement import Judgement, judge, judge_name
@@ -71,7 +71,7 @@ def recheck(
     return done
 
 
-def recheck_aside(url: str, portable: Portable, parent: int) -> int:
+def recheck_aside(url: str, registry: Registry, parent: int) -> int:
     """Judge every replica that this registry has not judged; return how many.
 
     Raises:
@@ -79,7 +79,7 @@ def recheck_aside(url: str, portable: Portable, parent: int) -> int:
     """
     store = Store(url)
     try:
-        return recheck(store, portable.registry(), lambda: is_orphan(parent))
+        return recheck(store, registry, lambda: is_orphan(parent))
     finally:
         store.close()
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from preshuffle.api import aside
 from preshuffle.api.answers import Answers
-from preshuffle.api.aside import Aside, AsideError, Portable
+from preshuffle.api.aside import Aside, AsideError
 from preshuffle.api.limits import read_json
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.plan import Candidate, Plan, plan, plan_aside
@@ -95,7 +95,7 @@ class Planner:
         limit.daemon = True
         limit.start()
         try:
-            return self._aside.run(plan_aside, self._store.url, Portable(self._answers.registry), candidate)
+            return self._aside.run(plan_aside, self._store.url, self._answers.registry, candidate)
         finally:
             limit.cancel()
 

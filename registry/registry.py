@@ -53,6 +53,10 @@ class Registry:
         self.book = book
         self.tables = tables
 
+    def __reduce__(self) -> tuple[type[Registry], tuple[Book, KernelTables | None]]:
+        """Be copied and pickled without what has been worked out so far."""
+        return Registry, (self.book, self.tables)
+
     @classmethod
     def load(
         cls,
@@ -75,13 +79,7 @@ class Registry:
             problems = lint(book)
         if problems:
             raise BookError(problems)
-        if kernel_tables is None:
-            tables = None
-        elif kernel_tables == "auto":
-            tables = KernelTables.from_installed_aiter()
-        else:
-            tables = KernelTables.load([str(path) for path in kernel_tables])
-        return cls(book, tables)
+        return cls(book, None if kernel_tables is None else KernelTables.named(kernel_tables))
 
     @classmethod
     @lru_cache(maxsize=1)

@@ -5,19 +5,19 @@ import threading
 
 import pytest
 
-from preshuffle.api.aside import Aside, AsideError, Portable
+from preshuffle.api.aside import Aside, AsideError
 from preshuffle.registry import Query, Registry
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
 
 
-def recipe_of(portable: Portable, query: Query) -> tuple[int, str]:
-    return os.getpid(), portable.registry().resolve(query).model_dump_json()
+def recipe_of(registry: Registry, query: Query) -> tuple[int, str]:
+    return os.getpid(), registry.resolve(query).model_dump_json()
 
 
 def test_a_registry_decides_the_same_in_another_process() -> None:
     registry = Registry.default()
-    pid, decided = Aside().run(recipe_of, Portable(registry), QUERY)
+    pid, decided = Aside().run(recipe_of, registry, QUERY)
     assert pid != os.getpid()
     assert decided == registry.resolve(QUERY).model_dump_json()
 

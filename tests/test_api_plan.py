@@ -13,7 +13,6 @@ import pytest
 from preshuffle.api import routes_plan
 from preshuffle.api.answers import Answers
 from preshuffle.api.app import create_app
-from preshuffle.api.aside import Portable
 from preshuffle.api.plan import Candidate, Plan, plan
 from preshuffle.api.problem import ProblemError
 from preshuffle.api.routes_kernels import EXAMPLE as TABLE
@@ -167,7 +166,7 @@ def test_over_http_a_large_fleet_is_looked_at_in_another_process(
     assert (wrong.status_code, wrong.json()["problems"][0]["field"]) == (422, "x.yaml:1:9")
 
 
-def never(_url: str, _now: Portable, _candidate: Candidate) -> Plan:
+def never(_url: str, _now: Registry, _candidate: Candidate) -> Plan:
     """Plan until the process is ended."""
     while True:
         time.sleep(1)
