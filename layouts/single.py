@@ -13,7 +13,7 @@ from preshuffle.layouts.authority import BACKENDS, Backend, Work, is_native, run
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out, take_back, writable
 from preshuffle.layouts.mapped import check_writable, is_ordinary, is_shared_file
-from preshuffle.layouts.place import overlap
+from preshuffle.layouts.place import extent_of, overlap
 from preshuffle.layouts.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_around, stamps_under
 from preshuffle.registry import (
     BoundLayout,
@@ -199,8 +199,8 @@ def _span(tensor: torch.Tensor) -> torch.Tensor:
     """The flat bytes from a tensor's first to its last."""
     if tensor.is_contiguous():
         return as_bytes(tensor)
-    elements = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return as_bytes(tensor.as_strided((elements,), (1,)))
+    begin, end = extent_of(tensor)
+    return as_bytes(tensor.as_strided(((end - begin) // tensor.element_size(),), (1,)))
 
 
 @contextmanager

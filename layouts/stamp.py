@@ -140,15 +140,18 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
 def stamps_under(tensor: torch.Tensor) -> list[Stamp]:
     """Return the stamps of all bytes that a tensor shows a part of."""
-    begin, end = extent_of(tensor)
-    return [stamp for (first, last), stamp in _stamps(tensor).items() if first < end and begin < last]
+    return list(_under(tensor).values())
 
 
 def stamps_around(tensor: torch.Tensor) -> list[Stamp]:
     """Return the stamps of bytes of which a tensor shows a part, and not all."""
     begin, end = extent_of(tensor)
-    stamps = _stamps(tensor).items()
-    return [stamp for (first, last), stamp in stamps if first < end and begin < last and (first < begin or end < last)]
+    return [stamp for (first, last), stamp in _under(tensor).items() if first < begin or end < last]
+
+
+def _under(tensor: torch.Tensor) -> dict[Extent, Stamp]:
+    begin, end = extent_of(tensor)
+    return {(first, last): stamp for (first, last), stamp in _stamps(tensor).items() if first < end and begin < last}
 
 
 def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
