@@ -86,9 +86,7 @@ class Door:
         reply = hot(scope["query_string"], given.get(b"if-none-match"))
         if reply is None:
             return None
-        if b"x-request-id" in given:
-            name = request_id(given[b"x-request-id"].decode("latin-1"))
-            reply = reply.with_header(b"x-request-id", name.encode())
+        reply = _with_id(reply, given)
         self._metrics.answered("GET", scope["path"], reply.status, perf_counter() - started)
         return reply
 
@@ -99,8 +97,7 @@ class Door:
             return
         reply = self.at_once(scope)
         if reply is not None:
-            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-            await send({"type": "http.response.body", "body": reply.body})
+            await _send(reply, send)
             return
         started = perf_counter()
         given, size = _read_head(scope)
@@ -119,17 +116,11 @@ class Door:
                 await self._pass(refusal, scope, receive, send, started, given)
                 return
             if body is not None:
-                await self._send_beat(body, given, send)
+                headers = (_JSON, (b"content-length", str(len(body)).encode()), _NOSNIFF)
+                await _send(_with_id(Reply.of(200, headers, body), given), send)
                 self._metrics.answered("POST", hot_beats.ROUTE, 200, perf_counter() - started)
                 return
         await self._pass(self._app, scope, receive, send, started, given)
-
-    async def _send_beat(self, body: bytes, given: _Given, send: Send) -> None:
-        headers = [_JSON, (b"content-length", str(len(body)).encode()), _NOSNIFF]
-        if b"x-request-id" in given:
-            headers.append((b"x-request-id", request_id(given[b"x-request-id"].decode("latin-1")).encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
     def _admit(self, scope: Scope, given: _Given, size: int) -> str | None:
         """Return the caller's name, or None where nobody was asked.
@@ -190,6 +181,17 @@ _WANTED: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id"}
 def _is_news(method: str, path: str) -> bool:
     """Whether a request changes what is shown; heartbeats, a thousand a second, do not."""
     return need_of(method, path).kind == "change" and not path.endswith(_BEAT)
+
+
+def _with_id(reply: Reply, given: _Given) -> Reply:
+    """Return a response with the client's request id, where it gave one."""
+    told = given.get(b"x-request-id")
+    return reply if told is None else reply.with_header(b"x-request-id", request_id(told.decode("latin-1")).encode())
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 def _read_head(scope: Scope) -> tuple[_Given, int]:

@@ -1,6 +1,6 @@
 """``POST /v1/deployments/NAME/heartbeat``, the request that comes a thousand times a second, without the router.
 
-What is odd about one (an unknown replica, a parameter that is none, a store that does not answer) is left to the route.
+What is odd about one (an unknown replica, a parameter that is none) is left to the route.
 """
 
 from __future__ import annotations
