@@ -13,8 +13,8 @@ from anyio import to_thread
 
 from preshuffle.api.problem import ProblemError, as_problem
 from preshuffle.api.reports import Reports
+from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.decision import Decision
-from preshuffle.registry.errors import PreshuffleError
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from preshuffle.api.problem import ProblemError
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.query import TOKENS
 
 MAX_BATCH: Final = 1000

@@ -104,7 +104,7 @@ def _help() -> str:
 
 def _failed(error: Exception) -> int:
     from preshuffle.api.commands.failures import BAD_INPUT, BUG, FAILED
-    from preshuffle.registry.errors import NoRecipeError, PreshuffleError
+    from preshuffle.registry.base.errors import NoRecipeError, PreshuffleError
 
     if isinstance(error, PreshuffleError):
         for number, line in enumerate(str(error).splitlines()):

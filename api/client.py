@@ -25,8 +25,8 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from preshuffle.api.deployments import Beat, Group, Receipt, ReplicaReport
+from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.decision import Decision
-from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry

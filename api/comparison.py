@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import TensorDecision
 from preshuffle.registry.observation import TensorObservation
 from preshuffle.registry.predict import same_bytes
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import Role
 
 
 class LayoutComparison(Frozen):

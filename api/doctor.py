@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
+from preshuffle.registry.base.errors import PreshuffleError
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.errors import PreshuffleError
 from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.versions import version_key
 
 Status = Literal["ok", "info", "warning", "problem"]
 AMD_AITER = "amd-aiter"

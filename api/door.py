@@ -22,7 +22,7 @@ from preshuffle.api.logs import REQUEST_ID, request_id
 from preshuffle.api.metrics import Metrics
 from preshuffle.api.problem import ProblemError, as_problem, problem_response
 from preshuffle.api.reply import Reply
-from preshuffle.registry.errors import PreshuffleError
+from preshuffle.registry.base.errors import PreshuffleError
 
 log = logging.getLogger("preshuffle.api.requests")
 

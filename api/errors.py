@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preshuffle.registry.errors import PreshuffleError
+from preshuffle.registry.base.errors import PreshuffleError
 
 
 class ServeError(PreshuffleError):

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from preshuffle.api.comparison import LayoutComparison, compare
 from preshuffle.api.deployments import Group, ReplicaReport
 from preshuffle.api.states import State, state_of
+from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.decision import Decision, Finding
-from preshuffle.registry.errors import PreshuffleError
 from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.report import Report, Verdict, worst

@@ -15,7 +15,7 @@ from preshuffle.api.history import Entry, FieldChange, record
 from preshuffle.api.schema import kernel_contents, kernel_sets
 from preshuffle.api.store import Store
 from preshuffle.api.store_rows import moment
-from preshuffle.registry.versions import version_identity
+from preshuffle.registry.base.versions import version_identity
 
 _LEVEL: Final = 6
 

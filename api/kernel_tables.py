@@ -16,11 +16,11 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.errors import StoreError
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.store import Store
+from preshuffle.registry.base.errors import FieldProblem
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.books import Book
-from preshuffle.registry.errors import FieldProblem
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.versions import version_key
 
 MAX_BODY: Final = 16 << 20
 """Bytes that an upload may have."""

@@ -17,16 +17,16 @@ from preshuffle.api.picture import Subject, draw
 from preshuffle.api.picture_kernels import kernels_svg
 from preshuffle.api.picture_svg import memory_svg, memory_words, rows_svg, strip_svg, strip_words
 from preshuffle.api.views import DeploymentView, GroupView, group_view
+from preshuffle.registry.base.errors import LayoutError, PreshuffleError
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import TensorDecision
 from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.errors import LayoutError, PreshuffleError
 from preshuffle.registry.explain import RuleTrace
 from preshuffle.registry.observation import Observation, TensorObservation
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.report import MEANINGS
-from preshuffle.registry.words import Role
 
 UNKNOWN: Final = "unknown"
 _ROWS: Final = 32

@@ -16,7 +16,7 @@ from preshuffle.api.page_render import Renderer
 from preshuffle.api.plan import Candidate
 from preshuffle.api.problem import FieldFault, ProblemError, invalid_input
 from preshuffle.api.routes_plan import Planner
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 FILE: Final = "overlay.yaml"
 """What the pasted overlay is called where something is wrong with it."""

@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from preshuffle.api.errors import StoreError, StoreFullError
+from preshuffle.registry.base.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.decision import FindingCode
-from preshuffle.registry.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.report import Verdict
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.query import Query
 
 FIELDS: Final = tuple(Query.model_fields)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from preshuffle.api.aiter_tables import load_tables, table_places
+from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.books import Book
-from preshuffle.registry.errors import BookError, Problem
 from preshuffle.registry.kernels import Families, KernelTables, TableError
 from preshuffle.registry.registry import Registry
 

@@ -19,7 +19,7 @@ from preshuffle.api.limits import read_json
 from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.params import Params
 from preshuffle.api.problem import Problem, as_problem
-from preshuffle.registry.errors import QueryError
+from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.report import Report

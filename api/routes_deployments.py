@@ -30,7 +30,7 @@ from preshuffle.api.routes_resolve import EXAMPLE as QUERY_EXAMPLE
 from preshuffle.api.states import STATES, State
 from preshuffle.api.store import Precondition, Store
 from preshuffle.api.views import DeploymentHealth, DeploymentList, DeploymentView, summary, view
-from preshuffle.registry.errors import FieldProblem
+from preshuffle.registry.base.errors import FieldProblem
 
 TAGS: Final[list[str | Enum]] = ["deployments"]
 EXAMPLE: Final[dict[str, Any]] = {

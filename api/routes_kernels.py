@@ -24,7 +24,7 @@ from preshuffle.api.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, pro
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
 from preshuffle.api.store import Store
-from preshuffle.registry.errors import FieldProblem
+from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.kernels import Families, Family, Hazard
 from preshuffle.registry.kernels.tables import TableSet
 from preshuffle.registry.query import Frozen

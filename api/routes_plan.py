@@ -20,7 +20,7 @@ from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.plan import Candidate, Plan, plan, plan_aside
 from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.store import Store
-from preshuffle.registry.errors import BookError, FieldProblem
+from preshuffle.registry.base.errors import BookError, FieldProblem
 
 TAGS: Final[list[str | Enum]] = ["plan"]
 MAX_BODY: Final = 32 << 20

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from preshuffle.api.logs import Style
-from preshuffle.registry.errors import FieldProblem, QueryError
-from preshuffle.registry.located import field_problems
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.query import Frozen
+from preshuffle.registry.text.field_problems import field_problems
 
 PREFIX: Final = "PRESHUFFLE_"
 _LISTS: Final = frozenset({"book", "tables"})

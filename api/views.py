@@ -15,11 +15,11 @@ from preshuffle.api.judgement import GroupJudgement, has_drifted
 from preshuffle.api.problem import Problem
 from preshuffle.api.states import State, state_of, worst_state
 from preshuffle.api.store_rows import Listed
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.decision import Decision, Finding
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.report import Verdict, worst
-from preshuffle.registry.words import Role
 
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"

@@ -8,7 +8,7 @@ import torch
 
 from preshuffle.layouts.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, name_of
 from preshuffle.registry import LayoutError, TensorDecision
-from preshuffle.registry.words import Role
+from preshuffle.registry.base.words import Role
 
 
 @dataclass(frozen=True, slots=True)

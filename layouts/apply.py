@@ -18,7 +18,7 @@ from preshuffle.layouts.single import check_backend, layout_in
 from preshuffle.layouts.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
-from preshuffle.registry.words import ROLES, Role
+from preshuffle.registry.base.words import ROLES, Role
 
 TAG: Final = "is_shuffled"
 """The attribute by which AITER tells laid-out weights from plain ones."""

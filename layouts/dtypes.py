@@ -6,8 +6,8 @@ from typing import Final
 
 import torch
 
-from preshuffle.registry.errors import LayoutError
-from preshuffle.registry.words import TensorDtype
+from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.words import TensorDtype
 
 FP4X2: Final[torch.dtype] = getattr(torch, "float4_e2m1fn_x2", torch.uint8)
 I4X2: Final[torch.dtype] = getattr(torch, "int4", torch.uint8)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from preshuffle.registry import Layout, LayoutError, Permutation
-from preshuffle.registry.words import RowOrder
+from preshuffle.registry.base.words import RowOrder
 
 Fault = Literal[
     "applied_twice",

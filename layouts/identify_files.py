@@ -13,8 +13,8 @@ from preshuffle.layouts.identify_joined import Joined
 from preshuffle.layouts.identify_source import Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.layouts.target import names_of
 from preshuffle.registry import Query, Registry
+from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import ROLES, Role
 
 SUFFIX = ".safetensors"
 

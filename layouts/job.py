@@ -28,7 +28,7 @@ from preshuffle.layouts.values import (
     unpack_int4,
 )
 from preshuffle.registry import Decision, LayoutError, TensorDecision
-from preshuffle.registry.words import Role
+from preshuffle.registry.base.words import Role
 
 
 @dataclass(frozen=True, slots=True)

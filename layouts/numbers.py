@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.mxfp4 import decode_e8m0, decode_fp4
-from preshuffle.registry.words import BLOCK_ROWS, GROUP, QuantType, TensorDtype
+from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, TensorDtype
 
 _NIBBLES: Final = (0, 2, 4, 6, 1, 3, 5, 7)
 """Which of its eight values each nibble of a word of int4 holds, the lowest first (AITER's rearrange_4bit_elements)."""

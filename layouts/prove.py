@@ -24,7 +24,7 @@ from preshuffle.layouts.stamp import put_stamp, stamp_of
 from preshuffle.layouts.stepped import stepped
 from preshuffle.layouts.target import RoleTensors
 from preshuffle.registry import Decision, LayoutError, TensorDecision
-from preshuffle.registry.words import ROLES
+from preshuffle.registry.base.words import ROLES
 
 EXACT: Final = 1e-12
 """Relative error of two float64 sums of the same numbers."""

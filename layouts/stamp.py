@@ -24,7 +24,7 @@ from preshuffle.layouts.file_stamps import Entry, Extent, read_stamps, record_of
 from preshuffle.layouts.mapped import look_up, mapping_of
 from preshuffle.layouts.place import extent_of
 from preshuffle.registry import LayoutError
-from preshuffle.registry.words import Role, RowOrder, Step, TensorDtype
+from preshuffle.registry.base.words import Role, RowOrder, Step, TensorDtype
 
 _ATTRIBUTE: Final = "_preshuffle_stamps"
 _HEADER: Final = "preshuffle."

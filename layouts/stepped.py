@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from preshuffle.registry import Decision, TensorDecision
-from preshuffle.registry.words import Role
+from preshuffle.registry.base.words import Role
 
 _FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

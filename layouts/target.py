@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from preshuffle.registry import Decision, LayoutError, Registry
+from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.call_entries import SECOND_LEVEL
-from preshuffle.registry.words import ROLES, Role
 
 _INPUT = "_input_scale"
 Target = MutableMapping[str, torch.Tensor] | torch.nn.Module

@@ -10,7 +10,7 @@ import torch
 
 from preshuffle.layouts.dtypes import FLOATS, name_of
 from preshuffle.registry import LayoutError, TensorDecision
-from preshuffle.registry.words import Role, RowOrder, Step
+from preshuffle.registry.base.words import Role, RowOrder, Step
 
 NEGATIVE_ZERO: Final = 0x80
 """In e4m3fn; the same byte is NaN in e4m3fnuz, which has no negative zero."""

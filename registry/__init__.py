@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from preshuffle.registry.base.errors import BookError as BookError
+    from preshuffle.registry.base.errors import LayoutError as LayoutError
+    from preshuffle.registry.base.errors import NoRecipeError as NoRecipeError
+    from preshuffle.registry.base.errors import PreshuffleError as PreshuffleError
+    from preshuffle.registry.base.errors import QueryError as QueryError
     from preshuffle.registry.check.codes import explain_code as explain_code
     from preshuffle.registry.check.example import observation_of as observation_of
     from preshuffle.registry.decision import Decision as Decision
     from preshuffle.registry.decision import Finding as Finding
     from preshuffle.registry.decision import TensorDecision as TensorDecision
-    from preshuffle.registry.errors import BookError as BookError
-    from preshuffle.registry.errors import LayoutError as LayoutError
-    from preshuffle.registry.errors import NoRecipeError as NoRecipeError
-    from preshuffle.registry.errors import PreshuffleError as PreshuffleError
-    from preshuffle.registry.errors import QueryError as QueryError
     from preshuffle.registry.explain import Explanation as Explanation
     from preshuffle.registry.layout import BoundLayout as BoundLayout
     from preshuffle.registry.layout import Layout as Layout
@@ -40,7 +40,7 @@ _HOMES = {
     "check.codes": ("explain_code",),
     "check.example": ("observation_of",),
     "decision": ("Decision", "Finding", "TensorDecision"),
-    "errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
+    "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
     "explain": ("Explanation",),
     "layout": ("BoundLayout", "Layout"),
     "observation": ("Applied", "Observation", "TensorObservation"),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.call_entries import FunctionEntry, TargetNamesEntry
 from preshuffle.registry.check.entries import (
     BackendEntry,
@@ -23,18 +24,17 @@ from preshuffle.registry.check.entries import (
 )
 from preshuffle.registry.decision import digest_of
 from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry
-from preshuffle.registry.errors import BookError, Problem
 from preshuffle.registry.kernels.families import Families
 from preshuffle.registry.kernels.family import Family, KernelTag, Packing
 from preshuffle.registry.layout import Layout
-from preshuffle.registry.located import Document, Path, field_problems
 from preshuffle.registry.model_names import ModelNames
 from preshuffle.registry.model_types import ModelTypeEntry, QuantizationEntry
-from preshuffle.registry.packaged import FOLDER, packaged_document
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule
 from preshuffle.registry.rule_index import RuleIndex
+from preshuffle.registry.text.book_cache import FOLDER, packaged_document
+from preshuffle.registry.text.field_problems import Document, Path, field_problems
 
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,
@@ -243,7 +243,7 @@ def _packaged() -> list[str]:
 
 
 def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:
-    from preshuffle.registry.yaml_text import parse_yaml
+    from preshuffle.registry.text.yaml_text import parse_yaml
 
     own = name.startswith(f"{FOLDER.name}/")  # an overlay's folder may be called as the packaged one is
     return parse_yaml(text, f"./{name}" if own else name)

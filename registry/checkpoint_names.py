@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.model_types import (
     CheckpointTensor,
@@ -14,7 +15,6 @@ from preshuffle.registry.model_types import (
     StoredTensor,
 )
 from preshuffle.registry.quantization import experts_of
-from preshuffle.registry.words import Role
 
 Tensors = Mapping[Role, CheckpointTensor]
 

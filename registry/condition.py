@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal
 
-from preshuffle.registry.versions import version_key
+from preshuffle.registry.base.versions import version_key
 
 Scalar = str | int | bool | None
 Kind = Literal["exact", "list", "pattern"]

@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from preshuffle.registry.kernels import KernelChoice
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import (
+from preshuffle.registry.base.words import (
     BITS,
     Activation,
     CallBackend,
@@ -20,6 +18,8 @@ from preshuffle.registry.words import (
     Step,
     TensorDtype,
 )
+from preshuffle.registry.kernels import KernelChoice
+from preshuffle.registry.query import Frozen
 
 FindingCode = Literal[
     "layout_mismatch",

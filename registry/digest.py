@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.decision import CallDecision, TensorDecision
-from preshuffle.registry.words import Role
 
 
 def decision_digest(

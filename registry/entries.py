@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from preshuffle.registry.errors import LayoutError, PlacedError
+from preshuffle.registry.base.errors import LayoutError, PlacedError
+from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.layout import Layout, Unit
 from preshuffle.registry.query import Frozen, Size, Version
-from preshuffle.registry.words import Activation, Dtype, QuantType, RowOrder
 
 Evidence = tuple[str, ...]
 

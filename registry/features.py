@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.suggestions import near
+from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.books import Book
 from preshuffle.registry.entries import FeatureEntry
-from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.kernels.behaviour import is_newest
-from preshuffle.registry.near import near
-from preshuffle.registry.versions import on_the_way_to, version_key
 
 How = Literal["by version", "probed", "unknown"]
 

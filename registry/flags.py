@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.book import dispatch_book
 from preshuffle.registry.query import Query
-from preshuffle.registry.versions import on_the_way_to, version_key
 
 AITER = "aiter"
 _RELEASE = "name the release that the build has the changes of"

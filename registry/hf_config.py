@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.books import Book
-from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.flags import read_switches
 from preshuffle.registry.model_types import ModelTypeEntry
 from preshuffle.registry.moe_layers import moe_layers_of, number_of
-from preshuffle.registry.near import near
 from preshuffle.registry.quantization import SECTION, Found, excludes, experts_of
 from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import find_model

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.books import Book
 from preshuffle.registry.entries import FeatureProbe
 from preshuffle.registry.kernels.installed import installed_package
-from preshuffle.registry.versions import InvalidVersionError, version_key
 
 _LARGEST = 8 << 20
 _ANY = "**"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, cast, get_args
 
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.pattern import Pattern, fixed_size
 from preshuffle.registry.permutation import Permutation
 

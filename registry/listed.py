@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from preshuffle.registry.base.words import GROUP, Role
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import CallDecision, Finding, TensorDecision
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.book import dispatch_book
 from preshuffle.registry.predict import DISPATCHED, where
-from preshuffle.registry.words import GROUP, Role
 
 if TYPE_CHECKING:
     from preshuffle.registry.books import Book

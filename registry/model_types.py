@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.words import Role, TensorDtype
 from preshuffle.registry.entries import Evidence, ModelFacts
-from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import Role, TensorDtype
 
 StoredDtype = TensorDtype | Literal["int8", "int32"]
 

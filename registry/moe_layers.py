@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.model_types import ModelTypeEntry
 
 _DENSE = (0, False, "dense")

@@ -13,7 +13,7 @@ from functools import lru_cache
 from einops import EinopsError
 from einops.parsing import ParsedExpression
 
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.base.errors import LayoutError
 
 GATE_UP = "g"
 _SIZE = re.compile(r"[a-z_]+?(\d+)$")

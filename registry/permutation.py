@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.base.errors import LayoutError
 
 
 class Mode(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
 
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.layout import Atom, BoundLayout
 
 

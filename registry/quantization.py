@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.books import Book
-from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.model_types import ModelTypeEntry, QuantizationCase, QuantizationEntry
 from preshuffle.registry.modules import any_means, means
-from preshuffle.registry.near import near
 
 SECTION = "quantization_config"
 NONE = "none"

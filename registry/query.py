@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from preshuffle.registry.errors import QueryError
-from preshuffle.registry.located import field_problems
-from preshuffle.registry.versions import version_key
-from preshuffle.registry.words import Activation, Dtype, QuantType, RowOrder
+from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
+from preshuffle.registry.text.field_problems import field_problems
 
 if TYPE_CHECKING:
     from preshuffle.registry.registry import Registry

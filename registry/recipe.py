@@ -5,10 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from preshuffle.registry.errors import PlacedError
-from preshuffle.registry.located import field_problems
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import (
+from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.words import (
     ROLES,
     Activation,
     CallBackend,
@@ -20,6 +18,8 @@ from preshuffle.registry.words import (
     Step,
     TensorDtype,
 )
+from preshuffle.registry.query import Frozen
+from preshuffle.registry.text.field_problems import field_problems
 
 Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 

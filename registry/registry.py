@@ -9,9 +9,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from preshuffle.registry.base.errors import BookError, NoRecipeError
 from preshuffle.registry.books import Book, load_book
 from preshuffle.registry.decision import Decision
-from preshuffle.registry.errors import BookError, NoRecipeError
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
 from preshuffle.registry.predict import dispatch_call

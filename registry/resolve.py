@@ -6,22 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
+from preshuffle.registry.base.suggestions import close_to, near
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import CallDecision, TensorDecision
 from preshuffle.registry.entries import ArchEntry, ModelEntry
-from preshuffle.registry.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.features import behaves_as, check_probed
 from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.match import Tried
-from preshuffle.registry.near import close_to, near
 from preshuffle.registry.query import Query
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule import Rule, facts_of
 from preshuffle.registry.rule_index import Prepared
 from preshuffle.registry.shapes import LayerSizes, call_decision
 from preshuffle.registry.shared_experts import count_shared
-from preshuffle.registry.words import Role
 
 _NEEDED = (
     "weight_dtype",

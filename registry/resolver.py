@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.choose import chosen
 from preshuffle.registry.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
@@ -16,7 +17,6 @@ from preshuffle.registry.query import Query, unvalidated
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.resolve import Case, no_recipe, nothing_works, open_case, reason
 from preshuffle.registry.shapes import tensor_decisions
-from preshuffle.registry.words import Role
 
 _REMEMBERED = 1024
 Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucket]]

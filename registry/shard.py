@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from preshuffle.api.routes_plan import Planner
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
-from preshuffle.registry.errors import BookError, QueryError
+from preshuffle.registry.base.errors import BookError, QueryError
 from support.server import OBSERVATION, REPORT, Client
 from support.stores import put, report
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError, Registry
+from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.books import SECTIONS, Book
-from preshuffle.registry.errors import Problem
 from preshuffle.registry.lint import lint
 from support.strategies import BOOK, decide, load_overlay
 

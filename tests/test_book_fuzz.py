@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import BookError
+from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.books import SECTIONS, Place, _entry, load_book
-from preshuffle.registry.errors import Problem
-from preshuffle.registry.yaml_text import parse_yaml
+from preshuffle.registry.text.yaml_text import parse_yaml
 from support.strategies import BOOK
 
 PACKAGED = files("preshuffle.registry") / "book"

@@ -3,8 +3,8 @@
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query, QueryError
+from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.features import features_of, why_lacking
-from preshuffle.registry.versions import InvalidVersionError, version_key
 from support.strategies import BOOK, REGISTRY
 
 GPT_OSS = {"model": "openai/gpt-oss-120b", "arch": "gfx950"}

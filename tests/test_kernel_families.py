@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError, Observation, Query, Registry
-from preshuffle.registry.errors import Problem
+from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.family_lint import family_problems
 from preshuffle.registry.kernels import KernelTables, packaged_families
 from support.kernel_rows import BASE, SWIGLU, table

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from preshuffle.registry import BookError, PreshuffleError
+from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TableError, book, dispatch, packaged_families
 from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.heuristics import k_split
 from preshuffle.registry.kernels.table_file import MAX_NAME
-from preshuffle.registry.versions import InvalidVersionError, version_key
-from preshuffle.registry.yaml_text import parse_yaml
+from preshuffle.registry.text.yaml_text import parse_yaml
 from support.kernel_rows import table, tables
 
 CALL = {

@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.registry.kernels import book
 from preshuffle.registry.kernels.lint import dispatch_book_problems, dispatch_problems
-from preshuffle.registry.yaml_text import parse_yaml
+from preshuffle.registry.text.yaml_text import parse_yaml
 
 FOLDER = Path(book.__file__).parents[1] / "book"
 

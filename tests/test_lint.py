@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError
-from preshuffle.registry.errors import Problem
+from preshuffle.registry.base.errors import Problem
 from support.strategies import BOOK, load_overlay
 
 RECIPE = """recipes:

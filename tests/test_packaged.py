@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.registry import packaged
-from preshuffle.registry.packaged import packaged_document
-from preshuffle.registry.yaml_text import parse_yaml
+from preshuffle.registry.text import book_cache
+from preshuffle.registry.text.book_cache import packaged_document
+from preshuffle.registry.text.yaml_text import parse_yaml
 
 TEXT = "archs:\n  gfx950: {cu_num: 256}\n"
 
@@ -19,7 +19,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A book of one file, and a place for what is compiled."""
     folder = tmp_path / "book"
     folder.mkdir()
-    monkeypatch.setattr(packaged, "FOLDER", folder)
+    monkeypatch.setattr(book_cache, "FOLDER", folder)
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "compiled"))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = folder / "archs.yaml"
@@ -36,7 +36,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return parse_yaml(text, name)
 
-    monkeypatch.setattr("preshuffle.registry.yaml_text.parse_yaml", counted)
+    monkeypatch.setattr("preshuffle.registry.text.yaml_text.parse_yaml", counted)
     return names
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from preshuffle.registry.errors import LayoutError
+from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.layout import Layout
 from preshuffle.registry.pattern import Pattern, fixed_size
 from support.strategies import LAYOUTS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from preshuffle.registry import BookError, Engine, NoRecipeError, PreshuffleError, Query, QueryError, Registry
-from preshuffle.registry.errors import FieldProblem, NearMatch, Problem
+from preshuffle.registry.base.errors import FieldProblem, NearMatch, Problem
 from preshuffle.registry.query import TOKENS
 from support.strategies import GPT_OSS, REGISTRY
 

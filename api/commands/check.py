@@ -22,7 +22,7 @@ from preshuffle.api.commands.query_options import add_query_fields
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.commands.service_option import add_server_option, asked_of_service
 from preshuffle.api.table import printable
-from preshuffle.registry.errors import FieldProblem, PreshuffleError, QueryError
+from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from preshuffle.registry.errors import PreshuffleError
+from preshuffle.registry.base.errors import PreshuffleError
 
 OK: Final = 0
 FAILED: Final = 1

@@ -22,7 +22,7 @@ from preshuffle.api.commands.failures import FAILED, OK, UNKNOWN, MissingExtraEr
 from preshuffle.api.commands.parser import add_json, nearest
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
-from preshuffle.registry.words import ROLES, Role, RowOrder
+from preshuffle.registry.base.words import ROLES, Role, RowOrder
 
 if TYPE_CHECKING:
     from preshuffle.layouts.identify import ExpertRange, Identification

@@ -14,7 +14,7 @@ from preshuffle.api.commands.failures import OK, UsageError
 from preshuffle.api.commands.kernels_deployments import ACTIVATIONS, TP, Deployment, deployments
 from preshuffle.api.commands.screen import Screen, print_json, short_digest
 from preshuffle.api.table import Cell, Column, Row
-from preshuffle.registry.errors import NoRecipeError
+from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
 from preshuffle.registry.predict import REACH
 from preshuffle.registry.query import Frozen

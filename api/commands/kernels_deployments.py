@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from preshuffle.registry.base.errors import NoRecipeError, QueryError
+from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.choose import chosen
-from preshuffle.registry.errors import NoRecipeError, QueryError
 from preshuffle.registry.kernels import DispatchCall
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import open_case
-from preshuffle.registry.words import Dtype
 
 TP: Final = (1, 2, 4, 8)
 ACTIVATIONS: Final[tuple[str, ...]] = get_args(Dtype)

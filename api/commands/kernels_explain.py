@@ -22,14 +22,14 @@ from preshuffle.api.commands.kernels_tables import hazard_findings, load_tables
 from preshuffle.api.commands.query_options import add_query_options, option_of, read_query
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
+from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.decision import Finding
-from preshuffle.registry.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
 from preshuffle.registry.kernels.trace import StageTrace, says
-from preshuffle.registry.located import field_problems
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.resolve import open_case
+from preshuffle.registry.text.field_problems import field_problems
 
 Asked = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
 

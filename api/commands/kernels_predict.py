@@ -26,13 +26,13 @@ from preshuffle.api.commands.kernels_tables import hazard_findings, load_tables,
 from preshuffle.api.commands.query_options import add_query_options, option_of, read_query
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
+from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.decision import CallDecision, Finding, KernelBucket
-from preshuffle.registry.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
-from preshuffle.registry.located import field_problems
 from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.versions import version_key
+from preshuffle.registry.text.field_problems import field_problems
 
 TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unknown", "dim")}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from preshuffle.api.commands.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.parser import add_json
 from preshuffle.api.commands.service_option import add_service_options, ask
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 if TYPE_CHECKING:
     from preshuffle.api.plan import Plan

@@ -9,12 +9,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from preshuffle.api.commands.failures import UsageError
 from preshuffle.api.commands.input_file import place_of, read_document
-from preshuffle.registry.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf_config import query_of
 from preshuffle.registry.kernels import TableError
-from preshuffle.registry.located import Document
 from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.text.field_problems import Document
 
 _PREFIX = "query_"
 INSTALLED = "installed"

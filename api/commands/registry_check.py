@@ -12,8 +12,8 @@ from preshuffle.api.commands.decision_view import show_findings
 from preshuffle.api.commands.failures import BAD_INPUT, OK
 from preshuffle.api.commands.screen import Screen, short_digest
 from preshuffle.api.table import Cell, Column
+from preshuffle.registry.base.errors import BookError
 from preshuffle.registry.decision import Finding
-from preshuffle.registry.errors import BookError
 from preshuffle.registry.family_lint import family_problems
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.kernels.lint import dispatch_book_problems

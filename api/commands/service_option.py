@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from preshuffle.api.commands.failures import UNKNOWN, MissingExtraError, UsageError
-from preshuffle.registry.errors import PreshuffleError, QueryError
+from preshuffle.registry.base.errors import PreshuffleError, QueryError
 
 if TYPE_CHECKING:
     import httpx

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from preshuffle.api.commands.failures import OK, UsageError
 from preshuffle.api.commands.parser import add_json
 from preshuffle.api.tokens import make_token
-from preshuffle.registry.located import field_problems
+from preshuffle.registry.text.field_problems import field_problems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.books import Book
 from preshuffle.registry.check.backends import Backends
 from preshuffle.registry.check.conditional import Compiled, Entries
@@ -19,7 +20,6 @@ from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.check.worlds import World, worlds_of
 from preshuffle.registry.decision import Decision, Finding
 from preshuffle.registry.digest import decision_digest
-from preshuffle.registry.errors import LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.observation import Observation
 from preshuffle.registry.report import Report

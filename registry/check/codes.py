@@ -6,9 +6,9 @@ import inspect
 from difflib import get_close_matches
 from typing import Literal, get_args
 
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.check.table import RULES
 from preshuffle.registry.decision import WARNINGS, FindingCode
-from preshuffle.registry.errors import FieldProblem, QueryError
 from preshuffle.registry.query import Frozen
 
 CODES: tuple[str, ...] = get_args(FindingCode)

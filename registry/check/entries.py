@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.words import Activation, Dtype, Role
 from preshuffle.registry.check.facts import FactCondition
-from preshuffle.registry.errors import PlacedError
 from preshuffle.registry.query import Frozen
-from preshuffle.registry.words import Activation, Dtype, Role
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]

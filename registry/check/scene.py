@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.check.facts import MODEL_NAME, Facts
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.entries import ArchEntry, ModelEntry
-from preshuffle.registry.errors import LayoutError
 from preshuffle.registry.features import behaves_as
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.behaviour import is_newest
@@ -21,7 +22,6 @@ from preshuffle.registry.observation import Applied, Observation, TensorObservat
 from preshuffle.registry.permutation import Permutation
 from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import find_model
-from preshuffle.registry.words import BITS, GROUP, Role
 
 WEIGHTS: tuple[Role, ...] = ("w13_weight", "w2_weight")
 SCALES: dict[Role, Role] = {"w13_weight_scale": "w13_weight", "w2_weight_scale": "w2_weight"}

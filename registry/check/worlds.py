@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TypeVar
 
+from preshuffle.registry.base.words import GateMode, Role
 from preshuffle.registry.check.scene import WEIGHTS, Scene
 from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.words import GateMode, Role
 
 MOST = 32
 ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from preshuffle.registry.base.versions import is_development, local_commit, version_key
 from preshuffle.registry.kernels.book import ActivationRule, BehaviourData, OneStageEntry, dispatch_book
-from preshuffle.registry.versions import is_development, local_commit, version_key
 
 OneStageKey = tuple[str, str, str, str, str, bool, bool]
 

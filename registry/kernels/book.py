@@ -5,9 +5,9 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from preshuffle.registry.errors import BookError, Problem
-from preshuffle.registry.located import Document, field_problems
-from preshuffle.registry.packaged import packaged_document
+from preshuffle.registry.base.errors import BookError, Problem
+from preshuffle.registry.text.book_cache import packaged_document
+from preshuffle.registry.text.field_problems import Document, field_problems
 
 DISPATCH: Final = "aiter_dispatch.yaml"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from preshuffle.registry.versions import version_key
+from preshuffle.registry.base.versions import version_key
 
 Units = Annotated[int, Field(gt=0, le=4096)]
 # Twice what a query may say: padding, and the extra slot of expert parallelism, come on top.

@@ -1,6 +1,6 @@
 """Errors: those AITER would raise for a call, and those of tables that cannot be read."""
 
-from preshuffle.registry.errors import PreshuffleError
+from preshuffle.registry.base.errors import PreshuffleError
 
 
 class DispatchError(Exception):

@@ -7,12 +7,12 @@ from collections.abc import Hashable, Iterable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
-from preshuffle.registry.errors import BookError
+from preshuffle.registry.base.errors import BookError
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.behaviour import is_newest
 from preshuffle.registry.kernels.choice import Stage
 from preshuffle.registry.kernels.family import Family, FamilyVariant, KernelTag
-from preshuffle.registry.packaged import packaged_document
-from preshuffle.registry.versions import version_key
+from preshuffle.registry.text.book_cache import packaged_document
 
 FAMILIES: Final = "kernel_families.yaml"
 _REMEMBERED = 16384

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from preshuffle.registry.errors import Problem
+from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.kernels.book import (
     DISPATCH,
     BehaviourData,
@@ -14,9 +15,8 @@ from preshuffle.registry.kernels.book import (
     validated,
 )
 from preshuffle.registry.kernels.stages import RULES
-from preshuffle.registry.located import Document, Path, field_problems
-from preshuffle.registry.packaged import packaged_document
-from preshuffle.registry.versions import InvalidVersionError, version_key
+from preshuffle.registry.text.book_cache import packaged_document
+from preshuffle.registry.text.field_problems import Document, Path, field_problems
 
 _CALL_FACTS = frozenset({"gfx", "weight_dtype", "quant_type", "activation", "gate_mode", "env"})
 _LADDERS = ("padding", "block_m_per_1x128", "cktile_block_m")

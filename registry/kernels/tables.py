@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from preshuffle.registry.base.versions import InvalidVersionError, version_identity, version_key
 from preshuffle.registry.kernels.behaviour import Behaviour
 from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families import Families, packaged_families
@@ -14,7 +15,6 @@ from preshuffle.registry.kernels.hazards import table_hazards
 from preshuffle.registry.kernels.lookup import Index, build_index
 from preshuffle.registry.kernels.rows import GroupedRow, Hazard, Row
 from preshuffle.registry.kernels.table_file import TableFile, parse_table, read_bytes
-from preshuffle.registry.versions import InvalidVersionError, version_identity, version_key
 
 
 class TableSet:

@@ -6,7 +6,7 @@ import torch
 
 from preshuffle.layouts.accept import torch_shape
 from preshuffle.registry import Decision, Query, Registry
-from preshuffle.registry.words import Role
+from preshuffle.registry.base.words import Role
 
 ACTIVATIONS = ("fp4x2", "bf16")
 # 5 groups of hidden and 15 of intermediate: nothing divides 256, and TP 8 leaves the last rank half of the others'

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import WEIGHTS, Scene
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels.behaviour import behaviour_of
 from preshuffle.registry.kernels.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
-from preshuffle.registry.words import BITS
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
 _OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+from preshuffle.registry.base.versions import InvalidVersionError, version_identity
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import SCALES, Seen, units
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.observation import CacheKey
-from preshuffle.registry.versions import InvalidVersionError, version_identity
 
 _INPUT_SCALES = ("w13_input_scale", "w2_input_scale")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import WEIGHTS, Seen
 from preshuffle.registry.decision import Finding
-from preshuffle.registry.versions import version_key
 
 _ROUTES = (
     "AITER looks at w13's and w2's tags together to pick a kernel (Opus needs both, CK's stages look at their own), "

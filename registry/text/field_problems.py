@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from preshuffle.registry.errors import FieldProblem, Problem
+from preshuffle.registry.base.errors import FieldProblem, Problem
 
 Path = tuple[str | int, ...]
 
@@ -22,7 +22,9 @@ class Document:
 
     def mark(self, path: Path) -> tuple[int, int] | None:
         """Return the line and column of the key or item at a path, counted from 1; None where it is not there."""
-        from preshuffle.registry.yaml_text import find_mark  # YAML is loaded when a text is read or an error is placed
+        from preshuffle.registry.text.yaml_text import (
+            find_mark,  # YAML is loaded when a text is read or an error is placed
+        )
 
         return find_mark(self.text, path)
 

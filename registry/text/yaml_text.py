@@ -18,8 +18,8 @@ from yaml.events import (
 )
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from preshuffle.registry.errors import Problem
-from preshuffle.registry.located import Document, Path, short
+from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.text.field_problems import Document, Path, short
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR, _BOOL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"

@@ -15,10 +15,10 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, Final
 
-from preshuffle.registry.errors import Problem
-from preshuffle.registry.located import Document
+from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.text.field_problems import Document
 
-FOLDER: Final = Path(__file__).with_name("book")
+FOLDER: Final = Path(__file__).parents[1] / "book"
 
 
 def packaged_document(name: str) -> tuple[Document, list[Problem]]:
@@ -32,7 +32,7 @@ def packaged_document(name: str) -> tuple[Document, list[Problem]]:
             return Document(shown, value, text), []
     except (OSError, ValueError, EOFError, TypeError):
         pass  # there is none yet, or it is not whole
-    from preshuffle.registry.yaml_text import parse_yaml
+    from preshuffle.registry.text.yaml_text import parse_yaml
 
     document, problems = parse_yaml(text, shown)
     if not problems and not sys.dont_write_bytecode:

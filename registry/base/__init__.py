@@ -1,0 +1,1 @@
+"""Words, errors, versions and frozen models that everything else uses."""

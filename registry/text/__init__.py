@@ -1,0 +1,1 @@
+"""Read YAML and JSON with the place of every value."""
