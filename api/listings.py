@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from preshuffle.registry.algebra.layout import Unit
 from preshuffle.registry.entries import ArchEntry, LayoutEntry, ModelEntry
-from preshuffle.registry.layout import Unit
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.registry import Registry

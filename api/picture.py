@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Final, Literal
 
+from preshuffle.registry.algebra.layout import BoundLayout, Layout
 from preshuffle.registry.base.words import Role, RowOrder
 from preshuffle.registry.decision import TensorDecision
-from preshuffle.registry.layout import BoundLayout, Layout
 
 Half = Literal["gate", "up"]
 CELLS_PER_LINE: Final = 16

@@ -26,7 +26,7 @@ from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
 from preshuffle.api.store import Store
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.kernels import Families, Family, Hazard
-from preshuffle.registry.kernels.tables import TableSet
+from preshuffle.registry.kernels.tables.tables import TableSet
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
 

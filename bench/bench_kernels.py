@@ -15,12 +15,12 @@ from preshuffle.registry.kernels import (
     DispatchCall,
     KernelTables,
     TableError,
-    book,
     dispatch,
     packaged_families,
     reachable_buckets,
 )
-from preshuffle.registry.kernels.rows import KEY_COLUMNS, VALUE_COLUMNS, Row
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
+from preshuffle.registry.kernels.tables.rows import KEY_COLUMNS, VALUE_COLUMNS, Row
 
 COLUMNS = ("gfx", *KEY_COLUMNS, *VALUE_COLUMNS, "us", "run_1stage", "_tag")
 WEIGHTS = {"torch.bfloat16": "bf16", "torch.int8": "i8", "torch.int4": "i4x2", "torch.float4_e2m1fn_x2": "fp4x2"}
@@ -107,9 +107,9 @@ def main() -> None:
     print(f"every token count of one call: {1e3 * (time.perf_counter() - start) / 200:.2f} ms")
     start = time.perf_counter()
     for _ in range(ROUNDS):
-        book.dispatch_book.cache_clear()
+        dispatch_book.cache_clear()
         packaged_families.cache_clear()
-        book.dispatch_book()
+        dispatch_book()
         packaged_families()
     print(f"the kernel part of the book: {1e3 * (time.perf_counter() - start) / ROUNDS:.0f} ms")
 

@@ -10,7 +10,7 @@ import torch
 
 from preshuffle.layouts.executor_torch import DTYPES, run_move
 from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
-from preshuffle.registry.plan import Box, CopyPlan
+from preshuffle.registry.algebra.copy_plan import Box, CopyPlan
 
 _SMALL: Final = 128 << 20
 

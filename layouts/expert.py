@@ -17,8 +17,8 @@ from preshuffle.layouts.stamp import Loss, Stamp, check_role, put_stamp, stamp_o
 from preshuffle.layouts.target import RoleTensors, Target
 from preshuffle.layouts.values import change_part
 from preshuffle.registry import LayoutError, PlainView
+from preshuffle.registry.algebra.copy_plan import plan_part
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.plan import plan_part
 
 
 def write_expert(

@@ -9,8 +9,8 @@ from math import prod
 from preshuffle.layouts.identify_family import Fault, Frame, Share
 from preshuffle.layouts.identify_source import ITEM, Bytes, SourceError
 from preshuffle.registry import Query, QueryError
+from preshuffle.registry.algebra.shard import Slice, cut
 from preshuffle.registry.base.words import BITS, GROUP, Role
-from preshuffle.registry.shard import Slice, cut
 
 _TRIED = (1, 2, 4, 8, 16, 32)
 _LARGEST_PAD = 256

@@ -11,7 +11,7 @@ from preshuffle.layouts.axes import WORD
 from preshuffle.layouts.execute import fill_box, lay_out, take_back, writable
 from preshuffle.layouts.executor_torch import runner
 from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
-from preshuffle.registry.plan import CopyPlan
+from preshuffle.registry.algebra.copy_plan import CopyPlan
 
 SCRATCH_BYTES = 64 << 20
 """Most bytes that an in-place move holds beside the buffer, at least one expert's."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from preshuffle.registry.plan import Box
+from preshuffle.registry.algebra.copy_plan import Box
 
 Direction = Literal["lay out", "take back"]
 

@@ -20,8 +20,8 @@ from preshuffle.layouts.single import layout_in
 from preshuffle.layouts.stamp import Stamp, check_role, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.target import RoleTensors, Target, folds
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
+from preshuffle.registry.algebra.copy_plan import plan_relayout
 from preshuffle.registry.base.words import Role, Step
-from preshuffle.registry.plan import plan_relayout
 
 _SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4")
 """Steps behind which fewer bytes lie than the plain values took (of a weight only the last)."""

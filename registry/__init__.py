@@ -9,6 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from preshuffle.registry.algebra.copy_plan import CopyPlan as CopyPlan
+    from preshuffle.registry.algebra.copy_plan import PlainView as PlainView
+    from preshuffle.registry.algebra.copy_plan import plan_copy as plan_copy
+    from preshuffle.registry.algebra.layout import BoundLayout as BoundLayout
+    from preshuffle.registry.algebra.layout import Layout as Layout
+    from preshuffle.registry.algebra.permutation import Permutation as Permutation
     from preshuffle.registry.base.errors import BookError as BookError
     from preshuffle.registry.base.errors import LayoutError as LayoutError
     from preshuffle.registry.base.errors import NoRecipeError as NoRecipeError
@@ -20,15 +26,9 @@ if TYPE_CHECKING:
     from preshuffle.registry.decision import Finding as Finding
     from preshuffle.registry.decision import TensorDecision as TensorDecision
     from preshuffle.registry.explain import Explanation as Explanation
-    from preshuffle.registry.layout import BoundLayout as BoundLayout
-    from preshuffle.registry.layout import Layout as Layout
     from preshuffle.registry.observation import Applied as Applied
     from preshuffle.registry.observation import Observation as Observation
     from preshuffle.registry.observation import TensorObservation as TensorObservation
-    from preshuffle.registry.permutation import Permutation as Permutation
-    from preshuffle.registry.plan import CopyPlan as CopyPlan
-    from preshuffle.registry.plan import PlainView as PlainView
-    from preshuffle.registry.plan import plan_copy as plan_copy
     from preshuffle.registry.query import Engine as Engine
     from preshuffle.registry.query import Query as Query
     from preshuffle.registry.recipe import Recipe as Recipe
@@ -42,10 +42,10 @@ _HOMES = {
     "decision": ("Decision", "Finding", "TensorDecision"),
     "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
     "explain": ("Explanation",),
-    "layout": ("BoundLayout", "Layout"),
+    "algebra.layout": ("BoundLayout", "Layout"),
     "observation": ("Applied", "Observation", "TensorObservation"),
-    "permutation": ("Permutation",),
-    "plan": ("CopyPlan", "PlainView", "plan_copy"),
+    "algebra.permutation": ("Permutation",),
+    "algebra.copy_plan": ("CopyPlan", "PlainView", "plan_copy"),
     "query": ("Engine", "Query"),
     "recipe": ("Recipe",),
     "registry": ("Registry",),

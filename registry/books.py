@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.call_entries import FunctionEntry, TargetNamesEntry
 from preshuffle.registry.check.entries import (
@@ -24,9 +25,8 @@ from preshuffle.registry.check.entries import (
 )
 from preshuffle.registry.decision import digest_of
 from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry
-from preshuffle.registry.kernels.families import Families
-from preshuffle.registry.kernels.family import Family, KernelTag, Packing
-from preshuffle.registry.layout import Layout
+from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
 from preshuffle.registry.model_names import ModelNames
 from preshuffle.registry.model_types import ModelTypeEntry, QuantizationEntry
 from preshuffle.registry.query import Frozen

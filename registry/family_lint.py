@@ -12,8 +12,8 @@ from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import ROLES
 from preshuffle.registry.books import Book, Place
 from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.families import RuntimeFacts
-from preshuffle.registry.kernels.family import Family
+from preshuffle.registry.kernels.families.families import RuntimeFacts
+from preshuffle.registry.kernels.families.family import Family
 
 _ROLES: Final = {"1": ("w13_",), "2": ("w2_",), "1-stage": ("w13_", "w2_")}
 _IGNORABLE: Final = frozenset({*DispatchCall.model_fields, "swiglu_limit"})

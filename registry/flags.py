@@ -12,8 +12,8 @@ from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.books import Book
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.kernels.behaviour import is_newest
-from preshuffle.registry.kernels.book import dispatch_book
+from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.query import Query
 
 AITER = "aiter"

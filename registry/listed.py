@@ -13,8 +13,8 @@ from preshuffle.registry.base.words import GROUP, Role
 from preshuffle.registry.condition import Scalar
 from preshuffle.registry.decision import CallDecision, Finding, TensorDecision
 from preshuffle.registry.flags import value_of
-from preshuffle.registry.kernels.behaviour import is_newest
-from preshuffle.registry.kernels.book import dispatch_book
+from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.predict import DISPATCHED, where
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.words import GROUP
 from preshuffle.registry.books import Book
@@ -14,7 +15,6 @@ from preshuffle.registry.features import why_lacking
 from preshuffle.registry.query import read_probed
 from preshuffle.registry.recipe import PadRule, Recipe, multiple_for
 from preshuffle.registry.rule import Rule, Specificity
-from preshuffle.registry.shard import cut
 
 REQUIRED_OF = (
     "arch", "aiter", "aiter_features", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
+from preshuffle.registry.algebra.layout import Layout
+from preshuffle.registry.algebra.shard import split_experts
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, QuantType, Role, TensorDtype
 from preshuffle.registry.books import Book
@@ -12,10 +14,8 @@ from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, Te
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
-from preshuffle.registry.layout import Layout
 from preshuffle.registry.query import Query, unvalidated
 from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.shard import split_experts
 
 DISPATCHED = "fused_moe"
 """The entry point whose choice of kernels is known; of others no kernel is predicted."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, Role, Step
 from preshuffle.registry.books import Book, Place
-from preshuffle.registry.layout import Layout
 from preshuffle.registry.recipe import PadRule, PadStep, Recipe, TensorRecipe
 
 W13 = ("w13_weight", "w13_weight_scale")

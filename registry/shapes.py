@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from preshuffle.registry.algebra.shard import cut, split_experts
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, QueryError
 from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, Activation, QuantType, Role, RowOrder, Step, TensorDtype
 from preshuffle.registry.decision import CallDecision, Pad, TensorDecision
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.query import unvalidated
 from preshuffle.registry.recipe import PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
-from preshuffle.registry.shard import cut, split_experts
 
 
 @dataclass(frozen=True, slots=True)

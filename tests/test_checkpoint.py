@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from preshuffle.layouts import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.checkpoint import INDEX
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.shard import cut
+from preshuffle.registry.algebra.shard import cut
 from support.moe import SMALL, hf_config
 
 EXPERTS = "model.layers.{layer}.mlp.experts."

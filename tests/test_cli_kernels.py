@@ -68,7 +68,7 @@ def test_tables_from_options_or_the_environment(
 
 
 def _empty_table(folder: Path) -> Path:
-    from preshuffle.registry.kernels.rows import KEY_COLUMNS, VALUE_COLUMNS
+    from preshuffle.registry.kernels.tables.rows import KEY_COLUMNS, VALUE_COLUMNS
 
     path = folder / "tuned_fmoe.csv"
     path.write_text(",".join([*KEY_COLUMNS, *VALUE_COLUMNS]) + "\n")

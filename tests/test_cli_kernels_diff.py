@@ -10,7 +10,7 @@ import pytest
 
 from preshuffle.api.cli import main
 from preshuffle.registry import Registry
-from preshuffle.registry.kernels.compare import SEVERITIES
+from preshuffle.registry.kernels.survey.compare import SEVERITIES
 from support.kernel_rows import GUI, SEP, write
 
 

@@ -16,7 +16,8 @@ from preshuffle.layouts.probe_runners import lacking
 from preshuffle.registry import Applied, NoRecipeError, Observation, Query, QueryError
 from preshuffle.registry.features import behaves_as, features_of, has_by_version
 from preshuffle.registry.installed import installed_aiter, probe_sources
-from preshuffle.registry.kernels import TableError, installed
+from preshuffle.registry.kernels import TableError
+from preshuffle.registry.kernels.tables import installed
 from support.aiter_wheel import wheel_root
 from support.strategies import BOOK, REGISTRY, load_overlay
 

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets, survey
-from preshuffle.registry.kernels.buckets import _outcome, _Sketch
-from preshuffle.registry.kernels.dispatch import opened
+from preshuffle.registry.kernels.dispatch.dispatch import opened
+from preshuffle.registry.kernels.survey.buckets import _outcome, _Sketch
 from support.kernel_rows import BASE, MX, SEP, SWIGLU, table, tables
 
 FIELDS: dict[str, tuple[object, ...]] = {

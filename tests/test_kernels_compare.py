@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from preshuffle.registry.kernels import DispatchCall, KernelTables, dispatch, reachable_buckets, trace
-from preshuffle.registry.kernels.compare import SEVERITIES, calls_of, changes, ranked, severity_of
-from preshuffle.registry.kernels.trace import says
+from preshuffle.registry.kernels.survey.compare import SEVERITIES, calls_of, changes, ranked, severity_of
+from preshuffle.registry.kernels.survey.trace import says
 from support.kernel_rows import BASE, CK1, MX, call, table, tables
 
 

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from preshuffle.registry import BookError, PreshuffleError
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
-from preshuffle.registry.kernels import DispatchCall, KernelTables, TableError, book, dispatch, packaged_families
-from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.kernels.case import Case
-from preshuffle.registry.kernels.heuristics import k_split
-from preshuffle.registry.kernels.table_file import MAX_NAME
+from preshuffle.registry.kernels import DispatchCall, KernelTables, TableError, dispatch, packaged_families
+from preshuffle.registry.kernels.aiter_versions import dispatch_book
+from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.heuristics import k_split
+from preshuffle.registry.kernels.tables.table_file import MAX_NAME
 from preshuffle.registry.text.yaml_text import parse_yaml
 from support.kernel_rows import table, tables
 
@@ -113,16 +114,16 @@ def test_a_variable_that_is_no_number_is_not_repeated_at_length() -> None:
 @pytest.mark.parametrize(
     ("name", "model", "old", "new", "place"),
     [
-        (book.DISPATCH, book.DispatchBook, "newest_label:", "newest_labels:", "newest_label"),
-        (book.DISPATCH, book.DispatchBook, 'since: "0.1.8"', "since: [0, 1, 8]", "timeline.1.since"),
+        (dispatch_book.DISPATCH, dispatch_book.DispatchBook, "newest_label:", "newest_labels:", "newest_label"),
+        (dispatch_book.DISPATCH, dispatch_book.DispatchBook, 'since: "0.1.8"', "since: [0, 1, 8]", "timeline.1.since"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_kernel_book_is_located(
-    name: str, model: type[book.BookModel], old: str, new: str, place: str
+    name: str, model: type[dispatch_book.BookModel], old: str, new: str, place: str
 ) -> None:
-    text = Path(book.__file__).parents[1].joinpath("book", name).read_text(encoding="utf-8")
+    text = Path(dispatch_book.__file__).parents[2].joinpath("book", name).read_text(encoding="utf-8")
     document, problems = parse_yaml(text.replace(old, new, 1), name)
-    value, wrong = book.validated(model, document)
+    value, wrong = dispatch_book.validated(model, document)
     assert (value, problems) == (None, [])
     assert place in str(wrong[0])
     assert wrong[0].line > 1
@@ -131,10 +132,10 @@ def test_a_mistake_in_the_kernel_book_is_located(
 
 def test_the_kernel_book_loads_in_a_moment() -> None:
     def load() -> float:
-        book.dispatch_book.cache_clear()
+        dispatch_book.dispatch_book.cache_clear()
         packaged_families.cache_clear()
         start = time.perf_counter()
-        book.dispatch_book()
+        dispatch_book.dispatch_book()
         packaged_families()
         return time.perf_counter() - start
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.registry.kernels import book
+from preshuffle.registry.kernels.aiter_versions import dispatch_book
 from preshuffle.registry.kernels.lint import dispatch_book_problems, dispatch_problems
 from preshuffle.registry.text.yaml_text import parse_yaml
 
-FOLDER = Path(book.__file__).parents[1] / "book"
+FOLDER = Path(dispatch_book.__file__).parents[1] / "book"
 
 
 def test_the_packaged_file_is_right() -> None:
@@ -33,10 +33,10 @@ SLIPS = [
 
 @pytest.mark.parametrize(("old", "new", "says"), SLIPS, ids=[slip[2][:30] for slip in SLIPS])
 def test_every_slip_is_found_where_it_stands(old: str, new: str, says: str) -> None:
-    text = (FOLDER / book.DISPATCH).read_text(encoding="utf-8")
+    text = (FOLDER / dispatch_book.DISPATCH).read_text(encoding="utf-8")
     assert old in text
     changed = text.replace(old, new, 1)
-    document, problems = parse_yaml(changed, book.DISPATCH)
+    document, problems = parse_yaml(changed, dispatch_book.DISPATCH)
     assert problems == []
     found = list(dispatch_problems(document))
     assert any(says in problem.message for problem in found), [str(problem) for problem in found]

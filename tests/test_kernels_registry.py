@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import Query, Registry
-from preshuffle.registry.kernels import KernelTables, TableError, TokenBucket, dispatch, installed, reachable_buckets
+from preshuffle.registry.kernels import KernelTables, TableError, TokenBucket, dispatch, reachable_buckets
+from preshuffle.registry.kernels.tables import installed
 from preshuffle.registry.predict import REACH, dispatch_call, kernel_findings
 from preshuffle.registry.resolve import open_case
 from support.kernel_rows import GUI, SEP, table, write

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry.kernels import KernelTables, TableError, dispatch
-from preshuffle.registry.kernels.table_file import MAX_BYTES
+from preshuffle.registry.kernels.tables.table_file import MAX_BYTES
 from support.kernel_rows import CK1, NEW, OLD, ONE, call, table, tables
 
 WHEEL = "0.1.7.post2.dev18"
@@ -227,7 +227,7 @@ def test_a_path_can_be_tied_to_a_version(tmp_path: Path) -> None:
 
 
 def test_another_aiter_is_not_mistaken_for_amds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from preshuffle.registry.kernels import installed
+    from preshuffle.registry.kernels.tables import installed
 
     (tmp_path / "aiter").mkdir()
     monkeypatch.setattr(installed, "DISTRIBUTION", "amd-aiter-that-is-not-there")

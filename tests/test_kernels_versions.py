@@ -6,8 +6,8 @@ import pytest
 
 from preshuffle.registry.base.versions import InvalidVersionError, local_commit, version_key
 from preshuffle.registry.kernels import DispatchCall, dispatch
-from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.kernels.padding import climb
+from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
+from preshuffle.registry.kernels.aiter_versions.padding import climb
 
 ASCENDING = [
     "0.1.7.dev1",

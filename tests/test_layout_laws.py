@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError
-from preshuffle.registry.layout import Layout
 from support.strategies import BOOK, LAYOUTS, address_table, cut_each_other, shapes, source_table
 
 PAIRS = list(combinations(LAYOUTS, 2))

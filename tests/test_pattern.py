@@ -2,9 +2,9 @@
 
 import pytest
 
+from preshuffle.registry.algebra.layout import Layout
+from preshuffle.registry.algebra.pattern import Pattern, fixed_size
 from preshuffle.registry.base.errors import LayoutError
-from preshuffle.registry.layout import Layout
-from preshuffle.registry.pattern import Pattern, fixed_size
 from support.strategies import LAYOUTS
 
 

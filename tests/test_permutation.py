@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preshuffle.registry.algebra.permutation import Mode, Permutation
 from preshuffle.registry.base.errors import LayoutError
-from preshuffle.registry.permutation import Mode, Permutation
 from support.strategies import Indices, cut_each_other
 
 Shuffle = tuple[tuple[int, ...], tuple[int, ...]]

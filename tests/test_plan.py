@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preshuffle.registry import BoundLayout, CopyPlan, LayoutError, PlainView, plan_copy
-from preshuffle.registry.plan import Box
+from preshuffle.registry.algebra.copy_plan import Box
 from support.strategies import LAYOUTS, Indices, address_table
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]

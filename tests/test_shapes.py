@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Decision, NoRecipeError, QueryError, TensorDecision
-from preshuffle.registry.layout import Layout
+from preshuffle.registry.algebra.layout import Layout
 from support.strategies import BOOK, decide, load_overlay
 
 HIDDEN = 2880

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import QueryError
-from preshuffle.registry.shard import cut, split_experts
+from preshuffle.registry.algebra.shard import cut, split_experts
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.sampled_from([1, 32, 128]))

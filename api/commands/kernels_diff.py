@@ -23,8 +23,16 @@ from preshuffle.api.commands.kernels_tables import one_side
 from preshuffle.api.commands.screen import Screen, print_json, short_digest
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.kernels import DispatchCall, KernelTables
-from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.kernels.compare import SEVERITIES, KernelChange, Severity, Side, calls_of, changes, ranked
+from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
+from preshuffle.registry.kernels.survey.compare import (
+    SEVERITIES,
+    KernelChange,
+    Severity,
+    Side,
+    calls_of,
+    changes,
+    ranked,
+)
 from preshuffle.registry.predict import REACH
 from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry

@@ -25,7 +25,7 @@ from preshuffle.api.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
-from preshuffle.registry.kernels.trace import StageTrace, says
+from preshuffle.registry.kernels.survey.trace import StageTrace, says
 from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.resolve import open_case

@@ -7,11 +7,11 @@ from itertools import islice
 from math import prod
 from typing import Literal
 
+from preshuffle.registry.algebra.copy_plan import PlainView, plan_copy
+from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.books import Book
 from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.layout import BoundLayout
-from preshuffle.registry.plan import PlainView, plan_copy
 from preshuffle.registry.query import Frozen
 
 _RUNS = 16

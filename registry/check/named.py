@@ -11,7 +11,7 @@ from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
 from preshuffle.registry.kernels import KernelChoice
 from preshuffle.registry.kernels.choice import Stage
-from preshuffle.registry.kernels.families import RuntimeFacts
+from preshuffle.registry.kernels.families.families import RuntimeFacts
 
 _ACTIVATIONS = {
     "fp4": "fp4x2", "FP4X2": "fp4x2", "fp8": "fp8", "F8": "fp8", "bf16": "bf16", "B16": "bf16", "fp16": "fp16",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from preshuffle.registry.algebra.layout import Layout
+from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.books import Book
@@ -15,11 +17,9 @@ from preshuffle.registry.condition import Scalar
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.features import behaves_as
 from preshuffle.registry.flags import value_of
-from preshuffle.registry.kernels.behaviour import is_newest
-from preshuffle.registry.kernels.book import dispatch_book
-from preshuffle.registry.layout import Layout
+from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.observation import Applied, Observation, TensorObservation
-from preshuffle.registry.permutation import Permutation
 from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import find_model
 

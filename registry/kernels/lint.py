@@ -7,14 +7,14 @@ from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
-from preshuffle.registry.kernels.book import (
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
     DISPATCH,
     BehaviourData,
     DispatchBook,
     Tier,
     validated,
 )
-from preshuffle.registry.kernels.stages import RULES
+from preshuffle.registry.kernels.dispatch.stages import RULES
 from preshuffle.registry.text.book_cache import packaged_document
 from preshuffle.registry.text.field_problems import Document, Path, field_problems
 

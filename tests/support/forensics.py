@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from preshuffle.layouts import Identification, apply_layout, identify
 from preshuffle.layouts.identify_source import TensorFile
 from preshuffle.registry import Registry
-from preshuffle.registry.shard import cut
+from preshuffle.registry.algebra.shard import cut
 
 GROUP: Final = 32
 LAYOUTS: Final = Registry.default().book.layouts

@@ -11,7 +11,7 @@ from einops import rearrange
 from hypothesis import strategies as st
 
 from preshuffle.registry import BoundLayout, Decision, Layout, LayoutError, Query, Registry
-from preshuffle.registry.pattern import fixed_size
+from preshuffle.registry.algebra.pattern import fixed_size
 
 REGISTRY = Registry.default()
 BOOK = REGISTRY.book

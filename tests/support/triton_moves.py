@@ -17,7 +17,7 @@ from preshuffle.layouts.joined import plan_joined
 from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
 from preshuffle.layouts.single import layout_of
 from preshuffle.registry import PlainView, Registry, plan_copy
-from preshuffle.registry.plan import CopyPlan
+from preshuffle.registry.algebra.copy_plan import CopyPlan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # (experts, live rows per half, live K, padded rows per half, padded K)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
 from preshuffle.registry.decision import Finding
-from preshuffle.registry.layout import Layout
 
 
 def layout_mismatch(look: Look) -> Iterator[Finding]:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.padding import climb
 from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.families import Families
-from preshuffle.registry.kernels.padding import climb
-from preshuffle.registry.kernels.rows import Row
+from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.kernels.tables.rows import Row
 
 
 @dataclass(slots=True)

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.book import Tier
-from preshuffle.registry.kernels.case import Case
-from preshuffle.registry.kernels.heuristics import k_split
-from preshuffle.registry.kernels.padding import boundaries, climb
-from preshuffle.registry.kernels.plan import Plan
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
+from preshuffle.registry.kernels.aiter_versions.padding import boundaries, climb
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.heuristics import k_split
+from preshuffle.registry.kernels.dispatch.stage_plan import Plan
 
 FLYDSL1, FLYDSL2, FLYDSL2_LAYOUT = "_flydsl_stage1_wrapper", "_flydsl_stage2_wrapper", "_flydsl_v2_stage2_wrapper"
 MXMOE1, MXMOE2 = "_mxfp4_a4w4_stage1_fw", "_mxfp4_a4w4_stage2_fw"

@@ -9,7 +9,7 @@ from pathlib import Path
 from sys import intern
 
 from preshuffle.registry.kernels.errors import TableError
-from preshuffle.registry.kernels.rows import (
+from preshuffle.registry.kernels.tables.rows import (
     GFX_OF_CU_NUM,
     GROUPED_KEYS,
     KEY_COLUMNS,

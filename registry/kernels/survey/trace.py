@@ -5,20 +5,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from preshuffle.registry.kernels.activation import activation_rule
-from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.book import ActivationRule, Tier
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import ActivationRule, Tier
 from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
-from preshuffle.registry.kernels.dispatch import GROUPED, decide
-from preshuffle.registry.kernels.families import Families
-from preshuffle.registry.kernels.family import Family
-from preshuffle.registry.kernels.grouped import grouped_key
-from preshuffle.registry.kernels.lookup import lookup_key
-from preshuffle.registry.kernels.rows import Row
-from preshuffle.registry.kernels.stages import RULES
-from preshuffle.registry.kernels.tables import KernelTables, TableSet
+from preshuffle.registry.kernels.dispatch.activation import activation_rule
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.dispatch import GROUPED, decide
+from preshuffle.registry.kernels.dispatch.grouped import grouped_key
+from preshuffle.registry.kernels.dispatch.lookup import lookup_key
+from preshuffle.registry.kernels.dispatch.stages import RULES
+from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.kernels.families.family import Family
+from preshuffle.registry.kernels.tables.rows import Row
+from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 CONSIDERED = 6
 """Rows that did not match and are shown, the nearest first."""

@@ -1,9 +1,9 @@
 """The gfx1250 grouped path (FlyDSL TDM kernels): when AITER takes it, and which table row it uses."""
 
-from preshuffle.registry.kernels.case import Case
-from preshuffle.registry.kernels.lookup import torch_names
-from preshuffle.registry.kernels.plan import Plan
-from preshuffle.registry.kernels.rows import GroupedRow
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.lookup import torch_names
+from preshuffle.registry.kernels.dispatch.stage_plan import Plan
+from preshuffle.registry.kernels.tables.rows import GroupedRow
 
 FUNC = "grouped_gemm_gfx1250_a8w4"
 DEFAULT_TILE_M = 64

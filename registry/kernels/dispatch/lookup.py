@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from sys import intern
 
-from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.case import Case
-from preshuffle.registry.kernels.merge import MERGES
-from preshuffle.registry.kernels.rows import Row
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.tables.merge import MERGES
+from preshuffle.registry.kernels.tables.rows import Row
 
 Key = tuple[Hashable, ...]
 

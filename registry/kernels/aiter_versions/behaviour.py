@@ -5,7 +5,12 @@ from functools import lru_cache
 from typing import Any
 
 from preshuffle.registry.base.versions import is_development, local_commit, version_key
-from preshuffle.registry.kernels.book import ActivationRule, BehaviourData, OneStageEntry, dispatch_book
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
+    ActivationRule,
+    BehaviourData,
+    OneStageEntry,
+    dispatch_book,
+)
 
 OneStageKey = tuple[str, str, str, str, str, bool, bool]
 

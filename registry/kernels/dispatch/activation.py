@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.book import ActivationRule
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import ActivationRule
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.errors import env_int
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from preshuffle.registry.kernels.buckets import TokenBucket, reachable_buckets
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
-from preshuffle.registry.kernels.families import Families
-from preshuffle.registry.kernels.rows import Row
-from preshuffle.registry.kernels.tables import KernelTables
+from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.kernels.survey.buckets import TokenBucket, reachable_buckets
+from preshuffle.registry.kernels.tables.rows import Row
+from preshuffle.registry.kernels.tables.tables import KernelTables
 
 Severity = Literal["layout", "error", "activation", "kernel"]
 SEVERITIES: tuple[Severity, ...] = ("layout", "error", "activation", "kernel")

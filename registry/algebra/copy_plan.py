@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
 
+from preshuffle.registry.algebra.layout import Atom, BoundLayout
 from preshuffle.registry.base.errors import LayoutError
-from preshuffle.registry.layout import Atom, BoundLayout
 
 
 @dataclass(frozen=True, slots=True)

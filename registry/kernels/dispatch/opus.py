@@ -2,9 +2,9 @@
 
 import re
 
-from preshuffle.registry.kernels.case import Case
+from preshuffle.registry.kernels.dispatch.case import Case
 from preshuffle.registry.kernels.errors import DispatchError
-from preshuffle.registry.kernels.rows import Row
+from preshuffle.registry.kernels.tables.rows import Row
 
 _SORT_BLOCK = re.compile(r"_sbm(\d+)(?:_|$)")
 _STAGE1_ACTIVATIONS = frozenset({"Silu", "Swiglu", "Situv2"})

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity, version_key
-from preshuffle.registry.kernels.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.dispatch.grouped import GroupedIndex
+from preshuffle.registry.kernels.dispatch.lookup import Index, build_index
 from preshuffle.registry.kernels.errors import TableError
-from preshuffle.registry.kernels.families import Families, packaged_families
-from preshuffle.registry.kernels.grouped import GroupedIndex
-from preshuffle.registry.kernels.hazards import table_hazards
-from preshuffle.registry.kernels.lookup import Index, build_index
-from preshuffle.registry.kernels.rows import GroupedRow, Hazard, Row
-from preshuffle.registry.kernels.table_file import TableFile, parse_table, read_bytes
+from preshuffle.registry.kernels.families.families import Families, packaged_families
+from preshuffle.registry.kernels.tables.hazards import table_hazards
+from preshuffle.registry.kernels.tables.rows import GroupedRow, Hazard, Row
+from preshuffle.registry.kernels.tables.table_file import TableFile, parse_table, read_bytes
 
 
 class TableSet:
@@ -117,7 +117,7 @@ class KernelTables:
         Raises:
             TableError: No AITER is installed, or only the unrelated PyPI distribution ``aiter``.
         """
-        from preshuffle.registry.kernels.installed import installed_configs
+        from preshuffle.registry.kernels.tables.installed import installed_configs
 
         folder, version = installed_configs()
         return cls.load([folder], aiter=version)

@@ -1,21 +1,21 @@
 """AITER's fused-MoE dispatch: from one call to the kernels that run and the bytes they read."""
 
-from preshuffle.registry.kernels.activation import QUANT_REMAP, activation_dtype
-from preshuffle.registry.kernels.behaviour import Behaviour, behaviour_of
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour, behaviour_of
+from preshuffle.registry.kernels.aiter_versions.padding import climb
 from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
+from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activation_dtype
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.grouped import grouped_key, grouped_plan, is_grouped
+from preshuffle.registry.kernels.dispatch.heuristics import untuned
+from preshuffle.registry.kernels.dispatch.lookup import ACT_TYPES, lookup
+from preshuffle.registry.kernels.dispatch.opus import check_bypassed, objection
+from preshuffle.registry.kernels.dispatch.stage_plan import Plan
+from preshuffle.registry.kernels.dispatch.stages import plan_stages
 from preshuffle.registry.kernels.errors import DispatchError, env_int
-from preshuffle.registry.kernels.families import Families, RuntimeFacts, packaged_families
-from preshuffle.registry.kernels.grouped import grouped_key, grouped_plan, is_grouped
-from preshuffle.registry.kernels.heuristics import untuned
-from preshuffle.registry.kernels.lookup import ACT_TYPES, lookup
-from preshuffle.registry.kernels.opus import check_bypassed, objection
-from preshuffle.registry.kernels.padding import climb
-from preshuffle.registry.kernels.plan import Plan
-from preshuffle.registry.kernels.rows import Row
-from preshuffle.registry.kernels.stages import plan_stages
-from preshuffle.registry.kernels.tables import KernelTables, TableSet
+from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
+from preshuffle.registry.kernels.tables.rows import Row
+from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 _NO_TABLES = "no kernel tables given: the lookup cannot be done, this is AITER's choice if it has no row"
 _NO_TABLES_FOR = "no kernel tables for this AITER version: the lookup cannot be done"

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 
-from preshuffle.registry.kernels.activation import activation_dtype, activation_rule
-from preshuffle.registry.kernels.behaviour import Behaviour
-from preshuffle.registry.kernels.book import OneStageCondition
+from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
+from preshuffle.registry.kernels.aiter_versions.padding import boundaries, climb
 from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.case import Case
 from preshuffle.registry.kernels.choice import KernelChoice
-from preshuffle.registry.kernels.dispatch import check_call, opened, outcome
-from preshuffle.registry.kernels.errors import DispatchError, env_int
-from preshuffle.registry.kernels.families import Families
-from preshuffle.registry.kernels.grouped import is_grouped
-from preshuffle.registry.kernels.heuristics import (
+from preshuffle.registry.kernels.dispatch.activation import activation_dtype, activation_rule
+from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.dispatch import check_call, opened, outcome
+from preshuffle.registry.kernels.dispatch.grouped import is_grouped
+from preshuffle.registry.kernels.dispatch.heuristics import (
     one_stage_conditions,
     runs_one_stage,
     untuned_block_m,
     untuned_k_split,
 )
-from preshuffle.registry.kernels.padding import boundaries, climb
-from preshuffle.registry.kernels.stages import OWN_BLOCK_M, TILE_K2, token_steps
-from preshuffle.registry.kernels.tables import KernelTables, TableSet
+from preshuffle.registry.kernels.dispatch.stages import OWN_BLOCK_M, TILE_K2, token_steps
+from preshuffle.registry.kernels.errors import DispatchError, env_int
+from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 # Apart from the padded count itself, what may differ while the same kernels run in the same way.
 _UNDECIDED = frozenset({"padded_tokens", "source", "notes"})

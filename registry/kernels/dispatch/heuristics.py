@@ -1,9 +1,9 @@
 """What AITER takes for shapes that no table row covers: 1-stage or not, block size, K split."""
 
-from preshuffle.registry.kernels.book import OneStageCondition
-from preshuffle.registry.kernels.case import Case
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
+from preshuffle.registry.kernels.aiter_versions.padding import climb
+from preshuffle.registry.kernels.dispatch.case import Case
 from preshuffle.registry.kernels.errors import DispatchError, env_int
-from preshuffle.registry.kernels.padding import climb
 
 ONE_STAGE_BLOCK_M = 32
 _BLOCKS = (32, 64, 128)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable
 
-from preshuffle.registry.kernels.rows import Hazard, Row
+from preshuffle.registry.kernels.tables.rows import Hazard, Row
 
 Key = tuple[Hashable, ...]
 

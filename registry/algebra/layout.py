@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, cast, get_args
 
+from preshuffle.registry.algebra.pattern import Pattern, fixed_size
+from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
-from preshuffle.registry.pattern import Pattern, fixed_size
-from preshuffle.registry.permutation import Permutation
 
 Unit = Literal["byte", "group", "any"]
 

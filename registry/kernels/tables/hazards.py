@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 
-from preshuffle.registry.kernels.behaviour import behaviour_of
-from preshuffle.registry.kernels.families import Families
-from preshuffle.registry.kernels.merge import contradictions, decision
-from preshuffle.registry.kernels.rows import SHARED_CU_NUM, GroupedRow, Hazard, Row
+from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
+from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.kernels.tables.merge import contradictions, decision
+from preshuffle.registry.kernels.tables.rows import SHARED_CU_NUM, GroupedRow, Hazard, Row
 
 
 def _file(row: Row) -> str:

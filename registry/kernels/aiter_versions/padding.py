@@ -1,6 +1,6 @@
 """Token counts as AITER pads them before it looks anything up (``get_padded_M``)."""
 
-from preshuffle.registry.kernels.book import Tier
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
 
 
 def next_pow2(value: int) -> int:

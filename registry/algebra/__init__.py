@@ -1,0 +1,1 @@
+"""Layouts as permutations: parse, compose, invert, compare, plan copies."""

@@ -1,0 +1,1 @@
+"""What AITER's dispatch does in each version, from the book."""

@@ -1,0 +1,1 @@
+"""AITER's choice of kernels for one call, step by step."""

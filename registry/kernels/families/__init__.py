@@ -1,0 +1,1 @@
+"""Kernel families: which names belong to each, and what they read."""

@@ -1,0 +1,1 @@
+"""Kernels over ranges of token counts, compared and traced."""

@@ -1,0 +1,1 @@
+"""AITER's tuned tables: read, merge, index and check them."""
