@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.condition import Condition
+from preshuffle.registry.entries.condition import Condition
 
 _FIELD: Final = "deployment"
 _MANY: Final = 64

@@ -14,11 +14,11 @@ from anyio import to_thread
 from preshuffle.api.problem import ProblemError, as_problem
 from preshuffle.api.reports import Reports
 from preshuffle.registry.base.errors import PreshuffleError
-from preshuffle.registry.decision import Decision
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Query
+from preshuffle.registry.values.report import Report
 
 BUDGET: Final = 32 << 20
 """Bytes of JSON that are kept."""

@@ -50,9 +50,9 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.api.tokens import load_tokens
 from preshuffle.registry.kernels import TableError
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Query
 
 log = logging.getLogger("preshuffle.api")
 _OBJECTS: Final = 10_000

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from preshuffle.api.problem import ProblemError
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.query import TOKENS
+from preshuffle.registry.values.query import TOKENS
 
 MAX_BATCH: Final = 1000
 MAX_BATCH_TOKENS: Final = 10_000

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from preshuffle.api.book_store import BookEntries
 from preshuffle.api.history import FieldChange, differences
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 
 class EntryChange(Frozen):

@@ -18,8 +18,8 @@ from preshuffle.api.schema import books, history
 from preshuffle.api.store import Store
 from preshuffle.api.store_rows import moment, now_ms
 from preshuffle.registry.books import SECTIONS, Book
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 REGISTRY: Final = "registry"
 """The subject of history under which changes of the registry stand; no deployment's history is mixed up with it,

@@ -26,11 +26,11 @@ import httpx
 
 from preshuffle.api.deployments import Beat, Group, Receipt, ReplicaReport
 from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, PreshuffleError, QueryError
-from preshuffle.registry.decision import Decision
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report, worst
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Query
+from preshuffle.registry.values.report import Report, worst
 
 log = logging.getLogger("preshuffle.client")
 

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
-from preshuffle.registry.decision import TensorDecision
-from preshuffle.registry.observation import TensorObservation
 from preshuffle.registry.predict import same_bytes
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.decision import TensorDecision
+from preshuffle.registry.values.observation import TensorObservation
+from preshuffle.registry.values.query import Frozen
 
 
 class LayoutComparison(Frozen):

@@ -16,10 +16,10 @@ from typing import Literal
 
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.base.versions import version_key
-from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 Status = Literal["ok", "info", "warning", "problem"]
 AMD_AITER = "amd-aiter"

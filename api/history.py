@@ -13,8 +13,8 @@ from sqlalchemy import Connection, delete, insert, select
 
 from preshuffle.api.schema import history
 from preshuffle.api.states import State
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.report import Verdict
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Verdict
 
 Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book"]
 KEPT: Final = 1000

@@ -11,10 +11,10 @@ from preshuffle.api.comparison import LayoutComparison, compare
 from preshuffle.api.deployments import Group, ReplicaReport
 from preshuffle.api.states import State, state_of
 from preshuffle.registry.base.errors import PreshuffleError
-from preshuffle.registry.decision import Decision, Finding
-from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report, Verdict, worst
+from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.query import Frozen, Query
+from preshuffle.registry.values.report import Report, Verdict, worst
 
 
 class GroupJudgement(Frozen):

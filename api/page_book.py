@@ -20,7 +20,7 @@ from preshuffle.api.problem import ProblemError
 from preshuffle.api.routes_books import DiffParams, changes_between
 from preshuffle.api.store import Store
 from preshuffle.registry.books import Book
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
 """Fields that say in words what an entry is, the best first."""

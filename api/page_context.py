@@ -20,13 +20,13 @@ from preshuffle.api.views import DeploymentView, GroupView, group_view
 from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
-from preshuffle.registry.decision import TensorDecision
-from preshuffle.registry.entries import LayoutEntry
+from preshuffle.registry.entries.platform import LayoutEntry
 from preshuffle.registry.explain import RuleTrace
-from preshuffle.registry.observation import Observation, TensorObservation
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import MEANINGS
+from preshuffle.registry.values.decision import TensorDecision
+from preshuffle.registry.values.observation import Observation, TensorObservation
+from preshuffle.registry.values.query import Query
+from preshuffle.registry.values.report import MEANINGS
 
 UNKNOWN: Final = "unknown"
 _ROWS: Final = 32

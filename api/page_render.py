@@ -18,7 +18,7 @@ from preshuffle.api.picture_svg import number
 from preshuffle.api.reload import Watching
 from preshuffle.api.states import STATES
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import MEANINGS
+from preshuffle.registry.values.report import MEANINGS
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "

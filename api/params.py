@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 
 class Params(Frozen, defer_build=False):

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from preshuffle.registry.algebra.layout import BoundLayout, Layout
 from preshuffle.registry.base.words import Role, RowOrder
-from preshuffle.registry.decision import TensorDecision
+from preshuffle.registry.values.decision import TensorDecision
 
 Half = Literal["gate", "up"]
 CELLS_PER_LINE: Final = 16

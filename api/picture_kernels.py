@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Final, Literal
 
 from preshuffle.api.picture_svg import number, svg, words_at
-from preshuffle.registry.decision import KernelBucket
+from preshuffle.registry.values.decision import KernelBucket
 
 _NAMES: Final = 88
 """Width of the column of the lanes' names."""

@@ -18,15 +18,15 @@ from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
 from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.books import load_book
-from preshuffle.registry.decision import Decision, Finding, TensorDecision
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint import lint
-from preshuffle.registry.observation import Observation
 from preshuffle.registry.predict import same_bytes
-from preshuffle.registry.query import Frozen, Query, Version
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report, Verdict
 from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.values.decision import Decision, Finding, TensorDecision
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen, Query, Version
+from preshuffle.registry.values.report import Report, Verdict
 
 _PAGE: Final = 500
 _BYTES: Final = frozenset(TensorDecision.model_fields) - {"layout", "is_shuffled"}

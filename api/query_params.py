@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.query import Query
+from preshuffle.registry.values.query import Query
 
 FIELDS: Final = tuple(Query.model_fields)
 _MEANING: Final = re.compile(r"^ +(\w+): (.+)$", re.MULTILINE)

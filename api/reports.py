@@ -7,9 +7,9 @@ from hashlib import sha256
 from threading import Lock
 from typing import Final
 
-from preshuffle.registry.observation import Observation
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.report import Report
 
 KEPT: Final = 4096
 

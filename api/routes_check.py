@@ -20,9 +20,9 @@ from preshuffle.api.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.params import Params
 from preshuffle.api.problem import Problem, as_problem
 from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.report import Report
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Report
 
 TAGS: Final[list[str | Enum]] = ["check"]
 EXAMPLE: Final[dict[str, Any]] = {

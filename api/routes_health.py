@@ -14,7 +14,7 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.openapi import problems
 from preshuffle.api.reload import Watching
 from preshuffle.api.store import Store
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 TAGS: Final[list[str | Enum]] = ["health"]
 SHOWN: Final = 8

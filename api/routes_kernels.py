@@ -27,8 +27,8 @@ from preshuffle.api.store import Store
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.kernels import Families, Family, Hazard
 from preshuffle.registry.kernels.tables.tables import TableSet
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 TAGS: Final[list[str | Enum]] = ["kernels"]
 CSV: Final = "text/csv"

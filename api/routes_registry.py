@@ -15,8 +15,8 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.listings import Archs, Layouts, Models, Recipes, RegistryView, listings
 from preshuffle.api.openapi import problems
 from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 TAGS: Final[list[str | Enum]] = ["registry"]
 _DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {

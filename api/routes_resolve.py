@@ -22,8 +22,8 @@ from preshuffle.api.problem import Problem, as_problem, problem_response
 from preshuffle.api.query_params import documented, parse_params
 from preshuffle.api.serialised import IF_NONE_MATCH, Serialised
 from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.decision import Decision
-from preshuffle.registry.query import Frozen, Query
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.query import Frozen, Query
 
 TAGS: Final[list[str | Enum]] = ["resolve"]
 EXAMPLE: Final[dict[str, Any]] = {

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError
 
 from preshuffle.api.logs import Style
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.values.query import Frozen
 
 PREFIX: Final = "PRESHUFFLE_"
 _LISTS: Final = frozenset({"book", "tables"})

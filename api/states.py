@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from preshuffle.registry.report import MEANINGS as VERDICTS
-from preshuffle.registry.report import Verdict
+from preshuffle.registry.values.report import MEANINGS as VERDICTS
+from preshuffle.registry.values.report import Verdict
 
 State = Literal["ok", "degraded", "unknown", "drifted", "stale", "unsupported", "mismatch"]
 

@@ -15,7 +15,7 @@ from preshuffle.api.deployments import Deployment, Replica, ReplicaReport
 from preshuffle.api.judgement import Baseline, GroupJudgement, read_groups
 from preshuffle.api.schema import beats, deployments, replicas
 from preshuffle.api.states import STATES, State, worst_state
-from preshuffle.registry.report import Verdict, worst
+from preshuffle.registry.values.report import Verdict, worst
 
 AnyRow = Row[*tuple[Any, ...]]
 _RANKS: Final[dict[str, int]] = {state: rank for rank, state in enumerate(STATES)}

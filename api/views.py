@@ -16,10 +16,10 @@ from preshuffle.api.problem import Problem
 from preshuffle.api.states import State, state_of, worst_state
 from preshuffle.api.store_rows import Listed
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.decision import Decision, Finding
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.report import Verdict, worst
+from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Verdict, worst
 
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"

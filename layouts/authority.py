@@ -20,7 +20,7 @@ import torch
 from preshuffle.layouts.dtypes import as_bytes
 from preshuffle.layouts.execute import lay_out
 from preshuffle.registry import CopyPlan, Finding, Layout, LayoutError, PlainView, Registry, plan_copy
-from preshuffle.registry.entries import AiterFunction
+from preshuffle.registry.entries.platform import AiterFunction
 
 Backend = Literal["auto", "native", "aiter"]
 BACKENDS: Final[tuple[Backend, ...]] = ("auto", "native", "aiter")

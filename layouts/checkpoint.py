@@ -16,8 +16,8 @@ from preshuffle.layouts.checkpoint_part import STORED, CheckpointError, Part, un
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.checkpoint_names import Tensors, checkpoint_tensors
+from preshuffle.registry.entries.model_types import CheckpointTensor
 from preshuffle.registry.hf_config import language_model, model_type_of, read_config
-from preshuffle.registry.model_types import CheckpointTensor
 from preshuffle.registry.moe_layers import layers_of, moe_layers_of, number_of
 from preshuffle.registry.quantization import method_of
 

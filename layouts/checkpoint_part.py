@@ -13,7 +13,7 @@ from preshuffle.layouts.dtypes import E8M0
 from preshuffle.registry import PreshuffleError, Query
 from preshuffle.registry.algebra.shard import Slice, cut, split_experts
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.model_types import CheckpointTensor, StoredDtype
+from preshuffle.registry.entries.model_types import CheckpointTensor, StoredDtype
 
 STORED: Final[dict[StoredDtype, torch.dtype]] = {
     "uint8": torch.uint8,

@@ -18,10 +18,10 @@ from preshuffle.layouts.golden_layers import why_no_layer
 from preshuffle.layouts.golden_values import plain_values, swapped
 from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
-from preshuffle.registry.digest import decision_digest
 from preshuffle.registry.predict import predict_kernels
 from preshuffle.registry.resolve import open_case
 from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.values.digest import decision_digest
 
 BOTH: Final = frozenset({"legacy", "generic"})
 """The tags of the two layouts that a layer like gpt-oss's can be in."""

@@ -18,7 +18,7 @@ from preshuffle.layouts.identify_shares import Ranks, frame_of, shares_of
 from preshuffle.layouts.identify_source import Bytes, Widened, of_tensor
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import GateMode, Role, RowOrder
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 MOST_BYTES = 1_000_000
 _SURE = -9.0

@@ -14,7 +14,7 @@ from preshuffle.layouts.identify_source import Bytes, SourceError, TensorFile, o
 from preshuffle.layouts.target import names_of
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import ROLES, Role
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 SUFFIX = ".safetensors"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from preshuffle.layouts.authority import load
 from preshuffle.registry import Registry
-from preshuffle.registry.entries import FeatureProbe
+from preshuffle.registry.entries.platform import FeatureProbe
 from preshuffle.registry.installed import installed_aiter
 
 

@@ -19,7 +19,7 @@ import torch
 
 from preshuffle.layouts.probe import ProbeError
 from preshuffle.registry import Decision
-from preshuffle.registry.decision import CallDecision
+from preshuffle.registry.values.decision import CallDecision
 
 FUNCTION: Final = "fused_moe"
 IMPLIED_LIMIT: Final = 7.0

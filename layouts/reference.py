@@ -17,7 +17,7 @@ from preshuffle.layouts.numbers import decode, spread
 from preshuffle.layouts.single import layout_in, layout_of
 from preshuffle.registry import BoundLayout, Decision, Layout, LayoutError, TensorDecision
 from preshuffle.registry.base.words import BITS, Role, TensorDtype
-from preshuffle.registry.decision import CallDecision
+from preshuffle.registry.values.decision import CallDecision
 
 WEIGHTS: Final[tuple[Role, Role]] = ("w13_weight", "w2_weight")
 

@@ -22,35 +22,35 @@ if TYPE_CHECKING:
     from preshuffle.registry.base.errors import QueryError as QueryError
     from preshuffle.registry.check.codes import explain_code as explain_code
     from preshuffle.registry.check.example import observation_of as observation_of
-    from preshuffle.registry.decision import Decision as Decision
-    from preshuffle.registry.decision import Finding as Finding
-    from preshuffle.registry.decision import TensorDecision as TensorDecision
+    from preshuffle.registry.entries.recipe import Recipe as Recipe
+    from preshuffle.registry.entries.rule import Rule as Rule
     from preshuffle.registry.explain import Explanation as Explanation
-    from preshuffle.registry.observation import Applied as Applied
-    from preshuffle.registry.observation import Observation as Observation
-    from preshuffle.registry.observation import TensorObservation as TensorObservation
-    from preshuffle.registry.query import Engine as Engine
-    from preshuffle.registry.query import Query as Query
-    from preshuffle.registry.recipe import Recipe as Recipe
     from preshuffle.registry.registry import Registry as Registry
-    from preshuffle.registry.report import Report as Report
-    from preshuffle.registry.rule import Rule as Rule
+    from preshuffle.registry.values.decision import Decision as Decision
+    from preshuffle.registry.values.decision import Finding as Finding
+    from preshuffle.registry.values.decision import TensorDecision as TensorDecision
+    from preshuffle.registry.values.observation import Applied as Applied
+    from preshuffle.registry.values.observation import Observation as Observation
+    from preshuffle.registry.values.observation import TensorObservation as TensorObservation
+    from preshuffle.registry.values.query import Engine as Engine
+    from preshuffle.registry.values.query import Query as Query
+    from preshuffle.registry.values.report import Report as Report
 
 _HOMES = {
     "check.codes": ("explain_code",),
     "check.example": ("observation_of",),
-    "decision": ("Decision", "Finding", "TensorDecision"),
+    "values.decision": ("Decision", "Finding", "TensorDecision"),
     "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
     "explain": ("Explanation",),
     "algebra.layout": ("BoundLayout", "Layout"),
-    "observation": ("Applied", "Observation", "TensorObservation"),
+    "values.observation": ("Applied", "Observation", "TensorObservation"),
     "algebra.permutation": ("Permutation",),
     "algebra.copy_plan": ("CopyPlan", "PlainView", "plan_copy"),
-    "query": ("Engine", "Query"),
-    "recipe": ("Recipe",),
+    "values.query": ("Engine", "Query"),
+    "entries.recipe": ("Recipe",),
     "registry": ("Registry",),
-    "report": ("Report",),
-    "rule": ("Rule",),
+    "values.report": ("Report",),
+    "entries.rule": ("Rule",),
 }
 _HOME = {name: f"preshuffle.registry.{home}" for home, names in _HOMES.items() for name in names}
 

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import BookError, Problem
-from preshuffle.registry.call_entries import FunctionEntry, TargetNamesEntry
-from preshuffle.registry.check.entries import (
+from preshuffle.registry.entries.deployments import (
     BackendEntry,
     ContractEntry,
     KernelLabelEntry,
@@ -23,18 +22,19 @@ from preshuffle.registry.check.entries import (
     ScaleLabelEntry,
     SwitchPatternEntry,
 )
-from preshuffle.registry.decision import digest_of
-from preshuffle.registry.entries import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry
+from preshuffle.registry.entries.entry_points import FunctionEntry, TargetNamesEntry
+from preshuffle.registry.entries.model_types import ModelTypeEntry, QuantizationEntry
+from preshuffle.registry.entries.platform import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry, ModelEntry
+from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries.rule import Rule
 from preshuffle.registry.kernels.families.families import Families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
 from preshuffle.registry.model_names import ModelNames
-from preshuffle.registry.model_types import ModelTypeEntry, QuantizationEntry
-from preshuffle.registry.query import Frozen
-from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.rule import Rule
 from preshuffle.registry.rule_index import RuleIndex
 from preshuffle.registry.text.book_cache import FOLDER, packaged_document
 from preshuffle.registry.text.field_problems import Document, Path, field_problems
+from preshuffle.registry.values.decision import digest_of
+from preshuffle.registry.values.query import Frozen
 
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,

@@ -7,7 +7,7 @@ from typing import Any
 
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
-from preshuffle.registry.model_types import (
+from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
     ExpertModules,
     ModelTypeEntry,

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.condition import Scalar
-from preshuffle.registry.decision import Alternative
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.match import REQUIRED_OF, Miss, lacking
-from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.rule_index import Prepared
+from preshuffle.registry.values.decision import Alternative
 
 NEAR = 2
 """A rule is near if at most so many circumstances would have to be others."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.condition import Scalar
+from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.match import Tried, try_rules
-from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.resolve import open_case
+from preshuffle.registry.values.query import Frozen, Query
 
 Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]
 

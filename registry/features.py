@@ -11,7 +11,7 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.books import Book
-from preshuffle.registry.entries import FeatureEntry
+from preshuffle.registry.entries.platform import FeatureEntry
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 
 How = Literal["by version", "probed", "unknown"]

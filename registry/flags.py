@@ -10,11 +10,11 @@ from fnmatch import fnmatchcase
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.books import Book
-from preshuffle.registry.decision import Finding
-from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.query import Query
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.query import Query
 
 AITER = "aiter"
 _RELEASE = "name the release that the build has the changes of"

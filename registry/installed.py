@@ -11,7 +11,7 @@ from typing import Any
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.books import Book
-from preshuffle.registry.entries import FeatureProbe
+from preshuffle.registry.entries.platform import FeatureProbe
 from preshuffle.registry.kernels.tables.installed import installed_package
 
 _LARGEST = 8 << 20

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.condition import Scalar
-from preshuffle.registry.decision import CallDecision, Finding, TensorDecision
+from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.predict import DISPATCHED, where
+from preshuffle.registry.values.decision import CallDecision, Finding, TensorDecision
 
 if TYPE_CHECKING:
     from preshuffle.registry.books import Book
     from preshuffle.registry.check.conditional import Compiled, Entries
-    from preshuffle.registry.check.entries import ContractEntry, KnownBadEntry
-    from preshuffle.registry.check.facts import Facts
+    from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
+    from preshuffle.registry.entries.facts import Facts
     from preshuffle.registry.kernels import TokenBucket
-    from preshuffle.registry.query import Query
+    from preshuffle.registry.values.query import Query
 
 _EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
 _LAYOUTS: tuple[tuple[str, Role], ...] = (

@@ -10,11 +10,11 @@ from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.words import GROUP
 from preshuffle.registry.books import Book
-from preshuffle.registry.condition import Scalar
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.recipe import PadRule, Recipe, multiple_for
+from preshuffle.registry.entries.rule import Rule, Specificity
 from preshuffle.registry.features import why_lacking
-from preshuffle.registry.query import read_probed
-from preshuffle.registry.recipe import PadRule, Recipe, multiple_for
-from preshuffle.registry.rule import Rule, Specificity
+from preshuffle.registry.values.query import read_probed
 
 REQUIRED_OF = (
     "arch", "aiter", "aiter_features", "activation", "gate_up_order", "weight_dtype", "quant_type", "gated",

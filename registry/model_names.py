@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from preshuffle.registry.condition import glob_test
-from preshuffle.registry.entries import ModelEntry
+from preshuffle.registry.entries.condition import glob_test
+from preshuffle.registry.entries.platform import ModelEntry
 
 _REMEMBERED = 4096
 

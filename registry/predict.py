@@ -10,12 +10,12 @@ from preshuffle.registry.algebra.shard import split_experts
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, QuantType, Role, TensorDtype
 from preshuffle.registry.books import Book
-from preshuffle.registry.decision import CallDecision, Finding, KernelBucket, TensorDecision
-from preshuffle.registry.entries import ArchEntry
+from preshuffle.registry.entries.platform import ArchEntry
+from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
-from preshuffle.registry.query import Query, unvalidated
-from preshuffle.registry.recipe import Recipe
+from preshuffle.registry.values.decision import CallDecision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.values.query import Query, unvalidated
 
 DISPATCHED = "fused_moe"
 """The entry point whose choice of kernels is known; of others no kernel is predicted."""

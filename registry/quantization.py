@@ -10,7 +10,7 @@ from typing import Any
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.books import Book
-from preshuffle.registry.model_types import ModelTypeEntry, QuantizationCase, QuantizationEntry
+from preshuffle.registry.entries.model_types import ModelTypeEntry, QuantizationCase, QuantizationEntry
 from preshuffle.registry.modules import any_means, means
 
 SECTION = "quantization_config"

@@ -10,12 +10,12 @@ from preshuffle.registry.base.errors import NoRecipeError, Problem, QueryError
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.books import Book
 from preshuffle.registry.choose import choose
-from preshuffle.registry.condition import Condition, Scalar
+from preshuffle.registry.entries.condition import Condition, Scalar
+from preshuffle.registry.entries.rule import Rule
 from preshuffle.registry.match import REQUIRED_OF, Tried, try_rule
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import open_case
-from preshuffle.registry.rule import Rule
+from preshuffle.registry.values.query import Query
 
 _MOST_TRIES = 2000
 _LAYER: Mapping[str, Scalar] = {

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 from preshuffle.registry.base.errors import BookError, NoRecipeError
 from preshuffle.registry.books import Book, load_book
-from preshuffle.registry.decision import Decision
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
 from preshuffle.registry.predict import dispatch_call
-from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import open_case
 from preshuffle.registry.resolver import Resolver
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.query import Query
 
 if TYPE_CHECKING:
     from preshuffle.registry.check.checker import Checker
     from preshuffle.registry.explain import Explanation
-    from preshuffle.registry.observation import Observation
-    from preshuffle.registry.report import Report
+    from preshuffle.registry.values.observation import Observation
+    from preshuffle.registry.values.report import Report
 
 
 @contextmanager

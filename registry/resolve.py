@@ -10,18 +10,18 @@ from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeErr
 from preshuffle.registry.base.suggestions import close_to, near
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
-from preshuffle.registry.condition import Scalar
-from preshuffle.registry.decision import CallDecision, TensorDecision
-from preshuffle.registry.entries import ArchEntry, ModelEntry
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.platform import ArchEntry, ModelEntry
+from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries.rule import Rule, facts_of
 from preshuffle.registry.features import behaves_as, check_probed
 from preshuffle.registry.flags import Switches, read_switches
 from preshuffle.registry.match import Tried
-from preshuffle.registry.query import Query
-from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.rule import Rule, facts_of
 from preshuffle.registry.rule_index import Prepared
 from preshuffle.registry.shapes import LayerSizes, call_decision
 from preshuffle.registry.shared_experts import count_shared
+from preshuffle.registry.values.decision import CallDecision, TensorDecision
+from preshuffle.registry.values.query import Query
 
 _NEEDED = (
     "weight_dtype",

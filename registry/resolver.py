@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.books import Book
 from preshuffle.registry.choose import chosen
-from preshuffle.registry.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
-from preshuffle.registry.digest import decision_digest
+from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
 from preshuffle.registry.listed import listed_findings
 from preshuffle.registry.match import try_rules
 from preshuffle.registry.predict import environment_findings, kernel_findings, layer_findings, predict_kernels
-from preshuffle.registry.query import Query, unvalidated
-from preshuffle.registry.recipe import Recipe
 from preshuffle.registry.resolve import Case, no_recipe, nothing_works, open_case, reason
 from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.values.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.values.digest import decision_digest
+from preshuffle.registry.values.query import Query, unvalidated
 
 _REMEMBERED = 1024
 Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucket]]

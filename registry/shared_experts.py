@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.flags import Switches
-from preshuffle.registry.query import Query
+from preshuffle.registry.values.query import Query
 
 
 @dataclass(frozen=True, slots=True)

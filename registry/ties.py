@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 
-from preshuffle.registry.condition import Scalar
-from preshuffle.registry.rule import Rule
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.rule import Rule
 
 Pair = tuple[Rule, Rule]
 

@@ -11,8 +11,8 @@ from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
 from preshuffle.registry.books import load_book
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.report import Report
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.report import Report
 from support.stores import put, report
 
 OTHER = """

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import LayoutError, NoRecipeError, Observation, Query, QueryError, Registry, observation_of
-from preshuffle.registry.recipe import Recipe
-from preshuffle.registry.rule import Rule
+from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries.rule import Rule
 
 SIZES = {"hidden_size": 7168, "intermediate_size": 2048, "num_experts": 32, "top_k": 8}
 LISTED = {"known_bad"}

@@ -11,7 +11,7 @@ import pytest
 
 from preshuffle.api.cli import main
 from preshuffle.registry import Observation, Query, Registry, Report, observation_of
-from preshuffle.registry.report import MEANINGS, worst
+from preshuffle.registry.values.report import MEANINGS, worst
 
 WRONG: dict[str, Any] = {
     "query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Decision, NoRecipeError, Query, QueryError, Registry
-from preshuffle.registry.decision import digest_of
-from preshuffle.registry.digest import decision_digest
+from preshuffle.registry.values.decision import digest_of
+from preshuffle.registry.values.digest import decision_digest
 
 ENGINES = (None, "atom", "vllm", "sglang")
 

@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.api.picture_kernels import kernels_svg, kernels_words
 from preshuffle.registry import Query, Registry
-from preshuffle.registry.decision import KernelBucket
+from preshuffle.registry.values.decision import KernelBucket
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
 BUCKETS = Registry.default().resolve(QUERY).kernels

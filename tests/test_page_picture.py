@@ -9,7 +9,7 @@ from preshuffle.api.picture import CELLS_PER_LINE, Picture, Subject, draw
 from preshuffle.api.picture_svg import memory_svg, rows_svg, strip_svg, strip_words
 from preshuffle.registry import Layout, Query, Registry, TensorDecision
 from preshuffle.registry.base.words import RowOrder
-from preshuffle.registry.decision import Pad
+from preshuffle.registry.values.decision import Pad
 
 BOOK = Registry.default().book
 WEIGHTS = ("plain", "sep16", "gui16", "gurow16")

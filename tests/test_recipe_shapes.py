@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import Decision, LayoutError, Query, QueryError, Registry
-from preshuffle.registry.recipe import PadStep, multiple_for
+from preshuffle.registry.entries.recipe import PadStep, multiple_for
 from support import steps
 from support.strategies import LAYOUTS, load_overlay
 

@@ -23,10 +23,10 @@ from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.commands.service_option import add_server_option, asked_of_service
 from preshuffle.api.table import printable
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Report
 
 _EXIT: Final = {"ok": OK, "degraded": OK, "mismatch": FAILED, "unsupported": FAILED, "unknown": UNKNOWN}
 _WORST: Final = (OK, UNKNOWN, FAILED, BAD_INPUT)

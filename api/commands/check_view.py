@@ -10,9 +10,9 @@ from typing import Final
 from preshuffle.api.commands.decision_view import asked
 from preshuffle.api.commands.screen import Screen
 from preshuffle.api.table import GAP, Cell, Column, printable, wrap
-from preshuffle.registry.decision import Finding
-from preshuffle.registry.query import Query
-from preshuffle.registry.report import MEANINGS, Report
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.query import Query
+from preshuffle.registry.values.report import MEANINGS, Report
 
 STYLES: Final = {"ok": "good", "degraded": "warn", "unknown": "warn", "unsupported": "bad", "mismatch": "bad"}
 BAD_FILE: Final = "bad input"

@@ -8,10 +8,10 @@ from itertools import groupby
 from preshuffle.api.commands.screen import Screen, shape_text, short_digest
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.base.words import STEPS, Step
-from preshuffle.registry.decision import Decision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.kernels import Stage
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.decision import Decision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.values.query import Query
 
 _TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unknown", "dim")}
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from preshuffle.api.commands.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.parser import add_json
 from preshuffle.api.commands.service_option import add_service_options, ask
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -12,9 +12,9 @@ from preshuffle.api.commands.failures import OK
 from preshuffle.api.commands.kernels_tables import AUTO, finding_of
 from preshuffle.api.commands.screen import Screen, print_json, short_digest
 from preshuffle.api.table import Column
-from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.query import Frozen
 
 
 class FileReport(Frozen):

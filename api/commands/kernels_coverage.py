@@ -17,8 +17,8 @@ from preshuffle.api.table import Cell, Column, Row
 from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
 from preshuffle.registry.predict import REACH
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 State = Literal["tuned", "heuristic", "unknown", "raises"]
 _MARKS: dict[State, tuple[str, str]] = {

@@ -11,9 +11,9 @@ from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.choose import chosen
 from preshuffle.registry.kernels import DispatchCall
 from preshuffle.registry.predict import dispatch_call
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import open_case
+from preshuffle.registry.values.query import Query
 
 TP: Final = (1, 2, 4, 8)
 ACTIVATIONS: Final[tuple[str, ...]] = get_args(Dtype)

@@ -34,8 +34,8 @@ from preshuffle.registry.kernels.survey.compare import (
     ranked,
 )
 from preshuffle.registry.predict import REACH
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 _STYLE: dict[Severity, str] = {"layout": "bad", "error": "bad", "activation": "warn", "kernel": ""}
 _SHOWN = 40

@@ -23,13 +23,13 @@ from preshuffle.api.commands.query_options import add_query_options, option_of, 
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
-from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
 from preshuffle.registry.kernels.survey.trace import StageTrace, says
 from preshuffle.registry.predict import dispatch_call
-from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.resolve import open_case
 from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.query import Frozen, Query
 
 Asked = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
 

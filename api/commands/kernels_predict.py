@@ -28,11 +28,11 @@ from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.versions import version_key
-from preshuffle.registry.decision import CallDecision, Finding, KernelBucket
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
-from preshuffle.registry.query import Frozen, Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.values.decision import CallDecision, Finding, KernelBucket
+from preshuffle.registry.values.query import Frozen, Query
 
 TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unknown", "dim")}
 

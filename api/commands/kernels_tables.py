@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from preshuffle.api.commands.books import chosen_tables
 from preshuffle.api.commands.failures import UsageError
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
-from preshuffle.registry.decision import Finding, KernelBucket
 from preshuffle.registry.kernels import Families, Hazard, KernelChoice, KernelTables, packaged_families
+from preshuffle.registry.values.decision import Finding, KernelBucket
 
 AUTO = "auto"
 

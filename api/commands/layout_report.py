@@ -11,8 +11,8 @@ from preshuffle.registry.algebra.copy_plan import PlainView, plan_copy
 from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.books import Book
-from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.entries.platform import LayoutEntry
+from preshuffle.registry.values.query import Frozen
 
 _RUNS = 16
 

@@ -12,9 +12,9 @@ from preshuffle.api.commands.failures import OK, UsageError
 from preshuffle.api.commands.parser import add_json
 from preshuffle.api.commands.screen import Screen, print_json
 from preshuffle.api.table import Cell, Column
-from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.entries.platform import LayoutEntry
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
 
 
 class LayoutList(Frozen):

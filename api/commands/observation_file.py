@@ -11,9 +11,9 @@ from preshuffle.api.commands.input_file import STDIN, place_of, read_document
 from preshuffle.api.commands.query_options import given_fields, layer_of, option_of
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf_config import query_fields
-from preshuffle.registry.observation import Observation
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.text.field_problems import Document
+from preshuffle.registry.values.observation import Observation
 
 SUFFIXES: Final = (".json", ".yaml", ".yml")
 

@@ -12,9 +12,9 @@ from preshuffle.api.commands.input_file import place_of, read_document
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf_config import query_of
 from preshuffle.registry.kernels import TableError
-from preshuffle.registry.query import Query
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.text.field_problems import Document
+from preshuffle.registry.values.query import Query
 
 _PREFIX = "query_"
 INSTALLED = "installed"

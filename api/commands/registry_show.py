@@ -11,7 +11,7 @@ from preshuffle.api.commands.parser import nearest
 from preshuffle.api.commands.screen import Screen, short_digest
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.books import Book
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 
 class Entry(Frozen):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from preshuffle.registry.books import Book
-from preshuffle.registry.check.entries import BackendEntry, ScaleLabelEntry, Variant
 from preshuffle.registry.check.scene import Scene
+from preshuffle.registry.entries.deployments import BackendEntry, ScaleLabelEntry, Variant
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from preshuffle.registry.check.scene import Scene, open_scene
 from preshuffle.registry.check.table import RULES, Rule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.check.worlds import World, worlds_of
-from preshuffle.registry.decision import Decision, Finding
-from preshuffle.registry.digest import decision_digest
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.observation import Observation
-from preshuffle.registry.report import Report
 from preshuffle.registry.resolve import open_case
 from preshuffle.registry.resolver import Resolver
 from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.digest import decision_digest
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.report import Report
 
 _SUPPOSING = tuple(rule for rule in RULES if rule.supposes)
 _CERTAIN = tuple(rule for rule in RULES if not rule.supposes)

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.check.table import RULES
-from preshuffle.registry.decision import WARNINGS, FindingCode
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.decision import WARNINGS, FindingCode
+from preshuffle.registry.values.query import Frozen
 
 CODES: tuple[str, ...] = get_args(FindingCode)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from preshuffle.registry.check.entries import Conditional
-from preshuffle.registry.check.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts
-from preshuffle.registry.condition import Scalar
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.deployments import Conditional
+from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts
 
 _CACHED = 4096
 _COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activation_dtype"})

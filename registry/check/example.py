@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from preshuffle.registry.decision import Decision
-from preshuffle.registry.observation import Observation
 from preshuffle.registry.predict import DISPATCHED
-from preshuffle.registry.query import Query
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Query
 
 
 def observation_of(decision: Decision, query: Query) -> Observation:

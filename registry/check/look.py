@@ -8,11 +8,11 @@ from typing import Any
 
 from preshuffle.registry.check.backends import Backends
 from preshuffle.registry.check.conditional import Compiled
-from preshuffle.registry.check.entries import ContractEntry, KnownBadEntry
-from preshuffle.registry.check.facts import Facts
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
+from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
+from preshuffle.registry.entries.facts import Facts
 from preshuffle.registry.kernels import KernelTables
 
 TOO_LONG = 4

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from preshuffle.registry.check.entries import KernelLabelEntry
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
+from preshuffle.registry.entries.deployments import KernelLabelEntry
 from preshuffle.registry.kernels import KernelChoice
 from preshuffle.registry.kernels.choice import Stage
 from preshuffle.registry.kernels.families.families import RuntimeFacts

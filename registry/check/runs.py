@@ -9,14 +9,14 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.facts import Facts
 from preshuffle.registry.check.named import NamedKernel, read_names
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
-from preshuffle.registry.condition import Scalar
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.facts import Facts
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
-from preshuffle.registry.observation import ObservedKernel
-from preshuffle.registry.query import TOKENS
+from preshuffle.registry.values.observation import ObservedKernel
+from preshuffle.registry.values.query import TOKENS
 
 Reader = Literal["aiter", "own", "unknown"]
 Bucket = tuple[int, int | None, KernelChoice, "Run"]

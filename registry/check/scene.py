@@ -12,16 +12,16 @@ from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.books import Book
-from preshuffle.registry.check.facts import MODEL_NAME, Facts
-from preshuffle.registry.condition import Scalar
-from preshuffle.registry.entries import ArchEntry, ModelEntry
+from preshuffle.registry.entries.condition import Scalar
+from preshuffle.registry.entries.facts import MODEL_NAME, Facts
+from preshuffle.registry.entries.platform import ArchEntry, ModelEntry
 from preshuffle.registry.features import behaves_as
 from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.observation import Applied, Observation, TensorObservation
-from preshuffle.registry.query import Query
 from preshuffle.registry.resolve import find_model
+from preshuffle.registry.values.observation import Applied, Observation, TensorObservation
+from preshuffle.registry.values.query import Query
 
 WEIGHTS: tuple[Role, ...] = ("w13_weight", "w2_weight")
 SCALES: dict[Role, Role] = {"w13_weight_scale": "w13_weight", "w2_weight_scale": "w2_weight"}

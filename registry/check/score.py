@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preshuffle.registry.observation import Observation
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.report import Report
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.report import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from preshuffle.registry.check.look import Look
-from preshuffle.registry.decision import Finding
-from preshuffle.registry.report import Verdict
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.report import Verdict
 
 CANNOT_WORK = frozenset({"unsupported", "version_unsupported", "pad_required", "known_bad"})
 

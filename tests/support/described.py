@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from preshuffle.registry import Decision
-from preshuffle.registry.decision import CallDecision, TensorDecision
+from preshuffle.registry.values.decision import CallDecision, TensorDecision
 
 _DEFAULT_CALL = CallDecision(
     gate_mode="separated", quant_type="No", activation="Silu", hidden_pad=0, intermediate_pad=0, bias=False

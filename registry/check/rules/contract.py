@@ -8,7 +8,7 @@ from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.rules.layouts import reads_otherwise
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import SCALES, WEIGHTS, any_of
-from preshuffle.registry.decision import Finding
+from preshuffle.registry.values.decision import Finding
 
 _BIASES = ("w13_bias", "w2_bias")
 _SCALE_DTYPES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.look import Look
-from preshuffle.registry.decision import Finding
+from preshuffle.registry.values.decision import Finding
 
 _RELOADS = frozenset({"reload", "begin_reload"})
 

@@ -9,9 +9,9 @@ from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import WEIGHTS, Scene
-from preshuffle.registry.decision import Finding
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
 from preshuffle.registry.kernels.tables.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
+from preshuffle.registry.values.decision import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
 _OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"

@@ -9,7 +9,7 @@ from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
-from preshuffle.registry.decision import Finding
+from preshuffle.registry.values.decision import Finding
 
 
 def layout_mismatch(look: Look) -> Iterator[Finding]:

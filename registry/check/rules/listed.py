@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.decision import Finding
 from preshuffle.registry.listed import listed_finding
+from preshuffle.registry.values.decision import Finding
 
 
 def known_bad(look: Look) -> Iterator[Finding]:

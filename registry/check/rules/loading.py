@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import Scene, Seen
-from preshuffle.registry.decision import Finding
+from preshuffle.registry.values.decision import Finding
 
 
 def source_order_mismatch(look: Look) -> Iterator[Finding]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.conditional import Compiled
-from preshuffle.registry.check.entries import KernelNeedEntry, PadConventionEntry
 from preshuffle.registry.check.look import Look, at
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import WEIGHTS, Scene, Seen, units
-from preshuffle.registry.decision import Finding
+from preshuffle.registry.entries.deployments import KernelNeedEntry, PadConventionEntry
+from preshuffle.registry.values.decision import Finding
 
 _LOADED = (*WEIGHTS, "w13_bias", "w2_bias")
 ROUND_DOWN = (64, 128)

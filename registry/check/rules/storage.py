@@ -8,8 +8,8 @@ from functools import lru_cache
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import SCALES, Seen, units
-from preshuffle.registry.decision import Finding
-from preshuffle.registry.observation import CacheKey
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.observation import CacheKey
 
 _INPUT_SCALES = ("w13_input_scale", "w2_input_scale")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import Scene
-from preshuffle.registry.decision import Finding
-from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.flags import AITER, is_undecided, value_of, why_unlisted, why_unread
+from preshuffle.registry.values.decision import Finding
 
 
 def flag_conflict(look: Look) -> Iterator[Finding]:

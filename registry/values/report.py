@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from preshuffle.registry.decision import Decision, Finding
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.query import Frozen
 
 Verdict = Literal["ok", "degraded", "unknown", "unsupported", "mismatch"]
 

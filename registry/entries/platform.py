@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from preshuffle.registry.algebra.layout import Layout, Unit
 from preshuffle.registry.base.errors import LayoutError, PlacedError
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
-from preshuffle.registry.query import Frozen, Size, Version
+from preshuffle.registry.values.query import Frozen, Size, Version
 
 Evidence = tuple[str, ...]
 

@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.words import Activation, Dtype, Role
-from preshuffle.registry.check.facts import FactCondition
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.entries.facts import FactCondition
+from preshuffle.registry.values.query import Frozen
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]

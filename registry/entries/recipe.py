@@ -18,8 +18,8 @@ from preshuffle.registry.base.words import (
     Step,
     TensorDtype,
 )
-from preshuffle.registry.query import Frozen
 from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.values.query import Frozen
 
 Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 

@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.words import Role, TensorDtype
-from preshuffle.registry.entries import Evidence, ModelFacts
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.entries.platform import Evidence, ModelFacts
+from preshuffle.registry.values.query import Frozen
 
 StoredDtype = TensorDtype | Literal["int8", "int32"]
 

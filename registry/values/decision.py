@@ -19,7 +19,7 @@ from preshuffle.registry.base.words import (
     TensorDtype,
 )
 from preshuffle.registry.kernels import KernelChoice
-from preshuffle.registry.query import Frozen
+from preshuffle.registry.values.query import Frozen
 
 FindingCode = Literal[
     "layout_mismatch",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from preshuffle.registry.condition import Condition, Scalar
+from preshuffle.registry.entries.condition import Condition, Scalar
 
 Facts = Mapping[str, Scalar]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.decision import CallDecision, TensorDecision
+from preshuffle.registry.values.decision import CallDecision, TensorDecision
 
 
 def decision_digest(

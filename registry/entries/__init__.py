@@ -1,0 +1,1 @@
+"""Entries that a book may hold, one model per section."""

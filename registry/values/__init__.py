@@ -1,0 +1,1 @@
+"""Public values: query, decision, finding, observation, report."""
