@@ -17,7 +17,7 @@ from preshuffle.api.judgement import judge_name
 from preshuffle.api.schema import books, history
 from preshuffle.api.store import Store
 from preshuffle.api.store_rows import moment, now_ms
-from preshuffle.registry.books import SECTIONS, Book
+from preshuffle.registry.loading.book import SECTIONS, Book
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.query import Frozen
 

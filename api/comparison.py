@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.books import Book
-from preshuffle.registry.predict import same_bytes
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.resolve.kernels import same_bytes
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import TensorObservation
 from preshuffle.registry.values.query import Frozen

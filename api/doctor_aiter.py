@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.api.doctor import Check
-from preshuffle.registry.books import Book
-from preshuffle.registry.features import features_of
-from preshuffle.registry.installed import installed_aiter
 from preshuffle.registry.kernels import TableError
+from preshuffle.registry.layer.features import features_of
+from preshuffle.registry.layer.installed_aiter import installed_aiter
+from preshuffle.registry.loading.book import Book
 
 
 def check_features(book: Book) -> Iterator[Check]:

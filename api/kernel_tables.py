@@ -18,8 +18,8 @@ from preshuffle.api.problem import ProblemError, invalid_input
 from preshuffle.api.store import Store
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.versions import version_key
-from preshuffle.registry.books import Book
 from preshuffle.registry.kernels import KernelTables, TableError
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.registry import Registry
 
 MAX_BODY: Final = 16 << 20

@@ -19,7 +19,7 @@ from preshuffle.api.params import Params
 from preshuffle.api.problem import ProblemError
 from preshuffle.api.routes_books import DiffParams, changes_between
 from preshuffle.api.store import Store
-from preshuffle.registry.books import Book
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.values.query import Frozen
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")

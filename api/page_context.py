@@ -19,10 +19,10 @@ from preshuffle.api.picture_svg import memory_svg, memory_words, rows_svg, strip
 from preshuffle.api.views import DeploymentView, GroupView, group_view
 from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.platform import LayoutEntry
-from preshuffle.registry.explain import RuleTrace
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve.explain import RuleTrace
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import Observation, TensorObservation
 from preshuffle.registry.values.query import Query

@@ -16,7 +16,7 @@ from preshuffle.api.page_context import section_of
 from preshuffle.api.page_render import Renderer
 from preshuffle.api.query_params import documented, parse_params
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.books import Book
+from preshuffle.registry.loading.book import Book
 
 FIRST: Final = ("model", "arch", "engine", "aiter", "activation_dtype", "tp", "ep", "tokens")
 """Fields that are always in sight; all others are folded away until they are used."""

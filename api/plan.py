@@ -17,11 +17,11 @@ from preshuffle.api.history import FieldChange, differences
 from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
 from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleError, QueryError
-from preshuffle.registry.books import load_book
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.lint import lint
-from preshuffle.registry.predict import same_bytes
+from preshuffle.registry.lint.book import lint
+from preshuffle.registry.loading.book import load_book
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve.kernels import same_bytes
 from preshuffle.registry.text.field_problems import field_problems
 from preshuffle.registry.values.decision import Decision, Finding, TensorDecision
 from preshuffle.registry.values.observation import Observation

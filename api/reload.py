@@ -12,8 +12,8 @@ from typing import Final
 
 from preshuffle.api.aiter_tables import load_tables, table_places
 from preshuffle.registry.base.errors import BookError, Problem
-from preshuffle.registry.books import Book
 from preshuffle.registry.kernels import Families, KernelTables, TableError
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.registry import Registry
 
 log = logging.getLogger("preshuffle.api")

@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from preshuffle.layouts.checkpoint_part import STORED, CheckpointError, Part, unpacked
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.checkpoint_names import Tensors, checkpoint_tensors
 from preshuffle.registry.entries.model_types import CheckpointTensor
-from preshuffle.registry.hf_config import language_model, model_type_of, read_config
-from preshuffle.registry.moe_layers import layers_of, moe_layers_of, number_of
-from preshuffle.registry.quantization import method_of
+from preshuffle.registry.hf.checkpoint_names import Tensors, checkpoint_tensors
+from preshuffle.registry.hf.config import language_model, model_type_of, read_config
+from preshuffle.registry.hf.moe_layers import layers_of, moe_layers_of, number_of
+from preshuffle.registry.hf.quantization import method_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -15,10 +15,10 @@ from preshuffle.layouts.checkpoint_part import STORED, CheckpointError, Part
 from preshuffle.layouts.dtypes import E8M0, FLOATS
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.checkpoint_names import Tensors, checkpoint_tensors
-from preshuffle.registry.hf_config import language_model, model_type_of
-from preshuffle.registry.moe_layers import layers_of, moe_layers_of
-from preshuffle.registry.quantization import method_of
+from preshuffle.registry.hf.checkpoint_names import Tensors, checkpoint_tensors
+from preshuffle.registry.hf.config import language_model, model_type_of
+from preshuffle.registry.hf.moe_layers import layers_of, moe_layers_of
+from preshuffle.registry.hf.quantization import method_of
 
 
 def write_checkpoint(

@@ -18,9 +18,9 @@ from preshuffle.layouts.golden_layers import why_no_layer
 from preshuffle.layouts.golden_values import plain_values, swapped
 from preshuffle.layouts.reference import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
-from preshuffle.registry.predict import predict_kernels
-from preshuffle.registry.resolve import open_case
-from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.kernels import predict_kernels
+from preshuffle.registry.resolve.shapes import tensor_decisions
 from preshuffle.registry.values.digest import decision_digest
 
 BOTH: Final = frozenset({"legacy", "generic"})

@@ -8,7 +8,7 @@ from typing import Any
 from preshuffle.layouts.authority import load
 from preshuffle.registry import Registry
 from preshuffle.registry.entries.platform import FeatureProbe
-from preshuffle.registry.installed import installed_aiter
+from preshuffle.registry.layer.installed_aiter import installed_aiter
 
 
 def aiter_here(registry: Registry | None = None) -> dict[str, Any]:

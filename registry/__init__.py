@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from preshuffle.registry.check.example import observation_of as observation_of
     from preshuffle.registry.entries.recipe import Recipe as Recipe
     from preshuffle.registry.entries.rule import Rule as Rule
-    from preshuffle.registry.explain import Explanation as Explanation
     from preshuffle.registry.registry import Registry as Registry
+    from preshuffle.registry.resolve.explain import Explanation as Explanation
     from preshuffle.registry.values.decision import Decision as Decision
     from preshuffle.registry.values.decision import Finding as Finding
     from preshuffle.registry.values.decision import TensorDecision as TensorDecision
@@ -41,7 +41,7 @@ _HOMES = {
     "check.example": ("observation_of",),
     "values.decision": ("Decision", "Finding", "TensorDecision"),
     "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
-    "explain": ("Explanation",),
+    "resolve.explain": ("Explanation",),
     "algebra.layout": ("BoundLayout", "Layout"),
     "values.observation": ("Applied", "Observation", "TensorObservation"),
     "algebra.permutation": ("Permutation",),

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from preshuffle.registry.base.errors import BookError, NoRecipeError
-from preshuffle.registry.books import Book, load_book
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
-from preshuffle.registry.lint import lint
-from preshuffle.registry.predict import dispatch_call
-from preshuffle.registry.resolve import open_case
-from preshuffle.registry.resolver import Resolver
+from preshuffle.registry.lint.book import lint
+from preshuffle.registry.loading.book import Book, load_book
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.kernels import dispatch_call
+from preshuffle.registry.resolve.resolver import Resolver
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.query import Query
 
 if TYPE_CHECKING:
     from preshuffle.registry.check.checker import Checker
-    from preshuffle.registry.explain import Explanation
+    from preshuffle.registry.resolve.explain import Explanation
     from preshuffle.registry.values.observation import Observation
     from preshuffle.registry.values.report import Report
 
@@ -132,7 +132,7 @@ class Registry:
             NoRecipeError: the arch is unknown.
             QueryError: a switch has a value that it cannot have.
         """
-        from preshuffle.registry.explain import explain
+        from preshuffle.registry.resolve.explain import explain
 
         return explain(query, self.book)
 

@@ -17,7 +17,7 @@ from preshuffle.api.recheck import is_due, recheck
 from preshuffle.api.schema import replicas
 from preshuffle.api.store import Store
 from preshuffle.registry import Registry
-from preshuffle.registry.books import load_book
+from preshuffle.registry.loading.book import load_book
 from support.stores import put, report
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from preshuffle.registry import BookError, Registry
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.books import SECTIONS, Book
-from preshuffle.registry.lint import lint
+from preshuffle.registry.lint.book import lint
+from preshuffle.registry.loading.book import SECTIONS, Book
 from support.strategies import BOOK, decide, load_overlay
 
 SECTION_NAMES = ", ".join(SECTIONS)

@@ -19,8 +19,8 @@ from preshuffle.api.doctor import Installed, check_aiter, check_switches
 from preshuffle.api.doctor_aiter import check_features
 from preshuffle.api.doctor_torch import check_torch
 from preshuffle.registry import Registry
-from preshuffle.registry.installed import InstalledAiter, probe_sources
 from preshuffle.registry.kernels import TableError
+from preshuffle.registry.layer.installed_aiter import InstalledAiter, probe_sources
 
 AMD_FILES = ("aiter/__init__.py", "aiter/fused_moe.py", "aiter/ops/shuffle.py")
 OTHER_FILES = ("aiter/__init__.py", "aiter/core.py")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query, QueryError
-from preshuffle.registry.explain import RuleTrace
+from preshuffle.registry.resolve.explain import RuleTrace
 from support.strategies import BOOK, GPT_OSS, REGISTRY, decide
 
 SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"

@@ -3,7 +3,7 @@
 import pytest
 
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.flags import read_switches, slip_of
+from preshuffle.registry.layer.switches import read_switches, slip_of
 from support.strategies import BOOK, GPT_OSS, decide
 
 SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"

@@ -3,7 +3,7 @@
 import pytest
 
 from preshuffle.registry import Query
-from preshuffle.registry.flags import read_switches, why_unread
+from preshuffle.registry.layer.switches import read_switches, why_unread
 from support.strategies import BOOK
 
 # name: owner, default (None: unset is a value of its own)

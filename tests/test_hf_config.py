@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.moe_layers import layers_of
+from preshuffle.registry.hf.moe_layers import layers_of
 from support.strategies import BOOK, REGISTRY, load_overlay
 
 GPT_OSS_120B: dict[str, Any] = {

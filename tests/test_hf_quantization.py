@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.modules import means
+from preshuffle.registry.hf.module_patterns import means
 from support.quantizations import BLOCK, CASES, FP4, FP8, MODEL, PLAIN, compressed, floats, quark
 from support.strategies import BOOK, load_overlay
 

@@ -14,10 +14,10 @@ from preshuffle.api.cli import main
 from preshuffle.layouts import aiter_here, authority
 from preshuffle.layouts.probe_runners import lacking
 from preshuffle.registry import Applied, NoRecipeError, Observation, Query, QueryError
-from preshuffle.registry.features import behaves_as, features_of, has_by_version
-from preshuffle.registry.installed import installed_aiter, probe_sources
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.kernels.tables import installed
+from preshuffle.registry.layer.features import behaves_as, features_of, has_by_version
+from preshuffle.registry.layer.installed_aiter import installed_aiter, probe_sources
 from support.aiter_wheel import wheel_root
 from support.strategies import BOOK, REGISTRY, load_overlay
 

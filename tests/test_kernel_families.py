@@ -6,8 +6,8 @@ import pytest
 
 from preshuffle.registry import BookError, Observation, Query, Registry
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.family_lint import family_problems
 from preshuffle.registry.kernels import KernelTables, packaged_families
+from preshuffle.registry.lint.families import family_problems
 from support.kernel_rows import BASE, SWIGLU, table
 from support.strategies import BOOK, load_overlay
 

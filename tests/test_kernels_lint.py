@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry.kernels.aiter_versions import dispatch_book
-from preshuffle.registry.kernels.lint import dispatch_book_problems, dispatch_problems
+from preshuffle.registry.lint.dispatch_book import dispatch_book_problems, dispatch_problems
 from preshuffle.registry.text.yaml_text import parse_yaml
 
 FOLDER = Path(dispatch_book.__file__).parents[1] / "book"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Engine, NoRecipeError, Query, QueryError
-from preshuffle.registry.resolve import find_model
+from preshuffle.registry.resolve.case import find_model
 from support.strategies import BOOK, GPT_OSS, REGISTRY, decide, load_overlay
 
 COMPLETE: dict[str, Any] = {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query, QueryError, Registry, Rule
-from preshuffle.registry.books import Book
-from preshuffle.registry.choose import alternatives, choose, chosen
-from preshuffle.registry.match import REQUIRED_OF, try_rules
-from preshuffle.registry.resolve import open_case
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.choose import alternatives, choose, chosen
+from preshuffle.registry.resolve.match import REQUIRED_OF, try_rules
 from support.strategies import BOOK, REGISTRY
 
 FIELDS: dict[str, tuple[Any, ...]] = {

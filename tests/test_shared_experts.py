@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Query
-from preshuffle.registry.resolve import open_case
-from preshuffle.registry.shared_experts import count_shared
+from preshuffle.registry.layer.shared_experts import count_shared
+from preshuffle.registry.resolve.case import open_case
 from support.configurations import PUBLISHED
 from support.strategies import BOOK, REGISTRY
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import Rule
-from preshuffle.registry.ties import can_both_match, ties
+from preshuffle.registry.lint.ties import can_both_match, ties
 
 MODELS = st.sampled_from(["a", "b", ["a", "b"], ["b", "c"], "a*", "*b"])
 ARCHS = st.sampled_from(["gfx950", "gfx942", ["gfx950", "gfx1250"]])

@@ -21,7 +21,7 @@ from preshuffle.api.commands.query_options import add_query_options, read_query
 from preshuffle.api.commands.screen import Screen, print_json, short_digest
 from preshuffle.api.table import Cell, Column, Row, printable
 from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.explain import Aside, Explanation, RuleTrace
+from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace
 
 _STYLES = {
     "chosen": "good",

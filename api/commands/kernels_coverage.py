@@ -16,8 +16,8 @@ from preshuffle.api.commands.screen import Screen, print_json, short_digest
 from preshuffle.api.table import Cell, Column, Row
 from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
-from preshuffle.registry.predict import REACH
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve.kernels import REACH
 from preshuffle.registry.values.query import Frozen
 
 State = Literal["tuned", "heuristic", "unknown", "raises"]

@@ -8,11 +8,11 @@ from typing import Any, Final, get_args
 
 from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.words import Dtype
-from preshuffle.registry.choose import chosen
 from preshuffle.registry.kernels import DispatchCall
-from preshuffle.registry.predict import dispatch_call
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve import open_case
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.choose import chosen
+from preshuffle.registry.resolve.kernels import dispatch_call
 from preshuffle.registry.values.query import Query
 
 TP: Final = (1, 2, 4, 8)

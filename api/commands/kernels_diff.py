@@ -33,8 +33,8 @@ from preshuffle.registry.kernels.survey.compare import (
     changes,
     ranked,
 )
-from preshuffle.registry.predict import REACH
 from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve.kernels import REACH
 from preshuffle.registry.values.query import Frozen
 
 _STYLE: dict[Severity, str] = {"layout": "bad", "error": "bad", "activation": "warn", "kernel": ""}

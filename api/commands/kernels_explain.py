@@ -25,8 +25,8 @@ from preshuffle.api.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
 from preshuffle.registry.kernels.survey.trace import StageTrace, says
-from preshuffle.registry.predict import dispatch_call
-from preshuffle.registry.resolve import open_case
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.kernels import dispatch_call
 from preshuffle.registry.text.field_problems import field_problems
 from preshuffle.registry.values.decision import Finding
 from preshuffle.registry.values.query import Frozen, Query

@@ -10,8 +10,8 @@ from typing import Literal
 from preshuffle.registry.algebra.copy_plan import PlainView, plan_copy
 from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.platform import LayoutEntry
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.values.query import Frozen
 
 _RUNS = 16

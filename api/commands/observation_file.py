@@ -10,7 +10,7 @@ from typing import Any, Final
 from preshuffle.api.commands.input_file import STDIN, place_of, read_document
 from preshuffle.api.commands.query_options import given_fields, layer_of, option_of
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.hf_config import query_fields
+from preshuffle.registry.hf.config import query_fields
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.text.field_problems import Document
 from preshuffle.registry.values.observation import Observation

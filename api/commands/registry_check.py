@@ -13,9 +13,9 @@ from preshuffle.api.commands.failures import BAD_INPUT, OK
 from preshuffle.api.commands.screen import Screen, short_digest
 from preshuffle.api.table import Cell, Column
 from preshuffle.registry.base.errors import BookError
-from preshuffle.registry.family_lint import family_problems
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.kernels.lint import dispatch_book_problems
+from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
+from preshuffle.registry.lint.families import family_problems
 from preshuffle.registry.reach import reach_problems
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Finding

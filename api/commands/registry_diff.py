@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from preshuffle.api.commands.screen import Screen, short_digest
 from preshuffle.api.table import Cell, Column
-from preshuffle.registry.books import Book
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.values.query import Frozen
 
 

@@ -10,7 +10,7 @@ from preshuffle.api.commands.failures import UsageError
 from preshuffle.api.commands.parser import nearest
 from preshuffle.api.commands.screen import Screen, short_digest
 from preshuffle.api.table import Cell, Column
-from preshuffle.registry.books import Book
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.values.query import Frozen
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from preshuffle.registry.books import Book
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.entries.deployments import BackendEntry, ScaleLabelEntry, Variant
+from preshuffle.registry.loading.book import Book
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from itertools import islice
 from typing import Any
 
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
-from preshuffle.registry.books import Book
 from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.conditional import Compiled, Entries
 from preshuffle.registry.check.look import Look, holding
 from preshuffle.registry.check.runs import Predictor, runs_in
 from preshuffle.registry.check.scene import Scene, open_scene
@@ -19,9 +17,11 @@ from preshuffle.registry.check.table import RULES, Rule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.check.worlds import World, worlds_of
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.resolve import open_case
-from preshuffle.registry.resolver import Resolver
-from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading.condition_index import Compiled, Entries
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.resolver import Resolver
+from preshuffle.registry.resolve.shapes import tensor_decisions
 from preshuffle.registry.values.decision import Decision, Finding
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.observation import Observation
@@ -38,7 +38,7 @@ class Checker:
     """Checks observations against one book and, where there are any, kernel tables.
 
     Example:
-        >>> from preshuffle.registry.books import load_book
+        >>> from preshuffle.registry.loading.book import load_book
         >>> seen = {"query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},
         ...         "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
         >>> Checker(load_book()).check(Observation.parse(seen)).verdict

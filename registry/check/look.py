@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.conditional import Compiled
 from preshuffle.registry.check.runs import Run
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.check.worlds import World
 from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
 from preshuffle.registry.entries.facts import Facts
 from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.loading.condition_index import Compiled
 
 TOO_LONG = 4
 

@@ -11,15 +11,15 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, Role
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.entries.facts import MODEL_NAME, Facts
 from preshuffle.registry.entries.platform import ArchEntry, ModelEntry
-from preshuffle.registry.features import behaves_as
-from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.resolve import find_model
+from preshuffle.registry.layer.features import behaves_as
+from preshuffle.registry.layer.switches import value_of
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.resolve.case import find_model
 from preshuffle.registry.values.observation import Applied, Observation, TensorObservation
 from preshuffle.registry.values.query import Query
 

@@ -235,7 +235,7 @@ class Query(Frozen):
             >>> Query.from_hf_config(config, arch="gfx950").weight_dtype
             'fp4x2'
         """
-        from preshuffle.registry.hf_config import query_of
+        from preshuffle.registry.hf.config import query_of
         from preshuffle.registry.registry import Registry
 
         return query_of(config, (registry or Registry.default()).book, fields, layer)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from preshuffle.registry.check.look import Look
 from preshuffle.registry.check.scene import Scene
 from preshuffle.registry.entries.platform import FlagEntry
-from preshuffle.registry.flags import AITER, is_undecided, value_of, why_unlisted, why_unread
+from preshuffle.registry.layer.switches import AITER, is_undecided, value_of, why_unlisted, why_unread
 from preshuffle.registry.values.decision import Finding
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.match import Tried, try_rules
-from preshuffle.registry.resolve import open_case
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.match import Tried, try_rules
 from preshuffle.registry.values.query import Frozen, Query
 
 Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]

@@ -9,17 +9,17 @@ from typing import Any
 from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
 from preshuffle.registry.base.suggestions import close_to, near
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.entries.platform import ArchEntry, ModelEntry
 from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.entries.rule import Rule, facts_of
-from preshuffle.registry.features import behaves_as, check_probed
-from preshuffle.registry.flags import Switches, read_switches
-from preshuffle.registry.match import Tried
-from preshuffle.registry.rule_index import Prepared
-from preshuffle.registry.shapes import LayerSizes, call_decision
-from preshuffle.registry.shared_experts import count_shared
+from preshuffle.registry.layer.features import behaves_as, check_probed
+from preshuffle.registry.layer.shared_experts import count_shared
+from preshuffle.registry.layer.switches import Switches, read_switches
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading.rule_index import Prepared
+from preshuffle.registry.resolve.match import Tried
+from preshuffle.registry.resolve.shapes import LayerSizes, call_decision
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.query import Query
 

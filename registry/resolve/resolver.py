@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.books import Book
-from preshuffle.registry.choose import chosen
 from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
-from preshuffle.registry.listed import listed_findings
-from preshuffle.registry.match import try_rules
-from preshuffle.registry.predict import environment_findings, kernel_findings, layer_findings, predict_kernels
-from preshuffle.registry.resolve import Case, no_recipe, nothing_works, open_case, reason
-from preshuffle.registry.shapes import tensor_decisions
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.resolve.case import Case, no_recipe, nothing_works, open_case, reason
+from preshuffle.registry.resolve.choose import chosen
+from preshuffle.registry.resolve.kernels import environment_findings, kernel_findings, layer_findings, predict_kernels
+from preshuffle.registry.resolve.known_problems import listed_findings
+from preshuffle.registry.resolve.match import try_rules
+from preshuffle.registry.resolve.shapes import tensor_decisions
 from preshuffle.registry.values.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.query import Query, unvalidated

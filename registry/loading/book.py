@@ -29,8 +29,8 @@ from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.entries.rule import Rule
 from preshuffle.registry.kernels.families.families import Families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
-from preshuffle.registry.model_names import ModelNames
-from preshuffle.registry.rule_index import RuleIndex
+from preshuffle.registry.loading.model_names import ModelNames
+from preshuffle.registry.loading.rule_index import RuleIndex
 from preshuffle.registry.text.book_cache import FOLDER, packaged_document
 from preshuffle.registry.text.field_problems import Document, Path, field_problems
 from preshuffle.registry.values.decision import digest_of

@@ -9,11 +9,11 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.algebra.shard import split_experts
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, QuantType, Role, TensorDtype
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.platform import ArchEntry
 from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
+from preshuffle.registry.layer.switches import value_of
+from preshuffle.registry.loading.book import Book
 from preshuffle.registry.values.decision import CallDecision, Finding, KernelBucket, TensorDecision
 from preshuffle.registry.values.query import Query, unvalidated
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.books import Book
 from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
     ExpertModules,
@@ -14,7 +13,8 @@ from preshuffle.registry.entries.model_types import (
     QuantizationCase,
     StoredTensor,
 )
-from preshuffle.registry.quantization import experts_of
+from preshuffle.registry.hf.quantization import experts_of
+from preshuffle.registry.loading.book import Book
 
 Tensors = Mapping[Role, CheckpointTensor]
 

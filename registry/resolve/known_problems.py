@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from preshuffle.registry.base.words import GROUP, Role
 from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.flags import value_of
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.predict import DISPATCHED, where
+from preshuffle.registry.layer.switches import value_of
+from preshuffle.registry.resolve.kernels import DISPATCHED, where
 from preshuffle.registry.values.decision import CallDecision, Finding, TensorDecision
 
 if TYPE_CHECKING:
-    from preshuffle.registry.books import Book
-    from preshuffle.registry.check.conditional import Compiled, Entries
     from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
     from preshuffle.registry.entries.facts import Facts
     from preshuffle.registry.kernels import TokenBucket
+    from preshuffle.registry.loading.book import Book
+    from preshuffle.registry.loading.condition_index import Compiled, Entries
     from preshuffle.registry.values.query import Query
 
 _EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
@@ -53,7 +53,7 @@ def lists_of(book: Book) -> Lists:
 
 
 def _lists(book: Book) -> Lists:
-    from preshuffle.registry.check.conditional import Entries  # needs the book
+    from preshuffle.registry.loading.condition_index import Entries  # needs the book
 
     contracts: Mapping[str, ContractEntry] = book.entries["contracts"]
     old = [entry for entry in contracts.values() if entry.code == "version_unsupported"]

@@ -1,0 +1,1 @@
+"""Read Hugging Face ``config.json`` files and quantization sections."""

@@ -1,0 +1,1 @@
+"""What one MoE layer is: switches, AITER features, shared experts."""

@@ -1,0 +1,1 @@
+"""Check what must hold in a book before it is used."""

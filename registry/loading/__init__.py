@@ -1,0 +1,1 @@
+"""Load books and overlays; index their rules and names."""

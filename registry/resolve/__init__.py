@@ -1,0 +1,1 @@
+"""Resolve a query: choose the recipe, sizes, call and kernels."""
