@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from preshuffle.registry.base.errors import PreshuffleError as PreshuffleError
     from preshuffle.registry.base.errors import QueryError as QueryError
     from preshuffle.registry.check.codes import explain_code as explain_code
-    from preshuffle.registry.check.example import observation_of as observation_of
+    from preshuffle.registry.check.observation_of import observation_of as observation_of
     from preshuffle.registry.entries.recipe import Recipe as Recipe
     from preshuffle.registry.entries.rule import Rule as Rule
     from preshuffle.registry.registry import Registry as Registry
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check.codes": ("explain_code",),
-    "check.example": ("observation_of",),
+    "check.observation_of": ("observation_of",),
     "values.decision": ("Decision", "Finding", "TensorDecision"),
     "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
     "resolve.explain": ("Explanation",),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from preshuffle.registry.check.example import observation_of
+from preshuffle.registry.check.observation_of import observation_of
 from support.described import call_of, described
 from support.engine_table import Case, read_table
 from support.strategies import BOOK, REGISTRY

@@ -7,7 +7,7 @@ import pytest
 
 from preshuffle.registry import QueryError, explain_code
 from preshuffle.registry.check.codes import CODES
-from preshuffle.registry.check.table import RULES
+from preshuffle.registry.check.rule_table import RULES
 from preshuffle.registry.entries.deployments import KnownBadEntry
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.values.decision import WARNINGS, FindingCode

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import Registry
-from preshuffle.registry.check.score import main, score
+from preshuffle.registry.incidents import main, score
 
 SHARED = Path(__file__).parents[2] / "shared"
 INCIDENTS = SHARED / "incidents"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from preshuffle.registry.check.example import observation_of
+from preshuffle.registry.check.observation_of import observation_of
 from support.strategies import REGISTRY
 
 TOLD = ("known_bad", "version_unsupported", "pad_required")

@@ -165,7 +165,7 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from preshuffle.registry.check.score import score
+    from preshuffle.registry.incidents import score
 
     folder = Path(args.score)
     if not any(folder.glob("*.json")):

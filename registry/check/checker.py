@@ -9,13 +9,13 @@ from itertools import islice
 from typing import Any
 
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
-from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.look import Look, holding
-from preshuffle.registry.check.runs import Predictor, runs_in
-from preshuffle.registry.check.scene import Scene, open_scene
-from preshuffle.registry.check.table import RULES, Rule
+from preshuffle.registry.check.deployment.backends import Backends
+from preshuffle.registry.check.deployment.evidence import Look, holding
+from preshuffle.registry.check.deployment.kernel_runs import Predictor, runs_in
+from preshuffle.registry.check.deployment.observed_layer import Scene, open_scene
+from preshuffle.registry.check.deployment.possible_calls import World, worlds_of
+from preshuffle.registry.check.rule_table import RULES, Rule
 from preshuffle.registry.check.verdict import verdict_of
-from preshuffle.registry.check.worlds import World, worlds_of
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.loading.book import Book
 from preshuffle.registry.loading.condition_index import Compiled, Entries

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Literal, get_args
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.check.table import RULES
+from preshuffle.registry.check.rule_table import RULES
 from preshuffle.registry.values.decision import WARNINGS, FindingCode
 from preshuffle.registry.values.query import Frozen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from preshuffle.registry.check.look import Look
+from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.values.decision import Finding
 from preshuffle.registry.values.report import Verdict
 

@@ -1,1 +1,1 @@
-"""The rules, one function for each finding code; ``preshuffle.registry.check.table`` lists them."""
+"""The rules, one function for each finding code; ``preshuffle.registry.check.rule_table`` lists them."""

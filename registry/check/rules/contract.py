@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.registry.check.look import Look, at
+from preshuffle.registry.check.deployment.evidence import Look, at
+from preshuffle.registry.check.deployment.kernel_runs import Run
+from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, any_of
 from preshuffle.registry.check.rules.layouts import reads_otherwise
-from preshuffle.registry.check.runs import Run
-from preshuffle.registry.check.scene import SCALES, WEIGHTS, any_of
 from preshuffle.registry.values.decision import Finding
 
 _BIASES = ("w13_bias", "w2_bias")

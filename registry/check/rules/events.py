@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.registry.check.look import Look
+from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.values.decision import Finding
 
 _RELOADS = frozenset({"reload", "begin_reload"})

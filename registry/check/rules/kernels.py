@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from preshuffle.registry.base.words import BITS
-from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.runs import Run
-from preshuffle.registry.check.scene import WEIGHTS, Scene
+from preshuffle.registry.check.deployment.evidence import Look, at
+from preshuffle.registry.check.deployment.kernel_runs import Run
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
 from preshuffle.registry.kernels.tables.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
 from preshuffle.registry.values.decision import Finding

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.runs import Run
-from preshuffle.registry.check.scene import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
+from preshuffle.registry.check.deployment.evidence import Look, at
+from preshuffle.registry.check.deployment.kernel_runs import Run
+from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
 from preshuffle.registry.values.decision import Finding
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.registry.check.look import Look, at
+from preshuffle.registry.check.deployment.evidence import Look, at
 from preshuffle.registry.resolve.known_problems import listed_finding
 from preshuffle.registry.values.decision import Finding
 

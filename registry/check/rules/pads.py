@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.check.look import Look, at
-from preshuffle.registry.check.runs import Run
-from preshuffle.registry.check.scene import WEIGHTS, Scene, Seen, units
+from preshuffle.registry.check.deployment.evidence import Look, at
+from preshuffle.registry.check.deployment.kernel_runs import Run
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene, Seen, units
 from preshuffle.registry.entries.deployments import KernelNeedEntry, PadConventionEntry
 from preshuffle.registry.loading.condition_index import Compiled
 from preshuffle.registry.values.decision import Finding

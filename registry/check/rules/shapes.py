@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import prod
 
 from preshuffle.registry.base.words import BLOCK_ROWS
-from preshuffle.registry.check.look import Look
-from preshuffle.registry.check.scene import SCALES, Scene, Seen
+from preshuffle.registry.check.deployment.evidence import Look
+from preshuffle.registry.check.deployment.observed_layer import SCALES, Scene, Seen
 from preshuffle.registry.values.decision import Finding
 
 _FLAT_TAIL = 256

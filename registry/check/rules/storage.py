@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity
-from preshuffle.registry.check.look import Look
-from preshuffle.registry.check.scene import SCALES, Seen, units
+from preshuffle.registry.check.deployment.evidence import Look
+from preshuffle.registry.check.deployment.observed_layer import SCALES, Seen, units
 from preshuffle.registry.values.decision import Finding
 from preshuffle.registry.values.observation import CacheKey
 

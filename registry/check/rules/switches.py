@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.registry.check.look import Look
-from preshuffle.registry.check.scene import Scene
+from preshuffle.registry.check.deployment.evidence import Look
+from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.layer.switches import AITER, is_undecided, value_of, why_unlisted, why_unread
 from preshuffle.registry.values.decision import Finding

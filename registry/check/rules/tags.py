@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.base.versions import version_key
-from preshuffle.registry.check.look import Look
-from preshuffle.registry.check.scene import WEIGHTS, Seen
+from preshuffle.registry.check.deployment.evidence import Look
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Seen
 from preshuffle.registry.values.decision import Finding
 
 _ROUTES = (

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.runs import Run
-from preshuffle.registry.check.scene import Scene
-from preshuffle.registry.check.worlds import World
+from preshuffle.registry.check.deployment.backends import Backends
+from preshuffle.registry.check.deployment.kernel_runs import Run
+from preshuffle.registry.check.deployment.observed_layer import Scene
+from preshuffle.registry.check.deployment.possible_calls import World
 from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
 from preshuffle.registry.entries.facts import Facts
 from preshuffle.registry.kernels import KernelTables

@@ -8,10 +8,10 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from preshuffle.registry.check.backends import Backends
-from preshuffle.registry.check.named import NamedKernel, read_names
-from preshuffle.registry.check.scene import Scene
-from preshuffle.registry.check.worlds import World
+from preshuffle.registry.check.deployment.backends import Backends
+from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
+from preshuffle.registry.check.deployment.observed_layer import Scene
+from preshuffle.registry.check.deployment.possible_calls import World
 from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.entries.facts import Facts
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets

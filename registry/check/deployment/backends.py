@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from preshuffle.registry.check.scene import Scene
+from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.entries.deployments import BackendEntry, ScaleLabelEntry, Variant
 from preshuffle.registry.loading.book import Book
 

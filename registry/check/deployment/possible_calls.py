@@ -12,7 +12,7 @@ from itertools import islice, product
 from typing import TypeVar
 
 from preshuffle.registry.base.words import GateMode, Role
-from preshuffle.registry.check.scene import WEIGHTS, Scene
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
 
 MOST = 32

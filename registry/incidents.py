@@ -1,6 +1,6 @@
 """Score a folder of incident cases: did every case get its codes and verdict, and every control no false alarm?
 
-``python -m preshuffle.registry.check.score DIR [--tables PATH]`` prints the tally.
+``python -m preshuffle.registry.incidents DIR [--tables PATH]`` prints the tally.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def problems(expect: dict[str, Any], report: Report) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tally of a folder; 0 where every case is as expected."""
-    parser = argparse.ArgumentParser(prog="python -m preshuffle.registry.check.score", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m preshuffle.registry.incidents", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tables", action="append", help="kernel tables (a CSV or AITER's configs folder)")
     options = parser.parse_args(arguments)

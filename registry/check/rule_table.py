@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from preshuffle.registry.check.look import Look
+from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.rules import (
     contract,
     events,

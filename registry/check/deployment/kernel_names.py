@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from preshuffle.registry.check.scene import Scene
-from preshuffle.registry.check.worlds import World
+from preshuffle.registry.check.deployment.observed_layer import Scene
+from preshuffle.registry.check.deployment.possible_calls import World
 from preshuffle.registry.entries.deployments import KernelLabelEntry
 from preshuffle.registry.kernels import KernelChoice
 from preshuffle.registry.kernels.choice import Stage

@@ -1,0 +1,1 @@
+"""What a deployment did: its layer, possible calls, kernels and bytes."""
