@@ -25,7 +25,7 @@ print(json.dumps({"hip": torch.version.hip, "cuda": torch.version.cuda, "devices
 
 _COMPARE = """
 import json
-from preshuffle.layouts.authority import can_import, compare_all
+from preshuffle.layouts.loader.aiter_authority import can_import, compare_all
 print(json.dumps(compare_all() if can_import() else {}))
 """
 _VERDICTS = {

@@ -20,8 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from preshuffle.layouts import apply, apply_layout
-from preshuffle.layouts.in_place import SCRATCH_BYTES, InPlace
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.loader.single import layout_of
+from preshuffle.layouts.moves.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.registry import Decision, PlainView, Query, Registry, plan_copy
 from support.aiter_wheel import aiter_modules
 

@@ -17,8 +17,8 @@ from preshuffle.layouts import (
     stamp_of,
     write_expert,
 )
-from preshuffle.layouts.apply import TAG
-from preshuffle.layouts.in_place import InPlace
+from preshuffle.layouts.loader.apply import TAG
+from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import Decision, LayoutError
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles
 

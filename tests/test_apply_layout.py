@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from preshuffle.layouts import apply, apply_layout, invert_layout, single, stamp_of
-from preshuffle.layouts.reference import fetch
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts import apply, apply_layout, invert_layout, stamp_of
+from preshuffle.layouts.loader import single
+from preshuffle.layouts.loader.single import layout_of
+from preshuffle.layouts.proof.reference import fetch
 from preshuffle.registry import LayoutError, Registry
 from support.moe import decide, plain_tensors
 

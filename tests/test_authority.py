@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from preshuffle.layouts import apply, apply_layout, authority
-from preshuffle.layouts.authority import AiterDiffersWarning, differences
+from preshuffle.layouts import apply, apply_layout
+from preshuffle.layouts.loader import aiter_authority
+from preshuffle.layouts.loader.aiter_authority import AiterDiffersWarning, differences
 from preshuffle.registry import LayoutError
 from support.aiter_wheel import AiterFunctions
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
@@ -20,8 +21,8 @@ Loader = Callable[[str, str], Callable[..., torch.Tensor] | None]
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authority, "_verdicts", {})
-    monkeypatch.setattr(authority, "_differences", [])
+    monkeypatch.setattr(aiter_authority, "_verdicts", {})
+    monkeypatch.setattr(aiter_authority, "_differences", [])
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> Iterato
         asked.append(name)
         return getattr(aiter, name, None)
 
-    monkeypatch.setattr(authority, "can_import", lambda: True)
-    monkeypatch.setattr(authority, "load", load)
+    monkeypatch.setattr(aiter_authority, "can_import", lambda: True)
+    monkeypatch.setattr(aiter_authority, "load", load)
     return asked
 
 
@@ -70,7 +71,9 @@ def test_one_tensor_through_aiter(installed: list[str], layout: str) -> None:
 def test_where_aiter_differs_its_bytes_are_used_and_it_is_said(
     installed: list[str], monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions
 ) -> None:
-    monkeypatch.setattr(authority, "load", lambda module, name: lambda tensor: aiter.shuffle_weight(tensor).flip(-1))
+    monkeypatch.setattr(
+        aiter_authority, "load", lambda module, name: lambda tensor: aiter.shuffle_weight(tensor).flip(-1)
+    )
     tensor = torch.randint(0, 256, (2, 64, 256), dtype=torch.uint8)
     with pytest.warns(AiterDiffersWarning, match=r"sep16 gives other bytes on \(2, 64, 256\): AITER's are used"):
         found = apply_layout(tensor, "sep16")
@@ -86,8 +89,8 @@ def test_without_a_function_or_without_aiter_it_is_an_error(
     with pytest.raises(LayoutError, match="n32k4: AITER has no function for it; use backend native"):
         apply_layout(tensor, "n32k4", backend="aiter")
     assert apply_layout(tensor, "n32k4").equal(tensor), "auto is native where AITER has nothing to say"
-    monkeypatch.setattr(authority, "can_import", lambda: False)
-    monkeypatch.setattr(authority, "load", lambda module, name: None)
+    monkeypatch.setattr(aiter_authority, "can_import", lambda: False)
+    monkeypatch.setattr(aiter_authority, "load", lambda module, name: None)
     with pytest.raises(LayoutError, match="sep16: AITER cannot be imported here; use backend native"):
         apply_layout(tensor, "sep16", backend="aiter")
 
@@ -96,7 +99,7 @@ def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: py
     def fails(tensor: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(authority, "load", lambda module, name: fails)
+    monkeypatch.setattr(aiter_authority, "load", lambda module, name: fails)
     out = torch.full((32 * 64,), 7, dtype=torch.uint8)
     with pytest.raises(LayoutError, match=r"sep16: AITER's function failed on \(1, 32, 64\): shape mismatch"):
         apply_layout(torch.zeros(1, 32, 64, dtype=torch.uint8), "sep16", out=out, backend="aiter")
@@ -104,7 +107,7 @@ def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: py
 
 
 def test_every_layout_is_compared_for_the_doctor(installed: list[str]) -> None:
-    verdicts = authority.compare_all("cpu")
+    verdicts = aiter_authority.compare_all("cpu")
     assert {name for name, verdict in verdicts.items() if verdict == "equal"} == IN_THE_WHEEL
     assert {verdict for name, verdict in verdicts.items() if name not in IN_THE_WHEEL} == {"no function"}
 
@@ -112,6 +115,6 @@ def test_every_layout_is_compared_for_the_doctor(installed: list[str]) -> None:
 def test_aiter_is_not_imported_without_rocm() -> None:
     import sys
 
-    assert not authority.can_import()
-    assert authority.load("aiter.ops.shuffle", "shuffle_weight") is None
+    assert not aiter_authority.can_import()
+    assert aiter_authority.load("aiter.ops.shuffle", "shuffle_weight") is None
     assert "aiter" not in sys.modules

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from preshuffle.layouts import Checkpoint, CheckpointError, write_checkpoint
-from preshuffle.layouts.checkpoint import INDEX
+from preshuffle.layouts.checkpoint.checkpoint import INDEX
 from preshuffle.registry import Query, QueryError
 from preshuffle.registry.algebra.shard import cut
 from support.moe import SMALL, hf_config

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from preshuffle.layouts import Checkpoint, CheckpointError, apply, inverse, write_checkpoint
-from preshuffle.layouts.checkpoint_part import unpacked
+from preshuffle.layouts.checkpoint.part import unpacked
 from preshuffle.registry import Query, QueryError
 from support.quantizations import CASES, MODEL
 from support.strategies import REGISTRY

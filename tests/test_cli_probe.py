@@ -39,7 +39,7 @@ def test_a_function_of_ones_own_that_halves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = (
-        "from preshuffle.layouts.probe import reference_laid_out\n"
+        "from preshuffle.layouts.probe.probe import reference_laid_out\n"
         "def halved(*arguments):\n    return reference_laid_out(*arguments) / 2\n"
     )
     (tmp_path / "kernel_of_mine.py").write_text(code)

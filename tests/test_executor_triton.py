@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from preshuffle.layouts.cycles import plan_cycles
-from preshuffle.layouts.executor_triton import plan_in_place
-from preshuffle.layouts.joined import plan_joined
-from preshuffle.layouts.move import Move, move_of
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.loader.single import layout_of
+from preshuffle.layouts.moves.cycles import plan_cycles
+from preshuffle.layouts.moves.executor_triton import plan_in_place
+from preshuffle.layouts.moves.half_join import plan_joined
+from preshuffle.layouts.moves.move import Move, move_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 
 SUPPORT = Path(__file__).parent / "support"

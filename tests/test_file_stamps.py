@@ -27,12 +27,12 @@ from preshuffle.layouts import (
     inverse,
     invert_layout,
     relayout,
-    single,
     stamp_of,
     write_expert,
 )
-from preshuffle.layouts.apply import TAG
-from preshuffle.layouts.mapped import _ask, _search
+from preshuffle.layouts.loader import single
+from preshuffle.layouts.loader.apply import TAG
+from preshuffle.layouts.stamps.mapped import _ask, _search
 from preshuffle.registry import LayoutError
 from support.moe import decide, in_padded_buffers, plain_tensors
 

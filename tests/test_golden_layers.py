@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from preshuffle.layouts.golden import Golden, decide_for, make_golden, mistakes, recipes_named
-from preshuffle.layouts.golden_layers import LAYERS, golden_query
-from preshuffle.layouts.probe import LIMITS, ProbeError, ProbeReport, probe, reference_laid_out
-from preshuffle.layouts.probe_aiter import AiterRunner
-from preshuffle.layouts.reference import relative_error
+from preshuffle.layouts.probe.aiter_runner import AiterRunner
+from preshuffle.layouts.probe.golden import Golden, decide_for, make_golden, mistakes, recipes_named
+from preshuffle.layouts.probe.golden_layers import LAYERS, golden_query
+from preshuffle.layouts.probe.probe import LIMITS, ProbeError, ProbeReport, probe, reference_laid_out
+from preshuffle.layouts.proof.reference import relative_error
 from preshuffle.registry import Query, Registry
 from support import standin
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload, inverse
-from preshuffle.layouts.in_place import InPlace
-from preshuffle.layouts.single import invert_layout, layout_of
+from preshuffle.layouts.loader.single import invert_layout, layout_of
+from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import CopyPlan, PlainView, plan_copy
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from preshuffle.layouts import apply, apply_layout, identify
-from preshuffle.layouts.identify import MOST_BYTES
-from preshuffle.layouts.identify_source import PAGE, Bytes, SourceError, TensorFile, of_raw_file
+from preshuffle.layouts.forensics.identify import MOST_BYTES
+from preshuffle.layouts.forensics.source import PAGE, Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.registry import LayoutError, Registry
 from support.forensics import CORRUPTIONS, draw
 from support.moe import decide, plain_tensors

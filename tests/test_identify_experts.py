@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from preshuffle.layouts import apply, write_checkpoint
-from preshuffle.layouts.identify_files import Place, identify_files
-from preshuffle.layouts.identify_joined import Joined
-from preshuffle.layouts.identify_source import SourceError
+from preshuffle.layouts.forensics.files import Place, identify_files
+from preshuffle.layouts.forensics.joined_source import Joined
+from preshuffle.layouts.forensics.source import SourceError
 from preshuffle.registry import Query
 from support.quantizations import CASES, MODEL
 from support.strategies import REGISTRY

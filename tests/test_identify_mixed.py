@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from preshuffle.api.cli import main
 from preshuffle.layouts import Identification, apply_layout, identify
-from preshuffle.layouts.identify import MOST_BYTES
-from preshuffle.layouts.identify_source import of_raw_file
+from preshuffle.layouts.forensics.identify import MOST_BYTES
+from preshuffle.layouts.forensics.source import of_raw_file
 from support.forensics import draw
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from preshuffle.api.cli import main
-from preshuffle.layouts import aiter_here, authority
-from preshuffle.layouts.probe_runners import lacking
+from preshuffle.layouts import aiter_here
+from preshuffle.layouts.loader import aiter_authority
+from preshuffle.layouts.probe.runners import lacking
 from preshuffle.registry import Applied, NoRecipeError, Observation, Query, QueryError
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.kernels.tables import installed
@@ -254,8 +255,8 @@ def test_layouts_asks_aiter_itself_where_it_can(made: Path, monkeypatch: pytest.
         "aiter.fused_moe": SimpleNamespace(fused_moe=fused_moe),
         "aiter.ops.shuffle": SimpleNamespace(shuffle_weight=shuffle_weight, moe_shuffle_weight=shuffle_weight),
     }
-    monkeypatch.setattr(authority, "can_import", lambda: True)
-    monkeypatch.setattr(authority.importlib, "import_module", modules.__getitem__)
+    monkeypatch.setattr(aiter_authority, "can_import", lambda: True)
+    monkeypatch.setattr(aiter_authority.importlib, "import_module", modules.__getitem__)
     features = aiter_here()["aiter_features"]
     assert (features["gate_mode"], features["swiglu_limit"], features["moe_shuffle_gfx1250"]) == (False, True, True)
     assert features["bf16_fp8_bound"] is True  # a switch is seen in the sources only

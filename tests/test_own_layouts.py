@@ -20,7 +20,7 @@ from preshuffle.layouts import (
     stamps_to_metadata,
     write_expert,
 )
-from preshuffle.layouts.reference import fetch
+from preshuffle.layouts.proof.reference import fetch
 from preshuffle.registry import Decision, Layout, LayoutError, Registry
 from support.moe import decide, gpt_oss, plain_tensors
 

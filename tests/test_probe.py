@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preshuffle.layouts.golden import decide_for, make_golden, mistakes, recipes_named
-from preshuffle.layouts.golden_layers import golden_query
-from preshuffle.layouts.probe import LIMITS, ProbeError, probe, reference_laid_out
-from preshuffle.layouts.probe_runners import REFERENCE, choose_runner
-from preshuffle.layouts.reference import relative_error
+from preshuffle.layouts.probe.golden import decide_for, make_golden, mistakes, recipes_named
+from preshuffle.layouts.probe.golden_layers import golden_query
+from preshuffle.layouts.probe.probe import LIMITS, ProbeError, probe, reference_laid_out
+from preshuffle.layouts.probe.runners import REFERENCE, choose_runner
+from preshuffle.layouts.proof.reference import relative_error
 from preshuffle.registry import LayoutError, Recipe, Registry
 
 REGISTRY = Registry.default()
@@ -111,13 +111,13 @@ def test_what_the_reference_cannot_compute_is_refused() -> None:
 def test_runners_are_found_by_name(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_runner("reference").runner is reference_laid_out
     assert choose_runner("reference").name == REFERENCE
-    assert choose_runner("preshuffle.layouts.probe:reference_laid_out").runner is reference_laid_out
+    assert choose_runner("preshuffle.layouts.probe.probe:reference_laid_out").runner is reference_laid_out
     for name, text in {
         "aiter": "AITER does not run here",
         "nonsense": "unknown runner",
-        "preshuffle.layouts.probe:absent": "AttributeError",
+        "preshuffle.layouts.probe.probe:absent": "AttributeError",
         "no_such_module:f": "ModuleNotFoundError",
-        "preshuffle.layouts.probe:LIMITS": "is a dict, no function",
+        "preshuffle.layouts.probe.probe:LIMITS": "is a dict, no function",
     }.items():
         with pytest.raises(ProbeError, match=text):
             choose_runner(name)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply
-from preshuffle.layouts.golden import decide_for, make_golden, recipes_named
-from preshuffle.layouts.golden_layers import golden_query
-from preshuffle.layouts.probe import ProbeError, ProbeReport, probe
-from preshuffle.layouts.probe_aiter import AiterRunner, call_arguments, environment, why_not_here
+from preshuffle.layouts.probe.aiter_runner import AiterRunner, call_arguments, environment, why_not_here
+from preshuffle.layouts.probe.golden import decide_for, make_golden, recipes_named
+from preshuffle.layouts.probe.golden_layers import golden_query
+from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, probe
 from preshuffle.registry import Decision, Recipe, Registry
 from support import standin
 from support.aiter_wheel import wheel_root
@@ -177,7 +177,7 @@ def test_nothing_of_aiter_is_imported_where_there_is_no_rocm() -> None:
     assert why_not_here() == "this torch has no ROCm"
     code = (
         "import sys\n"
-        "from preshuffle.layouts.probe_runners import choose_runner\n"
+        "from preshuffle.layouts.probe.runners import choose_runner\n"
         "choose_runner('reference')\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'aiter']\n"
     )

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from preshuffle.layouts import Checkpoint, apply, write_checkpoint
-from preshuffle.layouts.mxfp4 import decode_e8m0, decode_fp4
-from preshuffle.layouts.reference import laid_out_forward, plain_forward, relative_error, route
+from preshuffle.layouts.proof.reference import laid_out_forward, plain_forward, relative_error, route
+from preshuffle.layouts.tensors.mxfp4 import decode_e8m0, decode_fp4
 from preshuffle.registry import Query, Registry
 from support.moe import ACTIVATIONS, SMALL, hf_config
 

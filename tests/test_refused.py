@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply, apply_layout, begin_reload, inverse, stamp_of
-from preshuffle.layouts.stamp import put_stamp
+from preshuffle.layouts.stamps.stamp import put_stamp
 from preshuffle.registry import LayoutError
 from support.moe import decide, in_padded_buffers, plain_tensors
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from preshuffle.layouts import (
     apply,
     begin_reload,
-    executor_torch,
     finish_reload,
     inverse,
     relayout,
@@ -24,8 +23,9 @@ from preshuffle.layouts import (
     stamps_from_metadata,
     stamps_to_metadata,
 )
-from preshuffle.layouts.apply import TAG
-from preshuffle.layouts.in_place import InPlace
+from preshuffle.layouts.loader.apply import TAG
+from preshuffle.layouts.moves import executor_torch
+from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import LayoutError
 from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
@@ -263,7 +263,7 @@ def test_relayout_of_one_physical_shape_is_one_pass_at_the_same_address(monkeypa
     tensors = dict(plain_tensors(first))
     apply(tensors, first)
     before = {role: tensor.data_ptr() for role, tensor in tensors.items()}
-    monkeypatch.setattr("preshuffle.layouts.reload.inverse", None)
+    monkeypatch.setattr("preshuffle.layouts.loader.reload.inverse", None)
     relayout(tensors, second)
     assert {role: tensor.data_ptr() for role, tensor in tensors.items()} == before
     assert tensors["w13_weight"].is_shuffled

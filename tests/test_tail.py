@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preshuffle.layouts import apply, inverse, stamp_of
-from preshuffle.layouts.expert import expert_view, write_expert
-from preshuffle.layouts.reload import begin_reload, finish_reload
-from preshuffle.layouts.stamp import put_stamp
+from preshuffle.layouts.loader.expert import expert_view, write_expert
+from preshuffle.layouts.loader.reload import begin_reload, finish_reload
+from preshuffle.layouts.stamps.stamp import put_stamp
 from preshuffle.registry import LayoutError
 from support.aiter_wheel import AiterFunctions
 from support.steps import EXPERTS, INTERMEDIATE, biases, copies, decide, mx, raw, same

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply, inverse, invert_layout, stamp_of
-from preshuffle.layouts.expert import write_expert
-from preshuffle.layouts.reload import begin_reload, finish_reload
+from preshuffle.layouts.loader.expert import write_expert
+from preshuffle.layouts.loader.reload import begin_reload, finish_reload
 from preshuffle.registry import LayoutError
 from support.aiter_wheel import AiterFunctions
 from support.steps import (

@@ -16,12 +16,12 @@ import triton  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from preshuffle.layouts import triton_kernels  # noqa: E402
-from preshuffle.layouts.cycles import plan_cycles  # noqa: E402
-from preshuffle.layouts.executor_triton import Launch, plan_launch  # noqa: E402
-from preshuffle.layouts.joined import plan_joined  # noqa: E402
-from preshuffle.layouts.move import move_of  # noqa: E402
-from preshuffle.layouts.single import layout_of  # noqa: E402
+from preshuffle.layouts.loader.single import layout_of  # noqa: E402
+from preshuffle.layouts.moves import triton_kernels  # noqa: E402
+from preshuffle.layouts.moves.cycles import plan_cycles  # noqa: E402
+from preshuffle.layouts.moves.executor_triton import Launch, plan_launch  # noqa: E402
+from preshuffle.layouts.moves.half_join import plan_joined  # noqa: E402
+from preshuffle.layouts.moves.move import move_of  # noqa: E402
 from preshuffle.registry import PlainView, plan_copy  # noqa: E402
 
 TARGETS = {"gfx942": 64, "gfx950": 64, "gfx1250": 32}

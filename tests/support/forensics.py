@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from preshuffle.layouts import Identification, apply_layout, identify
-from preshuffle.layouts.identify_source import TensorFile
+from preshuffle.layouts.forensics.source import TensorFile
 from preshuffle.registry import Registry
 from preshuffle.registry.algebra.shard import cut
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from preshuffle.layouts.accept import torch_shape
+from preshuffle.layouts.loader.input_checks import torch_shape
 from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.base.words import Role
 

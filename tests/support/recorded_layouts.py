@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.loader.single import layout_of
 from preshuffle.registry import Layout
 
 RECORDED_FILE: Final = Path(__file__).resolve().parents[3] / "shared" / "oracle" / "layouts.jsonl"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preshuffle.layouts.mxfp4 import dequantize
-from preshuffle.layouts.reference import fetch, swiglu
+from preshuffle.layouts.proof.reference import fetch, swiglu
+from preshuffle.layouts.tensors.mxfp4 import dequantize
 
 READS = {"separated": ("sep16", "e8"), "interleave": ("gui16", "e8_gui16")}
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import torch
 
-from preshuffle.layouts import executor_torch, executor_triton
-from preshuffle.layouts.joined import plan_joined
-from preshuffle.layouts.move import Direction, Move, alignment_of, move_of
-from preshuffle.layouts.single import layout_of
+from preshuffle.layouts.loader.single import layout_of
+from preshuffle.layouts.moves import executor_torch, executor_triton
+from preshuffle.layouts.moves.half_join import plan_joined
+from preshuffle.layouts.moves.move import Direction, Move, alignment_of, move_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 from preshuffle.registry.algebra.copy_plan import CopyPlan
 

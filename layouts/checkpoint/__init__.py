@@ -1,0 +1,1 @@
+"""Read and write MoE layers as safetensors checkpoints."""

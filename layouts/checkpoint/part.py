@@ -1,0 +1,197 @@
+"""What one rank takes of a layer's stored tensors: which experts, rows, columns, groups and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final
+
+import torch
+
+from preshuffle.layouts.tensors.dtypes import E8M0
+from preshuffle.registry import PreshuffleError, Query
+from preshuffle.registry.algebra.shard import Slice, cut, split_experts
+from preshuffle.registry.base.words import GROUP, Role
+from preshuffle.registry.entries.model_types import CheckpointTensor, StoredDtype
+
+STORED: Final[dict[StoredDtype, torch.dtype]] = {
+    "uint8": torch.uint8,
+    "int8": torch.int8,
+    "int32": torch.int32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "e8m0": E8M0,
+}
+"""Dtypes in which checkpoints store experts."""
+
+BLOCK: Final = 128
+"""Rows, and values of K, that share one scale under per_1x128."""
+
+
+class CheckpointError(PreshuffleError, ValueError):
+    """A checkpoint cannot be read; the message names the file and the tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one rank takes of every tensor of a layer.
+
+    Attributes:
+        experts: of all routed experts.
+        shared: whether the shared expert comes behind them, as an expert of the layer.
+        columns: of the intermediate size.
+        group: values of K that share a scale.
+        tp_rank: tensor-parallel rank.
+    """
+
+    experts: Slice
+    shared: bool
+    columns: Slice
+    group: int
+    query: Query
+    tp_rank: int
+
+    @staticmethod
+    def of(query: Query, tp_rank: int, ep_rank: int, routed: int | None = None) -> Part:
+        """Cut a model between ranks.
+
+        Args:
+            query: its sizes; experts beyond the routed ones are a shared expert on each expert-parallel rank.
+            tp_rank: tensor-parallel rank.
+            ep_rank: expert-parallel rank.
+            routed: how many routed experts the checkpoint has; all that the query counts if None.
+
+        Raises:
+            CheckpointError: the query leaves a size out, or has no such rank.
+            QueryError: the sizes cannot be cut between the ranks.
+        """
+        if not (0 <= tp_rank < query.tp and 0 <= ep_rank < query.ep):
+            raise CheckpointError(f"rank (tp {tp_rank}, ep {ep_rank}) is not one of tp={query.tp}, ep={query.ep}")
+        needed = ("hidden_size", "intermediate_size", "num_experts", "quant_type", "weight_dtype")
+        missing = [name for name in needed if getattr(query, name) is None]
+        if missing:
+            raise CheckpointError(f"the query must say {', '.join(missing)}")
+        group = GROUP.get(str(query.quant_type), 1)
+        columns = cut(query.intermediate_size or 0, query.tp, group)[tp_rank]
+        count = query.num_experts or 0
+        routed = count if routed is None else routed
+        if count - routed not in (0, query.ep):
+            valid = f"{routed}, or {routed + query.ep} with a shared expert on each expert-parallel rank"
+            raise CheckpointError(f"the query counts {count} experts; valid for this checkpoint: {valid}")
+        return Part(split_experts(routed, query.ep)[ep_rank], count > routed, columns, group, query, tp_rank)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Hidden and intermediate size of the model."""
+        return self.query.hidden_size or 0, self.query.intermediate_size or 0
+
+    def take(self, role: Role, entry: CheckpointTensor, view: Any) -> torch.Tensor:
+        """Take the rank's part of a tensor that holds all experts: w13 by rows, w2 by K.
+
+        Raises:
+            CheckpointError: it is stored in another shape.
+        """
+        self._check(role, entry, tuple(view.get_shape()))
+        experts = slice(self.experts.start, self.experts.stop)
+        intermediate = self.sizes[1]
+        if role.startswith("w13"):
+            if self.query.gate_up_order == "GUGU":
+                rows: torch.Tensor = view[experts, 2 * self.columns.start : 2 * self.columns.stop]
+                return rows
+            parts = [view[experts, half + self.columns.start : half + self.columns.stop] for half in (0, intermediate)]
+            return torch.cat(parts, dim=1)
+        if role == "w2_bias":
+            bias: torch.Tensor = view[experts]
+            return bias if self.tp_rank == 0 else torch.zeros_like(bias)
+        size = view.get_shape()[2]
+        first, last = (edge * size // intermediate for edge in (self.columns.start, self.columns.stop))
+        columns: torch.Tensor = view[experts, :, first:last]
+        return columns
+
+    def take_linear(self, role: Role, entry: CheckpointTensor, view: Any) -> torch.Tensor:
+        """Take the rank's part of one expert's linear layer, ``[rows, K]`` (a number for a scale of the whole tensor).
+
+        Raises:
+            CheckpointError: it is stored in another shape.
+        """
+        found = tuple(view.get_shape())
+        wanted = self.linear_shape(role, entry)
+        if found != wanted and not (role.endswith("_scale") and _lean(found) == _lean(wanted)):
+            raise CheckpointError(f"{role} is stored as {found} for each expert; the sizes need {wanted}")
+        if not wanted:
+            number: torch.Tensor = view[:] if found else view[...]
+            return number.reshape(())
+        rows = role.startswith("w13")
+        first, last = self._cut(wanted[0 if rows else 1], self.sizes[1])
+        whole = wanted[0 if rows else 1] == 1  # one scale for every value of K
+        if len(found) < 2:
+            taken: torch.Tensor = view[first:last] if rows else view[:]
+            return taken.reshape(-1, 1)
+        piece: torch.Tensor = view[first:last] if rows else view[:] if whole else view[:, first:last]
+        return piece
+
+    def _cut(self, size: int, intermediate: int) -> tuple[int, int]:
+        """The rank's part of a dimension that counts the intermediate size in values, groups, blocks or bytes."""
+        if self.query.quant_type == "per_1x128" and size == -(-intermediate // BLOCK):
+            return self.columns.start // BLOCK, -(-self.columns.stop // BLOCK)
+        return self.columns.start * size // intermediate, self.columns.stop * size // intermediate
+
+    def linear_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
+        """Shape of one expert's linear layer (gate's or up's alone), of its scales, or ``()`` of a single number."""
+        hidden, intermediate = self.sizes
+        rows, k = (intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
+        if role.endswith("_input_scale"):
+            return ()
+        if role.endswith("_scale"):
+            return SCALES[str(self.query.quant_type)](rows, k)
+        return rows, k // self._values(entry)
+
+    def _values(self, entry: CheckpointTensor) -> int:
+        """Values that one stored element holds."""
+        return entry.packed if entry.packed > 1 else 2 if self.query.weight_dtype in ("fp4x2", "i4x2") else 1
+
+    def stored_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
+        """Shape of a tensor that holds all experts (a weight's K may be stored as several dimensions)."""
+        hidden, intermediate = self.sizes
+        rows, k = (2 * intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
+        wanted: tuple[int, ...] = (self.query.num_experts or 0, rows)
+        if role.endswith("_scale"):
+            return (*wanted, k // self.group)
+        return (*wanted, k // self._values(entry)) if role.endswith("_weight") else wanted
+
+    def _check(self, role: Role, entry: CheckpointTensor, found: tuple[int, ...]) -> None:
+        wanted = self.stored_shape(role, entry)
+        flat = (*found[:2], prod(found[2:])) if len(found) > 3 else found
+        if flat != wanted:
+            raise CheckpointError(f"{role} is stored as {found}; the configuration's sizes need {wanted}")
+
+
+SCALES: Final[dict[str, Callable[[int, int], tuple[int, ...]]]] = {
+    "No": lambda rows, k: (),
+    "per_Tensor": lambda rows, k: (),
+    "per_Token": lambda rows, k: (rows, 1),
+    "per_1x32": lambda rows, k: (rows, -(-k // 32)),
+    "per_1x128": lambda rows, k: (-(-rows // BLOCK), -(-k // BLOCK)),
+}
+"""Shape of a linear layer's scales by quant_type, from its rows and its K."""
+
+
+def unpacked(tensor: torch.Tensor) -> torch.Tensor:
+    """Unpack int32 words of eight int4 values, the first in the lowest bits and each plus 8, into signed bytes.
+
+    Source of the fact: compressed-tensors' ``pack-quantized`` format.
+
+    Example:
+        >>> unpacked(torch.tensor([[0x76543210]], dtype=torch.int32)).tolist()
+        [[-8, -7, -6, -5, -4, -3, -2, -1]]
+    """
+    shifts = torch.arange(0, 32, 4, dtype=torch.int32)
+    nibbles = (tensor.unsqueeze(-1) >> shifts) & 0xF
+    return (nibbles - 8).to(torch.int8).flatten(-2)
+
+
+def _lean(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)

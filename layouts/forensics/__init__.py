@@ -1,0 +1,1 @@
+"""Identify the layout of live bytes against a checkpoint."""

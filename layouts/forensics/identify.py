@@ -1,0 +1,350 @@
+"""Byte forensics: which layout live bytes are in, found by sampling, for when nobody knows what a loader did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log10
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from preshuffle.layouts.forensics.hypotheses import Family, Fault, Hypothesis
+from preshuffle.layouts.forensics.match import Group, Match, weight
+from preshuffle.layouts.forensics.mixed import Experts, Stretch
+from preshuffle.layouts.forensics.names import FIXES, name_of
+from preshuffle.layouts.forensics.search import ROUND, Search
+from preshuffle.layouts.forensics.shares import Ranks, frame_of, shares_of
+from preshuffle.layouts.forensics.source import Bytes, Widened, of_tensor
+from preshuffle.registry import Query, Registry
+from preshuffle.registry.base.words import GateMode, Role, RowOrder
+from preshuffle.registry.values.query import Frozen
+
+MOST_BYTES = 1_000_000
+_SURE = -9.0
+_SHARES = (0.35, 0.55, 0.65)
+_MOST_NAMES = 12
+_MOST_NEAREST = 8
+
+
+Verdict = Literal["identified", "mixed", "ambiguous", "unknown"]
+
+
+class Nearest(Frozen):
+    """How near a hypothesis came that did not hold: the share of random places, and of bytes, that agree."""
+
+    name: str
+    places: float
+    bytes: float
+
+
+class ExpertRange(Frozen):
+    """What neighbouring experts of a tensor are, as far as they were looked at.
+
+    Attributes:
+        first: the first expert, by its number in the live tensor.
+        last: the last one.
+        looked: how many of them were looked at, both ends among them; 0 where the budget allowed to look at none.
+        name: the explanation in words, ``raw`` for the checkpoint's own bytes; ``unknown`` where none holds, or
+            nothing was looked at.
+        layout: the layout's id, where the bytes are in just one.
+        layouts: what was applied, in order.
+        also: other names of the very same bytes.
+        raw: the checkpoint's own bytes, in the checkpoint's own order.
+        faults: what no kernel expects.
+    """
+
+    first: int
+    last: int
+    looked: int
+    name: str = "unknown"
+    layout: str | None = None
+    layouts: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    raw: bool = False
+    faults: tuple[Fault, ...] = ()
+
+
+class Identification(Frozen):
+    """What live bytes are.
+
+    Attributes:
+        verdict: ``identified``: one explanation holds everywhere; ``mixed``: experts lie in different layouts;
+            ``ambiguous``: several explanations hold, or one that chance could explain; ``unknown``: none holds.
+        name: the explanation in words.
+        layout: the layout's id, where the bytes are in just one (``plain`` where they were only copied).
+        layouts: what was applied, in order.
+        gate_mode: what a kernel needs to read w13 so.
+        also: other names of the very same bytes.
+        candidates: explanations that were not told apart.
+        nearest: where unknown, what came nearest.
+        experts: where no one explanation holds, what each range of experts is, if some are explained.
+        raw: the checkpoint's own bytes, in the checkpoint's own order.
+        faults: what no kernel expects.
+        fixes: what to do about each.
+        read_as: row order in which the loader took the checkpoint's rows.
+        tp_rank: of ``tp``; whose rows the bytes are.
+        ep_rank: of ``ep``; whose experts the bytes are.
+        pad_fill: the byte in the pads, or ``mixed``.
+        compared: bytes compared for the explanation.
+        places: at how many places.
+        log10_chance: how likely so good a match is by chance, given the bytes' frequencies and all hypotheses tried.
+        confidence: one minus that chance.
+        blind_spot: the largest share of the tensor that could be otherwise and stay unseen (at 95 %).
+        hypotheses: how many were tried.
+        untested: how many were left out since reading on would have cost more than was allowed.
+        bytes_read: of both sides: whole pages and headers of files, single bytes of tensors in memory.
+        nbytes: live bytes.
+    """
+
+    role: Role
+    verdict: Verdict
+    name: str
+    layout: str | None = None
+    layouts: tuple[str, ...] = ()
+    gate_mode: GateMode | None = None
+    also: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    nearest: tuple[Nearest, ...] = ()
+    experts: tuple[ExpertRange, ...] = ()
+    raw: bool = False
+    faults: tuple[Fault, ...] = ()
+    fixes: tuple[str, ...] = ()
+    read_as: RowOrder | None = None
+    tp_rank: int | None = None
+    tp: int | None = None
+    ep_rank: int | None = None
+    ep: int | None = None
+    pad_fill: int | Literal["mixed"] | None = None
+    compared: int = 0
+    places: int = 0
+    log10_chance: float = 0.0
+    confidence: float = Field(0.0, ge=0, le=1)
+    blind_spot: float = Field(1.0, ge=0, le=1)
+    hypotheses: int = 0
+    untested: int = 0
+    bytes_read: int = 0
+    nbytes: int
+
+
+def identify(
+    plain: torch.Tensor | Bytes,
+    live: torch.Tensor | Bytes,
+    *,
+    role: Role,
+    query: Query | None = None,
+    gate_up_order: RowOrder | None = None,
+    gated: bool = True,
+    tp: int | None = None,
+    ep: int | None = None,
+    tp_rank: int | None = None,
+    ep_rank: int | None = None,
+    registry: Registry | None = None,
+    most_bytes: int = MOST_BYTES,
+    seed: int = 0,
+) -> Identification:
+    """Say which layout live bytes are in, reading a few hundred places of them.
+
+    Args:
+        plain: the checkpoint's whole tensor: ``[E, rows, K]`` (a bias ``[E, rows]``), as stored.
+        live: what one rank holds: ``[E, rows, K]`` or ``[E * rows, K]``, padded or not.
+        role: which tensor of the layer it is.
+        query: the model's facts (tp and ep where it states them); what is given beside it wins.
+        gate_up_order: row order of the checkpoint's w13; if nobody says, either is accepted.
+        gated: whether w13 holds gate and up.
+        tp: tensor-parallel size; found out where it is not given, as are the ranks and ``ep``.
+        ep: expert-parallel size.
+        tp_rank: the rank that the bytes should be of; another one's are then a fault.
+        ep_rank: likewise.
+        registry: whose book's layouts may have been applied.
+        most_bytes: what may be read of both sides.
+        seed: of the random places.
+
+    Raises:
+        SourceError: shapes or dtypes cannot belong together.
+        LayoutError: a tensor is not contiguous.
+
+    Example:
+        >>> from preshuffle.layouts import apply_layout
+        >>> plain = torch.randint(0, 256, (2, 64, 128), dtype=torch.uint8)
+        >>> identify(plain, apply_layout(plain, "gui16"), role="w13_weight").layout
+        'gui16'
+    """
+    book = (registry or Registry.default()).book
+    said = query.model_dump(include={"tp", "ep"}, exclude_unset=True) if query else {}
+    wanted = Ranks(tp or said.get("tp"), ep or said.get("ep"), tp_rank, ep_rank)
+    there = plain if isinstance(plain, Bytes) else of_tensor(plain, "plain")
+    here = live if isinstance(live, Bytes) else of_tensor(live, "live")
+    if there.dtype == "BF16" and here.dtype == "F32":
+        here = Widened(here)
+    frame = frame_of(role, there, here, wanted, query.gated if query else gated)
+    order = (gate_up_order or (query.gate_up_order if query else None)) if frame.halves == 2 else None
+    layouts = {name: entry.layout() for name, entry in book.layouts.items()}
+    shares = shares_of(role, frame, wanted, query, there.dtype)
+    family = Family(frame, layouts, role.endswith("_scale"), order, shares)
+    return _Inquiry(role, family, Search(frame, there, here, most_bytes, seed)).answer()
+
+
+class _Inquiry:
+    """Hypotheses with few faults before those with more: whatever holds everywhere with the fewest is the answer."""
+
+    def __init__(self, role: Role, family: Family, search: Search) -> None:
+        self.role, self.family, self.search = role, family, search
+        self.tried = 0
+        self._stretches: list[Stretch] = []
+
+    def answer(self) -> Identification:
+        for faults, share in enumerate(_SHARES):
+            hypotheses = self.family.hypotheses(faults)
+            self.tried += len(hypotheses)
+            matches = self.search.standing(hypotheses, share, _SURE - log10(max(self.tried, 1)))
+            if matches:
+                return self._judge(matches)
+            if faults < 2 and self.search.home_explained:  # likelier than one mistake more with all experts
+                self._stretches = Experts(self.family, self.search, faults, _SURE).stretches()
+                if len({id(one.match) for one in self._stretches if one.match}) > 1:
+                    return self._mixed()
+        return self._unknown()
+
+    def _judge(self, matches: list[Match]) -> Identification:
+        best = matches[0]
+        if len(matches) == 1 and weight(best, self.tried) <= _SURE:
+            return self._named("identified", best)
+        names = list(dict.fromkeys(self._name(match.group[0]) for match in matches))
+        listed = tuple(names[:_MOST_NAMES])
+        hidden = len(names) - min(len(names), 3)
+        more = f"; or {hidden} more" if hidden else ""
+        alone = len(matches) == 1
+        why = "too few different bytes to tell from chance" if alone else "the sampled bytes fit each of these"
+        return self._result("ambiguous", f"{'; or '.join(listed[:3])}{more} ({why})", best, candidates=listed)
+
+    def _mixed(self) -> Identification:
+        experts = self._experts()
+        matches = [one.match for one in self._stretches if one.match]
+        faults = dict.fromkeys(fault for one in experts for fault in one.faults)
+        looked = sum(one.looked for one in experts)
+        total = self.family.frame.live_experts
+        weakest = max(matches, key=lambda match: match.chance)
+        return self._result(
+            "mixed",
+            _listed(experts) + (f" ({looked} of {total} experts looked at)" if looked < total else ""),
+            weakest,
+            experts=experts,
+            faults=("mixed_experts", *faults),
+            fixes=(FIXES["mixed_experts"], *(FIXES[fault] for fault in faults)),
+        )
+
+    def _experts(self) -> tuple[ExpertRange, ...]:
+        return tuple(map(self._range, self._stretches))
+
+    def _range(self, stretch: Stretch) -> ExpertRange:
+        where = {"first": stretch.first, "last": stretch.last, "looked": stretch.looked}
+        if stretch.match is None:
+            return ExpertRange.model_validate(where)
+        one, listed = stretch.match.group[0], self._names_of(stretch.match)
+        layouts = tuple(step.layout.id for step in one.steps)
+        raw = any(self._as_stored(other) for other in listed)
+        return ExpertRange.model_validate(
+            where
+            | {
+                "name": "raw" if raw else self._name(one),
+                "layout": ("plain", *layouts)[-1] if len(layouts) < 2 else None,
+                "layouts": layouts,
+                "also": tuple(dict.fromkeys(map(self._name, listed[not raw :])))[:_MOST_NAMES],
+                "raw": raw,
+                "faults": () if raw else one.faults,
+            }
+        )
+
+    def _named(self, verdict: Literal["identified"], match: Match) -> Identification:
+        group, one = match.group, match.group[0]
+        listed = self._names_of(match)
+        layouts = tuple(step.layout.id for step in one.steps)
+        w13 = self.family.frame.halves == 2
+        read = one.read if w13 and self._order_matters(group) else None
+        return self._result(
+            verdict,
+            self._name(one),
+            match,
+            layout=("plain", *layouts)[-1] if len(layouts) < 2 else None,
+            layouts=layouts,
+            gate_mode=self._gate_mode(one),
+            also=tuple(dict.fromkeys(self._name(other) for other in listed[1:]))[:_MOST_NAMES],
+            raw=any(self._as_stored(other) for other in listed),
+            faults=one.faults,
+            fixes=tuple(FIXES[fault] for fault in dict.fromkeys(one.faults)),
+            read_as=read,
+            tp_rank=one.share.ranks[0],
+            tp=one.share.ranks[1],
+            ep_rank=one.share.ranks[2],
+            ep=one.share.ranks[3],
+            pad_fill=self.search.pad_fill(one),
+        )
+
+    def _names_of(self, match: Match) -> list[Hypothesis]:
+        one = match.group[0]
+        return [*match.group, *self.search.same(one, self.family.hypotheses(len(one.faults) + 1, of=one.share))]
+
+    def _gate_mode(self, one: Hypothesis) -> GateMode | None:
+        """A bias says nothing of it: kernels read it in one order for either."""
+        if self.family.frame.halves == 1 or self.role.endswith("_bias"):
+            return None
+        return one.steps[-1].layout.gate_mode if len(one.steps) == 1 else "separated"
+
+    def _order_matters(self, group: Group) -> bool:
+        return len({one.read for one in group}) == 1 and group[0].write == "GGUU"
+
+    def _as_stored(self, hypothesis: Hypothesis) -> bool:
+        return not hypothesis.steps and (self.family.frame.halves == 1 or hypothesis.read == hypothesis.write)
+
+    def _name(self, hypothesis: Hypothesis) -> str:
+        return name_of(hypothesis, self.family)
+
+    def _unknown(self) -> Identification:
+        found = self.search.nearest(self.family.hypotheses(0), _MOST_NEAREST)
+        ranked = sorted(found, key=lambda one: one[1:], reverse=True)[:3]
+        nearest = tuple(
+            Nearest(name=self._name(one), places=round(places, 3), bytes=round(share, 3))
+            for one, places, share in ranked
+        )
+        text = f"none of {self.tried} explanations holds"
+        byte = self.search.only_byte()
+        if byte is not None:
+            text += f"; every live byte that was looked at is 0x{byte:02x}: nothing was written here"
+            text += ", or this rank holds none of it" * (byte == 0)
+        elif nearest and nearest[0].places > 0:
+            text += f"; nearest: {nearest[0].name}, at {nearest[0].places:.0%} of random places"
+        experts = self._experts()
+        explained = [one for one in experts if one.name != "unknown"]
+        if explained:
+            text += f"; {_listed(explained)}"
+        return self._result("unknown", text, None, nearest=nearest, experts=experts)
+
+    def _result(self, verdict: Verdict, name: str, match: Match | None, **more: object) -> Identification:
+        chance = weight(match, self.tried) if match else 0.0
+        places = match.places if match else 0
+        return Identification.model_validate(
+            {
+                "role": self.role,
+                "verdict": verdict,
+                "name": name,
+                "compared": match.compared if match else 0,
+                "places": places,
+                "log10_chance": round(chance, 1),
+                "confidence": 1.0 - 10.0**chance if match else 0.0,
+                "blind_spot": round(1.0 - 0.05 ** (1.0 / min(places, ROUND)), 4) if places else 1.0,
+                "hypotheses": self.tried,
+                "untested": self.search.untested,
+                "bytes_read": self.search.bytes_read,
+                "nbytes": self.family.frame.nbytes,
+                **more,
+            }
+        )
+
+
+def _listed(experts: Sequence[ExpertRange]) -> str:
+    return "; ".join(f"{one.name} in {_numbers(one)}" for one in experts)
+
+
+def _numbers(one: ExpertRange) -> str:
+    return f"expert {one.first}" if one.first == one.last else f"experts {one.first} to {one.last}"

@@ -1,0 +1,198 @@
+"""Experts of one tensor that lie in different layouts: a load, an update or a move that reached only some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import log10
+from typing import Final
+
+from preshuffle.layouts.forensics.expert_search import ExpertSearch
+from preshuffle.layouts.forensics.hypotheses import Family, Hypothesis
+from preshuffle.layouts.forensics.match import Match
+from preshuffle.layouts.forensics.search import Search
+
+_SAMPLED = 12
+_BUDGET = 0.8
+"""Share of the budget that may be used up when the experts are told apart."""
+_LAST_LOOK = 0.95
+_AGAIN, _SPREAD = 6, 12
+"""Windows that are read in each stretch in the end, and more by its share of the experts."""
+_SMALLEST: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring experts that are alike, as far as they were looked at.
+
+    Attributes:
+        first: the first expert, by its number in the live tensor.
+        last: the last one.
+        looked: how many of them were looked at, the two ends among them; 0 for experts between two that differ which
+            the budget did not allow to look at.
+        match: what explains their bytes; None where nothing does.
+    """
+
+    first: int
+    last: int
+    looked: int
+    match: Match | None
+
+
+@dataclass(slots=True)
+class Experts:
+    """The experts of a tensor that no single explanation fits, one by one.
+
+    Attributes:
+        faults: how many mistakes an expert by itself may be explained by.
+        enough: log10 of a chance so small that an expert counts as explained.
+        seen: what was found, by expert; None where nothing explains an expert.
+    """
+
+    family: Family
+    search: Search
+    faults: int
+    enough: float
+    seen: dict[int, Match | None] = field(default_factory=dict)
+    _kinds: list[Match] = field(default_factory=list)
+    _puzzles: int = 0
+
+    def stretches(self) -> list[Stretch]:
+        """Return the experts as stretches that are alike; nothing where experts are not slices, or none is explained.
+
+        A few experts are looked at, then those between two that differ, until their border is found.
+        """
+        frame = self.family.frame
+        if frame.live_experts < 2 or frame.live_rows % frame.live_experts:
+            return []
+        if frame.nbytes // frame.live_experts < _SMALLEST:
+            return []
+        for expert in dict.fromkeys(self._sampled()):
+            if not self._look(expert) or (len(self.seen) > 1 and len(self._kinds) < self._needed()):
+                break
+        if not self._kinds:
+            return []
+        if len({id(found) for found in self.seen.values()}) > 1:
+            self._find_borders()
+        return [] if self._one_explains_all() else self._untorn()
+
+    def _untorn(self) -> list[Stretch]:
+        """Return the stretches, having looked into those whose ends agree and whose inside does not."""
+        while True:
+            found = list(self._joined())
+            torn = next((one for one in found if not self._holds(one)), None)
+            if torn is None:
+                return found
+            between = [expert for expert in range(torn.first, torn.last + 1) if expert not in self.seen]
+            if not between or not all(self._look(expert) for expert in between):
+                return []
+            self._find_borders()
+
+    def _needed(self) -> int:
+        """Two experts without a mistake must differ, or this is no mixture of layouts; one must be explained at all."""
+        return 1 if self.faults else 2
+
+    def _one_explains_all(self) -> bool:
+        """Whether one kind holds in every other's experts, too: then it was that all the time."""
+        for kind in self._kinds:
+            others = {id(found): expert for expert, found in self.seen.items() if found is not kind}
+            if None not in self.seen.values() and all(self._fits(kind, expert) for expert in others.values()):
+                return True
+        return False
+
+    def _fits(self, kind: Match, expert: int) -> bool | None:
+        rivals = self.family.hypotheses(0, of=kind.group[0].share)
+        rivals += [other.group[0] for other in self._kinds if other is not kind]
+        return ExpertSearch(self.search).holds(kind, rivals, (expert, expert), 1, _BUDGET)
+
+    def _holds(self, one: Stretch) -> bool:
+        """Look again all over a stretch: an expert that is torn in itself may be explained by one of its parts."""
+        if one.match is None:
+            return True
+        share = (one.last - one.first + 1) / self.family.frame.live_experts
+        windows = _AGAIN + int(_SPREAD * share)
+        return ExpertSearch(self.search).holds(one.match, [], (one.first, one.last), windows, _LAST_LOOK) is True
+
+    def _sampled(self) -> Iterator[int]:
+        """The expert that was read already, those that contradicted it, and some all over the tensor."""
+        yield self.search.home
+        yield from self.search.turned[:2]
+        count = self.family.frame.live_experts
+        most = min(count, _SAMPLED)
+        yield from (number * (count - 1) // (most - 1) for number in range(most))
+
+    def _look(self, expert: int) -> bool:
+        """Explain one expert; False where the budget is used up."""
+        if expert in self.seen:
+            return True
+        if self.search.spent(_BUDGET):
+            return False
+        for kind in self._kinds:
+            fits = self._fits(kind, expert)
+            if fits is None:
+                return False
+            if fits:
+                self.seen[expert] = kind
+                return True
+        # what two experts could not be explained by need not be tried again
+        found = self._discovered(expert) if self._puzzles < 2 else []
+        if found is None:
+            return False
+        self.seen[expert] = self._kind(found[0]) if len(found) == 1 else None
+        self._puzzles += len(found) != 1
+        return True
+
+    def _discovered(self, expert: int) -> list[Match] | None:
+        for faults in range(self.faults + 1):
+            found = self._standing(expert, self.family.hypotheses(faults))
+            if found is None or found:
+                return found
+        return []
+
+    def _standing(self, expert: int, hypotheses: list[Hypothesis]) -> list[Match] | None:
+        wanted = self.enough - log10(max(len(hypotheses), 1))
+        found = ExpertSearch(self.search).in_expert(expert, hypotheses, _BUDGET, wanted)
+        if not found or len(found) == 1 or not self._kinds:
+            return found
+        share = self._kinds[0].group[0].share
+        same = [match for match in found if match.group[0].share == share]
+        return same or found
+
+    def _kind(self, match: Match) -> Match:
+        """Return the match that was found before for the same explanation."""
+        for known in self._kinds:
+            if known.group[0] in match.group:
+                return known
+        self._kinds.append(match)
+        return match
+
+    def _find_borders(self) -> None:
+        """Look between neighbours that differ, halfway each time."""
+        borders = [pair for pair in pairwise(sorted(self.seen)) if self._differ(*pair)]
+        while borders:
+            low, high = borders.pop()
+            middle = (low + high) // 2
+            if middle == low:
+                continue
+            if not self._look(middle):
+                return
+            borders += [pair for pair in ((low, middle), (middle, high)) if self._differ(*pair)]
+
+    def _differ(self, one: int, other: int) -> bool:
+        return self.seen[one] is not self.seen[other]
+
+    def _joined(self) -> Iterator[Stretch]:
+        numbers = sorted(self.seen)
+        count = self.family.frame.live_experts
+        first, looked = 0, 0
+        for here, after in pairwise([*numbers, count]):
+            looked += 1
+            if after < count and not self._differ(here, after):
+                continue
+            border = after == count or after == here + 1
+            last = after - 1 if after == count else here
+            yield Stretch(first, last, looked, self.seen[here])
+            if not border:
+                yield Stretch(here + 1, after - 1, 0, None)
+            first, looked = after, 0

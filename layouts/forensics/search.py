@@ -1,0 +1,325 @@
+"""Testing hypotheses against bytes: a few windows of live bytes, and the plain bytes that each hypothesis puts there.
+
+Windows at the two ends of one expert come first: nearly every layout leaves the first bytes of an expert where they
+were, so that they tell ranks, halves and pads apart; windows near it tell layouts apart on few pages of the plain side;
+windows all over the tensor then confirm what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import Final, Literal
+
+import torch
+
+from preshuffle.layouts.forensics.hypotheses import Frame, Hypothesis, Predictions
+from preshuffle.layouts.forensics.match import Group, Match, Seen, distinct, says_more
+from preshuffle.layouts.forensics.source import PAGE, Bytes
+
+WINDOW: Final = 16
+"""Live bytes that are compared together: one unit of most layouts, so that they lie on one page of the plain side."""
+ROUND: Final = 32
+"""Windows of one round of confirmation, one in each equal part of the tensor."""
+_ROUNDS = 4
+_NEAR_ROWS = 64
+_NEAR, _ANYWHERE, _STARTS = 7, 3, 4
+_MOST_STANDING = 48
+_EVERYWHERE = 8192
+_TO_SETTLE = 8
+_GLANCE = 16
+_GLIMPSE = 0.8
+_PADS = 64
+_FEWEST = 4
+
+
+class Search:
+    """The reading of one pair of tensors, within a budget.
+
+    Attributes:
+        untested: how many hypotheses were neither contradicted nor confirmed since that would have cost too much.
+        home_explained: whether something explained all that was looked at near there.
+        home: the expert near whose start windows were looked at first.
+        turned: experts whose bytes contradicted the last explanations that held before.
+    """
+
+    def __init__(self, frame: Frame, plain: Bytes, live: Bytes, most_bytes: int, seed: int) -> None:
+        """Take both sides, and what may be read of them."""
+        self.frame, self.plain, self.live = frame, plain, live
+        self.most_bytes = most_bytes - 3 * PAGE  # choosing the next window reads a page before anyone asks
+        self.untested = 0
+        self.home, self.home_explained = 0, False
+        self.turned: list[int] = []
+        self.random = Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self._offsets = torch.arange(min(WINDOW, frame.nbytes))
+        self._last = max(frame.nbytes - WINDOW, 0) // WINDOW
+        self._near = list(self._near_windows())
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of both sides."""
+        return self.plain.bytes_read + self.live.bytes_read
+
+    def standing(self, hypotheses: list[Hypothesis], share: float, enough: float) -> list[Match]:
+        """Return the explanations among hypotheses that hold wherever they were looked at.
+
+        Args:
+            hypotheses: all equally likely, the ones to try first in front.
+            share: of the budget that telling them apart may have used up at its end.
+            enough: log10 of a chance so small that no more windows are needed.
+        """
+        if not hypotheses:
+            return []
+        limit = int(share * self.most_bytes)
+        first, last = self.bounds(self.home)
+        at_home = [window for window in self._near if first <= window <= last - WINDOW]
+        alive, _ = self.sieve(Predictions(self.frame, hypotheses), at_home, limit)
+        self.home_explained |= bool(alive.hypotheses)
+        alive, _ = self.sieve(alive, [window for window in self._near if window not in at_home], limit)
+        return self._settled(self._confirmed(alive, enough))
+
+    def spent(self, share: float) -> bool:
+        """Say whether a share of the budget is used up, but for what one more look costs."""
+        return self.bytes_read + _TO_SETTLE * PAGE > share * self.most_bytes
+
+    def bounds(self, expert: int) -> tuple[int, int]:
+        """Return where an expert of the live tensor begins, and where it ends."""
+        size = self.frame.nbytes // self.frame.live_experts
+        return expert * size, (expert + 1) * size
+
+    def nearest(self, hypotheses: list[Hypothesis], most: int) -> list[tuple[Hypothesis, float, float]]:
+        """Return the hypotheses that explain most, each with its share of windows everywhere, and of their bytes."""
+        predictions = Predictions(self.frame, hypotheses)
+        good = torch.zeros(len(hypotheses))
+        for address in [*self._starts, *self._near]:
+            predicted = predictions.of(address + self._offsets)
+            right, compared = self._agree(self._window(address), predicted, int(_GLIMPSE * self.most_bytes))
+            good += right & compared & (predicted >= 0).any(1)
+        best = good.argsort(descending=True, stable=True)[:most].tolist()
+        predictions = Predictions(self.frame, [hypotheses[number] for number in best])
+        whole = torch.zeros(len(best), 2)
+        parts = torch.zeros(len(best), 2)
+        for address in self._spread()[::2]:
+            predicted = predictions.of(address + self._offsets)
+            pages = torch.unique(torch.div(predicted, PAGE, rounding_mode="floor")).numel() + 2
+            if self.bytes_read + pages * PAGE > self.most_bytes:
+                break
+            claimed = predicted >= 0
+            same = claimed & (self.plain.read(predicted.clamp(min=0)) == self._window(address))
+            parts += torch.stack([same.sum(1), claimed.sum(1)], dim=1)
+            whole += torch.stack([claimed.any(1) & (same == claimed).all(1), claimed.any(1)], dim=1)
+        shares = [(part[:, 0] / part[:, 1].clamp(min=1)).tolist() for part in (whole, parts)]
+        return list(zip(predictions.hypotheses, *shares, strict=True))
+
+    def only_byte(self) -> int | None:
+        """Return the byte that the live side holds wherever one looks; None where it holds several."""
+        near = (torch.tensor(self._near).unsqueeze(1) + self._offsets).flatten()
+        found = torch.unique(self.live.read(self._affordable(torch.cat([near, torch.tensor(self._spread())])))).tolist()
+        return int(found[0]) if len(found) == 1 else None
+
+    def same(self, hypothesis: Hypothesis, others: list[Hypothesis]) -> Group:
+        """Return those of other hypotheses that say the same of every byte: other names of one thing."""
+        alive = Predictions(self.frame, others)
+        everywhere = self._everywhere()
+        for addresses in (everywhere[:_GLANCE], everywhere):
+            if alive.hypotheses:
+                wanted = Predictions(self.frame, [hypothesis]).of(addresses)
+                alive = alive.keep((alive.of(addresses) == wanted).all(1))
+        return alive.hypotheses
+
+    def pad_fill(self, hypothesis: Hypothesis) -> int | Literal["mixed"] | None:
+        """Return the byte that pads hold, ``mixed`` where they hold several, None where no pad was met."""
+        addresses = self._everywhere()
+        pads = addresses[Predictions(self.frame, [hypothesis]).of(addresses)[0] < 0][:_PADS]
+        pads = self._affordable(pads)
+        if not pads.numel():
+            return None
+        found = torch.unique(self.live.read(pads)).tolist()
+        return int(found[0]) if len(found) == 1 else "mixed"
+
+    def _confirmed(self, alive: Predictions, enough: float) -> list[Match]:
+        """Compare what is left in windows all over the tensor, until chance cannot explain that it holds."""
+        seen: list[Seen] = []
+        rich = False
+        for _ in range(_ROUNDS):
+            alive, seen = self.sieve(alive, self._spread(rich), self.most_bytes, seen)
+            if not alive.hypotheses:
+                break
+            first = self.match_of(0, alive.hypotheses[0], seen)
+            if first.chance <= enough and first.places >= ROUND:
+                break
+            # pads and runs of zeros say nothing; where little was said, look for windows that say more
+            rich = first.chance > enough
+        matches = [self.match_of(number, one, seen) for number, one in enumerate(alive.hypotheses)]
+        least = _FEWEST if self.bytes_read + 2 * PAGE > self.most_bytes else 1
+        found = [match for match in matches if match.places >= least]
+        self.untested += len(matches) - len(found)
+        return found
+
+    def match_of(self, number: int, hypothesis: Hypothesis, seen: list[Seen]) -> Match:
+        """Sum up; windows in which all bytes are equal say no more than one byte does."""
+        if not seen:
+            return Match((hypothesis,), 0, 0, 0.0)
+        found = torch.stack([one.found for one in seen]).long()
+        claimed = torch.stack([one.claimed[number] for one in seen])
+        counts = torch.bincount(found.flatten(), minlength=256).double()
+        cost = torch.where(claimed, (counts / counts.sum()).log10()[found], 0.0).sum(1)
+        sizes = claimed.sum(1)
+        alike = (found.masked_fill(~claimed, 256).amin(1) == found.masked_fill(~claimed, -1).amax(1)) & (sizes > 0)
+        chance = torch.where(alike, cost / sizes.clamp(min=1), cost).sum()
+        return Match((hypothesis,), int(sizes.sum()), int((sizes > 0).sum()), float(chance))
+
+    def _settled(self, matches: list[Match]) -> list[Match]:
+        """Merge what says the same everywhere, read just where the rest differ, and drop what only says less."""
+        crowd, matches = matches[_MOST_STANDING:], matches[:_MOST_STANDING]
+        if len(matches) < 2:
+            return matches
+        everywhere = self._everywhere()
+        predicted = Predictions(self.frame, [match.group[0] for match in matches]).of(everywhere)
+        merged: list[tuple[Match, torch.Tensor]] = []
+        for match, mine in zip(matches, predicted, strict=True):
+            for number, (known, theirs) in enumerate(merged):
+                if torch.equal(mine, theirs):
+                    best = min(known, match, key=lambda one: len(one.group[0].faults))
+                    merged[number] = (
+                        Match((*known.group, *match.group), best.compared, best.places, best.chance),
+                        theirs,
+                    )
+                    break
+            else:
+                merged.append((match, mine))
+        left = list(merged)
+        for one in merged:
+            for other in left[1:]:
+                if left[0] is one:
+                    wrong = self._contradicted(one, other, everywhere)
+                    left = [kept for kept in left if not any(kept is it for it in wrong)]
+        told = [one[0] for one in left if not any(says_more(other[1], one[1]) for other in left)]
+        return [*told, *crowd]
+
+    def _contradicted(
+        self, one: tuple[Match, torch.Tensor], other: tuple[Match, torch.Tensor], everywhere: torch.Tensor
+    ) -> list[tuple[Match, torch.Tensor]]:
+        """Read where two explanations differ; return whom the bytes contradict there."""
+        differ = (one[1] != other[1]) & (other[1] >= 0)
+        both = differ & (one[1] >= 0)
+        places = everywhere[both if bool(both.any()) else differ][:_TO_SETTLE]
+        windows = [min(place // WINDOW, self._last) * WINDOW for place in places.tolist()]
+        pair = Predictions(self.frame, [one[0].group[0], other[0].group[0]])
+        alive, _ = self.sieve(pair, windows, self.most_bytes)
+        return [it for it in (one, other) if it[0].group[0] not in alive.hypotheses]
+
+    def sieve(
+        self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[Seen] = ()
+    ) -> tuple[Predictions, list[Seen]]:
+        """Drop hypotheses that a window contradicts, reading no more than ``limit`` bytes in all.
+
+        Returns:
+            What is left, and what was compared (``seen`` before) for just those.
+        """
+        looked = list(seen)
+        for batch in _batches(windows):
+            if not alive.hypotheses:
+                break
+            addresses = torch.tensor(batch).unsqueeze(1) + self._offsets
+            predicted = alive.of(addresses.flatten()).view(-1, *addresses.shape)
+            for number, window in enumerate(addresses):
+                if not alive.hypotheses or self.bytes_read + 2 * PAGE > limit:
+                    return alive, looked
+                found = self.live.read(window)
+                kept, compared = self._agree(found, predicted[:, number], limit)
+                looked.append(Seen(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
+                if not bool(kept.all()):
+                    if not bool(kept.any()):
+                        self._turn(int(window[0]))
+                    alive, predicted = alive.keep(kept), predicted[kept]
+                    looked = [Seen(one.found, one.claimed[kept]) for one in looked]
+        return alive, looked
+
+    def _agree(self, found: torch.Tensor, predicted: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which predictions the window bears out (or does not contradict), and which could be compared whole."""
+        claims, which = distinct(predicted)
+        claimed = claims >= 0
+        known = claimed & self.plain.known(claims.clamp(min=0))
+        wanted = found.expand(claims.shape).clone()
+        wanted[known] = self.plain.read(claims[known])
+        right = (wanted == found).all(1)
+        whole = (known == claimed).all(1)
+        for number in (right & ~whole).nonzero().flatten().tolist():
+            mine = claims[number][claimed[number]]
+            fresh = torch.unique(torch.div(mine[~self.plain.known(mine)], PAGE, rounding_mode="floor")).numel() + 1
+            if self.bytes_read + fresh * PAGE > limit:
+                continue
+            whole[number] = True
+            right[number] = bool((self.plain.read(mine) == found[claimed[number]]).all())
+        return right[which], whole[which] | ~right[which]
+
+    def _turn(self, address: int) -> None:
+        expert = address // max(self.frame.nbytes // self.frame.live_experts, 1)
+        if expert not in self.turned and expert < self.frame.live_experts:
+            self.turned.append(expert)
+
+    def _window(self, address: int) -> torch.Tensor:
+        return self.live.read(address + self._offsets)
+
+    def _near_windows(self) -> Iterator[int]:
+        """Windows at the ends of one expert, near its start, and a few anywhere."""
+        size = self.frame.nbytes // self.frame.live_experts
+        experts = [self.random.randrange(self.frame.live_experts) for _ in range(_STARTS)]
+        self._starts = [self._aligned(expert * size) for expert in dict.fromkeys(experts)]
+        home = max(
+            (expert * size for expert in experts),
+            key=lambda start: len(set(self._window(self._aligned(start)).tolist())),
+        )
+        self.home = home // size
+        yield self._aligned(home)
+        yield self._aligned(home + size - WINDOW)
+        near = max(min(size, _NEAR_ROWS * self.frame.live_k), 1)
+        for _ in range(_NEAR):
+            yield self.richest(home + self.random.randrange(near))
+        for _ in range(_ANYWHERE):
+            yield self.richest(self.random.randrange(self.frame.nbytes))
+
+    def _spread(self, rich: bool = False) -> list[int]:
+        """One window in each equal part of the tensor: the richest near a random one, as far as the budget goes."""
+        windows: list[int] = []
+        for part in range(ROUND):
+            low, high = (self.frame.nbytes * number // ROUND for number in (part, part + 1))
+            place = self.random.randrange(low, max(high, low + 1))
+            if rich and self.bytes_read + 2 * PAGE > self.most_bytes:
+                break
+            windows.append(self.richest(place) if rich else self._aligned(place))
+        return windows
+
+    def richest(self, address: int, low: int = 0, high: int | None = None) -> int:
+        """Return the window whose bytes change most often among those (of a stretch) that are read at no more cost."""
+        first, last = self.live.window(min(address, self.frame.nbytes - 1))
+        first, last = max(first, low), min(last, self.frame.nbytes if high is None else high)
+        first, count = -(-first // WINDOW), last // WINDOW - -(-first // WINDOW)
+        if count < 1:
+            return self._aligned(address)
+        content = self.live.read(torch.arange(first * WINDOW, (first + count) * WINDOW)).view(count, WINDOW)
+        changes = (content[:, 1:] != content[:, :-1]).sum(1)
+        best = (changes == changes.max()).nonzero().flatten().tolist()
+        return (first + int(self.random.choice(best))) * WINDOW
+
+    def _aligned(self, address: int) -> int:
+        return min(max(address, 0) // WINDOW, self._last) * WINDOW
+
+    def _affordable(self, places: torch.Tensor) -> torch.Tensor:
+        """Return the live places whose reading the budget allows: those on pages read already, and a few others."""
+        room = max((self.most_bytes - self.bytes_read) // PAGE - 1, 0)
+        known = self.live.known(places)
+        return torch.cat([places[known], places[~known][:room]])
+
+    def _everywhere(self) -> torch.Tensor:
+        nbytes = self.frame.nbytes
+        if nbytes <= _EVERYWHERE:
+            return torch.arange(nbytes)
+        return torch.randint(0, nbytes, (_EVERYWHERE,), generator=self.generator)
+
+
+def _batches(windows: list[int]) -> list[list[int]]:
+    """Two windows alone, since few hypotheses outlive them, then all others together."""
+    return [batch for batch in (windows[:1], windows[1:2], windows[2:]) if batch]

@@ -1,0 +1,156 @@
+"""What a rank may hold of a checkpoint's tensor, and both tensors' shapes brought to one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from preshuffle.layouts.forensics.hypotheses import Fault, Frame, Share
+from preshuffle.layouts.forensics.source import ITEM, Bytes, SourceError
+from preshuffle.registry import Query, QueryError
+from preshuffle.registry.algebra.shard import Slice, cut
+from preshuffle.registry.base.words import BITS, GROUP, Role
+
+_TRIED = (1, 2, 4, 8, 16, 32)
+_LARGEST_PAD = 256
+_PACKED = frozenset({"U8", "I8", "F4", "F4_X2"})
+MOST_SHARES = 96
+"""Ranks beyond these are not tried where nobody said which rank it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """What is known of the rank whose tensor it is; None is not known."""
+
+    tp: int | None = None
+    ep: int | None = None
+    tp_rank: int | None = None
+    ep_rank: int | None = None
+
+
+def frame_of(role: Role, plain: Bytes, live: Bytes, ranks: Ranks, gated: bool) -> Frame:
+    """Return both tensors in bytes.
+
+    Raises:
+        SourceError: shapes or dtypes do not fit.
+    """
+    bias = role.endswith("_bias")
+    halves = 2 if role.startswith("w13") and gated else 1
+    experts, rows, k = _three(plain, bias)
+    if rows % halves:
+        raise SourceError(f"{plain.name}: {rows} rows do not split into gate and up")
+    if plain.item != live.item:
+        raise SourceError(f"{live.name} is {live.dtype}, {plain.name} is {plain.dtype}: their bytes cannot be compared")
+    axis = len(live.shape) > 2 or (bias and len(live.shape) == 2)
+    if axis:
+        held, per_expert, live_k = _three(live, bias)
+        total = held * per_expert
+    else:
+        held = experts // (ranks.ep or 1)
+        total = live.shape[0]
+        if len(live.shape) != 2 and not bias:
+            raise SourceError(f"{live.name} has shape {live.shape}; valid: [E, rows, K], or [E * rows, K]")
+        live_k = live.nbytes // total
+    if held < 1 or experts % held or (ranks.ep and held * ranks.ep != experts):
+        wanted = f"; at ep {ranks.ep} they would be {experts / ranks.ep:g}" if ranks.ep else ""
+        raise SourceError(f"{live.name} holds {held} experts, {plain.name} {experts}{wanted}")
+    return Frame(experts, halves, rows // halves, k, plain.item, held, total, live_k, axis)
+
+
+def shares_of(
+    role: Role, frame: Frame, ranks: Ranks, query: Query | None, dtype: str
+) -> tuple[tuple[Share, tuple[Fault, ...]], ...]:
+    """Return what ranks may hold, the expected one first; others have a fault where a rank was expected.
+
+    Args:
+        role: which tensor.
+        frame: both sides.
+        ranks: what is known of the rank.
+        query: the model's facts.
+        dtype: safetensors' name of the checkpoint's dtype.
+
+    Raises:
+        SourceError: no rank's share fits into the live tensor.
+    """
+    found: list[tuple[Share, tuple[Fault, ...]]] = []
+    for tp in (ranks.tp,) if ranks.tp else _TRIED:
+        for piece, rank, faults in _pieces(role, frame, tp, query, dtype):
+            cut_one = (piece.start, piece.stop)
+            rows, k = (cut_one, (0, frame.k)) if role.startswith("w13") else ((0, frame.half), cut_one)
+            if not _fits(frame, rows, k, bool(ranks.tp)):
+                continue
+            for ep_rank in range(frame.experts // frame.live_experts):
+                share = Share(
+                    rows, k, ep_rank * frame.live_experts, (rank, tp, ep_rank, frame.experts // frame.live_experts)
+                )
+                found.append((share, (*faults, *_other(ranks, rank, ep_rank))))
+    if not found:
+        live = f"{frame.live_rows} rows of {frame.live_k} bytes for {frame.live_experts} experts"
+        at = f"tp {ranks.tp}" if ranks.tp else "any tp"
+        raise SourceError(
+            f"{role}: {frame.halves * frame.half} rows of {frame.k} bytes, cut for {at}, do not fit {live}"
+        )
+    exact = {share.ranks[1] for share, _ in found if _exact(frame, share)}
+    if exact and not ranks.tp:  # where a rank needs no pad nothing is left to guess (the last one may need some)
+        found = [entry for entry in found if entry[0].ranks[1] in exact]
+    return tuple(sorted(found, key=lambda entry: len(entry[1]))[:MOST_SHARES])
+
+
+def _three(tensor: Bytes, bias: bool) -> tuple[int, int, int]:
+    shape = tensor.shape if len(tensor.shape) > 2 or bias else (1, *tensor.shape)
+    if len(shape) < 2 or not prod(shape):
+        raise SourceError(f"{tensor.name} has shape {tensor.shape}; valid: [E, rows, K] (a bias [E, rows])")
+    return shape[0], shape[1], tensor.nbytes // (shape[0] * shape[1])
+
+
+def _pieces(
+    role: Role, frame: Frame, tp: int, query: Query | None, dtype: str
+) -> Iterator[tuple[Slice, int, tuple[Fault, ...]]]:
+    """Every rank's piece of the dimension that is cut: in whole groups, and (wrong for MX) in equal numbers."""
+    size, group = (frame.half, _group(query)) if role.startswith("w13") else (frame.k, _group_bytes(role, query, dtype))
+    if role == "w2_bias":
+        if tp == 1:
+            yield Slice(0, frame.k), 0, ()
+        return
+    try:
+        pieces = cut(size, tp, group)
+    except QueryError:
+        pieces = ()
+    for rank, piece in enumerate(pieces):
+        yield piece, rank, ()
+    even = tuple(Slice(rank * size // tp, (rank + 1) * size // tp) for rank in range(tp))
+    if size % tp == 0 and even != pieces:
+        for rank, piece in enumerate(even):
+            yield piece, rank, ("cut_through_groups",)
+
+
+def _fits(frame: Frame, rows: tuple[int, int], k: tuple[int, int], given: bool) -> bool:
+    """Whether a share fits into the live tensor; where tp is a guess, with pads as small as recipes make them."""
+    spare_rows = frame.live_rows // frame.live_experts - frame.halves * (rows[1] - rows[0])
+    spare_k = frame.live_k - (k[1] - k[0])
+    if spare_rows < 0 or spare_k < 0:
+        return False
+    return given or (spare_rows < frame.halves * _LARGEST_PAD and spare_k < _LARGEST_PAD * frame.item)
+
+
+def _exact(frame: Frame, share: Share) -> bool:
+    rows = frame.live_experts * frame.halves * (share.rows[1] - share.rows[0])
+    return rows == frame.live_rows and share.k[1] - share.k[0] == frame.live_k
+
+
+def _other(ranks: Ranks, tp_rank: int, ep_rank: int) -> tuple[Fault, ...]:
+    wrong = ranks.tp_rank not in (None, tp_rank) or ranks.ep_rank not in (None, ep_rank)
+    return ("other_rank",) if wrong else ()
+
+
+def _group(query: Query | None) -> int:
+    return GROUP.get(query.quant_type or "No", 1) if query else 32
+
+
+def _group_bytes(role: Role, query: Query | None, dtype: str) -> int:
+    """Bytes of K that one group of values takes; one byte of a scale is a whole group."""
+    if not role.endswith("_weight"):
+        return ITEM[dtype]
+    bits = BITS[query.weight_dtype] if query and query.weight_dtype else 4 if dtype in _PACKED else 8 * ITEM[dtype]
+    return max(_group(query) * bits // 8, ITEM[dtype])

@@ -1,0 +1,1 @@
+"""Apply a decision to a layer's tensors, and undo it."""

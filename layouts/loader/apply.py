@@ -1,0 +1,241 @@
+"""Applying a decision to a layer's tensors, and taking it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import Final, Literal
+
+import torch
+
+from preshuffle.layouts.loader.aiter_authority import Backend, check_function
+from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare, undo
+from preshuffle.layouts.loader.single import check_backend, layout_in
+from preshuffle.layouts.loader.target import RoleTensors, Target, folds
+from preshuffle.layouts.moves.in_place import SCRATCH_BYTES
+from preshuffle.layouts.stamps.mapped import check_writable, is_ordinary, look_up
+from preshuffle.layouts.stamps.memory_extents import meet, places_of
+from preshuffle.layouts.stamps.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
+from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
+from preshuffle.registry.base.words import ROLES, Role
+
+TAG: Final = "is_shuffled"
+"""The attribute by which AITER tells laid-out weights from plain ones."""
+
+
+def apply(
+    target: Target,
+    decision: Decision,
+    *,
+    backend: Backend = "auto",
+    again: Literal["refuse", "skip"] = "refuse",
+    last_rank: bool = False,
+    scratch_bytes: int = SCRATCH_BYTES,
+) -> Applied:
+    """Put a layer's plain tensors into the order that a decision names.
+
+    Every precondition is checked before a byte moves. Tensors that already have the physical size are laid out in their
+    own storage, with at most 64 MiB (or one expert) beside them; others are replaced in the target. Weights get AITER's
+    tag ``is_shuffled`` on the object that stands in the target afterwards, and all get a stamp.
+
+    Args:
+        target: a module with the role attributes, or a dict of tensors; each ``[E, rows, K]`` (a bias ``[E, rows]``) of
+            one rank, rows in the checkpoint's order, in the plain or in the physical shape. In a buffer of the physical
+            shape GUGU rows lie at its beginning; of GGUU rows each half begins at its half of the buffer.
+        decision: what ``Registry.resolve`` decided.
+        backend: as for ``apply_layout``; AITER's functions see layouts only, casts and plain tensors are always ours.
+        again: what to do where the tensors are laid out already: ``refuse``, or ``skip`` if by the same decision.
+        last_rank: the tensors are those of the last tensor-parallel rank, which may have less (only needed where they
+            are in the physical shape; a plain shape tells by itself).
+        scratch_bytes: what in-place moves may hold beside the tensors, 64 MiB by default, at least one expert.
+
+    Returns:
+        What was applied, ready to be reported in an ``Observation``.
+
+    Raises:
+        LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
+    """
+    check_means(decision, backend, scratch_bytes)
+    if again not in ("refuse", "skip"):
+        raise LayoutError(f"again = {again!r}; valid: refuse, skip")
+    tensors = RoleTensors(target)
+    tensors.check_roles(decision.tensors, folds(decision))
+    if _already_applied(tensors, decision, again):
+        return describe(target, decision)
+    jobs = [prepare(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
+    _check_together(jobs)
+    needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
+    scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
+    # those that get new storage come first: until they are done, nothing of the target has changed
+    results: dict[Role, torch.Tensor] = {}
+    for job in jobs:
+        if not job.in_place:
+            results[job.role] = job.run(scratch[:0], backend)
+            is_ordinary(results[job.role])
+    results |= _in_place([job for job in jobs if job.in_place], needed, scratch, backend)
+    put_stamps((results[job.role], job.stamp) for job in jobs)
+    for job in jobs:
+        tensors[job.role] = results[job.role]
+        if job.stamp.is_shuffled:
+            setattr(tensors[job.role], TAG, True)
+    return describe(target, decision)
+
+
+def check_means(decision: Decision, backend: Backend, scratch_bytes: int) -> None:
+    """Check with what a decision is to be applied.
+
+    Raises:
+        LayoutError: an unknown backend, one that has not all that the decision needs, or scratch that is no size.
+    """
+    check_backend(backend)
+    if isinstance(scratch_bytes, bool) or not isinstance(scratch_bytes, int) or scratch_bytes < 0:
+        raise LayoutError(f"scratch_bytes = {scratch_bytes!r}; valid: a number of bytes")
+    for layout in {layout_in(decided) for decided in decision.tensors.values()} if backend == "aiter" else ():
+        check_function(layout)
+
+
+def _in_place(
+    jobs: list[Job], needed: Mapping[Role, int], scratch: torch.Tensor, backend: Backend
+) -> dict[Role, torch.Tensor]:
+    """Run jobs in their own storage; where one fails, it is broken, and those behind it are what they were."""
+    before = [stamp_of(job.tensor) for job in jobs]
+    results: dict[Role, torch.Tensor] = {}
+    done = 0
+    try:
+        put_stamps((job.tensor, replace(job.stamp, state="broken")) for job in jobs)
+        for job in jobs:
+            results[job.role] = job.run(scratch[: needed[job.role]], backend)
+            done += 1
+    except BaseException as error:
+        refused = isinstance(error, LayoutError) and not jobs[done].values.changes  # before a byte of it was written
+        rest = slice(done + (not refused), None)
+        put_stamps((job.tensor, stamp) for job, stamp in zip(jobs[rest], before[rest], strict=True))
+        raise
+    return results
+
+
+def inverse(target: Target, decision: Decision | None = None) -> None:
+    """Take laid-out tensors back to the checkpoint's bytes: pads stripped, rows and dtypes as they came.
+
+    Args:
+        target: what ``apply`` worked on.
+        decision: if given, the tensors must have been laid out by it.
+
+    Raises:
+        LayoutError: a tensor has no stamp (nobody knows what its bytes are), or another decision's, or a step of its
+            recipe has lost something. Nothing is changed then.
+    """
+    tensors = RoleTensors(target)
+    stamps = _to_undo(tensors, decision)
+    # those that get new storage come first: until they are done, nothing of the target has changed
+    first = {role: undo(role, tensors[role], stamp) for role, stamp in stamps.items() if not keeps_storage(role, stamp)}
+    for role, stamp in stamps.items():
+        plain = first[role] if role in first else undo(role, tensors[role], stamp)
+        if hasattr(plain, TAG):
+            delattr(plain, TAG)
+        tensors[role] = plain
+        if hasattr(tensors[role], TAG):
+            delattr(tensors[role], TAG)
+
+
+def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stamp]:
+    stamps: dict[Role, Stamp] = {}
+    if decision:
+        tensors.check_roles(decision.tensors, folds(decision))
+    for role in tensors.present(decision.tensors if decision else ROLES):
+        stamp = stamp_of(tensors[role])
+        if stamp is None:
+            raise LayoutError(f"{role} has no stamp: what its bytes are is not known")
+        if stamp.state != "applied":
+            place = place_of(tensors[role])
+            raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to take back{place}")
+        check_role(role, stamp)
+        if decision and stamp.decision_digest != decision.decision_digest:
+            raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
+        if tuple(tensors[role].shape) != stamp.physical_shape:
+            shape = tuple(tensors[role].shape)
+            raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
+        check_undo(role, stamp)
+        if keeps_storage(role, stamp):
+            check_writable(role, tensors[role])
+        stamps[role] = stamp
+    if not stamps:
+        raise LayoutError("the target has no tensor of a layer: there is nothing to take back")
+    return stamps
+
+
+def describe(target: Target, decision: Decision) -> Applied:
+    """Say what a target holds, from its stamps and tags, beside the call that the decision asks for."""
+    tensors = RoleTensors(target)
+    observed: dict[Role, TensorObservation] = {}
+    for role in tensors.present(decision.tensors):
+        tensor, decided = tensors[role], decision.tensors[role]
+        stamp = stamp_of(tensor)
+        observed[role] = TensorObservation(
+            layout=stamp.layout if stamp else None,
+            is_shuffled=bool(getattr(tensor, TAG, False)) if decided.is_shuffled else None,
+            contiguous=tensor.is_contiguous(),
+            dtype=decided.dtype,
+            logical_shape=decided.logical_shape,
+            physical_shape=decided.physical_shape,
+            pad_fill=("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
+        )
+    return Applied(
+        gate_mode=decision.call.gate_mode,
+        hidden_pad=decision.call.hidden_pad,
+        intermediate_pad=decision.call.intermediate_pad,
+        swiglu_limit=decision.call.swiglu_limit,
+        bias_passed=decision.call.bias,
+        events=("apply",),
+        tensors=observed,
+    )
+
+
+def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
+    look_up(tensors[role] for role in tensors.present(decision.tensors))
+    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
+    for role, stamp in laid.items():
+        if stamp.state == "broken":
+            place = place_of(tensors[role])
+            raise LayoutError(
+                f"{role} was left half laid out by an interrupted move{place}: begin_reload, and load it again"
+            )
+    if laid and again == "skip" and len(laid) == len(stamps):
+        digest = decision.decision_digest
+        if all((stamp.role, stamp.decision_digest) == (role, digest) for role, stamp in laid.items()):
+            return True
+    for role, stamp in laid.items():
+        what = f"{stamp.layout}, recipe {stamp.recipe}"
+        raise LayoutError(f"{role} is laid out already ({what}){place_of(tensors[role])}; take it back first")
+    for role, found in stamps.items():
+        if found is None and getattr(tensors[role], TAG, False):
+            raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
+        for under in stamps_under(tensors[role]) if found is None else ():
+            if under.state != "reloading":
+                raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role or 'a part'})")
+    return False
+
+
+def _check_together(jobs: list[Job]) -> None:
+    devices = {job.tensor.device for job in jobs}
+    if len(devices) > 1:
+        where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
+        raise LayoutError(f"the tensors are on different devices: {where}")
+    _check_same_rank(jobs)
+    places = [(job.role, places_of(job.tensor)) for job in jobs]
+    for (one, here), (other, there) in combinations(places, 2):
+        if meet(here, there):
+            raise LayoutError(f"{one} and {other} share bytes")
+
+
+def _check_same_rank(jobs: list[Job]) -> None:
+    """All tensors that a last rank has less of are the last rank's, or none is: else weights and scales disagree."""
+    short: dict[bool, list[str]] = {True: [], False: []}
+    for job in jobs:
+        if job.last is not None:
+            short[job.last].append(f"{job.role} {job.stamp.shape}")
+    if short[True] and short[False]:
+        last, full = ", ".join(short[True]), ", ".join(short[False])
+        raise LayoutError(f"the tensors are of different ranks: {last} of the last one, {full} of another")

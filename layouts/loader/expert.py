@@ -1,0 +1,155 @@
+"""One expert of laid-out storage: write plain rows into it, or see its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from preshuffle.layouts.loader.geometry import Geometry
+from preshuffle.layouts.loader.single import layout_in
+from preshuffle.layouts.loader.steps import change_part
+from preshuffle.layouts.loader.target import RoleTensors, Target
+from preshuffle.layouts.moves.execute import lay_out, writable
+from preshuffle.layouts.stamps.mapped import check_writable
+from preshuffle.layouts.stamps.memory_extents import overlap
+from preshuffle.layouts.stamps.stamp import Loss, Stamp, check_role, put_stamp, stamp_of
+from preshuffle.layouts.tensors.dtypes import FLOATS, as_bytes, survives
+from preshuffle.registry import LayoutError, PlainView
+from preshuffle.registry.algebra.copy_plan import plan_part
+from preshuffle.registry.base.words import Role
+
+
+def write_expert(
+    target: Target, expert: int, role: Role, plain_rows: torch.Tensor, *, first_row: int = 0, first_k: int = 0
+) -> None:
+    """Write plain rows of one expert into laid-out storage, where they belong; its address and its pads stay.
+
+    Args:
+        target: laid-out, stamped tensors.
+        expert: which expert of this rank.
+        role: which tensor.
+        plain_rows: ``[rows, K]`` (a bias ``[rows]``, a scale of one number for each expert ``[]`` or ``[1]``) in the
+            checkpoint's row order: the whole expert, or a part of it.
+        first_row: where the part begins, in the checkpoint's rows.
+        first_k: where the part begins along K, in torch's elements.
+
+    Raises:
+        LayoutError: the tensor is not laid out, or the part is not inside the expert. Nothing is written then.
+    """
+    tensor, stamp = _laid_out(target, role)
+    if not isinstance(plain_rows, torch.Tensor):
+        raise LayoutError(f"{role}: rows are a {type(plain_rows).__name__}; valid: a tensor")
+    rows = plain_rows.detach()
+    if rows.dim() < 2 and len(stamp.shape) <= 1 + rows.dim():
+        rows = rows.reshape(-1, 1)
+    if rows.dim() != 2:
+        raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
+    check_writable(role, tensor)
+    exact = tensor.dtype not in FLOATS or survives(rows, tensor.dtype, stamp.source_dtype)
+    rows = _as(rows, tensor, role)
+    live = (*stamp.shape[1:], 1, 1)[:2]
+    _check_whole(expert=expert, first_row=first_row, first_k=first_k)
+    inside = 0 <= expert < stamp.shape[0] and min(first_row, first_k, *(size - 1 for size in rows.shape)) >= 0
+    if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
+        part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
+        raise LayoutError(f"{role}: {part} of expert {expert} are not inside {stamp.shape}")
+    rows, lost = change_part(role, stamp.steps, rows)
+    rows = rows.contiguous()
+    plain = as_bytes(rows.clone() if overlap(rows, tensor) else rows)
+    item = tensor.element_size()
+    geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
+    views: Iterator[PlainView] = _views(stage or geometry, expert, first_row, first_k * item, rows)
+    if stage is not None:
+        views = (_among_all(stage, view) for view in views)
+    plans = [plan_part(geometry.bound(geometry.experts), view, geometry.halves) for view in views]
+    put_stamp(tensor, replace(stamp, state="broken"))
+    with writable(tensor):
+        for plan in plans:
+            lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
+    cut: tuple[Loss, ...] = () if exact else ("cast",)
+    put_stamp(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost, *cut)))))
+
+
+def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
+    """Return one expert's laid-out bytes as a view ``[rows, K]``, for migration, of a flat scale, too; no byte moves.
+
+    Of a bias the view is ``[rows]``, of a scale of one number for each expert that number.
+
+    Raises:
+        LayoutError: the tensor is not laid out, there is no such expert, or its bytes are no slice: a scale whose rows
+            do not fill a tile shares tiles with the next expert, and some scales are one number for all.
+    """
+    tensor, stamp = _laid_out(target, role)
+    _check_whole(expert=expert)
+    if not 0 <= expert < stamp.shape[0]:
+        raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
+    if "reduce_max" in stamp.steps:
+        raise LayoutError(f"{role}: all experts share one number")
+    if tensor.dim() == len(stamp.shape) == 1:
+        return tensor[expert]
+    tile = layout_in(stamp).pattern.row_tile
+    flat = tensor.dim() != len(stamp.shape)
+    rows = stamp.flat_rows or (stamp.physical_shape[0] // stamp.shape[0] if flat else stamp.physical_shape[1])
+    if rows % tile:
+        raise LayoutError(
+            f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
+        )
+    return tensor[expert * rows : (expert + 1) * rows] if flat else tensor[expert]
+
+
+def _check_whole(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise LayoutError(f"{name} = {number!r}; valid: a whole number")
+
+
+def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
+    tensors = RoleTensors(target)
+    if role not in tensors.names:
+        raise LayoutError(f"the target has no {role}; it has: {', '.join(tensors.names)}")
+    tensor = tensors[role]
+    stamp = stamp_of(tensor)
+    if stamp is None or stamp.state != "applied":
+        raise LayoutError(f"{role} is not laid out ({stamp.state if stamp else 'no stamp'})")
+    check_role(role, stamp)
+    if tuple(tensor.shape) != stamp.physical_shape:
+        shape = tuple(tensor.shape)
+        raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
+    return tensor, stamp
+
+
+def _as(rows: torch.Tensor, tensor: torch.Tensor, role: Role) -> torch.Tensor:
+    """Give rows the stored dtype: a float is cast, one-byte dtypes are only named otherwise."""
+    if rows.device != tensor.device:
+        raise LayoutError(f"{role}: rows on {rows.device}, the tensor on {tensor.device}")
+    if rows.dtype in FLOATS and tensor.dtype in FLOATS:
+        return rows.to(tensor.dtype)
+    if rows.element_size() != tensor.element_size() or rows.dtype in FLOATS:
+        raise LayoutError(f"{role}: rows are {rows.dtype}, the tensor is {tensor.dtype}")
+    return rows
+
+
+def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: torch.Tensor) -> Iterator[PlainView]:
+    """The part as one view for each half of the rows that it touches; strides in bytes."""
+    count, row = rows.shape[0], rows.shape[1] * rows.element_size()
+    for half in range(geometry.halves):
+        if geometry.alternating:
+            begin, end = -((half - first_row) // 2), -((half - first_row - count) // 2)
+            start, step = 2 * begin + half - first_row, 2
+        else:
+            base = half * geometry.live_rows
+            begin = max(first_row - base, 0)
+            end = min(first_row + count - base, geometry.live_rows)
+            start, step = base + begin - first_row, 1
+        if begin < end:
+            place = (expert, half, begin, first_k)
+            yield PlainView(1, 1, end - begin, row, 0, 0, step * row, start * row, place)
+
+
+def _among_all(stage: Geometry, view: PlainView) -> PlainView:
+    """Where a part of one expert lies among the rows of all experts behind each other."""
+    expert, half, first, k = view.first
+    row = (expert * stage.halves + half) * stage.rows + first
+    return replace(view, first=(0, 0, row, k))

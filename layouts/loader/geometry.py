@@ -1,0 +1,114 @@
+"""How plain rows of one tensor meet its laid-out bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from preshuffle.layouts.loader.single import layout_in
+from preshuffle.layouts.moves.in_place import InPlace
+from preshuffle.layouts.stamps.stamp import Stamp
+from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, plan_copy
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """One tensor's plain and laid-out bytes; everything in bytes and torch's own shapes.
+
+    Attributes:
+        alternating: plain rows are GUGU.
+        padded_source: the plain bytes have the physical size, pads included.
+        alternates: laid-out rows are GUGU, whatever the layout does with them.
+    """
+
+    layout: Layout
+    experts: int
+    halves: int
+    live_rows: int
+    live_k: int
+    rows: int
+    k: int
+    alternating: bool
+    padded_source: bool
+    alternates: bool = False
+
+    @staticmethod
+    def of(stamp: Stamp, item: int) -> Geometry:
+        """Derive the geometry from a stamp and the bytes of one element.
+
+        Where tiles run over experts, or the tail is padded, it is that of ``[experts * rows, K]``; ``staged`` then says
+        how those rows are made.
+        """
+        if stamp.flat_rows is None:
+            return _by_expert(stamp, item)
+        live = stamp.shape[0] * stamp.flat_rows
+        rows = stamp.physical_shape[0] if len(stamp.physical_shape) == 2 else live
+        k = stamp.physical_shape[-1] * item
+        return Geometry(layout_in(stamp), 1, 1, live, k, rows, k, False, False)
+
+    @staticmethod
+    def staged(stamp: Stamp, item: int) -> Geometry | None:
+        """Return how plain rows become ``[experts * rows, K]``, each expert padded; None where that is not needed."""
+        if stamp.flat_rows is None:
+            return None
+        physical = (stamp.shape[0], stamp.flat_rows, stamp.physical_shape[-1])
+        return _by_expert(replace(stamp, layout="plain", layout_line=None, physical_shape=physical), item)
+
+    def bound(self, experts: int, layout: Layout | None = None) -> BoundLayout:
+        """Bind the layout (or another one) to some experts of the tensor."""
+        bound = (layout or self.layout).bind(experts, self.halves * self.rows, self.k)
+        return bound.alternating() if self.alternates else bound
+
+    def plan(self, experts: int) -> CopyPlan:
+        """Plan the move of some experts that lie together."""
+        return _plan(self, experts)
+
+    def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
+        """Plan the same move into another layout."""
+        return _plan(replace(self, layout=layout), experts)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Laid-out bytes of one expert."""
+        return self.halves * self.rows * self.k
+
+    @property
+    def in_place(self) -> InPlace:
+        """The move of a buffer that already has the physical size."""
+        return InPlace(self.plan, self.experts, self.expert_bytes)
+
+
+def sizes_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return ``(experts, rows, K)`` of a shape that may lack the last ones."""
+    experts, rows, k = (*shape, 1, 1)[:3]
+    return experts, rows, k
+
+
+def _by_expert(stamp: Stamp, item: int) -> Geometry:
+    halves = 2 if stamp.order else 1
+    experts, live_rows, live_k = sizes_of(stamp.shape)
+    _, rows, k = sizes_of(stamp.physical_shape)
+    if len(stamp.physical_shape) == 2 and len(stamp.shape) == 3:  # K alone is padded at the tail
+        rows, k = stamp.physical_shape[0] // experts, stamp.physical_shape[1]
+    packed = 2 if "pack_int4" in stamp.steps else 1
+    return Geometry(
+        layout=layout_in(stamp),
+        experts=experts,
+        halves=halves,
+        live_rows=live_rows // halves,
+        live_k=live_k * item,
+        rows=rows // halves,
+        k=k * item * packed,
+        alternating=halves == 2 and stamp.source_order == "GUGU",
+        padded_source=stamp.padded_source,
+        alternates=stamp.order == "GUGU",
+    )
+
+
+@lru_cache(maxsize=1024)
+def _plan(geometry: Geometry, experts: int) -> CopyPlan:
+    padded, live = (geometry.rows, geometry.k), (geometry.live_rows, geometry.live_k)
+    rows, row = padded if geometry.padded_source else live
+    half, step = (row, geometry.halves * row) if geometry.alternating else (rows * row, row)
+    view = PlainView(experts, geometry.halves, *live, geometry.halves * rows * row, half, step)
+    return plan_copy(geometry.bound(experts), view)

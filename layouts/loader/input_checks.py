@@ -1,0 +1,102 @@
+"""What a plain tensor must look like for a decision: dtype and shape, and nothing guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from preshuffle.layouts.tensors.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, name_of
+from preshuffle.registry import LayoutError, TensorDecision
+from preshuffle.registry.base.words import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """One tensor's shapes in torch's elements.
+
+    Attributes:
+        live: of the plain values.
+        physical: of the laid-out tensor.
+        padded: the plain tensor already has the physical shape.
+        last: whether it is the last rank's; None where the ranks do not differ.
+    """
+
+    live: tuple[int, ...]
+    physical: tuple[int, ...]
+    padded: bool
+    last: bool | None
+
+
+def torch_shape(shape: tuple[int, ...], decided: TensorDecision, dtype: torch.dtype | None = None) -> tuple[int, ...]:
+    """Turn a shape in values into torch's own: an fp4x2 element holds two values, a word of int4 eight.
+
+    Args:
+        shape: in values.
+        decided: whose shape it is.
+        dtype: that carries the values; what the kernel gets by default.
+    """
+    per_element = VALUES_PER_ELEMENT.get(decided.dtype, 1)
+    if dtype is not None and per_element > 1:
+        per_element *= dtype.itemsize
+    flat = len(shape) == 2 and len(decided.logical_shape) == 3
+    return (*shape[:-1], shape[-1] // per_element) if len(shape) == 3 or flat else shape
+
+
+def source_shape(shape: tuple[int, ...], decided: TensorDecision, dtype: torch.dtype) -> tuple[int, ...]:
+    """Return torch's shape of plain values; int4 that is packed later comes as one value in each int8."""
+    return shape if "pack_int4" in decided.steps else torch_shape(shape, decided, dtype)
+
+
+def check_dtype(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torch.dtype:
+    """Return the dtype that the laid-out tensor gets.
+
+    Raises:
+        LayoutError: the tensor's dtype is no carrier of what was decided.
+    """
+    valid = _valid_dtypes(role, decided)
+    if tensor.dtype not in valid:
+        names = ", ".join(name_of(dtype) for dtype in valid)
+        raise LayoutError(f"{role} is {name_of(tensor.dtype)}; valid: {names}")
+    if decided.dtype == "e8m0":  # a scale keeps the one-byte dtype that its engine gave it; kernels take either
+        return tensor.dtype
+    if decided.dtype == "i4x2" and tensor.dtype.itemsize == 4:  # words of eight, which a kernel knows as uint32
+        return torch.uint32
+    return ACCEPTED[decided.dtype][0]
+
+
+def _valid_dtypes(role: Role, decided: TensorDecision) -> tuple[torch.dtype, ...]:
+    if "pack_int4" in decided.steps:
+        return (torch.int8,)
+    if "fnuz" in decided.steps and decided.dtype == "fp8_e4m3fnuz":
+        return (torch.float8_e4m3fn, torch.uint8)
+    if ACCEPTED[decided.dtype][0] in FLOATS and not role.endswith("_weight"):
+        return FLOATS
+    return ACCEPTED[decided.dtype]
+
+
+def check_shape(
+    role: Role, tensor: torch.Tensor, decided: TensorDecision, target: torch.dtype, last_rank: bool
+) -> Shapes:
+    """Compare a tensor's shape with those that a decision knows: plain, plain on the last rank, padded.
+
+    A scale of one number for each row may come without the last dimension.
+
+    Raises:
+        LayoutError: it has none of them; they are named.
+    """
+    found = tuple(tensor.shape)
+    logical = source_shape(decided.logical_shape, decided, tensor.dtype)
+    short = source_shape(decided.short_shape or decided.logical_shape, decided, tensor.dtype)
+    padded = source_shape(decided.physical_shape, decided, tensor.dtype)
+    physical = torch_shape(decided.physical_shape, decided, target)
+    if len(found) == 2 and len(logical) == len(padded) == 3 and logical[2] == padded[2] == 1:
+        logical, short, padded, physical = logical[:2], short[:2], padded[:2], physical[:2]
+    live, last = (short if last_rank else logical), last_rank
+    if found in (live, short):
+        live, last = found, found == short
+    if found not in (live, padded):
+        valid = {"plain": live, "plain on the last rank": short, "padded": padded}
+        listed = ", ".join(f"{shape} ({what})" for what, shape in valid.items() if what == "plain" or shape != live)
+        raise LayoutError(f"{role} has shape {found}; valid: {listed}")
+    return Shapes(live, physical, found == padded, None if short == logical else last)

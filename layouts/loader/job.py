@@ -1,0 +1,302 @@
+"""One tensor's part of an apply: everything checked and planned before a byte moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.loader.aiter_authority import Backend, Work, is_native, run
+from preshuffle.layouts.loader.geometry import Geometry
+from preshuffle.layouts.loader.input_checks import check_dtype, check_shape, source_shape
+from preshuffle.layouts.loader.single import layout_in
+from preshuffle.layouts.loader.steps import (
+    PACK,
+    REDUCTIONS,
+    Values,
+    check_reduced,
+    check_values,
+    pack_int4,
+    read_values,
+    unpack_int4,
+)
+from preshuffle.layouts.loader.target import RoleTensors
+from preshuffle.layouts.moves.execute import lay_out, take_back, writable
+from preshuffle.layouts.moves.in_place import SCRATCH_BYTES
+from preshuffle.layouts.stamps.mapped import check_writable
+from preshuffle.layouts.stamps.stamp import Loss, Stamp, drop_stamp, put_stamp
+from preshuffle.layouts.tensors.dtypes import ACCEPTED, FLOATS, as_bytes, cast_back, casts, survives
+from preshuffle.registry import Decision, LayoutError, TensorDecision
+from preshuffle.registry.base.words import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What will be done to one tensor.
+
+    Attributes:
+        tensor: its plain values; of a scale that its steps reduce, already the reduced ones.
+        stage: how rows become ``[experts * rows, K]`` first; None where each expert is laid out on its own.
+        last: whether it is the last rank's; None where the ranks do not differ.
+    """
+
+    role: Role
+    tensor: torch.Tensor
+    geometry: Geometry
+    stage: Geometry | None
+    stamp: Stamp
+    values: Values
+    target_dtype: torch.dtype
+    physical_shape: tuple[int, ...]
+    fill: int
+    last: bool | None
+
+    @property
+    def packs(self) -> bool:
+        """Whether laid-out values are packed afterwards."""
+        return "pack_int4" in self.stamp.steps
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the tensor's own storage has the physical size, so that its address can stay."""
+        if self.tensor.element_size() != self.target_dtype.itemsize or casts(self.tensor.dtype, self.target_dtype):
+            return False
+        size = self.tensor.numel() * self.tensor.element_size()
+        return not self.packs and size == self.geometry.experts * self.geometry.expert_bytes
+
+    def scratch_for(self, scratch_bytes: int) -> int:
+        """Bytes that the job needs beside its source and result."""
+        if not self.in_place or self.stage is not None:
+            return 0
+        return self.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
+
+    def work(self) -> Work:
+        """The job as AITER would do it."""
+        geometry = self.geometry
+        shape = (geometry.experts, geometry.halves * geometry.rows, geometry.k)
+        return Work(geometry.layout, shape, geometry.plan_for, self.target_dtype, self.fill)
+
+    def run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
+        """Change the values and move the bytes; the result is what the kernel should get (without tag or stamp)."""
+        if self.in_place:
+            with writable(self.tensor):
+                return self._run(scratch, backend)
+        return self._run(scratch, backend)
+
+    def _run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
+        plain = self._plain()
+        if self.in_place and self.stage is None and is_native(backend, self.work(), plain):
+            self.geometry.in_place.lay_out(plain, scratch, self.fill)
+            return self._named()
+        plain = self._staged(plain)
+        laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
+        if is_native(backend, work := self.work(), plain):
+            lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
+        else:
+            laid.copy_(run(work, plain))
+        if self.in_place:
+            return self._named()
+        return (pack_int4(laid) if self.packs else laid).view(self.target_dtype).view(self.physical_shape)
+
+    def _plain(self) -> torch.Tensor:
+        """The plain bytes after the steps: in the tensor's own storage where the job is in place, else in a copy."""
+        cast = casts(self.tensor.dtype, self.target_dtype)
+        values = (self.tensor.to(self.target_dtype) if cast else self.tensor).detach()
+        if self.values.changes:
+            values = values if cast or self.in_place else values.clone()
+            self.values.change_(values)
+        return as_bytes(values)
+
+    def _staged(self, plain: torch.Tensor) -> torch.Tensor:
+        """Rows of all experts behind each other, each padded; the plain bytes themselves where that is not needed."""
+        if self.stage is None:
+            return plain
+        rows = torch.empty(self.stage.experts * self.stage.expert_bytes, dtype=torch.uint8, device=plain.device)
+        lay_out(self.stage.plan(self.stage.experts), plain, rows, self.fill)
+        return rows
+
+    def _empty(self, plain: torch.Tensor) -> torch.Tensor:
+        size = self.geometry.experts * self.geometry.expert_bytes
+        return torch.empty(size, dtype=torch.uint8, device=plain.device)
+
+    def _named(self) -> torch.Tensor:
+        """The tensor itself, under the dtype that the kernel knows."""
+        return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
+
+
+def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: bool) -> Job:
+    """Check one tensor against a decision and plan what is done to it.
+
+    Raises:
+        LayoutError: shape, dtype, device, strides or values are not what the decision says; names what would be.
+    """
+    decided, tensor = decision.tensors[role], tensors[role]
+    origin_shape, origin_dtype = tuple(tensor.shape), tensor.dtype
+    if tensor.dim() == 4 and role.endswith("_weight") and tensor.is_contiguous():
+        tensor = tensor.flatten(2)  # a checkpoint's blocks: [E, rows, groups, bytes of a group]
+    if tensor.device.type == "meta":
+        raise LayoutError(f"{role} is on the meta device: it has no bytes")
+    if not tensor.is_contiguous():
+        raise LayoutError(f"{role} of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
+    values = _values(role, tensor, decided, tensors)
+    if not values.reduces:
+        dtype = check_dtype(role, tensor, decided)
+        shapes = check_shape(role, tensor, decided, dtype, last_rank)
+    lost: tuple[Loss, ...] = check_values(values, tensor)
+    if values.reduces:
+        tensor = values.reduced(tensor)
+        dtype = check_dtype(role, tensor, decided)
+        shapes = check_shape(role, tensor, decided, dtype, last_rank)
+    elif casts(tensor.dtype, dtype) and not survives(tensor.detach(), dtype, tensor.dtype):
+        lost = (*lost, "cast")
+    stamp = Stamp(
+        recipe=decision.recipe,
+        decision_digest=decision.decision_digest,
+        role=role,
+        layout=decided.layout,
+        layout_line=decided.layout_line,
+        shape=shapes.live,
+        source_shape=origin_shape,
+        physical_shape=shapes.physical,
+        pad=(decided.pad.rows, decided.pad.k),
+        dtype=decided.dtype,
+        source_dtype=origin_dtype,
+        source_order=decided.source_order,
+        order=decided.order,
+        fill=decided.fill,
+        padded_source=shapes.padded,
+        is_shuffled=decided.is_shuffled,
+        steps=decided.steps,
+        lost=lost,
+        flat_rows=_flat_rows(decided),
+    )
+    geometry, stage = Geometry.of(stamp, dtype.itemsize), Geometry.staged(stamp, dtype.itemsize)
+    geometry.plan(1)
+    if stage is not None:
+        stage.plan(1)
+    job = Job(role, tensor, geometry, stage, stamp, values, dtype, shapes.physical, decided.fill, shapes.last)
+    if job.in_place:
+        check_writable(role, tensor)
+    if job.packs and geometry.experts * geometry.expert_bytes % PACK:
+        raise LayoutError(f"{role} of shape {tuple(tensor.shape)} holds no whole number of {PACK} values")
+    return job
+
+
+def _values(role: Role, tensor: torch.Tensor, decided: TensorDecision, tensors: RoleTensors) -> Values:
+    scale: Role = "w13_weight_scale" if role.startswith("w13") else "w2_weight_scale"
+    shards = tensors[scale] if role.endswith("_weight") and scale in tensors.names else None
+    values = read_values(role, decided, tensor, shards, tensors.second(role))
+    if values.reduces:
+        check_reduced(role, decided, tensor)
+    return values
+
+
+def _flat_rows(decided: TensorDecision) -> int | None:
+    """Padded rows of one expert, where tiles or the padded tail run over experts; None where each expert is whole."""
+    layout = layout_in(decided)
+    if layout.unit != "group" or len(decided.logical_shape) != 3 or layout.pattern.splits_gate_up:
+        return None
+    experts, rows, _ = decided.logical_shape
+    flat = rows + decided.pad.rows * (2 if decided.order else 1)
+    padded_tail = len(decided.physical_shape) == 2 and decided.physical_shape[0] != experts * flat
+    return flat if padded_tail or flat % layout.pattern.row_tile else None
+
+
+def undo(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
+    """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
+
+    A tensor that had the physical size before keeps its storage, and loses its stamp; it is broken while it is moved.
+    """
+    values = Values(role, stamp.steps, tensor.dtype)
+    if values.reduces:
+        return values.expanded(tensor, stamp.source_shape).to(stamp.source_dtype)
+    if keeps_storage(role, stamp):
+        _undo_in_place(tensor, stamp, values)
+        if tensor.dtype == stamp.source_dtype and tuple(tensor.shape) == stamp.source_shape:
+            return tensor
+        return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)
+    data = as_bytes(tensor.detach())
+    plain = _taken_back(stamp, tensor.element_size(), unpack_int4(data) if "pack_int4" in stamp.steps else data)
+    plain = plain.view(_laid(stamp))
+    values.restore_(plain.view(1, -1))
+    return cast_back(plain, stamp.source_dtype).view(stamp.source_shape)
+
+
+def is_last(role: Role, stamp: Stamp, decision: Decision) -> bool:
+    """Whether a stamped tensor is the last rank's, which has less than the others."""
+    decided = decision.tensors[role]
+    if decided.short_shape in (None, decided.logical_shape):
+        return False
+    return stamp.shape == source_shape(decided.short_shape or (), decided, stamp.source_dtype)
+
+
+def check_fits(role: Role, stamp: Stamp, decision: Decision, last_rank: bool) -> None:
+    """Check that what a stamped tensor was before is what a decision takes.
+
+    Raises:
+        LayoutError: it has another shape or dtype.
+    """
+    decided = decision.tensors[role]
+    if role.endswith("_scale") and REDUCTIONS & {*stamp.steps, *decided.steps}:
+        return
+    plain = torch.empty(stamp.source_shape, dtype=stamp.source_dtype, device="meta")
+    plain = plain.flatten(2) if plain.dim() == 4 else plain
+    check_shape(role, plain, decided, check_dtype(role, plain, decided), last_rank)
+
+
+def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: Values) -> None:
+    data, item = as_bytes(tensor.detach()), tensor.element_size()
+    moved = Geometry.of(stamp, item).in_place
+    staged = _taken_back(stamp, item, data) if stamp.flat_rows is not None else None
+    size = 0 if staged is not None else moved.chunk(SCRATCH_BYTES) * moved.expert_bytes
+    scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
+    put_stamp(tensor, replace(stamp, state="broken"))
+    with writable(tensor):
+        if staged is None:
+            moved.take_back(data, scratch)
+        else:
+            data[: staged.numel()].copy_(staged)
+            data[staged.numel() :].zero_()
+        values.restore_(tensor.detach())
+    drop_stamp(tensor)
+
+
+def keeps_storage(role: Role, stamp: Stamp) -> bool:
+    """Whether plain values go back into the laid-out tensor's own storage: they came out of it."""
+    if role.endswith("_scale") and REDUCTIONS & set(stamp.steps):
+        return False
+    return stamp.padded_source and "pack_int4" not in stamp.steps and not casts(stamp.source_dtype, _laid(stamp))
+
+
+def _laid(stamp: Stamp) -> torch.dtype:
+    """The dtype of laid-out values that came as another float; else the plain ones' own: bytes are only named anew."""
+    return ACCEPTED[stamp.dtype][0] if stamp.source_dtype in FLOATS else stamp.source_dtype
+
+
+def check_undo(role: Role, stamp: Stamp) -> None:
+    """Raise a LayoutError where a step has lost something of the plain values."""
+    for step in stamp.lost:
+        kind, why = "cast" if step == "cast" else f"step {step}", _LOST[step]
+        raise LayoutError(f"{role} cannot be taken back: the {kind} {why}; load the checkpoint again")
+
+
+_LOST: Final[dict[Loss, str]] = {
+    "cast": "to another dtype cut numbers",
+    "fnuz": "made zeros of negative zeros (of a scale: cut it at its largest)",
+    "requantize_max": "gave shards of different scales one scale",
+    "reduce_max": "kept the largest of different scales",
+    "fold": "multiplied scales, which does not give them back exactly",
+}
+
+
+def _taken_back(stamp: Stamp, item: int, data: torch.Tensor) -> torch.Tensor:
+    """Plain bytes in new storage, as large as the source was (but for a padded tail)."""
+    for step in (Geometry.of(stamp, item), Geometry.staged(stamp, item)):
+        if step is not None:
+            size = step.experts * step.halves
+            rows, k = (step.rows, step.k) if step.padded_source else (step.live_rows, step.live_k)
+            plain = torch.zeros(size * rows * k, dtype=torch.uint8, device=data.device)
+            take_back(step.plan(step.experts), data, plain)
+            data = plain
+    return data

@@ -1,0 +1,193 @@
+"""The life of laid-out tensors: weights loaded again, tags put back, one decision exchanged for another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.loader.aiter_authority import Backend
+from preshuffle.layouts.loader.apply import TAG, apply, check_means, describe, inverse
+from preshuffle.layouts.loader.geometry import Geometry
+from preshuffle.layouts.loader.input_checks import torch_shape
+from preshuffle.layouts.loader.job import check_fits, is_last
+from preshuffle.layouts.loader.single import layout_in
+from preshuffle.layouts.loader.target import RoleTensors, Target, folds
+from preshuffle.layouts.moves.in_place import SCRATCH_BYTES, InPlace
+from preshuffle.layouts.stamps.mapped import check_writable
+from preshuffle.layouts.stamps.stamp import Stamp, check_role, put_stamp, put_stamps, stamp_of
+from preshuffle.layouts.tensors.dtypes import as_bytes
+from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
+from preshuffle.registry.algebra.copy_plan import plan_relayout
+from preshuffle.registry.base.words import Role, Step
+
+_SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4")
+"""Steps behind which fewer bytes lie than the plain values took (of a weight only the last)."""
+
+
+def begin_reload(target: Target) -> None:
+    """Say that plain bytes are about to be written over laid-out ones, in the same storage.
+
+    Until ``finish_reload`` the tensors are not what their tag says: AITER's tag is taken off. A layer that an
+    interrupted move left may be reloaded, too: tensors that are broken, beside others that are plain again or still.
+
+    Raises:
+        LayoutError: no tensor has a stamp (nothing was laid out), or one has AITER's tag and none.
+    """
+    tensors = RoleTensors(target)
+    found = {role: stamp_of(tensors[role]) for role in tensors.names}
+    stamps = {role: stamp for role, stamp in found.items() if stamp is not None}
+    for role, stamp in found.items():
+        if stamp is None and (not stamps or getattr(tensors[role], TAG, False)):
+            raise LayoutError(f"{role} has no stamp: there is nothing laid out to reload")
+    if not found:
+        raise LayoutError("the target has no tensor of a layer: there is nothing to reload")
+    for role, stamp in stamps.items():
+        step = next((step for step in _SHRINKS if step in stamp.steps), None)
+        if step is not None and (role.endswith("_scale") or step == "pack_int4"):
+            raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
+    put_stamps((tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items())
+    for role, stamp in stamps.items():
+        if hasattr(tensors[role], TAG):
+            delattr(tensors[role], TAG)
+        if "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
+            tensors[role] = tensors[role].detach().view(torch.float8_e4m3fn)  # a copy into it would convert by value
+
+
+def finish_reload(
+    target: Target,
+    decision: Decision,
+    *,
+    backend: Backend = "auto",
+    last_rank: bool = False,
+    scratch_bytes: int = SCRATCH_BYTES,
+) -> Applied:
+    """Lay out what was loaded since ``begin_reload``: same storage, same address, same strides.
+
+    Args:
+        target: what ``begin_reload`` was called with; it holds plain rows in the physical shape (see ``apply``).
+        decision: what to apply.
+        backend: as for ``apply``.
+        last_rank: as for ``apply``.
+        scratch_bytes: as for ``apply``.
+
+    Raises:
+        LayoutError: no reload was begun for the layer, or a precondition of ``apply`` does not hold.
+    """
+    tensors = RoleTensors(target)
+    tensors.check_roles(decision.tensors, folds(decision))
+    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    begun = any(stamp is not None and stamp.state == "reloading" for stamp in stamps.values())
+    for role, stamp in stamps.items():
+        if not begun or (stamp is not None and stamp.state != "reloading"):
+            raise LayoutError(f"{role}: no reload was begun")
+    return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
+
+
+def retag(target: Target) -> tuple[Role, ...]:
+    """Put AITER's tag back on every object whose stamp asks for it; return the roles that lacked it.
+
+    The tag is a Python attribute, lost by ``nn.Parameter(t)``, ``.data`` and ``.view(dtype)``; the stamp is not.
+    """
+    tensors = RoleTensors(target)
+    lacked: list[Role] = []
+    for role in tensors.names:
+        tensor = tensors[role]
+        stamp = stamp_of(tensor)
+        if stamp is not None and stamp.is_shuffled and stamp.state == "applied" and not getattr(tensor, TAG, False):
+            setattr(tensor, TAG, True)
+            lacked.append(role)
+    return tuple(lacked)
+
+
+def relayout(
+    target: Target, decision: Decision, *, backend: Backend = "auto", scratch_bytes: int = SCRATCH_BYTES
+) -> Applied:
+    """Exchange the decision that a target was laid out by for another one.
+
+    Tensors of the same physical shape go from one layout to the other in one pass, in their own storage; others by way
+    of their plain bytes.
+
+    Args:
+        target: laid out, stamped tensors.
+        decision: the new decision, of the same model and rank.
+        backend: as for ``apply``, where plain bytes are laid out.
+        scratch_bytes: as for ``apply``.
+
+    Raises:
+        LayoutError: a tensor is not laid out, was laid out from other rows, or its plain form is not what the decision
+            takes. Nothing is changed then.
+    """
+    check_means(decision, backend, scratch_bytes)
+    tensors = RoleTensors(target)
+    tensors.check_roles(decision.tensors, folds(decision))
+    stamps: dict[Role, Stamp] = {}
+    for role in tensors.present(decision.tensors):
+        decided = decision.tensors[role]
+        stamp = stamp_of(tensors[role])
+        if stamp is None or stamp.state != "applied":
+            raise LayoutError(f"{role} is not laid out: apply the decision instead")
+        check_role(role, stamp)
+        if (stamp.source_order, stamp.dtype) != (decided.source_order, decided.dtype):
+            raise LayoutError(
+                f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
+            )
+        stamps[role] = stamp
+    last_rank = any(is_last(role, stamp, decision) for role, stamp in stamps.items())
+    for role, stamp in stamps.items():
+        check_fits(role, stamp, decision, last_rank)
+    direct = {role: _directly(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
+    if any(move is None for move in direct.values()):
+        inverse(target)
+        return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
+    data = {role: as_bytes(tensors[role].detach()) for role in direct}
+    moves = {
+        role: move
+        for role, move in direct.items()
+        if move is not None and layout_in(decision.tensors[role]) != layout_in(stamps[role])
+    }
+    for role in moves:
+        check_writable(role, tensors[role])
+    needed = {role: move.scratch_for(data[role], scratch_bytes) for role, move in moves.items()}
+    device = next(iter(data.values())).device
+    scratch = torch.empty(max(needed.values(), default=0), dtype=torch.uint8, device=device)
+    for role, stamp in stamps.items():
+        new = restamped(role, stamp, decision)
+        if role in moves:
+            put_stamp(tensors[role], replace(new, state="broken"))
+            moves[role].lay_out(data[role], scratch[: needed[role]], new.fill)
+        put_stamp(tensors[role], new)
+    return describe(target, decision)
+
+
+def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
+    """Return a stamp as a new decision of the same physical shape leaves it."""
+    decided = decision.tensors[role]
+    return replace(
+        stamp, recipe=decision.recipe, decision_digest=decision.decision_digest, layout=decided.layout,
+        layout_line=decided.layout_line, order=decided.order, is_shuffled=decided.is_shuffled,
+    )  # fmt: skip
+
+
+def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role) -> InPlace | None:
+    """Return the one-pass move between two layouts of the same physical bytes, or None where there is none."""
+    decided = decision.tensors[role]
+    physical = torch_shape(decided.physical_shape, decided, tensor.dtype)
+    same = (physical, decided.fill, decided.order, decided.is_shuffled, decided.steps)
+    if same != (stamp.physical_shape, stamp.fill, stamp.order, stamp.is_shuffled, stamp.steps):
+        return None
+    if stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
+        return None
+    geometry, target = Geometry.of(stamp, tensor.element_size()), layout_in(decided)
+
+    @lru_cache(maxsize=4)
+    def plan(experts: int) -> CopyPlan:
+        return plan_relayout(geometry.bound(experts), geometry.bound(experts, target))
+
+    try:
+        plan(1)
+    except LayoutError:
+        return None
+    return InPlace(plan, geometry.experts, geometry.expert_bytes)

@@ -1,0 +1,1 @@
+"""Move bytes between layouts: PyTorch and Triton executors."""

@@ -1,0 +1,53 @@
+"""Axes of moves on a GPU, and the sizes of tiles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.moves.executor_torch import DTYPES
+
+WORD: Final = 4
+BAND_BYTES: Final = 64 << 10
+"""Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
+
+Axis = tuple[int, int, int]  # size, source stride, target stride
+
+
+def tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
+    """Take the axis on which the source is densest, and the one on which the target is."""
+    b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
+    a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
+    return a, b
+
+
+def power(size: int) -> int:
+    """Return the power of two that a size fits into."""
+    return 1 << (size - 1).bit_length()
+
+
+def warps_for(words: int) -> int:
+    """Return how many warps a program of so many words gets."""
+    return 4 if words <= 2048 else 8 if words <= 4096 else 16
+
+
+def elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a flat byte buffer as whole elements of some bytes."""
+    return buffer[: buffer.numel() // size * size].view(DTYPES[size])
+
+
+def take_word(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
+    """Take the axes whose four bytes are one word on one side; return the other side's strides of its two bits."""
+    here = 1 if source else 2
+    strides: list[int] = []
+    while len(strides) < 2:
+        step = 1 << len(strides)
+        index = next((i for i, axis in enumerate(axes) if axis[here] == step and axis[0] % 2 == 0), None)
+        if index is None:
+            return None
+        size, first, second = axes.pop(index)
+        strides.append(second if source else first)
+        if size > 2:
+            axes.insert(index, (size // 2, 2 * first, 2 * second))
+    return strides[0], strides[1]

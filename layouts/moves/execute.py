@@ -1,0 +1,73 @@
+"""Running copy plans: each box on the executor that its device has, pads filled."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from math import gcd
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.moves.executor_torch import DTYPES, run_move
+from preshuffle.layouts.moves.move import Direction, Move, alignment_of, move_of
+from preshuffle.registry.algebra.copy_plan import Box, CopyPlan
+
+_SMALL: Final = 128 << 20
+
+
+def writable(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Let a tensor that was made in inference mode be written to outside of it, too."""
+    return torch.inference_mode(torch.is_inference_mode_enabled() or tensor.is_inference())
+
+
+def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) -> None:
+    """Copy plain bytes to where they belong and fill the pads.
+
+    Args:
+        plan: what goes where.
+        plain: flat uint8 bytes, the source.
+        laid: flat uint8 bytes, the target; must not overlap ``plain``.
+        fill: the byte that pads get.
+    """
+    whole = plan.filled and laid.numel() <= _SMALL
+    if whole:  # one fill of everything beats several of strided pieces
+        laid.fill_(fill)
+    for box in plan.copies:
+        _run(box, "lay out", plain, laid)
+    for box in () if whole else plan.fills:
+        fill_box(box, laid, fill)
+
+
+def take_back(plan: CopyPlan, laid: torch.Tensor, plain: torch.Tensor) -> None:
+    """Copy laid-out bytes back to plain; pads are left behind."""
+    for box in plan.copies:
+        _run(box, "take back", laid, plain)
+
+
+def fill_box(box: Box, laid: torch.Tensor, fill: int) -> None:
+    """Write one byte into every place of a box on the laid-out side."""
+    sizes, strides, offset = box.sizes, box.laid_strides, box.laid_offset
+    unit = 1
+    if sizes and strides[-1] == 1:
+        unit = gcd(8, sizes[-1], offset, alignment_of(laid), *strides[:-1])
+    if unit > 1:
+        sizes = (*sizes[:-1], sizes[-1] // unit)
+        strides = (*(stride // unit for stride in strides[:-1]), 1)
+    wide = laid[: laid.numel() // unit * unit].view(DTYPES[unit])
+    value = int.from_bytes(bytes([fill]) * unit, "little", signed=unit > 1)
+    wide.as_strided(sizes, strides, wide.storage_offset() + offset // unit).fill_(value)
+
+
+def _light(move: Move) -> bool:
+    """Whether torch's own copy is as good: in wide units it is as fast as a kernel of ours, and starts sooner."""
+    return move.unit == 16 and move.nbytes <= _SMALL
+
+
+def _run(box: Box, direction: Direction, source: torch.Tensor, target: torch.Tensor) -> None:
+    move: Move = move_of(box, direction, alignment_of(source, target))
+    if source.device.type == "cuda" and target.device == source.device and not _light(move):
+        from preshuffle.layouts.moves.executor_triton import run_move as run_on_gpu
+
+        run_on_gpu(move, source, target)
+    else:
+        run_move(move, source, target)

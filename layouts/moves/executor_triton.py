@@ -1,0 +1,251 @@
+"""Running moves on a GPU: which kernel, which tiles, which grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+from math import prod
+from typing import Any, Final
+
+import torch
+
+from preshuffle.layouts.moves import executor_torch
+from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, Axis, elements, power, take_word, tile_axes, warps_for
+from preshuffle.layouts.moves.cycles import Cycles, plan_cycles
+from preshuffle.layouts.moves.half_join import plan_joined
+from preshuffle.layouts.moves.move import Move, alignment_of
+
+_OUTER: Final = 4
+_TILE_BYTES: Final = 4 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel's name, grid and arguments (behind source and target), and what one element of its buffers is."""
+
+    kernel: str
+    programs: int
+    arguments: tuple[int, ...]
+    constants: dict[str, Any]
+    warps: int
+    element: int
+    source_offset: int
+    target_offset: int
+
+
+def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy between flat byte buffers of one GPU that do not overlap, on the current stream, without waiting."""
+    launch = plan_launch(move)
+    if launch is None or alignment_of(source, target) % launch.element:
+        executor_torch.run_move(move, source, target)
+    else:
+        _start(launch, source, target)
+
+
+def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> bool:
+    """Permute a flat byte buffer in its own place; False where the move is not one of bands.
+
+    A band is a piece of memory that fits the registers of one program, which reads all of it before it writes. Bands
+    that change places follow their cycles. Where two bands are mixed into one, they are joined by way of scratch, as
+    large as ``scratch_in_place`` says; without it they are brought together first.
+    """
+    joined = plan_joined(move) if scratch.numel() else None
+    if joined is not None:
+        joined.start(buffer, scratch)
+        return True
+    steps = plan_in_place(move)
+    for step in steps:
+        if isinstance(step, Launch):
+            _start(step, buffer, buffer)
+        else:
+            step.start(buffer)
+    return bool(steps)
+
+
+def scratch_in_place(move: Move, device: torch.device, scratch_bytes: int) -> int | None:
+    """Bytes of scratch that ``run_in_place`` wants for a move, 0 for most; None where it cannot do it."""
+    if not plan_in_place(move):
+        return None
+    joined = plan_joined(move)
+    return joined.scratch_for(device, scratch_bytes) if joined is not None else 0
+
+
+@lru_cache(maxsize=1024)
+def plan_in_place(move: Move) -> tuple[Launch | Cycles, ...]:
+    """Plan a move in place, in one pass or two; no step where it has to go through scratch."""
+    one = plan_launch(move, in_place=True) or plan_cycles(move)
+    if one is not None:
+        return (one,)
+    halves = _together(move)
+    if halves is None:
+        return ()
+    first, second = plan_cycles(halves[0]), plan_launch(halves[1], in_place=True)
+    return (first, second) if first is not None and second is not None else ()
+
+
+def _together(move: Move) -> tuple[Move, Move] | None:
+    """Split a move that mixes bands from far apart: bring those bands together as wholes, then permute within them.
+
+    ``spread`` is the axis that is outside on the source and inside on the target (gate and up), ``along`` the one that
+    counts bands within each half of the source.
+    """
+    axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
+    for spread, along in permutations(axes, 2):
+        band = along[1]
+        if spread[1] != along[0] * band or along[2] != spread[0] * band or band * move.unit % 16:
+            continue
+        outer = [axis for axis in axes if axis[1] == axis[2] == spread[0] * along[0] * band]
+        inner = [axis for axis in axes if axis[1] < band]
+        if len(outer) + len(inner) + 2 != len(axes) or prod(axis[0] for axis in inner) != band or len(outer) > 1:
+            continue
+        wide = 16 // move.unit
+        if move.source_offset != move.target_offset or move.source_offset % wide:
+            return None
+        bands = [*outer, (along[0], band, along[2]), (spread[0], spread[1], band)]
+        gathered = [(size, first // wide, second // wide) for size, first, second in bands] + [
+            (band // wide, 1, 1),
+            (1, 0, 0),
+        ]
+        moved = {along: (along[0], along[2], along[2]), spread: (spread[0], band, spread[2])}
+        offset = move.source_offset // wide
+        return _move(16, gathered, offset), _move(
+            move.unit, [moved.get(axis, axis) for axis in axes], move.source_offset
+        )
+    return None
+
+
+def _move(unit: int, axes: list[Axis], offset: int) -> Move:
+    sizes, source, target = zip(*axes, strict=True)
+    return Move(unit, sizes, source, target, offset, offset)
+
+
+@lru_cache(maxsize=4096)
+def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
+    """Choose kernel and tiles for a move; None where torch's own copy has to do.
+
+    Args:
+        move: what to copy.
+        in_place: every program must keep to a band of its own.
+    """
+    axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
+    if move.unit >= WORD:
+        return _permute_bands(move, axes) if in_place else _copy_units(move, list(axes)) or _gather(move, axes)
+    fast = _transpose_words(move, list(axes), in_place) if move.unit == 1 else None
+    return fast or (None if in_place else _gather(move, axes))
+
+
+def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
+    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    if len(axes) > _OUTER:
+        return None
+    words = move.unit // WORD
+    tile_b = _tile(b[0], 64)
+    tile_a = _tile(a[0], max(1, _TILE_BYTES // (tile_b * move.unit)))
+    programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
+    arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2])
+    constants = {"A": tile_a, "B": tile_b, "W": words}
+    offsets = move.source_offset * words, move.target_offset * words
+    return Launch("copy_units", programs, arguments, constants, warps_for(tile_a * tile_b * words), WORD, *offsets)
+
+
+def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
+    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    if len(axes) > _OUTER or not _in_bands(axes, [a, b]) or move.source_offset != move.target_offset:
+        return None
+    words = move.unit // WORD
+    tile_a, tile_b = power(a[0]), power(b[0])
+    if tile_a * tile_b * move.unit > BAND_BYTES:
+        return None
+    arguments = (*_outer(axes)[: 3 + _OUTER], a[0], b[0], a[1], b[1], a[2], b[2])
+    constants = {"A": tile_a, "B": tile_b, "W": words}
+    offset = move.source_offset * words
+    warps = warps_for(tile_a * tile_b * words // 4)
+    return Launch("permute_bands", prod(axis[0] for axis in axes), arguments, constants, warps, WORD, offset, offset)
+
+
+def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
+    """Bytes four by four: a word holds four neighbours of the source, another four neighbours of the target."""
+    parted, joined = take_word(axes, source=True), take_word(axes, source=False)
+    if parted is None or joined is None:
+        return None
+    strides = [number for axis in axes for number in axis[1:]] + [*parted, *joined]
+    if any(number % WORD for number in (*strides, move.source_offset, move.target_offset)):
+        return None
+    axes = [(size, first // WORD, second // WORD) for size, first, second in axes]
+    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    if len(axes) > _OUTER:
+        return None
+    target_bits, source_bits = [stride // WORD for stride in parted], [stride // WORD for stride in joined]
+    limit = BAND_BYTES if in_place else 4 * _TILE_BYTES
+    tile_b = power(b[0]) if in_place else _tile(b[0], 64)
+    tile_a = power(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
+    band = [a, b, *((2, 0, bit) for bit in target_bits), *((2, bit, 0) for bit in source_bits)]
+    if tile_a * tile_b * 16 > limit or (in_place and not _in_bands(axes, band)):
+        return None
+    dense = b[2] == 1 and tile_b == b[0] and target_bits == [b[0], 2 * b[0]]
+    constants = {"A": tile_a, "B": tile_b, "DENSE_TARGET": dense}
+    programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
+    arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2], *source_bits, *target_bits)
+    offsets = move.source_offset // WORD, move.target_offset // WORD
+    warps = warps_for(tile_a * tile_b * 4)
+    return Launch("transpose_words", programs, arguments, constants, warps, WORD, *offsets)
+
+
+def _gather(move: Move, axes: list[Axis]) -> Launch | None:
+    """Anything else, one element at a time."""
+    element = min(move.unit, 8)
+    if move.unit > element:
+        axes = [*((size, 2 * first, 2 * second) for size, first, second in axes), (2, 1, 1)]
+    axes.sort(key=lambda axis: axis[2])
+    inner: list[Axis] = []
+    while axes and len(inner) < 4 and prod(axis[0] for axis in inner) * axes[0][0] <= 512:
+        inner.append(axes.pop(0))
+    inner = [(1, 0, 0)] * (4 - len(inner)) + inner[::-1]
+    axes.sort(key=lambda axis: axis[1], reverse=True)
+    a = axes.pop() if axes else (1, 0, 0)
+    if len(axes) > _OUTER:
+        return None
+    room = power(prod(axis[0] for axis in inner))
+    tile_a = _tile(a[0], max(1, 2048 // room))
+    programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a)
+    strides = (*(axis[1] for axis in inner), *(axis[2] for axis in inner))
+    arguments = (*_outer(axes), a[0], a[1], a[2], *strides)
+    constants = {"A": tile_a, "ROOM": room, **{f"I{number}": axis[0] for number, axis in enumerate(inner)}}
+    scale = move.unit // element
+    offsets = move.source_offset * scale, move.target_offset * scale
+    return Launch("gather_units", programs, arguments, constants, 4, element, *offsets)
+
+
+def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
+    """Whether outer axes step alike on both sides, over more than what the inner axes span."""
+    span = 1 + max(sum((axis[0] - 1) * axis[side] for axis in inner) for side in (1, 2))
+    return all(first == second and first >= span for size, first, second in outer if size > 1)
+
+
+def _outer(axes: list[Axis]) -> tuple[int, ...]:
+    """Sizes (but the first) and strides of exactly four outer axes, missing ones in front."""
+    padded = [(1, 0, 0)] * (_OUTER - len(axes)) + axes
+    return (*(axis[0] for axis in padded[1:]), *(axis[1] for axis in padded), *(axis[2] for axis in padded))
+
+
+def _tile(size: int, most: int) -> int:
+    """One tile where the axis is short, else the power of two up to ``most`` that wastes little, the largest such."""
+    if power(size) <= most:
+        return power(size)
+    powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
+    return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
+
+
+def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
+    from preshuffle.layouts.moves import triton_kernels
+
+    kernel = getattr(triton_kernels, launch.kernel)
+    read, write = elements(source, launch.element), elements(target, launch.element)
+    kernel[(launch.programs,)](
+        read[launch.source_offset :],
+        write[launch.target_offset :],
+        *launch.arguments,
+        **launch.constants,
+        num_warps=launch.warps,
+    )

@@ -1,0 +1,110 @@
+"""Moves in place that join two halves byte by byte: gate and up of a scale, which end in the same words.
+
+Going through the bands in order, a band that is written never covers a piece of the second half that is not yet read.
+Of the first half it does. So each program copies the first half of its block into scratch, much of which stays in the
+cache, and then takes band by band, from scratch and from the second half, into its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.moves.axes import WORD, Axis, elements, power, take_word
+from preshuffle.layouts.moves.move import Move
+
+_TILE: Final = 128
+_MOST: Final = 512
+_WARPS: Final = 16 if torch.version.hip else 32
+"""As many as both have room for: 1024 threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A move in place of blocks that consist of two halves; everything counts in words of four bytes.
+
+    Attributes:
+        blocks: how many blocks there are, one behind the other.
+        half: words of one half.
+        bands: pieces that each half consists of.
+        tiles: of one band; then the source's step from tile to tile, and from row to row, and the word beside it.
+        rows: of one tile.
+        step: bands that are taken at once.
+        offset: where the first block begins.
+    """
+
+    blocks: int
+    half: int
+    bands: int
+    tiles: int
+    source_tile: int
+    source_row: int
+    beside: int
+    rows: int
+    step: int
+    offset: int
+
+    def scratch_for(self, device: torch.device, scratch_bytes: int) -> int:
+        """Bytes of scratch: half a block for each program, as many as the chip runs at once; 0 where none fits."""
+        units = torch.cuda.get_device_properties(device).multi_processor_count
+        return min(self.blocks, units, scratch_bytes // (self.half * WORD)) * self.half * WORD
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """What the kernel gets behind its buffers."""
+        counts = (self.blocks, self.half, self.bands, self.tiles)
+        return (*counts, self.source_tile, self.source_row, self.beside, self.step)
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What the kernel is compiled for."""
+        return {"A": power(self.step * self.tiles), "B": self.rows}
+
+    def start(self, buffer: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Permute a flat byte buffer on the current stream, without waiting; ``scratch`` is as ``scratch_for`` says."""
+        from preshuffle.layouts.moves import triton_kernels
+
+        triton_kernels.join_halves[(scratch.numel() // (self.half * WORD),)](
+            elements(buffer, WORD)[self.offset :],
+            elements(scratch, WORD),
+            *self.arguments,
+            **self.constants,
+            num_warps=_WARPS,
+        )
+
+
+@lru_cache(maxsize=1024)
+def plan_joined(move: Move) -> Joined | None:
+    """Recognise a move that joins halves; None for any other."""
+    axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
+    if move.unit != 1 or move.source_offset != move.target_offset or move.source_offset % WORD:
+        return None
+    parted, joined = take_word(axes, source=True), take_word(axes, source=False)
+    if parted is None or joined is None or not 3 <= len(axes) <= 4:
+        return None
+    *outer, band, tile, row = sorted(axes, key=lambda axis: axis[2], reverse=True)
+    half, beside = joined
+    rows, tile_bytes = row[0], 4 * WORD * row[0]
+    dense = row[2] == WORD and parted == (WORD * rows, 2 * WORD * rows) and tile[2] == tile_bytes
+    in_order = band[2] == tile[0] * tile_bytes == 2 * band[1] and band[0] * band[1] == half
+    blocks = outer[0] if outer else (1, 2 * half, 2 * half)
+    steps = (half, beside, tile[1], row[1])
+    if not (dense and in_order and blocks[1:] == (2 * half, 2 * half)) or any(number % WORD for number in steps):
+        return None
+    if power(rows) != rows or power(tile[0]) > _MOST:
+        return None
+    return Joined(
+        blocks=blocks[0],
+        half=half // WORD,
+        bands=band[0],
+        tiles=tile[0],
+        source_tile=tile[1] // WORD,
+        source_row=row[1] // WORD,
+        beside=beside // WORD,
+        rows=rows,
+        step=min(band[0], max(1, _TILE // tile[0])),
+        offset=move.source_offset // WORD,
+    )

@@ -1,0 +1,112 @@
+"""Permuting a buffer in its own storage: in bands where the device can, else through bounded scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from preshuffle.layouts.moves.axes import WORD
+from preshuffle.layouts.moves.execute import fill_box, lay_out, take_back, writable
+from preshuffle.layouts.moves.executor_torch import runner
+from preshuffle.layouts.moves.move import Direction, Move, alignment_of, move_of
+from preshuffle.registry.algebra.copy_plan import CopyPlan
+
+SCRATCH_BYTES = 64 << 20
+"""Most bytes that an in-place move holds beside the buffer, at least one expert's."""
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """A buffer of experts that lie one behind the other, and how to plan the move of some of them.
+
+    Attributes:
+        plan: from a number of experts to their plan; plain and laid-out bytes of an expert take the same room.
+        experts: in the buffer.
+        expert_bytes: of one expert.
+    """
+
+    plan: Callable[[int], CopyPlan]
+    experts: int
+    expert_bytes: int
+
+    def chunk(self, scratch_bytes: int) -> int:
+        """Experts that are moved at once through scratch."""
+        return max(1, min(self.experts, scratch_bytes // self.expert_bytes))
+
+    def scratch_for(self, data: torch.Tensor, scratch_bytes: int) -> int:
+        """Bytes of scratch that the move needs: none where it goes in bands, a little where bands are joined."""
+        move = _band_move(self.plan(self.experts), data)
+        if move is not None:
+            from preshuffle.layouts.moves.executor_triton import scratch_in_place
+
+            size = scratch_in_place(move, data.device, scratch_bytes)
+            if size is not None:
+                return size
+        return self.chunk(scratch_bytes) * self.expert_bytes
+
+    def lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
+        """Turn plain bytes into laid-out ones, pads filled."""
+        with writable(data):
+            self._lay_out(data, scratch, fill)
+
+    def _lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
+        whole = self.plan(self.experts)
+        if _run_bands(whole, data, scratch):
+            for box in whole.fills:
+                fill_box(box, data, fill)
+            return
+        self._through(data, scratch, "lay out", fill)
+
+    def take_back(self, data: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Turn laid-out bytes into plain ones; the room that pads had is zeroed."""
+        with writable(data):
+            self._through(data, scratch, "take back", 0)
+
+    def _through(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
+        size = self.expert_bytes
+        count = scratch.numel() // size
+        steady = self._steady(data, scratch, count, direction)
+        for first in range(0, self.experts, count):
+            now = min(count, self.experts - first)
+            piece = data[first * size : (first + now) * size]
+            copy = scratch[: now * size].copy_(piece)
+            if direction == "take back":
+                piece.zero_()
+            if steady is not None and now == count:
+                unit, run = steady
+                run(0, first * size // unit)
+            elif direction == "lay out":
+                lay_out(self.plan(now), copy, piece, fill)
+            else:
+                take_back(self.plan(now), copy, piece)
+
+    def _steady(
+        self, data: torch.Tensor, scratch: torch.Tensor, count: int, direction: Direction
+    ) -> tuple[int, Callable[[int, int], None]] | None:
+        """Prepare the move of a chunk once for all chunks, where it is one move in wide units and nothing else."""
+        plan = self.plan(count)
+        if len(plan.copies) != 1 or plan.fills:
+            return None
+        move = move_of(plan.copies[0], direction, alignment_of(data, scratch))
+        if move.unit != 16 or self.expert_bytes % move.unit:
+            return None
+        return move.unit, runner(move, scratch, data)
+
+
+def _band_move(plan: CopyPlan, data: torch.Tensor) -> Move | None:
+    """The move of a buffer on a GPU, where it is a single one and kernels can take it in words."""
+    alignment = alignment_of(data)
+    if data.device.type != "cuda" or len(plan.copies) != 1 or alignment % WORD:
+        return None
+    return move_of(plan.copies[0], "lay out", alignment)
+
+
+def _run_bands(plan: CopyPlan, data: torch.Tensor, scratch: torch.Tensor) -> bool:
+    move = _band_move(plan, data)
+    if move is None:
+        return False
+    from preshuffle.layouts.moves.executor_triton import run_in_place
+
+    return run_in_place(move, data, scratch)

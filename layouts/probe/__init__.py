@@ -1,0 +1,1 @@
+"""Run a golden layer through a kernel and compare the result."""

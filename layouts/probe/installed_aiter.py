@@ -1,0 +1,52 @@
+"""The AITER of this machine as a query wants it: its version, and the features that were seen in it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from preshuffle.layouts.loader.aiter_authority import load
+from preshuffle.registry import Registry
+from preshuffle.registry.entries.platform import FeatureProbe
+from preshuffle.registry.layer.installed_aiter import installed_aiter
+
+
+def aiter_here(registry: Registry | None = None) -> dict[str, Any]:
+    """Return the installed AITER as fields of a ``Query``: ``aiter`` and ``aiter_features``.
+
+    Where AITER can be imported (a machine with ROCm), its functions and their signatures are asked; for the rest, and
+    elsewhere, its sources, of which nothing is run.
+
+    Args:
+        registry: whose features; those of the packaged book by default.
+
+    Raises:
+        TableError: no AITER is installed, or only the unrelated PyPI distribution ``aiter``.
+
+    Example:
+        >>> from preshuffle.registry import Query
+        >>> Query(model="openai/gpt-oss-120b", arch="gfx950", **aiter_here())  # doctest: +SKIP
+    """
+    book = (registry or Registry.default()).book
+    here = installed_aiter(book)
+    live = {name: seen for name, entry in book.features.items() if (seen := _live(entry.probe)) is not None}
+    fields = here.asked()
+    return {**fields, "aiter_features": {**fields["aiter_features"], **live}}
+
+
+def _live(probe: FeatureProbe | None) -> bool | None:
+    """Look for a function, or a parameter of it, in the AITER that is imported; None where that tells nothing."""
+    if probe is None or probe.name is None:
+        return None
+    function = load(probe.module, probe.name)
+    if function is None:
+        return None  # not importable here, or not there: its sources say which
+    if probe.parameter is None:
+        return True
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None
+    if probe.parameter in parameters:
+        return True
+    return None if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()) else False

@@ -1,0 +1,303 @@
+"""The probe: one golden layer through a kernel at several token counts, compared with float64, not with fluent text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from statistics import median
+from typing import Any, Final, Literal, Protocol
+
+import torch
+
+from preshuffle.layouts.loader.apply import apply
+from preshuffle.layouts.probe.golden import Golden, decide_for, make_golden, mistakes
+from preshuffle.layouts.proof.reference import Routing, laid_out_forward, relative_error
+from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query, Recipe, Registry
+from preshuffle.registry.values.query import Frozen
+
+TOKENS: Final = (1, 64, 256, 1024)
+Verdict = Literal["pass", "warn", "fail", "error"]
+_WORST: Final[tuple[Verdict, ...]] = ("pass", "warn", "fail", "error")
+
+
+class ProbeError(PreshuffleError, RuntimeError):
+    """A runner cannot run this: it is not there, or lacks an argument that the bytes need."""
+
+
+class Runner(Protocol):
+    """What runs a laid-out layer."""
+
+    def __call__(
+        self,
+        tensors: dict[str, torch.Tensor],
+        decision: Decision,
+        x: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the layer's output.
+
+        Args:
+            tensors: what ``apply`` made, by role.
+            decision: says layouts, pads and the call's arguments.
+            x: ``bf16 [tokens, hidden]``, hidden without its pad.
+            topk_ids: ``int32 [tokens, top_k]``.
+            topk_weights: ``float32 [tokens, top_k]``.
+        """
+
+
+class Limits(Frozen):
+    """What an activation dtype may cost: up to ``good`` is a pass, up to ``fair`` a warning, beyond it a failure.
+
+    Attributes:
+        good: relative L2 error.
+        fair: likewise.
+        good_cosine: cosine similarity, at least.
+        fair_cosine: likewise.
+    """
+
+    good: float
+    fair: float
+    good_cosine: float
+    fair_cosine: float
+
+
+LIMITS: Final[dict[str, Limits]] = {
+    "bf16": Limits(good=0.01, fair=0.03, good_cosine=0.9999, fair_cosine=0.9995),
+    "fp16": Limits(good=0.01, fair=0.03, good_cosine=0.9999, fair_cosine=0.9995),
+    "fp8": Limits(good=0.07, fair=0.12, good_cosine=0.9975, fair_cosine=0.99),
+    "fp4x2": Limits(good=0.25, fair=0.35, good_cosine=0.965, fair_cosine=0.93),
+}
+"""By activation dtype. Rounding both GEMMs' inputs to it costs gpt-oss's golden layer 0.002 (bf16), 0.048 (fp8) and
+0.19 (fp4x2, groups of 32) of relative L2; the mildest mistake of any golden layer costs 0.44."""
+LOOSEST: Final = "fp4x2"
+_RUNS_IN: Final = {"No": "bf16", "per_Tensor": "fp8", "per_Token": "fp8", "per_1x128": "fp8"}
+"""Activations that AITER makes of these, whatever the token count; those of groups of 32 depend on it."""
+
+
+class ProbeResult(Frozen):
+    """One recipe at one token count.
+
+    Attributes:
+        activation_dtype: what AITER should run the activations in, as predicted; None where it is not known.
+        kernel: the kernels that AITER should pick, as predicted.
+        relative_l2: the error's norm over the reference's.
+        cosine: similarity with the reference, which a wrong scale does not change.
+        scale: the factor by which the output fits the reference best; 0.5 is a halved output.
+        microseconds: median of a call.
+        looks_like: the mistake that explains the output, where one does.
+        error: what the runner raised.
+    """
+
+    recipe: str
+    tokens: int
+    verdict: Verdict
+    activation_dtype: str | None = None
+    kernel: str | None = None
+    relative_l2: float | None = None
+    cosine: float | None = None
+    scale: float | None = None
+    microseconds: float | None = None
+    looks_like: str | None = None
+    error: str | None = None
+
+
+class ProbeReport(Frozen):
+    """Every recipe at every token count, side by side."""
+
+    runner: str
+    verdict: Verdict
+    query: Query
+    results: tuple[ProbeResult, ...]
+    limits: dict[str, Limits]
+    notes: tuple[str, ...] = ()
+
+
+def reference_laid_out(
+    tensors: dict[str, torch.Tensor],
+    decision: Decision,
+    x: torch.Tensor,
+    topk_ids: torch.Tensor,
+    topk_weights: torch.Tensor,
+) -> torch.Tensor:
+    """Run the layer in float64, every byte fetched through its closed-form address: a kernel for any machine."""
+    return laid_out_forward(tensors, decision, x.double(), Routing(topk_ids.long(), topk_weights.double()))
+
+
+def probe(
+    runner: Runner,
+    recipes: Sequence[Recipe],
+    query: Query,
+    *,
+    registry: Registry | None = None,
+    tokens: Sequence[int] = TOKENS,
+    device: str | torch.device = "cpu",
+    repeats: int = 20,
+    name: str = "",
+    notes: Sequence[str] = (),
+) -> ProbeReport:
+    """Run the golden layer of each recipe through a runner.
+
+    Args:
+        runner: what is probed.
+        recipes: laid out one after the other, from the same plain tensors.
+        query: the layer's sizes and where it would run; ``golden_query`` makes one.
+        registry: whose book and tables predict kernels.
+        tokens: token counts; kernels and activation dtypes change with them.
+        device: where the tensors go.
+        repeats: calls that are timed, at most (a second's worth); 0 takes no time.
+        name: of the runner, for the report.
+        notes: what the report must say.
+
+    Raises:
+        LayoutError: there is no golden layer for a recipe.
+        NoRecipeError: no rule answers the query.
+    """
+    registry = registry or Registry.default()
+    query = Query.parse({**dict(query), "tokens": tuple(tokens)})
+    results: list[ProbeResult] = []
+    for recipe in recipes:
+        decision = decide_for(recipe, query, registry)
+        golden = make_golden(decision, query.top_k or 1)
+        tensors = {role: tensor.clone().to(device) for role, tensor in golden.tensors.items()}
+        apply(tensors, decision)
+        results += [_probe_one(runner, golden, tensors, count, torch.device(device), repeats) for count in tokens]
+    verdict = max((result.verdict for result in results), key=_WORST.index, default="pass")
+    label = name or getattr(runner, "__name__", type(runner).__name__)
+    return ProbeReport(
+        runner=label, verdict=verdict, query=query, results=tuple(results), limits=LIMITS, notes=tuple(notes)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an output compares with the reference."""
+
+    relative: float
+    cosine: float
+    scale: float
+
+
+def _probe_one(
+    runner: Runner, golden: Golden, tensors: dict[str, torch.Tensor], tokens: int, device: torch.device, repeats: int
+) -> ProbeResult:
+    decision = golden.decision
+    about: dict[str, Any] = {"recipe": decision.recipe, "tokens": tokens, **_predicted(decision, tokens)}
+    x, routing = golden.inputs(tokens)
+    arguments = (x.to(device), routing.experts.to(device, torch.int32), routing.weights.to(device))
+    try:
+        found = runner(tensors, decision, *arguments)
+        microseconds = _timed(lambda: runner(tensors, decision, *arguments), device, repeats)
+    except Exception as error:  # a kernel may raise anything; what it raised is the result
+        lines = str(error).splitlines() or [""]
+        return ProbeResult(**about, verdict="error", error=f"{type(error).__name__}: {lines[0]}")
+    wanted = golden.reference(x, routing)
+    if not isinstance(found, torch.Tensor):
+        text = f"the runner returned a {type(found).__name__}, not a tensor"
+        return ProbeResult(**about, verdict="error", error=text)
+    if tuple(found.shape) != tuple(wanted.shape):
+        text = f"the output has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
+        return ProbeResult(**about, verdict="error", error=text)
+    output = found.detach().to("cpu", torch.float64)
+    outcome = _compare(output, wanted)
+    limits = _limits(decision, about["activation_dtype"])
+    verdict = _verdict(outcome, limits)
+    return ProbeResult(
+        **about,
+        verdict=verdict,
+        relative_l2=outcome.relative if isfinite(outcome.relative) else None,
+        cosine=outcome.cosine if isfinite(outcome.cosine) else None,
+        scale=outcome.scale if isfinite(outcome.scale) else None,
+        microseconds=microseconds,
+        looks_like=None if verdict == "pass" else _explain(golden, tensors, output, limits, x, routing),
+    )
+
+
+def _limits(decision: Decision, predicted: str | None) -> Limits:
+    """Return what may be lost; where no kernel could be predicted, to the coarsest activations that may have run."""
+    weight = decision.tensors["w13_weight"].dtype
+    likely = {"fp8_e4m3fn": "fp8", "i4x2": "bf16"}.get(weight, LOOSEST)
+    return LIMITS.get(predicted or _RUNS_IN.get(decision.call.quant_type, likely), LIMITS[LOOSEST])
+
+
+def _predicted(decision: Decision, tokens: int) -> dict[str, Any]:
+    bucket = next((bucket for bucket in decision.kernels if bucket.tokens == tokens), None)
+    if bucket is None:
+        return {"activation_dtype": None}
+    stages = [stage.kernel or stage.func for stage in (bucket.stage1, bucket.stage2) if stage]
+    return {"activation_dtype": bucket.activation_dtype, "kernel": " + ".join(stages) or bucket.error}
+
+
+def _timed(call: Callable[[], object], device: torch.device, repeats: int) -> float | None:
+    """Return the median of a call in microseconds."""
+    taken: list[float] = []
+    begin = time.perf_counter()
+    while len(taken) < repeats and (len(taken) < 1 or time.perf_counter() - begin < 1):
+        _wait(device)
+        start = time.perf_counter()
+        call()
+        _wait(device)
+        taken.append(time.perf_counter() - start)
+    return round(median(taken) * 1e6, 1) if taken else None
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _compare(found: torch.Tensor, wanted: torch.Tensor) -> _Outcome:
+    product, own = float((found * wanted).sum()), float(found.norm())
+    size = float(wanted.norm())
+    return _Outcome(relative_error(found, wanted), product / (own * size) if own else 0.0, product / size**2)
+
+
+def _verdict(outcome: _Outcome, limits: Limits) -> Verdict:
+    # comparisons with a NaN are false: it fails
+    if outcome.relative <= limits.good and outcome.cosine >= limits.good_cosine:
+        return "pass"
+    return "warn" if outcome.relative <= limits.fair and outcome.cosine >= limits.fair_cosine else "fail"
+
+
+def _explain(
+    golden: Golden,
+    tensors: dict[str, torch.Tensor],
+    found: torch.Tensor,
+    limits: Limits,
+    x: torch.Tensor,
+    routing: Routing,
+) -> str | None:
+    """Name the mistake whose output this is, if it is one's."""
+    if not bool(found.isfinite().all()):
+        return "infinities or NaN in the output"
+    errors = {name: relative_error(found, run(x, routing)) for name, run in mistakes(golden)}
+    laid = {role: tensor.cpu() for role, tensor in tensors.items()}
+    for layout, decision in _other_layouts(golden.decision):
+        try:
+            error = relative_error(found, laid_out_forward(laid, decision, x.double(), routing))
+        except LayoutError:  # no kernel can read this shape so
+            continue
+        said = f"w13 read as {layout}"  # with the scales of one recipe or of another
+        errors[said] = min(error, errors.get(said, error))
+    name = min(errors, key=lambda key: errors[key])
+    return name if errors[name] <= limits.fair else None
+
+
+def _other_layouts(decision: Decision) -> Iterator[tuple[str, Decision]]:
+    """What a kernel would see that reads w13 as another recipe lays it out."""
+    own = decision.tensors["w13_weight"]
+    pairs = {("plain", "plain")}
+    for recipe in Registry.default().book.recipes.values():
+        weight, scale = recipe.tensors["w13_weight"], recipe.tensors.get("w13_weight_scale")
+        if own.dtype.startswith(weight.dtype) and recipe.call.quant_type == decision.call.quant_type:
+            pairs.add((weight.layout, scale.layout if scale else "plain"))
+    for layout, of_scale in sorted(pairs):
+        if layout == own.layout:
+            continue
+        changed = {"w13_weight": own.model_copy(update={"layout": layout, "layout_line": None})}
+        if "w13_weight_scale" in decision.tensors:
+            scale_as = {"layout": of_scale, "layout_line": None}
+            changed["w13_weight_scale"] = decision.tensors["w13_weight_scale"].model_copy(update=scale_as)
+        yield layout, decision.model_copy(update={"tensors": {**decision.tensors, **changed}})

@@ -1,0 +1,1 @@
+"""Compare laid-out bytes with a plain reference implementation."""

@@ -1,0 +1,1 @@
+"""Stamps: which layout the bytes of a tensor are in."""

@@ -1,0 +1,1 @@
+"""dtypes, number formats and MXFP4 values of PyTorch tensors."""

@@ -1,0 +1,66 @@
+"""What weights and scales are worth: bytes of every dtype of the book, and scales of every kind, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.tensors.mxfp4 import decode_e8m0, decode_fp4
+from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, TensorDtype
+
+_NIBBLES: Final = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Which of its eight values each nibble of a word of int4 holds, the lowest first (AITER's rearrange_4bit_elements)."""
+
+
+def _viewed(dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda data: data.contiguous().view(dtype).to(torch.float32).to(torch.float64)
+
+
+def _words(data: torch.Tensor) -> torch.Tensor:
+    nibbles = torch.stack([data & 0xF, data >> 4], dim=-1).flatten(-2).to(torch.int8)
+    signed = torch.where(nibbles > 7, nibbles - 16, nibbles)
+    signed = signed.view(*signed.shape[:-1], -1, len(_NIBBLES))
+    values = torch.empty_like(signed)
+    values[..., list(_NIBBLES)] = signed
+    return values.flatten(-2).to(torch.float64)
+
+
+_DECODERS: Final[dict[TensorDtype, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "bf16": _viewed(torch.bfloat16),
+    "fp16": _viewed(torch.float16),
+    "fp32": _viewed(torch.float32),
+    "fp8_e4m3fn": _viewed(torch.float8_e4m3fn),
+    "fp8_e4m3fnuz": _viewed(torch.float8_e4m3fnuz),
+    "i8": _viewed(torch.int8),
+    "i4x2": _words,
+    "fp4x2": decode_fp4,
+    "e8m0": decode_e8m0,
+    "uint8": decode_e8m0,
+}
+
+
+def decode(data: torch.Tensor, dtype: TensorDtype) -> torch.Tensor:
+    """Return bytes ``uint8 [rows, K bytes]`` of a dtype as ``float64 [rows, K]``."""
+    return _DECODERS[dtype](data)
+
+
+def spread(scales: torch.Tensor, quant_type: QuantType, rows: int, k: int, halves: int) -> torch.Tensor:
+    """Return a scale for each value, ``[rows, K]`` or what broadcasts to it.
+
+    Args:
+        scales: one expert's, ``[scale rows, scale K]``, those of gate first.
+        quant_type: what shares one.
+        rows: of the weight, gate and up together.
+        k: values of a row.
+        halves: 2 where rows are gate's and up's; blocks of rows never hold rows of both.
+    """
+    if quant_type == "per_Tensor":
+        return scales.view(-1, 1).repeat_interleave(rows // scales.numel(), 0)
+    block = BLOCK_ROWS.get(quant_type, 1)
+    if block > 1:
+        by_half = scales.view(halves, -1, scales.shape[-1]).repeat_interleave(block, 1)[:, : rows // halves]
+        scales = by_half.reshape(rows, -1)
+    group = GROUP.get(quant_type, 1)
+    return scales.repeat_interleave(group, -1)[:, :k] if group > 1 else scales
