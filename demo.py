@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from preshuffle.api.commands.screens.table import Column, render
 from preshuffle.api.errors import ServeError
-from preshuffle.api.table import Column, render
 from preshuffle.layouts import Check, Checkpoint, apply, prove, write_checkpoint
 from preshuffle.registry import Decision, Observation, PreshuffleError, Query, Registry
 

@@ -11,44 +11,41 @@ from typing import Final
 from anyio import to_thread
 from fastapi import FastAPI
 
-from preshuffle.api import (
-    events,
-    openapi,
-    page,
-    problem,
-    routes_books,
-    routes_check,
-    routes_deployments,
-    routes_health,
-    routes_history,
-    routes_kernels,
-    routes_metrics,
-    routes_plan,
-    routes_registry,
-    routes_resolve,
-)
-from preshuffle.api.access import Access
-from preshuffle.api.aiter_tables import load_tables
-from preshuffle.api.answers import Answers
-from preshuffle.api.deployments import ReplicaReport
-from preshuffle.api.door import Door
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers.registry_views import our_version
+from preshuffle.api.answers.response_cache import HotResolve
 from preshuffle.api.errors import ServeError
-from preshuffle.api.fleet import StoredFleet
-from preshuffle.api.heartbeats import Heartbeats
-from preshuffle.api.hot import HotResolve
-from preshuffle.api.hot_beats import HotBeats
-from preshuffle.api.keeper import Keeper
-from preshuffle.api.listen import bind, check_host, run, url_of
-from preshuffle.api.listings import our_version
-from preshuffle.api.logs import set_up
-from preshuffle.api.management import served_beside
-from preshuffle.api.metrics import Metrics
-from preshuffle.api.plan import Candidate
-from preshuffle.api.reload import Watching, watch_book, watch_tables
-from preshuffle.api.retention import Retention
+from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.api.pages import install as pages
+from preshuffle.api.rollout.plan import Candidate
+from preshuffle.api.routes import books as routes_books
+from preshuffle.api.routes import check as routes_check
+from preshuffle.api.routes import deployments as routes_deployments
+from preshuffle.api.routes import events
+from preshuffle.api.routes import health as routes_health
+from preshuffle.api.routes import history as routes_history
+from preshuffle.api.routes import kernels as routes_kernels
+from preshuffle.api.routes import metrics as routes_metrics
+from preshuffle.api.routes import plan as routes_plan
+from preshuffle.api.routes import registry as routes_registry
+from preshuffle.api.routes import resolve as routes_resolve
+from preshuffle.api.server.front import Door
+from preshuffle.api.server.heartbeat_route import HotBeats
+from preshuffle.api.server.listen import bind, check_host, run, url_of
+from preshuffle.api.server.management import served_beside
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Store
-from preshuffle.api.tokens import load_tokens
+from preshuffle.api.store.retention import Retention
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.background import Keeper
+from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
+from preshuffle.api.upkeep.fleet_metrics import StoredFleet
+from preshuffle.api.upkeep.heartbeats import Heartbeats
+from preshuffle.api.upkeep.table_files import load_tables
+from preshuffle.api.web import openapi, problem
+from preshuffle.api.web.access import Access
+from preshuffle.api.web.logs import set_up
+from preshuffle.api.web.metrics import Metrics
+from preshuffle.api.web.tokens import load_tokens
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.observation import Observation
@@ -129,7 +126,7 @@ def create_app(
     planner = routes_plan.Planner(kept, answers)
     routes_plan.install(app, planner)
     routes_health.install(app, kept, answers, watching)
-    page.install(app, kept, answers, watching, planner)
+    pages.install(app, kept, answers, watching, planner)
     metrics = Metrics()
     metrics.watch(StoredFleet(kept, answers, watching))
     answers.observe = metrics.resolved

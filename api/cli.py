@@ -69,12 +69,12 @@ def _dispatch(arguments: list[str]) -> int:
     if name == "help":
         name, rest = rest[0], ["--help"]
     if name not in COMMANDS:
-        from preshuffle.api.commands.failures import UsageError
-        from preshuffle.api.commands.parser import nearest
+        from preshuffle.api.commands.options.failures import UsageError
+        from preshuffle.api.commands.options.parser import nearest
 
         kind = "option" if name.startswith("-") else "command"
         raise UsageError(f"unknown {kind} {name!r}{nearest(name, COMMANDS)}; valid commands: {', '.join(COMMANDS)}")
-    from preshuffle.api.commands.parser import Parser, joined
+    from preshuffle.api.commands.options.parser import Parser, joined
 
     module = import_module(f"preshuffle.api.commands.{name}")
     parser = Parser(prog=f"preshuffle {name}", description=module.__doc__)
@@ -103,7 +103,7 @@ def _help() -> str:
 
 
 def _failed(error: Exception) -> int:
-    from preshuffle.api.commands.failures import BAD_INPUT, BUG, FAILED
+    from preshuffle.api.commands.options.failures import BAD_INPUT, BUG, FAILED
     from preshuffle.registry.base.errors import NoRecipeError, PreshuffleError
 
     if isinstance(error, PreshuffleError):
@@ -121,7 +121,7 @@ def _failed(error: Exception) -> int:
 
 
 def _complain(text: str) -> None:
-    from preshuffle.api.table import printable
+    from preshuffle.api.commands.screens.table import printable
 
     print(printable(text), file=sys.stderr)
 

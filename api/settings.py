@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from preshuffle.api.logs import Style
+from preshuffle.api.web.logs import Style
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.text.field_problems import field_problems
 from preshuffle.registry.values.query import Frozen

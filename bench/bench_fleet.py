@@ -22,9 +22,9 @@ from typing import Any
 
 import httpx
 
-from preshuffle.api.deployments import ReplicaReport
-from preshuffle.api.judgement import Judgement, judge
-from preshuffle.api.store import Store
+from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.api.fleet.judgement import Judgement, judge
+from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 
 QUERY = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}

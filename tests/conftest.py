@@ -11,7 +11,7 @@ import pytest
 from support.aiter_wheel import AiterFunctions, aiter_modules
 
 if TYPE_CHECKING:
-    from preshuffle.api.store import Store
+    from preshuffle.api.store.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(database: str) -> Iterator[Store]:
     """Return a new store; once on each kind of database."""
-    from preshuffle.api.store import Store
+    from preshuffle.api.store.store import Store
 
     made = Store(database).create()
     yield made

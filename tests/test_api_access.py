@@ -8,11 +8,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from preshuffle.api.access import OPEN, QUESTIONS, need_of
 from preshuffle.api.app import access_of, create_app
 from preshuffle.api.errors import ServeError
 from preshuffle.api.settings import Settings
-from preshuffle.api.tokens import hash_of, load_tokens
+from preshuffle.api.web.access import OPEN, QUESTIONS, need_of
+from preshuffle.api.web.tokens import hash_of, load_tokens
 from preshuffle.registry import Registry
 from support.server import REPORT, Client
 from support.tokens import Written, write_tokens

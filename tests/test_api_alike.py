@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from preshuffle.api.alike import Alike
-from preshuffle.api.deployments import ReplicaReport
-from preshuffle.api.judgement import judge
+from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.api.fleet.judgement import judge
+from preshuffle.api.fleet.report_equivalence import Alike
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.book import load_book
 from support.server import OBSERVATION

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from preshuffle.api.aside import Aside, AsideError
+from preshuffle.api.upkeep.worker_process import Aside, AsideError
 from preshuffle.registry import Query, Registry
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from preshuffle.api.answers.reports import Reports
 from preshuffle.api.app import create_app
-from preshuffle.api.reports import Reports
-from preshuffle.api.routes_check import EXAMPLE
+from preshuffle.api.routes.check import EXAMPLE
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Observation, Registry, Report
 from support.server import OBSERVATION, Client

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from preshuffle.api.client import Client, ClientError
-from preshuffle.api.deployments import Group
+from preshuffle.api.fleet.deployments import Group
 from preshuffle.registry import NoRecipeError, Observation, Query, QueryError, Registry
 from support.server import OBSERVATION, running_server
 from support.tokens import write_tokens

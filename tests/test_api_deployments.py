@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from preshuffle.api.app import create_app
-from preshuffle.api.deployments import Beat
-from preshuffle.api.heartbeats import Heartbeats
-from preshuffle.api.layers import Span, first_overlap, parse_layers
+from preshuffle.api.fleet.deployments import Beat
+from preshuffle.api.fleet.layers import Span, first_overlap, parse_layers
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.heartbeats import Heartbeats
 from preshuffle.registry import Registry
 from support.server import OBSERVATION, REPORT, Client
 from support.stores import put, silence

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from preshuffle.api import connection
 from preshuffle.api.app import create_app
+from preshuffle.api.server import connection
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
 from support.server import REPORT, Client, running_server

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from preshuffle.api import kernel_tables
-from preshuffle.api.answers import Answers
+from preshuffle.api.answers.answers import Answers
 from preshuffle.api.app import create_app
-from preshuffle.api.kernel_tables import MAX_BODY, MAX_ROWS
-from preshuffle.api.problem import KINDS, URN
 from preshuffle.api.settings import Settings
+from preshuffle.api.upkeep import kernel_library
+from preshuffle.api.upkeep.kernel_library import MAX_BODY, MAX_ROWS
+from preshuffle.api.web.problem import KINDS, URN
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.kernels import KernelTables
 from support.kernel_rows import BASE, NEW, SEP, SWIGLU, table
@@ -240,7 +240,7 @@ def test_bodies_that_are_no_upload_are_refused(client: Client, body: bytes, head
 
 
 def test_more_rows_than_can_be_held_are_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_tables, "MAX_ALL_ROWS", 1)
+    monkeypatch.setattr(kernel_library, "MAX_ALL_ROWS", 1)
     assert client.put(PATH, content=rows(), headers=CSV).status_code == 201
     problem(client.put("/v1/kernels/tables/0.1.19", content=rows(), headers=CSV), "tables-full")
     assert client.put(PATH, content=rows(), headers=CSV).status_code == 200

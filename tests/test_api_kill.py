@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
 from support.kill import Writers, assert_nothing_is_lost
 from support.server import running_server
 from support.stores import url_of

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 from support.server import OBSERVATION, REPORT, Client
 from support.stores import url_of

@@ -10,15 +10,15 @@ from typing import Any
 import anyio
 import pytest
 
-from preshuffle.api import routes_plan
-from preshuffle.api.answers import Answers
+from preshuffle.api.answers.answers import Answers
 from preshuffle.api.app import create_app
-from preshuffle.api.plan import Candidate, Plan, plan
-from preshuffle.api.problem import ProblemError
-from preshuffle.api.routes_kernels import EXAMPLE as TABLE
-from preshuffle.api.routes_plan import Planner
+from preshuffle.api.rollout.plan import Candidate, Plan, plan
+from preshuffle.api.routes import plan as plan_route
+from preshuffle.api.routes.kernels import EXAMPLE as TABLE
+from preshuffle.api.routes.plan import Planner
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
+from preshuffle.api.web.problem import ProblemError
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, QueryError
 from support.server import OBSERVATION, REPORT, Client
@@ -61,7 +61,7 @@ kernel_families:
 
 
 def test_a_pattern_that_never_ends_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes_plan, "_LONGEST_S", 10.0)
+    monkeypatch.setattr(plan_route, "_LONGEST_S", 10.0)
     applied = {"kernels": [{"stage1": f"flydsl_moe1_{'a' * 60}", "tokens": 1}]}
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
     client = Client(app)
@@ -157,7 +157,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 def test_over_http_a_large_fleet_is_looked_at_in_another_process(
     client: Client, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preshuffle.api.aside.FEW", few)
+    monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", few)
     answer = client.post("/v1/plan", json={"books": [{"rollout.yaml": ROLLOUT}]})
     assert answer.status_code == 200, answer.text
     found = Plan.model_validate_json(answer.content)
@@ -173,8 +173,8 @@ def never(_url: str, _now: Registry, _candidate: Candidate) -> Plan:
 
 
 def test_a_plan_that_runs_is_given_up_when_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.aside.FEW", 0)
-    monkeypatch.setattr("preshuffle.api.routes_plan.plan_aside", never)
+    monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", 0)
+    monkeypatch.setattr("preshuffle.api.routes.plan.plan_aside", never)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     put(store, "canary-a", 0, told("canary-a"))
     planner = Planner(store, Answers(Registry.default()))

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from preshuffle.api.app import create_app
-from preshuffle.api.problem import KINDS, URN
 from preshuffle.api.settings import Settings
+from preshuffle.api.web.problem import KINDS, URN
 from preshuffle.registry import Registry
 from support.server import REPORT, Client
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from preshuffle.api.judgement import judge_name
-from preshuffle.api.recheck import is_due, recheck
-from preshuffle.api.schema import replicas
-from preshuffle.api.store import Store
+from preshuffle.api.fleet.judgement import judge_name
+from preshuffle.api.store.schema import replicas
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.recheck import is_due, recheck
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.book import load_book
 from preshuffle.registry.values.observation import Observation
@@ -31,7 +31,7 @@ def other() -> Registry:
 
 
 def test_everything_is_judged_once(store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.recheck.BATCH", 3)
+    monkeypatch.setattr("preshuffle.api.upkeep.recheck.BATCH", 3)
     for number in range(8):
         put(store, f"d{number % 5}", number)
     now = judge_name(Registry.default())
@@ -47,7 +47,7 @@ def test_everything_is_judged_once(store: Store, other: Registry, monkeypatch: p
 def test_it_stops_when_it_is_told_and_goes_on_later(
     store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preshuffle.api.recheck.BATCH", 2)
+    monkeypatch.setattr("preshuffle.api.upkeep.recheck.BATCH", 2)
     for number in range(6):
         put(store, "d", number)
     answers = iter([False, False, True])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from preshuffle.api.app import create_app, load_registry
-from preshuffle.api.keeper import Keeper
-from preshuffle.api.recheck import is_due
-from preshuffle.api.routes_kernels import EXAMPLE as TABLE
+from preshuffle.api.routes.kernels import EXAMPLE as TABLE
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.background import Keeper
+from preshuffle.api.upkeep.recheck import is_due
 from support.server import OBSERVATION, REPORT, Client
 
 OTHER_RECIPE = """
@@ -84,7 +84,7 @@ def service(database: str, book: Path) -> Iterator[Service]:
 def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
     service: Service, book: Path, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preshuffle.api.aside.FEW", few)  # 0: in another process
+    monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", few)  # 0: in another process
     for name in ("a", "b"):
         assert service.client.put(f"/v1/deployments/{name}", json=ROLLED).status_code == 201
     assert service.client.put("/v1/deployments/c", json=REPORT).status_code == 201

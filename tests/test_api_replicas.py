@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
-from preshuffle.api.routes_kernels import EXAMPLE as TABLE
+from preshuffle.api.routes.kernels import EXAMPLE as TABLE
 from support.postgres import new_database
 from support.proxy import Proxy
 from support.server import REPORT, Server, running_server

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.api.answers import Answers
+from preshuffle.api.answers.answers import Answers
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Decision, Query, Registry

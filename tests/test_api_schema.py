@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 from support.server import REPORT, Client
 

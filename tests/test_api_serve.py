@@ -9,7 +9,7 @@ import pytest
 
 from preshuffle.api.app import serve
 from preshuffle.api.errors import ServeError, StoreError
-from preshuffle.api.listen import bind, check_host, is_loopback
+from preshuffle.api.server.listen import bind, check_host, is_loopback
 from preshuffle.api.settings import Settings
 from preshuffle.registry.base.errors import BookError, QueryError
 from support.server import COMMAND, REPORT, environment, running_server

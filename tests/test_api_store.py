@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import create_engine, inspect, text, update
 
-from preshuffle.api.book_store import announce, announced
 from preshuffle.api.errors import StoreError
-from preshuffle.api.judgement import judge_name
-from preshuffle.api.migrate import newest, steps
-from preshuffle.api.retention import Retention, prune
-from preshuffle.api.schema import history, metadata
-from preshuffle.api.store import Store
-from preshuffle.api.sweep import sweep
+from preshuffle.api.fleet.judgement import judge_name
+from preshuffle.api.store.book_store import announce, announced
+from preshuffle.api.store.migrate import newest, steps
+from preshuffle.api.store.retention import Retention, prune
+from preshuffle.api.store.schema import history, metadata
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.liveness import sweep
 from preshuffle.registry import Registry
 from support.server import OBSERVATION
 from support.stores import put, report, silence
@@ -213,7 +213,7 @@ def test_history_says_who_changed_what(store: Store) -> None:
 
 
 def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.history.KEPT", 5)
+    monkeypatch.setattr("preshuffle.api.store.history.KEPT", 5)
     for number in range(12):
         put(store, "a", told=report(f"n{number}"))
     put(store, "b")
@@ -223,7 +223,7 @@ def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.Monkey
 
 
 def test_history_is_bounded_over_all_subjects(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.retention._AT_ONCE", 2)  # it goes a little at a time
+    monkeypatch.setattr("preshuffle.api.store.retention._AT_ONCE", 2)  # it goes a little at a time
     announce(store, Registry.default())
     for number in range(9):
         put(store, f"d{number}")
@@ -238,7 +238,7 @@ def test_history_is_bounded_over_all_subjects(store: Store, monkeypatch: pytest.
 
 
 def test_a_deployment_called_registry_hides_no_book(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.history.KEPT", 3)
+    monkeypatch.setattr("preshuffle.api.store.history.KEPT", 3)
     announce(store, Registry.default())
     for number in range(5):
         put(store, "registry", told=report(f"node-{number}"))

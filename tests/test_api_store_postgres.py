@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from preshuffle.api.errors import StoreError, StoreFullError
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
 from support.postgres import new_database, small_tablespace
 from support.stores import put, report
 

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import event, update
 
 from preshuffle.api.errors import StoreError, StoreFullError
-from preshuffle.api.judgement import judge_name
-from preshuffle.api.recheck import is_due, recheck
-from preshuffle.api.schema import replicas
-from preshuffle.api.store import Store
+from preshuffle.api.fleet.judgement import judge_name
+from preshuffle.api.store.schema import replicas
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.recheck import is_due, recheck
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.book import load_book
 from support.stores import put, report
@@ -98,7 +98,7 @@ def test_a_file_that_is_taken_away_is_said(tmp_path: Path) -> None:
 
 
 def test_a_store_that_someone_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.sqlite.BUSY_MS", 50)
+    monkeypatch.setattr("preshuffle.api.store.sqlite.BUSY_MS", 50)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from preshuffle.api.commands.registry_schema import book_schema
+from preshuffle.api.commands.registry.schema import book_schema
 from preshuffle.registry.loading.book import ELSEWHERE
 
 BOOK = files("preshuffle.registry") / "book"

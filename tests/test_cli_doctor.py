@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from preshuffle.api import doctor, doctor_aiter, doctor_torch
 from preshuffle.api.cli import main
-from preshuffle.api.doctor import Installed, check_aiter, check_switches
-from preshuffle.api.doctor_aiter import check_features
-from preshuffle.api.doctor_torch import check_torch
+from preshuffle.api.doctor import aiter_checks, examine, torch_checks
+from preshuffle.api.doctor.aiter_checks import check_features
+from preshuffle.api.doctor.examine import Installed, check_aiter, check_switches
+from preshuffle.api.doctor.torch_checks import check_torch
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.layer.installed_aiter import InstalledAiter, probe_sources
@@ -35,7 +35,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer for torch without starting a process that imports it."""
-    monkeypatch.setattr(doctor_torch, "_probe", lambda: ({"hip": "7.1", "cuda": None, "devices": []}, ""))
+    monkeypatch.setattr(torch_checks, "_probe", lambda: ({"hip": "7.1", "cuda": None, "devices": []}, ""))
 
 
 def distribution(folder: Path, name: str, version: str, files: tuple[str, ...]) -> Distribution:
@@ -46,7 +46,7 @@ def distribution(folder: Path, name: str, version: str, files: tuple[str, ...]) 
     return PathDistribution(info)
 
 
-def aiter_check(*found: Distribution) -> doctor.Check:
+def aiter_check(*found: Distribution) -> examine.Check:
     by_name: dict[str, list[Distribution]] = {}
     for item in found:
         by_name.setdefault(item.metadata["Name"], []).append(item)
@@ -130,19 +130,19 @@ def test_switches_say_who_reads_them() -> None:
     assert len(found) == 3
 
 
-def torch_checks(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, doctor.Check]:
-    monkeypatch.setattr(doctor_torch, "_probe", lambda: ({"hip": None, "cuda": None, "devices": [], **facts}, ""))
+def checks_of_torch(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, examine.Check]:
+    monkeypatch.setattr(torch_checks, "_probe", lambda: ({"hip": None, "cuda": None, "devices": [], **facts}, ""))
     return {check.name: check for check in check_torch("2.13.0", Registry.default())}
 
 
 def test_torch_and_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert torch_checks(monkeypatch)["torch"].detail == "2.13.0, CPU only"
-    assert torch_checks(monkeypatch)["gpu"].status == "info"
-    known = torch_checks(monkeypatch, hip="7.1", devices=[["MI355X", "gfx950", 256]])["gpu"]
+    assert checks_of_torch(monkeypatch)["torch"].detail == "2.13.0, CPU only"
+    assert checks_of_torch(monkeypatch)["gpu"].status == "info"
+    known = checks_of_torch(monkeypatch, hip="7.1", devices=[["MI355X", "gfx950", 256]])["gpu"]
     assert (known.status, known.detail) == ("ok", "MI355X: gfx950, 256 compute units")
-    unknown = torch_checks(monkeypatch, hip="7.1", devices=[["Radeon", "gfx1030", 40]])["gpu"]
+    unknown = checks_of_torch(monkeypatch, hip="7.1", devices=[["Radeon", "gfx1030", 40]])["gpu"]
     assert unknown.status == "warning"
-    other = torch_checks(monkeypatch, cuda="13.0", devices=[["H200", "", 132]])["gpu"]
+    other = checks_of_torch(monkeypatch, cuda="13.0", devices=[["H200", "", 132]])["gpu"]
     assert "not an AMD GPU" in other.detail
 
 
@@ -197,7 +197,7 @@ def test_missing_and_old_packages_of_an_extra(
         def locate_file(self, path: Any) -> Any:
             return Path(path)
 
-    (check,) = doctor._extra(Installed({"uvicorn": [Old()]}), "service")
+    (check,) = examine._extra(Installed({"uvicorn": [Old()]}), "service")
     assert check.status == "info"
     assert "fastapi is missing" in check.detail
     assert "uvicorn 0.1 is older than 0.34" in check.detail
@@ -221,7 +221,7 @@ def an_aiter(folder: Path, version: str, fused_moe: str) -> InstalledAiter:
 
 def test_features_are_read_from_aiters_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = an_aiter(tmp_path, "0.1.14", "def fused_moe(x, w1, w2, gate_mode=None, swiglu_limit=0.0): ...")
-    monkeypatch.setattr(doctor_aiter, "installed_aiter", lambda book: here)
+    monkeypatch.setattr(aiter_checks, "installed_aiter", lambda book: here)
     checks = {check.name: check for check in check_features(Registry.default().book)}
     assert {"gate_mode", "swiglu_limit", "shuffle_scale"} <= set(checks["aiter has"].detail.split(", "))
     assert {"moe_shuffle_gfx1250", "pad_k_to"} <= set(checks["aiter lacks"].detail.split(", "))
@@ -230,7 +230,7 @@ def test_features_are_read_from_aiters_sources(tmp_path: Path, monkeypatch: pyte
 
 def test_a_cherry_pick_is_seen_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = an_aiter(tmp_path, "0.1.13", "def fused_moe(x, w1, w2, gate_mode=None): ...")
-    monkeypatch.setattr(doctor_aiter, "installed_aiter", lambda book: here)
+    monkeypatch.setattr(aiter_checks, "installed_aiter", lambda book: here)
     checks = {check.name: check for check in check_features(Registry.default().book)}
     assert "gate_mode" in checks["aiter has"].detail.split(", ")
     assert checks["aiter version"].status == "warning"
@@ -241,5 +241,5 @@ def test_without_aiter_there_are_no_features_to_tell(monkeypatch: pytest.MonkeyP
     def missing(book: object) -> InstalledAiter:
         raise TableError("amd-aiter", "is not installed")
 
-    monkeypatch.setattr(doctor_aiter, "installed_aiter", missing)
+    monkeypatch.setattr(aiter_checks, "installed_aiter", missing)
     assert list(check_features(Registry.default().book)) == []

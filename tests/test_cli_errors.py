@@ -175,7 +175,7 @@ def test_nothing_heavy_is_imported_to_resolve(tmp_path: Path) -> None:
 def test_auto_tables_are_what_aiter_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
     import argparse
 
-    from preshuffle.api.commands.books import chosen_tables
+    from preshuffle.api.commands.options.books import chosen_tables
 
     args = argparse.Namespace(tables=["auto"])
     monkeypatch.delenv("AITER_CONFIG_FMOE", raising=False)

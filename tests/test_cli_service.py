@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.api.cli import main
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
 from support.server import OBSERVATION, running_server
 from support.stores import put, report
 

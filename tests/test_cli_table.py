@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.table import Cell, Column, paint, printable, render, wrap
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import Cell, Column, paint, printable, render, wrap
 
 
 class Word(BaseModel):

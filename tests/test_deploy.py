@@ -13,7 +13,7 @@ import yaml
 
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import PREFIX, Settings
-from preshuffle.api.tokens import load_tokens
+from preshuffle.api.web.tokens import load_tokens
 from preshuffle.registry import Registry
 from support.server import REPORT, Client
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from preshuffle.api.deployments import ReplicaReport
-from preshuffle.api.judgement import judge
-from preshuffle.api.store import Store
+from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.api.fleet.judgement import judge
+from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 from support.server import REPORT
 

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from preshuffle.api.picture import CELLS_PER_LINE, Picture, Subject, draw
-from preshuffle.api.picture_svg import memory_svg, rows_svg, strip_svg, strip_words
+from preshuffle.api.pages.layout_picture import CELLS_PER_LINE, Picture, Subject, draw
+from preshuffle.api.pages.svg import memory_svg, rows_svg, strip_svg, strip_words
 from preshuffle.registry import Layout, Query, Registry, TensorDecision
 from preshuffle.registry.base.words import RowOrder
 from preshuffle.registry.values.decision import Pad

@@ -12,16 +12,16 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.check_view import Outcome, show_outcomes, show_report
-from preshuffle.api.commands.failures import BAD_INPUT, FAILED, OK, UNKNOWN, UsageError
-from preshuffle.api.commands.input_file import STDIN
-from preshuffle.api.commands.observation_file import expand, read_observation
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.query_options import add_query_fields
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.commands.service_option import add_server_option, asked_of_service
-from preshuffle.api.table import printable
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UNKNOWN, UsageError
+from preshuffle.api.commands.options.input_file import STDIN
+from preshuffle.api.commands.options.observation_file import expand, read_observation
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.options.query_options import add_query_fields
+from preshuffle.api.commands.options.service_option import add_server_option, asked_of_service
+from preshuffle.api.commands.screens.check_view import Outcome, show_outcomes, show_report
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import printable
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.observation import Observation
@@ -100,7 +100,7 @@ def _check(args: argparse.Namespace, file: str, registry: Registry) -> int:
     screen = Screen.of_terminal()
     show_report(screen, observation.query, report)
     if args.decide:
-        from preshuffle.api.commands.decision_view import show_decision
+        from preshuffle.api.commands.screens.decision_view import show_decision
 
         screen.heading("what the registry would do", "" if report.decision else "it has no recipe for this query")
         if report.decision:

@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Final
 
 from preshuffle.api.commands import COMMANDS
-from preshuffle.api.commands.failures import OK, MissingExtraError
-from preshuffle.api.commands.parser import Parser, add_json
+from preshuffle.api.commands.options.failures import OK, MissingExtraError
+from preshuffle.api.commands.options.parser import Parser, add_json
 
 SHELLS: Final = ("bash", "zsh", "tcsh")
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from preshuffle.api.commands.failures import FAILED, OK, UsageError
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.service_option import add_service_options, ask
+from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.options.service_option import add_service_options, ask
 from preshuffle.registry.values.query import Frozen
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _all(args: argparse.Namespace) -> int:
-    from preshuffle.api.commands.deployments_view import show_list
+    from preshuffle.api.commands.screens.deployments_view import show_list
 
     report = DeploymentsReport(deployments=tuple(_pages(args)))
     _out(args, report, lambda screen: show_list(screen, report.deployments))
@@ -67,8 +67,8 @@ def _pages(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _one(args: argparse.Namespace) -> int:
-    from preshuffle.api.commands.deployments_view import show_one
-    from preshuffle.api.views import DeploymentView
+    from preshuffle.api.answers.deployment_views import DeploymentView
+    from preshuffle.api.commands.screens.deployments_view import show_one
 
     view = DeploymentView.model_validate_json(ask(args, "GET", _path(args.name)))
     _out(args, view, lambda screen: show_one(screen, view))
@@ -76,8 +76,8 @@ def _one(args: argparse.Namespace) -> int:
 
 
 def _history(args: argparse.Namespace) -> int:
-    from preshuffle.api.commands.deployments_view import show_events
-    from preshuffle.api.history import Events
+    from preshuffle.api.commands.screens.deployments_view import show_events
+    from preshuffle.api.store.history import Events
 
     path = f"{_path(args.name)}/history" if args.name else "/v1/history"
     events = Events.model_validate_json(ask(args, "GET", path))
@@ -90,7 +90,7 @@ def _path(name: str) -> str:
 
 
 def _out(args: argparse.Namespace, model: BaseModel, show: Any) -> None:
-    from preshuffle.api.commands.screen import Screen, print_json
+    from preshuffle.api.commands.screens.screen import Screen, print_json
 
     if args.json:
         print_json(model)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from preshuffle.api.commands.books import add_book_options, chosen_book, chosen_tables
-from preshuffle.api.commands.failures import FAILED, OK
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.table import Cell, Column
+from preshuffle.api.commands.options.books import add_book_options, chosen_book, chosen_tables
+from preshuffle.api.commands.options.failures import FAILED, OK
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import Cell, Column
 
 _MARKS = {"ok": ("✓", "good"), "info": ("-", "dim"), "warning": ("!", "warn"), "problem": ("✗", "bad")}
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine this environment."""
-    from preshuffle.api.doctor import examine
+    from preshuffle.api.doctor.examine import examine
 
     report = examine(chosen_book(args), chosen_tables(args))
     if args.json:

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import zip_longest
 
-from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.decision_view import asked
-from preshuffle.api.commands.failures import FAILED, OK
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.query_options import add_query_options, read_query
-from preshuffle.api.commands.screen import Screen, print_json, short_digest
-from preshuffle.api.table import Cell, Column, Row, printable
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import FAILED, OK
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.options.query_options import add_query_options, read_query
+from preshuffle.api.commands.screens.decision_view import asked
+from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
+from preshuffle.api.commands.screens.table import Cell, Column, Row, printable
 from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace
 

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
-from preshuffle.api.commands.parser import add_json, nearest
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.table import Cell, Column
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.parser import add_json, nearest
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.words import ROLES, Role, RowOrder
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.failures import OK, UsageError
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.table import Cell, Column
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import OK, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.entries.platform import LayoutEntry
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.query import Frozen
@@ -60,8 +60,8 @@ def list_layouts(args: argparse.Namespace) -> int:
 
 def show_layout(args: argparse.Namespace) -> int:
     """Print one layout, and what it does to a shape."""
-    from preshuffle.api.commands.layout_report import report_on
-    from preshuffle.api.commands.layout_view import show_report
+    from preshuffle.api.commands.screens.layout_report import report_on
+    from preshuffle.api.commands.screens.layout_view import show_report
 
     registry = load_registry(args)
     if args.address is not None and args.shape is None:

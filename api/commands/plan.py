@@ -11,13 +11,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from preshuffle.api.commands.failures import FAILED, OK, UsageError
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.service_option import add_service_options, ask
+from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.options.service_option import add_service_options, ask
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 if TYPE_CHECKING:
-    from preshuffle.api.plan import Plan
+    from preshuffle.api.rollout.plan import Plan
 
 _WRONG: Final = ("mismatch", "unsupported")
 _YAML: Final = ("*.yaml", "*.yml")
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan."""
     body = ask(args, "POST", "/v1/plan", json=_candidate(args))
-    from preshuffle.api.commands.plan_view import show_plan
-    from preshuffle.api.commands.screen import Screen, print_json
-    from preshuffle.api.plan import Plan
+    from preshuffle.api.commands.screens.plan_view import show_plan
+    from preshuffle.api.commands.screens.screen import Screen, print_json
+    from preshuffle.api.rollout.plan import Plan
 
     plan = Plan.model_validate_json(body)
     if args.json:

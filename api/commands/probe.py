@@ -19,11 +19,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.table import Cell, Column
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import Cell, Column
 
 if TYPE_CHECKING:
     from preshuffle.layouts.probe.probe import ProbeReport, ProbeResult

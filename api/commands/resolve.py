@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 
-from preshuffle.api.commands.books import add_book_options, load_registry
-from preshuffle.api.commands.failures import FAILED, OK
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.query_options import add_query_options, read_query
-from preshuffle.api.commands.screen import Screen, print_json
-from preshuffle.api.commands.service_option import add_server_option, asked_of_service
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import FAILED, OK
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.options.query_options import add_query_options, read_query
+from preshuffle.api.commands.options.service_option import add_server_option, asked_of_service
+from preshuffle.api.commands.screens.screen import Screen, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(decision)
     else:
-        from preshuffle.api.commands.decision_view import show_decision
+        from preshuffle.api.commands.screens.decision_view import show_decision
 
         screen = Screen.of_terminal()
         show_decision(screen, query, decision, registry)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from typing import Any, Final, Union, get_args, get_origin
 
-from preshuffle.api.commands.failures import OK, MissingExtraError
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.commands.screen import print_json
+from preshuffle.api.commands.options.failures import OK, MissingExtraError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.screen import print_json
 from preshuffle.api.settings import PREFIX, Settings
 
 _PREFIX: Final = "setting_"

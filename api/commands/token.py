@@ -14,9 +14,9 @@ import sys
 
 from pydantic import ValidationError
 
-from preshuffle.api.commands.failures import OK, UsageError
-from preshuffle.api.commands.parser import add_json
-from preshuffle.api.tokens import make_token
+from preshuffle.api.commands.options.failures import OK, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.web.tokens import make_token
 from preshuffle.registry.text.field_problems import field_problems
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from preshuffle.api.store import Store
+from preshuffle.api.store.store import Store
 from support.server import OBSERVATION, REPORT, Server
 
 WRITERS = 4

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import update
 
-from preshuffle.api.deployments import Receipt, ReplicaReport
-from preshuffle.api.judgement import Judgement, judge
-from preshuffle.api.schema import beats
-from preshuffle.api.store import Store
+from preshuffle.api.fleet.deployments import Receipt, ReplicaReport
+from preshuffle.api.fleet.judgement import Judgement, judge
+from preshuffle.api.store.schema import beats
+from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 from support.postgres import new_database
 from support.server import REPORT

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from preshuffle.api.tokens import make_token
+from preshuffle.api.web.tokens import make_token
 
 
 @dataclass(frozen=True)

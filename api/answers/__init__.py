@@ -1,0 +1,1 @@
+"""Answers of the service, made from registry and store."""

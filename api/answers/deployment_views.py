@@ -1,0 +1,203 @@
+"""Deployments as they are shown: what was told, whether it is right, and what the registry decides for it now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from pydantic import Field, field_serializer
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.fleet.comparison import LayoutComparison, compare_all
+from preshuffle.api.fleet.deployments import Deployment, Group, Replica
+from preshuffle.api.fleet.judgement import GroupJudgement, has_drifted
+from preshuffle.api.fleet.states import State, state_of, worst_state
+from preshuffle.api.store.rows import Listed
+from preshuffle.api.web.problem import Problem
+from preshuffle.registry.base.words import Role
+from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Verdict, worst
+
+_WORST_GROUP: Final = "the worst of its groups'"
+_WORST_REPLICA: Final = "the worst of its replicas'"
+_STATE: Final = "the verdict, unless it is stale (silent for longer than ttl_s) or drifted and that is worse"
+
+
+class GroupView(Frozen):
+    """A group of layers: the observation, and the decision or the problem that answers its query now."""
+
+    layers: str
+    observation: Observation
+    decision: Decision | None = None
+    problem: Problem | None = None
+    verdict: Verdict
+    drifted: bool = Field(description="the registry decides otherwise now than when this was loaded")
+    findings: tuple[Finding, ...] = Field(description="of the check: bytes, call and kernels against each other")
+    layouts: dict[Role, LayoutComparison]
+
+    @field_serializer("observation")
+    def _as_told(self, observation: Observation) -> dict[str, Any]:
+        return observation.model_dump(mode="json", exclude_unset=True)
+
+
+class ReplicaView(Frozen):
+    """One replica."""
+
+    replica: int
+    node: str | None
+    aiter_build: str | None
+    registry_digest: str | None
+    ttl_s: int | None
+    created_at: datetime
+    replaced_at: datetime
+    seen_at: datetime
+    verdict: Verdict = Field(description=_WORST_GROUP)
+    state: State = Field(description=_STATE)
+    groups: tuple[GroupView, ...]
+
+
+class DeploymentView(Frozen):
+    """A deployment with all its replicas."""
+
+    name: str
+    revision: int = Field(description="the same as the ETag")
+    created_at: datetime
+    replaced_at: datetime
+    seen_at: datetime
+    verdict: Verdict = Field(description=_WORST_REPLICA)
+    state: State = Field(description=_WORST_REPLICA)
+    replicas: tuple[ReplicaView, ...]
+
+
+class GroupSummary(Frozen):
+    """Layers that several replicas treat alike."""
+
+    layers: str
+    replicas: tuple[int, ...]
+    model: str
+    arch: str
+    engine: str | None
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    drifted: bool
+    recipe: str | None = Field(description="null where no recipe answers the query")
+    w13_weight: LayoutComparison
+
+
+class DeploymentSummary(Frozen):
+    """A deployment in a list."""
+
+    name: str
+    revision: int
+    created_at: datetime
+    replaced_at: datetime
+    seen_at: datetime
+    verdict: Verdict = Field(description=f"{_WORST_REPLICA}, when they were last judged")
+    state: State = Field(description=_WORST_REPLICA)
+    replicas: tuple[int, ...]
+    groups: tuple[GroupSummary, ...]
+
+
+class DeploymentHealth(Frozen):
+    """Nothing is known to be wrong with a deployment."""
+
+    verdict: Literal["ok", "degraded", "unknown"]
+    state: State
+
+
+class DeploymentList(Frozen):
+    """A page of the list, by name."""
+
+    deployments: tuple[DeploymentSummary, ...]
+    next: str | None = Field(description="the cursor of the next page; null on the last one")
+
+
+def view(deployment: Deployment, answers: Answers) -> DeploymentView:
+    """Show a deployment."""
+    now = datetime.now(UTC)
+    replicas = tuple(_replica(deployment.name, replica, answers, now) for replica in deployment.replicas)
+    return DeploymentView(
+        name=deployment.name,
+        revision=deployment.revision,
+        created_at=deployment.created_at,
+        replaced_at=deployment.replaced_at,
+        seen_at=deployment.seen_at,
+        verdict=worst(replica.verdict for replica in replicas),
+        state=worst_state(replica.state for replica in replicas),
+        replicas=replicas,
+    )
+
+
+def group_view(name: str, group: Group, answers: Answers, baseline: str | None = None) -> GroupView:
+    """Show a group, with the registry's answer to its query; drift is measured from ``baseline``."""
+    answer = answers.get(group.observation.query)
+    report = answers.check(group.observation)
+    decided = answer.decision.tensors if answer.decision else {}
+    return GroupView(
+        layers=group.layers,
+        observation=group.observation,
+        decision=answer.decision,
+        problem=answer.problem.problem(f"/v1/deployments/{name}") if answer.problem else None,
+        verdict=report.verdict,
+        drifted=has_drifted(baseline, answer.decision),
+        findings=report.findings,
+        layouts=compare_all(answers.registry.book, decided, group.observation.applied.tensors),
+    )
+
+
+def summary(deployment: Listed) -> DeploymentSummary:
+    """Show a deployment in a list; replicas that treat the same layers alike stand in one line."""
+    alike: dict[GroupJudgement, list[int]] = {}
+    for replica, group in deployment.groups:
+        alike.setdefault(group, []).append(replica)
+    return DeploymentSummary(
+        name=deployment.name,
+        revision=deployment.revision,
+        created_at=deployment.created_at,
+        replaced_at=deployment.replaced_at,
+        seen_at=deployment.seen_at,
+        verdict=deployment.verdict,
+        state=deployment.state,
+        replicas=deployment.replicas,
+        groups=tuple(_summary_line(group, numbers) for group, numbers in alike.items()),
+    )
+
+
+def _replica(name: str, replica: Replica, answers: Answers, now: datetime) -> ReplicaView:
+    report = replica.report
+    baseline = replica.baseline or (None,) * len(report.groups)
+    groups = tuple(
+        group_view(name, group, answers, before) for group, before in zip(report.groups, baseline, strict=True)
+    )
+    verdict = worst(group.verdict for group in groups)
+    return ReplicaView(
+        replica=replica.replica,
+        node=report.node,
+        aiter_build=report.aiter_build,
+        registry_digest=report.registry_digest,
+        ttl_s=report.ttl_s,
+        created_at=replica.created_at,
+        replaced_at=replica.replaced_at,
+        seen_at=replica.seen_at,
+        verdict=verdict,
+        state=state_of(verdict, drifted=any(group.drifted for group in groups), silent=replica.silent(now)),
+        groups=groups,
+    )
+
+
+def _summary_line(group: GroupJudgement, replicas: Sequence[int]) -> GroupSummary:
+    return GroupSummary(
+        layers=group.layers,
+        replicas=tuple(replicas),
+        model=group.model,
+        arch=group.arch,
+        engine=group.engine,
+        verdict=group.verdict,
+        drifted=group.drifted,
+        findings=group.findings,
+        recipe=group.recipe,
+        w13_weight=group.w13_weight,
+    )

@@ -1,0 +1,204 @@
+"""Show a model's token counts and TP sizes: whether tables have a row, and which kernels run.
+
+Exit codes: 0 shown, 1 no recipe answers, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import pairwise
+from typing import Literal
+
+from preshuffle.api.commands.kernels.deployments import ACTIVATIONS, TP, Deployment, deployments
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import OK, UsageError
+from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
+from preshuffle.api.commands.screens.table import Cell, Column, Row
+from preshuffle.registry.base.errors import NoRecipeError
+from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.resolve.kernels import REACH
+from preshuffle.registry.values.query import Frozen
+
+State = Literal["tuned", "heuristic", "unknown", "raises"]
+_MARKS: dict[State, tuple[str, str]] = {
+    "tuned": ("●", "good"),
+    "heuristic": ("○", "warn"),
+    "unknown": ("·", "dim"),
+    "raises": ("✗", "bad"),
+}
+_SAYS: dict[State, str] = {
+    "tuned": "a row of the tables",
+    "heuristic": "no row: AITER's heuristic",
+    "unknown": "no tables: AITER's heuristic, if it has no row",
+    "raises": "AITER raises",
+}
+
+
+class Kernels(Frozen):
+    """A way to run: the families of both stages and the activation dtype."""
+
+    activation_dtype: str | None
+    family1: str | None
+    family2: str | None
+    error: str | None = None
+
+
+class CoverageCell(Frozen):
+    """What happens at one TP size; ``kernels`` is an index into the report's legend."""
+
+    tp: int
+    state: State
+    kernels: int
+
+
+class TokenRange(Frozen):
+    """A range of token counts in which nothing shown changes; ``hi`` null: no end."""
+
+    lo: int
+    hi: int | None
+    cells: tuple[CoverageCell, ...]
+
+
+class Grid(Frozen):
+    """Token counts × TP sizes of one recipe on one GPU."""
+
+    arch: str
+    recipe: str
+    gate_mode: str
+    ranges: tuple[TokenRange, ...]
+
+
+class Coverage(Frozen):
+    """What is tuned for a model."""
+
+    model: str
+    tables_digest: str | None
+    legend: tuple[Kernels, ...]
+    grids: tuple[Grid, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the action's options."""
+    parser.add_argument("model", metavar="MODEL", help="a Hugging Face id that the book knows")
+    parser.add_argument("--arch", action="append", metavar="GFX", help="a GPU; repeatable (else all of the book's)")
+    parser.add_argument(
+        "--tp", default=",".join(map(str, TP)), metavar="N,N", help="tensor-parallel sizes (%(default)s)"
+    )
+    parser.add_argument("--activation-dtype", choices=ACTIVATIONS, help="what the checkpoint wants (else each of them)")
+    parser.add_argument("--aiter", metavar="VERSION", help="AITER's version")
+    parser.add_argument("--cu-num", metavar="N", help="compute units of the GPU (or of its partition)")
+    add_book_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the picture."""
+    registry = load_registry(args)
+    fields = {"activation_dtype": args.activation_dtype, "cu_num": args.cu_num}
+    given = {name: value for name, value in fields.items() if value is not None}
+    found = list(
+        deployments(registry, [args.model], archs=args.arch, sizes=_sizes(args.tp), versions=(args.aiter,), **given)
+    )
+    if not found:
+        raise NoRecipeError(f"no rule answers for {args.model} on {', '.join(args.arch or registry.book.archs)}")
+    answer = coverage(registry, found, args.aiter)
+    if args.json:
+        print_json(answer)
+    else:
+        screen = Screen.of_terminal()
+        _show(screen, answer)
+        screen.show()
+    return OK
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and 1 <= int(part[:5]) <= 4096 for part in parts):
+        raise UsageError(f"--tp {text!r}: sizes from 1 to 4096 with commas between them, as in 1,2,4,8")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def coverage(registry: Registry, found: list[Deployment], aiter: str | None = None) -> Coverage:
+    """Look at every token count of every deployment."""
+    legend: dict[Kernels, int] = {}
+    grids = []
+    for arch, recipe in dict.fromkeys((item.arch, item.recipe) for item in found):
+        mine = [item for item in found if (item.arch, item.recipe) == (arch, recipe)]
+        sides = [
+            (
+                item.tp,
+                reachable_buckets(
+                    item.call.model_copy(update={"aiter": aiter}), registry.tables, REACH, registry.book.families
+                ),
+            )
+            for item in mine
+        ]
+        ranges: list[TokenRange] = []
+        for lo, following in pairwise([*sorted({bucket.lo for _, side in sides for bucket in side}), 0]):
+            cells = tuple(_cell(tp, _at(side, lo), legend) for tp, side in sides)
+            hi = following - 1 if following else None
+            if ranges and ranges[-1].cells == cells:
+                ranges[-1] = ranges[-1].model_copy(update={"hi": hi})
+            else:
+                ranges.append(TokenRange(lo=lo, hi=hi, cells=cells))
+        grids.append(Grid(arch=arch, recipe=recipe, gate_mode=mine[0].call.gate_mode, ranges=tuple(ranges)))
+    digest = registry.tables.digest if registry.tables else None
+    return Coverage(model=found[0].model, tables_digest=digest, legend=tuple(legend), grids=tuple(grids))
+
+
+def _at(buckets: list[TokenBucket], tokens: int) -> KernelChoice:
+    return next(bucket.choice for bucket in reversed(buckets) if bucket.lo <= tokens)
+
+
+def _cell(tp: int, choice: KernelChoice, legend: dict[Kernels, int]) -> CoverageCell:
+    kernels = Kernels(
+        activation_dtype=choice.activation_dtype,
+        family1=choice.stage1 and (choice.stage1.family or choice.stage1.func),
+        family2=choice.stage2 and (choice.stage2.family or choice.stage2.func),
+        error=choice.error,
+    )
+    state: State = "unknown" if choice.tuned is None else "tuned" if choice.tuned else "heuristic"
+    if choice.error:
+        state = "raises"
+    return CoverageCell(tp=tp, state=state, kernels=legend.setdefault(kernels, len(legend)))
+
+
+def _show(screen: Screen, answer: Coverage) -> None:
+    tables = f"tables {short_digest(answer.tables_digest)}" if answer.tables_digest else "no tables"
+    screen.line(f"{screen.paint(answer.model, 'bold')}  {screen.paint(tables, 'dim')}")
+    for grid in answer.grids:
+        screen.heading(f"{grid.arch}  {grid.recipe}", f"gate_mode={grid.gate_mode}")
+        columns = [Column("tokens", right=True)]
+        columns += [Column(f"tp {cell.tp}") for cell in grid.ranges[0].cells]
+        rows: list[Row] = []
+        for item in grid.ranges:
+            cells = [
+                Cell(f"{_MARKS[cell.state][0]} {_letter(cell.kernels)}", _MARKS[cell.state][1]) for cell in item.cells
+            ]
+            rows.append((_range(item), *cells))
+        screen.table(columns, rows)
+    screen.heading("legend")
+    used = dict.fromkeys(cell.state for grid in answer.grids for item in grid.ranges for cell in item.cells)
+    screen.table([Column(), Column()], [(Cell(*_MARKS[state]), _SAYS[state]) for state in used])
+    named: list[Row] = [
+        (_letter(index), kernels.activation_dtype or "-", _families(kernels))
+        for index, kernels in enumerate(answer.legend)
+    ]
+    screen.table([Column(), Column("acts"), Column("stage 1 → stage 2", wraps=True)], named)
+
+
+def _families(kernels: Kernels) -> str:
+    if kernels.error:
+        return kernels.error
+    return " → ".join(family for family in (kernels.family1, kernels.family2) if family)
+
+
+def _range(item: TokenRange) -> str:
+    if item.hi is None:
+        return f"{item.lo}–"
+    return str(item.lo) if item.lo == item.hi else f"{item.lo}–{item.hi}"
+
+
+def _letter(index: int) -> str:
+    first, second = divmod(index, 26)
+    return (chr(ord("A") + first - 1) if first else "") + chr(ord("A") + second)

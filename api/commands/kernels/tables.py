@@ -1,0 +1,63 @@
+"""Kernel tables on the command line: which are meant, and what they give to find."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+
+from preshuffle.api.commands.options.books import chosen_tables
+from preshuffle.api.commands.options.failures import UsageError
+from preshuffle.registry.base.versions import InvalidVersionError, version_key
+from preshuffle.registry.kernels import Families, Hazard, KernelChoice, KernelTables, packaged_families
+from preshuffle.registry.values.decision import Finding, KernelBucket
+
+AUTO = "auto"
+
+
+def load_tables(args: argparse.Namespace) -> KernelTables | None:
+    """Load the tables that ``--tables`` or the environment names."""
+    paths = chosen_tables(args)
+    return None if paths is None else KernelTables.named(paths)
+
+
+def one_side(text: str) -> tuple[str | None, KernelTables | None]:
+    """Return the AITER version and the tables of ``PATH@VERSION``, ``PATH``, ``@VERSION`` or ``auto``.
+
+    Raises:
+        UsageError: the version is none.
+        TableError: the tables cannot be used.
+    """
+    if text == AUTO:
+        tables = KernelTables.from_installed_aiter()
+        return tables.sets[0].version if tables.sets else None, tables
+    if text.startswith("@"):
+        try:
+            version_key(text[1:])
+        except InvalidVersionError as error:
+            raise UsageError(f"{text!r}: {error}") from None
+        return text[1:], None
+    tables = KernelTables.load([text])
+    return next((loaded.version for loaded in tables.sets), None), tables
+
+
+def finding_of(hazard: Hazard) -> Finding:
+    """Return a hazard as a finding."""
+    return Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source)
+
+
+def hazard_findings(
+    tables: KernelTables | None, choices: Iterable[KernelChoice], families: Families | None = None
+) -> Iterator[Finding]:
+    """Yield what is odd about the rows that choices rest on; kernels are those of the packaged book if not told."""
+    sources = {choice.source for choice in choices if choice.source}
+    if tables is not None and sources:
+        hazards = tables.hazards_by(families or packaged_families())
+        yield from (finding_of(hazard) for hazard in hazards if hazard.source in sources)
+
+
+def untuned_finding(kernels: Iterable[KernelBucket]) -> Iterator[Finding]:
+    """Yield a warning where loaded tables have no row for some token counts."""
+    tokens = [str(bucket.tokens) for bucket in kernels if bucket.tuned is False and bucket.error is None]
+    if tokens:
+        text = f"no row of the kernel tables covers {', '.join(tokens)} tokens: a heuristic kernel runs"
+        yield Finding.of("untuned", text, fix="tune the shape with AITER's tuner and load its rows")

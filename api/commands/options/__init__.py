@@ -1,0 +1,1 @@
+"""Command-line options and input files that commands share."""

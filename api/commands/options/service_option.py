@@ -1,0 +1,135 @@
+"""Asking a service: one that runs (``--server``), or the store of one (``--db``), read without it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from preshuffle.api.commands.options.failures import UNKNOWN, MissingExtraError, UsageError
+from preshuffle.registry.base.errors import PreshuffleError, QueryError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from preshuffle.api.client import Client, Reply
+    from preshuffle.registry.registry import Registry
+
+T = TypeVar("T")
+
+SERVER: Final = "PRESHUFFLE_SERVER"
+TOKEN: Final = "PRESHUFFLE_TOKEN"
+_TIMEOUT_S: Final = 300.0
+
+
+class ServiceError(PreshuffleError, RuntimeError):
+    """The service does not answer, or refuses; the text says which and why."""
+
+    exit_code = UNKNOWN
+
+
+def add_service_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--server`` and ``--db``."""
+    group = parser.add_argument_group("service")
+    group.add_argument("--server", metavar="URL", help=f"the service (else ${SERVER}); its token is ${TOKEN}")
+    group.add_argument("--db", metavar="URL", help="instead: a service's store, as serve --db takes it, only read")
+
+
+def add_server_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--server`` to a command that answers from its own book otherwise."""
+    group = parser.add_argument_group("service")
+    group.add_argument(
+        "--server", metavar="URL", help=f"ask this service, and the own book where it is away (${TOKEN})"
+    )
+
+
+def asked_of_service(args: argparse.Namespace, question: Callable[[Client], Reply[T]], registry: Registry) -> T:
+    """Ask the service that ``--server`` names; where it is away the own book answers, and a line says so.
+
+    Raises:
+        UsageError: a book or tables are named too: the service answers from its own.
+    """
+    if args.book or args.tables:
+        raise UsageError("--server answers from its own book and tables; leave --book and --tables out")
+    try:
+        from preshuffle.api.client import Client
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("asking a service", "service", error.name) from None
+    with Client(args.server, token=os.environ.get(TOKEN), timeout=_TIMEOUT_S, registry=registry, quiet=True) as client:
+        reply = question(client)
+    if reply.why:
+        print(f"preshuffle: {reply.why}; the embedded book answers", file=sys.stderr)
+    return reply.value
+
+
+def ask(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:
+    """Send one request to whatever the options name; return the body of the answer.
+
+    Raises:
+        UsageError: the options name nothing, or both.
+        ServiceError: there was no answer, or it was a refusal.
+        QueryError: the service found the input wrong.
+    """
+    server: str = args.server or ("" if args.db else os.environ.get(SERVER, ""))
+    if bool(server) == bool(args.db):
+        raise UsageError(f"say which service: --server URL (or ${SERVER}), or --db URL for the store of one")
+    try:
+        answer = _ask_store(args.db, method, path, request) if args.db else _ask_server(server, method, path, request)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("asking a service", "service", error.name) from None
+    if answer.status_code >= 400:
+        raise _refusal(answer, f"{method} {path}")
+    return answer.content
+
+
+def _ask_server(server: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+    import httpx
+
+    token = os.environ.get(TOKEN)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=_TIMEOUT_S) as client:
+            return client.request(method, path, **request)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceError(f"{server} does not answer: {error or type(error).__name__}") from None
+
+
+def _ask_store(db: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+    """Answer as the service would, from its store and the book that it announced there."""
+    import anyio
+    import httpx
+
+    from preshuffle.api.app import create_app
+    from preshuffle.api.settings import Settings
+    from preshuffle.api.store.book_store import announced_registry
+    from preshuffle.api.store.store import Store
+
+    store = Store(db)
+    try:
+        store.check_current()
+        app = create_app(Settings(), announced_registry(store), store)
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://store") as client:
+                return await client.request(method, path, **request)
+
+        return anyio.run(send)
+    finally:
+        store.close()
+
+
+def _refusal(answer: httpx.Response, what: str) -> PreshuffleError:
+    from preshuffle.api.client import faults_of, not_ours, read_problem
+
+    problem = read_problem(answer)
+    if problem is None:
+        return ServiceError(not_ours(answer, what))
+    faults = faults_of(problem)
+    return QueryError(faults) if faults else ServiceError(str(problem["detail"]))

@@ -1,0 +1,87 @@
+"""Check, show, compare or describe the registry's book.
+
+Exit codes: 0 fine, 1 nothing of that name, 2 the book or the tables do not load.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from preshuffle.api.commands.options.books import add_book_options, chosen_book, load_registry
+from preshuffle.api.commands.options.failures import OK
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.screen import Screen, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``check``, ``show``, ``diff`` and ``schema``."""
+    actions = parser.add_subparsers(required=True, metavar="(check|show|diff|schema)")
+    checking = actions.add_parser("check", help="load book, overlays and tables; name everything that is wrong")
+    showing = actions.add_parser("show", help="the sections, the entries of one, or one entry")
+    showing.add_argument("section", nargs="?", metavar="SECTION")
+    showing.add_argument("id", nargs="?", metavar="ID")
+    comparing = actions.add_parser("diff", help="what an overlay adds and replaces, field by field")
+    comparing.add_argument("overlay", metavar="DIR", help="the overlay, a folder or a file")
+    schema = actions.add_parser("schema", help="JSON Schema of a book file, for editors")
+    for sub, run in ((checking, check), (showing, show), (comparing, diff)):
+        add_book_options(sub, tables=sub is checking)
+        sub.set_defaults(run=run)
+    schema.set_defaults(run=print_schema)
+    for sub in (checking, showing, comparing, schema):
+        add_json(sub)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Lint the book with its overlays, and the kernel tables."""
+    from preshuffle.api.commands.registry.check import check_books, show_check
+
+    report = check_books(args)
+    if args.json:
+        print_json(report)
+    else:
+        screen = Screen.of_terminal()
+        show_check(screen, report)
+        screen.show()
+    return report.exit_code
+
+
+def show(args: argparse.Namespace) -> int:
+    """Show sections, a section's entries, or one entry with its place."""
+    from preshuffle.api.commands.registry.show import report_on, show_report
+
+    report = report_on(load_registry(args).book, args.section, args.id)
+    if args.json:
+        print_json(report)
+    else:
+        screen = Screen.of_terminal()
+        show_report(screen, report)
+        screen.show()
+    return OK
+
+
+def diff(args: argparse.Namespace) -> int:
+    """Show what one more overlay changes."""
+    from preshuffle.api.commands.registry.diff import compare, show_changes
+    from preshuffle.registry.registry import Registry
+
+    overlays = chosen_book(args)
+    before = Registry.load(overlays)
+    after = Registry.load([*overlays, args.overlay])
+    changes = compare(before.book, after.book)
+    if args.json:
+        print_json(changes)
+    else:
+        screen = Screen.of_terminal()
+        show_changes(screen, changes)
+        screen.show()
+    return OK
+
+
+def print_schema(args: argparse.Namespace) -> int:
+    """Print the JSON Schema; ``--json`` or not, it is JSON."""
+    import json
+
+    from preshuffle.api.commands.registry.schema import book_schema
+
+    print(json.dumps(book_schema(), indent=None if args.json else 2))
+    return OK

@@ -1,0 +1,121 @@
+"""Does the book load? Every problem with its place, or the counts; and what is odd about the kernel tables."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from pydantic import Field
+
+from preshuffle.api.commands.options.books import chosen_book, chosen_tables
+from preshuffle.api.commands.options.failures import BAD_INPUT, OK
+from preshuffle.api.commands.screens.decision_view import show_findings
+from preshuffle.api.commands.screens.screen import Screen, short_digest
+from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry.base.errors import BookError
+from preshuffle.registry.kernels import KernelTables, TableError
+from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
+from preshuffle.registry.lint.families import family_problems
+from preshuffle.registry.reach import reach_problems
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.query import Frozen
+
+
+class BookProblem(Frozen):
+    """One thing that is wrong with the book, and where."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    valid: tuple[str, ...] = ()
+
+
+class TablesReport(Frozen):
+    """The kernel tables that were loaded."""
+
+    digest: str
+    rows: int
+    versions: tuple[str | None, ...]
+
+
+class CheckReport(Frozen):
+    """What ``registry check`` found.
+
+    Attributes:
+        ok: whether everything loads; findings are warnings and do not count.
+        table_error: why the kernel tables do not load.
+    """
+
+    ok: bool
+    registry_digest: str | None = None
+    sources: tuple[str, ...] = ()
+    counts: dict[str, int] = Field(default_factory=dict)
+    problems: tuple[BookProblem, ...] = ()
+    tables: TablesReport | None = None
+    table_error: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 2 where something does not load."""
+        return OK if self.ok else BAD_INPUT
+
+
+def check_books(args: argparse.Namespace) -> CheckReport:
+    """Load what the options and the environment name."""
+    try:
+        registry = Registry.load(chosen_book(args))
+        problems = [problem for family in registry.book.families for problem in family_problems(registry.book, family)]
+        if problems := [*problems, *dispatch_book_problems(), *reach_problems(registry)]:
+            raise BookError(problems)
+    except BookError as error:
+        return CheckReport(ok=False, problems=tuple(BookProblem(**asdict(problem)) for problem in error.problems))
+    report = CheckReport(
+        ok=True,
+        registry_digest=registry.digest,
+        sources=registry.book.sources,
+        counts={section: len(entries) for section, entries in registry.book.entries.items()},
+    )
+    paths = chosen_tables(args)
+    if paths is None:
+        return report
+    try:
+        tables = KernelTables.named(paths)
+    except TableError as error:
+        return report.model_copy(update={"ok": False, "table_error": str(error)})
+    versions = tuple(loaded.version for loaded in tables.sets)
+    hazards = tables.hazards_by(registry.book.families)
+    findings = tuple(
+        Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source) for hazard in hazards
+    )
+    loaded = TablesReport(digest=tables.digest, rows=len(tables.rows), versions=versions)
+    return report.model_copy(update={"tables": loaded, "findings": findings})
+
+
+def show_check(screen: Screen, report: CheckReport) -> None:
+    """Put the report on the screen; problems stand in the form that editors and CI jump to."""
+    for problem in report.problems:
+        valid = f"; valid: {', '.join(problem.valid)}" if problem.valid else ""
+        screen.line(f"{problem.file}:{problem.line}:{problem.column}: {problem.message}{valid}")
+    if report.problems:
+        screen.line(screen.paint(f"the book does not load: {_count(len(report.problems), 'problem')}", "bad"))
+        return
+    screen.line(screen.paint("the book loads", "good") + f"  registry {short_digest(report.registry_digest or '')}")
+    counts = "  ".join(f"{count} {section}" for section, count in report.counts.items())
+    screen.pairs([("entries", counts), ("files", ", ".join(report.sources))])
+    if report.table_error:
+        screen.line(screen.paint("the kernel tables do not load", "bad"))
+        screen.text(report.table_error)
+    if report.tables:
+        versions = ", ".join(version or "any AITER" for version in report.tables.versions)
+        text = f"{_count(report.tables.rows, 'row')} for {versions}, {short_digest(report.tables.digest)}"
+        screen.table([Column(), Column(wraps=True)], [(Cell("tables"), text)])
+    if report.findings:
+        screen.heading("findings", _count(len(report.findings), "warning"))
+        show_findings(screen, report.findings)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Tables and views that commands print for people."""

@@ -1,0 +1,91 @@
+"""A report for people: the verdict, then each finding with its fix and where it happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from preshuffle.api.commands.screens.decision_view import asked
+from preshuffle.api.commands.screens.screen import Screen
+from preshuffle.api.commands.screens.table import GAP, Cell, Column, printable, wrap
+from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.query import Query
+from preshuffle.registry.values.report import MEANINGS, Report
+
+STYLES: Final = {"ok": "good", "degraded": "warn", "unknown": "warn", "unsupported": "bad", "mismatch": "bad"}
+BAD_FILE: Final = "bad input"
+_ROOM = 56
+"""A message that gets fewer characters than this beside its code and role stands below them."""
+_BELOW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One input of a batch: its report, or why it has none."""
+
+    file: str
+    report: Report | None = None
+    error: str = ""
+
+    @property
+    def word(self) -> str:
+        """The verdict, or that there is none."""
+        return self.report.verdict if self.report else BAD_FILE
+
+
+def show_report(screen: Screen, query: Query, report: Report) -> None:
+    """Put one report on the screen."""
+    verdict = report.verdict
+    screen.line(f"{screen.paint(verdict, STYLES[verdict])}  {screen.paint(printable(asked(query)), 'bold')}")
+    if not report.findings:
+        screen.text(MEANINGS[verdict])
+    lead = max((len(_names(finding)) for finding in report.findings), default=0) + 2 + len(GAP)
+    if screen.width - lead < _ROOM:
+        lead = 0
+    for number, finding in enumerate(report.findings):
+        if number:
+            screen.line()
+        _show(screen, finding, lead)
+
+
+def show_outcomes(screen: Screen, outcomes: Sequence[Outcome]) -> None:
+    """Put a batch on the screen: one line per file, then how many of each verdict."""
+    rows = []
+    for outcome in outcomes:
+        codes = dict.fromkeys(finding.code for finding in outcome.report.findings) if outcome.report else {}
+        style = STYLES.get(outcome.word, "bad")
+        rows.append((Cell(outcome.word, style), outcome.file, ", ".join(codes) or outcome.error.partition("\n")[0]))
+    screen.table([Column("verdict"), Column("file", wraps=True), Column("findings", wraps=True)], rows, indent=0)
+    counts = Counter(outcome.word for outcome in outcomes)
+    parts = [f"{counts[word]} {word}" for word in (*reversed(MEANINGS), BAD_FILE) if counts[word]]
+    screen.line()
+    screen.line(f"{len(outcomes)} {'file' if len(outcomes) == 1 else 'files'}: {', '.join(parts)}")
+
+
+def _names(finding: Finding) -> str:
+    return finding.code + (GAP + finding.role if finding.role else "")
+
+
+def _show(screen: Screen, finding: Finding, lead: int) -> None:
+    """Show a finding, its text ``lead`` characters to the right, or below its names where that is 0."""
+    code = screen.paint(finding.code, "bad" if finding.severity == "error" else "warn")
+    role = GAP + screen.paint(finding.role, "name") if finding.role else ""
+    margin = " " * (lead or _BELOW)
+    lines = wrap(finding.message, screen.width - len(margin))
+    head = f"  {code}{role}"
+    if lead:
+        blank = " " * (lead - 2 - len(_names(finding)))
+        screen.line(head + blank + lines.pop(0))
+    else:
+        screen.line(head)
+    for line in lines:
+        screen.line(margin + line)
+    if finding.fix:
+        first, *rest = wrap(f"Fix: {finding.fix}", screen.width - len(margin))
+        screen.line(margin + screen.paint("Fix:", "good") + first.removeprefix("Fix:"))
+        for line in rest:
+            screen.line(margin + line)
+    for place in finding.evidence:  # never broken: it is there to be followed
+        screen.line(margin + screen.paint(printable(place), "dim"))

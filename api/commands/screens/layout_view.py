@@ -1,0 +1,143 @@
+"""A layout for people: its line, its numbers on a shape, and a picture of its first tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from preshuffle.api.commands.screens.layout_report import Bound, LayoutReport, Picture, Run
+from preshuffle.api.commands.screens.screen import Screen, shape_text
+from preshuffle.api.commands.screens.table import Cell, Column
+
+_UNITS = {"byte": "bytes", "group": "groups", "any": "elements"}
+
+
+def show_report(screen: Screen, report: LayoutReport) -> None:
+    """Put a layout on the screen."""
+    screen.text(report.title, indent=0, hanging=f"{report.id}  ", style="bold")
+    unit = _UNITS[report.unit]
+    rows = f"rows {report.row_multiple}{' of each half' if report.splits_gate_up else ''}"
+    pairs = [
+        ("pattern", report.pattern),
+        ("multiples", f"{rows}, K {report.k_multiple} {unit}"),
+        ("gate_mode", report.gate_mode),
+    ]
+    if report.aliases:
+        pairs.append(("aliases", ", ".join(report.aliases)))
+    pairs += [("see" if number == 0 else "", place) for number, place in enumerate(report.evidence)]
+    screen.pairs(pairs)
+    if report.bound is not None:
+        _bound(screen, report, report.bound)
+    if report.address is not None:
+        at = report.address
+        screen.heading("address")
+        screen.text(f"expert {at.expert}, row {at.row}, K {at.k} lies at {at.address} ({at.address:#x})")
+
+
+def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:
+    unit = _UNITS[report.unit]
+    screen.heading(f"on {shape_text(bound.shape)}", f"experts × rows × K in {unit}")
+    runs = bound.bytes // bound.run
+    each = f"{bound.run} {unit if bound.run > 1 else unit[:-1]}"
+    moved = "nothing moves" if bound.identity else f"every run moves by itself: {runs:,} runs of {each}"
+    modes = "  ".join(f"{size}:{stride}" for size, stride in bound.modes)
+    pairs = [
+        ("modes", f"{modes}  (size:stride, outermost first)"),
+        ("bytes", f"{bound.bytes:,} ({_binary(bound.bytes)}); {moved}"),
+        ("plan", _plan_text(bound)),
+    ]
+    if bound.same_bytes_as:
+        pairs.append(("same bytes", ", ".join(bound.same_bytes_as)))
+    screen.pairs(pairs)
+    screen.heading("memory order", "the first runs")
+    rows = [_segment_row(segment) for segment in _segments(bound.first)]
+    columns = [Column("address"), Column("runs", right=True), Column("expert"), Column("rows"), Column("K", wraps=True)]
+    screen.table(columns, rows)
+    _picture(screen, bound, report.splits_gate_up)
+
+
+def _plan_text(bound: Bound) -> str:
+    plan = bound.plan
+    boxes = "1 strided copy" if plan.boxes == 1 else f"{plan.boxes} strided copies"
+    text = f"{boxes} in units of {plan.unit} byte{'s' if plan.unit > 1 else ''}, {plan.moved:,} bytes read and written"
+    expert = bound.bytes // bound.shape[0]
+    scratch = f"through scratch of at least {expert:,} bytes (one expert)"
+    if plan.band < expert:
+        return f"{text}; in place on a GPU in one pass, in bands of {plan.band:,} bytes, on a CPU {scratch}"
+    return f"{text}; in place {scratch}, on a GPU without it where bands change places as wholes"
+
+
+def _segments(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group runs that follow each other by one constant step."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        last = groups[-1] if groups else []
+        if last and (run.expert, run.half) == (last[-1].expert, last[-1].half):
+            step = (run.row - last[-1].row, run.k - last[-1].k)
+            if len(last) == 1 or step == (last[1].row - last[0].row, last[1].k - last[0].k):
+                last.append(run)
+                continue
+        groups.append([run])
+    return groups
+
+
+def _segment_row(segment: Sequence[Run]) -> tuple[str | Cell, ...]:
+    first, last = segment[0], segment[-1]
+    rows = [run.row for run in segment]
+    end = last.k + last.length - 1
+    starts = f"{first.k}" if end == first.k else f"{first.k}–{end}"
+    return (
+        Cell(f"{first.address:#06x}–{last.address + last.length - 1:#06x}", "dim"),
+        str(len(segment)),
+        str(first.expert),
+        f"{first.half or ''} {_span(rows)}".strip(),
+        starts,
+    )
+
+
+def _span(values: Sequence[int]) -> str:
+    first, last = values[0], values[-1]
+    if first == last:
+        return str(first)
+    step = values[1] - values[0]
+    return f"{first}–{last}" if step == 1 else ", ".join(map(str, values)) if len(values) < 5 else f"{first}…{last}"
+
+
+def _picture(screen: Screen, bound: Bound, halves: bool) -> None:
+    picture = bound.picture
+    unit = f"runs of {bound.run}" if bound.run > 1 else "places"
+    screen.heading("picture", f"the first rows of expert 0; each number counts {unit} in memory")
+    width = max(len(str(number)) for _, numbers in picture.rows for number in numbers)
+    width = max(width, max(len(str(k)) for k in picture.k))
+    fitting = max(1, (screen.width - 16) // (width + 2))
+    columns = [Column("row \\ K"), *(Column(str(k), right=True) for k in picture.k[:fitting])]
+    table: list[tuple[str | Cell, ...]] = []
+    hidden = False
+    for index, (row, numbers) in enumerate(picture.rows):
+        if _is_dull(picture, index):
+            hidden = True
+            continue
+        if hidden:
+            table.append((Cell("⋮", "dim"), *(Cell("⋮", "dim") for _ in numbers[:fitting])))
+            hidden = False
+        style = "warn" if halves and row >= bound.shape[1] // 2 else "name"
+        side = ("up " if style == "warn" else "gate ") if halves else ""
+        table.append((Cell(f"{side}{row}", style), *(Cell(str(number), style) for number in numbers[:fitting])))
+    screen.table(columns, table)
+
+
+def _is_dull(picture: Picture, index: int) -> bool:
+    """Whether a row continues the step that the rows around it make, and can be left out."""
+    if index < 2 or index + 1 >= len(picture.rows):
+        return False
+    steps = {
+        (picture.rows[at][0] - picture.rows[at - 1][0], picture.rows[at][1][0] - picture.rows[at - 1][1][0])
+        for at in (index - 1, index, index + 1)
+    }
+    return len(steps) == 1
+
+
+def _binary(count: int) -> str:
+    size, names = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(names) > 1:
+        size, names = size / 1024, names[1:]
+    return f"{size:.4g} {names[0]}"

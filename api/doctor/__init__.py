@@ -1,0 +1,1 @@
+"""Report what is installed here and what works."""

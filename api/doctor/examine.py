@@ -1,0 +1,213 @@
+"""What is installed here and what works: facts first, and for everything that is wrong the command that mends it.
+
+Nothing that is examined is imported into this process: distributions are read from their metadata, and torch is asked
+in a process of its own. AITER above all: without a GPU its import raises, and leaves half of itself behind.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from preshuffle.registry.base.errors import PreshuffleError
+from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.entries.platform import FlagEntry
+from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.query import Frozen
+
+Status = Literal["ok", "info", "warning", "problem"]
+AMD_AITER = "amd-aiter"
+OTHER_AITER = "aiter"
+_AITER_FILES = ("aiter/fused_moe.py", "aiter/ops/shuffle.py")
+_TRITONS = ("triton", "triton-rocm", "pytorch-triton-rocm")
+_REQUIREMENT = re.compile(r"^([\w.-]+)\s*([^;]*?)\s*;\s*.*extra\s*==\s*['\"](\w+)['\"]")
+
+
+class Check(Frozen):
+    """One thing that was looked at.
+
+    Attributes:
+        status: ``info`` is something optional that is not there.
+        fix: the command, or what to do.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    fix: str | None = None
+
+
+class DoctorReport(Frozen):
+    """Everything that was looked at; ``ok`` unless something is a problem."""
+
+    ok: bool
+    version: str
+    python: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The distributions of this environment, by normalised name; one name may be there more than once."""
+
+    found: Mapping[str, Sequence[metadata.Distribution]]
+
+    @staticmethod
+    def here() -> Installed:
+        """Read the metadata of everything on ``sys.path``."""
+        found: dict[str, list[metadata.Distribution]] = {}
+        for item in metadata.distributions():
+            name = item.metadata["Name"]
+            if name:
+                found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), []).append(item)
+        return Installed(found)
+
+    def version(self, name: str) -> str | None:
+        """Return the version that Python would import, or None where the distribution is not there."""
+        items = self.found.get(name)
+        return items[0].version if items else None
+
+
+def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | None) -> DoctorReport:
+    """Look at everything.
+
+    Args:
+        overlays: the overlays that the options or the environment name.
+        tables: the kernel tables that they name.
+    """
+    from preshuffle.api.doctor.aiter_checks import check_features
+    from preshuffle.api.doctor.torch_checks import check_torch
+
+    installed = Installed.here()
+    checks: list[Check] = []
+    registry = _registry(overlays, checks)
+    checks += _tables(tables, registry.book.families if registry else packaged_families())
+    checks += check_torch(installed.version("torch"), registry)
+    checks += _triton(installed)
+    checks += check_aiter(installed)
+    checks += check_features(registry.book) if registry else []
+    checks += _extra(installed, "service")
+    checks += check_switches(registry.book.flags, os.environ) if registry else []
+    return DoctorReport(
+        ok=not any(check.status == "problem" for check in checks),
+        version=metadata.version("preshuffle"),
+        python=f"{platform.python_version()}, {platform.system()} {platform.machine()}",
+        checks=tuple(checks),
+    )
+
+
+def _registry(overlays: Sequence[str], checks: list[Check]) -> Registry | None:
+    where = f" with {', '.join(overlays)}" if overlays else ""
+    try:
+        registry = Registry.load(overlays)
+    except PreshuffleError as error:
+        lines = str(error).splitlines()
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        checks.append(Check(name="registry", status="problem", detail=lines[0] + more, fix="preshuffle registry check"))
+        return None
+    counts = ", ".join(f"{len(entries)} {section}" for section, entries in registry.book.entries.items())
+    checks.append(Check(name="registry", status="ok", detail=f"{counts}{where}, digest {_short(registry.digest)}"))
+    return registry
+
+
+def _tables(tables: Literal["auto"] | Sequence[str] | None, families: Families) -> Iterator[Check]:
+    if tables is None:
+        detail = "none given: predictions are AITER's choice where it has no tuned row"
+        yield Check(name="kernel tables", status="info", detail=detail, fix="--tables auto, or PRESHUFFLE_TABLES")
+        return
+    try:
+        loaded = KernelTables.named(tables)
+    except TableError as error:
+        yield Check(name="kernel tables", status="problem", detail=str(error))
+        return
+    hazards = loaded.hazards_by(families)
+    odd = f", {len(hazards)} warnings (preshuffle registry check)" if hazards else ""
+    yield Check(
+        name="kernel tables", status="ok", detail=f"{len(loaded.rows)} rows{odd}, digest {_short(loaded.digest)}"
+    )
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:12]
+
+
+def _triton(installed: Installed) -> Iterator[Check]:
+    found = [f"{name} {version}" for name in _TRITONS if (version := installed.version(name))]
+    if found:
+        yield Check(name="triton", status="ok", detail=", ".join(found))
+    else:
+        detail = "not installed: weights are laid out by torch alone"
+        yield Check(name="triton", status="info", detail=detail)
+
+
+def check_aiter(installed: Installed) -> Iterator[Check]:
+    """Tell AMD's AITER from the unrelated distribution that has taken its import name on PyPI."""
+    amd = installed.version(AMD_AITER)
+    others = installed.found.get(OTHER_AITER, ())
+    source_builds = [item for item in others if _is_amds(item)]
+    strangers = [item for item in others if not _is_amds(item)]
+    if strangers:
+        beside = f"beside AMD's {AMD_AITER} {amd}, whose files it overwrites" if amd else "and AMD's AITER is not"
+        detail = f"the unrelated distribution {OTHER_AITER} {strangers[0].version} is installed, {beside}"
+        again = f"pip install --force-reinstall --no-deps {AMD_AITER}"
+        yield Check(name="aiter", status="problem", detail=detail, fix=f"pip uninstall {OTHER_AITER} && {again}")
+    elif amd:
+        yield Check(name="aiter", status="ok", detail=f"{AMD_AITER} {amd}")
+    elif source_builds:
+        yield Check(name="aiter", status="ok", detail=f"AMD's, {source_builds[0].version}, under its older name")
+    else:
+        detail = "AMD's AITER is not installed: nothing compares the layouts with AITER's own functions"
+        yield Check(name="aiter", status="info", detail=detail, fix='pip install "preshuffle[aiter]"')
+
+
+def _is_amds(item: metadata.Distribution) -> bool:
+    if item.files is not None:
+        return bool({str(path) for path in item.files} & set(_AITER_FILES))
+    return any(os.path.isfile(str(item.locate_file(path))) for path in _AITER_FILES)
+
+
+def _extra(installed: Installed, extra: str) -> Iterator[Check]:
+    """Compare what an extra asks for with what is there."""
+    present: list[str] = []
+    wrong: list[str] = []
+    for line in metadata.requires("preshuffle") or ():
+        match = _REQUIREMENT.match(line)
+        if match is None or match[3] != extra:
+            continue
+        name = re.sub(r"[-_.]+", "-", match[1]).lower()
+        version = installed.version(name)
+        least = re.search(r">=\s*([\w.]+)", match[2])
+        if version is None:
+            wrong.append(f"{name} is missing")
+        elif least and version_key(version) < version_key(least[1]):
+            wrong.append(f"{name} {version} is older than {least[1]}")
+        else:
+            present.append(f"{name} {version}")
+    if wrong:
+        fix = f'pip install "preshuffle[{extra}]"'
+        yield Check(name=f"extra {extra}", status="info", detail=", ".join(wrong), fix=fix)
+    else:
+        yield Check(name=f"extra {extra}", status="ok", detail=", ".join(present))
+
+
+def check_switches(flags: Mapping[str, FlagEntry], environment: Mapping[str, str]) -> Iterator[Check]:
+    """Say which of the book's switches are set here, who reads them, and what their values mean."""
+    for flag in flags.values():
+        value = environment.get(flag.id)
+        if value is None:
+            continue
+        reader = flag.owner if flag.released else f"no release of {flag.owner}"
+        meaning = flag.values.get(value, flag.meaning)
+        detail = f"{flag.id}={value}, read by {reader}: {meaning}"
+        if flag.values and value not in flag.values:
+            detail = f"{flag.id}={value} has no meaning for {reader}"
+            fix = f"valid: {', '.join(flag.values)}"
+            yield Check(name="switch", status="problem", detail=detail, fix=fix)
+        else:
+            yield Check(name="switch", status="ok" if flag.released else "warning", detail=detail)

@@ -1,0 +1,96 @@
+"""Torch and the GPUs it sees, asked in a process of their own: a broken install must not take the doctor with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from preshuffle.api.doctor.examine import Check, Status
+from preshuffle.registry.registry import Registry
+
+_TIMEOUT_S = 120
+_PROBE = """
+import json, torch
+devices = []
+if torch.cuda.is_available():
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        arch = getattr(facts, "gcnArchName", "").split(":")[0]
+        devices.append([facts.name, arch, facts.multi_processor_count])
+print(json.dumps({"hip": torch.version.hip, "cuda": torch.version.cuda, "devices": devices}))
+"""
+
+_COMPARE = """
+import json
+from preshuffle.layouts.loader.aiter_authority import can_import, compare_all
+print(json.dumps(compare_all() if can_import() else {}))
+"""
+_VERDICTS = {
+    "equal": "the same bytes as AITER's function",
+    "differs": "AITER's function gives other bytes: the loader uses AITER's",
+    "refused": "AITER's function raises on a small tensor",
+    "no function": "this AITER has no function for it",
+}
+
+
+def check_torch(version: str | None, registry: Registry | None) -> Iterator[Check]:
+    """Say whether torch is there, whether it imports, and which GPUs it sees."""
+    if version is None:
+        detail = "not installed: the registry and the service need none, the loader does"
+        yield Check(name="torch", status="info", detail=detail, fix='pip install "preshuffle[layouts]"')
+        return
+    facts, wrong = _probe()
+    if facts is None:
+        yield Check(name="torch", status="problem", detail=f"{version} does not import: {wrong}")
+        return
+    built = f"ROCm {facts['hip']}" if facts["hip"] else f"CUDA {facts['cuda']}" if facts["cuda"] else "CPU only"
+    yield Check(name="torch", status="ok", detail=f"{version}, {built}")
+    if not facts["devices"]:
+        yield Check(name="gpu", status="info", detail="torch sees none")
+    for name, arch, units in facts["devices"]:
+        known = registry is not None and arch in registry.book.archs
+        if not arch:
+            yield Check(name="gpu", status="info", detail=f"{name}: not an AMD GPU, AITER does not run on it")
+        elif known:
+            yield Check(name="gpu", status="ok", detail=f"{name}: {arch}, {units} compute units")
+        else:
+            yield Check(name="gpu", status="warning", detail=f"{name}: {arch}, which the registry does not know")
+    yield from _check_bytes(bool(facts["hip"]))
+
+
+def _check_bytes(hip: bool) -> Iterator[Check]:
+    """Compare every layout of the book with AITER's own function, where AITER can be imported (on ROCm only)."""
+    if not hip:
+        yield Check(name="bytes", status="info", detail="AITER runs on ROCm only: its functions were not compared here")
+        return
+    facts, wrong = _ask(_COMPARE)
+    if facts is None:
+        yield Check(name="bytes", status="problem", detail=f"AITER's functions could not be compared: {wrong}")
+        return
+    for layout, verdict in facts.items():
+        status: Status = "problem" if verdict == "differs" else "ok" if verdict == "equal" else "info"
+        yield Check(name=f"bytes {layout}", status=status, detail=_VERDICTS.get(verdict, verdict))
+
+
+def _probe() -> tuple[dict[str, Any] | None, str]:
+    return _ask(_PROBE)
+
+
+def _ask(program: str) -> tuple[dict[str, Any] | None, str]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        return None, lines[-1] if lines else f"the interpreter ended with {done.returncode}"
+    try:
+        facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        return None, "its answer could not be read"
+    return facts, ""

@@ -1,0 +1,1 @@
+"""Deployments, replicas and their judgement; no web, no store."""

@@ -1,0 +1,133 @@
+"""What an engine tells about a deployment: per replica, groups of layers with an observation each."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_serializer, model_validator
+
+from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
+from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+DeploymentName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["gpt-oss-prod"])]
+ReplicaNumber = Annotated[int, Field(ge=0, le=65535)]
+Label = Annotated[str, Field(min_length=1, max_length=256)]
+Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+
+
+class Group(Frozen):
+    """Layers that were treated alike, and what was observed of them.
+
+    Attributes:
+        decision_digest: of the decision that was followed; left out, it is what the service decided when it was told.
+    """
+
+    layers: Layers
+    observation: Observation
+    decision_digest: Digest | None = None
+
+    @field_serializer("observation")
+    def _as_told(self, observation: Observation) -> dict[str, Any]:
+        """What was left out is unknown, so it stays out."""
+        return observation.model_dump(mode="json", exclude_unset=True)
+
+
+class ReplicaReport(Frozen):
+    """The body of ``PUT /v1/deployments/{name}``: everything one replica says of itself.
+
+    Attributes:
+        groups: no layer may stand in two of them.
+        node: the machine that it runs on.
+        aiter_build: AITER's version there, in full.
+        registry_digest: of the registry that the replica itself used.
+        ttl_s: after how many silent seconds the replica counts as gone.
+    """
+
+    groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=256)]
+    node: Label | None = None
+    aiter_build: Label | None = None
+    registry_digest: Digest | None = None
+    ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+
+    @model_validator(mode="after")
+    def _layers_once(self) -> ReplicaReport:
+        shared = first_overlap([parse_layers(group.layers) for group in self.groups])
+        if shared:
+            layer, first, second = shared
+            raise ValueError(f"layer {layer} stands in groups.{first} and in groups.{second}; valid: in one of them")
+        return self
+
+    @classmethod
+    def parse(cls, value: Any) -> ReplicaReport:
+        """Validate a mapping.
+
+        Raises:
+            QueryError: names each wrong field, what was found and what is valid.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise QueryError([problem for _, problem in field_problems(error)]) from None
+
+    def canonical(self) -> str:
+        """Return the report as JSON with sorted keys: two reports that say the same are the same text."""
+        value = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Replica(Frozen):
+    """One replica of a deployment as it is stored."""
+
+    replica: ReplicaNumber
+    report: ReplicaReport
+    created_at: datetime
+    replaced_at: datetime = Field(description="when its report last changed")
+    seen_at: datetime = Field(description="when it last reported, changed or not, or sent a heartbeat")
+    baseline: tuple[str | None, ...] | None = Field(
+        description="decision digests that drift is measured from, by group"
+    )
+
+    def silent(self, now: datetime) -> bool:
+        """Whether it has been silent for longer than it said it would."""
+        ttl = self.report.ttl_s
+        return ttl is not None and (now - self.seen_at).total_seconds() > ttl
+
+
+class Deployment(Frozen):
+    """A deployment as it is stored."""
+
+    name: str
+    revision: int = Field(description="changes with every change of the deployment and is never used again")
+    created_at: datetime
+    replaced_at: datetime
+    replicas: tuple[Replica, ...]
+
+    @property
+    def seen_at(self) -> datetime:
+        """When any of its replicas last reported."""
+        return max(replica.seen_at for replica in self.replicas)
+
+
+class Beat(Frozen):
+    """What a heartbeat is answered with. It is on disk when this is sent."""
+
+    name: str
+    replica: ReplicaNumber
+    seen_at: datetime
+
+
+class Receipt(Frozen):
+    """What a stored report is answered with. The write is on disk when this is sent."""
+
+    name: str
+    replica: ReplicaNumber
+    revision: int
+    changed: bool = Field(description="false where the same report was stored before")
+    created_at: datetime
+    replaced_at: datetime

@@ -1,0 +1,114 @@
+"""The pages of the book: sections, entries as they were written, layouts drawn, earlier books and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+import yaml
+from anyio import to_thread
+from fastapi import FastAPI, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.pages.render import Renderer
+from preshuffle.api.pages.section import picture_of
+from preshuffle.api.routes.books import DiffParams, changes_between
+from preshuffle.api.store.book_store import kept_books
+from preshuffle.api.store.store import Store
+from preshuffle.api.web.problem import ProblemError
+from preshuffle.api.web.query_models import Params
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.values.query import Frozen
+
+_WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
+"""Fields that say in words what an entry is, the best first."""
+
+
+class SectionParams(Params):
+    """Which entries of a section."""
+
+    name: Annotated[str, Field(max_length=128, description="only those whose id or words have this in them")] = ""
+
+
+def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> None:
+    """Add the pages."""
+
+    @app.get("/book", include_in_schema=False)
+    async def book() -> Response:
+        kept = await to_thread.run_sync(kept_books, store, answers.registry.digest)
+        return render("book.html", place="book", kept=kept)
+
+    @app.get("/book/diff", include_in_schema=False)
+    async def diff(params: Annotated[DiffParams, Query()]) -> Response:
+        found = await to_thread.run_sync(changes_between, store, answers, params)
+        return render("book_diff.html", place="book", diff=found)
+
+    @app.get("/book/{section}", include_in_schema=False)
+    async def section(section: str, params: Annotated[SectionParams, Query()]) -> Response:
+        held = _section(answers.registry.book, section)
+        entries = [(id, about(entry)) for id, entry in held.items()]
+        found = [(id, text) for id, text in entries if params.name.lower() in f"{id} {text}".lower()]
+        shown: dict[str, Any] = {"section": section, "entries": found, "all": len(held), "name": params.name}
+        return render("book_section.html", place="book", **shown)
+
+    @app.get("/book/{section}/{id:path}", include_in_schema=False)
+    async def entry(section: str, id: str) -> Response:
+        return await to_thread.run_sync(_entry, answers.registry.book, render, section, id)
+
+
+def about(entry: Frozen) -> str:
+    """Return what an entry says of itself, in words."""
+    return next((str(text) for name in _WORDS if (text := getattr(entry, name, None))), "")
+
+
+def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
+    entry = _section(book, section).get(id)
+    if entry is None:
+        raise ProblemError("not-found", f"{section} of this book has no {id!r}")
+    said = entry.model_dump(mode="json", exclude_unset=True, exclude={"id"})
+    place = book.places.get((section, id))
+    where = f"{place.document.name}:{place.document.line(place.path)}" if place else ""
+    return render(
+        "book_entry.html",
+        place="book",
+        section=section,
+        id=id,
+        about=about(entry),
+        text=yaml.safe_dump({id: said}, sort_keys=False, allow_unicode=True, width=100),
+        evidence=said.get("evidence", []),
+        where=where,
+        uses=list(_uses(book, section, entry)),
+        used_by=list(_used_by(book, section, id)),
+        drawing=picture_of(book.layouts[id]) if section == "layouts" else None,
+    )
+
+
+def _section(book: Book, section: str) -> Mapping[str, Any]:
+    if section not in book.entries:
+        raise ProblemError("not-found", f"the book has no section {section!r}; valid: {', '.join(book.entries)}")
+    return book.entries[section]
+
+
+def _uses(book: Book, section: str, entry: Any) -> Iterator[tuple[str, str]]:
+    """The entries that an entry names."""
+    if section == "rules" and entry.use is not None:
+        yield "recipes", entry.use
+    if section == "recipes":
+        for layout in dict.fromkeys(book.layout(tensor.layout).id for tensor in entry.tensors.values()):
+            yield "layouts", layout
+        for feature in entry.requires.aiter:
+            yield "features", feature
+
+
+def _used_by(book: Book, section: str, id: str) -> Iterator[tuple[str, str]]:
+    """The entries that name an entry."""
+    if section == "recipes":
+        yield from (("rules", rule.id) for rule in book.rules.values() if rule.use == id)
+    if section == "layouts":
+        for recipe in book.recipes.values():
+            if id in {book.layout(tensor.layout).id for tensor in recipe.tensors.values()}:
+                yield "recipes", recipe.id
+    if section == "features":
+        yield from (("recipes", recipe.id) for recipe in book.recipes.values() if id in recipe.requires.aiter)

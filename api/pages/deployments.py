@@ -1,0 +1,74 @@
+"""The pages of deployments: all of them, by state and name, and one of them with its bytes, kernels and history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import FastAPI, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.fleet.states import STATES
+from preshuffle.api.pages.render import Renderer
+from preshuffle.api.pages.section import sections
+from preshuffle.api.pages.words import url
+from preshuffle.api.routes.deployments import EXAMPLE, Name, PageParams, find, list_page, read_cursor
+from preshuffle.api.store.store import Store
+
+RECENT: Final = 12
+"""Changes that the page of a deployment shows."""
+LATELY: Final = 5
+"""Changes that the page of all deployments shows."""
+
+
+def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> None:
+    """Add the pages."""
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request, params: Annotated[PageParams, Query()]) -> Response:
+        context = await to_thread.run_sync(_index, store, params)
+        base = str(request.base_url).rstrip("/")
+        return render("index.html", place="deployments", base=base, example=EXAMPLE, **context)
+
+    @app.get("/deployments/{name}", include_in_schema=False)
+    async def deployment(request: Request, name: Name, seen: Annotated[str, Query(max_length=128)] = "") -> Response:
+        brief = request.headers.get("hx-request") == "true"  # only what changes by itself is taken from the answer
+        return await to_thread.run_sync(_deployment, store, answers, render, name, seen, brief)
+
+
+def _index(store: Store, params: PageParams) -> dict[str, Any]:
+    after = read_cursor(params.cursor) if params.cursor else ""
+    page = list_page(store, params.limit, after, params.states, params.name)
+    tally = store.tally(params.name)
+    limit = None if params.limit == PageParams.model_fields["limit"].default else params.limit
+    kept = {"state": params.state, "name": params.name, "limit": limit}
+    chips = [("", sum(tally.values())), *((state, tally[state]) for state in reversed(STATES))]
+    return {
+        "page": page,
+        "first": not after,
+        "params": params,
+        "asked": bool(params.states or params.name),
+        "here": url("/", cursor=params.cursor, **kept),
+        "start": url("/", **kept),
+        "further": url("/", cursor=page.next, **kept) if page.next else None,
+        "chips": [(state, count, url("/", state=state, name=params.name, limit=limit)) for state, count in chips],
+        "recent": store.history(LATELY).events,
+        "matching": sum(count for state, count in tally.items() if not params.states or state in params.states),
+    }
+
+
+def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str, brief: bool) -> Response:
+    view = find(store, answers, name)
+    told = store.history(RECENT, subject=name)
+    now = f"{view.revision}-{answers.registry.digest[-12:]}"
+    return render(
+        "deployment.html",
+        place="deployments",
+        view=view,
+        sections=() if brief else sections(view, answers.registry),
+        events=told,
+        now=seen or now,
+        outdated=bool(seen) and seen != now,
+    )

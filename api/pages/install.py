@@ -1,0 +1,32 @@
+"""The pages for operators: deployments, changes, resolve, the book, a plan, and the API's reference."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.pages import book, changes, deployments, plan, resolve
+from preshuffle.api.pages.api_reference import reference
+from preshuffle.api.pages.render import Renderer
+from preshuffle.api.routes.plan import Planner
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.file_watch import Watching
+
+
+def install(app: FastAPI, store: Store, answers: Answers, watching: Watching, planner: Planner) -> None:
+    """Add the pages, their scripts and their style sheet."""
+    render = Renderer(answers, watching)
+    render.problems(app)
+    deployments.install(app, store, answers, render)
+    changes.install(app, store, render)
+    resolve.install(app, answers, render)
+    book.install(app, store, answers, render)
+    plan.install(app, answers, planner, render)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return render("docs.html", place="docs", reference=reference(app.openapi()))
+
+    app.mount("/static", StaticFiles(packages=[("preshuffle.api", "static")]), name="static")

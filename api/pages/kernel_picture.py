@@ -1,0 +1,122 @@
+"""Which kernel runs at which token count, as SVG: a lane per question, runs of equal answers joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Final, Literal
+
+from preshuffle.api.pages.svg import number, svg, words_at
+from preshuffle.registry.values.decision import KernelBucket
+
+_NAMES: Final = 88
+"""Width of the column of the lanes' names."""
+_HEAD: Final = 24
+_LANE: Final = 28
+_WIDTHS: Final = (40, 104)
+"""The narrowest and the widest column of one token count."""
+_ACROSS: Final = 728
+_LETTER: Final = 6.5
+_COLOURS: Final = 6
+Stage = Literal["stage1", "stage2"]
+_TUNED: Final = {True: ("tuned", "good"), False: ("untuned", "warn"), None: ("unknown", "dim")}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a lane says at one token count.
+
+    Attributes:
+        label: short, drawn.
+        whole: all of it, for whoever points at it.
+        tint: a class of the style sheet.
+    """
+
+    label: str
+    whole: str
+    tint: str
+
+
+_Lane = Callable[[KernelBucket], Said]
+
+
+def kernels_svg(buckets: Sequence[KernelBucket], ident: str) -> str:
+    """Draw the kernels of a decision; ``ident`` makes the ids unique."""
+    width = min(max(_ACROSS / max(len(buckets), 1), _WIDTHS[0]), _WIDTHS[1])
+    lanes = _lanes(buckets)
+    parts = [
+        words_at(_NAMES + index * width + width / 2, 15, number(bucket.tokens), "label mid")
+        for index, bucket in enumerate(buckets)
+    ]
+    parts.insert(0, words_at(_NAMES - 8, 15, "tokens", "label end"))
+    for row, (name, lane) in enumerate(lanes.items()):
+        y = _HEAD + row * _LANE
+        parts.append(words_at(_NAMES - 8, y + 16, name, "label end"))
+        start = 0
+        for said, group in groupby(map(lane, buckets)):
+            length = len(list(group))
+            parts.append(_bar(said, _NAMES + start * width, y, length * width - 2))
+            start += length
+    size = (_NAMES + len(buckets) * width, _HEAD + len(lanes) * _LANE)
+    return svg(f"{ident}-kernels", size, "Kernels by token count", kernels_words(buckets), parts)
+
+
+def kernels_words(buckets: Sequence[KernelBucket]) -> str:
+    """Say in words what is drawn."""
+    sentences = []
+    for words, group in groupby(buckets, _words):
+        counts = [bucket.tokens for bucket in group]
+        span = number(counts[0]) if len(counts) == 1 else f"{number(counts[0])} to {number(counts[-1])}"
+        sentences.append(f"{span} {'token' if counts == [1] else 'tokens'}: {words}.")
+    return " ".join(sentences)
+
+
+def _words(bucket: KernelBucket) -> str:
+    if bucket.error:
+        return f"AITER raises {bucket.error}"
+    stages = [stage.family or stage.func for stage in (bucket.stage1, bucket.stage2) if stage is not None]
+    tuned = {True: "tuned", False: "untuned", None: "tuned or not is unknown"}[bucket.tuned]
+    return f"{' then '.join(stages)} on {bucket.activation_dtype or 'unknown'} activations, {tuned}"
+
+
+def _lanes(buckets: Sequence[KernelBucket]) -> dict[str, _Lane]:
+    stages = [stage for bucket in buckets for stage in (bucket.stage1, bucket.stage2) if stage is not None]
+    families = dict.fromkeys(stage.family or stage.func for stage in stages)
+    tints = {family: f"f{index % _COLOURS}" for index, family in enumerate(families)}
+
+    def stage(which: Stage) -> _Lane:
+        def said(bucket: KernelBucket) -> Said:
+            if bucket.error:
+                return Said("raises", bucket.error, "bad")
+            kernel = getattr(bucket, which)
+            if kernel is None:
+                return Said("in stage 1", "both stages are one kernel", "dim")
+            family = kernel.family or kernel.func
+            return Said(family, kernel.kernel or kernel.func, tints[family])
+
+        return said
+
+    return {"activations": _activations, "stage 1": stage("stage1"), "stage 2": stage("stage2"), "tuned": _tuned}
+
+
+def _activations(bucket: KernelBucket) -> Said:
+    dtype = bucket.activation_dtype
+    return Said(dtype or "unknown", f"activations are {dtype or 'of an unknown dtype'}", "plain" if dtype else "dim")
+
+
+def _tuned(bucket: KernelBucket) -> Said:
+    label, tint = _TUNED[bucket.tuned]
+    return Said(label, bucket.source or ("no kernel table is loaded" if bucket.tuned is None else label), tint)
+
+
+def _bar(said: Said, x: float, y: float, width: float) -> str:
+    room = max(int((width - 8) / _LETTER), 1)
+    label = said.label if len(said.label) <= room else f"{said.label[: room - 1]}…"
+    whole = said.label if said.whole == said.label else f"{said.label}: {said.whole}"
+    rect = (
+        f'<rect class="bar {said.tint}" x="{x:g}" y="{y:g}" width="{width:g}" height="{_LANE - 4}">'
+        f"<title>{escape(whole)}</title></rect>"
+    )
+    return rect + words_at(x + width / 2, y + 16, label, "bar-label mid")

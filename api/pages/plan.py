@@ -1,0 +1,88 @@
+"""The page that asks what another book or another AITER would change, before anybody rolls it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.pages.render import Renderer
+from preshuffle.api.rollout.plan import Candidate
+from preshuffle.api.routes.plan import Planner
+from preshuffle.api.web.limits import MAX_BODY, read_body
+from preshuffle.api.web.problem import FieldFault, ProblemError, invalid_input
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+
+FILE: Final = "overlay.yaml"
+"""What the pasted overlay is called where something is wrong with it."""
+FIELDS: Final = ("book", "aiter", "deployments")
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+def install(app: FastAPI, answers: Answers, planner: Planner, render: Renderer) -> None:
+    """Add the page: the form, and the form with its answer."""
+
+    def show(values: Mapping[str, str], status: int = 200, **more: Any) -> Response:
+        overlays = [source for source in answers.registry.book.sources if not source.startswith("book/")]
+        context = {"plan": None, "problems": (), **more}
+        return render("plan.html", status, place="plan", values=values, overlays=overlays, file=FILE, **context)
+
+    @app.get("/plan", include_in_schema=False)
+    async def form(request: Request) -> Response:
+        return show({name: request.query_params.get(name, "") for name in FIELDS})
+
+    @app.post("/plan", include_in_schema=False)
+    async def plan(request: Request) -> Response:
+        values = await _read_form(request)
+        try:
+            found = await planner.plan(_candidate(values))
+        except QueryError as error:
+            return show(values, 422, problems=_faults(invalid_input(error.problems)))
+        except ProblemError as error:
+            if error.kind != "invalid-input":
+                raise
+            return show(values, 422, problems=_faults(error))
+        return show(values, plan=found)
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """Read the form's fields.
+
+    Raises:
+        ProblemError: it does not come from this page, is too large, or is no form.
+    """
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise ProblemError("forbidden", "this form is answered only where this service's own page sent it")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _FORM:
+        raise ProblemError("unsupported-media-type", f"Content-Type must be {_FORM}; found {kind!r}")
+    body = await read_body(request, MAX_BODY)
+    try:
+        sent = dict(parse_qsl(body.decode("ascii"), max_num_fields=16, errors="strict"))
+    except ValueError:
+        raise invalid_input([FieldProblem("(whole)", "the body is not a form in UTF-8")]) from None
+    return {name: sent.get(name, "") for name in FIELDS}
+
+
+def _candidate(values: Mapping[str, str]) -> Candidate:
+    """Return what the form asks for.
+
+    Raises:
+        QueryError: nothing, or something wrong.
+    """
+    asked: dict[str, Any] = {name: values[name].strip() for name in ("aiter", "deployments") if values[name].strip()}
+    if values["book"].strip():
+        asked["books"] = [{FILE: values["book"].replace("\r\n", "\n")}]
+    if not asked.keys() & {"books", "aiter"}:
+        raise QueryError([FieldProblem("book", "nothing would change: paste an overlay, or name an AITER version")])
+    return Candidate.parse(asked)
+
+
+def _faults(error: ProblemError) -> Sequence[FieldFault]:
+    faults: Sequence[FieldFault] = error.members["problems"]
+    return faults

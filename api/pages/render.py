@@ -1,0 +1,79 @@
+"""Templates, what all of them know, and the headers of every page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers.registry_views import our_version, registry_view
+from preshuffle.api.fleet.states import STATES
+from preshuffle.api.pages.svg import number
+from preshuffle.api.pages.words import ago, numbers, shape, url, words
+from preshuffle.api.upkeep.file_watch import Watching
+from preshuffle.registry.registry import Registry
+from preshuffle.registry.values.report import MEANINGS
+
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+class Renderer:
+    """Templates with what all of them show."""
+
+    def __init__(self, answers: Answers, watching: Watching) -> None:
+        """Follow the registry that answers, and how its reloads go."""
+        self._watching = watching
+        self._templates = Environment(
+            loader=PackageLoader("preshuffle.api"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
+        filters = {"ago": ago, "words": words, "number": number, "shape": shape, "numbers": numbers}
+        self._templates.filters.update(filters)
+        known = {"version": our_version(), "meanings": MEANINGS, "states": STATES, "url": url}
+        self._templates.globals.update(known)
+        answers.followers.append(self._follow)
+        self._follow(answers.registry)
+
+    def __call__(
+        self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any
+    ) -> Response:
+        """Render a page."""
+        text = self._templates.get_template(template).render(watching=self._watching, **context)
+        return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
+
+    def problems(self, app: FastAPI) -> None:
+        """Have whoever looks at a page told of problems on a page; all others get them as they were."""
+        for kind, handler in list(app.exception_handlers.items()):
+            app.add_exception_handler(kind, self._shown(handler))
+
+    def _follow(self, registry: Registry) -> None:
+        self._templates.globals.update(registry=registry_view(registry))
+
+    def _shown(self, handler: Any) -> _Handler:
+        async def shown(request: Request, error: Exception) -> Response:
+            response: Response = await handler(request, error)
+            if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
+                return response
+            kept = ("allow", "retry-after", "www-authenticate")
+            headers = {name: response.headers[name] for name in kept if name in response.headers}
+            problem = json.loads(bytes(response.body))
+            return self("problem.html", response.status_code, headers, place="", problem=problem)
+
+        return shown

@@ -1,0 +1,1 @@
+"""Plan what another book or AITER would change."""

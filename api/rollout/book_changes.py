@@ -1,0 +1,49 @@
+"""Two books of the service compared, entry by entry and field by field."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from preshuffle.api.store.book_store import BookEntries
+from preshuffle.api.store.history import FieldChange, differences
+from preshuffle.registry.values.query import Frozen
+
+
+class EntryChange(Frozen):
+    """One entry that one book has otherwise than the other."""
+
+    section: str
+    id: str
+    change: Literal["added", "removed", "replaced"]
+    fields: tuple[FieldChange, ...] = Field(description="of an entry that was replaced")
+
+
+class BookChanges(Frozen):
+    """Everything that two books say otherwise."""
+
+    before: str
+    after: str
+    changes: tuple[EntryChange, ...]
+
+
+def compare_entries(before: BookEntries, after: BookEntries) -> tuple[EntryChange, ...]:
+    """Compare two books' entries.
+
+    Example:
+        >>> before, after = {"models": {"a": {"tp": 1}}}, {"models": {"a": {"tp": 2}, "b": {}}}
+        >>> [(change.id, change.change) for change in compare_entries(before, after)]
+        [('a', 'replaced'), ('b', 'added')]
+    """
+    changes = []
+    for section in dict.fromkeys([*before, *after]):
+        old, new = before.get(section, {}), after.get(section, {})
+        for id in dict.fromkeys([*old, *new]):
+            if old.get(id) == new.get(id):
+                continue
+            change: Literal["added", "removed", "replaced"]
+            change = "added" if id not in old else "removed" if id not in new else "replaced"
+            fields = tuple(differences(old[id], new[id])) if change == "replaced" else ()
+            changes.append(EntryChange(section=section, id=id, change=change, fields=fields))
+    return tuple(changes)

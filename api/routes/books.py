@@ -1,0 +1,81 @@
+"""``/v1/registry/books``: every book that the service has run, and what two of them say otherwise."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Final
+
+from anyio import to_thread
+from fastapi import FastAPI, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.rollout.book_changes import BookChanges, compare_entries
+from preshuffle.api.store.book_store import BookEntries, KeptBooks, entries_of, kept_books, kept_entries
+from preshuffle.api.store.store import Store
+from preshuffle.api.web.openapi import problems
+from preshuffle.api.web.problem import ProblemError
+from preshuffle.api.web.query_models import Params
+
+TAGS: Final[list[str | Enum]] = ["registry"]
+CURRENT: Final = "current"
+Which = Annotated[str, Field(pattern=rf"^(sha256:[0-9a-f]{{64}}|{CURRENT})$")]
+
+
+class DiffParams(Params):
+    """Which two books."""
+
+    before: Which = Field(alias="from", description="a digest, or current")
+    after: Which = Field(default=CURRENT, alias="to", description="a digest, or current")
+
+
+def install(app: FastAPI, store: Store, answers: Answers) -> None:
+    """Add the routes."""
+
+    @app.get(
+        "/v1/registry/books",
+        tags=TAGS,
+        operation_id="books",
+        summary="Every book that the service has run, the latest first",
+        response_model=KeptBooks,
+        responses=problems("store-unavailable"),
+    )
+    async def listing() -> Response:
+        found = await to_thread.run_sync(kept_books, store, answers.registry.digest)
+        return Response(found.model_dump_json(), media_type="application/json")
+
+    @app.get(
+        "/v1/registry/diff",
+        tags=TAGS,
+        operation_id="book_diff",
+        summary="What two books say otherwise",
+        response_model=BookChanges,
+        responses=problems("invalid-input", "unknown-book", "store-unavailable"),
+    )
+    async def diff(params: Annotated[DiffParams, Query()]) -> Response:
+        found = await to_thread.run_sync(changes_between, store, answers, params)
+        return Response(found.model_dump_json(), media_type="application/json")
+
+
+def changes_between(store: Store, answers: Answers, params: DiffParams) -> BookChanges:
+    """Return what two books say otherwise.
+
+    Raises:
+        ProblemError: one of them was not run here.
+        StoreError: the store does not answer.
+    """
+    (before, old), (after, new) = (_entries(store, answers, which) for which in (params.before, params.after))
+    return BookChanges(before=before, after=after, changes=compare_entries(old, new))
+
+
+def _entries(store: Store, answers: Answers, which: str) -> tuple[str, BookEntries]:
+    book = answers.registry.book
+    if which in (CURRENT, book.digest):
+        return book.digest, entries_of(book)
+    found = kept_entries(store, which)
+    if found is None:
+        raise ProblemError(
+            "unknown-book", f"no book {which} was run here; GET /v1/registry/books lists those that were"
+        )
+    return which, found

@@ -1,0 +1,112 @@
+"""``/v1/check``: is what a deployment did right?"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi import Query as Parameters
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
+from preshuffle.api.web.limits import read_json
+from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.web.problem import Problem, as_problem
+from preshuffle.api.web.query_models import Params
+from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Report
+
+TAGS: Final[list[str | Enum]] = ["check"]
+EXAMPLE: Final[dict[str, Any]] = {
+    "query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},
+    "applied": {
+        "gate_mode": "separated",
+        "tensors": {"w13_weight": {"layout": "gui16"}, "w13_weight_scale": {"layout": "e8_gui16"}},
+    },
+}
+
+
+class CheckParams(Params):
+    """What the report holds besides findings."""
+
+    decide: Annotated[bool, Field(description="also say what the registry would do for the query")] = False
+
+
+class Observations(Frozen):
+    """Many observations at once; together their queries may name 10000 token counts."""
+
+    observations: Annotated[tuple[Observation, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class CheckResult(Frozen):
+    """The answer to one observation: a report, or the problem that it alone would have been answered with."""
+
+    report: Report | None = None
+    problem: Problem | None = None
+
+
+class CheckResults(Frozen):
+    """The answers in the order of the observations."""
+
+    results: tuple[CheckResult, ...]
+
+
+def install(app: FastAPI, answers: Answers) -> None:
+    """Add the routes."""
+
+    @app.post(
+        "/v1/check",
+        tags=TAGS,
+        operation_id="check",
+        summary="Compare bytes, call and kernels of a deployment with each other",
+        response_model=Report,
+        responses=problems(*BODY_PROBLEMS),
+        openapi_extra=json_body(Observation, EXAMPLE),
+    )
+    async def check(request: Request, params: Annotated[CheckParams, Parameters()]) -> Response:
+        observation = Observation.parse(await read_json(request))
+        body = await to_thread.run_sync(_report, answers, observation, params.decide)
+        return Response(body, media_type="application/json")
+
+    @app.post(
+        "/v1/check/batch",
+        tags=TAGS,
+        operation_id="check_batch",
+        summary="Check up to 1000 observations; each gets a report or a problem of its own",
+        response_model=CheckResults,
+        response_model_exclude_none=True,
+        responses=problems(*BODY_PROBLEMS),
+        openapi_extra=json_body(Observations, {"observations": [EXAMPLE]}),
+    )
+    async def batch(request: Request) -> Response:
+        observations = read_batch(await read_json(request), "observations", _query_of)
+        answer = partial(_check_one, answers, path=request.url.path)
+        body = await to_thread.run_sync(write_batch, observations, answer)
+        return Response(body, media_type="application/json")
+
+
+def _report(answers: Answers, observation: Observation, decide: bool = False) -> bytes:
+    report = answers.check(observation)
+    if decide:
+        decision = answers.get(observation.query).decision
+        report = Report(verdict=report.verdict, findings=report.findings, decision=decision)
+    return report.model_dump_json().encode()
+
+
+def _query_of(observation: Any) -> Any:
+    return observation.get("query") if isinstance(observation, dict) else None
+
+
+def _check_one(answers: Answers, value: Any, path: str) -> bytes:
+    try:
+        return b'{"report":' + _report(answers, Observation.parse(value)) + b"}"
+    except QueryError as error:
+        return write_problem(as_problem(error), path)

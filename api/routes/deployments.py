@@ -1,0 +1,311 @@
+"""``/v1/deployments``: engines report what they did, people and tools read it back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import FastAPI, Path, Query
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers.deployment_views import DeploymentHealth, DeploymentList, DeploymentView, summary, view
+from preshuffle.api.fleet.deployments import (
+    NAME_PATTERN,
+    Beat,
+    DeploymentName,
+    Receipt,
+    ReplicaNumber,
+    ReplicaReport,
+)
+from preshuffle.api.fleet.judgement import judge
+from preshuffle.api.fleet.states import STATES, State
+from preshuffle.api.routes.resolve import EXAMPLE as QUERY_EXAMPLE
+from preshuffle.api.store.store import Precondition, Store
+from preshuffle.api.upkeep.heartbeats import Heartbeats
+from preshuffle.api.upkeep.recheck import recheck
+from preshuffle.api.web.limits import read_json
+from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
+from preshuffle.api.web.problem import ProblemError, invalid_input
+from preshuffle.api.web.query_models import Params
+from preshuffle.api.web.request_identity import caller
+from preshuffle.registry.base.errors import FieldProblem
+
+TAGS: Final[list[str | Enum]] = ["deployments"]
+EXAMPLE: Final[dict[str, Any]] = {
+    "groups": [
+        {
+            "layers": "0-35",
+            "observation": {
+                "query": QUERY_EXAMPLE,
+                "applied": {
+                    "gate_mode": "separated",
+                    "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}},
+                },
+            },
+        }
+    ],
+    "node": "mi355x-07",
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "change it only where this is still its ETag; * where there is one at all",
+}
+_ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the deployment's revision"}}
+
+
+class ReplicaParams(Params):
+    """Which replica reports."""
+
+    replica: ReplicaNumber = 0
+
+
+class DeleteParams(Params):
+    """Which replica to forget; all of them where none is named."""
+
+    replica: ReplicaNumber | None = None
+
+
+class PageParams(Params):
+    """Which page of a list, and of which deployments."""
+
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: Annotated[str | None, Field(max_length=256, description="next of the page before")] = None
+    state: Annotated[
+        str | None,
+        Field(max_length=256, description=f"only in these states, commas between: {', '.join(STATES)}"),
+    ] = None
+    name: Annotated[str, Field(max_length=128, description="only those whose name has this in it")] = ""
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states that are asked for; none: any.
+
+        Raises:
+            ProblemError: one of them is none.
+        """
+        names = [name.strip() for name in (self.state or "").split(",") if name.strip()]
+        wrong = [name for name in names if name not in STATES]
+        if wrong:
+            raise invalid_input([FieldProblem("state", f"{wrong[0]!r} is no state", tuple(STATES))])
+        return tuple(state for state in STATES if state in names)
+
+
+Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 128 at most")]
+
+
+def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats) -> None:
+    """Add the routes."""
+
+    @app.put(
+        "/v1/deployments/{name}",
+        tags=TAGS,
+        operation_id="put_deployment",
+        summary="Report what one replica did; the same report twice changes nothing",
+        response_model=Receipt,
+        responses={
+            200: {"headers": _ETAG},
+            201: {"model": Receipt, "description": "The deployment is new", "headers": _ETAG},
+            **problems(*BODY_PROBLEMS, "precondition-failed", *STORE_PROBLEMS),
+        },
+        openapi_extra={**json_body(ReplicaReport, EXAMPLE), "parameters": [_IF_MATCH]},
+    )
+    async def put(request: Request, name: Name, params: Annotated[ReplicaParams, Query()]) -> Response:
+        report = ReplicaReport.parse(await read_json(request))
+        seen: list[int | None] = []
+        check = _precondition(request, name)
+
+        def precondition(revision: int | None) -> None:
+            check(revision)
+            seen.append(revision)
+
+        who = caller(request)
+        receipt = await to_thread.run_sync(take, store, answers, name, params.replica, report, who, precondition)
+        return Response(
+            receipt.model_dump_json(),
+            201 if seen[-1] is None else 200,
+            headers={"ETag": etag(receipt.revision)},
+            media_type="application/json",
+        )
+
+    @app.get(
+        "/v1/deployments",
+        tags=TAGS,
+        operation_id="list_deployments",
+        summary="All deployments, by name",
+        response_model=DeploymentList,
+        responses=problems("invalid-input", "store-unavailable"),
+    )
+    async def listing(params: Annotated[PageParams, Query()]) -> Response:
+        after = read_cursor(params.cursor) if params.cursor else ""
+        page = await to_thread.run_sync(list_page, store, params.limit, after, params.states, params.name)
+        return Response(page.model_dump_json(), media_type="application/json")
+
+    @app.get(
+        "/v1/deployments/{name}",
+        tags=TAGS,
+        operation_id="get_deployment",
+        summary="One deployment: what its replicas told, whether it is right, and what the registry decides for it now",
+        response_model=DeploymentView,
+        responses={
+            200: {"headers": _ETAG},
+            **problems("invalid-input", "unknown-deployment", "store-unavailable"),
+        },
+    )
+    async def get(name: Name) -> Response:
+        shown = await to_thread.run_sync(find, store, answers, name)
+        body = await to_thread.run_sync(shown.model_dump_json)
+        return Response(body, headers={"ETag": etag(shown.revision)}, media_type="application/json")
+
+    @app.get(
+        "/v1/deployments/{name}/health",
+        tags=TAGS,
+        operation_id="get_deployment_health",
+        summary="Whether a deployment may serve: 503 while its verdict is mismatch or unsupported",
+        response_model=DeploymentHealth,
+        responses=problems("invalid-input", "unknown-deployment", "unhealthy-deployment", "store-unavailable"),
+    )
+    async def health(name: Name) -> Response:
+        body = await to_thread.run_sync(_health, store, answers, name)
+        return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+    @app.delete(
+        "/v1/deployments/{name}",
+        tags=TAGS,
+        operation_id="delete_deployment",
+        summary="Forget a deployment, or one replica of it",
+        status_code=204,
+        responses=problems("invalid-input", "unknown-deployment", "precondition-failed", *STORE_PROBLEMS),
+        openapi_extra={"parameters": [_IF_MATCH]},
+    )
+    async def delete(request: Request, name: Name, params: Annotated[DeleteParams, Query()]) -> Response:
+        forget = partial(store.delete, who=caller(request), precondition=_precondition(request, name))
+        if not await to_thread.run_sync(forget, name, params.replica):
+            raise unknown(name)
+        return Response(status_code=204)
+
+    @app.post(
+        "/v1/deployments/{name}/heartbeat",
+        tags=TAGS,
+        operation_id="post_heartbeat",
+        summary="Say that a replica lives; one that is not known must report first",
+        response_model=Beat,
+        responses=problems("invalid-input", "unknown-deployment", *STORE_PROBLEMS),
+    )
+    async def heartbeat(name: Name, params: Annotated[ReplicaParams, Query()]) -> Response:
+        beat = await heartbeats.beat(name, params.replica)
+        if beat is None:
+            text = f"{name} has no replica {params.replica}; PUT /v1/deployments/{name}?replica={params.replica} first"
+            raise ProblemError("unknown-deployment", text)
+        return Response(beat.model_dump_json(), media_type="application/json")
+
+
+def find(store: Store, answers: Answers, name: str) -> DeploymentView:
+    """Return a deployment, shown.
+
+    Raises:
+        ProblemError: there is none of this name.
+    """
+    deployment = store.get(name)
+    if deployment is None:
+        raise unknown(name)
+    return view(deployment, answers)
+
+
+def _health(store: Store, answers: Answers, name: str) -> bytes:
+    shown = find(store, answers, name)
+    verdict = shown.verdict
+    if verdict != "mismatch" and verdict != "unsupported":
+        return DeploymentHealth(verdict=verdict, state=shown.state).model_dump_json().encode()
+    found = [finding for replica in shown.replicas for group in replica.groups for finding in group.findings]
+    codes = tuple(dict.fromkeys(finding.code for finding in found if finding.severity == "error"))
+    detail = f"{name} is {verdict}: {', '.join(codes)}; GET /v1/deployments/{name} says what to do"
+    headers = {"Cache-Control": "no-store"}
+    raise ProblemError("unhealthy-deployment", detail, headers=headers, verdict=verdict, codes=codes)
+
+
+def list_page(store: Store, limit: int, after: str, states: Sequence[State] = (), part: str = "") -> DeploymentList:
+    """Return a page of the list."""
+    found, more = store.page(limit, after, states, part)
+    return DeploymentList(
+        deployments=tuple(map(summary, found)),
+        next=write_cursor(found[-1].name) if more else None,
+    )
+
+
+def take(
+    store: Store,
+    answers: Answers,
+    name: str,
+    replica: int,
+    report: ReplicaReport,
+    who: str,
+    precondition: Precondition,
+) -> Receipt:
+    """Judge a report and store both.
+
+    Raises:
+        StoreError: the store does not answer or its disk is full; nothing was changed.
+    """
+    registry = answers.registry
+    receipt = store.put(name, replica, report, judge(report, registry), who=who, precondition=precondition)
+    if answers.registry is not registry:  # replaced meanwhile: all others are being judged again, perhaps without this
+        recheck(store, answers.registry, only=(name, replica))
+    return receipt
+
+
+def unknown(name: str) -> ProblemError:
+    """Return the problem of a deployment that is not there."""
+    return ProblemError("unknown-deployment", f"no deployment is called {name!r}; GET /v1/deployments lists them")
+
+
+def write_cursor(name: str) -> str:
+    """Return the cursor of the page after a name."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> str:
+    """Return the name that a cursor stands for.
+
+    Raises:
+        ProblemError: it is none of ours.
+    """
+    try:
+        name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        name = ""
+    if not re.fullmatch(NAME_PATTERN[1:-1], name):
+        raise invalid_input([FieldProblem("cursor", f"{cursor!r} is no cursor", ("next of the page before",))])
+    return name
+
+
+def etag(revision: int) -> str:
+    """Return the entity tag of a revision."""
+    return f'"{revision}"'
+
+
+def _precondition(request: Request, name: str) -> Precondition:
+    """Return the check that ``If-Match`` asks for (strong comparison, as RFC 9110 has it)."""
+    condition = request.headers.get("if-match")
+
+    def check(revision: int | None) -> None:
+        if condition is None:
+            return
+        tags = [tag.strip() for tag in condition.split(",")]
+        if revision is None or ("*" not in tags and etag(revision) not in tags):
+            now = "does not exist" if revision is None else f"is at revision {revision}"
+            headers = {} if revision is None else {"ETag": etag(revision)}
+            raise ProblemError("precondition-failed", f"{name} {now}; If-Match was {condition}", headers=headers)
+
+    return check

@@ -1,0 +1,69 @@
+"""``/healthz``: the process lives. ``/readyz``: it can answer."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal
+
+from anyio import to_thread
+from fastapi import FastAPI
+from pydantic import Field
+from starlette.responses import Response
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.file_watch import Watching
+from preshuffle.api.web.openapi import problems
+from preshuffle.registry.values.query import Frozen
+
+TAGS: Final[list[str | Enum]] = ["health"]
+SHOWN: Final = 8
+
+
+class Health(Frozen):
+    """It is well."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Health):
+    """It can answer, from this registry."""
+
+    registry_digest: str
+    book_problems: tuple[str, ...] = Field(
+        default=(),
+        description="why the book's files as they are now do not load (file:line:column); the last good stays",
+    )
+    table_problems: tuple[str, ...] = Field(default=(), description="the same of kernel tables")
+
+
+def install(app: FastAPI, store: Store, answers: Answers, watching: Watching) -> None:
+    """Add the routes."""
+    alive = Health().model_dump_json()
+
+    @app.get(
+        "/healthz",
+        tags=TAGS,
+        operation_id="healthz",
+        summary="Whether the process lives",
+        response_model=Health,
+    )
+    async def healthz() -> Response:
+        return Response(alive, media_type="application/json")
+
+    @app.get(
+        "/readyz",
+        tags=TAGS,
+        operation_id="readyz",
+        summary="Whether registry and store answer",
+        response_model=Readiness,
+        responses=problems("store-unavailable"),
+    )
+    async def readyz() -> Response:
+        await to_thread.run_sync(store.counters)
+        ready = Readiness(
+            registry_digest=answers.registry.digest,
+            book_problems=tuple(map(str, watching.book.state.problems[:SHOWN])),
+            table_problems=tuple(map(str, watching.tables.state.problems[:SHOWN])),
+        )
+        return Response(ready.model_dump_json(), media_type="application/json")

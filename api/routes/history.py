@@ -1,0 +1,68 @@
+"""``/v1/history``: who changed what and when, of one deployment or of everything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
+from typing import Annotated, Final
+
+from anyio import to_thread
+from fastapi import FastAPI, Query
+from pydantic import AwareDatetime, Field
+from starlette.responses import Response
+
+from preshuffle.api.routes.deployments import Name, unknown
+from preshuffle.api.store.history import Events
+from preshuffle.api.store.store import Store
+from preshuffle.api.web.openapi import problems
+from preshuffle.api.web.query_models import Params
+
+TAGS: Final[list[str | Enum]] = ["history"]
+_LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class HistoryParams(Params):
+    """Which page, and from when on."""
+
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    cursor: Annotated[int | None, Field(ge=1, le=2**62, description="next of the page before")] = None
+    since: Annotated[
+        AwareDatetime | None,
+        Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=_LAST, description="only what changed since then (RFC 3339)"),
+    ] = None
+
+
+def install(app: FastAPI, store: Store) -> None:
+    """Add the routes."""
+
+    @app.get(
+        "/v1/history",
+        tags=TAGS,
+        operation_id="history",
+        summary="What changed, the newest first: reports, verdicts, silence, kernel tables, books",
+        response_model=Events,
+        responses=problems("invalid-input", "store-unavailable"),
+    )
+    async def everything(params: Annotated[HistoryParams, Query()]) -> Response:
+        read = partial(store.history, params.limit, before=params.cursor, since=params.since)
+        return _respond(await to_thread.run_sync(read))
+
+    @app.get(
+        "/v1/deployments/{name}/history",
+        tags=TAGS,
+        operation_id="deployment_history",
+        summary="What changed about one deployment, the newest first; also after it was forgotten",
+        response_model=Events,
+        responses=problems("invalid-input", "unknown-deployment", "store-unavailable"),
+    )
+    async def one(name: Name, params: Annotated[HistoryParams, Query()]) -> Response:
+        read = partial(store.history, params.limit, subject=name, before=params.cursor, since=params.since)
+        events = await to_thread.run_sync(read)
+        if not events.events and await to_thread.run_sync(store.get, name) is None:
+            raise unknown(name)
+        return _respond(events)
+
+
+def _respond(events: Events) -> Response:
+    return Response(events.model_dump_json(), media_type="application/json")

@@ -1,0 +1,128 @@
+"""``/v1/resolve``: which bytes, which call, which kernels, and why."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import FastAPI
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from preshuffle.api.answers.answers import Answer, Answers
+from preshuffle.api.answers.response_cache import HotResolve, etag_of
+from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
+from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised
+from preshuffle.api.web.limits import parse_json, read_json, read_json_body
+from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.web.problem import Problem, as_problem, problem_response
+from preshuffle.api.web.query_params import documented, parse_params
+from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.query import Frozen, Query
+
+TAGS: Final[list[str | Enum]] = ["resolve"]
+EXAMPLE: Final[dict[str, Any]] = {
+    "model": "openai/gpt-oss-120b",
+    "arch": "gfx950",
+    "activation_dtype": "fp4x2",
+    "tp": 2,
+    "aiter": "0.1.20.post1",
+}
+
+
+class Batch(Frozen):
+    """Many queries at once; together they may name 10000 token counts."""
+
+    queries: Annotated[tuple[Query, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class BatchResult(Frozen):
+    """The answer to one query of a batch: a decision, or the problem that it alone would have been answered with."""
+
+    decision: Decision | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(Frozen):
+    """The answers in the order of the queries."""
+
+    results: tuple[BatchResult, ...]
+
+
+def install(app: FastAPI, answers: Answers, hot: HotResolve) -> None:
+    """Add the routes; what GET answers is kept in ``hot``."""
+
+    @app.get(
+        "/v1/resolve",
+        tags=TAGS,
+        operation_id="resolve_get",
+        summary="Decide one query, given as parameters",
+        response_model=Decision,
+        responses={304: {"description": "The client has it"}, **problems("no-recipe", "invalid-input")},
+        openapi_extra={"parameters": [*documented(), IF_NONE_MATCH]},
+    )
+    async def get(request: Request) -> Response:
+        registry = answers.registry
+        answer = await answers.ask(parse_params(request.query_params.multi_items()))
+        if answer.problem is not None:
+            return _respond(request, answer)
+        decision = Serialised(answer.body, etag_of(answer.body))
+        hot.keep(request.scope["query_string"], decision, registry)
+        return await decision.respond(request)
+
+    @app.post(
+        "/v1/resolve",
+        tags=TAGS,
+        operation_id="resolve",
+        summary="Decide one query",
+        response_model=Decision,
+        responses=problems("no-recipe", *BODY_PROBLEMS),
+        openapi_extra=json_body(Query, EXAMPLE),
+    )
+    async def post(request: Request) -> Response:
+        body = await read_json_body(request)
+        answer = hot.posted(body)
+        if answer is None:
+            registry = answers.registry
+            answer = await answers.ask(Query.parse(parse_json(body)))
+            hot.keep_posted(body, answer, registry)
+        return _respond(request, answer)
+
+    app.router.routes.insert(0, Route("/v1/resolve", post, methods=["POST"]))  # answers; the one above documents
+
+    @app.post(
+        "/v1/resolve/batch",
+        tags=TAGS,
+        operation_id="resolve_batch",
+        summary="Decide up to 1000 queries; each gets a decision or a problem of its own",
+        response_model=BatchResults,
+        response_model_exclude_none=True,
+        responses=problems(*BODY_PROBLEMS),
+        openapi_extra=json_body(Batch, {"queries": [EXAMPLE, {**EXAMPLE, "activation_dtype": "bf16"}]}),
+    )
+    async def batch(request: Request) -> Response:
+        queries = read_batch(await read_json(request), "queries", lambda query: query)
+        answer = partial(_answer_one, answers, path=request.url.path)
+        body = await to_thread.run_sync(write_batch, queries, answer)
+        return Response(body, media_type="application/json")
+
+
+def _respond(request: Request, answer: Answer) -> Response:
+    if answer.problem is not None:
+        return problem_response(answer.problem, request)  # not raised: it is kept, and would keep every traceback
+    return Response(answer.body, media_type="application/json")
+
+
+def _answer_one(answers: Answers, value: Any, path: str) -> bytes:
+    try:
+        answer = answers.get(Query.parse(value))
+    except QueryError as error:
+        answer = Answer(problem=as_problem(error))
+    if answer.problem is None:
+        return b'{"decision":' + answer.body + b"}"
+    return write_problem(answer.problem, path)

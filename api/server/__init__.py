@@ -1,0 +1,1 @@
+"""ASGI front, listening sockets and connection limits."""

@@ -1,0 +1,147 @@
+"""The socket: bound before anything is served, so that what is wrong with the address is one clear error."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from preshuffle.api.errors import ServeError
+from preshuffle.api.server.connection import AtOnce, Connection
+from preshuffle.api.server.front import Door
+from preshuffle.api.settings import Settings
+
+_BACKLOG: Final = 512
+GRACE_S: Final = 4
+"""Seconds that running requests get when the service is told to stop."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def check_host(settings: Settings) -> None:
+    """Refuse a host that others can reach where nothing asks who they are.
+
+    Raises:
+        ServeError: says what to do.
+    """
+    if not is_loopback(settings.host) and settings.tokens is None:
+        raise ServeError(
+            f"{settings.host} can be reached from other machines, and every request would be open to them. "
+            "Give a file of tokens with --tokens (PRESHUFFLE_TOKENS; `preshuffle token` makes one), or listen on "
+            "127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host means this machine alone.
+
+    Raises:
+        ServeError: the host is not known.
+    """
+    hosts = [str(address[0]).partition("%")[0] for *_, address in _addresses(host, 0)]
+    return all(ipaddress.ip_address(host).is_loopback for host in hosts)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind and listen: from here on clients wait instead of being refused.
+
+    Raises:
+        ServeError: the address is taken, is not this machine's or needs rights.
+    """
+    family, kind, protocol, _, address = _addresses(host, port)[0]
+    listener = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where the protocol is named
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServeError(f"cannot listen on {_shown(host, port)}: {_advice(error)}") from None
+    return listener
+
+
+def url_of(listener: socket.socket, host: str) -> str:
+    """Return the URL that the socket answers at."""
+    return f"http://{_shown(host, listener.getsockname()[1])}"
+
+
+def run(app: Door, listener: socket.socket, on_stop: Callable[[], None], head_seconds: float) -> None:
+    """Serve with one worker until SIGTERM or SIGINT; requests that run are finished.
+
+    Args:
+        app: what answers.
+        listener: a bound socket.
+        on_stop: called when it is told to stop, before it waits for requests: to end what never ends by itself.
+        head_seconds: how long a request line and its headers may take to arrive.
+    """
+    config = config_of(app, app.at_once, head_seconds, timeout_graceful_shutdown=GRACE_S)
+    with _signals_stop_quietly():
+        _Server(config, on_stop).run(sockets=[listener])
+
+
+def config_of(app: ASGIApp, at_once: AtOnce, head_seconds: float, **more: Any) -> uvicorn.Config:
+    """Return how a port is served: quietly, with limits on heads, and believing nobody's word on who asks."""
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, head_seconds=head_seconds, at_once=at_once),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        **more,
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def _signals_stop_quietly() -> Iterator[None]:
+    """Uvicorn raises the signal once more after it has shut down: that must not kill us before we have closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, lambda *_: None)) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ServeError(f"--host {host!r} is not an address of this machine: {error.strerror}") from None
+    return found  # type: ignore[return-value]
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use; stop what listens there, or take another with --port (0: a free one)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address; valid: one of its own with --host"
+    if error.errno == errno.EACCES:
+        return "no right to this port; take one above 1023 with --port"
+    return str(error.strerror)

@@ -1,0 +1,1 @@
+"""Store of deployments, tables and history in SQLite or PostgreSQL."""

@@ -1,0 +1,70 @@
+"""The databases that a store can lie in: what each must be able to do, and which one a URL means."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from preshuffle.api.errors import StoreError
+
+VALID: Final = (
+    "valid: sqlite:///PATH, as in sqlite:///preshuffle.db or sqlite:////var/lib/preshuffle/store.db, "
+    "or postgresql://USER:PASSWORD@HOST/DATABASE"
+)
+
+
+class Database(Protocol):
+    """Where the store's tables lie. Making one looks at the database and changes nothing."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it; holds no secret."""
+
+    def gone(self) -> str | None:
+        """Say why nothing can be asked at all, where that is known without asking."""
+
+    def begin(self, write: bool = False) -> AbstractContextManager[Connection]:
+        """Return a transaction, committed at its end; a writer must say so."""
+
+    def alone(self, connection: Connection) -> None:
+        """Wait inside a transaction until nobody else changes the schema."""
+
+    def leading(self) -> AbstractContextManager[bool]:
+        """Say whether this process may do what only one of several should do at a time."""
+
+    def is_full(self, error: SQLAlchemyError) -> bool:
+        """Whether an error means that the disk is full."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+def open_database(url: str) -> Database:
+    """Open the database that a URL means.
+
+    Raises:
+        StoreError: the URL is none of ours, or the database cannot be used.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreError(f"--db {url!r} is not a database URL; {VALID}") from None
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        from preshuffle.api.store.postgres import PostgresDatabase
+
+        return PostgresDatabase(parsed)
+    if parsed.drivername == "sqlite":
+        from preshuffle.api.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(parsed)
+    raise StoreError(f"--db {parsed.render_as_string(hide_password=True)} is not a database of ours; {VALID}")
+
+
+def cause(error: SQLAlchemyError) -> str:
+    """Return the first line of what the database itself said."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,186 @@
+"""Who changed what, when, and what was thought of it before and after, written in the transaction of the change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from pydantic import Field
+from sqlalchemy import Connection, delete, insert, select
+
+from preshuffle.api.fleet.states import State
+from preshuffle.api.store.schema import history
+from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.report import Verdict
+
+Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book"]
+KEPT: Final = 1000
+"""Rows that are kept of one subject; older ones make room."""
+_MOST_FIELDS: Final = 64
+_LONGEST: Final = 400
+SERVICE: Final = "service"
+"""Who changed something that nobody asked for: the clock, or a check after a change of the registry."""
+
+
+class FieldChange(Frozen):
+    """One thing that was told otherwise than before; null where it was or is not told."""
+
+    field: str
+    before: Any = None
+    after: Any = None
+
+
+class Event(Frozen):
+    """One change."""
+
+    id: int = Field(description="rises with time")
+    at: datetime
+    who: str = Field(description="the caller; service: nobody asked for it")
+    action: Action
+    subject: str = Field(description="the deployment, the AITER version of kernel tables, or a book's digest")
+    replica: int | None = None
+    revision: int | None = Field(default=None, description="of the deployment, after the change")
+    verdict_before: Verdict | None = None
+    verdict_after: Verdict | None = None
+    state_before: State | None = None
+    state_after: State | None = None
+    registry: str | None = Field(default=None, description="digests of book and kernel tables that judged")
+    changes: tuple[FieldChange, ...] = Field(default=(), description=f"the first {_MOST_FIELDS}")
+
+
+class Events(Frozen):
+    """A page of changes, the newest first."""
+
+    events: tuple[Event, ...]
+    next: int | None = Field(description="the cursor of the next page; null on the last one")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is thought of a replica."""
+
+    verdict: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change that is about to be written down."""
+
+    who: str
+    action: Action
+    subject: str
+    replica: int | None = None
+    revision: int | None = None
+    before: Standing | None = None
+    after: Standing | None = None
+    registry: str | None = None
+    changes: Sequence[FieldChange] = ()
+
+
+def record(connection: Connection, now_ms: int, entries: Sequence[Entry]) -> None:
+    """Write changes down, in the transaction that makes them, and let go what is too old."""
+    if not entries:
+        return
+    rows = [
+        {
+            "at_ms": now_ms,
+            "who": entry.who[:256],
+            "action": entry.action,
+            "subject": entry.subject,
+            "replica": entry.replica,
+            "revision": entry.revision,
+            "verdict_before": entry.before and entry.before.verdict,
+            "verdict_after": entry.after and entry.after.verdict,
+            "state_before": entry.before and entry.before.state,
+            "state_after": entry.after and entry.after.state,
+            "registry": entry.registry,
+            "detail": json.dumps([change.model_dump(mode="json") for change in entry.changes]),
+        }
+        for entry in entries
+    ]
+    connection.execute(insert(history), rows)
+    for subject, book in {(entry.subject, entry.action == "book") for entry in entries}:
+        # a deployment may be called as the registry is: its changes must not push out which book was announced
+        is_book = history.c.action == "book"
+        mine = (history.c.subject == subject) & (is_book if book else ~is_book)
+        oldest = select(history.c.id).where(mine).order_by(history.c.id.desc()).offset(KEPT - 1).limit(1)
+        connection.execute(delete(history).where(mine, history.c.id < oldest.scalar_subquery()))
+
+
+def read(
+    connection: Connection,
+    limit: int,
+    *,
+    subject: str | None = None,
+    before: int | None = None,
+    since: datetime | None = None,
+) -> Events:
+    """Return changes, the newest first.
+
+    Args:
+        connection: a transaction.
+        limit: how many.
+        subject: of one deployment only.
+        before: those older than this id.
+        since: those since then.
+    """
+    wanted = select(history).order_by(history.c.id.desc()).limit(limit + 1)
+    if subject is not None:
+        wanted = wanted.where(history.c.subject == subject)
+    if before is not None:
+        wanted = wanted.where(history.c.id < before)
+    if since is not None:
+        wanted = wanted.where(history.c.at_ms >= int(since.timestamp() * 1000))
+    rows = connection.execute(wanted).all()
+    events = [
+        Event(
+            id=row.id,
+            at=datetime.fromtimestamp(row.at_ms / 1000, UTC),
+            who=row.who,
+            action=row.action,
+            subject=row.subject,
+            replica=row.replica,
+            revision=row.revision,
+            verdict_before=row.verdict_before,
+            verdict_after=row.verdict_after,
+            state_before=row.state_before,
+            state_after=row.state_after,
+            registry=row.registry,
+            changes=tuple(FieldChange.model_validate(change) for change in json.loads(row.detail)),
+        )
+        for row in rows[:limit]
+    ]
+    return Events(events=tuple(events), next=events[-1].id if len(rows) > limit else None)
+
+
+def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[FieldChange]:
+    """Return what one JSON object says otherwise than another; nothing where there was none before.
+
+    Example:
+        >>> [change.field for change in differences({"node": "a", "groups": [1]}, {"node": "b", "groups": [1]})]
+        ['node']
+    """
+    if before is None:
+        return []
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    return [
+        FieldChange(field=name[:_LONGEST], before=_short(old.get(name)), after=_short(new.get(name)))
+        for name in names[:_MOST_FIELDS]
+    ]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        yield from _leaves(item, f"{path}.{name}" if path else str(name))
+    if not isinstance(value, Mapping | list) or not value:
+        yield path, value
+
+
+def _short(value: Any) -> Any:
+    return f"{value[:_LONGEST]}…" if isinstance(value, str) and len(value) > _LONGEST else value

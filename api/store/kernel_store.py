@@ -1,0 +1,100 @@
+"""Uploaded kernel tables in the store: what was sent, once per content, and the AITER version that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import insert, select
+
+from preshuffle.api.store.history import Entry, FieldChange, record
+from preshuffle.api.store.rows import moment
+from preshuffle.api.store.schema import kernel_contents, kernel_sets
+from preshuffle.api.store.store import Store
+from preshuffle.registry.base.versions import version_identity
+
+_LEVEL: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTables:
+    """Tables of one AITER version as they lie in the store.
+
+    Attributes:
+        digest: of the content; the version is no part of it.
+        files: content by file name, in AITER's order.
+    """
+
+    version: str
+    digest: str
+    rows: int
+    files: Mapping[str, bytes]
+    uploaded_at: datetime
+
+
+def identity_text(version: str) -> str:
+    """Return what two spellings of one AITER build share.
+
+    Raises:
+        InvalidVersionError: not a version.
+    """
+    return repr(version_identity(version))
+
+
+def read_all(store: Store, but: Collection[str] = ()) -> list[StoredTables]:
+    """Return what was uploaded, the oldest first, but for the versions whose identity is already known.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    same = kernel_sets.c.digest == kernel_contents.c.digest
+    wanted = select(kernel_sets, kernel_contents).join(kernel_contents, same)
+    with store.transaction() as connection:
+        missing = wanted.where(kernel_sets.c.identity.not_in(but))
+        rows = connection.execute(missing.order_by(kernel_sets.c.created_ms, kernel_sets.c.identity)).all()
+    return [
+        StoredTables(
+            version=row.version,
+            digest=row.digest,
+            rows=row.rows,
+            files=_unpacked(row.names, row.body),
+            uploaded_at=moment(row.created_ms),
+        )
+        for row in rows
+    ]
+
+
+def put(
+    store: Store, version: str, digest: str, rows: int, files: Mapping[str, bytes], now_ms: int, who: str
+) -> str | None:
+    """Store tables for a version that has none; return the digest of those that it has, None where it had none.
+
+    Raises:
+        StoreError: the store does not answer; nothing was changed.
+    """
+    identity = identity_text(version)
+    with store.changing("changes", "tables") as connection:
+        held = connection.execute(select(kernel_sets.c.digest).where(kernel_sets.c.identity == identity)).scalar()
+        if held is not None:
+            return str(held)
+        if connection.execute(select(kernel_contents.c.rows).where(kernel_contents.c.digest == digest)).first() is None:
+            names = json.dumps([[name, len(data)] for name, data in files.items()])
+            body = zlib.compress(b"".join(files.values()), _LEVEL)
+            connection.execute(insert(kernel_contents).values(digest=digest, rows=rows, names=names, body=body))
+        values = {"identity": identity, "version": version, "digest": digest, "created_ms": now_ms}
+        connection.execute(insert(kernel_sets).values(**values))
+        told = [FieldChange(field="digest", after=digest), FieldChange(field="rows", after=rows)]
+        record(connection, now_ms, [Entry(who, "tables", version, changes=told)])
+    return None
+
+
+def _unpacked(names: str, body: bytes) -> dict[str, bytes]:
+    data, files, start = zlib.decompress(body), {}, 0
+    for name, size in json.loads(names):
+        files[str(name)] = data[start : start + size]
+        start += size
+    return files

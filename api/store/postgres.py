@@ -1,0 +1,102 @@
+"""A PostgreSQL database as the store, for more than one replica of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import URL, Connection, create_engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from preshuffle.api.errors import StoreError
+from preshuffle.api.store.database import cause
+from preshuffle.api.store.migrate import version_of
+
+_SESSION: Final = (
+    "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000 "
+    "-c synchronous_commit=on"
+)
+_CONNECT: Final = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+    "application_name": "preshuffle",
+}
+_SCHEMA_LOCK: Final = 0x7072_6573_6875_6601
+_LEADER_LOCK: Final = _SCHEMA_LOCK + 1
+_DISK_FULL: Final = "53100"
+
+
+class PostgresDatabase:
+    """One database on a PostgreSQL server. A commit returns when the server has it on disk."""
+
+    def __init__(self, url: URL) -> None:
+        """Look at the database.
+
+        Raises:
+            StoreError: the driver is missing, the server does not answer, or the database is not ours.
+        """
+        self.name = URL.create("postgresql", host=url.host, port=url.port, database=url.database).render_as_string()
+        try:
+            import psycopg  # noqa: F401
+        except ModuleNotFoundError:
+            text = f"{self.name} needs a driver that is not installed; pip install 'preshuffle[postgres]'"
+            raise StoreError(text) from None
+        # a value of the URL's query wins over ours
+        given = {name: value for name, value in _CONNECT.items() if name not in url.query}
+        self._engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=8,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=True,
+            connect_args={"options": _SESSION, **given},
+        )
+        try:
+            with self.begin() as connection:
+                version_of(connection, self.name)
+        except (SQLAlchemyError, StoreError) as error:
+            self.close()
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{self.name} cannot be used: {cause(error)}; see --db") from None
+
+    def gone(self) -> str | None:
+        """Nothing is known without asking."""
+        return None
+
+    @contextmanager
+    def begin(self, write: bool = False) -> Iterator[Connection]:
+        """Return a transaction. Writers wait for each other at the counter of changes, not here."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def alone(self, connection: Connection) -> None:
+        """Take a lock that ends with the transaction: replicas that start together upgrade one after the other."""
+        connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+
+    @contextmanager
+    def leading(self) -> Iterator[bool]:
+        """Hold a lock that the server lets go of when this process ends, however it ends."""
+        try:
+            with self._engine.connect() as connection:
+                taken = bool(connection.execute(select(func.pg_try_advisory_lock(_LEADER_LOCK))).scalar())
+                connection.commit()
+                try:
+                    yield taken
+                finally:
+                    connection.execute(select(func.pg_advisory_unlock_all()))
+                    connection.commit()
+        except SQLAlchemyError as error:
+            raise StoreError(f"{self.name} does not answer: {cause(error)}") from None
+
+    def is_full(self, error: SQLAlchemyError) -> bool:
+        """Whether the server's disk is full."""
+        return getattr(getattr(error, "orig", None), "sqlstate", None) == _DISK_FULL
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()

@@ -1,0 +1,130 @@
+"""SQL tables of the store, as the newest migration leaves them.
+
+``migrations`` holds how they came to be; a test compares both.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+VERSION_TABLE: Final = "preshuffle_version"
+_NAME: Final = String(128).with_variant(String(128, collation="C"), "postgresql")  # one order of names everywhere
+_NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""Counters. ``revision``: the last that was given out. ``changes``: every change of anything that is shown counts;
+whoever changes something counts first, and so waits for whoever is before. ``tables``: uploads of kernel tables."""
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("replaced_ms", BigInteger, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("name", _NAME, ForeignKey("deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("replica", Integer, primary_key=True),
+    Column("report", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("replaced_ms", BigInteger, nullable=False),
+    Column("verdict", String(16), nullable=False, server_default="unknown"),
+    Column("state", String(16), nullable=False, server_default="unknown"),
+    Column("judged_by", String(160), nullable=False, server_default=""),
+    Column("judgement", Text, nullable=False, server_default="[]"),
+    Column("baseline", Text),
+    Index("replicas_judged_by", "judged_by"),
+    Index("replicas_states", "name", "replica", "state"),  # counting states reads no report
+)
+"""What each replica told, and what was found in it. ``judged_by`` names book and kernel tables (empty: nobody yet),
+``judgement`` is JSON, one ``GroupJudgement`` per group, ``baseline`` the digests that drift is measured from."""
+
+beats = Table(
+    "beats",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("replica", Integer, primary_key=True),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("ttl_ms", BigInteger),
+    Column("silent", Boolean, nullable=False),
+    ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
+)
+"""When each replica was last heard of; narrow, since it is written often. ``silent``: history says so already."""
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String(256), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("subject", _NAME, nullable=False),
+    Column("replica", Integer),
+    Column("revision", BigInteger),
+    Column("verdict_before", String(16)),
+    Column("verdict_after", String(16)),
+    Column("state_before", String(16)),
+    Column("state_after", String(16)),
+    Column("registry", String(160)),
+    Column("detail", Text, nullable=False),
+    Index("history_subject", "subject", "id"),
+    sqlite_autoincrement=True,
+)
+"""Who changed what and when; written in the transaction of the change."""
+
+books = Table(
+    "books",
+    metadata,
+    Column("digest", String(71), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("sources", Text, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+"""Every book that the service has run: ``body`` is zlib over JSON, entries by section and id."""
+
+kernel_contents = Table(
+    "kernel_contents",
+    metadata,
+    Column("digest", String(71), primary_key=True),
+    Column("rows", Integer, nullable=False),
+    Column("names", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Uploaded kernel tables by their content: ``names`` is JSON, ``[name, bytes]`` for each file; ``body`` is zlib."""
+
+kernel_sets = Table(
+    "kernel_sets",
+    metadata,
+    Column("identity", String(1024), primary_key=True),
+    Column("version", String(128), nullable=False),
+    Column("digest", String(71), ForeignKey("kernel_contents.digest"), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""Which AITER version has which tables; ``identity`` is the same for every spelling of one version."""

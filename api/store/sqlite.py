@@ -1,0 +1,129 @@
+"""A SQLite file as the store: what is accepted, and how it is opened so that a written answer is on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+
+from preshuffle.api.errors import StoreError
+from preshuffle.api.store.database import VALID, cause
+from preshuffle.api.store.migrate import version_of
+
+_MAGIC: Final = b"SQLite format 3\x00"
+BUSY_MS: Final = 5000
+
+
+class SqliteDatabase:
+    """One file. A commit returns when the bytes are on disk (WAL, ``synchronous=FULL``)."""
+
+    def __init__(self, url: URL) -> None:
+        """Look at the file.
+
+        Raises:
+            StoreError: names the file and what is wrong with it.
+        """
+        self.path = _path(url)
+        exists = _check_file(self.path)
+        self._engine = create_engine(
+            f"sqlite:///{self.path}", pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000}
+        )
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        if exists:
+            _check_tables(self.path)
+
+    @property
+    def name(self) -> str:
+        """Return the file's path."""
+        return str(self.path)
+
+    def gone(self) -> str | None:
+        """Notice a file that was deleted: SQLite would go on with what nobody else can see."""
+        if self.path.exists():
+            return None
+        return f"{self.path} is not there: never made, or moved or deleted while the service ran"
+
+    @contextmanager
+    def begin(self, write: bool = False) -> Iterator[Connection]:
+        """Return a transaction; a writer holds the lock from its beginning."""
+        with self._engine.connect().execution_options(write=write) as connection, connection.begin():
+            yield connection
+
+    def alone(self, connection: Connection) -> None:
+        """Do nothing: a writer has the file for itself."""
+
+    @contextmanager
+    def leading(self) -> Iterator[bool]:
+        """Say yes: a file is for one service."""
+        yield True
+
+    def is_full(self, error: SQLAlchemyError) -> bool:
+        """Whether SQLite could not make the file longer."""
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+        return code == sqlite3.SQLITE_FULL
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _path(url: URL) -> Path:
+    if url.host or url.query:
+        raise StoreError(f"--db {url.render_as_string(hide_password=True)} is not a SQLite file; {VALID}")
+    if not url.database or url.database == ":memory:":
+        shown = url.render_as_string(hide_password=True)
+        raise StoreError(f"--db {shown} names no file, so nothing would survive a restart; {VALID}")
+    return Path(url.database)
+
+
+def _check_file(path: Path) -> bool:
+    """Make sure that a file is a database or can become one; return whether it is one."""
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: the folder {path.parent} does not exist; create it, or name another file with --db")
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; name a file with --db")
+    try:
+        if not path.exists() or path.stat().st_size == 0:
+            return False
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    if start != _MAGIC:
+        raise StoreError(f"{path} is not a SQLite database; it was left as it is. Name another file with --db")
+    return True
+
+
+def _check_tables(path: Path) -> None:
+    """Read the schema's version, on a connection that cannot write."""
+
+    def read_only() -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+
+    engine = create_engine("sqlite://", creator=read_only)
+    try:
+        with engine.connect() as connection:
+            version_of(connection, str(path))
+    except DatabaseError as error:
+        text = f"{path} is damaged or not a store of preshuffle: {cause(error)}; it was left as it is"
+        raise StoreError(text) from None
+    finally:
+        engine.dispose()
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    """A writer takes the lock at once: upgrading a reader's lock can fail however long one waits."""
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,1 @@
+"""Background work: reload files, expire replicas, check again."""

@@ -1,0 +1,62 @@
+"""What the service knows of the fleet, counted for its metrics."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+from sqlalchemy import select
+
+from preshuffle.api.answers.answers import Answers
+from preshuffle.api.store.schema import replicas
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.file_watch import Watching
+
+
+class StoredFleet:
+    """Counts what is stored. Findings are counted anew only when something has changed."""
+
+    def __init__(self, store: Store, answers: Answers, watching: Watching) -> None:
+        """Take what knows."""
+        self._store = store
+        self._answers = answers
+        self._watching = watching
+        self._counted: tuple[dict[str, int], dict[str, int]] | None = None
+
+    def deployments(self) -> Mapping[str, int]:
+        """Return the number of deployments by state.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return {str(state): number for state, number in self._store.tally().items()}
+
+    def findings(self) -> Mapping[str, int]:
+        """Return the number of replicas that have a finding, by code.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        counters = self._store.counters()
+        if self._counted is None or self._counted[0] != counters:
+            self._counted = (counters, self._count())
+        return self._counted[1]
+
+    def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
+        """Return, by what is watched, reloads that succeeded and failed, and whether the files as they are now load."""
+        states = {"registry": self._watching.book.state, "tables": self._watching.tables.state}
+        return {what: (state.reloads, state.failures, not state.problems) for what, state in states.items()}
+
+    def digest(self) -> str:
+        """Return the digest of the book that is answered from."""
+        return self._answers.registry.digest
+
+    def _count(self) -> dict[str, int]:
+        wanted = select(replicas.c.judgement).where(replicas.c.verdict.not_in(["ok", "unknown"]))
+        found: Counter[str] = Counter()
+        with self._store.transaction() as connection:
+            for row in connection.execute(wanted):
+                groups = json.loads(row.judgement)
+                found.update({finding["code"] for group in groups for finding in group["findings"]})
+        return dict(found)

@@ -1,0 +1,65 @@
+"""Heartbeats, committed in groups: those that arrive while one group is written are the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from anyio import to_thread
+
+from preshuffle.api.errors import StoreError
+from preshuffle.api.fleet.deployments import Beat
+from preshuffle.api.store.store import Beating, Store
+
+GATHER_S: Final = 0.01
+"""How long the first of a group waits for others."""
+_Waiting = tuple[Beating, "asyncio.Future[Beat | None]"]
+
+
+class Heartbeats:
+    """Writes heartbeats of any number of requests of one event loop; each is answered once it is on disk."""
+
+    def __init__(self, store: Store) -> None:
+        """Write to this store."""
+        self._store = store
+        self._waiting: list[_Waiting] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def beat(self, name: str, replica: int) -> Beat | None:
+        """Write that a replica was heard of; None where it is not known.
+
+        Raises:
+            StoreError: the store does not answer or its disk is full; the heartbeat is not written.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Beat | None] = loop.create_future()
+        self._waiting.append(((name, replica), future))
+        if self._writer is None:
+            self._writer = loop.create_task(self._write())
+        return await future
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(GATHER_S)
+                group, self._waiting = self._waiting, []
+                await self._write_group(group)
+        finally:
+            self._writer = None
+
+    async def _write_group(self, group: Sequence[_Waiting]) -> None:
+        try:
+            known = await to_thread.run_sync(self._store.beat, [beating for beating, _ in group])
+        except StoreError as error:
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(type(error)(*error.args))
+            return
+        except BaseException:
+            for _, future in group:
+                future.cancel()
+            raise
+        for beating, future in group:
+            if not future.done():  # its client has gone
+                future.set_result(known.get(beating))

@@ -1,0 +1,1 @@
+"""HTTP building blocks: problems, access, tokens, logs, metrics."""

@@ -1,0 +1,108 @@
+"""Who may do what: reads, questions and changes, told apart by method and path."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from preshuffle.api.settings import Reads
+from preshuffle.api.web.problem import ProblemError
+from preshuffle.api.web.tokens import Token, Tokens
+
+OPEN: Final = frozenset({"/healthz", "/readyz"})
+"""Probes: what an orchestrator asks before anybody can have a token."""
+QUESTIONS: Final = frozenset({"/v1/resolve", "/v1/resolve/batch", "/v1/check", "/v1/check/batch", "/v1/plan", "/plan"})
+"""POST here changes nothing."""
+_DEPLOYMENTS: Final = "/v1/deployments/"
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="preshuffle", Basic realm="preshuffle", charset="UTF-8"'}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request needs.
+
+    Attributes:
+        kind: ``nothing``, to ``read``, or to ``change``.
+        deployment: the deployment that it changes; None for everything else.
+    """
+
+    kind: Literal["nothing", "read", "change"]
+    deployment: str | None = None
+
+
+def need_of(method: str, path: str) -> Need:
+    """Return what a request needs; a path that is not known to be a question is a change."""
+    if method in _READING:
+        return Need("nothing" if path in OPEN or path.startswith("/static/") else "read")
+    if path in QUESTIONS:
+        return Need("read")
+    if path.startswith(_DEPLOYMENTS):
+        return Need("change", path.removeprefix(_DEPLOYMENTS).partition("/")[0] or None)
+    return Need("change")
+
+
+class Access:
+    """The rule of one service.
+
+    Args:
+        tokens: the tokens that it knows; None where nothing asks for them (loopback only).
+        reads: whether reading and asking needs a token too.
+    """
+
+    def __init__(self, tokens: Tokens | None, reads: Reads) -> None:
+        """Keep both."""
+        self.tokens = tokens
+        self.reads = reads
+
+    def admit(self, method: str, path: str, authorization: str | None) -> str | None:
+        """Return the caller's name, or None where nobody was asked.
+
+        Raises:
+            ProblemError: 401 a token is needed or not known, 403 the token may not do this.
+        """
+        if self.tokens is None:
+            return None
+        token = None if authorization is None else self._token(self.tokens, authorization)
+        need = need_of(method, path)
+        if need.kind == "nothing" or (need.kind == "read" and self.reads == "open"):
+            return token.name if token else None
+        if token is None:
+            what = "changing anything" if need.kind == "change" else "reading"
+            raise ProblemError(
+                "unauthorized", f"{what} here needs a token: Authorization: Bearer …", headers=_CHALLENGE
+            )
+        if need.kind == "change" and not token.may_change(need.deployment):
+            raise ProblemError("forbidden", _refusal(token, need))
+        return token.name
+
+    @staticmethod
+    def _token(tokens: Tokens, authorization: str) -> Token:
+        token = tokens.find(_secret(authorization))
+        if token is None:
+            detail = "this token is not known; valid: Authorization: Bearer TOKEN (or Basic, the token as password)"
+            raise ProblemError("unauthorized", detail, headers=_CHALLENGE)
+        return token
+
+
+def _secret(authorization: str) -> str:
+    """Return the token in an ``Authorization``: Bearer's, or Basic's password (what a browser can send)."""
+    scheme, _, rest = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return ""
+
+
+def _refusal(token: Token, need: Need) -> str:
+    if need.deployment is None:
+        return f"token {token.name!r} reports deployments; this needs an admin token"
+    globs = ", ".join(token.deployments)
+    return f"token {token.name!r} may change {globs}; not {unquote(need.deployment)!r}"

@@ -1,0 +1,52 @@
+"""Many inputs in one body: the batch is judged first, then each input by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from preshuffle.api.web.problem import ProblemError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.values.query import TOKENS
+
+MAX_BATCH: Final = 1000
+MAX_BATCH_TOKENS: Final = 10_000
+"""Token counts that a batch may ask for, over all its queries: each costs a kernel prediction."""
+
+
+def read_batch(value: Any, field: str, query_of: Callable[[Any], Any]) -> list[Any]:
+    """Return the inputs of a batch, not judged yet.
+
+    Args:
+        value: the body.
+        field: its only field, which holds the inputs.
+        query_of: an input's query, whatever it is.
+
+    Raises:
+        QueryError: not a list of 1 to 1000 inputs, or too many token counts in all.
+    """
+    items = value.get(field) if isinstance(value, dict) else None
+    if not isinstance(items, list) or set(value) != {field} or not 1 <= len(items) <= MAX_BATCH:
+        shape = f'{{"{field}": [1 to {MAX_BATCH} {field}]}}'
+        raise QueryError([FieldProblem(field, "the body is not a batch", (shape,))])
+    tokens = sum(_token_count(query_of(item)) for item in items)
+    if tokens > MAX_BATCH_TOKENS:
+        text = f"all queries together name {tokens} token counts; valid: {MAX_BATCH_TOKENS} at most"
+        raise QueryError([FieldProblem(field, text)])
+    return items
+
+
+def write_batch(items: Sequence[Any], answer: Callable[[Any], bytes]) -> bytes:
+    """Return the body that answers a batch, input by input."""
+    return b'{"results":[' + b",".join(map(answer, items)) + b"]}"
+
+
+def write_problem(problem: ProblemError, path: str) -> bytes:
+    """Return the answer to an input of a batch that would have been a problem alone."""
+    return b'{"problem":' + problem.problem(path).model_dump_json(exclude_none=True).encode() + b"}"
+
+
+def _token_count(query: Any) -> int:
+    """Return how many token counts a query asks for, before it has been judged."""
+    tokens = query.get("tokens", TOKENS) if isinstance(query, dict) else ()
+    return len(tokens) if isinstance(tokens, list | tuple) else 1

@@ -1,0 +1,93 @@
+"""What a request's body may be: JSON, at most 1 MiB, not nested without end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any, Final
+
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from preshuffle.api.web.problem import ProblemError
+
+MAX_BODY: Final = 1 << 20
+"""Bytes that a body may have."""
+BODY_SECONDS: Final = 30.0
+"""How long a body may take to arrive."""
+_LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+
+
+async def read_json(request: Request, limit: int = MAX_BODY) -> Any:
+    """Read the body as JSON.
+
+    Raises:
+        ProblemError: as ``read_json_body`` and ``parse_json``.
+    """
+    return parse_json(await read_json_body(request, limit))
+
+
+async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """Read a body that says that it is JSON.
+
+    Raises:
+        ProblemError: 415 another media type, or as ``read_body``.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        found = f"found {kind!r}" if kind else "no Content-Type was sent"
+        raise ProblemError(
+            "unsupported-media-type",
+            f"Content-Type must be application/json; {found}",
+            headers={"Accept": "application/json"},
+        )
+    return await read_body(request, limit)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON. NaN and Infinity are not JSON; half surrogate pairs are not text.
+
+    Raises:
+        ProblemError: 400 not JSON or nested too deeply.
+    """
+    try:
+        value = from_json(body, allow_inf_nan=False)
+        if _LARGE.search(body):
+            json.dumps(value, allow_nan=False)  # 1e999 was read as infinity
+        return value
+    except ValueError as error:
+        if "recursion" in str(error):
+            raise ProblemError("json-too-deep", str(error)) from None
+        raise ProblemError("malformed-json", str(error) if body else "the body is empty; JSON is needed") from None
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """Read the body as it is.
+
+    Raises:
+        ProblemError: 413 larger than ``limit`` (nothing more is read), 408 too slow, 400 it ended too early.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_SECONDS:g} s"
+        raise ProblemError("request-timeout", detail, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise ProblemError("malformed-json", "the connection closed before the body was complete") from None
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> ProblemError:
+    more = "; send several" if limit == MAX_BODY else " here"
+    return ProblemError("body-too-large", f"a body may have {limit} bytes{more}", headers={"Connection": "close"})

@@ -1,0 +1,62 @@
+"""The OpenAPI document: bodies that the routes read themselves, and the problem that every error is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from preshuffle.api.web.problem import KINDS, MEDIA_TYPE, Problem
+
+_REF: Final = "#/components/schemas/{model}"
+DESCRIPTION: Final = """\
+In which byte order must a model's expert weights, scales and biases lie, which AITER kernel will read them,
+and is that what a deployment did? Every error is application/problem+json; tell errors apart by their type.
+"""
+
+
+def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of an operation that can answer with these kinds of problem."""
+    by_status: dict[int | str, list[str]] = {}
+    for kind in (*kinds, "internal"):
+        by_status.setdefault(KINDS[kind][0], []).append(KINDS[kind][1])
+    schema = {"$ref": _REF.format(model=Problem.__name__)}
+    return {
+        status: {"description": "; ".join(titles), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status, titles in by_status.items()
+    }
+
+
+BODY_PROBLEMS: Final = (
+    "malformed-json",
+    "json-too-deep",
+    "request-timeout",
+    "body-too-large",
+    "unsupported-media-type",
+    "invalid-input",
+)
+STORE_PROBLEMS: Final = ("store-unavailable", "store-full")
+
+
+def json_body(model: type[BaseModel], example: Any) -> dict[str, Any]:
+    """Return the ``openapi_extra`` of an operation whose body is a model."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
+def install(app: FastAPI, models: list[type[BaseModel]]) -> None:
+    """Make the application's document hold these models too; it is built once, when first asked for."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+            wanted: list[type[BaseModel]] = [*models, Problem]
+            _, definitions = models_json_schema([(model, "validation") for model in wanted], ref_template=_REF)
+            document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
