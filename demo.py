@@ -55,7 +55,7 @@ def main() -> int:
     proven = True
     observations: dict[str, Observation] = {}
     for number, dtype in enumerate(ASKED, start=2):
-        query = Query.from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=dtype)
+        query = registry.query_from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=dtype)
         decision = registry.resolve(query)
         _say(f"\n{number}. {query.model} on {query.arch}, activations {dtype}: {decision.recipe}")
         _say(_chosen(decision))

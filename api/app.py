@@ -18,6 +18,7 @@ from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout.plan import Candidate
+from preshuffle.api.rollout.planner import Planner
 from preshuffle.api.routes import books as routes_books
 from preshuffle.api.routes import check as routes_check
 from preshuffle.api.routes import deployments as routes_deployments
@@ -123,7 +124,7 @@ def create_app(
     routes_deployments.install(app, kept, answers, heartbeats)
     routes_history.install(app, kept)
     routes_books.install(app, kept, answers)
-    planner = routes_plan.Planner(kept, answers)
+    planner = Planner(kept, answers)
     routes_plan.install(app, planner)
     routes_health.install(app, kept, answers, watching)
     pages.install(app, kept, answers, watching, planner)

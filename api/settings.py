@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
+from preshuffle.api.web.access import Reads
 from preshuffle.api.web.logs import Style
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.query import Frozen
 
 PREFIX: Final = "PRESHUFFLE_"
 _LISTS: Final = frozenset({"book", "tables"})
-Reads = Literal["open", "closed"]
 
 
 class Settings(Frozen):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from preshuffle.registry.registry import Registry as Registry
     from preshuffle.registry.resolve.explain import Explanation as Explanation
     from preshuffle.registry.values.decision import Decision as Decision
-    from preshuffle.registry.values.decision import Finding as Finding
     from preshuffle.registry.values.decision import TensorDecision as TensorDecision
+    from preshuffle.registry.values.finding import Finding as Finding
     from preshuffle.registry.values.observation import Applied as Applied
     from preshuffle.registry.values.observation import Observation as Observation
     from preshuffle.registry.values.observation import TensorObservation as TensorObservation

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from preshuffle.registry.base.errors import BookError, NoRecipeError
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint.book import lint
-from preshuffle.registry.loading.book import Book, load_book
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading.load import load_book
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.kernels import dispatch_call
 from preshuffle.registry.resolve.resolver import Resolver
@@ -91,6 +92,35 @@ class Registry:
     def digest(self) -> str:
         """``sha256:…`` of the book; kernel tables have a digest of their own."""
         return self.book.digest
+
+    def query_from_hf_config(
+        self,
+        config: Mapping[str, Any] | str | Path,
+        *,
+        layer: int | None = None,
+        **fields: Any,
+    ) -> Query:
+        """Build a query from a Hugging Face ``config.json``.
+
+        Args:
+            config: the configuration as a mapping, its path, or the checkpoint's folder; how its fields are named is
+                the book's ``model_types``.
+            layer: index of the layer whose experts are meant; needed only where the layers' experts differ.
+            fields: the rest of the query (``arch`` at least); they override what the configuration says.
+
+        Raises:
+            QueryError: the file cannot be read, the model type is unknown, or a field is missing or wrong.
+
+        Example:
+            >>> config = {"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880,
+            ...           "num_local_experts": 32, "num_experts_per_tok": 4,
+            ...           "quantization_config": {"quant_method": "mxfp4"}}
+            >>> Registry.default().query_from_hf_config(config, arch="gfx950").weight_dtype
+            'fp4x2'
+        """
+        from preshuffle.registry.hf.config import query_of
+
+        return query_of(config, self.book, fields, layer)
 
     def resolve(self, query: Query, *, kernels: bool = True) -> Decision:
         """Decide which bytes, which call and which kernels go together for a query.

@@ -23,7 +23,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def decided(checkpoint: Checkpoint, activation: str, tp: int) -> tuple[Query, Decision]:
-    query = Query.from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=activation, tp=tp)
+    query = Registry.default().query_from_hf_config(
+        checkpoint.folder, arch="gfx950", activation_dtype=activation, tp=tp
+    )
     return query, Registry.default().resolve(query)
 
 

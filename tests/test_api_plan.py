@@ -12,10 +12,10 @@ import pytest
 
 from preshuffle.api.answers.answers import Answers
 from preshuffle.api.app import create_app
+from preshuffle.api.rollout import planner as planner_module
 from preshuffle.api.rollout.plan import Candidate, Plan, plan
-from preshuffle.api.routes import plan as plan_route
+from preshuffle.api.rollout.planner import Planner
 from preshuffle.api.routes.kernels import EXAMPLE as TABLE
-from preshuffle.api.routes.plan import Planner
 from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
 from preshuffle.api.web.problem import ProblemError
@@ -61,7 +61,7 @@ kernel_families:
 
 
 def test_a_pattern_that_never_ends_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_route, "_LONGEST_S", 10.0)
+    monkeypatch.setattr(planner_module, "_LONGEST_S", 10.0)
     applied = {"kernels": [{"stage1": f"flydsl_moe1_{'a' * 60}", "tokens": 1}]}
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
     client = Client(app)
@@ -174,7 +174,7 @@ def never(_url: str, _now: Registry, _candidate: Candidate) -> Plan:
 
 def test_a_plan_that_runs_is_given_up_when_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", 0)
-    monkeypatch.setattr("preshuffle.api.routes.plan.plan_aside", never)
+    monkeypatch.setattr("preshuffle.api.rollout.planner.plan_aside", never)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     put(store, "canary-a", 0, told("canary-a"))
     planner = Planner(store, Answers(Registry.default()))

@@ -17,7 +17,7 @@ from preshuffle.api.store.schema import replicas
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.recheck import is_due, recheck
 from preshuffle.registry import Registry
-from preshuffle.registry.loading.book import load_book
+from preshuffle.registry.loading.load import load_book
 from support.stores import put, report
 
 

@@ -7,7 +7,8 @@ import pytest
 from preshuffle.registry import BookError, Registry
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.lint.book import lint
-from preshuffle.registry.loading.book import SECTIONS, Book
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading.load import SECTIONS
 from support.strategies import BOOK, decide, load_overlay
 
 SECTION_NAMES = ", ".join(SECTIONS)

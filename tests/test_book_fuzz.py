@@ -13,7 +13,8 @@ import pytest
 
 from preshuffle.registry import BookError
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.loading.book import SECTIONS, Place, _entry, load_book
+from preshuffle.registry.loading.book import Place
+from preshuffle.registry.loading.load import SECTIONS, _entry, load_book
 from preshuffle.registry.text.yaml_text import parse_yaml
 from support.strategies import BOOK
 

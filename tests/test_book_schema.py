@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from preshuffle.api.commands.registry.schema import book_schema
-from preshuffle.registry.loading.book import ELSEWHERE
+from preshuffle.registry.loading.load import ELSEWHERE
 
 BOOK = files("preshuffle.registry") / "book"
 FILES = sorted(item.name for item in BOOK.iterdir() if item.name.endswith(".yaml") and item.name not in ELSEWHERE)

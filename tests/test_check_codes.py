@@ -10,7 +10,7 @@ from preshuffle.registry.check.codes import CODES
 from preshuffle.registry.check.rule_table import RULES
 from preshuffle.registry.entries.deployments import KnownBadEntry
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.values.decision import WARNINGS, FindingCode
+from preshuffle.registry.values.finding import WARNINGS, FindingCode
 from support.observed import registry
 from support.strategies import load_overlay
 

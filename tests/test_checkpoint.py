@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from preshuffle.layouts import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.checkpoint.checkpoint import INDEX
-from preshuffle.registry import Query, QueryError
+from preshuffle.registry import Query, QueryError, Registry
 from preshuffle.registry.algebra.shard import cut
 from support.moe import SMALL, hf_config
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ask(folder: Path, tp: int = 1, ep: int = 1) -> Query:
-    return Query.from_hf_config(folder, arch="gfx950", tp=tp, ep=ep)
+    return Registry.default().query_from_hf_config(folder, arch="gfx950", tp=tp, ep=ep)
 
 
 def stored(folder: Path, layer: int) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from preshuffle.layouts import Checkpoint, CheckpointError, apply, inverse, write_checkpoint
 from preshuffle.layouts.checkpoint.part import unpacked
-from preshuffle.registry import Query, QueryError
+from preshuffle.registry import Query, QueryError, Registry
 from support.quantizations import CASES, MODEL
 from support.strategies import REGISTRY
 
@@ -34,7 +34,7 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def ask(folder: Path, **fields: Any) -> Query:
-    return Query.from_hf_config(folder, arch="gfx950", **fields)
+    return Registry.default().query_from_hf_config(folder, arch="gfx950", **fields)
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from preshuffle.api.cli import main
 from preshuffle.layouts import Checkpoint, apply, apply_layout, write_checkpoint
-from preshuffle.registry import Query, Registry
+from preshuffle.registry import Registry
 from support.moe import hf_config
 
 CONFIG = hf_config(layers=2)
@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture
 def laid(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Layer 1 as rank 1 of 2 holds it."""
-    query = Query.from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype="bf16", tp=2)
+    query = Registry.default().query_from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype="bf16", tp=2)
     tensors = checkpoint.rank(1, query, tp_rank=1)
     apply(tensors, Registry.default().resolve(query), last_rank=True)
     return {role: tensor.view(torch.uint8) if "weight" in role else tensor for role, tensor in tensors.items()}

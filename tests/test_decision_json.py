@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Decision, NoRecipeError, Query, QueryError, Registry
-from preshuffle.registry.values.decision import digest_of
-from preshuffle.registry.values.digest import decision_digest
+from preshuffle.registry.values.digest import decision_digest, digest_of
 
 ENGINES = (None, "atom", "vllm", "sglang")
 

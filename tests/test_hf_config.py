@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Query, QueryError
+from preshuffle.registry import Query, QueryError, Registry
 from preshuffle.registry.hf.moe_layers import layers_of
 from support.strategies import BOOK, REGISTRY, load_overlay
 
@@ -60,7 +60,7 @@ def test_a_configuration_says_the_same_as_the_models_entry(tmp_path: Path, form:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(GPT_OSS_120B))
     given: dict[str, Any] = {"mapping": GPT_OSS_120B, "path": path, "text": str(path), "folder": tmp_path}
-    query = Query.from_hf_config(given[form], arch="gfx950")
+    query = Registry.default().query_from_hf_config(given[form], arch="gfx950")
     known = BOOK.models["openai/gpt-oss-120b"].given()
     assert query.model_dump(include=set(known)) == known
     by_name = REGISTRY.resolve(Query(model="openai/gpt-oss-120b", arch="gfx950"))
@@ -75,7 +75,9 @@ def test_the_number_of_layers_is_read_too() -> None:
 
 
 def test_what_is_given_overrides_the_configuration() -> None:
-    query = Query.from_hf_config(GPT_OSS_120B, arch="gfx950", activation_dtype="fp4x2", num_experts=16, tp=2)
+    query = Registry.default().query_from_hf_config(
+        GPT_OSS_120B, arch="gfx950", activation_dtype="fp4x2", num_experts=16, tp=2
+    )
     assert (query.activation_dtype, query.num_experts, query.tp, query.top_k) == ("fp4x2", 16, 2, 4)
 
 
@@ -92,7 +94,7 @@ def test_what_is_given_overrides_the_configuration() -> None:
     ],
 )
 def test_a_fine_tune_is_known_by_its_type(name: object, model: str) -> None:
-    query = Query.from_hf_config(changed(_name_or_path=name), arch="gfx950")
+    query = Registry.default().query_from_hf_config(changed(_name_or_path=name), arch="gfx950")
     assert query.model == model
     decision = REGISTRY.resolve(query)
     assert (decision.recipe, decision.call.swiglu_limit) == ("mxfp4.gui16", 7.0)
@@ -101,12 +103,12 @@ def test_a_fine_tune_is_known_by_its_type(name: object, model: str) -> None:
 @pytest.mark.parametrize("name", ["num_local_experts", "num_experts"])
 def test_a_field_has_the_names_that_the_book_lists(name: str) -> None:
     config = changed(**{"num_local_experts": WITHOUT, name: 32})
-    assert Query.from_hf_config(config, arch="gfx950").num_experts == 32
+    assert Registry.default().query_from_hf_config(config, arch="gfx950").num_experts == 32
 
 
 @pytest.mark.parametrize("dtype", ["float16", ["bfloat16"], {}, 7, None, "float4"])
 def test_an_odd_torch_dtype_does_not_count(dtype: object) -> None:
-    assert Query.from_hf_config(changed(torch_dtype=dtype), arch="gfx950").activation_dtype == "bf16"
+    assert Registry.default().query_from_hf_config(changed(torch_dtype=dtype), arch="gfx950").activation_dtype == "bf16"
 
 
 @pytest.mark.parametrize(
@@ -129,14 +131,14 @@ def test_an_odd_torch_dtype_does_not_count(dtype: object) -> None:
 )
 def test_a_configuration_that_says_too_little_or_nonsense(config: Any, text: str) -> None:
     with pytest.raises(QueryError) as caught:
-        Query.from_hf_config(config, arch="gfx950")
+        Registry.default().query_from_hf_config(config, arch="gfx950")
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
 
 
 def test_the_arch_is_not_in_a_configuration() -> None:
     with pytest.raises(QueryError, match=r"^arch: missing$"):
-        Query.from_hf_config(GPT_OSS_120B)
+        Registry.default().query_from_hf_config(GPT_OSS_120B)
 
 
 @pytest.mark.parametrize(
@@ -157,14 +159,14 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes | None, 
         path.write_bytes(content)
     for given in (tmp_path, path):
         with pytest.raises(QueryError) as caught:
-            Query.from_hf_config(given, arch="gfx950")
+            Registry.default().query_from_hf_config(given, arch="gfx950")
         assert str(caught.value).startswith(f"{path}: {text}")
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "\0", ""])
 def test_a_path_that_cannot_be_one(path: str) -> None:
     with pytest.raises(QueryError):
-        Query.from_hf_config(path, arch="gfx950")
+        Registry.default().query_from_hf_config(path, arch="gfx950")
 
 
 def test_a_model_type_is_data(tmp_path: Path) -> None:
@@ -176,8 +178,8 @@ def test_a_model_type_is_data(tmp_path: Path) -> None:
 """
     registry = load_overlay(tmp_path, text)
     config = {"model_type": "mine", "d_model": 64, "d_ff": 128, "n_experts": 4, "k": 2, "dtype": "bfloat16"}
-    query = Query.from_hf_config(config, registry=registry, arch="gfx950")
+    query = registry.query_from_hf_config(config, arch="gfx950")
     assert (query.hidden_size, query.intermediate_size, query.num_experts, query.top_k) == (64, 128, 4, 2)
     assert (query.gated, query.bias, query.quant_type) == (False, False, "No")
     del config["k"]
-    assert Query.from_hf_config(config, registry=registry, arch="gfx950").top_k == 1, "what holds for the whole type"
+    assert registry.query_from_hf_config(config, arch="gfx950").top_k == 1, "what holds for the whole type"

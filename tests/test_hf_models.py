@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Query, QueryError
+from preshuffle.registry import Query, QueryError, Registry
 from preshuffle.registry.algebra.shard import cut, split_experts
 from preshuffle.registry.base.words import GROUP
 from preshuffle.registry.hf.moe_layers import moe_layers_of
@@ -15,7 +15,7 @@ from support.strategies import BOOK, REGISTRY
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_configuration_says_what_the_models_entry_says(name: str) -> None:
     config, model = PUBLISHED[name]
-    query = Query.from_hf_config(config, arch="gfx950")
+    query = Registry.default().query_from_hf_config(config, arch="gfx950")
     known = BOOK.models[model].given()
     said = query.model_dump(include=set(known))
     assert {field: value for field, value in said.items() if field != "producer"} == {
@@ -104,14 +104,14 @@ def test_lists_of_layers_count_too() -> None:
 )
 def test_what_is_not_known_is_said(config: dict[str, Any], text: str) -> None:
     with pytest.raises(QueryError) as caught:
-        Query.from_hf_config(config, arch="gfx950")
+        Registry.default().query_from_hf_config(config, arch="gfx950")
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
 
 
 def test_a_configuration_without_a_name_is_resolved_like_the_named_model() -> None:
     config, model = PUBLISHED["kimi-k3"]
-    query = Query.from_hf_config(config, arch="gfx950", tp=8)
+    query = Registry.default().query_from_hf_config(config, arch="gfx950", tp=8)
     assert query.model == "kimi_k3"
     decision = REGISTRY.resolve(query)
     assert decision.decision_digest == REGISTRY.resolve(Query(model=model, arch="gfx950", tp=8)).decision_digest
@@ -123,12 +123,14 @@ def test_a_language_model_alone_says_the_same(name: str, alias: str) -> None:
     config, _ = PUBLISHED[name]
     outer = {key: config[key] for key in ("quantization_config", "torch_dtype", "dtype") if key in config}
     alone = {**outer, **config["text_config"], "model_type": alias}
-    whole = Query.from_hf_config(config, arch="gfx950")
-    assert Query.from_hf_config(alone, arch="gfx950") == whole.model_copy(update={"model": config["model_type"]})
+    whole = Registry.default().query_from_hf_config(config, arch="gfx950")
+    assert Registry.default().query_from_hf_config(alone, arch="gfx950") == whole.model_copy(
+        update={"model": config["model_type"]}
+    )
 
 
 def test_a_model_inside_a_model_that_sees() -> None:
     config = {"model_type": "qwen3_vl_moe", "text_config": {**QWEN3, "torch_dtype": "bfloat16"}}
-    query = Query.from_hf_config(config, arch="gfx950")
+    query = Registry.default().query_from_hf_config(config, arch="gfx950")
     assert (query.weight_dtype, query.quant_type, query.intermediate_size) == ("fp8", "per_1x128", 1536)
     assert (query.num_experts, query.top_k) == (128, 8)

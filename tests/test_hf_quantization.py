@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preshuffle.registry import Query, QueryError
+from preshuffle.registry import QueryError, Registry
 from preshuffle.registry.hf.module_patterns import means
 from support.quantizations import BLOCK, CASES, FP4, FP8, MODEL, PLAIN, compressed, floats, quark
 from support.strategies import BOOK, load_overlay
 
 
 def experts(section: Any, layer: int | None = None, **changed: Any) -> tuple[str | None, str | None, str | None]:
-    query = Query.from_hf_config({**MODEL, "quantization_config": section, **changed}, arch="gfx950", layer=layer)
+    query = Registry.default().query_from_hf_config(
+        {**MODEL, "quantization_config": section, **changed}, arch="gfx950", layer=layer
+    )
     return query.weight_dtype, query.quant_type, query.activation_dtype
 
 
@@ -30,11 +32,11 @@ def test_every_method_of_the_book_is_tested() -> None:
 
 def test_the_producer_is_the_method_or_who_the_model_type_names() -> None:
     config = {**MODEL, "quantization_config": quark(FP4, None)}
-    assert Query.from_hf_config(config, arch="gfx950").producer == "quark"
-    assert Query.from_hf_config(config, arch="gfx950", producer="mine").producer == "mine"
-    assert Query.from_hf_config(MODEL, arch="gfx950").producer is None
+    assert Registry.default().query_from_hf_config(config, arch="gfx950").producer == "quark"
+    assert Registry.default().query_from_hf_config(config, arch="gfx950", producer="mine").producer == "mine"
+    assert Registry.default().query_from_hf_config(MODEL, arch="gfx950").producer is None
     fp8 = {**MODEL, "model_type": "deepseek_v3", "n_routed_experts": 4, "quantization_config": BLOCK}
-    assert Query.from_hf_config(fp8, arch="gfx950").producer == "deepseek"
+    assert Registry.default().query_from_hf_config(fp8, arch="gfx950").producer == "deepseek"
 
 
 ALL = "model.layers.{}.mlp.experts"
@@ -182,10 +184,10 @@ def test_a_method_is_data(tmp_path: Any) -> None:
 """,
     )
     config = {**MODEL, "quantization_config": {"quant_method": "acme", "bits": 9}}
-    query = Query.from_hf_config(config, registry=registry, arch="gfx950")
+    query = registry.query_from_hf_config(config, arch="gfx950")
     assert (query.quant_type, query.activation_dtype, query.producer) == ("per_Token", "bf16", "acme")
     config["quantization_config"] |= {"skip": ["mlp"]}
-    assert Query.from_hf_config(config, registry=registry, arch="gfx950").quant_type == "No"
+    assert registry.query_from_hf_config(config, arch="gfx950").quant_type == "No"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from preshuffle.layouts import apply, write_checkpoint
 from preshuffle.layouts.forensics.files import Place, identify_files
 from preshuffle.layouts.forensics.joined_source import Joined
 from preshuffle.layouts.forensics.source import SourceError
-from preshuffle.registry import Query
+from preshuffle.registry import Registry
 from support.quantizations import CASES, MODEL
 from support.strategies import REGISTRY
 
@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {**MODEL, "hidden_size": 512, "moe_intermediate_size": 2
 def test_what_lies_apart_is_identified_as_one(tmp_path: Path, name: str) -> None:
     config = SMALL if SECTIONS[name] is None else {**SMALL, "quantization_config": SECTIONS[name]}
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config)
-    query = Query.from_hf_config(config, arch="gfx950")
+    query = Registry.default().query_from_hf_config(config, arch="gfx950")
     decision = REGISTRY.resolve(query)
     tensors = {role: tensor.clone() for role, tensor in checkpoint.rank(1, query).items()}
     apply(tensors, decision)

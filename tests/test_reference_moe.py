@@ -22,7 +22,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def query(checkpoint: Checkpoint, activation: str, tp: int, ep: int) -> Query:
-    return Query.from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=activation, tp=tp, ep=ep)
+    return Registry.default().query_from_hf_config(
+        checkpoint.folder, arch="gfx950", activation_dtype=activation, tp=tp, ep=ep
+    )
 
 
 @pytest.mark.parametrize("ep", [1, 2])

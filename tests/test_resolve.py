@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Engine, NoRecipeError, Query, QueryError
+from preshuffle.registry import Engine, NoRecipeError, Query, QueryError, Registry
 from preshuffle.registry.resolve.case import find_model
 from support.strategies import BOOK, GPT_OSS, REGISTRY, decide, load_overlay
 
@@ -297,7 +297,7 @@ def test_the_clamp_is_the_querys_else_the_models() -> None:
         "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 4,
         "num_experts_per_tok": 4, "swiglu_limit": 5.5, "quantization_config": {"quant_method": "mxfp4"},
     }  # fmt: skip
-    assert REGISTRY.resolve(Query.from_hf_config(config, arch="gfx950")).call.swiglu_limit == 5.5
+    assert REGISTRY.resolve(Registry.default().query_from_hf_config(config, arch="gfx950")).call.swiglu_limit == 5.5
 
 
 @pytest.mark.parametrize("hidden", [2881, 330])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Query
+from preshuffle.registry import Query, Registry
 from preshuffle.registry.layer.shared_experts import count_shared
 from preshuffle.registry.resolve.case import open_case
 from support.configurations import PUBLISHED
@@ -115,13 +115,15 @@ def test_several_count_each() -> None:
 def test_a_configuration_says_whether_its_shared_experts_are_like_the_others(
     name: str, wanted: tuple[int, int]
 ) -> None:
-    query = Query.from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="atom")
+    query = Registry.default().query_from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="atom")
     assert (query.num_experts, query.top_k) == wanted
     assert counted(PUBLISHED[name][1], engine="atom") == wanted
-    apart = Query.from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="atom", env={"ATOM_FUSE_SHARED_EXPERT": "0"})
+    apart = Registry.default().query_from_hf_config(
+        PUBLISHED[name][0], arch="gfx950", engine="atom", env={"ATOM_FUSE_SHARED_EXPERT": "0"}
+    )
     assert apart.num_experts == BOOK.models[PUBLISHED[name][1]].num_experts
 
 
 def test_a_shared_expert_of_another_size_stays_apart() -> None:
     config = {**PUBLISHED["qwen3-next"][0], "shared_expert_intermediate_size": 1024}
-    assert Query.from_hf_config(config, arch="gfx950", engine="atom").num_experts == 512
+    assert Registry.default().query_from_hf_config(config, arch="gfx950", engine="atom").num_experts == 512

@@ -15,10 +15,11 @@ from preshuffle.api.fleet.judgement import GroupJudgement, has_drifted
 from preshuffle.api.fleet.states import State, state_of, worst_state
 from preshuffle.api.store.rows import Listed
 from preshuffle.api.web.problem import Problem
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.query import Frozen
 from preshuffle.registry.values.report import Verdict, worst
 
 _WORST_GROUP: Final = "the worst of its groups'"

@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field
 
 from preshuffle.registry.algebra.layout import Unit
-from preshuffle.registry.entries.platform import ArchEntry, LayoutEntry, ModelEntry
+from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.entries.models import ModelEntry
+from preshuffle.registry.entries.platform import ArchEntry, LayoutEntry
 from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.values.query import Frozen
 
 
 class RegistryView(Frozen):

@@ -23,9 +23,9 @@ from preshuffle.api.commands.screens.check_view import Outcome, show_outcomes, s
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import printable
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.query import Frozen
 from preshuffle.registry.values.report import Report
 
 _EXIT: Final = {"ok": OK, "degraded": OK, "mismatch": FAILED, "unsupported": FAILED, "unknown": UNKNOWN}

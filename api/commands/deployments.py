@@ -16,7 +16,7 @@ from pydantic import Field
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.options.service_option import add_service_options, ask
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

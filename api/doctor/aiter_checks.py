@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.api.doctor.examine import Check
+from preshuffle.api.doctor.check import Check
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.layer.features import features_of
 from preshuffle.registry.layer.installed_aiter import installed_aiter

@@ -14,42 +14,18 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
+from preshuffle.api.doctor.check import Check, DoctorReport
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.values.query import Frozen
 
-Status = Literal["ok", "info", "warning", "problem"]
 AMD_AITER = "amd-aiter"
 OTHER_AITER = "aiter"
 _AITER_FILES = ("aiter/fused_moe.py", "aiter/ops/shuffle.py")
 _TRITONS = ("triton", "triton-rocm", "pytorch-triton-rocm")
 _REQUIREMENT = re.compile(r"^([\w.-]+)\s*([^;]*?)\s*;\s*.*extra\s*==\s*['\"](\w+)['\"]")
-
-
-class Check(Frozen):
-    """One thing that was looked at.
-
-    Attributes:
-        status: ``info`` is something optional that is not there.
-        fix: the command, or what to do.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    fix: str | None = None
-
-
-class DoctorReport(Frozen):
-    """Everything that was looked at; ``ok`` unless something is a problem."""
-
-    ok: bool
-    version: str
-    python: str
-    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from preshuffle.api.doctor.examine import Check, Status
+from preshuffle.api.doctor.check import Check, Status
 from preshuffle.registry.registry import Registry
 
 _TIMEOUT_S = 120

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.resolve.kernels import same_bytes
+from preshuffle.registry.resolve.findings import same_bytes
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import TensorObservation
-from preshuffle.registry.values.query import Frozen
 
 
 class LayoutComparison(Frozen):

@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError, field_serializer, model_validator
 
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
 from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text.field_problems import field_problems
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.query import Frozen
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 DeploymentName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["gpt-oss-prod"])]

@@ -19,8 +19,8 @@ from preshuffle.api.store.book_store import kept_books
 from preshuffle.api.store.store import Store
 from preshuffle.api.web.problem import ProblemError
 from preshuffle.api.web.query_models import Params
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.values.query import Frozen
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
 """Fields that say in words what an entry is, the best first."""

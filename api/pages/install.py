@@ -10,7 +10,7 @@ from preshuffle.api.answers.answers import Answers
 from preshuffle.api.pages import book, changes, deployments, plan, resolve
 from preshuffle.api.pages.api_reference import reference
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.routes.plan import Planner
+from preshuffle.api.rollout.planner import Planner
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.file_watch import Watching
 

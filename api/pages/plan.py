@@ -13,7 +13,7 @@ from starlette.responses import Response
 from preshuffle.api.answers.answers import Answers
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.rollout.plan import Candidate
-from preshuffle.api.routes.plan import Planner
+from preshuffle.api.rollout.planner import Planner
 from preshuffle.api.web.limits import MAX_BODY, read_body
 from preshuffle.api.web.problem import FieldFault, ProblemError, invalid_input
 from preshuffle.registry.base.errors import FieldProblem, QueryError

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from preshuffle.api.store.book_store import BookEntries
 from preshuffle.api.store.history import FieldChange, differences
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
 
 
 class EntryChange(Frozen):

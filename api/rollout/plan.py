@@ -17,15 +17,17 @@ from preshuffle.api.store.history import FieldChange, differences
 from preshuffle.api.store.schema import replicas
 from preshuffle.api.store.store import Store
 from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleError, QueryError
+from preshuffle.registry.base.frozen import Frozen, Version
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint.book import lint
-from preshuffle.registry.loading.book import load_book
+from preshuffle.registry.loading.load import load_book
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.kernels import same_bytes
+from preshuffle.registry.resolve.findings import same_bytes
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.decision import Decision, Finding, TensorDecision
+from preshuffle.registry.values.decision import Decision, TensorDecision
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.query import Frozen, Query, Version
+from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report, Verdict
 
 _PAGE: Final = 500

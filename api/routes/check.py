@@ -20,8 +20,8 @@ from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.web.problem import Problem, as_problem
 from preshuffle.api.web.query_models import Params
 from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.query import Frozen
 from preshuffle.registry.values.report import Report
 
 TAGS: Final[list[str | Enum]] = ["check"]

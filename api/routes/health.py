@@ -14,7 +14,7 @@ from preshuffle.api.answers.answers import Answers
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.file_watch import Watching
 from preshuffle.api.web.openapi import problems
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
 
 TAGS: Final[list[str | Enum]] = ["health"]
 SHOWN: Final = 8

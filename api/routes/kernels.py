@@ -25,10 +25,10 @@ from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body,
 from preshuffle.api.web.problem import ProblemError, invalid_input
 from preshuffle.api.web.request_identity import caller
 from preshuffle.registry.base.errors import FieldProblem
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import Families, Family, Hazard
 from preshuffle.registry.kernels.tables.tables import TableSet
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.values.query import Frozen
 
 TAGS: Final[list[str | Enum]] = ["kernels"]
 CSV: Final = "text/csv"

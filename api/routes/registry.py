@@ -15,8 +15,8 @@ from preshuffle.api.answers.answers import Answers
 from preshuffle.api.answers.registry_views import Archs, Layouts, Models, Recipes, RegistryView, listings
 from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised
 from preshuffle.api.web.openapi import problems
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.values.query import Frozen
 
 TAGS: Final[list[str | Enum]] = ["registry"]
 _DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {

@@ -22,8 +22,9 @@ from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
 from preshuffle.api.web.problem import Problem, as_problem, problem_response
 from preshuffle.api.web.query_params import documented, parse_params
 from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.decision import Decision
-from preshuffle.registry.values.query import Frozen, Query
+from preshuffle.registry.values.query import Query
 
 TAGS: Final[list[str | Enum]] = ["resolve"]
 EXAMPLE: Final[dict[str, Any]] = {

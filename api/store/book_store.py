@@ -17,9 +17,10 @@ from preshuffle.api.store.history import SERVICE, Entry, FieldChange, record
 from preshuffle.api.store.rows import moment, now_ms
 from preshuffle.api.store.schema import books, history
 from preshuffle.api.store.store import Store
-from preshuffle.registry.loading.book import SECTIONS, Book
+from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading.load import SECTIONS
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.values.query import Frozen
 
 REGISTRY: Final = "registry"
 """The subject of history under which changes of the registry stand; no deployment's history is mixed up with it,

@@ -6,10 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
-from preshuffle.api.errors import StoreError
+from sqlalchemy.exc import SQLAlchemyError
 
 VALID: Final = (
     "valid: sqlite:///PATH, as in sqlite:///preshuffle.db or sqlite:////var/lib/preshuffle/store.db, "
@@ -41,27 +38,6 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
-
-
-def open_database(url: str) -> Database:
-    """Open the database that a URL means.
-
-    Raises:
-        StoreError: the URL is none of ours, or the database cannot be used.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreError(f"--db {url!r} is not a database URL; {VALID}") from None
-    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        from preshuffle.api.store.postgres import PostgresDatabase
-
-        return PostgresDatabase(parsed)
-    if parsed.drivername == "sqlite":
-        from preshuffle.api.store.sqlite import SqliteDatabase
-
-        return SqliteDatabase(parsed)
-    raise StoreError(f"--db {parsed.render_as_string(hide_password=True)} is not a database of ours; {VALID}")
 
 
 def cause(error: SQLAlchemyError) -> str:

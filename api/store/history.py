@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from preshuffle.api.fleet.states import State
 from preshuffle.api.store.schema import history
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.report import Verdict
 
 Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book"]

@@ -16,9 +16,10 @@ from preshuffle.api.fleet.deployments import Beat, Deployment, Receipt, ReplicaR
 from preshuffle.api.fleet.judgement import Judgement
 from preshuffle.api.fleet.states import State
 from preshuffle.api.store import history
-from preshuffle.api.store.database import cause, open_database
+from preshuffle.api.store.database import cause
 from preshuffle.api.store.history import Entry, Events, Standing
 from preshuffle.api.store.migrate import newest, upgrade, version_of
+from preshuffle.api.store.open import open_database
 from preshuffle.api.store.rows import (
     AnyRow,
     Listed,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import unquote
 
-from preshuffle.api.settings import Reads
 from preshuffle.api.web.problem import ProblemError
 from preshuffle.api.web.tokens import Token, Tokens
 
@@ -106,3 +105,6 @@ def _refusal(token: Token, need: Need) -> str:
         return f"token {token.name!r} reports deployments; this needs an admin token"
     globs = ", ".join(token.deployments)
     return f"token {token.name!r} may change {globs}; not {unquote(need.deployment)!r}"
+
+
+Reads = Literal["open", "closed"]

@@ -21,8 +21,8 @@ from starlette.routing import Match
 
 from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
-from preshuffle.registry.values.decision import FindingCode
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.values.finding import FindingCode
 from preshuffle.registry.values.report import Verdict
 
 log = logging.getLogger("preshuffle.api")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
 
 
 class Params(Frozen, defer_build=False):

@@ -12,9 +12,9 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from preshuffle.api.errors import ServeError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text.field_problems import field_problems
 from preshuffle.registry.text.yaml_text import parse_yaml
-from preshuffle.registry.values.query import Frozen
 
 Role = Literal["report", "admin"]
 PREFIX: Final = "psh_"

@@ -49,7 +49,7 @@ def write_checkpoint(
     weight_map: dict[str, str] = {}
     for layer in moe_layers_of(language, entry):
         arch = next(iter(registry.book.archs))
-        query = Query.from_hf_config(config, registry=registry, layer=layer, arch=arch)
+        query = registry.query_from_hf_config(config, layer=layer, arch=arch)
         ways = checkpoint_tensors(language, entry, registry.book, layer)
         if not ways:
             raise CheckpointError(f"how {entry.id} stores {method_of(language)!r} is not in the book")

@@ -13,8 +13,8 @@ from preshuffle.layouts.forensics.joined_source import Joined
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.layouts.loader.target import names_of
 from preshuffle.registry import Query, Registry
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import ROLES, Role
-from preshuffle.registry.values.query import Frozen
 
 SUFFIX = ".safetensors"
 
@@ -117,7 +117,7 @@ def _checkpoint(plain: Place, layer: int, registry: Registry) -> tuple[Query | N
         if layer not in checkpoint.experts:
             raise SourceError(f"{plain.path}: layer {layer} has no experts; valid: {_listed(checkpoint.experts)}")
         arch = next(iter(registry.book.archs))
-        query = Query.from_hf_config(checkpoint.config, registry=registry, layer=layer, arch=arch)
+        query = registry.query_from_hf_config(checkpoint.config, layer=layer, arch=arch)
         names: dict[Role, list[str]] = {
             role: [
                 name.format(layer=layer, expert=expert)

@@ -17,8 +17,8 @@ from preshuffle.layouts.forensics.search import ROUND, Search
 from preshuffle.layouts.forensics.shares import Ranks, frame_of, shares_of
 from preshuffle.layouts.forensics.source import Bytes, Widened, of_tensor
 from preshuffle.registry import Query, Registry
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import GateMode, Role, RowOrder
-from preshuffle.registry.values.query import Frozen
 
 MOST_BYTES = 1_000_000
 _SURE = -9.0

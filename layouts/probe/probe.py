@@ -15,7 +15,7 @@ from preshuffle.layouts.loader.apply import apply
 from preshuffle.layouts.probe.golden import Golden, decide_for, make_golden, mistakes
 from preshuffle.layouts.proof.reference import Routing, laid_out_forward, relative_error
 from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query, Recipe, Registry
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
 
 TOKENS: Final = (1, 64, 256, 1024)
 Verdict = Literal["pass", "warn", "fail", "error"]

@@ -22,8 +22,9 @@ from preshuffle.registry.loading.condition_index import Compiled, Entries
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.resolver import Resolver
 from preshuffle.registry.resolve.shapes import tensor_decisions
-from preshuffle.registry.values.decision import Decision, Finding
+from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.digest import decision_digest
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report
 

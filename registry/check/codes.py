@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from typing import Literal, get_args
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.check.rule_table import RULES
-from preshuffle.registry.values.decision import WARNINGS, FindingCode
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.finding import WARNINGS, FindingCode
 
 CODES: tuple[str, ...] = get_args(FindingCode)
 

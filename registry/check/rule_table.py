@@ -19,7 +19,7 @@ from preshuffle.registry.check.rules import (
     switches,
     tags,
 )
-from preshuffle.registry.values.decision import Finding, FindingCode
+from preshuffle.registry.values.finding import Finding, FindingCode
 
 Check = Callable[[Look], Iterable[Finding]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from preshuffle.registry.check.deployment.evidence import Look
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.report import Verdict
 
 CANNOT_WORK = frozenset({"unsupported", "version_unsupported", "pad_required", "known_bad"})

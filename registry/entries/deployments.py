@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Activation, Dtype, Role
 from preshuffle.registry.entries.facts import FactCondition
-from preshuffle.registry.values.query import Frozen
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]

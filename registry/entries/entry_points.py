@@ -5,8 +5,8 @@ from typing import Self, get_args
 from pydantic import model_validator
 
 from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import CallBackend, Role
-from preshuffle.registry.values.query import Frozen
 
 SECOND_LEVEL = "_2"
 """Behind a scale's role: the scale of that scale, which the step ``fold`` multiplies into it."""

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role, TensorDtype
-from preshuffle.registry.entries.platform import Evidence, ModelFacts
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.entries.models import ModelFacts
+from preshuffle.registry.entries.platform import Evidence
 
 StoredDtype = TensorDtype | Literal["int8", "int32"]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import (
     ROLES,
     Activation,
@@ -19,7 +20,6 @@ from preshuffle.registry.base.words import (
     TensorDtype,
 )
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.query import Frozen
 
 Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries.condition import Condition, Scalar
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.query import Frozen, Query
+from preshuffle.registry.values.query import Query
 
 _NO_CONDITION = frozenset({"engine", "env", "tokens", "swiglu_limit", "aiter_features"})
 _PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in _NO_CONDITION)

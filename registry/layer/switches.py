@@ -13,7 +13,7 @@ from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
 AITER = "aiter"

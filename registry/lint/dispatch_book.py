@@ -16,7 +16,8 @@ from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
 )
 from preshuffle.registry.kernels.dispatch.stages import RULES
 from preshuffle.registry.text.book_cache import packaged_document
-from preshuffle.registry.text.field_problems import Document, Path, field_problems
+from preshuffle.registry.text.document import Document
+from preshuffle.registry.text.field_problems import Path, field_problems
 
 _CALL_FACTS = frozenset({"gfx", "weight_dtype", "quant_type", "activation", "gate_mode", "env"})
 _LADDERS = ("padding", "block_m_per_1x128", "cktile_block_m")

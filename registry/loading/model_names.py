@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from preshuffle.registry.entries.condition import glob_test
-from preshuffle.registry.entries.platform import ModelEntry
+from preshuffle.registry.entries.models import ModelEntry
 
 _REMEMBERED = 4096
 

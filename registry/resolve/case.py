@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, QueryError
-from preshuffle.registry.base.suggestions import close_to, near
+from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
+from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.platform import ArchEntry, ModelEntry
+from preshuffle.registry.entries.models import ModelEntry
+from preshuffle.registry.entries.platform import ArchEntry
 from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.entries.rule import Rule, facts_of
+from preshuffle.registry.entries.rule import facts_of
 from preshuffle.registry.layer.features import behaves_as, check_probed
 from preshuffle.registry.layer.shared_experts import count_shared
 from preshuffle.registry.layer.switches import Switches, read_switches
 from preshuffle.registry.loading.book import Book
 from preshuffle.registry.loading.rule_index import Prepared
-from preshuffle.registry.resolve.match import Tried
 from preshuffle.registry.resolve.shapes import LayerSizes, call_decision
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.query import Query
@@ -35,8 +35,6 @@ _NEEDED = (
     "top_k",
     "bias",
 )
-
-_FAR = {"weight_dtype": 3, "quant_type": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,49 +165,3 @@ def _counted_on(case: Case, needed: Sequence[str]) -> Iterator[str]:
         yield f"{aiter} has {', '.join(others)} (by version)"
     if case.full.aiter != query.aiter:
         yield f"by what was probed it is taken as {case.full.aiter}"
-
-
-def nothing_works(case: Case, rule: Rule, tried: tuple[Tried, ...]) -> NoRecipeError:
-    """Return the error where the most specific rule says that no recipe is right."""
-    message = f"nothing is known to work for {_asked(case)}: {rule.because} (rule {rule.id})"
-    return NoRecipeError(message, _nearest(tried), rule=rule.id, evidence=rule.evidence)
-
-
-def _nearest(tried: tuple[Tried, ...]) -> list[NearMatch]:
-    """The three rules that fail by the least."""
-    near = [(item, item.recipe) for item in sorted(tried, key=_distance) if not item.usable]
-    return [NearMatch(item.rule.id, recipe.id, item.why_not) for item, recipe in near if recipe is not None][:3]
-
-
-def _distance(item: Tried) -> tuple[bool, int, bool, str]:
-    """How far a rule is from the query: one that matches is nearest; other weights are farther than other switches."""
-    missed = [miss.field for miss in item.misses]
-    far = sum(_FAR.get(field, 1) for field in missed) + len(item.lacking)
-    return not item.matches, far, "engine" in missed, item.rule.id
-
-
-def _asked(case: Case) -> str:
-    asked = [f"activation_dtype {case.full.activation_dtype or 'unknown'}", case.query.arch]
-    if case.query.engine:
-        asked.append(f"engine {case.query.engine}")
-    return f"{case.query.model} with {', '.join(asked)}"
-
-
-def no_recipe(case: Case, tried: tuple[Tried, ...], book: Book) -> NoRecipeError:
-    """Return the error where no rule answers."""
-    nearest = _nearest(tried)
-    query = case.query
-    unknown = [name for name in _NEEDED if getattr(case.full, name) is None]
-    if case.model is None:
-        ids = close_to(query.model, book.models)
-        nearby = f" (nearest: {', '.join(ids)})" if ids else ""
-        message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it{nearby}"
-        if unknown:
-            message += f"; a query for it must say: {', '.join(unknown)}"
-        return NoRecipeError(message, nearest, unknown)
-    message = f"no rule for {_asked(case)}"
-    if any(item.matches for item in tried):
-        message += ": what matches lacks what its recipe requires"
-    if unknown:
-        message += f"; a query for it must say: {', '.join(unknown)}"
-    return NoRecipeError(message, nearest, unknown)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.loading.book import Book
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.match import Tried, try_rules
-from preshuffle.registry.values.query import Frozen, Query
+from preshuffle.registry.values.query import Query
 
 Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]
 

@@ -14,8 +14,10 @@ from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.layer.switches import value_of
-from preshuffle.registry.resolve.kernels import DISPATCHED, where
-from preshuffle.registry.values.decision import CallDecision, Finding, TensorDecision
+from preshuffle.registry.resolve.findings import where
+from preshuffle.registry.resolve.kernels import DISPATCHED
+from preshuffle.registry.values.decision import CallDecision, TensorDecision
+from preshuffle.registry.values.finding import Finding
 
 if TYPE_CHECKING:
     from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries.recipe import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.resolve.case import Case, no_recipe, nothing_works, open_case, reason
+from preshuffle.registry.resolve.case import Case, open_case, reason
 from preshuffle.registry.resolve.choose import chosen
-from preshuffle.registry.resolve.kernels import environment_findings, kernel_findings, layer_findings, predict_kernels
+from preshuffle.registry.resolve.findings import environment_findings, kernel_findings, layer_findings
+from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.known_problems import listed_findings
 from preshuffle.registry.resolve.match import try_rules
+from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
 from preshuffle.registry.resolve.shapes import tensor_decisions
-from preshuffle.registry.values.decision import CallDecision, Decision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.values.decision import CallDecision, Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.digest import decision_digest
-from preshuffle.registry.values.query import Query, unvalidated
+from preshuffle.registry.values.finding import Finding
+from preshuffle.registry.values.query import Query
 
 _REMEMBERED = 1024
 Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucket]]

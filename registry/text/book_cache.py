@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.text.field_problems import Document
+from preshuffle.registry.text.document import Document
 
 FOLDER: Final = Path(__file__).parents[1] / "book"
 

@@ -1,11 +1,10 @@
 """The answer: which bytes, which call, which kernels, and why; with everything that was rejected."""
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import (
     BITS,
     Activation,
@@ -19,59 +18,7 @@ from preshuffle.registry.base.words import (
     TensorDtype,
 )
 from preshuffle.registry.kernels import KernelChoice
-from preshuffle.registry.values.query import Frozen
-
-FindingCode = Literal[
-    "layout_mismatch",
-    "tag_lost",
-    "tag_false",
-    "double_shuffle",
-    "raw_write",
-    "stale_address",
-    "stale_cache",
-    "pad_required",
-    "pad_fill",
-    "pad_invalid",
-    "pad_unreported",
-    "scale_shape",
-    "load_coverage",
-    "source_order_mismatch",
-    "unsupported",
-    "version_unsupported",
-    "fallback_layout",
-    "flag_conflict",
-    "flag_unknown",
-    "known_bad",
-    "contract_mismatch",
-    "non_contiguous",
-    "expert_view",
-    "untuned",
-    "numerics_deviation",
-    "ambiguous_key",
-    "stale_row",
-]
-
-WARNINGS: frozenset[str] = frozenset(
-    {"pad_unreported", "flag_unknown", "untuned", "numerics_deviation", "ambiguous_key", "stale_row"}
-)
-
-
-class Finding(Frozen):
-    """Something that an operator should know, with what would mend it."""
-
-    code: FindingCode
-    severity: Literal["error", "warning"]
-    role: Role | None = None
-    message: str
-    expected: str | None = None
-    actual: str | None = None
-    fix: str | None = None
-    evidence: tuple[str, ...] = ()
-
-    @staticmethod
-    def of(code: FindingCode, message: str, **more: Any) -> "Finding":
-        """Build a finding with the severity that its code has."""
-        return Finding(code=code, severity="warning" if code in WARNINGS else "error", message=message, **more)
+from preshuffle.registry.values.finding import Finding
 
 
 class Pad(Frozen):
@@ -180,9 +127,3 @@ class Decision(Frozen):
     findings: tuple[Finding, ...]
     registry_digest: str
     decision_digest: str
-
-
-def digest_of(value: Any) -> str:
-    """Return ``sha256:…`` of a JSON value in canonical form (sorted keys, no spaces): the same on any machine."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -9,8 +9,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
-from preshuffle.registry.base.words import Role
+from preshuffle.registry.base.words import (
+    Role,
+)
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 
 
@@ -64,3 +67,9 @@ def _number(value: float | None) -> str:
 
 def _list(values: Iterable[object] | None) -> str:
     return "null" if values is None else f"[{','.join(map(str, values))}]"
+
+
+def digest_of(value: Any) -> str:
+    """Return ``sha256:…`` of a JSON value in canonical form (sorted keys, no spaces): the same on any machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

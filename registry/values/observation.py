@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.frozen import Frozen, number
 from preshuffle.registry.base.words import GateMode, Role, RowOrder, TensorDtype
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.query import Frozen, Query, number
+from preshuffle.registry.values.query import Query
 
 Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]
 Count = Annotated[int, Field(ge=0, le=2**62), BeforeValidator(number)]

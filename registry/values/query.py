@@ -4,65 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.base.frozen import Clamp, Fixed, Frozen, Ranks, Size, Tokens, Version
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.text.field_problems import field_problems
 
 if TYPE_CHECKING:
-    from preshuffle.registry.registry import Registry
+    pass
 
-
-def _version(value: str) -> str:
-    version_key(value)
-    return value
-
-
-Version = Annotated[str, AfterValidator(_version)]
 
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
-
-
-def number(value: Any) -> Any:
-    """Refuse true and false where a number is meant."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is needed, found {value}")
-    return value
-
-
-Size = Annotated[int, Field(ge=1, le=2**20), BeforeValidator(number)]
-Tokens = Annotated[int, Field(ge=1, le=2**31), BeforeValidator(number)]
-Clamp = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Ranks = Annotated[int, Field(ge=1, le=4096), BeforeValidator(number)]
-
-
-class Frozen(BaseModel):
-    """Base of every public value: frozen, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    def altered(self, **fields: Any) -> Self:
-        """Return a copy with other values, which are not validated: ``model_copy`` for hot paths."""
-        return unvalidated(type(self), {**self.__dict__, **fields}, self.__pydantic_fields_set__ | fields.keys())
-
-
-Model = TypeVar("Model", bound=BaseModel)
-_set = object.__setattr__
-
-
-def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | None = None) -> Model:
-    """Make a model of values that are known to be right, all of them: ``model_construct`` for hot paths."""
-    made = kind.__new__(kind)
-    _set(made, "__dict__", values)
-    _set(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
-    return made
 
 
 class Engine(Frozen):
@@ -83,26 +38,6 @@ def _engine(value: Any) -> Any:
             raise ValueError(f"{value!r}: a version is missing after the @")
         return {"name": name, "version": version or None}
     return value
-
-
-Value = TypeVar("Value", str, bool)
-
-
-class Fixed(dict[str, Value]):
-    """A mapping that cannot be changed, so that a query that holds it can be a key."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        """Hash by what it holds."""
-        return hash(frozenset(self.items())) if self else 0
-
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Value]]]:
-        """Be copied and pickled by what it holds."""
-        return type(self), (dict(self),)
-
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("a query cannot be changed; build another one")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 class Environment(Fixed[str]):
@@ -207,35 +142,3 @@ class Query(Frozen):
             return cls.model_validate(value)
         except ValidationError as error:
             raise QueryError([problem for _, problem in field_problems(error)]) from None
-
-    @classmethod
-    def from_hf_config(
-        cls,
-        config: Mapping[str, Any] | str | Path,
-        *,
-        registry: Registry | None = None,
-        layer: int | None = None,
-        **fields: Any,
-    ) -> Query:
-        """Build a query from a Hugging Face ``config.json`` (a mapping, its path, or the checkpoint's folder).
-
-        Args:
-            config: the configuration; how its fields are named is the book's ``model_types``.
-            registry: whose book to use; the packaged one by default.
-            layer: whose experts are meant; needed only where the layers' experts differ.
-            fields: the rest of the query (``arch`` at least); they override what the configuration says.
-
-        Raises:
-            QueryError: the file cannot be read, the model type is unknown, or a field is missing or wrong.
-
-        Example:
-            >>> config = {"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880,
-            ...           "num_local_experts": 32, "num_experts_per_tok": 4,
-            ...           "quantization_config": {"quant_method": "mxfp4"}}
-            >>> Query.from_hf_config(config, arch="gfx950").weight_dtype
-            'fp4x2'
-        """
-        from preshuffle.registry.hf.config import query_of
-        from preshuffle.registry.registry import Registry
-
-        return query_of(config, (registry or Registry.default()).book, fields, layer)

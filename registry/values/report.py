@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from preshuffle.registry.values.decision import Decision, Finding
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.finding import Finding
 
 Verdict = Literal["ok", "degraded", "unknown", "unsupported", "mismatch"]
 

@@ -12,9 +12,9 @@ from preshuffle.api.commands.options.failures import OK
 from preshuffle.api.commands.screens.decision_view import show_findings
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Column
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.values.decision import Finding
-from preshuffle.registry.values.query import Frozen
+from preshuffle.registry.values.finding import Finding
 
 
 class FileReport(Frozen):

@@ -23,13 +23,14 @@ from preshuffle.api.commands.screens.decision_view import asked, show_findings
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
 from preshuffle.registry.kernels.survey.trace import StageTrace, says
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.kernels import dispatch_call
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.decision import Finding
-from preshuffle.registry.values.query import Frozen, Query
+from preshuffle.registry.values.finding import Finding
+from preshuffle.registry.values.query import Query
 
 Asked = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
 

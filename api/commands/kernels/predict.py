@@ -27,12 +27,14 @@ from preshuffle.api.commands.screens.decision_view import asked, show_findings
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.values.decision import CallDecision, Finding, KernelBucket
-from preshuffle.registry.values.query import Frozen, Query
+from preshuffle.registry.values.decision import CallDecision, KernelBucket
+from preshuffle.registry.values.finding import Finding
+from preshuffle.registry.values.query import Query
 
 TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unknown", "dim")}
 

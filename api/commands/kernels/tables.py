@@ -9,7 +9,8 @@ from preshuffle.api.commands.options.books import chosen_tables
 from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.kernels import Families, Hazard, KernelChoice, KernelTables, packaged_families
-from preshuffle.registry.values.decision import Finding, KernelBucket
+from preshuffle.registry.values.decision import KernelBucket
+from preshuffle.registry.values.finding import Finding
 
 AUTO = "auto"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.base.errors import BookError, FieldProblem, QueryError
-from preshuffle.registry.text.field_problems import Document
+from preshuffle.registry.text.document import Document
 
 STDIN = "-"
 

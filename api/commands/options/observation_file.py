@@ -12,7 +12,7 @@ from preshuffle.api.commands.options.query_options import given_fields, layer_of
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf.config import query_fields
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.text.field_problems import Document
+from preshuffle.registry.text.document import Document
 from preshuffle.registry.values.observation import Observation
 
 SUFFIXES: Final = (".json", ".yaml", ".yml")

@@ -13,7 +13,7 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf.config import query_of
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.text.field_problems import Document
+from preshuffle.registry.text.document import Document
 from preshuffle.registry.values.query import Query
 
 _PREFIX = "query_"

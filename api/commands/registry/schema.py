@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from preshuffle.registry.entries.rule import FIELDS, Rule
-from preshuffle.registry.loading.book import SECTIONS
+from preshuffle.registry.loading.load import SECTIONS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -10,7 +10,7 @@ from typing import Final
 from preshuffle.api.commands.screens.decision_view import asked
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.commands.screens.table import GAP, Cell, Column, printable, wrap
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import MEANINGS, Report
 

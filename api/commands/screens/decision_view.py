@@ -10,7 +10,8 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.words import STEPS, Step
 from preshuffle.registry.kernels import Stage
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.values.decision import Decision, Finding, KernelBucket, TensorDecision
+from preshuffle.registry.values.decision import Decision, KernelBucket, TensorDecision
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
 _TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unknown", "dim")}

@@ -10,9 +10,9 @@ from typing import Literal
 from preshuffle.registry.algebra.copy_plan import PlainView, plan_copy
 from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries.platform import LayoutEntry
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.values.query import Frozen
 
 _RUNS = 16
 

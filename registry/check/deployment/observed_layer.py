@@ -13,7 +13,8 @@ from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.entries.condition import Scalar
 from preshuffle.registry.entries.facts import MODEL_NAME, Facts
-from preshuffle.registry.entries.platform import ArchEntry, ModelEntry
+from preshuffle.registry.entries.models import ModelEntry
+from preshuffle.registry.entries.platform import ArchEntry
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.layer.features import behaves_as

@@ -8,7 +8,7 @@ from preshuffle.registry.check.deployment.evidence import Look, at
 from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, any_of
 from preshuffle.registry.check.rules.layouts import reads_otherwise
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 _BIASES = ("w13_bias", "w2_bias")
 _SCALE_DTYPES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Look
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 _RELOADS = frozenset({"reload", "begin_reload"})
 

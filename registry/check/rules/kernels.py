@@ -11,7 +11,7 @@ from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
 from preshuffle.registry.kernels.tables.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
 _OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"

@@ -9,7 +9,7 @@ from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.deployment.evidence import Look, at
 from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 
 def layout_mismatch(look: Look) -> Iterator[Finding]:

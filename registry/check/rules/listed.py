@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Look, at
 from preshuffle.registry.resolve.known_problems import listed_finding
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 
 def known_bad(look: Look) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.deployment.observed_layer import Scene, Seen
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 
 def source_order_mismatch(look: Look) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene, Seen, units
 from preshuffle.registry.entries.deployments import KernelNeedEntry, PadConventionEntry
 from preshuffle.registry.loading.condition_index import Compiled
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 _LOADED = (*WEIGHTS, "w13_bias", "w2_bias")
 ROUND_DOWN = (64, 128)

@@ -8,7 +8,7 @@ from math import prod
 from preshuffle.registry.base.words import BLOCK_ROWS
 from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.deployment.observed_layer import SCALES, Scene, Seen
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 _FLAT_TAIL = 256
 """Rows to which AITER's scale function pads the flattened ``[experts x rows]`` axis."""

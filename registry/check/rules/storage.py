@@ -8,7 +8,7 @@ from functools import lru_cache
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity
 from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.deployment.observed_layer import SCALES, Seen, units
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import CacheKey
 
 _INPUT_SCALES = ("w13_input_scale", "w2_input_scale")

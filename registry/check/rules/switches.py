@@ -8,7 +8,7 @@ from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.entries.platform import FlagEntry
 from preshuffle.registry.layer.switches import AITER, is_undecided, value_of, why_unlisted, why_unread
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 
 def flag_conflict(look: Look) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Seen
-from preshuffle.registry.values.decision import Finding
+from preshuffle.registry.values.finding import Finding
 
 _ROUTES = (
     "AITER looks at w13's and w2's tags together to pick a kernel (Opus needs both, CK's stages look at their own), "

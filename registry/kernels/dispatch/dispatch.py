@@ -8,12 +8,13 @@ from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activat
 from preshuffle.registry.kernels.dispatch.case import Case
 from preshuffle.registry.kernels.dispatch.grouped import grouped_key, grouped_plan, is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import untuned
-from preshuffle.registry.kernels.dispatch.lookup import ACT_TYPES, lookup
+from preshuffle.registry.kernels.dispatch.lookup import lookup
 from preshuffle.registry.kernels.dispatch.opus import check_bypassed, objection
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
 from preshuffle.registry.kernels.dispatch.stages import plan_stages
 from preshuffle.registry.kernels.errors import DispatchError, env_int
 from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
+from preshuffle.registry.kernels.tables.index import ACT_TYPES
 from preshuffle.registry.kernels.tables.rows import Row
 from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 

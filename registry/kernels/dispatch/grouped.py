@@ -1,44 +1,14 @@
 """The gfx1250 grouped path (FlyDSL TDM kernels): when AITER takes it, and which table row it uses."""
 
 from preshuffle.registry.kernels.dispatch.case import Case
-from preshuffle.registry.kernels.dispatch.lookup import torch_names
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
+from preshuffle.registry.kernels.tables.index import torch_names
 from preshuffle.registry.kernels.tables.rows import GroupedRow
 
 FUNC = "grouped_gemm_gfx1250_a8w4"
 DEFAULT_TILE_M = 64
 _TRUTHY = frozenset({"1", "true", "True", "yes", "YES"})
 _ARCH_VARIABLES = ("GPU_ARCHS", "TARGET_ARCH", "AITER_GPU_ARCHS")
-
-
-class GroupedIndex:
-    """Grouped rows by the columns that they fill in: an empty cell matches anything."""
-
-    def __init__(self, rows: list[GroupedRow]) -> None:
-        """Index the rows with and without their number of compute units."""
-        self._with_cu: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]] = {}
-        self._without_cu: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]] = {}
-        for row in rows:
-            self._add(self._with_cu, dict(row.key), row)
-            self._add(self._without_cu, {name: text for name, text in row.key if name != "cu_num"}, row)
-
-    @staticmethod
-    def _add(
-        index: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]], key: dict[str, str], row: GroupedRow
-    ) -> None:
-        held = index.setdefault(tuple(key), {})
-        values = tuple(key.values())
-        if values not in held or row.us < held[values].us:
-            held[values] = row
-
-    def find(self, key: dict[str, str]) -> GroupedRow | None:
-        """Return the fastest row that matches; rows for another number of compute units count only if no other does."""
-        for index in (self._with_cu, self._without_cu):
-            found = [rows.get(tuple([key[name] for name in names])) for names, rows in index.items()]
-            matches = [row for row in found if row is not None]
-            if matches:
-                return min(matches, key=lambda row: row.us)
-        return None
 
 
 def _switched_on(gfx: str, env: dict[str, str]) -> bool:

@@ -1,81 +1,8 @@
 """The tuned-table lookup: the key, and what each version makes of the activation in it."""
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import lru_cache
-from sys import intern
-
-from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.dispatch.case import Case
-from preshuffle.registry.kernels.tables.merge import MERGES
+from preshuffle.registry.kernels.tables.index import ACT_TYPES, QUANT_TYPES, Index, Key, _find, torch_names
 from preshuffle.registry.kernels.tables.rows import Row
-
-Key = tuple[Hashable, ...]
-
-ACT_TYPES = {name: intern(f"ActivationType.{name}") for name in ("Silu", "Gelu", "Swiglu", "Situv2")}
-QUANT_TYPES = {
-    name: intern(f"QuantType.{name}")
-    for name in ("No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128")
-}
-
-_TORCH = {
-    "bf16": "torch.bfloat16",
-    "fp16": "torch.float16",
-    "fp32": "torch.float32",
-    "fp4x2": "torch.float4_e2m1fn_x2",
-    "i4x2": "torch.int4",
-    "i8": "torch.int8",
-    "uint8": "torch.uint8",
-    "uint32": "torch.uint32",
-}
-
-
-@lru_cache(maxsize=256)
-def torch_names(behaviour: Behaviour, gfx: str) -> dict[str, str]:
-    """Return how torch spells AITER's dtypes on an architecture; what AITER calls fp8 differs between them."""
-    fp8 = next(name for pattern, name in behaviour.data.fp8_dtype.items() if fnmatchcase(gfx, pattern))
-    return {name: intern(torch) for name, torch in (_TORCH | {"fp8": fp8}).items()}
-
-
-@dataclass(slots=True)
-class Index:
-    """Rows by key: with the activation, and without it (the first row in file order answers for any activation)."""
-
-    exact: dict[Key, Row] = field(default_factory=dict)
-    any_activation: dict[Key, Row] = field(default_factory=dict)
-    shapes: set[Key] = field(default_factory=set)
-    any_gfx: bool = False
-
-    def knows(self, case: Case) -> bool:
-        """Say whether any row has the sizes of a call, whatever else it needs."""
-        call = case.call
-        return (case.cu_num, call.model_dim, call.inter_dim, call.expert, case.topk) in self.shapes
-
-
-def build_index(rows: list[Row], behaviour: Behaviour) -> Index:
-    """Index rows as one AITER version reads them."""
-    data = behaviour.data
-    index = Index()
-    for row in MERGES[data.merge](rows):
-        if row.tag in data.dropped_tags:
-            continue
-        gfx = (row.gfx or "*") if data.key_has_gfx else ""
-        index.any_gfx = index.any_gfx or gfx == "*"
-        before, after = (gfx, *row[2:8]), row[9:15]
-        index.shapes.add((row.cu_num, *row[4:8]))
-        index.exact.setdefault((*before, row.act_type, *after), row)
-        if data.act_type != "exact":
-            index.any_activation.setdefault((*before, "", *after), row)
-    return index
-
-
-def _find(index: Index, mode: str, before: Key, act_type: str, after: Key) -> Row | None:
-    if mode != "any":
-        row = index.exact.get((*before, act_type, *after))
-        if row is not None or mode == "exact":
-            return row
-    return index.any_activation.get((*before, "", *after))
 
 
 def _retry(index: Index, case: Case, act_type: str, before: Key, after: Key) -> Row | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from preshuffle.registry.values.query import Frozen, Version
+from preshuffle.registry.base.frozen import Frozen, Version
 
 
 def _expression(text: str) -> str:

@@ -8,11 +8,11 @@ from typing import Literal
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity, version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
-from preshuffle.registry.kernels.dispatch.grouped import GroupedIndex
-from preshuffle.registry.kernels.dispatch.lookup import Index, build_index
 from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families.families import Families, packaged_families
+from preshuffle.registry.kernels.tables.grouped_index import GroupedIndex
 from preshuffle.registry.kernels.tables.hazards import table_hazards
+from preshuffle.registry.kernels.tables.index import Index, build_index
 from preshuffle.registry.kernels.tables.rows import GroupedRow, Hazard, Row
 from preshuffle.registry.kernels.tables.table_file import TableFile, parse_table, read_bytes
 

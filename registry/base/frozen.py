@@ -1,0 +1,85 @@
+"""Frozen pydantic models and number types that values share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from preshuffle.registry.base.versions import version_key
+
+if TYPE_CHECKING:
+    pass
+
+
+def _version(value: str) -> str:
+    version_key(value)
+    return value
+
+
+Version = Annotated[str, AfterValidator(_version)]
+
+
+def number(value: Any) -> Any:
+    """Refuse true and false where a number is meant."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, found {value}")
+    return value
+
+
+Size = Annotated[int, Field(ge=1, le=2**20), BeforeValidator(number)]
+
+
+Tokens = Annotated[int, Field(ge=1, le=2**31), BeforeValidator(number)]
+
+
+Clamp = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+Ranks = Annotated[int, Field(ge=1, le=4096), BeforeValidator(number)]
+
+
+class Frozen(BaseModel):
+    """Base of every public value: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    def altered(self, **fields: Any) -> Self:
+        """Return a copy with other values, which are not validated: ``model_copy`` for hot paths."""
+        return unvalidated(type(self), {**self.__dict__, **fields}, self.__pydantic_fields_set__ | fields.keys())
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+_set = object.__setattr__
+
+
+def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | None = None) -> Model:
+    """Make a model of values that are known to be right, all of them: ``model_construct`` for hot paths."""
+    made = kind.__new__(kind)
+    _set(made, "__dict__", values)
+    _set(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
+    return made
+
+
+Value = TypeVar("Value", str, bool)
+
+
+class Fixed(dict[str, Value]):
+    """A mapping that cannot be changed, so that a query that holds it can be a key."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Hash by what it holds."""
+        return hash(frozenset(self.items())) if self else 0
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Value]]]:
+        """Be copied and pickled by what it holds."""
+        return type(self), (dict(self),)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a query cannot be changed; build another one")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse

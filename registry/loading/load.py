@@ -1,0 +1,180 @@
+"""Load the packaged book and overlays; collect every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from preshuffle.registry.base.errors import BookError, Problem
+from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.entries.deployments import (
+    BackendEntry,
+    ContractEntry,
+    KernelLabelEntry,
+    KernelNeedEntry,
+    KnownBadEntry,
+    PadConventionEntry,
+    ScaleLabelEntry,
+    SwitchPatternEntry,
+)
+from preshuffle.registry.entries.entry_points import FunctionEntry, TargetNamesEntry
+from preshuffle.registry.entries.model_types import ModelTypeEntry, QuantizationEntry
+from preshuffle.registry.entries.models import ModelEntry
+from preshuffle.registry.entries.platform import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry
+from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries.rule import Rule
+from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
+from preshuffle.registry.loading.book import Book, Place
+from preshuffle.registry.text.book_cache import FOLDER, packaged_document
+from preshuffle.registry.text.document import Document
+from preshuffle.registry.text.field_problems import field_problems
+
+SECTIONS: Mapping[str, type[Frozen]] = {
+    "layouts": LayoutEntry,
+    "archs": ArchEntry,
+    "features": FeatureEntry,
+    "flags": FlagEntry,
+    "models": ModelEntry,
+    "model_types": ModelTypeEntry,
+    "quantizations": QuantizationEntry,
+    "recipes": Recipe,
+    "rules": Rule,
+    "known_bad": KnownBadEntry,
+    "contracts": ContractEntry,
+    "backends": BackendEntry,
+    "scale_labels": ScaleLabelEntry,
+    "kernel_labels": KernelLabelEntry,
+    "kernel_needs": KernelNeedEntry,
+    "pad_conventions": PadConventionEntry,
+    "switch_patterns": SwitchPatternEntry,
+    "functions": FunctionEntry,
+    "target_names": TargetNamesEntry,
+    "kernel_families": Family,
+    "kernel_tags": KernelTag,
+    "packings": Packing,
+}
+
+
+# Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).
+ELSEWHERE = frozenset({"aiter_dispatch.yaml"})
+
+
+_LARGEST = 1 << 20
+
+
+Entry = TypeVar("Entry", bound=Frozen)
+
+
+def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[str, str]] = ()) -> Book:
+    """Load the packaged book and put overlay folders (or single files) on top, entry by entry.
+
+    Args:
+        overlays: folders or files, later ones on top.
+        texts: overlays that are in memory, YAML by file name, on top of all others.
+
+    Raises:
+        BookError: lists everything that is wrong, each with file, line and column.
+    """
+    problems: list[Problem] = []
+    overlays = [overlays] if isinstance(overlays, str | FilePath) else overlays
+    entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    places: dict[tuple[str, str], Place] = {}
+    layers = [[packaged_document(name) for name in _packaged()]]
+    layers += [[_parsed(*named) for named in _folder(FilePath(overlay), problems)] for overlay in overlays]
+    layers += [[_parsed(*named) for named in overlay.items()] for overlay in texts]
+    for layer in layers:
+        seen: dict[tuple[str, str], Place] = {}
+        for document, wrong in layer:
+            problems += wrong
+            _read(document, entries, seen, problems)
+        places.update(seen)
+    if problems:
+        raise BookError(problems)
+    return Book(entries, places, tuple(document.name for layer in layers for document, _ in layer))
+
+
+def _packaged() -> list[str]:
+    return sorted(file.name for file in FOLDER.glob("*.yaml") if file.name not in ELSEWHERE)
+
+
+def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:
+    from preshuffle.registry.text.yaml_text import parse_yaml
+
+    own = name.startswith(f"{FOLDER.name}/")  # an overlay's folder may be called as the packaged one is
+    return parse_yaml(text, f"./{name}" if own else name)
+
+
+def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]:
+    try:
+        paths = [overlay] if overlay.is_file() else sorted([*overlay.glob("*.yaml"), *overlay.glob("*.yml")])
+    except OSError as error:
+        problems.append(Problem(str(overlay), 1, 1, f"cannot be read: {error.strerror}"))
+        return []
+    if not paths:
+        what = "no *.yaml in this folder" if overlay.is_dir() else "no such file or folder"
+        problems.append(Problem(str(overlay), 1, 1, what, ("a folder with *.yaml files, or one YAML file",)))
+    texts: list[tuple[str, str]] = []
+    for path in paths:
+        try:
+            if (size := path.stat().st_size) > _LARGEST:
+                problems.append(Problem(str(path), 1, 1, f"{size:,} bytes; a book file has at most {_LARGEST:,}"))
+                continue
+            texts.append((str(path), path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 at byte {error.start}"
+            problems.append(Problem(str(path), 1, 1, f"cannot be read: {reason}"))
+    return texts
+
+
+def _read(
+    document: Document,
+    entries: dict[str, dict[str, Any]],
+    seen: dict[tuple[str, str], Place],
+    problems: list[Problem],
+) -> None:
+    if document.value is None:
+        return
+    if not isinstance(document.value, dict):
+        problems.append(document.problem((), "a book file is a mapping of sections", tuple(SECTIONS)))
+        return
+    for section, items in document.value.items():
+        if section not in SECTIONS:
+            problems.append(document.problem((section,), f"unknown section {section!r}", tuple(SECTIONS)))
+        elif not isinstance(items, dict):
+            problems.append(document.problem((section,), f"{section} is a mapping of ids to entries"))
+        else:
+            for id, raw in items.items():
+                place = Place(document, (section, id))
+                if (first := seen.get((section, id))) is not None:
+                    line = first.document.line(first.path)
+                    problems.append(
+                        place.problem(f"duplicate id {id!r} in {section}, first at {first.document.name}:{line}")
+                    )
+                    continue
+                seen[section, id] = place
+                entry = _entry(SECTIONS[section], id, raw, place, problems)
+                if entry is not None:
+                    entries[section][id] = entry
+
+
+def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[Problem]) -> Entry | None:
+    if not isinstance(raw, dict):
+        problems.append(place.problem(f"{id} needs fields, found {raw!r}", valid=_field_names(model)))
+        return None
+    if "id" in raw:
+        problems.append(place.problem("the id is the entry's key; leave this field out", "id"))
+        return None
+    try:
+        return model.model_validate({"id": id, **raw})
+    except ValidationError as error:
+        for path, problem in field_problems(error):
+            valid = problem.valid or (_field_names(model) if len(path) == 1 and "unknown" in problem.message else ())
+            problems.append(place.problem(str(type(problem)(problem.field, problem.message, valid)), *path))
+        return None
+
+
+def _field_names(model: type[Frozen]) -> tuple[str, ...]:
+    return tuple(name for name in model.model_fields if name != "id")
