@@ -80,3 +80,28 @@ def report(raw: Raw) -> Report:
 
 def codes(raw: Raw) -> set[str]:
     return {finding.code for finding in report(raw).findings}
+
+
+SEP, ITLV = {"gate_mode": "separated"}, {"gate_mode": "interleave"}
+AITER = {"kernels": [{"backend": "aiter"}]}
+TRITON = {"kernels": [{"backend": "triton"}]}
+
+RIGHT = {
+    "a4w4": deployment(A4W4, SEPARATED, applied=SEP),
+    "a8w4": deployment(A8W4, INTERLEAVED, applied=ITLV),
+    "swiglu": deployment(SWIGLU, SEPARATED, applied=SEP, activation_dtype=None),
+    "swiglu.gui": deployment(SWIGLU, INTERLEAVED, applied=ITLV, activation_dtype=None),
+    "mxfp8": deployment(MXFP8, INTERLEAVED, applied=ITLV),
+    "situ": deployment(SITU, SEPARATED, applied=SEP),
+    "situ.a8w4": deployment(SITU, INTERLEAVED, applied=ITLV, activation_dtype="fp8", env={"AITER_SITUV2_A8W4": "1"}),
+    "gfx1250": deployment(A4W4, GFX1250, applied=ITLV, arch="gfx1250"),
+    "block": deployment(BLOCK, TILES, applied=AITER),
+    "block.942": deployment(BLOCK, TILES, applied=AITER, arch="gfx942", cu_num=304),
+    "token": deployment(TOKEN, TILES, applied=AITER),
+    "tensor": deployment(TENSOR, TILES, applied=AITER),
+    "bf16": deployment(BF16, TILES, applied=AITER),
+    "triton": deployment(BF16, PLAIN, applied=TRITON),
+    "triton.mx": deployment(A4W4, PLAIN, applied=TRITON | {"swizzle_mx_scale": "none"}, activation_dtype=None),
+    "padded": deployment(A4W4, SEPARATED, pad=256, hidden_size=5000, intermediate_size=1800, applied=SEP),
+    "expert parallel": deployment(A4W4, SEPARATED, ep=8, applied=SEP | {"expert_map": "mask"}),
+}

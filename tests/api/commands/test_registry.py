@@ -13,7 +13,7 @@ from jsonschema_rs import validator_for
 from preshuffle.api.cli import main
 from preshuffle.registry import Registry
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 RULE = """\
 rules:
   ours:

@@ -36,7 +36,7 @@ from preshuffle.layouts.stamps.mapped import _ask, _search
 from preshuffle.registry import LayoutError
 from support.moe import decide, in_padded_buffers, plain_tensors
 
-SUPPORT = Path(__file__).parent / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 DECISION = decide("fp4x2")
 
 Tensors = dict[str, torch.Tensor]

@@ -14,7 +14,7 @@ from support.container import Builder, Image, missing
 from support.server import REPORT
 from support.tokens import write_tokens
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONGEST = 350
 SHARED = frozenset(sys.stdlib_module_names)
 PARSING = frozenset({"pydantic", "pydantic_core", "einops", "yaml"})

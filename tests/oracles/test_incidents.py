@@ -8,7 +8,7 @@ import pytest
 from preshuffle.registry import Registry
 from preshuffle.registry.incidents import main, score
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 INCIDENTS = SHARED / "incidents"
 TABLES = SHARED / "oracle" / "configs"
 NEEDS_TABLES = {"E05"}

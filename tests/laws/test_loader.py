@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_book_bytes import checkpoint
 
 from preshuffle.layouts import (
     apply,
@@ -23,6 +22,7 @@ from preshuffle.layouts import (
 )
 from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query
 from support.engine_table import read_table
+from support.plain_layer import checkpoint
 from support.strategies import REGISTRY
 
 Tensors = dict[str, torch.Tensor]

@@ -177,7 +177,7 @@ def test_where_reading_needs_a_token_the_pages_do_too_and_a_browser_can_send_it(
 
 
 def test_the_readme_shows_pictures_that_are_there_and_small() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[3]
     shown = re.findall(r"!\[([^\]]+)\]\((docs/images/[^)]+)\)", (root / "README.md").read_text())
     assert {path for _, path in shown} == {f"docs/images/{file.name}" for file in (root / "docs/images").iterdir()}
     for words, path in shown:

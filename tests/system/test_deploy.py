@@ -17,7 +17,7 @@ from preshuffle.api.web.tokens import load_tokens
 from preshuffle.registry import Registry
 from support.server import REPORT, Client
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KUBERNETES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "preshuffle.json"

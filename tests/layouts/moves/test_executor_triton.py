@@ -20,7 +20,7 @@ from preshuffle.layouts.moves.half_join import plan_joined
 from preshuffle.layouts.moves.move import Move, move_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 
-SUPPORT = Path(__file__).parent / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 WIDE = {"dwordx4", "b128"}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
 
-ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracle"
+ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 PLAIN = ("activation_dtype", "padded_tokens", "block_m", "ksplit", "run_1stage", "tuned")
 RECORDINGS = [
     pytest.param("dispatch.jsonl", "configs", "0.1.20.dev+ge4048607a5", id="snapshot-2026-08"),

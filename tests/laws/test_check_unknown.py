@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_check_rules import RIGHT
 
 from preshuffle.registry import Observation
 from support.observed import (
@@ -16,6 +15,7 @@ from support.observed import (
     A8W4,
     BLOCK,
     PLAIN,
+    RIGHT,
     SEPARATED,
     SWIGLU,
     TILES,
@@ -27,7 +27,7 @@ from support.observed import (
 )
 
 Raw = dict[str, Any]
-INCIDENTS = Path(__file__).parents[2] / "shared" / "incidents"
+INCIDENTS = Path(__file__).parents[3] / "shared" / "incidents"
 KEPT = {
     ("query", "model"), ("query", "arch"), ("query", "env"), ("query", "tokens"), ("query", "engine", "name"),
     ("query", "activation_dtype"),

@@ -8,7 +8,7 @@ from preshuffle.registry.kernels.aiter_versions import dispatch_book
 from preshuffle.registry.lint.dispatch_book import dispatch_book_problems, dispatch_problems
 from preshuffle.registry.text.yaml_text import parse_yaml
 
-FOLDER = Path(dispatch_book.__file__).parents[1] / "book"
+FOLDER = Path(dispatch_book.__file__).parents[2] / "book"
 
 
 def test_the_packaged_file_is_right() -> None:
