@@ -11,14 +11,11 @@ from typing import Final
 from anyio import to_thread
 from fastapi import FastAPI
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.answers.registry_views import our_version
-from preshuffle.api.answers.response_cache import HotResolve
+from preshuffle.api.answers import Answers, HotResolve, our_version
 from preshuffle.api.errors import ServeError
-from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.pages import install as pages
-from preshuffle.api.rollout.plan import Candidate
-from preshuffle.api.rollout.planner import Planner
+from preshuffle.api.rollout import Candidate, Planner
 from preshuffle.api.routes import books as routes_books
 from preshuffle.api.routes import check as routes_check
 from preshuffle.api.routes import deployments as routes_deployments
@@ -30,23 +27,12 @@ from preshuffle.api.routes import metrics as routes_metrics
 from preshuffle.api.routes import plan as routes_plan
 from preshuffle.api.routes import registry as routes_registry
 from preshuffle.api.routes import resolve as routes_resolve
-from preshuffle.api.server.front import Door
-from preshuffle.api.server.heartbeat_route import HotBeats
-from preshuffle.api.server.listen import bind, check_host, run, url_of
-from preshuffle.api.server.management import served_beside
+from preshuffle.api.server import Door, HotBeats, bind, check_host, run, served_beside, url_of
 from preshuffle.api.settings import Settings
-from preshuffle.api.store.retention import Retention
-from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep.background import Keeper
-from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
-from preshuffle.api.upkeep.fleet_metrics import StoredFleet
-from preshuffle.api.upkeep.heartbeats import Heartbeats
-from preshuffle.api.upkeep.table_files import load_tables
-from preshuffle.api.web import openapi, problem
-from preshuffle.api.web.access import Access
-from preshuffle.api.web.logs import set_up
-from preshuffle.api.web.metrics import Metrics
-from preshuffle.api.web.tokens import load_tokens
+from preshuffle.api.store import Retention, Store
+from preshuffle.api.table_files import load_tables
+from preshuffle.api.upkeep import Heartbeats, Keeper, StoredFleet, Watching, watch_book, watch_tables
+from preshuffle.api.web import Access, Metrics, load_tokens, openapi, problem, set_up
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.observation import Observation

@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from preshuffle.api.fleet.deployments import Beat, Group, Receipt, ReplicaReport
+from preshuffle.api.fleet import Beat, Group, Receipt, ReplicaReport
 from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Decision

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
-from preshuffle.api.web.access import Reads
-from preshuffle.api.web.logs import Style
+from preshuffle.api.web import Reads, Style
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 
 PREFIX: Final = "PRESHUFFLE_"
 _LISTS: Final = frozenset({"book", "tables"})

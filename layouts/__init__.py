@@ -1,16 +1,23 @@
 """Bytes of MoE tensors: put them into the order that a decision names, take them out, prove them. Needs torch."""
 
-from preshuffle.layouts.checkpoint.checkpoint import Checkpoint
-from preshuffle.layouts.checkpoint.part import CheckpointError
-from preshuffle.layouts.checkpoint.write import write_checkpoint
-from preshuffle.layouts.forensics.identify import ExpertRange, Identification, identify
-from preshuffle.layouts.loader.apply import apply, describe, inverse
-from preshuffle.layouts.loader.expert import expert_view, write_expert
-from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout, retag
-from preshuffle.layouts.loader.single import apply_layout, invert_layout
-from preshuffle.layouts.probe.installed_aiter import aiter_here
-from preshuffle.layouts.proof.prove import Check, prove
-from preshuffle.layouts.stamps.stamp import Stamp, stamp_of, stamps_from_metadata, stamps_to_metadata
+from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
+from preshuffle.layouts.forensics import ExpertRange, Identification, identify
+from preshuffle.layouts.loader import (
+    apply,
+    apply_layout,
+    begin_reload,
+    describe,
+    expert_view,
+    finish_reload,
+    inverse,
+    invert_layout,
+    relayout,
+    retag,
+    write_expert,
+)
+from preshuffle.layouts.probe import aiter_here
+from preshuffle.layouts.proof import Check, prove
+from preshuffle.layouts.stamps import Stamp, stamp_of, stamps_from_metadata, stamps_to_metadata
 
 __all__ = [
     "Check",

@@ -8,13 +8,10 @@ from typing import Any, get_args
 
 from preshuffle.registry.base.errors import NoRecipeError, Problem, QueryError
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
-from preshuffle.registry.entries.condition import Condition, Scalar
-from preshuffle.registry.entries.rule import Rule
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import Condition, Rule, Scalar
+from preshuffle.registry.loading import Book
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.choose import choose
-from preshuffle.registry.resolve.match import REQUIRED_OF, Tried, try_rule
+from preshuffle.registry.resolve import REQUIRED_OF, Tried, choose, open_case, try_rule
 from preshuffle.registry.values.query import Query
 
 _MOST_TRIES = 2000

@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from preshuffle.registry.base.errors import BookError, NoRecipeError
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
-from preshuffle.registry.lint.book import lint
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.loading.load import load_book
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.kernels import dispatch_call
-from preshuffle.registry.resolve.resolver import Resolver
+from preshuffle.registry.lint import lint
+from preshuffle.registry.loading import Book, load_book
+from preshuffle.registry.resolve import Resolver, dispatch_call, open_case
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.query import Query
 
 if TYPE_CHECKING:
-    from preshuffle.registry.check.checker import Checker
-    from preshuffle.registry.resolve.explain import Explanation
+    from preshuffle.registry.check import Checker
+    from preshuffle.registry.resolve import Explanation
     from preshuffle.registry.values.observation import Observation
     from preshuffle.registry.values.report import Report
 
@@ -118,7 +115,7 @@ class Registry:
             >>> Registry.default().query_from_hf_config(config, arch="gfx950").weight_dtype
             'fp4x2'
         """
-        from preshuffle.registry.hf.config import query_of
+        from preshuffle.registry.hf import query_of
 
         return query_of(config, self.book, fields, layer)
 
@@ -142,7 +139,7 @@ class Registry:
 
     @cached_property
     def _checker(self) -> Checker:
-        from preshuffle.registry.check.checker import Checker
+        from preshuffle.registry.check import Checker
 
         return Checker(self.book, self.tables)
 
@@ -162,7 +159,7 @@ class Registry:
             NoRecipeError: the arch is unknown.
             QueryError: a switch has a value that it cannot have.
         """
-        from preshuffle.registry.resolve.explain import explain
+        from preshuffle.registry.resolve import explain
 
         return explain(query, self.book)
 

@@ -12,7 +12,7 @@ from typing import Final
 from anyio import to_thread
 
 from preshuffle.api.answers.reports import Reports
-from preshuffle.api.web.problem import ProblemError, as_problem
+from preshuffle.api.web import ProblemError, as_problem
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Decision

@@ -9,12 +9,20 @@ from typing import Any, Final, Literal
 from pydantic import Field, field_serializer
 
 from preshuffle.api.answers.answers import Answers
-from preshuffle.api.fleet.comparison import LayoutComparison, compare_all
-from preshuffle.api.fleet.deployments import Deployment, Group, Replica
-from preshuffle.api.fleet.judgement import GroupJudgement, has_drifted
-from preshuffle.api.fleet.states import State, state_of, worst_state
-from preshuffle.api.store.rows import Listed
-from preshuffle.api.web.problem import Problem
+from preshuffle.api.fleet import (
+    Deployment,
+    Group,
+    GroupJudgement,
+    LayoutComparison,
+    Replica,
+    State,
+    compare_all,
+    has_drifted,
+    state_of,
+    worst_state,
+)
+from preshuffle.api.store import Listed
+from preshuffle.api.web import Problem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import Decision

@@ -9,9 +9,7 @@ from pydantic import Field
 
 from preshuffle.registry.algebra.layout import Unit
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries.models import ModelEntry
-from preshuffle.registry.entries.platform import ArchEntry, LayoutEntry
-from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries import ArchEntry, LayoutEntry, ModelEntry, Recipe
 from preshuffle.registry.registry import Registry
 
 

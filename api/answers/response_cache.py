@@ -8,8 +8,7 @@ from hashlib import blake2b
 from typing import Final
 
 from preshuffle.api.answers.answers import Answer, Answers
-from preshuffle.api.web.cached_response import Serialised, names
-from preshuffle.api.web.raw_response import Reply
+from preshuffle.api.web import Reply, Serialised, names
 from preshuffle.registry.registry import Registry
 
 _MOST: Final = 1024

@@ -144,7 +144,7 @@ def _report(args: argparse.Namespace, observation: Observation, registry: Regist
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from preshuffle.registry.check.codes import describe_code
+    from preshuffle.registry.check import describe_code
 
     code = describe_code(args.explain)
     if args.json:

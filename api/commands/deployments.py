@@ -67,7 +67,7 @@ def _pages(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _one(args: argparse.Namespace) -> int:
-    from preshuffle.api.answers.deployment_views import DeploymentView
+    from preshuffle.api.answers import DeploymentView
     from preshuffle.api.commands.screens.deployments_view import show_one
 
     view = DeploymentView.model_validate_json(ask(args, "GET", _path(args.name)))
@@ -77,7 +77,7 @@ def _one(args: argparse.Namespace) -> int:
 
 def _history(args: argparse.Namespace) -> int:
     from preshuffle.api.commands.screens.deployments_view import show_events
-    from preshuffle.api.store.history import Events
+    from preshuffle.api.store import Events
 
     path = f"{_path(args.name)}/history" if args.name else "/v1/history"
     events = Events.model_validate_json(ask(args, "GET", path))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine this environment."""
-    from preshuffle.api.doctor.examine import examine
+    from preshuffle.api.doctor import examine
 
     report = examine(chosen_book(args), chosen_tables(args))
     if args.json:

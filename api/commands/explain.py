@@ -20,8 +20,8 @@ from preshuffle.api.commands.options.query_options import add_query_options, rea
 from preshuffle.api.commands.screens.decision_view import asked
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column, Row, printable
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace
+from preshuffle.registry.entries import Scalar
+from preshuffle.registry.resolve import Aside, Explanation, RuleTrace
 
 _STYLES = {
     "chosen": "good",

@@ -25,7 +25,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.words import ROLES, Role, RowOrder
 
 if TYPE_CHECKING:
-    from preshuffle.layouts.forensics.identify import ExpertRange, Identification
+    from preshuffle.layouts.forensics import ExpertRange, Identification
 
 _STYLES = {"identified": "good", "mixed": "bad", "wrong": "bad", "ambiguous": "warn", "unknown": "warn"}
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         if known[rank] is not None and known[size] is not None and known[rank] >= known[size]:  # type: ignore[operator]
             raise UsageError(f"identify: --{rank.replace('_', '-')} {known[rank]}; valid: 0..{known[size] - 1}")  # type: ignore[operator]
     try:
-        from preshuffle.layouts.forensics.files import Place, identify_files
+        from preshuffle.layouts.forensics import Place, identify_files
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("preshuffle"):
             raise

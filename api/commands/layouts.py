@@ -13,7 +13,7 @@ from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries.platform import LayoutEntry
+from preshuffle.registry.entries import LayoutEntry
 from preshuffle.registry.registry import Registry
 
 

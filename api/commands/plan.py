@@ -17,7 +17,7 @@ from preshuffle.api.commands.options.service_option import add_service_options, 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 if TYPE_CHECKING:
-    from preshuffle.api.rollout.plan import Plan
+    from preshuffle.api.rollout import Plan
 
 _WRONG: Final = ("mismatch", "unsupported")
 _YAML: Final = ("*.yaml", "*.yml")
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     body = ask(args, "POST", "/v1/plan", json=_candidate(args))
     from preshuffle.api.commands.screens.plan_view import show_plan
     from preshuffle.api.commands.screens.screen import Screen, print_json
-    from preshuffle.api.rollout.plan import Plan
+    from preshuffle.api.rollout import Plan
 
     plan = Plan.model_validate_json(body)
     if args.json:

@@ -26,7 +26,7 @@ from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 
 if TYPE_CHECKING:
-    from preshuffle.layouts.probe.probe import ProbeReport, ProbeResult
+    from preshuffle.layouts.probe import ProbeReport, ProbeResult
 
 _STYLES = {"pass": "good", "warn": "warn", "fail": "bad", "error": "bad"}
 _SIZES = ("hidden_size", "intermediate_size", "num_experts", "top_k")
@@ -61,10 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Probe the recipes and show the errors side by side."""
     try:
-        from preshuffle.layouts.probe.golden import recipes_named
-        from preshuffle.layouts.probe.golden_layers import golden_query
-        from preshuffle.layouts.probe.probe import ProbeError, probe
-        from preshuffle.layouts.probe.runners import choose_runner
+        from preshuffle.layouts.probe import ProbeError, choose_runner, golden_query, probe, recipes_named
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("preshuffle"):
             raise

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from preshuffle.api.commands.options.failures import OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
-from preshuffle.api.web.tokens import make_token
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.api.web import make_token
+from preshuffle.registry.text import field_problems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from preshuffle.api.doctor.check import Check
 from preshuffle.registry.kernels import TableError
-from preshuffle.registry.layer.features import features_of
-from preshuffle.registry.layer.installed_aiter import installed_aiter
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.layer import features_of, installed_aiter
+from preshuffle.registry.loading import Book
 
 
 def check_features(book: Book) -> Iterator[Check]:

@@ -17,7 +17,7 @@ from typing import Literal
 from preshuffle.api.doctor.check import Check, DoctorReport
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.base.versions import version_key
-from preshuffle.registry.entries.platform import FlagEntry
+from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
 from preshuffle.registry.registry import Registry
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_serializer, model_validator
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.observation import Observation
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"

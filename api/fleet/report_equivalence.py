@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from preshuffle.registry.entries.condition import Condition
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import Condition
+from preshuffle.registry.loading import Book
 
 _FIELD: Final = "deployment"
 _MANY: Final = 64

@@ -11,16 +11,14 @@ from fastapi import FastAPI, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import picture_of
 from preshuffle.api.routes.books import DiffParams, changes_between
-from preshuffle.api.store.book_store import kept_books
-from preshuffle.api.store.store import Store
-from preshuffle.api.web.problem import ProblemError
-from preshuffle.api.web.query_models import Params
+from preshuffle.api.store import Store, kept_books
+from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
 """Fields that say in words what an entry is, the best first."""

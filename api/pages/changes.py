@@ -14,8 +14,8 @@ from starlette.responses import Response
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.words import url
 from preshuffle.api.routes.deployments import Name
-from preshuffle.api.store.store import Store
-from preshuffle.api.web.query_models import Params
+from preshuffle.api.store import Store
+from preshuffle.api.web import Params
 
 SPANS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (None, "everything kept"))
 _PAGE: Final = 50

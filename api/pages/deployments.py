@@ -9,13 +9,13 @@ from fastapi import FastAPI, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.fleet.states import STATES
+from preshuffle.api.answers import Answers
+from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import sections
 from preshuffle.api.pages.words import url
 from preshuffle.api.routes.deployments import EXAMPLE, Name, PageParams, find, list_page, read_cursor
-from preshuffle.api.store.store import Store
+from preshuffle.api.store import Store
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""

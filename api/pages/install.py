@@ -6,13 +6,13 @@ from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.pages import book, changes, deployments, plan, resolve
 from preshuffle.api.pages.api_reference import reference
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.rollout.planner import Planner
-from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep.file_watch import Watching
+from preshuffle.api.rollout import Planner
+from preshuffle.api.store import Store
+from preshuffle.api.upkeep import Watching
 
 
 def install(app: FastAPI, store: Store, answers: Answers, watching: Watching, planner: Planner) -> None:

@@ -10,12 +10,10 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.rollout.plan import Candidate
-from preshuffle.api.rollout.planner import Planner
-from preshuffle.api.web.limits import MAX_BODY, read_body
-from preshuffle.api.web.problem import FieldFault, ProblemError, invalid_input
+from preshuffle.api.rollout import Candidate, Planner
+from preshuffle.api.web import MAX_BODY, FieldFault, ProblemError, invalid_input, read_body
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 FILE: Final = "overlay.yaml"

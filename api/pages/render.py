@@ -11,12 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.answers.registry_views import our_version, registry_view
-from preshuffle.api.fleet.states import STATES
+from preshuffle.api.answers import Answers, our_version, registry_view
+from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.svg import number
 from preshuffle.api.pages.words import ago, numbers, shape, url, words
-from preshuffle.api.upkeep.file_watch import Watching
+from preshuffle.api.upkeep import Watching
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.report import MEANINGS
 

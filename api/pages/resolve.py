@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import section_of
-from preshuffle.api.web.query_params import documented, parse_params
+from preshuffle.api.web import documented, parse_params
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 
 FIRST: Final = ("model", "arch", "engine", "aiter", "activation_dtype", "tp", "ep", "tokens")
 """Fields that are always in sight; all others are folded away until they are used."""

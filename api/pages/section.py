@@ -9,20 +9,18 @@ from typing import Any, Final, Literal
 
 from markupsafe import Markup
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.answers.deployment_views import DeploymentView, GroupView, group_view
-from preshuffle.api.fleet.comparison import LayoutComparison, known_layouts
-from preshuffle.api.fleet.deployments import Group
+from preshuffle.api.answers import Answers, DeploymentView, GroupView, group_view
+from preshuffle.api.fleet import Group, LayoutComparison, known_layouts
 from preshuffle.api.pages.kernel_picture import kernels_svg
 from preshuffle.api.pages.layout_picture import Subject, draw
 from preshuffle.api.pages.svg import memory_svg, memory_words, rows_svg, strip_svg, strip_words
 from preshuffle.api.pages.words import url, words
 from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries.platform import LayoutEntry
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import LayoutEntry
+from preshuffle.registry.loading import Book
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.explain import RuleTrace
+from preshuffle.registry.resolve import RuleTrace
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import Observation, TensorObservation
 from preshuffle.registry.values.query import Query

@@ -1,1 +1,14 @@
 """Plan what another book or AITER would change."""
+
+from preshuffle.api.rollout.book_changes import BookChanges, compare_entries
+from preshuffle.api.rollout.plan import Candidate, Plan, PlanItem
+from preshuffle.api.rollout.planner import Planner
+
+__all__ = [
+    "BookChanges",
+    "Candidate",
+    "Plan",
+    "PlanItem",
+    "Planner",
+    "compare_entries",
+]

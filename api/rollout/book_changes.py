@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from preshuffle.api.store.book_store import BookEntries
-from preshuffle.api.store.history import FieldChange, differences
+from preshuffle.api.store import BookEntries, FieldChange, differences
 from preshuffle.registry.base.frozen import Frozen
 
 

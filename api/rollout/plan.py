@@ -10,20 +10,17 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationError
 from sqlalchemy import select, tuple_
 
-from preshuffle.api.fleet.deployments import Group, ReplicaReport
+from preshuffle.api.fleet import Group, ReplicaReport
 from preshuffle.api.rollout.book_changes import EntryChange, compare_entries
-from preshuffle.api.store.book_store import entries_of
-from preshuffle.api.store.history import FieldChange, differences
-from preshuffle.api.store.schema import replicas
-from preshuffle.api.store.store import Store
+from preshuffle.api.store import FieldChange, Store, differences, entries_of, replicas
 from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen, Version
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.lint.book import lint
-from preshuffle.registry.loading.load import load_book
+from preshuffle.registry.lint import lint
+from preshuffle.registry.loading import load_book
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.findings import same_bytes
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.resolve import same_bytes
+from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.decision import Decision, TensorDecision
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation

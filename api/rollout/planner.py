@@ -8,12 +8,11 @@ from typing import Final
 
 from anyio import CapacityLimiter, to_thread
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.rollout.plan import Candidate, Plan, plan, plan_aside
-from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep import worker_process
-from preshuffle.api.upkeep.worker_process import Aside, AsideError
-from preshuffle.api.web.problem import ProblemError, invalid_input
+from preshuffle.api.store import Store
+from preshuffle.api.upkeep import Aside, AsideError, worker_process
+from preshuffle.api.web import ProblemError, invalid_input
 from preshuffle.registry.base.errors import BookError, FieldProblem
 
 _GRACE_S: Final = 2.0

@@ -10,13 +10,10 @@ from fastapi import FastAPI, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.rollout.book_changes import BookChanges, compare_entries
-from preshuffle.api.store.book_store import BookEntries, KeptBooks, entries_of, kept_books, kept_entries
-from preshuffle.api.store.store import Store
-from preshuffle.api.web.openapi import problems
-from preshuffle.api.web.problem import ProblemError
-from preshuffle.api.web.query_models import Params
+from preshuffle.api.answers import Answers
+from preshuffle.api.rollout import BookChanges, compare_entries
+from preshuffle.api.store import BookEntries, KeptBooks, Store, entries_of, kept_books, kept_entries
+from preshuffle.api.web import Params, ProblemError, problems
 
 TAGS: Final[list[str | Enum]] = ["registry"]
 CURRENT: Final = "current"

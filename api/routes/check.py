@@ -13,12 +13,20 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
-from preshuffle.api.web.limits import read_json
-from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
-from preshuffle.api.web.problem import Problem, as_problem
-from preshuffle.api.web.query_models import Params
+from preshuffle.api.answers import Answers
+from preshuffle.api.web import (
+    BODY_PROBLEMS,
+    MAX_BATCH,
+    Params,
+    Problem,
+    as_problem,
+    json_body,
+    problems,
+    read_batch,
+    read_json,
+    write_batch,
+    write_problem,
+)
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.observation import Observation

@@ -16,27 +16,32 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.answers.deployment_views import DeploymentHealth, DeploymentList, DeploymentView, summary, view
-from preshuffle.api.fleet.deployments import (
+from preshuffle.api.answers import Answers, DeploymentHealth, DeploymentList, DeploymentView, summary, view
+from preshuffle.api.fleet import (
     NAME_PATTERN,
+    STATES,
     Beat,
     DeploymentName,
     Receipt,
     ReplicaNumber,
     ReplicaReport,
+    State,
+    judge,
 )
-from preshuffle.api.fleet.judgement import judge
-from preshuffle.api.fleet.states import STATES, State
 from preshuffle.api.routes.resolve import EXAMPLE as QUERY_EXAMPLE
-from preshuffle.api.store.store import Precondition, Store
-from preshuffle.api.upkeep.heartbeats import Heartbeats
-from preshuffle.api.upkeep.recheck import recheck
-from preshuffle.api.web.limits import read_json
-from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
-from preshuffle.api.web.problem import ProblemError, invalid_input
-from preshuffle.api.web.query_models import Params
-from preshuffle.api.web.request_identity import caller
+from preshuffle.api.store import Precondition, Store
+from preshuffle.api.upkeep import Heartbeats, recheck
+from preshuffle.api.web import (
+    BODY_PROBLEMS,
+    STORE_PROBLEMS,
+    Params,
+    ProblemError,
+    caller,
+    invalid_input,
+    json_body,
+    problems,
+    read_json,
+)
 from preshuffle.registry.base.errors import FieldProblem
 
 TAGS: Final[list[str | Enum]] = ["deployments"]

@@ -10,8 +10,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
-from preshuffle.api.web.openapi import problems
-from preshuffle.api.web.problem import ProblemError
+from preshuffle.api.web import ProblemError, problems
 
 TAGS: Final[list[str | Enum]] = ["events"]
 MOST: Final = 512

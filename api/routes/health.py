@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from pydantic import Field
 from starlette.responses import Response
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep.file_watch import Watching
-from preshuffle.api.web.openapi import problems
+from preshuffle.api.answers import Answers
+from preshuffle.api.store import Store
+from preshuffle.api.upkeep import Watching
+from preshuffle.api.web import problems
 from preshuffle.registry.base.frozen import Frozen
 
 TAGS: Final[list[str | Enum]] = ["health"]

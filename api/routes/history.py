@@ -13,10 +13,8 @@ from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from preshuffle.api.routes.deployments import Name, unknown
-from preshuffle.api.store.history import Events
-from preshuffle.api.store.store import Store
-from preshuffle.api.web.openapi import problems
-from preshuffle.api.web.query_models import Params
+from preshuffle.api.store import Events, Store
+from preshuffle.api.web import Params, problems
 
 TAGS: Final[list[str | Enum]] = ["history"]
 _LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)

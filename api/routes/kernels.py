@@ -16,18 +16,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep.kernel_library import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
-from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised
-from preshuffle.api.web.limits import read_body
-from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
-from preshuffle.api.web.problem import ProblemError, invalid_input
-from preshuffle.api.web.request_identity import caller
+from preshuffle.api.answers import Answers
+from preshuffle.api.store import Store
+from preshuffle.api.upkeep import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
+from preshuffle.api.web import (
+    BODY_PROBLEMS,
+    IF_NONE_MATCH,
+    STORE_PROBLEMS,
+    ProblemError,
+    Serialised,
+    caller,
+    invalid_input,
+    json_body,
+    problems,
+    read_body,
+)
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import Families, Family, Hazard
-from preshuffle.registry.kernels.tables.tables import TableSet
+from preshuffle.registry.kernels import Families, Family, Hazard, TableSet
 from preshuffle.registry.registry import Registry
 
 TAGS: Final[list[str | Enum]] = ["kernels"]

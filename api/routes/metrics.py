@@ -9,8 +9,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from preshuffle.api.web.metrics import MEDIA_TYPE, Metrics
-from preshuffle.api.web.openapi import problems
+from preshuffle.api.web import METRICS_TYPE, Metrics, problems
 
 PATH: Final = "/metrics"
 TAGS: Final[list[str | Enum]] = ["health"]
@@ -31,4 +30,4 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         },
     )
     async def text() -> Response:
-        return Response(await to_thread.run_sync(metrics.text), media_type=MEDIA_TYPE)
+        return Response(await to_thread.run_sync(metrics.text), media_type=METRICS_TYPE)

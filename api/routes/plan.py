@@ -10,10 +10,8 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.rollout.plan import Candidate, Plan
-from preshuffle.api.rollout.planner import Planner
-from preshuffle.api.web.limits import read_json
-from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
+from preshuffle.api.rollout import Candidate, Plan, Planner
+from preshuffle.api.web import BODY_PROBLEMS, json_body, problems, read_json
 
 TAGS: Final[list[str | Enum]] = ["plan"]
 MAX_BODY: Final = 32 << 20

@@ -11,10 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.answers.registry_views import Archs, Layouts, Models, Recipes, RegistryView, listings
-from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised
-from preshuffle.api.web.openapi import problems
+from preshuffle.api.answers import Answers, Archs, Layouts, Models, Recipes, RegistryView, listings
+from preshuffle.api.web import IF_NONE_MATCH, Serialised, problems
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.registry import Registry
 

@@ -13,14 +13,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from preshuffle.api.answers.answers import Answer, Answers
-from preshuffle.api.answers.response_cache import HotResolve, etag_of
-from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
-from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised
-from preshuffle.api.web.limits import parse_json, read_json, read_json_body
-from preshuffle.api.web.openapi import BODY_PROBLEMS, json_body, problems
-from preshuffle.api.web.problem import Problem, as_problem, problem_response
-from preshuffle.api.web.query_params import documented, parse_params
+from preshuffle.api.answers import Answer, Answers, HotResolve, etag_of
+from preshuffle.api.web import (
+    BODY_PROBLEMS,
+    IF_NONE_MATCH,
+    MAX_BATCH,
+    Problem,
+    Serialised,
+    as_problem,
+    documented,
+    json_body,
+    parse_json,
+    parse_params,
+    problem_response,
+    problems,
+    read_batch,
+    read_json,
+    read_json_body,
+    write_batch,
+    write_problem,
+)
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.decision import Decision

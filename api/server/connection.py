@@ -14,8 +14,7 @@ from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from preshuffle.api.web.problem import MEDIA_TYPE, ProblemError
-from preshuffle.api.web.raw_response import Reply
+from preshuffle.api.web import PROBLEM_TYPE, ProblemError, Reply
 
 AtOnce = Callable[[Scope], Reply | None]
 """Returns the response to a request where it is known already."""
@@ -121,7 +120,7 @@ class Connection(HttpToolsProtocol):
         problem = ProblemError(kind, detail).problem("/")
         body = problem.model_dump_json(exclude_none=True).encode()
         head = (
-            f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)

@@ -17,11 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preshuffle.api.server import heartbeat_route
 from preshuffle.api.server.connection import MAX_HEAD
-from preshuffle.api.web.access import Access, need_of
-from preshuffle.api.web.logs import REQUEST_ID, request_id
-from preshuffle.api.web.metrics import Metrics
-from preshuffle.api.web.problem import ProblemError, as_problem, problem_response
-from preshuffle.api.web.raw_response import Reply
+from preshuffle.api.web import (
+    REQUEST_ID,
+    Access,
+    Metrics,
+    ProblemError,
+    Reply,
+    as_problem,
+    need_of,
+    problem_response,
+    request_id,
+)
 from preshuffle.registry.base.errors import PreshuffleError
 
 log = logging.getLogger("preshuffle.api.requests")

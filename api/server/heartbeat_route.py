@@ -10,8 +10,8 @@ from typing import Final
 
 from starlette.types import Scope
 
-from preshuffle.api.fleet.deployments import NAME_PATTERN
-from preshuffle.api.upkeep.heartbeats import Heartbeats
+from preshuffle.api.fleet import NAME_PATTERN
+from preshuffle.api.upkeep import Heartbeats
 
 ROUTE: Final = "/v1/deployments/{name}/heartbeat"
 _PATH: Final = re.compile(f"/v1/deployments/({NAME_PATTERN[1:-1]})/heartbeat")

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from preshuffle.api.server.listen import config_of
-from preshuffle.api.web.problem import ProblemError, problem_response
+from preshuffle.api.web import ProblemError, problem_response
 
 SERVED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 

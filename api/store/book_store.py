@@ -12,14 +12,13 @@ from pydantic import Field, ValidationError
 from sqlalchemy import insert, select, update
 
 from preshuffle.api.errors import StoreError
-from preshuffle.api.fleet.judgement import judge_name
+from preshuffle.api.fleet import judge_name
 from preshuffle.api.store.history import SERVICE, Entry, FieldChange, record
 from preshuffle.api.store.rows import moment, now_ms
 from preshuffle.api.store.schema import books, history
 from preshuffle.api.store.store import Store
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.loading.load import SECTIONS
+from preshuffle.registry.loading import SECTIONS, Book
 from preshuffle.registry.registry import Registry
 
 REGISTRY: Final = "registry"

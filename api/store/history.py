@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 from sqlalchemy import Connection, delete, insert, select
 
-from preshuffle.api.fleet.states import State
+from preshuffle.api.fleet import State
 from preshuffle.api.store.schema import history
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.report import Verdict

@@ -11,9 +11,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, case, false, func, select, true
 
-from preshuffle.api.fleet.deployments import Deployment, Replica, ReplicaReport
-from preshuffle.api.fleet.judgement import Baseline, GroupJudgement, read_groups
-from preshuffle.api.fleet.states import STATES, State, worst_state
+from preshuffle.api.fleet import (
+    STATES,
+    Baseline,
+    Deployment,
+    GroupJudgement,
+    Replica,
+    ReplicaReport,
+    State,
+    read_groups,
+    worst_state,
+)
 from preshuffle.api.store.schema import beats, deployments, replicas
 from preshuffle.registry.values.report import Verdict, worst
 

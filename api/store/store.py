@@ -12,9 +12,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api.errors import StoreError, StoreFullError
-from preshuffle.api.fleet.deployments import Beat, Deployment, Receipt, ReplicaReport
-from preshuffle.api.fleet.judgement import Judgement
-from preshuffle.api.fleet.states import State
+from preshuffle.api.fleet import Beat, Deployment, Judgement, Receipt, ReplicaReport, State
 from preshuffle.api.store import history
 from preshuffle.api.store.database import cause
 from preshuffle.api.store.history import Entry, Events, Standing

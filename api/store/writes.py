@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from preshuffle.api.fleet.deployments import ReplicaReport
-from preshuffle.api.fleet.judgement import Judgement
+from preshuffle.api.fleet import Judgement, ReplicaReport
 from preshuffle.api.store.rows import AnyRow
 from preshuffle.api.store.schema import beats, deployments, meta, replicas
 

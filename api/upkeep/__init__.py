@@ -1,1 +1,26 @@
 """Background work: reload files, expire replicas, check again."""
+
+from preshuffle.api.upkeep.background import Keeper
+from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
+from preshuffle.api.upkeep.fleet_metrics import StoredFleet
+from preshuffle.api.upkeep.heartbeats import Heartbeats
+from preshuffle.api.upkeep.kernel_library import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
+from preshuffle.api.upkeep.recheck import recheck
+from preshuffle.api.upkeep.worker_process import Aside, AsideError
+
+__all__ = [
+    "MAX_BODY",
+    "ONE_FILE",
+    "Aside",
+    "AsideError",
+    "Heartbeats",
+    "Keeper",
+    "KernelLibrary",
+    "StoredFleet",
+    "Uploaded",
+    "Watching",
+    "read_version",
+    "recheck",
+    "watch_book",
+    "watch_tables",
+]

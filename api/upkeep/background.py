@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.errors import StoreError
-from preshuffle.api.fleet.judgement import judge_name
-from preshuffle.api.store.book_store import announce, announced
-from preshuffle.api.store.retention import Retention, prune
-from preshuffle.api.store.store import Store
+from preshuffle.api.fleet import judge_name
+from preshuffle.api.store import Retention, Store, announce, announced, prune
 from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.file_watch import Watching
 from preshuffle.api.upkeep.kernel_library import KernelLibrary

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from preshuffle.api.upkeep.table_files import load_tables, table_places
+from preshuffle.api.table_files import load_tables, table_places
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.kernels import Families, KernelTables, TableError
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 from preshuffle.registry.registry import Registry
 
 log = logging.getLogger("preshuffle.api")

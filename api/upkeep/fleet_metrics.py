@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
-from preshuffle.api.answers.answers import Answers
-from preshuffle.api.store.schema import replicas
-from preshuffle.api.store.store import Store
+from preshuffle.api.answers import Answers
+from preshuffle.api.store import Store, replicas
 from preshuffle.api.upkeep.file_watch import Watching
 
 

@@ -9,8 +9,8 @@ from typing import Final
 from anyio import to_thread
 
 from preshuffle.api.errors import StoreError
-from preshuffle.api.fleet.deployments import Beat
-from preshuffle.api.store.store import Beating, Store
+from preshuffle.api.fleet import Beat
+from preshuffle.api.store import Beating, Store
 
 GATHER_S: Final = 0.01
 """How long the first of a group waits for others."""

@@ -11,15 +11,14 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Final
 
-from preshuffle.api.answers.answers import Answers
+from preshuffle.api.answers import Answers
 from preshuffle.api.errors import StoreError
-from preshuffle.api.store import kernel_store
-from preshuffle.api.store.store import Store
-from preshuffle.api.web.problem import ProblemError, invalid_input
+from preshuffle.api.store import Store, kernel_store
+from preshuffle.api.web import ProblemError, invalid_input
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 from preshuffle.registry.registry import Registry
 
 MAX_BODY: Final = 16 << 20

@@ -7,11 +7,20 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select, true, update
 
-from preshuffle.api.fleet.states import worst_state
-from preshuffle.api.store.history import SERVICE, Entry, Standing, record
-from preshuffle.api.store.rows import AnyRow, each, is_silent, now_ms
-from preshuffle.api.store.schema import beats, replicas
-from preshuffle.api.store.store import Store
+from preshuffle.api.fleet import worst_state
+from preshuffle.api.store import (
+    SERVICE,
+    AnyRow,
+    Entry,
+    Standing,
+    Store,
+    beats,
+    each,
+    is_silent,
+    now_ms,
+    record,
+    replicas,
+)
 
 _MOST = 1000
 

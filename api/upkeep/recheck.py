@@ -8,14 +8,21 @@ from typing import Final
 
 from sqlalchemy import select, tuple_, update
 
-from preshuffle.api.fleet.deployments import ReplicaReport
-from preshuffle.api.fleet.judgement import Judgement, judge, judge_name
-from preshuffle.api.fleet.report_equivalence import Alike
-from preshuffle.api.store.history import SERVICE, Entry, Standing, record
-from preshuffle.api.store.rows import AnyRow, among, each, now_ms, read_baseline
-from preshuffle.api.store.schema import replicas
-from preshuffle.api.store.store import Store
-from preshuffle.api.store.writes import judged_values
+from preshuffle.api.fleet import Alike, Judgement, ReplicaReport, judge, judge_name
+from preshuffle.api.store import (
+    SERVICE,
+    AnyRow,
+    Entry,
+    Standing,
+    Store,
+    among,
+    each,
+    judged_values,
+    now_ms,
+    read_baseline,
+    record,
+    replicas,
+)
 from preshuffle.api.upkeep.worker_process import is_orphan
 from preshuffle.registry.registry import Registry
 

@@ -1,1 +1,65 @@
 """HTTP building blocks: problems, access, tokens, logs, metrics."""
+
+from preshuffle.api.web.access import Access, Reads, need_of
+from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
+from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised, names
+from preshuffle.api.web.limits import MAX_BODY, parse_json, read_body, read_json, read_json_body
+from preshuffle.api.web.logs import REQUEST_ID, Style, request_id, set_up
+from preshuffle.api.web.metrics import METRICS_TYPE, Metrics
+from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
+from preshuffle.api.web.problem import (
+    PROBLEM_TYPE,
+    FieldFault,
+    Problem,
+    ProblemError,
+    as_problem,
+    invalid_input,
+    problem_response,
+)
+from preshuffle.api.web.query_models import Params
+from preshuffle.api.web.query_params import documented, parse_params
+from preshuffle.api.web.raw_response import Reply
+from preshuffle.api.web.request_identity import caller
+from preshuffle.api.web.tokens import load_tokens, make_token
+
+__all__ = [
+    "BODY_PROBLEMS",
+    "IF_NONE_MATCH",
+    "MAX_BATCH",
+    "MAX_BODY",
+    "METRICS_TYPE",
+    "PROBLEM_TYPE",
+    "REQUEST_ID",
+    "STORE_PROBLEMS",
+    "Access",
+    "FieldFault",
+    "Metrics",
+    "Params",
+    "Problem",
+    "ProblemError",
+    "Reads",
+    "Reply",
+    "Serialised",
+    "Style",
+    "as_problem",
+    "caller",
+    "documented",
+    "invalid_input",
+    "json_body",
+    "load_tokens",
+    "make_token",
+    "names",
+    "need_of",
+    "parse_json",
+    "parse_params",
+    "problem_response",
+    "problems",
+    "read_batch",
+    "read_body",
+    "read_json",
+    "read_json_body",
+    "request_id",
+    "set_up",
+    "write_batch",
+    "write_problem",
+]

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from preshuffle.api.web.problem import KINDS, MEDIA_TYPE, Problem
+from preshuffle.api.web.problem import KINDS, PROBLEM_TYPE, Problem
 
 _REF: Final = "#/components/schemas/{model}"
 DESCRIPTION: Final = """\
@@ -25,7 +25,7 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
         by_status.setdefault(KINDS[kind][0], []).append(KINDS[kind][1])
     schema = {"$ref": _REF.format(model=Problem.__name__)}
     return {
-        status: {"description": "; ".join(titles), "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {"description": "; ".join(titles), "content": {PROBLEM_TYPE: {"schema": schema}}}
         for status, titles in by_status.items()
     }
 

@@ -27,7 +27,7 @@ from preshuffle.registry.values.report import Verdict
 
 log = logging.getLogger("preshuffle.api")
 
-MEDIA_TYPE: Final = "application/problem+json"
+PROBLEM_TYPE: Final = "application/problem+json"
 URN: Final = "urn:preshuffle:problem:"
 
 KINDS: Final[Mapping[str, tuple[int, str]]] = {
@@ -160,7 +160,7 @@ def problem_response(error: ProblemError, request: Request) -> Response:
     """Return the response of a problem."""
     problem = error.problem(request.url.path)
     body = problem.model_dump_json(exclude_none=True)
-    return Response(body, problem.status, headers=error.headers, media_type=MEDIA_TYPE)
+    return Response(body, problem.status, headers=error.headers, media_type=PROBLEM_TYPE)
 
 
 def install(app: FastAPI) -> None:

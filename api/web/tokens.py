@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from preshuffle.api.errors import ServeError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.text.field_problems import field_problems
-from preshuffle.registry.text.yaml_text import parse_yaml
+from preshuffle.registry.text import field_problems, parse_yaml
 
 Role = Literal["report", "admin"]
 PREFIX: Final = "psh_"

@@ -15,11 +15,18 @@ from safetensors import SafetensorError, safe_open
 from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part, unpacked
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries.model_types import CheckpointTensor
-from preshuffle.registry.hf.checkpoint_names import Tensors, checkpoint_tensors
-from preshuffle.registry.hf.config import language_model, model_type_of, read_config
-from preshuffle.registry.hf.moe_layers import layers_of, moe_layers_of, number_of
-from preshuffle.registry.hf.quantization import method_of
+from preshuffle.registry.entries import CheckpointTensor
+from preshuffle.registry.hf import (
+    Tensors,
+    checkpoint_tensors,
+    language_model,
+    layers_of,
+    method_of,
+    model_type_of,
+    moe_layers_of,
+    number_of,
+    read_config,
+)
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.tensors.dtypes import E8M0
+from preshuffle.layouts.tensors import E8M0
 from preshuffle.registry import PreshuffleError, Query
 from preshuffle.registry.algebra.shard import Slice, cut, split_experts
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.entries.model_types import CheckpointTensor, StoredDtype
+from preshuffle.registry.entries import CheckpointTensor, StoredDtype
 
 STORED: Final[dict[StoredDtype, torch.dtype]] = {
     "uint8": torch.uint8,

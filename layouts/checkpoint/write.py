@@ -12,13 +12,18 @@ from safetensors.torch import save_file
 
 from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part
-from preshuffle.layouts.tensors.dtypes import E8M0, FLOATS
+from preshuffle.layouts.tensors import E8M0, FLOATS
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.hf.checkpoint_names import Tensors, checkpoint_tensors
-from preshuffle.registry.hf.config import language_model, model_type_of
-from preshuffle.registry.hf.moe_layers import layers_of, moe_layers_of
-from preshuffle.registry.hf.quantization import method_of
+from preshuffle.registry.hf import (
+    Tensors,
+    checkpoint_tensors,
+    language_model,
+    layers_of,
+    method_of,
+    model_type_of,
+    moe_layers_of,
+)
 
 
 def write_checkpoint(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preshuffle.layouts.checkpoint.checkpoint import Checkpoint
+from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.forensics.identify import Identification, identify
 from preshuffle.layouts.forensics.joined_source import Joined
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile, of_raw_file
-from preshuffle.layouts.loader.target import names_of
+from preshuffle.layouts.loader import names_of
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import ROLES, Role

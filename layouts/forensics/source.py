@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.tensors.dtypes import as_bytes
+from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import PreshuffleError
 
 PAGE: Final = mmap.PAGESIZE

@@ -1,1 +1,31 @@
 """Apply a decision to a layer's tensors, and undo it."""
+
+from preshuffle.layouts.loader.aiter_authority import load
+from preshuffle.layouts.loader.apply import TAG, apply, describe, inverse
+from preshuffle.layouts.loader.expert import expert_view, write_expert
+from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
+from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout, retag
+from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_in, layout_of
+from preshuffle.layouts.loader.target import RoleTensors, names_of
+
+__all__ = [
+    "TAG",
+    "RoleTensors",
+    "apply",
+    "apply_layout",
+    "begin_reload",
+    "describe",
+    "expert_view",
+    "finish_reload",
+    "inverse",
+    "invert_layout",
+    "layout_in",
+    "layout_of",
+    "load",
+    "names_of",
+    "relayout",
+    "retag",
+    "source_shape",
+    "torch_shape",
+    "write_expert",
+]

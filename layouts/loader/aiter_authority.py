@@ -17,10 +17,10 @@ from typing import Final, Literal
 
 import torch
 
-from preshuffle.layouts.moves.execute import lay_out
-from preshuffle.layouts.tensors.dtypes import as_bytes
+from preshuffle.layouts.moves import lay_out
+from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import CopyPlan, Finding, Layout, LayoutError, PlainView, Registry, plan_copy
-from preshuffle.registry.entries.platform import AiterFunction
+from preshuffle.registry.entries import AiterFunction
 
 Backend = Literal["auto", "native", "aiter"]
 BACKENDS: Final[tuple[Backend, ...]] = ("auto", "native", "aiter")

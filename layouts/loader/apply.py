@@ -13,10 +13,20 @@ from preshuffle.layouts.loader.aiter_authority import Backend, check_function
 from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare, undo
 from preshuffle.layouts.loader.single import check_backend, layout_in
 from preshuffle.layouts.loader.target import RoleTensors, Target, folds
-from preshuffle.layouts.moves.in_place import SCRATCH_BYTES
-from preshuffle.layouts.stamps.mapped import check_writable, is_ordinary, look_up
-from preshuffle.layouts.stamps.memory_extents import meet, places_of
-from preshuffle.layouts.stamps.stamp import Stamp, check_role, place_of, put_stamps, stamp_of, stamps_under
+from preshuffle.layouts.moves import SCRATCH_BYTES
+from preshuffle.layouts.stamps import (
+    Stamp,
+    check_role,
+    check_writable,
+    is_ordinary,
+    look_up,
+    meet,
+    place_of,
+    places_of,
+    put_stamps,
+    stamp_of,
+    stamps_under,
+)
 from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
 from preshuffle.registry.base.words import ROLES, Role
 

@@ -11,11 +11,9 @@ from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.single import layout_in
 from preshuffle.layouts.loader.steps import change_part
 from preshuffle.layouts.loader.target import RoleTensors, Target
-from preshuffle.layouts.moves.execute import lay_out, writable
-from preshuffle.layouts.stamps.mapped import check_writable
-from preshuffle.layouts.stamps.memory_extents import overlap
-from preshuffle.layouts.stamps.stamp import Loss, Stamp, check_role, put_stamp, stamp_of
-from preshuffle.layouts.tensors.dtypes import FLOATS, as_bytes, survives
+from preshuffle.layouts.moves import lay_out, writable
+from preshuffle.layouts.stamps import Loss, Stamp, check_role, check_writable, overlap, put_stamp, stamp_of
+from preshuffle.layouts.tensors import FLOATS, as_bytes, survives
 from preshuffle.registry import LayoutError, PlainView
 from preshuffle.registry.algebra.copy_plan import plan_part
 from preshuffle.registry.base.words import Role

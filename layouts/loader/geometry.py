@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from preshuffle.layouts.loader.single import layout_in
-from preshuffle.layouts.moves.in_place import InPlace
-from preshuffle.layouts.stamps.stamp import Stamp
+from preshuffle.layouts.moves import InPlace
+from preshuffle.layouts.stamps import Stamp
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, plan_copy
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from preshuffle.layouts.tensors.dtypes import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, name_of
+from preshuffle.layouts.tensors import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, name_of
 from preshuffle.registry import LayoutError, TensorDecision
 from preshuffle.registry.base.words import Role
 

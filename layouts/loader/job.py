@@ -22,11 +22,9 @@ from preshuffle.layouts.loader.steps import (
     unpack_int4,
 )
 from preshuffle.layouts.loader.target import RoleTensors
-from preshuffle.layouts.moves.execute import lay_out, take_back, writable
-from preshuffle.layouts.moves.in_place import SCRATCH_BYTES
-from preshuffle.layouts.stamps.mapped import check_writable
-from preshuffle.layouts.stamps.stamp import Loss, Stamp, drop_stamp, put_stamp
-from preshuffle.layouts.tensors.dtypes import ACCEPTED, FLOATS, as_bytes, cast_back, casts, survives
+from preshuffle.layouts.moves import SCRATCH_BYTES, lay_out, take_back, writable
+from preshuffle.layouts.stamps import Loss, Stamp, check_writable, drop_stamp, put_stamp
+from preshuffle.layouts.tensors import ACCEPTED, FLOATS, as_bytes, cast_back, casts, survives
 from preshuffle.registry import Decision, LayoutError, TensorDecision
 from preshuffle.registry.base.words import Role
 

@@ -15,10 +15,9 @@ from preshuffle.layouts.loader.input_checks import torch_shape
 from preshuffle.layouts.loader.job import check_fits, is_last
 from preshuffle.layouts.loader.single import layout_in
 from preshuffle.layouts.loader.target import RoleTensors, Target, folds
-from preshuffle.layouts.moves.in_place import SCRATCH_BYTES, InPlace
-from preshuffle.layouts.stamps.mapped import check_writable
-from preshuffle.layouts.stamps.stamp import Stamp, check_role, put_stamp, put_stamps, stamp_of
-from preshuffle.layouts.tensors.dtypes import as_bytes
+from preshuffle.layouts.moves import SCRATCH_BYTES, InPlace
+from preshuffle.layouts.stamps import Stamp, check_role, check_writable, put_stamp, put_stamps, stamp_of
+from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
 from preshuffle.registry.algebra.copy_plan import plan_relayout
 from preshuffle.registry.base.words import Role, Step

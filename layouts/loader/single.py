@@ -10,11 +10,21 @@ from functools import lru_cache
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import BACKENDS, Backend, Work, is_native, run
-from preshuffle.layouts.moves.execute import lay_out, take_back, writable
-from preshuffle.layouts.stamps.mapped import check_writable, is_ordinary, is_shared_file
-from preshuffle.layouts.stamps.memory_extents import extent_of, overlap
-from preshuffle.layouts.stamps.stamp import Stamp, drop_stamp, place_of, put_stamp, stamps_around, stamps_under
-from preshuffle.layouts.tensors.dtypes import as_bytes
+from preshuffle.layouts.moves import lay_out, take_back, writable
+from preshuffle.layouts.stamps import (
+    Stamp,
+    check_writable,
+    drop_stamp,
+    extent_of,
+    is_ordinary,
+    is_shared_file,
+    overlap,
+    place_of,
+    put_stamp,
+    stamps_around,
+    stamps_under,
+)
+from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import (
     BoundLayout,
     CopyPlan,

@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.tensors.dtypes import FLOATS, name_of
+from preshuffle.layouts.tensors import FLOATS, name_of
 from preshuffle.registry import LayoutError, TensorDecision
 from preshuffle.registry.base.words import Role, RowOrder, Step
 

@@ -10,7 +10,7 @@ import torch
 
 from preshuffle.registry import Decision, LayoutError, Registry
 from preshuffle.registry.base.words import ROLES, Role
-from preshuffle.registry.entries.entry_points import SECOND_LEVEL
+from preshuffle.registry.entries import SECOND_LEVEL
 
 _INPUT = "_input_scale"
 Target = MutableMapping[str, torch.Tensor] | torch.nn.Module

@@ -1,1 +1,18 @@
 """Run a golden layer through a kernel and compare the result."""
+
+from preshuffle.layouts.probe.golden import recipes_named
+from preshuffle.layouts.probe.golden_layers import golden_query
+from preshuffle.layouts.probe.installed_aiter import aiter_here
+from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, ProbeResult, probe
+from preshuffle.layouts.probe.runners import choose_runner
+
+__all__ = [
+    "ProbeError",
+    "ProbeReport",
+    "ProbeResult",
+    "aiter_here",
+    "choose_runner",
+    "golden_query",
+    "probe",
+    "recipes_named",
+]

@@ -16,11 +16,9 @@ import torch
 
 from preshuffle.layouts.probe.golden_layers import why_no_layer
 from preshuffle.layouts.probe.golden_values import plain_values, swapped
-from preshuffle.layouts.proof.reference import Routing, plain_forward, route
+from preshuffle.layouts.proof import Routing, plain_forward, route
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.kernels import predict_kernels
-from preshuffle.registry.resolve.shapes import tensor_decisions
+from preshuffle.registry.resolve import open_case, predict_kernels, tensor_decisions
 from preshuffle.registry.values.digest import decision_digest
 
 BOTH: Final = frozenset({"legacy", "generic"})

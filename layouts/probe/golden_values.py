@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
+from preshuffle.layouts.loader import source_shape, torch_shape
 from preshuffle.registry import Decision, LayoutError, TensorDecision
 
 _GATE, _UP, _DOWN = (-5, -3), (-4, -2), (-8, -5)

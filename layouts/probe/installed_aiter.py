@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from preshuffle.layouts.loader.aiter_authority import load
+from preshuffle.layouts.loader import load
 from preshuffle.registry import Registry
-from preshuffle.registry.entries.platform import FeatureProbe
-from preshuffle.registry.layer.installed_aiter import installed_aiter
+from preshuffle.registry.entries import FeatureProbe
+from preshuffle.registry.layer import installed_aiter
 
 
 def aiter_here(registry: Registry | None = None) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, Protocol
 
 import torch
 
-from preshuffle.layouts.loader.apply import apply
+from preshuffle.layouts.loader import apply
 from preshuffle.layouts.probe.golden import Golden, decide_for, make_golden, mistakes
-from preshuffle.layouts.proof.reference import Routing, laid_out_forward, relative_error
+from preshuffle.layouts.proof import Routing, laid_out_forward, relative_error
 from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query, Recipe, Registry
 from preshuffle.registry.base.frozen import Frozen
 

@@ -8,10 +8,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader.apply import TAG, inverse
-from preshuffle.layouts.loader.input_checks import torch_shape
-from preshuffle.layouts.loader.single import layout_in
-from preshuffle.layouts.loader.target import RoleTensors
+from preshuffle.layouts.loader import TAG, RoleTensors, inverse, layout_in, torch_shape
 from preshuffle.layouts.proof.reference import (
     fetch,
     fetch_role,
@@ -21,8 +18,8 @@ from preshuffle.layouts.proof.reference import (
     route,
 )
 from preshuffle.layouts.proof.reference_steps import stepped
-from preshuffle.layouts.stamps.stamp import put_stamp, stamp_of
-from preshuffle.layouts.tensors.dtypes import as_bytes
+from preshuffle.layouts.stamps import put_stamp, stamp_of
+from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import Decision, LayoutError, TensorDecision
 from preshuffle.registry.base.words import ROLES
 

@@ -12,9 +12,8 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader.single import layout_in, layout_of
-from preshuffle.layouts.tensors.dtypes import as_bytes
-from preshuffle.layouts.tensors.numbers import decode, spread
+from preshuffle.layouts.loader import layout_in, layout_of
+from preshuffle.layouts.tensors import as_bytes, decode, spread
 from preshuffle.registry import BoundLayout, Decision, Layout, LayoutError, TensorDecision
 from preshuffle.registry.base.words import BITS, Role, TensorDtype
 from preshuffle.registry.values.decision import CallDecision

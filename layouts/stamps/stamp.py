@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from preshuffle.layouts.stamps.file_stamps import Entry, Extent, read_stamps, record_of, write_stamps
 from preshuffle.layouts.stamps.mapped import look_up, mapping_of
 from preshuffle.layouts.stamps.memory_extents import extent_of
-from preshuffle.layouts.tensors.dtypes import ACCEPTED, FLOATS, name_of
+from preshuffle.layouts.tensors import ACCEPTED, FLOATS, name_of
 from preshuffle.registry import LayoutError
 from preshuffle.registry.base.words import Role, RowOrder, Step, TensorDtype
 

@@ -17,11 +17,8 @@ from preshuffle.registry.check.deployment.possible_calls import World, worlds_of
 from preshuffle.registry.check.rule_table import RULES, Rule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.loading.condition_index import Compiled, Entries
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.resolver import Resolver
-from preshuffle.registry.resolve.shapes import tensor_decisions
+from preshuffle.registry.loading import Book, Compiled, Entries
+from preshuffle.registry.resolve import Resolver, open_case, tensor_decisions
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from preshuffle.registry.resolve.kernels import DISPATCHED
+from preshuffle.registry.resolve import DISPATCHED
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query

@@ -19,7 +19,7 @@ from preshuffle.registry.base.words import (
     Step,
     TensorDtype,
 )
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 
 Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 

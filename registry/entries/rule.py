@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries.condition import Condition, Scalar
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.query import Query
 
 _NO_CONDITION = frozenset({"engine", "env", "tokens", "swiglu_limit", "aiter_features"})

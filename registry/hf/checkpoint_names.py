@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries.model_types import (
-    CheckpointTensor,
-    ExpertModules,
-    ModelTypeEntry,
-    QuantizationCase,
-    StoredTensor,
-)
+from preshuffle.registry.entries import CheckpointTensor, ExpertModules, ModelTypeEntry, QuantizationCase, StoredTensor
 from preshuffle.registry.hf.quantization import experts_of
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 
 Tensors = Mapping[Role, CheckpointTensor]
 

@@ -10,13 +10,12 @@ from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.suggestions import near
-from preshuffle.registry.entries.model_types import ModelTypeEntry
+from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.hf.moe_layers import moe_layers_of, number_of
 from preshuffle.registry.hf.quantization import SECTION, Found, excludes, experts_of
-from preshuffle.registry.layer.shared_experts import count_shared
-from preshuffle.registry.layer.switches import read_switches
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.resolve.case import find_model
+from preshuffle.registry.layer import count_shared, read_switches
+from preshuffle.registry.loading import Book
+from preshuffle.registry.resolve import find_model
 from preshuffle.registry.values.query import Query
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}

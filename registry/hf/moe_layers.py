@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.entries.model_types import ModelTypeEntry
+from preshuffle.registry.entries import ModelTypeEntry
 
 _DENSE = (0, False, "dense")
 

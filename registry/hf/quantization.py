@@ -9,9 +9,9 @@ from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.suggestions import near
-from preshuffle.registry.entries.model_types import ModelTypeEntry, QuantizationCase, QuantizationEntry
+from preshuffle.registry.entries import ModelTypeEntry, QuantizationCase, QuantizationEntry
 from preshuffle.registry.hf.module_patterns import any_means, means
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 
 SECTION = "quantization_config"
 NONE = "none"

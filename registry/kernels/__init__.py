@@ -1,31 +1,77 @@
 """Which kernels AITER's fused MoE runs for a call, and which bytes they read, without a GPU and without AITER."""
 
+from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of, is_newest
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
+    DISPATCH,
+    BehaviourData,
+    DispatchBook,
+    Tier,
+    dispatch_book,
+    validated,
+)
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
 from preshuffle.registry.kernels.dispatch.dispatch import dispatch
+from preshuffle.registry.kernels.dispatch.stages import RULES
 from preshuffle.registry.kernels.errors import TableError
-from preshuffle.registry.kernels.families.families import Families, packaged_families
-from preshuffle.registry.kernels.families.family import Family
+from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
+from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
 from preshuffle.registry.kernels.survey.buckets import TokenBucket, reachable_buckets, survey
-from preshuffle.registry.kernels.survey.trace import Trace, trace
-from preshuffle.registry.kernels.tables.rows import Hazard, Row
-from preshuffle.registry.kernels.tables.tables import KernelTables
+from preshuffle.registry.kernels.survey.compare import (
+    SEVERITIES,
+    KernelChange,
+    Severity,
+    Side,
+    calls_of,
+    changes,
+    ranked,
+)
+from preshuffle.registry.kernels.survey.trace import StageTrace, Trace, says, trace
+from preshuffle.registry.kernels.tables.installed import installed_configs, installed_package
+from preshuffle.registry.kernels.tables.rows import GFX_OF_CU_NUM, SHARED_CU_NUM, Hazard, Row
+from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 __all__ = [
+    "DISPATCH",
+    "GFX_OF_CU_NUM",
+    "RULES",
+    "SEVERITIES",
+    "SHARED_CU_NUM",
+    "BehaviourData",
+    "DispatchBook",
     "DispatchCall",
     "Families",
     "Family",
     "Hazard",
+    "KernelChange",
     "KernelChoice",
     "KernelTables",
+    "KernelTag",
+    "Packing",
     "Row",
+    "RuntimeFacts",
+    "Severity",
+    "Side",
     "Stage",
+    "StageTrace",
     "TableError",
+    "TableSet",
+    "Tier",
     "TokenBucket",
     "Trace",
+    "behaviour_of",
+    "calls_of",
+    "changes",
     "dispatch",
+    "dispatch_book",
+    "installed_configs",
+    "installed_package",
+    "is_newest",
     "packaged_families",
+    "ranked",
     "reachable_buckets",
+    "says",
     "survey",
     "trace",
+    "validated",
 ]

@@ -1,1 +1,30 @@
 """What one MoE layer is: switches, AITER features, shared experts."""
+
+from preshuffle.registry.layer.features import behaves_as, check_probed, features_of, why_lacking
+from preshuffle.registry.layer.installed_aiter import installed_aiter
+from preshuffle.registry.layer.shared_experts import count_shared
+from preshuffle.registry.layer.switches import (
+    AITER,
+    Switches,
+    is_undecided,
+    read_switches,
+    value_of,
+    why_unlisted,
+    why_unread,
+)
+
+__all__ = [
+    "AITER",
+    "Switches",
+    "behaves_as",
+    "check_probed",
+    "count_shared",
+    "features_of",
+    "installed_aiter",
+    "is_undecided",
+    "read_switches",
+    "value_of",
+    "why_lacking",
+    "why_unlisted",
+    "why_unread",
+]

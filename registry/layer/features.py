@@ -10,9 +10,9 @@ from typing import Literal
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.versions import on_the_way_to, version_key
-from preshuffle.registry.entries.platform import FeatureEntry
-from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import FeatureEntry
+from preshuffle.registry.kernels import is_newest
+from preshuffle.registry.loading import Book
 
 How = Literal["by version", "probed", "unknown"]
 

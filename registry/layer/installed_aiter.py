@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
-from preshuffle.registry.entries.platform import FeatureProbe
-from preshuffle.registry.kernels.tables.installed import installed_package
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import FeatureProbe
+from preshuffle.registry.kernels import installed_package
+from preshuffle.registry.loading import Book
 
 _LARGEST = 8 << 20
 _ANY = "**"

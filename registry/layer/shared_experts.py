@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from preshuffle.registry.entries.platform import FlagEntry
+from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.layer.switches import Switches
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import Query
 
 

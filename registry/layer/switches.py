@@ -9,10 +9,9 @@ from fnmatch import fnmatchcase
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.versions import on_the_way_to, version_key
-from preshuffle.registry.entries.platform import FlagEntry
-from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
-from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.kernels import dispatch_book, is_newest
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 

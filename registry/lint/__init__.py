@@ -1,1 +1,11 @@
 """Check what must hold in a book before it is used."""
+
+from preshuffle.registry.lint.book import lint
+from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
+from preshuffle.registry.lint.families import family_problems
+
+__all__ = [
+    "dispatch_book_problems",
+    "family_problems",
+    "lint",
+]

@@ -7,12 +7,12 @@ from itertools import islice
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
-from preshuffle.registry.entries.rule import Rule
+from preshuffle.registry.entries import Rule
 from preshuffle.registry.lint.families import family_problems, same_names, unknown_families
 from preshuffle.registry.lint.recipes import recipe_problems
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unreachable import contradiction, covered
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 
 _MOST_TIES = 100
 

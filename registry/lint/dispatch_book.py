@@ -7,17 +7,8 @@ from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
-from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
-    DISPATCH,
-    BehaviourData,
-    DispatchBook,
-    Tier,
-    validated,
-)
-from preshuffle.registry.kernels.dispatch.stages import RULES
-from preshuffle.registry.text.book_cache import packaged_document
-from preshuffle.registry.text.document import Document
-from preshuffle.registry.text.field_problems import Path, field_problems
+from preshuffle.registry.kernels import DISPATCH, RULES, BehaviourData, DispatchBook, Tier, validated
+from preshuffle.registry.text import Document, Path, field_problems, packaged_document
 
 _CALL_FACTS = frozenset({"gfx", "weight_dtype", "quant_type", "activation", "gate_mode", "env"})
 _LADDERS = ("padding", "block_m_per_1x128", "cktile_block_m")

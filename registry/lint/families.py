@@ -10,10 +10,8 @@ from typing import Final
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import ROLES
-from preshuffle.registry.kernels.call import DispatchCall
-from preshuffle.registry.kernels.families.families import RuntimeFacts
-from preshuffle.registry.kernels.families.family import Family
-from preshuffle.registry.loading.book import Book, Place
+from preshuffle.registry.kernels import DispatchCall, Family, RuntimeFacts
+from preshuffle.registry.loading import Book, Place
 
 _ROLES: Final = {"1": ("w13_",), "2": ("w2_",), "1-stage": ("w13_", "w2_")}
 _IGNORABLE: Final = frozenset({*DispatchCall.model_fields, "swiglu_limit"})

@@ -10,8 +10,8 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, Role, Step
-from preshuffle.registry.entries.recipe import PadRule, PadStep, Recipe, TensorRecipe
-from preshuffle.registry.loading.book import Book, Place
+from preshuffle.registry.entries import PadRule, PadStep, Recipe, TensorRecipe
+from preshuffle.registry.loading import Book, Place
 
 W13 = ("w13_weight", "w13_weight_scale")
 SCALES: tuple[tuple[Role, Role], ...] = (("w13_weight", "w13_weight_scale"), ("w2_weight", "w2_weight_scale"))

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.rule import Rule
+from preshuffle.registry.entries import Rule, Scalar
 
 Pair = tuple[Rule, Rule]
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.recipe import Recipe, Requires
-from preshuffle.registry.entries.rule import Rule
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.resolve.match import lacking
+from preshuffle.registry.entries import Recipe, Requires, Rule, Scalar
+from preshuffle.registry.loading import Book
+from preshuffle.registry.resolve import lacking
 
 _REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order", "gated")
 

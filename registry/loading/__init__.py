@@ -1,1 +1,16 @@
 """Load books and overlays; index their rules and names."""
+
+from preshuffle.registry.loading.book import Book, Place
+from preshuffle.registry.loading.condition_index import Compiled, Entries
+from preshuffle.registry.loading.load import SECTIONS, load_book
+from preshuffle.registry.loading.rule_index import Prepared
+
+__all__ = [
+    "SECTIONS",
+    "Book",
+    "Compiled",
+    "Entries",
+    "Place",
+    "Prepared",
+    "load_book",
+]

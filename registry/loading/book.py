@@ -9,17 +9,21 @@ from typing import Any, TypeVar
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.entries.model_types import ModelTypeEntry, QuantizationEntry
-from preshuffle.registry.entries.models import ModelEntry
-from preshuffle.registry.entries.platform import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry
-from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.entries.rule import Rule
-from preshuffle.registry.kernels.families.families import Families
+from preshuffle.registry.entries import (
+    ArchEntry,
+    FeatureEntry,
+    FlagEntry,
+    LayoutEntry,
+    ModelEntry,
+    ModelTypeEntry,
+    QuantizationEntry,
+    Recipe,
+    Rule,
+)
+from preshuffle.registry.kernels import Families
 from preshuffle.registry.loading.model_names import ModelNames
 from preshuffle.registry.loading.rule_index import RuleIndex
-from preshuffle.registry.text.book_cache import FOLDER
-from preshuffle.registry.text.document import Document
-from preshuffle.registry.text.field_problems import Path
+from preshuffle.registry.text import FOLDER, Document, Path
 from preshuffle.registry.values.digest import digest_of
 
 _REMEMBERED = 4096

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.deployments import Conditional
-from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts
+from preshuffle.registry.entries import COUNTED, MODEL_NAME, RUN_FACTS, Conditional, FactCondition, Facts, Scalar
 
 _CACHED = 4096
 _COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activation_dtype"})

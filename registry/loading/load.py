@@ -10,27 +10,30 @@ from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries.deployments import (
+from preshuffle.registry.entries import (
+    ArchEntry,
     BackendEntry,
     ContractEntry,
+    FeatureEntry,
+    FlagEntry,
+    FunctionEntry,
     KernelLabelEntry,
     KernelNeedEntry,
     KnownBadEntry,
+    LayoutEntry,
+    ModelEntry,
+    ModelTypeEntry,
     PadConventionEntry,
+    QuantizationEntry,
+    Recipe,
+    Rule,
     ScaleLabelEntry,
     SwitchPatternEntry,
+    TargetNamesEntry,
 )
-from preshuffle.registry.entries.entry_points import FunctionEntry, TargetNamesEntry
-from preshuffle.registry.entries.model_types import ModelTypeEntry, QuantizationEntry
-from preshuffle.registry.entries.models import ModelEntry
-from preshuffle.registry.entries.platform import ArchEntry, FeatureEntry, FlagEntry, LayoutEntry
-from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.entries.rule import Rule
-from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
+from preshuffle.registry.kernels import Family, KernelTag, Packing
 from preshuffle.registry.loading.book import Book, Place
-from preshuffle.registry.text.book_cache import FOLDER, packaged_document
-from preshuffle.registry.text.document import Document
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_document
 
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,
@@ -101,7 +104,7 @@ def _packaged() -> list[str]:
 
 
 def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:
-    from preshuffle.registry.text.yaml_text import parse_yaml
+    from preshuffle.registry.text import parse_yaml
 
     own = name.startswith(f"{FOLDER.name}/")  # an overlay's folder may be called as the packaged one is
     return parse_yaml(text, f"./{name}" if own else name)

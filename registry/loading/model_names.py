@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from preshuffle.registry.entries.condition import glob_test
-from preshuffle.registry.entries.models import ModelEntry
+from preshuffle.registry.entries import ModelEntry, glob_test
 
 _REMEMBERED = 4096
 

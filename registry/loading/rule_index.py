@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from preshuffle.registry.entries.condition import Condition, Scalar
-from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.entries.rule import Rule
+from preshuffle.registry.entries import Condition, Recipe, Rule, Scalar
 
 CIRCUMSTANCES = frozenset({"activation_dtype", "tp", "ep", "cu_num", "aiter", "rocm", "engine_version"})
 """Fields that can change while model, checkpoint, GPU and engine stay what they are; so can every switch."""

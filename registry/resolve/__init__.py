@@ -1,1 +1,34 @@
 """Resolve a query: choose the recipe, sizes, call and kernels."""
+
+from preshuffle.registry.resolve.case import find_model, open_case
+from preshuffle.registry.resolve.choose import choose, chosen
+from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace, explain
+from preshuffle.registry.resolve.findings import same_bytes
+from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
+from preshuffle.registry.resolve.known_problems import listed_finding
+from preshuffle.registry.resolve.match import REQUIRED_OF, Tried, lacking, try_rule
+from preshuffle.registry.resolve.resolver import Resolver
+from preshuffle.registry.resolve.shapes import tensor_decisions
+
+__all__ = [
+    "DISPATCHED",
+    "REACH",
+    "REQUIRED_OF",
+    "Aside",
+    "Explanation",
+    "Resolver",
+    "RuleTrace",
+    "Tried",
+    "choose",
+    "chosen",
+    "dispatch_call",
+    "explain",
+    "find_model",
+    "lacking",
+    "listed_finding",
+    "open_case",
+    "predict_kernels",
+    "same_bytes",
+    "tensor_decisions",
+    "try_rule",
+]

@@ -9,16 +9,9 @@ from typing import Any
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.models import ModelEntry
-from preshuffle.registry.entries.platform import ArchEntry
-from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.entries.rule import facts_of
-from preshuffle.registry.layer.features import behaves_as, check_probed
-from preshuffle.registry.layer.shared_experts import count_shared
-from preshuffle.registry.layer.switches import Switches, read_switches
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.loading.rule_index import Prepared
+from preshuffle.registry.entries import ArchEntry, ModelEntry, Recipe, Scalar, facts_of
+from preshuffle.registry.layer import Switches, behaves_as, check_probed, count_shared, read_switches
+from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.shapes import LayerSizes, call_decision
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.query import Query

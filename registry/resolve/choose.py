@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.recipe import Recipe
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.loading.rule_index import Prepared
+from preshuffle.registry.entries import Recipe, Scalar
+from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.match import REQUIRED_OF, Miss, lacking
 from preshuffle.registry.values.decision import Alternative
 

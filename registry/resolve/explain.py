@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import Scalar
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.match import Tried, try_rules
 from preshuffle.registry.values.query import Query

@@ -8,10 +8,10 @@ from functools import lru_cache
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, Role, TensorDtype
-from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import TokenBucket
-from preshuffle.registry.layer.switches import value_of
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.layer import value_of
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.kernels import DISPATCHED
 from preshuffle.registry.values.decision import KernelBucket, TensorDecision
 from preshuffle.registry.values.finding import Finding

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from preshuffle.registry.algebra.shard import split_experts
 from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import QuantType, Role, TensorDtype
-from preshuffle.registry.entries.platform import ArchEntry
+from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
 from preshuffle.registry.values.decision import CallDecision, KernelBucket, TensorDecision
 from preshuffle.registry.values.query import Query

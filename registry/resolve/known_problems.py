@@ -10,21 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
-from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.layer.switches import value_of
+from preshuffle.registry.entries import Scalar
+from preshuffle.registry.kernels import dispatch_book, is_newest
+from preshuffle.registry.layer import value_of
 from preshuffle.registry.resolve.findings import where
 from preshuffle.registry.resolve.kernels import DISPATCHED
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.finding import Finding
 
 if TYPE_CHECKING:
-    from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
-    from preshuffle.registry.entries.facts import Facts
+    from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry
     from preshuffle.registry.kernels import TokenBucket
-    from preshuffle.registry.loading.book import Book
-    from preshuffle.registry.loading.condition_index import Compiled, Entries
+    from preshuffle.registry.loading import Book, Compiled, Entries
     from preshuffle.registry.values.query import Query
 
 _EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
@@ -55,7 +52,7 @@ def lists_of(book: Book) -> Lists:
 
 
 def _lists(book: Book) -> Lists:
-    from preshuffle.registry.loading.condition_index import Entries  # needs the book
+    from preshuffle.registry.loading import Entries  # needs the book
 
     contracts: Mapping[str, ContractEntry] = book.entries["contracts"]
     old = [entry for entry in contracts.values() if entry.code == "version_unsupported"]

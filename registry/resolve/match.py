@@ -9,11 +9,9 @@ from functools import lru_cache
 from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.words import GROUP
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.recipe import PadRule, Recipe, multiple_for
-from preshuffle.registry.entries.rule import Rule, Specificity
-from preshuffle.registry.layer.features import why_lacking
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import PadRule, Recipe, Rule, Scalar, Specificity, multiple_for
+from preshuffle.registry.layer import why_lacking
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import read_probed
 
 REQUIRED_OF = (

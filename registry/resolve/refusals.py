@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from preshuffle.registry.base.errors import NearMatch, NoRecipeError
 from preshuffle.registry.base.suggestions import close_to
-from preshuffle.registry.entries.rule import Rule
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import Rule
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import _NEEDED, Case
 from preshuffle.registry.resolve.match import Tried
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries.recipe import Recipe
+from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import Case, open_case, reason
 from preshuffle.registry.resolve.choose import chosen
 from preshuffle.registry.resolve.findings import environment_findings, kernel_findings, layer_findings

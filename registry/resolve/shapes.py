@@ -11,8 +11,7 @@ from preshuffle.registry.algebra.shard import cut, split_experts
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, QueryError
 from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, Activation, QuantType, Role, RowOrder, Step, TensorDtype
-from preshuffle.registry.entries.platform import ArchEntry
-from preshuffle.registry.entries.recipe import PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
+from preshuffle.registry.entries import ArchEntry, PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
 from preshuffle.registry.values.decision import CallDecision, Pad, TensorDecision
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Frozen, number
 from preshuffle.registry.base.words import GateMode, Role, RowOrder, TensorDtype
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.query import Query
 
 Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]

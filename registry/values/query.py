@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Clamp, Fixed, Frozen, Ranks, Size, Tokens, Version
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 
 if TYPE_CHECKING:
     pass

@@ -18,7 +18,7 @@ from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.kernels import REACH
+from preshuffle.registry.resolve import REACH
 
 State = Literal["tuned", "heuristic", "unknown", "raises"]
 _MARKS: dict[State, tuple[str, str]] = {

@@ -10,9 +10,7 @@ from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.kernels import DispatchCall
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.choose import chosen
-from preshuffle.registry.resolve.kernels import dispatch_call
+from preshuffle.registry.resolve import chosen, dispatch_call, open_case
 from preshuffle.registry.values.query import Query
 
 TP: Final = (1, 2, 4, 8)

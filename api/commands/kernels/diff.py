@@ -23,19 +23,20 @@ from preshuffle.api.commands.options.failures import FAILED, OK
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import DispatchCall, KernelTables
-from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
-from preshuffle.registry.kernels.survey.compare import (
+from preshuffle.registry.kernels import (
     SEVERITIES,
+    DispatchCall,
     KernelChange,
+    KernelTables,
     Severity,
     Side,
+    behaviour_of,
     calls_of,
     changes,
     ranked,
 )
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.resolve.kernels import REACH
+from preshuffle.registry.resolve import REACH
 
 _STYLE: dict[Severity, str] = {"layout": "bad", "error": "bad", "activation": "warn", "kernel": ""}
 _SHOWN = 40

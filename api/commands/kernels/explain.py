@@ -24,11 +24,9 @@ from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, Trace, trace
-from preshuffle.registry.kernels.survey.trace import StageTrace, says
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.kernels import dispatch_call
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, StageTrace, Trace, says, trace
+from preshuffle.registry.resolve import dispatch_call, open_case
+from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 

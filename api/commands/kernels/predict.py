@@ -31,7 +31,7 @@ from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.decision import CallDecision, KernelBucket
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query

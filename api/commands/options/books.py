@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from preshuffle.api.commands.options.failures import UsageError
-from preshuffle.api.upkeep.table_files import VARIABLE, automatic_tables
+from preshuffle.api.table_files import VARIABLE, automatic_tables
 
 if TYPE_CHECKING:
     from preshuffle.registry.registry import Registry

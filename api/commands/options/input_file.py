@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.base.errors import BookError, FieldProblem, QueryError
-from preshuffle.registry.text.document import Document
+from preshuffle.registry.text import Document
 
 STDIN = "-"
 
@@ -20,7 +20,7 @@ def read_document(path: str, what: str = "a mapping of query fields") -> Documen
         QueryError: the file cannot be read or is no mapping.
         BookError: the text is neither JSON nor YAML; the message has line and column.
     """
-    from preshuffle.registry.text.yaml_text import parse_yaml
+    from preshuffle.registry.text import parse_yaml
 
     name = "<stdin>" if path == STDIN else path
     text = _text(path, name)

@@ -10,10 +10,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.api.commands.options.input_file import place_of, read_document
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.hf.config import query_of
+from preshuffle.registry.hf import query_of
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.registry import Registry
-from preshuffle.registry.text.document import Document
+from preshuffle.registry.text import Document
 from preshuffle.registry.values.query import Query
 
 _PREFIX = "query_"
@@ -130,7 +130,7 @@ def given_fields(args: argparse.Namespace, registry: Registry) -> dict[str, Any]
 
 def _installed(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """Look at the AITER of this machine; what an option says of its features counts before what its sources show."""
-    from preshuffle.registry.layer.installed_aiter import installed_aiter
+    from preshuffle.registry.layer import installed_aiter
 
     try:
         here = installed_aiter(registry.book)

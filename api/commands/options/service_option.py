@@ -107,8 +107,7 @@ def _ask_store(db: str, method: str, path: str, request: dict[str, Any]) -> http
 
     from preshuffle.api.app import create_app
     from preshuffle.api.settings import Settings
-    from preshuffle.api.store.book_store import announced_registry
-    from preshuffle.api.store.store import Store
+    from preshuffle.api.store import Store, announced_registry
 
     store = Store(db)
     try:

@@ -15,8 +15,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import BookError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
-from preshuffle.registry.lint.families import family_problems
+from preshuffle.registry.lint import dispatch_book_problems, family_problems
 from preshuffle.registry.reach import reach_problems
 from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.finding import Finding

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.loading import Book
 
 
 class FieldChange(Frozen):

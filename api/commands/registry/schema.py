@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from preshuffle.registry.entries.rule import FIELDS, Rule
-from preshuffle.registry.loading.load import SECTIONS
+from preshuffle.registry.entries import FIELDS, Rule
+from preshuffle.registry.loading import SECTIONS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

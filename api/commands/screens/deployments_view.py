@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from preshuffle.api.answers.deployment_views import DeploymentView
+from preshuffle.api.answers import DeploymentView
 from preshuffle.api.commands.screens.check_view import STYLES as VERDICTS
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.commands.screens.table import Cell, Column, printable
-from preshuffle.api.store.history import Events
+from preshuffle.api.store import Events
 
 STYLES: Final = {**VERDICTS, "drifted": "warn", "stale": "warn"}
 

@@ -11,8 +11,8 @@ from preshuffle.registry.algebra.copy_plan import PlainView, plan_copy
 from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries.platform import LayoutEntry
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import LayoutEntry
+from preshuffle.registry.loading import Book
 
 _RUNS = 16
 

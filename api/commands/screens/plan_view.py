@@ -7,7 +7,7 @@ from typing import Final
 from preshuffle.api.commands.screens.check_view import STYLES
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Column, printable
-from preshuffle.api.rollout.plan import Plan, PlanItem
+from preshuffle.api.rollout import Plan, PlanItem
 
 _SHOWN: Final = 12
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from preshuffle.registry.check.deployment.observed_layer import Scene
-from preshuffle.registry.entries.deployments import BackendEntry, ScaleLabelEntry, Variant
-from preshuffle.registry.loading.book import Book
+from preshuffle.registry.entries import BackendEntry, ScaleLabelEntry, Variant
+from preshuffle.registry.loading import Book
 
 
 @dataclass(frozen=True)

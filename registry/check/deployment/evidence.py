@@ -10,10 +10,9 @@ from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.check.deployment.possible_calls import World
-from preshuffle.registry.entries.deployments import ContractEntry, KnownBadEntry
-from preshuffle.registry.entries.facts import Facts
+from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.loading.condition_index import Compiled
+from preshuffle.registry.loading import Compiled
 
 TOO_LONG = 4
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 
 from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.check.deployment.possible_calls import World
-from preshuffle.registry.entries.deployments import KernelLabelEntry
-from preshuffle.registry.kernels import KernelChoice
-from preshuffle.registry.kernels.choice import Stage
-from preshuffle.registry.kernels.families.families import RuntimeFacts
+from preshuffle.registry.entries import KernelLabelEntry
+from preshuffle.registry.kernels import KernelChoice, RuntimeFacts, Stage
 
 _ACTIVATIONS = {
     "fp4": "fp4x2", "FP4X2": "fp4x2", "fp8": "fp8", "F8": "fp8", "bf16": "bf16", "B16": "bf16", "fp16": "fp16",

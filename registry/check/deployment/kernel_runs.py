@@ -12,8 +12,7 @@ from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
 from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.check.deployment.possible_calls import World
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.facts import Facts
+from preshuffle.registry.entries import Facts, Scalar
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
 from preshuffle.registry.values.observation import ObservedKernel
 from preshuffle.registry.values.query import TOKENS

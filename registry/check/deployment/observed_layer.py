@@ -11,16 +11,11 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.words import BITS, GROUP, Role
-from preshuffle.registry.entries.condition import Scalar
-from preshuffle.registry.entries.facts import MODEL_NAME, Facts
-from preshuffle.registry.entries.models import ModelEntry
-from preshuffle.registry.entries.platform import ArchEntry
-from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
-from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
-from preshuffle.registry.layer.features import behaves_as
-from preshuffle.registry.layer.switches import value_of
-from preshuffle.registry.loading.book import Book
-from preshuffle.registry.resolve.case import find_model
+from preshuffle.registry.entries import MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar
+from preshuffle.registry.kernels import dispatch_book, is_newest
+from preshuffle.registry.layer import behaves_as, value_of
+from preshuffle.registry.loading import Book
+from preshuffle.registry.resolve import find_model
 from preshuffle.registry.values.observation import Applied, Observation, TensorObservation
 from preshuffle.registry.values.query import Query
 

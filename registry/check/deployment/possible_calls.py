@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from preshuffle.registry.base.words import GateMode, Role
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
-from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
+from preshuffle.registry.kernels import behaviour_of
 
 MOST = 32
 ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")

@@ -9,8 +9,7 @@ from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.deployment.evidence import Look, at
 from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
-from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
-from preshuffle.registry.kernels.tables.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
+from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, behaviour_of
 from preshuffle.registry.values.finding import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")

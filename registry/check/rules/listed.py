@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Look, at
-from preshuffle.registry.resolve.known_problems import listed_finding
+from preshuffle.registry.resolve import listed_finding
 from preshuffle.registry.values.finding import Finding
 
 

@@ -8,8 +8,8 @@ from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.deployment.evidence import Look, at
 from preshuffle.registry.check.deployment.kernel_runs import Run
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene, Seen, units
-from preshuffle.registry.entries.deployments import KernelNeedEntry, PadConventionEntry
-from preshuffle.registry.loading.condition_index import Compiled
+from preshuffle.registry.entries import KernelNeedEntry, PadConventionEntry
+from preshuffle.registry.loading import Compiled
 from preshuffle.registry.values.finding import Finding
 
 _LOADED = (*WEIGHTS, "w13_bias", "w2_bias")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Look
 from preshuffle.registry.check.deployment.observed_layer import Scene
-from preshuffle.registry.entries.platform import FlagEntry
-from preshuffle.registry.layer.switches import AITER, is_undecided, value_of, why_unlisted, why_unread
+from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.layer import AITER, is_undecided, value_of, why_unlisted, why_unread
 from preshuffle.registry.values.finding import Finding
 
 

@@ -6,9 +6,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from preshuffle.registry.base.errors import BookError, Problem
-from preshuffle.registry.text.book_cache import packaged_document
-from preshuffle.registry.text.document import Document
-from preshuffle.registry.text.field_problems import field_problems
+from preshuffle.registry.text import Document, field_problems, packaged_document
 
 DISPATCH: Final = "aiter_dispatch.yaml"
 

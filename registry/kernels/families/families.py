@@ -12,7 +12,7 @@ from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.choice import Stage
 from preshuffle.registry.kernels.families.family import Family, FamilyVariant, KernelTag
-from preshuffle.registry.text.book_cache import packaged_document
+from preshuffle.registry.text import packaged_document
 
 FAMILIES: Final = "kernel_families.yaml"
 _REMEMBERED = 16384

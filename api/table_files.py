@@ -39,7 +39,7 @@ def table_places(wanted: Sequence[str]) -> list[Path]:
     """Return the files and folders that ``load_tables`` reads, so far as they can be told beforehand."""
     places = automatic_tables() if tuple(wanted) == _AUTO else list(wanted)
     if places == "auto":
-        from preshuffle.registry.kernels.tables.installed import installed_configs
+        from preshuffle.registry.kernels import installed_configs
 
         try:
             return [installed_configs()[0]]
