@@ -23,7 +23,7 @@ from preshuffle.layouts import apply, apply_layout
 from preshuffle.layouts.loader.single import layout_of
 from preshuffle.layouts.moves.in_place import SCRATCH_BYTES, InPlace
 from preshuffle.registry import Decision, PlainView, Query, Registry, plan_copy
-from support.aiter_wheel import aiter_modules
+from support.aiter.aiter_wheel import aiter_modules
 
 DEVICE = "cuda"
 REPEAT = 20

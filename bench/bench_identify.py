@@ -16,7 +16,7 @@ from statistics import median
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.forensics import CORRUPTIONS, draw
+from support.tensors.spoilt_tensors import CORRUPTIONS, draw
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.aiter_wheel import AiterFunctions, aiter_modules
+from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
 
 if TYPE_CHECKING:
     from preshuffle.api.store.store import Store
@@ -24,7 +24,7 @@ def aiter() -> AiterFunctions:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of a new, empty database; once of each kind."""
-    from support.stores import url_of
+    from support.service.stores import url_of
 
     return url_of(request.param, tmp_path)
 

@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.api.app import load_registry
 from preshuffle.api.settings import Settings
-from support.kernel_rows import SEP, write
+from support.aiter.kernel_rows import SEP, write
 
 
 def test_the_service_reads_what_aiter_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from preshuffle.registry import Decision, NoRecipeError, Observation, Query, QueryError, Registry, observation_of
-from support.mutations import KINDS, OTHER, broken
+from support.book.mutations import KINDS, OTHER, broken
 
 SEED = 20260822
 AITER = "0.1.20"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Observation
-from support.observed import (
+from support.book.observations import (
     A4W4,
     A8W4,
     BLOCK,

@@ -15,8 +15,8 @@ from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
-from support.server import OBSERVATION, REPORT, Client
-from support.stores import url_of
+from support.service.server import OBSERVATION, REPORT, Client
+from support.service.stores import url_of
 
 NAMES = st.sampled_from(["a", "B", "a-1", "z.9"])
 REPLICAS = st.integers(0, 2)

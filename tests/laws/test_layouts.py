@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError
-from support.strategies import BOOK, LAYOUTS, address_table, cut_each_other, shapes, source_table
+from support.book.strategies import BOOK, LAYOUTS, address_table, cut_each_other, shapes, source_table
 
 PAIRS = list(combinations(LAYOUTS, 2))
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

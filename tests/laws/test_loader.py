@@ -21,9 +21,9 @@ from preshuffle.layouts import (
     write_expert,
 )
 from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query
-from support.engine_table import read_table
-from support.plain_layer import checkpoint
-from support.strategies import REGISTRY
+from support.book.engine_table import read_table
+from support.book.strategies import REGISTRY
+from support.tensors.plain_layer import checkpoint
 
 Tensors = dict[str, torch.Tensor]
 FEW = [HealthCheck.filter_too_much, HealthCheck.too_slow]  # not every size has a recipe

@@ -13,9 +13,9 @@ from torch.nn.functional import pad
 
 from preshuffle.layouts import apply_layout, invert_layout
 from preshuffle.registry import LayoutError
-from support.aiter_wheel import AiterFunctions, aiter_modules
-from support.mxfp4 import random_bytes
-from support.recorded_layouts import NOT_LAYOUTS, RECORDED_FILE, WIDER, RecordedCall, recorded_calls
+from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
+from support.aiter.recorded_layouts import NOT_LAYOUTS, RECORDED_FILE, WIDER, RecordedCall, recorded_calls
+from support.tensors.mxfp4 import random_bytes
 
 BYTE_DTYPES: Final = (torch.uint8, torch.float4_e2m1fn_x2, torch.float8_e4m3fn, torch.float8_e4m3fnuz)
 SCALE_DTYPES: Final = (torch.uint8, torch.float8_e8m0fnu)

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from preshuffle.layouts import apply_layout
-from support.afp4_gemm import Gemm, gemm_afp4_wfp4_preshuffled, run_gemms
-from support.aiter_wheel import AiterFunctions
-from support.mxfp4 import Mxfp4, random_bytes, random_mxfp4, relative_error
+from support.aiter.afp4_gemm import Gemm, gemm_afp4_wfp4_preshuffled, run_gemms
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.mxfp4 import Mxfp4, random_bytes, random_mxfp4, relative_error
 
 EXACT: Final = 1e-6  # float32 accumulation over K; every product of two codes and two scales is exact
 WRONG: Final = 0.5  # unrelated bytes give about sqrt(2)

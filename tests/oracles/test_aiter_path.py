@@ -8,10 +8,10 @@ from torch import Tensor
 
 from preshuffle.layouts import Checkpoint, apply, write_checkpoint
 from preshuffle.registry import Decision, Query, Registry
-from support.afp4_gemm import Gemm, run_gemms
-from support.aiter_wheel import AiterFunctions
-from support.moe import ACTIVATIONS, SMALL, hf_config
-from support.mxfp4 import Mxfp4, random_mxfp4, relative_error
+from support.aiter.afp4_gemm import Gemm, run_gemms
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.moe import ACTIVATIONS, SMALL, hf_config
+from support.tensors.mxfp4 import Mxfp4, random_mxfp4, relative_error
 
 CONFIG = hf_config()
 M = 32

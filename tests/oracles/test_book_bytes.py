@@ -11,10 +11,10 @@ from torch import Tensor
 
 from preshuffle.layouts import apply, prove
 from preshuffle.registry import Decision, Query
-from support import engine_steps as do
-from support.aiter_wheel import AiterFunctions
-from support.plain_layer import checkpoint, torch_shape
-from support.strategies import REGISTRY
+from support.aiter import engine_steps as do
+from support.aiter.aiter_wheel import AiterFunctions
+from support.book.strategies import REGISTRY
+from support.tensors.plain_layer import checkpoint, torch_shape
 
 Layer = dict[str, Tensor]
 Steps = Callable[[Layer, AiterFunctions], Layer]

@@ -8,10 +8,10 @@ import torch
 
 from preshuffle.layouts import apply
 from preshuffle.registry import Query
-from support.aiter_wheel import AiterFunctions
-from support.engine_table import Case, read_table
-from support.loader_steps import Steps, random_layer, run
-from support.strategies import REGISTRY
+from support.aiter.aiter_wheel import AiterFunctions
+from support.aiter.loader_steps import Steps, random_layer, run
+from support.book.engine_table import Case, read_table
+from support.book.strategies import REGISTRY
 
 FNUZ = ("fnuz",)
 # 11 and 13 groups of 32, 3 experts: nothing divides a tile of 128, and no scale fills its buffer's tail

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.container import Builder, Image, missing
-from support.server import REPORT
-from support.tokens import write_tokens
+from support.service.container import Builder, Image, missing
+from support.service.server import REPORT
+from support.service.tokens import write_tokens
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.settings import PREFIX, Settings
 from preshuffle.api.web.tokens import load_tokens
 from preshuffle.registry import Registry
-from support.server import REPORT, Client
+from support.service.server import REPORT, Client
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from preshuffle.api.store.store import Store
-from support.kill import Writers, assert_nothing_is_lost
-from support.server import running_server
-from support.stores import url_of
+from support.service.kill_service import Writers, assert_nothing_is_lost
+from support.service.server import running_server
+from support.service.stores import url_of
 
 
 def kill_and_look(url: str, writes: int, acknowledged: int) -> None:

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from preshuffle.api.routes.kernels import EXAMPLE as TABLE
-from support.postgres import new_database
-from support.proxy import Proxy
-from support.server import REPORT, Server, running_server
+from support.service.postgres import new_database
+from support.service.proxy import Proxy
+from support.service.server import REPORT, Server, running_server
 
 
 @dataclass

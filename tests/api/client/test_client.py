@@ -12,8 +12,8 @@ import pytest
 from preshuffle.api.client import Client, ClientError
 from preshuffle.api.fleet.deployments import Group
 from preshuffle.registry import NoRecipeError, Observation, Query, QueryError, Registry
-from support.server import OBSERVATION, running_server
-from support.tokens import write_tokens
+from support.service.server import OBSERVATION, running_server
+from support.service.tokens import write_tokens
 
 QUERY = Query(
     model="openai/gpt-oss-120b",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from preshuffle.api.cli import main
-from support.configurations import PUBLISHED
-from support.quantizations import BLOCK, MODEL
+from support.book.configurations import PUBLISHED
+from support.book.quantizations import BLOCK, MODEL
 
 
 def config(folder: Path, value: dict[str, Any]) -> str:

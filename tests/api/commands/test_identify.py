@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from preshuffle.api.cli import main
 from preshuffle.layouts import Checkpoint, apply, apply_layout, write_checkpoint
 from preshuffle.registry import Registry
-from support.moe import hf_config
+from support.tensors.moe import hf_config
 
 CONFIG = hf_config(layers=2)
 

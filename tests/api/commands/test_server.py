@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server import OBSERVATION, environment, running_server
+from support.service.server import OBSERVATION, environment, running_server
 
 RESOLVE = ("resolve", "--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--activation-dtype", "fp4x2", "--json")
 

@@ -10,8 +10,8 @@ import pytest
 
 from preshuffle.api.cli import main
 from preshuffle.api.store.store import Store
-from support.server import OBSERVATION, running_server
-from support.stores import put, report
+from support.service.server import OBSERVATION, running_server
+from support.service.stores import put, report
 
 WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 ROLLOUT = """

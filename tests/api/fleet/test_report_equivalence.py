@@ -9,7 +9,7 @@ from preshuffle.api.fleet.judgement import judge
 from preshuffle.api.fleet.report_equivalence import Alike
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.load import load_book
-from support.server import OBSERVATION
+from support.service.server import OBSERVATION
 
 NAMES = ("canary-a", "canary-b", "prod-a", "prod-b", "bad-1", "spared-1", "bad-2", None)
 BOOK = """

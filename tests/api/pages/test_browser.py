@@ -16,9 +16,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
-from support.browser import browser, require_browser
-from support.contrast import worst_contrast
-from support.server import OBSERVATION, REPORT, Server, running_server
+from support.pages.browser import browser, require_browser
+from support.pages.contrast import worst_contrast
+from support.service.server import OBSERVATION, REPORT, Server, running_server
 
 NAME = "gpt-oss-prod"
 ASK = "/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"

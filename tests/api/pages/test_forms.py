@@ -8,9 +8,9 @@ import pytest
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Query, Registry
-from support.markup import check, page
-from support.server import REPORT, Client
-from support.tokens import write_tokens
+from support.pages.markup import check, page
+from support.service.server import REPORT, Client
+from support.service.tokens import write_tokens
 
 HOSTILE = "<script>alert(1)</script>'\"&"
 ASK = "/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"

@@ -10,8 +10,8 @@ import pytest
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Query, Registry
-from support.markup import check, page
-from support.server import OBSERVATION, REPORT, Client
+from support.pages.markup import check, page
+from support.service.server import OBSERVATION, REPORT, Client
 
 HOSTILE = "<script>alert(1)</script>'\"&"
 

@@ -21,8 +21,8 @@ from preshuffle.api.store.store import Store
 from preshuffle.api.web.problem import ProblemError
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, QueryError
-from support.server import OBSERVATION, REPORT, Client
-from support.stores import put, report
+from support.service.server import OBSERVATION, REPORT, Client
+from support.service.stores import put, report
 
 ROLLOUT = "rules:\n" + "".join(
     f"""

@@ -12,7 +12,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.routes.check import EXAMPLE
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Observation, Registry, Report
-from support.server import OBSERVATION, Client
+from support.service.server import OBSERVATION, Client
 
 NOTHING: dict[str, Any] = {"query": OBSERVATION["query"]}
 

@@ -14,8 +14,8 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.heartbeats import Heartbeats
 from preshuffle.registry import Registry
-from support.server import OBSERVATION, REPORT, Client
-from support.stores import put, silence
+from support.service.server import OBSERVATION, REPORT, Client
+from support.service.stores import put, silence
 
 URL = "/v1/deployments/prod"
 

@@ -20,8 +20,8 @@ from preshuffle.api.upkeep.kernel_library import MAX_BODY, MAX_ROWS
 from preshuffle.api.web.problem import KINDS, URN
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.kernels import KernelTables
-from support.kernel_rows import BASE, NEW, SEP, SWIGLU, table
-from support.server import Client, running_server
+from support.aiter.kernel_rows import BASE, NEW, SEP, SWIGLU, table
+from support.service.server import Client, running_server
 
 CSV = {"Content-Type": "text/csv"}
 FIELDS = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2", "tokens": [300]}

@@ -7,7 +7,7 @@ import pytest
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
-from support.server import Client
+from support.service.server import Client
 
 LISTINGS = ("/v1/registry", "/v1/recipes", "/v1/layouts", "/v1/models", "/v1/archs")
 

@@ -8,7 +8,7 @@ from preshuffle.api.answers.answers import Answers
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Decision, Query, Registry
-from support.server import Client
+from support.service.server import Client
 
 FIELDS = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
 

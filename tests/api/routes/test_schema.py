@@ -13,7 +13,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
-from support.server import REPORT, Client
+from support.service.server import REPORT, Client
 
 # Fields are read leniently: numbers may be written as text ("tp": "2"), a switch's value as a number. And some rules
 # no schema says: versions are PEP 440, a batch judges its queries one by one, layers may not overlap.

@@ -13,8 +13,8 @@ from preshuffle.api.app import create_app
 from preshuffle.api.server import connection
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
-from support.server import REPORT, Client, running_server
-from support.tokens import write_tokens
+from support.service.server import REPORT, Client, running_server
+from support.service.tokens import write_tokens
 
 QUERY = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
 

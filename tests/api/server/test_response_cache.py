@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.server import Server, running_server
-from support.tokens import write_tokens
+from support.service.server import Server, running_server
+from support.service.tokens import write_tokens
 
 PATH = "/v1/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"
 SLOW = "/v1/layouts"

@@ -12,8 +12,8 @@ from preshuffle.api.errors import ServeError, StoreError
 from preshuffle.api.server.listen import bind, check_host, is_loopback
 from preshuffle.api.settings import Settings
 from preshuffle.registry.base.errors import BookError, QueryError
-from support.server import COMMAND, REPORT, environment, running_server
-from support.tokens import write_tokens
+from support.service.server import COMMAND, REPORT, environment, running_server
+from support.service.tokens import write_tokens
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.api.fleet.judgement import judge
 from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
-from support.server import REPORT
+from support.service.server import REPORT
 
 NAMES = ("GPT-prod", "gpt_canary", "gpt-canary", "qwen.eu")
 

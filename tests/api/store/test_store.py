@@ -15,8 +15,8 @@ from preshuffle.api.store.schema import history, metadata
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.liveness import sweep
 from preshuffle.registry import Registry
-from support.server import OBSERVATION
-from support.stores import put, report, silence
+from support.service.server import OBSERVATION
+from support.service.stores import put, report, silence
 
 WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 

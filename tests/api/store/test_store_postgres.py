@@ -5,8 +5,8 @@ from sqlalchemy import create_engine, text
 
 from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.api.store.store import Store
-from support.postgres import new_database, small_tablespace
-from support.stores import put, report
+from support.service.postgres import new_database, small_tablespace
+from support.service.stores import put, report
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

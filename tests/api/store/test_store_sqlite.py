@@ -18,7 +18,7 @@ from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.recheck import is_due, recheck
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.load import load_book
-from support.stores import put, report
+from support.service.stores import put, report
 
 
 @pytest.mark.parametrize(

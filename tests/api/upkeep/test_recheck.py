@@ -13,7 +13,7 @@ from preshuffle.registry import Registry
 from preshuffle.registry.loading.load import load_book
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report
-from support.stores import put, report
+from support.service.stores import put, report
 
 OTHER = """
 rules:

@@ -14,7 +14,7 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.background import Keeper
 from preshuffle.api.upkeep.recheck import is_due
-from support.server import OBSERVATION, REPORT, Client
+from support.service.server import OBSERVATION, REPORT, Client
 
 OTHER_RECIPE = """
 rules:

@@ -28,7 +28,7 @@ def test_what_is_raised_there_is_raised_here() -> None:
 
 
 def test_a_process_that_dies_at_its_start_is_not_waited_for() -> None:
-    from support.dies import work  # whoever imports this file must not die of it
+    from support.tensors.dying_module import work  # whoever imports this file must not die of it
 
     found: list[object] = []
 

@@ -14,8 +14,8 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.web.access import OPEN, QUESTIONS, need_of
 from preshuffle.api.web.tokens import hash_of, load_tokens
 from preshuffle.registry import Registry
-from support.server import REPORT, Client
-from support.tokens import Written, write_tokens
+from support.service.server import REPORT, Client
+from support.service.tokens import Written, write_tokens
 
 EVERY = {"GET", "POST", "PUT", "DELETE"}
 

@@ -13,7 +13,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.api.web.problem import KINDS, URN
 from preshuffle.registry import Registry
-from support.server import REPORT, Client
+from support.service.server import REPORT, Client
 
 JSON = {"Content-Type": "application/json"}
 

@@ -13,7 +13,7 @@ from preshuffle.layouts import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.checkpoint.checkpoint import INDEX
 from preshuffle.registry import Query, QueryError, Registry
 from preshuffle.registry.algebra.shard import cut
-from support.moe import SMALL, hf_config
+from support.tensors.moe import SMALL, hf_config
 
 EXPERTS = "model.layers.{layer}.mlp.experts."
 CONFIG = hf_config(layers=2)

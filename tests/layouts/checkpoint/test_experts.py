@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from preshuffle.layouts import Checkpoint, CheckpointError, apply, inverse, write_checkpoint
 from preshuffle.layouts.checkpoint.part import unpacked
 from preshuffle.registry import Query, QueryError, Registry
-from support.quantizations import CASES, MODEL
-from support.strategies import REGISTRY
+from support.book.quantizations import CASES, MODEL
+from support.book.strategies import REGISTRY
 
 HIDDEN, INTERMEDIATE, EXPERTS = 256, 256, 4
 SMALL = {**MODEL, "hidden_size": HIDDEN, "moe_intermediate_size": INTERMEDIATE, "num_hidden_layers": 2}

@@ -13,9 +13,9 @@ from preshuffle.layouts import apply, apply_layout, identify
 from preshuffle.layouts.forensics.identify import MOST_BYTES
 from preshuffle.layouts.forensics.source import PAGE, Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.registry import LayoutError, Registry
-from support.forensics import CORRUPTIONS, draw
-from support.moe import decide, plain_tensors
-from support.strategies import load_overlay
+from support.book.strategies import load_overlay
+from support.tensors.moe import decide, plain_tensors
+from support.tensors.spoilt_tensors import CORRUPTIONS, draw
 
 LAYOUTS = Registry.default().book.layouts
 

@@ -12,8 +12,8 @@ from preshuffle.layouts.forensics.files import Place, identify_files
 from preshuffle.layouts.forensics.joined_source import Joined
 from preshuffle.layouts.forensics.source import SourceError
 from preshuffle.registry import Registry
-from support.quantizations import CASES, MODEL
-from support.strategies import REGISTRY
+from support.book.quantizations import CASES, MODEL
+from support.book.strategies import REGISTRY
 
 SECTIONS = {name: section for name, section, _ in CASES}
 SMALL: dict[str, Any] = {**MODEL, "hidden_size": 512, "moe_intermediate_size": 256, "num_hidden_layers": 2}

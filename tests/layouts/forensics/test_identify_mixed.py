@@ -13,7 +13,7 @@ from preshuffle.api.cli import main
 from preshuffle.layouts import Identification, apply_layout, identify
 from preshuffle.layouts.forensics.identify import MOST_BYTES
 from preshuffle.layouts.forensics.source import of_raw_file
-from support.forensics import draw
+from support.tensors.spoilt_tensors import draw
 
 
 def noise(*shape: int, seed: int = 0, low: int = 0, high: int = 256) -> torch.Tensor:

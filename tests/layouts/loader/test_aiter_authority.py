@@ -12,8 +12,8 @@ from preshuffle.layouts import apply, apply_layout
 from preshuffle.layouts.loader import aiter_authority
 from preshuffle.layouts.loader.aiter_authority import AiterDiffersWarning, differences
 from preshuffle.registry import LayoutError
-from support.aiter_wheel import AiterFunctions
-from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 IN_THE_WHEEL = {"sep16", "sep32", "gui16", "e8", "e8_gui16"}
 Loader = Callable[[str, str], Callable[..., torch.Tensor] | None]

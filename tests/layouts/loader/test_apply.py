@@ -20,7 +20,7 @@ from preshuffle.layouts import (
 from preshuffle.layouts.loader.apply import TAG
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import Decision, LayoutError
-from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles
+from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles
 
 FP4X2 = torch.float4_e2m1fn_x2
 

@@ -15,7 +15,7 @@ from preshuffle.layouts.loader import single
 from preshuffle.layouts.loader.single import layout_of
 from preshuffle.layouts.proof.reference import fetch
 from preshuffle.registry import LayoutError, Registry
-from support.moe import decide, plain_tensors
+from support.tensors.moe import decide, plain_tensors
 
 LAYOUTS = sorted(Registry.default().book.layouts)
 FILL = 0x7F

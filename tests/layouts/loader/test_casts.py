@@ -7,8 +7,8 @@ import torch
 
 from preshuffle.layouts import apply, expert_view, inverse, stamp_of, write_expert
 from preshuffle.registry import LayoutError
-from support import steps
-from support.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors import recipe_steps as steps
+from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
 Tensors = dict[str, torch.Tensor]
 

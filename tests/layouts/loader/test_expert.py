@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from preshuffle.layouts import apply, expert_view, stamp_of, write_expert
 from preshuffle.registry import Decision, LayoutError
-from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 
 def laid_out(decision: Decision, seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from preshuffle.layouts import apply, inverse
 from preshuffle.layouts.loader.steps import pack_int4, unpack_int4
 from preshuffle.registry import LayoutError
-from support.aiter_wheel import AiterFunctions
-from support.steps import (
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.recipe_steps import (
     EXPERTS,
     HALVES,
     HIDDEN,

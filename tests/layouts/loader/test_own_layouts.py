@@ -22,7 +22,7 @@ from preshuffle.layouts import (
 )
 from preshuffle.layouts.proof.reference import fetch
 from preshuffle.registry import Decision, Layout, LayoutError, Registry
-from support.moe import decide, gpt_oss, plain_tensors
+from support.tensors.moe import decide, gpt_oss, plain_tensors
 
 FIELDS = {"hidden_size": 256, "intermediate_size": 256}
 LINES = {

@@ -11,7 +11,7 @@ import torch
 from preshuffle.layouts import apply, apply_layout, begin_reload, inverse, stamp_of
 from preshuffle.layouts.stamps.stamp import put_stamp
 from preshuffle.registry import LayoutError
-from support.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
 
 def test_what_holds_laid_out_bytes_in_part_is_not_laid_out_again() -> None:

@@ -27,7 +27,7 @@ from preshuffle.layouts.loader.apply import TAG
 from preshuffle.layouts.moves import executor_torch
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import LayoutError
-from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 
 def raw(tensor: torch.Tensor) -> torch.Tensor:

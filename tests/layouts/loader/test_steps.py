@@ -9,8 +9,8 @@ from preshuffle.layouts import apply, inverse, invert_layout, stamp_of
 from preshuffle.layouts.loader.expert import write_expert
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload
 from preshuffle.registry import LayoutError
-from support.aiter_wheel import AiterFunctions
-from support.steps import (
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.recipe_steps import (
     EXPERTS,
     HALVES,
     HIDDEN,

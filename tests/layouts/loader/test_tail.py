@@ -14,8 +14,8 @@ from preshuffle.layouts.loader.expert import expert_view, write_expert
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload
 from preshuffle.layouts.stamps.stamp import put_stamp
 from preshuffle.registry import LayoutError
-from support.aiter_wheel import AiterFunctions
-from support.steps import EXPERTS, INTERMEDIATE, biases, copies, decide, mx, raw, same
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.recipe_steps import EXPERTS, INTERMEDIATE, biases, copies, decide, mx, raw, same
 
 
 class TestTail:

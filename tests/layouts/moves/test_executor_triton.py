@@ -20,7 +20,7 @@ from preshuffle.layouts.moves.half_join import plan_joined
 from preshuffle.layouts.moves.move import Move, move_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 
-SUPPORT = Path(__file__).parents[2] / "support"
+TESTS = Path(__file__).parents[2]
 WIDE = {"dwordx4", "b128"}
 
 
@@ -28,11 +28,10 @@ WIDE = {"dwordx4", "b128"}
 def child(name: str, **environment: str) -> tuple[dict[str, Any], ...]:
     """Run a support module in a process of its own: TRITON_INTERPRET counts only before Triton is imported."""
     pytest.importorskip("triton")
-    path = os.pathsep.join(filter(None, [str(SUPPORT.parent), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, **environment, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, str(SUPPORT / f"{name}.py")], env=env, capture_output=True, text=True, timeout=500, check=False
-    )
+    command = [sys.executable, "-m", f"support.tensors.{name}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     return tuple(json.loads(line) for line in done.stdout.splitlines())
 

@@ -9,7 +9,7 @@ from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload,
 from preshuffle.layouts.loader.single import invert_layout, layout_of
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import CopyPlan, PlainView, plan_copy
-from support.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -19,8 +19,8 @@ from preshuffle.layouts.probe.golden import decide_for, make_golden, recipes_nam
 from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, probe
 from preshuffle.registry import Decision, Recipe, Registry
-from support import standin
-from support.aiter_wheel import wheel_root
+from support.aiter import fused_moe_standin as standin
+from support.aiter.aiter_wheel import wheel_root
 
 REGISTRY = Registry.default()
 

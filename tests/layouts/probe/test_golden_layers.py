@@ -15,7 +15,7 @@ from preshuffle.layouts.probe.golden_layers import LAYERS, golden_query
 from preshuffle.layouts.probe.probe import LIMITS, ProbeError, ProbeReport, probe, reference_laid_out
 from preshuffle.layouts.proof.reference import relative_error
 from preshuffle.registry import Query, Registry
-from support import standin
+from support.aiter import fused_moe_standin as standin
 
 REGISTRY = Registry.default()
 GELU = ("fp8-block", "fp8-channel", "fp8-tensor", "bf16", "fp16", "int4-fp8")

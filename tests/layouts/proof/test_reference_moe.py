@@ -11,7 +11,7 @@ from preshuffle.layouts import Checkpoint, apply, write_checkpoint
 from preshuffle.layouts.proof.reference import laid_out_forward, plain_forward, relative_error, route
 from preshuffle.layouts.tensors.mxfp4 import decode_e8m0, decode_fp4
 from preshuffle.registry import Query, Registry
-from support.moe import ACTIVATIONS, SMALL, hf_config
+from support.tensors.moe import ACTIVATIONS, SMALL, hf_config
 
 CONFIG = hf_config()
 

@@ -34,17 +34,17 @@ from preshuffle.layouts.loader import single
 from preshuffle.layouts.loader.apply import TAG
 from preshuffle.layouts.stamps.mapped import _ask, _search
 from preshuffle.registry import LayoutError
-from support.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
-SUPPORT = Path(__file__).parents[2] / "support"
+TESTS = Path(__file__).parents[2]
 DECISION = decide("fp4x2")
 
 Tensors = dict[str, torch.Tensor]
 
 
 def killed(folder: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
-    path = os.pathsep.join(filter(None, [str(SUPPORT.parent), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, str(SUPPORT / "killed.py"), str(folder), str(rounds), str(seed)]
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "support.tensors.kill_layouts", str(folder), str(rounds), str(seed)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1200, check=False
     )

@@ -11,7 +11,7 @@ import torch
 
 from preshuffle.layouts import Stamp, apply, expert_view, inverse, stamp_of
 from preshuffle.registry import LayoutError
-from support.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
 FP4X2 = torch.float4_e2m1fn_x2
 

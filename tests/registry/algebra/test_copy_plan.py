@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from preshuffle.registry import BoundLayout, CopyPlan, LayoutError, PlainView, plan_copy
 from preshuffle.registry.algebra.copy_plan import Box
-from support.strategies import LAYOUTS, Indices, address_table
+from support.book.strategies import LAYOUTS, Indices, address_table
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 FILL = 0x7F

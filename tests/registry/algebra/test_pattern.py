@@ -5,7 +5,7 @@ import pytest
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.algebra.pattern import Pattern, fixed_size
 from preshuffle.registry.base.errors import LayoutError
-from support.strategies import LAYOUTS
+from support.book.strategies import LAYOUTS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from preshuffle.registry.algebra.permutation import Mode, Permutation
 from preshuffle.registry.base.errors import LayoutError
-from support.strategies import Indices, cut_each_other
+from support.book.strategies import Indices, cut_each_other
 
 Shuffle = tuple[tuple[int, ...], tuple[int, ...]]
 

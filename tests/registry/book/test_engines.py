@@ -3,9 +3,9 @@
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from support.described import call_of, described
-from support.engine_table import Case, read_table
-from support.strategies import BOOK, REGISTRY
+from support.book.decision_summary import call_of, described
+from support.book.engine_table import Case, read_table
+from support.book.strategies import BOOK, REGISTRY
 
 METHODS = {"vllm": "V", "sglang": "S"}
 CASES = {engine: read_table(f"book_{engine}") for engine in METHODS}

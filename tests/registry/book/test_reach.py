@@ -4,7 +4,7 @@ from pathlib import Path
 
 from preshuffle.registry import Registry
 from preshuffle.registry.reach import Reach, reach_problems
-from support.strategies import BOOK, REGISTRY, load_overlay
+from support.book.strategies import BOOK, REGISTRY, load_overlay
 
 
 def test_every_rule_has_a_query_that_it_answers_and_kernels_read_its_bytes() -> None:

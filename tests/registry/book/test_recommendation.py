@@ -6,9 +6,9 @@ import pytest
 
 from preshuffle.registry import NoRecipeError, Query
 from preshuffle.registry.check.observation_of import observation_of
-from support.described import call_of, described
-from support.engine_table import Case, read_table
-from support.strategies import BOOK, REGISTRY
+from support.book.decision_summary import call_of, described
+from support.book.engine_table import Case, read_table
+from support.book.strategies import BOOK, REGISTRY
 
 CASES = read_table("book_recommendation")
 ANSWERED = [case for case in CASES if case.recipe]

@@ -11,8 +11,8 @@ from preshuffle.registry.check.rule_table import RULES
 from preshuffle.registry.entries.deployments import KnownBadEntry
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import dispatch_book
 from preshuffle.registry.values.finding import WARNINGS, FindingCode
-from support.observed import registry
-from support.strategies import load_overlay
+from support.book.observations import registry
+from support.book.strategies import load_overlay
 
 
 def test_every_code_has_one_rule() -> None:

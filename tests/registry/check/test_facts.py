@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support.observed import (
+from support.book.observations import (
     A4W4,
     A8W4,
     BF16,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Observation, Query, Registry, observation_of
-from support.observed import (
+from support.book.observations import (
     RIGHT,
     SEP,
     bent,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry import Observation, Registry, Report
-from support.observed import A4W4, SEPARATED, deployment
+from support.book.observations import A4W4, SEPARATED, deployment
 
 Raw = dict[str, Any]
 COLUMNS = (

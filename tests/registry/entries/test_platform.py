@@ -3,7 +3,7 @@
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from support.strategies import BOOK, REGISTRY
+from support.book.strategies import BOOK, REGISTRY
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from preshuffle.registry import BookError, NoRecipeError, Rule
 from preshuffle.registry.entries.rule import FIELDS, kind_of
 from preshuffle.registry.values.query import Query
-from support.strategies import BOOK, GPT_OSS, decide, load_overlay
+from support.book.strategies import BOOK, GPT_OSS, decide, load_overlay
 
 WHY = {"use": "mxfp4.sep16", "because": "a test", "evidence": ["https://example.com"]}
 

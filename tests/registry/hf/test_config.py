@@ -8,7 +8,7 @@ import pytest
 
 from preshuffle.registry import Query, QueryError, Registry
 from preshuffle.registry.hf.moe_layers import layers_of
-from support.strategies import BOOK, REGISTRY, load_overlay
+from support.book.strategies import BOOK, REGISTRY, load_overlay
 
 GPT_OSS_120B: dict[str, Any] = {
     "architectures": ["GptOssForCausalLM"],

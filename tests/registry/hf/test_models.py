@@ -8,8 +8,8 @@ from preshuffle.registry import Query, QueryError, Registry
 from preshuffle.registry.algebra.shard import cut, split_experts
 from preshuffle.registry.base.words import GROUP
 from preshuffle.registry.hf.moe_layers import moe_layers_of
-from support.configurations import DEEPSEEK, DEEPSEEK_V4, KIMI_K3, MINIMAX_M3, MIXTRAL, PUBLISHED, QWEN3
-from support.strategies import BOOK, REGISTRY
+from support.book.configurations import DEEPSEEK, DEEPSEEK_V4, KIMI_K3, MINIMAX_M3, MIXTRAL, PUBLISHED, QWEN3
+from support.book.strategies import BOOK, REGISTRY
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

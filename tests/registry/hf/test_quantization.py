@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from preshuffle.registry import QueryError, Registry
 from preshuffle.registry.hf.module_patterns import means
-from support.quantizations import BLOCK, CASES, FP4, FP8, MODEL, PLAIN, compressed, floats, quark
-from support.strategies import BOOK, load_overlay
+from support.book.quantizations import BLOCK, CASES, FP4, FP8, MODEL, PLAIN, compressed, floats, quark
+from support.book.strategies import BOOK, load_overlay
 
 
 def experts(section: Any, layer: int | None = None, **changed: Any) -> tuple[str | None, str | None, str | None]:

@@ -7,7 +7,7 @@ import pytest
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets, survey
 from preshuffle.registry.kernels.dispatch.dispatch import opened
 from preshuffle.registry.kernels.survey.buckets import _outcome, _Sketch
-from support.kernel_rows import BASE, MX, SEP, SWIGLU, table, tables
+from support.aiter.kernel_rows import BASE, MX, SEP, SWIGLU, table, tables
 
 FIELDS: dict[str, tuple[object, ...]] = {
     "gfx": ("gfx950", "gfx950", "gfx942", "gfx1250", "gfx90a"),

@@ -7,7 +7,7 @@ import pytest
 from preshuffle.registry.kernels import DispatchCall, KernelTables, dispatch, reachable_buckets, trace
 from preshuffle.registry.kernels.survey.compare import SEVERITIES, calls_of, changes, ranked, severity_of
 from preshuffle.registry.kernels.survey.trace import says
-from support.kernel_rows import BASE, CK1, MX, call, table, tables
+from support.aiter.kernel_rows import BASE, CK1, MX, call, table, tables
 
 
 def mx(**fields: object) -> DispatchCall:

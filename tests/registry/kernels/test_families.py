@@ -8,8 +8,8 @@ from preshuffle.registry import BookError, Observation, Query, Registry
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.kernels import KernelTables, packaged_families
 from preshuffle.registry.lint.families import family_problems
-from support.kernel_rows import BASE, SWIGLU, table
-from support.strategies import BOOK, load_overlay
+from support.aiter.kernel_rows import BASE, SWIGLU, table
+from support.book.strategies import BOOK, load_overlay
 
 NAME = "flydsl_moe9_afp4_t32"
 FAMILY = """kernel_families:

@@ -17,7 +17,7 @@ from preshuffle.registry.kernels.dispatch.case import Case
 from preshuffle.registry.kernels.dispatch.heuristics import k_split
 from preshuffle.registry.kernels.tables.table_file import MAX_NAME
 from preshuffle.registry.text.yaml_text import parse_yaml
-from support.kernel_rows import table, tables
+from support.aiter.kernel_rows import table, tables
 
 CALL = {
     "gfx": "gfx950", "cu_num": 256, "tokens": 1, "model_dim": 4096, "inter_dim": 128, "expert": 8, "topk": 1,

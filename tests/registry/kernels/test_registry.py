@@ -10,7 +10,7 @@ from preshuffle.registry.kernels.tables import installed
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.findings import kernel_findings
 from preshuffle.registry.resolve.kernels import REACH, dispatch_call
-from support.kernel_rows import GUI, SEP, table, write
+from support.aiter.kernel_rows import GUI, SEP, table, write
 
 FIELDS = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
 

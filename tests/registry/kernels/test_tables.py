@@ -8,7 +8,7 @@ import pytest
 
 from preshuffle.registry.kernels import KernelTables, TableError, dispatch
 from preshuffle.registry.kernels.tables.table_file import MAX_BYTES
-from support.kernel_rows import CK1, NEW, OLD, ONE, call, table, tables
+from support.aiter.kernel_rows import CK1, NEW, OLD, ONE, call, table, tables
 
 WHEEL = "0.1.7.post2.dev18"
 

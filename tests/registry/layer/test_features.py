@@ -5,7 +5,7 @@ import pytest
 from preshuffle.registry import NoRecipeError, Query, QueryError
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.layer.features import features_of, why_lacking
-from support.strategies import BOOK, REGISTRY
+from support.book.strategies import BOOK, REGISTRY
 
 GPT_OSS = {"model": "openai/gpt-oss-120b", "arch": "gfx950"}
 

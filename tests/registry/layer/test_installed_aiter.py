@@ -19,8 +19,8 @@ from preshuffle.registry.kernels import TableError
 from preshuffle.registry.kernels.tables import installed
 from preshuffle.registry.layer.features import behaves_as, features_of, has_by_version
 from preshuffle.registry.layer.installed_aiter import installed_aiter, probe_sources
-from support.aiter_wheel import wheel_root
-from support.strategies import BOOK, REGISTRY, load_overlay
+from support.aiter.aiter_wheel import wheel_root
+from support.book.strategies import BOOK, REGISTRY, load_overlay
 
 ASK = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
 OPTIONS = ["--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--activation-dtype", "fp4x2"]

@@ -7,8 +7,8 @@ import pytest
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.layer.shared_experts import count_shared
 from preshuffle.registry.resolve.case import open_case
-from support.configurations import PUBLISHED
-from support.strategies import BOOK, REGISTRY
+from support.book.configurations import PUBLISHED
+from support.book.strategies import BOOK, REGISTRY
 
 DEEPSEEK = "deepseek-ai/DeepSeek-R1-0528"
 VLLM = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_FUSION_SHARED_EXPERTS": "1"}

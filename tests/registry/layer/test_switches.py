@@ -4,7 +4,7 @@ import pytest
 
 from preshuffle.registry import Query, QueryError
 from preshuffle.registry.layer.switches import read_switches, slip_of
-from support.strategies import BOOK, GPT_OSS, decide
+from support.book.strategies import BOOK, GPT_OSS, decide
 
 SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"
 ENGINES = ["atom", "vllm", "sglang"]

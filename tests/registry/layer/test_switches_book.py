@@ -4,7 +4,7 @@ import pytest
 
 from preshuffle.registry import Query
 from preshuffle.registry.layer.switches import read_switches, why_unread
-from support.strategies import BOOK
+from support.book.strategies import BOOK
 
 # name: owner, default (None: unset is a value of its own)
 SWITCHES: dict[str, tuple[str, str | None]] = {

@@ -7,7 +7,7 @@ import pytest
 
 from preshuffle.registry import BookError
 from preshuffle.registry.base.errors import Problem
-from support.strategies import BOOK, load_overlay
+from support.book.strategies import BOOK, load_overlay
 
 RECIPE = """recipes:
   mine:

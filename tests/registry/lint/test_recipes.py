@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError
-from support.strategies import load_overlay
+from support.book.strategies import load_overlay
 
 FP8 = """recipes:
   mine:

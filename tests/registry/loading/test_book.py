@@ -9,7 +9,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.lint.book import lint
 from preshuffle.registry.loading.book import Book
 from preshuffle.registry.loading.load import SECTIONS
-from support.strategies import BOOK, decide, load_overlay
+from support.book.strategies import BOOK, decide, load_overlay
 
 SECTION_NAMES = ", ".join(SECTIONS)
 RULE_FIELDS = "when, use, priority, because, evidence"

@@ -16,7 +16,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.loading.book import Place
 from preshuffle.registry.loading.load import SECTIONS, _entry, load_book
 from preshuffle.registry.text.yaml_text import parse_yaml
-from support.strategies import BOOK
+from support.book.strategies import BOOK
 
 PACKAGED = files("preshuffle.registry") / "book"
 ODD: tuple[Any, ...] = (

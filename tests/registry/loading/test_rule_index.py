@@ -11,7 +11,7 @@ from preshuffle.registry.loading.book import Book
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.choose import alternatives, choose, chosen
 from preshuffle.registry.resolve.match import REQUIRED_OF, try_rules
-from support.strategies import BOOK, REGISTRY
+from support.book.strategies import BOOK, REGISTRY
 
 FIELDS: dict[str, tuple[Any, ...]] = {
     "model": (*BOOK.models, "/models/gpt-oss-20b", "nobody/knows-this"),

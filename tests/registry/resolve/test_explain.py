@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.registry import NoRecipeError, Query, QueryError
 from preshuffle.registry.resolve.explain import RuleTrace
-from support.strategies import BOOK, GPT_OSS, REGISTRY, decide
+from support.book.strategies import BOOK, GPT_OSS, REGISTRY, decide
 
 SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"
 

@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.registry import NoRecipeError, Query
 from preshuffle.registry.check.observation_of import observation_of
-from support.strategies import REGISTRY
+from support.book.strategies import REGISTRY
 
 TOLD = ("known_bad", "version_unsupported", "pad_required")
 CASES = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from preshuffle.registry import Decision, LayoutError, Query, QueryError, Registry
 from preshuffle.registry.entries.recipe import PadStep, multiple_for
-from support import steps
-from support.strategies import LAYOUTS, load_overlay
+from support.book.strategies import LAYOUTS, load_overlay
+from support.tensors import recipe_steps as steps
 
 UNQUANTIZED = """recipes:
   mine:

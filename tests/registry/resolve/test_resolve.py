@@ -7,7 +7,7 @@ import pytest
 
 from preshuffle.registry import Engine, NoRecipeError, Query, QueryError, Registry
 from preshuffle.registry.resolve.case import find_model
-from support.strategies import BOOK, GPT_OSS, REGISTRY, decide, load_overlay
+from support.book.strategies import BOOK, GPT_OSS, REGISTRY, decide, load_overlay
 
 COMPLETE: dict[str, Any] = {
     "model": "somebody/their-moe",

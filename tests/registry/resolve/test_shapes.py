@@ -8,7 +8,7 @@ import pytest
 
 from preshuffle.registry import Decision, NoRecipeError, QueryError, TensorDecision
 from preshuffle.registry.algebra.layout import Layout
-from support.strategies import BOOK, decide, load_overlay
+from support.book.strategies import BOOK, decide, load_overlay
 
 HIDDEN = 2880
 # rank 0's intermediate size, the last rank's, and both padded: 90 groups of 32 in ceil(90 / tp) groups per rank

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.values.digest import digest_of
-from support.strategies import BOOK, REGISTRY, decide, load_overlay
+from support.book.strategies import BOOK, REGISTRY, decide, load_overlay
 
 ASK = (
     "from preshuffle.registry import Query, Registry; r = Registry.load();"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from preshuffle.registry import BookError, Engine, NoRecipeError, PreshuffleError, Query, QueryError, Registry
 from preshuffle.registry.base.errors import FieldProblem, NearMatch, Problem
 from preshuffle.registry.values.query import TOKENS
-from support.strategies import GPT_OSS, REGISTRY
+from support.book.strategies import GPT_OSS, REGISTRY
 
 NAN = float("nan")
 

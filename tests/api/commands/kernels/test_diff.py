@@ -11,7 +11,7 @@ import pytest
 from preshuffle.api.cli import main
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels.survey.compare import SEVERITIES
-from support.kernel_rows import GUI, SEP, write
+from support.aiter.kernel_rows import GUI, SEP, write
 
 
 @pytest.fixture(autouse=True)

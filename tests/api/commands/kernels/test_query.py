@@ -12,7 +12,7 @@ import pytest
 from preshuffle.api.cli import main
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.kernels import DispatchCall, KernelTables, dispatch
-from support.kernel_rows import GUI, MX, SEP, table, write
+from support.aiter.kernel_rows import GUI, MX, SEP, table, write
 
 QUERY = ["--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--activation-dtype", "fp4x2"]
 FIELDS = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}

@@ -1,4 +1,4 @@
-"""Child process of `support.afp4_gemm`: `python -m support.afp4_gemm_worker OPERANDS.pt PRODUCTS.pt`.
+"""Child process of `support.aiter.afp4_gemm`: `python -m support.aiter.afp4_gemm_worker OPERANDS.pt PRODUCTS.pt`.
 
 The launch keeps the contract of AITER's wrapper: w as [N/16, K/2*16] bytes, each row of it one tile of 16 rows; both
 scales as [rows/32, K] bytes, each row one tile of 32 rows (AITER wants that order for activations from M = 32 on); the
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from support.aiter_wheel import aiter_modules, triton_kernel
+from support.aiter.aiter_wheel import aiter_modules, triton_kernel
 
 
 def largest_block(size: int, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Takes the README's screenshots: ``PYTHONPATH=tests python -m support.screenshots docs/images``.
+"""Takes the README's screenshots: ``PYTHONPATH=tests python -m support.pages.screenshots docs/images``.
 
 Each is below 150 kB.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 from selenium.webdriver import Chrome
 
-from support.browser import browser
-from support.server import OBSERVATION, Server, running_server
+from support.pages.browser import browser
+from support.service.server import OBSERVATION, Server, running_server
 
 WIDTH = 1180
 INTERLEAVED: dict[str, Any] = {

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from support.aiter_wheel import AiterFunctions
-from support.mxfp4 import random_bytes
+from support.aiter.aiter_wheel import AiterFunctions
+from support.tensors.mxfp4 import random_bytes
 
 Tensors = dict[str, Tensor]
 GROUP = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from support.server import Client
+from support.service.server import Client
 
 VOID = frozenset({"meta", "link", "img", "br", "input"})
 INPUTS = frozenset({"input", "select", "textarea"})

@@ -13,8 +13,8 @@ from preshuffle.api.fleet.judgement import Judgement, judge
 from preshuffle.api.store.schema import beats
 from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
-from support.postgres import new_database
-from support.server import REPORT
+from support.service.postgres import new_database
+from support.service.server import REPORT
 
 
 def url_of(kind: str, folder: Path) -> str:

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from preshuffle.layouts.loader.single import layout_of
 from preshuffle.registry import Layout
 
-RECORDED_FILE: Final = Path(__file__).resolve().parents[3] / "shared" / "oracle" / "layouts.jsonl"
+RECORDED_FILE: Final = Path(__file__).resolve().parents[4] / "shared" / "oracle" / "layouts.jsonl"
 DTYPES: Final = {
     "uint8": torch.uint8,
     "i8": torch.int8,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from preshuffle.api.store.store import Store
-from support.server import OBSERVATION, REPORT, Server
+from support.service.server import OBSERVATION, REPORT, Server
 
 WRITERS = 4
 

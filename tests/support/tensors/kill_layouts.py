@@ -1,7 +1,8 @@
 """Kill processes that lay out memory-mapped files, at random moments; print what each left behind, one JSON line each.
 
-``python killed.py FOLDER ROUNDS SEED``. Every round puts a small layer into files, forks a process that works on them,
-kills it, and looks at the files as the next process would: mapped afresh, knowing nothing but what lies there.
+``python -m support.tensors.kill_layouts FOLDER ROUNDS SEED``. Every round puts a small layer into
+files, forks a process that works on them, kills it, and looks at the files as the next process would: mapped afresh,
+knowing nothing but what lies there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload, inverse, stamp_of, write_expert
 from preshuffle.registry import LayoutError
-from support.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
 Tensors = dict[str, torch.Tensor]
 DECISION = decide("bf16", hidden_size=512, intermediate_size=1024, num_experts=8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-TABLES = Path(__file__).parent.parent / "tables"
+TABLES = Path(__file__).parents[2] / "tables"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from preshuffle.registry import Decision
-from support import engine_steps as do
+from support.aiter import engine_steps as do
 
 Layer = dict[str, Tensor]
 FP8_BYTES = {"fp8_e4m3fn", "fp8_e4m3fnuz"}

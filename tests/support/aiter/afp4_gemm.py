@@ -48,7 +48,7 @@ def run_gemms(gemms: Sequence[Gemm]) -> list[Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         operands, products = Path(folder, "operands.pt"), Path(folder, "products.pt")
         torch.save([tuple(tensor.contiguous().cpu() for tensor in gemm) for gemm in gemms], operands)
-        command = [sys.executable, "-m", "support.afp4_gemm_worker", str(operands), str(products)]
+        command = [sys.executable, "-m", "support.aiter.afp4_gemm_worker", str(operands), str(products)]
         child = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=TIMEOUT_S)
         if child.returncode:
             raise RuntimeError(f"{' '.join(command)} exited {child.returncode}\n{child.stdout}{child.stderr}")
@@ -60,7 +60,7 @@ def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if not torch.cuda.is_available():
         environment["TRITON_INTERPRET"] = "1"
-    tests = str(Path(__file__).resolve().parents[1])
+    tests = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [tests, environment.get("PYTHONPATH")]))
     return environment
 

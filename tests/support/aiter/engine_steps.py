@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from support.aiter_wheel import AiterFunctions
+from support.aiter.aiter_wheel import AiterFunctions
 
 
 def up(size: int, multiple: int) -> int:

@@ -1,0 +1,1 @@
+"""AITER's own code without ROCm, and stand-ins for it."""

@@ -1,0 +1,1 @@
+"""Queries, config.json bodies, observations and random layouts."""

@@ -1,0 +1,1 @@
+"""HTTP service as a child process, its databases, tokens and container."""

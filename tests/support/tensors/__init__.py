@@ -1,0 +1,1 @@
+"""Small layers of tensors, and processes that lay them out."""
