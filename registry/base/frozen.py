@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from types import GenericAlias
+from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from preshuffle.registry.base.versions import version_key
-
-if TYPE_CHECKING:
-    pass
 
 
 def _version(value: str) -> str:
@@ -65,21 +65,36 @@ def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | No
     return made
 
 
-Value = TypeVar("Value", str, bool)
+Key = TypeVar("Key")
 
 
-class Fixed(dict[str, Value]):
-    """A mapping that cannot be changed, so that a query that holds it can be a key."""
+Value = TypeVar("Value")
+
+
+class FrozenDict(dict[Key, Value]):
+    """Immutable dict: every mutation raises TypeError; hashable if its values are.
+
+    As the annotation of a pydantic field it validates and serialises as ``dict`` does.
+
+    Example:
+        >>> FrozenDict(tp=8) == {"tp": 8}
+        True
+    """
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Hash by what it holds."""
+        """Hash the items, whatever their order."""
         return hash(frozenset(self.items())) if self else 0
 
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Value]]]:
-        """Be copied and pickled by what it holds."""
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[Key, Value]]]:
+        """Rebuild copies and pickles from the items."""
         return type(self), (dict(self),)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate as the dict of the same type arguments, then freeze."""
+        return no_info_after_validator_function(cls, handler(GenericAlias(dict, get_args(source) or (Any, Any))))
+
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("a query cannot be changed; build another one")
+        raise TypeError(f"{type(self).__name__} is immutable; build another one")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.words import (
     BITS,
     Activation,
@@ -119,9 +119,9 @@ class Decision(Frozen):
     recipe: str
     rule: str
     reason: str
-    tensors: dict[Role, TensorDecision]
+    tensors: FrozenDict[Role, TensorDecision]
     call: CallDecision
-    env: dict[str, str]
+    env: FrozenDict[str, str]
     kernels: tuple[KernelBucket, ...]
     alternatives: tuple[Alternative, ...]
     findings: tuple[Finding, ...]

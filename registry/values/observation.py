@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.base.frozen import Frozen, number
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, number
 from preshuffle.registry.base.words import GateMode, Role, RowOrder, TensorDtype
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.query import Query
@@ -69,7 +69,7 @@ class Applied(Frozen):
     kernels: tuple[ObservedKernel, ...] = ()
     cache: CacheKey | None = None
     events: tuple[Event, ...] = ()
-    tensors: dict[Role, TensorObservation] = Field(default_factory=dict)
+    tensors: FrozenDict[Role, TensorObservation] = Field(default_factory=FrozenDict)
 
 
 class Observation(Frozen):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.base.frozen import Clamp, Fixed, Frozen, Ranks, Size, Tokens, Version
+from preshuffle.registry.base.frozen import Clamp, Frozen, FrozenDict, Ranks, Size, Tokens, Version
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.text import field_problems
-
-if TYPE_CHECKING:
-    pass
-
 
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
 
@@ -40,12 +36,8 @@ def _engine(value: Any) -> Any:
     return value
 
 
-class Environment(Fixed[str]):
-    """Switches and their values."""
-
-
-class Probed(Fixed[bool]):
-    """Features that were looked for in an AITER, and whether they were found."""
+class ProbedFeatures(FrozenDict[str, bool]):
+    """AITER features that a probe looked for, each with whether it was found."""
 
     def __str__(self) -> str:
         """Return ``gate_mode,!situv2``: found, and not found."""
@@ -120,15 +112,14 @@ class Query(Frozen):
     aiter_features: Annotated[
         dict[str, bool],
         BeforeValidator(_probed, json_schema_input_type=dict[str, bool] | str),
-        AfterValidator(Probed),
-    ] = Field(default_factory=Probed, max_length=256)
+        AfterValidator(ProbedFeatures),
+    ] = Field(default_factory=ProbedFeatures, max_length=256)
     rocm: Version | None = None
     deployment: str | None = None
     env: Annotated[
-        dict[str, str],
+        FrozenDict[str, str],
         BeforeValidator(_environment, json_schema_input_type=dict[str, str | int]),
-        AfterValidator(Environment),
-    ] = Field(default_factory=Environment)
+    ] = Field(default_factory=FrozenDict)
     tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256), AfterValidator(_once)] = TOKENS
 
     @classmethod
