@@ -14,6 +14,7 @@ WORKDIR /src
 COPY constraints.txt ./
 RUN pip install --no-cache-dir -c constraints.txt build setuptools
 COPY pyproject.toml README.md LICENSE ./
+COPY preshuffle preshuffle
 COPY registry registry
 COPY layouts layouts
 COPY api api

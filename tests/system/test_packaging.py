@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOMS = ("registry", "layouts", "api")
+TOP = "preshuffle"
+"""The folder of the package itself: its version, and what ``python -m preshuffle`` runs."""
 
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, sys
@@ -28,6 +31,14 @@ import preshuffle
 names = [info.name for info in pkgutil.walk_packages(preshuffle.__path__, "preshuffle.")]
 places = {importlib.import_module(name).__file__ for name in names}
 print(len(names), sorted(place for place in places if not place.startswith(sys.prefix)))
+"""
+
+
+EDITABLE = f"""
+import importlib, preshuffle
+print(preshuffle.__version__)
+for room in {ROOMS!r}:
+    print(importlib.import_module("preshuffle." + room).__file__)
 """
 
 
@@ -45,6 +56,11 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def shipped() -> list[str]:
+    """Every file of the tree that is part of the wheel."""
+    return [name for name in tree() if name.split("/")[0] in (TOP, *ROOMS)]
 
 
 def tree() -> list[str]:
@@ -92,16 +108,16 @@ def pip_install(python: Path, *what: str | Path, cwd: Path) -> None:
 
 
 def test_the_wheel_has_every_file_of_the_tree_and_no_other(wheel: Path) -> None:
-    expected = {f"preshuffle/{name}" for name in tree() if name.split("/")[0] in ROOMS}
+    expected = {f"{TOP}/{name.removeprefix(f'{TOP}/')}" for name in shipped()}
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert found == expected
-    assert {f"preshuffle/{room}/py.typed" for room in ROOMS} <= found
+    assert {f"{TOP}/py.typed", *(f"{TOP}/{room}/py.typed" for room in ROOMS)} <= found
 
 
 def test_every_module_of_the_wheel_imports(installed: Path, tmp_path: Path) -> None:
     count, outside = run(installed, "-c", IMPORT_EVERYTHING, cwd=tmp_path).split(maxsplit=1)
-    modules = [name for name in tree() if name.split("/")[0] in ROOMS and name.endswith(".py")]
+    modules = [name for name in shipped() if name.endswith(".py") and name != f"{TOP}/__init__.py"]
     assert outside.strip() == "[]"
     assert int(count) == len(modules)
 
@@ -110,6 +126,32 @@ def test_the_command_runs(installed: Path, tmp_path: Path) -> None:
     command = installed.parent / "preshuffle"
     assert run(command, "--version", cwd=tmp_path) == f"preshuffle {PROJECT['project']['version']}\n"
     assert "the book loads" in run(command, "registry", "check", cwd=tmp_path)
+
+
+def test_the_package_runs_as_a_module(installed: Path, tmp_path: Path) -> None:
+    shown = run(installed, "-m", "preshuffle", "resolve", *QUERY, "--json", cwd=tmp_path)
+    assert json.loads(shown)["recipe"] == "mxfp4.sep16"
+
+
+def test_the_version_stands_in_pyproject_alone(installed: Path, tmp_path: Path) -> None:
+    version = PROJECT["project"]["version"]
+    assert run(installed, "-c", "import preshuffle; print(preshuffle.__version__)", cwd=tmp_path) == f"{version}\n"
+    assert [name for name in shipped() if name.endswith(".py") and version in (ROOT / name).read_text()] == []
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
+    import preshuffle
+
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        preshuffle.colour  # noqa: B018
+
+
+def test_an_editable_installation_has_every_room(tmp_path: Path) -> None:
+    python = fresh_venv(tmp_path / "venv")
+    pip_install(python, "--no-deps", "--no-build-isolation", "--editable", ROOT, cwd=tmp_path)
+    shown = run(python, "-c", EDITABLE, cwd=tmp_path).splitlines()
+    assert shown == [PROJECT["project"]["version"], *(str(ROOT / room / "__init__.py") for room in ROOMS)]
+    assert "the book loads" in run(python, "-m", "preshuffle", "registry", "check", cwd=tmp_path)
 
 
 def test_the_licence_is_shipped(wheel: Path) -> None:
@@ -124,8 +166,8 @@ def test_every_package_of_the_tree_is_declared() -> None:
         for room in ROOMS
         for path in (ROOT / room).rglob("__init__.py")
     }
-    assert {name.removeprefix("preshuffle.") for name in declared["packages"]} == folders
-    assert set(declared["package-dir"]) == set(declared["packages"])
+    assert set(declared["packages"]) == {TOP, *(f"{TOP}.{folder}" for folder in folders)}
+    assert declared["package-dir"] == {TOP: TOP, **{f"{TOP}.{room}": room for room in ROOMS}}
 
 
 BLOCKED = """

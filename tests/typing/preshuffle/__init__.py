@@ -1,0 +1,1 @@
+../../../preshuffle/__init__.py

@@ -1,0 +1,1 @@
+../../../preshuffle/__main__.py
