@@ -3,6 +3,7 @@
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.forensics import ExpertRange, Identification, identify
 from preshuffle.layouts.loader import (
+    ApplyResult,
     apply,
     apply_layout,
     begin_reload,
@@ -20,6 +21,7 @@ from preshuffle.layouts.proof import Check, prove
 from preshuffle.layouts.stamps import Stamp, stamp_of, stamps_from_metadata, stamps_to_metadata
 
 __all__ = [
+    "ApplyResult",
     "Check",
     "Checkpoint",
     "CheckpointError",

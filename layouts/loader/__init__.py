@@ -1,15 +1,17 @@
 """Apply a decision to a layer's tensors, and undo it."""
 
 from preshuffle.layouts.loader.aiter_authority import load
-from preshuffle.layouts.loader.apply import TAG, apply, describe, inverse
+from preshuffle.layouts.loader.apply import apply, inverse
 from preshuffle.layouts.loader.expert import expert_view, write_expert
 from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout, retag
+from preshuffle.layouts.loader.result import TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_in, layout_of
 from preshuffle.layouts.loader.target import RoleTensors, names_of
 
 __all__ = [
     "TAG",
+    "ApplyResult",
     "RoleTensors",
     "apply",
     "apply_layout",

@@ -19,7 +19,7 @@ import torch
 
 from preshuffle.layouts.moves import lay_out
 from preshuffle.layouts.tensors import as_bytes
-from preshuffle.registry import CopyPlan, Finding, Layout, LayoutError, PlainView, Registry, plan_copy
+from preshuffle.registry import CopyPlan, Layout, LayoutError, PlainView, Registry, plan_copy
 from preshuffle.registry.entries import AiterFunction
 
 Backend = Literal["auto", "native", "aiter"]
@@ -27,17 +27,9 @@ BACKENDS: Final[tuple[Backend, ...]] = ("auto", "native", "aiter")
 DISTRIBUTION: Final = "amd-aiter"
 Function = Callable[[torch.Tensor, int], torch.Tensor]
 
-_verdicts: dict[tuple[Layout, torch.dtype, tuple[int, int, int]], bool] = {}
-_differences: list[Finding] = []
-
 
 class AiterDiffersWarning(UserWarning):
     """AITER's function gives other bytes than the book's layout: AITER's are used."""
-
-
-def differences() -> tuple[Finding, ...]:
-    """Return what was found to differ from AITER in this process."""
-    return tuple(_differences)
 
 
 @lru_cache(maxsize=1)
@@ -131,24 +123,34 @@ def is_native(backend: Backend, work: Work, plain: torch.Tensor) -> bool:
     """Whether our own executors do the work: where that is asked for, AITER is not here, or it agrees.
 
     With ``auto`` the first band of the real tensor is compared with AITER's function, once for each layout, dtype and
-    shape. A difference is warned of and kept (``differences``).
+    shape; a difference raises an ``AiterDiffersWarning``.
     """
     if backend == "native" or work.layout == _plain() or (backend == "auto" and not can_import()):
         return True
-    return backend == "auto" and not _differs(work, plain)
+    return backend == "auto" and not _COMPARISONS.differs(work, plain)
 
 
-def _differs(work: Work, plain: torch.Tensor) -> bool:
-    key = (work.layout, work.dtype, work.shape)  # an overlay may give an id to another layout
-    if key not in _verdicts:
-        function = function_for(work.layout)
-        _verdicts[key] = function is not None and not _agree(work, work.padded(plain, 1), function)
-        if _verdicts[key]:
-            message = f"AITER's function for {work.layout.id} gives other bytes on {work.shape}: AITER's are used"
-            found = Finding.of("layout_mismatch", message, expected="AITER's bytes", actual=work.layout.id)
-            _differences.append(found)
-            warnings.warn(message, AiterDiffersWarning, stacklevel=4)
-    return _verdicts[key]
+class AiterComparisons:
+    """Memo of comparisons between native bytes and AITER's, by layout, dtype and shape."""
+
+    def __init__(self) -> None:
+        """Start without comparisons."""
+        self._differs: dict[tuple[Layout, torch.dtype, tuple[int, int, int]], bool] = {}
+
+    def differs(self, work: Work, plain: torch.Tensor) -> bool:
+        """Return whether AITER's function gives other bytes; compare and warn the first time."""
+        key = (work.layout, work.dtype, work.shape)  # an overlay may give an id to another layout
+        if key not in self._differs:
+            function = function_for(work.layout)
+            self._differs[key] = function is not None and not _agree(work, work.padded(plain, 1), function)
+            if self._differs[key]:
+                message = f"AITER's function for {work.layout.id} gives other bytes on {work.shape}: AITER's are used"
+                warnings.warn(message, AiterDiffersWarning, stacklevel=5)
+        return self._differs[key]
+
+
+# Process-wide: the imported AITER is, and what its functions give does not change while it is loaded.
+_COMPARISONS: Final = AiterComparisons()
 
 
 def run(work: Work, plain: torch.Tensor) -> torch.Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend, check_function
 from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare, undo
+from preshuffle.layouts.loader.result import TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import check_backend, layout_in
 from preshuffle.layouts.loader.target import RoleTensors, Target, folds
 from preshuffle.layouts.moves import SCRATCH_BYTES
@@ -27,11 +28,8 @@ from preshuffle.layouts.stamps import (
     stamp_of,
     stamps_under,
 )
-from preshuffle.registry import Applied, Decision, LayoutError, TensorObservation
+from preshuffle.registry import Decision, LayoutError
 from preshuffle.registry.base.words import ROLES, Role
-
-TAG: Final = "is_shuffled"
-"""The attribute by which AITER tells laid-out weights from plain ones."""
 
 
 def apply(
@@ -42,7 +40,7 @@ def apply(
     again: Literal["refuse", "skip"] = "refuse",
     last_rank: bool = False,
     scratch_bytes: int = SCRATCH_BYTES,
-) -> Applied:
+) -> ApplyResult:
     """Put a layer's plain tensors into the order that a decision names.
 
     Every precondition is checked before a byte moves. Tensors that already have the physical size are laid out in their
@@ -61,7 +59,8 @@ def apply(
         scratch_bytes: what in-place moves may hold beside the tensors, 64 MiB by default, at least one expert.
 
     Returns:
-        What was applied, ready to be reported in an ``Observation``.
+        What was applied, ready to be reported in an ``Observation``; its ``findings`` say where AITER's own function
+        gave other bytes than the book's layout (with ``backend="auto"``; AITER's bytes are used then).
 
     Raises:
         LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
@@ -78,15 +77,15 @@ def apply(
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
-    results: dict[Role, torch.Tensor] = {}
+    results: dict[Role, tuple[torch.Tensor, Stamp]] = {}
     for job in jobs:
         if not job.in_place:
             results[job.role] = job.run(scratch[:0], backend)
-            is_ordinary(results[job.role])
+            is_ordinary(results[job.role][0])
     results |= _in_place([job for job in jobs if job.in_place], needed, scratch, backend)
-    put_stamps((results[job.role], job.stamp) for job in jobs)
+    put_stamps(results[job.role] for job in jobs)
     for job in jobs:
-        tensors[job.role] = results[job.role]
+        tensors[job.role], _ = results[job.role]
         if job.stamp.is_shuffled:
             setattr(tensors[job.role], TAG, True)
     return describe(target, decision)
@@ -107,10 +106,10 @@ def check_means(decision: Decision, backend: Backend, scratch_bytes: int) -> Non
 
 def _in_place(
     jobs: list[Job], needed: Mapping[Role, int], scratch: torch.Tensor, backend: Backend
-) -> dict[Role, torch.Tensor]:
+) -> dict[Role, tuple[torch.Tensor, Stamp]]:
     """Run jobs in their own storage; where one fails, it is broken, and those behind it are what they were."""
     before = [stamp_of(job.tensor) for job in jobs]
-    results: dict[Role, torch.Tensor] = {}
+    results: dict[Role, tuple[torch.Tensor, Stamp]] = {}
     done = 0
     try:
         put_stamps((job.tensor, replace(job.stamp, state="broken")) for job in jobs)
@@ -173,33 +172,6 @@ def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stam
     if not stamps:
         raise LayoutError("the target has no tensor of a layer: there is nothing to take back")
     return stamps
-
-
-def describe(target: Target, decision: Decision) -> Applied:
-    """Say what a target holds, from its stamps and tags, beside the call that the decision asks for."""
-    tensors = RoleTensors(target)
-    observed: dict[Role, TensorObservation] = {}
-    for role in tensors.present(decision.tensors):
-        tensor, decided = tensors[role], decision.tensors[role]
-        stamp = stamp_of(tensor)
-        observed[role] = TensorObservation(
-            layout=stamp.layout if stamp else None,
-            is_shuffled=bool(getattr(tensor, TAG, False)) if decided.is_shuffled else None,
-            contiguous=tensor.is_contiguous(),
-            dtype=decided.dtype,
-            logical_shape=decided.logical_shape,
-            physical_shape=decided.physical_shape,
-            pad_fill=("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
-        )
-    return Applied(
-        gate_mode=decision.call.gate_mode,
-        hidden_pad=decision.call.hidden_pad,
-        intermediate_pad=decision.call.intermediate_pad,
-        swiglu_limit=decision.call.swiglu_limit,
-        bias_passed=decision.call.bias,
-        events=("apply",),
-        tensors=observed,
-    )
 
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:

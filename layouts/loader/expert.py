@@ -37,6 +37,8 @@ def write_expert(
         LayoutError: the tensor is not laid out, or the part is not inside the expert. Nothing is written then.
     """
     tensor, stamp = _laid_out(target, role)
+    if stamp.aiter_bytes:
+        raise LayoutError(f"{role}: AITER's bytes differ from layout {stamp.layout}; reload the layer to change it")
     if not isinstance(plain_rows, torch.Tensor):
         raise LayoutError(f"{role}: rows are a {type(plain_rows).__name__}; valid: a tensor")
     rows = plain_rows.detach()

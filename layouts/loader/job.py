@@ -75,27 +75,29 @@ class Job:
         shape = (geometry.experts, geometry.halves * geometry.rows, geometry.k)
         return Work(geometry.layout, shape, geometry.plan_for, self.target_dtype, self.fill)
 
-    def run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
-        """Change the values and move the bytes; the result is what the kernel should get (without tag or stamp)."""
+    def run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
+        """Change the values and move the bytes; return what the kernel should get (without tag), and its stamp."""
         if self.in_place:
             with writable(self.tensor):
                 return self._run(scratch, backend)
         return self._run(scratch, backend)
 
-    def _run(self, scratch: torch.Tensor, backend: Backend) -> torch.Tensor:
-        plain = self._plain()
-        if self.in_place and self.stage is None and is_native(backend, self.work(), plain):
+    def _run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
+        plain, work = self._staged(self._plain()), self.work()
+        native = is_native(backend, work, plain)
+        stamp = replace(self.stamp, aiter_bytes=not native and backend == "auto")
+        if native and self.in_place and self.stage is None:
             self.geometry.in_place.lay_out(plain, scratch, self.fill)
-            return self._named()
-        plain = self._staged(plain)
+            return self._named(), stamp
         laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
-        if is_native(backend, work := self.work(), plain):
+        if native:
             lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
         else:
             laid.copy_(run(work, plain))
         if self.in_place:
-            return self._named()
-        return (pack_int4(laid) if self.packs else laid).view(self.target_dtype).view(self.physical_shape)
+            return self._named(), stamp
+        packed = pack_int4(laid) if self.packs else laid
+        return packed.view(self.target_dtype).view(self.physical_shape), stamp
 
     def _plain(self) -> torch.Tensor:
         """The plain bytes after the steps: in the tensor's own storage where the job is in place, else in a copy."""
@@ -273,7 +275,11 @@ def _laid(stamp: Stamp) -> torch.dtype:
 
 
 def check_undo(role: Role, stamp: Stamp) -> None:
-    """Raise a LayoutError where a step has lost something of the plain values."""
+    """Raise a LayoutError where the plain values cannot be had back from the laid-out bytes."""
+    if stamp.aiter_bytes:
+        raise LayoutError(
+            f"{role} cannot be taken back: AITER's bytes differ from layout {stamp.layout}; load the checkpoint again"
+        )
     for step in stamp.lost:
         kind, why = "cast" if step == "cast" else f"step {step}", _LOST[step]
         raise LayoutError(f"{role} cannot be taken back: the {kind} {why}; load the checkpoint again")

@@ -9,16 +9,17 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend
-from preshuffle.layouts.loader.apply import TAG, apply, check_means, describe, inverse
+from preshuffle.layouts.loader.apply import apply, check_means, inverse
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import torch_shape
 from preshuffle.layouts.loader.job import check_fits, is_last
+from preshuffle.layouts.loader.result import TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import layout_in
 from preshuffle.layouts.loader.target import RoleTensors, Target, folds
 from preshuffle.layouts.moves import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.stamps import Stamp, check_role, check_writable, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.tensors import as_bytes
-from preshuffle.registry import Applied, CopyPlan, Decision, LayoutError
+from preshuffle.registry import CopyPlan, Decision, LayoutError
 from preshuffle.registry.algebra.copy_plan import plan_relayout
 from preshuffle.registry.base.words import Role, Step
 
@@ -62,7 +63,7 @@ def finish_reload(
     backend: Backend = "auto",
     last_rank: bool = False,
     scratch_bytes: int = SCRATCH_BYTES,
-) -> Applied:
+) -> ApplyResult:
     """Lay out what was loaded since ``begin_reload``: same storage, same address, same strides.
 
     Args:
@@ -103,7 +104,7 @@ def retag(target: Target) -> tuple[Role, ...]:
 
 def relayout(
     target: Target, decision: Decision, *, backend: Backend = "auto", scratch_bytes: int = SCRATCH_BYTES
-) -> Applied:
+) -> ApplyResult:
     """Exchange the decision that a target was laid out by for another one.
 
     Tensors of the same physical shape go from one layout to the other in one pass, in their own storage; others by way
@@ -177,7 +178,7 @@ def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role
     same = (physical, decided.fill, decided.order, decided.is_shuffled, decided.steps)
     if same != (stamp.physical_shape, stamp.fill, stamp.order, stamp.is_shuffled, stamp.steps):
         return None
-    if stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
+    if stamp.aiter_bytes or stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
         return None
     geometry, target = Geometry.of(stamp, tensor.element_size()), layout_in(decided)
 

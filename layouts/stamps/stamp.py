@@ -70,6 +70,7 @@ class Stamp:
         flat_rows: padded rows of one expert, where tiles or the padded tail run over experts.
         state: ``applied``; ``reloading`` while plain bytes are being written over the laid-out ones; ``broken`` while a
             move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
+        aiter_bytes: AITER's function gave the bytes, and they differ from those of ``layout``: nobody else reads them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -94,6 +95,7 @@ class Stamp:
     flat_rows: Annotated[int, Field(gt=0)] | None = None
     state: State = "applied"
     layout_line: str | None = None
+    aiter_bytes: bool = False
 
     def to_text(self) -> str:
         """Write the stamp as JSON, for a safetensors header."""

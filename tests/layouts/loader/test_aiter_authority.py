@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from preshuffle.layouts import apply, apply_layout
+from preshuffle.layouts import apply, apply_layout, describe, inverse, relayout, write_expert
 from preshuffle.layouts.loader import aiter_authority
-from preshuffle.layouts.loader.aiter_authority import AiterDiffersWarning, differences
-from preshuffle.registry import LayoutError
+from preshuffle.layouts.loader.aiter_authority import AiterComparisons, AiterDiffersWarning
+from preshuffle.registry import Decision, LayoutError, Observation, Registry
+from preshuffle.registry.base.words import Role
 from support.aiter.aiter_wheel import AiterFunctions
-from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import ACTIVATIONS, decide, gpt_oss, in_padded_buffers, plain_tensors
 
 IN_THE_WHEEL = {"sep16", "sep32", "gui16", "e8", "e8_gui16"}
 Loader = Callable[[str, str], Callable[..., torch.Tensor] | None]
@@ -21,8 +22,7 @@ Loader = Callable[[str, str], Callable[..., torch.Tensor] | None]
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aiter_authority, "_verdicts", {})
-    monkeypatch.setattr(aiter_authority, "_differences", [])
+    monkeypatch.setattr(aiter_authority, "_COMPARISONS", AiterComparisons())
 
 
 @pytest.fixture
@@ -55,10 +55,11 @@ def test_aiters_functions_give_the_same_layer(
     tensors = in_padded_buffers(plain, decision) if padded else dict(plain)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        apply(tensors, decision, backend=backend)  # type: ignore[arg-type]
+        result = apply(tensors, decision, backend=backend)  # type: ignore[arg-type]
     assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
     assert {"shuffle_weight", "e8m0_shuffle"} <= set(installed)
-    assert differences() == ()
+    assert result.findings == ()
+    assert all(observed.layout is not None for observed in result.tensors.values())
 
 
 @pytest.mark.parametrize("layout", ["sep16", "gui16", "e8", "e8_gui16"])
@@ -78,8 +79,48 @@ def test_where_aiter_differs_its_bytes_are_used_and_it_is_said(
     with pytest.warns(AiterDiffersWarning, match=r"sep16 gives other bytes on \(2, 64, 256\): AITER's are used"):
         found = apply_layout(tensor, "sep16")
     assert found.equal(aiter.shuffle_weight(tensor).flip(-1))
-    assert [finding.code for finding in differences()] == ["layout_mismatch"]
-    assert apply_layout(tensor, "sep16").equal(found), "asked once, remembered"
+    assert apply_layout(tensor, "sep16").equal(found), "compared once, remembered"
+
+
+@pytest.fixture
+def deviating(installed: list[str], monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> Decision:
+    """A decision for which AITER's weight function gives other bytes than the book's layout, its scale function not."""
+
+    def load(module: str, name: str) -> Callable[..., torch.Tensor] | None:
+        if name == "shuffle_weight":
+            return lambda tensor: aiter.shuffle_weight(tensor).flip(-1)
+        return getattr(aiter, name, None)
+
+    monkeypatch.setattr(aiter_authority, "load", load)
+    return decide("fp4x2")
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_difference_is_in_the_result_of_apply(deviating: Decision, padded: bool) -> None:
+    plain = plain_tensors(deviating)
+    tensors = in_padded_buffers(plain, deviating) if padded else plain
+    with pytest.warns(AiterDiffersWarning):
+        result = apply(tensors, deviating)
+    weights: list[Role] = ["w13_weight", "w2_weight"]
+    assert [(finding.code, finding.role) for finding in result.findings] == [("layout_mismatch", w) for w in weights]
+    assert {role for role, observed in result.tensors.items() if observed.layout is None} == set(weights)
+    assert describe(tensors, deviating) == result, "it stays with the bytes, not with the call"
+    assert apply(tensors, deviating, again="skip") == result
+    report = Registry.default().check(Observation(query=gpt_oss("fp4x2"), applied=result))
+    assert report.verdict == "unknown", "nobody vouches for bytes that the book does not know"
+
+
+def test_bytes_that_differ_are_not_taken_for_the_layouts(deviating: Decision) -> None:
+    with pytest.warns(AiterDiffersWarning):
+        apply(tensors := plain_tensors(deviating), deviating)
+    before = {role: raw(tensor).clone() for role, tensor in tensors.items()}
+    with pytest.raises(LayoutError, match="AITER's bytes differ from layout sep16; load the checkpoint again"):
+        inverse(tensors)
+    with pytest.raises(LayoutError, match="AITER's bytes differ from layout sep16; load the checkpoint again"):
+        relayout(tensors, decide("bf16"))
+    with pytest.raises(LayoutError, match="AITER's bytes differ from layout sep16; reload the layer"):
+        write_expert(tensors, 0, "w2_weight", plain_tensors(deviating)["w2_weight"][0])
+    assert all(raw(tensors[role]).equal(found) for role, found in before.items())
 
 
 def test_without_a_function_or_without_aiter_it_is_an_error(

@@ -17,7 +17,7 @@ from preshuffle.layouts import (
     stamp_of,
     write_expert,
 )
-from preshuffle.layouts.loader.apply import TAG
+from preshuffle.layouts.loader.result import TAG
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import Decision, LayoutError
 from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles

@@ -23,7 +23,7 @@ from preshuffle.layouts import (
     stamps_from_metadata,
     stamps_to_metadata,
 )
-from preshuffle.layouts.loader.apply import TAG
+from preshuffle.layouts.loader.result import TAG
 from preshuffle.layouts.moves import executor_torch
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import LayoutError

@@ -31,7 +31,7 @@ from preshuffle.layouts import (
     write_expert,
 )
 from preshuffle.layouts.loader import single
-from preshuffle.layouts.loader.apply import TAG
+from preshuffle.layouts.loader.result import TAG
 from preshuffle.layouts.stamps.mapped import _ask, _search
 from preshuffle.registry import LayoutError
 from support.tensors.moe import decide, in_padded_buffers, plain_tensors

@@ -1,0 +1,65 @@
+"""Result of ``apply``: an ``Applied`` built from stamps and tags."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from preshuffle.layouts.loader.target import RoleTensors, Target
+from preshuffle.layouts.stamps import Stamp, stamp_of
+from preshuffle.registry import Applied, Decision, Finding, TensorObservation
+from preshuffle.registry.base.words import Role
+
+TAG: Final = "is_shuffled"
+"""The attribute by which AITER tells laid-out weights from plain ones."""
+
+
+class ApplyResult(Applied):
+    """What was applied, and where AITER's functions gave other bytes.
+
+    Attributes:
+        findings: one ``layout_mismatch`` for each tensor that holds AITER's bytes because they differ from those of the
+            book's layout; its observed ``layout`` is None then. They stay with the caller: an ``Observation`` in JSON
+            has the fields of ``Applied`` only.
+    """
+
+    findings: tuple[Finding, ...] = ()
+
+
+def describe(target: Target, decision: Decision) -> ApplyResult:
+    """Build what a target holds, from its stamps and tags, beside the call that the decision asks for."""
+    tensors = RoleTensors(target)
+    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    return ApplyResult(
+        gate_mode=decision.call.gate_mode,
+        hidden_pad=decision.call.hidden_pad,
+        intermediate_pad=decision.call.intermediate_pad,
+        swiglu_limit=decision.call.swiglu_limit,
+        bias_passed=decision.call.bias,
+        events=("apply",),
+        tensors={role: _observed(role, tensors, decision, stamp) for role, stamp in stamps.items()},
+        findings=tuple(_difference(role, stamp) for role, stamp in stamps.items() if stamp and stamp.aiter_bytes),
+    )
+
+
+def _observed(role: Role, tensors: RoleTensors, decision: Decision, stamp: Stamp | None) -> TensorObservation:
+    tensor, decided = tensors[role], decision.tensors[role]
+    return TensorObservation(
+        layout=stamp.layout if stamp and not stamp.aiter_bytes else None,
+        is_shuffled=bool(getattr(tensor, TAG, False)) if decided.is_shuffled else None,
+        contiguous=tensor.is_contiguous(),
+        dtype=decided.dtype,
+        logical_shape=decided.logical_shape,
+        physical_shape=decided.physical_shape,
+        pad_fill=("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
+    )
+
+
+def _difference(role: Role, stamp: Stamp) -> Finding:
+    return Finding.of(
+        "layout_mismatch",
+        f"AITER's function for {stamp.layout} gives other bytes than the book's layout; AITER's bytes are used",
+        role=role,
+        expected="the bytes of AITER's function",
+        actual=f"the bytes of layout {stamp.layout}",
+        fix="run preshuffle doctor, which compares every layout with the installed AITER, and report the difference",
+    )
