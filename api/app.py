@@ -92,11 +92,11 @@ def create_app(
     routes_registry.install(app, answers)
     library = routes_kernels.install(app, kept, answers)
     watching = Watching(
-        watch_book(settings.book, library.rebase, lambda: answers.registry.digest),
+        watch_book(settings.book, library.replace_book, lambda: answers.registry.digest),
         watch_tables(
             settings.tables,
-            library.retable,
-            lambda: library.started_digest,
+            library.replace_tables,
+            lambda: library.initial_digest,
             lambda: answers.registry.book.families,
         ),
     )

@@ -174,7 +174,7 @@ class _Listing:
     def _serialise(self, registry: Registry) -> Serialised:
         tables, families = registry.tables, registry.book.families
         views = [_uploaded_view(item, families) for item in self._library.uploads.values()]
-        started = self._library.started_with
+        started = self._library.initial_tables
         mine = set(map(id, tables.sets)) if tables else set()
         views += [
             _view(loaded, families, None, None) for loaded in (started.sets if started else ()) if id(loaded) in mine
