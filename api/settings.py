@@ -1,14 +1,16 @@
-"""What the service is started with: defaults, then the environment, then options."""
+"""Settings of the service: defaults, then the environment, then options.
+
+No web libraries are imported: ``preshuffle serve`` reads this module before it knows that they are installed.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from preshuffle.api.web import Reads, Style
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems
@@ -43,10 +45,10 @@ class Settings(Frozen):
     book: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     tokens: Annotated[str, Field(min_length=1)] | None = None
-    reads: Reads = "open"
+    reads: Literal["open", "closed"] = "open"
     management_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     head_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
-    log: Style = "text"
+    log: Literal["text", "json"] = "text"
     history_rows: Annotated[int, Field(ge=1000)] = 1_000_000
     history_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
 
