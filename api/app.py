@@ -33,8 +33,8 @@ from preshuffle.api.store import Retention, Store
 from preshuffle.api.table_files import load_tables
 from preshuffle.api.upkeep import Heartbeats, Keeper, StoredFleet, Watching, watch_book, watch_tables
 from preshuffle.api.web import Access, Metrics, load_tokens, openapi, problem, set_up
+from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
 

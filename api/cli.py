@@ -68,18 +68,18 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if name == "help":
         name, rest = rest[0], ["--help"]
+    from preshuffle.api.commands.options import parser as options
+
     if name not in COMMANDS:
-        from preshuffle.api.commands.options.failures import UsageError
-        from preshuffle.api.commands.options.parser import nearest
+        from preshuffle.api.commands.options import failures
 
         kind = "option" if name.startswith("-") else "command"
-        raise UsageError(f"unknown {kind} {name!r}{nearest(name, COMMANDS)}; valid commands: {', '.join(COMMANDS)}")
-    from preshuffle.api.commands.options.parser import Parser, joined
-
+        close = options.nearest(name, COMMANDS)
+        raise failures.UsageError(f"unknown {kind} {name!r}{close}; valid commands: {', '.join(COMMANDS)}")
     module = import_module(f"preshuffle.api.commands.{name}")
-    parser = Parser(prog=f"preshuffle {name}", description=module.__doc__)
+    parser = options.Parser(prog=f"preshuffle {name}", description=module.__doc__)
     module.add_arguments(parser)
-    args = parser.parse_args(joined(rest))
+    args = parser.parse_args(options.joined(rest))
     code: int = args.run(args)
     return code
 
@@ -103,13 +103,13 @@ def _help() -> str:
 
 
 def _failed(error: Exception) -> int:
-    from preshuffle.api.commands.options.failures import BAD_INPUT, BUG, FAILED
+    from preshuffle.api.commands.options import failures
     from preshuffle.registry.base.errors import NoRecipeError, PreshuffleError
 
     if isinstance(error, PreshuffleError):
         for number, line in enumerate(str(error).splitlines()):
             _complain(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
-        return FAILED if isinstance(error, NoRecipeError) else getattr(error, "exit_code", BAD_INPUT)
+        return failures.FAILED if isinstance(error, NoRecipeError) else getattr(error, "exit_code", failures.BAD_INPUT)
     if os.environ.get(DEBUG) == "1":
         traceback.print_exception(error)
     text = str(error).splitlines()
@@ -117,13 +117,13 @@ def _failed(error: Exception) -> int:
         f"preshuffle: this is a bug in preshuffle: {type(error).__name__}: {text[0] if text else '(no message)'} "
         f"({DEBUG}=1 shows where; please report it)"
     )
-    return BUG
+    return failures.BUG
 
 
 def _complain(text: str) -> None:
-    from preshuffle.api.commands.screens.table import printable
+    from preshuffle.api.commands.screens import table
 
-    print(printable(text), file=sys.stderr)
+    print(table.printable(text), file=sys.stderr)
 
 
 def _forget_stdout() -> None:

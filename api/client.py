@@ -25,8 +25,8 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from preshuffle.api.fleet import Beat, Group, Receipt, ReplicaReport
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, PreshuffleError, QueryError
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from preshuffle.registry.base.errors import NoRecipeError as NoRecipeError
     from preshuffle.registry.base.errors import PreshuffleError as PreshuffleError
     from preshuffle.registry.base.errors import QueryError as QueryError
-    from preshuffle.registry.check.codes import explain_code as explain_code
-    from preshuffle.registry.check.observation_of import observation_of as observation_of
-    from preshuffle.registry.entries.recipe import Recipe as Recipe
-    from preshuffle.registry.entries.rule import Rule as Rule
+    from preshuffle.registry.check import explain_code as explain_code
+    from preshuffle.registry.check import observation_of as observation_of
+    from preshuffle.registry.entries import Recipe as Recipe
+    from preshuffle.registry.entries import Rule as Rule
     from preshuffle.registry.registry import Registry as Registry
-    from preshuffle.registry.resolve.explain import Explanation as Explanation
+    from preshuffle.registry.resolve import Explanation as Explanation
     from preshuffle.registry.values.decision import Decision as Decision
     from preshuffle.registry.values.decision import TensorDecision as TensorDecision
     from preshuffle.registry.values.finding import Finding as Finding
@@ -37,20 +37,19 @@ if TYPE_CHECKING:
     from preshuffle.registry.values.report import Report as Report
 
 _HOMES = {
-    "check.codes": ("explain_code",),
-    "check.observation_of": ("observation_of",),
-    "values.decision": ("Decision", "Finding", "TensorDecision"),
+    "check": ("explain_code", "observation_of"),
+    "values.decision": ("Decision", "TensorDecision"),
+    "values.finding": ("Finding",),
     "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
-    "resolve.explain": ("Explanation",),
+    "resolve": ("Explanation",),
     "algebra.layout": ("BoundLayout", "Layout"),
     "values.observation": ("Applied", "Observation", "TensorObservation"),
     "algebra.permutation": ("Permutation",),
     "algebra.copy_plan": ("CopyPlan", "PlainView", "plan_copy"),
     "values.query": ("Engine", "Query"),
-    "entries.recipe": ("Recipe",),
+    "entries": ("Recipe", "Rule"),
     "registry": ("Registry",),
     "values.report": ("Report",),
-    "entries.rule": ("Rule",),
 }
 _HOME = {name: f"preshuffle.registry.{home}" for home, names in _HOMES.items() for name in names}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preshuffle.registry.registry import Registry
+from preshuffle.registry import Registry
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report
 

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError, Problem, QueryError
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.entries import Condition, Rule, Scalar
 from preshuffle.registry.loading import Book
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import REQUIRED_OF, Tried, choose, open_case, try_rule
 from preshuffle.registry.values.query import Query
 

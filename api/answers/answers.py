@@ -13,8 +13,8 @@ from anyio import to_thread
 
 from preshuffle.api.answers.reports import Reports
 from preshuffle.api.web import ProblemError, as_problem
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import PreshuffleError
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from preshuffle.registry import Registry
 from preshuffle.registry.algebra.layout import Unit
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries import ArchEntry, LayoutEntry, ModelEntry, Recipe
-from preshuffle.registry.registry import Registry
 
 
 class RegistryView(Frozen):

@@ -7,7 +7,7 @@ from hashlib import sha256
 from threading import Lock
 from typing import Final
 
-from preshuffle.registry.registry import Registry
+from preshuffle.registry import Registry
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report
 

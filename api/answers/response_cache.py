@@ -9,7 +9,7 @@ from typing import Final
 
 from preshuffle.api.answers.answers import Answer, Answers
 from preshuffle.api.web import Reply, Serialised, names
-from preshuffle.registry.registry import Registry
+from preshuffle.registry import Registry
 
 _MOST: Final = 1024
 _LONGEST: Final = 2048

@@ -22,9 +22,9 @@ from preshuffle.api.commands.options.service_option import add_server_option, as
 from preshuffle.api.commands.screens.check_view import Outcome, show_outcomes, show_report
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import printable
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report
 

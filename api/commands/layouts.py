@@ -12,9 +12,9 @@ from preshuffle.api.commands.options.failures import OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.registry import Registry
 
 
 class LayoutList(Frozen):

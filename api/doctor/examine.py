@@ -15,11 +15,11 @@ from importlib import metadata
 from typing import Literal
 
 from preshuffle.api.doctor.check import Check, DoctorReport
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
-from preshuffle.registry.registry import Registry
 
 AMD_AITER = "amd-aiter"
 OTHER_AITER = "aiter"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from preshuffle.api.doctor.check import Check, Status
-from preshuffle.registry.registry import Registry
+from preshuffle.registry import Registry
 
 _TIMEOUT_S = 120
 _PROBE = """

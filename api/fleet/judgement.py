@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from preshuffle.api.fleet.comparison import LayoutComparison, compare
 from preshuffle.api.fleet.deployments import Group, ReplicaReport
 from preshuffle.api.fleet.states import State, state_of
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query

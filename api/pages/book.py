@@ -14,7 +14,7 @@ from starlette.responses import Response
 from preshuffle.api.answers import Answers
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import picture_of
-from preshuffle.api.routes.books import DiffParams, changes_between
+from preshuffle.api.routes import books
 from preshuffle.api.store import Store, kept_books
 from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
@@ -39,8 +39,8 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
         return render("book.html", place="book", kept=kept)
 
     @app.get("/book/diff", include_in_schema=False)
-    async def diff(params: Annotated[DiffParams, Query()]) -> Response:
-        found = await to_thread.run_sync(changes_between, store, answers, params)
+    async def diff(params: Annotated[books.DiffParams, Query()]) -> Response:
+        found = await to_thread.run_sync(books.changes_between, store, answers, params)
         return render("book_diff.html", place="book", diff=found)
 
     @app.get("/book/{section}", include_in_schema=False)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.words import url
-from preshuffle.api.routes.deployments import Name
+from preshuffle.api.routes import deployments
 from preshuffle.api.store import Store
 from preshuffle.api.web import Params
 
@@ -52,5 +52,5 @@ def install(app: FastAPI, store: Store, render: Renderer) -> None:
         return await show("/changes", None, params)
 
     @app.get("/deployments/{name}/changes", include_in_schema=False)
-    async def one(name: Name, params: Annotated[ChangesParams, Query()]) -> Response:
+    async def one(name: deployments.Name, params: Annotated[ChangesParams, Query()]) -> Response:
         return await show(f"/deployments/{name}/changes", name, params)

@@ -14,7 +14,7 @@ from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import sections
 from preshuffle.api.pages.words import url
-from preshuffle.api.routes.deployments import EXAMPLE, Name, PageParams, find, list_page, read_cursor
+from preshuffle.api.routes import deployments
 from preshuffle.api.store import Store
 
 RECENT: Final = 12
@@ -27,22 +27,24 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
     """Add the pages."""
 
     @app.get("/", include_in_schema=False)
-    async def index(request: Request, params: Annotated[PageParams, Query()]) -> Response:
+    async def index(request: Request, params: Annotated[deployments.PageParams, Query()]) -> Response:
         context = await to_thread.run_sync(_index, store, params)
         base = str(request.base_url).rstrip("/")
-        return render("index.html", place="deployments", base=base, example=EXAMPLE, **context)
+        return render("index.html", place="deployments", base=base, example=deployments.EXAMPLE, **context)
 
     @app.get("/deployments/{name}", include_in_schema=False)
-    async def deployment(request: Request, name: Name, seen: Annotated[str, Query(max_length=128)] = "") -> Response:
+    async def deployment(
+        request: Request, name: deployments.Name, seen: Annotated[str, Query(max_length=128)] = ""
+    ) -> Response:
         brief = request.headers.get("hx-request") == "true"  # only what changes by itself is taken from the answer
         return await to_thread.run_sync(_deployment, store, answers, render, name, seen, brief)
 
 
-def _index(store: Store, params: PageParams) -> dict[str, Any]:
-    after = read_cursor(params.cursor) if params.cursor else ""
-    page = list_page(store, params.limit, after, params.states, params.name)
+def _index(store: Store, params: deployments.PageParams) -> dict[str, Any]:
+    after = deployments.read_cursor(params.cursor) if params.cursor else ""
+    page = deployments.list_page(store, params.limit, after, params.states, params.name)
     tally = store.tally(params.name)
-    limit = None if params.limit == PageParams.model_fields["limit"].default else params.limit
+    limit = None if params.limit == deployments.PageParams.model_fields["limit"].default else params.limit
     kept = {"state": params.state, "name": params.name, "limit": limit}
     chips = [("", sum(tally.values())), *((state, tally[state]) for state in reversed(STATES))]
     return {
@@ -60,7 +62,7 @@ def _index(store: Store, params: PageParams) -> dict[str, Any]:
 
 
 def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str, brief: bool) -> Response:
-    view = find(store, answers, name)
+    view = deployments.find(store, answers, name)
     told = store.history(RECENT, subject=name)
     now = f"{view.revision}-{answers.registry.digest[-12:]}"
     return render(

@@ -16,7 +16,7 @@ from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.svg import number
 from preshuffle.api.pages.words import ago, numbers, shape, url, words
 from preshuffle.api.upkeep import Watching
-from preshuffle.registry.registry import Registry
+from preshuffle.registry import Registry
 from preshuffle.registry.values.report import MEANINGS
 
 HEADERS: Final = {

@@ -15,11 +15,11 @@ from preshuffle.api.pages.kernel_picture import kernels_svg
 from preshuffle.api.pages.layout_picture import Subject, draw
 from preshuffle.api.pages.svg import memory_svg, memory_words, rows_svg, strip_svg, strip_words
 from preshuffle.api.pages.words import url, words
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import LayoutEntry
 from preshuffle.registry.loading import Book
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import RuleTrace
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import Observation, TensorObservation

@@ -13,12 +13,12 @@ from sqlalchemy import select, tuple_
 from preshuffle.api.fleet import Group, ReplicaReport
 from preshuffle.api.rollout.book_changes import EntryChange, compare_entries
 from preshuffle.api.store import FieldChange, Store, differences, entries_of, replicas
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen, Version
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import load_book
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import same_bytes
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.decision import Decision, TensorDecision

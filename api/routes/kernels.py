@@ -31,10 +31,10 @@ from preshuffle.api.web import (
     problems,
     read_body,
 )
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import Families, Family, Hazard, TableSet
-from preshuffle.registry.registry import Registry
 
 TAGS: Final[list[str | Enum]] = ["kernels"]
 CSV: Final = "text/csv"

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from preshuffle.api.answers import Answers, Archs, Layouts, Models, Recipes, RegistryView, listings
 from preshuffle.api.web import IF_NONE_MATCH, Serialised, problems
+from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.registry import Registry
 
 TAGS: Final[list[str | Enum]] = ["registry"]
 _DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {

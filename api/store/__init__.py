@@ -1,5 +1,6 @@
 """Store of deployments, tables and history in SQLite or PostgreSQL."""
 
+from preshuffle.api.store import kernel_store
 from preshuffle.api.store.book_store import (
     BookEntries,
     KeptBooks,
@@ -43,6 +44,7 @@ __all__ = [
     "judged_values",
     "kept_books",
     "kept_entries",
+    "kernel_store",
     "now_ms",
     "prune",
     "read_baseline",

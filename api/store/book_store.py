@@ -17,9 +17,9 @@ from preshuffle.api.store.history import SERVICE, Entry, FieldChange, record
 from preshuffle.api.store.rows import moment, now_ms
 from preshuffle.api.store.schema import books, history
 from preshuffle.api.store.store import Store
+from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.loading import SECTIONS, Book
-from preshuffle.registry.registry import Registry
 
 REGISTRY: Final = "registry"
 """The subject of history under which changes of the registry stand; no deployment's history is mixed up with it,

@@ -1,5 +1,6 @@
 """Background work: reload files, expire replicas, check again."""
 
+from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.background import Keeper
 from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
 from preshuffle.api.upkeep.fleet_metrics import StoredFleet
@@ -23,4 +24,5 @@ __all__ = [
     "recheck",
     "watch_book",
     "watch_tables",
+    "worker_process",
 ]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from preshuffle.api.table_files import load_tables, table_places
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.kernels import Families, KernelTables, TableError
 from preshuffle.registry.loading import Book
-from preshuffle.registry.registry import Registry
 
 log = logging.getLogger("preshuffle.api")
 

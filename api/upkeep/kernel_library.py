@@ -18,11 +18,11 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.errors import StoreError
 from preshuffle.api.store import Store, kernel_store
 from preshuffle.api.web import ProblemError, invalid_input
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.loading import Book
-from preshuffle.registry.registry import Registry
 
 MAX_BODY: Final = 16 << 20
 """Largest upload in bytes."""

@@ -24,7 +24,7 @@ from preshuffle.api.store import (
     replicas,
 )
 from preshuffle.api.upkeep.worker_process import is_orphan
-from preshuffle.registry.registry import Registry
+from preshuffle.registry import Registry
 
 log = logging.getLogger("preshuffle.api")
 

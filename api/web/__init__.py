@@ -1,5 +1,6 @@
 """HTTP building blocks: problems, access, tokens, logs, metrics."""
 
+from preshuffle.api.web import openapi, problem
 from preshuffle.api.web.access import Access, Reads, need_of
 from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
 from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised, names
@@ -50,8 +51,10 @@ __all__ = [
     "make_token",
     "names",
     "need_of",
+    "openapi",
     "parse_json",
     "parse_params",
+    "problem",
     "problem_response",
     "problems",
     "read_batch",

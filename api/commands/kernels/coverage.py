@@ -14,10 +14,10 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import OK, UsageError
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column, Row
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import REACH
 
 State = Literal["tuned", "heuristic", "unknown", "raises"]

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.kernels import DispatchCall
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import chosen, dispatch_call, open_case
 from preshuffle.registry.values.query import Query
 

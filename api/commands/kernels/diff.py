@@ -22,6 +22,7 @@ from preshuffle.api.commands.options.books import add_book_options, chosen_book
 from preshuffle.api.commands.options.failures import FAILED, OK
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import (
     SEVERITIES,
@@ -35,7 +36,6 @@ from preshuffle.registry.kernels import (
     changes,
     ranked,
 )
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.resolve import REACH
 
 _STYLE: dict[Severity, str] = {"layout": "bad", "error": "bad", "activation": "warn", "kernel": ""}

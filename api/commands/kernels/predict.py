@@ -26,11 +26,11 @@ from preshuffle.api.commands.options.query_options import add_query_options, opt
 from preshuffle.api.commands.screens.decision_view import asked, show_findings
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.decision import CallDecision, KernelBucket
 from preshuffle.registry.values.finding import Finding

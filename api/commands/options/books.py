@@ -11,7 +11,7 @@ from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.api.table_files import VARIABLE, automatic_tables
 
 if TYPE_CHECKING:
-    from preshuffle.registry.registry import Registry
+    from preshuffle.registry import Registry
 
 BOOK: Final = "PRESHUFFLE_BOOK"
 TABLES: Final = "PRESHUFFLE_TABLES"
@@ -62,6 +62,6 @@ def chosen_tables(args: argparse.Namespace) -> Literal["auto"] | list[str] | Non
 
 def load_registry(args: argparse.Namespace) -> Registry:
     """Load the registry that the command line asks for."""
-    from preshuffle.registry.registry import Registry
+    from preshuffle.registry import Registry
 
     return Registry.load(overlays=chosen_book(args), kernel_tables=chosen_tables(args))

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from preshuffle.api.commands.options.input_file import STDIN, place_of, read_document
 from preshuffle.api.commands.options.query_options import given_fields, layer_of, option_of
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf import query_fields
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.text import Document
 from preshuffle.registry.values.observation import Observation
 

@@ -9,10 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.api.commands.options.input_file import place_of, read_document
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf import query_of
 from preshuffle.registry.kernels import TableError
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.text import Document
 from preshuffle.registry.values.query import Query
 

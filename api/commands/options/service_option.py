@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import httpx
 
     from preshuffle.api.client import Client, Reply
-    from preshuffle.registry.registry import Registry
+    from preshuffle.registry import Registry
 
 T = TypeVar("T")
 

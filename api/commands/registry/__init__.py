@@ -62,7 +62,7 @@ def show(args: argparse.Namespace) -> int:
 def diff(args: argparse.Namespace) -> int:
     """Show what one more overlay changes."""
     from preshuffle.api.commands.registry.diff import compare, show_changes
-    from preshuffle.registry.registry import Registry
+    from preshuffle.registry import Registry
 
     overlays = chosen_book(args)
     before = Registry.load(overlays)

@@ -12,12 +12,12 @@ from preshuffle.api.commands.options.failures import BAD_INPUT, OK
 from preshuffle.api.commands.screens.decision_view import show_findings
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint import dispatch_book_problems, family_problems
 from preshuffle.registry.reach import reach_problems
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.finding import Finding
 
 

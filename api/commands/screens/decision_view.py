@@ -7,9 +7,9 @@ from itertools import groupby
 
 from preshuffle.api.commands.screens.screen import Screen, shape_text, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Registry
 from preshuffle.registry.base.words import STEPS, Step
 from preshuffle.registry.kernels import Stage
-from preshuffle.registry.registry import Registry
 from preshuffle.registry.values.decision import Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query

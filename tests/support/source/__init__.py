@@ -1,0 +1,1 @@
+"""The source tree as data: its modules, their imports and their docstrings."""
