@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError, Problem, QueryError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.entries import Condition, Rule, Scalar
 from preshuffle.registry.loading import Book
@@ -79,6 +80,7 @@ class Reach:
     def __init__(self, book: Book) -> None:
         """Collect the values that any rule speaks of, by field."""
         self._book = book
+        self._memo = Memo()
         self._values: dict[str, dict[Scalar, None]] = {name: dict.fromkeys(of) for name, of in _KNOWN.items()}
         self._values["arch"] = dict.fromkeys(book.archs)
         self._values["model"] = {"nobody/knows-this": None}
@@ -133,7 +135,7 @@ class Reach:
     def _blockers(self, rule: Rule, query: Query) -> set[str]:
         """Return the fields that keep a rule from answering a query; none where it does."""
         try:
-            facts = open_case(query, self._book).facts
+            facts = open_case(query, self._book, self._memo).facts
         except (NoRecipeError, QueryError):
             return set(REQUIRED_OF)
         tried: Tried = try_rule(self._book, rule, facts)

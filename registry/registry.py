@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from preshuffle.registry.base.errors import BookError, NoRecipeError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import Book, load_book
@@ -50,9 +51,10 @@ class Registry:
         """Use a loaded book and, where there are any, kernel tables."""
         self.book = book
         self.tables = tables
+        self._memo = Memo()
 
     def __reduce__(self) -> tuple[type[Registry], tuple[Book, KernelTables | None]]:
-        """Be copied and pickled without what has been worked out so far."""
+        """Copy and pickle without memoised results."""
         return Registry, (self.book, self.tables)
 
     @classmethod
@@ -135,13 +137,13 @@ class Registry:
 
     @cached_property
     def _resolver(self) -> Resolver:
-        return Resolver(self.book, self.tables)
+        return Resolver(self.book, self.tables, self._memo)
 
     @cached_property
     def _checker(self) -> Checker:
         from preshuffle.registry.check import Checker
 
-        return Checker(self.book, self.tables)
+        return Checker(self.book, self.tables, self._memo)
 
     def check(self, observation: Observation, *, decide: bool = False) -> Report:
         """Compare what a deployment did with itself: bytes, call and kernels, never with one recipe.
@@ -172,7 +174,7 @@ class Registry:
         """
         query = Query.parse({**dict(query), "tokens": (tokens,)})
         decision = self.resolve(query, kernels=False)
-        case = open_case(query, self.book)
+        case = open_case(query, self.book, self._memo)
         call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, tokens)
         if call is None:
             sizes = ", ".join(f"{product}: {cus}" for product, cus in case.arch.cu_num.items())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Look, holding
 from preshuffle.registry.check.deployment.kernel_runs import Predictor, runs_in
@@ -23,15 +23,14 @@ from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report
 
 _SUPPOSING = tuple(rule for rule in RULES if rule.supposes)
 _CERTAIN = tuple(rule for rule in RULES if not rule.supposes)
 _BLOCKING = frozenset({"unsupported", "version_unsupported", "not_known"})
-_CACHED = 512
 
 
-@dataclass
 class Checker:
     """Checks observations against one book and, where there are any, kernel tables.
 
@@ -43,34 +42,17 @@ class Checker:
         'mismatch'
     """
 
-    book: Book
-    tables: KernelTables | None = None
-    _decisions: dict[str, Decision | None] = field(default_factory=dict, repr=False)
-    _digests: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def _resolver(self) -> Resolver:
-        return Resolver(self.book, self.tables)
-
-    @cached_property
-    def _backends(self) -> Backends:
-        return Backends(self.book)
-
-    @cached_property
-    def _predictor(self) -> Predictor:
-        return Predictor(self.tables)
-
-    @cached_property
-    def _contracts(self) -> Entries:
-        return Entries(self.book.entries["contracts"].values())
-
-    @cached_property
-    def _listed(self) -> Entries:
-        return Entries(self.book.entries["known_bad"].values())
-
-    @cached_property
-    def _conventions(self) -> tuple[Compiled, ...]:
-        return tuple(map(Compiled.of, self.book.entries["pad_conventions"].values()))
+    def __init__(self, book: Book, tables: KernelTables | None = None, memo: Memo | None = None) -> None:
+        """Index the book's entries about deployments; ``memo`` stores decisions and predicted kernels."""
+        self.book = book
+        self.tables = tables
+        self._memo = memo or Memo()
+        self._resolver = Resolver(book, tables, self._memo)
+        self._backends = Backends(book)
+        self._predictor = Predictor(tables, self._memo)
+        self._contracts = Entries(book.entries["contracts"].values())
+        self._known_bad = Entries(book.entries["known_bad"].values())
+        self._conventions = tuple(map(Compiled.of, book.entries["pad_conventions"].values()))
 
     def check(self, observation: Observation, *, decide: bool = False) -> Report:
         """Compare bytes, call and kernels of a deployment with each other.
@@ -79,7 +61,7 @@ class Checker:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
             decide: also say what the registry would do for the query, where it has a recipe.
         """
-        scene = open_scene(observation, self.book)
+        scene = open_scene(observation, self.book, self._memo)
         worlds = worlds_of(scene)
         first = self._look(observation, scene, next(worlds, None))
         findings = [finding for rule in _CERTAIN for finding in rule.check(first)]
@@ -112,8 +94,8 @@ class Checker:
 
     def _look(self, observation: Observation, scene: Scene, world: World | None) -> Look:
         runs = runs_in(scene, world, self._backends, self._predictor)
-        broken, listed = self._contracts.may_hold(scene.facts), self._listed.may_hold(scene.facts)
-        facts = [run.facts(scene, world) for run in runs] if broken or listed else ()
+        broken, bad = self._contracts.may_hold(scene.facts), self._known_bad.may_hold(scene.facts)
+        facts = [run.facts(scene, world) for run in runs] if broken or bad else ()
         contracts = holding(broken, scene, runs, facts)
         blocked = {id(run) for entry, hits in contracts for run in hits if entry.blocks and entry.code in _BLOCKING}
         if blocked:
@@ -124,32 +106,27 @@ class Checker:
         cache = scene.applied.cache
         if cache is not None and cache.recipe_digest is not None:
             extra["recipe_of_cache"] = self._recipes_by_digest(observation).get(cache.recipe_digest)
-        known_bad = holding(listed, scene, runs, facts)
+        known_bad = holding(bad, scene, runs, facts)
         return Look(scene, world, runs, self._backends, self.tables, contracts, known_bad, extra)
 
     def _decision(self, observation: Observation) -> Decision | None:
-        key = observation.query.model_dump_json()
-        if key not in self._decisions:
-            if len(self._decisions) >= _CACHED:
-                self._decisions.clear()
-            try:
-                self._decisions[key] = self._resolver.resolve(observation.query, kernels=True)
-            except (NoRecipeError, QueryError, LayoutError):
-                self._decisions[key] = None
-        return self._decisions[key]
+        query = observation.query
+        return self._memo.get("decisions or none", query, lambda: self._resolve(query))
+
+    def _resolve(self, query: Query) -> Decision | None:
+        try:
+            return self._resolver.resolve(query, kernels=True)
+        except (NoRecipeError, QueryError, LayoutError):
+            return None
 
     def _recipes_by_digest(self, observation: Observation) -> dict[str, tuple[str, str]]:
         """Return ``(recipe, w13 layout)`` by decision digest, for every recipe of the book on this query."""
-        key = observation.query.model_dump_json()
-        if key not in self._digests:
-            if len(self._digests) >= _CACHED:
-                self._digests.clear()
-            self._digests[key] = dict(self._digest_recipes(observation))
-        return self._digests[key]
+        query = observation.query
+        return self._memo.get("recipes by digest", query, lambda: dict(self._digest_recipes(query)))
 
-    def _digest_recipes(self, observation: Observation) -> Iterator[tuple[str, tuple[str, str]]]:
+    def _digest_recipes(self, query: Query) -> Iterator[tuple[str, tuple[str, str]]]:
         try:
-            case = open_case(observation.query, self.book)
+            case = open_case(query, self.book, self._memo)
             sizes = case.sizes
         except (NoRecipeError, QueryError):
             return

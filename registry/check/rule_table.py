@@ -10,8 +10,8 @@ from preshuffle.registry.check.rules import (
     contract,
     events,
     kernels,
+    known_problems,
     layouts,
-    listed,
     loading,
     pads,
     shapes,
@@ -176,7 +176,7 @@ RULES: tuple[Rule, ...] = (
         (f"{_AITER}/pull/3123", f"{_VLLM}/pull/46474"),
     ),
     Rule(
-        "known_bad", listed.known_bad, True,
+        "known_bad", known_problems.known_bad, True,
         "Everything agrees, and the result is wrong all the same: a kernel, a shape or a pair of versions that others "
         "found out about.",
         "Use the work-around of the entry; it names the thread.",

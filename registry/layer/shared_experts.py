@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.layer.switches import Switches
 from preshuffle.registry.loading import Book
@@ -25,7 +26,7 @@ class Counted:
     reason: str
 
 
-def count_shared(shared: int, query: Query, switches: Switches, book: Book) -> Counted | None:
+def count_shared(shared: int, query: Query, switches: Switches, book: Book, memo: Memo | None = None) -> Counted | None:
     """Count shared experts in, where the query's engine runs them as experts of the layer.
 
     Every expert-parallel rank has shared experts of its own: of ``E`` routed experts each rank then holds
@@ -36,11 +37,12 @@ def count_shared(shared: int, query: Query, switches: Switches, book: Book) -> C
         query: with its number of routed experts and its top-k.
         switches: the query's switches, defaults included.
         book: whose switches count.
+        memo: stores which switches of an engine count.
     """
     if not shared or query.engine is None or query.num_experts is None or query.top_k is None:
         return None
     owner = query.engine.name
-    for flag in book.remember("fusing switches", owner, lambda: _fusing(book, owner)):
+    for flag in (memo or Memo()).get("fusing switches", owner, lambda: _fusing(book, owner)):
         if _fuses(flag, query.model, switches.values):
             fields = {"num_experts": query.num_experts + shared * query.ep, "top_k": query.top_k + shared}
             plural = "shared expert counts" if shared == 1 else "shared experts count"

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.kernels import dispatch_book, is_newest
@@ -48,18 +49,24 @@ class Switches:
     findings: tuple[Finding, ...]
 
 
-def read_switches(query: Query, book: Book) -> Switches:
+def read_switches(query: Query, book: Book, memo: Memo | None = None) -> Switches:
     """Interpret a query's environment.
+
+    Args:
+        query: whose engine, AITER version and environment count.
+        book: the switches that are known.
+        memo: stores the result by engine, AITER version and environment.
 
     Raises:
         QueryError: a switch that counts has a value that it cannot have.
     """
-    asked = (query.engine, query.aiter, *sorted(query.env.items()))
-    return book.remember("switches", asked, lambda: _read(query, book))
+    memo = memo or Memo()
+    key = (query.engine, query.aiter, *sorted(query.env.items()))
+    return memo.get("switches", key, lambda: _read(query, book, memo))
 
 
-def _read(query: Query, book: Book) -> Switches:
-    defaults = book.remember("switch defaults", (query.engine, query.aiter), lambda: _defaults(query, book))
+def _read(query: Query, book: Book, memo: Memo) -> Switches:
+    defaults = memo.get("switch defaults", (query.engine, query.aiter), lambda: _defaults(query, book))
     values: dict[str, str] = dict(defaults)
     honoured: dict[str, str] = {}
     findings: list[Finding] = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
@@ -25,9 +25,6 @@ from preshuffle.registry.loading.model_names import ModelNames
 from preshuffle.registry.loading.rule_index import RuleIndex
 from preshuffle.registry.text import FOLDER, Document, Path
 from preshuffle.registry.values.digest import digest_of
-
-_REMEMBERED = 4096
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +46,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Book:
-    """All entries by section and id, and where each stands."""
+    """All entries by section and id, and where each stands.
+
+    It is data: the indexes below follow from the entries alone and are built on first use. Results of queries are
+    stored by the registry (``Memo``), never here.
+    """
 
     entries: Mapping[str, Mapping[str, Any]]
     places: Mapping[tuple[str, str], Place] = field(repr=False)
     sources: tuple[str, ...] = ()
 
-    _memory: dict[str, dict[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
-
-    def remember(self, what: str, key: Hashable, work_out: Callable[[], Value]) -> Value:
-        """Return what was worked out for a key before, else work it out; only the last few thousand are kept."""
-        known = self._memory.setdefault(what, {})
-        try:
-            return known[key]  # type: ignore[no-any-return]
-        except KeyError:
-            pass
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        value = known[key] = work_out()
-        return value
-
     def __reduce__(self) -> tuple[type[Book], tuple[Any, ...]]:
-        """Be copied and pickled without what is remembered."""
+        """Copy and pickle without the derived indexes."""
         return Book, (self.entries, self.places, self.sources)
 
     @property

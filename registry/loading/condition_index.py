@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.entries import COUNTED, MODEL_NAME, RUN_FACTS, Conditional, FactCondition, Facts, Scalar
 
-_CACHED = 4096
 _COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activation_dtype"})
 
 
@@ -51,7 +51,7 @@ class Entries:
         """Compile the entries and index them."""
         self._always: list[Compiled] = []
         self._by_value: dict[tuple[str, Scalar], list[Compiled]] = {}
-        self._known: dict[tuple[Scalar, ...], list[tuple[Compiled, tuple[FactCondition, ...]]]] = {}
+        self._memo = Memo()
         named = {MODEL_NAME}
         for compiled in map(Compiled.of, entries):
             named.update(condition.fact for condition in compiled.whole)
@@ -66,12 +66,11 @@ class Entries:
     def may_hold(self, facts: Facts) -> list[Compiled]:
         """Return the entries whose conditions on the whole deployment hold."""
         key = tuple(map(facts.get, self._words))
-        near = self._known.get(key)
-        if near is None:
-            if len(self._known) >= _CACHED:
-                self._known.clear()
-            near = self._known[key] = list(self._near({name: facts[name] for name in self._words if name in facts}))
-        return [compiled for compiled, counted in near if all(condition.holds(facts) for condition in counted)]
+        candidates = self._memo.get("candidates", key, lambda: self._candidates(facts))
+        return [compiled for compiled, counted in candidates if all(condition.holds(facts) for condition in counted)]
+
+    def _candidates(self, facts: Facts) -> tuple[tuple[Compiled, tuple[FactCondition, ...]], ...]:
+        return tuple(self._near({name: facts[name] for name in self._words if name in facts}))
 
     def _near(self, words: Facts) -> Iterator[tuple[Compiled, tuple[FactCondition, ...]]]:
         """Every entry whose conditions hold but for those on sizes, which few deployments share, and these."""

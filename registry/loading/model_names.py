@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.entries import ModelEntry, glob_test
-
-_REMEMBERED = 4096
 
 
 class ModelNames:
@@ -20,18 +19,14 @@ class ModelNames:
         self._plain |= {entry.id: entry for entry in entries}
         globs = sorted((pair for pair in names if pair[0] not in self._plain), key=lambda pair: -len(pair[0]))
         self._globs = [(glob_test(alias), entry) for alias, entry in globs]
-        self._found: dict[str, ModelEntry | None] = {}
+        self._memo = Memo()
 
     def find(self, name: str) -> ModelEntry | None:
         """Return the entry that a name means, or None. A path may end in a slash, as a shell completes it."""
         entry = self._plain.get(name)
         if entry is not None:
             return entry
-        if name not in self._found:
-            if len(self._found) >= _REMEMBERED:
-                self._found.clear()
-            self._found[name] = self._search(name.rstrip("/"))
-        return self._found[name]
+        return self._memo.get("search", name, lambda: self._search(name.rstrip("/")))
 
     def _search(self, name: str) -> ModelEntry | None:
         plain = self._plain.get(name)

@@ -5,7 +5,7 @@ from preshuffle.registry.resolve.choose import choose, chosen
 from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace, explain
 from preshuffle.registry.resolve.findings import same_bytes
 from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
-from preshuffle.registry.resolve.known_problems import listed_finding
+from preshuffle.registry.resolve.known_problems import known_problem_finding
 from preshuffle.registry.resolve.match import REQUIRED_OF, Tried, lacking, try_rule
 from preshuffle.registry.resolve.resolver import Resolver
 from preshuffle.registry.resolve.shapes import tensor_decisions
@@ -24,8 +24,8 @@ __all__ = [
     "dispatch_call",
     "explain",
     "find_model",
+    "known_problem_finding",
     "lacking",
-    "listed_finding",
     "open_case",
     "predict_kernels",
     "same_bytes",

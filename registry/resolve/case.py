@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import ArchEntry, ModelEntry, Recipe, Scalar, facts_of
@@ -89,8 +90,13 @@ class Case:
         )
 
 
-def open_case(query: Query, book: Book) -> Case:
-    """Fill in a query.
+def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
+    """Fill in a query from the book.
+
+    Args:
+        query: as it was requested.
+        book: where the facts of its model, GPU and switches come from.
+        memo: stores what other queries share; None stores nothing.
 
     Raises:
         NoRecipeError: the arch is unknown.
@@ -100,6 +106,7 @@ def open_case(query: Query, book: Book) -> Case:
     if arch is None:
         names = ", ".join(near(query.arch, list(book.archs)))
         raise NoRecipeError(f"unknown arch {query.arch!r}; valid: {names}")
+    memo = memo or Memo()
     if query.aiter_features:
         check_probed(book, query.aiter_features)
     model = find_model(query.model, book)
@@ -109,10 +116,10 @@ def open_case(query: Query, book: Book) -> Case:
         missing = {name: value for name, value in model.given().items() if asked[name] is None}
         full = query.altered(**missing, model=model.id)
     build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
-    switches = read_switches(query if build == query.aiter else query.altered(aiter=build), book)
+    switches = read_switches(query if build == query.aiter else query.altered(aiter=build), book, memo)
     counted = None
     if model is not None and query.num_experts is None and query.top_k is None:
-        counted = count_shared(model.shared_experts, full, switches, book)
+        counted = count_shared(model.shared_experts, full, switches, book, memo)
     if counted is not None:
         full = full.altered(**counted.fields)
     reason = counted.reason if counted else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from preshuffle.registry.entries import Recipe, Scalar
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.match import REQUIRED_OF, Miss, lacking
+from preshuffle.registry.resolve.match import Miss, lacking
 from preshuffle.registry.values.decision import Alternative
 
 NEAR = 2
@@ -37,12 +37,7 @@ class Choice:
 
 
 def chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
-    """Return ``choose`` and ``alternatives``, remembered by the facts that rules and recipes look at."""
-    names = book.remember("looked at", None, lambda: tuple({*book.rule_index.fields, *REQUIRED_OF}))
-    return book.remember("chosen", tuple(map(facts.get, names)), lambda: _chosen(book, facts))
-
-
-def _chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
+    """Return the winning rule, if any, and its alternatives (``choose`` and ``alternatives``)."""
     choice = choose(book, facts)
     return choice, () if choice is None else alternatives(choice, facts)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import partial
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import BITS, GROUP, Role, TensorDtype
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import TokenBucket
@@ -19,13 +20,13 @@ from preshuffle.registry.values.query import Query
 
 
 def layer_findings(
-    query: Query, book: Book, recipe: Recipe, tensors: Mapping[Role, TensorDecision]
+    query: Query, book: Book, recipe: Recipe, tensors: Mapping[Role, TensorDecision], memo: Memo
 ) -> Iterator[Finding]:
-    """Say what is wrong with a recipe on the sizes of a layer, whatever runs."""
+    """Yield what is wrong with a recipe on the sizes of a layer, whatever runs."""
     yield from _cut_through(query, recipe)
     yield from _not_passed(query, recipe)
     yield from _pads_not_passed(recipe, tensors)
-    yield from _unpadded(query, book, tensors)
+    yield from _unpadded(query, book, tensors, memo)
 
 
 def kernel_findings(
@@ -97,20 +98,20 @@ def _pads_not_passed(recipe: Recipe, tensors: Mapping[Role, TensorDecision]) -> 
     ]
 
 
-def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
+def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision], memo: Memo) -> list[Finding]:
     """A weight whose physical shape is not whole tiles cannot be laid out (scales are padded at their flat tail)."""
     findings: list[Finding] = []
     for role in ("w13_weight", "w2_weight"):
         tensor = tensors[role]
         layout = book.layout(tensor.layout)
         _, rows, k = tensor.physical_shape
-        why = _unfit(layout, rows, k * tensor.laid_bits // 8 if layout.unit == "byte" else k)
-        if why:
-            findings.append(Finding.of("pad_required", f"{role} at tp {query.tp}: {why}", role=role))
+        width = k * tensor.laid_bits // 8 if layout.unit == "byte" else k
+        reason = memo.get("unfit", (layout, rows, width), partial(_unfit, layout, rows, width))
+        if reason:
+            findings.append(Finding.of("pad_required", f"{role} at tp {query.tp}: {reason}", role=role))
     return findings
 
 
-@lru_cache(maxsize=4096)
 def _unfit(layout: Layout, rows: int, k: int) -> str:
     """Return why a layout cannot be bound to a shape; empty where it can. The number of experts does not matter."""
     try:

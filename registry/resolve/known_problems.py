@@ -1,4 +1,4 @@
-"""What others found out the hard way, told with the decision already: the deny-list, and an AITER that is too old.
+"""Known problems of a decision: deny-list entries, and an AITER that is too old.
 
 The entries are those that ``check`` uses, on the facts of a deployment that does what the decision says.
 """
@@ -6,107 +6,90 @@ The entries are those that ``check`` uses, on the facts of a deployment that doe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.entries import Scalar
-from preshuffle.registry.kernels import dispatch_book, is_newest
+from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry, Scalar
+from preshuffle.registry.kernels import TokenBucket, dispatch_book, is_newest
 from preshuffle.registry.layer import value_of
+from preshuffle.registry.loading import Book, Compiled, Entries
+from preshuffle.registry.resolve.case import Case
 from preshuffle.registry.resolve.findings import where
 from preshuffle.registry.resolve.kernels import DISPATCHED
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.finding import Finding
 
-if TYPE_CHECKING:
-    from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry
-    from preshuffle.registry.kernels import TokenBucket
-    from preshuffle.registry.loading import Book, Compiled, Entries
-    from preshuffle.registry.values.query import Query
-
 _EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
-_LAYOUTS: tuple[tuple[str, Role], ...] = (
+_LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
     ("w13_layout", "w13_weight"),
     ("w2_layout", "w2_weight"),
     ("w13_scale_layout", "w13_weight_scale"),
     ("w2_scale_layout", "w2_weight_scale"),
     ("w13_bias_layout", "w13_bias"),
 )
-_ASKED = (
+_QUERY_FACTS = (
     "model", "arch", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer", "gated", "bias",
     "cu_num", "hidden_size", "intermediate_size", "top_k", "tp", "ep", "aiter", "rocm", "deployment",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """The book's deny-list, and its contracts on versions that are too old, indexed."""
+class KnownProblems:
+    """Index of a book's deny-list and of its contracts on versions."""
 
-    known_bad: Entries
-    too_old: Entries
+    def __init__(self, book: Book) -> None:
+        """Index the entries by the facts that they need."""
+        contracts: Mapping[str, ContractEntry] = book.entries["contracts"]
+        self._book = book
+        self._too_old = Entries(entry for entry in contracts.values() if entry.code == "version_unsupported")
+        self._known_bad = Entries(book.entries["known_bad"].values())
 
+    def findings(
+        self,
+        case: Case,
+        env: Mapping[str, str],
+        tensors: Mapping[Role, TensorDecision],
+        call: CallDecision,
+        ranges: Sequence[TokenBucket],
+    ) -> Iterator[Finding]:
+        """Yield a finding for each entry that holds for the kernels that will run.
 
-def lists_of(book: Book) -> Lists:
-    """Return a book's lists, made once."""
-    return book.remember("lists", None, lambda: _lists(book))
-
-
-def _lists(book: Book) -> Lists:
-    from preshuffle.registry.loading import Entries  # needs the book
-
-    contracts: Mapping[str, ContractEntry] = book.entries["contracts"]
-    old = [entry for entry in contracts.values() if entry.code == "version_unsupported"]
-    return Lists(Entries(book.entries["known_bad"].values()), Entries(old))
-
-
-def listed_findings(
-    asked: Query,
-    query: Query,
-    book: Book,
-    env: Mapping[str, str],
-    tensors: Mapping[Role, TensorDecision],
-    call: CallDecision,
-    ranges: Sequence[TokenBucket],
-) -> Iterator[Finding]:
-    """Say which entries hold for the kernels that will run.
-
-    Args:
-        asked: the query as it was asked, with the model as its user names it.
-        query: the query with the facts of the model's entry filled in.
-        env: what the recipe sets.
-        ranges: the kernels at every token count; none where they cannot be predicted (the number of CUs is unknown).
-    """
-    if call.function != DISPATCHED:
-        return
-    whole = _whole(asked, query, book, env, tensors)
-    lists = lists_of(book)
-    shared = _of_call(tensors, call)
-    old = [item for item in lists.too_old.may_hold(whole) if _may_run(item, shared)]
-    bad = [item for item in lists.known_bad.may_hold(whole) if _may_run(item, shared)]
-    if not old and not bad:
-        return
-    runs = [(bucket, {**shared, **_of_kernel(bucket)}) for bucket in ranges]
-    for item in old:
-        if place := _place(item, runs, shared, whole):
-            entry = item.entry
-            yield Finding.of(
-                entry.code, f"{entry.says} ({place})", role=entry.role, fix=entry.fix, evidence=entry.evidence
-            )
-    for item in bad:
-        if place := _place(item, runs, shared, whole):
-            yield listed_finding(item.entry, f" ({place})")
+        Args:
+            case: the query with everything that the book adds to it.
+            env: what the recipe sets.
+            tensors: how the tensors lie.
+            call: the call that goes with them.
+            ranges: the kernels at every token count; none where the number of compute units is unknown.
+        """
+        if call.function != DISPATCHED:
+            return
+        deployment = _deployment_facts(case, self._book, env, tensors)
+        shared = _call_facts(tensors, call)
+        too_old = [item for item in self._too_old.may_hold(deployment) if _may_run(item, shared)]
+        known_bad = [item for item in self._known_bad.may_hold(deployment) if _may_run(item, shared)]
+        if not too_old and not known_bad:
+            return
+        runs = [(bucket, {**shared, **_kernel_facts(bucket)}) for bucket in ranges]
+        for item in too_old:
+            if place := _place(item, runs, shared, deployment):
+                entry = item.entry
+                yield Finding.of(
+                    entry.code, f"{entry.says} ({place})", role=entry.role, fix=entry.fix, evidence=entry.evidence
+                )
+        for item in known_bad:
+            if place := _place(item, runs, shared, deployment):
+                yield known_problem_finding(item.entry, f" ({place})")
 
 
-def _place(item: Compiled, runs: Sequence[tuple[TokenBucket, Facts]], shared: Facts, whole: Facts) -> str:
+def _place(item: Compiled, runs: Sequence[tuple[TokenBucket, Facts]], shared: Facts, deployment: Facts) -> str:
     """Say where an entry holds: a kernel and its token counts; empty where it does not."""
     if not runs:
-        return "at every token count" if item.holds(shared, whole) else ""
-    hits = [bucket for bucket, facts in runs if item.holds(facts, whole)]
+        return "at every token count" if item.holds(shared, deployment) else ""
+    hits = [bucket for bucket, facts in runs if item.holds(facts, deployment)]
     stage = hits[0].choice.stage1 if hits else None
     return " ".join(filter(None, (stage.func if stage else "", where(hits)))) if hits else ""
 
 
-def listed_finding(entry: KnownBadEntry, place: str) -> Finding:
+def known_problem_finding(entry: KnownBadEntry, place: str) -> Finding:
     """Return the finding for an entry of the deny-list; what is only slow is a warning."""
     finding = Finding.of(
         "known_bad",
@@ -118,24 +101,23 @@ def listed_finding(entry: KnownBadEntry, place: str) -> Finding:
     return finding.model_copy(update={"severity": "warning"}) if entry.effect == "slow" else finding
 
 
-def _whole(
-    asked: Query, query: Query, book: Book, env: Mapping[str, str], tensors: Mapping[Role, TensorDecision]
+def _deployment_facts(
+    case: Case, book: Book, env: Mapping[str, str], tensors: Mapping[Role, TensorDecision]
 ) -> dict[str, Scalar]:
-    """The facts of the deployment."""
-    given: dict[str, Any] = query.__dict__
-    facts: dict[str, Scalar] = {name: given[name] for name in _ASKED}
+    query = case.full
+    values: dict[str, Any] = query.__dict__
+    facts: dict[str, Scalar] = {name: values[name] for name in _QUERY_FACTS}
     if query.aiter is not None and is_newest(query.aiter):
         facts["aiter"] = dispatch_book().newest
-    if query.model != asked.model:
-        facts["model_name"] = asked.model
+    if query.model != case.query.model:
+        facts["model_name"] = case.query.model
     facts["engine"] = query.engine.name if query.engine else None
     facts["engine_version"] = query.engine.version if query.engine else None
-    arch = book.archs[query.arch]
-    facts["arch_mx"] = any(name.startswith("mxfp4") for name in arch.features)
+    facts["arch_mx"] = any(name.startswith("mxfp4") for name in case.arch.features)
     w13, w2 = tensors["w13_weight"], tensors["w2_weight"]
     facts["weight_dtype"] = "fp8" if w13.dtype.startswith("fp8") else w13.dtype
     facts["w13_tag"], facts["w2_tag"] = w13.is_shuffled, w2.is_shuffled
-    facts |= {name: tensors[role].layout for name, role in _LAYOUTS if role in tensors}
+    facts |= {name: tensors[role].layout for name, role in _LAYOUT_FACTS if role in tensors}
     facts["experts"], facts["model_dim"], facts["inter_dim"] = w2.physical_shape
     group = GROUP.get(query.quant_type or "No", 1)
     facts["w2_groups"] = -(-w2.physical_shape[2] // group) if group > 1 else None
@@ -150,7 +132,7 @@ def _may_run(item: Compiled, shared: Facts) -> bool:
     return all(condition.holds(shared) for condition in item.run if condition.fact in shared)
 
 
-def _of_call(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> dict[str, Scalar]:
+def _call_facts(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> dict[str, Scalar]:
     """The facts that every kernel of the call shares."""
     w2 = tensors["w2_weight"]
     return {
@@ -165,17 +147,17 @@ def _of_call(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> dict
     }
 
 
-def _of_kernel(bucket: TokenBucket) -> dict[str, Scalar]:
+def _kernel_facts(bucket: TokenBucket) -> dict[str, Scalar]:
     """The facts of one kernel, over its range of token counts."""
     choice = bucket.choice
-    one, two = choice.stage1, choice.stage2
+    first, second = choice.stage1, choice.stage2
     return {
         "tokens": bucket.lo,
-        "func1": one.func if one else None,
-        "family1": one.family or None if one else None,
-        "family2": two.family or None if two else None,
-        "kernel1": one.kernel or None if one else None,
-        "kernel2": two.kernel or None if two else None,
+        "func1": first.func if first else None,
+        "family1": first.family or None if first else None,
+        "family2": second.family or None if second else None,
+        "kernel1": first.kernel or None if first else None,
+        "kernel2": second.kernel or None if second else None,
         "runs_in": choice.activation_dtype,
         "one_stage": choice.run_1stage,
         "tuned": choice.tuned,

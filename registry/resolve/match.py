@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
@@ -146,7 +145,6 @@ def _where_it_divides(name: str, size: int, tp: int, rule: PadRule) -> str:
     return f"; it divides at tp {', '.join(whole)}, and ep does not cut it" if whole else ""
 
 
-@lru_cache(maxsize=4096)
 def _of_ranks(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
     """Sizes of a dimension on the ranks: equal shares where whole groups would leave a rank with nothing."""
     if name == "hidden_size":

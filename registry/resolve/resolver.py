@@ -1,28 +1,29 @@
-"""Decides: the rule from the facts, the bytes from the sizes, the kernels from the call; and remembers."""
+"""Resolver: decides a query's rule, tensors, call and kernels, and memoises decisions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from preshuffle.registry.base.frozen import unvalidated
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import Case, open_case, reason
-from preshuffle.registry.resolve.choose import chosen
+from preshuffle.registry.resolve.choose import Choice, chosen
 from preshuffle.registry.resolve.findings import environment_findings, kernel_findings, layer_findings
 from preshuffle.registry.resolve.kernels import predict_kernels
-from preshuffle.registry.resolve.known_problems import listed_findings
-from preshuffle.registry.resolve.match import try_rules
+from preshuffle.registry.resolve.known_problems import KnownProblems
+from preshuffle.registry.resolve.match import REQUIRED_OF, try_rules
 from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
 from preshuffle.registry.resolve.shapes import tensor_decisions
-from preshuffle.registry.values.decision import CallDecision, Decision, KernelBucket, TensorDecision
+from preshuffle.registry.values.decision import Alternative, CallDecision, Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
-_REMEMBERED = 1024
 Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucket]]
 
 
@@ -37,14 +38,15 @@ class Layer:
 
 
 class Resolver:
-    """Decides queries from one book, and remembers the last of them."""
+    """Decides queries from one book and, where there are any, kernel tables."""
 
-    def __init__(self, book: Book, tables: KernelTables | None) -> None:
-        """Start with nothing decided."""
+    def __init__(self, book: Book, tables: KernelTables | None, memo: Memo) -> None:
+        """Index the book's known problems; ``memo`` stores decisions and their parts."""
         self._book = book
         self._tables = tables
-        self._decided: dict[tuple[Query, bool], Decision] = {}
-        self._predicted: dict[tuple[object, ...], Predicted] = {}
+        self._memo = memo
+        self._decisive = tuple({*book.rule_index.fields, *REQUIRED_OF})
+        self._known_problems = KnownProblems(book)
 
     def resolve(self, query: Query, *, kernels: bool) -> Decision:
         """Decide, or return what was decided for an equal query.
@@ -56,18 +58,12 @@ class Resolver:
             NoRecipeError: no rule answers, or one says that nothing works; the nearest are named.
             QueryError: the query contradicts itself.
         """
-        key = (query, kernels)
-        decision = self._decided.get(key)
-        if decision is None:
-            if len(self._decided) >= _REMEMBERED:
-                self._decided.clear()
-            decision = self._decided[key] = self._decide(query, kernels)
-        return _own(decision)
+        return _own(self._memo.get("decisions", (query, kernels), lambda: self._decide(query, kernels)))
 
     def _decide(self, query: Query, kernels: bool) -> Decision:
         book = self._book
-        case = open_case(query, book)
-        choice, others = chosen(book, case.facts)
+        case = open_case(query, book, self._memo)
+        choice, others = self._choice(case)
         if choice is None:
             raise no_recipe(case, try_rules(book, case.facts), book)
         rule, recipe = choice.winner.rule, choice.winner.recipe
@@ -75,8 +71,9 @@ class Resolver:
             raise nothing_works(case, rule, try_rules(book, case.facts))
         layer = self._layer(case, recipe)
         buckets, wrong, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
-        facts = (query, case.full, book, recipe.env, layer.tensors, layer.call)
-        listed = listed_findings(*facts, ranges) if kernels else ()
+        known_problems: Iterable[Finding] = ()
+        if kernels:
+            known_problems = self._known_problems.findings(case, recipe.env, layer.tensors, layer.call, ranges)
         values = {
             "recipe": recipe.id,
             "rule": rule.id,
@@ -91,36 +88,39 @@ class Resolver:
                 *layer.findings,
                 *environment_findings(query, book, recipe),
                 *wrong,
-                *listed,
+                *known_problems,
             ),
             "registry_digest": book.digest,
             "decision_digest": layer.digest,
         }
         return unvalidated(Decision, values)
 
+    def _choice(self, case: Case) -> tuple[Choice | None, tuple[Alternative, ...]]:
+        """Choose the rule; memoised by the facts that any rule or recipe has a condition on."""
+        key = tuple(map(case.facts.get, self._decisive))
+        return self._memo.get("choices", key, lambda: chosen(self._book, case.facts))
+
     def _kernels(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
         """Predict the kernels of a layer's call, and say what is wrong with them."""
         full = case.full
         key = (layer, full.cu_num, full.ep, full.aiter, full.env, full.tokens, full.activation_dtype)
-        found = self._predicted.get(key)
-        if found is None:
-            if len(self._predicted) >= _REMEMBERED:
-                self._predicted.clear()
-            asked = (full, case.arch, layer.tensors, layer.call, recipe.env)
-            buckets, ranges = predict_kernels(*asked, self._tables, self._book.families)
-            wrong = tuple(kernel_findings(full, self._book, layer.tensors, buckets, ranges))
-            found = self._predicted[key] = (buckets, wrong, ranges)
-        return found
+        return self._memo.get("kernels", key, lambda: self._predict(case, recipe, layer))
+
+    def _predict(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
+        call = (case.full, case.arch, layer.tensors, layer.call, recipe.env)
+        buckets, ranges = predict_kernels(*call, self._tables, self._book.families)
+        findings = tuple(kernel_findings(case.full, self._book, layer.tensors, buckets, ranges))
+        return buckets, findings, ranges
 
     def _layer(self, case: Case, recipe: Recipe) -> Layer:
         key = (recipe.id, case.sizes, case.arch.id, case.full.swiglu_limit, case.model.id if case.model else None)
-        return self._book.remember("layers", key, lambda: self._lay_out(case, recipe))
+        return self._memo.get("layers", key, lambda: self._lay_out(case, recipe))
 
     def _lay_out(self, case: Case, recipe: Recipe) -> Layer:
         sizes = case.sizes
         tensors = self._with_lines(tensor_decisions(recipe, sizes, case.arch))
         call = case.call(recipe, sizes, tensors)
-        findings = tuple(layer_findings(case.full, self._book, recipe, tensors))
+        findings = tuple(layer_findings(case.full, self._book, recipe, tensors, self._memo))
         return Layer(tensors, call, findings, decision_digest(recipe.id, tensors, call, recipe.env))
 
     def _with_lines(self, tensors: dict[Role, TensorDecision]) -> dict[Role, TensorDecision]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from preshuffle.registry.algebra.shard import cut, split_experts
@@ -145,9 +144,8 @@ def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: Quan
     return _Shape((experts, halves * rows, k), physical, _pad(padded_rows - rows, physical[-1] - k))
 
 
-@lru_cache(maxsize=4096)
 def _pad(rows: int, k: int) -> Pad:
-    return Pad(rows=rows, k=k)
+    return unvalidated(Pad, {"rows": rows, "k": k})
 
 
 def _one_number(role: Role, tensor: TensorRecipe, experts: int, quant_type: QuantType) -> int | None:

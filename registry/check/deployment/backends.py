@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 from preshuffle.registry.check.deployment.observed_layer import Scene
 from preshuffle.registry.entries import BackendEntry, ScaleLabelEntry, Variant
 from preshuffle.registry.loading import Book
 
 
-@dataclass(frozen=True)
 class Backends:
     """The book's backends and scale labels, by any of their names."""
 
-    book: Book
-
-    @cached_property
-    def _by_name(self) -> dict[str, BackendEntry]:
-        entries: list[BackendEntry] = list(self.book.entries["backends"].values())
-        return {name.casefold(): entry for entry in entries for name in (*entry.aliases, entry.id)}
-
-    @cached_property
-    def _labels(self) -> dict[str, ScaleLabelEntry]:
-        return {name.casefold(): entry for name, entry in self.book.entries["scale_labels"].items()}
+    def __init__(self, book: Book) -> None:
+        """Index the names of a book; case does not matter."""
+        entries: list[BackendEntry] = list(book.entries["backends"].values())
+        labels: dict[str, ScaleLabelEntry] = dict(book.entries["scale_labels"])
+        self._by_name = {name.casefold(): entry for entry in entries for name in (*entry.aliases, entry.id)}
+        self._labels = {name.casefold(): entry for name, entry in labels.items()}
 
     def find(self, name: str | None) -> BackendEntry | None:
         """Return a backend by a name, in any case; None where the book does not know it."""

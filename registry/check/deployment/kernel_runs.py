@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
 from preshuffle.registry.check.deployment.observed_layer import Scene
@@ -23,7 +24,6 @@ T = TypeVar("T")
 
 REACH = 65536
 """Token counts above this are taken to be out of reach: engines form no larger batch."""
-_CACHED = 4096
 _CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim")
 
 
@@ -94,13 +94,13 @@ class Run:
         return mine
 
 
-@dataclass(slots=True)
 class Predictor:
-    """AITER's dispatch over token counts, remembered by call."""
+    """Predicts AITER's kernels over token counts; memoised by call."""
 
-    tables: KernelTables | None
-    _known: dict[tuple[object, ...], tuple[Bucket, ...]] = field(default_factory=dict)
-    _buckets: dict[tuple[int, int | None, int], Bucket] = field(default_factory=dict)
+    def __init__(self, tables: KernelTables | None, memo: Memo) -> None:
+        """Use kernel tables, where there are any; ``memo`` stores the predictions."""
+        self.tables = tables
+        self._memo = memo
 
     def buckets(self, scene: Scene, world: World) -> tuple[Bucket, ...]:
         """Return ``(first, last, choice, run)`` for the token counts stated, else for all within reach."""
@@ -110,12 +110,9 @@ class Predictor:
             world, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
             scene.applied.expert_map, _weight_dtype(scene), tuple(sorted(query.env.items())),
         )  # fmt: skip
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= _CACHED:
-                self._known.clear()
-            found = self._known[key] = _or_nothing(lambda: tuple(self._predict(scene, world, tokens))) or ()
-        return found
+        return self._memo.get(
+            "kernel runs", key, lambda: _or_nothing(lambda: tuple(self._predict(scene, world, tokens))) or ()
+        )
 
     def at(self, scene: Scene, world: World, tokens: int) -> KernelChoice | None:
         """Return the choice at one token count; None where AITER could not be called so at all."""
@@ -135,14 +132,8 @@ class Predictor:
             yield self._bucket(lo, hi, choice)
 
     def _bucket(self, lo: int, hi: int | None, choice: KernelChoice) -> Bucket:
-        """Return a bucket; AITER's dispatch gives one and the same choice to many calls, and they share its run."""
-        key = (lo, hi, id(choice))
-        found = self._buckets.get(key)
-        if found is None or found[2] is not choice:
-            if len(self._buckets) >= _CACHED:
-                self._buckets.clear()
-            found = self._buckets[key] = (lo, hi, choice, _of_choice(lo, hi, choice))
-        return found
+        """Return a bucket; calls that get one and the same choice share its run (the bucket keeps the choice alive)."""
+        return self._memo.get("kernel run", (lo, hi, id(choice)), lambda: (lo, hi, choice, _of_choice(lo, hi, choice)))
 
 
 def _choices(

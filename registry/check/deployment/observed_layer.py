@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from preshuffle.registry.algebra.layout import Layout
-from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.entries import MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar
 from preshuffle.registry.kernels import dispatch_book, is_newest
@@ -75,6 +74,7 @@ class Scene:
     """
 
     book: Book
+    memo: Memo
     query: Query
     named: str
     stated: frozenset[str]
@@ -125,7 +125,7 @@ def _physical(tensors: Mapping[Role, Seen], role: Role, axis: int) -> int | None
     return shape[axis] if shape is not None and len(shape) == 3 else None
 
 
-def open_scene(observation: Observation, book: Book) -> Scene:
+def open_scene(observation: Observation, book: Book, memo: Memo) -> Scene:
     """Work out what an observation says; nothing is added that neither it nor the model's entry says."""
     query = observation.query
     applied = observation.applied
@@ -144,8 +144,9 @@ def open_scene(observation: Observation, book: Book) -> Scene:
     arch = book.archs.get(full.arch)
     facts: dict[str, Scalar] = {}
     sizes, count = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
-    said = (query.model, stated, query.aiter)
-    scene = Scene(book, full, *said, applied, tensors, arch, model, sizes, count, facts)
+    scene = Scene(
+        book, memo, full, query.model, stated, query.aiter, applied, tensors, arch, model, sizes, count, facts
+    )
     _fill(facts, scene)
     return scene
 
@@ -206,7 +207,6 @@ def _fill(facts: dict[str, Scalar], scene: Scene) -> None:
         facts[f"env.{name}"] = value_of(flag, value) if flag else value
 
 
-@lru_cache(maxsize=256)
 def _release(aiter: str | None) -> str | None:
     """Return the version that conditions look at: a development build is known by its commit, not by its number."""
     return dispatch_book().newest if aiter is not None and is_newest(aiter) else aiter
@@ -244,15 +244,9 @@ def units(scene: Scene, seen: Seen, layout: Layout) -> tuple[int, int, int] | No
     return (count, rows, k * bits // 8) if bits else None
 
 
-@lru_cache(maxsize=4096)
-def _permutation(layout: Layout, shape: tuple[int, int, int]) -> Permutation:
-    return layout.bind(*shape).permutation
-
-
-@lru_cache(maxsize=4096)
 def _same(first: Layout, second: Layout, shape: tuple[int, int, int]) -> bool:
     try:
-        return _permutation(first, shape) == _permutation(second, shape)
+        return first.bind(*shape).permutation == second.bind(*shape).permutation
     except LayoutError:
         return False
 
@@ -264,10 +258,15 @@ def same_bytes(scene: Scene, seen: Seen, other: Layout) -> bool:
     """
     if seen.layout is None or seen.layout.id == other.id:
         return True
-    shape = units(scene, seen, seen.layout if seen.layout.unit != "any" else other)
-    if shape is not None and _same(seen.layout, other, shape):
+    layout = seen.layout
+    shape = units(scene, seen, layout if layout.unit != "any" else other)
+    return scene.memo.get("same bytes", (layout, other, shape), lambda: _same_on(layout, other, shape))
+
+
+def _same_on(first: Layout, second: Layout, shape: tuple[int, int, int] | None) -> bool:
+    if shape is not None and _same(first, second, shape):
         return True
-    return _same(seen.layout, other, _NICE[other.unit if other.unit != "any" else seen.layout.unit])
+    return _same(first, second, _NICE[second.unit if second.unit != "any" else first.unit])
 
 
 def any_of(values: Iterable[str]) -> str:

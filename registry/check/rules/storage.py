@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity
 from preshuffle.registry.check.deployment.evidence import Look
@@ -61,7 +60,6 @@ def _differences(look: Look, cache: CacheKey) -> Iterator[tuple[str, str, str]]:
         yield "recipe", f"{other[0]} (w13 {other[1]})", f"w13 {w13.layout.id}"
 
 
-@lru_cache(maxsize=256)
 def _identity(version: str) -> object:
     try:
         return version_identity(version)

@@ -1,12 +1,11 @@
 """The behaviour of one AITER version: which rules it applies, with which numbers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from preshuffle.registry.base.versions import is_development, local_commit, version_key
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
-    ActivationRule,
     BehaviourData,
     OneStageEntry,
     dispatch_book,
@@ -26,7 +25,6 @@ class Behaviour:
         env: Environment variables that the version reads.
         one_stage: Combinations with a 1-stage kernel, by architecture.
         activation_env: Variables that the activation rules look at.
-        activation_cache: Activation decisions made so far (filled by ``activation.py``).
     """
 
     key: str
@@ -35,7 +33,6 @@ class Behaviour:
     env: frozenset[str]
     one_stage: dict[str, frozenset[OneStageKey]]
     activation_env: tuple[str, ...]
-    activation_cache: dict[Any, ActivationRule | None] = field(default_factory=dict)
 
 
 def _one_stage_keys(entries: tuple[OneStageEntry, ...]) -> frozenset[OneStageKey]:

@@ -10,7 +10,7 @@ from preshuffle.registry.kernels.tables.rows import Row
 
 
 @dataclass(slots=True)
-class Case:
+class DispatchCase:
     """One call on its way through the rules.
 
     Attributes:
@@ -49,9 +49,9 @@ class Case:
     rule: str = ""
     notes: list[str] = field(default_factory=list)
 
-    def at(self, tokens: int) -> "Case":
+    def at(self, tokens: int) -> "DispatchCase":
         """Return a case that no rule has seen yet at another token count."""
-        return Case(
+        return DispatchCase(
             call=self.call,
             families=self.families,
             behaviour=self.behaviour,

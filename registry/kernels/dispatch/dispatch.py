@@ -5,7 +5,7 @@ from preshuffle.registry.kernels.aiter_versions.padding import climb
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activation_dtype
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.grouped import grouped_key, grouped_plan, is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import untuned
 from preshuffle.registry.kernels.dispatch.lookup import lookup
@@ -41,11 +41,11 @@ def _read_env(behaviour: Behaviour, call: DispatchCall, notes: list[str]) -> dic
     return env
 
 
-def _case(call: DispatchCall, families: Families, behaviour: Behaviour, notes: list[str]) -> Case:
+def _case(call: DispatchCall, families: Families, behaviour: Behaviour, notes: list[str]) -> DispatchCase:
     env = _read_env(behaviour, call, notes) if call.env else call.env
     data = behaviour.data
     archs = [arch for arch in env.get("GPU_ARCHS", "").split(";") if arch and arch != "native"]
-    return Case(
+    return DispatchCase(
         call=call,
         families=families,
         behaviour=behaviour,
@@ -61,7 +61,7 @@ def _case(call: DispatchCall, families: Families, behaviour: Behaviour, notes: l
     )
 
 
-def check_call(case: Case) -> None:
+def check_call(case: DispatchCase) -> None:
     """Look at the arguments alone, and at which number of compute units counts.
 
     Raises:
@@ -78,7 +78,7 @@ def check_call(case: Case) -> None:
     case.cu_num = cu_num if cu_num > 0 else case.cu_num
 
 
-def _check_situv2(case: Case) -> None:
+def _check_situv2(case: DispatchCase) -> None:
     call = case.call
     if call.activation != "Situv2" or case.a != "bf16" or call.weight_dtype != "fp4x2":
         return
@@ -96,7 +96,7 @@ def _check_situv2(case: Case) -> None:
             raise DispatchError("NotImplementedError", f"SiTUv2 with bf16 activations and MXFP4 weights needs {needed}")
 
 
-def _use_row(case: Case, row: Row) -> None:
+def _use_row(case: DispatchCase, row: Row) -> None:
     data = case.behaviour.data
     ignore = "ksplit_env_ignores_row" in data.features and env_int(case.env, "AITER_KSPLIT", 0) == -1
     case.tuned = True
@@ -109,11 +109,11 @@ def _use_row(case: Case, row: Row) -> None:
         case.notes.append("tuned for preshuffled weights, is_shuffled is not set: AITER warns and runs it all the same")
 
 
-def _bypasses(case: Case) -> bool:
+def _bypasses(case: DispatchCase) -> bool:
     return "bypass_tuned" in case.behaviour.data.features and bool(env_int(case.env, "AITER_BYPASS_TUNE_CONFIG", 0))
 
 
-def _settle(case: Case) -> None:
+def _settle(case: DispatchCase) -> None:
     row = case.row
     if row is not None:
         reason = objection(case, row)
@@ -130,12 +130,12 @@ def _settle(case: Case) -> None:
         check_bypassed(case, row)
 
 
-def _note_late_assertion(case: Case, plan: Plan) -> None:
+def _note_late_assertion(case: DispatchCase, plan: Plan) -> None:
     if plan.run_1stage and case.call.doweight_stage1 and case.behaviour.data.one_stage_needs_no_doweight:
         case.notes.append("after sorting the tokens AITER raises AssertionError: no doweight_stage1 in one stage")
 
 
-def _objection(case: Case, plan: Plan) -> str | None:
+def _objection(case: DispatchCase, plan: Plan) -> str | None:
     if case.flat and plan.run_1stage and case.gfx not in _MX_PORT_ARCHS:
         return f"AssertionError: flat 1-stage kernels do not exist for {case.gfx}"
     if plan.output_aux and case.call.ep:
@@ -143,7 +143,7 @@ def _objection(case: Case, plan: Plan) -> str | None:
     return None
 
 
-def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> KernelChoice:
+def _choice(case: DispatchCase, plan: Plan, tuned: bool | None, source: str | None) -> KernelChoice:
     call = case.call
     facts = RuntimeFacts(
         case.a,
@@ -171,7 +171,7 @@ def _choice(case: Case, plan: Plan, tuned: bool | None, source: str | None) -> K
     )
 
 
-def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
+def _grouped(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
     key = grouped_key(case)
     case.rule = GROUPED
     row = tables.grouped_index.find(key) if tables is not None else None
@@ -179,9 +179,9 @@ def _grouped(case: Case, tables: TableSet | None) -> KernelChoice:
     return _choice(case, grouped_plan(row), tuned, row.source if row is not None else None)
 
 
-def _decide(case: Case, tables: TableSet | None) -> KernelChoice:
+def _decide(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
     check_call(case)
-    case.a = activation_dtype(case.behaviour, case.call, case.env, case.gfx, case.tokens)
+    case.a = activation_dtype(case, case.tokens)
     if is_grouped(case):
         return _grouped(case, tables)
     _check_situv2(case)
@@ -193,7 +193,7 @@ def _decide(case: Case, tables: TableSet | None) -> KernelChoice:
     return _choice(case, plan, None if tables is None else case.tuned, source)
 
 
-def _raised(case: Case, tables: TableSet | None, error: DispatchError) -> KernelChoice:
+def _raised(case: DispatchCase, tables: TableSet | None, error: DispatchError) -> KernelChoice:
     return KernelChoice(
         activation_dtype=case.a or None,
         padded_tokens=case.token,
@@ -237,13 +237,15 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None, families: F
 
 def decide(
     call: DispatchCall, tables: KernelTables | None, families: Families | None
-) -> tuple[KernelChoice, Case, TableSet | None]:
+) -> tuple[KernelChoice, DispatchCase, TableSet | None]:
     """Return a choice with the case as the rules left it, and the tables that were used."""
     case, chosen = opened(call, tables, families)
     return outcome(case, chosen), case, chosen
 
 
-def opened(call: DispatchCall, tables: KernelTables | None, families: Families | None) -> tuple[Case, TableSet | None]:
+def opened(
+    call: DispatchCall, tables: KernelTables | None, families: Families | None
+) -> tuple[DispatchCase, TableSet | None]:
     """Return a call as the rules look at it, before any has, and the tables that answer for its AITER version."""
     behaviour = behaviour_of(call.aiter)
     notes = list(behaviour.notes)
@@ -251,7 +253,7 @@ def opened(call: DispatchCall, tables: KernelTables | None, families: Families |
     return _case(call, families or packaged_families(), behaviour, notes), chosen
 
 
-def outcome(case: Case, tables: TableSet | None) -> KernelChoice:
+def outcome(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
     """Return what the rules make of a case; they write into it."""
     try:
         return _decide(case, tables)

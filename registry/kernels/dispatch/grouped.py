@@ -1,6 +1,6 @@
 """The gfx1250 grouped path (FlyDSL TDM kernels): when AITER takes it, and which table row it uses."""
 
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
 from preshuffle.registry.kernels.tables.index import torch_names
 from preshuffle.registry.kernels.tables.rows import GroupedRow
@@ -21,7 +21,7 @@ def _switched_on(gfx: str, env: dict[str, str]) -> bool:
     return env.get("AITER_USE_GROUPED_GEMM", "0") in _TRUTHY and ("gfx1250" in archs or forced)
 
 
-def is_grouped(case: Case) -> bool:
+def is_grouped(case: DispatchCase) -> bool:
     """Say whether AITER sends a call to the grouped kernels."""
     call, a, data = case.call, case.a, case.behaviour.data
     if "grouped" not in data.features or not call.flydsl or not call.use_g1u1 or call.quant_type != "per_1x32":
@@ -32,10 +32,10 @@ def is_grouped(case: Case) -> bool:
     return weights and a in ("fp4x2", "fp8") and _switched_on(case.gfx, case.env)
 
 
-def grouped_key(case: Case) -> dict[str, str]:
+def grouped_key(case: DispatchCase) -> dict[str, str]:
     """Return the key of a call; with expert parallelism the table says ``topk`` -1."""
     call = case.call
-    names = torch_names(case.behaviour, call.gfx)
+    names = torch_names(case)
     return {
         "gfx": case.gfx,
         "cu_num": str(case.cu_num),

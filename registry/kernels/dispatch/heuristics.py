@@ -2,7 +2,7 @@
 
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
 from preshuffle.registry.kernels.aiter_versions.padding import climb
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.errors import DispatchError, env_int
 
 ONE_STAGE_BLOCK_M = 32
@@ -29,7 +29,7 @@ def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int
     return best
 
 
-def k_split(case: Case) -> int:
+def k_split(case: DispatchCase) -> int:
     """Return into how many parts K is split for few tokens, 0 for not at all.
 
     Source: ``get_ksplit``, aiter/fused_moe.py (0.1.9 on).
@@ -68,7 +68,7 @@ def _holds(condition: OneStageCondition, token: int, inter_dim: int) -> bool:
     )
 
 
-def one_stage_conditions(case: Case) -> tuple[OneStageCondition, ...]:
+def one_stage_conditions(case: DispatchCase) -> tuple[OneStageCondition, ...]:
     """Return the conditions of which one must hold for an untuned shape to run in one stage; none: it never does.
 
     Raises:
@@ -92,7 +92,7 @@ def one_stage_conditions(case: Case) -> tuple[OneStageCondition, ...]:
     return ()
 
 
-def runs_one_stage(case: Case, conditions: tuple[OneStageCondition, ...]) -> bool:
+def runs_one_stage(case: DispatchCase, conditions: tuple[OneStageCondition, ...]) -> bool:
     """Say whether an untuned shape runs in one stage at its token count."""
     token, inter_dim = case.token, case.call.inter_dim
     for condition in conditions:  # a loop: this is asked at every token count
@@ -101,14 +101,14 @@ def runs_one_stage(case: Case, conditions: tuple[OneStageCondition, ...]) -> boo
     return False
 
 
-def _read_numbers(case: Case, one_stage: bool) -> None:
+def _read_numbers(case: DispatchCase, one_stage: bool) -> None:
     if case.env:
         env_int(case.env, "AITER_USE_NT", -1)
         if one_stage and case.quant_type == "per_1x128" and case.gfx == "gfx950":
             env_int(case.env, "AITER_XBFLOAT16", 0)
 
 
-def untuned(case: Case) -> tuple[bool, int, int]:
+def untuned(case: DispatchCase) -> tuple[bool, int, int]:
     """Return (one stage?, block size, K split) of a shape without a usable row.
 
     Raises:
@@ -121,14 +121,14 @@ def untuned(case: Case) -> tuple[bool, int, int]:
     return False, untuned_block_m(case), untuned_k_split(case)
 
 
-def untuned_block_m(case: Case) -> int:
+def untuned_block_m(case: DispatchCase) -> int:
     """Return the block size of an untuned shape in two stages."""
     if case.quant_type == "per_1x128":
         return climb(case.behaviour.data.block_m_per_1x128, case.token)
     return block_size_m(case.token, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
 
 
-def untuned_k_split(case: Case) -> int:
+def untuned_k_split(case: DispatchCase) -> int:
     """Return the K split of an untuned shape in two stages.
 
     Raises:

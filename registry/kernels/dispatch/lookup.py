@@ -1,11 +1,11 @@
 """The tuned-table lookup: the key, and what each version makes of the activation in it."""
 
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.tables.index import ACT_TYPES, QUANT_TYPES, Index, Key, _find, torch_names
 from preshuffle.registry.kernels.tables.rows import Row
 
 
-def _retry(index: Index, case: Case, act_type: str, before: Key, after: Key) -> Row | None:
+def _retry(index: Index, case: DispatchCase, act_type: str, before: Key, after: Key) -> Row | None:
     data = case.behaviour.data
     tokens = [case.token, data.tier_retry[case.token]] if case.token in data.tier_retry else [case.token]
     for token in tokens:
@@ -16,10 +16,10 @@ def _retry(index: Index, case: Case, act_type: str, before: Key, after: Key) -> 
     return None
 
 
-def lookup_key(case: Case) -> dict[str, int | str]:
+def lookup_key(case: DispatchCase) -> dict[str, int | str]:
     """Return the key of a call by the tables' columns, as the version compares it."""
     call = case.call
-    names = torch_names(case.behaviour, call.gfx)
+    names = torch_names(case)
     gfx: dict[str, int | str] = {"gfx": call.gfx} if case.behaviour.data.key_has_gfx else {}
     return {
         **gfx,
@@ -39,14 +39,14 @@ def lookup_key(case: Case) -> dict[str, int | str]:
     }
 
 
-def lookup(index: Index, case: Case) -> Row | None:
+def lookup(index: Index, case: DispatchCase) -> Row | None:
     """Return the row that AITER finds for a call.
 
     The second largest token tier answers where the largest has no row (``tier_retry``), and a row whose architecture
     nobody knows counts for every one, as AITER fills in the GPU that it runs on.
     """
     call, data = case.call, case.behaviour.data
-    names = torch_names(case.behaviour, call.gfx)
+    names = torch_names(case)
     gfx = call.gfx if data.key_has_gfx else ""
     before = (gfx, case.cu_num, case.token, call.model_dim, call.inter_dim, call.expert, case.topk)
     after = (

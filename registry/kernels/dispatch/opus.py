@@ -2,7 +2,7 @@
 
 import re
 
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.errors import DispatchError
 from preshuffle.registry.kernels.tables.rows import Row
 
@@ -21,7 +21,7 @@ def sort_block_m(kernel2: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _stage1_objection(case: Case, row: Row) -> str | None:
+def _stage1_objection(case: DispatchCase, row: Row) -> str | None:
     if not row.kernel1.startswith("opus_moe1_") or "opus_stage1" not in case.behaviour.data.features:
         return None
     if case.call.activation not in _STAGE1_ACTIVATIONS:
@@ -29,7 +29,7 @@ def _stage1_objection(case: Case, row: Row) -> str | None:
     return None
 
 
-def _stage2_objection(case: Case, row: Row) -> str | None:
+def _stage2_objection(case: DispatchCase, row: Row) -> str | None:
     if not row.kernel2.startswith("opus_"):
         return None
     needed = sort_block_m(row.kernel2)
@@ -43,7 +43,7 @@ def _stage2_objection(case: Case, row: Row) -> str | None:
     return next((text for applies, text in objections if applies), None)
 
 
-def objection(case: Case, row: Row) -> str | None:
+def objection(case: DispatchCase, row: Row) -> str | None:
     """Return why AITER does not use a row that names an Opus kernel, None if it does."""
     data = case.behaviour.data
     if "opus" not in data.features or not (row.kernel1.startswith("opus_") or row.kernel2.startswith("opus_")):
@@ -53,7 +53,7 @@ def objection(case: Case, row: Row) -> str | None:
     return _stage1_objection(case, row) or _stage2_objection(case, row)
 
 
-def check_bypassed(case: Case, row: Row) -> None:
+def check_bypassed(case: DispatchCase, row: Row) -> None:
     """Raise what AITER raises for a bypassed Opus row: it still parses it, with the heuristic's block size.
 
     Raises:

@@ -5,12 +5,11 @@ Source: ``get_2stage_cfgs``, aiter/fused_moe.py, of the versions named in ``book
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
 from preshuffle.registry.kernels.aiter_versions.padding import boundaries, climb
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.heuristics import k_split
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
 
@@ -39,11 +38,11 @@ _FLYDSL_SUFFIXED = frozenset({("fp4x2", "fp4x2"), ("fp8", "fp4x2"), ("fp8", "fp8
 _FLYDSL_NAMES = {"bf16": "bf16", "fp8": "fp8", "fp4x2": "fp4"}
 
 
-def _mx_half(case: Case) -> bool:
+def _mx_half(case: DispatchCase) -> bool:
     return case.quant_type == "per_1x32" and case.call.dtype in _HALF
 
 
-def _stage2_by_name(case: Case, flydsl: bool) -> tuple[str, str]:
+def _stage2_by_name(case: DispatchCase, flydsl: bool) -> tuple[str, str]:
     name = case.kernel2
     if flydsl and name.startswith("flydsl_"):
         layout = name.startswith("flydsl_moe2_layout_") and "stage2_layout" in case.behaviour.data.features
@@ -55,7 +54,7 @@ def _stage2_by_name(case: Case, flydsl: bool) -> tuple[str, str]:
     return CK2, name
 
 
-def mxmoe(case: Case) -> Plan | None:
+def mxmoe(case: DispatchCase) -> Plan | None:
     """Any ``flydsl_mxmoe_g…`` name: the a4w4 port, which follows gate_mode at run time and asks for nothing else."""
     if not (case.kernel1.startswith("flydsl_mxmoe_g") or case.kernel2.startswith("flydsl_mxmoe_g")):
         return None
@@ -64,14 +63,14 @@ def mxmoe(case: Case) -> Plan | None:
     return Plan(MXMOE1, case.kernel1, MXMOE2, case.kernel2, block_m, case.ksplit, output_aux=True)
 
 
-def one_stage(case: Case) -> Plan | None:
+def one_stage(case: DispatchCase) -> Plan | None:
     """One kernel for both stages."""
     if not case.run_1stage:
         return None
     return Plan(ONE_STAGE, case.kernel1, None, "", case.block_m, case.ksplit, run_1stage=True)
 
 
-def flydsl(case: Case) -> Plan | None:
+def flydsl(case: DispatchCase) -> Plan | None:
     """Tuned FlyDSL or Opus names in either stage."""
     opus1 = case.kernel1.startswith("opus_moe1_") and "opus_stage1" in case.behaviour.data.features
     flydsl1 = case.kernel1.startswith("flydsl_")
@@ -82,22 +81,22 @@ def flydsl(case: Case) -> Plan | None:
     return Plan(func1, case.kernel1, func2, kernel2, case.block_m, case.ksplit)
 
 
-def _cktile_block_m(case: Case) -> int:
+def _cktile_block_m(case: DispatchCase) -> int:
     return climb(case.behaviour.data.cktile_block_m, case.token)
 
 
-def _cktile_gate_up(case: Case) -> Plan:
+def _cktile_gate_up(case: DispatchCase) -> Plan:
     fp8_block_m = case.behaviour.data.cktile_fp8_block_m
     block_m = fp8_block_m if fp8_block_m is not None and case.a == "fp8" else _cktile_block_m(case)
     return Plan(CKTILE1, "", CKTILE2, "", block_m, case.ksplit, split_k=1, post_activation_layout="auto")
 
 
-def cktile_swiglu(case: Case) -> Plan | None:
+def cktile_swiglu(case: DispatchCase) -> Plan | None:
     """Swiglu on MX weights before gate_mode existed: always CK-Tile with its gate/up epilogue."""
     return _cktile_gate_up(case) if _mx_half(case) and case.call.activation == "Swiglu" else None
 
 
-def cktile_gate_up(case: Case) -> Plan | None:
+def cktile_gate_up(case: DispatchCase) -> Plan | None:
     """Swiglu on interleaved MX weights: CK-Tile with its gate/up epilogue."""
     call = case.call
     if call.gate_mode == "separated" or call.activation != "Swiglu" or call.weight_dtype == "fp8":
@@ -105,7 +104,7 @@ def cktile_gate_up(case: Case) -> Plan | None:
     return _cktile_gate_up(case) if _mx_half(case) else None
 
 
-def flydsl_int4(case: Case) -> Plan | None:
+def flydsl_int4(case: DispatchCase) -> Plan | None:
     """Groupwise int4 weights: FlyDSL by heuristic."""
     if case.quant_type != "per_1x32" or case.call.weight_dtype != "i4x2" or not case.call.flydsl:
         return None
@@ -117,7 +116,7 @@ def flydsl_int4(case: Case) -> Plan | None:
     return Plan(FLYDSL1, kernel1, FLYDSL2, f"flydsl_moe2_abf16_wint4_{tile}_atomic", tile_m, split)
 
 
-def _takes_flydsl_mx(case: Case) -> bool:
+def _takes_flydsl_mx(case: DispatchCase) -> bool:
     call, data = case.call, case.behaviour.data
     if not (call.flydsl and call.is_shuffled and call.use_g1u1) or call.doweight_stage1 or not _mx_half(case):
         return False
@@ -128,7 +127,7 @@ def _takes_flydsl_mx(case: Case) -> bool:
     return wanted and case.a in _MX and call.weight_dtype in _MX
 
 
-def flydsl_mx(case: Case) -> Plan | None:
+def flydsl_mx(case: DispatchCase) -> Plan | None:
     """MX weights without a row: FlyDSL by heuristic; fp8 activations always get an interleaved (``_gui``) kernel."""
     if not _takes_flydsl_mx(case):
         return None
@@ -144,7 +143,7 @@ def flydsl_mx(case: Case) -> Plan | None:
     return Plan(FLYDSL1, kernel1, FLYDSL2, kernel2, tile_m, -1)
 
 
-def cktile_split_k(case: Case) -> Plan | None:
+def cktile_split_k(case: DispatchCase) -> Plan | None:
     """Shuffled MXFP4 weights with few tokens, or Swiglu on separated weights in bf16: CK-Tile split-k."""
     call = case.call
     if not (_mx_half(case) and call.weight_dtype == "fp4x2" and call.is_shuffled):
@@ -161,7 +160,7 @@ def cktile_split_k(case: Case) -> Plan | None:
     return Plan(CKTILE1, "", CKTILE2, "", _cktile_block_m(case), split, split_k=split, post_activation_layout=layout)
 
 
-def cktile_unshuffled(case: Case) -> Plan | None:
+def cktile_unshuffled(case: DispatchCase) -> Plan | None:
     """Swiglu on MXFP4 weights that nothing above took: CK-Tile split-k reading gate and up interleaved."""
     call = case.call
     if call.activation != "Swiglu" or call.weight_dtype != "fp4x2" or not _mx_half(case) or case.kernel1:
@@ -171,7 +170,7 @@ def cktile_unshuffled(case: Case) -> Plan | None:
     return Plan(CKTILE1, "", CKTILE2, "", _cktile_block_m(case), split, split_k=split, post_activation_layout="auto")
 
 
-def ck(case: Case) -> Plan | None:
+def ck(case: DispatchCase) -> Plan | None:
     """CK's 2-stage kernels, by name or by weight dtype."""
     call, data = case.call, case.behaviour.data
     if "ck2stages" not in case.kernel1:
@@ -184,7 +183,7 @@ def ck(case: Case) -> Plan | None:
     return Plan(data.ck_stage1, case.kernel1, func2, kernel2, case.block_m, case.ksplit)
 
 
-def asm(case: Case) -> Plan | None:
+def asm(case: DispatchCase) -> Plan | None:
     """What is left: the assembly stage 1, whatever the name is."""
     blocks = case.behaviour.data.asm_block_m
     block_m = case.block_m
@@ -194,7 +193,7 @@ def asm(case: Case) -> Plan | None:
     return Plan(ASM1, case.kernel1, func2, kernel2, block_m, case.ksplit)
 
 
-RULES: dict[str, Callable[[Case], Plan | None]] = {
+RULES: dict[str, Callable[[DispatchCase], Plan | None]] = {
     rule.__name__: rule
     for rule in (
         mxmoe,
@@ -218,7 +217,7 @@ OWN_BLOCK_M = frozenset(
 """Rules that choose the block size themselves; no rule takes a case by its block size."""
 
 
-def plan_stages(case: Case) -> Plan:
+def plan_stages(case: DispatchCase) -> Plan:
     """Return what the first rule decides that takes the case; ``asm`` takes everything."""
     for name in case.behaviour.data.stage_rules:
         plan = RULES[name](case)
@@ -228,7 +227,6 @@ def plan_stages(case: Case) -> Plan:
     raise LookupError(f"no rule of {case.behaviour.key} takes the call")
 
 
-@lru_cache(maxsize=512)
 def token_steps(behaviour: Behaviour, rule: str) -> tuple[int, ...]:
     """Return every padded token count at which a rule may name other kernels or block sizes, all else being equal."""
     if rule == flydsl_mx.__name__:

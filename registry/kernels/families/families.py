@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 from preshuffle.registry.base.errors import BookError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.choice import Stage
@@ -15,7 +16,7 @@ from preshuffle.registry.kernels.families.family import Family, FamilyVariant, K
 from preshuffle.registry.text import packaged_document
 
 FAMILIES: Final = "kernel_families.yaml"
-_REMEMBERED = 16384
+_SIZE = 16384
 Staged = tuple[Stage, Stage | None, tuple[str, ...]]
 Known = tuple[tuple[Family, re.Pattern[str]], ...]
 
@@ -33,7 +34,11 @@ class RuntimeFacts(NamedTuple):
 
 
 class Families:
-    """The kernel families of a book, ready to recognise kernels by name or by the function that launches them.
+    """Index of a book's kernel families by kernel name and by launching function.
+
+    Attributes:
+        by_id: the families, in the order in which they are tried.
+        memo: stores what dispatch derives from these families.
 
     Example:
         >>> packaged_families().parse_name("flydsl_moe1_afp8_wfp4_bf16_t32x128x256_w2_gui")[1]["gui"]
@@ -44,9 +49,7 @@ class Families:
         """Take entries that are already read, in any order."""
         self.by_id = {entry.id: entry for entry in sorted(families, key=lambda entry: (-entry.priority, entry.id))}
         self._tags = tuple(tags)
-        self._names: dict[str, tuple[str, dict[str, str]] | None] = {}
-        self._staged: dict[Hashable, Staged] = {}
-        self._exist: dict[tuple[str, tuple[str, str]], bool] = {}
+        self.memo = Memo(_SIZE)
 
     def __iter__(self) -> Iterator[Family]:
         """Go through the families in the order in which they are asked."""
@@ -67,17 +70,12 @@ class Families:
         Args:
             kernel: a name from a table or a log.
         """
-        known = self._names
-        try:
-            return known[kernel]
-        except KeyError:
-            pass
-        if len(known) >= _REMEMBERED:
-            known.clear()
+        return self.memo.get("kernel names", kernel, lambda: self._parse_name(kernel))
+
+    def _parse_name(self, kernel: str) -> tuple[str, dict[str, str]] | None:
         matches = ((family, grammar.fullmatch(kernel)) for family, grammar in self._grammars if kernel)
         found = next(((family, match) for family, match in matches if match is not None), None)
-        named = known[kernel] = None if found is None else (found[0].id, _groups(found[1]))
-        return named
+        return None if found is None else (found[0].id, _groups(found[1]))
 
     def is_known_name(self, kernel: str) -> bool:
         """Say whether a table may name this: a kernel of a known family, or a tag that stands for a heuristic."""
@@ -94,15 +92,13 @@ class Families:
             facts: what the reads may depend on.
         """
         key = (func1, kernel1, func2, kernel2, facts)
-        found = self._staged.get(key)
-        if found is None:
-            if len(self._staged) >= _REMEMBERED:
-                self._staged.clear()
-            stage1, note1 = self._stage(func1, kernel1, 1, facts)
-            stage2, note2 = (None, None) if func2 is None else self._stage(func2, kernel2, 2, facts)
-            notes = dict.fromkeys(note for note in (note1, note2) if note is not None)
-            found = self._staged[key] = (stage1, stage2, tuple(notes))
-        return found
+        return self.memo.get("stages", key, lambda: self._stages(*key))
+
+    def _stages(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> Staged:
+        stage1, note1 = self._stage(func1, kernel1, 1, facts)
+        stage2, note2 = (None, None) if func2 is None else self._stage(func2, kernel2, 2, facts)
+        notes = dict.fromkeys(note for note in (note1, note2) if note is not None)
+        return stage1, stage2, tuple(notes)
 
     def _stage(self, func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
         for family, grammar in self._by_func.get(func, ()):
@@ -118,14 +114,11 @@ class Families:
 
     def exist_for(self, arch: str, ids: tuple[str, str]) -> bool:
         """Say whether the families of both stages, as far as they are known, exist for a GPU."""
-        found = self._exist.get((arch, ids))
-        if found is None:
-            if len(self._exist) >= _REMEMBERED:
-                self._exist.clear()
-            owners = [self.by_id.get(id) for id in ids]
-            found = all(owner is None or not owner.archs or arch in owner.archs for owner in owners)
-            self._exist[arch, ids] = found
-        return found
+        for id in ids:
+            family = self.by_id.get(id)
+            if family is not None and family.archs and arch not in family.archs:
+                return False
+        return True
 
     def begins_later(self, aiter: str | None, names: Iterable[str]) -> Family | None:
         """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""

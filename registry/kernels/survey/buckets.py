@@ -3,16 +3,17 @@
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from operator import attrgetter
 
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
 from preshuffle.registry.kernels.aiter_versions.padding import boundaries, climb
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch.activation import activation_dtype, activation_rule
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.dispatch import check_call, opened, outcome
 from preshuffle.registry.kernels.dispatch.grouped import is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import (
@@ -34,6 +35,7 @@ _outcome = attrgetter(*(name for name in KernelChoice.model_fields if name not i
 _SIZES = frozenset({"cu_num", "tokens", "model_dim", "inter_dim", "expert", "topk", "hidden_pad", "intermediate_pad"})
 _kind = attrgetter(*(name for name in DispatchCall.model_fields if name not in _SIZES | {"env", "aiter"}))
 _Drawn = tuple[str, int | str, int]
+_Outcome = tuple[KernelChoice, str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,6 @@ class TokenBucket:
     choice: KernelChoice
 
 
-_KINDS = 256
-_REMEMBERED = 64
-
-
 class _Sketch:
     """What of a case its token count can change: cheap to tell, and where it is the same the outcome is.
 
@@ -67,16 +65,16 @@ class _Sketch:
             tell the outcome. Empty where nothing is told.
     """
 
-    def __init__(self, case: Case, tables: TableSet | None, upto: int | None) -> None:
+    def __init__(self, case: DispatchCase, tables: TableSet | None, upto: int | None) -> None:
         """Draw a call up to a token count."""
         self._case = case
         self._bound = _activation_bound(case)
-        self.points = _padded(case.behaviour, max(1, self._bound), upto)
+        key = (case.behaviour, max(1, self._bound), upto)
+        self.points = case.families.memo.get("padded tokens", key, lambda: _padded(*key))
         dtypes = ("", "")
         try:
             check_call(case)
-            here = (case.behaviour, case.call, case.env, case.gfx)
-            dtypes = activation_dtype(*here, tokens=0), activation_dtype(*here, tokens=_FAR)
+            dtypes = activation_dtype(case, tokens=0), activation_dtype(case, tokens=_FAR)
             self.usable = tables is None or not tables.index(case.behaviour).knows(case)
         except DispatchError:
             self.usable = True  # it raises at any count
@@ -105,7 +103,9 @@ class _Sketch:
         drawn = self.drawn[index]
         if drawn is None:
             return None
-        step = bisect_right(token_steps(self._case.behaviour, rule), self.points[index][1])
+        key = (self._case.behaviour, rule)
+        steps = self._case.families.memo.get("token steps", key, lambda: token_steps(*key))
+        step = bisect_right(steps, self.points[index][1])
         return drawn[0], drawn[1], step, 0 if rule in OWN_BLOCK_M else drawn[2]
 
     def kind(self, tables: TableSet | None) -> Hashable | None:
@@ -116,10 +116,10 @@ class _Sketch:
         env = tuple(case.env.items()) if case.env else ()
         notes = tuple(case.notes)
         narrow = case.call.inter_dim % TILE_K2 == 0
-        return case.families, case.behaviour, tables is None, case.gfx, env, notes, narrow, _kind(case.call)
+        return case.behaviour, tables is None, case.gfx, env, notes, narrow, _kind(case.call)
 
 
-def _conditions(case: Case, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
+def _conditions(case: DispatchCase, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
     """Return when a call runs in one stage, or the error that is raised; None where rows of another kind count."""
     case.a = a
     if tables is not None and is_grouped(case):
@@ -130,27 +130,21 @@ def _conditions(case: Case, a: str, tables: TableSet | None) -> tuple[OneStageCo
         return str(error)
 
 
-@lru_cache(maxsize=1024)
 def _padded(behaviour: Behaviour, bound: int, upto: int | None) -> tuple[tuple[int, int], ...]:
-    points = sorted({1, *_padding_points(behaviour), bound})
-    return tuple((point, climb(behaviour.data.padding, point)) for point in points if upto is None or point <= upto)
+    tiers = behaviour.data.padding
+    points = sorted({1, *boundaries(tiers, max(tier.below or 1 for tier in tiers)), bound})
+    return tuple((point, climb(tiers, point)) for point in points if upto is None or point <= upto)
 
 
-def _activation_bound(case: Case) -> int:
+def _activation_bound(case: DispatchCase) -> int:
     """Return the token count from which on the activations have another dtype; 0 where there is none."""
-    rule = activation_rule(case.behaviour, case.call, case.env, case.gfx)
+    rule = activation_rule(case)
     if rule is None or rule.bound is None:
         return 0
     try:
         return env_int(case.env, rule.bound, case.behaviour.data.activation_bounds[rule.bound])
     except DispatchError:
         return 0
-
-
-@lru_cache(maxsize=64)
-def _padding_points(behaviour: Behaviour) -> frozenset[int]:
-    tiers = behaviour.data.padding
-    return frozenset(boundaries(tiers, max(tier.below or 1 for tier in tiers)))
 
 
 def reachable_buckets(
@@ -211,39 +205,22 @@ def _moved(choice: KernelChoice, padded: int) -> KernelChoice:
     return choice if same else choice.model_copy(update={"padded_tokens": padded})
 
 
-class _Memory:
-    """Outcomes of calls of one kind, whatever their sizes: by all that was drawn, and point by point."""
-
-    def __init__(self) -> None:
-        self.ranges: dict[Hashable, tuple[TokenBucket, ...]] = {}
-        self.points: dict[Hashable, tuple[KernelChoice, str, object]] = {}
-
-
-_known: dict[Hashable, _Memory] = {}
-
-
-def _buckets(case: Case, chosen: TableSet | None, sketch: _Sketch) -> tuple[TokenBucket, ...]:
+def _buckets(case: DispatchCase, chosen: TableSet | None, sketch: _Sketch) -> tuple[TokenBucket, ...]:
     """Return the ranges of a call, or those of another one with the same sketch."""
     kind = sketch.kind(chosen)
     if kind is None:
-        return tuple(_work_out(case, chosen, sketch, {}))
-    memory = _known.get(kind)
-    if memory is None:
-        if len(_known) >= _KINDS:
-            _known.clear()
-        memory = _known[kind] = _Memory()
-    key = sketch.points, sketch.drawn
-    found = memory.ranges.get(key)
-    if found is None:
-        if len(memory.ranges) >= _REMEMBERED:
-            memory.ranges.clear()
-        found = memory.ranges[key] = tuple(_work_out(case, chosen, sketch, memory.points))
-    return found
+        return _work_out(case, chosen, sketch, Memo())
+    # One memo per kind: its key is long, and at each point only what was drawn there differs.
+    memo = case.families.memo.get("outcomes", kind, Memo)
+    return memo.get("ranges", (sketch.points, sketch.drawn), lambda: _work_out(case, chosen, sketch, memo))
 
 
-def _work_out(
-    case: Case, chosen: TableSet | None, sketch: _Sketch, known: dict[Hashable, tuple[KernelChoice, str, object]]
-) -> list[TokenBucket]:
+def _work_out(case: DispatchCase, chosen: TableSet | None, sketch: _Sketch, memo: Memo) -> tuple[TokenBucket, ...]:
+    def outcome_at(point: int) -> _Outcome:
+        here = case.at(point)
+        choice = outcome(here, chosen)
+        return choice, here.rule, _outcome(choice)
+
     found: list[TokenBucket] = []
     rule = ""
     drawn: Hashable | None = None
@@ -254,11 +231,7 @@ def _work_out(
             if drawn is not None and drawn == before:
                 continue
         key = (point, sketch.drawn[index]) if sketch.usable else point
-        if key not in known:
-            here = case.at(point)
-            choice = outcome(here, chosen)
-            known[key] = choice, here.rule, _outcome(choice)
-        choice, decided, result = known[key]
+        choice, decided, result = memo.get("points", key, partial(outcome_at, point))
         if decided != rule:
             rule, drawn = decided, sketch.at(index, decided) if sketch.usable else None
         if found and held == result:
@@ -267,4 +240,4 @@ def _work_out(
             found[-1] = TokenBucket(found[-1].lo, point - 1, found[-1].choice)
         found.append(TokenBucket(point, None, choice))
         held = result
-    return found
+    return tuple(found)

@@ -10,7 +10,7 @@ from preshuffle.registry.kernels.aiter_versions.dispatch_book import ActivationR
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch.activation import activation_rule
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.dispatch import GROUPED, decide
 from preshuffle.registry.kernels.dispatch.grouped import grouped_key
 from preshuffle.registry.kernels.dispatch.lookup import lookup_key
@@ -147,10 +147,10 @@ def _behaviour(behaviour: Behaviour) -> dict[str, str]:
     }
 
 
-def _activation(case: Case) -> str:
+def _activation(case: DispatchCase) -> str:
     if not case.a:
         return "AITER raises before it is decided"
-    rule = activation_rule(case.behaviour, case.call, case.env, case.gfx)
+    rule = activation_rule(case)
     if rule is None:
         return f"{case.a}: no rule of this version changes it, it is the weights' own"
     return f"{case.a}: {_when(rule)}{_bound(rule, case)}"
@@ -166,7 +166,7 @@ def _when(rule: ActivationRule) -> str:
     return ", ".join(parts) or "always"
 
 
-def _bound(rule: ActivationRule, case: Case) -> str:
+def _bound(rule: ActivationRule, case: DispatchCase) -> str:
     if rule.bound is None:
         return f" gives {rule.dtype}"
     bound = case.env.get(rule.bound, str(case.behaviour.data.activation_bounds[rule.bound]))
@@ -183,7 +183,7 @@ def _padding(tiers: tuple[Tier, ...], tokens: int, padded: int) -> str:
     return f"{tokens} tokens count as {padded}"
 
 
-def _key(case: Case) -> Iterator[tuple[str, Plain]]:
+def _key(case: DispatchCase) -> Iterator[tuple[str, Plain]]:
     if case.rule == GROUPED:
         yield from grouped_key(case).items()
         return
@@ -191,7 +191,7 @@ def _key(case: Case) -> Iterator[tuple[str, Plain]]:
         yield name, int(value) if isinstance(value, bool) else value
 
 
-def _lookup(case: Case, chosen: TableSet | None, choice: KernelChoice) -> str:
+def _lookup(case: DispatchCase, chosen: TableSet | None, choice: KernelChoice) -> str:
     if chosen is None:
         return "no tables: what AITER does for a shape without a row"
     row = case.row
@@ -209,7 +209,7 @@ def _differs(row: Row, key: dict[str, Any]) -> dict[str, str]:
     return {name: str(getattr(row, name)) for name, value in key.items() if getattr(row, name) != value}
 
 
-def _considered(case: Case, chosen: TableSet, key: dict[str, Plain]) -> Iterator[ConsideredRow]:
+def _considered(case: DispatchCase, chosen: TableSet, key: dict[str, Plain]) -> Iterator[ConsideredRow]:
     """Yield the row found and the nearest others: few differences first, then the nearest token counts."""
     token = case.token
 
@@ -223,7 +223,7 @@ def _considered(case: Case, chosen: TableSet, key: dict[str, Plain]) -> Iterator
         yield ConsideredRow(source=row.source, differs=differs, kernel1=row.kernel1, why_not=why_not)
 
 
-def _why_not(case: Case, row: Row, differs: dict[str, str]) -> str:
+def _why_not(case: DispatchCase, row: Row, differs: dict[str, str]) -> str:
     if row is case.row:
         return ""
     if row.tag in case.behaviour.data.dropped_tags:
@@ -233,7 +233,7 @@ def _why_not(case: Case, row: Row, differs: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in differs.items())
 
 
-def _because(case: Case, choice: KernelChoice) -> str:
+def _because(case: DispatchCase, choice: KernelChoice) -> str:
     if not case.rule:
         return choice.error or "AITER raises before a rule is reached"
     text = says(case.rule)
@@ -243,7 +243,7 @@ def _because(case: Case, choice: KernelChoice) -> str:
     return f"{text} AITER's heuristic for a shape without a row: {sizes}."
 
 
-def _stages(choice: KernelChoice, case: Case) -> Iterator[StageTrace]:
+def _stages(choice: KernelChoice, case: DispatchCase) -> Iterator[StageTrace]:
     families, call = case.families, case.call
     for number, stage in ((1, choice.stage1), (2, choice.stage2)):
         if stage is None:

@@ -1,13 +1,12 @@
 """Index of tuned rows by AITER's lookup key."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from sys import intern
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.tables.merge import MERGES
 from preshuffle.registry.kernels.tables.rows import Row
 
@@ -35,9 +34,13 @@ _TORCH = {
 }
 
 
-@lru_cache(maxsize=256)
-def torch_names(behaviour: Behaviour, gfx: str) -> dict[str, str]:
-    """Return how torch spells AITER's dtypes on an architecture; what AITER calls fp8 differs between them."""
+def torch_names(case: DispatchCase) -> Mapping[str, str]:
+    """Return how torch spells AITER's dtypes on a call's GPU; what AITER calls fp8 differs between them."""
+    key = (case.behaviour, case.call.gfx)
+    return case.families.memo.get("torch names", key, lambda: _torch_names(*key))
+
+
+def _torch_names(behaviour: Behaviour, gfx: str) -> dict[str, str]:
     fp8 = next(name for pattern, name in behaviour.data.fp8_dtype.items() if fnmatchcase(gfx, pattern))
     return {name: intern(torch) for name, torch in (_TORCH | {"fp8": fp8}).items()}
 
@@ -51,7 +54,7 @@ class Index:
     shapes: set[Key] = field(default_factory=set)
     any_gfx: bool = False
 
-    def knows(self, case: Case) -> bool:
+    def knows(self, case: DispatchCase) -> bool:
         """Say whether any row has the sizes of a call, whatever else it needs."""
         call = case.call
         return (case.cu_num, call.model_dim, call.inter_dim, call.expert, case.topk) in self.shapes

@@ -13,7 +13,7 @@ from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TableError, dispatch, packaged_families
 from preshuffle.registry.kernels.aiter_versions import dispatch_book
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
-from preshuffle.registry.kernels.dispatch.case import Case
+from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.heuristics import k_split
 from preshuffle.registry.kernels.tables.table_file import MAX_NAME
 from preshuffle.registry.text.yaml_text import parse_yaml
@@ -25,10 +25,10 @@ CALL = {
 }  # fmt: skip
 
 
-def case(cu_num: int, model_dim: int, inter_dim: int, topk: int) -> Case:
+def case(cu_num: int, model_dim: int, inter_dim: int, topk: int) -> DispatchCase:
     fields = {**CALL, "model_dim": model_dim, "inter_dim": inter_dim, "topk": topk, "expert": 512}
     call = DispatchCall.model_validate(fields)
-    return Case(
+    return DispatchCase(
         call=call,
         families=packaged_families(),
         behaviour=behaviour_of(None),

@@ -1,0 +1,44 @@
+"""Bounded memoisation: results by table and key."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Memo:
+    """A bounded cache of computed results, one table per kind of result.
+
+    Whoever constructs one owns it, and its results live no longer than that owner. A full table is emptied: that costs
+    nothing per look-up, and a working set below the bound stays.
+
+    Example:
+        >>> memo = Memo()
+        >>> memo.get("squares", 3, lambda: 9), memo.get("squares", 3, lambda: 0)
+        (9, 9)
+    """
+
+    def __init__(self, size: int = 2048) -> None:
+        """Start empty; ``size`` is the largest number of results per table."""
+        self._size = size
+        self._tables: defaultdict[str, dict[Hashable, Any]] = defaultdict(dict)
+
+    def get(self, table: str, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """Return the stored result for a key, or compute and store it. Errors are raised and not stored."""
+        stored = self._tables[table]
+        try:
+            return stored[key]  # type: ignore[no-any-return]
+        except KeyError:
+            pass
+        value = compute()
+        if len(stored) >= self._size:
+            stored.clear()
+        stored[key] = value
+        return value
+
+    def __reduce__(self) -> tuple[type[Memo], tuple[int]]:
+        """Copy and pickle as an empty cache of the same size."""
+        return Memo, (self._size,)
