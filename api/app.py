@@ -31,7 +31,7 @@ from preshuffle.api.server import Door, HotBeats, bind, check_host, run, served_
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Retention, Store
 from preshuffle.api.table_files import load_tables
-from preshuffle.api.upkeep import Heartbeats, Keeper, StoredFleet, Watching, watch_book, watch_tables
+from preshuffle.api.upkeep import FleetMetrics, Heartbeats, Keeper, Watching, watch_book, watch_tables
 from preshuffle.api.web import Access, Metrics, load_tokens, openapi, problem, set_up
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
@@ -115,7 +115,7 @@ def create_app(
     routes_health.install(app, kept, answers, watching)
     pages.install(app, kept, answers, watching, planner)
     metrics = Metrics()
-    metrics.watch(StoredFleet(kept, answers, watching))
+    metrics.watch(FleetMetrics(kept, answers, watching))
     answers.observe = metrics.resolved
     routes_metrics.install(app, metrics)
     heard = events.Events()

@@ -21,7 +21,7 @@ from preshuffle.api.fleet import (
     state_of,
     worst_state,
 )
-from preshuffle.api.store import Listed
+from preshuffle.api.store import JudgedDeployment
 from preshuffle.api.web import Problem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role
@@ -157,7 +157,7 @@ def group_view(name: str, group: Group, answers: Answers, baseline: str | None =
     )
 
 
-def summary(deployment: Listed) -> DeploymentSummary:
+def summary(deployment: JudgedDeployment) -> DeploymentSummary:
     """Show a deployment in a list; replicas that treat the same layers alike stand in one line."""
     alike: dict[GroupJudgement, list[int]] = {}
     for replica, group in deployment.groups:

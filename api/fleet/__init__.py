@@ -21,13 +21,12 @@ from preshuffle.api.fleet.judgement import (
     judge_name,
     read_groups,
 )
-from preshuffle.api.fleet.report_equivalence import Alike
+from preshuffle.api.fleet.report_equivalence import ReportEquivalence
 from preshuffle.api.fleet.states import STATES, State, state_of, worst_state
 
 __all__ = [
     "NAME_PATTERN",
     "STATES",
-    "Alike",
     "Baseline",
     "Beat",
     "Deployment",
@@ -40,6 +39,7 @@ __all__ = [
     "Replica",
     "ReplicaNumber",
     "ReplicaReport",
+    "ReportEquivalence",
     "State",
     "compare_all",
     "has_drifted",

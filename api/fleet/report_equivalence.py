@@ -15,7 +15,7 @@ _MANY: Final = 64
 _CONDITIONAL: Final = ("contracts", "known_bad", "pad_conventions")
 
 
-class Alike:
+class ReportEquivalence:
     """Says which reports one book judges alike."""
 
     def __init__(self, book: Book) -> None:

@@ -15,7 +15,7 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import picture_of
 from preshuffle.api.routes import books
-from preshuffle.api.store import Store, kept_books
+from preshuffle.api.store import Store, stored_books
 from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.loading import Book
@@ -35,7 +35,7 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
     @app.get("/book", include_in_schema=False)
     async def book() -> Response:
-        kept = await to_thread.run_sync(kept_books, store, answers.registry.digest)
+        kept = await to_thread.run_sync(stored_books, store, answers.registry.digest)
         return render("book.html", place="book", kept=kept)
 
     @app.get("/book/diff", include_in_schema=False)

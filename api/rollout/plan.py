@@ -189,7 +189,7 @@ def plan(store: Store, now: Registry, candidate: Candidate) -> Plan:
     )
 
 
-def plan_aside(url: str, now: Registry, candidate: Candidate) -> Plan:
+def plan_in_child(url: str, now: Registry, candidate: Candidate) -> Plan:
     """Plan in a process of its own.
 
     Raises:

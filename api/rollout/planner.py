@@ -9,7 +9,7 @@ from typing import Final
 from anyio import CapacityLimiter, to_thread
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.rollout.plan import Candidate, Plan, plan, plan_aside
+from preshuffle.api.rollout.plan import Candidate, Plan, plan, plan_in_child
 from preshuffle.api.store import Store
 from preshuffle.api.upkeep import Aside, AsideError, worker_process
 from preshuffle.api.web import ProblemError, invalid_input
@@ -63,7 +63,7 @@ class Planner:
             if self._ending:
                 raise AsideError
             if candidate.books or self._store.has_more_than(worker_process.FEW):
-                return self._plan_aside(candidate)
+                return self._plan_in_child(candidate)
             return plan(self._store, self._answers.registry, candidate)
         except BookError as error:
             faults = [
@@ -75,12 +75,12 @@ class Planner:
             detail = f"the plan was given up: it took {_LONGEST_S:g} s, the service is ending, or memory ran out"
             raise ProblemError("interrupted", detail) from None
 
-    def _plan_aside(self, candidate: Candidate) -> Plan:
+    def _plan_in_child(self, candidate: Candidate) -> Plan:
         """Plan in another process, which is ended in time: a pattern of somebody's book may never end by itself."""
         limit = threading.Timer(_LONGEST_S, self._aside.stop)
         limit.daemon = True
         limit.start()
         try:
-            return self._aside.run(plan_aside, self._store.url, self._answers.registry, candidate)
+            return self._aside.run(plan_in_child, self._store.url, self._answers.registry, candidate)
         finally:
             limit.cancel()

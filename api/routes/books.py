@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
 from preshuffle.api.rollout import BookChanges, compare_entries
-from preshuffle.api.store import BookEntries, KeptBooks, Store, entries_of, kept_books, kept_entries
+from preshuffle.api.store import BookEntries, KeptBooks, Store, entries_of, stored_books, stored_entries
 from preshuffle.api.web import Params, ProblemError, problems
 
 TAGS: Final[list[str | Enum]] = ["registry"]
@@ -39,7 +39,7 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         responses=problems("store-unavailable"),
     )
     async def listing() -> Response:
-        found = await to_thread.run_sync(kept_books, store, answers.registry.digest)
+        found = await to_thread.run_sync(stored_books, store, answers.registry.digest)
         return Response(found.model_dump_json(), media_type="application/json")
 
     @app.get(
@@ -70,7 +70,7 @@ def _entries(store: Store, answers: Answers, which: str) -> tuple[str, BookEntri
     book = answers.registry.book
     if which in (CURRENT, book.digest):
         return book.digest, entries_of(book)
-    found = kept_entries(store, which)
+    found = stored_entries(store, which)
     if found is None:
         raise ProblemError(
             "unknown-book", f"no book {which} was run here; GET /v1/registry/books lists those that were"

@@ -5,49 +5,49 @@ from preshuffle.api.store.book_store import (
     BookEntries,
     KeptBooks,
     announce,
-    announced,
+    announced_name,
     announced_registry,
     entries_of,
-    kept_books,
-    kept_entries,
+    stored_books,
+    stored_entries,
 )
-from preshuffle.api.store.history import SERVICE, Entry, Events, FieldChange, Standing, differences, record
+from preshuffle.api.store.history import SERVICE, Events, FieldChange, HistoryEntry, ReplicaStatus, differences, record
 from preshuffle.api.store.retention import Retention, prune
-from preshuffle.api.store.rows import AnyRow, Listed, among, each, is_silent, now_ms, read_baseline
+from preshuffle.api.store.rows import AnyRow, JudgedDeployment, bound_key, in_keys, is_silent, now_ms, read_baseline
 from preshuffle.api.store.schema import beats, replicas
-from preshuffle.api.store.store import Beating, Precondition, Store
+from preshuffle.api.store.store import Precondition, ReplicaKey, Store
 from preshuffle.api.store.writes import judged_values
 
 __all__ = [
     "SERVICE",
     "AnyRow",
-    "Beating",
     "BookEntries",
-    "Entry",
     "Events",
     "FieldChange",
+    "HistoryEntry",
+    "JudgedDeployment",
     "KeptBooks",
-    "Listed",
     "Precondition",
+    "ReplicaKey",
+    "ReplicaStatus",
     "Retention",
-    "Standing",
     "Store",
-    "among",
     "announce",
-    "announced",
+    "announced_name",
     "announced_registry",
     "beats",
+    "bound_key",
     "differences",
-    "each",
     "entries_of",
+    "in_keys",
     "is_silent",
     "judged_values",
-    "kept_books",
-    "kept_entries",
     "kernel_store",
     "now_ms",
     "prune",
     "read_baseline",
     "record",
     "replicas",
+    "stored_books",
+    "stored_entries",
 ]

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 
 from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet import judge_name
-from preshuffle.api.store.history import SERVICE, Entry, FieldChange, record
+from preshuffle.api.store.history import SERVICE, FieldChange, HistoryEntry, record
 from preshuffle.api.store.rows import moment, now_ms
 from preshuffle.api.store.schema import books, history
 from preshuffle.api.store.store import Store
@@ -21,7 +21,7 @@ from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.loading import SECTIONS, Book
 
-REGISTRY: Final = "registry"
+REGISTRY_SUBJECT: Final = "registry"
 """The subject of history under which changes of the registry stand; no deployment's history is mixed up with it,
 since its rows have the action ``book``."""
 BookEntries = Mapping[str, Mapping[str, Any]]
@@ -68,10 +68,10 @@ def announce(store: Store, registry: Registry) -> None:
         before = connection.execute(_announced()).scalar()
         if before != name:
             change = FieldChange(field="registry", before=before, after=name)
-            record(connection, now, [Entry(SERVICE, "book", REGISTRY, registry=name, changes=[change])])
+            record(connection, now, [HistoryEntry(SERVICE, "book", REGISTRY_SUBJECT, registry=name, changes=[change])])
 
 
-def announced(store: Store) -> str | None:
+def announced_name(store: Store) -> str | None:
     """Return the name (see ``judge_name``) of the registry that was announced last, by whatever process.
 
     Raises:
@@ -82,7 +82,7 @@ def announced(store: Store) -> str | None:
         return found
 
 
-def kept_books(store: Store, current: str) -> KeptBooks:
+def stored_books(store: Store, current: str) -> KeptBooks:
     """Return all books.
 
     Raises:
@@ -103,7 +103,7 @@ def kept_books(store: Store, current: str) -> KeptBooks:
     return KeptBooks(current=current, books=tuple(found))
 
 
-def kept_entries(store: Store, digest: str) -> BookEntries | None:
+def stored_entries(store: Store, digest: str) -> BookEntries | None:
     """Return a kept book's entries by section and id, as JSON; None where there is no such book.
 
     Raises:
@@ -125,8 +125,8 @@ def announced_registry(store: Store) -> Registry:
     Raises:
         StoreError: the store does not answer, or the book is of a version that this one cannot read.
     """
-    digest = (announced(store) or "").partition("+")[0]
-    entries = kept_entries(store, digest) if digest else None
+    digest = (announced_name(store) or "").partition("+")[0]
+    entries = stored_entries(store, digest) if digest else None
     if entries is None or digest == Registry.default().digest:
         return Registry.default()
     try:
@@ -141,5 +141,5 @@ def announced_registry(store: Store) -> Registry:
 
 
 def _announced() -> Any:
-    mine = (history.c.subject == REGISTRY) & (history.c.action == "book")
+    mine = (history.c.subject == REGISTRY_SUBJECT) & (history.c.action == "book")
     return select(history.c.registry).where(mine).order_by(history.c.id.desc()).limit(1)

@@ -21,16 +21,16 @@ class Database(Protocol):
     def name(self) -> str:
         """What messages call it; holds no secret."""
 
-    def gone(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """Say why nothing can be asked at all, where that is known without asking."""
 
     def begin(self, write: bool = False) -> AbstractContextManager[Connection]:
         """Return a transaction, committed at its end; a writer must say so."""
 
-    def alone(self, connection: Connection) -> None:
+    def lock_schema(self, connection: Connection) -> None:
         """Wait inside a transaction until nobody else changes the schema."""
 
-    def leading(self) -> AbstractContextManager[bool]:
+    def leadership(self) -> AbstractContextManager[bool]:
         """Say whether this process may do what only one of several should do at a time."""
 
     def is_full(self, error: SQLAlchemyError) -> bool:

@@ -17,7 +17,7 @@ from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.report import Verdict
 
 Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book"]
-KEPT: Final = 1000
+MAX_PER_SUBJECT: Final = 1000
 """Rows that are kept of one subject; older ones make room."""
 _MOST_FIELDS: Final = 64
 _LONGEST: Final = 400
@@ -59,7 +59,7 @@ class Events(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReplicaStatus:
     """What is thought of a replica."""
 
     verdict: str
@@ -67,7 +67,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """A change that is about to be written down."""
 
     who: str
@@ -75,13 +75,13 @@ class Entry:
     subject: str
     replica: int | None = None
     revision: int | None = None
-    before: Standing | None = None
-    after: Standing | None = None
+    before: ReplicaStatus | None = None
+    after: ReplicaStatus | None = None
     registry: str | None = None
     changes: Sequence[FieldChange] = ()
 
 
-def record(connection: Connection, now_ms: int, entries: Sequence[Entry]) -> None:
+def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry]) -> None:
     """Write changes down, in the transaction that makes them, and let go what is too old."""
     if not entries:
         return
@@ -107,7 +107,7 @@ def record(connection: Connection, now_ms: int, entries: Sequence[Entry]) -> Non
         # a deployment may be called as the registry is: its changes must not push out which book was announced
         is_book = history.c.action == "book"
         mine = (history.c.subject == subject) & (is_book if book else ~is_book)
-        oldest = select(history.c.id).where(mine).order_by(history.c.id.desc()).offset(KEPT - 1).limit(1)
+        oldest = select(history.c.id).where(mine).order_by(history.c.id.desc()).offset(MAX_PER_SUBJECT - 1).limit(1)
         connection.execute(delete(history).where(mine, history.c.id < oldest.scalar_subquery()))
 
 

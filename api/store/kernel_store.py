@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import insert, select
 
-from preshuffle.api.store.history import Entry, FieldChange, record
+from preshuffle.api.store.history import FieldChange, HistoryEntry, record
 from preshuffle.api.store.rows import moment
 from preshuffle.api.store.schema import kernel_contents, kernel_sets
 from preshuffle.api.store.store import Store
@@ -88,7 +88,7 @@ def put(
         values = {"identity": identity, "version": version, "digest": digest, "created_ms": now_ms}
         connection.execute(insert(kernel_sets).values(**values))
         told = [FieldChange(field="digest", after=digest), FieldChange(field="rows", after=rows)]
-        record(connection, now_ms, [Entry(who, "tables", version, changes=told)])
+        record(connection, now_ms, [HistoryEntry(who, "tables", version, changes=told)])
     return None
 
 

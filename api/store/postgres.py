@@ -64,7 +64,7 @@ class PostgresDatabase:
                 raise
             raise StoreError(f"{self.name} cannot be used: {cause(error)}; see --db") from None
 
-    def gone(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """Nothing is known without asking."""
         return None
 
@@ -74,12 +74,12 @@ class PostgresDatabase:
         with self._engine.connect() as connection, connection.begin():
             yield connection
 
-    def alone(self, connection: Connection) -> None:
+    def lock_schema(self, connection: Connection) -> None:
         """Take a lock that ends with the transaction: replicas that start together upgrade one after the other."""
         connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
 
     @contextmanager
-    def leading(self) -> Iterator[bool]:
+    def leadership(self) -> Iterator[bool]:
         """Hold a lock that the server lets go of when this process ends, however it ends."""
         try:
             with self._engine.connect() as connection:

@@ -32,7 +32,7 @@ _LISTED: Final = (replicas.c.name, replicas.c.replica, replicas.c.verdict, repli
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class JudgedDeployment:
     """A deployment as a list has it: what was judged, not what was told.
 
     Attributes:
@@ -60,7 +60,7 @@ def moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def among(table: Table, wanted: Collection[tuple[str, int]]) -> Any:
+def in_keys(table: Table, wanted: Collection[tuple[str, int]]) -> Any:
     """Return the SQL of: name and replica both occur among these. All of them are such rows, and some others may be.
 
     SQLite finds them by index; for ``(name, replica) IN (...)`` it would read the whole table.
@@ -69,7 +69,7 @@ def among(table: Table, wanted: Collection[tuple[str, int]]) -> Any:
     return and_(table.c.name.in_(sorted(names)), table.c.replica.in_(sorted(numbers)))
 
 
-def each(table: Table) -> Any:
+def bound_key(table: Table) -> Any:
     """Return the SQL of: the replica that a row of parameters names, as ``of`` and ``number``."""
     return and_(table.c.name == bindparam("of"), table.c.replica == bindparam("number"))
 
@@ -141,7 +141,7 @@ def with_replicas(connection: Connection, rows: Sequence[AnyRow]) -> list[Deploy
     ]
 
 
-def listed(connection: Connection, rows: Sequence[AnyRow], now: int) -> list[Listed]:
+def with_judgements(connection: Connection, rows: Sequence[AnyRow], now: int) -> list[JudgedDeployment]:
     """Return deployments with what was judged of their replicas."""
     columns = select(*_LISTED, beats.c.seen_ms, case((is_silent(now), true()), else_=None).label("silent"))
     wanted = columns.join(beats, _HEARD).where(replicas.c.name.in_([row.name for row in rows]))
@@ -151,9 +151,9 @@ def listed(connection: Connection, rows: Sequence[AnyRow], now: int) -> list[Lis
     return [_listed(row, by_name[row.name]) for row in rows]
 
 
-def _listed(row: AnyRow, mine: Sequence[AnyRow]) -> Listed:
+def _listed(row: AnyRow, mine: Sequence[AnyRow]) -> JudgedDeployment:
     states: list[State] = [worst_state([one.state, "stale"]) if one.silent else one.state for one in mine]
-    return Listed(
+    return JudgedDeployment(
         name=row.name,
         revision=row.revision,
         created_at=moment(row.created_ms),

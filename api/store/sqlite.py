@@ -43,7 +43,7 @@ class SqliteDatabase:
         """Return the file's path."""
         return str(self.path)
 
-    def gone(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """Notice a file that was deleted: SQLite would go on with what nobody else can see."""
         if self.path.exists():
             return None
@@ -55,11 +55,11 @@ class SqliteDatabase:
         with self._engine.connect().execution_options(write=write) as connection, connection.begin():
             yield connection
 
-    def alone(self, connection: Connection) -> None:
+    def lock_schema(self, connection: Connection) -> None:
         """Do nothing: a writer has the file for itself."""
 
     @contextmanager
-    def leading(self) -> Iterator[bool]:
+    def leadership(self) -> Iterator[bool]:
         """Say yes: a file is for one service."""
         yield True
 

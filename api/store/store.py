@@ -15,29 +15,29 @@ from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.api.fleet import Beat, Deployment, Judgement, Receipt, ReplicaReport, State
 from preshuffle.api.store import history
 from preshuffle.api.store.database import cause
-from preshuffle.api.store.history import Entry, Events, Standing
+from preshuffle.api.store.history import Events, HistoryEntry, ReplicaStatus
 from preshuffle.api.store.migrate import newest, upgrade, version_of
 from preshuffle.api.store.open import open_database
 from preshuffle.api.store.rows import (
     AnyRow,
-    Listed,
-    among,
+    JudgedDeployment,
+    bound_key,
     count_states,
     deployment_row,
-    each,
     has_part,
-    listed,
+    in_keys,
     moment,
     names_in_state,
     now_ms,
+    with_judgements,
     with_replicas,
 )
 from preshuffle.api.store.schema import beats, deployments, meta, replicas
-from preshuffle.api.store.writes import count, heard, replica_row, write_beat, write_deployment, write_replica
+from preshuffle.api.store.writes import heard, increment, replica_row, write_beat, write_deployment, write_replica
 
 Precondition = Callable[[int | None], None]
 """Called with the revision that is stored (None: no such deployment); raises where the change must not happen."""
-Beating = tuple[str, int]
+ReplicaKey = tuple[str, int]
 """A deployment's name and a replica's number."""
 _AT_ONCE: Final = 400
 """Rows in one statement."""
@@ -68,7 +68,7 @@ class Store:
         """
         try:
             with self._database.begin(write=True) as connection:
-                self._database.alone(connection)
+                self._database.lock_schema(connection)
                 upgrade(connection, self.name)
         except SQLAlchemyError as error:
             self.close()
@@ -127,18 +127,18 @@ class Store:
             if stored and before and before.report == text:
                 connection.execute(heard(name, replica).values(seen_ms=now))
                 return _receipt(name, replica, stored.revision, False, before.created_ms, before.replaced_ms)
-            revision = count(connection, "revision")
+            revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=stored is None)
             write_replica(connection, name, replica, text, judgement, now, new=before is None)
             write_beat(connection, name, replica, report, now, new=before is None)
-            entry = Entry(
+            entry = HistoryEntry(
                 who,
                 "report",
                 name,
                 replica,
                 revision,
                 _standing(before),
-                Standing(judgement.verdict, judgement.state),
+                ReplicaStatus(judgement.verdict, judgement.state),
                 judgement.by,
                 history.differences(json.loads(before.report) if before else None, json.loads(text)),
             )
@@ -157,7 +157,7 @@ class Store:
 
     def page(
         self, limit: int, after: str = "", states: Sequence[State] = (), part: str = ""
-    ) -> tuple[list[Listed], bool]:
+    ) -> tuple[list[JudgedDeployment], bool]:
         """Return up to ``limit`` deployments by name, those after a name, and whether there are more.
 
         Args:
@@ -175,7 +175,7 @@ class Store:
             wanted = wanted.where(deployments.c.name.in_(names_in_state(now, states)))
         with self.transaction() as connection:
             rows = connection.execute(wanted.order_by(deployments.c.name).limit(limit + 1)).all()
-            return listed(connection, rows[:limit], now), len(rows) > limit
+            return with_judgements(connection, rows[:limit], now), len(rows) > limit
 
     def has_more_than(self, number: int) -> bool:
         """Whether there are more replicas than this, of all deployments together.
@@ -228,13 +228,13 @@ class Store:
                 connection.execute(delete(deployments).where(deployments.c.name == name))
             else:
                 connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
-            revision = count(connection, "revision")
+            revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=False)
-            entries = [Entry(who, "forget", name, row.replica, revision, _standing(row)) for row in going]
+            entries = [HistoryEntry(who, "forget", name, row.replica, revision, _standing(row)) for row in going]
             history.record(connection, now, entries)
             return True
 
-    def beat(self, beating: Iterable[Beating]) -> dict[Beating, Beat]:
+    def beat(self, beating: Iterable[ReplicaKey]) -> dict[ReplicaKey, Beat]:
         """Write that replicas were heard of, all in one transaction.
 
         Returns:
@@ -244,15 +244,15 @@ class Store:
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
         now, wanted = now_ms(), sorted(set(beating))
-        known: list[Beating] = []
+        known: list[ReplicaKey] = []
         with self.transaction(write=True) as connection:
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
-                rows = connection.execute(select(beats.c.name, beats.c.replica).where(among(beats, some)))
+                rows = connection.execute(select(beats.c.name, beats.c.replica).where(in_keys(beats, some)))
                 known += sorted({(row.name, row.replica) for row in rows} & set(some))
             if known:
                 values = [{"of": of, "number": number} for of, number in known]
-                connection.execute(update(beats).where(each(beats)).values(seen_ms=now), values)
+                connection.execute(update(beats).where(bound_key(beats)).values(seen_ms=now), values)
         at = moment(now)
         return {(of, number): Beat(name=of, replica=number, seen_at=at) for of, number in known}
 
@@ -267,13 +267,13 @@ class Store:
         with self.transaction() as connection:
             return history.read(connection, limit, subject=subject, before=before, since=since)
 
-    def leading(self) -> AbstractContextManager[bool]:
+    def leadership(self) -> AbstractContextManager[bool]:
         """Return whether this process is the one that judges again; no other is until the context ends.
 
         Raises:
             StoreError: the store does not answer.
         """
-        return self._database.leading()
+        return self._database.leadership()
 
     def transaction(self, write: bool = False) -> AbstractContextManager[Connection]:
         """Return a transaction; a writer must say so.
@@ -293,12 +293,12 @@ class Store:
         """
         with self._transaction(write=True) as connection:
             for counter in counters:
-                count(connection, counter)
+                increment(connection, counter)
             yield connection
 
     @contextmanager
     def _transaction(self, write: bool) -> Iterator[Connection]:
-        gone = self._database.gone()
+        gone = self._database.missing_reason()
         if gone:
             raise StoreError(gone)
         try:
@@ -311,8 +311,8 @@ class Store:
             raise StoreError(f"{self.name} does not answer: {cause(error)}") from error
 
 
-def _standing(row: AnyRow | None) -> Standing | None:
-    return Standing(row.verdict, row.state) if row is not None else None
+def _standing(row: AnyRow | None) -> ReplicaStatus | None:
+    return ReplicaStatus(row.verdict, row.state) if row is not None else None
 
 
 def _receipt(name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:

@@ -12,7 +12,7 @@ from preshuffle.api.store.rows import AnyRow
 from preshuffle.api.store.schema import beats, deployments, meta, replicas
 
 
-def count(connection: Connection, key: str) -> int:
+def increment(connection: Connection, key: str) -> int:
     """Raise a counter and return it; whoever else raises it waits for the end of this transaction."""
     mine = meta.c.key == key
     connection.execute(update(meta).where(mine).values(value=meta.c.value + 1))

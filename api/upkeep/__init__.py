@@ -3,7 +3,7 @@
 from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.background import Keeper
 from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
-from preshuffle.api.upkeep.fleet_metrics import StoredFleet
+from preshuffle.api.upkeep.fleet_metrics import FleetMetrics
 from preshuffle.api.upkeep.heartbeats import Heartbeats
 from preshuffle.api.upkeep.kernel_library import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
 from preshuffle.api.upkeep.recheck import recheck
@@ -14,10 +14,10 @@ __all__ = [
     "ONE_FILE",
     "Aside",
     "AsideError",
+    "FleetMetrics",
     "Heartbeats",
     "Keeper",
     "KernelLibrary",
-    "StoredFleet",
     "Uploaded",
     "Watching",
     "read_version",

@@ -12,12 +12,12 @@ from typing import Final
 from preshuffle.api.answers import Answers
 from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet import judge_name
-from preshuffle.api.store import Retention, Store, announce, announced, prune
+from preshuffle.api.store import Retention, Store, announce, announced_name, prune
 from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.file_watch import Watching
 from preshuffle.api.upkeep.kernel_library import KernelLibrary
-from preshuffle.api.upkeep.liveness import sweep
-from preshuffle.api.upkeep.recheck import is_due, recheck, recheck_aside
+from preshuffle.api.upkeep.liveness import update_liveness
+from preshuffle.api.upkeep.recheck import is_due, recheck, recheck_in_child
 from preshuffle.api.upkeep.worker_process import Aside, AsideError
 
 log = logging.getLogger("preshuffle.api")
@@ -90,7 +90,7 @@ class Keeper:
         if time.monotonic() >= self._slow_at:
             self._slow_at = time.monotonic() + _SLOW_S
             tried = self.watching.poll()
-            sweep(self._store)
+            update_liveness(self._store)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + _PRUNE_S
             prune(self._store, self._retention)
@@ -126,7 +126,7 @@ class Keeper:
         if self.rechecking or not is_due(self._store, name):
             self._look_again = self.rechecking
             return
-        if announced(self._store) != name:
+        if announced_name(self._store) != name:
             return  # another process runs a later registry; it judges
         self._checker = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._checker.start()
@@ -135,11 +135,11 @@ class Keeper:
     def _recheck(self) -> None:
         registry = self._answers.registry
         try:
-            with self._store.leading() as leads:
+            with self._store.leadership() as leads:
                 if leads and not self._store.has_more_than(worker_process.FEW):
                     recheck(self._store, registry, self._stopping.is_set)
                 elif leads:
-                    self._aside.run(recheck_aside, self._store.url, registry, os.getpid())
+                    self._aside.run(recheck_in_child, self._store.url, registry, os.getpid())
                 else:
                     self._stopping.wait(_SLOW_S)  # another process is at it
         except (AsideError, StoreError) as error:

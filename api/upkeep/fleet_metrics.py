@@ -13,7 +13,7 @@ from preshuffle.api.store import Store, replicas
 from preshuffle.api.upkeep.file_watch import Watching
 
 
-class StoredFleet:
+class FleetMetrics:
     """Counts what is stored. Findings are counted anew only when something has changed."""
 
     def __init__(self, store: Store, answers: Answers, watching: Watching) -> None:

@@ -10,11 +10,11 @@ from anyio import to_thread
 
 from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet import Beat
-from preshuffle.api.store import Beating, Store
+from preshuffle.api.store import ReplicaKey, Store
 
 GATHER_S: Final = 0.01
 """How long the first of a group waits for others."""
-_Waiting = tuple[Beating, "asyncio.Future[Beat | None]"]
+_Waiting = tuple[ReplicaKey, "asyncio.Future[Beat | None]"]
 
 
 class Heartbeats:

@@ -11,11 +11,11 @@ from preshuffle.api.fleet import worst_state
 from preshuffle.api.store import (
     SERVICE,
     AnyRow,
-    Entry,
-    Standing,
+    HistoryEntry,
+    ReplicaStatus,
     Store,
     beats,
-    each,
+    bound_key,
     is_silent,
     now_ms,
     record,
@@ -25,7 +25,7 @@ from preshuffle.api.store import (
 _MOST = 1000
 
 
-def sweep(store: Store) -> int:
+def update_liveness(store: Store) -> int:
     """Write down who fell silent and who came back; return how many.
 
     Raises:
@@ -36,7 +36,7 @@ def sweep(store: Store) -> int:
         if connection.execute(_changed(now).limit(1)).first() is None:
             return 0
     with store.changing("changes") as connection:
-        # a heartbeat that is being written is left to the next sweep
+        # a heartbeat that is being written is left to the next run
         rows = connection.execute(_changed(now).limit(_MOST).with_for_update(of=beats, skip_locked=True)).all()
         _write(connection, rows)
         record(connection, now, [_entry(row) for row in rows])
@@ -55,10 +55,10 @@ def _write(connection: Connection, rows: Sequence[AnyRow]) -> None:
     for silent in (False, True):
         turned = [{"of": row.name, "number": row.replica} for row in rows if row.silent is silent]
         if turned:
-            connection.execute(update(beats).where(each(beats)).values(silent=not silent), turned)
+            connection.execute(update(beats).where(bound_key(beats)).values(silent=not silent), turned)
 
 
-def _entry(row: AnyRow) -> Entry:
-    heard, silent = Standing(row.verdict, row.state), Standing(row.verdict, worst_state([row.state, "stale"]))
+def _entry(row: AnyRow) -> HistoryEntry:
+    heard, silent = ReplicaStatus(row.verdict, row.state), ReplicaStatus(row.verdict, worst_state([row.state, "stale"]))
     before, after = (silent, heard) if row.silent else (heard, silent)
-    return Entry(SERVICE, "back" if row.silent else "silent", row.name, row.replica, None, before, after)
+    return HistoryEntry(SERVICE, "back" if row.silent else "silent", row.name, row.replica, None, before, after)

@@ -8,15 +8,15 @@ from typing import Final
 
 from sqlalchemy import select, tuple_, update
 
-from preshuffle.api.fleet import Alike, Judgement, ReplicaReport, judge, judge_name
+from preshuffle.api.fleet import Judgement, ReplicaReport, ReportEquivalence, judge, judge_name
 from preshuffle.api.store import (
     SERVICE,
     AnyRow,
-    Entry,
-    Standing,
+    HistoryEntry,
+    ReplicaStatus,
     Store,
-    among,
-    each,
+    bound_key,
+    in_keys,
     judged_values,
     now_ms,
     read_baseline,
@@ -78,7 +78,7 @@ def recheck(
     return done
 
 
-def recheck_aside(url: str, registry: Registry, parent: int) -> int:
+def recheck_in_child(url: str, registry: Registry, parent: int) -> int:
     """Judge every replica that this registry has not judged; return how many.
 
     Raises:
@@ -96,12 +96,12 @@ class _Panel:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._alike = Alike(registry.book)
+        self._equivalence = ReportEquivalence(registry.book)
         self._known: dict[tuple[str, str | None], Judgement] = {}
 
     def judge(self, row: AnyRow) -> Judgement:
         try:
-            key = (self._alike.key(row.report), row.baseline)
+            key = (self._equivalence.key(row.report), row.baseline)
         except (LookupError, TypeError, ValueError):  # written at another time, by other rules
             return self._judge(row)
         if key not in self._known:
@@ -124,14 +124,14 @@ def _write(store: Store, judged: list[tuple[AnyRow, Judgement]]) -> int:
     """Write judgements of reports that are still there and still the same."""
     now = now_ms()
     with store.changing("changes") as connection:
-        wanted = among(replicas, [(row.name, row.replica) for row, _ in judged])
+        wanted = in_keys(replicas, [(row.name, row.replica) for row, _ in judged])
         columns = select(replicas.c.name, replicas.c.replica, replicas.c.replaced_ms, replicas.c.judged_by)
         held = {(one.name, one.replica): one for one in connection.execute(columns.where(wanted))}
         current = [(row, found) for row, found in judged if _same(row, held.get((row.name, row.replica)))]
         if current:
             written = {id(found): judged_values(found) for _, found in current}
             values = [{"of": row.name, "number": row.replica, **written[id(found)]} for row, found in current]
-            connection.execute(update(replicas).where(each(replicas)), values)
+            connection.execute(update(replicas).where(bound_key(replicas)), values)
             record(connection, now, [_entry(row, found) for row, found in current if _is_news(row, found)])
         return len(current)
 
@@ -144,6 +144,6 @@ def _is_news(row: AnyRow, found: Judgement) -> bool:
     return bool(row.judged_by) and (row.verdict, row.state) != (found.verdict, found.state)
 
 
-def _entry(row: AnyRow, found: Judgement) -> Entry:
-    before, after = Standing(row.verdict, row.state), Standing(found.verdict, found.state)
-    return Entry(SERVICE, "recheck", row.name, row.replica, None, before, after, found.by)
+def _entry(row: AnyRow, found: Judgement) -> HistoryEntry:
+    before, after = ReplicaStatus(row.verdict, row.state), ReplicaStatus(found.verdict, found.state)
+    return HistoryEntry(SERVICE, "recheck", row.name, row.replica, None, before, after, found.by)

@@ -6,7 +6,7 @@ import pytest
 
 from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.api.fleet.judgement import judge
-from preshuffle.api.fleet.report_equivalence import Alike
+from preshuffle.api.fleet.report_equivalence import ReportEquivalence
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.load import load_book
 from support.service.server import OBSERVATION
@@ -44,12 +44,12 @@ def registry() -> Registry:
 
 
 def test_what_is_alike_is_judged_alike(registry: Registry) -> None:
-    alike = Alike(registry.book)
+    equivalence = ReportEquivalence(registry.book)
     found: dict[str, set[str]] = {}
     for name in NAMES:
-        found.setdefault(alike.key(told(name).canonical()), set()).add(judge(told(name), registry).text)
+        found.setdefault(equivalence.key(told(name).canonical()), set()).add(judge(told(name), registry).text)
     assert [len(judgements) for judgements in found.values()] == [1] * len(found)
-    keys = {name: alike.key(told(name).canonical()) for name in NAMES}
+    keys = {name: equivalence.key(told(name).canonical()) for name in NAMES}
     assert keys["canary-a"] == keys["canary-b"]
     assert keys["prod-a"] == keys["prod-b"] == keys["bad-2"]
     assert len(set(keys.values())) == 5  # canaries, named, bad, spared, nameless
@@ -57,5 +57,5 @@ def test_what_is_alike_is_judged_alike(registry: Registry) -> None:
 
 
 def test_what_the_layers_told_is_never_alike(registry: Registry) -> None:
-    alike = Alike(registry.book)
-    assert alike.key(told("prod-a").canonical()) != alike.key(told("prod-a", num_experts=64).canonical())
+    equivalence = ReportEquivalence(registry.book)
+    assert equivalence.key(told("prod-a").canonical()) != equivalence.key(told("prod-a", num_experts=64).canonical())

@@ -174,7 +174,7 @@ def never(_url: str, _now: Registry, _candidate: Candidate) -> Plan:
 
 def test_a_plan_that_runs_is_given_up_when_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", 0)
-    monkeypatch.setattr("preshuffle.api.rollout.planner.plan_aside", never)
+    monkeypatch.setattr("preshuffle.api.rollout.planner.plan_in_child", never)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     put(store, "canary-a", 0, told("canary-a"))
     planner = Planner(store, Answers(Registry.default()))

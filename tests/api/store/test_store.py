@@ -8,12 +8,12 @@ from sqlalchemy import create_engine, inspect, text, update
 
 from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet.judgement import judge_name
-from preshuffle.api.store.book_store import announce, announced
+from preshuffle.api.store.book_store import announce, announced_name
 from preshuffle.api.store.migrate import newest, steps
 from preshuffle.api.store.retention import Retention, prune
 from preshuffle.api.store.schema import history, metadata
 from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep.liveness import sweep
+from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.registry import Registry
 from support.service.server import OBSERVATION
 from support.service.stores import put, report, silence
@@ -169,7 +169,7 @@ def test_silence_is_a_state_and_stands_in_the_history(store: Store) -> None:
     put(store, "quick", told=report(ttl_s=3600))
     put(store, "slow", told=report(ttl_s=1_000_000))
     put(store, "wrong", told=report(ttl_s=3600, groups=groups(WRONG)))
-    assert sweep(store) == 0
+    assert update_liveness(store) == 0
     assert store.tally()["mismatch"] == 1
     for name in ("quick", "slow", "wrong"):
         silence(store, name)
@@ -177,11 +177,11 @@ def test_silence_is_a_state_and_stands_in_the_history(store: Store) -> None:
     states = {one.name: one.state for one in store.page(5)[0]}
     assert states == {"quick": "stale", "slow": "ok", "wrong": "mismatch"}
     assert [one.name for one in store.page(5, states=["stale"])[0]] == ["quick"]
-    assert sweep(store) == 2
-    assert sweep(store) == 0
+    assert update_liveness(store) == 2
+    assert update_liveness(store) == 0
     assert len(store.history(10).events) == 5
     store.beat([("quick", 0)])
-    assert sweep(store) == 1
+    assert update_liveness(store) == 1
     events = store.history(10, subject="quick").events
     assert [(event.action, event.state_before, event.state_after) for event in events] == [
         ("back", "stale", "ok"),
@@ -213,7 +213,7 @@ def test_history_says_who_changed_what(store: Store) -> None:
 
 
 def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.store.history.KEPT", 5)
+    monkeypatch.setattr("preshuffle.api.store.history.MAX_PER_SUBJECT", 5)
     for number in range(12):
         put(store, "a", told=report(f"n{number}"))
     put(store, "b")
@@ -234,13 +234,13 @@ def test_history_is_bounded_over_all_subjects(store: Store, monkeypatch: pytest.
         connection.execute(update(history).where(history.c.subject != "d8").values(at_ms=0))
     assert prune(store, Retention(rows=1000, days=1)) == 3
     assert [event.subject for event in store.history(100).events] == ["d8", "registry"]
-    assert announced(store) == judge_name(Registry.default())  # or no service would know which registry is the latest
+    assert announced_name(store) == judge_name(Registry.default())  # else no service knows the latest registry
 
 
 def test_a_deployment_called_registry_hides_no_book(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.store.history.KEPT", 3)
+    monkeypatch.setattr("preshuffle.api.store.history.MAX_PER_SUBJECT", 3)
     announce(store, Registry.default())
     for number in range(5):
         put(store, "registry", told=report(f"node-{number}"))
     assert [event.action for event in store.history(100).events] == ["report"] * 3 + ["book"]
-    assert announced(store) == judge_name(Registry.default())
+    assert announced_name(store) == judge_name(Registry.default())
