@@ -8,7 +8,7 @@ from html import escape
 from itertools import groupby
 from typing import Final, Literal
 
-from preshuffle.api.pages.svg import number, svg, words_at
+from preshuffle.api.pages.svg import number, svg, text_at
 from preshuffle.registry.values.decision import KernelBucket
 
 _NAMES: Final = 88
@@ -47,13 +47,13 @@ def kernels_svg(buckets: Sequence[KernelBucket], ident: str) -> str:
     width = min(max(_ACROSS / max(len(buckets), 1), _WIDTHS[0]), _WIDTHS[1])
     lanes = _lanes(buckets)
     parts = [
-        words_at(_NAMES + index * width + width / 2, 15, number(bucket.tokens), "label mid")
+        text_at(_NAMES + index * width + width / 2, 15, number(bucket.tokens), "label mid")
         for index, bucket in enumerate(buckets)
     ]
-    parts.insert(0, words_at(_NAMES - 8, 15, "tokens", "label end"))
+    parts.insert(0, text_at(_NAMES - 8, 15, "tokens", "label end"))
     for row, (name, lane) in enumerate(lanes.items()):
         y = _HEAD + row * _LANE
-        parts.append(words_at(_NAMES - 8, y + 16, name, "label end"))
+        parts.append(text_at(_NAMES - 8, y + 16, name, "label end"))
         start = 0
         for said, group in groupby(map(lane, buckets)):
             length = len(list(group))
@@ -119,4 +119,4 @@ def _bar(said: Said, x: float, y: float, width: float) -> str:
         f'<rect class="bar {said.tint}" x="{x:g}" y="{y:g}" width="{width:g}" height="{_LANE - 4}">'
         f"<title>{escape(whole)}</title></rect>"
     )
-    return rect + words_at(x + width / 2, y + 16, label, "bar-label mid")
+    return rect + text_at(x + width / 2, y + 16, label, "bar-label mid")

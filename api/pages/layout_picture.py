@@ -1,4 +1,4 @@
-"""What a picture of a layout shows: which piece of which row lies where in memory, for the first tiles of one expert.
+"""Picture of a layout: the first tiles of one expert, by row and by memory.
 
 Everything is taken from the registry's own ``BoundLayout``: a cell's place in memory is ``address``, a line's content
 is ``source``. Nothing here knows any layout by name.
@@ -10,42 +10,14 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Final, Literal
 
-from preshuffle.registry.algebra.layout import BoundLayout, Layout
+from preshuffle.registry.algebra.cells import Cell, CellGrid, contiguous_run
+from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.words import Role, RowOrder
 from preshuffle.registry.values.decision import TensorDecision
 
-Half = Literal["gate", "up"]
 CELLS_PER_LINE: Final = 16
 _LONGEST_RUN: Final = 16
 _MAX_LINES: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A run of units that follow each other both in a row and in memory.
-
-    Attributes:
-        row: physical row of the expert.
-        k: first unit of K.
-        address: of the first unit, in units from the expert's start.
-        half: gate or up; None in a tensor without them.
-        row_in_half: the row counted within its half.
-        tile: the row tile within the half.
-        pad: whether it holds fill instead of the model's values.
-    """
-
-    row: int
-    k: int
-    address: int
-    half: Half | None
-    row_in_half: int
-    tile: int
-    pad: bool
-
-    @property
-    def name(self) -> str:
-        """The row, short: ``g3`` is gate row 3, ``u3`` up row 3, ``r3`` row 3 of a tensor without halves."""
-        return f"{self.half[0] if self.half else 'r'}{self.row_in_half}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +30,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class DrawnTensor:
     """A tensor to draw.
 
     Attributes:
@@ -78,7 +50,7 @@ class Subject:
     unit_bytes: int
 
     @staticmethod
-    def of(role: Role, layout: Layout, tensor: TensorDecision) -> Subject | None:
+    def of(role: Role, layout: Layout, tensor: TensorDecision) -> DrawnTensor | None:
         """Return what to draw of a decided tensor in a layout; None where it has no rows (a scalar per expert)."""
         if len(tensor.physical_shape) < 2:
             return None
@@ -88,140 +60,108 @@ class Subject:
             total, k = tensor.physical_shape
             rows = logical + halves * tensor.pad.rows
             if total == experts * rows:
-                return Subject(layout, (rows, k), (logical // halves, groups), tensor.order, "group", 1)
-            return Subject(layout, (total, k), (experts * rows, groups), None, "group", 1)
+                return DrawnTensor(layout, (rows, k), (logical // halves, groups), tensor.order, "group", 1)
+            return DrawnTensor(layout, (total, k), (experts * rows, groups), None, "group", 1)
         rows, k = (*tensor.physical_shape[1:], 1)[:2]
         live_rows, live_k = (*tensor.logical_shape[1:], 1)[:2]
         bits = tensor.laid_bits
         if role.endswith("_weight"):
             k, live_k = k * bits // 8, -(-live_k * bits // 8)
-            return Subject(layout, (rows, k), (live_rows // halves, live_k), tensor.order, "byte", 1)
+            return DrawnTensor(layout, (rows, k), (live_rows // halves, live_k), tensor.order, "byte", 1)
         unit: Literal["group", "value"] = "group" if role.endswith("_scale") else "value"
         live = (live_rows // halves, live_k)
-        return Subject(layout, (rows, k), live, tensor.order, unit, max(bits // 8, 1))
+        return DrawnTensor(layout, (rows, k), live, tensor.order, unit, max(bits // 8, 1))
 
     @property
-    def halves(self) -> int:
-        """2 for a tensor of gate and up, else 1."""
-        return 2 if self.order else 1
+    def tile_rows(self) -> int:
+        """Rows of a half in one tile; a few where the layout has no tiles."""
+        if self.layout.row_multiple > 1:
+            return self.layout.row_multiple
+        return CELLS_PER_LINE if self.shape[1] == 1 else 4
 
-    def place(self, row: int) -> tuple[Half | None, int]:
-        """Return the half of a physical row, and the row's number within it."""
-        if self.order is None:
-            return None, row
-        if self.order == "GUGU":
-            return ("up" if row % 2 else "gate"), row // 2
-        index, row_in_half = divmod(row, self.shape[0] // 2)
-        return ("up" if index else "gate"), row_in_half
-
-    def row(self, half: int, row_in_half: int) -> int:
-        """Return the physical row of a row of the first (0) or second (1) half."""
-        if self.order == "GUGU":
-            return row_in_half * 2 + half
-        return half * (self.shape[0] // self.halves) + row_in_half
-
-    def bind(self) -> BoundLayout:
-        """Bind the layout to one expert.
+    def grid(self) -> CellGrid:
+        """Bind the layout to one expert and cut it into cells of at most 16 units.
 
         Raises:
             LayoutError: it does not fit.
         """
-        return self.layout.bind(1, *self.shape)
+        bound = self.layout.bind(1, *self.shape)
+        run = contiguous_run(bound)
+        if run > _LONGEST_RUN:
+            run = gcd(run, _LONGEST_RUN)
+        return CellGrid(bound, self.order, run, self.live, self.tile_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A tensor's first tiles, drawn twice: by rows and by memory.
+    """A tensor's first tiles, drawn twice: by row and by memory.
 
     Attributes:
-        subject: what is drawn.
+        tensor: what is drawn.
         run: units in a cell.
         rows: the same cells by row; all rows of a half together, K from left to right.
         lines: memory from its start; whatever lies in a drawn line is drawn.
+        row_starts: the first cell of every row that is drawn in either way, gate before up.
+        column_starts: the cells of row 0 for every piece of K that is drawn in either way. An address is a sum of a
+            part that depends on the row and one that depends on K, so that these two say where every cell lies.
         alternation: bytes of memory after which gate and up change; None where there are none.
     """
 
-    subject: Subject
+    tensor: DrawnTensor
     run: int
     rows: tuple[tuple[Cell, ...], ...]
     lines: tuple[Line, ...]
+    row_starts: tuple[Cell, ...]
+    column_starts: tuple[Cell, ...]
     alternation: int | None
 
 
-def draw(subject: Subject) -> Picture:
+def draw(tensor: DrawnTensor) -> Picture:
     """Return the picture of a tensor.
 
     Raises:
         LayoutError: the layout does not fit the shape.
     """
-    bound = subject.bind()
-    run = _run(bound)
-    columns = range(0, min(_columns(subject, run) * run, subject.shape[1]), run)
-    rows = tuple(tuple(_cell(subject, bound, row, k) for k in columns) for row in _rows(subject))
-    width = CELLS_PER_LINE * run
+    grid = tensor.grid()
+    columns = grid.columns(max(4 * grid.run, tensor.layout.pattern.k_tile // grid.run * grid.run))
+    rows = tuple(tuple(grid.cell(0, row, k) for k in columns) for row in grid.first_rows(_row_count(tensor)))
+    width = CELLS_PER_LINE * grid.run
     starts = sorted({cell.address // width * width for row in rows for cell in row})[:_MAX_LINES]
     lines: list[Line] = []
     for start in starts:
         reached = lines[-1].address + width if lines else 0
-        end = min(start + width, subject.shape[0] * subject.shape[1])
-        cells = tuple(_cell(subject, bound, *bound.source(address)[1:]) for address in range(start, end, run))
-        lines.append(Line(start, cells, (start - reached) * subject.unit_bytes))
-    return Picture(subject, run, rows, tuple(lines), _alternation(subject, bound))
-
-
-def _run(bound: BoundLayout) -> int:
-    """Units that stay together: the innermost axis of memory where it runs along K."""
-    last = bound.atoms[-1]
-    if last.dimension != "k" or last.step != 1:
-        return 1
-    return last.size if last.size <= _LONGEST_RUN else gcd(last.size, _LONGEST_RUN)
-
-
-def _columns(subject: Subject, run: int) -> int:
-    return max(4, subject.layout.pattern.k_tile // run)
-
-
-def _tile(subject: Subject) -> int:
-    """Rows of a half that one tile takes; a few where the layout has no tiles."""
-    tile = subject.layout.row_multiple
-    if tile > 1:
-        return tile
-    return CELLS_PER_LINE if subject.shape[1] == 1 else 4
-
-
-def _rows(subject: Subject) -> list[int]:
-    """Rows to draw: of each half the first tiles, about 32 rows."""
-    tile = _tile(subject)
-    count = min(tile * (2 if 1 < tile <= 16 else 1), subject.shape[0] // subject.halves)
-    return [subject.row(half, row) for half in range(subject.halves) for row in range(count)]
-
-
-def _cell(subject: Subject, bound: BoundLayout, row: int, k: int) -> Cell:
-    half, row_in_half = subject.place(row)
-    live_rows, live_k = subject.live
-    return Cell(
-        row=row,
-        k=k,
-        address=bound.address(0, row, k),
-        half=half,
-        row_in_half=row_in_half,
-        tile=row_in_half // _tile(subject),
-        pad=row_in_half >= live_rows or k >= live_k,
+        end = min(start + width, tensor.shape[0] * tensor.shape[1])
+        lines.append(Line(start, tuple(grid.in_memory(start, end)), (start - reached) * tensor.unit_bytes))
+    drawn = [cell for row in rows for cell in row] + [cell for line in lines for cell in line.cells]
+    return Picture(
+        tensor=tensor,
+        run=grid.run,
+        rows=rows,
+        lines=tuple(lines),
+        row_starts=tuple(grid.cell(0, row, 0) for row in sorted({cell.row for cell in drawn}, key=grid.place)),
+        column_starts=tuple(grid.cell(0, 0, k) for k in sorted({cell.k for cell in drawn})),
+        alternation=_alternation(tensor, grid),
     )
 
 
-def _alternation(subject: Subject, bound: BoundLayout) -> int | None:
-    """Bytes until memory goes from gate to up for the first time: all that lies inside the axis that picks the half.
+def _row_count(tensor: DrawnTensor) -> int:
+    """Rows of each half to draw: the first tiles, about 32 rows."""
+    tile = tensor.tile_rows
+    return tile * (2 if 1 < tile <= 16 else 1)
+
+
+def _alternation(tensor: DrawnTensor, grid: CellGrid) -> int | None:
+    """Return the bytes until memory first goes from gate to up: all that lies inside the axis that picks the half.
 
     None where no single axis picks it: then gate and up do not alternate evenly.
     """
-    if subject.order is None:
+    if tensor.order is None:
         return None
-    step = 1 if subject.order == "GUGU" else subject.shape[0] // 2
+    step = 1 if tensor.order == "GUGU" else tensor.shape[0] // 2
     inside = 1
-    for atom in reversed(bound.atoms):
+    for atom in reversed(grid.bound.atoms):
         if atom.dimension == "rows" and atom.step <= step < atom.step * atom.size:
-            whole = step % atom.step == 0 and (subject.order == "GGUU" or atom.size % 2 == 0)
-            return inside * (step // atom.step) * subject.unit_bytes if whole else None
+            even = step % atom.step == 0 and (tensor.order == "GGUU" or atom.size % 2 == 0)
+            return inside * (step // atom.step) * tensor.unit_bytes if even else None
         inside *= atom.size
     return None

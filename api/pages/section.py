@@ -12,8 +12,9 @@ from markupsafe import Markup
 from preshuffle.api.answers import Answers, DeploymentView, GroupView, group_view
 from preshuffle.api.fleet import Group, LayoutComparison, known_layouts
 from preshuffle.api.pages.kernel_picture import kernels_svg
-from preshuffle.api.pages.layout_picture import Subject, draw
-from preshuffle.api.pages.svg import memory_svg, memory_words, rows_svg, strip_svg, strip_words
+from preshuffle.api.pages.layout_picture import DrawnTensor, draw
+from preshuffle.api.pages.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
+from preshuffle.api.pages.layout_words import column_places, memory_words, row_places, strip_words
 from preshuffle.api.pages.words import url, words
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import LayoutError, PreshuffleError
@@ -40,9 +41,12 @@ class Art:
 
     strip_words: str
     memory_words: str
+    row_places: tuple[tuple[str, str], ...]
+    column_places: tuple[tuple[str, str], ...]
     strip: Markup
     rows: Markup
     memory: Markup
+    data: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,9 @@ def picture_of(entry: LayoutEntry) -> Drawing:
     rows = 2 * layout.row_multiple * max(1, _ROWS // layout.row_multiple)
     k = layout.k_multiple * max(1, _K // layout.k_multiple)
     unit: Literal["group", "byte"] = "group" if layout.unit == "group" else "byte"
-    subject = Subject(layout, (rows, k), (rows // 2, k), "GGUU", unit, 1)
+    tensor = DrawnTensor(layout, (rows, k), (rows // 2, k), "GGUU", unit, 1)
     try:
-        return Drawing("layout", (), entry.id, False, entry.title, art=_art(subject, "layout"))
+        return Drawing("layout", (), entry.id, False, entry.title, art=_art(tensor, "layout"))
     except LayoutError as error:
         return Drawing("layout", (), entry.id, False, entry.title, refusal=str(error))
 
@@ -189,7 +193,7 @@ class _Drawings:
         self._section = section
         self._book = book
         self._drawn = drawn
-        self._new: dict[str, tuple[Subject, list[str], bool]] = {}
+        self._new: dict[str, tuple[DrawnTensor, list[str], bool]] = {}
 
     def add(self, role: Role, comparison: LayoutComparison, decided: TensorDecision | None) -> str | None:
         """Draw a tensor as decided, and as applied where these are other bytes; return where it is drawn."""
@@ -204,37 +208,40 @@ class _Drawings:
         return tuple(self._finish(ident, *what) for ident, what in self._new.items())
 
     def _draw(self, role: Role, layout: str, decided: TensorDecision, applied: bool) -> str | None:
-        subject = Subject.of(role, self._book.layout(layout), decided)
-        if subject is None:
+        tensor = DrawnTensor.of(role, self._book.layout(layout), decided)
+        if tensor is None:
             return None
-        key = (subject, applied)
+        key = (tensor, applied)
         ident = self._drawn.get(key)
         if ident is None:
             ident = self._drawn[key] = f"{self._section}-{role}{'-applied' if applied else ''}"
-            self._new[ident] = (subject, [], applied)
+            self._new[ident] = (tensor, [], applied)
         if ident in self._new:
             self._new[ident][1].append(role)
         return ident
 
-    def _finish(self, ident: str, subject: Subject, roles: list[str], applied: bool) -> Drawing:
-        name = subject.layout.id
+    def _finish(self, ident: str, tensor: DrawnTensor, roles: list[str], applied: bool) -> Drawing:
+        name = tensor.layout.id
         title = self._book.layouts[name].title
         try:
-            return Drawing(ident, tuple(roles), name, applied, title, art=_art(subject, ident))
+            return Drawing(ident, tuple(roles), name, applied, title, art=_art(tensor, ident))
         except LayoutError as error:
             return Drawing(ident, tuple(roles), name, applied, title, refusal=str(error))
 
 
 @lru_cache(maxsize=128)
-def _art(subject: Subject, ident: str) -> Art:
+def _art(tensor: DrawnTensor, ident: str) -> Art:
     """Draw a tensor; the same tensors are drawn on most pages."""
-    picture = draw(subject)
+    picture = draw(tensor)
     return Art(
         strip_words=strip_words(picture),
         memory_words=memory_words(picture),
+        row_places=row_places(picture),
+        column_places=column_places(picture),
         strip=Markup(strip_svg(picture, ident)),
         rows=Markup(rows_svg(picture, ident)),
         memory=Markup(memory_svg(picture, ident)),
+        data=cell_data(picture),
     )
 
 

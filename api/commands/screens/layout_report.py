@@ -1,12 +1,12 @@
-"""What a layout does to a shape, in numbers: modes, bytes, and where the first runs come from."""
+"""Report on a layout bound to a shape: modes, bytes, copies and the first runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from math import prod
 from typing import Literal
 
+from preshuffle.registry.algebra.cells import CellGrid, contiguous_run
 from preshuffle.registry.algebra.copy_plan import PlainView, plan_copy
 from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
@@ -43,8 +43,8 @@ class Address(Frozen):
     address: int
 
 
-class Picture(Frozen):
-    """The first tile of expert 0: for each row, the number in memory of each of its runs along K.
+class TileNumbers(Frozen):
+    """The first tile of expert 0: for each row, the place in memory of each of its runs, counted in runs.
 
     Attributes:
         k: where each column's run starts.
@@ -55,8 +55,8 @@ class Picture(Frozen):
     rows: tuple[tuple[int, tuple[int, ...]], ...]
 
 
-class Plan(Frozen):
-    """How plain bytes (GGUU rows) get there.
+class CopySummary(Frozen):
+    """Copies that bring plain bytes (GGUU rows) into the layout.
 
     Attributes:
         boxes: strided copies.
@@ -89,9 +89,9 @@ class Bound(Frozen):
     identity: bool
     run: int
     same_bytes_as: tuple[str, ...]
-    plan: Plan
+    plan: CopySummary
     first: tuple[Run, ...]
-    picture: Picture
+    picture: TileNumbers
 
 
 class LayoutReport(Frozen):
@@ -149,35 +149,30 @@ def report_on(
 
 
 def _bound(book: Book, name: str, bound: BoundLayout) -> Bound:
-    permutation = bound.permutation
-    run = _run_length(bound)
+    modes = bound.permutation.modes
+    splits = bound.layout.pattern.splits_gate_up
+    grid = CellGrid(bound, "GGUU" if splits else None, contiguous_run(bound), tile_rows=bound.layout.row_multiple)
     return Bound(
         shape=bound.shape,
-        modes=tuple((mode.size, mode.stride) for mode in permutation.modes),
+        modes=tuple((mode.size, mode.stride) for mode in modes),
         bytes=prod(bound.shape),
-        identity=all(stride == 1 for _, stride in permutation.modes),
-        run=run,
-        same_bytes_as=tuple(other for other in book.layouts if other != name and _same(book, other, bound)),
-        plan=_plan(bound),
-        first=tuple(islice(_runs(bound, run), _RUNS)),
-        picture=_picture(bound, run),
+        identity=all(mode.stride == 1 for mode in modes),
+        run=grid.run,
+        same_bytes_as=tuple(other for other in book.layouts if other != name and _same_bytes(book, other, bound)),
+        plan=_copies(bound),
+        first=_first_runs(grid),
+        picture=_tile_numbers(grid),
     )
 
 
-def _plan(bound: BoundLayout) -> Plan:
+def _copies(bound: BoundLayout) -> CopySummary:
     experts, rows, k = bound.shape
     copies = plan_copy(bound, PlainView(experts, 1, rows, k, rows * k, rows * k, k)).copies
     unit = min(box.unit for box in copies)
-    return Plan(boxes=len(copies), unit=unit, moved=2 * prod(bound.shape), band=max(box.band for box in copies))
+    return CopySummary(boxes=len(copies), unit=unit, moved=2 * prod(bound.shape), band=max(box.band for box in copies))
 
 
-def _run_length(bound: BoundLayout) -> int:
-    modes = bound.permutation.modes
-    length = modes[-1].size if modes and modes[-1].stride == 1 else 1
-    return min(length, bound.shape[2])
-
-
-def _same(book: Book, other: str, bound: BoundLayout) -> bool:
+def _same_bytes(book: Book, other: str, bound: BoundLayout) -> bool:
     entry = book.layouts[other]
     if "any" not in (entry.unit, bound.layout.unit) and entry.unit != bound.layout.unit:
         return False
@@ -187,23 +182,16 @@ def _same(book: Book, other: str, bound: BoundLayout) -> bool:
         return False
 
 
-def _runs(bound: BoundLayout, run: int) -> Iterator[Run]:
-    half_rows = bound.shape[1] // 2
-    for address in range(0, prod(bound.shape), run):
-        expert, row, k = bound.source(address)
-        half: Literal["gate", "up"] | None = None
-        if bound.layout.pattern.splits_gate_up:
-            half = "gate" if row < half_rows else "up"
-        yield Run(address=address, expert=expert, row=row, half=half, k=k, length=run)
+def _first_runs(grid: CellGrid) -> tuple[Run, ...]:
+    cells = islice(grid.in_memory(0, prod(grid.bound.shape)), _RUNS)
+    return tuple(
+        Run(address=cell.address, expert=cell.expert, row=cell.row, half=cell.half, k=cell.k, length=grid.run)
+        for cell in cells
+    )
 
 
-def _picture(bound: BoundLayout, run: int) -> Picture:
-    _, rows, k = bound.shape
-    layout = bound.layout
-    tile = layout.row_multiple
-    shown = list(range(min(tile, rows)))
-    if layout.pattern.splits_gate_up:
-        shown += [rows // 2 + row for row in shown]
-    columns = range(0, min(k, max(2 * layout.k_multiple, 4 * run)), run)
-    table = tuple((row, tuple(bound.address(0, row, at) // run for at in columns)) for row in shown)
-    return Picture(k=tuple(columns), rows=table)
+def _tile_numbers(grid: CellGrid) -> TileNumbers:
+    columns = grid.columns(max(2 * grid.bound.layout.k_multiple, 4 * grid.run))
+    rows = grid.first_rows(grid.tile_rows)
+    table = tuple((row, tuple(grid.bound.address(0, row, k) // grid.run for k in columns)) for row in rows)
+    return TileNumbers(k=tuple(columns), rows=table)

@@ -1,12 +1,13 @@
-"""A layout for people: its line, its numbers on a shape, and a picture of its first tile."""
+"""Terminal view of a layout: its pattern, its numbers on a shape, its first tile."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from preshuffle.api.commands.screens.layout_report import Bound, LayoutReport, Picture, Run
+from preshuffle.api.commands.screens.layout_report import Bound, LayoutReport, Run, TileNumbers
 from preshuffle.api.commands.screens.screen import Screen, shape_text
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry.algebra.cells import segments
 
 _UNITS = {"byte": "bytes", "group": "groups", "any": "elements"}
 
@@ -49,7 +50,7 @@ def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:
         pairs.append(("same bytes", ", ".join(bound.same_bytes_as)))
     screen.pairs(pairs)
     screen.heading("memory order", "the first runs")
-    rows = [_segment_row(segment) for segment in _segments(bound.first)]
+    rows = [_segment_row(segment) for segment in segments(bound.first)]
     columns = [Column("address"), Column("runs", right=True), Column("expert"), Column("rows"), Column("K", wraps=True)]
     screen.table(columns, rows)
     _picture(screen, bound, report.splits_gate_up)
@@ -64,20 +65,6 @@ def _plan_text(bound: Bound) -> str:
     if plan.band < expert:
         return f"{text}; in place on a GPU in one pass, in bands of {plan.band:,} bytes, on a CPU {scratch}"
     return f"{text}; in place {scratch}, on a GPU without it where bands change places as wholes"
-
-
-def _segments(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs that follow each other by one constant step."""
-    groups: list[list[Run]] = []
-    for run in runs:
-        last = groups[-1] if groups else []
-        if last and (run.expert, run.half) == (last[-1].expert, last[-1].half):
-            step = (run.row - last[-1].row, run.k - last[-1].k)
-            if len(last) == 1 or step == (last[1].row - last[0].row, last[1].k - last[0].k):
-                last.append(run)
-                continue
-        groups.append([run])
-    return groups
 
 
 def _segment_row(segment: Sequence[Run]) -> tuple[str | Cell, ...]:
@@ -113,7 +100,7 @@ def _picture(screen: Screen, bound: Bound, halves: bool) -> None:
     table: list[tuple[str | Cell, ...]] = []
     hidden = False
     for index, (row, numbers) in enumerate(picture.rows):
-        if _is_dull(picture, index):
+        if _continues_step(picture, index):
             hidden = True
             continue
         if hidden:
@@ -125,12 +112,12 @@ def _picture(screen: Screen, bound: Bound, halves: bool) -> None:
     screen.table(columns, table)
 
 
-def _is_dull(picture: Picture, index: int) -> bool:
+def _continues_step(numbers: TileNumbers, index: int) -> bool:
     """Whether a row continues the step that the rows around it make, and can be left out."""
-    if index < 2 or index + 1 >= len(picture.rows):
+    if index < 2 or index + 1 >= len(numbers.rows):
         return False
     steps = {
-        (picture.rows[at][0] - picture.rows[at - 1][0], picture.rows[at][1][0] - picture.rows[at - 1][1][0])
+        (numbers.rows[at][0] - numbers.rows[at - 1][0], numbers.rows[at][1][0] - numbers.rows[at - 1][1][0])
         for at in (index - 1, index, index + 1)
     }
     return len(steps) == 1

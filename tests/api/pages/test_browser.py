@@ -172,6 +172,9 @@ def test_it_works_without_scripts(server: Server, window: Chrome) -> None:
         window.find_element(By.LINK_TEXT, "wrong").click()
     assert "mismatch" in window.find_element(By.TAG_NAME, "h1").text
     assert window.find_element(By.ID, "s0-w13_weight-applied-memory").is_displayed()
+    figure = window.find_element(By.CSS_SELECTOR, "#s0-w13_weight-applied figure")
+    figure.find_element(By.TAG_NAME, "summary").click()
+    assert "gate rows 0–15 at byte 0, 16, … 240" in figure.text
 
 
 def test_the_keyboard_reaches_everything(server: Server, window: Chrome) -> None:
@@ -224,14 +227,32 @@ def test_a_plan_is_asked_in_the_form(server: Server, window: Chrome) -> None:
     assert window.get_log("browser") == []
 
 
-def test_pointing_at_a_cell_lights_it_in_both_drawings(server: Server, window: Chrome) -> None:
+def test_pointing_at_a_cell_names_it_and_marks_it_in_both_drawings(server: Server, window: Chrome) -> None:
     window.get(f"{server.url}/deployments/{NAME}#s0-w2_weight")
     until(window, lambda: window.find_element(By.ID, "s0-w2_weight").get_attribute("open"), "it stayed folded")
-    cell = window.find_element(By.CSS_SELECTOR, "#s0-w13_weight-memory rect[data-at='256']")
-    window.execute_script("arguments[0].dispatchEvent(new Event('pointerover', {bubbles: true}))", cell)
-    lit = window.find_elements(By.CSS_SELECTOR, "rect.lit")
-    assert {found.get_attribute("data-at") for found in lit} == {"256"}
-    assert len(lit) == 2
+    move_to(window, "s0-w13_weight-memory", (72 + 3 * 29 + 9, 20 + 18 + 9))  # the fourth cell of the second line
+    lit = window.find_elements(By.CSS_SELECTOR, ".lit")
+    places = [tuple(float(found.get_attribute(name) or "nan") for name in ("x", "y")) for found in lit]
+    assert sorted(places) == [(90, 47), (159, 38)]
+    assert text_of(window, ".tip") == "expert 0, gate row 3, bytes 16–31 lies at byte 304"
+    move_to(window, "s0-w13_weight-rows", (40 + 25, 20 + 4))
+    assert text_of(window, ".tip") == "expert 0, gate row 0, bytes 0–15 lies at byte 0"
+    assert len(window.find_elements(By.CSS_SELECTOR, ".lit")) == 2
+    move_to(window, "s0-w13_weight-rows", (4, 4))
+    assert window.find_elements(By.CSS_SELECTOR, ".lit") == []
+    assert not window.find_element(By.CSS_SELECTOR, ".tip").is_displayed()
+
+
+def move_to(window: Chrome, ident: str, place: tuple[int, int]) -> None:
+    """Move the pointer to a place of a drawing, in the drawing's own units."""
+    script = """
+    const svg = document.getElementById(arguments[0]);
+    svg.scrollIntoView();
+    const point = new DOMPoint(arguments[1], arguments[2]).matrixTransform(svg.getScreenCTM());
+    const where = { clientX: point.x, clientY: point.y, bubbles: true };
+    document.elementFromPoint(point.x, point.y).dispatchEvent(new PointerEvent("pointermove", where));
+    """
+    window.execute_script(script, ident, *place)
 
 
 def test_a_deployment_is_on_the_page_after_a_restart(tmp_path: Path, window: Chrome) -> None:

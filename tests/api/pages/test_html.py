@@ -82,7 +82,13 @@ def test_a_deployment_shows_decision_reason_alternatives_kernels_and_pictures(cl
         assert bucket.stage1 is not None
         assert (bucket.stage1.kernel or bucket.stage1.func) in text
     assert re.findall(r'<details class="drawing" id="([^"]+)"', text) == [f"s0-{role}" for role in decision.tensors]
-    assert "expert 0, gate row 3, bytes 16–31 lies at byte 304" in text
+    assert "gate rows 0–15 at byte 0, 16, … 240" in text  # row 3 at 48; bytes 16–31 of it at 304
+    assert "bytes 0–63, 16 at a time: + 0, 256, 512, 768" in text
+
+
+def test_the_page_of_one_group_is_small(client: Client) -> None:
+    client.put("/v1/deployments/prod", json=REPORT)
+    assert len(page(client, "/deployments/prod").encode()) <= 60_000
 
 
 def test_other_bytes_are_drawn_beside_those_decided(client: Client) -> None:

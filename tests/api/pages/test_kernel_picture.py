@@ -10,15 +10,13 @@ from preshuffle.registry.values.decision import KernelBucket
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
 BUCKETS = Registry.default().resolve(QUERY).kernels
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def bars(buckets: tuple[KernelBucket, ...]) -> list[tuple[str, str, float]]:
     """Class, title and width of each bar, lane by lane."""
     root = ElementTree.fromstring(kernels_svg(buckets, "x"))
     return [
-        (bar.get("class", ""), bar.findtext(f"{SVG}title") or "", float(bar.get("width", "0")))
-        for bar in root.iter(f"{SVG}rect")
+        (bar.get("class", ""), bar.findtext("title") or "", float(bar.get("width", "0"))) for bar in root.iter("rect")
     ]
 
 
@@ -26,7 +24,7 @@ def test_equal_neighbours_are_one_bar_as_wide_as_they_are_many() -> None:
     activations = [(title, width) for tint, title, width in bars(BUCKETS) if title.startswith(("bf16", "fp4x2"))]
     assert [title.partition(":")[0] for title, _ in activations] == ["bf16", "fp4x2"]
     assert activations[0][1] < activations[1][1]
-    counts = [text.text for text in ElementTree.fromstring(kernels_svg(BUCKETS, "x")).iter(f"{SVG}text")]
+    counts = [text.text for text in ElementTree.fromstring(kernels_svg(BUCKETS, "x")).iter("text")]
     assert [text for text in counts if text and text[0].isdigit()][:3] == ["1", "16", "64"]
 
 

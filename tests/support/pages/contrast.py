@@ -31,14 +31,22 @@ while (walker.nextNode()) {
   const ratio = (one + 0.05) / (two + 0.05);
   if (ratio < worst[0]) worst = [ratio, words.slice(0, 60)];
 }
-for (const label of document.querySelectorAll("svg .name, svg .bar-label")) {
-  const shape = getComputedStyle(label.previousElementSibling);
-  if (!label.checkVisibility() || label.previousElementSibling.tagName !== "rect") continue;
-  const fill = shape.fill === "none" ? [0, 0, 0, 0] : [...parse(shape.fill).slice(0, 3), Number(shape.fillOpacity)];
+const compare = (label, shape, kind) => {
+  const style = getComputedStyle(shape);
+  const paint = style[kind];
+  const fill = paint === "none" ? [0, 0, 0, 0] : [...parse(paint).slice(0, 3), Number(style[`${kind}Opacity`])];
   const back = over(fill, behind(label.closest("svg").parentElement));
   const [one, two] = [light(parse(getComputedStyle(label).fill)), light(back)].sort((a, b) => b - a);
   const ratio = (one + 0.05) / (two + 0.05);
-  if (ratio < worst[0]) worst = [ratio, label.textContent];
+  if (ratio < worst[0]) worst = [ratio, label.textContent.slice(0, 60)];
+};
+for (const label of document.querySelectorAll("svg .bar-label")) {
+  const shape = label.previousElementSibling;
+  if (label.checkVisibility() && shape.tagName === "rect") compare(label, shape, "fill");
+}
+for (const label of document.querySelectorAll("svg .names")) {
+  if (!label.checkVisibility()) continue;
+  for (const path of label.closest("svg").querySelectorAll(".cells path")) compare(label, path, "stroke");
 }
 return worst;
 """
