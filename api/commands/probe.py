@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     tokens = [_number("tokens", part, 1, _MOST_TOKENS) for part in args.tokens.split(",")]
     repeats = _number("repeats", args.repeats, 0, 10_000)
     try:
-        chosen = choose_runner(args.runner, args.device)
+        chosen = choose_runner(args.runner, args.device, registry)
     except ProbeError as error:
         if args.runner != "aiter":
             raise

@@ -15,6 +15,7 @@ from preshuffle.layouts.loader import names_of
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import ROLES, Role
+from preshuffle.registry.loading import Book
 
 SUFFIX = ".safetensors"
 
@@ -68,7 +69,7 @@ def identify_files(
         QueryError: its configuration cannot be read.
     """
     registry = registry or Registry.default()
-    found = _roles(live, role, layer)
+    found = _roles(live, role, layer, registry.book)
     query, plain_of = _checkpoint(plain, layer, registry)
     tensors: dict[Role, Identification] = {}
     for name, there in found:
@@ -82,7 +83,7 @@ def identify_files(
     return Identifications(tensors=tensors)
 
 
-def _roles(live: Place, role: Role | None, layer: int) -> list[tuple[Role, Bytes]]:
+def _roles(live: Place, role: Role | None, layer: int, book: Book) -> list[tuple[Role, Bytes]]:
     if live.shape is not None or (live.path.is_file() and live.path.suffix != SUFFIX):
         if role is None or live.shape is None:
             raise SourceError(f"{live.path} is no {SUFFIX} file; bare bytes need a role and a shape")
@@ -90,16 +91,16 @@ def _roles(live: Place, role: Role | None, layer: int) -> list[tuple[Role, Bytes
     files = [TensorFile.open(path) for path in _files(live.path)]
     found: list[tuple[Role, Bytes]] = []
     for wanted in (role,) if role else ROLES:
-        names = [(file, name) for file in files for name in file.header if _is(name, wanted, live.tensor)]
+        names = [(file, name) for file in files for name in file.header if _is_called(name, wanted, live.tensor, book)]
         chosen = _of_layer(names, layer)
         if len(chosen) > 1:
             listed = ", ".join(name for _, name in chosen[:4])
             raise SourceError(f"{live.path}: {wanted} of layer {layer} may be any of {listed}; name the tensor")
         found += [(wanted, file.tensor(name)) for file, name in chosen]
     if role and not found and live.tensor is None:
-        held = [(file, name) for file in files for name in file.header]
-        if len(held) == 1:  # a dump of a single tensor needs no names
-            return [(role, held[0][0].tensor(held[0][1]))]
+        tensors = [(file, name) for file in files for name in file.header]
+        if len(tensors) == 1:  # a dump of a single tensor needs no names
+            return [(role, tensors[0][0].tensor(tensors[0][1]))]
     if not found:
         listed = ", ".join(name for file in files for name in list(file.header)[:8])
         wanted_names = live.tensor or role or "any role"
@@ -127,14 +128,14 @@ def _checkpoint(plain: Place, layer: int, registry: Registry) -> tuple[Query | N
             ]
             for role, entry in checkpoint.experts[layer].items()
         }
-        return query, _Plain(plain, names, dict(checkpoint.shards), checkpoint.routed or 1)
+        return query, _Plain(plain, names, dict(checkpoint.shards), registry.book, checkpoint.routed or 1)
     file = TensorFile.open(plain.path)
     names = {}
     for entry in registry.book.model_types.values():
         for tensors in entry.checkpoint.values():
             listed = {role: tensor.name.format(layer=layer) for role, tensor in tensors.items()}
             names |= {role: [name] for role, name in listed.items() if name in file.header}
-    return None, _Plain(plain, names, dict.fromkeys(file.header, plain.path))
+    return None, _Plain(plain, names, dict.fromkeys(file.header, plain.path), registry.book)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,15 @@ class _Plain:
     place: Place
     names: dict[Role, list[str]]
     shards: dict[str, Path]
+    book: Book
     experts: int = 1
 
     def __call__(self, role: Role, needed: bool) -> Bytes | None:
         names = self.names.get(role, [])
         if self.place.tensor is None and len(names) > 1:
             return self._joined(role, names)
-        called = next(iter(names), None) or next((n for n in self.shards if _is(n, role, None)), None)
-        name = self.place.tensor or called
+        called = (n for n in self.shards if _is_called(n, role, None, self.book))
+        name = self.place.tensor or next(iter(names), None) or next(called, None)
         if name is None and len(self.shards) == 1 and needed:
             name = next(iter(self.shards))
         if name is None or name not in self.shards:
@@ -181,10 +183,10 @@ def _files(path: Path) -> Iterable[Path]:
     return files
 
 
-def _is(name: str, role: Role, exact: str | None) -> bool:
+def _is_called(name: str, role: Role, exact: str | None, book: Book) -> bool:
     if exact is not None:
         return name == exact
-    return any(name == called or name.endswith(f".{called}") for called in names_of(role))
+    return any(name == called or name.endswith(f".{called}") for called in names_of(role, book))
 
 
 def _of_layer(names: list[tuple[TensorFile, str]], layer: int) -> list[tuple[TensorFile, str]]:

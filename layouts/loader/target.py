@@ -11,6 +11,7 @@ import torch
 from preshuffle.registry import Decision, LayoutError, Registry
 from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.entries import SECOND_LEVEL
+from preshuffle.registry.loading import Book
 
 _INPUT = "_input_scale"
 Target = MutableMapping[str, torch.Tensor] | torch.nn.Module
@@ -55,7 +56,7 @@ class RoleTensors:
     def _engine_names(self) -> dict[str, list[str]]:
         """By role: the names of every set of names of the book that stands here whole."""
         taken: dict[str, list[str]] = {}
-        for names in _name_sets():
+        for names in _packaged_name_sets():
             if all(self._get(name) is not None for name in names.values()):
                 for role, name in names.items():
                     if name not in taken.setdefault(role, []):
@@ -135,18 +136,21 @@ def folds(decision: Decision) -> tuple[Role, ...]:
     return tuple(role for role, decided in decision.tensors.items() if "fold" in decided.steps)
 
 
-def names_of(role: Role) -> tuple[str, ...]:
+def names_of(role: Role, book: Book) -> tuple[str, ...]:
     """Return every name that a role may have in an engine's layer, its own first."""
-    return tuple(dict.fromkeys((role, *(names[role] for names in _name_sets() if role in names))))
+    return tuple(dict.fromkeys((role, *(names[role] for names in _name_sets(book) if role in names))))
 
 
 @lru_cache(maxsize=1)
-def _name_sets() -> tuple[Mapping[str, str], ...]:
-    """The book's sets of names, those of w13 and of w2 apart: a layer may have one of them only."""
-    entries = Registry.default().book.entries["target_names"].values()
+def _packaged_name_sets() -> tuple[Mapping[str, str], ...]:
+    return _name_sets(Registry.default().book)
+
+
+def _name_sets(book: Book) -> tuple[Mapping[str, str], ...]:
+    """Return the book's sets of names, those of w13 and of w2 apart: a layer may have one of them only."""
     parts = [
         {role: name for role, name in entry.names.items() if role.startswith(prefix)}
-        for entry in entries
+        for entry in book.entries["target_names"].values()
         for prefix in ("w13", "w2")
     ]
     return tuple(part for part in parts if part)

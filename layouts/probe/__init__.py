@@ -1,9 +1,9 @@
 """Run a golden layer through a kernel and compare the result."""
 
-from preshuffle.layouts.probe.golden import recipes_named
+from preshuffle.layouts.probe.golden import decide_for, recipes_named
 from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.installed_aiter import aiter_here
-from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, ProbeResult, probe
+from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, ProbeResult, probe, reference_laid_out
 from preshuffle.layouts.probe.runners import choose_runner
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "ProbeResult",
     "aiter_here",
     "choose_runner",
+    "decide_for",
     "golden_query",
     "probe",
     "recipes_named",
+    "reference_laid_out",
 ]

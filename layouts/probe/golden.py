@@ -17,7 +17,8 @@ import torch
 from preshuffle.layouts.probe.golden_layers import why_no_layer
 from preshuffle.layouts.probe.golden_values import plain_values, swapped
 from preshuffle.layouts.proof import Routing, plain_forward, route
-from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry
+from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry, TensorDecision
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import open_case, predict_kernels, tensor_decisions
 from preshuffle.registry.values.digest import decision_digest
 
@@ -62,24 +63,32 @@ def decide_for(recipe: Recipe, query: Query, registry: Registry) -> Decision:
     decision = registry.resolve(query)
     if decision.recipe == recipe.id:
         return decision
-    case = open_case(query, registry.book)
+    book = registry.book
+    case = open_case(query, book)
     sizes = case.sizes
-    tensors = tensor_decisions(recipe, sizes, case.arch)
+    decided = tensor_decisions(recipe, sizes, case.arch)
+    tensors = {role: in_layout(tensor, tensor.layout, book) for role, tensor in decided.items()}
     call = case.call(recipe, sizes, tensors)
+    kernels, _ = predict_kernels(case.full, case.arch, tensors, call, recipe.env, registry.tables, book.families)
     return decision.model_copy(
         update={
             "recipe": recipe.id,
             "rule": "",
-            "reason": f"recipe {recipe.id} was asked for",
+            "reason": f"recipe {recipe.id} was requested",
             "tensors": tensors,
             "call": call,
             "env": recipe.env,
-            "kernels": predict_kernels(case.full, case.arch, tensors, call, recipe.env, registry.tables)[0],
+            "kernels": kernels,
             "alternatives": (),
             "findings": (),
             "decision_digest": decision_digest(recipe.id, tensors, call, recipe.env),
         }
     )
+
+
+def in_layout(tensor: TensorDecision, layout: str, book: Book) -> TensorDecision:
+    """Return a tensor's decision with another of the book's layouts, and its line where it is an overlay's."""
+    return tensor.model_copy(update={"layout": layout, "layout_line": book.own_lines.get(layout)})
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Any, Final, Literal, Protocol
 import torch
 
 from preshuffle.layouts.loader import apply
-from preshuffle.layouts.probe.golden import Golden, decide_for, make_golden, mistakes
+from preshuffle.layouts.probe.golden import Golden, decide_for, in_layout, make_golden, mistakes
 from preshuffle.layouts.proof import Routing, laid_out_forward, relative_error
 from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query, Recipe, Registry
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.loading import Book
 
 TOKENS: Final = (1, 64, 256, 1024)
 Verdict = Literal["pass", "warn", "fail", "error"]
@@ -163,7 +164,8 @@ def probe(
         golden = make_golden(decision, query.top_k or 1)
         tensors = {role: tensor.clone().to(device) for role, tensor in golden.tensors.items()}
         apply(tensors, decision)
-        results += [_probe_one(runner, golden, tensors, count, torch.device(device), repeats) for count in tokens]
+        layer = _Layer(golden, tensors, torch.device(device), registry.book)
+        results += [_probe_one(runner, layer, count, repeats) for count in tokens]
     verdict = max((result.verdict for result in results), key=_WORST.index, default="pass")
     label = name or getattr(runner, "__name__", type(runner).__name__)
     return ProbeReport(
@@ -180,9 +182,18 @@ class _Outcome:
     scale: float
 
 
-def _probe_one(
-    runner: Runner, golden: Golden, tensors: dict[str, torch.Tensor], tokens: int, device: torch.device, repeats: int
-) -> ProbeResult:
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A golden layer laid out on a device, with the book that its recipe is from."""
+
+    golden: Golden
+    tensors: dict[str, torch.Tensor]
+    device: torch.device
+    book: Book
+
+
+def _probe_one(runner: Runner, layer: _Layer, tokens: int, repeats: int) -> ProbeResult:
+    golden, tensors, device = layer.golden, layer.tensors, layer.device
     decision = golden.decision
     about: dict[str, Any] = {"recipe": decision.recipe, "tokens": tokens, **_predicted(decision, tokens)}
     x, routing = golden.inputs(tokens)
@@ -211,7 +222,7 @@ def _probe_one(
         cosine=outcome.cosine if isfinite(outcome.cosine) else None,
         scale=outcome.scale if isfinite(outcome.scale) else None,
         microseconds=microseconds,
-        looks_like=None if verdict == "pass" else _explain(golden, tensors, output, limits, x, routing),
+        looks_like=None if verdict == "pass" else _explain(layer, output, limits, x, routing),
     )
 
 
@@ -261,43 +272,35 @@ def _verdict(outcome: _Outcome, limits: Limits) -> Verdict:
     return "warn" if outcome.relative <= limits.fair and outcome.cosine >= limits.fair_cosine else "fail"
 
 
-def _explain(
-    golden: Golden,
-    tensors: dict[str, torch.Tensor],
-    found: torch.Tensor,
-    limits: Limits,
-    x: torch.Tensor,
-    routing: Routing,
-) -> str | None:
+def _explain(layer: _Layer, found: torch.Tensor, limits: Limits, x: torch.Tensor, routing: Routing) -> str | None:
     """Name the mistake whose output this is, if it is one's."""
     if not bool(found.isfinite().all()):
         return "infinities or NaN in the output"
-    errors = {name: relative_error(found, run(x, routing)) for name, run in mistakes(golden)}
-    laid = {role: tensor.cpu() for role, tensor in tensors.items()}
-    for layout, decision in _other_layouts(golden.decision):
+    errors = {name: relative_error(found, run(x, routing)) for name, run in mistakes(layer.golden)}
+    laid = {role: tensor.cpu() for role, tensor in layer.tensors.items()}
+    for layout, decision in _other_layouts(layer.golden.decision, layer.book):
         try:
             error = relative_error(found, laid_out_forward(laid, decision, x.double(), routing))
         except LayoutError:  # no kernel can read this shape so
             continue
-        said = f"w13 read as {layout}"  # with the scales of one recipe or of another
-        errors[said] = min(error, errors.get(said, error))
+        mistake = f"w13 read as {layout}"  # with the scales of one recipe or of another
+        errors[mistake] = min(error, errors.get(mistake, error))
     name = min(errors, key=lambda key: errors[key])
     return name if errors[name] <= limits.fair else None
 
 
-def _other_layouts(decision: Decision) -> Iterator[tuple[str, Decision]]:
-    """What a kernel would see that reads w13 as another recipe lays it out."""
+def _other_layouts(decision: Decision, book: Book) -> Iterator[tuple[str, Decision]]:
+    """Yield what a kernel would see that reads w13 as another of the book's recipes lays it out."""
     own = decision.tensors["w13_weight"]
     pairs = {("plain", "plain")}
-    for recipe in Registry.default().book.recipes.values():
+    for recipe in book.recipes.values():
         weight, scale = recipe.tensors["w13_weight"], recipe.tensors.get("w13_weight_scale")
         if own.dtype.startswith(weight.dtype) and recipe.call.quant_type == decision.call.quant_type:
             pairs.add((weight.layout, scale.layout if scale else "plain"))
     for layout, of_scale in sorted(pairs):
         if layout == own.layout:
             continue
-        changed = {"w13_weight": own.model_copy(update={"layout": layout, "layout_line": None})}
+        changed = {"w13_weight": in_layout(own, layout, book)}
         if "w13_weight_scale" in decision.tensors:
-            scale_as = {"layout": of_scale, "layout_line": None}
-            changed["w13_weight_scale"] = decision.tensors["w13_weight_scale"].model_copy(update=scale_as)
+            changed["w13_weight_scale"] = in_layout(decision.tensors["w13_weight_scale"], of_scale, book)
         yield layout, decision.model_copy(update={"tensors": {**decision.tensors, **changed}})

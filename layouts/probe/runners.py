@@ -34,13 +34,14 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def choose_runner(name: str = AITER, device: str | None = None) -> Chosen:
+def choose_runner(name: str = AITER, device: str | None = None, registry: Registry | None = None) -> Chosen:
     """Return the runner of a name.
 
     Args:
         name: ``aiter``, ``reference-laid-out`` (or ``reference``), or ``module:function``. Nothing stands in for AITER
             where it does not run: a probe that passes without its kernel would say nothing of it.
         device: where a user's function wants its tensors; AITER's are on the GPU.
+        registry: whose recipes' needs AITER is probed for; the packaged book's by default.
 
     Raises:
         ProbeError: AITER does not run here, or the function cannot be imported.
@@ -50,18 +51,19 @@ def choose_runner(name: str = AITER, device: str | None = None) -> Chosen:
         reason = why_not_here()
         if reason is not None:
             raise ProbeError(f"AITER does not run here: {reason}; --runner reference proves the bytes without it")
-        return Chosen(AITER, AiterRunner(), "cuda", device_arch(), lacking())
+        return Chosen(AITER, AiterRunner(), "cuda", device_arch(), lacking(registry))
     if name == REFERENCE:
         return Chosen(REFERENCE, reference_laid_out, notes=("the reference ran, no kernel of AMD's",))
     return Chosen(name, _imported(name), device or "cpu")
 
 
-def lacking() -> tuple[str, ...]:
-    """Say what some recipe of the packaged book needs and the AITER that runs has not, as it was probed."""
-    recipes = Registry.default().book.recipes.values()
+def lacking(registry: Registry | None = None) -> tuple[str, ...]:
+    """Say what some recipe of the book needs and the AITER that runs has not, as it was probed."""
+    registry = registry or Registry.default()
+    recipes = registry.book.recipes.values()
     needed = dict.fromkeys(feature for recipe in recipes for feature in recipe.requires.aiter)
     try:
-        here = aiter_here()
+        here = aiter_here(registry)
     except TableError:  # a tree that nobody installed
         return ()
     missing = [name for name in needed if here["aiter_features"].get(name) is False]

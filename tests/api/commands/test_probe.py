@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from preshuffle.api.cli import main
+from preshuffle.layouts.probe import decide_for, golden_query, probe, reference_laid_out
+from preshuffle.registry import Decision, Registry
 
 pytestmark = pytest.mark.skipif(torch.version.hip is not None, reason="this torch has ROCm: AITER runs")
 FAST = ("--tokens", "1,256", "--repeats", "1")
@@ -98,3 +100,73 @@ def test_a_layer_of_another_quantization(capsys: pytest.CaptureFixture[str]) -> 
     report = json.loads(capsys.readouterr().out)
     assert [result["recipe"] for result in report["results"]] == ["fp8-block.sep16"]
     assert report["query"]["activation"] == "Gelu"
+
+
+OVERLAY = """
+layouts:
+  own8: {pattern: "e (nt n8) (kt k32) -> e nt kt n8 k32", unit: byte, k_multiple: 32}
+kernel_families:
+  own_stage1:
+    stage: "1"
+    funcs: [cktile_moe_stage1]
+    archs: [gfx950]
+    grammar: "^$"
+    priority: 1000
+    variants: [{when: {}, reads: {w13_weight: own8, w13_weight_scale: e8}}]
+    evidence: ["https://example.org"]
+recipes:
+  own.mxfp4:
+    title: MXFP4 in tiles of 8 rows
+    suits: a kernel of one's own
+    tags: [own]
+    tensors:
+      w13_weight: {layout: own8, pad: {rows: 256, k: 256}, fill: 0, dtype: fp4x2, order: GGUU, is_shuffled: true}
+      w2_weight: {layout: sep16, pad: {rows: 256, k: 256}, fill: 0, dtype: fp4x2, is_shuffled: true}
+      w13_weight_scale: {layout: e8, pad: {rows: 256, k: 8}, fill: 127, dtype: e8m0, order: GGUU}
+      w2_weight_scale: {layout: e8, pad: {rows: 256, k: 8}, fill: 127, dtype: e8m0}
+      w13_bias: {layout: plain, pad: {rows: 256}, fill: 0, dtype: fp32, order: GGUU}
+      w2_bias: {layout: plain, pad: {rows: 256}, fill: 0, dtype: fp32, rank0_only: true}
+    call: {gate_mode: separated, quant_type: per_1x32}
+    requires: {arch: [mxfp4_mfma], activation: [Swiglu]}
+    migration_safe: true
+    supports_lora: false
+    evidence: ["https://example.org"]
+"""
+
+
+@pytest.fixture
+def own_book(tmp_path: Path) -> Path:
+    """An overlay with a layout, a kernel family and a recipe of its own."""
+    folder = tmp_path / "book"
+    folder.mkdir()
+    (folder / "own.yaml").write_text(OVERLAY)
+    return folder
+
+
+def test_a_recipe_of_an_overlay_is_probed_in_its_own_layout(own_book: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["probe", "--book", str(own_book), "--recipes", "own.mxfp4", "--runner", "reference", *FAST]
+    assert main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {(result["recipe"], result["verdict"]) for result in report["results"]} == {("own.mxfp4", "pass")}
+
+
+def test_kernels_are_predicted_with_the_families_of_an_overlay(own_book: Path) -> None:
+    registry, query = Registry.load([own_book]), golden_query()
+    decision = decide_for(registry.book.recipes["own.mxfp4"], query, registry)
+    first = decision.kernels[0].stage1
+    assert first is not None
+    assert (first.func, first.family, first.reads["w13_weight"]) == ("cktile_moe_stage1", "own_stage1", "own8")
+    assert decision.tensors["w13_weight"].layout_line == registry.book.own_lines["own8"]
+
+
+def test_bytes_read_as_an_overlays_layout_are_named(own_book: Path) -> None:
+    registry, query = Registry.load([own_book]), golden_query()
+    own = decide_for(registry.book.recipes["own.mxfp4"], query, registry).tensors["w13_weight"]
+
+    def reads_own(tensors: dict[str, torch.Tensor], decision: Decision, *inputs: torch.Tensor) -> torch.Tensor:
+        wrong = decision.model_copy(update={"tensors": {**decision.tensors, "w13_weight": own}})
+        return reference_laid_out(tensors, wrong, *inputs)
+
+    recipes = (registry.book.recipes["mxfp4.sep16"],)
+    (result,) = probe(reads_own, recipes, query, registry=registry, tokens=(4,), repeats=0).results
+    assert (result.verdict, result.looks_like) == ("fail", "w13 read as own8")
