@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     comparing = actions.add_parser("diff", help="what an overlay adds and replaces, field by field")
     comparing.add_argument("overlay", metavar="DIR", help="the overlay, a folder or a file")
     schema = actions.add_parser("schema", help="JSON Schema of a book file, for editors")
-    for sub, run in ((checking, check), (showing, show), (comparing, diff)):
+    for sub, run in ((checking, run_check), (showing, run_show), (comparing, run_diff)):
         add_book_options(sub, tables=sub is checking)
         sub.set_defaults(run=run)
     schema.set_defaults(run=print_schema)
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(sub)
 
 
-def check(args: argparse.Namespace) -> int:
+def run_check(args: argparse.Namespace) -> int:
     """Lint the book with its overlays, and the kernel tables."""
     from preshuffle.api.commands.registry.check import check_books, show_check
 
@@ -45,7 +45,7 @@ def check(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def show(args: argparse.Namespace) -> int:
+def run_show(args: argparse.Namespace) -> int:
     """Show sections, a section's entries, or one entry with its place."""
     from preshuffle.api.commands.registry.show import report_on, show_report
 
@@ -59,7 +59,7 @@ def show(args: argparse.Namespace) -> int:
     return OK
 
 
-def diff(args: argparse.Namespace) -> int:
+def run_diff(args: argparse.Namespace) -> int:
     """Show what one more overlay changes."""
     from preshuffle.api.commands.registry.diff import compare, show_changes
     from preshuffle.registry import Registry

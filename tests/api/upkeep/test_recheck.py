@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from sqlalchemy import update
 
@@ -31,7 +33,7 @@ def other() -> Registry:
 
 
 def test_everything_is_judged_once(store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.upkeep.recheck.BATCH", 3)
+    monkeypatch.setattr(sys.modules["preshuffle.api.upkeep.recheck"], "BATCH", 3)
     for number in range(8):
         put(store, f"d{number % 5}", number)
     now = judge_name(Registry.default())
@@ -47,7 +49,7 @@ def test_everything_is_judged_once(store: Store, other: Registry, monkeypatch: p
 def test_it_stops_when_it_is_told_and_goes_on_later(
     store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preshuffle.api.upkeep.recheck.BATCH", 2)
+    monkeypatch.setattr(sys.modules["preshuffle.api.upkeep.recheck"], "BATCH", 2)
     for number in range(6):
         put(store, "d", number)
     answers = iter([False, False, True])
