@@ -36,25 +36,39 @@ class SourceModule:
 
     def bound_names(self) -> set[str]:
         """Return the names that its top level binds, those for type checkers included."""
-        return set(_bound(self.tree.body))
+        return set(_imported(self.tree.body)) | self.defined_names()
+
+    def defined_names(self) -> set[str]:
+        """Return the names that its top level defines or assigns: those that it binds without importing them."""
+        return set(_defined(self.tree.body))
 
     def public_classes(self) -> list[str]:
         """Return the public classes that its top level defines."""
         return [node.name for node in self.tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
 
 
-def _bound(body: list[ast.stmt]) -> Iterator[str]:
-    for node in body:
+def _imported(body: list[ast.stmt]) -> Iterator[str]:
+    for node in _top_level(body):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from (alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[str]:
+    for node in _top_level(body):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign):
             yield from (target.id for target in node.targets if isinstance(target, ast.Name))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id
-        elif isinstance(node, ast.If):
-            yield from _bound([*node.body, *node.orelse])
+
+
+def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a module, those under an ``if`` (TYPE_CHECKING) included."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            yield from _top_level([*node.body, *node.orelse])
 
 
 def modules_of(texts: Mapping[str, str]) -> dict[str, SourceModule]:

@@ -90,3 +90,12 @@ def classes_named_twice(modules: Mapping[str, SourceModule]) -> dict[str, list[s
         for name in module.public_classes():
             homes[f"{module.path.parts[0]}: {name}"].append(module.name)
     return {name: found for name, found in homes.items() if len(found) > 1}
+
+
+def shadowed_names(modules: Mapping[str, SourceModule]) -> Iterator[str]:
+    """Yield names that a package defines itself and that importing its submodule of that name would replace."""
+    for module in modules.values():
+        if module.is_package:
+            for name in sorted(module.defined_names()):
+                if f"{module.name}.{name}" in modules:
+                    yield f"{module.path}: {name} is also a submodule"
