@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from preshuffle.registry.entries import Recipe, Scalar
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.match import Miss, lacking
+from preshuffle.registry.resolve.requirements import Miss, lacking
 from preshuffle.registry.values.decision import Alternative
 
 NEAR = 2

@@ -16,8 +16,9 @@ from preshuffle.registry.resolve.choose import Choice, chosen
 from preshuffle.registry.resolve.findings import environment_findings, kernel_findings, layer_findings
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.known_problems import KnownProblems
-from preshuffle.registry.resolve.match import REQUIRED_OF, try_rules
+from preshuffle.registry.resolve.match import try_rules
 from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
+from preshuffle.registry.resolve.requirements import REQUIRED_OF
 from preshuffle.registry.resolve.shapes import tensor_decisions
 from preshuffle.registry.values.decision import Alternative, CallDecision, Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.digest import decision_digest

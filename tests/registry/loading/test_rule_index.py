@@ -10,7 +10,8 @@ from preshuffle.registry import NoRecipeError, Query, QueryError, Registry, Rule
 from preshuffle.registry.loading.book import Book
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.choose import alternatives, choose, chosen
-from preshuffle.registry.resolve.match import REQUIRED_OF, try_rules
+from preshuffle.registry.resolve.match import try_rules
+from preshuffle.registry.resolve.requirements import REQUIRED_OF
 from support.book.strategies import BOOK, REGISTRY
 
 FIELDS: dict[str, tuple[Any, ...]] = {

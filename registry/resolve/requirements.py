@@ -1,0 +1,137 @@
+"""Table of what a recipe may require, with the test and wording of each requirement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from preshuffle.registry.algebra.shard import cut
+from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.words import GROUP
+from preshuffle.registry.entries import PadRule, Recipe, Scalar, multiple_for
+from preshuffle.registry.layer import why_lacking
+from preshuffle.registry.loading import Book
+from preshuffle.registry.values.query import read_probed
+
+Facts = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One condition or requirement that does not hold."""
+
+    field: str
+    wanted: str
+    found: Scalar
+
+    def __str__(self) -> str:
+        """Say what was needed and what was found."""
+        shown = str(self.found) if str(self.found).isprintable() else repr(self.found)
+        found = "absent" if self.found is None else shown
+        return f"needs {self.field}={self.wanted}, found {found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Something that a recipe may require of a query.
+
+    Attributes:
+        facts: the facts on which it depends whether it is met.
+        unmet: returns a sentence for each part that is not met; unknown facts count as met.
+    """
+
+    facts: tuple[str, ...]
+    unmet: Callable[[Book, Recipe, Facts], Iterable[str]]
+
+
+def lacking(book: Book, recipe: Recipe, facts: Facts) -> list[str]:
+    """Return what a recipe requires and a query does not have. Unknown facts (no AITER version) count as met."""
+    return [text for requirement in REQUIREMENTS for text in requirement.unmet(book, recipe, facts)]
+
+
+def _arch_features(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
+    arch = book.archs.get(str(facts.get("arch")))
+    if arch is None:
+        return ()
+    missing = [name for name in recipe.requires.arch if name not in arch.features]
+    return [arch.lacks.get(name, f"{arch.id} has no {name}") for name in missing]
+
+
+def _aiter_features(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
+    version, probed = facts.get("aiter"), facts.get("aiter_features")
+    if not recipe.requires.aiter or not (version or probed):
+        return ()
+    build = None if version is None else str(version), read_probed(str(probed or ""))
+    reasons = (why_lacking(book.features[name], *build) for name in recipe.requires.aiter)
+    return [reason for reason in reasons if reason]
+
+
+def _one_of(field: str, allowed: Callable[[Recipe], tuple[str, ...]]) -> Requirement:
+    """Return the requirement that a field has one of the values that a recipe allows; no values allow all."""
+
+    def unmet(_: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
+        values, found = allowed(recipe), facts.get(field)
+        return () if not values or found is None or found in values else (str(Miss(field, " or ".join(values), found)),)
+
+    return Requirement((field,), unmet)
+
+
+def _weights(value: Callable[[Recipe], str]) -> Callable[[Recipe], tuple[str, ...]]:
+    """The weights that a recipe lays out; one that converts a source takes others."""
+    return lambda recipe: () if recipe.source else (value(recipe),)
+
+
+def _gated(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
+    name = recipe.tensors["w13_weight"].layout
+    if facts.get("gated") is False and book.layout(name).pattern.splits_gate_up:
+        return (f"{name} interleaves gate and up, and the model is not gated",)
+    return ()
+
+
+def _multiples(_: Book, recipe: Recipe, facts: Facts) -> Iterator[str]:
+    """A recipe without padding is for sizes of one rank that divide."""
+    tp = int(facts.get("tp") or 1)
+    for name, rule in recipe.requires.multiples.items():
+        size = facts.get(name)
+        if not isinstance(size, int):
+            continue
+        for part in _rank_sizes(name, size, tp, GROUP.get(recipe.call.quant_type, 1)):
+            multiple = multiple_for(rule, part)
+            if part % multiple:
+                padded = -(-part // multiple) * multiple
+                text = f"needs {name} at tp {tp} in multiples of {multiple}, found {part} (padded it is {padded}"
+                yield f"{text}{_where_it_divides(name, size, tp, rule)})"
+                break
+
+
+def _where_it_divides(name: str, size: int, tp: int, rule: PadRule) -> str:
+    """Name the smaller tensor-parallel sizes that need no padding; ep, which cuts no dimension, is another way."""
+    shares = {ranks: size // ranks for ranks in range(1, tp) if size % ranks == 0 and name != "hidden_size"}
+    whole = [str(ranks) for ranks, share in shares.items() if not share % multiple_for(rule, share)]
+    return f"; it divides at tp {', '.join(whole)}, and ep does not cut it" if whole else ""
+
+
+def _rank_sizes(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
+    """Sizes of a dimension on the ranks: equal shares where whole groups would leave a rank with nothing."""
+    if name == "hidden_size":
+        return (size,)
+    try:
+        return tuple(piece.size for piece in cut(size, tp, group))
+    except QueryError:
+        return (-(-size // tp),)
+
+
+REQUIREMENTS: tuple[Requirement, ...] = (
+    Requirement(("arch",), _arch_features),
+    Requirement(("aiter", "aiter_features"), _aiter_features),
+    _one_of("weight_dtype", _weights(lambda recipe: recipe.tensors["w13_weight"].dtype)),
+    _one_of("quant_type", _weights(lambda recipe: recipe.call.quant_type)),
+    Requirement(("gated",), _gated),
+    _one_of("activation", lambda recipe: recipe.requires.activation),
+    Requirement(("hidden_size", "intermediate_size", "tp"), _multiples),
+    _one_of("gate_up_order", lambda recipe: recipe.requires.gate_up_order),
+)
+"""In the order in which a refusal names them."""
+
+REQUIRED_OF: tuple[str, ...] = tuple(fact for requirement in REQUIREMENTS for fact in requirement.facts)
+"""Facts on which it depends whether a recipe has all that it requires."""
