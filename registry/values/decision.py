@@ -1,6 +1,6 @@
 """The answer: which bytes, which call, which kernels, and why; with everything that was rejected."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,9 @@ from preshuffle.registry.base.words import (
 )
 from preshuffle.registry.kernels import KernelChoice
 from preshuffle.registry.values.finding import Finding
+
+ReasonKind = Literal["exact", "engine", "general", "switch", "overlay"]
+"""Closed set of reasons for a decision, for programs that count them; the sentence beside it says more."""
 
 
 class Pad(Frozen):
@@ -114,11 +117,28 @@ class Alternative(Frozen):
 
 
 class Decision(Frozen):
-    """Everything that a loader, a call and an operator need to know about one layer of one deployment."""
+    """Answer to a query: layout of each tensor, call, kernels, and the reasons.
+
+    Attributes:
+        recipe: id of the recipe that was chosen.
+        rule: id of the rule that chose it.
+        reason: why that rule won, in a sentence.
+        reason_kind: the same as data: the rule comes from an ``overlay``; else it tests a ``switch``; else the
+            ``engine``; else it names the model (``exact``); else it is ``general``.
+        tensors: how each tensor of one rank must lie, by role.
+        call: the call that goes with these bytes.
+        env: environment that the recipe needs, which decides nothing else.
+        kernels: the kernel that AITER picks at each token count of the query.
+        alternatives: recipes for the same subject that were not chosen.
+        findings: what is wrong although a recipe was found.
+        registry_digest: of the book that decided.
+        decision_digest: of recipe, tensors, call and env: of nothing that leaves bytes and call as they are.
+    """
 
     recipe: str
     rule: str
     reason: str
+    reason_kind: ReasonKind
     tensors: FrozenDict[Role, TensorDecision]
     call: CallDecision
     env: FrozenDict[str, str]
