@@ -32,7 +32,7 @@ _EXIT: Final = {"ok": OK, "degraded": OK, "mismatch": FAILED, "unsupported": FAI
 _WORST: Final = (OK, UNKNOWN, FAILED, BAD_INPUT)
 
 
-class FileReport(Frozen):
+class InputReport(Frozen):
     """One input of a batch.
 
     Attributes:
@@ -115,7 +115,7 @@ def _check_all(args: argparse.Namespace, files: list[str], registry: Registry) -
         outcome = _outcome(args, file, registry)
         outcomes.append(outcome)
         if args.json:
-            entry = FileReport(file=outcome.file, report=outcome.report, error=outcome.error or None)
+            entry = InputReport(file=outcome.file, report=outcome.report, error=outcome.error or None)
             print(entry.model_dump_json(exclude={"error"} if outcome.report else {"report"}), flush=True)
         elif outcome.error:
             print(printable(f"preshuffle: {outcome.error}"), file=sys.stderr)

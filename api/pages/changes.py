@@ -11,8 +11,8 @@ from fastapi import FastAPI, Query
 from pydantic import Field
 from starlette.responses import Response
 
+from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.pages.words import url
 from preshuffle.api.routes import deployments
 from preshuffle.api.store import Store
 from preshuffle.api.web import Params

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
 from preshuffle.api.fleet import STATES
+from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.section import sections
-from preshuffle.api.pages.words import url
 from preshuffle.api.routes import deployments
 from preshuffle.api.store import Store
 

@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers, our_version, registry_view
 from preshuffle.api.fleet import STATES
-from preshuffle.api.pages.svg import number
-from preshuffle.api.pages.words import ago, numbers, shape, url, words
+from preshuffle.api.pages.formats import ago, number, numbers, shape, url, words
 from preshuffle.api.upkeep import Watching
 from preshuffle.registry import Registry
 from preshuffle.registry.values.report import MEANINGS

@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from preshuffle.api.answers import Answers, DeploymentView, GroupView, group_view
 from preshuffle.api.fleet import Group, LayoutComparison, known_layouts
-from preshuffle.api.pages.kernel_picture import kernels_svg
-from preshuffle.api.pages.layout_picture import DrawnTensor, draw
-from preshuffle.api.pages.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
-from preshuffle.api.pages.layout_words import column_places, memory_words, row_places, strip_words
-from preshuffle.api.pages.words import url, words
+from preshuffle.api.pages.formats import url, words
+from preshuffle.api.pages.pictures.kernel_picture import kernels_svg
+from preshuffle.api.pages.pictures.layout_picture import DrawnTensor, draw
+from preshuffle.api.pages.pictures.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
+from preshuffle.api.pages.pictures.layout_words import column_places, memory_words, row_places, strip_words
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role

@@ -17,7 +17,7 @@ from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.values.finding import Finding
 
 
-class FileReport(Frozen):
+class TableFileReport(Frozen):
     """One file of a set."""
 
     name: str
@@ -36,7 +36,7 @@ class TablesReport(Frozen):
 
     digest: str
     rows: int
-    files: tuple[FileReport, ...]
+    files: tuple[TableFileReport, ...]
     findings: tuple[Finding, ...]
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         digest=tables.digest,
         rows=len(tables.rows),
         files=tuple(
-            FileReport(
+            TableFileReport(
                 name=file.name,
                 version=loaded.version,
                 rows=len(file.rows),

@@ -9,7 +9,7 @@ import argparse
 from itertools import pairwise
 from typing import Literal
 
-from preshuffle.api.commands.kernels.deployments import ACTIVATIONS, TP, Deployment, deployments
+from preshuffle.api.commands.kernels.book_deployments import ACTIVATIONS, TP, BookDeployment, book_deployments
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import OK, UsageError
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
@@ -35,7 +35,7 @@ _SAYS: dict[State, str] = {
 }
 
 
-class Kernels(Frozen):
+class KernelPair(Frozen):
     """A way to run: the families of both stages and the activation dtype."""
 
     activation_dtype: str | None
@@ -74,7 +74,7 @@ class Coverage(Frozen):
 
     model: str
     tables_digest: str | None
-    legend: tuple[Kernels, ...]
+    legend: tuple[KernelPair, ...]
     grids: tuple[Grid, ...]
 
 
@@ -97,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
     fields = {"activation_dtype": args.activation_dtype, "cu_num": args.cu_num}
     given = {name: value for name, value in fields.items() if value is not None}
     found = list(
-        deployments(registry, [args.model], archs=args.arch, sizes=_sizes(args.tp), versions=(args.aiter,), **given)
+        book_deployments(
+            registry, [args.model], archs=args.arch, sizes=_sizes(args.tp), versions=(args.aiter,), **given
+        )
     )
     if not found:
         raise NoRecipeError(f"no rule answers for {args.model} on {', '.join(args.arch or registry.book.archs)}")
@@ -118,9 +120,9 @@ def _sizes(text: str) -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def coverage(registry: Registry, found: list[Deployment], aiter: str | None = None) -> Coverage:
+def coverage(registry: Registry, found: list[BookDeployment], aiter: str | None = None) -> Coverage:
     """Look at every token count of every deployment."""
-    legend: dict[Kernels, int] = {}
+    legend: dict[KernelPair, int] = {}
     grids = []
     for arch, recipe in dict.fromkeys((item.arch, item.recipe) for item in found):
         mine = [item for item in found if (item.arch, item.recipe) == (arch, recipe)]
@@ -150,8 +152,8 @@ def _at(buckets: list[TokenBucket], tokens: int) -> KernelChoice:
     return next(bucket.choice for bucket in reversed(buckets) if bucket.lo <= tokens)
 
 
-def _cell(tp: int, choice: KernelChoice, legend: dict[Kernels, int]) -> CoverageCell:
-    kernels = Kernels(
+def _cell(tp: int, choice: KernelChoice, legend: dict[KernelPair, int]) -> CoverageCell:
+    kernels = KernelPair(
         activation_dtype=choice.activation_dtype,
         family1=choice.stage1 and (choice.stage1.family or choice.stage1.func),
         family2=choice.stage2 and (choice.stage2.family or choice.stage2.func),
@@ -187,7 +189,7 @@ def _show(screen: Screen, answer: Coverage) -> None:
     screen.table([Column(), Column("acts"), Column("stage 1 → stage 2", wraps=True)], named)
 
 
-def _families(kernels: Kernels) -> str:
+def _families(kernels: KernelPair) -> str:
     if kernels.error:
         return kernels.error
     return " → ".join(family for family in (kernels.family1, kernels.family2) if family)

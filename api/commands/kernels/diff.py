@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from preshuffle.api.commands.kernels.deployments import deployments
+from preshuffle.api.commands.kernels.book_deployments import book_deployments
 from preshuffle.api.commands.kernels.tables import one_side
 from preshuffle.api.commands.options.books import add_book_options, chosen_book
 from preshuffle.api.commands.options.failures import FAILED, OK
@@ -114,7 +114,7 @@ def _calls(
     """Everything that both versions can be called with, and how much only one can."""
     models = list(registry.book.models)
     versions = (after[0], before[0])
-    calls = {item.label: item.call for item in deployments(registry, models, versions=versions)}
+    calls = {item.label: item.call for item in book_deployments(registry, models, versions=versions)}
     if not models_only:
         for _, tables in (before, after):
             calls.update(calls_of(tables.rows if tables else ()))

@@ -31,7 +31,7 @@ class BookProblem(Frozen):
     valid: tuple[str, ...] = ()
 
 
-class TablesReport(Frozen):
+class LoadedTables(Frozen):
     """The kernel tables that were loaded."""
 
     digest: str
@@ -52,7 +52,7 @@ class CheckReport(Frozen):
     sources: tuple[str, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
     problems: tuple[BookProblem, ...] = ()
-    tables: TablesReport | None = None
+    tables: LoadedTables | None = None
     table_error: str | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -89,7 +89,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     findings = tuple(
         Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source) for hazard in hazards
     )
-    loaded = TablesReport(digest=tables.digest, rows=len(tables.rows), versions=versions)
+    loaded = LoadedTables(digest=tables.digest, rows=len(tables.rows), versions=versions)
     return report.model_copy(update={"tables": loaded, "findings": findings})
 
 

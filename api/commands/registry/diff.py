@@ -11,7 +11,7 @@ from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.loading import Book
 
 
-class FieldChange(Frozen):
+class EntryFieldChange(Frozen):
     """One field of an entry: what it was and what it is; null where it was or is not there."""
 
     field: str
@@ -26,7 +26,7 @@ class Change(Frozen):
     id: str
     change: Literal["added", "replaced"]
     place: str
-    fields: tuple[FieldChange, ...]
+    fields: tuple[EntryFieldChange, ...]
 
 
 class Changes(Frozen):
@@ -56,7 +56,7 @@ def compare(before: Book, after: Book) -> Changes:
                     change="added" if old is None else "replaced",
                     place=f"{place.document.name}:{line}",
                     fields=tuple(
-                        FieldChange(field=name, before=left.get(name), after=right.get(name))
+                        EntryFieldChange(field=name, before=left.get(name), after=right.get(name))
                         for name in dict.fromkeys([*left, *right])
                         if name != "id" and left.get(name) != right.get(name)
                     ),

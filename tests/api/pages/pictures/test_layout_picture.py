@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from preshuffle.api.pages.layout_picture import CELLS_PER_LINE, DrawnTensor, Picture, draw
-from preshuffle.api.pages.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
-from preshuffle.api.pages.layout_words import column_places, row_places, strip_words
+from preshuffle.api.pages.pictures.layout_picture import CELLS_PER_LINE, DrawnTensor, Picture, draw
+from preshuffle.api.pages.pictures.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
+from preshuffle.api.pages.pictures.layout_words import column_places, row_places, strip_words
 from preshuffle.registry import Layout, Query, Registry, TensorDecision
 from preshuffle.registry.base.words import RowOrder
 from preshuffle.registry.values.decision import Pad

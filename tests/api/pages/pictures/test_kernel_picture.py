@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from preshuffle.api.pages.kernel_picture import kernels_svg, kernels_words
+from preshuffle.api.pages.pictures.kernel_picture import kernels_svg, kernels_words
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.values.decision import KernelBucket
 

@@ -8,7 +8,8 @@ from html import escape
 from itertools import groupby
 from typing import Final, Literal
 
-from preshuffle.api.pages.svg import number, svg, text_at
+from preshuffle.api.pages.formats import number
+from preshuffle.api.pages.pictures.svg import svg, text_at
 from preshuffle.registry.values.decision import KernelBucket
 
 _NAMES: Final = 88

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from preshuffle.api.pages.layout_picture import Line, Picture
-from preshuffle.api.pages.series import Series, series_of
-from preshuffle.api.pages.svg import number
+from preshuffle.api.pages.formats import number
+from preshuffle.api.pages.pictures.layout_picture import Line, Picture
+from preshuffle.api.pages.pictures.series import Series, series_of
 
 STRETCHES: Final = 24
 """Stretches of gate and up that are drawn at most."""

@@ -81,8 +81,3 @@ def _lines(
                 continue
         lines.append((kind, x, y, 1))
     return lines
-
-
-def number(value: int) -> str:
-    """Write a number with thin spaces between its thousands."""
-    return f"{value:,}".replace(",", "\u202f")

@@ -18,7 +18,7 @@ ACTIVATIONS: Final[tuple[str, ...]] = get_args(Dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class BookDeployment:
     """One deployment that some rule answers.
 
     Attributes:
@@ -37,7 +37,7 @@ class Deployment:
         return f"{self.model} on {self.arch}, TP {self.tp}, {self.recipe}"
 
 
-def deployments(
+def book_deployments(
     registry: Registry,
     models: Sequence[str],
     *,
@@ -45,7 +45,7 @@ def deployments(
     sizes: Sequence[int] = TP,
     versions: Sequence[str | None] = (None,),
     **fields: Any,
-) -> Iterator[Deployment]:
+) -> Iterator[BookDeployment]:
     """Yield every deployment of some models that has a recipe and a known number of compute units.
 
     Args:
@@ -70,7 +70,7 @@ def deployments(
                     yield found
 
 
-def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | None]) -> Deployment | None:
+def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | None]) -> BookDeployment | None:
     for version in versions:
         query = Query.parse({**fields, "aiter": version, "tokens": (1,)})
         try:
@@ -83,5 +83,5 @@ def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | 
             continue
         call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
         if call is not None:
-            return Deployment(case.full.model, query.arch, decision.recipe, query.tp, call)
+            return BookDeployment(case.full.model, query.arch, decision.recipe, query.tp, call)
     return None

@@ -1,4 +1,4 @@
-"""How the pages write links, times, shapes, numbers and values."""
+"""Formats of the pages: links, times, shapes, numbers and values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _UNITS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def url(path: str, **params: Any) -> str:
-    """Return a link; parameters that say nothing are left out.
+    """Write a link, without its empty parameters.
 
     Example:
         >>> url("/", state="ok", name="", cursor=None)
         '/?state=ok'
     """
-    said = urlencode({name: value for name, value in params.items() if value not in (None, "", ())}, doseq=True)
-    return f"{path}?{said}" if said else path
+    query = urlencode({name: value for name, value in params.items() if value not in (None, "", ())}, doseq=True)
+    return f"{path}?{query}" if query else path
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """Say how long ago something was.
+    """Write how long ago something happened.
 
     Example:
         >>> ago(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 2, 5, tzinfo=UTC))
@@ -37,12 +37,17 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def shape(sizes: Sequence[int] | None) -> str:
-    """Write a shape."""
+    """Write a tensor's shape."""
     return " × ".join(map(str, sizes)) if sizes else "—"
 
 
+def number(value: int) -> str:
+    """Write a number with thin spaces between its thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
 def numbers(values: Sequence[int]) -> str:
-    """Write a rising list of numbers, runs of them joined.
+    """Write a rising list of numbers, consecutive ones as a range.
 
     Example:
         >>> numbers([0, 1, 2, 5])
@@ -58,7 +63,7 @@ def numbers(values: Sequence[int]) -> str:
 
 
 def words(value: object, absent: str) -> str:
-    """Write a value as the tables show it."""
+    """Write a value as tables show it; ``absent`` for None."""
     if value is None:
         return absent
     if isinstance(value, bool):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from preshuffle.api.pages.layout_picture import CELLS_PER_LINE, Picture
-from preshuffle.api.pages.layout_words import STRETCHES, line_columns, span, stretches
-from preshuffle.api.pages.series import series_text
-from preshuffle.api.pages.svg import cells, number, svg, text_at, texts
+from preshuffle.api.pages.formats import number
+from preshuffle.api.pages.pictures.layout_picture import CELLS_PER_LINE, Picture
+from preshuffle.api.pages.pictures.layout_words import STRETCHES, line_columns, span, stretches
+from preshuffle.api.pages.pictures.series import series_text
+from preshuffle.api.pages.pictures.svg import cells, svg, text_at, texts
 from preshuffle.registry.algebra.cells import Cell
 
 _LABEL: Final = 72
