@@ -1,4 +1,4 @@
-"""Deployments, replicas and their judgement; no web, no store."""
+"""Deployments, replicas and judgements of their reports; no web, no store."""
 
 from preshuffle.api.fleet.comparison import LayoutComparison, compare_all, known_layouts
 from preshuffle.api.fleet.deployments import (

@@ -1,4 +1,7 @@
-"""What a replica did to its tensors, set beside what the registry decides now. It compares; it does not judge."""
+"""Comparison of observed tensor layouts with those of the current decision.
+
+It compares; judging is the check's.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,35 @@ from preshuffle.registry.values.observation import TensorObservation
 
 
 class LayoutComparison(Frozen):
-    """One tensor's layout: applied, decided, and whether these are the same bytes. Null is unknown."""
+    """Applied and decided layout of one tensor; null is unknown."""
 
     applied: str | None
     decided: str | None
     same_bytes: bool | None = Field(description="null where either layout is unknown")
-    same_shape: bool | None = Field(description="null where the physical shape was not told")
+    same_shape: bool | None = Field(description="null where no physical shape was reported")
 
 
 def compare(book: Book, decided: TensorDecision | None, observed: TensorObservation | None) -> LayoutComparison:
-    """Compare one tensor. Layouts are compared by their bytes on the tensor's shape, never by name."""
+    """Compare one tensor's layouts by bytes on its shape, never by name."""
     applied = observed.layout if observed else None
     shape = observed.physical_shape if observed else None
     if decided is None:
         return LayoutComparison(applied=applied, decided=None, same_bytes=None, same_shape=None)
     same_shape = None if shape is None else tuple(shape) == decided.physical_shape
-    same = None
+    equal_bytes = None
     if applied is not None and applied in known_layouts(book):
-        same = same_bytes(book, applied, decided.layout, decided.physical_shape)
-    return LayoutComparison(applied=applied, decided=decided.layout, same_bytes=same, same_shape=same_shape)
+        equal_bytes = same_bytes(book, applied, decided.layout, decided.physical_shape)
+    return LayoutComparison(applied=applied, decided=decided.layout, same_bytes=equal_bytes, same_shape=same_shape)
 
 
 def compare_all(
     book: Book, decided: Mapping[Role, TensorDecision], observed: Mapping[Role, TensorObservation]
 ) -> dict[Role, LayoutComparison]:
-    """Compare every tensor that is decided or was observed."""
+    """Compare every tensor that is decided or observed."""
     roles: dict[Role, None] = dict.fromkeys((*decided, *observed))
     return {role: compare(book, decided.get(role), observed.get(role)) for role in roles}
 
 
 def known_layouts(book: Book) -> frozenset[str]:
-    """Return every name that a layout of the book has."""
+    """Return ids and aliases of all layouts of a book."""
     return frozenset(name for entry in book.layouts.values() for name in (entry.id, *entry.aliases))

@@ -1,4 +1,7 @@
-"""What an engine tells about a deployment: per replica, groups of layers with an observation each."""
+"""Reports of replicas, and deployments as the store holds them.
+
+A report has groups of layers, with one observation per group.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,11 @@ Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 
 
 class Group(Frozen):
-    """Layers that were treated alike, and what was observed of them.
+    """Layers that were laid out in the same way, with one observation.
 
     Attributes:
-        decision_digest: of the decision that was followed; left out, it is what the service decided when it was told.
+        decision_digest: of the decision that was followed; if left out, the one that the service made when the report
+            arrived.
     """
 
     layers: Layers
@@ -33,20 +37,20 @@ class Group(Frozen):
     decision_digest: Digest | None = None
 
     @field_serializer("observation")
-    def _as_told(self, observation: Observation) -> dict[str, Any]:
-        """What was left out is unknown, so it stays out."""
+    def _set_fields(self, observation: Observation) -> dict[str, Any]:
+        """Leave unset fields out: they are unknown."""
         return observation.model_dump(mode="json", exclude_unset=True)
 
 
 class ReplicaReport(Frozen):
-    """The body of ``PUT /v1/deployments/{name}``: everything one replica says of itself.
+    """Report of one replica: the body of ``PUT /v1/deployments/{name}``.
 
     Attributes:
-        groups: no layer may stand in two of them.
+        groups: no layer may be in two of them.
         node: the machine that it runs on.
         aiter_build: AITER's version there, in full.
         registry_digest: of the registry that the replica itself used.
-        ttl_s: after how many silent seconds the replica counts as gone.
+        ttl_s: seconds without a report or heartbeat after which the replica counts as stale.
     """
 
     groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=256)]
@@ -57,10 +61,10 @@ class ReplicaReport(Frozen):
 
     @model_validator(mode="after")
     def _layers_once(self) -> ReplicaReport:
-        shared = first_overlap([parse_layers(group.layers) for group in self.groups])
-        if shared:
-            layer, first, second = shared
-            raise ValueError(f"layer {layer} stands in groups.{first} and in groups.{second}; valid: in one of them")
+        overlap = first_overlap([parse_layers(group.layers) for group in self.groups])
+        if overlap:
+            layer, first, second = overlap
+            raise ValueError(f"layer {layer} is in groups.{first} and in groups.{second}; valid: in one of them")
         return self
 
     @classmethod
@@ -76,13 +80,13 @@ class ReplicaReport(Frozen):
             raise QueryError([problem for _, problem in field_problems(error)]) from None
 
     def canonical(self) -> str:
-        """Return the report as JSON with sorted keys: two reports that say the same are the same text."""
+        """Return canonical JSON: equal reports give equal text."""
         value = self.model_dump(mode="json", exclude_unset=True)
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class Replica(Frozen):
-    """One replica of a deployment as it is stored."""
+    """One replica of a deployment, as stored."""
 
     replica: ReplicaNumber
     report: ReplicaReport
@@ -94,13 +98,13 @@ class Replica(Frozen):
     )
 
     def silent(self, now: datetime) -> bool:
-        """Whether it has been silent for longer than it said it would."""
+        """Whether it has been silent for longer than its ``ttl_s``."""
         ttl = self.report.ttl_s
         return ttl is not None and (now - self.seen_at).total_seconds() > ttl
 
 
 class Deployment(Frozen):
-    """A deployment as it is stored."""
+    """A deployment with its replicas, as stored."""
 
     name: str
     revision: int = Field(description="changes with every change of the deployment and is never used again")
@@ -110,12 +114,12 @@ class Deployment(Frozen):
 
     @property
     def seen_at(self) -> datetime:
-        """When any of its replicas last reported."""
+        """Latest report or heartbeat of any of its replicas."""
         return max(replica.seen_at for replica in self.replicas)
 
 
 class Beat(Frozen):
-    """What a heartbeat is answered with. It is on disk when this is sent."""
+    """Acknowledgement of a heartbeat, sent once it is on disk."""
 
     name: str
     replica: ReplicaNumber
@@ -123,7 +127,7 @@ class Beat(Frozen):
 
 
 class Receipt(Frozen):
-    """What a stored report is answered with. The write is on disk when this is sent."""
+    """Acknowledgement of a report, sent once it is on disk."""
 
     name: str
     replica: ReplicaNumber

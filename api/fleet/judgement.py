@@ -1,4 +1,7 @@
-"""What a registry finds in a report: kept beside it in the store, so that a list needs no registry."""
+"""Judgement of a report: verdict, findings and drift per group.
+
+The store keeps it beside the report, so that a list needs no registry.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from preshuffle.registry.values.report import Report, Verdict, worst
 
 
 class GroupJudgement(Frozen):
-    """What was found in a group of layers, and what a list says of it."""
+    """Judgement of one group of layers, with what a list shows."""
 
     layers: str
     model: str
@@ -36,17 +39,19 @@ class GroupJudgement(Frozen):
 
 _GROUPS: Final = TypeAdapter(tuple[GroupJudgement, ...])
 Baseline = tuple[str | None, ...]
-"""Per group the decision digest that drift is measured from: what the engine told, or what was decided when it
-reported; None where neither is known."""
+"""Decision digest per group that drift is measured from.
+
+It is what the engine reported, else what was decided when it reported; None where neither is known.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one registry finds in one report.
+    """Judgement of one report by one registry.
 
     Attributes:
-        by: the registry and its kernel tables, see ``judge_name``.
-        baseline: kept until the replica reports something else.
+        by: name of the registry and its kernel tables, see ``judge_name``.
+        baseline: stays until the replica reports something else.
     """
 
     by: str
@@ -55,60 +60,60 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of its groups'."""
+        """Worst verdict of its groups."""
         return worst(group.verdict for group in self.groups)
 
     @property
     def drifted(self) -> bool:
-        """Whether any group is not what the registry decides."""
+        """Whether the registry now decides otherwise for any group."""
         return any(group.drifted for group in self.groups)
 
     @property
     def state(self) -> State:
-        """The state of a replica that is heard of."""
+        """State of the replica while it is not stale."""
         return state_of(self.verdict, drifted=self.drifted)
 
     @property
     def text(self) -> str:
-        """The groups as JSON."""
+        """Groups as JSON."""
         return _GROUPS.dump_json(self.groups).decode()
 
 
 def read_groups(text: str) -> tuple[GroupJudgement, ...]:
-    """Read what ``Judgement.text`` wrote."""
+    """Parse the JSON of ``Judgement.text``."""
     return _GROUPS.validate_json(text)
 
 
 def judge_name(registry: Registry) -> str:
-    """Return the name under which a registry's judgements are stored: digests of the book and of the kernel tables."""
+    """Return a registry's name in stored judgements: ``book digest+tables digest``."""
     tables = registry.tables.digest if registry.tables is not None else ""
     return f"{registry.digest}+{tables}"
 
 
 def judge(report: ReplicaReport, registry: Registry, baseline: Baseline | None = None) -> Judgement:
-    """Check every group of a report, and decide its query.
+    """Check every group of a report and resolve its query.
 
     Args:
-        report: what a replica told.
-        registry: that is asked.
-        baseline: what drift is measured from; None for a report that is new.
+        report: of a replica.
+        registry: checks and resolves.
+        baseline: what drift is measured from; None for a new report.
     """
-    decisions = [_decide(group.observation.query, registry) for group in report.groups]
+    decisions = [_resolve(group.observation.query, registry) for group in report.groups]
     if baseline is None or len(baseline) != len(decisions):
         baseline = tuple(map(_first_baseline, report.groups, decisions))
     groups = [
-        _judge_group(group, decision, before, registry.check(group.observation), registry)
-        for group, decision, before in zip(report.groups, decisions, baseline, strict=True)
+        _judge_group(group, decision, baseline_digest, registry.check(group.observation), registry)
+        for group, decision, baseline_digest in zip(report.groups, decisions, baseline, strict=True)
     ]
     return Judgement(judge_name(registry), tuple(groups), baseline)
 
 
-def has_drifted(before: str | None, decision: Decision | None) -> bool:
-    """Whether the registry decides otherwise than before. What was decided before may be unknown: then no."""
-    return before is not None and (decision is None or decision.decision_digest != before)
+def has_drifted(baseline_digest: str | None, decision: Decision | None) -> bool:
+    """Whether the decision differs from the baseline; False where that is unknown."""
+    return baseline_digest is not None and (decision is None or decision.decision_digest != baseline_digest)
 
 
-def _decide(query: Query, registry: Registry) -> Decision | None:
+def _resolve(query: Query, registry: Registry) -> Decision | None:
     try:
         return registry.resolve(query, kernels=False)
     except PreshuffleError:
@@ -122,7 +127,7 @@ def _first_baseline(group: Group, decision: Decision | None) -> str | None:
 
 
 def _judge_group(
-    group: Group, decision: Decision | None, before: str | None, report: Report, registry: Registry
+    group: Group, decision: Decision | None, baseline_digest: str | None, report: Report, registry: Registry
 ) -> GroupJudgement:
     query, applied = group.observation.query, group.observation.applied
     tensor = decision.tensors.get("w13_weight") if decision else None
@@ -135,6 +140,6 @@ def _judge_group(
         findings=report.findings,
         recipe=decision.recipe if decision else None,
         decision_digest=decision.decision_digest if decision else None,
-        drifted=has_drifted(before, decision),
+        drifted=has_drifted(baseline_digest, decision),
         w13_weight=compare(registry.book, tensor, applied.tensors.get("w13_weight")),
     )

@@ -1,4 +1,4 @@
-"""Which layers of a model a group means: ``"0-2,5"``."""
+"""Layer ranges of a group, written as ``"0-2,5"``."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ PATTERN: Final = r"^[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*$"
 
 
 class Span(NamedTuple):
-    """Layers ``first`` to ``last``, both included."""
+    """Inclusive range of layers."""
 
     first: int
     last: int
 
     def __str__(self) -> str:
-        """Return ``first-last``, or the one layer."""
+        """Return ``first-last``, or the single layer."""
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
 def parse_layers(text: str) -> tuple[Span, ...]:
-    """Return the spans of a text in order.
+    """Parse a list of layers into sorted spans.
 
     Raises:
-        ValueError: not of this form, a span that runs backwards, or a layer named twice.
+        ValueError: not of this form, a span that runs backwards, or a layer listed twice.
 
     Example:
         >>> parse_layers("5,0-2")
@@ -43,24 +43,24 @@ def parse_layers(text: str) -> tuple[Span, ...]:
         spans.append(span)
     overlap = first_overlap([spans])
     if overlap:
-        raise ValueError(f"layer {overlap[0]} is named twice in {text!r}")
+        raise ValueError(f"layer {overlap[0]} is listed twice in {text!r}")
     return tuple(sorted(spans))
 
 
 def first_overlap(groups: Sequence[Sequence[Span]]) -> tuple[int, int, int] | None:
-    """Return ``(layer, group, group)`` of the first layer that two spans share, or None."""
+    """Return ``(layer, group, group)`` of the first layer in two spans, else None."""
     spans = sorted((span, index) for index, group in enumerate(groups) for span in group)
-    reach, owner = -1, -1
+    last, owner = -1, -1
     for span, index in spans:
-        if span.first <= reach:
+        if span.first <= last:
             return span.first, owner, index
-        reach, owner = span.last, index
+        last, owner = span.last, index
     return None
 
 
-def _valid(text: str) -> str:
+def _validated(text: str) -> str:
     parse_layers(text)
     return text
 
 
-Layers = Annotated[str, Field(max_length=4096, pattern=PATTERN, examples=["0-2,5", "0-35"]), AfterValidator(_valid)]
+Layers = Annotated[str, Field(max_length=4096, pattern=PATTERN, examples=["0-2,5", "0-35"]), AfterValidator(_validated)]

@@ -1,4 +1,8 @@
-"""Replicas that a book cannot tell apart: they told the same of their layers, and their names mean the same to it."""
+"""Cache key for reports that every judgement treats identically.
+
+Two reports are equivalent under a book if their groups are equal and the same conditions of the book hold for their
+deployment names.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,31 @@ from preshuffle.registry.entries import Condition
 from preshuffle.registry.loading import Book
 
 _FIELD: Final = "deployment"
-_MANY: Final = 64
-"""Conditions on names: with more of them it is quicker to judge than to compare."""
-_CONDITIONAL: Final = ("contracts", "known_bad", "pad_conventions")
+_MAX_CONDITIONS: Final = 64
+"""With more conditions on names it is faster to judge each report than to compare names."""
+_CONDITIONAL_SECTIONS: Final = ("contracts", "known_bad", "pad_conventions")
 
 
 class ReportEquivalence:
-    """Says which reports one book judges alike."""
+    """Equivalence of reports under one book."""
 
     def __init__(self, book: Book) -> None:
-        """Collect what the book says of names of deployments."""
+        """Collect the book's conditions on deployment names."""
         self._conditions = tuple({condition.text: condition for condition in _conditions(book)}.values())
 
     def key(self, report: str) -> str:
-        """Return what two reports (``ReplicaReport.canonical``) share if any judgement of one is the other's.
+        """Return the cache key of a report's judgement.
 
-        Node, builds and times are no part of it, and a name only so far as the book has conditions that it meets.
+        Node, builds and times are no part of it; of the deployment's name only which conditions of the book it meets.
+
+        Args:
+            report: JSON of ``ReplicaReport.canonical``.
         """
         groups = json.loads(report)["groups"]
         for group in groups:
             query = group["observation"]["query"]
             name = query.get(_FIELD)
-            if name is not None and len(self._conditions) <= _MANY:
+            if name is not None and len(self._conditions) <= _MAX_CONDITIONS:
                 query[_FIELD] = [condition.text for condition in self._conditions if condition.matches(name)]
         return json.dumps(groups)
 
@@ -40,10 +47,10 @@ def _conditions(book: Book) -> Iterator[Condition]:
     for rule in book.rules.values():
         if _FIELD in rule.conditions():
             yield rule.conditions()[_FIELD]
-    for section in _CONDITIONAL:
+    for section in _CONDITIONAL_SECTIONS:
         for entry in book.entries[section].values():
-            yield from (_parsed(part[_FIELD]) for part in (entry.when, entry.unless) if _FIELD in part)
+            yield from (_parsed(clause[_FIELD]) for clause in (entry.when, entry.unless) if _FIELD in clause)
 
 
-def _parsed(wanted: Any) -> Condition:
-    return Condition.parse(_FIELD, wanted, "glob")
+def _parsed(pattern: Any) -> Condition:
+    return Condition.parse(_FIELD, pattern, "glob")

@@ -1,4 +1,4 @@
-"""The state of a deployment: its verdict, unless something weighs more: it is silent, or the registry moved on."""
+"""States of deployments: the verdict, or drift or staleness where worse."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ STATES: Final[dict[State, str]] = {
     "ok": VERDICTS["ok"],
     "degraded": VERDICTS["degraded"],
     "unknown": VERDICTS["unknown"],
-    "drifted": "right in itself, but the registry decides otherwise now than when it was loaded",
-    "stale": "silent for longer than its ttl_s",
+    "drifted": "consistent, but the registry now decides otherwise than when it was loaded",
+    "stale": "no report or heartbeat for longer than its ttl_s",
     "unsupported": VERDICTS["unsupported"],
     "mismatch": VERDICTS["mismatch"],
 }
-"""What each state says, the best first."""
+"""Meaning of each state, the best first."""
 
 _ORDER: Final = list(STATES)
 
 
 def worst_state(states: Iterable[State]) -> State:
-    """Return the worst of several states; nothing known is ``unknown``.
+    """Return the worst of several states; ``unknown`` for none.
 
     Example:
         >>> worst_state(["ok", "stale", "drifted"])

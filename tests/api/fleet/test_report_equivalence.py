@@ -1,4 +1,4 @@
-"""Replicas that a book cannot tell apart are judged once, and exactly as each would be alone."""
+"""Report equivalence: one key, one judgement."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ known_bad:
 """
 
 
-def told(name: str | None, **more: Any) -> ReplicaReport:
+def report_of(name: str | None, **more: Any) -> ReplicaReport:
     query = {**OBSERVATION["query"], "tp": 1, **({"deployment": name} if name else {}), **more}
     return ReplicaReport.parse(
         {"groups": [{"layers": "0-35", "observation": {**OBSERVATION, "query": query}}], "node": f"node of {name}"}
@@ -43,19 +43,19 @@ def registry() -> Registry:
     return Registry(load_book(texts=[{"test.yaml": BOOK}]))
 
 
-def test_what_is_alike_is_judged_alike(registry: Registry) -> None:
+def test_equivalent_reports_get_equal_judgements(registry: Registry) -> None:
     equivalence = ReportEquivalence(registry.book)
     found: dict[str, set[str]] = {}
     for name in NAMES:
-        found.setdefault(equivalence.key(told(name).canonical()), set()).add(judge(told(name), registry).text)
+        found.setdefault(equivalence.key(report_of(name).canonical()), set()).add(judge(report_of(name), registry).text)
     assert [len(judgements) for judgements in found.values()] == [1] * len(found)
-    keys = {name: equivalence.key(told(name).canonical()) for name in NAMES}
+    keys = {name: equivalence.key(report_of(name).canonical()) for name in NAMES}
     assert keys["canary-a"] == keys["canary-b"]
     assert keys["prod-a"] == keys["prod-b"] == keys["bad-2"]
     assert len(set(keys.values())) == 5  # canaries, named, bad, spared, nameless
     assert len({judgement for judgements in found.values() for judgement in judgements}) > 2
 
 
-def test_what_the_layers_told_is_never_alike(registry: Registry) -> None:
+def test_reports_of_different_layers_are_never_equivalent(registry: Registry) -> None:
     equivalence = ReportEquivalence(registry.book)
-    assert equivalence.key(told("prod-a").canonical()) != equivalence.key(told("prod-a", num_experts=64).canonical())
+    assert equivalence.key(report_of("prod-a").canonical()) != equivalence.key(report_of("prod-a", num_experts=64).canonical())
