@@ -1,4 +1,4 @@
-"""Store of deployments, tables and history in SQLite or PostgreSQL."""
+"""Store of deployments, kernel tables, books and history: SQLite or PostgreSQL."""
 
 from preshuffle.api.store import kernel_store
 from preshuffle.api.store.book_store import (

@@ -1,4 +1,4 @@
-"""Every book that the service has run, by digest, and which registry answers now."""
+"""Books that the service has run, and which registry answers now."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.loading import SECTIONS, Book
 
 REGISTRY_SUBJECT: Final = "registry"
-"""The subject of history under which changes of the registry stand; no deployment's history is mixed up with it,
-since its rows have the action ``book``."""
+"""Subject of registry changes in the history.
+
+A deployment of that name is not mixed up with it: rows of the registry have the action ``book``.
+"""
 BookEntries = Mapping[str, Mapping[str, Any]]
 
 
 class KeptBook(Frozen):
-    """A book that the service has run."""
+    """Metadata of a book that the service has run."""
 
     digest: str
     sources: tuple[str, ...] = Field(description="its files, later ones on top")
@@ -37,7 +39,7 @@ class KeptBook(Frozen):
 
 
 class KeptBooks(Frozen):
-    """All books that the service has run, the latest first."""
+    """Books that the service has run, the latest first."""
 
     current: str
     books: tuple[KeptBook, ...]
@@ -52,15 +54,15 @@ def entries_of(book: Book) -> dict[str, dict[str, Any]]:
 
 
 def announce(store: Store, registry: Registry) -> None:
-    """Keep the registry's book, and say that this registry answers from now on.
+    """Store the registry's book and record that this registry answers now.
 
     Raises:
         StoreError: the store does not answer; nothing was changed.
     """
     book, name, now = registry.book, judge_name(registry), now_ms()
     with store.changing("changes") as connection:
-        known = books.c.digest == book.digest
-        if connection.execute(update(books).where(known).values(last_ms=now)).rowcount == 0:
+        same_book = books.c.digest == book.digest
+        if connection.execute(update(books).where(same_book).values(last_ms=now)).rowcount == 0:
             body = zlib.compress(json.dumps(entries_of(book), sort_keys=True).encode())
             sources = json.dumps(book.sources)
             values = {"digest": book.digest, "body": body, "sources": sources, "first_ms": now, "last_ms": now}
@@ -72,18 +74,18 @@ def announce(store: Store, registry: Registry) -> None:
 
 
 def announced_name(store: Store) -> str | None:
-    """Return the name (see ``judge_name``) of the registry that was announced last, by whatever process.
+    """Return the last announced registry's name, see ``judge_name``; any process may have announced it.
 
     Raises:
         StoreError: the store does not answer.
     """
     with store.transaction() as connection:
-        found: str | None = connection.execute(_announced()).scalar()
-        return found
+        name: str | None = connection.execute(_announced()).scalar()
+        return name
 
 
 def stored_books(store: Store, current: str) -> KeptBooks:
-    """Return all books.
+    """Return metadata of all stored books.
 
     Raises:
         StoreError: the store does not answer.
@@ -91,7 +93,7 @@ def stored_books(store: Store, current: str) -> KeptBooks:
     columns = (books.c.digest, books.c.sources, books.c.first_ms, books.c.last_ms)
     with store.transaction() as connection:
         rows = connection.execute(select(*columns).order_by(books.c.last_ms.desc(), books.c.digest)).all()
-    found = [
+    stored = [
         KeptBook(
             digest=row.digest,
             sources=tuple(json.loads(row.sources)),
@@ -100,11 +102,11 @@ def stored_books(store: Store, current: str) -> KeptBooks:
         )
         for row in rows
     ]
-    return KeptBooks(current=current, books=tuple(found))
+    return KeptBooks(current=current, books=tuple(stored))
 
 
 def stored_entries(store: Store, digest: str) -> BookEntries | None:
-    """Return a kept book's entries by section and id, as JSON; None where there is no such book.
+    """Return a stored book's entries as JSON, or None for an unknown digest.
 
     Raises:
         StoreError: the store does not answer.
@@ -113,14 +115,14 @@ def stored_entries(store: Store, digest: str) -> BookEntries | None:
         body = connection.execute(select(books.c.body).where(books.c.digest == digest)).scalar()
     if body is None:
         return None
-    found: BookEntries = json.loads(zlib.decompress(body))
-    return found
+    entries: BookEntries = json.loads(zlib.decompress(body))
+    return entries
 
 
 def announced_registry(store: Store) -> Registry:
-    """Return the registry that the service on this store answers from; the packaged book where it never said so.
+    """Return the registry last announced, or the packaged one.
 
-    Kernel tables that the service was started with are not in the store, so none of those are there.
+    It has no kernel tables: those that the service was started with are not in the store.
 
     Raises:
         StoreError: the store does not answer, or the book is of a version that this one cannot read.
@@ -130,16 +132,16 @@ def announced_registry(store: Store) -> Registry:
     if entries is None or digest == Registry.default().digest:
         return Registry.default()
     try:
-        read = {
+        sections = {
             section: {id: model.model_validate(entry) for id, entry in entries[section].items()}
             for section, model in SECTIONS.items()
         }
     except (KeyError, ValidationError):
-        text = f"{store.name}: the book {digest[:19]} was written by another version of preshuffle; ask with --server"
-        raise StoreError(text) from None
-    return Registry(Book(read, {}))
+        message = f"{store.name}: another version of preshuffle wrote the book {digest[:19]}; use --server instead"
+        raise StoreError(message) from None
+    return Registry(Book(sections, {}))
 
 
 def _announced() -> Any:
-    mine = (history.c.subject == REGISTRY_SUBJECT) & (history.c.action == "book")
-    return select(history.c.registry).where(mine).order_by(history.c.id.desc()).limit(1)
+    registry_changes = (history.c.subject == REGISTRY_SUBJECT) & (history.c.action == "book")
+    return select(history.c.registry).where(registry_changes).order_by(history.c.id.desc()).limit(1)

@@ -1,4 +1,4 @@
-"""The databases that a store can lie in: what each must be able to do, and which one a URL means."""
+"""Interface of the databases that can hold the store."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ VALID: Final = (
 
 
 class Database(Protocol):
-    """Where the store's tables lie. Making one looks at the database and changes nothing."""
+    """Database of the store's tables; constructing one changes nothing."""
 
     @property
     def name(self) -> str:
-        """What messages call it; holds no secret."""
+        """Name for messages, without secrets."""
 
     def missing_reason(self) -> str | None:
-        """Say why nothing can be asked at all, where that is known without asking."""
+        """Return why the database is missing, where that is known without a query."""
 
     def begin(self, write: bool = False) -> AbstractContextManager[Connection]:
-        """Return a transaction, committed at its end; a writer must say so."""
+        """Return a transaction, committed at its end; writers pass ``write=True``."""
 
     def lock_schema(self, connection: Connection) -> None:
-        """Wait inside a transaction until nobody else changes the schema."""
+        """Lock the schema until the transaction ends."""
 
     def leadership(self) -> AbstractContextManager[bool]:
-        """Say whether this process may do what only one of several should do at a time."""
+        """Try to become leader: one process of several, until the context ends."""
 
     def is_full(self, error: SQLAlchemyError) -> bool:
         """Whether an error means that the disk is full."""
@@ -41,6 +41,6 @@ class Database(Protocol):
 
 
 def cause(error: SQLAlchemyError) -> str:
-    """Return the first line of what the database itself said."""
+    """Return the first line of the database's own message."""
     lines = str(getattr(error, "orig", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__

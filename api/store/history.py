@@ -1,4 +1,7 @@
-"""Who changed what, when, and what was thought of it before and after, written in the transaction of the change."""
+"""History (audit log): who changed what, when, with verdicts before and after.
+
+A row is written in the transaction of its change.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ from preshuffle.registry.values.report import Verdict
 
 Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book"]
 MAX_PER_SUBJECT: Final = 1000
-"""Rows that are kept of one subject; older ones make room."""
-_MOST_FIELDS: Final = 64
-_LONGEST: Final = 400
+"""Rows that a subject may have; older ones are deleted."""
+_MAX_FIELDS: Final = 64
+_MAX_CHARS: Final = 400
 SERVICE: Final = "service"
-"""Who changed something that nobody asked for: the clock, or a check after a change of the registry."""
+"""Author of changes without a request: a time limit, or a re-check after a change of the registry."""
 
 
 class FieldChange(Frozen):
-    """One thing that was told otherwise than before; null where it was or is not told."""
+    """One field that differs; null where it was or is absent."""
 
     field: str
     before: Any = None
@@ -34,11 +37,11 @@ class FieldChange(Frozen):
 
 
 class Event(Frozen):
-    """One change."""
+    """One change in the history."""
 
     id: int = Field(description="rises with time")
     at: datetime
-    who: str = Field(description="the caller; service: nobody asked for it")
+    who: str = Field(description="the caller; service: a change without a request")
     action: Action
     subject: str = Field(description="the deployment, the AITER version of kernel tables, or a book's digest")
     replica: int | None = None
@@ -48,11 +51,11 @@ class Event(Frozen):
     state_before: State | None = None
     state_after: State | None = None
     registry: str | None = Field(default=None, description="digests of book and kernel tables that judged")
-    changes: tuple[FieldChange, ...] = Field(default=(), description=f"the first {_MOST_FIELDS}")
+    changes: tuple[FieldChange, ...] = Field(default=(), description=f"the first {_MAX_FIELDS}")
 
 
 class Events(Frozen):
-    """A page of changes, the newest first."""
+    """Page of the history, the newest change first."""
 
     events: tuple[Event, ...]
     next: int | None = Field(description="the cursor of the next page; null on the last one")
@@ -60,7 +63,7 @@ class Events(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """What is thought of a replica."""
+    """Verdict and state of a replica."""
 
     verdict: str
     state: str
@@ -68,7 +71,7 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """A change that is about to be written down."""
+    """Change that is about to be recorded."""
 
     who: str
     action: Action
@@ -82,7 +85,7 @@ class HistoryEntry:
 
 
 def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry]) -> None:
-    """Write changes down, in the transaction that makes them, and let go what is too old."""
+    """Append changes in their transaction; delete the subjects' oldest rows above the limit."""
     if not entries:
         return
     rows = [
@@ -104,11 +107,12 @@ def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry])
     ]
     connection.execute(insert(history), rows)
     for subject, book in {(entry.subject, entry.action == "book") for entry in entries}:
-        # a deployment may be called as the registry is: its changes must not push out which book was announced
+        # a deployment may have the registry's name: its changes must not push out which book was announced
         is_book = history.c.action == "book"
-        mine = (history.c.subject == subject) & (is_book if book else ~is_book)
-        oldest = select(history.c.id).where(mine).order_by(history.c.id.desc()).offset(MAX_PER_SUBJECT - 1).limit(1)
-        connection.execute(delete(history).where(mine, history.c.id < oldest.scalar_subquery()))
+        of_subject = (history.c.subject == subject) & (is_book if book else ~is_book)
+        newest_first = select(history.c.id).where(of_subject).order_by(history.c.id.desc())
+        oldest = newest_first.offset(MAX_PER_SUBJECT - 1).limit(1)
+        connection.execute(delete(history).where(of_subject, history.c.id < oldest.scalar_subquery()))
 
 
 def read(
@@ -119,23 +123,23 @@ def read(
     before: int | None = None,
     since: datetime | None = None,
 ) -> Events:
-    """Return changes, the newest first.
+    """Return a page of changes, the newest first.
 
     Args:
         connection: a transaction.
-        limit: how many.
-        subject: of one deployment only.
-        before: those older than this id.
-        since: those since then.
+        limit: largest number of changes.
+        subject: only of this deployment, AITER version or book.
+        before: only ids below this one.
+        since: only changes from this time on.
     """
-    wanted = select(history).order_by(history.c.id.desc()).limit(limit + 1)
+    query = select(history).order_by(history.c.id.desc()).limit(limit + 1)
     if subject is not None:
-        wanted = wanted.where(history.c.subject == subject)
+        query = query.where(history.c.subject == subject)
     if before is not None:
-        wanted = wanted.where(history.c.id < before)
+        query = query.where(history.c.id < before)
     if since is not None:
-        wanted = wanted.where(history.c.at_ms >= int(since.timestamp() * 1000))
-    rows = connection.execute(wanted).all()
+        query = query.where(history.c.at_ms >= int(since.timestamp() * 1000))
+    rows = connection.execute(query).all()
     events = [
         Event(
             id=row.id,
@@ -158,7 +162,7 @@ def read(
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[FieldChange]:
-    """Return what one JSON object says otherwise than another; nothing where there was none before.
+    """Return the fields that differ between two JSON objects; none if ``before`` is None.
 
     Example:
         >>> [change.field for change in differences({"node": "a", "groups": [1]}, {"node": "b", "groups": [1]})]
@@ -169,8 +173,8 @@ def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> l
     old, new = dict(_leaves(before)), dict(_leaves(after))
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     return [
-        FieldChange(field=name[:_LONGEST], before=_short(old.get(name)), after=_short(new.get(name)))
-        for name in names[:_MOST_FIELDS]
+        FieldChange(field=name[:_MAX_CHARS], before=_short(old.get(name)), after=_short(new.get(name)))
+        for name in names[:_MAX_FIELDS]
     ]
 
 
@@ -183,4 +187,4 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> Any:
-    return f"{value[:_LONGEST]}…" if isinstance(value, str) and len(value) > _LONGEST else value
+    return f"{value[:_MAX_CHARS]}…" if isinstance(value, str) and len(value) > _MAX_CHARS else value

@@ -1,4 +1,4 @@
-"""Uploaded kernel tables in the store: what was sent, once per content, and the AITER version that it belongs to."""
+"""Uploaded kernel tables in the store: contents by digest, versions pointing at them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from preshuffle.api.store.schema import kernel_contents, kernel_sets
 from preshuffle.api.store.store import Store
 from preshuffle.registry.base.versions import version_identity
 
-_LEVEL: Final = 6
+_ZLIB_LEVEL: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTables:
-    """Tables of one AITER version as they lie in the store.
+    """Kernel tables of one AITER version, as stored.
 
     Attributes:
-        digest: of the content; the version is no part of it.
+        digest: of the content, without the version.
         files: content by file name, in AITER's order.
     """
 
@@ -37,7 +37,7 @@ class StoredTables:
 
 
 def identity_text(version: str) -> str:
-    """Return what two spellings of one AITER build share.
+    """Return a key that all spellings of one AITER version share.
 
     Raises:
         InvalidVersionError: not a version.
@@ -45,23 +45,23 @@ def identity_text(version: str) -> str:
     return repr(version_identity(version))
 
 
-def read_all(store: Store, but: Collection[str] = ()) -> list[StoredTables]:
-    """Return what was uploaded, the oldest first, but for the versions whose identity is already known.
+def read_all(store: Store, known: Collection[str] = ()) -> list[StoredTables]:
+    """Return uploads, the oldest first, except those of known identities.
 
     Raises:
         StoreError: the store does not answer.
     """
-    same = kernel_sets.c.digest == kernel_contents.c.digest
-    wanted = select(kernel_sets, kernel_contents).join(kernel_contents, same)
+    same_digest = kernel_sets.c.digest == kernel_contents.c.digest
+    query = select(kernel_sets, kernel_contents).join(kernel_contents, same_digest)
     with store.transaction() as connection:
-        missing = wanted.where(kernel_sets.c.identity.not_in(but))
-        rows = connection.execute(missing.order_by(kernel_sets.c.created_ms, kernel_sets.c.identity)).all()
+        unknown = query.where(kernel_sets.c.identity.not_in(known))
+        rows = connection.execute(unknown.order_by(kernel_sets.c.created_ms, kernel_sets.c.identity)).all()
     return [
         StoredTables(
             version=row.version,
             digest=row.digest,
             rows=row.rows,
-            files=_unpacked(row.names, row.body),
+            files=_unpack(row.names, row.body),
             uploaded_at=moment(row.created_ms),
         )
         for row in rows
@@ -71,28 +71,31 @@ def read_all(store: Store, but: Collection[str] = ()) -> list[StoredTables]:
 def put(
     store: Store, version: str, digest: str, rows: int, files: Mapping[str, bytes], now_ms: int, who: str
 ) -> str | None:
-    """Store tables for a version that has none; return the digest of those that it has, None where it had none.
+    """Store tables for a version that has none.
+
+    Returns:
+        None if they were stored; otherwise the digest of the tables that the version has already.
 
     Raises:
         StoreError: the store does not answer; nothing was changed.
     """
     identity = identity_text(version)
     with store.changing("changes", "tables") as connection:
-        held = connection.execute(select(kernel_sets.c.digest).where(kernel_sets.c.identity == identity)).scalar()
-        if held is not None:
-            return str(held)
+        existing = connection.execute(select(kernel_sets.c.digest).where(kernel_sets.c.identity == identity)).scalar()
+        if existing is not None:
+            return str(existing)
         if connection.execute(select(kernel_contents.c.rows).where(kernel_contents.c.digest == digest)).first() is None:
             names = json.dumps([[name, len(data)] for name, data in files.items()])
-            body = zlib.compress(b"".join(files.values()), _LEVEL)
+            body = zlib.compress(b"".join(files.values()), _ZLIB_LEVEL)
             connection.execute(insert(kernel_contents).values(digest=digest, rows=rows, names=names, body=body))
         values = {"identity": identity, "version": version, "digest": digest, "created_ms": now_ms}
         connection.execute(insert(kernel_sets).values(**values))
-        told = [FieldChange(field="digest", after=digest), FieldChange(field="rows", after=rows)]
-        record(connection, now_ms, [HistoryEntry(who, "tables", version, changes=told)])
+        changes = [FieldChange(field="digest", after=digest), FieldChange(field="rows", after=rows)]
+        record(connection, now_ms, [HistoryEntry(who, "tables", version, changes=changes)])
     return None
 
 
-def _unpacked(names: str, body: bytes) -> dict[str, bytes]:
+def _unpack(names: str, body: bytes) -> dict[str, bytes]:
     data, files, start = zlib.decompress(body), {}, 0
     for name, size in json.loads(names):
         files[str(name)] = data[start : start + size]

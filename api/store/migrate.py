@@ -1,8 +1,7 @@
-"""Bring a store's schema up to what this version needs, in one transaction; refuse one that is newer."""
+"""Schema migrations of the store, in one transaction; newer schemas are refused."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.resources import files
 
 from alembic.operations import Operations
@@ -15,27 +14,26 @@ from preshuffle.api.errors import StoreError
 from preshuffle.api.store.schema import VERSION_TABLE, meta
 
 
-@lru_cache(maxsize=1)
-def steps() -> ScriptDirectory:
-    """Return the migrations that this version knows."""
+def migrations() -> ScriptDirectory:
+    """Return the migrations of this version."""
     folder = str(files("preshuffle.api") / "store" / "migrations")
     return ScriptDirectory(folder, version_locations=[folder])
 
 
 def newest() -> str:
-    """Return the schema that this version needs."""
-    return str(steps().get_current_head())
+    """Return the schema version that this code needs."""
+    return str(migrations().get_current_head())
 
 
 def version_of(connection: Connection, name: str) -> str | None:
-    """Return a store's schema; None where there is nothing yet. Nothing is written.
+    """Return a database's schema version, or None if it is empty; write nothing.
 
     Args:
         connection: to the database.
         name: of the store, for messages.
 
     Raises:
-        StoreError: it is newer than this version, or a database of something else.
+        StoreError: it is newer than this code, or the database belongs to something else.
     """
     tables = set(inspect(connection).get_table_names())
     if not tables:
@@ -45,41 +43,42 @@ def version_of(connection: Connection, name: str) -> str | None:
         version = _before_versions(connection)
     if version is None:
         raise StoreError(
-            f"{name} is a database of something else (tables: {', '.join(sorted(tables)[:5])}); it was left as it is. "
+            f"{name} is a database of something else (tables: {', '.join(sorted(tables)[:5])}); it was left unchanged. "
             "Name another one with --db"
         )
-    known = [step.revision for step in steps().walk_revisions()]
-    if version not in known:
+    known = migrations()
+    if version not in [step.revision for step in known.walk_revisions()]:
         raise StoreError(
-            f"{name} was written by a newer preshuffle (schema {version}; this one knows up to {newest()}); "
-            "it was left as it is. Run that version, or name another store with --db"
+            f"{name} was written by a newer preshuffle (schema {version}; "
+            f"this one knows up to {known.get_current_head()}); it was left unchanged. "
+            "Run that version, or name another store with --db"
         )
     return version
 
 
 def upgrade(connection: Connection, name: str) -> None:
-    """Take every step that is missing, inside the connection's transaction.
+    """Apply all missing migrations in the connection's transaction.
 
     Raises:
-        StoreError: the store is newer, or a database of something else.
+        StoreError: the store is newer, or the database belongs to something else.
     """
     version = version_of(connection, name)
-    context = _context(connection)
+    context, steps = _context(connection), migrations()
     with Operations.context(context):
         if version is not None and context.get_current_revision() is None:
-            context.stamp(steps(), version)
-        for step in reversed(list(steps().iterate_revisions("head", version or "base"))):
+            context.stamp(steps, version)
+        for step in reversed(list(steps.iterate_revisions("head", version or "base"))):
             step.module.upgrade()
-            context.stamp(steps(), step.revision)
+            context.stamp(steps, step.revision)
 
 
 def _before_versions(connection: Connection) -> str | None:
-    """The first schema said its version in ``meta``."""
+    """Read the version that the first schema had in ``meta``."""
     try:
-        found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+        version = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
     except SQLAlchemyError:
         return None  # another program's table of that name
-    return None if found is None else f"{found:04d}"
+    return None if version is None else f"{version:04d}"
 
 
 def _context(connection: Connection) -> MigrationContext:

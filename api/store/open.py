@@ -1,4 +1,4 @@
-"""Open the database that a URL names."""
+"""Open the store's database by URL."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from preshuffle.api.store.database import VALID, Database
 
 
 def open_database(url: str) -> Database:
-    """Open the database that a URL means.
+    """Open a SQLite or PostgreSQL database by URL.
 
     Raises:
-        StoreError: the URL is none of ours, or the database cannot be used.
+        StoreError: the URL is not supported, or the database cannot be used.
     """
     try:
         parsed = make_url(url)
@@ -27,4 +27,4 @@ def open_database(url: str) -> Database:
         from preshuffle.api.store.sqlite import SqliteDatabase
 
         return SqliteDatabase(parsed)
-    raise StoreError(f"--db {parsed.render_as_string(hide_password=True)} is not a database of ours; {VALID}")
+    raise StoreError(f"--db {parsed.render_as_string(hide_password=True)} is not supported; {VALID}")

@@ -1,4 +1,4 @@
-"""A PostgreSQL database as the store, for more than one replica of the service."""
+"""PostgreSQL database for the store, shared by several service processes."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ _DISK_FULL: Final = "53100"
 
 
 class PostgresDatabase:
-    """One database on a PostgreSQL server. A commit returns when the server has it on disk."""
+    """PostgreSQL database; a commit returns once it is on disk."""
 
     def __init__(self, url: URL) -> None:
-        """Look at the database.
+        """Connect and check the schema; change nothing.
 
         Raises:
-            StoreError: the driver is missing, the server does not answer, or the database is not ours.
+            StoreError: the driver is missing, the server does not answer, or the database belongs to something else.
         """
         self.name = URL.create("postgresql", host=url.host, port=url.port, database=url.database).render_as_string()
         try:
             import psycopg  # noqa: F401
         except ModuleNotFoundError:
-            text = f"{self.name} needs a driver that is not installed; pip install 'preshuffle[postgres]'"
-            raise StoreError(text) from None
-        # a value of the URL's query wins over ours
-        given = {name: value for name, value in _CONNECT.items() if name not in url.query}
+            message = f"{self.name} needs a driver that is not installed; pip install 'preshuffle[postgres]'"
+            raise StoreError(message) from None
+        # a value in the URL's query string wins over the default here
+        defaults = {name: value for name, value in _CONNECT.items() if name not in url.query}
         self._engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=8,
             max_overflow=0,
             pool_timeout=10,
             pool_pre_ping=True,
-            connect_args={"options": _SESSION, **given},
+            connect_args={"options": _SESSION, **defaults},
         )
         try:
             with self.begin() as connection:
@@ -65,22 +65,25 @@ class PostgresDatabase:
             raise StoreError(f"{self.name} cannot be used: {cause(error)}; see --db") from None
 
     def missing_reason(self) -> str | None:
-        """Nothing is known without asking."""
+        """Return None: only a query can find out."""
         return None
 
     @contextmanager
     def begin(self, write: bool = False) -> Iterator[Connection]:
-        """Return a transaction. Writers wait for each other at the counter of changes, not here."""
+        """Return a transaction; writers serialise on the counter of changes, not here."""
         with self._engine.connect() as connection, connection.begin():
             yield connection
 
     def lock_schema(self, connection: Connection) -> None:
-        """Take a lock that ends with the transaction: replicas that start together upgrade one after the other."""
+        """Take an advisory lock until the transaction ends.
+
+        Service processes that start together upgrade one after the other.
+        """
         connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
 
     @contextmanager
     def leadership(self) -> Iterator[bool]:
-        """Hold a lock that the server lets go of when this process ends, however it ends."""
+        """Try to take the leader's advisory lock; the server releases it with the session."""
         try:
             with self._engine.connect() as connection:
                 taken = bool(connection.execute(select(func.pg_try_advisory_lock(_LEADER_LOCK))).scalar())

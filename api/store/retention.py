@@ -1,4 +1,4 @@
-"""How much history is kept over all subjects; the oldest makes room, a little at a time."""
+"""Retention of the history over all subjects, by rows and age."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from preshuffle.api.store.rows import now_ms
 from preshuffle.api.store.schema import history
 from preshuffle.api.store.store import Store
 
-_AT_ONCE: Final = 2000
-"""Rows that one transaction lets go: others write meanwhile."""
+_BATCH: Final = 2000
+"""Rows that one transaction deletes: others write in between."""
 _DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept.
+    """Limits of the history.
 
     Attributes:
-        rows: how many changes of all subjects together.
-        days: for how long; None: for as long as there is room.
+        rows: largest number of changes, all subjects together.
+        days: largest age; None for no limit.
     """
 
     rows: int
@@ -30,14 +30,14 @@ class Retention:
 
 
 def prune(store: Store, keep: Retention) -> int:
-    """Let go of history that is too old or too much; return how many rows went.
+    """Delete history beyond the retention limits; return the number of rows.
 
-    Which registries were announced is kept: services on one store tell each other by it which one is the latest.
+    Announced registries stay: services on one store find the latest one there.
 
     Raises:
-        StoreError: the store does not answer; what went before stays gone.
+        StoreError: the store does not answer; rows that were deleted before stay deleted.
     """
-    gone = 0
+    deleted = 0
     while True:
         with store.transaction(write=True) as connection:
             newest = select(history.c.id).order_by(history.c.id.desc()).offset(keep.rows).limit(1)
@@ -45,8 +45,8 @@ def prune(store: Store, keep: Retention) -> int:
             if keep.days is not None:
                 excess |= history.c.at_ms < now_ms() - int(keep.days * _DAY_MS)
             old = select(history.c.id).where(excess, history.c.action != "book").order_by(history.c.id)
-            some = old.limit(_AT_ONCE).with_for_update(skip_locked=True)  # another service may be at it
-            went = connection.execute(delete(history).where(history.c.id.in_(some))).rowcount
-        gone += went
-        if went < _AT_ONCE:
-            return gone
+            ids = old.limit(_BATCH).with_for_update(skip_locked=True)  # another service may be deleting too
+            batch = connection.execute(delete(history).where(history.c.id.in_(ids))).rowcount
+        deleted += batch
+        if batch < _BATCH:
+            return deleted

@@ -1,4 +1,4 @@
-"""Rows of the store's tables as the values that the service works with."""
+"""Queries of the store's tables, and their rows as values."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from preshuffle.registry.values.report import Verdict, worst
 
 AnyRow = Row[*tuple[Any, ...]]
 _RANKS: Final[dict[str, int]] = {state: rank for rank, state in enumerate(STATES)}
-_HEARD: Final = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
-_LISTED: Final = (replicas.c.name, replicas.c.replica, replicas.c.verdict, replicas.c.state, replicas.c.judgement)
+_SAME_REPLICA: Final = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
+_JUDGED: Final = (replicas.c.name, replicas.c.replica, replicas.c.verdict, replicas.c.state, replicas.c.judgement)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedDeployment:
-    """A deployment as a list has it: what was judged, not what was told.
+    """Deployment with its judgements, without its reports.
 
     Attributes:
-        groups: what was judged, each with the replica that it was told by.
+        groups: judged groups of layers, each with the number of its replica.
     """
 
     name: str
@@ -51,74 +51,75 @@ class JudgedDeployment:
 
 
 def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
+    """Return the time in milliseconds since the Unix epoch."""
     return time.time_ns() // 1_000_000
 
 
 def moment(milliseconds: int) -> datetime:
-    """Return a stored time."""
+    """Return stored milliseconds as a UTC time."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def in_keys(table: Table, wanted: Collection[tuple[str, int]]) -> Any:
-    """Return the SQL of: name and replica both occur among these. All of them are such rows, and some others may be.
+def in_keys(table: Table, keys: Collection[tuple[str, int]]) -> Any:
+    """Return an SQL condition for a superset of rows with these keys.
 
-    SQLite finds them by index; for ``(name, replica) IN (...)`` it would read the whole table.
+    It asks for a name and a replica that occur in any of them: SQLite answers that by index, while for
+    ``(name, replica) IN (...)`` it would read the whole table.
     """
-    names, numbers = {name for name, _ in wanted}, {number for _, number in wanted}
+    names, numbers = {name for name, _ in keys}, {number for _, number in keys}
     return and_(table.c.name.in_(sorted(names)), table.c.replica.in_(sorted(numbers)))
 
 
 def bound_key(table: Table) -> Any:
-    """Return the SQL of: the replica that a row of parameters names, as ``of`` and ``number``."""
+    """Return an SQL condition with bound parameters ``of`` (deployment) and ``number`` (replica)."""
     return and_(table.c.name == bindparam("of"), table.c.replica == bindparam("number"))
 
 
 def is_silent(now: int) -> Any:
-    """Return the SQL of: this replica has been silent for longer than it said it would."""
+    """Return an SQL condition: no heartbeat for longer than the replica's ``ttl_s``."""
     return and_(beats.c.ttl_ms.is_not(None), beats.c.seen_ms + beats.c.ttl_ms < now)
 
 
 def read_baseline(text: str | None) -> Baseline | None:
-    """Read the decision digests that drift is measured from."""
+    """Parse a stored baseline."""
     return None if text is None else tuple(json.loads(text))
 
 
 def states_of_deployments(now: int) -> Select[tuple[str, int]]:
-    """Return the query of every deployment's name and the rank of its state, the worst of its replicas'."""
-    told = case(_RANKS, value=replicas.c.state, else_=_RANKS["unknown"])
+    """Return the query of deployments' names and ranks of their worst states."""
+    judged = case(_RANKS, value=replicas.c.state, else_=_RANKS["unknown"])
     stale = _RANKS["stale"]
-    rank = case((and_(is_silent(now), told < stale), stale), else_=told)
-    return select(replicas.c.name, func.max(rank).label("rank")).join(beats, _HEARD).group_by(replicas.c.name)
+    rank = case((and_(is_silent(now), judged < stale), stale), else_=judged)
+    return select(replicas.c.name, func.max(rank).label("rank")).join(beats, _SAME_REPLICA).group_by(replicas.c.name)
 
 
 def names_in_state(now: int, states: Sequence[State]) -> Select[tuple[str]]:
-    """Return the query of the names of deployments that are in one of some states."""
+    """Return the query of names of deployments in any of some states."""
     ranked = states_of_deployments(now).subquery()
     return select(ranked.c.name).where(ranked.c.rank.in_([_RANKS[state] for state in states]))
 
 
 def has_part(name: Any, part: str) -> Any:
-    """Return the SQL of: this name has a part in it, in whatever case; nothing is in every name."""
+    """Return an SQL condition: the name contains ``part``, ignoring case; always true if empty."""
     if "\0" in part:
         return false()  # PostgreSQL refuses it, and no name has it
     return func.lower(name).contains(part.lower(), autoescape=True) if part else true()
 
 
 def count_states(connection: Connection, now: int, part: str = "") -> dict[State, int]:
-    """Return how many deployments (those whose name has ``part``) are in each state."""
+    """Count deployments whose name contains ``part`` by state."""
     ranked = states_of_deployments(now).where(has_part(replicas.c.name, part)).subquery()
     counted = select(ranked.c.rank, func.count().label("deployments")).group_by(ranked.c.rank)
-    found = {row.rank: row.deployments for row in connection.execute(counted)}
-    return {state: found.get(rank, 0) for rank, state in enumerate(STATES)}
+    number = {row.rank: row.deployments for row in connection.execute(counted)}
+    return {state: number.get(rank, 0) for rank, state in enumerate(STATES)}
 
 
 def with_replicas(connection: Connection, rows: Sequence[AnyRow]) -> list[Deployment]:
-    """Return deployments with everything that their replicas told."""
-    mine = replicas.c.name.in_([row.name for row in rows])
-    wanted = select(replicas, beats.c.seen_ms).join(beats, _HEARD).where(mine).order_by(replicas.c.replica)
+    """Return deployments with their replicas' full reports."""
+    query = select(replicas, beats.c.seen_ms).join(beats, _SAME_REPLICA)
+    query = query.where(replicas.c.name.in_([row.name for row in rows])).order_by(replicas.c.replica)
     by_name: dict[str, list[Replica]] = {row.name: [] for row in rows}
-    for row in connection.execute(wanted):
+    for row in connection.execute(query):
         by_name[row.name].append(
             Replica(
                 replica=row.replica,
@@ -142,30 +143,32 @@ def with_replicas(connection: Connection, rows: Sequence[AnyRow]) -> list[Deploy
 
 
 def with_judgements(connection: Connection, rows: Sequence[AnyRow], now: int) -> list[JudgedDeployment]:
-    """Return deployments with what was judged of their replicas."""
-    columns = select(*_LISTED, beats.c.seen_ms, case((is_silent(now), true()), else_=None).label("silent"))
-    wanted = columns.join(beats, _HEARD).where(replicas.c.name.in_([row.name for row in rows]))
+    """Return deployments with their replicas' judgements."""
+    columns = select(*_JUDGED, beats.c.seen_ms, case((is_silent(now), true()), else_=None).label("silent"))
+    query = columns.join(beats, _SAME_REPLICA).where(replicas.c.name.in_([row.name for row in rows]))
     by_name: dict[str, list[AnyRow]] = {row.name: [] for row in rows}
-    for row in connection.execute(wanted.order_by(replicas.c.replica)):
+    for row in connection.execute(query.order_by(replicas.c.replica)):
         by_name[row.name].append(row)
-    return [_listed(row, by_name[row.name]) for row in rows]
+    return [_judged_deployment(row, by_name[row.name]) for row in rows]
 
 
-def _listed(row: AnyRow, mine: Sequence[AnyRow]) -> JudgedDeployment:
-    states: list[State] = [worst_state([one.state, "stale"]) if one.silent else one.state for one in mine]
+def _judged_deployment(row: AnyRow, members: Sequence[AnyRow]) -> JudgedDeployment:
+    states: list[State] = [
+        worst_state([member.state, "stale"]) if member.silent else member.state for member in members
+    ]
     return JudgedDeployment(
         name=row.name,
         revision=row.revision,
         created_at=moment(row.created_ms),
         replaced_at=moment(row.replaced_ms),
-        seen_at=moment(max(one.seen_ms for one in mine)),
-        verdict=worst(one.verdict for one in mine),
+        seen_at=moment(max(member.seen_ms for member in members)),
+        verdict=worst(member.verdict for member in members),
         state=worst_state(states),
-        replicas=tuple(one.replica for one in mine),
-        groups=tuple((one.replica, group) for one in mine for group in read_groups(one.judgement)),
+        replicas=tuple(member.replica for member in members),
+        groups=tuple((member.replica, group) for member in members for group in read_groups(member.judgement)),
     )
 
 
 def deployment_row(connection: Connection, name: str) -> AnyRow | None:
-    """Return a deployment's own row."""
+    """Return a deployment's row, or None."""
     return connection.execute(select(deployments).where(deployments.c.name == name)).one_or_none()

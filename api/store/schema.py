@@ -1,6 +1,6 @@
-"""SQL tables of the store, as the newest migration leaves them.
+"""SQL tables of the store, at the newest schema version.
 
-``migrations`` holds how they came to be; a test compares both.
+The steps to it are in ``migrations``; a test compares both.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ meta = Table(
     Column("key", String(64), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""Counters. ``revision``: the last that was given out. ``changes``: every change of anything that is shown counts;
-whoever changes something counts first, and so waits for whoever is before. ``tables``: uploads of kernel tables."""
+"""Counters. ``revision``: the last one given out. ``changes``: every change of anything shown; a writer increments it
+first, so writers run one after the other. ``tables``: uploads of kernel tables."""
 
 deployments = Table(
     "deployments",
@@ -62,7 +62,7 @@ replicas = Table(
     Index("replicas_judged_by", "judged_by"),
     Index("replicas_states", "name", "replica", "state"),  # counting states reads no report
 )
-"""What each replica told, and what was found in it. ``judged_by`` names book and kernel tables (empty: nobody yet),
+"""Reports of replicas with their judgements. ``judged_by`` names book and kernel tables (empty: not judged yet),
 ``judgement`` is JSON, one ``GroupJudgement`` per group, ``baseline`` the digests that drift is measured from."""
 
 beats = Table(
@@ -75,7 +75,7 @@ beats = Table(
     Column("silent", Boolean, nullable=False),
     ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
 )
-"""When each replica was last heard of; narrow, since it is written often. ``silent``: history says so already."""
+"""Last heartbeat of each replica; narrow, since it is written often. ``silent``: already in the history."""
 
 history = Table(
     "history",
@@ -96,7 +96,7 @@ history = Table(
     Index("history_subject", "subject", "id"),
     sqlite_autoincrement=True,
 )
-"""Who changed what and when; written in the transaction of the change."""
+"""Audit log; a row is written in the transaction of its change."""
 
 books = Table(
     "books",
@@ -107,7 +107,7 @@ books = Table(
     Column("first_ms", BigInteger, nullable=False),
     Column("last_ms", BigInteger, nullable=False),
 )
-"""Every book that the service has run: ``body`` is zlib over JSON, entries by section and id."""
+"""Books that the service has run: ``body`` is zlib over JSON, entries by section and id."""
 
 kernel_contents = Table(
     "kernel_contents",
@@ -117,7 +117,7 @@ kernel_contents = Table(
     Column("names", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
-"""Uploaded kernel tables by their content: ``names`` is JSON, ``[name, bytes]`` for each file; ``body`` is zlib."""
+"""Uploaded kernel tables by content: ``names`` is JSON, ``[name, size]`` per file; ``body`` is zlib."""
 
 kernel_sets = Table(
     "kernel_sets",
@@ -127,4 +127,4 @@ kernel_sets = Table(
     Column("digest", String(71), ForeignKey("kernel_contents.digest"), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
 )
-"""Which AITER version has which tables; ``identity`` is the same for every spelling of one version."""
+"""Kernel tables of each AITER version; ``identity`` is the same for every spelling of one version."""

@@ -1,4 +1,4 @@
-"""A SQLite file as the store: what is accepted, and how it is opened so that a written answer is on disk."""
+"""SQLite file for the store, opened so that commits are durable."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ BUSY_MS: Final = 5000
 
 
 class SqliteDatabase:
-    """One file. A commit returns when the bytes are on disk (WAL, ``synchronous=FULL``)."""
+    """SQLite file; a commit returns once it is on disk.
+
+    It runs in WAL mode with ``synchronous=FULL``.
+    """
 
     def __init__(self, url: URL) -> None:
-        """Look at the file.
+        """Check the file; change nothing.
 
         Raises:
             StoreError: names the file and what is wrong with it.
@@ -40,31 +43,31 @@ class SqliteDatabase:
 
     @property
     def name(self) -> str:
-        """Return the file's path."""
+        """Path of the file."""
         return str(self.path)
 
     def missing_reason(self) -> str | None:
-        """Notice a file that was deleted: SQLite would go on with what nobody else can see."""
+        """Return a message if the file was deleted: SQLite would go on with the unlinked file."""
         if self.path.exists():
             return None
-        return f"{self.path} is not there: never made, or moved or deleted while the service ran"
+        return f"{self.path} does not exist: never created, or moved or deleted while the service ran"
 
     @contextmanager
     def begin(self, write: bool = False) -> Iterator[Connection]:
-        """Return a transaction; a writer holds the lock from its beginning."""
+        """Return a transaction; a writer takes the lock at its start."""
         with self._engine.connect().execution_options(write=write) as connection, connection.begin():
             yield connection
 
     def lock_schema(self, connection: Connection) -> None:
-        """Do nothing: a writer has the file for itself."""
+        """Do nothing: a writer has exclusive access to the file."""
 
     @contextmanager
     def leadership(self) -> Iterator[bool]:
-        """Say yes: a file is for one service."""
+        """Return True: a file serves one process."""
         yield True
 
     def is_full(self, error: SQLAlchemyError) -> bool:
-        """Whether SQLite could not make the file longer."""
+        """Whether SQLite could not extend the file."""
         code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
         return code == sqlite3.SQLITE_FULL
 
@@ -78,12 +81,12 @@ def _path(url: URL) -> Path:
         raise StoreError(f"--db {url.render_as_string(hide_password=True)} is not a SQLite file; {VALID}")
     if not url.database or url.database == ":memory:":
         shown = url.render_as_string(hide_password=True)
-        raise StoreError(f"--db {shown} names no file, so nothing would survive a restart; {VALID}")
+        raise StoreError(f"--db {shown} names no file, so data would not survive a restart; {VALID}")
     return Path(url.database)
 
 
 def _check_file(path: Path) -> bool:
-    """Make sure that a file is a database or can become one; return whether it is one."""
+    """Return whether a file is a database already; raise if it cannot become one."""
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} does not exist; create it, or name another file with --db")
     if path.is_dir():
@@ -96,7 +99,7 @@ def _check_file(path: Path) -> bool:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     if start != _MAGIC:
-        raise StoreError(f"{path} is not a SQLite database; it was left as it is. Name another file with --db")
+        raise StoreError(f"{path} is not a SQLite database; it was left unchanged. Name another file with --db")
     return True
 
 
@@ -111,19 +114,19 @@ def _check_tables(path: Path) -> None:
         with engine.connect() as connection:
             version_of(connection, str(path))
     except DatabaseError as error:
-        text = f"{path} is damaged or not a store of preshuffle: {cause(error)}; it was left as it is"
-        raise StoreError(text) from None
+        message = f"{path} is damaged or not a store of preshuffle: {cause(error)}; it was left unchanged"
+        raise StoreError(message) from None
     finally:
         engine.dispose()
 
 
 def _prepare(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions are begun below, not by the driver
+    connection.isolation_level = None  # _begin starts transactions, not the driver
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin(connection: Connection) -> None:
-    """A writer takes the lock at once: upgrading a reader's lock can fail however long one waits."""
+    """Begin a transaction; a writer locks at once, since upgrading a reader's lock can fail."""
     write = connection.get_execution_options().get("write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,4 +1,7 @@
-"""The store of deployments. Calls block; the routes run them in threads."""
+"""Store of deployments and their history in a database.
+
+Calls block; the routes run them in threads.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,21 @@ from preshuffle.api.store.rows import (
     with_replicas,
 )
 from preshuffle.api.store.schema import beats, deployments, meta, replicas
-from preshuffle.api.store.writes import heard, increment, replica_row, write_beat, write_deployment, write_replica
+from preshuffle.api.store.writes import (
+    heartbeat_update,
+    increment,
+    replica_row,
+    write_beat,
+    write_deployment,
+    write_replica,
+)
 
 Precondition = Callable[[int | None], None]
-"""Called with the revision that is stored (None: no such deployment); raises where the change must not happen."""
+"""Called with the stored revision (None: no such deployment); raises to prevent the change."""
 ReplicaKey = tuple[str, int]
-"""A deployment's name and a replica's number."""
-_AT_ONCE: Final = 400
-"""Rows in one statement."""
+"""Deployment name and replica number."""
+_BATCH: Final = 400
+"""Largest number of rows per statement."""
 
 
 def _no_precondition(_revision: int | None) -> None:
@@ -48,10 +58,10 @@ def _no_precondition(_revision: int | None) -> None:
 
 
 class Store:
-    """Deployments in a database. Every change is one transaction; what is acknowledged survives a crash."""
+    """Transactional store of deployments; acknowledged changes survive a crash."""
 
     def __init__(self, url: str) -> None:
-        """Look at the database without changing it; ``create`` makes it ready.
+        """Open the database without changing it; ``create`` prepares it.
 
         Raises:
             StoreError: the URL or the database cannot be used.
@@ -61,7 +71,7 @@ class Store:
         self.name = self._database.name
 
     def create(self) -> Store:
-        """Create what is missing, and bring what an older version wrote up to date.
+        """Create the schema, or migrate an older one.
 
         Raises:
             StoreError: the database cannot be written, or a newer version wrote it.
@@ -76,25 +86,25 @@ class Store:
         return self
 
     def check_current(self) -> None:
-        """Make sure that the store needs no ``create``.
+        """Raise unless the schema is current.
 
         Raises:
-            StoreError: there is nothing yet, or an older version wrote it.
+            StoreError: the database is empty, or an older version wrote it.
         """
         with self.transaction() as connection:
             version = version_of(connection, self.name)
         if version is None:
             raise StoreError(f"{self.name} holds no store yet; preshuffle serve makes one")
         if version != newest():
-            text = f"schema {version}, this one needs {newest()}; preshuffle serve brings it up to date"
-            raise StoreError(f"{self.name} was written by an older preshuffle ({text})")
+            reason = f"schema {version}, this one needs {newest()}; preshuffle serve brings it up to date"
+            raise StoreError(f"{self.name} was written by an older preshuffle ({reason})")
 
     def close(self) -> None:
         """Close every connection."""
         self._database.close()
 
     def counters(self) -> dict[str, int]:
-        """Return what counts changes; two equal answers mean that nothing was changed between them.
+        """Return the change counters; equal answers mean that nothing changed in between.
 
         Raises:
             StoreError: the store does not answer.
@@ -112,9 +122,9 @@ class Store:
         who: str = history.SERVICE,
         precondition: Precondition = _no_precondition,
     ) -> Receipt:
-        """Store what a replica reports, in the place of what it reported before.
+        """Store a replica's report, replacing its last one.
 
-        The same report twice leaves revision and times alone, save that the replica was seen.
+        An equal report changes no revision and no time but that of the heartbeat.
 
         Raises:
             StoreError: the store does not answer or its disk is full; nothing was changed.
@@ -125,7 +135,7 @@ class Store:
             precondition(stored.revision if stored else None)
             before = replica_row(connection, name, replica)
             if stored and before and before.report == text:
-                connection.execute(heard(name, replica).values(seen_ms=now))
+                connection.execute(heartbeat_update(name, replica).values(seen_ms=now))
                 return _receipt(name, replica, stored.revision, False, before.created_ms, before.replaced_ms)
             revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=stored is None)
@@ -137,7 +147,7 @@ class Store:
                 name,
                 replica,
                 revision,
-                _standing(before),
+                _status(before),
                 ReplicaStatus(judgement.verdict, judgement.state),
                 judgement.by,
                 history.differences(json.loads(before.report) if before else None, json.loads(text)),
@@ -146,7 +156,7 @@ class Store:
             return _receipt(name, replica, revision, True, before.created_ms if before else now, now)
 
     def get(self, name: str) -> Deployment | None:
-        """Return a deployment with all its replicas.
+        """Return a deployment with all its replicas, or None.
 
         Raises:
             StoreError: the store does not answer.
@@ -158,27 +168,27 @@ class Store:
     def page(
         self, limit: int, after: str = "", states: Sequence[State] = (), part: str = ""
     ) -> tuple[list[JudgedDeployment], bool]:
-        """Return up to ``limit`` deployments by name, those after a name, and whether there are more.
+        """Return a page of deployments by name, and whether there are more.
 
         Args:
-            limit: how many.
-            after: a name.
-            states: only deployments in one of them; empty: in any.
-            part: only those whose name has it, in whatever case.
+            limit: size of the page.
+            after: only names after this one.
+            states: only deployments in any of these; empty for all.
+            part: only names that contain it, ignoring case.
 
         Raises:
             StoreError: the store does not answer.
         """
         now = now_ms()
-        wanted = select(deployments).where(deployments.c.name > after, has_part(deployments.c.name, part))
+        query = select(deployments).where(deployments.c.name > after, has_part(deployments.c.name, part))
         if states:
-            wanted = wanted.where(deployments.c.name.in_(names_in_state(now, states)))
+            query = query.where(deployments.c.name.in_(names_in_state(now, states)))
         with self.transaction() as connection:
-            rows = connection.execute(wanted.order_by(deployments.c.name).limit(limit + 1)).all()
+            rows = connection.execute(query.order_by(deployments.c.name).limit(limit + 1)).all()
             return with_judgements(connection, rows[:limit], now), len(rows) > limit
 
     def has_more_than(self, number: int) -> bool:
-        """Whether there are more replicas than this, of all deployments together.
+        """Whether all deployments together have more than ``number`` replicas.
 
         Raises:
             StoreError: the store does not answer.
@@ -187,7 +197,7 @@ class Store:
             return connection.execute(select(replicas.c.name).offset(number).limit(1)).first() is not None
 
     def tally(self, part: str = "") -> dict[State, int]:
-        """Return how many deployments (those whose name has ``part``) are in each state.
+        """Count deployments whose name contains ``part`` by state.
 
         Raises:
             StoreError: the store does not answer.
@@ -203,10 +213,10 @@ class Store:
         who: str = history.SERVICE,
         precondition: Precondition = _no_precondition,
     ) -> bool:
-        """Forget a deployment, or one replica of it (its last one takes the deployment along).
+        """Delete a deployment or one replica; the last replica takes the deployment along.
 
         Returns:
-            Whether there was anything to forget.
+            Whether there was anything to delete.
 
         Raises:
             StoreError: the store does not answer or its disk is full; nothing was changed.
@@ -217,39 +227,39 @@ class Store:
             precondition(stored.revision if stored else None)
             if stored is None:
                 return False
-            mine = select(replicas.c.replica, replicas.c.verdict, replicas.c.state).where(replicas.c.name == name)
-            rows = connection.execute(mine.order_by(replicas.c.replica)).all()
-            going = [row for row in rows if replica in (None, row.replica)]
-            if not going:
+            members = select(replicas.c.replica, replicas.c.verdict, replicas.c.state).where(replicas.c.name == name)
+            rows = connection.execute(members.order_by(replicas.c.replica)).all()
+            deleted = [row for row in rows if replica in (None, row.replica)]
+            if not deleted:
                 return False
             # heartbeats lock these rows in this order too
             connection.execute(select(beats).where(beats.c.name == name).order_by(beats.c.replica).with_for_update())
-            if len(going) == len(rows):
+            if len(deleted) == len(rows):
                 connection.execute(delete(deployments).where(deployments.c.name == name))
             else:
                 connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
             revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=False)
-            entries = [HistoryEntry(who, "forget", name, row.replica, revision, _standing(row)) for row in going]
+            entries = [HistoryEntry(who, "forget", name, row.replica, revision, _status(row)) for row in deleted]
             history.record(connection, now, entries)
             return True
 
-    def beat(self, beating: Iterable[ReplicaKey]) -> dict[ReplicaKey, Beat]:
-        """Write that replicas were heard of, all in one transaction.
+    def beat(self, replica_keys: Iterable[ReplicaKey]) -> dict[ReplicaKey, Beat]:
+        """Store heartbeats of replicas in one transaction.
 
         Returns:
-            The receipts of those that are known.
+            Acknowledgements of the known replicas.
 
         Raises:
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
-        now, wanted = now_ms(), sorted(set(beating))
+        now, keys = now_ms(), sorted(set(replica_keys))
         known: list[ReplicaKey] = []
         with self.transaction(write=True) as connection:
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                rows = connection.execute(select(beats.c.name, beats.c.replica).where(in_keys(beats, some)))
-                known += sorted({(row.name, row.replica) for row in rows} & set(some))
+            for start in range(0, len(keys), _BATCH):
+                batch = keys[start : start + _BATCH]
+                rows = connection.execute(select(beats.c.name, beats.c.replica).where(in_keys(beats, batch)))
+                known += sorted({(row.name, row.replica) for row in rows} & set(batch))
             if known:
                 values = [{"of": of, "number": number} for of, number in known]
                 connection.execute(update(beats).where(bound_key(beats)).values(seen_ms=now), values)
@@ -259,7 +269,7 @@ class Store:
     def history(
         self, limit: int, *, subject: str | None = None, before: int | None = None, since: datetime | None = None
     ) -> Events:
-        """Return changes, the newest first; see ``preshuffle.api.store.history.read``.
+        """Return a page of the history, the newest change first; see ``store.history.read``.
 
         Raises:
             StoreError: the store does not answer.
@@ -268,7 +278,7 @@ class Store:
             return history.read(connection, limit, subject=subject, before=before, since=since)
 
     def leadership(self) -> AbstractContextManager[bool]:
-        """Return whether this process is the one that judges again; no other is until the context ends.
+        """Try to become the one process that re-checks, until the context ends.
 
         Raises:
             StoreError: the store does not answer.
@@ -276,7 +286,7 @@ class Store:
         return self._database.leadership()
 
     def transaction(self, write: bool = False) -> AbstractContextManager[Connection]:
-        """Return a transaction; a writer must say so.
+        """Return a transaction; writers pass ``write=True``.
 
         Raises:
             StoreError: the store does not answer; nothing was changed.
@@ -286,7 +296,9 @@ class Store:
 
     @contextmanager
     def changing(self, *counters: str) -> Iterator[Connection]:
-        """Return a transaction that changes what is shown: it counts first, and so waits for all others that do.
+        """Return a write transaction that increments counters first.
+
+        Writers of one counter so run one after the other.
 
         Raises:
             StoreError: the store does not answer or its disk is full; nothing was changed.
@@ -298,20 +310,20 @@ class Store:
 
     @contextmanager
     def _transaction(self, write: bool) -> Iterator[Connection]:
-        gone = self._database.missing_reason()
-        if gone:
-            raise StoreError(gone)
+        missing_reason = self._database.missing_reason()
+        if missing_reason:
+            raise StoreError(missing_reason)
         try:
             with self._database.begin(write) as connection:
                 yield connection
         except SQLAlchemyError as error:
             if self._database.is_full(error):
-                text = f"{self.name} cannot grow, its disk is full: {cause(error)}; nothing was changed"
-                raise StoreFullError(text) from error
+                message = f"{self.name} cannot grow, its disk is full: {cause(error)}; nothing was changed"
+                raise StoreFullError(message) from error
             raise StoreError(f"{self.name} does not answer: {cause(error)}") from error
 
 
-def _standing(row: AnyRow | None) -> ReplicaStatus | None:
+def _status(row: AnyRow | None) -> ReplicaStatus | None:
     return ReplicaStatus(row.verdict, row.state) if row is not None else None
 
 

@@ -1,4 +1,4 @@
-"""Rows of the store's tables, written inside a transaction that somebody else began."""
+"""Statements that write the store's rows, inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -13,57 +13,58 @@ from preshuffle.api.store.schema import beats, deployments, meta, replicas
 
 
 def increment(connection: Connection, key: str) -> int:
-    """Raise a counter and return it; whoever else raises it waits for the end of this transaction."""
-    mine = meta.c.key == key
-    connection.execute(update(meta).where(mine).values(value=meta.c.value + 1))
-    number: int = connection.execute(select(meta.c.value).where(mine)).scalar_one()
+    """Increment a counter and return it; others wait until this transaction ends."""
+    counter = meta.c.key == key
+    connection.execute(update(meta).where(counter).values(value=meta.c.value + 1))
+    number: int = connection.execute(select(meta.c.value).where(counter)).scalar_one()
     return number
 
 
 def replica_row(connection: Connection, name: str, replica: int) -> AnyRow | None:
-    """Return a replica's own row."""
-    mine = (replicas.c.name == name) & (replicas.c.replica == replica)
-    return connection.execute(select(replicas).where(mine)).one_or_none()
+    """Return a replica's row, or None."""
+    return connection.execute(select(replicas).where(_is_replica(name, replica))).one_or_none()
 
 
 def write_deployment(connection: Connection, name: str, revision: int, now: int, *, new: bool) -> None:
-    """Write that a deployment changed."""
+    """Insert a deployment, or update its revision and time."""
     if new:
         values = {"name": name, "revision": revision, "created_ms": now, "replaced_ms": now}
         connection.execute(insert(deployments).values(**values))
         return
-    mine = deployments.c.name == name
-    connection.execute(update(deployments).where(mine).values(revision=revision, replaced_ms=now))
+    connection.execute(update(deployments).where(deployments.c.name == name).values(revision=revision, replaced_ms=now))
 
 
 def write_replica(
     connection: Connection, name: str, replica: int, text: str, judgement: Judgement, now: int, *, new: bool
 ) -> None:
-    """Write what a replica told, and what was found in it."""
+    """Insert or update a replica's report and judgement."""
     values = {"report": text, "replaced_ms": now, **judged_values(judgement)}
     if new:
         connection.execute(insert(replicas).values(name=name, replica=replica, created_ms=now, **values))
         return
-    mine = (replicas.c.name == name) & (replicas.c.replica == replica)
-    connection.execute(update(replicas).where(mine).values(**values))
+    connection.execute(update(replicas).where(_is_replica(name, replica)).values(**values))
 
 
 def write_beat(connection: Connection, name: str, replica: int, report: ReplicaReport, now: int, *, new: bool) -> None:
-    """Write that a replica was heard of, and for how long it may be silent."""
+    """Insert or update a replica's heartbeat and its ``ttl_s``."""
     values = {"seen_ms": now, "ttl_ms": report.ttl_s and report.ttl_s * 1000}
     if new:
         connection.execute(insert(beats).values(name=name, replica=replica, silent=False, **values))
         return
-    connection.execute(heard(name, replica).values(**values))
+    connection.execute(heartbeat_update(name, replica).values(**values))
 
 
-def heard(name: str, replica: int) -> Any:
-    """Return the statement that changes when a replica was heard of."""
+def heartbeat_update(name: str, replica: int) -> Any:
+    """Return the UPDATE statement of a replica's heartbeat, without values."""
     return update(beats).where(beats.c.name == name, beats.c.replica == replica)
 
 
+def _is_replica(name: str, replica: int) -> Any:
+    return (replicas.c.name == name) & (replicas.c.replica == replica)
+
+
 def judged_values(judgement: Judgement) -> dict[str, Any]:
-    """Return the columns of a judgement."""
+    """Return a judgement as columns of ``replicas``."""
     return {
         "verdict": judgement.verdict,
         "state": judgement.state,

@@ -1,1 +1,4 @@
-"""The store's schema, one step per file. A step never changes once it has been released."""
+"""Migrations of the store's schema, one step per file.
+
+A released step never changes.
+"""

@@ -1,4 +1,4 @@
-"""Deployments with their replicas, and uploaded kernel tables."""
+"""Migration: deployments with replicas, and uploaded kernel tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was judged of each replica, heartbeats in a table of their own, history, and books by digest."""
+"""Migration: judgements, a table of heartbeats, history, and books by digest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ down_revision: Final = "0001"
 
 
 def upgrade() -> None:
-    """Add to the first tables; what was reported before is judged by the next check."""
+    """Extend the first tables; the next re-check judges reports stored before."""
     op.execute("DELETE FROM meta WHERE key = 'schema_version'")
     op.execute("INSERT INTO meta (key, value) VALUES ('changes', 0), ('tables', 0)")
     for column in (

@@ -98,7 +98,7 @@ def test_a_wrong_candidate_names_file_and_line(db: str, tmp_path: Path, capsys: 
         (["deployments", "--server", "http://127.0.0.1:9"], 3, "does not answer"),
         (["deployments", "--server", "nonsense"], 3, "does not answer"),
         (["deployments", "--db", "sqlite:////nowhere/x.db"], 2, "/nowhere does not exist"),
-        (["deployments", "--db", "sqlite:///absent.db"], 2, "is not there"),
+        (["deployments", "--db", "sqlite:///absent.db"], 2, "does not exist"),
         (["deployments", "a", "--state", "ok", "--server", "http://127.0.0.1:9"], 2, "--state goes with the list"),
         (["plan", "--server", "http://127.0.0.1:9"], 2, "nothing would change"),
         (["plan", "--tables", "x.csv", "--server", "http://127.0.0.1:9"], 2, "names no AITER"),

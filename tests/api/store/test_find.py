@@ -1,4 +1,4 @@
-"""Deployments found by a part of their name, on both kinds of database."""
+"""Search of deployments by part of their name, on both databases."""
 
 import pytest
 
@@ -25,7 +25,7 @@ NAMES = ("GPT-prod", "gpt_canary", "gpt-canary", "qwen.eu")
         ("'; --", set()),
     ],
 )
-def test_a_part_of_a_name_is_meant_as_it_is_written_in_whatever_case(store: Store, part: str, found: set[str]) -> None:
+def test_a_part_of_a_name_is_literal_and_ignores_case(store: Store, part: str, found: set[str]) -> None:
     report = ReplicaReport.parse(REPORT)
     judgement = judge(report, Registry.default())
     for name in NAMES:

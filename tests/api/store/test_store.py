@@ -1,4 +1,4 @@
-"""The store, on both databases: all or nothing, and what is acknowledged is there."""
+"""Store on both databases: changes are atomic, acknowledged writes persist."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, inspect, text, update
 from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet.judgement import judge_name
 from preshuffle.api.store.book_store import announce, announced_name
-from preshuffle.api.store.migrate import newest, steps
+from preshuffle.api.store.migrate import migrations, newest
 from preshuffle.api.store.retention import Retention, prune
 from preshuffle.api.store.schema import history, metadata
 from preshuffle.api.store.store import Store
@@ -34,7 +34,7 @@ def run(url: str, *statements: str) -> None:
     engine.dispose()
 
 
-def test_migrations_make_the_tables_that_the_code_uses(database: str) -> None:
+def test_migrations_create_the_tables_of_the_schema(database: str) -> None:
     Store(database).create().close()
     engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
     found = inspect(engine)
@@ -49,7 +49,7 @@ def test_migrations_make_the_tables_that_the_code_uses(database: str) -> None:
     engine.dispose()
 
 
-def test_what_the_first_version_wrote_is_brought_up_to_date(database: str) -> None:
+def test_a_store_of_the_first_version_is_migrated(database: str) -> None:
     made = Store(database).create()
     put(made, "kept", 3)
     made.close()
@@ -80,20 +80,20 @@ def test_what_the_first_version_wrote_is_brought_up_to_date(database: str) -> No
     again.close()
 
 
-def test_a_newer_store_is_left_as_it_is(database: str) -> None:
+def test_a_newer_store_is_left_unchanged(database: str) -> None:
     Store(database).create().close()
     run(database, "UPDATE preshuffle_version SET version_num = '9999'")
     with pytest.raises(StoreError, match=f"newer preshuffle .schema 9999; this one knows up to {newest()}"):
         Store(database)
 
 
-def test_migrations_are_one_line_of_steps() -> None:
-    assert [step.revision for step in steps().walk_revisions()] == [
+def test_migrations_form_one_line() -> None:
+    assert [step.revision for step in migrations().walk_revisions()] == [
         f"{number:04}" for number in range(int(newest()), 0, -1)
     ]
 
 
-def test_several_who_start_at_once_create_one_store(database: str) -> None:
+def test_concurrent_starts_create_one_store(database: str) -> None:
     stores = [Store(database) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(Store.create, stores))
@@ -103,7 +103,7 @@ def test_several_who_start_at_once_create_one_store(database: str) -> None:
         one.close()
 
 
-def test_what_is_stored_is_there_for_the_next_one_who_opens_it(database: str) -> None:
+def test_stored_reports_survive_reopening(database: str) -> None:
     first = Store(database).create()
     receipt = put(first, "a", 3)
     first.close()
@@ -121,7 +121,7 @@ def test_a_refused_change_changes_nothing(store: Store) -> None:
 
     before, counters = put(store, "a"), store.counters()
     with pytest.raises(LookupError):
-        put(store, "a", told=report("other"), precondition=refuse)
+        put(store, "a", reported=report("other"), precondition=refuse)
     with pytest.raises(LookupError):
         store.delete("a", precondition=refuse)
     deployment = store.get("a")
@@ -131,7 +131,7 @@ def test_a_refused_change_changes_nothing(store: Store) -> None:
     assert len(store.history(10).events) == 1
 
 
-def test_many_who_write_at_once_all_succeed(store: Store) -> None:
+def test_concurrent_writers_all_succeed(store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
         receipts = list(pool.map(lambda replica: put(store, "a", replica, report(f"n{replica}")), range(64)))
         list(pool.map(lambda replica: store.beat([("a", replica), ("a", 63 - replica)]), range(64)))
@@ -143,7 +143,7 @@ def test_many_who_write_at_once_all_succeed(store: Store) -> None:
     assert [replica.report.node for replica in deployment.replicas] == [f"n{replica}" for replica in range(32, 64)]
 
 
-def test_names_come_in_one_order_everywhere(store: Store) -> None:
+def test_names_sort_equally_on_both_databases(store: Store) -> None:
     names = ["B", "a", "a-1", "a.1", "a1", "a_1", "Z", "z"]
     for name in reversed(names):
         put(store, name)
@@ -153,7 +153,7 @@ def test_names_come_in_one_order_everywhere(store: Store) -> None:
     assert (more, no_more) == (True, False)
 
 
-def test_a_heartbeat_is_for_whoever_is_known(store: Store) -> None:
+def test_heartbeats_of_unknown_replicas_are_ignored(store: Store) -> None:
     put(store, "a", 1)
     before = store.get("a")
     known = store.beat([("a", 1), ("a", 2), ("b", 1), ("a", 1)])
@@ -165,10 +165,10 @@ def test_a_heartbeat_is_for_whoever_is_known(store: Store) -> None:
     assert deployment.revision == before.revision
 
 
-def test_silence_is_a_state_and_stands_in_the_history(store: Store) -> None:
-    put(store, "quick", told=report(ttl_s=3600))
-    put(store, "slow", told=report(ttl_s=1_000_000))
-    put(store, "wrong", told=report(ttl_s=3600, groups=groups(WRONG)))
+def test_staleness_is_a_state_and_recorded_in_history(store: Store) -> None:
+    put(store, "quick", reported=report(ttl_s=3600))
+    put(store, "slow", reported=report(ttl_s=1_000_000))
+    put(store, "wrong", reported=report(ttl_s=3600, groups=groups(WRONG)))
     assert update_liveness(store) == 0
     assert store.tally()["mismatch"] == 1
     for name in ("quick", "slow", "wrong"):
@@ -190,9 +190,9 @@ def test_silence_is_a_state_and_stands_in_the_history(store: Store) -> None:
     ]
 
 
-def test_history_says_who_changed_what(store: Store) -> None:
+def test_history_records_author_and_change(store: Store) -> None:
     put(store, "a", who="ann")
-    put(store, "a", told=report("m", groups=groups(WRONG)), who="bob")
+    put(store, "a", reported=report("m", groups=groups(WRONG)), who="bob")
     put(store, "b", 1, who="ann")
     store.delete("a", who="cid")
     events = store.history(10, subject="a").events
@@ -212,10 +212,10 @@ def test_history_says_who_changed_what(store: Store) -> None:
     assert len(store.history(5, since=events[-1].at).events) == 4
 
 
-def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_deletes_the_oldest_rows_of_a_subject(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preshuffle.api.store.history.MAX_PER_SUBJECT", 5)
     for number in range(12):
-        put(store, "a", told=report(f"n{number}"))
+        put(store, "a", reported=report(f"n{number}"))
     put(store, "b")
     events = store.history(20, subject="a").events
     assert [event.changes[0].after for event in events] == [f"n{number}" for number in (11, 10, 9, 8, 7)]
@@ -223,7 +223,7 @@ def test_history_lets_go_of_what_is_old(store: Store, monkeypatch: pytest.Monkey
 
 
 def test_history_is_bounded_over_all_subjects(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preshuffle.api.store.retention._AT_ONCE", 2)  # it goes a little at a time
+    monkeypatch.setattr("preshuffle.api.store.retention._BATCH", 2)  # it goes a little at a time
     announce(store, Registry.default())
     for number in range(9):
         put(store, f"d{number}")
@@ -241,6 +241,6 @@ def test_a_deployment_called_registry_hides_no_book(store: Store, monkeypatch: p
     monkeypatch.setattr("preshuffle.api.store.history.MAX_PER_SUBJECT", 3)
     announce(store, Registry.default())
     for number in range(5):
-        put(store, "registry", told=report(f"node-{number}"))
+        put(store, "registry", reported=report(f"node-{number}"))
     assert [event.action for event in store.history(100).events] == ["report"] * 3 + ["book"]
     assert announced_name(store) == judge_name(Registry.default())

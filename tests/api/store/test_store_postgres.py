@@ -1,4 +1,4 @@
-"""PostgreSQL as the store: what is refused, and that no secret is repeated."""
+"""PostgreSQL store: refused databases, no password in messages, a full disk."""
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -10,7 +10,7 @@ from support.service.stores import put, report
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_a_server_that_is_not_there_is_said_without_the_password(scheme: str) -> None:
+def test_an_unreachable_server_is_reported_without_the_password(scheme: str) -> None:
     with pytest.raises(StoreError, match=r"postgresql://127\.0\.0\.1:9/x cannot be used: .*refused") as error:
         Store(f"{scheme}://me:geheim@127.0.0.1:9/x?connect_timeout=2")
     assert "geheim" not in str(error.value)
@@ -21,12 +21,12 @@ def test_another_driver_is_refused() -> None:
         Store("postgresql+asyncpg://db/x")
 
 
-def test_a_database_that_does_not_exist_is_said() -> None:
+def test_a_missing_database_is_reported() -> None:
     with pytest.raises(StoreError, match="does not exist"):
         Store(new_database() + "_absent")
 
 
-def test_a_database_of_something_else_is_left_as_it_is() -> None:
+def test_a_database_of_something_else_is_left_unchanged() -> None:
     url = new_database()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
@@ -40,14 +40,16 @@ def test_a_database_of_something_else_is_left_as_it_is() -> None:
 
 @pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_room_is_used_again() -> None:
-    told = report("x" * 256, groups=[{"layers": "0", "observation": {"query": {"model": "m" * 512, "arch": "gfx950"}}}])
+    reported = report(
+        "x" * 256, groups=[{"layers": "0", "observation": {"query": {"model": "m" * 512, "arch": "gfx950"}}}]
+    )
     done: list[str] = []
     with small_tablespace() as (url, ballast):
         store = Store(url).create()
 
         def put_many() -> None:
             for number in range(20_000):
-                put(store, f"d{number:05}", 0, told)
+                put(store, f"d{number:05}", 0, reported)
                 done.append(f"d{number:05}")
 
         with pytest.raises(StoreFullError, match="its disk is full"):

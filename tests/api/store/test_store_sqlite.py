@@ -1,4 +1,4 @@
-"""A SQLite file as the store: it refuses a file that is not its own without touching it, and survives a full disk."""
+"""SQLite store: foreign files are refused unchanged, a full disk loses nothing."""
 
 import os
 import sqlite3
@@ -24,16 +24,16 @@ from support.service.stores import put, report
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("mysql://db/x", "not a database of ours"),
+        ("mysql://db/x", "is not supported"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
-        ("sqlite+aiosqlite:///x.db", "not a database of ours"),
+        ("sqlite+aiosqlite:///x.db", "is not supported"),
         ("sqlite:///x.db?mode=ro", "not a SQLite file"),
         ("store.db", "not a database URL"),
         ("", "not a database URL"),
     ],
 )
-def test_a_url_that_is_no_store_is_refused(url: str, says: str) -> None:
+def test_an_unsupported_url_is_refused(url: str, says: str) -> None:
     with pytest.raises(StoreError, match=says):
         Store(url)
 
@@ -44,7 +44,7 @@ def test_a_secret_in_a_url_is_not_repeated() -> None:
     assert "geheim" not in str(error.value)
 
 
-def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("not a database\n" * 100)
     with pytest.raises(StoreError, match=r"notes\.txt is not a SQLite database"):
@@ -53,7 +53,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_damaged_database_is_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "store.db"
     Store(f"sqlite:///{file}").create().close()
     broken = file.read_bytes()[:100] + b"\xff" * 5000
@@ -64,7 +64,7 @@ def test_a_damaged_database_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["songs", "meta"])
-def test_a_database_of_something_else_is_left_as_it_is(tmp_path: Path, table: str) -> None:
+def test_a_database_of_something_else_is_left_unchanged(tmp_path: Path, table: str) -> None:
     file = tmp_path / "other.db"
     with sqlite3.connect(file) as connection:
         connection.execute(f"CREATE TABLE {table} (title TEXT)")
@@ -81,7 +81,7 @@ def test_a_path_that_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> N
         Store(f"sqlite:///{tmp_path / name}")
 
 
-def test_looking_at_a_new_file_does_not_create_it(tmp_path: Path) -> None:
+def test_opening_a_new_file_does_not_create_it(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store.db")
     assert list(tmp_path.iterdir()) == []
     store.create()
@@ -89,15 +89,15 @@ def test_looking_at_a_new_file_does_not_create_it(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_file_that_is_taken_away_is_said(tmp_path: Path) -> None:
+def test_a_deleted_file_is_reported(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     (tmp_path / "store.db").unlink()
-    with pytest.raises(StoreError, match="is not there"):
+    with pytest.raises(StoreError, match="does not exist"):
         put(store, "a")
     store.close()
 
 
-def test_a_store_that_someone_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_store_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preshuffle.api.store.sqlite.BUSY_MS", 50)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
@@ -125,11 +125,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(store: Store) -> list[str]:
     """Put deployments until no more fit; return the names of those that were acknowledged."""
     done: list[str] = []
-    told = report("x" * 256, groups=[{"layers": "0", "observation": {"query": {"model": "m" * 512, "arch": "gfx950"}}}])
+    reported = report(
+        "x" * 256, groups=[{"layers": "0", "observation": {"query": {"model": "m" * 512, "arch": "gfx950"}}}]
+    )
 
     def put_many() -> None:
         for number in range(5000):
-            put(store, f"d{number:04}", 0, told)
+            put(store, f"d{number:04}", 0, reported)
             done.append(f"d{number:04}")
 
     with pytest.raises(StoreFullError, match="its disk is full"):
@@ -167,7 +169,7 @@ def test_a_database_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_rows_are_found_by_index_however_many_there_are(tmp_path: Path) -> None:
+def test_rows_are_found_by_index(tmp_path: Path) -> None:
     """What heartbeats, and checks after a change of the registry, ask of a fleet of ten thousand."""
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
     for number in range(4):

@@ -1,4 +1,4 @@
-"""Stores for tests, on both databases, and what is put into them."""
+"""Stores for tests on both databases, and reports to put into them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def report(node: str = "n", **changes: Any) -> ReplicaReport:
     return ReplicaReport.parse({**REPORT, "node": node, **changes})
 
 
-def put(store: Store, name: str, replica: int = 0, told: ReplicaReport | None = None, **more: Any) -> Receipt:
-    """Store a report as the packaged registry judges it."""
-    told = told or report()
-    return store.put(name, replica, told, judged(ReplicaReport(groups=told.groups).canonical()), **more)
+def put(store: Store, name: str, replica: int = 0, reported: ReplicaReport | None = None, **more: Any) -> Receipt:
+    """Store a report with the packaged registry's judgement."""
+    reported = reported or report()
+    return store.put(name, replica, reported, judged(ReplicaReport(groups=reported.groups).canonical()), **more)
 
 
 def silence(store: Store, name: str) -> None:
-    """Have a deployment last heard of a day ago."""
+    """Set a deployment's last heartbeats back by one day."""
     with store.transaction(write=True) as connection:
-        mine = update(beats).where(beats.c.name == name)
-        connection.execute(mine.values(seen_ms=beats.c.seen_ms - 86_400_000))
+        heartbeat = update(beats).where(beats.c.name == name)
+        connection.execute(heartbeat.values(seen_ms=beats.c.seen_ms - 86_400_000))
 
 
 @lru_cache
-def judged(told: str) -> Judgement:
-    """Return what the packaged registry finds in a report's JSON."""
-    return judge(ReplicaReport.model_validate_json(told), Registry.default())
+def judged(report_json: str) -> Judgement:
+    """Return the packaged registry's judgement of a report's JSON."""
+    return judge(ReplicaReport.model_validate_json(report_json), Registry.default())
