@@ -32,6 +32,8 @@ from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report, worst
 
+__all__ = ["Client", "ClientError", "Reply", "Told", "faults_of", "not_ours", "read_problem"]
+
 log = logging.getLogger("preshuffle.client")
 
 T = TypeVar("T")

@@ -60,7 +60,7 @@ def modules() -> dict[str, SourceModule]:
 
 
 def python_files() -> list[Path]:
-    folders = (*TOPS, "tests", "bench")
+    folders = ("preshuffle", *TOPS, "tests", "bench")
     paths = [path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py")]
     return [*paths, *(path.relative_to(ROOT) for path in ROOT.glob("*.py"))]
 

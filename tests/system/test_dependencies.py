@@ -18,22 +18,32 @@ SERVING = frozenset({"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", 
 STORING = frozenset({"sqlalchemy", "alembic", "psycopg"})
 WEB = SERVING | STORING
 
-ANYWHERE = {
+ANYWHERE: dict[str, frozenset[str]] = {
+    "preshuffle": frozenset(),
     "registry": PARSING,
     "layouts": frozenset({"torch", "safetensors", "numpy", "pydantic"}),
     "api": frozenset({"pydantic", "pydantic_core", "yaml"}) | WEB,
 }
 """Packages of others that each room may import anywhere."""
 
-INSIDE_FUNCTIONS = {
+INSIDE_FUNCTIONS: dict[str, frozenset[str]] = {
+    "preshuffle": frozenset(),
     "registry": frozenset(),
     "layouts": frozenset({"triton", "aiter"}),
     "api": frozenset({"shtab"}),
 }
 """Packages of others that each room may import inside functions only."""
 
-ROOMS = {"registry": {"registry"}, "layouts": {"registry", "layouts"}, "api": {"registry", "api"}}
+ROOMS = {
+    "preshuffle": {"api"},
+    "registry": {"registry"},
+    "layouts": {"registry", "layouts"},
+    "api": {"registry", "api"},
+}
 """Rooms that each room may import anywhere."""
+
+BARE = frozenset({"registry", "layouts", "api"})
+"""Folders that are importable by accident from the root, without the project's name."""
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -41,7 +51,7 @@ def python_files(*folders: str) -> list[Path]:
 
 
 def house_files() -> list[Path]:
-    return python_files("registry", "layouts", "api")
+    return python_files(*ROOMS)
 
 
 def imports(tree: ast.AST, lazy: bool = False) -> Iterator[tuple[str, bool, int]]:
@@ -69,7 +79,7 @@ def wrong_imports(path: Path, text: str) -> Iterator[str]:
         top, _, rest = module.partition(".")
         if module.startswith("."):
             yield f"{place}: relative import {module}"
-        elif top in ROOMS:
+        elif top in BARE:
             yield f"{place}: bare import {module}; it is preshuffle.{module}"
         elif top == "preshuffle":
             other = rest.partition(".")[0]
@@ -141,7 +151,7 @@ def test_other_files_use_no_bare_or_relative_imports() -> None:
     found = []
     for path in [*python_files("tests", "bench"), *ROOT.glob("*.py")]:
         for module, _, line in imports(ast.parse(path.read_text(encoding="utf-8"))):
-            if module.startswith(".") or module.partition(".")[0] in ROOMS:
+            if module.startswith(".") or module.partition(".")[0] in BARE:
                 found.append(f"{path.relative_to(ROOT)}:{line}: {module}")
     assert found == []
 

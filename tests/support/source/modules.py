@@ -27,7 +27,8 @@ class SourceModule:
         """Parse the text of the file at a path relative to the root."""
         path = Path(path)
         parts = path.with_suffix("").parts
-        return cls(".".join(("preshuffle", *parts)).removesuffix(".__init__"), path, ast.parse(text, str(path)))
+        name = ".".join(parts if parts[0] == "preshuffle" else ("preshuffle", *parts))
+        return cls(name.removesuffix(".__init__"), path, ast.parse(text, str(path)))
 
     @property
     def is_package(self) -> bool:
@@ -42,15 +43,21 @@ class SourceModule:
         """Return the names that its top level defines or assigns: those that it binds without importing them."""
         return set(_defined(self.tree.body))
 
+    def imported_names(self) -> set[str]:
+        """Return the names that its top level imports from the project, those for type checkers included."""
+        return set(_imported(self.tree.body, "preshuffle."))
+
     def public_classes(self) -> list[str]:
         """Return the public classes that its top level defines."""
         return [node.name for node in self.tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
 
 
-def _imported(body: list[ast.stmt]) -> Iterator[str]:
+def _imported(body: list[ast.stmt], package: str = "") -> Iterator[str]:
     for node in _top_level(body):
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package):
             yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.asname or alias.name for alias in node.names if alias.name.startswith(package))
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[str]:
