@@ -18,6 +18,7 @@ from preshuffle.api.routes import books
 from preshuffle.api.store import Store, stored_books
 from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.kernels import LayoutReader, readers_of
 from preshuffle.registry.loading import Book
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
@@ -79,6 +80,7 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
         where=where,
         uses=list(_uses(book, section, entry)),
         used_by=list(_used_by(book, section, id)),
+        readers=_readers(book, section, entry),
         drawing=picture_of(book.layouts[id]) if section == "layouts" else None,
     )
 
@@ -87,6 +89,13 @@ def _section(book: Book, section: str) -> Mapping[str, Any]:
     if section not in book.entries:
         raise ProblemError("not-found", f"the book has no section {section!r}; valid: {', '.join(book.entries)}")
     return book.entries[section]
+
+
+def _readers(book: Book, section: str, entry: Any) -> tuple[LayoutReader, ...] | None:
+    """Return the kernel families that read a layout or packing; None for other entries."""
+    if section not in ("layouts", "packings"):
+        return None
+    return readers_of(book.families, (entry.id, *getattr(entry, "aliases", ())))
 
 
 def _uses(book: Book, section: str, entry: Any) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from preshuffle.registry.kernels.dispatch.stages import RULES
 from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
+from preshuffle.registry.kernels.families.readers import LayoutReader, readers_of
 from preshuffle.registry.kernels.survey.buckets import TokenBucket, reachable_buckets, survey
 from preshuffle.registry.kernels.survey.compare import (
     SEVERITIES,
@@ -47,6 +48,7 @@ __all__ = [
     "KernelChoice",
     "KernelTables",
     "KernelTag",
+    "LayoutReader",
     "Packing",
     "Row",
     "RuntimeFacts",
@@ -70,6 +72,7 @@ __all__ = [
     "packaged_families",
     "ranked",
     "reachable_buckets",
+    "readers_of",
     "says",
     "survey",
     "trace",

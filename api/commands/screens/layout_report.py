@@ -12,6 +12,7 @@ from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries import LayoutEntry
+from preshuffle.registry.kernels import LayoutReader, readers_of
 from preshuffle.registry.loading import Book
 
 _RUNS = 16
@@ -95,7 +96,11 @@ class Bound(Frozen):
 
 
 class LayoutReport(Frozen):
-    """A layout, and what it does to a shape where one was given."""
+    """A layout, its readers, and what it does to a shape where one was given.
+
+    Attributes:
+        readers: kernel families of the book that read it.
+    """
 
     id: str
     title: str
@@ -107,6 +112,7 @@ class LayoutReport(Frozen):
     gate_mode: Literal["separated", "interleave"]
     aliases: tuple[str, ...]
     evidence: tuple[str, ...]
+    readers: tuple[LayoutReader, ...]
     bound: Bound | None = None
     address: Address | None = None
 
@@ -117,10 +123,10 @@ def report_on(
     """Describe a layout.
 
     Args:
-        book: the other layouts, to compare bytes with.
+        book: the other layouts, to compare bytes with, and the kernel families.
         entry: the layout.
         shape: experts, rows, K in units.
-        position: the unit whose address is asked.
+        position: the unit whose address is wanted.
 
     Raises:
         LayoutError: the shape does not divide, or the position is outside it.
@@ -137,6 +143,7 @@ def report_on(
         gate_mode=layout.gate_mode,
         aliases=entry.aliases,
         evidence=entry.evidence,
+        readers=readers_of(book.families, (entry.id, *entry.aliases)),
     )
     if shape is None:
         return report

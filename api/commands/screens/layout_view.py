@@ -26,12 +26,20 @@ def show_report(screen: Screen, report: LayoutReport) -> None:
         pairs.append(("aliases", ", ".join(report.aliases)))
     pairs += [("see" if number == 0 else "", place) for number, place in enumerate(report.evidence)]
     screen.pairs(pairs)
+    _readers(screen, report)
     if report.bound is not None:
         _bound(screen, report, report.bound)
     if report.address is not None:
         at = report.address
         screen.heading("address")
         screen.text(f"expert {at.expert}, row {at.row}, K {at.k} lies at {at.address} ({at.address:#x})")
+
+
+def _readers(screen: Screen, report: LayoutReport) -> None:
+    screen.heading("kernel families", "that read it" if report.readers else "none of the book reads it")
+    rows = [(Cell(reader.family, "name"), reader.stage, ", ".join(reader.roles)) for reader in report.readers]
+    if rows:
+        screen.table([Column("family"), Column("stage"), Column("tensors", wraps=True)], rows)
 
 
 def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,35 @@ def test_the_numbers_are_the_layouts(name: str, capsys: pytest.CaptureFixture[st
     for row, numbers in report["bound"]["picture"]["rows"]:
         for k, number in zip(report["bound"]["picture"]["k"], numbers, strict=True):
             assert bound.address(0, row, k) == number * run
+
+
+def test_the_kernel_families_that_read_a_layout_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    families = Registry.default().book.families
+    for name in Registry.default().book.layouts:
+        readers = {(reader["family"], role) for reader in shown(capsys, name)["readers"] for role in reader["roles"]}
+        assert readers == {
+            (family.id, role)
+            for family in families
+            for variant in family.variants
+            for role, layout in variant.reads.items()
+            if layout == name
+        }
+    assert main(["layouts", "show", "e8"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"ck_gemm1 +1 +w13_weight_scale", out)
+    assert re.search(r"ck_gemm2 +2 +w2_weight_scale", out)
+    assert main(["layouts", "show", "i4_scale_pairs"]) == 0
+    assert "none of the book reads it" in capsys.readouterr().out
+
+
+def test_a_kernel_family_of_an_overlay_is_listed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "kernel_families:\n  acme.gemm2:\n    stage: '2'\n    funcs: [acme_gemm2]\n    grammar: '^acme$'\n"
+        "    variants: [{reads: {w2_weight: plain, w2_weight_scale: CDNA4_SCALE}}]\n"
+    )
+    readers = shown(capsys, "e8", "--book", str(overlay))["readers"]
+    assert {"family": "acme.gemm2", "stage": "2", "roles": ["w2_weight_scale"]} in readers
 
 
 def test_layouts_that_give_the_same_bytes_are_named(capsys: pytest.CaptureFixture[str]) -> None:

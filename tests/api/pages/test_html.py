@@ -166,6 +166,16 @@ def test_states_and_names_narrow_the_list(client: Client) -> None:
     assert "is no state" in page(client, "/?state=wonderful", 422)
 
 
+def test_the_page_of_a_layout_lists_the_kernel_families_that_read_it(client: Client) -> None:
+    text = page(client, "/book/layouts/e8")
+    rows = re.findall(r'href="/book/kernel_families/([^"]+)".*?<td>(.*?)</td><td>(.*?)</td>', text)
+    assert ("ck_gemm1", "1", "w13_weight_scale") in rows
+    assert ("ck_gemm2", "2", "w2_weight_scale") in rows
+    assert "No kernel family of the book reads it" in page(client, "/book/layouts/i4_scale_pairs")
+    assert "ck_gemm1" in page(client, "/book/packings/sep16_int4_uint32")
+    assert "Kernel families that read it" not in page(client, "/book/recipes/mxfp4.sep16")
+
+
 def test_findings_come_with_their_fix_before_everything_else(client: Client) -> None:
     put(client, "wrong", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
     text = page(client, "/deployments/wrong")

@@ -1,0 +1,39 @@
+"""Readers of a layout: the kernel families whose kernels take a tensor in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.kernels.families.family import Family
+
+
+class LayoutReader(Frozen):
+    """A kernel family that reads a layout.
+
+    Attributes:
+        family: its id.
+        stage: ``1``, ``2`` or ``1-stage``.
+        roles: the tensors that it reads in this layout, for some call at least.
+    """
+
+    family: str
+    stage: Literal["1", "2", "1-stage"]
+    roles: tuple[str, ...]
+
+
+def readers_of(families: Iterable[Family], names: Collection[str]) -> tuple[LayoutReader, ...]:
+    """Return the families that read a layout.
+
+    Args:
+        families: of a book, overlays included.
+        names: the layout's id and aliases.
+    """
+    found = []
+    for family in families:
+        reads = [item for variant in family.variants for item in variant.reads.items()]
+        roles = tuple(dict.fromkeys(role for role, layout in reads if layout in names))
+        if roles:
+            found.append(LayoutReader(family=family.id, stage=family.stage, roles=roles))
+    return tuple(sorted(found, key=lambda reader: (reader.stage, reader.family)))
