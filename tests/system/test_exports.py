@@ -43,8 +43,18 @@ def test_the_registry_exports_exactly_these_names() -> None:
 
 def test_the_layouts_export_exactly_these_names() -> None:
     assert sorted(preshuffle.layouts.__all__) == [
-        *("Check", "Checkpoint", "CheckpointError", "ExpertRange", "Identification", "Stamp", "aiter_here", "apply"),
-        *("apply_layout", "begin_reload", "describe", "expert_view", "finish_reload", "identify", "inverse"),
+        *("ApplyResult", "Check", "Checkpoint", "CheckpointError", "ExpertRange", "Identification", "Stamp"),
+        *(
+            "aiter_here",
+            "apply",
+            "apply_layout",
+            "begin_reload",
+            "describe",
+            "expert_view",
+            "finish_reload",
+            "identify",
+            "inverse",
+        ),
         *("invert_layout", "prove", "relayout", "retag", "stamp_of", "stamps_from_metadata", "stamps_to_metadata"),
         *("write_checkpoint", "write_expert"),
     ]
