@@ -27,7 +27,7 @@ COPY --from=wheel /dist/*.whl /src/constraints.txt /tmp/wheel/
 # dependencies, and of those only the ones that cannot pull torch are named.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1
 RUN python3 -c "import importlib.metadata as m; print('amd-aiter', m.version('amd-aiter'), 'torch', m.version('torch'))" \
- && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt pydantic einops PyYAML \
+ && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt pydantic einops packaging PyYAML \
  && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt --no-deps safetensors \
  && python3 -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl \
  && rm -rf /tmp/wheel \

@@ -15,7 +15,7 @@ from preshuffle.api.store.history import FieldChange, HistoryEntry, record
 from preshuffle.api.store.rows import moment
 from preshuffle.api.store.schema import kernel_contents, kernel_sets
 from preshuffle.api.store.store import Store
-from preshuffle.registry.base.versions import version_identity
+from preshuffle.registry.base.versions import release_of, version_identity
 
 _ZLIB_LEVEL: Final = 6
 
@@ -39,10 +39,17 @@ class StoredTables:
 def identity_text(version: str) -> str:
     """Return a key that all spellings of one AITER version share.
 
+    It is the primary key of rows that stay in the store, so the text may not change between releases.
+
     Raises:
         InvalidVersionError: not a version.
     """
-    return repr(version_identity(version))
+    key, commit = version_identity(version)
+    no_pre = (0, "", 0) if key.is_devrelease and not key.is_postrelease else (2, "", 0)
+    pre = (1, *key.pre) if key.pre else no_pre
+    post = (0, 0) if key.post is None else (1, key.post)
+    dev = (1, 0) if key.dev is None else (0, key.dev)
+    return repr(((key.epoch, release_of(key), pre, post, dev), commit))
 
 
 def read_all(store: Store, known: Collection[str] = ()) -> list[StoredTables]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from preshuffle.registry.base.versions import is_development, local_commit, version_key
+from preshuffle.registry.base.versions import local_commit, on_the_way_to, version_key
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
     BehaviourData,
     OneStageEntry,
@@ -108,6 +108,6 @@ def behaviour_of(aiter: str | None) -> Behaviour:
         return _known(oldest, (f"AITER {aiter} is older than the oldest known: answered as {oldest}",))
     notes: tuple[str, ...] = ()
     later = [entry.since for entry in book.timeline if version_key(entry.since) > key]
-    if is_development(aiter) and later and version_key(later[0])[1] == key[1]:
+    if later and on_the_way_to(aiter, later[0]):
         notes = (f"AITER {aiter} is a development build: which changes of {later[0]} it has is not known",)
     return _known(aiter, notes)
