@@ -1,0 +1,59 @@
+"""The YAML in the documentation loads as an overlay and does what the text says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from preshuffle.layouts import apply, inverse, prove, stamp_of
+from preshuffle.registry import Observation, Query, Registry
+from support.tensors.plain_layer import checkpoint
+
+ROOT = Path(__file__).parents[2]
+QUERY = {
+    "model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2", "deployment": "acme-1",
+    "hidden_size": 256, "intermediate_size": 256, "num_experts": 2, "top_k": 1,
+}  # fmt: skip
+
+
+def overlay(folder: Path, page: str) -> Registry:
+    """Load all YAML blocks of a page as one overlay."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        (folder / f"{number}.yaml").write_text(block, encoding="utf-8")
+    return Registry.load([folder])
+
+
+def test_the_example_of_extending_resolves_applies_and_proves(tmp_path: Path) -> None:
+    registry = overlay(tmp_path, "docs/extending.md")
+    decision = registry.resolve(Query.parse(QUERY))
+    assert (decision.recipe, decision.rule) == ("acme.mxfp4", "acme.gpt-oss")
+    plain = checkpoint(decision)
+    tensors = {role: tensor.clone() for role, tensor in plain.items()}
+    apply(tensors, decision)
+    stamp = stamp_of(tensors["w13_weight"])
+    assert stamp is not None
+    assert stamp.layout == "acme64"
+    assert [check for check in prove(plain, tensors, decision) if not check.ok] == []
+    inverse(tensors, decision)
+    assert all(bool((tensors[role] == plain[role]).all()) for role in ("w13_weight", "w2_weight"))
+
+
+def test_the_example_of_extending_says_what_its_kernel_reads(tmp_path: Path) -> None:
+    registry = overlay(tmp_path, "docs/extending.md")
+    applied = {
+        "gate_mode": "separated",
+        "kernels": [{"tokens": 64, "stage1": "acme_moe1_afp4_t32"}],
+        "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}},
+    }
+    report = registry.check(Observation.parse({"query": QUERY, "applied": applied}))
+    (finding,) = [finding for finding in report.findings if finding.code == "layout_mismatch"]
+    assert "reads acme64" in finding.message
+
+
+def test_the_examples_of_the_readme_load(tmp_path: Path) -> None:
+    registry = overlay(tmp_path, "README.md")
+    query = Query(model="acme/moe-1", arch="gfx950")
+    assert registry.resolve(query).recipe == registry.resolve(query.altered(deployment="canary-1")).recipe
+    assert registry.resolve(query.altered(deployment="canary-1")).rule == "acme.moe-1.canary"
