@@ -1,4 +1,4 @@
-"""Background work: reload files, expire replicas, check again."""
+"""Background work: reload files, detect stale replicas, re-check deployments."""
 
 from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.background import Keeper

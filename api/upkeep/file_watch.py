@@ -1,4 +1,7 @@
-"""The files that the service was started with, watched: what loads is answered from, what does not changes nothing."""
+"""Reload of book and kernel-table files when they change.
+
+Files that load replace what the service answers from; files that do not load change nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,21 @@ from preshuffle.registry.loading import Book
 
 log = logging.getLogger("preshuffle.api")
 
-_BOOKS: Final = (".yaml", ".yml")
-_TABLES: Final = (".csv",)
-_Seen = tuple[tuple[str, int, int, int, int], ...]
-Follow = Callable[[], None]
+_BOOK_SUFFIXES: Final = (".yaml", ".yml")
+_TABLE_SUFFIXES: Final = (".csv",)
+_Snapshot = tuple[tuple[str, int, int, int, int], ...]
+Publish = Callable[[], None]
 """Makes the service answer from what was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadState:
-    """How the last reload went.
+    """Result of the last reload, with counters.
 
     Attributes:
-        problems: what is wrong with the files as they are now; empty: what is there is what is answered from.
-        failures: reloads that failed since the start.
-        reloads: reloads that succeeded since the start.
+        problems: of the files as they are now; empty if the service answers from them.
+        failures: failed reloads since the start.
+        reloads: successful reloads since the start.
         at: when this last changed.
     """
 
@@ -43,125 +46,125 @@ class ReloadState:
 
 
 class UnloadableError(Exception):
-    """Files do not load."""
+    """Files that do not load, with their problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        """Keep what is wrong with them."""
+        """Store the problems."""
         super().__init__(*problems)
         self.problems = tuple(problems)
 
 
 class Watcher:
-    """Looks at files whenever it is asked to, by one thread at a time."""
+    """Polls files for changes and reloads them; one thread at a time."""
 
-    def __init__(self, what: str, look: Callable[[], _Seen], load: Callable[[], Follow | None]) -> None:
-        """Watch what was loaded already.
+    def __init__(self, subject: str, snapshot: Callable[[], _Snapshot], load: Callable[[], Publish | None]) -> None:
+        """Watch files that are loaded already.
 
         Args:
-            what: for the log.
-            look: tells one content of the files from another.
-            load: loads them; returns None where they say what is answered from already. Raises UnloadableError.
+            subject: beginning of log lines, with a verb in the past ("the book was").
+            snapshot: returns what differs whenever the files' content differs.
+            load: loads them; returns None if the service answers from this content already. Raises UnloadableError.
         """
         self.state = ReloadState()
-        self._what = what
-        self._look = look
+        self._subject = subject
+        self._snapshot = snapshot
         self._load = load
-        self._loaded = self._before = look()
+        self._loaded = self._previous = snapshot()
 
     def poll(self) -> bool:
-        """Load what has changed once it has stayed the same for two looks; return whether anything was tried.
+        """Reload changed files once two polls saw the same content; return whether a reload was tried.
 
-        Whoever writes a file does not do so at once: a look between would see half of it.
+        Writing a file takes time: a poll in between would read half of it.
         """
-        seen = self._look()
-        settled, self._before = seen == self._before, seen
-        if seen == self._loaded or not settled:
+        snapshot = self._snapshot()
+        settled, self._previous = snapshot == self._previous, snapshot
+        if snapshot == self._loaded or not settled:
             return False
         try:
-            follow = self._load()
+            publish = self._load()
         except UnloadableError as error:
-            if self._look() == seen:
-                self._fail(seen, error.problems)
+            if self._snapshot() == snapshot:
+                self._fail(snapshot, error.problems)
             return True
-        if self._look() != seen:
+        if self._snapshot() != snapshot:
             return False  # it changed while it was read
         state = self.state
-        if follow is not None:
-            follow()
-            log.warning("%s loaded anew", self._what)
-        self._loaded = seen
-        self.state = ReloadState((), state.failures, state.reloads + (follow is not None), datetime.now(UTC))
+        if publish is not None:
+            publish()
+            log.warning("%s reloaded", self._subject)
+        self._loaded = snapshot
+        self.state = ReloadState((), state.failures, state.reloads + (publish is not None), datetime.now(UTC))
         return True
 
-    def _fail(self, seen: _Seen, problems: Sequence[Problem]) -> None:
-        self._loaded = seen
+    def _fail(self, snapshot: _Snapshot, problems: Sequence[Problem]) -> None:
+        self._loaded = snapshot
         self.state = ReloadState(tuple(problems), self.state.failures + 1, self.state.reloads, datetime.now(UTC))
-        text = problems[0] if problems else "unknown"
-        log.error("%s not loaded, the last that were good stay: %s", self._what, text)
+        problem = problems[0] if problems else "unknown"
+        log.error("%s not reloaded, the last valid version stays: %s", self._subject, problem)
 
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Everything that is watched."""
+    """Watchers of the book and of kernel tables."""
 
     book: Watcher
     tables: Watcher
 
     def poll(self) -> bool:
-        """Look at all of it; return whether anything was tried."""
+        """Poll both watchers; return whether a reload was tried."""
         return any([self.book.poll(), self.tables.poll()])
 
 
-def watch_book(overlays: Sequence[str], follow: Callable[[Book], None], current: Callable[[], str]) -> Watcher:
-    """Watch overlays: folders or files, as ``Registry.load`` takes them.
+def watch_book(overlays: Sequence[str], publish: Callable[[Book], None], current: Callable[[], str]) -> Watcher:
+    """Return a watcher of the book's overlays.
 
     Args:
-        overlays: where they are.
-        follow: called with a new book that has loaded.
-        current: returns the digest of the book that is answered from.
+        overlays: folders or files, as ``Registry.load`` takes them.
+        publish: called with a new book that has loaded.
+        current: returns the digest of the book that the service answers from.
     """
 
-    def load() -> Follow | None:
+    def load() -> Publish | None:
         try:
             book = Registry.load(overlays).book
         except BookError as error:
             raise UnloadableError(error.problems) from None
-        return None if book.digest == current() else lambda: follow(book)
+        return None if book.digest == current() else lambda: publish(book)
 
-    return Watcher("the book was", lambda: _look(map(Path, overlays), _BOOKS), load)
+    return Watcher("the book was", lambda: _snapshot(map(Path, overlays), _BOOK_SUFFIXES), load)
 
 
 def watch_tables(
-    wanted: Sequence[str],
-    follow: Callable[[KernelTables | None], None],
+    names: Sequence[str],
+    publish: Callable[[KernelTables | None], None],
     current: Callable[[], str | None],
     families: Callable[[], Families],
 ) -> Watcher:
-    """Watch kernel tables, as ``Settings.tables`` names them.
+    """Return a watcher of kernel tables.
 
     Args:
-        wanted: where they are.
-        follow: called with new tables that have loaded.
-        current: returns the digest of those that the service was started with, or has loaded since.
-        families: returns the kernel families that are known now.
+        names: files and folders, as in ``Settings.tables``.
+        publish: called with new tables that have loaded.
+        current: returns the digest of the tables that these files gave last.
+        families: returns the kernel families of the current book.
     """
 
-    def load() -> Follow | None:
+    def load() -> Publish | None:
         try:
-            tables = load_tables(wanted)
-            _ = tables and tables.hazards_by(families())  # worked out here, where nobody waits for it
+            tables = load_tables(names)
+            _ = tables and tables.hazards_by(families())  # computed here, where no request waits; the tables cache it
         except TableError as error:
             raise UnloadableError([Problem(error.file, error.line or 1, 1, error.message)]) from None
         except OSError as error:
             raise UnloadableError([Problem(str(error.filename), 1, 1, str(error.strerror))]) from None
-        return None if (tables and tables.digest) == current() else lambda: follow(tables)
+        return None if (tables and tables.digest) == current() else lambda: publish(tables)
 
-    places = table_places(wanted)
-    return Watcher("kernel tables were", lambda: _look(places, _TABLES), load)
+    places = table_places(names)
+    return Watcher("kernel tables were", lambda: _snapshot(places, _TABLE_SUFFIXES), load)
 
 
-def _look(places: Iterable[Path], suffixes: tuple[str, ...]) -> _Seen:
-    """Every file by its name and, behind all symbolic links, by what tells one content from another."""
+def _snapshot(places: Iterable[Path], suffixes: tuple[str, ...]) -> _Snapshot:
+    """Return name, device, inode, size and mtime (ns) per file, symbolic links followed."""
     return tuple(entry for place in places for entry in _entries(place, suffixes))
 
 
@@ -170,20 +173,20 @@ def _entries(place: Path, suffixes: tuple[str, ...]) -> list[tuple[str, int, int
         paths = sorted(_files(place)) if place.is_dir() else [place]
     except OSError:
         paths = [place]
-    found = []
+    entries = []
     for path in paths:
         if path != place and path.suffix not in suffixes:
             continue
         try:
             status = os.stat(path)
         except OSError as error:
-            found.append((str(path), -(error.errno or 1), 0, 0, 0))
+            entries.append((str(path), -(error.errno or 1), 0, 0, 0))
             continue
-        found.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-    return found
+        entries.append((str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return entries
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    """What lies in a folder and in ``model_configs``, where AITER keeps tables of models."""
+    """List a folder and its ``model_configs``, where AITER has tables per model."""
     inner = folder / "model_configs"
     return [*folder.iterdir(), *(inner.iterdir() if inner.is_dir() else ())]

@@ -1,4 +1,4 @@
-"""What the service knows of the fleet, counted for its metrics."""
+"""Metrics of the fleet: deployments by state, findings, reloads."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from preshuffle.api.upkeep.file_watch import Watching
 
 
 class FleetMetrics:
-    """Counts what is stored. Findings are counted anew only when something has changed."""
+    """Counts of stored deployments and findings; findings are cached until a change."""
 
     def __init__(self, store: Store, answers: Answers, watching: Watching) -> None:
-        """Take what knows."""
+        """Read from the store, the current registry and the file watchers."""
         self._store = store
         self._answers = answers
         self._watching = watching
@@ -32,7 +32,7 @@ class FleetMetrics:
         return {str(state): number for state, number in self._store.tally().items()}
 
     def findings(self) -> Mapping[str, int]:
-        """Return the number of replicas that have a finding, by code.
+        """Return the number of replicas with a finding, by code.
 
         Raises:
             StoreError: the store does not answer.
@@ -43,19 +43,19 @@ class FleetMetrics:
         return self._counted[1]
 
     def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
-        """Return, by what is watched, reloads that succeeded and failed, and whether the files as they are now load."""
+        """Return ``(successes, failures, files valid now)`` per kind of watched files."""
         states = {"registry": self._watching.book.state, "tables": self._watching.tables.state}
-        return {what: (state.reloads, state.failures, not state.problems) for what, state in states.items()}
+        return {kind: (state.reloads, state.failures, not state.problems) for kind, state in states.items()}
 
     def digest(self) -> str:
-        """Return the digest of the book that is answered from."""
+        """Return the digest of the book that the service answers from."""
         return self._answers.registry.digest
 
     def _count(self) -> dict[str, int]:
-        wanted = select(replicas.c.judgement).where(replicas.c.verdict.not_in(["ok", "unknown"]))
-        found: Counter[str] = Counter()
+        query = select(replicas.c.judgement).where(replicas.c.verdict.not_in(["ok", "unknown"]))
+        counts: Counter[str] = Counter()
         with self._store.transaction() as connection:
-            for row in connection.execute(wanted):
+            for row in connection.execute(query):
                 groups = json.loads(row.judgement)
-                found.update({finding["code"] for group in groups for finding in group["findings"]})
-        return dict(found)
+                counts.update({finding["code"] for group in groups for finding in group["findings"]})
+        return dict(counts)

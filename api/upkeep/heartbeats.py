@@ -1,4 +1,7 @@
-"""Heartbeats, committed in groups: those that arrive while one group is written are the next one."""
+"""Group commit of heartbeats.
+
+Those that arrive while one group is written form the next one.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from preshuffle.api.fleet import Beat
 from preshuffle.api.store import ReplicaKey, Store
 
 GATHER_S: Final = 0.01
-"""How long the first of a group waits for others."""
+"""Seconds that the first heartbeat of a group waits for others."""
 _Waiting = tuple[ReplicaKey, "asyncio.Future[Beat | None]"]
 
 
 class Heartbeats:
-    """Writes heartbeats of any number of requests of one event loop; each is answered once it is on disk."""
+    """Group commit of one event loop's heartbeats, each acknowledged once on disk."""
 
     def __init__(self, store: Store) -> None:
         """Write to this store."""
@@ -27,7 +30,7 @@ class Heartbeats:
         self._writer: asyncio.Task[None] | None = None
 
     async def beat(self, name: str, replica: int) -> Beat | None:
-        """Write that a replica was heard of; None where it is not known.
+        """Store a heartbeat; return None for an unknown replica.
 
         Raises:
             StoreError: the store does not answer or its disk is full; the heartbeat is not written.
@@ -50,7 +53,7 @@ class Heartbeats:
 
     async def _write_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            known = await to_thread.run_sync(self._store.beat, [beating for beating, _ in group])
+            known = await to_thread.run_sync(self._store.beat, [replica_key for replica_key, _ in group])
         except StoreError as error:
             for _, future in group:
                 if not future.done():
@@ -60,6 +63,6 @@ class Heartbeats:
             for _, future in group:
                 future.cancel()
             raise
-        for beating, future in group:
-            if not future.done():  # its client has gone
-                future.set_result(known.get(beating))
+        for replica_key, future in group:
+            if not future.done():  # its client may have disconnected
+                future.set_result(known.get(replica_key))

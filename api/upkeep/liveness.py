@@ -1,4 +1,4 @@
-"""Replicas that fell silent, and those that are heard of again: the clock's changes, written into the history."""
+"""Liveness: record replicas that became stale or came back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from preshuffle.api.store import (
     replicas,
 )
 
-_MOST = 1000
+_BATCH = 1000
 
 
 def update_liveness(store: Store) -> int:
-    """Write down who fell silent and who came back; return how many.
+    """Record replicas that became stale or came back; return their number.
 
     Raises:
         StoreError: the store does not answer; nothing was changed.
@@ -36,26 +36,26 @@ def update_liveness(store: Store) -> int:
         if connection.execute(_changed(now).limit(1)).first() is None:
             return 0
     with store.changing("changes") as connection:
-        # a heartbeat that is being written is left to the next run
-        rows = connection.execute(_changed(now).limit(_MOST).with_for_update(of=beats, skip_locked=True)).all()
+        # rows that a heartbeat has locked are left to the next run
+        rows = connection.execute(_changed(now).limit(_BATCH).with_for_update(of=beats, skip_locked=True)).all()
         _write(connection, rows)
         record(connection, now, [_entry(row) for row in rows])
     return len(rows)
 
 
 def _changed(now: int) -> Select[Any]:
-    same = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
+    same_replica = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
     columns = (beats.c.name, beats.c.replica, beats.c.silent, replicas.c.verdict, replicas.c.state)
-    fell = and_(beats.c.silent.is_not(true()), is_silent(now))
-    back = and_(beats.c.silent.is_(true()), (beats.c.ttl_ms.is_(None)) | (beats.c.seen_ms + beats.c.ttl_ms >= now))
-    return select(*columns).join(replicas, same).where(fell | back)
+    became_stale = and_(beats.c.silent.is_not(true()), is_silent(now))
+    came_back = and_(beats.c.silent.is_(true()), (beats.c.ttl_ms.is_(None)) | (beats.c.seen_ms + beats.c.ttl_ms >= now))
+    return select(*columns).join(replicas, same_replica).where(became_stale | came_back)
 
 
 def _write(connection: Connection, rows: Sequence[AnyRow]) -> None:
     for silent in (False, True):
-        turned = [{"of": row.name, "number": row.replica} for row in rows if row.silent is silent]
-        if turned:
-            connection.execute(update(beats).where(bound_key(beats)).values(silent=not silent), turned)
+        changed = [{"of": row.name, "number": row.replica} for row in rows if row.silent is silent]
+        if changed:
+            connection.execute(update(beats).where(bound_key(beats)).values(silent=not silent), changed)
 
 
 def _entry(row: AnyRow) -> HistoryEntry:

@@ -1,4 +1,7 @@
-"""Every replica judged again, after the registry has changed. Any number of processes may do it at once."""
+"""Re-check: judge stored reports by a new registry.
+
+Any number of processes may do it at once.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,24 @@ from preshuffle.api.store import (
 )
 from preshuffle.api.upkeep.worker_process import is_orphan
 from preshuffle.registry import Registry
+from preshuffle.registry.base.memo import Memo
 
 log = logging.getLogger("preshuffle.api")
 
 BATCH: Final = 100
-_REMEMBERED: Final = 1000
+_CACHED_JUDGEMENTS: Final = 1000
 
 
-def is_due(store: Store, by: str) -> bool:
-    """Whether there is a replica that another registry judged last, or none.
+def is_due(store: Store, registry_name: str) -> bool:
+    """Whether a stored judgement is missing or another registry's.
 
     Raises:
         StoreError: the store does not answer.
     """
-    others = (replicas.c.judged_by < by, replicas.c.judged_by > by)  # what an index can find, as != it cannot
+    others = (replicas.c.judged_by < registry_name, replicas.c.judged_by > registry_name)  # != would use no index
     with store.transaction() as connection:
-        found = (connection.execute(select(replicas.c.judged_by).where(other).limit(1)).first() for other in others)
-        return any(row is not None for row in found)
+        rows = (connection.execute(select(replicas.c.judged_by).where(other).limit(1)).first() for other in others)
+        return any(row is not None for row in rows)
 
 
 def recheck(
@@ -51,35 +55,35 @@ def recheck(
     *,
     only: tuple[str, int] | None = None,
 ) -> int:
-    """Judge every replica that this registry has not judged; return how many.
+    """Judge every replica that this registry has not judged; return their number.
 
     Args:
-        store: where they are.
-        registry: the one that answers now.
-        stop: asked between batches; what is not judged then stays as it was.
-        only: this replica of this deployment alone.
+        store: holds the reports.
+        registry: judges.
+        stop: called between batches; True ends the run, and the rest stays as it was.
+        only: deployment and replica to judge alone.
 
     Raises:
-        StoreError: the store does not answer; what was judged before stays written.
+        StoreError: the store does not answer; earlier batches stay written.
     """
-    panel = _Panel(registry)
-    by, place, done = judge_name(registry), ("", -1), 0
+    judge_report = _CachingJudge(registry).judge
+    registry_name, last_key, judged = judge_name(registry), ("", -1), 0
     while not stop():
         with store.transaction() as connection:
-            others = select(replicas).where(replicas.c.judged_by != by)
+            others = select(replicas).where(replicas.c.judged_by != registry_name)
             if only is not None:
                 others = others.where(replicas.c.name == only[0], replicas.c.replica == only[1])
-            further = others.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*place))
-            rows = connection.execute(further.order_by(replicas.c.name, replicas.c.replica).limit(BATCH)).all()
+            remaining = others.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*last_key))
+            rows = connection.execute(remaining.order_by(replicas.c.name, replicas.c.replica).limit(BATCH)).all()
         if not rows:
             break
-        done += _write(store, [(row, panel.judge(row)) for row in rows])
-        place = (rows[-1].name, rows[-1].replica)
-    return done
+        judged += _write(store, [(row, judge_report(row)) for row in rows])
+        last_key = (rows[-1].name, rows[-1].replica)
+    return judged
 
 
 def recheck_in_child(url: str, registry: Registry, parent: int) -> int:
-    """Judge every replica that this registry has not judged; return how many.
+    """Run ``recheck`` in a child process; stop when the parent process has ended.
 
     Raises:
         StoreError: the store does not answer.
@@ -91,59 +95,60 @@ def recheck_in_child(url: str, registry: Registry, parent: int) -> int:
         store.close()
 
 
-class _Panel:
-    """Judges; replicas that the book cannot tell apart are judged once."""
+class _CachingJudge:
+    """Judges reports; equivalent ones are judged once."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._equivalence = ReportEquivalence(registry.book)
-        self._known: dict[tuple[str, str | None], Judgement] = {}
+        self._judgements = Memo(_CACHED_JUDGEMENTS)
 
     def judge(self, row: AnyRow) -> Judgement:
         try:
             key = (self._equivalence.key(row.report), row.baseline)
-        except (LookupError, TypeError, ValueError):  # written at another time, by other rules
+        except (LookupError, TypeError, ValueError):  # an older version wrote it in another form
             return self._judge(row)
-        if key not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = self._judge(row)
-        return self._known[key]
+        return self._judgements.get("judgement", key, lambda: self._judge(row))
 
     def _judge(self, row: AnyRow) -> Judgement:
-        """Judge; a report that cannot be judged must not keep all others from being judged: it is unknown."""
+        """Judge a report; one that fails is unknown and must not stop the others."""
         baseline = read_baseline(row.baseline)
         try:
             return judge(ReplicaReport.model_validate_json(row.report), self._registry, baseline)
         except Exception:
-            log.exception("replica %s of %s cannot be judged", row.replica, row.name)
+            log.exception("judging replica %s of %s failed", row.replica, row.name)
             return Judgement(judge_name(self._registry), (), baseline or ())
 
 
 def _write(store: Store, judged: list[tuple[AnyRow, Judgement]]) -> int:
-    """Write judgements of reports that are still there and still the same."""
+    """Write judgements of reports that have not changed meanwhile; return their number."""
     now = now_ms()
     with store.changing("changes") as connection:
-        wanted = in_keys(replicas, [(row.name, row.replica) for row, _ in judged])
+        condition = in_keys(replicas, [(row.name, row.replica) for row, _ in judged])
         columns = select(replicas.c.name, replicas.c.replica, replicas.c.replaced_ms, replicas.c.judged_by)
-        held = {(one.name, one.replica): one for one in connection.execute(columns.where(wanted))}
-        current = [(row, found) for row, found in judged if _same(row, held.get((row.name, row.replica)))]
+        stored = {(row.name, row.replica): row for row in connection.execute(columns.where(condition))}
+        current = [
+            (row, judgement) for row, judgement in judged if _is_unchanged(row, stored.get((row.name, row.replica)))
+        ]
         if current:
-            written = {id(found): judged_values(found) for _, found in current}
-            values = [{"of": row.name, "number": row.replica, **written[id(found)]} for row, found in current]
+            columns_of = {id(judgement): judged_values(judgement) for _, judgement in current}  # serialised once each
+            values = [
+                {"of": row.name, "number": row.replica, **columns_of[id(judgement)]} for row, judgement in current
+            ]
             connection.execute(update(replicas).where(bound_key(replicas)), values)
-            record(connection, now, [_entry(row, found) for row, found in current if _is_news(row, found)])
+            record(connection, now, [_entry(row, judgement) for row, judgement in current if _differs(row, judgement)])
         return len(current)
 
 
-def _same(read: AnyRow, held: AnyRow | None) -> bool:
-    return held is not None and (held.replaced_ms, held.judged_by) == (read.replaced_ms, read.judged_by)
+def _is_unchanged(read: AnyRow, stored: AnyRow | None) -> bool:
+    return stored is not None and (stored.replaced_ms, stored.judged_by) == (read.replaced_ms, read.judged_by)
 
 
-def _is_news(row: AnyRow, found: Judgement) -> bool:
-    return bool(row.judged_by) and (row.verdict, row.state) != (found.verdict, found.state)
+def _differs(row: AnyRow, judgement: Judgement) -> bool:
+    """Whether verdict or state changed; a first judgement changes nothing."""
+    return bool(row.judged_by) and (row.verdict, row.state) != (judgement.verdict, judgement.state)
 
 
-def _entry(row: AnyRow, found: Judgement) -> HistoryEntry:
-    before, after = ReplicaStatus(row.verdict, row.state), ReplicaStatus(found.verdict, found.state)
-    return HistoryEntry(SERVICE, "recheck", row.name, row.replica, None, before, after, found.by)
+def _entry(row: AnyRow, judgement: Judgement) -> HistoryEntry:
+    before, after = ReplicaStatus(row.verdict, row.state), ReplicaStatus(judgement.verdict, judgement.state)
+    return HistoryEntry(SERVICE, "recheck", row.name, row.replica, None, before, after, judgement.by)

@@ -1,4 +1,4 @@
-"""Replicas judged again by another registry: all of them, once, whatever stands in between."""
+"""Re-check by another registry: every replica once, in batches, interruptible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def other() -> Registry:
     return Registry(load_book(texts=[{"other.yaml": OTHER}]))
 
 
-def test_everything_is_judged_once(store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_replica_is_judged_once(store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["preshuffle.api.upkeep.recheck"], "BATCH", 3)
     for number in range(8):
         put(store, f"d{number % 5}", number)
@@ -43,10 +43,10 @@ def test_everything_is_judged_once(store: Store, other: Registry, monkeypatch: p
     assert recheck(store, other) == 7
     assert not is_due(store, judge_name(other))
     assert recheck(store, other) == 0
-    assert len(store.history(100).events) == 8  # nothing was thought of otherwise
+    assert len(store.history(100).events) == 8  # no verdict changed
 
 
-def test_it_stops_when_it_is_told_and_goes_on_later(
+def test_it_stops_on_request_and_continues_later(
     store: Store, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["preshuffle.api.upkeep.recheck"], "BATCH", 2)
@@ -74,7 +74,7 @@ def test_a_report_that_changes_meanwhile_keeps_its_own_judgement(store: Store, o
     assert recheck(store, other) == 1
 
 
-def test_a_report_that_cannot_be_judged_is_unknown_and_stops_nobody(store: Store, other: Registry) -> None:
+def test_a_report_that_cannot_be_judged_is_unknown_and_stops_no_other(store: Store, other: Registry) -> None:
     for name in ("a", "broken", "c"):
         put(store, name)
     with store.transaction(write=True) as connection:

@@ -1,4 +1,4 @@
-"""The book's files change under a running service: what loads is answered from, what does not changes nothing."""
+"""Reload of files that change under a running service."""
 
 import os
 import shutil
@@ -38,8 +38,8 @@ class Service:
         self.client = Client(app)
         self.keeper: Keeper = app.state.keeper
 
-    def look(self) -> None:
-        """Look twice, as time passes: a file must stay the same between two looks. Wait for the check that follows."""
+    def poll(self) -> None:
+        """Run background steps until changed files have settled and the re-check has ended."""
         for _ in range(4):
             self.keeper._slow_at = 0.0
             self.keeper.step()
@@ -74,7 +74,7 @@ def mount(folder: Path, text: str) -> None:
 @pytest.fixture
 def service(database: str, book: Path) -> Iterator[Service]:
     made = Service(database, book)
-    made.look()
+    made.poll()
     yield made
     made.keeper.stop()
     made.store.close()
@@ -90,7 +90,7 @@ def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
     assert service.client.put("/v1/deployments/c", json=REPORT).status_code == 201
     before = service.get("/v1/registry")["digest"]
     mount(book, OTHER_RECIPE)
-    service.look()
+    service.poll()
     after = service.get("/v1/registry")["digest"]
     assert after != before
     assert not is_due(service.store, service.keeper._name)
@@ -119,7 +119,7 @@ def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
     assert [change["change"] for change in back] == ["removed"]
     assert service.client.get(f"/v1/registry/diff?from=sha256:{'0' * 64}").status_code == 404
     mount(book, "models: {}\n")
-    service.look()
+    service.poll()
     assert {one["state"] for one in service.get("/v1/deployments")["deployments"]} == {"ok"}
     assert [event["action"] for event in service.get("/v1/history")["events"]].count("book") == 3
 
@@ -128,14 +128,14 @@ def test_a_book_that_does_not_load_leaves_the_last_good_one(service: Service, bo
     before = service.get("/readyz")
     assert before["book_problems"] == []
     mount(book, "rules:\n  x: 5\n")
-    service.look()
+    service.poll()
     after = service.get("/readyz")
     assert after["registry_digest"] == before["registry_digest"]
     (problem,) = after["book_problems"]
     assert problem.startswith(f"{book}/book.yaml:2:")
     assert service.keeper.watching.book.state.failures == 1
     mount(book, OTHER_RECIPE)
-    service.look()
+    service.poll()
     mended = service.get("/readyz")
     assert mended["book_problems"] == []
     assert mended["registry_digest"] != before["registry_digest"]
@@ -156,7 +156,7 @@ def test_a_file_that_is_still_written_is_not_read(service: Service, book: Path) 
 
 def test_a_folder_that_goes_away_is_a_problem_that_is_said(service: Service, book: Path) -> None:
     shutil.rmtree(book)
-    service.look()
+    service.poll()
     assert "no such file or folder" in service.get("/readyz")["book_problems"][0]
 
 
@@ -166,14 +166,14 @@ def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp
     (folder / "model_configs").mkdir(parents=True)
     (folder / "tuned_fmoe.csv").write_text(TABLE)
     service = Service(database, book, f"{folder}{version}")
-    service.look()
+    service.poll()
     assert service.client.put("/v1/deployments/d", json=REPORT).status_code == 201
     before = service.get("/v1/kernels")
     assert [(one["version"], one["rows"]) for one in before["tables"]] == [(version[1:] or None, 1)]
 
     more = folder / "model_configs" / "x_tuned_fmoe.csv"
     more.write_text(TABLE.replace(",64,7168,", ",128,7168,"))
-    service.look()
+    service.poll()
     after = service.get("/v1/kernels")
     assert [one["rows"] for one in after["tables"]] == [2]
     assert after["tables_digest"] != before["tables_digest"]
@@ -181,7 +181,7 @@ def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp
     assert after["tables_digest"] in service.keeper._name
 
     more.write_text("no,table\n1,2\n")
-    service.look()
+    service.poll()
     (problem,) = service.get("/readyz")["table_problems"]
     assert problem.startswith("model_configs/x_tuned_fmoe.csv:1:")
     assert service.get("/v1/kernels") == after
@@ -195,7 +195,7 @@ def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp
     assert "<code>model_configs/x_tuned_fmoe.csv:1</code>" in page
 
     more.unlink()
-    service.look()
+    service.poll()
     assert service.get("/readyz")["table_problems"] == []
     assert service.get("/v1/kernels") == before
     service.keeper.stop()
