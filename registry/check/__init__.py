@@ -1,7 +1,9 @@
-"""Check: what a deployment did (bytes, call, kernels), compared with itself and with what is known to go wrong.
+"""Check an observed deployment for contradictions and known problems.
 
-Nothing is imported here: the book's loader needs ``entries``, and every other module needs the book. The way in is
-``Registry.check``; ``checker`` does the work, ``table`` lists the rules, ``codes`` explains them.
+``Registry.check`` is the entry point. ``checker`` works in steps: ``deployment.observed_layer`` fills in an observation
+from the book, ``deployment.possible_calls`` lists the calls of AITER that fit it, ``deployment.kernel_runs``
+predicts the kernels of each, and the rules of ``rule_table`` (in ``rules/``) look for contradictions in all that
+(``deployment.evidence``). ``verdict`` sums the findings up; ``codes`` explains them.
 """
 
 from preshuffle.registry.check.checker import Checker

@@ -1,20 +1,19 @@
-"""The comparison itself: open the scene, suppose what was not observed, run every rule, keep what is certain."""
+"""Checker: complete an observation, try every possible call, run every rule."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
-from preshuffle.registry.check.deployment.evidence import Look, holding
-from preshuffle.registry.check.deployment.kernel_runs import Predictor, runs_in
-from preshuffle.registry.check.deployment.observed_layer import Scene, open_scene
-from preshuffle.registry.check.deployment.possible_calls import World, worlds_of
-from preshuffle.registry.check.rule_table import RULES, Rule
+from preshuffle.registry.check.deployment.evidence import Evidence, matching
+from preshuffle.registry.check.deployment.kernel_runs import Predictor, kernel_runs
+from preshuffle.registry.check.deployment.observed_layer import ObservedLayer, observe_layer
+from preshuffle.registry.check.deployment.possible_calls import PossibleCall, possible_calls
+from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.loading import Book, Compiled, Entries
@@ -26,19 +25,19 @@ from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report
 
-_SUPPOSING = tuple(rule for rule in RULES if rule.supposes)
-_CERTAIN = tuple(rule for rule in RULES if not rule.supposes)
+_ON_THE_CALL = tuple(rule for rule in RULES if rule.on_call)
+_ON_OBSERVED = tuple(rule for rule in RULES if not rule.on_call)
 _BLOCKING = frozenset({"unsupported", "version_unsupported", "not_known"})
 
 
 class Checker:
-    """Checks observations against one book and, where there are any, kernel tables.
+    """Checks deployments against one book and, where there are any, kernel tables.
 
     Example:
-        >>> from preshuffle.registry.loading.book import load_book
-        >>> seen = {"query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},
+        >>> from preshuffle.registry.loading import load_book
+        >>> reported = {"query": {"model": "openai/gpt-oss-120b", "arch": "gfx950", "tp": 1, "aiter": "0.1.14"},
         ...         "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
-        >>> Checker(load_book()).check(Observation.parse(seen)).verdict
+        >>> Checker(load_book()).check(Observation.parse(reported)).verdict
         'mismatch'
     """
 
@@ -55,17 +54,17 @@ class Checker:
         self._conventions = tuple(map(Compiled.of, book.entries["pad_conventions"].values()))
 
     def check(self, observation: Observation, *, decide: bool = False) -> Report:
-        """Compare bytes, call and kernels of a deployment with each other.
+        """Compare the bytes, call and kernels of a deployment with each other.
 
         Args:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
             decide: also say what the registry would do for the query, where it has a recipe.
         """
-        scene = open_scene(observation, self.book, self._memo)
-        worlds = worlds_of(scene)
-        first = self._look(observation, scene, next(worlds, None))
-        findings = [finding for rule in _CERTAIN for finding in rule.check(first)]
-        findings += self._supposed(observation, first, worlds)
+        layer = observe_layer(observation, self.book, self._memo)
+        calls = possible_calls(layer)
+        first = self._evidence(observation, layer, next(calls, None))
+        findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
+        findings += self._supposed(observation, first, calls)
         findings.sort(key=lambda finding: finding.severity != "error")
         return Report(
             verdict=verdict_of(findings, first),
@@ -73,15 +72,15 @@ class Checker:
             decision=self._decision(observation) if decide else None,
         )
 
-    def _supposed(self, observation: Observation, first: Look, others: Iterator[World]) -> list[Finding]:
-        """Findings on the most plausible call; errors only where no other possible call is free of them.
+    def _supposed(self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]) -> list[Finding]:
+        """Return findings on the most plausible call; errors only where no other possible call is free of them.
 
-        Where all calls share an error, only what they share is told: the rest may be of a call that was not made.
+        Where all calls share an error, only what they share is reported: the rest may be of a call that was not made.
         """
-        found = _run(_SUPPOSING, first)
+        found = _run(_ON_THE_CALL, first)
         shared = {finding.code for finding in found}
-        for world in others if found else ():
-            other = _run(_SUPPOSING, self._look(observation, first.scene, world))
+        for call in others if found else ():
+            other = _run(_ON_THE_CALL, self._evidence(observation, first.layer, call))
             codes = {finding.code for finding in other}
             if not any(finding.severity == "error" for finding in other):
                 found = [finding for finding in found if finding.severity == "warning"]
@@ -92,22 +91,33 @@ class Checker:
         certain = [finding for finding in found if finding.severity == "error" and finding.code in shared]
         return [finding for finding in found if finding.severity == "warning" or not certain or finding in certain]
 
-    def _look(self, observation: Observation, scene: Scene, world: World | None) -> Look:
-        runs = runs_in(scene, world, self._backends, self._predictor)
-        broken, bad = self._contracts.may_hold(scene.facts), self._known_bad.may_hold(scene.facts)
-        facts = [run.facts(scene, world) for run in runs] if broken or bad else ()
-        contracts = holding(broken, scene, runs, facts)
+    def _evidence(self, observation: Observation, layer: ObservedLayer, call: PossibleCall | None) -> Evidence:
+        runs = kernel_runs(layer, call, self._backends, self._predictor)
+        broken, bad = self._contracts.may_hold(layer.facts), self._known_bad.may_hold(layer.facts)
+        facts = [run.facts(layer, call) for run in runs] if broken or bad else ()
+        contracts = matching(broken, layer, runs, facts)
         blocked = {id(run) for entry, hits in contracts for run in hits if entry.blocks and entry.code in _BLOCKING}
         if blocked:
             swap = {id(run): replace(run, blocked=True) for run in runs if id(run) in blocked}
             runs = tuple(swap.get(id(run), run) for run in runs)
             contracts = [(entry, tuple(swap.get(id(run), run) for run in hits)) for entry, hits in contracts]
-        extra: dict[str, Any] = {"pad_conventions": self._conventions}
-        cache = scene.applied.cache
-        if cache is not None and cache.recipe_digest is not None:
-            extra["recipe_of_cache"] = self._recipes_by_digest(observation).get(cache.recipe_digest)
-        known_bad = holding(bad, scene, runs, facts)
-        return Look(scene, world, runs, self._backends, self.tables, contracts, known_bad, extra)
+        return Evidence(
+            layer=layer,
+            call=call,
+            runs=runs,
+            backends=self._backends,
+            tables=self.tables,
+            pad_conventions=self._conventions,
+            contracts=contracts,
+            known_problems=matching(bad, layer, runs, facts),
+            cached_recipe=self._cached_recipe(observation),
+        )
+
+    def _cached_recipe(self, observation: Observation) -> tuple[str, str] | None:
+        cache = observation.applied.cache
+        if cache is None or cache.recipe_digest is None:
+            return None
+        return self._recipes_by_digest(observation).get(cache.recipe_digest)
 
     def _decision(self, observation: Observation) -> Decision | None:
         query = observation.query
@@ -140,5 +150,5 @@ class Checker:
             yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
 
 
-def _run(rules: Sequence[Rule], look: Look) -> list[Finding]:
-    return [finding for rule in rules for finding in islice(rule.check(look), 16)]
+def _run(rules: Sequence[CheckRule], evidence: Evidence) -> list[Finding]:
+    return [finding for rule in rules for finding in islice(rule.check(evidence), 16)]

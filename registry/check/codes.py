@@ -1,8 +1,7 @@
-"""What a finding code means, why it matters and how to mend it: the text of ``check --explain CODE``."""
+"""Explanations of finding codes, as ``check --explain CODE`` prints them."""
 
 from __future__ import annotations
 
-import inspect
 from difflib import get_close_matches
 from typing import Literal, get_args
 
@@ -15,7 +14,7 @@ CODES: tuple[str, ...] = get_args(FindingCode)
 
 
 class CodeExplanation(Frozen):
-    """A finding code in words.
+    """Explanation of one finding code.
 
     Attributes:
         severity: ``known_bad`` is a warning where its effect is only slow.
@@ -33,14 +32,14 @@ class CodeExplanation(Frozen):
     evidence: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return it as text, a paragraph each."""
+        """Return the explanation as paragraphs of text."""
         parts = (f"{self.code} ({self.severity}): {self.says}", f"Why it matters: {self.why}")
-        seen = "\n".join(["Seen in:", *(f"  {url}" for url in self.evidence)])
-        return "\n\n".join([*parts, f"How to mend it: {self.mend}", seen])
+        places = "\n".join(["Seen in:", *(f"  {url}" for url in self.evidence)])
+        return "\n\n".join([*parts, f"How to mend it: {self.mend}", places])
 
 
 def describe_code(code: str) -> CodeExplanation:
-    """Return what a code says, why it matters, how to mend it, and where it happened.
+    """Return the explanation of a finding code.
 
     Raises:
         QueryError: there is no such code; the nearest are named.
@@ -50,7 +49,7 @@ def describe_code(code: str) -> CodeExplanation:
             return CodeExplanation(
                 code=rule.code,
                 severity="warning" if code in WARNINGS else "error",
-                says=" ".join((inspect.getdoc(rule.check) or "").split()),
+                says=rule.says,
                 why=rule.why,
                 mend=rule.mend,
                 evidence=rule.evidence,
@@ -61,7 +60,7 @@ def describe_code(code: str) -> CodeExplanation:
 
 
 def explain_code(code: str) -> str:
-    """Return ``describe_code`` as text.
+    """Return the explanation of a finding code as text.
 
     Raises:
         QueryError: there is no such code; the nearest are named.

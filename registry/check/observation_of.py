@@ -1,4 +1,4 @@
-"""From a decision to the observation of a deployment that did exactly that: for tests, demos and loaders' reports."""
+"""Observation of a deployment that follows a decision exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preshuffle.registry.values.query import Query
 
 
 def observation_of(decision: Decision, query: Query) -> Observation:
-    """Return what a deployment reports that followed a decision to the letter.
+    """Return what a deployment reports that follows a decision exactly.
 
     The recipe's environment is in the query's, and the loader did one ``apply`` and passed what the decision says.
 

@@ -1,1 +1,1 @@
-"""What a deployment did: its layer, possible calls, kernels and bytes."""
+"""Deployment as observed: its layer, the calls it may make, and the kernels that follow."""

@@ -1,8 +1,8 @@
-"""Backends by name: AITER's dispatch, or kernels of their own with layouts of their own. All of it is book data."""
+"""Backends by name: AITER's dispatch, or kernels and layouts of their own."""
 
 from __future__ import annotations
 
-from preshuffle.registry.check.deployment.observed_layer import Scene
+from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
 from preshuffle.registry.entries import BackendEntry, ScaleLabelEntry, Variant
 from preshuffle.registry.loading import Book
 
@@ -25,21 +25,21 @@ class Backends:
         """Return a scale label by its name; None where the book does not know it."""
         return self._labels.get(name.casefold()) if name else None
 
-    def variant(self, entry: BackendEntry | None, scene: Scene) -> Variant | None:
-        """Return what a backend does with these weights on this GPU; None where that depends on what is not known."""
+    def variant(self, entry: BackendEntry | None, layer: ObservedLayer) -> Variant | None:
+        """Return a backend's variant for these weights on this GPU; None where unknown."""
         for variant in entry.variants if entry else ():
-            if variant.weight_dtype and scene.query.weight_dtype is None:
+            if variant.weight_dtype and layer.query.weight_dtype is None:
                 return None
-            if variant.arch and scene.query.arch not in variant.arch:
+            if variant.arch and layer.query.arch not in variant.arch:
                 continue
-            if variant.weight_dtype and scene.query.weight_dtype not in variant.weight_dtype:
+            if variant.weight_dtype and layer.query.weight_dtype not in variant.weight_dtype:
                 continue
-            if variant.activation and scene.query.activation not in (None, *variant.activation):
+            if variant.activation and layer.query.activation not in (None, *variant.activation):
                 continue
             return variant
         return None
 
-    def through_aiter(self, entry: BackendEntry, scene: Scene) -> bool:
+    def through_aiter(self, entry: BackendEntry, layer: ObservedLayer) -> bool:
         """Whether a backend calls AITER's fused MoE, whose dispatch then picks the kernel."""
-        variant = self.variant(entry, scene)
+        variant = self.variant(entry, layer)
         return variant is not None and variant.through == "aiter"

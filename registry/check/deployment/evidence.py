@@ -1,59 +1,74 @@
-"""One look at a deployment: its scene, one possible call, the runs that follow, and which entries of the book hold."""
+"""Evidence for the check rules: observed layer, supposed call, kernel runs, matching entries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from preshuffle.registry.check.deployment.backends import Backends
-from preshuffle.registry.check.deployment.kernel_runs import Run
-from preshuffle.registry.check.deployment.observed_layer import Scene
-from preshuffle.registry.check.deployment.possible_calls import World
+from preshuffle.registry.check.deployment.kernel_runs import KernelRun
+from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
+from preshuffle.registry.check.deployment.possible_calls import PossibleCall
 from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.loading import Compiled
 
-TOO_LONG = 4
+_MOST_RANGES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a rule looks at.
+class Evidence:
+    """Everything that a check rule may use, under one supposed call.
 
     Attributes:
-        world: the call that is supposed; None where not even a guess is possible.
-        runs: what ran or will run in it.
-        contracts: contracts that are broken, with the runs that break them.
-        listed: deny-list entries that hold, with their runs.
+        layer: what was observed, filled in from the book.
+        call: the call that is supposed; None where no call fits.
+        runs: the kernels that ran, or will run under that call.
+        backends: the book's backends.
+        tables: kernel tables, where there are any.
+        pad_conventions: the book's conventions of engines on pads.
+        contracts: broken contracts, with the runs that break them.
+        known_problems: deny-list entries that hold, with their runs.
+        cached_recipe: recipe and w13 layout that the deployment's cache was made by; None where they are not known.
     """
 
-    scene: Scene
-    world: World | None
-    runs: tuple[Run, ...]
+    layer: ObservedLayer
+    call: PossibleCall | None
+    runs: tuple[KernelRun, ...]
     backends: Backends
     tables: KernelTables | None
-    contracts: Sequence[tuple[ContractEntry, tuple[Run, ...]]] = ()
-    listed: Sequence[tuple[KnownBadEntry, tuple[Run, ...]]] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    pad_conventions: tuple[Compiled, ...] = ()
+    contracts: Sequence[tuple[ContractEntry, tuple[KernelRun, ...]]] = ()
+    known_problems: Sequence[tuple[KnownBadEntry, tuple[KernelRun, ...]]] = ()
+    cached_recipe: tuple[str, str] | None = None
 
     def readers(self) -> frozenset[str]:
-        """Return the kinds of reader: ``aiter``, ``own``, ``unknown``."""
+        """Return the kinds of reader among the runs: ``aiter``, ``own``, ``unknown``."""
         return frozenset(run.reader for run in self.runs)
 
 
-def holding(survivors: Sequence[Compiled], scene: Scene, runs: Sequence[Run], facts: Sequence[Facts]) -> list[Any]:
-    """Return ``(entry, runs)`` for every entry that holds, with the runs (and their facts) for which it does."""
+def matching(
+    candidates: Sequence[Compiled], layer: ObservedLayer, runs: Sequence[KernelRun], facts: Sequence[Facts]
+) -> list[Any]:
+    """Return ``(entry, runs)`` for each entry that holds for any run.
+
+    Args:
+        candidates: entries whose conditions on the whole deployment hold.
+        layer: the deployment.
+        runs: its kernel runs.
+        facts: the facts of each run.
+    """
     found = []
-    for compiled in survivors:
-        hits = tuple(run for run, known in zip(runs, facts, strict=True) if compiled.holds(known, scene.facts))
+    for compiled in candidates:
+        hits = tuple(run for run, own in zip(runs, facts, strict=True) if compiled.holds(own, layer.facts))
         if hits:
             found.append((compiled.entry, hits))
     return found
 
 
-def at(runs: Sequence[Run]) -> str:
-    """Say at which token counts some runs happen, neighbours merged."""
+def at(runs: Sequence[KernelRun]) -> str:
+    """Name the token counts of runs, neighbouring ranges merged."""
     if any(run.lo is None for run in runs):
         return "at every token count"
     spans: list[tuple[int, int | None]] = []
@@ -66,8 +81,8 @@ def at(runs: Sequence[Run]) -> str:
     if spans == [(1, None)]:
         return "at every token count"
     texts = [_span(lo, hi) for lo, hi in spans]
-    more = f" and {len(texts) - TOO_LONG} more ranges" if len(texts) > TOO_LONG else ""
-    return f"at {', '.join(texts[:TOO_LONG])} tokens{more}"
+    more = f" and {len(texts) - _MOST_RANGES} more ranges" if len(texts) > _MOST_RANGES else ""
+    return f"at {', '.join(texts[:_MOST_RANGES])} tokens{more}"
 
 
 def _span(lo: int, hi: int | None) -> str:

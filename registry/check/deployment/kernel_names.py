@@ -1,4 +1,4 @@
-"""Kernels that were observed by name: their families, what they read in this call, and names that nobody knows."""
+"""Kernel names as observed: their families, the layouts they read, and unknown names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from preshuffle.registry.check.deployment.observed_layer import Scene
-from preshuffle.registry.check.deployment.possible_calls import World
+from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
+from preshuffle.registry.check.deployment.possible_calls import PossibleCall
 from preshuffle.registry.entries import KernelLabelEntry
 from preshuffle.registry.kernels import KernelChoice, RuntimeFacts, Stage
 
@@ -20,7 +20,7 @@ _ACTIVATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class NamedKernel:
-    """What the names of two stages say.
+    """What the kernel names of two stages say.
 
     Attributes:
         takes: the activation dtype that stage 1 takes.
@@ -36,17 +36,26 @@ class NamedKernel:
     unknown: tuple[str, ...] = ()
 
 
-def label_of(scene: Scene, name: str) -> KernelLabelEntry | None:
-    """Return the book's label that a name is, where it is no kernel's full name."""
-    for entry in scene.book.entries["kernel_labels"].values():
+def label_of(layer: ObservedLayer, name: str) -> KernelLabelEntry | None:
+    """Return the book's label that matches a name; None for a kernel's full name."""
+    for entry in layer.book.entries["kernel_labels"].values():
         if re.fullmatch(entry.pattern, name, re.IGNORECASE):
             return entry  # type: ignore[no-any-return]
     return None
 
 
-def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice: KernelChoice | None) -> NamedKernel:
-    """Read the names of stage 1 and stage 2 (``""`` where none was observed)."""
-    book, families = scene.book.families, ["", ""]
+def read_names(
+    layer: ObservedLayer, call: PossibleCall | None, names: tuple[str, str], choice: KernelChoice | None
+) -> NamedKernel:
+    """Parse the kernel names of both stages.
+
+    Args:
+        layer: the deployment.
+        call: the call that is supposed; None where none fits, and then nothing is known of what is read.
+        names: of stage 1 and stage 2; ``""`` where none was observed.
+        choice: what AITER would choose; None where that is not known.
+    """
+    book, families = layer.book.families, ["", ""]
     reads: dict[str, tuple[str, ...]] = {}
     unknown: list[str] = []
     takes: str | None = None
@@ -55,13 +64,13 @@ def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice
         if not name:
             continue
         parsed = book.parse_name(name)
-        label = None if parsed else label_of(scene, name)
+        label = None if parsed else label_of(layer, name)
         if parsed is not None:
             families[position] = parsed[0]
-            said = _ACTIVATIONS.get(parsed[1].get("a", ""))
-            takes = takes or (said if position == 0 else None)
+            spelled = _ACTIVATIONS.get(parsed[1].get("a", ""))
+            takes = takes or (spelled if position == 0 else None)
             one_stage = book.by_id[parsed[0]].stage == "1-stage" if position == 0 else one_stage
-            reads |= _reads(scene, world, name, parsed, said, choice)
+            reads |= _reads(layer, call, name, parsed, spelled, choice)
         elif label is not None:
             families[position] = label.families.get("2" if position else "1", "")
             takes = takes or (label.takes if position == 0 else None)
@@ -73,24 +82,24 @@ def read_names(scene: Scene, world: World | None, names: tuple[str, str], choice
 
 
 def _reads(
-    scene: Scene,
-    world: World | None,
+    layer: ObservedLayer,
+    call: PossibleCall | None,
     name: str,
     parsed: tuple[str, dict[str, str]],
-    said: str | None,
+    spelled: str | None,
     choice: KernelChoice | None,
 ) -> dict[str, tuple[str, ...]]:
-    query = scene.query
-    if world is None or query.quant_type is None or query.weight_dtype is None:
+    query = layer.query
+    if call is None or query.quant_type is None or query.weight_dtype is None:
         return {}
     id, groups = parsed
-    owner = scene.book.families.by_id[id]
-    dtype = said or (choice.activation_dtype if choice else None) or query.weight_dtype
-    shuffled = "true" if groups.get("preshuffle", world.is_shuffled) else "false"  # a name that says it, says it
-    facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, world.gate_mode, shuffled, "", "")
+    owner = layer.book.families.by_id[id]
+    dtype = spelled or (choice.activation_dtype if choice else None) or query.weight_dtype
+    shuffled = "true" if groups.get("preshuffle", call.is_shuffled) else "false"  # a name that says it, says it
+    facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, call.gate_mode, shuffled, "", "")
     second = owner.stage == "2"
     func = owner.funcs[0]
-    families = scene.book.families
+    families = layer.book.families
     stages = (
         families.stages_of("", "", func, name, facts) if second else families.stages_of(func, name, None, "", facts)
     )
@@ -99,7 +108,7 @@ def _reads(
 
 
 def _predicted(choice: KernelChoice | None, id: str, takes: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Where the prediction is of the labelled family (and dtype), it says what is read."""
+    """Yield what is read, where the prediction is of the labelled family and dtype."""
     if choice is None or (takes is not None and choice.activation_dtype != takes):
         return
     stages: tuple[Stage | None, ...] = (choice.stage1, choice.stage2)

@@ -1,4 +1,4 @@
-"""The runs of a deployment: every kernel that ran or will run, over its token counts, with the bytes that it reads."""
+"""Kernel runs of a deployment: observed and predicted kernels over token counts."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pydantic import ValidationError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
-from preshuffle.registry.check.deployment.observed_layer import Scene
-from preshuffle.registry.check.deployment.possible_calls import World
+from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
+from preshuffle.registry.check.deployment.possible_calls import PossibleCall
 from preshuffle.registry.entries import Facts, Scalar
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
 from preshuffle.registry.values.observation import ObservedKernel
 from preshuffle.registry.values.query import TOKENS
 
 Reader = Literal["aiter", "own", "unknown"]
-Bucket = tuple[int, int | None, KernelChoice, "Run"]
+Bucket = tuple[int, int | None, KernelChoice, "KernelRun"]
 T = TypeVar("T")
 
 REACH = 65536
-"""Token counts above this are taken to be out of reach: engines form no larger batch."""
+"""Largest token count that is predicted: engines form no larger batch."""
 _CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim")
 
 
 @dataclass(slots=True, eq=False)
-class Run:
-    """One kernel, or pair of kernels, over a range of token counts. It is shared and never changed.
+class KernelRun:
+    """One kernel, or pair of kernels, over a range of token counts. It is shared: never change it.
 
     Attributes:
         lo: first token count; None where it is not known.
@@ -37,12 +37,12 @@ class Run:
         reader: ``aiter`` (AITER's dispatch), ``own`` (a backend with kernels of its own) or ``unknown``.
         backend: the book's backend, ``""`` where none was named.
         backend_name: as the observation names it.
-        what: how a message calls it.
+        name: how a message calls it.
         families: kernel families of stage 1 and stage 2, ``""`` where unknown.
         kernels: kernel names of stage 1 and stage 2.
         reads: the layouts that it may read, by role.
         runs_in: activation dtype.
-        given: the activation dtype that AITER's call quantizes to, where a kernel was observed by name.
+        quantized_to: the activation dtype that AITER's call quantizes to, where a kernel was observed by name.
         unknown_names: names that no kernel family and no label knows.
         predicted: nothing was observed: AITER's dispatch says so.
     """
@@ -50,7 +50,7 @@ class Run:
     lo: int | None
     hi: int | None
     reader: Reader
-    what: str
+    name: str
     backend: str = ""
     backend_name: str = ""
     func1: str = ""
@@ -58,7 +58,7 @@ class Run:
     kernels: tuple[str, str] = ("", "")
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     runs_in: str | None = None
-    given: str | None = None
+    quantized_to: str | None = None
     one_stage: bool | None = None
     tuned: bool | None = None
     source: str | None = None
@@ -67,9 +67,9 @@ class Run:
     predicted: bool = False
     blocked: bool = False
 
-    def facts(self, scene: Scene, world: World | None) -> Facts:
-        """Return the facts of this run alone."""
-        mine: dict[str, Scalar] = {
+    def facts(self, layer: ObservedLayer, call: PossibleCall | None) -> Facts:
+        """Return the facts of this run, by the names that conditions use."""
+        own: dict[str, Scalar] = {
             "tokens": self.lo,
             "reader": self.reader,
             "backend": self.backend or None,
@@ -83,15 +83,15 @@ class Run:
             "one_stage": self.one_stage,
             "tuned": self.tuned,
             "predicted": self.predicted,
-            "observed": bool(scene.applied.kernels),
+            "observed": bool(layer.applied.kernels),
         }
-        if world is not None and self.reader == "aiter":
-            mine["gate_mode"], mine["is_shuffled"] = world.gate_mode, world.is_shuffled
-            mine["bias_passed"] = world.bias
-            mine["model_dim"], mine["inter_dim"] = world.sizes
+        if call is not None and self.reader == "aiter":
+            own["gate_mode"], own["is_shuffled"] = call.gate_mode, call.is_shuffled
+            own["bias_passed"] = call.bias
+            own["model_dim"], own["inter_dim"] = call.sizes
         else:
-            mine.update((name, scene.facts[name]) for name in _CALL)
-        return mine
+            own.update((name, layer.facts[name]) for name in _CALL)
+        return own
 
 
 class Predictor:
@@ -102,32 +102,35 @@ class Predictor:
         self.tables = tables
         self._memo = memo
 
-    def buckets(self, scene: Scene, world: World) -> tuple[Bucket, ...]:
-        """Return ``(first, last, choice, run)`` for the token counts stated, else for all within reach."""
-        query = scene.query
-        tokens = query.tokens if "tokens" in scene.stated else None
+    def buckets(self, layer: ObservedLayer, call: PossibleCall) -> tuple[Bucket, ...]:
+        """Return ``(first, last, choice, run)`` per range of token counts.
+
+        Those are the token counts that the query states, else all up to ``REACH``.
+        """
+        query = layer.query
+        tokens = query.tokens if "tokens" in layer.stated else None
         key = (
-            world, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
-            scene.applied.expert_map, _weight_dtype(scene), tuple(sorted(query.env.items())),
+            call, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
+            layer.applied.expert_map, _weight_dtype(layer), tuple(sorted(query.env.items())),
         )  # fmt: skip
         return self._memo.get(
-            "kernel runs", key, lambda: _or_nothing(lambda: tuple(self._predict(scene, world, tokens))) or ()
+            "kernel runs", key, lambda: _or_nothing(lambda: tuple(self._predict(layer, call, tokens))) or ()
         )
 
-    def at(self, scene: Scene, world: World, tokens: int) -> KernelChoice | None:
+    def at(self, layer: ObservedLayer, call: PossibleCall, tokens: int) -> KernelChoice | None:
         """Return the choice at one token count; None where AITER could not be called so at all."""
-        for lo, hi, choice, _ in self.buckets(scene, world):
+        for lo, hi, choice, _ in self.buckets(layer, call):
             if lo <= tokens and (hi is None or tokens <= hi):
                 return choice
-        found = _or_nothing(lambda: tuple(_choices(scene, world, (tokens,), self.tables)))
-        if found and _foreign(scene, found[0][2], world):
-            found = tuple(_choices(scene, world, (tokens,), None))
+        found = _or_nothing(lambda: tuple(_choices(layer, call, (tokens,), self.tables)))
+        if found and _foreign(layer, found[0][2], call):
+            found = tuple(_choices(layer, call, (tokens,), None))
         return found[0][2] if found else None
 
-    def _predict(self, scene: Scene, world: World, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
-        found = list(_choices(scene, world, tokens, self.tables))
-        if self.tables is not None and any(_foreign(scene, choice, world) for _, _, choice in found):
-            found = list(_choices(scene, world, tokens, None))
+    def _predict(self, layer: ObservedLayer, call: PossibleCall, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
+        found = list(_choices(layer, call, tokens, self.tables))
+        if self.tables is not None and any(_foreign(layer, choice, call) for _, _, choice in found):
+            found = list(_choices(layer, call, tokens, None))
         for lo, hi, choice in found:
             yield self._bucket(lo, hi, choice)
 
@@ -137,20 +140,20 @@ class Predictor:
 
 
 def _choices(
-    scene: Scene, world: World, tokens: tuple[int, ...] | None, tables: KernelTables | None
+    layer: ObservedLayer, call: PossibleCall, tokens: tuple[int, ...] | None, tables: KernelTables | None
 ) -> Iterator[tuple[int, int | None, KernelChoice]]:
     for count in dict.fromkeys(tokens or ()):
-        yield count, count, dispatch(_call(scene, world, count), tables, scene.book.families)
+        yield count, count, dispatch(_call(layer, call, count), tables, layer.book.families)
     if tokens is None:
-        for bucket in reachable_buckets(_call(scene, world, TOKENS[0]), tables, families=scene.book.families):
+        for bucket in reachable_buckets(_call(layer, call, TOKENS[0]), tables, families=layer.book.families):
             if bucket.lo <= REACH:
                 yield bucket.lo, bucket.hi, bucket.choice
 
 
-def _foreign(scene: Scene, choice: KernelChoice, world: World) -> bool:
-    """Whether the row that was found names kernels of a later AITER: then the tables are not this version's."""
+def _foreign(layer: ObservedLayer, choice: KernelChoice, call: PossibleCall) -> bool:
+    """Whether a row names kernels of a later AITER: then the tables are not this version's."""
     names = (choice.stage1.kernel if choice.stage1 else "", choice.stage2.kernel if choice.stage2 else "")
-    return bool(choice.tuned) and scene.book.families.begins_later(world.aiter, names) is not None
+    return bool(choice.tuned) and layer.book.families.begins_later(call.aiter, names) is not None
 
 
 def _or_nothing(predict: Callable[[], T]) -> T | None:
@@ -161,69 +164,73 @@ def _or_nothing(predict: Callable[[], T]) -> T | None:
         return None
 
 
-def _weight_dtype(scene: Scene) -> str:
-    if scene.query.weight_dtype == "i4x2" and scene.query.quant_type != "per_1x32":
+def _weight_dtype(layer: ObservedLayer) -> str:
+    if layer.query.weight_dtype == "i4x2" and layer.query.quant_type != "per_1x32":
         return "uint32"  # AITER's word for int4 scaled by row: eight values each
-    w13 = scene.tensors.get("w13_weight")
-    untyped = w13 is not None and w13.what.dtype == "uint8" and scene.query.weight_dtype == "fp4x2"
-    return "uint8" if untyped else str(scene.query.weight_dtype)
+    w13 = layer.tensors.get("w13_weight")
+    untyped = w13 is not None and w13.observation.dtype == "uint8" and layer.query.weight_dtype == "fp4x2"
+    return "uint8" if untyped else str(layer.query.weight_dtype)
 
 
-def _call(scene: Scene, world: World, tokens: int) -> DispatchCall:
-    query = scene.query
-    masked = scene.applied.expert_map == "mask" or query.ep > 1
+def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall:
+    query = layer.query
+    masked = layer.applied.expert_map == "mask" or query.ep > 1
     return DispatchCall.model_validate(
         {
             "gfx": query.arch,
-            "cu_num": world.cu_num,
+            "cu_num": call.cu_num,
             "tokens": tokens,
-            "model_dim": world.sizes[0],
-            "inter_dim": world.sizes[1],
-            "expert": world.experts,
-            "topk": world.top_k + masked,
+            "model_dim": call.sizes[0],
+            "inter_dim": call.sizes[1],
+            "expert": call.experts,
+            "topk": call.top_k + masked,
             "activation": query.activation,
-            "weight_dtype": _weight_dtype(scene),
+            "weight_dtype": _weight_dtype(layer),
             "quant_type": query.quant_type,
             "use_g1u1": query.gated,
-            "gate_mode": world.gate_mode,
-            "is_shuffled": world.is_shuffled,
+            "gate_mode": call.gate_mode,
+            "is_shuffled": call.is_shuffled,
             "ep": masked,
-            "bias": world.bias,
+            "bias": call.bias,
             "env": query.env,
-            "aiter": world.aiter,
+            "aiter": call.aiter,
         }
     )
 
 
-def runs_in(scene: Scene, world: World | None, backends: Backends, predictor: Predictor) -> tuple[Run, ...]:
-    """Return every run of a deployment in one world; ``None`` where not even a call can be guessed."""
-    observed = scene.applied.kernels
+def kernel_runs(
+    layer: ObservedLayer, call: PossibleCall | None, backends: Backends, predictor: Predictor
+) -> tuple[KernelRun, ...]:
+    """Return every kernel run of a deployment under one call; None where no call fits."""
+    observed = layer.applied.kernels
     if not observed:
-        return _unobserved(scene, world, predictor, backends)
-    runs = [run for kernel in observed for run in _observed(scene, world, kernel, backends, predictor)]
-    if world is not None and any(run.reader == "aiter" for run in runs) and all(k.tokens for k in observed):
-        runs += _elsewhere(scene, world, observed, predictor)
+        return _unobserved(layer, call, predictor, backends)
+    runs = [run for kernel in observed for run in _observed(layer, call, kernel, backends, predictor)]
+    if call is not None and any(run.reader == "aiter" for run in runs) and all(k.tokens for k in observed):
+        runs += _unobserved_tokens(layer, call, observed, predictor)
     return tuple(runs)
 
 
-def _unobserved(scene: Scene, world: World | None, predictor: Predictor, backends: Backends) -> tuple[Run, ...]:
-    if scene.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
-        return tuple(_own(scene, "triton", "triton", None, backends))
-    if scene.applied.gate_mode is not None or scene.laid_out:
-        return tuple(_predicted(scene, world, predictor)) or (Run(None, None, "aiter", "AITER's kernel"),)
-    return (Run(None, None, "unknown", "an unknown kernel"),)
+def _unobserved(
+    layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor, backends: Backends
+) -> tuple[KernelRun, ...]:
+    if layer.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
+        return tuple(_own(layer, "triton", "triton", None, backends))
+    if layer.applied.gate_mode is not None or layer.laid_out:
+        return tuple(_predicted(layer, call, predictor)) or (KernelRun(None, None, "aiter", "AITER's kernel"),)
+    return (KernelRun(None, None, "unknown", "an unknown kernel"),)
 
 
-def _predicted(scene: Scene, world: World | None, predictor: Predictor) -> Iterator[Run]:
-    if world is not None:
-        yield from (run for _, _, _, run in predictor.buckets(scene, world))
+def _predicted(layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor) -> Iterator[KernelRun]:
+    if call is not None:
+        yield from (run for _, _, _, run in predictor.buckets(layer, call))
 
 
-def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> Run:
+def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
     first, second = choice.stage1, choice.stage2
     reads = {role: (layout,) for stage in (first, second) if stage for role, layout in stage.reads.items()}
     name = (first.kernel or first.func) if first else "AITER"
-    return Run(
+    return KernelRun(
         lo,
         hi,
         "aiter",
@@ -242,57 +249,65 @@ def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> Run:
     )
 
 
-def _elsewhere(scene: Scene, world: World, observed: Sequence[ObservedKernel], predictor: Predictor) -> Iterable[Run]:
+def _unobserved_tokens(
+    layer: ObservedLayer, call: PossibleCall, observed: Sequence[ObservedKernel], predictor: Predictor
+) -> Iterable[KernelRun]:
     """AITER's kernels at the token counts for which nothing was observed."""
     counts = [kernel.tokens for kernel in observed if kernel.tokens]
-    for lo, hi, _, run in predictor.buckets(scene, world):
+    for lo, hi, _, run in predictor.buckets(layer, call):
         if not any(lo <= count and (hi is None or count <= hi) for count in counts):
             yield run
 
 
 def _observed(
-    scene: Scene, world: World | None, kernel: ObservedKernel, backends: Backends, predictor: Predictor
-) -> Iterator[Run]:
+    layer: ObservedLayer, call: PossibleCall | None, kernel: ObservedKernel, backends: Backends, predictor: Predictor
+) -> Iterator[KernelRun]:
     names = (kernel.stage1 or "", kernel.stage2 or "")
     backend = backends.find(kernel.backend) if kernel.backend else None
-    if any(names) and (kernel.backend is None or (backend and backends.through_aiter(backend, scene))):
-        yield _named(scene, world, kernel, names, predictor)
+    if any(names) and (kernel.backend is None or (backend and backends.through_aiter(backend, layer))):
+        yield _named(layer, call, kernel, names, predictor)
     elif backend is None:
-        yield Run(kernel.tokens, kernel.tokens, "unknown", kernel.backend or "an unknown kernel")
-    elif backends.through_aiter(backend, scene):
+        yield KernelRun(kernel.tokens, kernel.tokens, "unknown", kernel.backend or "an unknown kernel")
+    elif backends.through_aiter(backend, layer):
         name = kernel.backend or ""
-        for run in _at(scene, world, kernel.tokens, predictor) or [Run(kernel.tokens, kernel.tokens, "aiter", name)]:
+        for run in _at(layer, call, kernel.tokens, predictor) or [
+            KernelRun(kernel.tokens, kernel.tokens, "aiter", name)
+        ]:
             yield replace(run, backend=backend.id, backend_name=name)
     else:
-        yield from _own(scene, backend.id, kernel.backend or "", kernel.tokens, backends)
+        yield from _own(layer, backend.id, kernel.backend or "", kernel.tokens, backends)
 
 
-def _at(scene: Scene, world: World | None, tokens: int | None, predictor: Predictor) -> list[Run]:
-    if world is None:
+def _at(layer: ObservedLayer, call: PossibleCall | None, tokens: int | None, predictor: Predictor) -> list[KernelRun]:
+    if call is None:
         return []
     if tokens is None:
-        return list(_predicted(scene, world, predictor))
-    choice = predictor.at(scene, world, tokens)
+        return list(_predicted(layer, call, predictor))
+    choice = predictor.at(layer, call, tokens)
     return [_of_choice(tokens, tokens, choice)] if choice is not None else []
 
 
-def _own(scene: Scene, id: str, name: str, tokens: int | None, backends: Backends) -> Iterator[Run]:
-    variant = backends.variant(backends.find(id), scene)
+def _own(layer: ObservedLayer, id: str, name: str, tokens: int | None, backends: Backends) -> Iterator[KernelRun]:
+    variant = backends.variant(backends.find(id), layer)
     reads: dict[str, tuple[str, ...]] = dict(variant.reads.items()) if variant else {}
-    label = backends.label(scene.applied.swizzle_mx_scale)
-    if label is not None and scene.group == 32:
+    label = backends.label(layer.applied.swizzle_mx_scale)
+    if label is not None and layer.group == 32:
         reads |= {role: label.layouts for role in ("w13_weight_scale", "w2_weight_scale")}
     dtype = variant.runs_in if variant else None
-    yield Run(tokens, tokens, "own", name, backend=id, backend_name=name, reads=reads, runs_in=dtype)
+    yield KernelRun(tokens, tokens, "own", name, backend=id, backend_name=name, reads=reads, runs_in=dtype)
 
 
 def _named(
-    scene: Scene, world: World | None, kernel: ObservedKernel, names: tuple[str, str], predictor: Predictor
-) -> Run:
-    at = kernel.tokens or (scene.query.tokens[0] if "tokens" in scene.stated else None)
-    choice = predictor.at(scene, world, at) if world is not None and at is not None else None
-    found: NamedKernel = read_names(scene, world, names, choice)
-    return Run(
+    layer: ObservedLayer,
+    call: PossibleCall | None,
+    kernel: ObservedKernel,
+    names: tuple[str, str],
+    predictor: Predictor,
+) -> KernelRun:
+    tokens = kernel.tokens or (layer.query.tokens[0] if "tokens" in layer.stated else None)
+    choice = predictor.at(layer, call, tokens) if call is not None and tokens is not None else None
+    found: NamedKernel = read_names(layer, call, names, choice)
+    return KernelRun(
         kernel.tokens,
         kernel.tokens,
         "aiter",
@@ -303,8 +318,8 @@ def _named(
         kernels=names,
         reads=found.reads,
         runs_in=found.takes or (choice.activation_dtype if choice else None),
-        given=choice.activation_dtype if choice and found.named_takes else None,
+        quantized_to=choice.activation_dtype if choice and found.named_takes else None,
         one_stage=found.one_stage,
         unknown_names=found.unknown,
-        blocked=scene.book.families.begins_later(scene.query.aiter, names) is not None,
+        blocked=layer.book.families.begins_later(layer.query.aiter, names) is not None,
     )

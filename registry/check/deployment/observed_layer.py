@@ -1,4 +1,4 @@
-"""The scene: an observation with what follows from it and from the book, worked out once for all rules."""
+"""Observed layer: an observation, completed from the book once for all rules."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from preshuffle.registry.values.query import Query
 
 WEIGHTS: tuple[Role, ...] = ("w13_weight", "w2_weight")
 SCALES: dict[Role, Role] = {"w13_weight_scale": "w13_weight", "w2_weight_scale": "w2_weight"}
-_NICE = {"byte": (2, 1024, 1024), "group": (2, 1024, 64), "any": (2, 1024, 1024)}
-"""A shape that every layout divides, for tensors whose own shape is not known."""
+_DIVISIBLE_SHAPES = {"byte": (2, 1024, 1024), "group": (2, 1024, 64), "any": (2, 1024, 1024)}
+"""Shapes that every layout divides, for tensors whose own shape is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One observed tensor.
+class ObservedTensor:
+    """One tensor of a deployment, as reported.
 
     Attributes:
+        observation: what was reported of it.
         layout: the book's layout; None where it is not known, or the book has none of that name.
     """
 
     role: Role
-    what: TensorObservation
+    observation: TensorObservation
     layout: Layout | None
 
     @property
@@ -53,17 +54,18 @@ class Seen:
 
     def padded(self, axis: int) -> int | None:
         """Return physical minus logical size along an axis of ``[experts, rows, K]``; None where it is not known."""
-        logical, physical = self.what.logical_shape, self.what.physical_shape
+        logical, physical = self.observation.logical_shape, self.observation.physical_shape
         if logical is None or physical is None or len(logical) != len(physical) or len(logical) <= axis:
             return None
         return physical[axis] - logical[axis]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """What the rules look at.
+class ObservedLayer:
+    """One MoE layer of a deployment: what was observed and what follows from it.
 
     Attributes:
+        memo: stores what many deployments share.
         query: with the facts of the model's entry filled in.
         named: the model as the observation names it.
         stated: the query's fields that the observation states itself.
@@ -80,7 +82,7 @@ class Scene:
     stated: frozenset[str]
     aiter: str | None
     applied: Applied
-    tensors: Mapping[Role, Seen]
+    tensors: Mapping[Role, ObservedTensor]
     arch: ArchEntry | None
     model: ModelEntry | None
     sizes: tuple[int | None, int | None]
@@ -101,7 +103,7 @@ class Scene:
     def laid_out(self) -> bool:
         """Whether some weight is known to lie in tiles, or claims to: rows that only alternate are Triton's too."""
         weights = [self.tensors[role] for role in WEIGHTS if role in self.tensors]
-        return any(seen.tiled or seen.what.is_shuffled for seen in weights)
+        return any(tensor.tiled or tensor.observation.is_shuffled for tensor in weights)
 
     def hidden(self) -> int | None:
         """Return the live hidden size, as the deployment declares it."""
@@ -113,20 +115,20 @@ class Scene:
         return _live(self.tensors, "w2_weight", 2) or (rows // self.halves if rows else None)
 
 
-def _live(tensors: Mapping[Role, Seen], role: Role, axis: int) -> int | None:
-    seen = tensors.get(role)
-    shape = seen.what.logical_shape if seen else None
+def _live(tensors: Mapping[Role, ObservedTensor], role: Role, axis: int) -> int | None:
+    tensor = tensors.get(role)
+    shape = tensor.observation.logical_shape if tensor else None
     return shape[axis] if shape is not None and len(shape) == 3 else None
 
 
-def _physical(tensors: Mapping[Role, Seen], role: Role, axis: int) -> int | None:
-    seen = tensors.get(role)
-    shape = seen.what.physical_shape if seen else None
+def _physical(tensors: Mapping[Role, ObservedTensor], role: Role, axis: int) -> int | None:
+    tensor = tensors.get(role)
+    shape = tensor.observation.physical_shape if tensor else None
     return shape[axis] if shape is not None and len(shape) == 3 else None
 
 
-def open_scene(observation: Observation, book: Book, memo: Memo) -> Scene:
-    """Work out what an observation says; nothing is added that neither it nor the model's entry says."""
+def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedLayer:
+    """Complete an observation with the facts of its model's entry; nothing else is assumed."""
     query = observation.query
     applied = observation.applied
     stated = frozenset(query.model_fields_set)
@@ -140,15 +142,15 @@ def open_scene(observation: Observation, book: Book, memo: Memo) -> Scene:
     if query.aiter_features:
         update["aiter"] = behaves_as(book, query.aiter, query.aiter_features)
     full = query.model_copy(update=update) if update else query
-    tensors = {role: Seen(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
+    tensors = {role: ObservedTensor(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
     arch = book.archs.get(full.arch)
     facts: dict[str, Scalar] = {}
-    sizes, count = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
-    scene = Scene(
-        book, memo, full, query.model, stated, query.aiter, applied, tensors, arch, model, sizes, count, facts
+    sizes, experts = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
+    layer = ObservedLayer(
+        book, memo, full, query.model, stated, query.aiter, applied, tensors, arch, model, sizes, experts, facts
     )
-    _fill(facts, scene)
-    return scene
+    _fill(facts, layer)
+    return layer
 
 
 def _layout(book: Book, name: str | None) -> Layout | None:
@@ -181,39 +183,39 @@ _LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
 )
 
 
-def _fill(facts: dict[str, Scalar], scene: Scene) -> None:
-    query, applied = scene.query, scene.applied
+def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
+    query, applied = layer.query, layer.applied
     facts.update({name: getattr(query, name) for name in _QUERY_FACTS})
     facts.update({name: getattr(applied, name) for name in _APPLIED_FACTS})
-    facts.update({name: getattr(query, name) for name in ("tp", "ep") if name in scene.stated})
+    facts.update({name: getattr(query, name) for name in ("tp", "ep") if name in layer.stated})
     facts["aiter"] = _release(query.aiter)
-    if query.model != scene.named:
-        facts[MODEL_NAME] = scene.named
+    if query.model != layer.named:
+        facts[MODEL_NAME] = layer.named
     facts["engine"] = query.engine.name if query.engine else None
     facts["engine_version"] = query.engine.version if query.engine else None
-    facts["arch_mx"] = any(name.startswith("mxfp4") for name in scene.arch.features) if scene.arch else None
-    facts["model_limit"] = scene.model.swiglu_limit is not None if scene.model else None
+    facts["arch_mx"] = any(name.startswith("mxfp4") for name in layer.arch.features) if layer.arch else None
+    facts["model_limit"] = layer.model.swiglu_limit is not None if layer.model else None
     for name, role in _LAYOUT_FACTS:
-        seen = scene.tensors.get(role)
-        facts[name] = seen.layout.id if seen and seen.layout else None
+        tensor = layer.tensors.get(role)
+        facts[name] = tensor.layout.id if tensor and tensor.layout else None
     for name, role in (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1])):
-        facts[name] = scene.tensors[role].what.is_shuffled if role in scene.tensors else None
-    facts["model_dim"], width = scene.sizes
+        facts[name] = layer.tensors[role].observation.is_shuffled if role in layer.tensors else None
+    facts["model_dim"], width = layer.sizes
     facts["inter_dim"] = width
-    facts["experts"] = scene.experts
-    facts["w2_groups"] = -(-width // scene.group) if width and scene.group > 1 else None
+    facts["experts"] = layer.experts
+    facts["w2_groups"] = -(-width // layer.group) if width and layer.group > 1 else None
     for name, value in query.env.items():
-        flag = scene.book.flags.get(name)
+        flag = layer.book.flags.get(name)
         facts[f"env.{name}"] = value_of(flag, value) if flag else value
 
 
 def _release(aiter: str | None) -> str | None:
-    """Return the version that conditions look at: a development build is known by its commit, not by its number."""
+    """Return the version for conditions; a build of the newest commit counts as the newest release."""
     return dispatch_book().newest if aiter is not None and is_newest(aiter) else aiter
 
 
-def _sizes(tensors: Mapping[Role, Seen], halves: int) -> tuple[int | None, int | None]:
-    """w2's rows and K, where they are known, else w13's K and its rows by half."""
+def _sizes(tensors: Mapping[Role, ObservedTensor], halves: int) -> tuple[int | None, int | None]:
+    """Return model_dim and inter_dim: w2's rows and K, else w13's K and its rows by half."""
     rows = _physical(tensors, "w13_weight", 1)
     return (
         _physical(tensors, "w2_weight", 1) or _physical(tensors, "w13_weight", 2),
@@ -221,26 +223,26 @@ def _sizes(tensors: Mapping[Role, Seen], halves: int) -> tuple[int | None, int |
     )
 
 
-def _experts(tensors: Mapping[Role, Seen], query: Query) -> int | None:
+def _experts(tensors: Mapping[Role, ObservedTensor], query: Query) -> int | None:
     for role in WEIGHTS:
-        seen = tensors.get(role)
-        if seen is not None:
-            for shape in (seen.what.physical_shape, seen.what.logical_shape):
+        tensor = tensors.get(role)
+        if tensor is not None:
+            for shape in (tensor.observation.physical_shape, tensor.observation.logical_shape):
                 if shape is not None and len(shape) == 3:
                     return shape[0]
     total = query.num_experts
     return total // query.ep if total and not total % query.ep else None
 
 
-def units(scene: Scene, seen: Seen, layout: Layout) -> tuple[int, int, int] | None:
-    """Return a tensor's physical shape as ``(experts, rows, K)`` in the units that a layout counts."""
-    shape = seen.what.physical_shape
+def counted_shape(layer: ObservedLayer, tensor: ObservedTensor, layout: Layout) -> tuple[int, int, int] | None:
+    """Return a tensor's physical shape, ``(experts, rows, K)``, in a layout's units."""
+    shape = tensor.observation.physical_shape
     if shape is None or len(shape) != 3 or not all(shape):
         return None
     count, rows, k = shape
     if layout.unit != "byte":
         return count, rows, k
-    bits = BITS.get((scene.query.weight_dtype if seen.role in WEIGHTS else None) or seen.what.dtype or "")
+    bits = BITS.get((layer.query.weight_dtype if tensor.role in WEIGHTS else None) or tensor.observation.dtype or "")
     return (count, rows, k * bits // 8) if bits else None
 
 
@@ -251,24 +253,24 @@ def _same(first: Layout, second: Layout, shape: tuple[int, int, int]) -> bool:
         return False
 
 
-def same_bytes(scene: Scene, seen: Seen, other: Layout) -> bool:
-    """Whether a tensor's bytes are those of another layout, on its own shape; by permutation, not by name.
+def same_bytes(layer: ObservedLayer, tensor: ObservedTensor, other: Layout) -> bool:
+    """Compare a tensor's layout with another one, by permutation and not by name.
 
     Where the shape is unknown or does not divide, the layouts are compared on a shape that both divide.
     """
-    if seen.layout is None or seen.layout.id == other.id:
+    if tensor.layout is None or tensor.layout.id == other.id:
         return True
-    layout = seen.layout
-    shape = units(scene, seen, layout if layout.unit != "any" else other)
-    return scene.memo.get("same bytes", (layout, other, shape), lambda: _same_on(layout, other, shape))
+    layout = tensor.layout
+    shape = counted_shape(layer, tensor, layout if layout.unit != "any" else other)
+    return layer.memo.get("same bytes", (layout, other, shape), lambda: _same_on(layout, other, shape))
 
 
 def _same_on(first: Layout, second: Layout, shape: tuple[int, int, int] | None) -> bool:
     if shape is not None and _same(first, second, shape):
         return True
-    return _same(first, second, _NICE[second.unit if second.unit != "any" else first.unit])
+    return _same(first, second, _DIVISIBLE_SHAPES[second.unit if second.unit != "any" else first.unit])
 
 
-def any_of(values: Iterable[str]) -> str:
+def either_of(values: Iterable[str]) -> str:
     """Return ``a or b or c``."""
     return " or ".join(dict.fromkeys(values))

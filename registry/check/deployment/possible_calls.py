@@ -1,7 +1,7 @@
-"""Worlds: what was not observed may have been anything, so an error counts only if every possibility has one.
+"""Possible calls: every combination of arguments that an observation leaves open.
 
-A world fixes the arguments of AITER's call that an observation leaves out. The first world is the most plausible one:
-its findings are told, and only where no other world is free of errors.
+What was not observed may have been anything, so an error counts only if every possible call has one. The first call is
+the most plausible one: its findings are reported, and its errors only where no other call is free of errors.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from itertools import islice, product
 from typing import TypeVar
 
 from preshuffle.registry.base.words import GateMode, Role
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
 from preshuffle.registry.kernels import behaviour_of
 
-MOST = 32
+_MOST_CALLS = 32
 ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")
 """Tensors whose row order is that of the call's gate_mode."""
 _PADDINGS = (256, 1)
@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """One possible call.
+class PossibleCall:
+    """One call of AITER that fits an observation.
 
     Attributes:
         gate_mode: as it reaches AITER.
@@ -46,49 +46,49 @@ class World:
     aiter: str | None
 
 
-def worlds_of(scene: Scene) -> Iterator[World]:
-    """Yield the possible calls, the most plausible first; none where a call cannot even be guessed."""
-    query = scene.query
+def possible_calls(layer: ObservedLayer) -> Iterator[PossibleCall]:
+    """Yield the possible calls, the most plausible first; none where too little is known."""
+    query = layer.query
     if None in (query.weight_dtype, query.quant_type, query.activation):
         return
     axes = (
-        _gate_modes(scene),
-        _tags(scene),
-        _biases(scene),
-        _sizes(scene),
-        _one(scene.experts, (128,)),
-        _one(query.top_k, _TOP_K),
-        _compute_units(scene),
-        _one(query.aiter, _VERSIONS),
+        _gate_modes(layer),
+        _tags(layer),
+        _biases(layer),
+        _sizes(layer),
+        _known_or(layer.experts, (128,)),
+        _known_or(query.top_k, _TOP_K),
+        _compute_units(layer),
+        _known_or(query.aiter, _VERSIONS),
     )
-    for values in islice(product(*axes), MOST):
-        yield World(*values)
+    for values in islice(product(*axes), _MOST_CALLS):
+        yield PossibleCall(*values)
 
 
-def _one(known: T | None, else_: tuple[T, ...]) -> tuple[T, ...]:
-    return else_ if known is None else (known,)
+def _known_or(known: T | None, otherwise: tuple[T, ...]) -> tuple[T, ...]:
+    return otherwise if known is None else (known,)
 
 
-def _gate_modes(scene: Scene) -> tuple[GateMode, ...]:
-    if scene.applied.gate_mode is not None:
-        return (scene.applied.gate_mode,)
-    if scene.query.quant_type != "per_1x32":
+def _gate_modes(layer: ObservedLayer) -> tuple[GateMode, ...]:
+    if layer.applied.gate_mode is not None:
+        return (layer.applied.gate_mode,)
+    if layer.query.quant_type != "per_1x32":
         return ("separated",)
-    version = scene.query.aiter
+    version = layer.query.aiter
     if version is not None and "gate_mode" not in behaviour_of(version).data.features:
         return ("separated",)
     first: GateMode = "separated"
     for role in ROWS_OF_W13:
-        seen = scene.tensors.get(role)
-        if seen is not None and seen.layout is not None:
-            first = seen.layout.gate_mode
+        tensor = layer.tensors.get(role)
+        if tensor is not None and tensor.layout is not None:
+            first = tensor.layout.gate_mode
             break
     return (first, "interleave" if first == "separated" else "separated")
 
 
-def _tags(scene: Scene) -> tuple[bool, ...]:
-    weights = [scene.tensors[role] for role in WEIGHTS if role in scene.tensors]
-    tags = [seen.what.is_shuffled for seen in weights]
+def _tags(layer: ObservedLayer) -> tuple[bool, ...]:
+    weights = [layer.tensors[role] for role in WEIGHTS if role in layer.tensors]
+    tags = [tensor.observation.is_shuffled for tensor in weights]
     if any(tags):
         return (True,)
     if len(tags) == 2 and None not in tags:
@@ -96,24 +96,24 @@ def _tags(scene: Scene) -> tuple[bool, ...]:
     if False in tags:
         return (False, True)
     # A tag that contradicts the bytes would be an error of its own, so that possibility acquits nothing.
-    if scene.laid_out:
+    if layer.laid_out:
         return (True,)
-    return (False,) if weights and all(seen.plain for seen in weights) else (False, True)
+    return (False,) if weights and all(tensor.plain for tensor in weights) else (False, True)
 
 
-def _biases(scene: Scene) -> tuple[bool, ...]:
-    if scene.applied.bias_passed is not None:
-        return (scene.applied.bias_passed,)
-    return {True: (True, False), False: (False,), None: (False, True)}[scene.query.bias]
+def _biases(layer: ObservedLayer) -> tuple[bool, ...]:
+    if layer.applied.bias_passed is not None:
+        return (layer.applied.bias_passed,)
+    return {True: (True, False), False: (False,), None: (False, True)}[layer.query.bias]
 
 
-def _sizes(scene: Scene) -> tuple[tuple[int, int], ...]:
-    hidden, inter = scene.sizes
+def _sizes(layer: ObservedLayer) -> tuple[tuple[int, int], ...]:
+    hidden, inter = layer.sizes
     if hidden and inter:
         return ((hidden, inter),)
-    live, width = scene.hidden(), scene.intermediate()
-    if width is None and scene.query.intermediate_size:
-        width = max(scene.query.intermediate_size // scene.query.tp, 1)
+    live, width = layer.hidden(), layer.intermediate()
+    if width is None and layer.query.intermediate_size:
+        width = max(layer.query.intermediate_size // layer.query.tp, 1)
     if not (hidden or live) or not (inter or width):
         return ()
     pairs = [(hidden or _up(live, to), inter or _up(width, to)) for to in _PADDINGS]
@@ -124,7 +124,7 @@ def _up(size: int | None, multiple: int) -> int:
     return -(-(size or 1) // multiple) * multiple
 
 
-def _compute_units(scene: Scene) -> tuple[int, ...]:
-    if scene.query.cu_num is not None:
-        return (scene.query.cu_num,)
-    return tuple(dict.fromkeys(scene.arch.cu_num.values())) if scene.arch else ()
+def _compute_units(layer: ObservedLayer) -> tuple[int, ...]:
+    if layer.query.cu_num is not None:
+        return (layer.query.cu_num,)
+    return tuple(dict.fromkeys(layer.arch.cu_num.values())) if layer.arch else ()

@@ -1,1 +1,1 @@
-"""The rules, one function for each finding code; ``preshuffle.registry.check.rule_table`` lists them."""
+"""Check rules, one function per finding code; ``check.rule_table`` lists them."""

@@ -1,12 +1,15 @@
-"""contract_mismatch: an argument of the call, other than the layout, that the kernel takes differently."""
+"""Rule on the call: arguments that the kernel takes differently.
+
+Code: contract_mismatch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.registry.check.deployment.evidence import Look, at
-from preshuffle.registry.check.deployment.kernel_runs import Run
-from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, any_of
+from preshuffle.registry.check.deployment.evidence import Evidence, at
+from preshuffle.registry.check.deployment.kernel_runs import KernelRun
+from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, either_of
 from preshuffle.registry.check.rules.layouts import reads_otherwise
 from preshuffle.registry.values.finding import Finding
 
@@ -19,72 +22,73 @@ _SCALE_DTYPES = {
 }
 
 
-def contract_mismatch(look: Look) -> Iterator[Finding]:
-    """Expert map, scale label, bias, clamp and dtypes must be those that the kernel takes."""
-    for entry, runs in look.contracts:
+def contract_mismatch(evidence: Evidence) -> Iterator[Finding]:
+    """Yield arguments of the call that the kernel takes differently."""
+    for entry, runs in evidence.contracts:
         if entry.code == "contract_mismatch":
-            message = f"{entry.says} ({runs[0].what} {at(runs)})"
+            message = f"{entry.says} ({runs[0].name} {at(runs)})"
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
-    yield from _expert_map(look)
-    yield from _label(look)
-    yield from _bias(look)
-    yield from _limit(look)
-    yield from _dtypes(look)
-    yield from _activations(look)
+    yield from _expert_map(evidence)
+    yield from _label(evidence)
+    yield from _bias(evidence)
+    yield from _limit(evidence)
+    yield from _dtypes(evidence)
+    yield from _activations(evidence)
 
 
-def _expert_map(look: Look) -> Iterator[Finding]:
-    given = look.scene.applied.expert_map
-    if given is None:
+def _expert_map(evidence: Evidence) -> Iterator[Finding]:
+    passed = evidence.layer.applied.expert_map
+    if passed is None:
         return
-    for run in look.runs:
-        entry = look.backends.find(run.backend or ("aiter" if run.reader == "aiter" else None))
+    for run in evidence.runs:
+        entry = evidence.backends.find(run.backend or ("aiter" if run.reader == "aiter" else None))
         wanted = "mask" if run.reader == "aiter" else entry.expert_map if entry and run.reader == "own" else None
-        if wanted is not None and wanted != given:
+        if wanted is not None and wanted != passed:
             yield Finding.of(
                 "contract_mismatch",
-                f"the expert map is {'a 0/1 mask' if given == 'mask' else 'an index map'}; {run.what} takes "
+                f"the expert map is {'a 0/1 mask' if passed == 'mask' else 'an index map'}; {run.name} takes "
                 f"{'a 0/1 mask' if wanted == 'mask' else 'an index map'}",
                 expected=wanted,
-                actual=given,
+                actual=passed,
                 fix="ask the kernel that was chosen which kind it takes, not a global switch",
                 evidence=("https://github.com/vllm-project/vllm/pull/49758",),
             )
             return
 
 
-def _label(look: Look) -> Iterator[Finding]:
+def _label(evidence: Evidence) -> Iterator[Finding]:
     """The label of Triton's ``swizzle_mx_scale`` says how the scales lie; they must lie so."""
-    name = look.scene.applied.swizzle_mx_scale
-    label = look.backends.label(name)
-    if label is None or not any(run.reader == "own" for run in look.runs):
+    name = evidence.layer.applied.swizzle_mx_scale
+    label = evidence.backends.label(name)
+    if label is None or not any(run.reader == "own" for run in evidence.runs):
         return
-    if label.archs and look.scene.query.arch not in label.archs:
+    if label.archs and evidence.layer.query.arch not in label.archs:
         yield Finding.of(
             "contract_mismatch",
-            f"swizzle_mx_scale={name} is a label of {any_of(label.archs)}, not of {look.scene.query.arch}",
-            expected=f"a label of {look.scene.query.arch}",
+            f"swizzle_mx_scale={name} is a label of {either_of(label.archs)}, not of {evidence.layer.query.arch}",
+            expected=f"a label of {evidence.layer.query.arch}",
             actual=name,
             fix="take the label that shuffle_scale_moe returned for this GPU",
             evidence=label.evidence,
         )
+    expected = either_of(label.layouts)
     for role in SCALES:
-        seen = look.scene.tensors.get(role)
-        if seen is not None and seen.layout is not None and reads_otherwise(look.scene, seen, label.layouts):
+        tensor = evidence.layer.tensors.get(role)
+        if tensor is not None and tensor.layout is not None and reads_otherwise(evidence.layer, tensor, label.layouts):
             yield Finding.of(
                 "contract_mismatch",
-                f"swizzle_mx_scale={name} says that scales are {any_of(label.layouts)}; the bytes are {seen.layout.id}",
+                f"swizzle_mx_scale={name} says that scales are {expected}; the bytes are {tensor.layout.id}",
                 role=role,
-                expected=any_of(label.layouts),
-                actual=seen.layout.id,
+                expected=expected,
+                actual=tensor.layout.id,
                 fix="pass the label that belongs to the bytes, from the same place that laid them out",
                 evidence=label.evidence,
             )
 
 
-def _bias(look: Look) -> Iterator[Finding]:
-    scene = look.scene
-    if scene.query.bias and scene.applied.bias_passed is False:
+def _bias(evidence: Evidence) -> Iterator[Finding]:
+    layer = evidence.layer
+    if layer.query.bias and layer.applied.bias_passed is False:
         yield Finding.of(
             "contract_mismatch",
             "the model has expert biases, and none are passed to the kernel: they are dropped without a word",
@@ -93,80 +97,87 @@ def _bias(look: Look) -> Iterator[Finding]:
             actual="not passed",
             fix="pass w13_bias and w2_bias as fp32",
         )
-    if not (scene.query.bias and scene.applied.bias_passed):
+    if not (layer.query.bias and layer.applied.bias_passed):
         return
-    deaf = [run for run in look.runs if run.reader == "aiter" and not run.blocked and _ignores_bias(look, run)]
-    if deaf:
+    ignoring = [
+        run for run in evidence.runs if run.reader == "aiter" and not run.blocked and _ignores_bias(evidence, run)
+    ]
+    if ignoring:
         yield Finding.of(
             "contract_mismatch",
-            f"biases are passed, and {deaf[0].what} {at(deaf)} drops them without a word",
+            f"biases are passed, and {ignoring[0].name} {at(ignoring)} drops them without a word",
             role="w13_bias",
             expected="a kernel that adds biases (FlyDSL, CK-Tile)",
-            actual=deaf[0].what,
+            actual=ignoring[0].name,
             fix="take a gate_mode, or table rows, whose kernels add biases",
         )
 
 
-def _ignores_bias(look: Look, run: Run) -> bool:
-    owners = (look.scene.book.families.by_id.get(id) for id in run.families)
+def _ignores_bias(evidence: Evidence, run: KernelRun) -> bool:
+    owners = (evidence.layer.book.families.by_id.get(id) for id in run.families)
     return any(owner is not None and "bias" in owner.ignores for owner in owners)
 
 
-def _limit(look: Look) -> Iterator[Finding]:
+def _limit(evidence: Evidence) -> Iterator[Finding]:
     """The model's clamp must be passed; a value of it that rests on general knowledge condemns nothing but none."""
-    given, model = look.scene.applied.swiglu_limit, look.scene.model
+    passed, model = evidence.layer.applied.swiglu_limit, evidence.layer.model
     wanted = model.swiglu_limit if model else None
-    if model is None or given is None or wanted is None or given == wanted:
+    if model is None or passed is None or wanted is None or passed == wanted:
         return
-    if given and "swiglu_limit" in model.unverified:
+    if passed and "swiglu_limit" in model.unverified:
         return
-    none = " (no clamp, or everything clamped to zero, by kernel)" if given == 0 else ""
+    none = " (no clamp, or everything clamped to zero, by kernel)" if passed == 0 else ""
     yield Finding.of(
         "contract_mismatch",
-        f"swiglu_limit={given:g} is passed{none}; the model was trained with {wanted:g}",
+        f"swiglu_limit={passed:g} is passed{none}; the model was trained with {wanted:g}",
         expected=f"{wanted:g}",
-        actual=f"{given:g}",
+        actual=f"{passed:g}",
         fix=f"pass swiglu_limit={wanted:g}",
         evidence=("https://github.com/ROCm/ATOM/pull/1304",),
     )
 
 
-def _dtypes(look: Look) -> Iterator[Finding]:
+def _dtypes(evidence: Evidence) -> Iterator[Finding]:
     """AITER checks or assumes these dtypes; another backend may take others."""
-    if "aiter" not in look.readers():
+    if "aiter" not in evidence.readers():
         return
-    scene, fp8 = look.scene, look.scene.arch.fp8 if look.scene.arch else None
-    allowed: dict[str, tuple[str, ...]] = {role: ("fp32",) for role in _BIASES if scene.applied.bias_passed}
-    scales = _SCALE_DTYPES.get(scene.query.quant_type or "") if scene.query.weight_dtype in ("fp4x2", "fp8") else None
+    layer, fp8 = evidence.layer, evidence.layer.arch.fp8 if evidence.layer.arch else None
+    allowed: dict[str, tuple[str, ...]] = {role: ("fp32",) for role in _BIASES if layer.applied.bias_passed}
+    scales = _SCALE_DTYPES.get(layer.query.quant_type or "") if layer.query.weight_dtype in ("fp4x2", "fp8") else None
     allowed |= dict.fromkeys(SCALES, scales) if scales else {}
     for role in WEIGHTS:
-        seen = scene.tensors.get(role)
-        if fp8 and seen is not None and (seen.what.dtype or "").startswith("fp8_"):
+        tensor = layer.tensors.get(role)
+        if fp8 and tensor is not None and (tensor.observation.dtype or "").startswith("fp8_"):
             allowed[role] = (fp8,)
-    for role, seen in scene.tensors.items():
-        wanted, dtype = allowed.get(role), seen.what.dtype
+    for role, tensor in layer.tensors.items():
+        wanted, dtype = allowed.get(role), tensor.observation.dtype
         if wanted is not None and dtype is not None and dtype not in wanted:
             yield Finding.of(
                 "contract_mismatch",
-                f"{role} is {dtype}; AITER on {scene.query.arch} takes {any_of(wanted)}",
-                role=seen.role,
-                expected=any_of(wanted),
+                f"{role} is {dtype}; AITER on {layer.query.arch} takes {either_of(wanted)}",
+                role=tensor.role,
+                expected=either_of(wanted),
                 actual=dtype,
                 fix=f"convert {role} to {wanted[0]} while loading"
                 + (" (fn to fnuz: 0x80 becomes 0, scales double)" if wanted[0].endswith("fnuz") else ""),
             )
 
 
-def _activations(look: Look) -> Iterator[Finding]:
+def _activations(evidence: Evidence) -> Iterator[Finding]:
     """A named kernel takes activations of one dtype; AITER quantizes them by rules that do not look at the name."""
-    wrong = [run for run in look.runs if run.given and run.runs_in and run.given != run.runs_in and not run.blocked]
+    wrong = [
+        run
+        for run in evidence.runs
+        if run.quantized_to and run.runs_in and run.quantized_to != run.runs_in and not run.blocked
+    ]
     if wrong:
         run = wrong[0]
         yield Finding.of(
             "contract_mismatch",
-            f"AITER quantizes the activations of this call to {run.given}; {run.what} reads them as {run.runs_in}",
+            f"AITER quantizes the activations of this call to {run.quantized_to}; "
+            f"{run.name} reads them as {run.runs_in}",
             expected=run.runs_in,
-            actual=run.given,
+            actual=run.quantized_to,
             fix="take a row (or a gate_mode and token bound) whose kernel takes the activations that AITER makes",
             evidence=("https://github.com/ROCm/aiter/pull/2642",),
         )

@@ -1,4 +1,7 @@
-"""unsupported, version_unsupported, untuned, numerics_deviation, stale_row, ambiguous_key: what AITER will run."""
+"""Rules on kernels: whether they exist, are tuned and precise enough.
+
+Codes: unsupported, version_unsupported, untuned, numerics_deviation, stale_row, ambiguous_key.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from preshuffle.registry.base.words import BITS
-from preshuffle.registry.check.deployment.evidence import Look, at
-from preshuffle.registry.check.deployment.kernel_runs import Run
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Scene
+from preshuffle.registry.check.deployment.evidence import Evidence, at
+from preshuffle.registry.check.deployment.kernel_runs import KernelRun
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
 from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, behaviour_of
 from preshuffle.registry.values.finding import Finding
 
@@ -16,70 +19,72 @@ _NO_KERNEL = ("unsupported", "version_unsupported")
 _OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"
 
 
-def unsupported(look: Look) -> Iterator[Finding]:
-    """There is no kernel for the combination: AITER raises, does not compile it, or has it for other GPUs only."""
-    yield from _by_contract(look, "unsupported")
-    told: set[str] = set()
-    for run in look.runs:
-        if run.error is not None and run.error not in told:
-            told.add(run.error)
-            same = [other for other in look.runs if other.error == run.error]
+def unsupported(evidence: Evidence) -> Iterator[Finding]:
+    """Yield combinations for which no kernel exists."""
+    yield from _by_contract(evidence, "unsupported")
+    reported: set[str] = set()
+    for run in evidence.runs:
+        if run.error is not None and run.error not in reported:
+            reported.add(run.error)
+            same = [other for other in evidence.runs if other.error == run.error]
             yield Finding.of("unsupported", f"AITER raises {at(same)}: {run.error}", actual=run.error, fix=_OTHER)
-    for name, runs in _elsewhere(look):
+    for name, runs in _for_other_archs(evidence):
         yield Finding.of(
             "unsupported",
-            f"{runs[0].what} {at(runs)} is of {name}, which does not exist for {look.scene.query.arch}",
+            f"{runs[0].name} {at(runs)} is of {name}, which does not exist for {evidence.layer.query.arch}",
             actual=name,
             fix=_OTHER,
         )
-    yield from _backend_archs(look)
+    yield from _backend_archs(evidence)
 
 
-def _elsewhere(look: Look) -> Iterator[tuple[str, list[Run]]]:
-    wrong: dict[str, list[Run]] = {}
-    for run in look.runs:
-        if run.reader == "aiter" and not look.scene.book.families.exist_for(look.scene.query.arch, run.families):
+def _for_other_archs(evidence: Evidence) -> Iterator[tuple[str, list[KernelRun]]]:
+    wrong: dict[str, list[KernelRun]] = {}
+    for run in evidence.runs:
+        if run.reader == "aiter" and not evidence.layer.book.families.exist_for(
+            evidence.layer.query.arch, run.families
+        ):
             wrong.setdefault(run.families[0] or run.families[1], []).append(run)
-    covered = {id(run) for entry, runs in look.contracts for run in runs if entry.code in _NO_KERNEL}
+    covered = {id(run) for entry, runs in evidence.contracts for run in runs if entry.code in _NO_KERNEL}
     for name, runs in wrong.items():
         rest = [run for run in runs if id(run) not in covered]
         if rest:
             yield name, rest
 
 
-def _backend_archs(look: Look) -> Iterator[Finding]:
-    for name in dict.fromkeys(run.backend_name for run in look.runs if run.backend_name):
-        entry = look.backends.find(name)
-        if entry is not None and entry.archs and look.scene.query.arch not in entry.archs:
+def _backend_archs(evidence: Evidence) -> Iterator[Finding]:
+    for name in dict.fromkeys(run.backend_name for run in evidence.runs if run.backend_name):
+        entry = evidence.backends.find(name)
+        if entry is not None and entry.archs and evidence.layer.query.arch not in entry.archs:
             yield Finding.of(
                 "unsupported",
-                f"backend {name} does not exist for {look.scene.query.arch}; it is for {', '.join(entry.archs)}",
+                f"backend {name} does not exist for {evidence.layer.query.arch}; it is for {', '.join(entry.archs)}",
                 expected=" or ".join(entry.archs),
-                actual=look.scene.query.arch,
+                actual=evidence.layer.query.arch,
                 fix=_OTHER,
                 evidence=entry.evidence,
             )
 
 
-def _by_contract(look: Look, code: Literal["unsupported", "version_unsupported"]) -> Iterator[Finding]:
-    for entry, runs in look.contracts:
+def _by_contract(evidence: Evidence, code: Literal["unsupported", "version_unsupported"]) -> Iterator[Finding]:
+    for entry, runs in evidence.contracts:
         if entry.code == code:
             name = runs[0].kernels[0] or runs[0].func1 or runs[0].backend_name
             what = f" ({name} {at(runs)})" if name else ""
             yield Finding.of(code, f"{entry.says}{what}", role=entry.role, fix=entry.fix, evidence=entry.evidence)
 
 
-def version_unsupported(look: Look) -> Iterator[Finding]:
-    """AITER or the engine is too old for what was applied."""
-    yield from _by_contract(look, "version_unsupported")
-    aiter = look.scene.query.aiter
-    begins_later = look.scene.book.families.begins_later
-    observed = [(run, begins_later(aiter, run.kernels)) for run in look.runs if not run.predicted]
+def version_unsupported(evidence: Evidence) -> Iterator[Finding]:
+    """Yield features that this AITER or engine is too old for."""
+    yield from _by_contract(evidence, "version_unsupported")
+    aiter = evidence.layer.query.aiter
+    begins_later = evidence.layer.book.families.begins_later
+    observed = [(run, begins_later(aiter, run.kernels)) for run in evidence.runs if not run.predicted]
     for run, owner in observed:
         if owner is not None:
             yield Finding.of(
                 "version_unsupported",
-                f"{run.what} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",
+                f"{run.name} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",
                 expected=f"AITER {owner.since} or newer",
                 actual=aiter,
                 fix=f"take AITER {owner.since} or newer, or rows of this version",
@@ -88,31 +93,31 @@ def version_unsupported(look: Look) -> Iterator[Finding]:
             return
 
 
-def untuned(look: Look) -> Iterator[Finding]:
-    """No row of the loaded tables covers the shape: AITER takes a kernel by heuristic."""
-    runs = [run for run in look.runs if run.predicted and run.tuned is False and run.error is None]
-    if look.tables is not None and runs and look.world is not None and _shape_known(look.scene):
-        hidden, inter = look.world.sizes
+def untuned(evidence: Evidence) -> Iterator[Finding]:
+    """Yield a shape that no row of the kernel tables covers."""
+    runs = [run for run in evidence.runs if run.predicted and run.tuned is False and run.error is None]
+    if evidence.tables is not None and runs and evidence.call is not None and _shape_known(evidence.layer):
+        hidden, inter = evidence.call.sizes
         yield Finding.of(
             "untuned",
-            f"no row of the kernel tables covers ({hidden}, {inter}, {look.world.experts} experts, top "
-            f"{look.world.top_k}) on {look.world.cu_num} compute units {at(runs)}: a heuristic kernel runs",
+            f"no row of the kernel tables covers ({hidden}, {inter}, {evidence.call.experts} experts, top "
+            f"{evidence.call.top_k}) on {evidence.call.cu_num} compute units {at(runs)}: a heuristic kernel runs",
             fix="tune the shape with AITER's gemm_moe_tune.py and load its rows",
             evidence=("https://github.com/ROCm/aiter/issues/3852",),
         )
 
 
-def _shape_known(scene: Scene) -> bool:
+def _shape_known(layer: ObservedLayer) -> bool:
     """Whether the sizes of a rank were observed, or follow from an observed tp and ep; a default says nothing."""
-    shapes = [seen.what for role in WEIGHTS if (seen := scene.tensors.get(role)) is not None]
+    shapes = [tensor.observation for role in WEIGHTS if (tensor := layer.tensors.get(role)) is not None]
     shaped = any(what.physical_shape or what.logical_shape for what in shapes)
-    return shaped or {"tp", "ep"} <= scene.stated
+    return shaped or {"tp", "ep"} <= layer.stated
 
 
-def numerics_deviation(look: Look) -> Iterator[Finding]:
-    """Activations run in fewer bits than the checkpoint wants, or never in what it wants."""
-    wanted = look.scene.query.activation_dtype
-    known = [run for run in look.runs if run.runs_in is not None and run.error is None and not run.blocked]
+def numerics_deviation(evidence: Evidence) -> Iterator[Finding]:
+    """Yield activations in another precision than the checkpoint wants."""
+    wanted = evidence.layer.query.activation_dtype
+    known = [run for run in evidence.runs if run.runs_in is not None and run.error is None and not run.blocked]
     if wanted is None or not known:
         return
     fewer = [run for run in known if BITS.get(run.runs_in or "", 99) < BITS[wanted]]
@@ -131,9 +136,9 @@ def numerics_deviation(look: Look) -> Iterator[Finding]:
     )
 
 
-def stale_row(look: Look) -> Iterator[Finding]:
-    """A kernel name that no family knows is ignored by AITER, and a heuristic kernel runs instead."""
-    for name in dict.fromkeys(name for run in look.runs for name in run.unknown_names):
+def stale_row(evidence: Evidence) -> Iterator[Finding]:
+    """Yield kernel names that no known family has."""
+    for name in dict.fromkeys(name for run in evidence.runs for name in run.unknown_names):
         yield Finding.of(
             "stale_row",
             f"{name!r} is no known kernel name: AITER ignores such a row and takes a heuristic kernel",
@@ -143,13 +148,13 @@ def stale_row(look: Look) -> Iterator[Finding]:
         )
 
 
-def ambiguous_key(look: Look) -> Iterator[Finding]:
-    """A table row that two GPUs could use, used here."""
-    if look.world is None or "aiter" not in look.readers():
+def ambiguous_key(evidence: Evidence) -> Iterator[Finding]:
+    """Yield table keys that also answer for another GPU."""
+    if evidence.call is None or "aiter" not in evidence.readers():
         return
-    cu_num, arch = look.world.cu_num, look.scene.query.arch
+    cu_num, arch = evidence.call.cu_num, evidence.layer.query.arch
     meant = GFX_OF_CU_NUM.get(cu_num)
-    if look.scene.query.aiter is None or behaviour_of(look.scene.query.aiter).data.key_has_gfx:
+    if evidence.layer.query.aiter is None or behaviour_of(evidence.layer.query.aiter).data.key_has_gfx:
         return
     if arch in SHARED_CU_NUM.get(cu_num, ()) and arch != meant:
         yield Finding.of(

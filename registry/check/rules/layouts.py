@@ -1,4 +1,7 @@
-"""layout_mismatch, fallback_layout: the bytes that lie there against the bytes that a kernel reads."""
+"""Rules on layouts: bytes in memory against what kernels read.
+
+Codes: layout_mismatch, fallback_layout.
+"""
 
 from __future__ import annotations
 
@@ -6,105 +9,114 @@ from collections.abc import Iterator, Sequence
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.check.deployment.evidence import Look, at
-from preshuffle.registry.check.deployment.kernel_runs import Run
-from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, Scene, Seen, any_of, same_bytes
+from preshuffle.registry.check.deployment.evidence import Evidence, at
+from preshuffle.registry.check.deployment.kernel_runs import KernelRun
+from preshuffle.registry.check.deployment.observed_layer import (
+    SCALES,
+    WEIGHTS,
+    ObservedLayer,
+    ObservedTensor,
+    either_of,
+    same_bytes,
+)
 from preshuffle.registry.values.finding import Finding
 
 
-def layout_mismatch(look: Look) -> Iterator[Finding]:
-    """Every kernel that can run must read every tensor as it lies, at every token count."""
-    wrong: dict[tuple[Role, tuple[str, ...]], list[Run]] = {}
+def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
+    """Yield tensors whose bytes a kernel reads in another layout."""
+    wrong: dict[tuple[Role, tuple[str, ...]], list[KernelRun]] = {}
     judged: dict[tuple[Role, tuple[str, ...]], bool] = {}
-    families, arch = look.scene.book.families, look.scene.query.arch
-    for run in look.runs:
+    families, arch = evidence.layer.book.families, evidence.layer.query.arch
+    for run in evidence.runs:
         if run.reader == "unknown" or run.blocked or not families.exist_for(arch, run.families):
             continue
-        for role, seen in look.scene.tensors.items():
+        for role, tensor in evidence.layer.tensors.items():
             allowed = run.reads.get(role)
             if not allowed:
                 continue
             key = (role, allowed)
             if key not in judged:
-                judged[key] = reads_otherwise(look.scene, seen, allowed)
+                judged[key] = reads_otherwise(evidence.layer, tensor, allowed)
             if judged[key]:
                 wrong.setdefault(key, []).append(run)
     for (role, allowed), runs in wrong.items():
-        yield _mismatch(look, look.scene.tensors[role], allowed, runs)
-    yield from _scales(look, {role for role, _ in wrong})
-    yield from _adapters(look)
-    for entry, hits in look.contracts:
+        yield _mismatch(evidence, evidence.layer.tensors[role], allowed, runs)
+    yield from _scales(evidence, {role for role, _ in wrong})
+    yield from _adapters(evidence)
+    for entry, hits in evidence.contracts:
         if entry.code == "layout_mismatch":
-            message = f"{entry.says} ({hits[0].what})"
+            message = f"{entry.says} ({hits[0].name})"
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
 
 
-def reads_otherwise(scene: Scene, seen: Seen, allowed: Sequence[str]) -> bool:
-    """Whether a tensor's bytes are known and none of the layouts that a kernel may read."""
-    if seen.layout is None:
+def reads_otherwise(layer: ObservedLayer, tensor: ObservedTensor, allowed: Sequence[str]) -> bool:
+    """Whether a tensor is known to lie in none of the layouts allowed."""
+    if tensor.layout is None:
         return False
-    known = [name for name in allowed if name in scene.book.known_layouts]
-    if len(known) < len(allowed) and not seen.plain:  # plain bytes are no packing, whichever it is
+    known = [name for name in allowed if name in layer.book.known_layouts]
+    if len(known) < len(allowed) and not tensor.plain:  # plain bytes are no packing, whichever it is
         return False
-    return not any(same_bytes(scene, seen, scene.book.layout(name)) for name in known)
+    return not any(same_bytes(layer, tensor, layer.book.layout(name)) for name in known)
 
 
-def _mismatch(look: Look, seen: Seen, allowed: tuple[str, ...], runs: list[Run]) -> Finding:
-    book, actual = look.scene.book, seen.layout
+def _mismatch(evidence: Evidence, tensor: ObservedTensor, allowed: tuple[str, ...], runs: list[KernelRun]) -> Finding:
+    book, actual = evidence.layer.book, tensor.layout
     assert actual is not None
     wanted = book.layout(allowed[0]) if allowed[0] in book.known_layouts else None
-    names = any_of(dict.fromkeys(run.what for run in runs[:2]))
-    gate_mode = f" (gate_mode={look.world.gate_mode})" if look.world and runs[0].reader == "aiter" else ""
-    message = f"bytes are {actual.id} ({_title(look, actual)}); {names}{gate_mode} reads {any_of(allowed)} {at(runs)}"
+    names = either_of(dict.fromkeys(run.name for run in runs[:2]))
+    gate_mode = f" (gate_mode={evidence.call.gate_mode})" if evidence.call and runs[0].reader == "aiter" else ""
+    message = (
+        f"bytes are {actual.id} ({_title(evidence, actual)}); {names}{gate_mode} reads {either_of(allowed)} {at(runs)}"
+    )
     return Finding.of(
         "layout_mismatch",
         message,
-        role=seen.role,
-        expected=any_of(allowed),
+        role=tensor.role,
+        expected=either_of(allowed),
         actual=actual.id,
-        fix=_fix(look, seen, wanted, runs) if wanted else f"pack {seen.role} as {any_of(allowed)}",
+        fix=_fix(evidence, tensor, wanted, runs) if wanted else f"pack {tensor.role} as {either_of(allowed)}",
     )
 
 
-def _fix(look: Look, seen: Seen, wanted: Layout, runs: list[Run]) -> str:
-    actual = seen.layout
+def _fix(evidence: Evidence, tensor: ObservedTensor, wanted: Layout, runs: list[KernelRun]) -> str:
+    actual = tensor.layout
     assert actual is not None
-    lay = f"lay {seen.role} out as {wanted.id}{_recipe(look, seen.role, wanted.id)}"
+    lay = f"lay {tensor.role} out as {wanted.id}{_recipe(evidence, tensor.role, wanted.id)}"
     if runs[0].reader == "own":
-        return f"{lay}, which {runs[0].what} reads, or run a kernel that reads {actual.id}"
-    world = look.world
-    if world and seen.role.startswith("w13") and actual.gate_mode != wanted.gate_mode != actual.id != "plain":
-        if world.gate_mode != actual.gate_mode:
+        return f"{lay}, which {runs[0].name} reads, or run a kernel that reads {actual.id}"
+    call = evidence.call
+    if call and tensor.role.startswith("w13") and actual.gate_mode != wanted.gate_mode != actual.id != "plain":
+        if call.gate_mode != actual.gate_mode:
             return f"pass gate_mode={actual.gate_mode}, or {lay}"
     return lay
 
 
-def _recipe(look: Look, role: Role, layout: str) -> str:
+def _recipe(evidence: Evidence, role: Role, layout: str) -> str:
     """Name a recipe that a rule for this engine (or for none) uses, and that lays the role out so."""
-    engine = look.scene.query.engine
-    for rule in look.scene.book.rules.values():
+    engine = evidence.layer.query.engine
+    for rule in evidence.layer.book.rules.values():
         if rule.use is None:
             continue
-        recipe = look.scene.book.recipes[rule.use]
-        tensor = recipe.tensors.get(role)
-        fits = look.world is None or recipe.call.gate_mode == look.world.gate_mode
-        mine = rule.when.get("engine") in (None, engine.name if engine else None)
-        if tensor and tensor.layout == layout and fits and mine:
-            if recipe.call.quant_type == look.scene.query.quant_type:
+        recipe = evidence.layer.book.recipes[rule.use]
+        decided = recipe.tensors.get(role)
+        fits = evidence.call is None or recipe.call.gate_mode == evidence.call.gate_mode
+        own = rule.when.get("engine") in (None, engine.name if engine else None)
+        if decided and decided.layout == layout and fits and own:
+            if recipe.call.quant_type == evidence.layer.query.quant_type:
                 return f" (recipe {recipe.id})"
     return ""
 
 
-def _title(look: Look, layout: Layout) -> str:
-    title: str = look.scene.book.layouts[layout.id].title
+def _title(evidence: Evidence, layout: Layout) -> str:
+    title: str = evidence.layer.book.layouts[layout.id].title
     return title[:1].lower() + title[1:]
 
 
-def _scales(look: Look, told: set[Role]) -> Iterator[Finding]:
+def _scales(evidence: Evidence, reported: set[Role]) -> Iterator[Finding]:
     """A weight's and its scale's rows are in one order, whichever kernel reads them."""
     for scale, weight in SCALES.items():
-        second, first = look.scene.tensors.get(scale), look.scene.tensors.get(weight)
-        if told & {scale, weight} or first is None or second is None or look.scene.group != 32:
+        second, first = evidence.layer.tensors.get(scale), evidence.layer.tensors.get(weight)
+        if reported & {scale, weight} or first is None or second is None or evidence.layer.group != 32:
             continue
         if not (first.laid_out and second.laid_out) or first.layout is None or second.layout is None:
             continue
@@ -120,40 +132,45 @@ def _scales(look: Look, told: set[Role]) -> Iterator[Finding]:
             )
 
 
-def _adapters(look: Look) -> Iterator[Finding]:
+def _adapters(evidence: Evidence) -> Iterator[Finding]:
     """LoRA's expert kernels read the base weights as plain bytes."""
-    if not look.scene.applied.lora or look.scene.applied.kernels:
+    if not evidence.layer.applied.lora or evidence.layer.applied.kernels:
         return
     for role in WEIGHTS:
-        seen = look.scene.tensors.get(role)
-        if seen is not None and seen.laid_out and seen.layout is not None:
+        tensor = evidence.layer.tensors.get(role)
+        if tensor is not None and tensor.laid_out and tensor.layout is not None:
             yield Finding.of(
                 "layout_mismatch",
-                f"LoRA is on: its kernels read {role} as plain bytes; the bytes are {seen.layout.id}",
+                f"LoRA is on: its kernels read {role} as plain bytes; the bytes are {tensor.layout.id}",
                 role=role,
                 expected="plain",
-                actual=seen.layout.id,
+                actual=tensor.layout.id,
                 fix="keep the base weights plain where LoRA adapters are served, or serve without LoRA",
             )
 
 
-def fallback_layout(look: Look) -> Iterator[Finding]:
-    """A fallback backend may take over only bytes that it reads."""
-    name = look.scene.applied.fallback_backend
-    entry = look.backends.find(name)
-    variant = look.backends.variant(entry, look.scene)
+def fallback_layout(evidence: Evidence) -> Iterator[Finding]:
+    """Yield tensors whose bytes the fallback backend does not read."""
+    name = evidence.layer.applied.fallback_backend
+    entry = evidence.backends.find(name)
+    variant = evidence.backends.variant(entry, evidence.layer)
     if entry is None or variant is None or variant.through == "aiter":
         return
     for role in WEIGHTS:
-        seen, allowed = look.scene.tensors.get(role), variant.reads.get(role)
-        if seen is not None and seen.layout is not None and allowed and reads_otherwise(look.scene, seen, allowed):
+        tensor, allowed = evidence.layer.tensors.get(role), variant.reads.get(role)
+        if (
+            tensor is not None
+            and tensor.layout is not None
+            and allowed
+            and reads_otherwise(evidence.layer, tensor, allowed)
+        ):
             yield Finding.of(
                 "fallback_layout",
-                f"{name} takes over where the first backend fails, and reads {role} as {any_of(allowed)}; "
-                f"the bytes are {seen.layout.id}",
+                f"{name} takes over where the first backend fails, and reads {role} as {either_of(allowed)}; "
+                f"the bytes are {tensor.layout.id}",
                 role=role,
-                expected=any_of(allowed),
-                actual=seen.layout.id,
+                expected=either_of(allowed),
+                actual=tensor.layout.id,
                 fix=f"decide for {name} while loading and leave the bytes {allowed[0]}, undo the layout before it "
                 "runs, or switch the fallback off",
                 evidence=entry.evidence,

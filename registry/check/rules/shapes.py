@@ -1,4 +1,7 @@
-"""scale_shape: a weight and its scale must agree on rows and K, live and padded."""
+"""Rule on scales: a weight and its scale must agree on rows and K.
+
+Code: scale_shape.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Iterator
 from math import prod
 
 from preshuffle.registry.base.words import BLOCK_ROWS
-from preshuffle.registry.check.deployment.evidence import Look
-from preshuffle.registry.check.deployment.observed_layer import SCALES, Scene, Seen
+from preshuffle.registry.check.deployment.evidence import Evidence
+from preshuffle.registry.check.deployment.observed_layer import SCALES, ObservedLayer, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 
 _FLAT_TAIL = 256
@@ -16,17 +19,17 @@ _ROWS = {"per_1x32": 1, "per_Token": 1, **BLOCK_ROWS}
 """Rows that share a scale, by quantization whose scales have rows."""
 
 
-def scale_shape(look: Look) -> Iterator[Finding]:
-    """A kernel computes the scale's strides from the weight's shape, so both must be padded alike."""
-    scene = look.scene
-    disagreements = _one_each if scene.query.quant_type == "per_Tensor" else _disagreements
-    if scene.query.quant_type not in (*_ROWS, "per_Tensor"):
+def scale_shape(evidence: Evidence) -> Iterator[Finding]:
+    """Yield scales whose shape does not fit their weight."""
+    layer = evidence.layer
+    disagreements = _one_each if layer.query.quant_type == "per_Tensor" else _disagreements
+    if layer.query.quant_type not in (*_ROWS, "per_Tensor"):
         return
     for role, weight_role in SCALES.items():
-        scale, weight = scene.tensors.get(role), scene.tensors.get(weight_role)
+        scale, weight = layer.tensors.get(role), layer.tensors.get(weight_role)
         if scale is None or weight is None:
             continue
-        for reason in disagreements(scene, weight, scale):
+        for reason in disagreements(layer, weight, scale):
             yield Finding.of(
                 "scale_shape",
                 f"{reason[0]}: {role} does not fit {weight_role}",
@@ -39,23 +42,25 @@ def scale_shape(look: Look) -> Iterator[Finding]:
             break
 
 
-def _one_each(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[str, str, str]]:
+def _one_each(layer: ObservedLayer, weight: ObservedTensor, scale: ObservedTensor) -> Iterator[tuple[str, str, str]]:
     """A scale per tensor is one number for each expert; a checkpoint has one for gate and one for up."""
-    physical, stored = weight.what.physical_shape, scale.what.physical_shape
+    physical, stored = weight.observation.physical_shape, scale.observation.physical_shape
     if physical is not None and stored is not None and prod(stored) != physical[0]:
         yield "AITER takes one number for each expert", str([physical[0]]), str(list(stored))
 
 
-def _disagreements(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[str, str, str]]:
-    live, live_scale = weight.what.logical_shape, _with_k(scene, scale.what.logical_shape)
+def _disagreements(
+    layer: ObservedLayer, weight: ObservedTensor, scale: ObservedTensor
+) -> Iterator[tuple[str, str, str]]:
+    live, live_scale = weight.observation.logical_shape, _with_k(layer, scale.observation.logical_shape)
     if live is not None and live_scale is not None and len(live) == len(live_scale) == 3:
-        needed = _scale_of(scene, weight, live)
+        needed = _scale_of(layer, weight, live)
         if live_scale[1:] != needed:
             yield "live sizes disagree", str(list(needed)), str(list(live_scale[1:]))
-    physical, stored = weight.what.physical_shape, _with_k(scene, scale.what.physical_shape)
+    physical, stored = weight.observation.physical_shape, _with_k(layer, scale.observation.physical_shape)
     if physical is None or stored is None or len(physical) != 3:
         return
-    rows, k = _scale_of(scene, weight, physical)
+    rows, k = _scale_of(layer, weight, physical)
     if len(stored) in (2, 3) and not _k_fits(scale, k, stored[-1]):
         yield "padded K disagrees", f"{k} groups, or those in whole tiles", str(stored[-1])
     elif len(stored) == 3 and not _rows_fit(scale, rows, stored[1]):
@@ -64,27 +69,27 @@ def _disagreements(scene: Scene, weight: Seen, scale: Seen) -> Iterator[tuple[st
         yield "padded rows disagree", str(physical[0] * rows), str(stored[0])
 
 
-def _with_k(scene: Scene, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def _with_k(layer: ObservedLayer, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """One scale for each row may come as ``[experts, rows]``."""
-    return (*shape, 1) if shape is not None and len(shape) == 2 and scene.query.quant_type == "per_Token" else shape
+    return (*shape, 1) if shape is not None and len(shape) == 2 and layer.query.quant_type == "per_Token" else shape
 
 
-def _scale_of(scene: Scene, weight: Seen, shape: tuple[int, ...]) -> tuple[int, int]:
+def _scale_of(layer: ObservedLayer, weight: ObservedTensor, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return rows and K of the scale that a weight of this shape needs."""
-    share = _ROWS[scene.query.quant_type or ""]
-    blocks = scene.halves if weight.role == "w13_weight" and share > 1 else 1
-    k = 1 if scene.query.quant_type == "per_Token" else -(-shape[2] // scene.group)
+    share = _ROWS[layer.query.quant_type or ""]
+    blocks = layer.halves if weight.role == "w13_weight" and share > 1 else 1
+    k = 1 if layer.query.quant_type == "per_Token" else -(-shape[2] // layer.group)
     return -(-(shape[1] // blocks) // share) * blocks, k
 
 
-def _k_fits(scale: Seen, needed: int, stored: int) -> bool:
+def _k_fits(scale: ObservedTensor, needed: int, stored: int) -> bool:
     tile = scale.layout.k_multiple if scale.layout else 8
     if stored % tile and stored != needed:
         return False
     return stored in (needed, -(-needed // tile) * tile) or (scale.layout is None and stored == -(-needed // 4) * 4)
 
 
-def _rows_fit(scale: Seen, needed: int, stored: int) -> bool:
+def _rows_fit(scale: ObservedTensor, needed: int, stored: int) -> bool:
     return stored == needed or (scale.layout is None and stored == -(-needed // _FLAT_TAIL) * _FLAT_TAIL)
 
 

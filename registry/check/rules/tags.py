@@ -1,12 +1,15 @@
-"""tag_lost, tag_false: AITER knows a layout only by the Python attribute ``is_shuffled``, and attributes get lost."""
+"""Rules on AITER's ``is_shuffled`` attribute, which re-wrapping a tensor drops.
+
+Codes: tag_lost, tag_false.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from preshuffle.registry.base.versions import version_key
-from preshuffle.registry.check.deployment.evidence import Look
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Seen
+from preshuffle.registry.check.deployment.evidence import Evidence
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 
 _ROUTES = (
@@ -19,18 +22,18 @@ _TAG = "tag_"
 """The book's features by layout: since when AITER's function for it sets the tag."""
 
 
-def tag_lost(look: Look) -> Iterator[Finding]:
-    """Laid-out bytes need ``is_shuffled`` on the very object that the kernel gets."""
-    if "aiter" not in look.readers():
+def tag_lost(evidence: Evidence) -> Iterator[Finding]:
+    """Yield laid-out weights without AITER's ``is_shuffled`` tag."""
+    if "aiter" not in evidence.readers():
         return
     for role in WEIGHTS:
-        seen = look.scene.tensors.get(role)
-        if seen is None or seen.layout is None or not seen.laid_out:
+        tensor = evidence.layer.tensors.get(role)
+        if tensor is None or tensor.layout is None or not tensor.laid_out:
             continue
-        if seen.what.is_shuffled is False and _tags_exist(look, seen):
+        if tensor.observation.is_shuffled is False and _tags_exist(evidence, tensor):
             yield Finding.of(
                 "tag_lost",
-                f"bytes are {seen.layout.id}, but the object that the kernel gets has no is_shuffled: {_ROUTES}",
+                f"bytes are {tensor.layout.id}, but the object that the kernel gets has no is_shuffled: {_ROUTES}",
                 role=role,
                 expected="is_shuffled=True",
                 actual="is_shuffled=False",
@@ -39,33 +42,33 @@ def tag_lost(look: Look) -> Iterator[Finding]:
             )
 
 
-def _tags_exist(look: Look, seen: Seen) -> bool:
+def _tags_exist(evidence: Evidence, tensor: ObservedTensor) -> bool:
     """Whether AITER's own functions for this layout and w13's set the tag in this version (unknown versions do).
 
     w2's bytes do not say which function made them, so where w13's layout is unknown every function must set it.
     """
-    version = look.scene.query.aiter
-    w13 = look.scene.tensors.get("w13_weight")
-    features = look.scene.book.features
+    version = evidence.layer.query.aiter
+    w13 = evidence.layer.tensors.get("w13_weight")
+    features = evidence.layer.book.features
     if w13 is None or w13.layout is None:
         names = [name for name in features if name.startswith(_TAG)]
     else:
         names = [
             name
-            for name in (f"{_TAG}{layout.id}" for layout in (seen.layout, w13.layout) if layout)
+            for name in (f"{_TAG}{layout.id}" for layout in (tensor.layout, w13.layout) if layout)
             if name in features
         ]
     since = [version_key(features[name].since) for name in names]
     return version is None or all(version_key(version) >= key for key in since)
 
 
-def tag_false(look: Look) -> Iterator[Finding]:
-    """Plain bytes must not carry the tag: kernels for laid-out bytes would read them."""
-    if look.readers() == {"own"}:
+def tag_false(evidence: Evidence) -> Iterator[Finding]:
+    """Yield plain weights that carry AITER's ``is_shuffled`` tag."""
+    if evidence.readers() == {"own"}:
         return
     for role in WEIGHTS:
-        seen = look.scene.tensors.get(role)
-        if seen is not None and seen.plain and seen.what.is_shuffled:
+        tensor = evidence.layer.tensors.get(role)
+        if tensor is not None and tensor.plain and tensor.observation.is_shuffled:
             yield Finding.of(
                 "tag_false",
                 "bytes are plain, but is_shuffled says that they are laid out: AITER's kernels will read tiles",
