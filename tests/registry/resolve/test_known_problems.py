@@ -15,7 +15,8 @@ CASES = {
     "scales that an old AITER does not pad": {"model": "deepseek-ai/DeepSeek-V4-Pro", "tp": 8, "aiter": "0.1.16"},
     "gfx1250 too early": {"model": "amd/GLM-5.2-MXFP4", "arch": "gfx1250", "engine": "sglang", "aiter": "0.1.16"},
     "SiTUv2 on an AITER before it, CUs unknown": {
-        "model": "moonshotai/Kimi-K3", "arch": "gfx942", "tp": 8, "engine": "sglang", "aiter": "0.1.18",
+        "model": "moonshotai/Kimi-K3", "arch": "gfx942", "tp": 8, "engine": "vllm", "aiter": "0.1.18",
+        "env": {"--quantization-config.moe.weight": "int4_per_group_32"},
     },
     "one version of vLLM": {"model": "openai/gpt-oss-120b", "engine": "vllm@0.23.1"},
     "a model's name, not its entry's": {
