@@ -27,16 +27,14 @@ def source_order_mismatch(evidence: Evidence) -> Iterator[Finding]:
 
 
 def load_coverage(evidence: Evidence) -> Iterator[Finding]:
-    """Yield tensors of which ranks loaded too few rows."""
+    """Yield tensors of which the ranks miss checkpoint rows, or hold some twice.
+
+    The ranks together must hold every row exactly once. A rank without rows is right where whole blocks are cut and
+    the others hold all of them.
+    """
     for tensor in evidence.layer.tensors.values():
         loaded = tensor.observation.rows_loaded
-        if not loaded:
-            continue
-        empty = [rank for rank, rows in enumerate(loaded) if rows == 0]
-        if empty and tensor.role != "w2_bias":
-            yield _finding(tensor, f"rank {', '.join(map(str, empty))} loaded no rows: it computes on padding alone")
-            continue
-        reason = _too_few(evidence.layer, tensor, loaded)
+        reason = _wrong_rows(evidence.layer, tensor, loaded) if loaded else None
         if reason:
             yield _finding(tensor, reason)
 
@@ -46,13 +44,13 @@ def _finding(tensor: ObservedTensor, message: str) -> Finding:
         "load_coverage",
         message,
         role=tensor.role,
-        expected="every real row on some rank",
+        expected="every real row on exactly one rank",
         actual=str(list(tensor.observation.rows_loaded or ())),
         fix="slice the checkpoint by its own size per rank, not by the padded one",
     )
 
 
-def _too_few(layer: ObservedLayer, tensor: ObservedTensor, loaded: tuple[int, ...]) -> str | None:
+def _wrong_rows(layer: ObservedLayer, tensor: ObservedTensor, loaded: tuple[int, ...]) -> str | None:
     total = _rows_in_all(layer, tensor)
     if total is None:
         return None
@@ -60,6 +58,8 @@ def _too_few(layer: ObservedLayer, tensor: ObservedTensor, loaded: tuple[int, ..
     sharded = tensor.role.startswith("w13") and tp == len(loaded)
     if sharded and sum(loaded) < total:
         return f"the ranks loaded {sum(loaded)} rows in all; the checkpoint has {total}"
+    if sharded and sum(loaded) > total:
+        return f"the ranks loaded {sum(loaded)} rows in all; the checkpoint has {total}: some are on two ranks"
     whole = tensor.role.startswith("w2") or (tp in (None, 1) and ep == len(loaded))
     short = [rank for rank, rows in enumerate(loaded) if rows < total]
     if whole and not sharded and short and tensor.role != "w2_bias":

@@ -67,6 +67,7 @@ WRONG: dict[str, tuple[str, Raw, set[str]]] = {
     # loading
     "rows of another order": ("a4w4", {"applied": {"source_order": "GUGU"}}, {"source_order_mismatch"}),
     "a rank without rows": ("block", {"query": {"tp": 4}, "w13_weight": {"rows_loaded": [1024, 1024, 1024, 0]}}, {"load_coverage"}),
+    "rows on two ranks": ("block", {"query": {"tp": 4}, "w13_weight": {"rows_loaded": [1024, 1024, 1024, 1032]}}, {"load_coverage"}),
     "too few rows": ("block", {"query": {"tp": 4}, "w13_weight": {"rows_loaded": [1024, 1024, 1024, 1000]}}, {"load_coverage"}),
     # kernels
     "SiTU with experts in parallel": ("situ", {"query": {"ep": 8}, "applied": {"expert_map": "mask"}}, {"unsupported"}),
@@ -140,6 +141,7 @@ NEAR: dict[str, tuple[str, Raw]] = {
     "scales filled with anything": ("padded", {"w13_weight_scale": {"pad_fill": 127}, "w2_weight_scale": {"pad_fill": 1}}),
     "uninitialised padding of nothing": ("a4w4", {"w13_weight": {"pad_fill": "uninitialised"}}),
     "the loader knew the order": ("a4w4", {"applied": {"source_order": "GGUU"}}),
+    "whole blocks leave a rank empty": ("block", {"query": {"tp": 4}, "w13_weight": {"rows_loaded": [1536, 1536, 1024, 0]}}),
     "the last rank has less": ("block", {"query": {"tp": 3}, "w13_weight": {"rows_loaded": [1536, 1536, 1024]}}),
     "no clamp for SiLU": ("a4w4", {"applied": {"swiglu_limit": 0.0}}),
     "bf16 bias for Triton": ("triton", {"w13_bias": {"dtype": "bf16"}}),
