@@ -14,7 +14,7 @@ from preshuffle.registry.entries.deployments import (
     Variant,
 )
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
-from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts
+from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts, moe_shape
 from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
     ExpertModules,
@@ -92,5 +92,6 @@ __all__ = [
     "Variant",
     "facts_of",
     "glob_test",
+    "moe_shape",
     "multiple_for",
 ]

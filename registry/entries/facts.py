@@ -28,7 +28,7 @@ _PLAIN = frozenset(
         "gated", "bias", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
-        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit",
+        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit", "moe_shape",
     }
 )  # fmt: skip
 RUN_FACTS = frozenset(
@@ -45,6 +45,15 @@ MODEL_NAME = "model_name"
 
 NAMES = tuple(sorted(_VERSIONS | _GLOBS | COUNTED | _PLAIN | RUN_FACTS))
 _REMAINDER = re.compile(r"^(\w+) % (\d+)$")
+
+
+def moe_shape(experts: int | None, model_dim: int | None, top_k: int | None) -> str | None:
+    """Return experts of a rank, hidden size and top-k as one fact, as in ``257x7168x9``.
+
+    Kernels that are compiled by these three are listed by it. None where one is unknown.
+    """
+    sizes = (experts, model_dim, top_k)
+    return None if None in sizes else "x".join(map(str, sizes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry, Scalar
+from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry, Scalar, moe_shape
 from preshuffle.registry.kernels import TokenBucket, dispatch_book, is_newest
 from preshuffle.registry.layer import value_of
 from preshuffle.registry.loading import Book, Compiled, Entries
@@ -119,6 +119,7 @@ def _deployment_facts(
     facts["w13_tag"], facts["w2_tag"] = w13.is_shuffled, w2.is_shuffled
     facts |= {name: tensors[role].layout for name, role in _LAYOUT_FACTS if role in tensors}
     facts["experts"], facts["model_dim"], facts["inter_dim"] = w2.physical_shape
+    facts["moe_shape"] = moe_shape(w2.physical_shape[0], w2.physical_shape[1], query.top_k)
     group = GROUP.get(query.quant_type or "No", 1)
     facts["w2_groups"] = -(-w2.physical_shape[2] // group) if group > 1 else None
     for name, value in {**env, **query.env}.items():

@@ -10,7 +10,7 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import BITS, GROUP, Role
-from preshuffle.registry.entries import MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar
+from preshuffle.registry.entries import MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar, moe_shape
 from preshuffle.registry.kernels import dispatch_book, is_newest
 from preshuffle.registry.layer import behaves_as, value_of
 from preshuffle.registry.loading import Book
@@ -203,6 +203,7 @@ def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
     facts["model_dim"], width = layer.sizes
     facts["inter_dim"] = width
     facts["experts"] = layer.experts
+    facts["moe_shape"] = moe_shape(layer.experts, layer.sizes[0], query.top_k)
     facts["w2_groups"] = -(-width // layer.group) if width and layer.group > 1 else None
     for name, value in query.env.items():
         flag = layer.book.flags.get(name)
