@@ -7,6 +7,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from preshuffle.registry.values.decision import ReasonKind
+
+REASON_KINDS: Final[dict[ReasonKind, str]] = {
+    "exact": "the rule names the model",
+    "engine": "the rule tests the engine",
+    "general": "the rule holds for any model",
+    "switch": "the rule tests a switch",
+    "overlay": "the rule comes from an overlay",
+}
+"""What each kind of reason means."""
 _UNITS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers, our_version, registry_view
 from preshuffle.api.fleet import STATES
-from preshuffle.api.pages.formats import ago, number, numbers, shape, url, words
+from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, shape, url, words
 from preshuffle.api.upkeep import Watching
 from preshuffle.registry import Registry
 from preshuffle.registry.values.report import MEANINGS
@@ -44,7 +44,7 @@ class Renderer:
         self._templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
         filters = {"ago": ago, "words": words, "number": number, "shape": shape, "numbers": numbers}
         self._templates.filters.update(filters)
-        known = {"version": our_version(), "meanings": MEANINGS, "states": STATES, "url": url}
+        known = {"version": our_version(), "meanings": MEANINGS, "states": STATES, "reason_kinds": REASON_KINDS, "url": url}
         self._templates.globals.update(known)
         answers.followers.append(self._follow)
         self._follow(answers.registry)

@@ -20,7 +20,7 @@ _TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unkn
 def show_decision(screen: Screen, query: Query, decision: Decision, registry: Registry) -> None:
     """Put a decision on the screen."""
     screen.line(f"{screen.paint(decision.recipe, 'good')}  {screen.paint(asked(query), 'bold')}")
-    screen.pairs([("rule", decision.rule), ("reason", decision.reason)])
+    screen.pairs([("rule", decision.rule), ("reason", decision.reason), ("reason kind", decision.reason_kind)])
     _tensors(screen, decision)
     screen.heading("call and environment")
     arguments = decision.call.model_dump(mode="json")

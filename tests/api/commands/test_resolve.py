@@ -51,6 +51,13 @@ def test_json_is_the_decision_of_the_registry(capsys: pytest.CaptureFixture[str]
     assert ask(capsys, *OPTIONS, "--tp", "2") == Registry.default().resolve(Query(**{**ASK, "tp": 2}))
 
 
+def test_the_table_shows_the_reason_and_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    decision = Registry.default().resolve(Query(**{**ASK, "tp": 2}))
+    assert main(["resolve", *OPTIONS, "--tp", "2"]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert ["reason", "kind", decision.reason_kind] in lines
+
+
 def test_a_file_and_options_that_override_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "query.yaml"
     path.write_text(f"model: {MODEL}\narch: gfx950\nactivation_dtype: fp4x2\ntp: 8\n")

@@ -74,6 +74,7 @@ def test_a_deployment_shows_decision_reason_alternatives_kernels_and_pictures(cl
     for shown in (decision.recipe, decision.rule, decision.alternatives[0].recipe, decision.decision_digest):
         assert shown in text
     assert html.escape(decision.reason) in text
+    assert f">{decision.reason_kind}</span>" in text
     assert html.escape(decision.alternatives[0].why_not) in text
     for role, tensor in decision.tensors.items():
         assert role in text
