@@ -1,4 +1,7 @@
-"""The API's reference, read off its own OpenAPI document, so that it needs nothing from elsewhere."""
+"""API reference, read from the service's OpenAPI document.
+
+Everything on the page comes from that document: no script, style or font of another host is needed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One type that is sent."""
+    """A type of a request or response body."""
 
     name: str
     description: str
@@ -45,7 +48,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The whole of it."""
+    """All operations by tag, and all types."""
 
     description: str
     tags: tuple[tuple[str, tuple[Operation, ...]], ...]
@@ -103,7 +106,7 @@ def _row(name: str, schema: Mapping[str, Any], required: bool, where: str) -> Ro
 
 
 def _link(schema: Mapping[str, Any]) -> str | None:
-    """The first type of the document that a schema refers to."""
+    """Return the first type of the document that a schema refers to."""
     for value in (schema, schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", ())):
         if isinstance(value, Mapping) and "$ref" in value:
             return str(value["$ref"]).rsplit("/", 1)[-1]

@@ -1,4 +1,7 @@
-"""The pages of the book: sections, entries as they were written, layouts drawn, earlier books and what changed."""
+"""Pages of the book: sections, entries, earlier books and their differences.
+
+An entry is shown as it was written; a layout is drawn, too.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
+from preshuffle.api.pages.layer_section import picture_of
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.pages.section import picture_of
 from preshuffle.api.routes import books
 from preshuffle.api.store import Store, stored_books
 from preshuffle.api.web import Params, ProblemError
@@ -26,7 +29,7 @@ _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
 
 
 class SectionParams(Params):
-    """Which entries of a section."""
+    """Query parameters of a section: which entries to list."""
 
     name: Annotated[str, Field(max_length=128, description="only those whose id or words have this in them")] = ""
 
@@ -36,8 +39,8 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
     @app.get("/book", include_in_schema=False)
     async def book() -> Response:
-        kept = await to_thread.run_sync(stored_books, store, answers.registry.digest)
-        return render("book.html", place="book", kept=kept)
+        stored = await to_thread.run_sync(stored_books, store, answers.registry.digest)
+        return render("book.html", place="book", stored=stored)
 
     @app.get("/book/diff", include_in_schema=False)
     async def diff(params: Annotated[books.DiffParams, Query()]) -> Response:
@@ -46,10 +49,10 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
     @app.get("/book/{section}", include_in_schema=False)
     async def section(section: str, params: Annotated[SectionParams, Query()]) -> Response:
-        held = _section(answers.registry.book, section)
-        entries = [(id, about(entry)) for id, entry in held.items()]
+        all_entries = _section(answers.registry.book, section)
+        entries = [(id, about(entry)) for id, entry in all_entries.items()]
         found = [(id, text) for id, text in entries if params.name.lower() in f"{id} {text}".lower()]
-        shown: dict[str, Any] = {"section": section, "entries": found, "all": len(held), "name": params.name}
+        shown: dict[str, Any] = {"section": section, "entries": found, "all": len(all_entries), "name": params.name}
         return render("book_section.html", place="book", **shown)
 
     @app.get("/book/{section}/{id:path}", include_in_schema=False)
@@ -58,7 +61,7 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
 
 def about(entry: Frozen) -> str:
-    """Return what an entry says of itself, in words."""
+    """Return the title or description of an entry."""
     return next((str(text) for name in _WORDS if (text := getattr(entry, name, None))), "")
 
 
@@ -66,7 +69,7 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
     entry = _section(book, section).get(id)
     if entry is None:
         raise ProblemError("not-found", f"{section} of this book has no {id!r}")
-    said = entry.model_dump(mode="json", exclude_unset=True, exclude={"id"})
+    fields = entry.model_dump(mode="json", exclude_unset=True, exclude={"id"})
     place = book.places.get((section, id))
     where = f"{place.document.name}:{place.document.line(place.path)}" if place else ""
     return render(
@@ -75,8 +78,8 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
         section=section,
         id=id,
         about=about(entry),
-        text=yaml.safe_dump({id: said}, sort_keys=False, allow_unicode=True, width=100),
-        evidence=said.get("evidence", []),
+        text=yaml.safe_dump({id: fields}, sort_keys=False, allow_unicode=True, width=100),
+        evidence=fields.get("evidence", []),
         where=where,
         uses=list(_uses(book, section, entry)),
         used_by=list(_used_by(book, section, id)),
@@ -92,14 +95,17 @@ def _section(book: Book, section: str) -> Mapping[str, Any]:
 
 
 def _readers(book: Book, section: str, entry: Any) -> tuple[LayoutReader, ...] | None:
-    """Return the kernel families that read a layout or packing; None for other entries."""
+    """Return the kernel families that read a layout or packing.
+
+    None for other entries.
+    """
     if section not in ("layouts", "packings"):
         return None
     return readers_of(book.families, (entry.id, *getattr(entry, "aliases", ())))
 
 
 def _uses(book: Book, section: str, entry: Any) -> Iterator[tuple[str, str]]:
-    """The entries that an entry names."""
+    """Yield section and id of each entry that this refers to."""
     if section == "rules" and entry.use is not None:
         yield "recipes", entry.use
     if section == "recipes":
@@ -110,7 +116,7 @@ def _uses(book: Book, section: str, entry: Any) -> Iterator[tuple[str, str]]:
 
 
 def _used_by(book: Book, section: str, id: str) -> Iterator[tuple[str, str]]:
-    """The entries that name an entry."""
+    """Yield section and id of each entry that refers to this."""
     if section == "recipes":
         yield from (("rules", rule.id) for rule in book.rules.values() if rule.use == id)
     if section == "layouts":

@@ -1,4 +1,7 @@
-"""The page of what changed: reports, verdicts, silence, kernel tables and books, the newest first."""
+"""Pages of the history: events, the newest first.
+
+Events are reports, verdicts, missed heartbeats, uploads of kernel tables and changes of the book.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from preshuffle.api.routes import deployments
 from preshuffle.api.store import Store
 from preshuffle.api.web import Params
 
-SPANS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (None, "everything kept"))
+SPANS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (None, "all"))
 _PAGE: Final = 50
 
 
 class ChangesParams(Params):
-    """From when on, and which page."""
+    """Query parameters of a history page: since when, and which page."""
 
     hours: Annotated[int | None, Field(ge=1, le=24 * 366)] = None
     cursor: Annotated[int | None, Field(ge=1, le=2**62)] = None

@@ -1,4 +1,7 @@
-"""The pages of deployments: all of them, by state and name, and one of them with its bytes, kernels and history."""
+"""Pages of deployments: the list, and one deployment.
+
+The list is filtered by state and name; one deployment is shown with its bytes, kernels and history.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from starlette.responses import Response
 from preshuffle.api.answers import Answers
 from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import url
+from preshuffle.api.pages.layer_section import sections
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.pages.section import sections
 from preshuffle.api.routes import deployments
 from preshuffle.api.store import Store
 
@@ -45,16 +48,16 @@ def _index(store: Store, params: deployments.PageParams) -> dict[str, Any]:
     page = deployments.list_page(store, params.limit, after, params.states, params.name)
     tally = store.tally(params.name)
     limit = None if params.limit == deployments.PageParams.model_fields["limit"].default else params.limit
-    kept = {"state": params.state, "name": params.name, "limit": limit}
+    filters = {"state": params.state, "name": params.name, "limit": limit}
     chips = [("", sum(tally.values())), *((state, tally[state]) for state in reversed(STATES))]
     return {
         "page": page,
         "first": not after,
         "params": params,
-        "asked": bool(params.states or params.name),
-        "here": url("/", cursor=params.cursor, **kept),
-        "start": url("/", **kept),
-        "further": url("/", cursor=page.next, **kept) if page.next else None,
+        "filtered": bool(params.states or params.name),
+        "here": url("/", cursor=params.cursor, **filters),
+        "start": url("/", **filters),
+        "further": url("/", cursor=page.next, **filters) if page.next else None,
         "chips": [(state, count, url("/", state=state, name=params.name, limit=limit)) for state, count in chips],
         "recent": store.history(LATELY).events,
         "matching": sum(count for state, count in tally.items() if not params.states or state in params.states),
@@ -63,14 +66,14 @@ def _index(store: Store, params: deployments.PageParams) -> dict[str, Any]:
 
 def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str, brief: bool) -> Response:
     view = deployments.find(store, answers, name)
-    told = store.history(RECENT, subject=name)
+    events = store.history(RECENT, subject=name)
     now = f"{view.revision}-{answers.registry.digest[-12:]}"
     return render(
         "deployment.html",
         place="deployments",
         view=view,
         sections=() if brief else sections(view, answers.registry),
-        events=told,
+        events=events,
         now=seen or now,
         outdated=bool(seen) and seen != now,
     )

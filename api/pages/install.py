@@ -1,4 +1,4 @@
-"""The pages for operators: deployments, changes, resolve, the book, a plan, and the API's reference."""
+"""Installation of all pages, their scripts and their style sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from preshuffle.api.upkeep import Watching
 
 
 def install(app: FastAPI, store: Store, answers: Answers, watching: Watching, planner: Planner) -> None:
-    """Add the pages, their scripts and their style sheet."""
+    """Add the pages and the static files to the application."""
     render = Renderer(answers, watching)
     render.problems(app)
     deployments.install(app, store, answers, render)

@@ -1,4 +1,4 @@
-"""The page that asks what another book or another AITER would change, before anybody rolls it out."""
+"""Page that plans a rollout of another book or AITER."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 
 
 def install(app: FastAPI, answers: Answers, planner: Planner, render: Renderer) -> None:
-    """Add the page: the form, and the form with its answer."""
+    """Add the form, and the form with its plan."""
 
     def show(values: Mapping[str, str], status: int = 200, **more: Any) -> Response:
         overlays = [source for source in answers.registry.book.sources if not source.startswith("book/")]
@@ -68,17 +68,17 @@ async def _read_form(request: Request) -> dict[str, str]:
 
 
 def _candidate(values: Mapping[str, str]) -> Candidate:
-    """Return what the form asks for.
+    """Return the candidate that the form describes.
 
     Raises:
         QueryError: nothing, or something wrong.
     """
-    asked: dict[str, Any] = {name: values[name].strip() for name in ("aiter", "deployments") if values[name].strip()}
+    fields: dict[str, Any] = {name: values[name].strip() for name in ("aiter", "deployments") if values[name].strip()}
     if values["book"].strip():
-        asked["books"] = [{FILE: values["book"].replace("\r\n", "\n")}]
-    if not asked.keys() & {"books", "aiter"}:
+        fields["books"] = [{FILE: values["book"].replace("\r\n", "\n")}]
+    if not fields.keys() & {"books", "aiter"}:
         raise QueryError([FieldProblem("book", "nothing would change: paste an overlay, or name an AITER version")])
-    return Candidate.parse(asked)
+    return Candidate.parse(fields)
 
 
 def _faults(error: ProblemError) -> Sequence[FieldFault]:

@@ -1,4 +1,4 @@
-"""Templates, what all of them know, and the headers of every page."""
+"""Renderer of templates, with the headers of every page."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class Renderer:
-    """Templates with what all of them show."""
+    """Renders templates with the registry and the state of reloads."""
 
     def __init__(self, answers: Answers, watching: Watching) -> None:
-        """Follow the registry that answers, and how its reloads go."""
+        """Load the templates and follow the registry through reloads."""
         self._watching = watching
         self._templates = Environment(
             loader=PackageLoader("preshuffle.api"),
@@ -44,7 +44,13 @@ class Renderer:
         self._templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
         filters = {"ago": ago, "words": words, "number": number, "shape": shape, "numbers": numbers}
         self._templates.filters.update(filters)
-        known = {"version": our_version(), "meanings": MEANINGS, "states": STATES, "reason_kinds": REASON_KINDS, "url": url}
+        known = {
+            "version": our_version(),
+            "meanings": MEANINGS,
+            "states": STATES,
+            "reason_kinds": REASON_KINDS,
+            "url": url,
+        }
         self._templates.globals.update(known)
         answers.followers.append(self._follow)
         self._follow(answers.registry)
@@ -57,21 +63,24 @@ class Renderer:
         return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
 
     def problems(self, app: FastAPI) -> None:
-        """Have whoever looks at a page told of problems on a page; all others get them as they were."""
+        """Render problems as pages for browsers.
+
+        All other clients get them as ``application/problem+json``.
+        """
         for kind, handler in list(app.exception_handlers.items()):
-            app.add_exception_handler(kind, self._shown(handler))
+            app.add_exception_handler(kind, self._as_page(handler))
 
     def _follow(self, registry: Registry) -> None:
         self._templates.globals.update(registry=registry_view(registry))
 
-    def _shown(self, handler: Any) -> _Handler:
-        async def shown(request: Request, error: Exception) -> Response:
+    def _as_page(self, handler: Any) -> _Handler:
+        async def render_problem(request: Request, error: Exception) -> Response:
             response: Response = await handler(request, error)
             if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
                 return response
-            kept = ("allow", "retry-after", "www-authenticate")
-            headers = {name: response.headers[name] for name in kept if name in response.headers}
+            passed_on = ("allow", "retry-after", "www-authenticate")
+            headers = {name: response.headers[name] for name in passed_on if name in response.headers}
             problem = json.loads(bytes(response.body))
             return self("problem.html", response.status_code, headers, place="", problem=problem)
 
-        return shown
+        return render_problem

@@ -1,4 +1,7 @@
-"""The page that asks: every field of a query in a form, and the decision with its kernels and its reasons below it."""
+"""Page that resolves a query: a form, and the decision below.
+
+The form has every field of a query; the decision comes with its kernels and reasons.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
+from preshuffle.api.pages.layer_section import section_of
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.pages.section import section_of
 from preshuffle.api.web import documented, parse_params
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.loading import Book
@@ -46,7 +49,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form as it was sent.
+    """The form with its values and their problems.
 
     Attributes:
         general: problems of no field of the form.
@@ -59,7 +62,7 @@ class Form:
 
     @property
     def more(self) -> bool:
-        """Whether any folded field says something."""
+        """Whether any folded field has a value."""
         return any(field.value or field.problems for field in self.others)
 
     @property
@@ -77,30 +80,30 @@ def install(app: FastAPI, answers: Answers, render: Renderer) -> None:
 
 
 def _resolve(answers: Answers, render: Renderer, items: Sequence[tuple[str, str]]) -> Response:
-    said = list(_said(items))
+    given = list(_given(items))
     problems: Sequence[FieldProblem] = ()
     section = None
-    if said:
+    if given:
         try:
-            section = section_of(parse_params(said), answers)
+            section = section_of(parse_params(given), answers)
         except QueryError as error:
             problems = error.problems
-    form = make_form(said, problems, answers.registry.book)
+    form = make_form(given, problems, answers.registry.book)
     return render("resolve.html", 422 if problems else 200, place="resolve", form=form, section=section)
 
 
-def _said(items: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    """Leave out what the form sent empty; one switch a line."""
+def _given(items: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """Drop empty fields; split switches, one a line."""
     for name, text in items:
         for value in text.splitlines() if name == "env" else [text]:
             if value.strip():
                 yield name, value.strip()
 
 
-def make_form(said: Sequence[tuple[str, str]], problems: Sequence[FieldProblem], book: Book) -> Form:
-    """Return the form with what was said, and what is wrong with it at each field."""
+def make_form(given: Sequence[tuple[str, str]], problems: Sequence[FieldProblem], book: Book) -> Form:
+    """Build the form with its values and the problems of each."""
     values: dict[str, list[str]] = {}
-    for name, value in said:
+    for name, value in given:
         values.setdefault(name, []).append(value)
     wrong: dict[str, list[str]] = {}
     for problem in problems:

@@ -1,39 +1,39 @@
-// Parts of a page that say hx-trigger="changed from:body" load themselves again when the service says that something
-// changed, every two seconds at most. Nothing is asked for while nobody looks.
+// Elements with hx-trigger="changed from:body" reload when the service reports a change, every two seconds at most.
+// A hidden page requests nothing.
 "use strict";
 const PAUSE_MS = 2000;
 let source = null;
-let waiting = 0;
-let told = 0;
-const tell = () => {
-  waiting = 0;
-  told = Date.now();
+let timer = 0;
+let lastDispatch = 0;
+const dispatch = () => {
+  timer = 0;
+  lastDispatch = Date.now();
   document.body.dispatchEvent(new Event("changed"));
 };
-const soon = () => { waiting ||= setTimeout(tell, Math.max(200, told + PAUSE_MS - Date.now())); };
-const stop = () => {
+const schedule = () => { timer ||= setTimeout(dispatch, Math.max(200, lastDispatch + PAUSE_MS - Date.now())); };
+const disconnect = () => {
   source?.close();
   source = null;
 };
-const listen = () => {
-  if (document.hidden) return stop();
+const connect = () => {
+  if (document.hidden) return disconnect();
   if (source !== null) return undefined;
   source = new EventSource("/v1/events");
-  source.addEventListener("changed", soon);
+  source.addEventListener("changed", schedule);
   return undefined;
 };
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) soon();
-  listen();
+  if (!document.hidden) schedule();
+  connect();
 });
-addEventListener("pagehide", stop);
-addEventListener("pageshow", listen);
+addEventListener("pagehide", disconnect);
+addEventListener("pageshow", connect);
 
-// What somebody has unfolded stays unfolded.
-let open = [];
+// Unfolded details stay unfolded.
+let openIds = [];
 document.addEventListener("htmx:beforeSwap", () => {
-  open = [...document.querySelectorAll("details[id][open]")].map((details) => details.id);
+  openIds = [...document.querySelectorAll("details[id][open]")].map((details) => details.id);
 });
 document.addEventListener("htmx:afterSettle", () => {
-  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  for (const id of openIds) document.getElementById(id)?.setAttribute("open", "");
 });

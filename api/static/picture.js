@@ -43,7 +43,7 @@ const drawingOf = (svg, { run, cells }) => {
     return tops.has(line) ? [{ cell, x: left + column * width, y: tops.get(line) }] : [];
   });
   const mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  mark.setAttribute("class", "lit");
+  mark.setAttribute("class", "marked");
   mark.setAttribute("width", width - 1);
   mark.setAttribute("height", height - 1);
   const at = (event) => {
@@ -61,22 +61,22 @@ const drawingOf = (svg, { run, cells }) => {
   return { svg, at, show };
 };
 
-const tip = document.createElement("div");
-tip.className = "tip";
-tip.setAttribute("role", "tooltip");
-tip.hidden = true;
-document.body.append(tip);
+const tooltip = document.createElement("div");
+tooltip.className = "tooltip";
+tooltip.setAttribute("role", "tooltip");
+tooltip.hidden = true;
+document.body.append(tooltip);
 
 for (const figure of document.querySelectorAll("figure.layout")) {
   const table = cellsOf(figure);
   const drawings = [...figure.querySelectorAll("svg[data-lines]")].map((svg) => drawingOf(svg, table));
   const point = (cell, event) => {
     for (const drawing of drawings) drawing.show(cell);
-    tip.hidden = cell === undefined;
+    tooltip.hidden = cell === undefined;
     if (cell === undefined) return;
-    tip.textContent = wordsOf(table, cell);
-    tip.style.left = `${Math.max(8, Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8))}px`;
-    tip.style.top = `${event.clientY + 18 + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 8 : event.clientY + 18}px`;
+    tooltip.textContent = wordsOf(table, cell);
+    tooltip.style.left = `${Math.max(8, Math.min(event.clientX + 12, innerWidth - tooltip.offsetWidth - 8))}px`;
+    tooltip.style.top = `${event.clientY + 18 + tooltip.offsetHeight > innerHeight ? event.clientY - tooltip.offsetHeight - 8 : event.clientY + 18}px`;
   };
   for (const drawing of drawings) {
     drawing.svg.addEventListener("pointermove", (event) => point(drawing.at(event), event));

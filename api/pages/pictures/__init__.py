@@ -1,1 +1,1 @@
-"""Pictures of layouts and kernels: what they show, in words and as SVG."""
+"""Pictures of layouts and kernels, as words and as SVG."""

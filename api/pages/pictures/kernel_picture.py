@@ -1,4 +1,7 @@
-"""Which kernel runs at which token count, as SVG: a lane per question, runs of equal answers joined."""
+"""Chart of kernels by token count, as SVG.
+
+Each lane shows one property (activations, stage 1, stage 2, tuned); equal neighbours are one bar.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +29,25 @@ _TUNED: Final = {True: ("tuned", "good"), False: ("untuned", "warn"), None: ("un
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a lane says at one token count.
+class LaneValue:
+    """Value of a lane at one token count.
 
     Attributes:
         label: short, drawn.
-        whole: all of it, for whoever points at it.
+        detail: its tooltip.
         tint: a class of the style sheet.
     """
 
     label: str
-    whole: str
+    detail: str
     tint: str
 
 
-_Lane = Callable[[KernelBucket], Said]
+_Lane = Callable[[KernelBucket], LaneValue]
 
 
 def kernels_svg(buckets: Sequence[KernelBucket], ident: str) -> str:
-    """Draw the kernels of a decision; ``ident`` makes the ids unique."""
+    """Draw the kernels of a decision; ``ident`` makes ids unique."""
     width = min(max(_ACROSS / max(len(buckets), 1), _WIDTHS[0]), _WIDTHS[1])
     lanes = _lanes(buckets)
     parts = [
@@ -56,16 +59,16 @@ def kernels_svg(buckets: Sequence[KernelBucket], ident: str) -> str:
         y = _HEAD + row * _LANE
         parts.append(text_at(_NAMES - 8, y + 16, name, "label end"))
         start = 0
-        for said, group in groupby(map(lane, buckets)):
+        for value, group in groupby(map(lane, buckets)):
             length = len(list(group))
-            parts.append(_bar(said, _NAMES + start * width, y, length * width - 2))
+            parts.append(_bar(value, _NAMES + start * width, y, length * width - 2))
             start += length
     size = (_NAMES + len(buckets) * width, _HEAD + len(lanes) * _LANE)
     return svg(f"{ident}-kernels", size, "Kernels by token count", kernels_words(buckets), parts)
 
 
 def kernels_words(buckets: Sequence[KernelBucket]) -> str:
-    """Say in words what is drawn."""
+    """Describe the chart in words."""
     sentences = []
     for words, group in groupby(buckets, _words):
         counts = [bucket.tokens for bucket in group]
@@ -88,36 +91,38 @@ def _lanes(buckets: Sequence[KernelBucket]) -> dict[str, _Lane]:
     tints = {family: f"f{index % _COLOURS}" for index, family in enumerate(families)}
 
     def stage(which: Stage) -> _Lane:
-        def said(bucket: KernelBucket) -> Said:
+        def value_at(bucket: KernelBucket) -> LaneValue:
             if bucket.error:
-                return Said("raises", bucket.error, "bad")
+                return LaneValue("raises", bucket.error, "bad")
             kernel = getattr(bucket, which)
             if kernel is None:
-                return Said("in stage 1", "both stages are one kernel", "dim")
+                return LaneValue("in stage 1", "both stages are one kernel", "dim")
             family = kernel.family or kernel.func
-            return Said(family, kernel.kernel or kernel.func, tints[family])
+            return LaneValue(family, kernel.kernel or kernel.func, tints[family])
 
-        return said
+        return value_at
 
     return {"activations": _activations, "stage 1": stage("stage1"), "stage 2": stage("stage2"), "tuned": _tuned}
 
 
-def _activations(bucket: KernelBucket) -> Said:
+def _activations(bucket: KernelBucket) -> LaneValue:
     dtype = bucket.activation_dtype
-    return Said(dtype or "unknown", f"activations are {dtype or 'of an unknown dtype'}", "plain" if dtype else "dim")
+    return LaneValue(
+        dtype or "unknown", f"activations are {dtype or 'of an unknown dtype'}", "plain" if dtype else "dim"
+    )
 
 
-def _tuned(bucket: KernelBucket) -> Said:
+def _tuned(bucket: KernelBucket) -> LaneValue:
     label, tint = _TUNED[bucket.tuned]
-    return Said(label, bucket.source or ("no kernel table is loaded" if bucket.tuned is None else label), tint)
+    return LaneValue(label, bucket.source or ("no kernel table is loaded" if bucket.tuned is None else label), tint)
 
 
-def _bar(said: Said, x: float, y: float, width: float) -> str:
+def _bar(value: LaneValue, x: float, y: float, width: float) -> str:
     room = max(int((width - 8) / _LETTER), 1)
-    label = said.label if len(said.label) <= room else f"{said.label[: room - 1]}…"
-    whole = said.label if said.whole == said.label else f"{said.label}: {said.whole}"
+    label = value.label if len(value.label) <= room else f"{value.label[: room - 1]}…"
+    title = value.label if value.detail == value.label else f"{value.label}: {value.detail}"
     rect = (
-        f'<rect class="bar {said.tint}" x="{x:g}" y="{y:g}" width="{width:g}" height="{_LANE - 4}">'
-        f"<title>{escape(whole)}</title></rect>"
+        f'<rect class="bar {value.tint}" x="{x:g}" y="{y:g}" width="{width:g}" height="{_LANE - 4}">'
+        f"<title>{escape(title)}</title></rect>"
     )
     return rect + text_at(x + width / 2, y + 16, label, "bar-label mid")

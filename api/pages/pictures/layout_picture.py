@@ -1,4 +1,4 @@
-"""Picture of a layout: the first tiles of one expert, by row and by memory.
+"""Picture of a layout: one expert's first tiles, by row and memory.
 
 Everything is taken from the registry's own ``BoundLayout``: a cell's place in memory is ``address``, a line's content
 is ``source``. Nothing here knows any layout by name.
@@ -22,7 +22,10 @@ _MAX_LINES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Cells that follow each other in memory; ``skipped`` bytes before them are not drawn."""
+    """Cells that follow each other in memory.
+
+    ``skipped`` bytes before them are not drawn.
+    """
 
     address: int
     cells: tuple[Cell, ...]
@@ -51,7 +54,10 @@ class DrawnTensor:
 
     @staticmethod
     def of(role: Role, layout: Layout, tensor: TensorDecision) -> DrawnTensor | None:
-        """Return what to draw of a decided tensor in a layout; None where it has no rows (a scalar per expert)."""
+        """Return what to draw of a decided tensor in a layout.
+
+        None where it has no rows (a scalar per expert).
+        """
         if len(tensor.physical_shape) < 2:
             return None
         halves = 2 if tensor.order is not None else 1
@@ -74,13 +80,15 @@ class DrawnTensor:
 
     @property
     def tile_rows(self) -> int:
-        """Rows of a half in one tile; a few where the layout has no tiles."""
+        """Rows of a half in one tile; without tiles, a few."""
         if self.layout.row_multiple > 1:
             return self.layout.row_multiple
         return CELLS_PER_LINE if self.shape[1] == 1 else 4
 
     def grid(self) -> CellGrid:
-        """Bind the layout to one expert and cut it into cells of at most 16 units.
+        """Bind the layout to one expert and cut it into cells.
+
+        A cell has 16 units at most.
 
         Raises:
             LayoutError: it does not fit.
@@ -117,7 +125,7 @@ class Picture:
 
 
 def draw(tensor: DrawnTensor) -> Picture:
-    """Return the picture of a tensor.
+    """Choose the cells that the picture of a tensor shows.
 
     Raises:
         LayoutError: the layout does not fit the shape.
@@ -145,13 +153,15 @@ def draw(tensor: DrawnTensor) -> Picture:
 
 
 def _row_count(tensor: DrawnTensor) -> int:
-    """Rows of each half to draw: the first tiles, about 32 rows."""
+    """Return how many rows of each half to draw, about 32."""
     tile = tensor.tile_rows
     return tile * (2 if 1 < tile <= 16 else 1)
 
 
 def _alternation(tensor: DrawnTensor, grid: CellGrid) -> int | None:
-    """Return the bytes until memory first goes from gate to up: all that lies inside the axis that picks the half.
+    """Return the bytes until memory first goes from gate to up.
+
+    That is all that lies inside the axis that picks the half.
 
     None where no single axis picks it: then gate and up do not alternate evenly.
     """

@@ -1,4 +1,4 @@
-"""Drawings of a layout's picture as SVG: by row, by memory, and gate beside up."""
+"""SVG drawings of a layout's picture: by row, by memory, as strip."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _SHADES: Final = 8
 
 
 def memory_svg(picture: Picture, ident: str) -> str:
-    """Draw memory from its start, one line of 16 cells below the other; ``ident`` makes the ids unique."""
+    """Draw memory from its start, 16 cells a line.
+
+    ``ident`` makes ids unique.
+    """
     width, height = _CELL
     right = _LABEL + CELLS_PER_LINE * width
     letters = max(_LETTERS, 1 + max(len(cell.name) for line in picture.lines for cell in line.cells))
@@ -58,7 +61,10 @@ def memory_svg(picture: Picture, ident: str) -> str:
 
 
 def rows_svg(picture: Picture, ident: str) -> str:
-    """Draw the same cells where a row-major tensor has them: a row below the other, K to the right."""
+    """Draw the same cells where a row-major tensor has them.
+
+    One row is below the other; K goes to the right.
+    """
     width, height = _ROW
     columns = picture.rows[0]
     right = _ROW_LABEL + len(columns) * width
@@ -96,7 +102,10 @@ def rows_svg(picture: Picture, ident: str) -> str:
 
 
 def strip_svg(picture: Picture, ident: str) -> str:
-    """Draw how gate and up share one expert's memory; empty where there are none."""
+    """Draw how gate and up share one expert's memory.
+
+    Empty where there are none.
+    """
     if picture.alternation is None:
         return ""
     count = min(stretches(picture), STRETCHES)
@@ -113,7 +122,7 @@ def strip_svg(picture: Picture, ident: str) -> str:
 
 
 def cell_data(picture: Picture) -> dict[str, str]:
-    """Return what a script needs to name a cell and to find it in both drawings.
+    """Return the data attributes from which a script names cells.
 
     A cell's address is its row's plus its column's: ``rows`` and ``columns`` are series of addresses.
     """
@@ -127,7 +136,7 @@ def cell_data(picture: Picture) -> dict[str, str]:
 
 
 def _new_columns(picture: Picture, tops: Sequence[int], left: int) -> Iterator[tuple[float, float, str]]:
-    """Yield which part of K each line holds, where it is another than the line above holds."""
+    """Yield the part of K of each line where it changes."""
     before = ""
     for line, top in zip(picture.lines, tops, strict=True):
         columns = line_columns(picture, line)
@@ -145,7 +154,7 @@ def _boxes(
 
 
 def _classes(picture: Picture, cell: Cell) -> str:
-    """Return the style sheet's classes of a cell: its half and tile, and how far along K it is."""
+    """Return a cell's CSS classes: half and tile, then place along K."""
     if cell.pad:
         return "pad"
     half = cell.half[0] if cell.half else "n"

@@ -1,4 +1,4 @@
-"""Words of a layout's picture: what it shows, for whoever cannot see it or point at it."""
+"""Words that describe a layout's picture for those who cannot see it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ STRETCHES: Final = 24
 
 
 def stretches(picture: Picture) -> int:
-    """Return how often one expert's memory changes between gate and up, plus one."""
+    """Count the stretches of gate and of up in one expert's memory."""
     rows, k = picture.tensor.shape
     return rows * k * picture.tensor.unit_bytes // (picture.alternation or 1)
 
 
 def strip_words(picture: Picture) -> str:
-    """Say how gate and up share one expert's memory."""
+    """Describe how gate and up share one expert's memory."""
     if picture.tensor.order is None:
         return "There are no gate and up rows in this tensor."
     if picture.alternation is None:
@@ -37,7 +37,7 @@ def strip_words(picture: Picture) -> str:
 
 
 def memory_words(picture: Picture) -> str:
-    """Say what the first line of memory holds."""
+    """Describe what the first line of memory holds."""
     line = picture.lines[0].cells
     unit = picture.tensor.unit
     piece = f"{picture.run} {unit}s" if picture.run > 1 else f"one {unit}"
@@ -47,7 +47,7 @@ def memory_words(picture: Picture) -> str:
 
 
 def line_columns(picture: Picture, line: Line) -> str:
-    """Say which part of K a line of memory holds."""
+    """Describe which part of K a line of memory holds."""
     if picture.tensor.unit == "value":
         return ""
     starts = sorted({cell.k for cell in line.cells})
@@ -62,7 +62,10 @@ def span(start: int, run: int) -> str:
 
 
 def row_places(picture: Picture) -> tuple[tuple[str, str], ...]:
-    """Return rows and the byte at which each starts, ``("gate rows 0–15", "0, 16, … 240")``."""
+    """Return rows and the byte at which each starts.
+
+    For example ``("gate rows 0–15", "0, 16, … 240")``.
+    """
     halves = {"g": "gate row", "u": "up row", "r": "row"}
     return tuple(
         (_counted(halves[series.prefix], series.first, series.last), _progression(series, picture.tensor.unit_bytes))
@@ -71,7 +74,10 @@ def row_places(picture: Picture) -> tuple[tuple[str, str], ...]:
 
 
 def column_places(picture: Picture) -> tuple[tuple[str, str], ...]:
-    """Return pieces of K and the bytes that each adds to its row's, ``("bytes 0–31, 16 at a time", "0, 256")``."""
+    """Return pieces of K and the bytes that each adds.
+
+    For example ``("bytes 0–31, 16 at a time", "0, 256")``.
+    """
     tensor, run = picture.tensor, picture.run
     if tensor.unit == "value":
         return ()

@@ -1,4 +1,4 @@
-"""Series of numbered values that rise by one step, as words and scripts read them."""
+"""Arithmetic series of numbered values, as words and scripts read them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ class Series:
 
     @property
     def text(self) -> str:
-        """The series as ``picture.js`` reads it: ``g0:20+9*16`` is 16 values of g0 to g15 from 20 on, 9 apart."""
+        """The series as ``picture.js`` reads it.
+
+        ``g0:20+9*16`` is 16 values, of g0 to g15, from 20 on, 9 apart.
+        """
         return f"{self.prefix}{self.first}:{self.value}+{self.step}*{self.count}"
 
     def extended(self, prefix: str, number: int, value: int) -> Series | None:
-        """Return the series with one value more; None where that value does not continue it."""
+        """Return the series with one more value; None where it breaks off."""
         step = self.step if self.count > 1 else value - self.value
         if (prefix, number, value) != (self.prefix, self.last + 1, self.value + self.count * step):
             return None
@@ -35,7 +38,7 @@ class Series:
 
 
 def series_of(items: Iterable[tuple[str, int, int]]) -> list[Series]:
-    """Join neighbours ``(prefix, number, value)`` into as few series as one walk finds."""
+    """Join neighbours ``(prefix, number, value)`` into series."""
     found: list[Series] = []
     for item in items:
         longer = found[-1].extended(*item) if found else None

@@ -1,4 +1,7 @@
-"""SVG elements. Colours are the style sheet's, by class: no style stands in the markup."""
+"""SVG elements, coloured by the style sheet's classes.
+
+No style stands in the markup, so that the content security policy can forbid inline styles.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ def svg(
     parts: Iterable[str],
     data: Mapping[str, str] | None = None,
 ) -> str:
-    """Return an ``svg`` element for an HTML page, with its name and its description for who cannot see it.
+    """Return an ``svg`` element with an accessible name and description.
 
     Args:
         ident: its id.
@@ -40,7 +43,10 @@ def text_at(x: float, y: float, text: str, classes: str) -> str:
 
 
 def texts(classes: str, items: Iterable[tuple[float, float, str]], letter: float | None = None) -> str:
-    """Return one ``text`` element for texts ``(x, y, text)``, each letter ``letter`` wide where that is given."""
+    """Return one ``text`` element for texts ``(x, y, text)``.
+
+    Each letter is ``letter`` wide where that is given.
+    """
     spans = []
     for x, y, text in items:
         stretch = f' textLength="{letter * len(text):g}"' if letter else ""
@@ -49,7 +55,9 @@ def texts(classes: str, items: Iterable[tuple[float, float, str]], letter: float
 
 
 def cells(boxes: Sequence[tuple[str, float, float]], size: tuple[float, float], gap: float = 1) -> str:
-    """Return one path per class for boxes ``(class, x, y)`` of one size, ``gap`` apart where they touch.
+    """Return one path per class for boxes ``(class, x, y)``.
+
+    The boxes have one size, and are ``gap`` apart where they touch.
 
     A row or column of equal boxes is one line as wide as a box, and its dashes are the boxes: a tenth of the markup of
     a rectangle each. Of the two directions, the one that needs fewer lines is taken.
@@ -70,7 +78,10 @@ def cells(boxes: Sequence[tuple[str, float, float]], size: tuple[float, float], 
 def _lines(
     boxes: Sequence[tuple[str, float, float]], size: tuple[float, float], axis: int
 ) -> list[tuple[str, float, float, int]]:
-    """Join boxes of one class that touch each other along an axis (0: x, 1: y)."""
+    """Join boxes of one class that touch along an axis.
+
+    Axis 0 is x, 1 is y.
+    """
     lines: list[tuple[str, float, float, int]] = []
     for kind, x, y in sorted(boxes, key=lambda box: (box[2 - axis], box[1 + axis])):
         if lines:

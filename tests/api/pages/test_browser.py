@@ -155,7 +155,7 @@ def test_the_list_is_narrowed_while_typing_and_by_state(server: Server, window: 
     assert window.current_url.endswith("name=WRO")
     window.get(server.url)
     with next_page(window):
-        window.find_element(By.CSS_SELECTOR, ".chip.ok").click()
+        window.find_element(By.CSS_SELECTOR, ".filter.ok").click()
     assert window.current_url.endswith("/?state=ok")
     assert "wrong" not in text_of(window, "table")
     assert window.get_log("browser") == []
@@ -231,16 +231,16 @@ def test_pointing_at_a_cell_names_it_and_marks_it_in_both_drawings(server: Serve
     window.get(f"{server.url}/deployments/{NAME}#s0-w2_weight")
     until(window, lambda: window.find_element(By.ID, "s0-w2_weight").get_attribute("open"), "it stayed folded")
     move_to(window, "s0-w13_weight-memory", (72 + 3 * 29 + 9, 20 + 18 + 9))  # the fourth cell of the second line
-    lit = window.find_elements(By.CSS_SELECTOR, ".lit")
-    places = [tuple(float(found.get_attribute(name) or "nan") for name in ("x", "y")) for found in lit]
+    marked = window.find_elements(By.CSS_SELECTOR, ".marked")
+    places = [tuple(float(found.get_attribute(name) or "nan") for name in ("x", "y")) for found in marked]
     assert sorted(places) == [(90, 47), (159, 38)]
-    assert text_of(window, ".tip") == "expert 0, gate row 3, bytes 16–31 lies at byte 304"
+    assert text_of(window, ".tooltip") == "expert 0, gate row 3, bytes 16–31 lies at byte 304"
     move_to(window, "s0-w13_weight-rows", (40 + 25, 20 + 4))
-    assert text_of(window, ".tip") == "expert 0, gate row 0, bytes 0–15 lies at byte 0"
-    assert len(window.find_elements(By.CSS_SELECTOR, ".lit")) == 2
+    assert text_of(window, ".tooltip") == "expert 0, gate row 0, bytes 0–15 lies at byte 0"
+    assert len(window.find_elements(By.CSS_SELECTOR, ".marked")) == 2
     move_to(window, "s0-w13_weight-rows", (4, 4))
-    assert window.find_elements(By.CSS_SELECTOR, ".lit") == []
-    assert not window.find_element(By.CSS_SELECTOR, ".tip").is_displayed()
+    assert window.find_elements(By.CSS_SELECTOR, ".marked") == []
+    assert not window.find_element(By.CSS_SELECTOR, ".tooltip").is_displayed()
 
 
 def move_to(window: Chrome, ident: str, place: tuple[int, int]) -> None:

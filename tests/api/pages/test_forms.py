@@ -95,17 +95,17 @@ def test_a_layout_is_drawn_and_names_are_linked_both_ways(client: Client) -> Non
     assert 'href="/book/recipes/mxfp4.gui16"' in text
     assert 'href="/book/layouts/gui16"' in page(client, "/book/recipes/mxfp4.gui16")
     for layout in Registry.default().book.layouts:
-        assert "cannot be drawn" not in page(client, f"/book/layouts/{layout}")
+        assert "Cannot be drawn" not in page(client, f"/book/layouts/{layout}")
 
 
 def test_a_section_is_searched_and_what_is_not_there_is_said(client: Client) -> None:
     text = page(client, "/book/rules?name=GPT-OSS.a4w4")
     assert "gpt-oss.a4w4.gfx950" in text
     assert "atom.mega.gfx942" not in text
-    assert "Nothing here is like that" in page(client, "/book/rules?name=nowhere")
+    assert "No entry matches." in page(client, "/book/rules?name=nowhere")
     assert "valid: layouts" in page(client, "/book/nothing", 404)
     assert "has no &#39;nothing&#39;" in page(client, "/book/rules/nothing", 404)
-    assert "They say the same" in page(client, "/book/diff?from=current")
+    assert "No differences." in page(client, "/book/diff?from=current")
     assert "No book of this digest" in page(client, f"/book/diff?from=sha256:{'0' * 64}", 404)
 
 
@@ -115,7 +115,7 @@ def test_a_plan_shows_what_would_change_and_whether_to_load_again(client: Client
     assert response.status_code == 200, response.text
     text = response.text
     check(text)
-    assert "1 of 1 deployments would change; 1 would have to load again" in text
+    assert "1 of 1 deployments would change; 1 would have to reload" in text
     for shown in ("restart needed", "mxfp4.sep16", "mxfp4.gui16", 'href="/deployments/prod"', "acme.first"):
         assert shown in text
     assert "it goes first &lt;b&gt;" in text
@@ -154,7 +154,7 @@ def test_a_book_that_does_not_load_is_on_every_page_with_its_line(tmp_path: Path
     for path in ("/", "/book", "/resolve", "/nowhere"):
         text = page(client, path, 404 if path == "/nowhere" else 200)
         assert f"<code>{overlay}:2</code>" in text or f"<code>{overlay}:3</code>" in text
-        assert "the last good book still answers" in text
+        assert "the last valid book stays in use" in text
     overlay.write_text("rules: {}\n# mended\n")
     while not watcher.poll():
         pass

@@ -28,7 +28,7 @@ def put(client: Client, name: str, **observation: Any) -> None:
 
 def test_without_deployments_it_tells_how_to_put_one(client: Client) -> None:
     text = page(client, "/")
-    assert "No deployment has reported yet" in text
+    assert "No deployments yet" in text
     assert "curl -X PUT" in text
     assert "http://service/v1/deployments/my-deployment" in text
 
@@ -159,8 +159,8 @@ def test_states_and_names_narrow_the_list(client: Client) -> None:
     assert names.findall(page(client, "/?state=ok&name=A")) == ["right-a"]
     assert names.findall(page(client, "/?name=right")) == ["right-a", "right-b"]
     assert names.findall(page(client, "/?name=_")) == ["per_cent"]  # no wildcard
-    assert "No deployment is like that" in page(client, "/?name=nowhere")
-    counts = re.findall(r'class="chip (\w+)[^>]*>.*?<b>(\d+)</b>', page(client, "/?name=-a"))
+    assert "No deployment matches" in page(client, "/?name=nowhere")
+    counts = re.findall(r'class="filter (\w+)[^>]*>.*?<b>(\d+)</b>', page(client, "/?name=-a"))
     assert dict(counts) | {"all": "2", "ok": "1", "mismatch": "1", "stale": "0"} == dict(counts)
     listed = client.get("/v1/deployments?name=RIGHT").json()["deployments"]
     assert [item["name"] for item in listed] == ["right-a", "right-b"]
@@ -200,13 +200,13 @@ def test_what_changed_is_told_with_state_and_fields_before_and_after(client: Cli
     put(client, "prod", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
     for path in ("/", "/changes", "/changes?hours=24", "/deployments/prod", "/deployments/prod/changes"):
         text = page(client, path)
-        shift = re.search(r'class="shift">.*?</span>\s*</p>', text, re.DOTALL)
+        shift = re.search(r'class="state-change">.*?</span>\s*</p>', text, re.DOTALL)
         assert shift, path
         assert re.findall(r'class="verdict (\w+)"', shift.group()) == ["ok", "mismatch"]
         assert "groups.0.observation.applied.tensors.w13_weight.layout" in text
         assert "<code>gui16</code>" in text
     client.delete("/v1/deployments/prod")
-    assert "was forgotten" in page(client, "/deployments/prod/changes")
+    assert "was removed" in page(client, "/deployments/prod/changes")
 
 
 def test_a_page_that_is_out_of_date_says_so_only_to_whoever_saw_the_old_one(client: Client) -> None:
@@ -252,7 +252,7 @@ def test_every_link_leads_somewhere(client: Client) -> None:
 def test_a_query_can_be_asked_again_as_it_was_told(client: Client) -> None:
     query = {**OBSERVATION["query"], "engine": "vllm@0.20.0", "env": {"A": "1", "B": "x=y&z"}, "tokens": [1, 64]}
     put(client, "prod", query=query)
-    (link,) = re.findall(r'href="(/resolve\?[^"]+)">Ask this query', page(client, "/deployments/prod"))
+    (link,) = re.findall(r'href="(/resolve\?[^"]+)">Resolve this query', page(client, "/deployments/prod"))
     text = page(client, html.unescape(link))
     for value in ('value="vllm@0.20.0"', "A=1\nB=x=y&amp;z</textarea>", 'value="1,64"', 'value="2"'):
         assert value in text
@@ -266,5 +266,5 @@ def test_many_groups_are_one_page_soon_enough(client: Client) -> None:
     assert client.put("/v1/deployments/prod", json={"groups": groups}).status_code == 201
     text = page(client, "/deployments/prod")
     assert text.count("<h3>Why</h3>") == 12
-    assert text.count("Ask this query again") == 48
+    assert text.count("Resolve this query, with every rule") == 48
     assert text.count('class="drawing"') == 6

@@ -1,4 +1,4 @@
-"""What the page of a deployment, or of an answer, shows, in the order in which it shows it."""
+"""Contents of a page of a deployment or a decision."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ UNKNOWN: Final = "unknown"
 _ROWS: Final = 32
 _K: Final = 256
 _EXPLAINED: Final = 12
-"""Sections of a page that name the rules that lost; trying them all takes a moment."""
+"""Sections of a page with a trace of the rules, which takes a moment each."""
 _ORDER: Final = list(MEANINGS)
 
 
 @dataclass(frozen=True, slots=True)
-class Art:
-    """A picture, ready for the page, and what it says in words."""
+class PictureMarkup:
+    """A picture as markup, with its words."""
 
     strip_words: str
     memory_words: str
@@ -51,14 +51,14 @@ class Art:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One layout of one or more tensors, drawn; or a word on why it is not."""
+    """One layout of one or more tensors, drawn or refused."""
 
     ident: str
     roles: tuple[str, ...]
     layout: str
     applied: bool
     title: str
-    art: Art | None = None
+    art: PictureMarkup | None = None
     refusal: str = ""
 
 
@@ -75,24 +75,24 @@ class TensorRow:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What became of every rule.
+    """Outcome of every rule.
 
     Attributes:
-        tried: rules that match, the one that was chosen first.
+        matching: rules that match, the one that was chosen first.
         others: rules that do not match, the nearest first.
     """
 
-    tried: tuple[RuleTrace, ...]
+    matching: tuple[RuleTrace, ...]
     others: tuple[RuleTrace, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Layers that some replicas treat alike.
+class LayerSection:
+    """Layers that some replicas report equally.
 
     Attributes:
-        trace: what became of the rules; None where that is not told here.
-        link: where the query can be asked again.
+        trace: outcome of the rules; None where it is left out.
+        link: the page that resolves the query.
     """
 
     ident: str
@@ -109,38 +109,41 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
-    """A page: what is drawn and explained on it once is not drawn and worked out again."""
+class _PageMemo:
+    """Memo of one page: drawings and traces that are shown once."""
 
     registry: Registry
     drawn: dict[Any, str] = field(default_factory=dict)
     traces: dict[Query, Trace | None] = field(default_factory=dict)
 
     def trace(self, query: Query) -> Trace | None:
-        """Return what became of the rules."""
+        """Trace the rules for a query."""
         if query not in self.traces:
             self.traces[query] = _trace(query, self.registry)
         return self.traces[query]
 
 
-def sections(view: DeploymentView, registry: Registry) -> tuple[Section, ...]:
-    """Return a deployment's sections, the worst first; groups that several replicas report alike are one."""
-    alike: dict[str, tuple[GroupView, list[int]]] = {}
+def sections(view: DeploymentView, registry: Registry) -> tuple[LayerSection, ...]:
+    """Return a deployment's sections, the worst first.
+
+    Groups that several replicas report equally are one section.
+    """
+    equal_groups: dict[str, tuple[GroupView, list[int]]] = {}
     for replica in view.replicas:
         for group in replica.groups:
-            alike.setdefault(group.model_dump_json(), (group, []))[1].append(replica.replica)
-    sheet = _Sheet(registry)
-    ordered = sorted(alike.values(), key=lambda entry: _ORDER.index(entry[0].verdict), reverse=True)
+            equal_groups.setdefault(group.model_dump_json(), (group, []))[1].append(replica.replica)
+    memo = _PageMemo(registry)
+    ordered = sorted(equal_groups.values(), key=lambda entry: _ORDER.index(entry[0].verdict), reverse=True)
     return tuple(
-        _section(f"s{index}", group, tuple(replicas), sheet, explained=index < _EXPLAINED)
+        _section(f"s{index}", group, tuple(replicas), memo, explained=index < _EXPLAINED)
         for index, (group, replicas) in enumerate(ordered)
     )
 
 
-def section_of(query: Query, answers: Answers) -> Section:
-    """Return the section of a query that nobody has followed yet."""
+def section_of(query: Query, answers: Answers) -> LayerSection:
+    """Return the section of a query without an observation."""
     group = group_view("", Group(layers="0", observation=Observation(query=query)), answers)
-    return _section("s0", group, (), _Sheet(answers.registry))
+    return _section("s0", group, (), _PageMemo(answers.registry))
 
 
 def picture_of(entry: LayoutEntry) -> Drawing:
@@ -151,14 +154,16 @@ def picture_of(entry: LayoutEntry) -> Drawing:
     unit: Literal["group", "byte"] = "group" if layout.unit == "group" else "byte"
     tensor = DrawnTensor(layout, (rows, k), (rows // 2, k), "GGUU", unit, 1)
     try:
-        return Drawing("layout", (), entry.id, False, entry.title, art=_art(tensor, "layout"))
+        return Drawing("layout", (), entry.id, False, entry.title, art=_markup_of(tensor, "layout"))
     except LayoutError as error:
         return Drawing("layout", (), entry.id, False, entry.title, refusal=str(error))
 
 
-def _section(ident: str, group: GroupView, replicas: tuple[int, ...], sheet: _Sheet, explained: bool = True) -> Section:
-    book, query = sheet.registry.book, group.observation.query
-    drawings = _Drawings(ident, book, sheet.drawn)
+def _section(
+    ident: str, group: GroupView, replicas: tuple[int, ...], memo: _PageMemo, explained: bool = True
+) -> LayerSection:
+    book, query = memo.registry.book, group.observation.query
+    drawings = _Drawings(ident, book, memo.drawn)
     decided = group.decision.tensors if group.decision else {}
     observed = group.observation.applied.tensors
     rows = tuple(
@@ -171,23 +176,23 @@ def _section(ident: str, group: GroupView, replicas: tuple[int, ...], sheet: _Sh
         )
         for role, comparison in group.layouts.items()
     )
-    return Section(
+    return LayerSection(
         ident=ident,
         replicas=replicas,
         group=group,
         tensors=rows,
         call=tuple(_call(group)),
         environment=tuple(_environment(group)),
-        drawings=drawings.finished(),
+        drawings=drawings.new_drawings(),
         kernels=Markup(kernels_svg(group.decision.kernels, ident) if group.decision else ""),
-        trace=sheet.trace(query) if explained else None,
+        trace=memo.trace(query) if explained else None,
         link=_link(query),
         evidence=tuple(_evidence(group, book)),
     )
 
 
 class _Drawings:
-    """The pictures of a section. What has been drawn on the page before is not drawn again, only pointed at."""
+    """Pictures of a section; those drawn before are only linked."""
 
     def __init__(self, section: str, book: Book, drawn: dict[Any, str]) -> None:
         self._section = section
@@ -196,15 +201,18 @@ class _Drawings:
         self._new: dict[str, tuple[DrawnTensor, list[str], bool]] = {}
 
     def add(self, role: Role, comparison: LayoutComparison, decided: TensorDecision | None) -> str | None:
-        """Draw a tensor as decided, and as applied where these are other bytes; return where it is drawn."""
+        """Draw a tensor as decided; return the drawing's id.
+
+        It is drawn as applied, too, where these are other bytes.
+        """
         if decided is None:
             return None
         if comparison.same_bytes is False and comparison.applied in known_layouts(self._book):
             self._draw(role, comparison.applied, decided, applied=True)
         return self._draw(role, decided.layout, decided, applied=False)
 
-    def finished(self) -> tuple[Drawing, ...]:
-        """Return the pictures that are new on the page."""
+    def new_drawings(self) -> tuple[Drawing, ...]:
+        """Return the pictures that the page does not have yet."""
         return tuple(self._finish(ident, *what) for ident, what in self._new.items())
 
     def _draw(self, role: Role, layout: str, decided: TensorDecision, applied: bool) -> str | None:
@@ -224,16 +232,16 @@ class _Drawings:
         name = tensor.layout.id
         title = self._book.layouts[name].title
         try:
-            return Drawing(ident, tuple(roles), name, applied, title, art=_art(tensor, ident))
+            return Drawing(ident, tuple(roles), name, applied, title, art=_markup_of(tensor, ident))
         except LayoutError as error:
             return Drawing(ident, tuple(roles), name, applied, title, refusal=str(error))
 
 
 @lru_cache(maxsize=128)
-def _art(tensor: DrawnTensor, ident: str) -> Art:
-    """Draw a tensor; the same tensors are drawn on most pages."""
+def _markup_of(tensor: DrawnTensor, ident: str) -> PictureMarkup:
+    """Draw a tensor; most pages draw the same few."""
     picture = draw(tensor)
-    return Art(
+    return PictureMarkup(
         strip_words=strip_words(picture),
         memory_words=memory_words(picture),
         row_places=row_places(picture),
@@ -246,7 +254,7 @@ def _art(tensor: DrawnTensor, ident: str) -> Art:
 
 
 def _call(group: GroupView) -> Iterator[tuple[str, str, str]]:
-    """Each argument of the call: its name, as decided, as passed."""
+    """Yield each call argument: name, decided, passed."""
     if group.decision is None:
         return
     applied = group.observation.applied
@@ -262,7 +270,7 @@ def _call(group: GroupView) -> Iterator[tuple[str, str, str]]:
 
 
 def _environment(group: GroupView) -> Iterator[tuple[str, str, str]]:
-    """Each switch: its name, what the recipe needs, what the query says."""
+    """Yield each switch: name, needed, given in the query."""
     needed = group.decision.env if group.decision else {}
     given = group.observation.query.env
     for name in sorted({*needed, *given}):
@@ -279,25 +287,25 @@ def _evidence(group: GroupView, book: Book) -> Iterator[tuple[str, tuple[str, ..
 
 
 def _trace(query: Query, registry: Registry) -> Trace | None:
-    """Return what became of the rules; None where the query cannot be asked at all."""
+    """Trace the rules for a query; None where it is invalid."""
     try:
         rules = registry.explain(query).rules
     except PreshuffleError:
         return None
-    tried = tuple(rule for rule in rules if rule.outcome != "does not match")
+    matching = tuple(rule for rule in rules if rule.outcome != "does not match")
     others = sorted((rule for rule in rules if rule.outcome == "does not match"), key=_misses)
-    return Trace(tried, tuple(others))
+    return Trace(matching, tuple(others))
 
 
 def _link(query: Query) -> str:
-    """Return where the query can be asked again."""
-    asked = query.model_dump(mode="json", exclude_unset=True)
-    switches = [f"{name}={value}" for name, value in asked.pop("env", {}).items()]
-    asked["engine"] = str(query.engine) if query.engine else None
-    asked["tokens"] = ",".join(map(str, query.tokens)) if "tokens" in asked else None
-    return url("/resolve", **asked, env=switches)
+    """Return the link to the page that resolves the query."""
+    fields = query.model_dump(mode="json", exclude_unset=True)
+    switches = [f"{name}={value}" for name, value in fields.pop("env", {}).items()]
+    fields["engine"] = str(query.engine) if query.engine else None
+    fields["tokens"] = ",".join(map(str, query.tokens)) if "tokens" in fields else None
+    return url("/resolve", **fields, env=switches)
 
 
 def _misses(rule: RuleTrace) -> int:
-    """How many conditions did not hold."""
+    """Count the conditions that did not hold."""
     return rule.why.count("; ") + 1
