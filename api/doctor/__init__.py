@@ -1,4 +1,4 @@
-"""Report what is installed here and what works."""
+"""Report of this environment: what is installed and what works."""
 
 from preshuffle.api.doctor.examine import examine
 

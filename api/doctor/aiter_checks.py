@@ -1,4 +1,4 @@
-"""What the AITER that is installed here can do: read from its own sources, nothing of it is imported or believed."""
+"""Features of the installed AITER, read from its sources without importing it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from preshuffle.registry.loading import Book
 
 
 def check_features(book: Book) -> Iterator[Check]:
-    """List the book's features that this AITER has and lacks, and those that its version says wrongly."""
+    """List features that AITER has and lacks, and contradictions to its version."""
     try:
-        here = installed_aiter(book)
-    except TableError:  # that none is here is said elsewhere
+        installed = installed_aiter(book)
+    except TableError:  # check_aiter reports that none is installed
         return
-    known, told = features_of(book, here.version, here.features), features_of(book, here.version)
-    for name, wanted in (("aiter has", True), ("aiter lacks", False), ("aiter may have", None)):
-        found = [feature for feature, has in known.has.items() if has is wanted]
-        if found:
-            yield Check(name=name, status="ok" if wanted else "info", detail=", ".join(found))
-    odd = [name for name, seen in here.features.items() if told.has[name] not in (seen, None)]
-    if odd:
-        listed = ", ".join(f"{'' if here.features[name] else 'no '}{name}" for name in odd)
-        detail = f"its version {here.version} says otherwise than its sources, which show {listed}"
+    probed = features_of(book, installed.version, installed.features)
+    for name, state in (("aiter has", True), ("aiter lacks", False), ("aiter may have", None)):
+        features = [feature for feature, has in probed.has.items() if has is state]
+        if features:
+            yield Check(name=name, status="ok" if state else "info", detail=", ".join(features))
+    released = features_of(book, installed.version)
+    contradictions = [name for name, has in installed.features.items() if released.has[name] not in (has, None)]
+    if contradictions:
+        shown = ", ".join(f"{'' if installed.features[name] else 'no '}{name}" for name in contradictions)
+        detail = f"version {installed.version} contradicts its sources, which show {shown}"
         yield Check(name="aiter version", status="warning", detail=detail, fix="resolve with --aiter installed")

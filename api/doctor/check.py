@@ -1,4 +1,4 @@
-"""Check and report of ``preshuffle doctor``."""
+"""Values of ``preshuffle doctor``: one check, and the report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Status = Literal["ok", "info", "warning", "problem"]
 
 
 class Check(Frozen):
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        status: ``info`` is something optional that is not there.
-        fix: the command, or what to do.
+        status: ``info`` means that something optional is missing.
+        fix: a command, or what to do.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Check(Frozen):
 
 
 class DoctorReport(Frozen):
-    """Everything that was looked at; ``ok`` unless something is a problem."""
+    """Results of all checks; ``ok`` unless one is a problem."""
 
     ok: bool
     version: str

@@ -1,7 +1,7 @@
-"""What is installed here and what works: facts first, and for everything that is wrong the command that mends it.
+"""Examination of this environment: a check per component, with a command that fixes it.
 
-Nothing that is examined is imported into this process: distributions are read from their metadata, and torch is asked
-in a process of its own. AITER above all: without a GPU its import raises, and leaves half of itself behind.
+Nothing examined is imported into this process: distributions are read from their metadata, and torch is imported in a
+child process. That matters most for AITER: without a GPU its import raises, and leaves half of its modules behind.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from preshuffle.registry.kernels import Families, KernelTables, TableError, pack
 
 AMD_AITER = "amd-aiter"
 OTHER_AITER = "aiter"
-_AITER_FILES = ("aiter/fused_moe.py", "aiter/ops/shuffle.py")
-_TRITONS = ("triton", "triton-rocm", "pytorch-triton-rocm")
+_AMD_AITER_FILES = ("aiter/fused_moe.py", "aiter/ops/shuffle.py")
+_TRITON_NAMES = ("triton", "triton-rocm", "pytorch-triton-rocm")
 _REQUIREMENT = re.compile(r"^([\w.-]+)\s*([^;]*?)\s*;\s*.*extra\s*==\s*['\"](\w+)['\"]")
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """The distributions of this environment, by normalised name; one name may be there more than once."""
+    """Installed distributions by normalised name; a name may occur more than once."""
 
-    found: Mapping[str, Sequence[metadata.Distribution]]
+    distributions: Mapping[str, Sequence[metadata.Distribution]]
 
     @staticmethod
     def here() -> Installed:
-        """Read the metadata of everything on ``sys.path``."""
-        found: dict[str, list[metadata.Distribution]] = {}
-        for item in metadata.distributions():
-            name = item.metadata["Name"]
+        """Read the metadata of all distributions on ``sys.path``."""
+        by_name: dict[str, list[metadata.Distribution]] = {}
+        for distribution in metadata.distributions():
+            name = distribution.metadata["Name"]
             if name:
-                found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), []).append(item)
-        return Installed(found)
+                by_name.setdefault(re.sub(r"[-_.]+", "-", name).lower(), []).append(distribution)
+        return Installed(by_name)
 
     def version(self, name: str) -> str | None:
-        """Return the version that Python would import, or None where the distribution is not there."""
-        items = self.found.get(name)
-        return items[0].version if items else None
+        """Return the version that Python would import, or None if it is not installed."""
+        distributions = self.distributions.get(name)
+        return distributions[0].version if distributions else None
 
 
 def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | None) -> DoctorReport:
-    """Look at everything.
+    """Run all checks.
 
     Args:
-        overlays: the overlays that the options or the environment name.
-        tables: the kernel tables that they name.
+        overlays: from the options or the environment.
+        tables: kernel tables from the options or the environment.
     """
     from preshuffle.api.doctor.aiter_checks import check_features
     from preshuffle.api.doctor.torch_checks import check_torch
@@ -68,7 +68,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
     checks += _triton(installed)
     checks += check_aiter(installed)
     checks += check_features(registry.book) if registry else []
-    checks += _extra(installed, "service")
+    checks += check_extra(installed, "service")
     checks += check_switches(registry.book.flags, os.environ) if registry else []
     return DoctorReport(
         ok=not any(check.status == "problem" for check in checks),
@@ -79,7 +79,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
 
 
 def _registry(overlays: Sequence[str], checks: list[Check]) -> Registry | None:
-    where = f" with {', '.join(overlays)}" if overlays else ""
+    source = f" with {', '.join(overlays)}" if overlays else ""
     try:
         registry = Registry.load(overlays)
     except PreshuffleError as error:
@@ -88,13 +88,13 @@ def _registry(overlays: Sequence[str], checks: list[Check]) -> Registry | None:
         checks.append(Check(name="registry", status="problem", detail=lines[0] + more, fix="preshuffle registry check"))
         return None
     counts = ", ".join(f"{len(entries)} {section}" for section, entries in registry.book.entries.items())
-    checks.append(Check(name="registry", status="ok", detail=f"{counts}{where}, digest {_short(registry.digest)}"))
+    checks.append(Check(name="registry", status="ok", detail=f"{counts}{source}, digest {_short(registry.digest)}"))
     return registry
 
 
 def _tables(tables: Literal["auto"] | Sequence[str] | None, families: Families) -> Iterator[Check]:
     if tables is None:
-        detail = "none given: predictions are AITER's choice where it has no tuned row"
+        detail = "none given: predictions show AITER's choice without tuned rows"
         yield Check(name="kernel tables", status="info", detail=detail, fix="--tables auto, or PRESHUFFLE_TABLES")
         return
     try:
@@ -103,9 +103,9 @@ def _tables(tables: Literal["auto"] | Sequence[str] | None, families: Families) 
         yield Check(name="kernel tables", status="problem", detail=str(error))
         return
     hazards = loaded.hazards_by(families)
-    odd = f", {len(hazards)} warnings (preshuffle registry check)" if hazards else ""
+    warnings = f", {len(hazards)} warnings (preshuffle registry check)" if hazards else ""
     yield Check(
-        name="kernel tables", status="ok", detail=f"{len(loaded.rows)} rows{odd}, digest {_short(loaded.digest)}"
+        name="kernel tables", status="ok", detail=f"{len(loaded.rows)} rows{warnings}, digest {_short(loaded.digest)}"
     )
 
 
@@ -114,25 +114,24 @@ def _short(digest: str) -> str:
 
 
 def _triton(installed: Installed) -> Iterator[Check]:
-    found = [f"{name} {version}" for name in _TRITONS if (version := installed.version(name))]
-    if found:
-        yield Check(name="triton", status="ok", detail=", ".join(found))
+    present = [f"{name} {version}" for name in _TRITON_NAMES if (version := installed.version(name))]
+    if present:
+        yield Check(name="triton", status="ok", detail=", ".join(present))
     else:
-        detail = "not installed: weights are laid out by torch alone"
-        yield Check(name="triton", status="info", detail=detail)
+        yield Check(name="triton", status="info", detail="not installed: torch alone moves the weights")
 
 
 def check_aiter(installed: Installed) -> Iterator[Check]:
-    """Tell AMD's AITER from the unrelated distribution that has taken its import name on PyPI."""
+    """Tell AMD's AITER from the unrelated PyPI distribution of its import name."""
     amd = installed.version(AMD_AITER)
-    others = installed.found.get(OTHER_AITER, ())
-    source_builds = [item for item in others if _is_amds(item)]
-    strangers = [item for item in others if not _is_amds(item)]
-    if strangers:
+    others = installed.distributions.get(OTHER_AITER, ())
+    source_builds = [other for other in others if _is_amds(other)]
+    unrelated = [other for other in others if not _is_amds(other)]
+    if unrelated:
         beside = f"beside AMD's {AMD_AITER} {amd}, whose files it overwrites" if amd else "and AMD's AITER is not"
-        detail = f"the unrelated distribution {OTHER_AITER} {strangers[0].version} is installed, {beside}"
-        again = f"pip install --force-reinstall --no-deps {AMD_AITER}"
-        yield Check(name="aiter", status="problem", detail=detail, fix=f"pip uninstall {OTHER_AITER} && {again}")
+        detail = f"the unrelated distribution {OTHER_AITER} {unrelated[0].version} is installed, {beside}"
+        reinstall = f"pip install --force-reinstall --no-deps {AMD_AITER}"
+        yield Check(name="aiter", status="problem", detail=detail, fix=f"pip uninstall {OTHER_AITER} && {reinstall}")
     elif amd:
         yield Check(name="aiter", status="ok", detail=f"{AMD_AITER} {amd}")
     elif source_builds:
@@ -142,38 +141,38 @@ def check_aiter(installed: Installed) -> Iterator[Check]:
         yield Check(name="aiter", status="info", detail=detail, fix='pip install "preshuffle[aiter]"')
 
 
-def _is_amds(item: metadata.Distribution) -> bool:
-    if item.files is not None:
-        return bool({str(path) for path in item.files} & set(_AITER_FILES))
-    return any(os.path.isfile(str(item.locate_file(path))) for path in _AITER_FILES)
+def _is_amds(distribution: metadata.Distribution) -> bool:
+    if distribution.files is not None:
+        return bool({str(path) for path in distribution.files} & set(_AMD_AITER_FILES))
+    return any(os.path.isfile(str(distribution.locate_file(path))) for path in _AMD_AITER_FILES)
 
 
-def _extra(installed: Installed, extra: str) -> Iterator[Check]:
-    """Compare what an extra asks for with what is there."""
+def check_extra(installed: Installed, extra: str) -> Iterator[Check]:
+    """Compare an extra's requirements with the installed versions."""
     present: list[str] = []
-    wrong: list[str] = []
+    unmet: list[str] = []
     for line in metadata.requires("preshuffle") or ():
         match = _REQUIREMENT.match(line)
         if match is None or match[3] != extra:
             continue
         name = re.sub(r"[-_.]+", "-", match[1]).lower()
         version = installed.version(name)
-        least = re.search(r">=\s*([\w.]+)", match[2])
+        minimum = re.search(r">=\s*([\w.]+)", match[2])
         if version is None:
-            wrong.append(f"{name} is missing")
-        elif least and version_key(version) < version_key(least[1]):
-            wrong.append(f"{name} {version} is older than {least[1]}")
+            unmet.append(f"{name} is missing")
+        elif minimum and version_key(version) < version_key(minimum[1]):
+            unmet.append(f"{name} {version} is older than {minimum[1]}")
         else:
             present.append(f"{name} {version}")
-    if wrong:
+    if unmet:
         fix = f'pip install "preshuffle[{extra}]"'
-        yield Check(name=f"extra {extra}", status="info", detail=", ".join(wrong), fix=fix)
+        yield Check(name=f"extra {extra}", status="info", detail=", ".join(unmet), fix=fix)
     else:
         yield Check(name=f"extra {extra}", status="ok", detail=", ".join(present))
 
 
 def check_switches(flags: Mapping[str, FlagEntry], environment: Mapping[str, str]) -> Iterator[Check]:
-    """Say which of the book's switches are set here, who reads them, and what their values mean."""
+    """List the book's switches that are set, their readers and meanings."""
     for flag in flags.values():
         value = environment.get(flag.id)
         if value is None:

@@ -1,4 +1,7 @@
-"""Torch and the GPUs it sees, asked in a process of their own: a broken install must not take the doctor with it."""
+"""Checks of torch and its GPUs, in a child process.
+
+A broken installation may crash the process that imports it.
+"""
 
 from __future__ import annotations
 
@@ -37,24 +40,24 @@ _VERDICTS = {
 
 
 def check_torch(version: str | None, registry: Registry | None) -> Iterator[Check]:
-    """Say whether torch is there, whether it imports, and which GPUs it sees."""
+    """Check that torch is installed and imports; list its GPUs."""
     if version is None:
-        detail = "not installed: the registry and the service need none, the loader does"
+        detail = "not installed: the loader needs it; registry and service do not"
         yield Check(name="torch", status="info", detail=detail, fix='pip install "preshuffle[layouts]"')
         return
-    facts, wrong = _probe()
+    facts, error = _probe()
     if facts is None:
-        yield Check(name="torch", status="problem", detail=f"{version} does not import: {wrong}")
+        yield Check(name="torch", status="problem", detail=f"{version} does not import: {error}")
         return
     built = f"ROCm {facts['hip']}" if facts["hip"] else f"CUDA {facts['cuda']}" if facts["cuda"] else "CPU only"
     yield Check(name="torch", status="ok", detail=f"{version}, {built}")
     if not facts["devices"]:
-        yield Check(name="gpu", status="info", detail="torch sees none")
+        yield Check(name="gpu", status="info", detail="torch finds none")
     for name, arch, units in facts["devices"]:
-        known = registry is not None and arch in registry.book.archs
+        supported = registry is not None and arch in registry.book.archs
         if not arch:
             yield Check(name="gpu", status="info", detail=f"{name}: not an AMD GPU, AITER does not run on it")
-        elif known:
+        elif supported:
             yield Check(name="gpu", status="ok", detail=f"{name}: {arch}, {units} compute units")
         else:
             yield Check(name="gpu", status="warning", detail=f"{name}: {arch}, which the registry does not know")
@@ -62,13 +65,13 @@ def check_torch(version: str | None, registry: Registry | None) -> Iterator[Chec
 
 
 def _check_bytes(hip: bool) -> Iterator[Check]:
-    """Compare every layout of the book with AITER's own function, where AITER can be imported (on ROCm only)."""
+    """Compare every layout with AITER's own function; on ROCm only, where AITER imports."""
     if not hip:
-        yield Check(name="bytes", status="info", detail="AITER runs on ROCm only: its functions were not compared here")
+        yield Check(name="bytes", status="info", detail="not compared: AITER's functions run on ROCm only")
         return
-    facts, wrong = _ask(_COMPARE)
+    facts, error = _run(_COMPARE)
     if facts is None:
-        yield Check(name="bytes", status="problem", detail=f"AITER's functions could not be compared: {wrong}")
+        yield Check(name="bytes", status="problem", detail=f"AITER's functions could not be compared: {error}")
         return
     for layout, verdict in facts.items():
         status: Status = "problem" if verdict == "differs" else "ok" if verdict == "equal" else "info"
@@ -76,21 +79,22 @@ def _check_bytes(hip: bool) -> Iterator[Check]:
 
 
 def _probe() -> tuple[dict[str, Any] | None, str]:
-    return _ask(_PROBE)
+    return _run(_PROBE)
 
 
-def _ask(program: str) -> tuple[dict[str, Any] | None, str]:
+def _run(program: str) -> tuple[dict[str, Any] | None, str]:
+    """Run a program in a child process; return its JSON, or None and an error."""
     try:
-        done = subprocess.run(
+        child = subprocess.run(
             [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        return None, lines[-1] if lines else f"the interpreter ended with {done.returncode}"
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines()
+        return None, lines[-1] if lines else f"the interpreter ended with {child.returncode}"
     try:
-        facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        facts: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         return None, "its answer could not be read"
     return facts, ""

@@ -1,4 +1,4 @@
-"""Plan what another book or AITER would change."""
+"""Rollout plans: what another book, tables or AITER would change."""
 
 from preshuffle.api.rollout.book_changes import BookChanges, compare_entries
 from preshuffle.api.rollout.plan import Candidate, Plan, PlanItem

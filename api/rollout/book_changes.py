@@ -1,4 +1,4 @@
-"""Two books of the service compared, entry by entry and field by field."""
+"""Difference of two books, by entry and field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preshuffle.registry.base.frozen import Frozen
 
 
 class EntryChange(Frozen):
-    """One entry that one book has otherwise than the other."""
+    """One entry that differs between two books."""
 
     section: str
     id: str
@@ -20,7 +20,7 @@ class EntryChange(Frozen):
 
 
 class BookChanges(Frozen):
-    """Everything that two books say otherwise."""
+    """All entries that differ between two books."""
 
     before: str
     after: str
@@ -28,7 +28,7 @@ class BookChanges(Frozen):
 
 
 def compare_entries(before: BookEntries, after: BookEntries) -> tuple[EntryChange, ...]:
-    """Compare two books' entries.
+    """Return the entries that differ between two books.
 
     Example:
         >>> before, after = {"models": {"a": {"tp": 1}}}, {"models": {"a": {"tp": 2}, "b": {}}}

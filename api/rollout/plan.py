@@ -1,4 +1,7 @@
-"""What another book, other kernel tables or another AITER would change for the deployments that are known."""
+"""Dry run of a rollout: what a candidate would change per deployment.
+
+A candidate is another book, other kernel tables or another AITER version.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from preshuffle.api.store import FieldChange, Store, differences, entries_of, re
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen, Version
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import load_book
@@ -28,17 +32,19 @@ from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report, Verdict
 
 _PAGE: Final = 500
-_BYTES: Final = frozenset(TensorDecision.model_fields) - {"layout", "is_shuffled"}
+"""Rows per query."""
+_CACHED_ITEMS: Final = 10_000
+_BYTE_FIELDS: Final = frozenset(TensorDecision.model_fields) - {"layout", "is_shuffled"}
 
 
 class Candidate(Frozen):
-    """What might be rolled out. What is left out stays as it is.
+    """Rollout under consideration; what is left out stays unchanged.
 
     Attributes:
-        books: overlays, YAML texts by file name, later ones on top; they take the place of all that are used now.
+        books: overlays, YAML texts by file name, later ones on top; they replace all current overlays.
         tables: kernel tables by AITER version, CSV texts by file name as in AITER's configs/.
         aiter: the version that every deployment would run.
-        deployments: glob of the deployments that are asked about.
+        deployments: glob of names of the deployments to plan for.
     """
 
     books: tuple[dict[str, str], ...] | None = None
@@ -71,17 +77,17 @@ class Where(Frozen):
 
 
 class Side(Frozen):
-    """What is decided, or why nothing is."""
+    """Decision before or after, or why there is none."""
 
     recipe: str | None = None
     rule: str | None = None
     reason: str = Field(description="of the decision; of a query that no recipe answers, why none does")
     decision_digest: str | None = None
-    verdict: Verdict = Field(description="of what the deployment told, under this book, these tables and this AITER")
+    verdict: Verdict = Field(description="of the deployment's report, under this book, these tables and this AITER")
 
 
 class KernelShift(Frozen):
-    """Another kernel at one token count."""
+    """Kernels at one token count that would change."""
 
     tokens: int
     before: str
@@ -89,7 +95,7 @@ class KernelShift(Frozen):
 
 
 class PlanItem(Frozen):
-    """One change, and everywhere it would happen."""
+    """One change, with all places where it would happen."""
 
     where: tuple[Where, ...]
     model: str
@@ -98,36 +104,36 @@ class PlanItem(Frozen):
     after: Side
     decision_changes: bool
     bytes_change: bool | None = Field(
-        description="weights, scales or biases lie otherwise; null: one side is undecided"
+        description="weights, scales or biases would have other bytes; null: one side is undecided"
     )
     restart: bool = Field(description="the engine must load again: other bytes, another call or other switches")
     changes: tuple[FieldChange, ...] = Field(description="of tensors, call and env, field by field")
     kernels: tuple[KernelShift, ...]
-    new_findings: tuple[Finding, ...] = Field(description="that the check has now and would not have had before")
+    new_findings: tuple[Finding, ...] = Field(description="of the check after the rollout that it does not have before")
 
 
 class Plan(Frozen):
-    """What would change, what concerns most deployments first within what is gravest."""
+    """Changes of a candidate, the most severe first, then the most frequent."""
 
     registry_before: str
     registry_after: str
     tables_before: str | None
     tables_after: str | None
     aiter: str | None
-    deployments: int = Field(description="that were looked at")
+    deployments: int = Field(description="that were compared")
     unchanged: int = Field(description="of them")
     items: tuple[PlanItem, ...]
     book: tuple[EntryChange, ...]
 
 
-def candidate_registry(candidate: Candidate, now: Registry) -> Registry:
-    """Return the registry that would answer.
+def candidate_registry(candidate: Candidate, current: Registry) -> Registry:
+    """Return the registry that would answer after the rollout.
 
     Raises:
         BookError: the overlays do not load; names file, line and column.
         QueryError: kernel tables do not load.
     """
-    book, tables = now.book, now.tables
+    book, tables = current.book, current.tables
     if candidate.books is not None:
         book = load_book(texts=candidate.books)
         problems = lint(book)
@@ -135,62 +141,52 @@ def candidate_registry(candidate: Candidate, now: Registry) -> Registry:
             raise BookError(problems)
     if candidate.tables is not None:
         try:
-            on_top = [
+            uploads = [
                 KernelTables.from_bytes({name: text.encode() for name, text in files.items()}, aiter=version)
                 for version, files in candidate.tables.items()
             ]
         except TableError as error:
             raise QueryError([FieldProblem(error.source, error.message)]) from None
-        tables = KernelTables.overlaid(tables, on_top)
+        tables = KernelTables.overlaid(tables, uploads)
     return Registry(book, tables)
 
 
-def plan(store: Store, now: Registry, candidate: Candidate) -> Plan:
-    """Compare what is decided now with what would be, for every deployment.
+def plan(store: Store, current: Registry, candidate: Candidate) -> Plan:
+    """Compare decisions before and after, for every stored deployment.
 
     Raises:
         BookError: the overlays do not load.
         QueryError: kernel tables do not load.
         StoreError: the store does not answer.
     """
-    then = candidate_registry(candidate, now)
-    comparer = _Comparer(now, then, candidate.aiter)
+    after = candidate_registry(candidate, current)
+    comparer = _Comparer(current, after, candidate.aiter)
     found: dict[str, tuple[PlanItem, dict[tuple[str, str], list[int]]]] = {}
-    names, touched = set(), set()
+    names, changed = set(), set()
     for name, replica, report in _reports(store, candidate.deployments):
         names.add(name)
         for group in report.groups:
             item = comparer.compare(group)
             if item is not None:
-                touched.add(name)
-                key = item.model_dump_json()
-                found.setdefault(key, (item, {}))[1].setdefault((name, group.layers), []).append(replica)
-    items = [
-        item.model_copy(
-            update={
-                "where": tuple(
-                    Where(deployment=name, layers=layers, replicas=tuple(numbers))
-                    for (name, layers), numbers in places.items()
-                )
-            }
-        )
-        for item, places in found.values()
-    ]
+                changed.add(name)
+                _, places = found.setdefault(item.model_dump_json(), (item, {}))
+                places.setdefault((name, group.layers), []).append(replica)
+    items = [item.model_copy(update={"where": _where(places)}) for item, places in found.values()]
     return Plan(
-        registry_before=now.digest,
-        registry_after=then.digest,
-        tables_before=now.tables.digest if now.tables else None,
-        tables_after=then.tables.digest if then.tables else None,
+        registry_before=current.digest,
+        registry_after=after.digest,
+        tables_before=current.tables.digest if current.tables else None,
+        tables_after=after.tables.digest if after.tables else None,
         aiter=candidate.aiter,
         deployments=len(names),
-        unchanged=len(names - touched),
-        items=tuple(sorted(items, key=_gravity)),
-        book=compare_entries(entries_of(now.book), entries_of(then.book)),
+        unchanged=len(names - changed),
+        items=tuple(sorted(items, key=_severity)),
+        book=compare_entries(entries_of(current.book), entries_of(after.book)),
     )
 
 
-def plan_in_child(url: str, now: Registry, candidate: Candidate) -> Plan:
-    """Plan in a process of its own.
+def plan_in_child(url: str, current: Registry, candidate: Candidate) -> Plan:
+    """Run ``plan`` in a child process.
 
     Raises:
         BookError: the overlays do not load.
@@ -199,26 +195,33 @@ def plan_in_child(url: str, now: Registry, candidate: Candidate) -> Plan:
     """
     store = Store(url)
     try:
-        return plan(store, now, candidate)
+        return plan(store, current, candidate)
     finally:
         store.close()
 
 
-def _gravity(item: PlanItem) -> tuple[bool, bool, bool, int]:
+def _where(places: Mapping[tuple[str, str], list[int]]) -> tuple[Where, ...]:
+    return tuple(
+        Where(deployment=name, layers=layers, replicas=tuple(numbers)) for (name, layers), numbers in places.items()
+    )
+
+
+def _severity(item: PlanItem) -> tuple[bool, bool, bool, int]:
+    """Return a sort key: breaking changes first, then restarts, then the most places."""
     breaks = item.after.verdict in ("mismatch", "unsupported") and item.after.verdict != item.before.verdict
     return not breaks, not item.restart, not item.decision_changes, -len(item.where)
 
 
 def _reports(store: Store, glob: str) -> Iterator[tuple[str, int, ReplicaReport]]:
-    place = ("", -1)
+    last_key = ("", -1)
     while True:
-        further = select(replicas.c.name, replicas.c.replica, replicas.c.report)
-        further = further.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*place))
+        page = select(replicas.c.name, replicas.c.replica, replicas.c.report)
+        page = page.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*last_key))
         with store.transaction() as connection:
-            rows = connection.execute(further.order_by(replicas.c.name, replicas.c.replica).limit(_PAGE)).all()
+            rows = connection.execute(page.order_by(replicas.c.name, replicas.c.replica).limit(_PAGE)).all()
         if not rows:
             return
-        place = (rows[-1].name, rows[-1].replica)
+        last_key = (rows[-1].name, rows[-1].replica)
         for row in rows:
             if fnmatchcase(row.name, glob):
                 yield row.name, row.replica, ReplicaReport.model_validate_json(row.report)
@@ -226,46 +229,49 @@ def _reports(store: Store, glob: str) -> Iterator[tuple[str, int, ReplicaReport]
 
 @dataclass
 class _Comparer:
-    """Compares; groups that told the same are compared once."""
+    """Compares groups under two registries; equal observations are compared once."""
 
-    now: Registry
-    then: Registry
+    before: Registry
+    after: Registry
     aiter: str | None
-    _known: dict[str, PlanItem | None] = field(default_factory=dict)
+    _items: Memo = field(default_factory=lambda: Memo(_CACHED_ITEMS))
 
     def compare(self, group: Group) -> PlanItem | None:
         key = group.observation.model_dump_json(exclude_unset=True)
-        if key not in self._known:
-            self._known[key] = self._compare(group.observation)
-        return self._known[key]
+        return self._items.get("item", key, lambda: self._compare(group.observation))
 
-    def _compare(self, told: Observation) -> PlanItem | None:
-        would = told
-        if self.aiter is not None:
-            fields = told.query.model_dump(exclude_unset=True, exclude={"aiter_features"})  # those of the AITER before
-            query = Query.model_validate({**fields, "aiter": self.aiter})
-            would = told.model_copy(update={"query": query})
-        before, after = _decide(self.now, told.query), _decide(self.then, would.query)
-        old, new = self.now.check(told), self.then.check(would)
+    def _compare(self, observation: Observation) -> PlanItem | None:
+        expected = self._with_aiter(observation)
+        before, after = _resolve(self.before, observation.query), _resolve(self.after, expected.query)
+        old, new = self.before.check(observation), self.after.check(expected)
         item = PlanItem(
             where=(),
-            model=told.query.model,
-            arch=told.query.arch,
+            model=observation.query.model,
+            arch=observation.query.arch,
             before=_side(before, old),
             after=_side(after, new),
             decision_changes=_digest(before) != _digest(after),
-            bytes_change=_bytes_change(self.then, before, after),
+            bytes_change=_bytes_change(self.after, before, after),
             restart=None not in (_digest(before), _digest(after)) and _digest(before) != _digest(after),
-            changes=tuple(differences(_told(before), _told(after))),
+            changes=tuple(differences(_digested_fields(before), _digested_fields(after))),
             kernels=tuple(_kernels(before, after)),
             new_findings=tuple(finding for finding in new.findings if finding not in old.findings),
         )
         same = (item.before.recipe, old.verdict) == (item.after.recipe, new.verdict)
-        nothing = same and not (item.decision_changes or item.kernels or item.new_findings)
-        return None if nothing else item
+        unchanged = same and not (item.decision_changes or item.kernels or item.new_findings)
+        return None if unchanged else item
+
+    def _with_aiter(self, observation: Observation) -> Observation:
+        """Return the observation as it would be under the candidate's AITER version."""
+        if self.aiter is None:
+            return observation
+        # probed features belong to the AITER that ran before
+        fields = observation.query.model_dump(exclude_unset=True, exclude={"aiter_features"})
+        query = Query.model_validate({**fields, "aiter": self.aiter})
+        return observation.model_copy(update={"query": query})
 
 
-def _decide(registry: Registry, query: Query) -> Decision | str:
+def _resolve(registry: Registry, query: Query) -> Decision | str:
     """Return the decision, or why there is none."""
     try:
         return registry.resolve(query)
@@ -273,38 +279,38 @@ def _decide(registry: Registry, query: Query) -> Decision | str:
         return str(error).splitlines()[0]
 
 
-def _digest(decided: Decision | str) -> str | None:
-    return decided.decision_digest if isinstance(decided, Decision) else None
+def _digest(outcome: Decision | str) -> str | None:
+    return outcome.decision_digest if isinstance(outcome, Decision) else None
 
 
-def _side(decided: Decision | str, report: Report) -> Side:
-    if isinstance(decided, str):
-        return Side(reason=decided, verdict=report.verdict)
+def _side(outcome: Decision | str, report: Report) -> Side:
+    if isinstance(outcome, str):
+        return Side(reason=outcome, verdict=report.verdict)
     return Side(
-        recipe=decided.recipe,
-        rule=decided.rule,
-        reason=decided.reason,
-        decision_digest=decided.decision_digest,
+        recipe=outcome.recipe,
+        rule=outcome.rule,
+        reason=outcome.reason,
+        decision_digest=outcome.decision_digest,
         verdict=report.verdict,
     )
 
 
-def _told(decided: Decision | str) -> dict[str, Any]:
-    """What the decision digest covers."""
-    if isinstance(decided, str):
+def _digested_fields(outcome: Decision | str) -> dict[str, Any]:
+    """Return the fields that the decision digest covers; none without a decision."""
+    if isinstance(outcome, str):
         return {}
-    return decided.model_dump(mode="json", include={"recipe", "tensors", "call", "env"})
+    return outcome.model_dump(mode="json", include={"recipe", "tensors", "call", "env"})
 
 
 def _bytes_change(registry: Registry, before: Decision | str, after: Decision | str) -> bool | None:
-    """Whether any tensor lies otherwise. Two names of one layout, and two layouts that are the same bytes, do not."""
+    """Whether any tensor's bytes change; two names or layouts of equal bytes do not."""
     if isinstance(before, str) or isinstance(after, str):
         return None
     if before.tensors.keys() != after.tensors.keys():
         return True
     for role, old in before.tensors.items():
         new = after.tensors[role]
-        if any(getattr(old, name) != getattr(new, name) for name in _BYTES):
+        if any(getattr(old, name) != getattr(new, name) for name in _BYTE_FIELDS):
             return True
         known = {old.layout, new.layout} <= registry.book.known_layouts
         if not (known and same_bytes(registry.book, old.layout, new.layout, new.physical_shape)):
@@ -315,15 +321,15 @@ def _bytes_change(registry: Registry, before: Decision | str, after: Decision | 
 def _kernels(before: Decision | str, after: Decision | str) -> Iterator[KernelShift]:
     if isinstance(before, str) or isinstance(after, str):
         return
-    old: Mapping[int, str] = {bucket.tokens: _kernel_words(bucket) for bucket in before.kernels}
+    old: Mapping[int, str] = {bucket.tokens: _describe_kernels(bucket) for bucket in before.kernels}
     for bucket in after.kernels:
-        words = _kernel_words(bucket)
-        if old.get(bucket.tokens, words) != words:
-            yield KernelShift(tokens=bucket.tokens, before=old[bucket.tokens], after=words)
+        new = _describe_kernels(bucket)
+        if old.get(bucket.tokens, new) != new:
+            yield KernelShift(tokens=bucket.tokens, before=old[bucket.tokens], after=new)
 
 
-def _kernel_words(bucket: Any) -> str:
-    """Name both stages and what they read; what AITER raises instead."""
+def _describe_kernels(bucket: Any) -> str:
+    """Describe both stages and the activation dtype, or the error that AITER raises."""
     if bucket.error:
         return f"raises {bucket.error}"
     stages = [stage.kernel or stage.func for stage in (bucket.stage1, bucket.stage2) if stage is not None]

@@ -1,4 +1,4 @@
-"""Run plans one at a time, bounded in time."""
+"""Runner of plans: one at a time, with a time limit."""
 
 from __future__ import annotations
 
@@ -16,51 +16,47 @@ from preshuffle.api.web import ProblemError, invalid_input
 from preshuffle.registry.base.errors import BookError, FieldProblem
 
 _GRACE_S: Final = 2.0
-"""How long a plan may still run when the service is told to end."""
-
-
-_AGAIN_S: Final = 0.1
-
-
-_LONGEST_S: Final = 300.0
-"""How long a plan may take: one for ten thousand deployments takes about one minute."""
+"""Seconds that a plan may still run when the service shuts down."""
+_RETRY_S: Final = 0.1
+_TIMEOUT_S: Final = 300.0
+"""Seconds that a plan may take: one for ten thousand deployments takes about one minute."""
 
 
 class Planner:
-    """Plans, one at a time."""
+    """Runs plans one at a time, large ones in a child process."""
 
     def __init__(self, store: Store, answers: Answers) -> None:
-        """Plan for what is stored, from what answers now."""
+        """Plan for the stored deployments, against the current registry."""
         self._store = store
         self._answers = answers
-        self._alone = CapacityLimiter(1)
+        self._one_at_a_time = CapacityLimiter(1)
         self._aside = Aside()
-        self._ending = False
+        self._shutting_down = False
 
     def stop(self) -> None:
-        """Take no more plans, and give up the one that runs if it does not end soon: the service is ending."""
-        self._ending = True
-        threading.Thread(target=self._give_up, name="giving up plans", daemon=True).start()
+        """Refuse further plans; cancel the running one after a grace period."""
+        self._shutting_down = True
+        threading.Thread(target=self._cancel, name="cancel plans", daemon=True).start()
 
-    def _give_up(self) -> None:
+    def _cancel(self) -> None:
         time.sleep(_GRACE_S)
-        while True:  # one that is just being started is met the next time
+        while True:  # a process that is just starting is met by the next round
             self._aside.stop()
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)
 
     async def plan(self, candidate: Candidate) -> Plan:
         """Return what a candidate would change.
 
         Raises:
-            ProblemError: the candidate does not load, or the plan was given up.
+            ProblemError: the candidate does not load, or the plan was cancelled.
             StoreError: the store does not answer.
         """
-        async with self._alone:
+        async with self._one_at_a_time:
             return await to_thread.run_sync(self._plan, candidate)
 
     def _plan(self, candidate: Candidate) -> Plan:
         try:
-            if self._ending:
+            if self._shutting_down:
                 raise AsideError
             if candidate.books or self._store.has_more_than(worker_process.FEW):
                 return self._plan_in_child(candidate)
@@ -72,15 +68,15 @@ class Planner:
             ]
             raise invalid_input(faults) from None
         except AsideError:
-            detail = f"the plan was given up: it took {_LONGEST_S:g} s, the service is ending, or memory ran out"
-            raise ProblemError("interrupted", detail) from None
+            reasons = f"it took {_TIMEOUT_S:g} s, the service is shutting down, or memory ran out"
+            raise ProblemError("interrupted", f"the plan was cancelled: {reasons}") from None
 
     def _plan_in_child(self, candidate: Candidate) -> Plan:
-        """Plan in another process, which is ended in time: a pattern of somebody's book may never end by itself."""
-        limit = threading.Timer(_LONGEST_S, self._aside.stop)
-        limit.daemon = True
-        limit.start()
+        """Plan in a child process with a time limit: a pattern in an uploaded book may never end."""
+        timer = threading.Timer(_TIMEOUT_S, self._aside.stop)
+        timer.daemon = True
+        timer.start()
         try:
             return self._aside.run(plan_in_child, self._store.url, self._answers.registry, candidate)
         finally:
-            limit.cancel()
+            timer.cancel()

@@ -1,4 +1,4 @@
-"""``preshuffle doctor``: what is here, what is wrong, and how to mend it."""
+"""``preshuffle doctor``: what is installed, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from preshuffle.api.cli import main
-from preshuffle.api.doctor import aiter_checks, examine, torch_checks
+from preshuffle.api.doctor import aiter_checks, torch_checks
 from preshuffle.api.doctor.aiter_checks import check_features
-from preshuffle.api.doctor.examine import Installed, check_aiter, check_switches
+from preshuffle.api.doctor.check import Check
+from preshuffle.api.doctor.examine import Installed, check_aiter, check_extra, check_switches
 from preshuffle.api.doctor.torch_checks import check_torch
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
@@ -46,7 +47,7 @@ def distribution(folder: Path, name: str, version: str, files: tuple[str, ...]) 
     return PathDistribution(info)
 
 
-def aiter_check(*found: Distribution) -> examine.Check:
+def aiter_check(*found: Distribution) -> Check:
     by_name: dict[str, list[Distribution]] = {}
     for item in found:
         by_name.setdefault(item.metadata["Name"], []).append(item)
@@ -54,7 +55,7 @@ def aiter_check(*found: Distribution) -> examine.Check:
     return check
 
 
-def test_amds_aiter_is_told_from_the_stranger(tmp_path: Path) -> None:
+def test_amds_aiter_is_distinguished_from_the_unrelated_one(tmp_path: Path) -> None:
     amd = distribution(tmp_path / "a", "amd-aiter", "0.1.16", AMD_FILES)
     source_build = distribution(tmp_path / "c", "aiter", "0.1.5.dev3", AMD_FILES)
     assert aiter_check().status == "info"
@@ -63,14 +64,14 @@ def test_amds_aiter_is_told_from_the_stranger(tmp_path: Path) -> None:
     assert "older name" in aiter_check(source_build).detail
 
 
-def test_the_stranger_is_a_problem_alone_and_beside_amds(tmp_path: Path) -> None:
+def test_the_unrelated_is_a_problem_alone_and_beside_amds(tmp_path: Path) -> None:
     amd = distribution(tmp_path / "a", "amd-aiter", "0.1.16", AMD_FILES)
-    stranger = distribution(tmp_path / "b", "aiter", "0.13.20191203", OTHER_FILES)
-    for check in (aiter_check(stranger), aiter_check(amd, stranger)):
+    unrelated = distribution(tmp_path / "b", "aiter", "0.13.20191203", OTHER_FILES)
+    for check in (aiter_check(unrelated), aiter_check(amd, unrelated)):
         assert check.status == "problem"
         assert "unrelated" in check.detail
         assert check.fix == "pip uninstall aiter && pip install --force-reinstall --no-deps amd-aiter"
-    assert "beside AMD's amd-aiter 0.1.16" in aiter_check(amd, stranger).detail
+    assert "beside AMD's amd-aiter 0.1.16" in aiter_check(amd, unrelated).detail
 
 
 def test_the_environment_is_found_healthy(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +131,7 @@ def test_switches_say_who_reads_them() -> None:
     assert len(found) == 3
 
 
-def checks_of_torch(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, examine.Check]:
+def checks_of_torch(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, Check]:
     monkeypatch.setattr(torch_checks, "_probe", lambda: ({"hip": None, "cuda": None, "devices": [], **facts}, ""))
     return {check.name: check for check in check_torch("2.13.0", Registry.default())}
 
@@ -197,7 +198,7 @@ def test_missing_and_old_packages_of_an_extra(
         def locate_file(self, path: Any) -> Any:
             return Path(path)
 
-    (check,) = examine._extra(Installed({"uvicorn": [Old()]}), "service")
+    (check,) = check_extra(Installed({"uvicorn": [Old()]}), "service")
     assert check.status == "info"
     assert "fastapi is missing" in check.detail
     assert "uvicorn 0.1 is older than 0.34" in check.detail
@@ -234,7 +235,7 @@ def test_a_cherry_pick_is_seen_and_said(tmp_path: Path, monkeypatch: pytest.Monk
     checks = {check.name: check for check in check_features(Registry.default().book)}
     assert "gate_mode" in checks["aiter has"].detail.split(", ")
     assert checks["aiter version"].status == "warning"
-    assert "its version 0.1.13 says otherwise than its sources, which show gate_mode" in checks["aiter version"].detail
+    assert "version 0.1.13 contradicts its sources, which show gate_mode" in checks["aiter version"].detail
 
 
 def test_without_aiter_there_are_no_features_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

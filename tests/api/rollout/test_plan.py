@@ -1,4 +1,4 @@
-"""Plans: what a candidate would change for the deployments that are known, before anything is rolled out."""
+"""Rollout plans: what a candidate would change for the stored deployments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROLLOUT = "rules:\n" + "".join(
 )
 
 
-def told(name: str, **query: Any) -> Any:
+def report_for(name: str, **query: Any) -> Any:
     observation = {**OBSERVATION, "query": {**OBSERVATION["query"], "deployment": name, **query}}
     return report(groups=[{"layers": "0-35", "observation": observation}])
 
@@ -44,8 +44,8 @@ def told(name: str, **query: Any) -> Any:
 @pytest.fixture
 def filled(store: Store) -> Store:
     for name in ("canary-a", "canary-b", "prod"):
-        put(store, name, 0, told(name))
-    put(store, "canary-a", 1, told("canary-a"))
+        put(store, name, 0, report_for(name))
+    put(store, "canary-a", 1, report_for("canary-a"))
     return store
 
 
@@ -60,21 +60,21 @@ kernel_families:
 """
 
 
-def test_a_pattern_that_never_ends_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner_module, "_LONGEST_S", 10.0)
+def test_an_endless_pattern_blocks_no_other_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner_module, "_TIMEOUT_S", 10.0)
     applied = {"kernels": [{"stage1": f"flydsl_moe1_{'a' * 60}", "tokens": 1}]}
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
     client = Client(app)
     groups = [{"layers": "0-35", "observation": {**OBSERVATION, "applied": applied}}]
-    told = client.put("/v1/deployments/a", json={**REPORT, "groups": groups})
-    assert told.status_code == 201, told.text
+    stored = client.put("/v1/deployments/a", json={**REPORT, "groups": groups})
+    assert stored.status_code == 201, stored.text
     refused = client.post("/v1/plan", json={"books": [{"endless.yaml": ENDLESS}]})
     assert refused.status_code == 503, refused.text
     assert "it took 10 s" in refused.json()["detail"]
     assert client.post("/v1/plan", json={"books": [{"rollout.yaml": ROLLOUT}]}).status_code == 200
 
 
-def test_a_book_that_decides_otherwise_is_told_with_the_reason(filled: Store) -> None:
+def test_changed_decisions_are_listed_with_the_reason(filled: Store) -> None:
     found = made(filled, books=[{"rollout.yaml": ROLLOUT}])
     assert (found.deployments, found.unchanged) == (3, 1)
     assert [(change.id, change.change) for change in found.book] == [
@@ -99,9 +99,9 @@ def test_the_same_book_changes_nothing(filled: Store) -> None:
     assert (found.registry_after, found.items, found.unchanged) == (found.registry_before, (), 3)
 
 
-def test_another_aiter_is_judged_with_what_was_told(store: Store) -> None:
-    put(store, "old", 0, told("old", aiter="0.1.20"))
-    put(store, "unasked", 0, told("unasked", aiter="0.1.20"))
+def test_another_aiter_is_judged_with_the_stored_report(store: Store) -> None:
+    put(store, "old", 0, report_for("old", aiter="0.1.20"))
+    put(store, "outside", 0, report_for("outside", aiter="0.1.20"))
     found = made(store, aiter="0.1.7", deployments="ol?")
     assert found.deployments == 1
     (item,) = found.items
@@ -110,9 +110,9 @@ def test_another_aiter_is_judged_with_what_was_told(store: Store) -> None:
     assert item.new_findings
 
 
-def test_what_was_probed_is_not_said_of_another_aiter(store: Store) -> None:
+def test_probed_features_are_not_assumed_of_another_aiter(store: Store) -> None:
     features = "gate_mode,swiglu_separated_a4w4"
-    put(store, "prod", 0, told("prod", tp=1, aiter="0.1.13", aiter_features=features))
+    put(store, "prod", 0, report_for("prod", tp=1, aiter="0.1.13", aiter_features=features))
     (item,) = made(store, aiter="0.1.12").items
     assert (item.before.recipe, item.after.recipe) == ("mxfp4.sep16", None)
     assert (item.before.verdict, item.after.verdict) == ("ok", "unsupported")
@@ -148,13 +148,13 @@ def test_a_wrong_candidate_is_refused_with_its_place(
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
-    put(store, "canary-a", 0, told("canary-a"))
+    put(store, "canary-a", 0, report_for("canary-a"))
     yield Client(create_app(Settings(), Registry.default(), store))
     store.close()
 
 
 @pytest.mark.parametrize("few", [0, 100])
-def test_over_http_a_large_fleet_is_looked_at_in_another_process(
+def test_over_http_a_large_fleet_is_planned_in_a_child_process(
     client: Client, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", few)
@@ -172,19 +172,19 @@ def never(_url: str, _now: Registry, _candidate: Candidate) -> Plan:
         time.sleep(1)
 
 
-def test_a_plan_that_runs_is_given_up_when_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_plan_is_cancelled_at_shutdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", 0)
     monkeypatch.setattr("preshuffle.api.rollout.planner.plan_in_child", never)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
-    put(store, "canary-a", 0, told("canary-a"))
+    put(store, "canary-a", 0, report_for("canary-a"))
     planner = Planner(store, Answers(Registry.default()))
     candidate = Candidate.parse({"books": [{"rollout.yaml": ROLLOUT}]})
     kinds: list[str] = []
 
     async def ask() -> None:
-        with pytest.raises(ProblemError) as given_up:
+        with pytest.raises(ProblemError) as caught:
             await planner.plan(candidate)
-        kinds.append(given_up.value.kind)
+        kinds.append(caught.value.kind)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
