@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from preshuffle.registry.entries import Recipe, Scalar
 from preshuffle.registry.loading import Book, Prepared
+from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.requirements import Miss, lacking
-from preshuffle.registry.values.decision import Alternative
+from preshuffle.registry.values.decision import Alternative, ReasonKind
 
 NEAR = 2
 """A rule is near if at most so many circumstances would have to be others."""
@@ -34,6 +35,7 @@ class Choice:
 
     winner: Prepared
     others: tuple[Near, ...]
+    reason_kind: ReasonKind
 
 
 def chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
@@ -57,7 +59,7 @@ def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
                 winner = item
                 continue
         others.append(Near(item, missed, lacks))
-    return None if winner is None else Choice(winner, tuple(others))
+    return None if winner is None else Choice(winner, tuple(others), reason_kind(book, winner))
 
 
 def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternative, ...]:

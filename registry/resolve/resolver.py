@@ -17,7 +17,6 @@ from preshuffle.registry.resolve.findings import environment_findings, kernel_fi
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.known_problems import KnownProblems
 from preshuffle.registry.resolve.match import try_rules
-from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
 from preshuffle.registry.resolve.requirements import REQUIRED_OF
 from preshuffle.registry.resolve.shapes import tensor_decisions
@@ -80,7 +79,7 @@ class Resolver:
             "recipe": recipe.id,
             "rule": rule.id,
             "reason": reason(case, choice.winner),
-            "reason_kind": reason_kind(book, choice.winner),
+            "reason_kind": choice.reason_kind,
             "tensors": layer.tensors,
             "call": layer.call,
             "env": dict(recipe.env),
