@@ -129,7 +129,7 @@ class BoundLayout:
         """The permutation of the row-major units; equal permutations are equal layouts, whatever their names."""
         _, rows, k = self.shape
         scale = {"experts": rows * k, "rows": k, "k": 1}
-        return Permutation.of((atom.size, atom.step * scale[atom.dimension]) for atom in self.atoms)
+        return Permutation.coalesce((atom.size, atom.step * scale[atom.dimension]) for atom in self.atoms)
 
     def address(self, expert: int, row: int, k: int) -> int:
         """Return where one unit lies in memory, in units from the start of the tensor (closed form, no table).
@@ -182,4 +182,4 @@ class BoundLayout:
         """
         if self.shape != target.shape:
             raise LayoutError(f"relayout needs one shape: {self.shape} is not {target.shape}")
-        return self.permutation.inverse().then(target.permutation)
+        return self.permutation.inverse().compose(target.permutation)

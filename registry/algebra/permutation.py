@@ -1,9 +1,9 @@
-"""Permutations as mixed-radix numbers: the algebra under every layout.
+"""Permutation: CuTe's layout algebra, restricted to bijections: coalesce, compose, inverse.
 
 A permutation of ``n`` elements is a list of modes ``(size, stride)``, outermost first, in memory order. The element at
 memory address ``d`` is the element ``source(d)`` of the logical (row-major) tensor, where the digits of ``d`` in the
-mixed radix of the sizes are multiplied by the strides. This is CuTe's notion of a layout, restricted to bijections.
-Everything here is exact integer arithmetic on a handful of numbers, however large the tensor is.
+mixed radix of the sizes are multiplied by the strides. Everything here is exact integer arithmetic on a handful of
+numbers, however large the tensor is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from preshuffle.registry.base.errors import LayoutError
 
 
 class Mode(NamedTuple):
-    """One digit: how many values it takes, and how far one step moves in the logical tensor."""
+    """One digit of an address: its size, and its stride in the logical tensor."""
 
     size: int
     stride: int
@@ -25,16 +25,26 @@ class Mode(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Permutation:
-    """A bijection from memory addresses to logical positions, as coalesced modes (its canonical form).
+    """Bijection from memory addresses to logical positions, in coalesced form.
 
-    Two permutations are equal exactly if they move every element alike: coalescing leaves one representation for each.
+    Coalescing leaves one form for each bijection, so two permutations are equal exactly if they move every element to
+    the same place. ``str`` writes it as CuTe does, ``(sizes):(strides)``.
+
+    Example:
+        >>> str(Permutation.coalesce([(2, 1), (3, 2)]))
+        '(2,3):(1,2)'
     """
 
     modes: tuple[Mode, ...]
 
+    def __str__(self) -> str:
+        """Return ``(sizes):(strides)``, outermost first."""
+        sizes, strides = zip(*self.modes, strict=True) if self.modes else ((1,), (0,))
+        return f"({','.join(map(str, sizes))}):({','.join(map(str, strides))})"
+
     @staticmethod
-    def of(modes: Iterable[tuple[int, int]]) -> Permutation:
-        """Build the canonical form: modes of size 1 go, neighbours that continue each other merge."""
+    def coalesce(modes: Iterable[tuple[int, int]]) -> Permutation:
+        """Build the canonical form: drop modes of size 1, merge contiguous neighbours."""
         merged: list[Mode] = []
         for size, stride in modes:
             if size == 1:
@@ -47,12 +57,12 @@ class Permutation:
 
     @staticmethod
     def identity(count: int) -> Permutation:
-        """Return the permutation that leaves ``count`` elements where they are."""
-        return Permutation.of([(count, 1)])
+        """Return the identity permutation of ``count`` elements."""
+        return Permutation.coalesce([(count, 1)])
 
     @property
     def count(self) -> int:
-        """How many elements are permuted."""
+        """Number of elements (CuTe's ``size``)."""
         return prod(mode.size for mode in self.modes)
 
     def source(self, address: int) -> int:
@@ -66,11 +76,14 @@ class Permutation:
         return position
 
     def address(self, position: int) -> int:
-        """Return the memory address of a logical position: the closed form that kernels compute."""
+        """Return the memory address of a logical position.
+
+        This is the closed form that kernels compute.
+        """
         return self.inverse().source(position)
 
     def inverse(self) -> Permutation:
-        """Return the permutation that undoes this one.
+        """Return the inverse, from logical positions to memory addresses.
 
         Raises:
             LayoutError: the modes are not a bijection.
@@ -86,21 +99,23 @@ class Permutation:
             if mode.stride != expected:
                 raise LayoutError(f"not a bijection: stride {mode.stride} where {expected} is needed")
             expected *= mode.size
-        return Permutation.of((mode.size, stride) for mode, stride in places)
+        return Permutation.coalesce((mode.size, stride) for mode, stride in places)
 
-    def then(self, after: Permutation) -> Permutation:
-        """Return the one pass that equals this permutation followed by ``after`` (applied to the laid-out bytes).
+    def compose(self, other: Permutation) -> Permutation:
+        """Return the composition: its ``source(d)`` is ``self.source(other.source(d))``.
+
+        It is the one pass that equals laying bytes out by this permutation, and the laid-out bytes by ``other``.
 
         Raises:
             LayoutError: the counts differ, or the tiles cut each other so that no mixed radix describes the result.
         """
-        if self.count != after.count:
-            raise LayoutError(f"cannot compose permutations of {self.count} and {after.count} elements")
-        return Permutation.of(piece for mode in after.modes for piece in _pull(self.modes, mode))
+        if self.count != other.count:
+            raise LayoutError(f"cannot compose permutations of {self.count} and {other.count} elements")
+        return Permutation.coalesce(piece for mode in other.modes for piece in _compose_mode(self.modes, mode))
 
 
-def _pull(modes: tuple[Mode, ...], mode: Mode) -> list[Mode]:
-    """Express one mode over addresses of ``modes`` as modes over their logical positions."""
+def _compose_mode(modes: tuple[Mode, ...], mode: Mode) -> list[Mode]:
+    """Compose ``modes`` with one mode over their addresses."""
     size, step = mode
     pieces: list[Mode] = []
     for inner in reversed(modes):

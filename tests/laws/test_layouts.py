@@ -103,7 +103,7 @@ def test_interleaved_is_separated_after_interleaving_rows(
 ) -> None:
     rows_first = Layout.of("rows", interleave)
     shape = data.draw(shapes(LAYOUTS[separated], LAYOUTS[interleaved], rows_first))
-    composed = rows_first.bind(*shape).permutation.then(LAYOUTS[separated].bind(*shape).permutation)
+    composed = rows_first.bind(*shape).permutation.compose(LAYOUTS[separated].bind(*shape).permutation)
     assert composed == LAYOUTS[interleaved].bind(*shape).permutation
 
 

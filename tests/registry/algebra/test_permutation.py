@@ -23,7 +23,7 @@ def shuffles(draw: st.DrawFn) -> Shuffle:
 
 def build(shuffle: Shuffle) -> Permutation:
     sizes, order = shuffle
-    return Permutation.of((sizes[axis], prod(sizes[axis + 1 :])) for axis in order)
+    return Permutation.coalesce((sizes[axis], prod(sizes[axis + 1 :])) for axis in order)
 
 
 def table(shuffle: Shuffle) -> Indices:
@@ -43,8 +43,8 @@ def test_inverse_undoes_on_both_sides(shuffle: Shuffle) -> None:
     permutation = build(shuffle)
     nothing = Permutation.identity(permutation.count)
     assert permutation.inverse().inverse() == permutation
-    assert permutation.then(permutation.inverse()) == nothing
-    assert permutation.inverse().then(permutation) == nothing
+    assert permutation.compose(permutation.inverse()) == nothing
+    assert permutation.inverse().compose(permutation) == nothing
 
 
 @given(shuffles(), st.data())
@@ -61,33 +61,35 @@ def test_splitting_a_mode_changes_nothing(shuffle: Shuffle, data: st.DataObject)
     for size, stride in whole.modes:
         part = data.draw(st.sampled_from([n for n in range(1, size + 1) if size % n == 0]))
         modes += [(size // part, stride * part), (1, 7), (part, stride)]
-    assert Permutation.of(modes) == whole
+    assert Permutation.coalesce(modes) == whole
 
 
 @settings(max_examples=300)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), st.data())
-def test_then_is_one_pass_for_two(sizes: tuple[int, ...], data: st.DataObject) -> None:
+def test_compose_is_one_pass_for_two(sizes: tuple[int, ...], data: st.DataObject) -> None:
     """The second permutation cuts the laid-out bytes at other places than the first, or says that it cannot."""
     first = (sizes, tuple(data.draw(st.permutations(range(len(sizes))))))
     others = data.draw(st.permutations(sizes).map(tuple))
     second = (others, tuple(data.draw(st.permutations(range(len(others))))))
-    if cut_each_other(lambda: build(first).then(build(second))):
+    if cut_each_other(lambda: build(first).compose(build(second))):
         return
-    both = build(first).then(build(second))
+    both = build(first).compose(build(second))
     assert [both.source(a) for a in range(both.count)] == table(first)[table(second)].tolist()
 
 
 @given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4).map(tuple), st.data())
-def test_powers_of_two_always_compose_and_then_is_associative(sizes: tuple[int, ...], data: st.DataObject) -> None:
+def test_powers_of_two_always_compose_and_associatively(
+    sizes: tuple[int, ...], data: st.DataObject
+) -> None:
     a, b, c = (build((sizes, tuple(data.draw(st.permutations(range(len(sizes))))))) for _ in range(3))
-    assert a.then(b).then(c) == a.then(b.then(c))
-    assert a.then(b).inverse() == b.inverse().then(a.inverse())
+    assert a.compose(b).compose(c) == a.compose(b.compose(c))
+    assert a.compose(b).inverse() == b.inverse().compose(a.inverse())
 
 
 @pytest.mark.parametrize("modes", [[(2, 1), (2, 1)], [(2, 4), (2, 1)], [(3, 2)], [(2, 3), (3, 1), (2, 1)]])
 def test_modes_that_are_no_bijection_have_no_inverse(modes: list[tuple[int, int]]) -> None:
     with pytest.raises(LayoutError, match="not a bijection"):
-        Permutation.of(modes).inverse()
+        Permutation.coalesce(modes).inverse()
 
 
 @pytest.mark.parametrize("address", [-1, 12, 10**30])
@@ -98,11 +100,17 @@ def test_outside_is_refused(address: int) -> None:
 
 def test_counts_must_agree() -> None:
     with pytest.raises(LayoutError, match="6 and 8 elements"):
-        Permutation.identity(6).then(Permutation.identity(8))
+        Permutation.identity(6).compose(Permutation.identity(8))
+
+
+def test_str_is_that_of_cute() -> None:
+    assert str(Permutation.coalesce([(2, 1), (3, 2)])) == "(2,3):(1,2)"
+    assert str(Permutation.identity(12)) == "(12):(1)"
+    assert str(Permutation.identity(1)) == "(1):(0)"
 
 
 def test_exact_however_large() -> None:
     rows, k = 10**15, 3 * 10**12
-    turned = Permutation.of([(k, 1), (rows, k)])
+    turned = Permutation.coalesce([(k, 1), (rows, k)])
     assert turned.modes == (Mode(k, 1), Mode(rows, k))
     assert turned.address(turned.source(10**20 + 7)) == 10**20 + 7
