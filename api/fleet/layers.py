@@ -8,6 +8,8 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from preshuffle.registry.base.ranges import range_text
+
 PATTERN: Final = r"^[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*$"
 
 
@@ -19,7 +21,7 @@ class Span(NamedTuple):
 
     def __str__(self) -> str:
         """Return ``first-last``, or the single layer."""
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return range_text(self.first, self.last)
 
 
 def parse_layers(text: str) -> tuple[Span, ...]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.values.decision import ReasonKind
 
 REASON_KINDS: Final[dict[ReasonKind, str]] = {
@@ -63,13 +64,7 @@ def numbers(values: Sequence[int]) -> str:
         >>> numbers([0, 1, 2, 5])
         '0–2, 5'
     """
-    runs: list[list[int]] = []
-    for value in values:
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
+    return ranges_text(values, "–")
 
 
 def words(value: object, absent: str) -> str:

@@ -18,6 +18,7 @@ from preshuffle.layouts.forensics.shares import Ranks, frame_of, shares_of
 from preshuffle.layouts.forensics.source import Bytes, Widened, of_tensor
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.ranges import range_text
 from preshuffle.registry.base.words import GateMode, Role, RowOrder
 
 MOST_BYTES = 1_000_000
@@ -347,4 +348,4 @@ def _listed(experts: Sequence[ExpertRange]) -> str:
 
 
 def _numbers(one: ExpertRange) -> str:
-    return f"expert {one.first}" if one.first == one.last else f"experts {one.first} to {one.last}"
+    return f"expert{'' if one.first == one.last else 's'} {range_text(one.first, one.last, ' to ')}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.hf.moe_layers import moe_layers_of, number_of
@@ -113,13 +114,13 @@ def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     if not layers:
         raise QueryError([FieldProblem(entry.layers[0], "the configuration has no layer with experts")])
     if layer is not None and layer not in layers:
-        raise QueryError([FieldProblem("layer", f"layer {layer} has no experts", (_ranges(list(layers)),))])
+        raise QueryError([FieldProblem("layer", f"layer {layer} has no experts", (ranges_text(layers),))])
     alike: dict[str, tuple[Found, list[int]]] = {}
     for number in layers if layer is None else (layer,):
         found = experts_of(language, entry, book, number)
         alike.setdefault(found.case.facts.model_dump_json(), (found, []))[1].append(number)
     if len(alike) > 1:
-        kinds = "; ".join(f"layers {_ranges(numbers)}: {_words(found)}" for found, numbers in alike.values())
+        kinds = "; ".join(f"layers {ranges_text(numbers)}: {_words(found)}" for found, numbers in alike.values())
         first = next(iter(alike.values()))[1][0]
         valid = (f"layer={first} (--hf-layer {first})",)
         raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", valid)])
@@ -178,22 +179,6 @@ def _shared_experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Bo
     names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
     plain = SECTION not in language or excludes(language, book, names)
     return count if plain == (found.method == "none") else 0
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Name layers as ranges.
-
-    Example:
-        >>> _ranges([0, 3, 4, 5])
-        '0, 3-5'
-    """
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
 def _words(found: Found) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.base.ranges import merge_ranges
 from preshuffle.registry.base.words import BITS, GROUP, Role, TensorDtype
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import TokenBucket
@@ -209,13 +210,8 @@ def _numerics(query: Query, ranges: Sequence[TokenBucket]) -> list[Finding]:
 
 def where(buckets: Iterable[TokenBucket]) -> str:
     """Name token counts as ranges, neighbours as one."""
-    spans: list[tuple[int, int | None]] = []
-    for bucket in buckets:
-        if spans and spans[-1][1] == bucket.lo - 1:
-            spans[-1] = (spans[-1][0], bucket.hi)
-        else:
-            spans.append((bucket.lo, bucket.hi))
-    return " and ".join(_span(lo, hi) for lo, hi in spans)
+    ranges = merge_ranges((bucket.lo, bucket.hi) for bucket in buckets)
+    return " and ".join(_span(lo, hi) for lo, hi in ranges)
 
 
 def _span(lo: int, hi: int | None) -> str:

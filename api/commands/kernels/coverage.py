@@ -17,6 +17,7 @@ from preshuffle.api.commands.screens.table import Cell, Column, Row
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.ranges import range_text
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
 from preshuffle.registry.resolve import REACH
 
@@ -196,9 +197,7 @@ def _families(kernels: KernelPair) -> str:
 
 
 def _range(item: TokenRange) -> str:
-    if item.hi is None:
-        return f"{item.lo}–"
-    return str(item.lo) if item.lo == item.hi else f"{item.lo}–{item.hi}"
+    return range_text(item.lo, item.hi, "–")
 
 
 def _letter(index: int) -> str:

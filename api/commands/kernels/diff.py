@@ -24,6 +24,7 @@ from preshuffle.api.commands.screens.screen import Screen, print_json, short_dig
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.ranges import range_text
 from preshuffle.registry.kernels import (
     SEVERITIES,
     DispatchCall,
@@ -182,9 +183,7 @@ def _lines(changes: Sequence[KernelChange]) -> list[_Line]:
 
 
 def _tokens(line: _Line) -> str:
-    if line.hi is None:
-        return "all" if line.lo == 1 else f"{line.lo}–"
-    return str(line.lo) if line.lo == line.hi else f"{line.lo}–{line.hi}"
+    return "all" if (line.lo, line.hi) == (1, None) else range_text(line.lo, line.hi, "–")
 
 
 def _sides(change: KernelChange) -> tuple[str, str]:

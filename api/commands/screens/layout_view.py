@@ -8,6 +8,7 @@ from preshuffle.api.commands.screens.layout_report import Bound, LayoutReport, R
 from preshuffle.api.commands.screens.screen import Screen, shape_text
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.algebra.cells import segments
+from preshuffle.registry.base.ranges import range_text
 
 _UNITS = {"byte": "bytes", "group": "groups", "any": "elements"}
 
@@ -91,10 +92,9 @@ def _segment_row(segment: Sequence[Run]) -> tuple[str | Cell, ...]:
 
 def _span(values: Sequence[int]) -> str:
     first, last = values[0], values[-1]
-    if first == last:
-        return str(first)
-    step = values[1] - values[0]
-    return f"{first}–{last}" if step == 1 else ", ".join(map(str, values)) if len(values) < 5 else f"{first}…{last}"
+    if first == last or values[1] - first == 1:
+        return range_text(first, last, "–")
+    return ", ".join(map(str, values)) if len(values) < 5 else f"{first}…{last}"
 
 
 def _picture(screen: Screen, bound: Bound, halves: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from preshuffle.api.pages.formats import number
 from preshuffle.api.pages.pictures.layout_picture import Line, Picture
 from preshuffle.api.pages.pictures.series import Series, series_of
+from preshuffle.registry.base.ranges import range_text
 
 STRETCHES: Final = 24
 """Stretches of gate and up that are drawn at most."""
@@ -58,7 +59,7 @@ def line_columns(picture: Picture, line: Line) -> str:
 
 def span(start: int, run: int) -> str:
     """Write the units that a cell holds."""
-    return str(start) if run == 1 else f"{start}–{start + run - 1}"
+    return range_text(start, start + run - 1, "–")
 
 
 def row_places(picture: Picture) -> tuple[tuple[str, str], ...]:
@@ -92,7 +93,7 @@ def column_places(picture: Picture) -> tuple[tuple[str, str], ...]:
 
 
 def _counted(noun: str, first: int, last: int) -> str:
-    return f"{noun} {first}" if first == last else f"{noun}s {first}–{last}"
+    return f"{noun}{'' if first == last else 's'} {range_text(first, last, '–')}"
 
 
 def _progression(series: Series, factor: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preshuffle.registry.base.ranges import merge_ranges, range_text
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
 from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
@@ -71,19 +72,9 @@ def at(runs: Sequence[KernelRun]) -> str:
     """Name the token counts of runs, neighbouring ranges merged."""
     if any(run.lo is None for run in runs):
         return "at every token count"
-    spans: list[tuple[int, int | None]] = []
-    for lo, hi in sorted({(run.lo or 1, run.hi) for run in runs}, key=lambda span: span[0]):
-        last = spans[-1] if spans else None
-        if last is not None and last[1] is not None and lo <= last[1] + 1:
-            spans[-1] = (last[0], None if hi is None else max(hi, last[1]))
-        else:
-            spans.append((lo, hi))
-    if spans == [(1, None)]:
+    ranges = merge_ranges((run.lo or 1, run.hi) for run in runs)
+    if ranges == [(1, None)]:
         return "at every token count"
-    texts = [_span(lo, hi) for lo, hi in spans]
+    texts = [f"{lo} and more" if hi is None else range_text(lo, hi, " to ") for lo, hi in ranges]
     more = f" and {len(texts) - _MOST_RANGES} more ranges" if len(texts) > _MOST_RANGES else ""
     return f"at {', '.join(texts[:_MOST_RANGES])} tokens{more}"
-
-
-def _span(lo: int, hi: int | None) -> str:
-    return f"{lo} and more" if hi is None else str(lo) if lo == hi else f"{lo} to {hi}"

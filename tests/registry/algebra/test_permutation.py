@@ -78,9 +78,7 @@ def test_compose_is_one_pass_for_two(sizes: tuple[int, ...], data: st.DataObject
 
 
 @given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4).map(tuple), st.data())
-def test_powers_of_two_always_compose_and_associatively(
-    sizes: tuple[int, ...], data: st.DataObject
-) -> None:
+def test_powers_of_two_always_compose_and_associatively(sizes: tuple[int, ...], data: st.DataObject) -> None:
     a, b, c = (build((sizes, tuple(data.draw(st.permutations(range(len(sizes))))))) for _ in range(3))
     assert a.compose(b).compose(c) == a.compose(b.compose(c))
     assert a.compose(b).inverse() == b.inverse().compose(a.inverse())
