@@ -1,4 +1,9 @@
-"""Which kernels AITER's fused MoE runs for a call, and which bytes they read, without a GPU and without AITER."""
+"""Predict AITER's fused-MoE kernels and the layouts they read.
+
+Neither a GPU nor AITER is needed. ``dispatch`` follows AITER's own steps for one call; ``tables`` holds its tuned rows,
+``aiter_versions`` what differs between versions, ``families`` which bytes each kernel reads, ``survey`` all token
+counts of a call, compared and traced.
+"""
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of, is_newest
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import (

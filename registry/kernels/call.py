@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.versions import version_key
 
 Units = Annotated[int, Field(gt=0, le=4096)]
@@ -15,8 +16,8 @@ Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
 QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128"]
 
 
-class DispatchCall(BaseModel):
-    """What AITER's ``fused_moe`` is called with, as far as it decides the kernel.
+class DispatchCall(Frozen):
+    """Arguments of AITER's ``fused_moe`` that decide the kernel.
 
     Sizes are those of the tensors that one rank passes: ``inter_dim`` per rank, both dimensions with their padding,
     ``expert`` the experts held locally. With ``ep`` (an ``expert_mask`` is passed) ``topk`` counts the extra slot that
@@ -41,8 +42,6 @@ class DispatchCall(BaseModel):
         'separated'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
     gfx: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
     cu_num: Units
     tokens: Annotated[int, Field(ge=0, le=1 << 31)]
@@ -64,7 +63,7 @@ class DispatchCall(BaseModel):
     hidden_pad: RawPad = 0
     intermediate_pad: RawPad = 0
     quant_dtype_a: WeightDtype | None = None
-    env: dict[str, str] = Field(default_factory=dict)
+    env: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     aiter: str | None = None
 
     @field_validator("aiter")

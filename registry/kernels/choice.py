@@ -1,27 +1,27 @@
-"""What AITER decides for one call: the kernels, and the bytes that they read."""
+"""Kernel choice: what AITER's dispatch decides for one call."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 
 
-class Stage(BaseModel):
+class Stage(Frozen):
     """One stage of a fused-MoE call.
 
     Attributes:
         func: AITER's Python function that is bound.
         kernel: Kernel name; ``""`` where C++ picks the kernel.
         family: Id in ``book/kernel_families.yaml``; None where no known family answers.
-        reads: Layout id by role, for the roles whose layout is known. Answers share their stages: leave it as it is.
+        reads: Layout id by role, for the roles whose layout is known.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     func: str
     kernel: str
     family: str | None
-    reads: dict[str, str] = Field(default_factory=dict)
+    reads: FrozenDict[str, str] = Field(default_factory=FrozenDict)
 
 
-class KernelChoice(BaseModel):
+class KernelChoice(Frozen):
     """The outcome of AITER's dispatch for one call.
 
     Attributes:
@@ -38,8 +38,6 @@ class KernelChoice(BaseModel):
         notes: What the answer must say about itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
     activation_dtype: str | None
     padded_tokens: int
     stage1: Stage | None = None
@@ -50,4 +48,4 @@ class KernelChoice(BaseModel):
     tuned: bool | None = None
     source: str | None = None
     error: str | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: tuple[str, ...] = ()

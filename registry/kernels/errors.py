@@ -1,10 +1,10 @@
-"""Errors: those AITER would raise for a call, and those of tables that cannot be read."""
+"""Errors of kernel prediction: AITER's own, and unreadable tables."""
 
 from preshuffle.registry.base.errors import PreshuffleError
 
 
 class DispatchError(Exception):
-    """AITER raises for this call before it launches a kernel.
+    """Exception that AITER raises before it launches a kernel.
 
     Attributes:
         kind: Name of AITER's exception type.
@@ -21,7 +21,9 @@ class DispatchError(Exception):
 
 
 class TableError(PreshuffleError, ValueError):
-    """A kernel table cannot be used; the message says file, line, column and what would be valid.
+    """A kernel table that cannot be used.
+
+    The message names file, line, column and what would be valid.
 
     Attributes:
         source: ``file:line``, or the file alone where no line is meant.

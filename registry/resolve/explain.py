@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.entries import Scalar
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import open_case
@@ -38,8 +38,8 @@ class RuleTrace(Frozen):
     rule: str
     recipe: str | None
     outcome: Outcome
-    required: dict[str, str]
-    found: dict[str, Scalar]
+    required: FrozenDict[str, str]
+    found: FrozenDict[str, Scalar]
     missed: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     aside: Aside | None = None
@@ -61,7 +61,7 @@ class Explanation(Frozen):
     unverified: tuple[str, ...] = ()
     note: str = ""
     counted: str = ""
-    switches: dict[str, str]
+    switches: FrozenDict[str, str]
     rules: tuple[RuleTrace, ...]
     registry_digest: str
 
@@ -91,7 +91,7 @@ def explain(query: Query, book: Book) -> Explanation:
         else (),
         note=case.model.note if case.model else "",
         counted=case.counted,
-        switches=case.switches.values,
+        switches=FrozenDict(case.switches.values),
         rules=tuple(_trace(item, winner) for item in order),
         registry_digest=book.digest,
     )
@@ -112,8 +112,8 @@ def _trace(item: Tried, winner: Tried | None) -> RuleTrace:
         rule=item.rule.id,
         recipe=item.recipe.id if item.recipe else None,
         outcome=outcome,
-        required=dict(item.required),
-        found=dict(item.found),
+        required=FrozenDict(item.required),
+        found=FrozenDict(item.found),
         missed=missed,
         lacking=item.lacking,
         aside=_aside(missed),

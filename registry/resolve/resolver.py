@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from preshuffle.registry.base.frozen import unvalidated
+from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe
@@ -30,9 +30,9 @@ Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucke
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A recipe on the sizes of one layer: what every query with these sizes gets. It is shared and never changed."""
+    """A recipe on the sizes of one layer, shared by every query with these sizes."""
 
-    tensors: dict[Role, TensorDecision]
+    tensors: FrozenDict[Role, TensorDecision]
     call: CallDecision
     findings: tuple[Finding, ...]
     digest: str
@@ -59,7 +59,7 @@ class Resolver:
             NoRecipeError: no rule answers, or one says that nothing works; the nearest are named.
             QueryError: the query contradicts itself.
         """
-        return _own(self._memo.get("decisions", (query, kernels), lambda: self._decide(query, kernels)))
+        return self._memo.get("decisions", (query, kernels), lambda: self._decide(query, kernels))
 
     def _decide(self, query: Query, kernels: bool) -> Decision:
         book = self._book
@@ -82,7 +82,7 @@ class Resolver:
             "reason_kind": choice.reason_kind,
             "tensors": layer.tensors,
             "call": layer.call,
-            "env": dict(recipe.env),
+            "env": FrozenDict(recipe.env),
             "kernels": buckets,
             "alternatives": others,
             "findings": (
@@ -120,7 +120,7 @@ class Resolver:
 
     def _lay_out(self, case: Case, recipe: Recipe) -> Layer:
         sizes = case.sizes
-        tensors = self._with_lines(tensor_decisions(recipe, sizes, case.arch))
+        tensors = FrozenDict(self._with_lines(tensor_decisions(recipe, sizes, case.arch)))
         call = case.call(recipe, sizes, tensors)
         findings = tuple(layer_findings(case.full, self._book, recipe, tensors, self._memo))
         return Layer(tensors, call, findings, decision_digest(recipe.id, tensors, call, recipe.env))
@@ -132,11 +132,3 @@ class Resolver:
             role: tensor.model_copy(update={"layout_line": lines[tensor.layout]}) if tensor.layout in lines else tensor
             for role, tensor in tensors.items()
         }
-
-
-def _own(decision: Decision) -> Decision:
-    """Return a decision whose tensors and switches are the caller's own: changing these reaches no other answer."""
-    values = decision.__dict__.copy()
-    values["tensors"] = values["tensors"].copy()
-    values["env"] = values["env"].copy()
-    return unvalidated(Decision, values, decision.__pydantic_fields_set__)

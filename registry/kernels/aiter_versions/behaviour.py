@@ -1,4 +1,4 @@
-"""The behaviour of one AITER version: which rules it applies, with which numbers."""
+"""Dispatch behaviour of an AITER version: its rules and numbers."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +16,7 @@ OneStageKey = tuple[str, str, str, str, str, bool, bool]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Behaviour:
-    """One AITER version, ready to use.
+    """Dispatch behaviour of one AITER version.
 
     Attributes:
         key: The version whose timeline entry applies last; equal behaviours share it.
@@ -66,7 +66,7 @@ def _known(version: str, notes: tuple[str, ...]) -> Behaviour:
 
 
 def is_newest(version: str) -> bool:
-    """Say whether a development build is known, by its commit, to be the newest AITER that the book knows."""
+    """Return whether a development build's commit is the newest known AITER."""
     return _by_commit(version) == "newest"
 
 

@@ -1,4 +1,7 @@
-"""How AITER versions behave: the part of the book that is read on its own, when a kernel is predicted."""
+"""Dispatch book: the YAML file of AITER's dispatch behaviour by version.
+
+It is read on its own, when a kernel is predicted.
+"""
 
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
@@ -12,20 +15,23 @@ DISPATCH: Final = "aiter_dispatch.yaml"
 
 
 class BookModel(BaseModel):
-    """Base of everything read from that file: frozen, and unknown fields are errors."""
+    """Base of the file's entries: frozen, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Tier(BookModel):
-    """A step of a ladder over token counts: counts below ``below`` (None: all others) become ``to``."""
+    """A step of a ladder over token counts.
+
+    Counts below ``below`` (None: all others) become ``to``.
+    """
 
     below: int | None = None
     to: int | Literal["pow2"]
 
 
 class ActivationRule(BookModel):
-    """Chooses the activation dtype.
+    """Rule that chooses the activation dtype.
 
     Attributes:
         when: Allowed values by call field; ``env`` maps variables to allowed values.
@@ -51,7 +57,10 @@ class OneStageEntry(BookModel):
 
 
 class OneStageCondition(BookModel):
-    """All given parts must hold for an untuned shape to run in one stage."""
+    """Condition for an untuned shape to run in one stage.
+
+    All parts that are given must hold.
+    """
 
     token_above: int | None = None
     token_below: int | None = None
@@ -60,7 +69,10 @@ class OneStageCondition(BookModel):
 
 
 class OneStageRun(BookModel):
-    """Which conditions (any of them) let an untuned shape run in one stage; the first ``when`` that fits counts."""
+    """Alternatives of conditions for one stage, by quantization and dtype.
+
+    Any of the conditions suffices; the first entry whose ``when`` fits counts.
+    """
 
     when: dict[str, tuple[str, ...]]
     any: tuple[OneStageCondition, ...]
@@ -122,7 +134,7 @@ Model = TypeVar("Model", bound=BookModel)
 
 
 def validated(model: type[Model], document: Document) -> tuple[Model | None, list[Problem]]:
-    """Return a document as a model, or what is wrong with it, each with its place."""
+    """Validate a document; return its model, or the problems with places."""
     try:
         return model.model_validate(document.value), []
     except ValidationError as error:

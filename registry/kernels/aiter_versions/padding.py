@@ -1,15 +1,15 @@
-"""Token counts as AITER pads them before it looks anything up (``get_padded_M``)."""
+"""Token padding: AITER's ``get_padded_M``, applied before every lookup."""
 
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
 
 
 def next_pow2(value: int) -> int:
-    """Return the smallest power of two that is at least ``value`` (1 for 0 and 1)."""
+    """Return the smallest power of two that is at least ``value``."""
     return 1 if value <= 1 else 1 << (value - 1).bit_length()
 
 
 def climb(tiers: tuple[Tier, ...], tokens: int) -> int:
-    """Return what a ladder makes of a token count.
+    """Return the padded token count that a ladder gives.
 
     Example:
         >>> climb((Tier(below=1024, to="pow2"), Tier(to=1024)), 100)
@@ -22,7 +22,7 @@ def climb(tiers: tuple[Tier, ...], tokens: int) -> int:
 
 
 def boundaries(tiers: tuple[Tier, ...], highest: int) -> set[int]:
-    """Return every token count up to ``highest`` at which the padded count may change."""
+    """Return the token counts at which the padded count may change."""
     points = {tier.below for tier in tiers if tier.below is not None}
     if any(tier.to == "pow2" for tier in tiers):
         points.update((1 << power) + 1 for power in range(highest.bit_length()))

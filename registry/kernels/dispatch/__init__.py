@@ -1,1 +1,1 @@
-"""AITER's choice of kernels for one call, step by step."""
+"""AITER's dispatch of one call: activation dtype, table lookup, stage rules."""

@@ -1,4 +1,4 @@
-"""The activation dtype: AITER switches it with architecture, gate mode, environment and token count."""
+"""Activation dtype: chosen by GPU, gate mode, environment and token count."""
 
 from typing import Any
 
@@ -35,7 +35,10 @@ def _first_rule(case: DispatchCase) -> ActivationRule | None:
 
 
 def activation_rule(case: DispatchCase) -> ActivationRule | None:
-    """Return the rule that fixes the activation dtype, None where it is the weights' own."""
+    """Return the rule for the activation dtype.
+
+    None where it is the weights' own dtype.
+    """
     call, behaviour = case.call, case.behaviour
     values = tuple([case.env.get(name) for name in behaviour.activation_env]) if case.env else ()
     key = (behaviour, case.gfx, call.weight_dtype, call.quant_type, call.activation, call.gate_mode, values)

@@ -1,4 +1,4 @@
-"""The state of one dispatch: what the rules that pick the stages look at."""
+"""Dispatch case: the state of one call under AITER's rules."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from preshuffle.registry.kernels.tables.rows import Row
 
 @dataclass(slots=True)
 class DispatchCase:
-    """One call on its way through the rules.
+    """State of one call while AITER's rules are applied.
 
     Attributes:
         families: By which kernels are mapped to bytes.
@@ -19,7 +19,7 @@ class DispatchCase:
         tokens: Token count as it is called.
         token: The same, padded as AITER looks it up.
         topk: As the tables count it (one less with expert parallelism, by version).
-        a: Activation dtype.
+        activation_dtype: dtype that the activations are quantized to; ``""`` until it is known.
         row: The row found.
         tuned: The row is used.
         kernel1: Stage 1's name from the row, ``""`` without one.
@@ -37,7 +37,7 @@ class DispatchCase:
     token: int
     topk: int
     quant_type: str
-    a: str
+    activation_dtype: str
     row: Row | None = None
     tuned: bool = False
     kernel1: str = ""
@@ -50,7 +50,7 @@ class DispatchCase:
     notes: list[str] = field(default_factory=list)
 
     def at(self, tokens: int) -> "DispatchCase":
-        """Return a case that no rule has seen yet at another token count."""
+        """Return a fresh case of the call at another token count."""
         return DispatchCase(
             call=self.call,
             families=self.families,
@@ -62,6 +62,6 @@ class DispatchCase:
             token=climb(self.behaviour.data.padding, tokens),
             topk=self.topk,
             quant_type=self.quant_type,
-            a="",
+            activation_dtype="",
             notes=[*self.notes],
         )

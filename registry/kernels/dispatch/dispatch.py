@@ -1,4 +1,4 @@
-"""AITER's fused-MoE dispatch: from one call to the kernels that run and the bytes they read."""
+"""AITER's fused-MoE dispatch: the kernels that a call gets."""
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour, behaviour_of
 from preshuffle.registry.kernels.aiter_versions.padding import climb
@@ -56,13 +56,13 @@ def _case(call: DispatchCall, families: Families, behaviour: Behaviour, notes: l
         token=climb(data.padding, call.tokens),
         topk=call.topk - 1 if call.ep and data.ep_strips_topk else call.topk,
         quant_type=QUANT_REMAP.get(call.quant_type, call.quant_type),
-        a="",
+        activation_dtype="",
         notes=notes,
     )
 
 
 def check_call(case: DispatchCase) -> None:
-    """Look at the arguments alone, and at which number of compute units counts.
+    """Check the arguments alone; settle the number of compute units.
 
     Raises:
         DispatchError: What AITER raises for them.
@@ -80,7 +80,7 @@ def check_call(case: DispatchCase) -> None:
 
 def _check_situv2(case: DispatchCase) -> None:
     call = case.call
-    if call.activation != "Situv2" or case.a != "bf16" or call.weight_dtype != "fp4x2":
+    if call.activation != "Situv2" or case.activation_dtype != "bf16" or call.weight_dtype != "fp4x2":
         return
     if case.quant_type != "per_1x32" or "situv2_a16w4" not in case.behaviour.data.features:
         return
@@ -146,7 +146,7 @@ def _objection(case: DispatchCase, plan: Plan) -> str | None:
 def _choice(case: DispatchCase, plan: Plan, tuned: bool | None, source: str | None) -> KernelChoice:
     call = case.call
     facts = RuntimeFacts(
-        case.a,
+        case.activation_dtype,
         call.weight_dtype,
         case.quant_type,
         call.gate_mode,
@@ -154,10 +154,10 @@ def _choice(case: DispatchCase, plan: Plan, tuned: bool | None, source: str | No
         "" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
         plan.post_activation_layout,
     )
-    stage1, stage2, said = case.families.stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
-    case.notes.extend(said)
+    stage1, stage2, stage_notes = case.families.stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
+    case.notes.extend(stage_notes)
     return KernelChoice(
-        activation_dtype=case.a,
+        activation_dtype=case.activation_dtype,
         padded_tokens=case.token,
         stage1=stage1,
         stage2=stage2,
@@ -167,7 +167,7 @@ def _choice(case: DispatchCase, plan: Plan, tuned: bool | None, source: str | No
         tuned=tuned,
         source=source,
         error=_objection(case, plan),
-        notes=case.notes,
+        notes=tuple(case.notes),
     )
 
 
@@ -181,7 +181,7 @@ def _grouped(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
 
 def _decide(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
     check_call(case)
-    case.a = activation_dtype(case, case.tokens)
+    case.activation_dtype = activation_dtype(case, case.tokens)
     if is_grouped(case):
         return _grouped(case, tables)
     _check_situv2(case)
@@ -195,12 +195,12 @@ def _decide(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
 
 def _raised(case: DispatchCase, tables: TableSet | None, error: DispatchError) -> KernelChoice:
     return KernelChoice(
-        activation_dtype=case.a or None,
+        activation_dtype=case.activation_dtype or None,
         padded_tokens=case.token,
         tuned=None if tables is None else False,
         source=case.row.source if case.row is not None else None,
         error=str(error),
-        notes=case.notes,
+        notes=tuple(case.notes),
     )
 
 
@@ -214,7 +214,9 @@ def _chosen_tables(call: DispatchCall, tables: KernelTables | None, notes: list[
 
 
 def dispatch(call: DispatchCall, tables: KernelTables | None = None, families: Families | None = None) -> KernelChoice:
-    """Return the kernels that AITER picks for a call, without a GPU and without AITER.
+    """Predict the kernels that AITER picks for a call.
+
+    Neither a GPU nor AITER is needed.
 
     Args:
         call: The call, with AITER's version and environment.
@@ -238,7 +240,7 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None, families: F
 def decide(
     call: DispatchCall, tables: KernelTables | None, families: Families | None
 ) -> tuple[KernelChoice, DispatchCase, TableSet | None]:
-    """Return a choice with the case as the rules left it, and the tables that were used."""
+    """Dispatch a call; also return the final case and the tables."""
     case, chosen = opened(call, tables, families)
     return outcome(case, chosen), case, chosen
 
@@ -246,7 +248,7 @@ def decide(
 def opened(
     call: DispatchCall, tables: KernelTables | None, families: Families | None
 ) -> tuple[DispatchCase, TableSet | None]:
-    """Return a call as the rules look at it, before any has, and the tables that answer for its AITER version."""
+    """Open the case of a call; also return its version's tables."""
     behaviour = behaviour_of(call.aiter)
     notes = list(behaviour.notes)
     chosen = _chosen_tables(call, tables, notes)
@@ -254,7 +256,7 @@ def opened(
 
 
 def outcome(case: DispatchCase, tables: TableSet | None) -> KernelChoice:
-    """Return what the rules make of a case; they write into it."""
+    """Apply the rules to a case, which they change."""
     try:
         return _decide(case, tables)
     except DispatchError as error:

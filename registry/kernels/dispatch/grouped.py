@@ -1,4 +1,4 @@
-"""The gfx1250 grouped path (FlyDSL TDM kernels): when AITER takes it, and which table row it uses."""
+"""Grouped path of gfx1250 (FlyDSL TDM kernels): conditions and table row."""
 
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
@@ -22,8 +22,8 @@ def _switched_on(gfx: str, env: dict[str, str]) -> bool:
 
 
 def is_grouped(case: DispatchCase) -> bool:
-    """Say whether AITER sends a call to the grouped kernels."""
-    call, a, data = case.call, case.a, case.behaviour.data
+    """Return whether AITER sends a call to the grouped kernels."""
+    call, a, data = case.call, case.activation_dtype, case.behaviour.data
     if "grouped" not in data.features or not call.flydsl or not call.use_g1u1 or call.quant_type != "per_1x32":
         return False
     if call.activation not in data.grouped_activations or call.gate_mode not in data.grouped_gate_modes:
@@ -33,7 +33,10 @@ def is_grouped(case: DispatchCase) -> bool:
 
 
 def grouped_key(case: DispatchCase) -> dict[str, str]:
-    """Return the key of a call; with expert parallelism the table says ``topk`` -1."""
+    """Return a call's key in the grouped table.
+
+    With expert parallelism that table has ``topk`` -1.
+    """
     call = case.call
     names = torch_names(case)
     return {
@@ -46,7 +49,7 @@ def grouped_key(case: DispatchCase) -> dict[str, str]:
         "topk": "-1" if call.ep else str(call.topk),
         "act_type": f"ActivationType.{call.activation}",
         "dtype": names[call.dtype],
-        "q_dtype_a": names[case.a],
+        "q_dtype_a": names[case.activation_dtype],
         "q_dtype_w": names["fp4x2"],
         "q_type": f"QuantType.{call.quant_type}",
         "gate_mode": f"GateMode.{call.gate_mode.upper()}",
@@ -54,7 +57,10 @@ def grouped_key(case: DispatchCase) -> dict[str, str]:
 
 
 def grouped_plan(row: GroupedRow | None) -> Plan:
-    """Return what runs: the row's tile, or AITER's default one with kernels that have no name."""
+    """Plan the grouped kernels of a row.
+
+    Without a row AITER takes its default tile, with kernels that have no name.
+    """
     if row is None:
         return Plan(FUNC, "", FUNC, "", DEFAULT_TILE_M, 0)
     return Plan(FUNC, row.kernel1, FUNC, row.kernel2, row.tile_m, 0)

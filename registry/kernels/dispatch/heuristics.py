@@ -1,4 +1,4 @@
-"""What AITER takes for shapes that no table row covers: 1-stage or not, block size, K split."""
+"""Heuristics for untuned shapes: stages, block size, K split."""
 
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
 from preshuffle.registry.kernels.aiter_versions.padding import climb
@@ -12,7 +12,9 @@ _TILE_K = 256
 
 
 def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int) -> int:
-    """Return the block size with the fewest rounds over the compute units, then the fewest idle ones.
+    """Return the block size that occupies the compute units best.
+
+    That is the one with the fewest rounds over them, of those the one that leaves the fewest idle.
 
     Source: ``get_block_size_M``, aiter/fused_moe.py (0.1.7 on). The product is divided as a whole, as AITER writes it.
     """
@@ -30,7 +32,7 @@ def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int
 
 
 def k_split(case: DispatchCase) -> int:
-    """Return into how many parts K is split for few tokens, 0 for not at all.
+    """Return the number of K splits for few tokens; 0: none.
 
     Source: ``get_ksplit``, aiter/fused_moe.py (0.1.9 on).
 
@@ -69,7 +71,9 @@ def _holds(condition: OneStageCondition, token: int, inter_dim: int) -> bool:
 
 
 def one_stage_conditions(case: DispatchCase) -> tuple[OneStageCondition, ...]:
-    """Return the conditions of which one must hold for an untuned shape to run in one stage; none: it never does.
+    """Return the alternative conditions for one stage of an untuned shape.
+
+    One of them must hold; an empty tuple means that the shape never runs in one stage.
 
     Raises:
         DispatchError: The version has no entry for the architecture and indexes it all the same (``KeyError``).
@@ -83,7 +87,15 @@ def one_stage_conditions(case: DispatchCase) -> tuple[OneStageCondition, ...]:
             raise DispatchError(data.one_stage_unknown_gfx, f"'{case.gfx}'")
         return ()
     w = call.weight_dtype
-    if (call.activation, case.quant_type, call.dtype, case.a, w, call.use_g1u1, call.doweight_stage1) not in known:
+    if (
+        call.activation,
+        case.quant_type,
+        call.dtype,
+        case.activation_dtype,
+        w,
+        call.use_g1u1,
+        call.doweight_stage1,
+    ) not in known:
         return ()
     facts = {"quant_type": case.quant_type, "weight_dtype": w}
     for rule in data.one_stage_run:
@@ -93,7 +105,7 @@ def one_stage_conditions(case: DispatchCase) -> tuple[OneStageCondition, ...]:
 
 
 def runs_one_stage(case: DispatchCase, conditions: tuple[OneStageCondition, ...]) -> bool:
-    """Say whether an untuned shape runs in one stage at its token count."""
+    """Return whether an untuned shape runs in one stage."""
     token, inter_dim = case.token, case.call.inter_dim
     for condition in conditions:  # a loop: this is asked at every token count
         if _holds(condition, token, inter_dim):
@@ -109,7 +121,7 @@ def _read_numbers(case: DispatchCase, one_stage: bool) -> None:
 
 
 def untuned(case: DispatchCase) -> tuple[bool, int, int]:
-    """Return (one stage?, block size, K split) of a shape without a usable row.
+    """Return one-stage flag, block size and K split without a row.
 
     Raises:
         DispatchError: As AITER raises for the architecture or for a variable that is not a number.

@@ -1,4 +1,4 @@
-"""The tuned-table lookup: the key, and what each version makes of the activation in it."""
+"""Lookup in the tuned tables: key, and activation matching by version."""
 
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.tables.index import ACT_TYPES, QUANT_TYPES, Index, Key, _find, torch_names
@@ -17,7 +17,7 @@ def _retry(index: Index, case: DispatchCase, act_type: str, before: Key, after: 
 
 
 def lookup_key(case: DispatchCase) -> dict[str, int | str]:
-    """Return the key of a call by the tables' columns, as the version compares it."""
+    """Return a call's lookup key, by table column."""
     call = case.call
     names = torch_names(case)
     gfx: dict[str, int | str] = {"gfx": call.gfx} if case.behaviour.data.key_has_gfx else {}
@@ -31,7 +31,7 @@ def lookup_key(case: DispatchCase) -> dict[str, int | str]:
         "topk": case.topk,
         "act_type": ACT_TYPES[call.activation],
         "dtype": names[call.dtype],
-        "q_dtype_a": names[case.a],
+        "q_dtype_a": names[case.activation_dtype],
         "q_dtype_w": names[call.weight_dtype],
         "q_type": QUANT_TYPES[case.quant_type],
         "use_g1u1": call.use_g1u1,
@@ -40,7 +40,7 @@ def lookup_key(case: DispatchCase) -> dict[str, int | str]:
 
 
 def lookup(index: Index, case: DispatchCase) -> Row | None:
-    """Return the row that AITER finds for a call.
+    """Look up the row that AITER finds for a call.
 
     The second largest token tier answers where the largest has no row (``tier_retry``), and a row whose architecture
     nobody knows counts for every one, as AITER fills in the GPU that it runs on.
@@ -51,7 +51,7 @@ def lookup(index: Index, case: DispatchCase) -> Row | None:
     before = (gfx, case.cu_num, case.token, call.model_dim, call.inter_dim, call.expert, case.topk)
     after = (
         names[call.dtype],
-        names[case.a],
+        names[case.activation_dtype],
         names[call.weight_dtype],
         QUANT_TYPES[case.quant_type],
         call.use_g1u1,

@@ -1,4 +1,4 @@
-"""Opus kernels (a8w4): when AITER discards a row that names one, and when it trips over it."""
+"""Opus kernels (a8w4): when AITER discards rows, and when it raises."""
 
 import re
 
@@ -11,7 +11,9 @@ _STAGE1_ACTIVATIONS = frozenset({"Silu", "Swiglu", "Situv2"})
 
 
 def sort_block_m(kernel2: str) -> int | None:
-    """Return the block size that an Opus stage 2 needs from the token sort, None if its name gives none.
+    """Return the token-sort block size in an Opus kernel name.
+
+    None where the name has none.
 
     Example:
         >>> sort_block_m("opus_moe2_afp8_wfp4_fp8_t64x256x256_sbm64_rbn3584")
@@ -44,7 +46,7 @@ def _stage2_objection(case: DispatchCase, row: Row) -> str | None:
 
 
 def objection(case: DispatchCase, row: Row) -> str | None:
-    """Return why AITER does not use a row that names an Opus kernel, None if it does."""
+    """Return why AITER discards an Opus row; None where it does not."""
     data = case.behaviour.data
     if "opus" not in data.features or not (row.kernel1.startswith("opus_") or row.kernel2.startswith("opus_")):
         return None
@@ -54,7 +56,9 @@ def objection(case: DispatchCase, row: Row) -> str | None:
 
 
 def check_bypassed(case: DispatchCase, row: Row) -> None:
-    """Raise what AITER raises for a bypassed Opus row: it still parses it, with the heuristic's block size.
+    """Raise AITER's error for a bypassed Opus row.
+
+    AITER still parses such a row, with the heuristic's block size.
 
     Raises:
         DispatchError: ``ValueError``, if the block sizes differ.

@@ -1,10 +1,12 @@
-"""Which functions and kernels the two stages get: AITER's rules, in the order that a version has them.
+"""Stage rules: the functions and kernels that AITER gives both stages.
+
+A version applies them in its own order; the first one that takes the call decides.
 
 Source: ``get_2stage_cfgs``, aiter/fused_moe.py, of the versions named in ``book/aiter_dispatch.yaml``.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
@@ -55,7 +57,7 @@ def _stage2_by_name(case: DispatchCase, flydsl: bool) -> tuple[str, str]:
 
 
 def mxmoe(case: DispatchCase) -> Plan | None:
-    """Any ``flydsl_mxmoe_g…`` name: the a4w4 port, which follows gate_mode at run time and asks for nothing else."""
+    """Plan the a4w4 FlyDSL port (mxmoe), by kernel name."""
     if not (case.kernel1.startswith("flydsl_mxmoe_g") or case.kernel2.startswith("flydsl_mxmoe_g")):
         return None
     match = _MXMOE_BLOCK.match(case.kernel1)
@@ -64,14 +66,14 @@ def mxmoe(case: DispatchCase) -> Plan | None:
 
 
 def one_stage(case: DispatchCase) -> Plan | None:
-    """One kernel for both stages."""
+    """Plan one kernel for both stages."""
     if not case.run_1stage:
         return None
     return Plan(ONE_STAGE, case.kernel1, None, "", case.block_m, case.ksplit, run_1stage=True)
 
 
 def flydsl(case: DispatchCase) -> Plan | None:
-    """Tuned FlyDSL or Opus names in either stage."""
+    """Plan tuned FlyDSL or Opus kernels, by name."""
     opus1 = case.kernel1.startswith("opus_moe1_") and "opus_stage1" in case.behaviour.data.features
     flydsl1 = case.kernel1.startswith("flydsl_")
     if not (opus1 or (case.call.flydsl and (flydsl1 or case.kernel2.startswith("flydsl_")))):
@@ -87,17 +89,17 @@ def _cktile_block_m(case: DispatchCase) -> int:
 
 def _cktile_gate_up(case: DispatchCase) -> Plan:
     fp8_block_m = case.behaviour.data.cktile_fp8_block_m
-    block_m = fp8_block_m if fp8_block_m is not None and case.a == "fp8" else _cktile_block_m(case)
+    block_m = fp8_block_m if fp8_block_m is not None and case.activation_dtype == "fp8" else _cktile_block_m(case)
     return Plan(CKTILE1, "", CKTILE2, "", block_m, case.ksplit, split_k=1, post_activation_layout="auto")
 
 
 def cktile_swiglu(case: DispatchCase) -> Plan | None:
-    """Swiglu on MX weights before gate_mode existed: always CK-Tile with its gate/up epilogue."""
+    """Plan CK-Tile for Swiglu before gate_mode existed."""
     return _cktile_gate_up(case) if _mx_half(case) and case.call.activation == "Swiglu" else None
 
 
 def cktile_gate_up(case: DispatchCase) -> Plan | None:
-    """Swiglu on interleaved MX weights: CK-Tile with its gate/up epilogue."""
+    """Plan CK-Tile for Swiglu on interleaved MX weights."""
     call = case.call
     if call.gate_mode == "separated" or call.activation != "Swiglu" or call.weight_dtype == "fp8":
         return None
@@ -105,7 +107,7 @@ def cktile_gate_up(case: DispatchCase) -> Plan | None:
 
 
 def flydsl_int4(case: DispatchCase) -> Plan | None:
-    """Groupwise int4 weights: FlyDSL by heuristic."""
+    """Plan FlyDSL kernels by heuristic for groupwise int4 weights."""
     if case.quant_type != "per_1x32" or case.call.weight_dtype != "i4x2" or not case.call.flydsl:
         return None
     tile_m = climb(_INT4_TILE_M, case.token)
@@ -120,39 +122,41 @@ def _takes_flydsl_mx(case: DispatchCase) -> bool:
     call, data = case.call, case.behaviour.data
     if not (call.flydsl and call.is_shuffled and call.use_g1u1) or call.doweight_stage1 or not _mx_half(case):
         return False
-    if case.a == "bf16":
+    if case.activation_dtype == "bf16":
         return "situv2_a16w4" in data.features and call.activation == "Situv2" and call.weight_dtype == "fp4x2"
     forced = "AITER_FLYDSL_FORCE" in case.behaviour.env and case.env.get("AITER_FLYDSL_FORCE", "1") == "1"
     wanted = call.activation in data.flydsl_mx_activations or forced
-    return wanted and case.a in _MX and call.weight_dtype in _MX
+    return wanted and case.activation_dtype in _MX and call.weight_dtype in _MX
 
 
 def flydsl_mx(case: DispatchCase) -> Plan | None:
-    """MX weights without a row: FlyDSL by heuristic; fp8 activations always get an interleaved (``_gui``) kernel."""
+    """Plan FlyDSL kernels by heuristic for untuned MX weights."""
     if not _takes_flydsl_mx(case):
         return None
     _, tile_m, suffix1, suffix2 = next(tier for tier in _FLYDSL_MX_TIERS if case.token < tier[0])
-    if (case.a, case.call.weight_dtype) not in _FLYDSL_SUFFIXED:
+    if (case.activation_dtype, case.call.weight_dtype) not in _FLYDSL_SUFFIXED:
         suffix1 = suffix2 = ""
     out = "bf16" if case.call.dtype == "bf16" else "f16"
-    pair = f"a{_FLYDSL_NAMES[case.a]}_w{_FLYDSL_NAMES[case.call.weight_dtype]}_{out}"
+    pair = f"a{_FLYDSL_NAMES[case.activation_dtype]}_w{_FLYDSL_NAMES[case.call.weight_dtype]}_{out}"
     tile_k2 = TILE_K2 if case.call.inter_dim % TILE_K2 == 0 else 128
-    kernel1 = f"flydsl_moe1_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x256{suffix1}" + ("_gui" if case.a == "fp8" else "")
+    kernel1 = f"flydsl_moe1_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x256{suffix1}" + (
+        "_gui" if case.activation_dtype == "fp8" else ""
+    )
     kernel2 = f"flydsl_moe2_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x{tile_k2}_atomic{suffix2}"
     case.notes.append("untuned: AITER takes a FlyDSL kernel by heuristic")
     return Plan(FLYDSL1, kernel1, FLYDSL2, kernel2, tile_m, -1)
 
 
 def cktile_split_k(case: DispatchCase) -> Plan | None:
-    """Shuffled MXFP4 weights with few tokens, or Swiglu on separated weights in bf16: CK-Tile split-k."""
+    """Plan CK-Tile split-k for few tokens or bf16 Swiglu."""
     call = case.call
     if not (_mx_half(case) and call.weight_dtype == "fp4x2" and call.is_shuffled):
         return None
     swiglu = call.activation == "Swiglu"
-    if swiglu and case.a == "fp4x2":
+    if swiglu and case.activation_dtype == "fp4x2":
         return None
     knows_layout = "gate_mode" in case.behaviour.data.features
-    standard = swiglu and case.a in _HALF and knows_layout
+    standard = swiglu and case.activation_dtype in _HALF and knows_layout
     if not standard and case.ksplit <= 1:
         return None
     split = max(case.ksplit, 2 if standard else 1)
@@ -161,7 +165,7 @@ def cktile_split_k(case: DispatchCase) -> Plan | None:
 
 
 def cktile_unshuffled(case: DispatchCase) -> Plan | None:
-    """Swiglu on MXFP4 weights that nothing above took: CK-Tile split-k reading gate and up interleaved."""
+    """Plan CK-Tile split-k for the remaining Swiglu on MXFP4."""
     call = case.call
     if call.activation != "Swiglu" or call.weight_dtype != "fp4x2" or not _mx_half(case) or case.kernel1:
         return None
@@ -171,7 +175,7 @@ def cktile_unshuffled(case: DispatchCase) -> Plan | None:
 
 
 def ck(case: DispatchCase) -> Plan | None:
-    """CK's 2-stage kernels, by name or by weight dtype."""
+    """Plan CK's 2-stage kernels, by name or weight dtype."""
     call, data = case.call, case.behaviour.data
     if "ck2stages" not in case.kernel1:
         if case.kernel1 and data.ck_by_weight_needs_no_name:
@@ -184,7 +188,7 @@ def ck(case: DispatchCase) -> Plan | None:
 
 
 def asm(case: DispatchCase) -> Plan | None:
-    """What is left: the assembly stage 1, whatever the name is."""
+    """Plan the assembly stage 1, whatever the name is."""
     blocks = case.behaviour.data.asm_block_m
     block_m = case.block_m
     if block_m not in blocks:
@@ -211,6 +215,27 @@ RULES: dict[str, Callable[[DispatchCase], Plan | None]] = {
 }
 
 
+RULE_TEXTS: Mapping[str, str] = {
+    "mxmoe": "Any flydsl_mxmoe_g… name: the a4w4 port, which follows gate_mode at run time and asks for nothing else.",
+    "one_stage": "One kernel for both stages.",
+    "flydsl": "Tuned FlyDSL or Opus names in either stage.",
+    "cktile_swiglu": "Swiglu on MX weights before gate_mode existed: always CK-Tile with its gate/up epilogue.",
+    "cktile_gate_up": "Swiglu on interleaved MX weights: CK-Tile with its gate/up epilogue.",
+    "flydsl_int4": "Groupwise int4 weights: FlyDSL by heuristic.",
+    "flydsl_mx": (
+        "MX weights without a row: FlyDSL by heuristic; fp8 activations always get an interleaved (_gui) kernel."
+    ),
+    "cktile_split_k": (
+        "Shuffled MXFP4 weights with few tokens, or Swiglu on separated weights in bf16: CK-Tile split-k."
+    ),
+    "cktile_unshuffled": (
+        "Swiglu on MXFP4 weights that nothing above took: CK-Tile split-k reading gate and up interleaved."
+    ),
+    "ck": "CK's 2-stage kernels, by name or by weight dtype.",
+    "asm": "What is left: the assembly stage 1, whatever the name is.",
+}
+"""What each rule is for, in a sentence for users."""
+
 OWN_BLOCK_M = frozenset(
     {"cktile_swiglu", "cktile_gate_up", "flydsl_int4", "flydsl_mx", "cktile_split_k", "cktile_unshuffled"}
 )
@@ -218,7 +243,7 @@ OWN_BLOCK_M = frozenset(
 
 
 def plan_stages(case: DispatchCase) -> Plan:
-    """Return what the first rule decides that takes the case; ``asm`` takes everything."""
+    """Plan the stages by the first rule that applies; ``asm`` always does."""
     for name in case.behaviour.data.stage_rules:
         plan = RULES[name](case)
         if plan is not None:
@@ -228,7 +253,7 @@ def plan_stages(case: DispatchCase) -> Plan:
 
 
 def token_steps(behaviour: Behaviour, rule: str) -> tuple[int, ...]:
-    """Return every padded token count at which a rule may name other kernels or block sizes, all else being equal."""
+    """Return the padded token counts at which a rule's plan may change."""
     if rule == flydsl_mx.__name__:
         return tuple(int(below) for below, *_ in _FLYDSL_MX_TIERS if below != float("inf"))
     if rule == flydsl_int4.__name__:

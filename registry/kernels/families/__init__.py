@@ -1,1 +1,1 @@
-"""Kernel families: which names belong to each, and what they read."""
+"""Kernel families: name grammars, and the layouts that kernels read."""

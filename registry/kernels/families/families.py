@@ -1,4 +1,4 @@
-"""Maps a kernel to its family, and to the bytes that it reads in this call."""
+"""Index of kernel families: from a kernel to what it reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 from preshuffle.registry.base.errors import BookError
+from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
@@ -22,7 +23,10 @@ Known = tuple[tuple[Family, re.Pattern[str]], ...]
 
 
 class RuntimeFacts(NamedTuple):
-    """What a kernel's reads may depend on besides its name; every value is spelled as the book spells it."""
+    """Facts of a call on which a kernel's reads may depend.
+
+    Every value is spelled as in the book.
+    """
 
     activation_dtype: str
     weight_dtype: str
@@ -34,11 +38,12 @@ class RuntimeFacts(NamedTuple):
 
 
 class Families:
-    """Index of a book's kernel families by kernel name and by launching function.
+    """Index of kernel families by kernel name and launching function.
 
     Attributes:
         by_id: the families, in the order in which they are tried.
         memo: stores what dispatch derives from these families.
+        outcomes: stores the outcomes of calls by kind, each kind with a memo of its own.
 
     Example:
         >>> packaged_families().parse_name("flydsl_moe1_afp8_wfp4_bf16_t32x128x256_w2_gui")[1]["gui"]
@@ -50,9 +55,10 @@ class Families:
         self.by_id = {entry.id: entry for entry in sorted(families, key=lambda entry: (-entry.priority, entry.id))}
         self._tags = tuple(tags)
         self.memo = Memo(_SIZE)
+        self.outcomes = Memo(256)
 
     def __iter__(self) -> Iterator[Family]:
-        """Go through the families in the order in which they are asked."""
+        """Iterate over the families in the order in which they are tried."""
         return iter(self.by_id.values())
 
     @cached_property
@@ -65,7 +71,9 @@ class Families:
         return {func: tuple(pair for pair in self._grammars if func in pair[0].funcs) for func in funcs}
 
     def parse_name(self, kernel: str) -> tuple[str, dict[str, str]] | None:
-        """Return the family that a kernel name belongs to and what the name encodes; None for a name of no family.
+        """Parse a kernel name into family id and encoded values.
+
+        None for a name of no family.
 
         Args:
             kernel: a name from a table or a log.
@@ -78,11 +86,14 @@ class Families:
         return None if found is None else (found[0].id, _groups(found[1]))
 
     def is_known_name(self, kernel: str) -> bool:
-        """Say whether a table may name this: a kernel of a known family, or a tag that stands for a heuristic."""
+        """Return whether tables may use a name.
+
+        It is a kernel of a known family, or a tag that stands for a heuristic.
+        """
         return self.parse_name(kernel) is not None or any(re.fullmatch(tag.pattern, kernel) for tag in self._tags)
 
     def stages_of(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> Staged:
-        """Return both stages with their families and the layouts they read, and what an answer with them must say.
+        """Return both stages with families, reads and notes.
 
         Args:
             func1: AITER's function of stage 1.
@@ -107,13 +118,13 @@ class Families:
                 continue
             groups = _groups(match)
             variant = next((v for v in family.variants if _fits(v, facts._asdict(), groups)), None)
-            reads = {} if variant is None else dict(variant.reads)
+            reads = FrozenDict({} if variant is None else variant.reads)
             stage = Stage(func=func, kernel=kernel, family=family.id, reads=reads)
             return stage, variant.note if variant is not None else None
-        return Stage(func=func, kernel=kernel, family=None, reads={}), f"{func} knows no kernel {kernel!r}"
+        return Stage(func=func, kernel=kernel, family=None), f"{func} knows no kernel {kernel!r}"
 
     def exist_for(self, arch: str, ids: tuple[str, str]) -> bool:
-        """Say whether the families of both stages, as far as they are known, exist for a GPU."""
+        """Return whether the known families of both stages exist for a GPU."""
         for id in ids:
             family = self.by_id.get(id)
             if family is not None and family.archs and arch not in family.archs:
@@ -121,7 +132,10 @@ class Families:
         return True
 
     def begins_later(self, aiter: str | None, names: Iterable[str]) -> Family | None:
-        """Return the family of the first named kernel that an AITER does not have yet; None where that is unknown."""
+        """Return the family of the first kernel newer than an AITER.
+
+        None where there is none, or the version is not known.
+        """
         if aiter is None or is_newest(aiter):
             return None
         parsed = (self.parse_name(name) for name in names if name)
@@ -143,7 +157,7 @@ def _fits(variant: FamilyVariant, facts: dict[str, Any], groups: dict[str, str])
 
 @lru_cache(maxsize=1)
 def packaged_families() -> Families:
-    """Return the families of the packaged book, read once: for calls that come without a book.
+    """Return the packaged book's families, read once per process.
 
     Raises:
         BookError: the file is not valid YAML.

@@ -1,4 +1,4 @@
-"""Entries of the book about kernels: families, what they read, and names in tables that are no kernels."""
+"""Book entries about kernels: families, table tags and packings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _expression(text: str) -> str:
 
 
 class FamilyVariant(Frozen):
-    """What a family reads under a condition.
+    """Layouts that a family reads under a condition.
 
     Attributes:
         when: allowed values by fact of the call or group of the kernel name (``name.<group>``; ``""``: absent).
@@ -33,7 +33,7 @@ class FamilyVariant(Frozen):
 
 
 class Family(Frozen):
-    """A family of kernels that share a name grammar and a contract on bytes.
+    """Kernels that share a name grammar and the layouts they read.
 
     Attributes:
         stage: ``1``, ``2`` or ``1-stage``.
@@ -68,7 +68,7 @@ class Family(Frozen):
 
 
 class KernelTag(Frozen):
-    """Names that stand in tables where a kernel's name is expected, and are none."""
+    """Names in tables that stand for no kernel."""
 
     id: str
     pattern: Annotated[str, Field(max_length=2000)]
@@ -79,7 +79,10 @@ class KernelTag(Frozen):
 
 
 class Packing(Frozen):
-    """An order of values in memory that is no permutation of bytes, so that no layout's line can say it."""
+    """An order of values in memory that no layout can describe.
+
+    It is no permutation of bytes.
+    """
 
     id: str
     title: str

@@ -1,4 +1,4 @@
-"""Readers of a layout: the kernel families whose kernels take a tensor in it."""
+"""Readers of a layout: the kernel families that take it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The token counts at which AITER's choice changes: a decision has to hold at every one of them, not at samples."""
+"""Token ranges over which AITER's choice is constant.
+
+A decision has to hold at every token count, not at samples.
+"""
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
@@ -28,13 +31,13 @@ from preshuffle.registry.kernels.families.families import Families
 from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 # Apart from the padded count itself, what may differ while the same kernels run in the same way.
-_UNDECIDED = frozenset({"padded_tokens", "source", "notes"})
-_FAR = 1 << 62
-_outcome = attrgetter(*(name for name in KernelChoice.model_fields if name not in _UNDECIDED))
-# What rules read of a call only to find a row, or through what a sketch tells of it.
+_NOT_COMPARED = frozenset({"padded_tokens", "source", "notes"})
+_LARGEST = 1 << 62
+_outcome = attrgetter(*(name for name in KernelChoice.model_fields if name not in _NOT_COMPARED))
+# What rules read of a call only to find a row, or through its summary.
 _SIZES = frozenset({"cu_num", "tokens", "model_dim", "inter_dim", "expert", "topk", "hidden_pad", "intermediate_pad"})
 _kind = attrgetter(*(name for name in DispatchCall.model_fields if name not in _SIZES | {"env", "aiter"}))
-_Drawn = tuple[str, int | str, int]
+_Values = tuple[str, int | str, int]
 _Outcome = tuple[KernelChoice, str, object]
 
 
@@ -53,20 +56,22 @@ class TokenBucket:
     choice: KernelChoice
 
 
-class _Sketch:
-    """What of a case its token count can change: cheap to tell, and where it is the same the outcome is.
+class _Summary:
+    """Summary of what the token count changes in a case.
+
+    It is cheap to compute, and where it is the same the outcome is the same.
 
     It looks at what the rules look at (``token_steps``, the heuristics, the activation dtype), for sizes without a
     table row only.
 
     Attributes:
         points: Every token count at which the outcome may change, and its padded count.
-        drawn: ``(activation dtype, K split or what else runs, block size)`` at each point; None where that does not
-            tell the outcome. Empty where nothing is told.
+        values: ``(activation dtype, K split or what else runs, block size)`` at each point; None where that does not
+            determine the outcome. Empty where the call cannot be summarised.
     """
 
     def __init__(self, case: DispatchCase, tables: TableSet | None, upto: int | None) -> None:
-        """Draw a call up to a token count."""
+        """Summarise a call up to a token count."""
         self._case = case
         self._bound = _activation_bound(case)
         key = (case.behaviour, max(1, self._bound), upto)
@@ -74,13 +79,13 @@ class _Sketch:
         dtypes = ("", "")
         try:
             check_call(case)
-            dtypes = activation_dtype(case, tokens=0), activation_dtype(case, tokens=_FAR)
+            dtypes = activation_dtype(case, tokens=0), activation_dtype(case, tokens=_LARGEST)
             self.usable = tables is None or not tables.index(case.behaviour).knows(case)
         except DispatchError:
             self.usable = True  # it raises at any count
-        self.drawn = tuple(self._draw(dtypes, tables)) if self.usable else ()
+        self.values = tuple(self._summarise(dtypes, tables)) if self.usable else ()
 
-    def _draw(self, dtypes: tuple[str, str], tables: TableSet | None) -> Iterator[_Drawn | None]:
+    def _summarise(self, dtypes: tuple[str, str], tables: TableSet | None) -> Iterator[_Values | None]:
         case, bound = self._case, self._bound
         conditions = {a: _conditions(case, a, tables) for a in dict.fromkeys(dtypes)}
         for point, case.token in self.points:
@@ -99,29 +104,38 @@ class _Sketch:
                     yield a, str(error), 0
 
     def at(self, index: int, rule: str) -> Hashable | None:
-        """Return the sketch at one point, after a rule has decided; None where all must be worked out."""
-        drawn = self.drawn[index]
-        if drawn is None:
+        """Return the summary at one point under a stage rule.
+
+        None where the outcome must be computed in full.
+        """
+        values = self.values[index]
+        if values is None:
             return None
         key = (self._case.behaviour, rule)
         steps = self._case.families.memo.get("token steps", key, lambda: token_steps(*key))
         step = bisect_right(steps, self.points[index][1])
-        return drawn[0], drawn[1], step, 0 if rule in OWN_BLOCK_M else drawn[2]
+        return values[0], values[1], step, 0 if rule in OWN_BLOCK_M else values[2]
 
     def kind(self, tables: TableSet | None) -> Hashable | None:
-        """Return what the outcome at a point depends on besides what is drawn there; None where that is not known."""
-        if not self.usable or None in self.drawn:
+        """Return what outcomes depend on besides the summary.
+
+        None where that is not known.
+        """
+        if not self.usable or None in self.values:
             return None
         case = self._case
         env = tuple(case.env.items()) if case.env else ()
         notes = tuple(case.notes)
-        narrow = case.call.inter_dim % TILE_K2 == 0
-        return case.behaviour, tables is None, case.gfx, env, notes, narrow, _kind(case.call)
+        divides = case.call.inter_dim % TILE_K2 == 0
+        return case.behaviour, tables is None, case.gfx, env, notes, divides, _kind(case.call)
 
 
 def _conditions(case: DispatchCase, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
-    """Return when a call runs in one stage, or the error that is raised; None where rows of another kind count."""
-    case.a = a
+    """Return the one-stage conditions of a call, or AITER's error.
+
+    None where rows of the grouped table count.
+    """
+    case.activation_dtype = a
     if tables is not None and is_grouped(case):
         return None
     try:
@@ -137,7 +151,10 @@ def _padded(behaviour: Behaviour, bound: int, upto: int | None) -> tuple[tuple[i
 
 
 def _activation_bound(case: DispatchCase) -> int:
-    """Return the token count from which on the activations have another dtype; 0 where there is none."""
+    """Return the token count at which the activation dtype changes.
+
+    0 where it does not.
+    """
     rule = activation_rule(case)
     if rule is None or rule.bound is None:
         return 0
@@ -153,7 +170,7 @@ def reachable_buckets(
     upto: int | None = None,
     families: Families | None = None,
 ) -> list[TokenBucket]:
-    """Return every outcome that a call can have over its token count.
+    """Return every outcome of a call over its token count.
 
     The choice depends on the padded token count and, for MX weights, on the raw one against a bound; so it is constant
     between the points where either changes, and a few dozen predictions cover every token count.
@@ -174,7 +191,7 @@ def reachable_buckets(
         256
     """
     case, chosen = opened(call, tables, families)
-    return list(_buckets(case, chosen, _Sketch(case.at(1), chosen, upto)))
+    return list(_buckets(case, chosen, _Summary(case.at(1), chosen, upto)))
 
 
 def survey(
@@ -184,60 +201,62 @@ def survey(
     upto: int | None = None,
     families: Families | None = None,
 ) -> tuple[list[KernelChoice], list[TokenBucket]]:
-    """Return what ``dispatch`` gives at some token counts, and ``reachable_buckets``, with their work shared."""
+    """Return ``dispatch`` at token counts together with ``reachable_buckets``."""
     case, chosen = opened(call, tables, families)
-    sketch = _Sketch(case.at(1), chosen, upto)
-    buckets = list(_buckets(case, chosen, sketch))
-    if not sketch.usable:
+    summary = _Summary(case.at(1), chosen, upto)
+    buckets = list(_buckets(case, chosen, summary))
+    if not summary.usable:
         return [outcome(case.at(count), chosen) for count in tokens], buckets
     starts = [bucket.lo for bucket in buckets]
     return [
-        _moved(buckets[bisect_right(starts, count) - 1].choice, climb(case.behaviour.data.padding, count))
-        if 1 <= count <= (upto or _FAR)
+        _at_padded(buckets[bisect_right(starts, count) - 1].choice, climb(case.behaviour.data.padding, count))
+        if 1 <= count <= (upto or _LARGEST)
         else outcome(case.at(count), chosen)
         for count in tokens
     ], buckets
 
 
-def _moved(choice: KernelChoice, padded: int) -> KernelChoice:
-    """Return a choice without a table row at another token count of its range."""
+def _at_padded(choice: KernelChoice, padded: int) -> KernelChoice:
+    """Return a choice at another token count of its range."""
     same = choice.padded_tokens == padded
     return choice if same else choice.model_copy(update={"padded_tokens": padded})
 
 
-def _buckets(case: DispatchCase, chosen: TableSet | None, sketch: _Sketch) -> tuple[TokenBucket, ...]:
-    """Return the ranges of a call, or those of another one with the same sketch."""
-    kind = sketch.kind(chosen)
+def _buckets(case: DispatchCase, chosen: TableSet | None, summary: _Summary) -> tuple[TokenBucket, ...]:
+    """Return the ranges of a call, memoised by its summary."""
+    kind = summary.kind(chosen)
     if kind is None:
-        return _work_out(case, chosen, sketch, Memo())
-    # One memo per kind: its key is long, and at each point only what was drawn there differs.
-    memo = case.families.memo.get("outcomes", kind, Memo)
-    return memo.get("ranges", (sketch.points, sketch.drawn), lambda: _work_out(case, chosen, sketch, memo))
+        return _compute_ranges(case, chosen, summary, Memo())
+    # One memo per kind: its key is long, and at each point only the summary differs.
+    memo = case.families.outcomes.get("kinds", kind, Memo)
+    return memo.get("ranges", (summary.points, summary.values), lambda: _compute_ranges(case, chosen, summary, memo))
 
 
-def _work_out(case: DispatchCase, chosen: TableSet | None, sketch: _Sketch, memo: Memo) -> tuple[TokenBucket, ...]:
+def _compute_ranges(
+    case: DispatchCase, chosen: TableSet | None, summary: _Summary, memo: Memo
+) -> tuple[TokenBucket, ...]:
     def outcome_at(point: int) -> _Outcome:
         here = case.at(point)
         choice = outcome(here, chosen)
         return choice, here.rule, _outcome(choice)
 
-    found: list[TokenBucket] = []
+    ranges: list[TokenBucket] = []
     rule = ""
-    drawn: Hashable | None = None
-    held: object = None
-    for index, (point, _) in enumerate(sketch.points):
-        if sketch.usable:
-            before, drawn = drawn, sketch.at(index, rule)
-            if drawn is not None and drawn == before:
+    values: Hashable | None = None
+    previous: object = None
+    for index, (point, _) in enumerate(summary.points):
+        if summary.usable:
+            before, values = values, summary.at(index, rule)
+            if values is not None and values == before:
                 continue
-        key = (point, sketch.drawn[index]) if sketch.usable else point
+        key = (point, summary.values[index]) if summary.usable else point
         choice, decided, result = memo.get("points", key, partial(outcome_at, point))
         if decided != rule:
-            rule, drawn = decided, sketch.at(index, decided) if sketch.usable else None
-        if found and held == result:
+            rule, values = decided, summary.at(index, decided) if summary.usable else None
+        if ranges and previous == result:
             continue
-        if found:
-            found[-1] = TokenBucket(found[-1].lo, point - 1, found[-1].choice)
-        found.append(TokenBucket(point, None, choice))
-        held = result
-    return tuple(found)
+        if ranges:
+            ranges[-1] = TokenBucket(ranges[-1].lo, point - 1, ranges[-1].choice)
+        ranges.append(TokenBucket(point, None, choice))
+        previous = result
+    return tuple(ranges)

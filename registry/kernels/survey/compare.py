@@ -1,11 +1,12 @@
-"""Two AITER versions, or two sets of tables, on the same calls: which of them get another kernel."""
+"""Comparison of kernels between two AITER versions or table sets."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
 from preshuffle.registry.kernels.families.families import Families
@@ -15,7 +16,10 @@ from preshuffle.registry.kernels.tables.tables import KernelTables
 
 Severity = Literal["layout", "error", "activation", "kernel"]
 SEVERITIES: tuple[Severity, ...] = ("layout", "error", "activation", "kernel")
-"""What a change is, the gravest first: other bytes are read, only one side raises, other numerics, another kernel."""
+"""Severities of a change, the worst first.
+
+Other bytes are read; only one side raises; other numerics; another kernel.
+"""
 _WEIGHTS = {
     "torch.bfloat16": "bf16",
     "torch.float16": "fp16",
@@ -28,24 +32,23 @@ _WEIGHTS = {
 }
 
 
-class Side(BaseModel):
-    """What one side does: see ``KernelChoice``. ``reads`` are those of both stages."""
+class Side(Frozen):
+    """One side of a comparison (see ``KernelChoice``).
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    ``reads`` are those of both stages.
+    """
 
     activation_dtype: str | None
     stage1: str | None
     stage2: str | None
-    reads: dict[str, str]
+    reads: FrozenDict[str, str]
     tuned: bool | None
     source: str | None
     error: str | None
 
 
-class KernelChange(BaseModel):
+class KernelChange(Frozen):
     """A range of token counts at which a call gets another kernel."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     subject: str = Field(description="the deployment, or the shape, that the call stands for")
     severity: Severity
@@ -63,7 +66,7 @@ def changes(
     upto: int | None = None,
     families: Families | None = None,
 ) -> Iterator[KernelChange]:
-    """Yield where two (AITER version, tables) differ on one call, neighbouring token counts together.
+    """Yield the token ranges where two (version, tables) differ.
 
     Args:
         subject: How the changes call it.
@@ -77,29 +80,37 @@ def changes(
     for aiter, tables in (before, after):
         sides.append(reachable_buckets(call.model_copy(update={"aiter": aiter}), tables, upto, families))
     points = sorted({bucket.lo for side in sides for bucket in side})
-    held: KernelChange | None = None
+    pending: KernelChange | None = None
     for lo, following in pairwise([*points, 0]):
         old, new = (_at(side, lo) for side in sides)
         severity = severity_of(old, new)
         hi = following - 1 if following else None
         if severity is None:
-            if held is not None:
-                yield held
-            held = None
+            if pending is not None:
+                yield pending
+            pending = None
             continue
-        found = KernelChange(subject=subject, severity=severity, lo=lo, hi=hi, before=_side(old), after=_side(new))
-        if held is not None and held.severity == severity and held.before == found.before and held.after == found.after:
-            held = held.model_copy(update={"hi": hi})
+        change = KernelChange(subject=subject, severity=severity, lo=lo, hi=hi, before=_side(old), after=_side(new))
+        if (
+            pending is not None
+            and pending.severity == severity
+            and pending.before == change.before
+            and pending.after == change.after
+        ):
+            pending = pending.model_copy(update={"hi": hi})
             continue
-        if held is not None:
-            yield held
-        held = found
-    if held is not None:
-        yield held
+        if pending is not None:
+            yield pending
+        pending = change
+    if pending is not None:
+        yield pending
 
 
 def severity_of(before: KernelChoice, after: KernelChoice) -> Severity | None:
-    """Return the gravest thing by which two choices differ, None where the same kernels run on the same numbers."""
+    """Return the severity of the difference between two choices.
+
+    None where the same kernels run on the same numbers.
+    """
     if (before.error is None) != (after.error is None):
         return "error"
     if before.error is not None:
@@ -112,13 +123,15 @@ def severity_of(before: KernelChoice, after: KernelChoice) -> Severity | None:
     return None if _names(before) == _names(after) else "kernel"
 
 
-def ranked(found: Iterable[KernelChange]) -> list[KernelChange]:
-    """Return changes with the gravest first."""
-    return sorted(found, key=lambda change: SEVERITIES.index(change.severity))
+def ranked(items: Iterable[KernelChange]) -> list[KernelChange]:
+    """Sort changes, the most severe first."""
+    return sorted(items, key=lambda change: SEVERITIES.index(change.severity))
 
 
 def calls_of(rows: Iterable[Row]) -> dict[str, DispatchCall]:
-    """Return every call that rows were tuned for, by what it is in words; token counts and activations apart.
+    """Return the calls that rows were tuned for, by description.
+
+    Token counts do not tell calls apart.
 
     MX weights are called with both gate modes, since the tables do not say which one a row is for. Rows whose values no
     call can have are left out.
@@ -180,7 +193,10 @@ def _reads(choice: KernelChoice) -> dict[str, str]:
 
 
 def _names(choice: KernelChoice) -> tuple[tuple[str | None, str] | None, ...]:
-    """What runs; a version that renamed a function did not change the kernel, so the family stands for it."""
+    """Return what identifies the kernels of a choice.
+
+    A version that renamed a function did not change the kernel, so the family stands for the function.
+    """
     return tuple((stage.family or stage.func, stage.kernel) if stage else None for stage in _stages(choice))
 
 
@@ -190,7 +206,7 @@ def _side(choice: KernelChoice) -> Side:
         activation_dtype=choice.activation_dtype,
         stage1=first,
         stage2=second,
-        reads=_reads(choice),
+        reads=FrozenDict(_reads(choice)),
         tuned=choice.tuned,
         source=choice.source,
         error=choice.error,

@@ -1,10 +1,11 @@
-"""Why AITER takes a kernel: every step of one dispatch, with the row or the rule that decided it."""
+"""Trace of one dispatch: every step, with the row or rule that decided."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import ActivationRule, Tier
 from preshuffle.registry.kernels.call import DispatchCall
@@ -14,7 +15,7 @@ from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.dispatch import GROUPED, decide
 from preshuffle.registry.kernels.dispatch.grouped import grouped_key
 from preshuffle.registry.kernels.dispatch.lookup import lookup_key
-from preshuffle.registry.kernels.dispatch.stages import RULES
+from preshuffle.registry.kernels.dispatch.stages import RULE_TEXTS, RULES
 from preshuffle.registry.kernels.families.families import Families
 from preshuffle.registry.kernels.families.family import Family
 from preshuffle.registry.kernels.tables.rows import Row
@@ -37,20 +38,16 @@ _FEATURES = {
 Plain = int | str | bool
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-class ConsideredRow(_Value):
-    """A table row that is near the key, and what it lacks; nothing where it was found."""
+class ConsideredRow(Frozen):
+    """A table row near the key, and how it differs."""
 
     source: str
-    differs: dict[str, str] = Field(description="key column to the row's own value")
+    differs: FrozenDict[str, str] = Field(description="key column to the row's own value")
     kernel1: str
     why_not: str = ""
 
 
-class StageTrace(_Value):
+class StageTrace(Frozen):
     """What is known of the kernel of one stage.
 
     Attributes:
@@ -62,8 +59,8 @@ class StageTrace(_Value):
     func: str
     kernel: str
     family: str | None
-    encodes: dict[str, str]
-    reads: dict[str, str]
+    encodes: FrozenDict[str, str]
+    reads: FrozenDict[str, str]
     row_order: str = ""
     activation: str = ""
     ignores: tuple[str, ...] = ()
@@ -71,7 +68,7 @@ class StageTrace(_Value):
     evidence: tuple[str, ...] = ()
 
 
-class Trace(_Value):
+class Trace(Frozen):
     """One dispatch, step by step.
 
     Attributes:
@@ -85,10 +82,10 @@ class Trace(_Value):
     """
 
     call: DispatchCall
-    behaviour: dict[str, str]
+    behaviour: FrozenDict[str, str]
     activation: str
     padding: str
-    key: dict[str, Plain]
+    key: FrozenDict[str, Plain]
     lookup: str
     considered: tuple[ConsideredRow, ...]
     rule: str
@@ -109,7 +106,7 @@ def trace(call: DispatchCall, tables: KernelTables | None = None, families: Fami
     """
     choice, case, chosen = decide(call, tables, families)
     behaviour = case.behaviour
-    key = dict(_key(case)) if case.a else {}
+    key = dict(_key(case)) if case.activation_dtype else {}
     order = [name for name in behaviour.data.stage_rules if name in RULES]
     return Trace(
         call=call,
@@ -128,11 +125,10 @@ def trace(call: DispatchCall, tables: KernelTables | None = None, families: Fami
 
 
 def says(rule: str) -> str:
-    """Return what a stage rule is for, in a sentence."""
+    """Return what a stage rule is for, in a sentence for users."""
     if rule == GROUPED:
         return "AITER sends the call to the grouped gfx1250 kernels before any table of the 2-stage path is read."
-    function = RULES.get(rule)
-    return (function.__doc__ or "").splitlines()[0].replace("``", "") if function is not None else ""
+    return RULE_TEXTS.get(rule, "")
 
 
 def _behaviour(behaviour: Behaviour) -> dict[str, str]:
@@ -148,12 +144,12 @@ def _behaviour(behaviour: Behaviour) -> dict[str, str]:
 
 
 def _activation(case: DispatchCase) -> str:
-    if not case.a:
+    if not case.activation_dtype:
         return "AITER raises before it is decided"
     rule = activation_rule(case)
     if rule is None:
-        return f"{case.a}: no rule of this version changes it, it is the weights' own"
-    return f"{case.a}: {_when(rule)}{_bound(rule, case)}"
+        return f"{case.activation_dtype}: no rule of this version changes it, it is the weights' own"
+    return f"{case.activation_dtype}: {_when(rule)}{_bound(rule, case)}"
 
 
 def _when(rule: ActivationRule) -> str:
@@ -198,7 +194,9 @@ def _lookup(case: DispatchCase, chosen: TableSet | None, choice: KernelChoice) -
     if case.rule == GROUPED:
         return f"grouped table: {choice.source or 'no row, AITER takes its default tile'}"
     if row is None:
-        return f"no row among {len(chosen.rows)} has this key" if case.a else "AITER raises before it looks"
+        return (
+            f"no row among {len(chosen.rows)} has this key" if case.activation_dtype else "AITER raises before it looks"
+        )
     why = "" if case.tuned else ", but it is not used (see the notes)"
     differs = _differs(row, lookup_key(case))
     other = ", ".join(f"its {name} is {value}" for name, value in differs.items())
@@ -210,7 +208,10 @@ def _differs(row: Row, key: dict[str, Any]) -> dict[str, str]:
 
 
 def _considered(case: DispatchCase, chosen: TableSet, key: dict[str, Plain]) -> Iterator[ConsideredRow]:
-    """Yield the row found and the nearest others: few differences first, then the nearest token counts."""
+    """Yield the row found and the nearest others.
+
+    Few differences come first, then near token counts.
+    """
     token = case.token
 
     def rank(item: tuple[dict[str, str], Row]) -> tuple[bool, int, int]:
@@ -266,7 +267,10 @@ def _stages(choice: KernelChoice, case: DispatchCase) -> Iterator[StageTrace]:
 
 
 def _drops(family: Family, call: DispatchCall) -> Iterator[str]:
-    """Yield what this call passes and the kernel never sees (gate_mode is judged by what is read)."""
+    """Yield the call's arguments that the kernel ignores.
+
+    ``gate_mode`` is judged by what is read.
+    """
     for name in family.ignores:
         value = getattr(call, name, None)
         if name == "gate_mode":

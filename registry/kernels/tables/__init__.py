@@ -1,1 +1,1 @@
-"""AITER's tuned tables: read, merge, index and check them."""
+"""AITER's tuned tables: reading, merging, indexing and checking."""

@@ -4,7 +4,10 @@ from preshuffle.registry.kernels.tables.rows import GroupedRow
 
 
 class GroupedIndex:
-    """Grouped rows by the columns that they fill in: an empty cell matches anything."""
+    """Grouped rows, by the columns that they fill in.
+
+    An empty cell matches anything.
+    """
 
     def __init__(self, rows: list[GroupedRow]) -> None:
         """Index the rows with and without their number of compute units."""
@@ -18,13 +21,16 @@ class GroupedIndex:
     def _add(
         index: dict[tuple[str, ...], dict[tuple[str, ...], GroupedRow]], key: dict[str, str], row: GroupedRow
     ) -> None:
-        held = index.setdefault(tuple(key), {})
+        stored = index.setdefault(tuple(key), {})
         values = tuple(key.values())
-        if values not in held or row.us < held[values].us:
-            held[values] = row
+        if values not in stored or row.us < stored[values].us:
+            stored[values] = row
 
     def find(self, key: dict[str, str]) -> GroupedRow | None:
-        """Return the fastest row that matches; rows for another number of compute units count only if no other does."""
+        """Return the fastest row that matches a key.
+
+        Rows for another number of compute units count only if no other matches.
+        """
         for index in (self._with_cu, self._without_cu):
             found = [rows.get(tuple([key[name] for name in names])) for names, rows in index.items()]
             matches = [row for row in found if row is not None]

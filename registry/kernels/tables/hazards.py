@@ -1,4 +1,4 @@
-"""Findings about tables as a whole: rows that nobody can run, and keys that more than one row or GPU answers."""
+"""Hazards of whole tables: unknown kernels and ambiguous keys."""
 
 from collections import defaultdict
 
@@ -39,26 +39,26 @@ def _shared_archs(rows: list[Row]) -> list[Hazard]:
 
 
 def _shadowed(rows: list[Row]) -> list[Hazard]:
-    first: dict[tuple[object, ...], Row] = {}
+    by_key: dict[tuple[object, ...], Row] = {}
     by_file: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
     dropped = behaviour_of(None).data.dropped_tags
     for row in (row for row in rows if row.tag not in dropped):
-        held = first.setdefault((*row[1:8], *row[9:15]), row)
-        if held.act_type != row.act_type and decision(held) != decision(row):
-            by_file[_file(row)].append((row, held))
+        first_row = by_key.setdefault((*row[1:8], *row[9:15]), row)
+        if first_row.act_type != row.act_type and decision(first_row) != decision(row):
+            by_file[_file(row)].append((row, first_row))
     found = []
     for pairs in by_file.values():
-        row, held = pairs[0]
+        row, first_row = pairs[0]
         text = (
             f"{len(pairs)} rows are answered by a row of another activation where AITER ignores act_type "
-            f"(0.1.14 to 0.1.17, 0.1.20 on): here {held.source} ({held.act_type}) answers for {row.act_type}"
+            f"(0.1.14 to 0.1.17, 0.1.20 on): here {first_row.source} ({first_row.act_type}) answers for {row.act_type}"
         )
         found.append(Hazard("ambiguous_key", text, row.source))
     return found
 
 
 def table_hazards(rows: list[Row], grouped: list[GroupedRow], families: Families) -> list[Hazard]:
-    """Return every finding about rows that were loaded, in a stable order."""
+    """Return every hazard of loaded rows, in a stable order."""
     return [
         *_unknown_kernels(rows, families),
         *_unknown_kernels(grouped, families),

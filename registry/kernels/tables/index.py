@@ -35,7 +35,10 @@ _TORCH = {
 
 
 def torch_names(case: DispatchCase) -> Mapping[str, str]:
-    """Return how torch spells AITER's dtypes on a call's GPU; what AITER calls fp8 differs between them."""
+    """Return torch's names of AITER's dtypes on a call's GPU.
+
+    Which dtype AITER's fp8 is differs between GPUs.
+    """
     key = (case.behaviour, case.call.gfx)
     return case.families.memo.get("torch names", key, lambda: _torch_names(*key))
 
@@ -47,7 +50,10 @@ def _torch_names(behaviour: Behaviour, gfx: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Index:
-    """Rows by key: with the activation, and without it (the first row in file order answers for any activation)."""
+    """Rows by lookup key, with and without the activation.
+
+    Without it the first row in file order answers for any activation.
+    """
 
     exact: dict[Key, Row] = field(default_factory=dict)
     any_activation: dict[Key, Row] = field(default_factory=dict)
@@ -55,7 +61,7 @@ class Index:
     any_gfx: bool = False
 
     def knows(self, case: DispatchCase) -> bool:
-        """Say whether any row has the sizes of a call, whatever else it needs."""
+        """Return whether any row has the sizes of a call."""
         call = case.call
         return (case.cu_num, call.model_dim, call.inter_dim, call.expert, case.topk) in self.shapes
 

@@ -1,4 +1,7 @@
-"""Finds an installed AITER without importing it (importing needs a GPU and compiled modules)."""
+"""Location of the installed AITER, found without importing it.
+
+Importing it needs a GPU and compiled modules.
+"""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -45,7 +48,7 @@ def installed_package() -> tuple[Path, str | None]:
 
 
 def installed_configs() -> tuple[Path, str | None]:
-    """Return the ``configs`` folder of the installed AITER and its version (see ``installed_package``).
+    """Return the installed AITER's ``configs`` folder and version.
 
     Raises:
         TableError: No AITER is installed, or it has no tables.

@@ -8,7 +8,7 @@ Key = tuple[Hashable, ...]
 
 
 def full_key(row: Row) -> Key:
-    """Return what AITER compares for duplicates: the key columns with architecture and tag."""
+    """Return a row's key for duplicates: key columns, architecture, tag."""
     return (*row[1:15], row.tag)
 
 
@@ -24,14 +24,16 @@ def decision(row: Row) -> Key:
 def _fastest(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[Row]:
     best: dict[Key, Row] = {}
     for row in rows:
-        held = best.setdefault(key(row), row)
-        if row.us < held.us:
+        earlier = best.setdefault(key(row), row)
+        if row.us < earlier.us:
             best[key(row)] = row
     return list(best.values())
 
 
 def merge_union(rows: list[Row]) -> list[Row]:
-    """Merge as AITER does from 0.1.14 on: all rows in file order; of equal keys the lowest ``us``.
+    """Merge as AITER 0.1.14 and later: the fastest row per key.
+
+    Rows keep their file order.
 
     AITER itself writes that outcome back into the CSV files of its package and raises ``RuntimeError`` once
     (aiter/jit/core.py); from the second start on it is what this returns.
@@ -40,7 +42,9 @@ def merge_union(rows: list[Row]) -> list[Row]:
 
 
 def merge_by_us(rows: list[Row]) -> list[Row]:
-    """Merge as the 0.1.7 wheel does: sorted by ``us``, one row per shape, architectures not told apart.
+    """Merge as the 0.1.7 wheel: the fastest row per shape.
+
+    Rows are sorted by ``us``; architectures are not told apart.
 
     A single file is not merged at all, so its rows keep their order and their architectures.
     """
@@ -54,15 +58,15 @@ MERGES = {"union": merge_union, "by_us": merge_by_us}
 
 
 def contradictions(rows: Iterable[Row]) -> list[Hazard]:
-    """Return one finding for each row that contradicts an earlier one with the same key."""
+    """Return a hazard for each row that contradicts an earlier one."""
     first: dict[Key, Row] = {}
     found = []
     for row in rows:
-        held = first.setdefault(full_key(row), row)
-        if held is not row and decision(held) != decision(row):
-            winner = min(held, row, key=lambda r: r.us)
+        earlier = first.setdefault(full_key(row), row)
+        if earlier is not row and decision(earlier) != decision(row):
+            winner = min(earlier, row, key=lambda r: r.us)
             text = (
-                f"has the key of {held.source} and names another kernel; AITER rewrites its files, keeps the lower "
+                f"has the key of {earlier.source} and names another kernel; AITER rewrites its files, keeps the lower "
                 f"us ({winner.source}) and raises RuntimeError once"
             )
             found.append(Hazard("ambiguous_key", text, row.source))

@@ -1,4 +1,4 @@
-"""Rows of AITER's tuned tables, and what is wrong with them."""
+"""Rows of AITER's tuned tables, and their hazards."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -41,7 +41,9 @@ class Row(NamedTuple):
 
 
 class GroupedRow(NamedTuple):
-    """One row of the gfx1250 grouped table (``tuned_grouped_fmoe.csv``); an empty key cell matches anything.
+    """One row of the gfx1250 grouped table (``tuned_grouped_fmoe.csv``).
+
+    An empty key cell matches anything.
 
     Attributes:
         source: ``file:line``.
@@ -59,7 +61,9 @@ class GroupedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hazard:
-    """Something about a table that AITER would resolve silently, differently on each machine, or by rewriting files.
+    """A defect of a table that AITER resolves without asking.
+
+    It does so silently, differently on each machine, or by rewriting files.
 
     Attributes:
         code: ``stale_row`` (it names no known kernel, or holds what no AITER reads) or ``ambiguous_key`` (more than

@@ -1,4 +1,7 @@
-"""Reads one of AITER's tuned CSV files, strictly where it decides a kernel and leniently where AITER is lenient."""
+"""Parser of one tuned CSV file of AITER.
+
+It is strict where a cell decides a kernel, and lenient where AITER is.
+"""
 
 import csv
 import io
@@ -100,8 +103,11 @@ def parse_table(name: str, data: bytes) -> TableFile:
     return table
 
 
-class _Physical:
-    """The lines of a text, none without end and no row over many of them: a row's memory is a multiple of its size."""
+class _LimitedLines:
+    """Lines of a CSV text, with limits on line and row length.
+
+    The limits bound the memory of a row, which is a multiple of its size.
+    """
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
@@ -121,11 +127,11 @@ class _Physical:
 
 
 def _lines(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    physical = _Physical(name, text)
-    reader = csv.reader(physical)
+    limited = _LimitedLines(name, text)
+    reader = csv.reader(limited)
     try:
         for cells in reader:
-            physical.of_row = 0
+            limited.of_row = 0
             if any(cells):
                 yield reader.line_num, cells
     except csv.Error as exc:
@@ -153,7 +159,7 @@ def _unknown_columns(table: TableFile, header: list[str]) -> None:
         table.hazards.append(Hazard("stale_row", text, f"{table.name}:1"))
 
 
-def _whole(source: str, column: str, text: str) -> int:
+def _integer(source: str, column: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
@@ -186,17 +192,20 @@ def _kernel(source: str, column: str, text: str) -> str:
 
 
 class _Reader:
-    """Reads cells so that equal ones are one object: less memory, and keys that compare by identity."""
+    """Interning cell parser: equal cells become one object.
+
+    That saves memory, and keys compare by identity.
+    """
 
     def __init__(self) -> None:
-        self._whole: dict[str, int] = {}
+        self._integer: dict[str, int] = {}
         self._words: dict[str, str] = {}
         self._kernels: dict[str, str] = {}
 
-    def whole(self, source: str, column: str, text: str) -> int:
-        value = self._whole.get(text)
+    def integer(self, source: str, column: str, text: str) -> int:
+        value = self._integer.get(text)
         if value is None:
-            value = self._whole[text] = _whole(source, column, text)
+            value = self._integer[text] = _integer(source, column, text)
         return value
 
     def word(self, text: str) -> str:
@@ -243,30 +252,30 @@ def _rows(name: str, header: list[str], lines: Iterator[tuple[int, list[str]]]) 
 
 def _row(read: _Reader, source: str, cells: list[str], gfx: str, one: str, flat: str, us: str, tag: str) -> Row:
     cu, token, model, inter, expert, topk, act, dtype, a, w, quant, g1u1, doweight, block, ksplit, k1, k2 = cells
-    whole, word = read.whole, read.word
-    cu_num = whole(source, "cu_num", cu)
+    integer, word = read.integer, read.word
+    cu_num = integer(source, "cu_num", cu)
     given = gfx.lower() not in _NO_GFX
     return Row(
         source,
         word(gfx) if given else GFX_OF_CU_NUM.get(cu_num, ""),
         cu_num,
-        whole(source, "token", token),
-        whole(source, "model_dim", model),
-        whole(source, "inter_dim", inter),
-        whole(source, "expert", expert),
-        whole(source, "topk", topk),
+        integer(source, "token", token),
+        integer(source, "model_dim", model),
+        integer(source, "inter_dim", inter),
+        integer(source, "expert", expert),
+        integer(source, "topk", topk),
         word(act),
         word(dtype),
         word(a),
         word(w),
         word(quant),
-        whole(source, "use_g1u1", g1u1),
-        whole(source, "doweight_stage1", doweight),
-        whole(source, "block_m", block),
-        whole(source, "ksplit", ksplit),
+        integer(source, "use_g1u1", g1u1),
+        integer(source, "doweight_stage1", doweight),
+        integer(source, "block_m", block),
+        integer(source, "ksplit", ksplit),
         read.kernel(source, "kernelName1", k1),
         read.kernel(source, "kernelName2", k2),
-        bool(whole(source, "run_1stage", one)) if one else False,
+        bool(integer(source, "run_1stage", one)) if one else False,
         flat not in ("", "0") and math.isfinite(_number(flat)) and int(_number(flat)) != 0,
         _number(us),
         "" if tag.lower() == "nan" else word(tag),
@@ -283,6 +292,6 @@ def _grouped_rows(name: str, header: list[str], lines: Iterator[tuple[int, list[
             raise TableError(source, f"has {len(cells)} of {len(header)} columns and ends before tile_m")
         key = tuple((column, cells[i].strip()) for i, column in keys if i < len(cells) and cells[i].strip())
         us = _number(us_of(cells) or "0")
-        tile_m = _whole(source, "tile_m", tile_of(cells) or "64")
+        tile_m = _integer(source, "tile_m", tile_of(cells) or "64")
         names = (_kernel(source, "kernelName1", k1_of(cells)), _kernel(source, "kernelName2", k2_of(cells)))
         yield GroupedRow(source, key, tile_m, *names, us)

@@ -1,4 +1,7 @@
-"""Kernel tables: AITER's tuned CSV files, loaded from folders, files, bytes or an installed AITER."""
+"""Kernel tables: AITER's tuned CSV files, from any source.
+
+Sources are folders, files, bytes, or an installed AITER.
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -18,7 +21,10 @@ from preshuffle.registry.kernels.tables.table_file import TableFile, parse_table
 
 
 class TableSet:
-    """The tables of one AITER version (or of any, if ``version`` is None), in AITER's order."""
+    """Tables of one AITER version, in AITER's order.
+
+    A ``version`` of None is for every version without tables of its own.
+    """
 
     def __init__(self, version: str | None, files: list[TableFile]) -> None:
         """Collect the rows of the files."""
@@ -42,7 +48,7 @@ class TableSet:
         return GroupedIndex(self.grouped)
 
     def hazards_by(self, families: Families) -> tuple[Hazard, ...]:
-        """Return what AITER would resolve silently, or by rewriting its files; the last families are remembered."""
+        """Return the hazards of these tables by a book's kernel families."""
         if self._hazards is None or self._hazards[0] is not families:
             of_files = (hazard for file in self.files for hazard in file.hazards)
             self._hazards = families, (*of_files, *table_hazards(self.rows, self.grouped, families))
@@ -90,7 +96,7 @@ class KernelTables:
 
     @classmethod
     def named(cls, places: Literal["auto"] | Iterable[str | Path]) -> "KernelTables":
-        """Load what options and settings name: paths, as ``load`` takes them, or the installed AITER's tables.
+        """Load tables by name: paths, or ``auto`` for the installed AITER's.
 
         Raises:
             TableError: Naming file, line and column; for ``"auto"`` where no AITER is installed.
@@ -155,7 +161,7 @@ class KernelTables:
         return cls(sets, f"sha256:{digest.hexdigest()}")
 
     def for_version(self, aiter: str | None) -> TableSet | None:
-        """Return the tables to use for an AITER version, None where only other versions have some."""
+        """Return an AITER version's tables; None where it has none."""
         if aiter is None:
             return self._default
         return self._by_key.get(version_identity(aiter), self._any)
@@ -167,11 +173,11 @@ class KernelTables:
 
     @property
     def hazards(self) -> tuple[Hazard, ...]:
-        """What AITER would resolve silently, or by rewriting its files, by the packaged book's kernel families."""
+        """Hazards of the tables by the packaged book's kernel families."""
         return self.hazards_by(packaged_families())
 
     def hazards_by(self, families: Families) -> tuple[Hazard, ...]:
-        """Return the same by the kernel families of a book."""
+        """Return the hazards of the tables by a book's kernel families."""
         return tuple(hazard for tables in self.sets for hazard in tables.hazards_by(families))
 
 

@@ -39,7 +39,7 @@ def case(cu_num: int, model_dim: int, inter_dim: int, topk: int) -> DispatchCase
         token=1,
         topk=topk,
         quant_type="per_1x128",
-        a="fp8",
+        activation_dtype="fp8",
     )
 
 
