@@ -1,4 +1,7 @@
-"""Bytes of MoE tensors: put them into the order that a decision names, take them out, prove them. Needs torch."""
+"""Byte operations on MoE tensors: apply, invert and prove layouts.
+
+Needs torch.
+"""
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.forensics import ExpertRange, Identification, identify

@@ -61,15 +61,15 @@ def run(args: argparse.Namespace) -> int:
         if known[rank] is not None and known[size] is not None and known[rank] >= known[size]:  # type: ignore[operator]
             raise UsageError(f"identify: --{rank.replace('_', '-')} {known[rank]}; valid: 0..{known[size] - 1}")  # type: ignore[operator]
     try:
-        from preshuffle.layouts.forensics import Place, identify_files
+        from preshuffle.layouts.forensics import TensorLocation, identify_files
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("preshuffle"):
             raise
         raise MissingExtraError("preshuffle identify", "layouts", error.name) from None
     registry = load_registry(args)
     found = identify_files(
-        Place(Path(args.plain), args.plain_tensor),
-        Place(Path(args.live), args.live_tensor, _shape(args.shape), args.dtype),
+        TensorLocation(Path(args.plain), args.plain_tensor),
+        TensorLocation(Path(args.live), args.live_tensor, _shape(args.shape), args.dtype),
         role=args.role,
         layer=_number(args, "layer", 0) or 0,
         registry=registry,

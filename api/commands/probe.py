@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Probe the recipes and show the errors side by side."""
     try:
-        from preshuffle.layouts.probe import ProbeError, choose_runner, golden_query, probe, recipes_named
+        from preshuffle.layouts.probe import ProbeError, choose_runner, golden_query, probe, select_recipes
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("preshuffle"):
             raise
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     named = ("model", "activation", "activation_dtype", "cu_num", *_SIZES)
     fields: dict[str, Any] = {name: value for name in named if (value := getattr(args, name))}
     query = golden_query(args.arch or chosen.arch or "gfx950", args.quantization, **fields)
-    recipes = recipes_named(args.recipes, registry, query)
+    recipes = select_recipes(args.recipes, registry, query)
     report = probe(
         chosen.runner,
         recipes,

@@ -1,4 +1,4 @@
-"""Reading one rank's MoE tensors from a Hugging Face checkpoint."""
+"""Reader of one rank's MoE tensors from a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SINGLE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A sharded safetensors checkpoint, opened but not read.
+    """Sharded safetensors checkpoint, opened without reading tensors.
 
     Attributes:
         folder: where it lies.
@@ -79,11 +79,13 @@ class Checkpoint:
 
     @property
     def tensors(self) -> Tensors:
-        """The tensors of the first layer that has experts, by role."""
+        """Tensor entries of the first MoE layer, by role."""
         return next(iter(self.experts.values()), {})
 
     def rank(self, layer: int, query: Query, *, tp_rank: int = 0, ep_rank: int = 0) -> dict[str, torch.Tensor]:
-        """Read what one rank holds of a layer: plain tensors in the checkpoint's row order, only their bytes.
+        """Read one rank's plain tensors of a layer.
+
+        Rows are in the checkpoint's order, and only the rank's bytes are read.
 
         Where every expert has tensors of its own they are stacked, gate's rows before up's. Scales are
         ``[experts, rows, K]`` in groups (per_1x32), in blocks (per_1x128, each half on its own), ``[experts, rows, 1]``
@@ -114,7 +116,7 @@ class Checkpoint:
 
 
 class _Files:
-    """Shards, each opened once while a rank reads."""
+    """Shards of a checkpoint, each opened once per read."""
 
     def __init__(self, folder: Path, shards: Mapping[str, Path], stack: ExitStack) -> None:
         self._folder = folder
@@ -138,7 +140,7 @@ class _Files:
         return torch.stack(made)
 
     def _linear(self, role: Role, entry: CheckpointTensor, names: Sequence[str], part: Part) -> torch.Tensor:
-        """Read one expert's linear layer, or gate's and up's together."""
+        """Read one expert's linear layer, gate and up joined."""
         if not names:
             raise CheckpointError(f"{self._folder}: where the shared expert's {role} lies is not in the book")
         return _join(role, [self._read(name, role, entry, part.take_linear) for name in names])
@@ -167,7 +169,10 @@ class _Files:
 
 
 def _join(role: Role, parts: list[torch.Tensor]) -> torch.Tensor:
-    """Put gate's and up's tensors together: rows behind rows, two numbers as a pair, two input scales as the larger."""
+    """Join gate's and up's tensors.
+
+    Rows behind rows, two numbers as a pair, of two input scales the larger.
+    """
     if len(parts) == 1:
         return parts[0]
     if role.endswith("_input_scale"):

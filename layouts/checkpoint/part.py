@@ -1,4 +1,7 @@
-"""What one rank takes of a layer's stored tensors: which experts, rows, columns, groups and blocks."""
+"""Slices of a layer's stored tensors that one rank takes.
+
+Experts, rows, columns, groups and blocks.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,15 @@ BLOCK: Final = 128
 
 
 class CheckpointError(PreshuffleError, ValueError):
-    """A checkpoint cannot be read; the message names the file and the tensor."""
+    """A checkpoint cannot be read.
+
+    The message names the file and the tensor.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one rank takes of every tensor of a layer.
+    """Slice of every tensor of a layer for one rank.
 
     Attributes:
         experts: of all routed experts.
@@ -56,7 +62,7 @@ class Part:
 
     @staticmethod
     def of(query: Query, tp_rank: int, ep_rank: int, routed: int | None = None) -> Part:
-        """Cut a model between ranks.
+        """Cut a model between ranks and return one rank's part.
 
         Args:
             query: its sizes; experts beyond the routed ones are a shared expert on each expert-parallel rank.
@@ -89,7 +95,9 @@ class Part:
         return self.query.hidden_size or 0, self.query.intermediate_size or 0
 
     def take(self, role: Role, entry: CheckpointTensor, view: Any) -> torch.Tensor:
-        """Take the rank's part of a tensor that holds all experts: w13 by rows, w2 by K.
+        """Slice a tensor that holds all experts.
+
+        w13 by rows, w2 by K.
 
         Raises:
             CheckpointError: it is stored in another shape.
@@ -112,7 +120,9 @@ class Part:
         return columns
 
     def take_linear(self, role: Role, entry: CheckpointTensor, view: Any) -> torch.Tensor:
-        """Take the rank's part of one expert's linear layer, ``[rows, K]`` (a number for a scale of the whole tensor).
+        """Slice one expert's linear layer ``[rows, K]``.
+
+        A scale of the whole tensor is a single number.
 
         Raises:
             CheckpointError: it is stored in another shape.
@@ -134,13 +144,19 @@ class Part:
         return piece
 
     def _cut(self, size: int, intermediate: int) -> tuple[int, int]:
-        """The rank's part of a dimension that counts the intermediate size in values, groups, blocks or bytes."""
+        """Return the rank's range of a cut dimension.
+
+        The dimension counts the intermediate size in values, groups, blocks or bytes.
+        """
         if self.query.quant_type == "per_1x128" and size == -(-intermediate // BLOCK):
             return self.columns.start // BLOCK, -(-self.columns.stop // BLOCK)
         return self.columns.start * size // intermediate, self.columns.stop * size // intermediate
 
     def linear_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
-        """Shape of one expert's linear layer (gate's or up's alone), of its scales, or ``()`` of a single number."""
+        """Return the stored shape of one expert's linear layer.
+
+        Gate's or up's alone; of its scales, or ``()`` of a single number.
+        """
         hidden, intermediate = self.sizes
         rows, k = (intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
         if role.endswith("_input_scale"):
@@ -150,11 +166,14 @@ class Part:
         return rows, k // self._values(entry)
 
     def _values(self, entry: CheckpointTensor) -> int:
-        """Values that one stored element holds."""
+        """Return how many values one stored element holds."""
         return entry.packed if entry.packed > 1 else 2 if self.query.weight_dtype in ("fp4x2", "i4x2") else 1
 
     def stored_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
-        """Shape of a tensor that holds all experts (a weight's K may be stored as several dimensions)."""
+        """Return the stored shape of a tensor of all experts.
+
+        A weight's K may be stored as several dimensions.
+        """
         hidden, intermediate = self.sizes
         rows, k = (2 * intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
         wanted: tuple[int, ...] = (self.query.num_experts or 0, rows)
@@ -180,7 +199,9 @@ SCALES: Final[dict[str, Callable[[int, int], tuple[int, ...]]]] = {
 
 
 def unpacked(tensor: torch.Tensor) -> torch.Tensor:
-    """Unpack int32 words of eight int4 values, the first in the lowest bits and each plus 8, into signed bytes.
+    """Unpack int32 words of eight int4 values to int8.
+
+    The first value is in the lowest bits, and each is stored plus 8.
 
     Source of the fact: compressed-tensors' ``pack-quantized`` format.
 

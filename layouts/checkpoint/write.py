@@ -1,4 +1,7 @@
-"""Writing a small checkpoint of random weights with a model type's own names, dtypes and shapes."""
+"""Writer of small random checkpoints in a model type's own format.
+
+Names, dtypes and shapes are the model type's.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from safetensors.torch import save_file
 
 from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part
-from preshuffle.layouts.tensors import E8M0, FLOATS
+from preshuffle.layouts.tensors import E8M0, FLOAT_DTYPES
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.hf import (
@@ -29,7 +32,9 @@ from preshuffle.registry.hf import (
 def write_checkpoint(
     folder: Path | str, config: Mapping[str, Any], *, seed: int = 0, registry: Registry | None = None
 ) -> Checkpoint:
-    """Write a checkpoint of random weights with a model type's own names and shapes, one shard per layer.
+    """Write a checkpoint of random weights, one shard per layer.
+
+    Names and shapes are the model type's own.
 
     Args:
         folder: where; created if needed.
@@ -72,7 +77,7 @@ def write_checkpoint(
 def _layer(
     tensors: Tensors, query: Query, layer: int, shared: bool, random: torch.Generator
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Make a layer's tensors, each under its name."""
+    """Yield a layer's tensors, each under its name."""
     part = Part.of(query, 0, 0)
     for role, entry in tensors.items():
         dtype = STORED[entry.dtypes[0]]
@@ -92,7 +97,10 @@ def _layer(
 
 
 def _random(role: Role, shape: tuple[int, ...], dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
-    """Random weights in all codes of their dtype but those that are no number; scales near 1.0."""
+    """Return random weights or scales of a dtype.
+
+    Weights take all codes but those that are no number; scales are near 1.0.
+    """
     if role.endswith("_scale"):
         if dtype in (torch.uint8, E8M0):
             return torch.randint(120, 131, shape, dtype=torch.uint8, generator=random).view(dtype)
@@ -100,7 +108,7 @@ def _random(role: Role, shape: tuple[int, ...], dtype: torch.dtype, random: torc
     if dtype == torch.float8_e4m3fn:
         codes = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
         return codes.where((codes & 0x7F) != 0x7F, 0).view(dtype)
-    if dtype in FLOATS:
+    if dtype in FLOAT_DTYPES:
         return torch.randn(shape, generator=random).to(dtype)
     low, high = (0, 256) if dtype == torch.uint8 else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
     return torch.randint(low, high, shape, dtype=dtype, generator=random)

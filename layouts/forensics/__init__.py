@@ -1,12 +1,12 @@
-"""Identify the layout of live bytes against a checkpoint."""
+"""Identification of the layout of live bytes against a checkpoint."""
 
-from preshuffle.layouts.forensics.files import Place, identify_files
+from preshuffle.layouts.forensics.files import TensorLocation, identify_files
 from preshuffle.layouts.forensics.identify import ExpertRange, Identification, identify
 
 __all__ = [
     "ExpertRange",
     "Identification",
-    "Place",
+    "TensorLocation",
     "identify",
     "identify_files",
 ]

@@ -1,4 +1,4 @@
-"""Explanations of single experts: what holds in one of them, and whether it holds in others."""
+"""Search for explanations of single experts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from preshuffle.layouts.forensics.hypotheses import Hypothesis, Predictions
-from preshuffle.layouts.forensics.match import Match, Seen, distinct
+from preshuffle.layouts.forensics.match import ComparedWindow, Match, distinct_rows
 from preshuffle.layouts.forensics.search import WINDOW, Search
 from preshuffle.layouts.forensics.source import PAGE
 
@@ -19,12 +19,12 @@ _FEWEST = 4
 
 @dataclass(frozen=True, slots=True)
 class ExpertSearch:
-    """Looks at experts of the pair of tensors that a search reads, within the search's budget."""
+    """Search in single experts, within a search's read budget."""
 
     search: Search
 
     def in_expert(self, expert: int, hypotheses: list[Hypothesis], share: float, enough: float) -> list[Match] | None:
-        """Return the explanations that hold wherever one looks in one expert.
+        """Return the explanations that hold throughout one expert.
 
         Args:
             expert: its number in the live tensor.
@@ -38,7 +38,7 @@ class ExpertSearch:
         """
         first, last = self.search.bounds(expert)
         limit = int(share * self.search.most_bytes)
-        alive, seen = Predictions(self.search.frame, hypotheses), list[Seen]()
+        alive, seen = Predictions(self.search.frame, hypotheses), list[ComparedWindow]()
         matches: list[Match] = []
         for _ in range(_LOOKS):
             for _ in range(2):
@@ -57,7 +57,7 @@ class ExpertSearch:
     def holds(
         self, match: Match, rivals: list[Hypothesis], experts: tuple[int, int], windows: int, share: float
     ) -> bool | None:
-        """Say whether an explanation holds in some neighbouring experts.
+        """Return whether an explanation holds in neighbouring experts.
 
         Args:
             match: the explanation.
@@ -83,7 +83,7 @@ class ExpertSearch:
         return True
 
     def _telling(self, one: Hypothesis, rivals: list[Hypothesis], first: int, last: int) -> list[int]:
-        """Return as few windows of a stretch as tell an explanation from each of its rivals."""
+        """Return few windows that tell an explanation from its rivals."""
         starts = -(-first // WINDOW), last // WINDOW
         if starts[1] <= starts[0] or not rivals:
             return []
@@ -98,9 +98,12 @@ class ExpertSearch:
         return windows
 
     def _apart(
-        self, alive: Predictions, seen: list[Seen], first: int, last: int, limit: int
-    ) -> tuple[Predictions, list[Seen]]:
-        """Read where the explanations of a stretch differ from the one that was compared most; drop what says less."""
+        self, alive: Predictions, seen: list[ComparedWindow], first: int, last: int, limit: int
+    ) -> tuple[Predictions, list[ComparedWindow]]:
+        """Read where explanations differ; drop those that predict less.
+
+        Compared with the one that was compared most.
+        """
         places = torch.randint(first, last, (_PLACES,), generator=self.search.generator)
         for _ in range(_MOST_RIVALS):
             if len(alive.hypotheses) < 2:
@@ -110,7 +113,7 @@ class ExpertSearch:
             differ = (predicted != best) & (predicted >= 0)
             less = ~differ.any(1) & (predicted != best).any(1)
             if bool(less.any()):
-                alive, seen = alive.keep(~less), [Seen(one.found, one.claimed[~less]) for one in seen]
+                alive, seen = alive.keep(~less), [ComparedWindow(one.found, one.claimed[~less]) for one in seen]
                 continue
             if not bool(differ.any()):
                 break
@@ -121,11 +124,11 @@ class ExpertSearch:
             alive, seen = self.search.sieve(alive, [window], limit, seen)
         return alive, seen
 
-    def _grouped(self, alive: Predictions, seen: list[Seen], first: int, last: int) -> list[Match]:
-        """Merge explanations that say the same of every byte in a stretch."""
+    def _grouped(self, alive: Predictions, seen: list[ComparedWindow], first: int, last: int) -> list[Match]:
+        """Merge explanations that predict the same bytes of a stretch."""
         places = torch.randint(first, last, (_PLACES,), generator=self.search.generator)
         groups: dict[int, list[int]] = {}
-        for number, kind in enumerate(distinct(alive.of(places))[1].tolist()):
+        for number, kind in enumerate(distinct_rows(alive.of(places))[1].tolist()):
             groups.setdefault(kind, []).append(number)
         found = []
         for numbers in groups.values():

@@ -1,4 +1,7 @@
-"""Finding a layer's tensors in checkpoints and dumps, by role or by what engines and models call them."""
+"""Lookup of a layer's tensors in checkpoints and dumps.
+
+By role, or by the names of engines and models.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.forensics.identify import Identification, identify
-from preshuffle.layouts.forensics.joined_source import Joined
+from preshuffle.layouts.forensics.joined_source import JoinedTensors
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile, of_raw_file
-from preshuffle.layouts.loader import names_of
+from preshuffle.layouts.loader import role_names
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import ROLES, Role
@@ -21,14 +24,14 @@ SUFFIX = ".safetensors"
 
 
 class Identifications(Frozen):
-    """What each tensor of a dump is."""
+    """Identification of each tensor of a dump."""
 
     tensors: dict[Role, Identification]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a side's bytes are.
+class TensorLocation:
+    """Location of one side's bytes.
 
     Attributes:
         path: a folder, a safetensors file, or (with a shape) a file of bare bytes.
@@ -44,15 +47,15 @@ class Place:
 
 
 def identify_files(
-    plain: Place,
-    live: Place,
+    plain: TensorLocation,
+    live: TensorLocation,
     *,
     role: Role | None = None,
     layer: int = 0,
     registry: Registry | None = None,
     **known: Any,
 ) -> Identifications:
-    """Identify one tensor of a dump, or all that have a role's name.
+    """Identify a dump's tensors against a checkpoint's.
 
     Args:
         plain: a Hugging Face folder, or a safetensors file.
@@ -83,7 +86,7 @@ def identify_files(
     return Identifications(tensors=tensors)
 
 
-def _roles(live: Place, role: Role | None, layer: int, book: Book) -> list[tuple[Role, Bytes]]:
+def _roles(live: TensorLocation, role: Role | None, layer: int, book: Book) -> list[tuple[Role, Bytes]]:
     if live.shape is not None or (live.path.is_file() and live.path.suffix != SUFFIX):
         if role is None or live.shape is None:
             raise SourceError(f"{live.path} is no {SUFFIX} file; bare bytes need a role and a shape")
@@ -110,7 +113,7 @@ def _roles(live: Place, role: Role | None, layer: int, book: Book) -> list[tuple
     return found
 
 
-def _checkpoint(plain: Place, layer: int, registry: Registry) -> tuple[Query | None, _Plain]:
+def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[Query | None, _Plain]:
     if plain.path.is_dir():
         checkpoint = Checkpoint.open(plain.path, registry)
         if not 0 <= layer < checkpoint.layers:
@@ -140,9 +143,12 @@ def _checkpoint(plain: Place, layer: int, registry: Registry) -> tuple[Query | N
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """The checkpoint's side: role to tensor (or to every expert's) to file."""
+    """Checkpoint side: maps roles to tensors to files.
 
-    place: Place
+    A role has one tensor, or one for every expert.
+    """
+
+    place: TensorLocation
     names: dict[Role, list[str]]
     shards: dict[str, Path]
     book: Book
@@ -166,7 +172,7 @@ class _Plain:
         missing = next((name for name in names if name not in self.shards), None)
         if missing is not None:
             raise SourceError(f"{self.place.path} has no tensor {missing}")
-        return Joined(role, [(self.shards[name], name) for name in names], self.experts)
+        return JoinedTensors(role, [(self.shards[name], name) for name in names], self.experts)
 
 
 def _listed(layers: Iterable[int]) -> str:
@@ -186,11 +192,14 @@ def _files(path: Path) -> Iterable[Path]:
 def _is_called(name: str, role: Role, exact: str | None, book: Book) -> bool:
     if exact is not None:
         return name == exact
-    return any(name == called or name.endswith(f".{called}") for called in names_of(role, book))
+    return any(name == called or name.endswith(f".{called}") for called in role_names(role, book))
 
 
 def _of_layer(names: list[tuple[TensorFile, str]], layer: int) -> list[tuple[TensorFile, str]]:
-    """Keep what belongs to the layer; a name that holds no number belongs to any."""
+    """Return the names that belong to a layer.
+
+    A name without a number belongs to any.
+    """
     return [entry for entry in names if (found := list(_numbers(entry[1]))) == [] or found[0] == layer]
 
 

@@ -1,4 +1,4 @@
-"""Hypotheses about live bytes: every way in which a loader may have brought plain bytes to where they lie."""
+"""Hypotheses of how a loader moved plain bytes to live ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Fault = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The two sides in bytes.
+    """Sizes of both sides in bytes.
 
     Attributes:
         experts: of the checkpoint's tensor.
@@ -64,8 +64,11 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One layout as it was applied: on how many experts, counting K in units of how many bytes."""
+class AppliedLayout:
+    """Layout as a loader applied it.
+
+    On how many experts, counting K in units of how many bytes.
+    """
 
     layout: Layout
     experts: int
@@ -73,8 +76,11 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What a rank took: rows of each half, bytes of K, experts; ``ranks`` is (tp rank, tp, ep rank, ep)."""
+class RankShare:
+    """Part of a tensor that one rank took.
+
+    Rows of each half, bytes of K, experts; ``ranks`` is (tp rank, tp, ep rank, ep).
+    """
 
     rows: tuple[int, int]
     k: tuple[int, int]
@@ -90,7 +96,7 @@ Packing = Literal["expert", "rows", "bytes"]
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One way from plain bytes to live ones, with what is wrong with it.
+    """One way from plain bytes to live ones, with its faults.
 
     Attributes:
         steps: layouts in the order of their application; empty for plain bytes.
@@ -103,8 +109,8 @@ class Hypothesis:
         faults: what no kernel expects.
     """
 
-    steps: tuple[Step, ...]
-    share: Share
+    steps: tuple[AppliedLayout, ...]
+    share: RankShare
     read: RowOrder
     write: Write
     row_pads: RowPads
@@ -113,7 +119,10 @@ class Hypothesis:
     faults: tuple[Fault, ...]
 
     def numbers(self, frame: Frame) -> tuple[int, ...]:
-        """Return what ``Predictions`` computes with, in the order of its names."""
+        """Return the numbers that ``Predictions`` computes with.
+
+        In the order of its names.
+        """
         low, high = self.share.k
         first, last = self.share.rows
         rows, halves = last - first, frame.halves
@@ -140,24 +149,33 @@ class Hypothesis:
 
 
 class Predictions:
-    """Where many hypotheses say that live bytes come from: arithmetic on all of them at once."""
+    """Source positions that many hypotheses predict for live bytes.
+
+    Computed for all hypotheses at once.
+    """
 
     def __init__(self, frame: Frame, hypotheses: Sequence[Hypothesis]) -> None:
-        """Take the hypotheses' numbers."""
+        """Collect the hypotheses' numbers."""
         self.frame = frame
         self.hypotheses = tuple(hypotheses)
         self._numbers = torch.tensor([one.numbers(frame) for one in self.hypotheses], dtype=torch.int64)
 
     def keep(self, kept: torch.Tensor) -> Predictions:
-        """Return those of some hypotheses alone (``kept`` is a bool for each)."""
+        """Return the predictions of selected hypotheses.
+
+        The argument is a bool for each.
+        """
         return Predictions(self.frame, [self.hypotheses[number] for number in kept.nonzero().flatten().tolist()])
 
     def of(self, addresses: torch.Tensor) -> torch.Tensor:
-        """Return each hypothesis's plain positions of live addresses, ``[hypotheses, addresses]``; -1 for pads."""
+        """Return plain positions of live addresses ``[hypotheses, addresses]``.
+
+        -1 stands for pads.
+        """
         frame = self.frame
-        place: dict[tuple[Step, ...], int] = {}
+        place: dict[tuple[AppliedLayout, ...], int] = {}
         chain = torch.tensor([place.setdefault(one.steps, len(place)) for one in self.hypotheses])
-        undone: dict[tuple[Step, ...], torch.Tensor] = {(): addresses}
+        undone: dict[tuple[AppliedLayout, ...], torch.Tensor] = {(): addresses}
         position = torch.stack([_before(steps, frame, undone) for steps in place])[chain]
         (
             width, k_lead, share_k, k_first, pitch, lead, block, alternating, half_lead, rows, swapped,
@@ -175,15 +193,20 @@ class Predictions:
         return torch.where(good & (expert < frame.live_experts), source * frame.k + k + k_first, -1)
 
 
-def _before(chain: tuple[Step, ...], frame: Frame, undone: dict[tuple[Step, ...], torch.Tensor]) -> torch.Tensor:
-    """Return where bytes lay before layouts; the last is undone first, once for all chains that end alike."""
+def _before(
+    chain: tuple[AppliedLayout, ...], frame: Frame, undone: dict[tuple[AppliedLayout, ...], torch.Tensor]
+) -> torch.Tensor:
+    """Return the addresses before a chain of layouts.
+
+    The last is undone first, once for all chains that end alike.
+    """
     if chain not in undone:
         undone[chain] = _source(chain[0], frame, _before(chain[1:], frame, undone))
     return undone[chain]
 
 
-def _source(step: Step, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
-    """Return the position before one layout of the byte at each address after it: the closed form, on tensors."""
+def _source(step: AppliedLayout, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
+    """Return the addresses before one layout, in closed form."""
     units, rest = _divide(addresses, step.unit)
     position = rest
     for size, stride in reversed(permutation_of(step, frame).modes):
@@ -193,7 +216,7 @@ def _source(step: Step, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=256)
-def permutation_of(step: Step, frame: Frame) -> Permutation:
+def permutation_of(step: AppliedLayout, frame: Frame) -> Permutation:
     """Return a layout's permutation on the live shape.
 
     Raises:
@@ -206,8 +229,8 @@ def permutation_of(step: Step, frame: Frame) -> Permutation:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """What hypotheses are made from; the layouts are the book's.
+class HypothesisSpace:
+    """Generator of hypotheses from the book's layouts.
 
     Attributes:
         frame: the two sides.
@@ -221,10 +244,13 @@ class Family:
     layouts: Mapping[str, Layout]
     group_scale: bool
     order: RowOrder | None
-    shares: tuple[tuple[Share, tuple[Fault, ...]], ...]
+    shares: tuple[tuple[RankShare, tuple[Fault, ...]], ...]
 
-    def hypotheses(self, faults: int, of: Share | None = None) -> list[Hypothesis]:
-        """Return every hypothesis with just so many faults (of one rank's share only, where it is given)."""
+    def hypotheses(self, faults: int, of: RankShare | None = None) -> list[Hypothesis]:
+        """Return every hypothesis with a given number of faults.
+
+        Of one rank's share only, where it is given.
+        """
         found: list[Hypothesis] = []
         for (steps, one), (share, two) in product(self._steps(), self.shares):
             if len(one) + len(two) > faults or (of is not None and share != of):
@@ -236,43 +262,46 @@ class Family:
                         found.append(Hypothesis(steps, share, read, write, rows, k_first, packing, wrong))
         return found
 
-    def _steps(self) -> Iterator[tuple[tuple[Step, ...], tuple[Fault, ...]]]:
-        """Nothing, one layout, or two in a row; on all experts, or on all their rows as if they were one expert's."""
+    def _steps(self) -> Iterator[tuple[tuple[AppliedLayout, ...], tuple[Fault, ...]]]:
+        """Yield chains of zero, one or two layouts, with faults.
+
+        On all experts, or on all their rows as if they were one expert's.
+        """
         yield (), ()
         unit = "group" if self.group_scale else "byte"
-        own: list[Step] = []
+        own: list[AppliedLayout] = []
         for layout in self.layouts.values():
             kind: tuple[Fault, ...] = () if layout.unit in (unit, "any") else ("other_kind",)
-            step = Step(layout, self.frame.live_experts)
+            step = AppliedLayout(layout, self.frame.live_experts)
             pattern = layout.pattern
             if pattern.memory != (*pattern.experts, *pattern.rows, *pattern.k) and self._binds(step):
                 yield (step,), kind
                 own += [step] if not kind and self._moves(step) else []
-            flat = Step(layout, 1)
+            flat = AppliedLayout(layout, 1)
             if self.frame.live_experts > 1 and not kind and self._moves(flat) and not self._same(step, flat):
                 yield (flat,), () if not self.frame.expert_axis else ("experts_merged",)
-            wide = Step(layout, self.frame.live_experts, self.frame.item)
+            wide = AppliedLayout(layout, self.frame.live_experts, self.frame.item)
             if self.frame.item > 1 and not kind and self._moves(wide):
                 yield (wide,), ("element_units",)
         for first in own:
             for second in own:
                 yield (first, second), ("applied_twice" if first == second else "two_layouts",)
 
-    def _binds(self, step: Step) -> bool:
+    def _binds(self, step: AppliedLayout) -> bool:
         try:
             permutation_of(step, self.frame)
         except LayoutError:
             return False
         return True
 
-    def _moves(self, step: Step) -> bool:
+    def _moves(self, step: AppliedLayout) -> bool:
         count = self.frame.nbytes // step.unit
         return self._binds(step) and permutation_of(step, self.frame) != Permutation.identity(count)
 
-    def _same(self, one: Step, other: Step) -> bool:
+    def _same(self, one: AppliedLayout, other: AppliedLayout) -> bool:
         return self._binds(one) and permutation_of(one, self.frame) == permutation_of(other, self.frame)
 
-    def _pads(self, share: Share, laid: bool) -> Iterator[tuple[Packing, RowPads, bool, tuple[Fault, ...]]]:
+    def _pads(self, share: RankShare, laid: bool) -> Iterator[tuple[Packing, RowPads, bool, tuple[Fault, ...]]]:
         frame = self.frame
         rows, k = frame.halves * (share.rows[1] - share.rows[0]), share.k[1] - share.k[0]
         k_pads: list[tuple[bool, tuple[Fault, ...]]] = [(False, ())]

@@ -1,4 +1,7 @@
-"""Byte forensics: which layout live bytes are in, found by sampling, for when nobody knows what a loader did."""
+"""Byte forensics: identify the layout of live bytes by sampling.
+
+For when nobody knows what a loader did.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from preshuffle.layouts.forensics.hypotheses import Family, Fault, Hypothesis
-from preshuffle.layouts.forensics.match import Group, Match, weight
-from preshuffle.layouts.forensics.mixed import Experts, Stretch
-from preshuffle.layouts.forensics.names import FIXES, name_of
+from preshuffle.layouts.forensics.hypotheses import Fault, Hypothesis, HypothesisSpace
+from preshuffle.layouts.forensics.match import Group, Match, corrected_chance
+from preshuffle.layouts.forensics.mixed import MixedExperts, Stretch
+from preshuffle.layouts.forensics.names import FIXES, describe_hypothesis
 from preshuffle.layouts.forensics.search import ROUND, Search
 from preshuffle.layouts.forensics.shares import Ranks, frame_of, shares_of
 from preshuffle.layouts.forensics.source import Bytes, Widened, of_tensor
@@ -32,7 +35,10 @@ Verdict = Literal["identified", "mixed", "ambiguous", "unknown"]
 
 
 class Nearest(Frozen):
-    """How near a hypothesis came that did not hold: the share of random places, and of bytes, that agree."""
+    """Near miss: a hypothesis that does not hold, with its agreement.
+
+    The share of random places, and of bytes, that agree.
+    """
 
     name: str
     places: float
@@ -40,7 +46,9 @@ class Nearest(Frozen):
 
 
 class ExpertRange(Frozen):
-    """What neighbouring experts of a tensor are, as far as they were looked at.
+    """Explanation of a range of neighbouring experts.
+
+    As far as they were sampled.
 
     Attributes:
         first: the first expert, by its number in the live tensor.
@@ -67,7 +75,7 @@ class ExpertRange(Frozen):
 
 
 class Identification(Frozen):
-    """What live bytes are.
+    """Result of identifying live bytes.
 
     Attributes:
         verdict: ``identified``: one explanation holds everywhere; ``mixed``: experts lie in different layouts;
@@ -144,7 +152,7 @@ def identify(
     most_bytes: int = MOST_BYTES,
     seed: int = 0,
 ) -> Identification:
-    """Say which layout live bytes are in, reading a few hundred places of them.
+    """Identify the layout of live bytes from a few hundred samples.
 
     Args:
         plain: the checkpoint's whole tensor: ``[E, rows, K]`` (a bias ``[E, rows]``), as stored.
@@ -182,14 +190,17 @@ def identify(
     order = (gate_up_order or (query.gate_up_order if query else None)) if frame.halves == 2 else None
     layouts = {name: entry.layout() for name, entry in book.layouts.items()}
     shares = shares_of(role, frame, wanted, query, there.dtype)
-    family = Family(frame, layouts, role.endswith("_scale"), order, shares)
-    return _Inquiry(role, family, Search(frame, there, here, most_bytes, seed)).answer()
+    family = HypothesisSpace(frame, layouts, role.endswith("_scale"), order, shares)
+    return _Identifier(role, family, Search(frame, there, here, most_bytes, seed)).answer()
 
 
-class _Inquiry:
-    """Hypotheses with few faults before those with more: whatever holds everywhere with the fewest is the answer."""
+class _Identifier:
+    """Identification run: hypotheses in order of their faults.
 
-    def __init__(self, role: Role, family: Family, search: Search) -> None:
+    Whatever holds everywhere with the fewest faults is the answer.
+    """
+
+    def __init__(self, role: Role, family: HypothesisSpace, search: Search) -> None:
         self.role, self.family, self.search = role, family, search
         self.tried = 0
         self._stretches: list[Stretch] = []
@@ -202,14 +213,14 @@ class _Inquiry:
             if matches:
                 return self._judge(matches)
             if faults < 2 and self.search.home_explained:  # likelier than one mistake more with all experts
-                self._stretches = Experts(self.family, self.search, faults, _SURE).stretches()
+                self._stretches = MixedExperts(self.family, self.search, faults, _SURE).stretches()
                 if len({id(one.match) for one in self._stretches if one.match}) > 1:
                     return self._mixed()
         return self._unknown()
 
     def _judge(self, matches: list[Match]) -> Identification:
         best = matches[0]
-        if len(matches) == 1 and weight(best, self.tried) <= _SURE:
+        if len(matches) == 1 and corrected_chance(best, self.tried) <= _SURE:
             return self._named("identified", best)
         names = list(dict.fromkeys(self._name(match.group[0]) for match in matches))
         listed = tuple(names[:_MOST_NAMES])
@@ -287,7 +298,10 @@ class _Inquiry:
         return [*match.group, *self.search.same(one, self.family.hypotheses(len(one.faults) + 1, of=one.share))]
 
     def _gate_mode(self, one: Hypothesis) -> GateMode | None:
-        """A bias says nothing of it: kernels read it in one order for either."""
+        """Return the gate mode that reads w13 so.
+
+        A bias says nothing of it: kernels read it in one order for either.
+        """
         if self.family.frame.halves == 1 or self.role.endswith("_bias"):
             return None
         return one.steps[-1].layout.gate_mode if len(one.steps) == 1 else "separated"
@@ -299,7 +313,7 @@ class _Inquiry:
         return not hypothesis.steps and (self.family.frame.halves == 1 or hypothesis.read == hypothesis.write)
 
     def _name(self, hypothesis: Hypothesis) -> str:
-        return name_of(hypothesis, self.family)
+        return describe_hypothesis(hypothesis, self.family)
 
     def _unknown(self) -> Identification:
         found = self.search.nearest(self.family.hypotheses(0), _MOST_NEAREST)
@@ -322,7 +336,7 @@ class _Inquiry:
         return self._result("unknown", text, None, nearest=nearest, experts=experts)
 
     def _result(self, verdict: Verdict, name: str, match: Match | None, **more: object) -> Identification:
-        chance = weight(match, self.tried) if match else 0.0
+        chance = corrected_chance(match, self.tried) if match else 0.0
         places = match.places if match else 0
         return Identification.model_validate(
             {

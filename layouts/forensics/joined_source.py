@@ -1,4 +1,7 @@
-"""Tensors of a checkpoint that lie apart, seen as the one that a layer makes of them; only what is read is mapped."""
+"""Source of bytes that joins several tensors of a checkpoint.
+
+As a layer joins every expert's tensors; only what is read is mapped.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,16 @@ import torch
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile
 
 
-class Joined(Bytes):
-    """Tensors of one shape behind each other: every expert's rows, gate's before up's."""
+class JoinedTensors(Bytes):
+    """Tensors of one shape behind each other.
+
+    Every expert's rows, gate's before up's.
+    """
 
     def __init__(self, name: str, places: Sequence[tuple[Path, str]], experts: int) -> None:
-        """Look at tensors by file and name, ``len(places) / experts`` for each expert.
+        """Open the first tensor of a list of files and names.
+
+        ``len(places) / experts`` of them belong to each expert.
 
         Raises:
             SourceError: a tensor is not there, or not of the others' shape and dtype.
@@ -36,7 +44,7 @@ class Joined(Bytes):
         return pages + sum(file.begin for file in self._files.values())
 
     def known(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return which positions lie on pages that were read already."""
+        """Return which positions lie on pages already read."""
         found = torch.zeros_like(positions, dtype=torch.bool)
         for number, mine in self._split(positions):
             if number in self._parts:
@@ -51,7 +59,7 @@ class Joined(Bytes):
         return found
 
     def window(self, position: int) -> tuple[int, int]:
-        """Return the bytes around a position that are read at no more cost."""
+        """Return the byte range readable at no more cost."""
         start = position // self._size * self._size
         first, last = self._part(position // self._size).window(position - start)
         return start + first, start + last

@@ -1,4 +1,4 @@
-"""Explanations that hold, what was compared for them, and how likely that is by chance."""
+"""Explanations that hold, with their probability of chance agreement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Group = tuple[Hypothesis, ...]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An explanation that holds wherever it was confirmed.
+    """Explanation that holds wherever it was tested.
 
     Attributes:
         group: the explanation's names.
@@ -31,26 +31,38 @@ class Match:
 
 
 @dataclass(slots=True)
-class Seen:
-    """A compared window: its live bytes, and which of them each hypothesis claims (none where it was not compared)."""
+class ComparedWindow:
+    """Window of live bytes and each hypothesis's claim on them.
+
+    Nothing is claimed where a hypothesis was not compared.
+    """
 
     found: torch.Tensor
     claimed: torch.Tensor
 
 
-def distinct(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct rows, in the order in which they first stand, and which of them each row is."""
+def distinct_rows(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distinct rows and each row's index among them.
+
+    In the order in which they first occur.
+    """
     place: dict[tuple[int, ...], int] = {}
     which = [place.setdefault(tuple(row), len(place)) for row in predicted.tolist()]
     return torch.tensor(list(place), dtype=torch.int64).view(len(place), -1), torch.tensor(which)
 
 
-def says_more(theirs: torch.Tensor, mine: torch.Tensor) -> bool:
-    """Say whether one prediction says all that another does, and something of bytes that the other leaves open."""
+def subsumes(theirs: torch.Tensor, mine: torch.Tensor) -> bool:
+    """Return whether one prediction extends another.
+
+    It says all that the other does, and something of bytes that the other leaves open.
+    """
     claimed = mine >= 0
     return bool((theirs[claimed] == mine[claimed]).all()) and bool((theirs[~claimed] >= 0).any())
 
 
-def weight(match: Match, others: int) -> float:
-    """Return log10 of the chance that one of so many hypotheses holds by accident as this one does."""
+def corrected_chance(match: Match, others: int) -> float:
+    """Return the chance of agreement corrected for all hypotheses.
+
+    log10 of the probability that one of so many holds by accident as well as this one.
+    """
     return min(0.0, match.chance + log10(max(others, 1)))

@@ -1,4 +1,7 @@
-"""Experts of one tensor that lie in different layouts: a load, an update or a move that reached only some of them."""
+"""Search for experts of one tensor in different layouts.
+
+A load, an update or a move reached only some of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from math import log10
 from typing import Final
 
 from preshuffle.layouts.forensics.expert_search import ExpertSearch
-from preshuffle.layouts.forensics.hypotheses import Family, Hypothesis
+from preshuffle.layouts.forensics.hypotheses import Hypothesis, HypothesisSpace
 from preshuffle.layouts.forensics.match import Match
 from preshuffle.layouts.forensics.search import Search
 
@@ -24,7 +27,9 @@ _SMALLEST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Neighbouring experts that are alike, as far as they were looked at.
+    """Neighbouring experts with the same explanation.
+
+    As far as they were sampled.
 
     Attributes:
         first: the first expert, by its number in the live tensor.
@@ -41,8 +46,8 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class Experts:
-    """The experts of a tensor that no single explanation fits, one by one.
+class MixedExperts:
+    """Expert by expert explanation of a tensor.
 
     Attributes:
         faults: how many mistakes an expert by itself may be explained by.
@@ -50,7 +55,7 @@ class Experts:
         seen: what was found, by expert; None where nothing explains an expert.
     """
 
-    family: Family
+    family: HypothesisSpace
     search: Search
     faults: int
     enough: float
@@ -59,7 +64,9 @@ class Experts:
     _puzzles: int = 0
 
     def stretches(self) -> list[Stretch]:
-        """Return the experts as stretches that are alike; nothing where experts are not slices, or none is explained.
+        """Return stretches of experts with the same explanation.
+
+        Empty where experts are not slices, or none is explained.
 
         A few experts are looked at, then those between two that differ, until their border is found.
         """
@@ -78,7 +85,10 @@ class Experts:
         return [] if self._one_explains_all() else self._untorn()
 
     def _untorn(self) -> list[Stretch]:
-        """Return the stretches, having looked into those whose ends agree and whose inside does not."""
+        """Return the stretches, split where their inside disagrees.
+
+        Stretches are read again inside, not only at their ends.
+        """
         while True:
             found = list(self._joined())
             torn = next((one for one in found if not self._holds(one)), None)
@@ -90,11 +100,18 @@ class Experts:
             self._find_borders()
 
     def _needed(self) -> int:
-        """Two experts without a mistake must differ, or this is no mixture of layouts; one must be explained at all."""
+        """Return how many explanations the first experts must show.
+
+        Two experts without a mistake must differ, or this is no mixture of layouts; one must be explained at
+        all.
+        """
         return 1 if self.faults else 2
 
     def _one_explains_all(self) -> bool:
-        """Whether one kind holds in every other's experts, too: then it was that all the time."""
+        """Return whether one explanation holds in every expert.
+
+        Then it was that all the time.
+        """
         for kind in self._kinds:
             others = {id(found): expert for expert, found in self.seen.items() if found is not kind}
             if None not in self.seen.values() and all(self._fits(kind, expert) for expert in others.values()):
@@ -107,7 +124,10 @@ class Experts:
         return ExpertSearch(self.search).holds(kind, rivals, (expert, expert), 1, _BUDGET)
 
     def _holds(self, one: Stretch) -> bool:
-        """Look again all over a stretch: an expert that is torn in itself may be explained by one of its parts."""
+        """Test a stretch's explanation again all over it.
+
+        An expert that is torn in itself may be explained by one of its parts.
+        """
         if one.match is None:
             return True
         share = (one.last - one.first + 1) / self.family.frame.live_experts
@@ -115,7 +135,10 @@ class Experts:
         return ExpertSearch(self.search).holds(one.match, [], (one.first, one.last), windows, _LAST_LOOK) is True
 
     def _sampled(self) -> Iterator[int]:
-        """The expert that was read already, those that contradicted it, and some all over the tensor."""
+        """Yield the experts to sample.
+
+        The one that was read already, those that contradicted it, and some all over the tensor.
+        """
         yield self.search.home
         yield from self.search.turned[:2]
         count = self.family.frame.live_experts
@@ -160,7 +183,7 @@ class Experts:
         return same or found
 
     def _kind(self, match: Match) -> Match:
-        """Return the match that was found before for the same explanation."""
+        """Return the known match of the same explanation."""
         for known in self._kinds:
             if known.group[0] in match.group:
                 return known
@@ -168,7 +191,7 @@ class Experts:
         return match
 
     def _find_borders(self) -> None:
-        """Look between neighbours that differ, halfway each time."""
+        """Bisect between neighbours that differ."""
         borders = [pair for pair in pairwise(sorted(self.seen)) if self._differ(*pair)]
         while borders:
             low, high = borders.pop()

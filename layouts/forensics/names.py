@@ -1,10 +1,10 @@
-"""Explanations in words."""
+"""Text descriptions of hypotheses and fixes of faults."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from preshuffle.layouts.forensics.hypotheses import Family, Fault, Hypothesis, RowPads
+from preshuffle.layouts.forensics.hypotheses import Fault, Hypothesis, HypothesisSpace, RowPads
 
 _PADS: Final[dict[RowPads, str]] = {
     "each half": "",
@@ -30,13 +30,16 @@ FIXES: Final[dict[Fault, str]] = {
 """What to do about each fault."""
 
 
-def name_of(hypothesis: Hypothesis, family: Family) -> str:
-    """Return one line, for example ``gui16, rows read as GGUU though the checkpoint's are GUGU``."""
+def describe_hypothesis(hypothesis: Hypothesis, family: HypothesisSpace) -> str:
+    """Describe a hypothesis in one line.
+
+    For example ``gui16, rows read as GGUU though the checkpoint's are GUGU``.
+    """
     parts = [_layouts(hypothesis, family), *_order(hypothesis, family), *_pads(hypothesis, family), *_share(hypothesis)]
     return ", ".join(part for part in parts if part)
 
 
-def _layouts(hypothesis: Hypothesis, family: Family) -> str:
+def _layouts(hypothesis: Hypothesis, family: HypothesisSpace) -> str:
     steps = hypothesis.steps
     if not steps:
         return "plain"
@@ -53,7 +56,7 @@ def _layouts(hypothesis: Hypothesis, family: Family) -> str:
     return text
 
 
-def _order(hypothesis: Hypothesis, family: Family) -> list[str]:
+def _order(hypothesis: Hypothesis, family: HypothesisSpace) -> list[str]:
     if family.frame.halves == 1:
         return []
     parts = []
@@ -69,7 +72,7 @@ def _order(hypothesis: Hypothesis, family: Family) -> list[str]:
     return parts
 
 
-def _pads(hypothesis: Hypothesis, family: Family) -> list[str]:
+def _pads(hypothesis: Hypothesis, family: HypothesisSpace) -> list[str]:
     if hypothesis.packing == "bytes":
         return ["copied flat to the beginning of a larger buffer"]
     parts = []

@@ -1,4 +1,6 @@
-"""Testing hypotheses against bytes: a few windows of live bytes, and the plain bytes that each hypothesis puts there.
+"""Search that tests hypotheses against windows of live bytes.
+
+Each window is compared with the plain bytes that a hypothesis puts there.
 
 Windows at the two ends of one expert come first: nearly every layout leaves the first bytes of an expert where they
 were, so that they tell ranks, halves and pads apart; windows near it tell layouts apart on few pages of the plain side;
@@ -14,7 +16,7 @@ from typing import Final, Literal
 import torch
 
 from preshuffle.layouts.forensics.hypotheses import Frame, Hypothesis, Predictions
-from preshuffle.layouts.forensics.match import Group, Match, Seen, distinct, says_more
+from preshuffle.layouts.forensics.match import ComparedWindow, Group, Match, distinct_rows, subsumes
 from preshuffle.layouts.forensics.source import PAGE, Bytes
 
 WINDOW: Final = 16
@@ -34,7 +36,7 @@ _FEWEST = 4
 
 
 class Search:
-    """The reading of one pair of tensors, within a budget.
+    """Budgeted search on one pair of tensors.
 
     Attributes:
         untested: how many hypotheses were neither contradicted nor confirmed since that would have cost too much.
@@ -44,7 +46,7 @@ class Search:
     """
 
     def __init__(self, frame: Frame, plain: Bytes, live: Bytes, most_bytes: int, seed: int) -> None:
-        """Take both sides, and what may be read of them."""
+        """Take both sides and the read budget."""
         self.frame, self.plain, self.live = frame, plain, live
         self.most_bytes = most_bytes - 3 * PAGE  # choosing the next window reads a page before anyone asks
         self.untested = 0
@@ -62,7 +64,7 @@ class Search:
         return self.plain.bytes_read + self.live.bytes_read
 
     def standing(self, hypotheses: list[Hypothesis], share: float, enough: float) -> list[Match]:
-        """Return the explanations among hypotheses that hold wherever they were looked at.
+        """Return the hypotheses that hold in every sampled window.
 
         Args:
             hypotheses: all equally likely, the ones to try first in front.
@@ -80,16 +82,22 @@ class Search:
         return self._settled(self._confirmed(alive, enough))
 
     def spent(self, share: float) -> bool:
-        """Say whether a share of the budget is used up, but for what one more look costs."""
+        """Return whether a share of the budget is used up.
+
+        But for what one more sample costs.
+        """
         return self.bytes_read + _TO_SETTLE * PAGE > share * self.most_bytes
 
     def bounds(self, expert: int) -> tuple[int, int]:
-        """Return where an expert of the live tensor begins, and where it ends."""
+        """Return the byte range of an expert in the live tensor."""
         size = self.frame.nbytes // self.frame.live_experts
         return expert * size, (expert + 1) * size
 
     def nearest(self, hypotheses: list[Hypothesis], most: int) -> list[tuple[Hypothesis, float, float]]:
-        """Return the hypotheses that explain most, each with its share of windows everywhere, and of their bytes."""
+        """Return the hypotheses that explain most.
+
+        Each with its share of windows everywhere, and of their bytes.
+        """
         predictions = Predictions(self.frame, hypotheses)
         good = torch.zeros(len(hypotheses))
         for address in [*self._starts, *self._near]:
@@ -113,13 +121,16 @@ class Search:
         return list(zip(predictions.hypotheses, *shares, strict=True))
 
     def only_byte(self) -> int | None:
-        """Return the byte that the live side holds wherever one looks; None where it holds several."""
+        """Return the single value of all sampled live bytes, or None."""
         near = (torch.tensor(self._near).unsqueeze(1) + self._offsets).flatten()
         found = torch.unique(self.live.read(self._affordable(torch.cat([near, torch.tensor(self._spread())])))).tolist()
         return int(found[0]) if len(found) == 1 else None
 
     def same(self, hypothesis: Hypothesis, others: list[Hypothesis]) -> Group:
-        """Return those of other hypotheses that say the same of every byte: other names of one thing."""
+        """Return other hypotheses that predict the same bytes.
+
+        They are other names of one thing.
+        """
         alive = Predictions(self.frame, others)
         everywhere = self._everywhere()
         for addresses in (everywhere[:_GLANCE], everywhere):
@@ -129,7 +140,10 @@ class Search:
         return alive.hypotheses
 
     def pad_fill(self, hypothesis: Hypothesis) -> int | Literal["mixed"] | None:
-        """Return the byte that pads hold, ``mixed`` where they hold several, None where no pad was met."""
+        """Return the byte in the pads.
+
+        ``mixed`` where they hold several, None where no pad was met.
+        """
         addresses = self._everywhere()
         pads = addresses[Predictions(self.frame, [hypothesis]).of(addresses)[0] < 0][:_PADS]
         pads = self._affordable(pads)
@@ -139,8 +153,8 @@ class Search:
         return int(found[0]) if len(found) == 1 else "mixed"
 
     def _confirmed(self, alive: Predictions, enough: float) -> list[Match]:
-        """Compare what is left in windows all over the tensor, until chance cannot explain that it holds."""
-        seen: list[Seen] = []
+        """Test hypotheses all over the tensor until chance is excluded."""
+        seen: list[ComparedWindow] = []
         rich = False
         for _ in range(_ROUNDS):
             alive, seen = self.sieve(alive, self._spread(rich), self.most_bytes, seen)
@@ -157,8 +171,11 @@ class Search:
         self.untested += len(matches) - len(found)
         return found
 
-    def match_of(self, number: int, hypothesis: Hypothesis, seen: list[Seen]) -> Match:
-        """Sum up; windows in which all bytes are equal say no more than one byte does."""
+    def match_of(self, number: int, hypothesis: Hypothesis, seen: list[ComparedWindow]) -> Match:
+        """Sum up the windows that support a hypothesis.
+
+        Windows in which all bytes are equal say no more than one byte does.
+        """
         if not seen:
             return Match((hypothesis,), 0, 0, 0.0)
         found = torch.stack([one.found for one in seen]).long()
@@ -171,7 +188,10 @@ class Search:
         return Match((hypothesis,), int(sizes.sum()), int((sizes > 0).sum()), float(chance))
 
     def _settled(self, matches: list[Match]) -> list[Match]:
-        """Merge what says the same everywhere, read just where the rest differ, and drop what only says less."""
+        """Merge equal explanations and drop those that predict less.
+
+        Where the rest differ, just those bytes are read.
+        """
         crowd, matches = matches[_MOST_STANDING:], matches[:_MOST_STANDING]
         if len(matches) < 2:
             return matches
@@ -195,13 +215,13 @@ class Search:
                 if left[0] is one:
                     wrong = self._contradicted(one, other, everywhere)
                     left = [kept for kept in left if not any(kept is it for it in wrong)]
-        told = [one[0] for one in left if not any(says_more(other[1], one[1]) for other in left)]
+        told = [one[0] for one in left if not any(subsumes(other[1], one[1]) for other in left)]
         return [*told, *crowd]
 
     def _contradicted(
         self, one: tuple[Match, torch.Tensor], other: tuple[Match, torch.Tensor], everywhere: torch.Tensor
     ) -> list[tuple[Match, torch.Tensor]]:
-        """Read where two explanations differ; return whom the bytes contradict there."""
+        """Read where two explanations differ; return the wrong ones."""
         differ = (one[1] != other[1]) & (other[1] >= 0)
         both = differ & (one[1] >= 0)
         places = everywhere[both if bool(both.any()) else differ][:_TO_SETTLE]
@@ -211,9 +231,11 @@ class Search:
         return [it for it in (one, other) if it[0].group[0] not in alive.hypotheses]
 
     def sieve(
-        self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[Seen] = ()
-    ) -> tuple[Predictions, list[Seen]]:
-        """Drop hypotheses that a window contradicts, reading no more than ``limit`` bytes in all.
+        self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[ComparedWindow] = ()
+    ) -> tuple[Predictions, list[ComparedWindow]]:
+        """Drop the hypotheses that a window contradicts.
+
+        Reads no more than ``limit`` bytes in all.
 
         Returns:
             What is left, and what was compared (``seen`` before) for just those.
@@ -229,17 +251,20 @@ class Search:
                     return alive, looked
                 found = self.live.read(window)
                 kept, compared = self._agree(found, predicted[:, number], limit)
-                looked.append(Seen(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
+                looked.append(ComparedWindow(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
                 if not bool(kept.all()):
                     if not bool(kept.any()):
                         self._turn(int(window[0]))
                     alive, predicted = alive.keep(kept), predicted[kept]
-                    looked = [Seen(one.found, one.claimed[kept]) for one in looked]
+                    looked = [ComparedWindow(one.found, one.claimed[kept]) for one in looked]
         return alive, looked
 
     def _agree(self, found: torch.Tensor, predicted: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return which predictions the window bears out (or does not contradict), and which could be compared whole."""
-        claims, which = distinct(predicted)
+        """Return which predictions a window supports or contradicts.
+
+        Also which of them could be compared whole.
+        """
+        claims, which = distinct_rows(predicted)
         claimed = claims >= 0
         known = claimed & self.plain.known(claims.clamp(min=0))
         wanted = found.expand(claims.shape).clone()
@@ -264,7 +289,7 @@ class Search:
         return self.live.read(address + self._offsets)
 
     def _near_windows(self) -> Iterator[int]:
-        """Windows at the ends of one expert, near its start, and a few anywhere."""
+        """Yield windows at an expert's ends, near its start, and anywhere."""
         size = self.frame.nbytes // self.frame.live_experts
         experts = [self.random.randrange(self.frame.live_experts) for _ in range(_STARTS)]
         self._starts = [self._aligned(expert * size) for expert in dict.fromkeys(experts)]
@@ -282,7 +307,10 @@ class Search:
             yield self.richest(self.random.randrange(self.frame.nbytes))
 
     def _spread(self, rich: bool = False) -> list[int]:
-        """One window in each equal part of the tensor: the richest near a random one, as far as the budget goes."""
+        """Return one window in each equal part of the tensor.
+
+        The richest near a random one, as far as the budget goes.
+        """
         windows: list[int] = []
         for part in range(ROUND):
             low, high = (self.frame.nbytes * number // ROUND for number in (part, part + 1))
@@ -293,7 +321,10 @@ class Search:
         return windows
 
     def richest(self, address: int, low: int = 0, high: int | None = None) -> int:
-        """Return the window whose bytes change most often among those (of a stretch) that are read at no more cost."""
+        """Return the most varied window readable at no more cost.
+
+        Of a stretch, where one is given; varied is where bytes change most often.
+        """
         first, last = self.live.window(min(address, self.frame.nbytes - 1))
         first, last = max(first, low), min(last, self.frame.nbytes if high is None else high)
         first, count = -(-first // WINDOW), last // WINDOW - -(-first // WINDOW)
@@ -308,7 +339,10 @@ class Search:
         return min(max(address, 0) // WINDOW, self._last) * WINDOW
 
     def _affordable(self, places: torch.Tensor) -> torch.Tensor:
-        """Return the live places whose reading the budget allows: those on pages read already, and a few others."""
+        """Return the live places that the budget allows to read.
+
+        Those on pages read already, and a few others.
+        """
         room = max((self.most_bytes - self.bytes_read) // PAGE - 1, 0)
         known = self.live.known(places)
         return torch.cat([places[known], places[~known][:room]])
@@ -321,5 +355,8 @@ class Search:
 
 
 def _batches(windows: list[int]) -> list[list[int]]:
-    """Two windows alone, since few hypotheses outlive them, then all others together."""
+    """Yield two windows alone, then all others together.
+
+    Few hypotheses outlive the first two.
+    """
     return [batch for batch in (windows[:1], windows[1:2], windows[2:]) if batch]

@@ -1,4 +1,7 @@
-"""What a rank may hold of a checkpoint's tensor, and both tensors' shapes brought to one frame."""
+"""Shares of a tensor that a rank may hold, and frames.
+
+Both tensors' shapes are brought to one frame.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from preshuffle.layouts.forensics.hypotheses import Fault, Frame, Share
+from preshuffle.layouts.forensics.hypotheses import Fault, Frame, RankShare
 from preshuffle.layouts.forensics.source import ITEM, Bytes, SourceError
 from preshuffle.registry import Query, QueryError
 from preshuffle.registry.algebra.shard import Slice, cut
@@ -21,7 +24,7 @@ MOST_SHARES = 96
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """What is known of the rank whose tensor it is; None is not known."""
+    """Known facts of the tensor's rank; None is unknown."""
 
     tp: int | None = None
     ep: int | None = None
@@ -30,7 +33,7 @@ class Ranks:
 
 
 def frame_of(role: Role, plain: Bytes, live: Bytes, ranks: Ranks, gated: bool) -> Frame:
-    """Return both tensors in bytes.
+    """Return both tensors' sizes in bytes.
 
     Raises:
         SourceError: shapes or dtypes do not fit.
@@ -60,8 +63,10 @@ def frame_of(role: Role, plain: Bytes, live: Bytes, ranks: Ranks, gated: bool) -
 
 def shares_of(
     role: Role, frame: Frame, ranks: Ranks, query: Query | None, dtype: str
-) -> tuple[tuple[Share, tuple[Fault, ...]], ...]:
-    """Return what ranks may hold, the expected one first; others have a fault where a rank was expected.
+) -> tuple[tuple[RankShare, tuple[Fault, ...]], ...]:
+    """Return the shares that ranks may hold, expected ones first.
+
+    Others have a fault where a rank was expected.
 
     Args:
         role: which tensor.
@@ -73,7 +78,7 @@ def shares_of(
     Raises:
         SourceError: no rank's share fits into the live tensor.
     """
-    found: list[tuple[Share, tuple[Fault, ...]]] = []
+    found: list[tuple[RankShare, tuple[Fault, ...]]] = []
     for tp in (ranks.tp,) if ranks.tp else _TRIED:
         for piece, rank, faults in _pieces(role, frame, tp, query, dtype):
             cut_one = (piece.start, piece.stop)
@@ -81,7 +86,7 @@ def shares_of(
             if not _fits(frame, rows, k, bool(ranks.tp)):
                 continue
             for ep_rank in range(frame.experts // frame.live_experts):
-                share = Share(
+                share = RankShare(
                     rows, k, ep_rank * frame.live_experts, (rank, tp, ep_rank, frame.experts // frame.live_experts)
                 )
                 found.append((share, (*faults, *_other(ranks, rank, ep_rank))))
@@ -107,7 +112,10 @@ def _three(tensor: Bytes, bias: bool) -> tuple[int, int, int]:
 def _pieces(
     role: Role, frame: Frame, tp: int, query: Query | None, dtype: str
 ) -> Iterator[tuple[Slice, int, tuple[Fault, ...]]]:
-    """Every rank's piece of the dimension that is cut: in whole groups, and (wrong for MX) in equal numbers."""
+    """Yield every rank's piece of the dimension that is cut.
+
+    In whole groups, and (wrong for MX) in equal numbers.
+    """
     size, group = (frame.half, _group(query)) if role.startswith("w13") else (frame.k, _group_bytes(role, query, dtype))
     if role == "w2_bias":
         if tp == 1:
@@ -126,7 +134,10 @@ def _pieces(
 
 
 def _fits(frame: Frame, rows: tuple[int, int], k: tuple[int, int], given: bool) -> bool:
-    """Whether a share fits into the live tensor; where tp is a guess, with pads as small as recipes make them."""
+    """Return whether a share fits into the live tensor.
+
+    Where tp is a guess, with pads as small as recipes make them.
+    """
     spare_rows = frame.live_rows // frame.live_experts - frame.halves * (rows[1] - rows[0])
     spare_k = frame.live_k - (k[1] - k[0])
     if spare_rows < 0 or spare_k < 0:
@@ -134,7 +145,7 @@ def _fits(frame: Frame, rows: tuple[int, int], k: tuple[int, int], given: bool) 
     return given or (spare_rows < frame.halves * _LARGEST_PAD and spare_k < _LARGEST_PAD * frame.item)
 
 
-def _exact(frame: Frame, share: Share) -> bool:
+def _exact(frame: Frame, share: RankShare) -> bool:
     rows = frame.live_experts * frame.halves * (share.rows[1] - share.rows[0])
     return rows == frame.live_rows and share.k[1] - share.k[0] == frame.live_k
 
@@ -149,7 +160,10 @@ def _group(query: Query | None) -> int:
 
 
 def _group_bytes(role: Role, query: Query | None, dtype: str) -> int:
-    """Bytes of K that one group of values takes; one byte of a scale is a whole group."""
+    """Return the bytes of K that one scale group takes.
+
+    One byte of a scale is a whole group.
+    """
     if not role.endswith("_weight"):
         return ITEM[dtype]
     bits = BITS[query.weight_dtype] if query and query.weight_dtype else 4 if dtype in _PACKED else 8 * ITEM[dtype]

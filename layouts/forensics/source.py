@@ -1,4 +1,7 @@
-"""Bytes that are read one by one: tensors in memory, and tensors of files of which only the touched pages are read."""
+"""Sources of bytes: tensors in memory, and mapped tensor files.
+
+Of files only the touched pages are read.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,14 @@ _NAMES: Final = {
 
 
 class SourceError(PreshuffleError, ValueError):
-    """Bytes to be identified cannot be read, or their shapes do not fit; the message names the file and the tensor."""
+    """Bytes cannot be read, or shapes do not fit.
+
+    The message names the file and the tensor.
+    """
 
 
 class Bytes:
-    """The bytes of one tensor, read where they are asked for, and counted.
+    """Bytes of one tensor, read on demand and counted.
 
     Attributes:
         name: what to call it in a message.
@@ -61,7 +67,10 @@ class Bytes:
         offset: int | None,
         overhead: int = 0,
     ) -> None:
-        """Take flat uint8 bytes; ``offset`` is where they begin in a file, None for a tensor in memory."""
+        """Take flat uint8 bytes.
+
+        ``offset`` is where they begin in a file, None for a tensor in memory.
+        """
         self.name, self.shape, self.dtype = name, shape, dtype
         self.nbytes = data.numel()
         self.touched = torch.zeros(0 if offset is None else (offset + self.nbytes) // PAGE + 1, dtype=torch.bool)
@@ -70,7 +79,7 @@ class Bytes:
 
     @property
     def begin(self) -> int:
-        """Where the bytes begin in their file (0 in memory)."""
+        """Offset of the bytes in their file (0 in memory)."""
         return self._offset or 0
 
     @property
@@ -80,17 +89,26 @@ class Bytes:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes read so far: whole pages of a file with its header, single bytes of a tensor in memory."""
+        """Bytes read so far.
+
+        Whole pages of a file with its header, single bytes of a tensor in memory.
+        """
         return self._read if self._offset is None else self.overhead + int(self.touched.sum()) * PAGE
 
     def known(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return which positions lie on pages that were read already (all of them in memory, where none counts)."""
+        """Return which positions lie on pages already read.
+
+        All of them in memory, where none counts.
+        """
         if self._offset is None:
             return torch.ones_like(positions, dtype=torch.bool)
         return self.touched[self._pages(positions)]
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return the bytes at positions, on the CPU, in the positions' shape."""
+        """Return the bytes at positions, on the CPU.
+
+        In the positions' shape.
+        """
         if self._offset is None:
             self._read += positions.numel()
         else:
@@ -98,7 +116,10 @@ class Bytes:
         return self._data[positions.to(self._data.device)].cpu()
 
     def window(self, position: int) -> tuple[int, int]:
-        """Return the bytes around a position that are read at no more cost, first and past the last."""
+        """Return the byte range readable at no more cost.
+
+        First byte and past the last, around a position.
+        """
         start = position - (position + self.begin) % PAGE
         return max(start, 0), min(start + PAGE, self.nbytes)
 
@@ -107,10 +128,13 @@ class Bytes:
 
 
 class Widened(Bytes):
-    """fp32 bytes seen as the bf16 bytes that they were made from: the upper two of every four."""
+    """View of fp32 bytes as bf16 bytes.
+
+    The upper two of every four: the bf16 values that they were made from.
+    """
 
     def __init__(self, source: Bytes) -> None:
-        """Look at a source of fp32 values."""
+        """Wrap a source of fp32 values."""
         self._source = source
         super().__init__(source.name, torch.empty(0, dtype=torch.uint8), source.shape, "BF16", offset=None)
         self.nbytes = source.nbytes // 2
@@ -121,7 +145,10 @@ class Widened(Bytes):
         return self._source.bytes_read
 
     def known(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return which positions were read already, or cost nothing."""
+        """Return which positions were read already.
+
+        Or cost nothing.
+        """
         return self._source.known(self._there(positions))
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
@@ -129,7 +156,7 @@ class Widened(Bytes):
         return self._source.read(self._there(positions))
 
     def window(self, position: int) -> tuple[int, int]:
-        """Return the bytes around a position that are read at no more cost."""
+        """Return the byte range readable at no more cost."""
         first, last = self._source.window(2 * position + 2)
         return first // 2, last // 2
 
@@ -138,7 +165,7 @@ class Widened(Bytes):
 
 
 def of_tensor(tensor: torch.Tensor, name: str) -> Bytes:
-    """Return a tensor's bytes; a tensor on a GPU stays there.
+    """Return a tensor's bytes; a GPU tensor stays there.
 
     Raises:
         SourceError: its dtype is of no use here.
@@ -154,7 +181,7 @@ def of_tensor(tensor: torch.Tensor, name: str) -> Bytes:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file: its header is read, its tensors are mapped."""
+    """Safetensors file: its header is read, its tensors are mapped."""
 
     path: Path
     header: Mapping[str, Mapping[str, Any]]
@@ -205,7 +232,7 @@ class TensorFile:
 
 
 def of_raw_file(path: Path | str, shape: tuple[int, ...], dtype: str) -> Bytes:
-    """Map a file that holds one tensor's bytes and nothing else.
+    """Map a file of one tensor's bare bytes.
 
     Args:
         path: where it lies.

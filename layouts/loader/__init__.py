@@ -1,16 +1,16 @@
-"""Apply a decision to a layer's tensors, and undo it."""
+"""Apply decisions to a layer's tensors, and undo them."""
 
-from preshuffle.layouts.loader.aiter_authority import load
+from preshuffle.layouts.loader.aiter_authority import load_aiter_function
 from preshuffle.layouts.loader.apply import apply, inverse
 from preshuffle.layouts.loader.expert import expert_view, write_expert
 from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout, retag
-from preshuffle.layouts.loader.result import TAG, ApplyResult, describe
-from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_in, layout_of
-from preshuffle.layouts.loader.target import RoleTensors, names_of
+from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
+from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_from, layout_of
+from preshuffle.layouts.loader.target import RoleTensors, role_names
 
 __all__ = [
-    "TAG",
+    "AITER_TAG",
     "ApplyResult",
     "RoleTensors",
     "apply",
@@ -21,12 +21,12 @@ __all__ = [
     "finish_reload",
     "inverse",
     "invert_layout",
-    "layout_in",
+    "layout_from",
     "layout_of",
-    "load",
-    "names_of",
+    "load_aiter_function",
     "relayout",
     "retag",
+    "role_names",
     "source_shape",
     "torch_shape",
     "write_expert",

@@ -1,4 +1,4 @@
-"""AITER as the authority: its own functions, used where they are asked for, and asked where they disagree.
+"""AITER's own layout functions: lookup, calls and comparison with ours.
 
 AITER is imported only on a machine with ROCm and only from the distribution ``amd-aiter``: elsewhere its import fails
 half way and leaves things behind.
@@ -29,12 +29,18 @@ Function = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 class AiterDiffersWarning(UserWarning):
-    """AITER's function gives other bytes than the book's layout: AITER's are used."""
+    """AITER's function gives other bytes than the book's layout.
+
+    AITER's bytes are used.
+    """
 
 
 @lru_cache(maxsize=1)
 def can_import() -> bool:
-    """Whether AMD's AITER is installed on a machine where it can be imported."""
+    """Return whether AMD's AITER can be imported here.
+
+    It is installed, and there is a GPU with ROCm.
+    """
     if torch.version.hip is None or not torch.cuda.is_available():
         return False
     try:
@@ -44,8 +50,11 @@ def can_import() -> bool:
     return True
 
 
-def load(module: str, name: str) -> Callable[..., torch.Tensor] | None:
-    """Return one of AITER's functions, or None where this AITER has it not (probed, not derived from a version)."""
+def load_aiter_function(module: str, name: str) -> Callable[..., torch.Tensor] | None:
+    """Import one of AITER's functions, or return None.
+
+    Whether this AITER has it is probed, not derived from a version.
+    """
     if not can_import():
         return None
     try:
@@ -56,7 +65,9 @@ def load(module: str, name: str) -> Callable[..., torch.Tensor] | None:
 
 
 def function_for(layout: Layout) -> Function | None:
-    """Return AITER's function for a layout, as one of plain ``[experts, rows, K]`` bytes; None where it has none.
+    """Return AITER's function for a layout, or None.
+
+    It takes plain ``[experts, rows, K]`` bytes.
 
     The result holds the laid-out bytes first; AITER may add rows behind them.
     """
@@ -64,14 +75,16 @@ def function_for(layout: Layout) -> Function | None:
     for known in entry.aiter if entry and entry.layout() == layout else ():
         if known.archs and _arch() not in known.archs:
             continue
-        function = load(known.module, known.name)
+        function = load_aiter_function(known.module, known.name)
         if function is not None:
             return partial(_call, function, known)
     return None
 
 
 def check_function(layout: Layout) -> Function:
-    """Return AITER's function for a layout; of plain bytes it has nothing to say.
+    """Return AITER's function for a layout or raise.
+
+    The plain layout's function returns its input.
 
     Raises:
         LayoutError: AITER is not here, or has no function for the layout.
@@ -95,8 +108,8 @@ def _call(
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One tensor to lay out, whoever does it.
+class LayoutJob:
+    """Tensor to lay out, for either backend.
 
     Attributes:
         layout: into which layout.
@@ -113,14 +126,19 @@ class Work:
     fill: int
 
     def padded(self, plain: torch.Tensor, experts: int) -> torch.Tensor:
-        """Return the first experts' bytes plain, in order and padded: what AITER's functions take."""
+        """Return the first experts' plain bytes, in order and padded.
+
+        AITER's functions take this form.
+        """
         result = torch.empty((experts, *self.shape[1:]), dtype=torch.uint8, device=plain.device)
         lay_out(self.plan(_plain(), experts), plain, result.view(-1), self.fill)
         return result
 
 
-def is_native(backend: Backend, work: Work, plain: torch.Tensor) -> bool:
-    """Whether our own executors do the work: where that is asked for, AITER is not here, or it agrees.
+def is_native(backend: Backend, work: LayoutJob, plain: torch.Tensor) -> bool:
+    """Return whether our own executors lay out a tensor.
+
+    They do where that is asked for, where AITER is not here, and where its function agrees.
 
     With ``auto`` the first band of the real tensor is compared with AITER's function, once for each layout, dtype and
     shape; a difference raises an ``AiterDiffersWarning``.
@@ -131,14 +149,20 @@ def is_native(backend: Backend, work: Work, plain: torch.Tensor) -> bool:
 
 
 class AiterComparisons:
-    """Memo of comparisons between native bytes and AITER's, by layout, dtype and shape."""
+    """Cache of comparisons with AITER's functions.
+
+    Keyed by layout, dtype and shape.
+    """
 
     def __init__(self) -> None:
-        """Start without comparisons."""
+        """Create an empty cache."""
         self._differs: dict[tuple[Layout, torch.dtype, tuple[int, int, int]], bool] = {}
 
-    def differs(self, work: Work, plain: torch.Tensor) -> bool:
-        """Return whether AITER's function gives other bytes; compare and warn the first time."""
+    def differs(self, work: LayoutJob, plain: torch.Tensor) -> bool:
+        """Return whether AITER's function gives other bytes.
+
+        The first call compares, and warns of a difference.
+        """
         key = (work.layout, work.dtype, work.shape)  # an overlay may give an id to another layout
         if key not in self._differs:
             function = function_for(work.layout)
@@ -153,8 +177,8 @@ class AiterComparisons:
 _COMPARISONS: Final = AiterComparisons()
 
 
-def run(work: Work, plain: torch.Tensor) -> torch.Tensor:
-    """Have AITER's function lay plain bytes out.
+def run_aiter_function(work: LayoutJob, plain: torch.Tensor) -> torch.Tensor:
+    """Lay plain bytes out with AITER's function.
 
     Args:
         work: what is to be done.
@@ -176,8 +200,10 @@ def run(work: Work, plain: torch.Tensor) -> torch.Tensor:
     return result[:size]
 
 
-def compare_all(device: str = "cuda") -> dict[str, str]:
-    """Compare every layout of the packaged book with AITER's function on a small tensor.
+def compare_layouts_with_aiter(device: str = "cuda") -> dict[str, str]:
+    """Compare every packaged layout with AITER's function.
+
+    On a small tensor of random bytes.
 
     Returns:
         By layout id: ``equal``, ``differs``, ``refused`` (AITER raises on it) or ``no function`` (this AITER has none).
@@ -205,7 +231,7 @@ def compare_all(device: str = "cuda") -> dict[str, str]:
     return verdicts
 
 
-def _agree(work: Work, expert: torch.Tensor, function: Function) -> bool:
+def _agree(work: LayoutJob, expert: torch.Tensor, function: Function) -> bool:
     halves = 2 if work.layout.pattern.splits_gate_up else 1
     rows, tile, k = work.shape[1] // halves, work.layout.row_multiple, work.shape[2]
     band = torch.cat([expert[:, half * rows : half * rows + tile] for half in range(halves)], dim=1)

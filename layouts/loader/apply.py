@@ -1,4 +1,4 @@
-"""Applying a decision to a layer's tensors, and taking it back."""
+"""Apply a decision to a layer's tensors, and invert it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend, check_function
 from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare, undo
-from preshuffle.layouts.loader.result import TAG, ApplyResult, describe
-from preshuffle.layouts.loader.single import check_backend, layout_in
-from preshuffle.layouts.loader.target import RoleTensors, Target, folds
+from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
+from preshuffle.layouts.loader.single import check_backend, layout_from
+from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
 from preshuffle.layouts.moves import SCRATCH_BYTES
 from preshuffle.layouts.stamps import (
     Stamp,
     check_role,
     check_writable,
-    is_ordinary,
-    look_up,
-    meet,
-    place_of,
-    places_of,
+    extents_overlap,
+    find_mappings,
+    mark_unmapped,
+    memory_extents_of,
+    overlapping_stamps,
     put_stamps,
+    record_location,
     stamp_of,
-    stamps_under,
 )
 from preshuffle.registry import Decision, LayoutError
 from preshuffle.registry.base.words import ROLES, Role
@@ -41,7 +41,7 @@ def apply(
     last_rank: bool = False,
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> ApplyResult:
-    """Put a layer's plain tensors into the order that a decision names.
+    """Lay a layer's plain tensors out as a decision says.
 
     Every precondition is checked before a byte moves. Tensors that already have the physical size are laid out in their
     own storage, with at most 64 MiB (or one expert) beside them; others are replaced in the target. Weights get AITER's
@@ -65,11 +65,11 @@ def apply(
     Raises:
         LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
     """
-    check_means(decision, backend, scratch_bytes)
+    check_backend_and_scratch(decision, backend, scratch_bytes)
     if again not in ("refuse", "skip"):
         raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors, folds(decision))
+    tensors.check_roles(decision.tensors, folded_roles(decision))
     if _already_applied(tensors, decision, again):
         return describe(target, decision)
     jobs = [prepare(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
@@ -81,18 +81,18 @@ def apply(
     for job in jobs:
         if not job.in_place:
             results[job.role] = job.run(scratch[:0], backend)
-            is_ordinary(results[job.role][0])
+            mark_unmapped(results[job.role][0])
     results |= _in_place([job for job in jobs if job.in_place], needed, scratch, backend)
     put_stamps(results[job.role] for job in jobs)
     for job in jobs:
         tensors[job.role], _ = results[job.role]
         if job.stamp.is_shuffled:
-            setattr(tensors[job.role], TAG, True)
+            setattr(tensors[job.role], AITER_TAG, True)
     return describe(target, decision)
 
 
-def check_means(decision: Decision, backend: Backend, scratch_bytes: int) -> None:
-    """Check with what a decision is to be applied.
+def check_backend_and_scratch(decision: Decision, backend: Backend, scratch_bytes: int) -> None:
+    """Validate the backend and the scratch size.
 
     Raises:
         LayoutError: an unknown backend, one that has not all that the decision needs, or scratch that is no size.
@@ -100,14 +100,17 @@ def check_means(decision: Decision, backend: Backend, scratch_bytes: int) -> Non
     check_backend(backend)
     if isinstance(scratch_bytes, bool) or not isinstance(scratch_bytes, int) or scratch_bytes < 0:
         raise LayoutError(f"scratch_bytes = {scratch_bytes!r}; valid: a number of bytes")
-    for layout in {layout_in(decided) for decided in decision.tensors.values()} if backend == "aiter" else ():
+    for layout in {layout_from(decided) for decided in decision.tensors.values()} if backend == "aiter" else ():
         check_function(layout)
 
 
 def _in_place(
     jobs: list[Job], needed: Mapping[Role, int], scratch: torch.Tensor, backend: Backend
 ) -> dict[Role, tuple[torch.Tensor, Stamp]]:
-    """Run jobs in their own storage; where one fails, it is broken, and those behind it are what they were."""
+    """Run jobs in their tensors' own storage.
+
+    Where one fails it is broken, and those behind it keep what they were.
+    """
     before = [stamp_of(job.tensor) for job in jobs]
     results: dict[Role, tuple[torch.Tensor, Stamp]] = {}
     done = 0
@@ -125,7 +128,9 @@ def _in_place(
 
 
 def inverse(target: Target, decision: Decision | None = None) -> None:
-    """Take laid-out tensors back to the checkpoint's bytes: pads stripped, rows and dtypes as they came.
+    """Restore the checkpoint's bytes from laid-out tensors.
+
+    Pads are stripped; rows and dtypes are as they came.
 
     Args:
         target: what ``apply`` worked on.
@@ -141,23 +146,23 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
     first = {role: undo(role, tensors[role], stamp) for role, stamp in stamps.items() if not keeps_storage(role, stamp)}
     for role, stamp in stamps.items():
         plain = first[role] if role in first else undo(role, tensors[role], stamp)
-        if hasattr(plain, TAG):
-            delattr(plain, TAG)
+        if hasattr(plain, AITER_TAG):
+            delattr(plain, AITER_TAG)
         tensors[role] = plain
-        if hasattr(tensors[role], TAG):
-            delattr(tensors[role], TAG)
+        if hasattr(tensors[role], AITER_TAG):
+            delattr(tensors[role], AITER_TAG)
 
 
 def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stamp]:
     stamps: dict[Role, Stamp] = {}
     if decision:
-        tensors.check_roles(decision.tensors, folds(decision))
+        tensors.check_roles(decision.tensors, folded_roles(decision))
     for role in tensors.present(decision.tensors if decision else ROLES):
         stamp = stamp_of(tensors[role])
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: what its bytes are is not known")
         if stamp.state != "applied":
-            place = place_of(tensors[role])
+            place = record_location(tensors[role])
             raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to take back{place}")
         check_role(role, stamp)
         if decision and stamp.decision_digest != decision.decision_digest:
@@ -175,12 +180,12 @@ def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stam
 
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
-    look_up(tensors[role] for role in tensors.present(decision.tensors))
+    find_mappings(tensors[role] for role in tensors.present(decision.tensors))
     stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():
         if stamp.state == "broken":
-            place = place_of(tensors[role])
+            place = record_location(tensors[role])
             raise LayoutError(
                 f"{role} was left half laid out by an interrupted move{place}: begin_reload, and load it again"
             )
@@ -190,11 +195,11 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
             return True
     for role, stamp in laid.items():
         what = f"{stamp.layout}, recipe {stamp.recipe}"
-        raise LayoutError(f"{role} is laid out already ({what}){place_of(tensors[role])}; take it back first")
+        raise LayoutError(f"{role} is laid out already ({what}){record_location(tensors[role])}; take it back first")
     for role, found in stamps.items():
-        if found is None and getattr(tensors[role], TAG, False):
-            raise LayoutError(f"{role} has {TAG} but no stamp: somebody else laid it out")
-        for under in stamps_under(tensors[role]) if found is None else ():
+        if found is None and getattr(tensors[role], AITER_TAG, False):
+            raise LayoutError(f"{role} has {AITER_TAG} but no stamp: somebody else laid it out")
+        for under in overlapping_stamps(tensors[role]) if found is None else ():
             if under.state != "reloading":
                 raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role or 'a part'})")
     return False
@@ -206,14 +211,17 @@ def _check_together(jobs: list[Job]) -> None:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)
         raise LayoutError(f"the tensors are on different devices: {where}")
     _check_same_rank(jobs)
-    places = [(job.role, places_of(job.tensor)) for job in jobs]
+    places = [(job.role, memory_extents_of(job.tensor)) for job in jobs]
     for (one, here), (other, there) in combinations(places, 2):
-        if meet(here, there):
+        if extents_overlap(here, there):
             raise LayoutError(f"{one} and {other} share bytes")
 
 
 def _check_same_rank(jobs: list[Job]) -> None:
-    """All tensors that a last rank has less of are the last rank's, or none is: else weights and scales disagree."""
+    """Raise a LayoutError where tensors belong to different ranks.
+
+    All tensors of which a last rank has less are the last rank's, or none is: else weights and scales disagree.
+    """
     short: dict[bool, list[str]] = {True: [], False: []}
     for job in jobs:
         if job.last is not None:

@@ -1,4 +1,4 @@
-"""One expert of laid-out storage: write plain rows into it, or see its bytes."""
+"""Access to one expert of laid-out storage."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from preshuffle.layouts.loader.geometry import Geometry
-from preshuffle.layouts.loader.single import layout_in
-from preshuffle.layouts.loader.steps import change_part
+from preshuffle.layouts.loader.single import layout_from
+from preshuffle.layouts.loader.steps import apply_steps_to_part
 from preshuffle.layouts.loader.target import RoleTensors, Target
-from preshuffle.layouts.moves import lay_out, writable
-from preshuffle.layouts.stamps import Loss, Stamp, check_role, check_writable, overlap, put_stamp, stamp_of
-from preshuffle.layouts.tensors import FLOATS, as_bytes, survives
+from preshuffle.layouts.moves import inference_writable, lay_out
+from preshuffle.layouts.stamps import Loss, Stamp, check_role, check_writable, put_stamp, stamp_of, tensors_overlap
+from preshuffle.layouts.tensors import FLOAT_DTYPES, as_bytes, survives_cast
 from preshuffle.registry import LayoutError, PlainView
 from preshuffle.registry.algebra.copy_plan import plan_part
 from preshuffle.registry.base.words import Role
@@ -22,7 +22,9 @@ from preshuffle.registry.base.words import Role
 def write_expert(
     target: Target, expert: int, role: Role, plain_rows: torch.Tensor, *, first_row: int = 0, first_k: int = 0
 ) -> None:
-    """Write plain rows of one expert into laid-out storage, where they belong; its address and its pads stay.
+    """Write one expert's plain rows into laid-out storage.
+
+    The tensor's address and its pads stay.
 
     Args:
         target: laid-out, stamped tensors.
@@ -47,7 +49,7 @@ def write_expert(
     if rows.dim() != 2:
         raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
     check_writable(role, tensor)
-    exact = tensor.dtype not in FLOATS or survives(rows, tensor.dtype, stamp.source_dtype)
+    exact = tensor.dtype not in FLOAT_DTYPES or survives_cast(rows, tensor.dtype, stamp.source_dtype)
     rows = _as(rows, tensor, role)
     live = (*stamp.shape[1:], 1, 1)[:2]
     _check_whole(expert=expert, first_row=first_row, first_k=first_k)
@@ -55,9 +57,9 @@ def write_expert(
     if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
         part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
         raise LayoutError(f"{role}: {part} of expert {expert} are not inside {stamp.shape}")
-    rows, lost = change_part(role, stamp.steps, rows)
+    rows, lost = apply_steps_to_part(role, stamp.steps, rows)
     rows = rows.contiguous()
-    plain = as_bytes(rows.clone() if overlap(rows, tensor) else rows)
+    plain = as_bytes(rows.clone() if tensors_overlap(rows, tensor) else rows)
     item = tensor.element_size()
     geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
     views: Iterator[PlainView] = _views(stage or geometry, expert, first_row, first_k * item, rows)
@@ -65,7 +67,7 @@ def write_expert(
         views = (_among_all(stage, view) for view in views)
     plans = [plan_part(geometry.bound(geometry.experts), view, geometry.halves) for view in views]
     put_stamp(tensor, replace(stamp, state="broken"))
-    with writable(tensor):
+    with inference_writable(tensor):
         for plan in plans:
             lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
     cut: tuple[Loss, ...] = () if exact else ("cast",)
@@ -73,7 +75,9 @@ def write_expert(
 
 
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
-    """Return one expert's laid-out bytes as a view ``[rows, K]``, for migration, of a flat scale, too; no byte moves.
+    """Return a view of one expert's laid-out bytes ``[rows, K]``.
+
+    No byte moves: it is for migration, of a flat scale, too.
 
     Of a bias the view is ``[rows]``, of a scale of one number for each expert that number.
 
@@ -89,7 +93,7 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
         raise LayoutError(f"{role}: all experts share one number")
     if tensor.dim() == len(stamp.shape) == 1:
         return tensor[expert]
-    tile = layout_in(stamp).pattern.row_tile
+    tile = layout_from(stamp).pattern.row_tile
     flat = tensor.dim() != len(stamp.shape)
     rows = stamp.flat_rows or (stamp.physical_shape[0] // stamp.shape[0] if flat else stamp.physical_shape[1])
     if rows % tile:
@@ -121,18 +125,24 @@ def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
 
 
 def _as(rows: torch.Tensor, tensor: torch.Tensor, role: Role) -> torch.Tensor:
-    """Give rows the stored dtype: a float is cast, one-byte dtypes are only named otherwise."""
+    """Convert rows to the stored dtype.
+
+    A float is cast; dtypes of one byte are only renamed.
+    """
     if rows.device != tensor.device:
         raise LayoutError(f"{role}: rows on {rows.device}, the tensor on {tensor.device}")
-    if rows.dtype in FLOATS and tensor.dtype in FLOATS:
+    if rows.dtype in FLOAT_DTYPES and tensor.dtype in FLOAT_DTYPES:
         return rows.to(tensor.dtype)
-    if rows.element_size() != tensor.element_size() or rows.dtype in FLOATS:
+    if rows.element_size() != tensor.element_size() or rows.dtype in FLOAT_DTYPES:
         raise LayoutError(f"{role}: rows are {rows.dtype}, the tensor is {tensor.dtype}")
     return rows
 
 
 def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: torch.Tensor) -> Iterator[PlainView]:
-    """The part as one view for each half of the rows that it touches; strides in bytes."""
+    """Yield the part as one view per half that it touches.
+
+    Strides are in bytes.
+    """
     count, row = rows.shape[0], rows.shape[1] * rows.element_size()
     for half in range(geometry.halves):
         if geometry.alternating:
@@ -149,7 +159,7 @@ def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: 
 
 
 def _among_all(stage: Geometry, view: PlainView) -> PlainView:
-    """Where a part of one expert lies among the rows of all experts behind each other."""
+    """Move a view of one expert to the rows of all experts."""
     expert, half, first, k = view.first
     row = (expert * stage.halves + half) * stage.rows + first
     return replace(view, first=(0, 0, row, k))

@@ -1,11 +1,11 @@
-"""How plain rows of one tensor meet its laid-out bytes."""
+"""Geometry that relates a tensor's plain rows to its laid-out bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from preshuffle.layouts.loader.single import layout_in
+from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.moves import InPlace
 from preshuffle.layouts.stamps import Stamp
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, plan_copy
@@ -13,7 +13,9 @@ from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, plan_c
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """One tensor's plain and laid-out bytes; everything in bytes and torch's own shapes.
+    """Sizes of one tensor's plain and laid-out bytes.
+
+    Everything is in bytes and in torch's own shapes.
 
     Attributes:
         alternating: plain rows are GUGU.
@@ -34,7 +36,7 @@ class Geometry:
 
     @staticmethod
     def of(stamp: Stamp, item: int) -> Geometry:
-        """Derive the geometry from a stamp and the bytes of one element.
+        """Derive the geometry from a stamp and an element's bytes.
 
         Where tiles run over experts, or the tail is padded, it is that of ``[experts * rows, K]``; ``staged`` then says
         how those rows are made.
@@ -44,23 +46,29 @@ class Geometry:
         live = stamp.shape[0] * stamp.flat_rows
         rows = stamp.physical_shape[0] if len(stamp.physical_shape) == 2 else live
         k = stamp.physical_shape[-1] * item
-        return Geometry(layout_in(stamp), 1, 1, live, k, rows, k, False, False)
+        return Geometry(layout_from(stamp), 1, 1, live, k, rows, k, False, False)
 
     @staticmethod
     def staged(stamp: Stamp, item: int) -> Geometry | None:
-        """Return how plain rows become ``[experts * rows, K]``, each expert padded; None where that is not needed."""
+        """Return the geometry of the first of two moves, or None.
+
+        It makes plain rows into ``[experts * rows, K]``, each expert padded; None where one move is enough.
+        """
         if stamp.flat_rows is None:
             return None
         physical = (stamp.shape[0], stamp.flat_rows, stamp.physical_shape[-1])
         return _by_expert(replace(stamp, layout="plain", layout_line=None, physical_shape=physical), item)
 
     def bound(self, experts: int, layout: Layout | None = None) -> BoundLayout:
-        """Bind the layout (or another one) to some experts of the tensor."""
+        """Bind a layout to some experts of the tensor.
+
+        The tensor's own layout by default.
+        """
         bound = (layout or self.layout).bind(experts, self.halves * self.rows, self.k)
         return bound.alternating() if self.alternates else bound
 
     def plan(self, experts: int) -> CopyPlan:
-        """Plan the move of some experts that lie together."""
+        """Plan the move of some neighbouring experts."""
         return _plan(self, experts)
 
     def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
@@ -74,12 +82,12 @@ class Geometry:
 
     @property
     def in_place(self) -> InPlace:
-        """The move of a buffer that already has the physical size."""
+        """In-place move of a buffer of the physical size."""
         return InPlace(self.plan, self.experts, self.expert_bytes)
 
 
 def sizes_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return ``(experts, rows, K)`` of a shape that may lack the last ones."""
+    """Return ``(experts, rows, K)``; missing dimensions are 1."""
     experts, rows, k = (*shape, 1, 1)[:3]
     return experts, rows, k
 
@@ -92,7 +100,7 @@ def _by_expert(stamp: Stamp, item: int) -> Geometry:
         rows, k = stamp.physical_shape[0] // experts, stamp.physical_shape[1]
     packed = 2 if "pack_int4" in stamp.steps else 1
     return Geometry(
-        layout=layout_in(stamp),
+        layout=layout_from(stamp),
         experts=experts,
         halves=halves,
         live_rows=live_rows // halves,

@@ -1,4 +1,7 @@
-"""What a plain tensor must look like for a decision: dtype and shape, and nothing guessed."""
+"""Checks of a plain tensor's dtype and shape against a decision.
+
+Nothing is guessed.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from preshuffle.layouts.tensors import ACCEPTED, FLOATS, VALUES_PER_ELEMENT, name_of
+from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES, VALUES_PER_ELEMENT, dtype_name
 from preshuffle.registry import LayoutError, TensorDecision
 from preshuffle.registry.base.words import Role
 
@@ -29,7 +32,9 @@ class Shapes:
 
 
 def torch_shape(shape: tuple[int, ...], decided: TensorDecision, dtype: torch.dtype | None = None) -> tuple[int, ...]:
-    """Turn a shape in values into torch's own: an fp4x2 element holds two values, a word of int4 eight.
+    """Convert a shape in values to torch's elements.
+
+    An fp4x2 element holds two values, a word of int4 eight.
 
     Args:
         shape: in values.
@@ -44,25 +49,28 @@ def torch_shape(shape: tuple[int, ...], decided: TensorDecision, dtype: torch.dt
 
 
 def source_shape(shape: tuple[int, ...], decided: TensorDecision, dtype: torch.dtype) -> tuple[int, ...]:
-    """Return torch's shape of plain values; int4 that is packed later comes as one value in each int8."""
+    """Return torch's shape of plain values.
+
+    int4 that is packed later comes as one value in each int8.
+    """
     return shape if "pack_int4" in decided.steps else torch_shape(shape, decided, dtype)
 
 
 def check_dtype(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torch.dtype:
-    """Return the dtype that the laid-out tensor gets.
+    """Return the dtype of the laid-out tensor.
 
     Raises:
         LayoutError: the tensor's dtype is no carrier of what was decided.
     """
     valid = _valid_dtypes(role, decided)
     if tensor.dtype not in valid:
-        names = ", ".join(name_of(dtype) for dtype in valid)
-        raise LayoutError(f"{role} is {name_of(tensor.dtype)}; valid: {names}")
+        names = ", ".join(dtype_name(dtype) for dtype in valid)
+        raise LayoutError(f"{role} is {dtype_name(tensor.dtype)}; valid: {names}")
     if decided.dtype == "e8m0":  # a scale keeps the one-byte dtype that its engine gave it; kernels take either
         return tensor.dtype
     if decided.dtype == "i4x2" and tensor.dtype.itemsize == 4:  # words of eight, which a kernel knows as uint32
         return torch.uint32
-    return ACCEPTED[decided.dtype][0]
+    return ACCEPTED_DTYPES[decided.dtype][0]
 
 
 def _valid_dtypes(role: Role, decided: TensorDecision) -> tuple[torch.dtype, ...]:
@@ -70,15 +78,17 @@ def _valid_dtypes(role: Role, decided: TensorDecision) -> tuple[torch.dtype, ...
         return (torch.int8,)
     if "fnuz" in decided.steps and decided.dtype == "fp8_e4m3fnuz":
         return (torch.float8_e4m3fn, torch.uint8)
-    if ACCEPTED[decided.dtype][0] in FLOATS and not role.endswith("_weight"):
-        return FLOATS
-    return ACCEPTED[decided.dtype]
+    if ACCEPTED_DTYPES[decided.dtype][0] in FLOAT_DTYPES and not role.endswith("_weight"):
+        return FLOAT_DTYPES
+    return ACCEPTED_DTYPES[decided.dtype]
 
 
 def check_shape(
     role: Role, tensor: torch.Tensor, decided: TensorDecision, target: torch.dtype, last_rank: bool
 ) -> Shapes:
-    """Compare a tensor's shape with those that a decision knows: plain, plain on the last rank, padded.
+    """Match a tensor's shape with those of a decision.
+
+    Plain, plain on the last rank, or padded.
 
     A scale of one number for each row may come without the last dimension.
 

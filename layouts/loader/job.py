@@ -1,4 +1,7 @@
-"""One tensor's part of an apply: everything checked and planned before a byte moves."""
+"""One tensor's part of an apply, checked and planned beforehand.
+
+Nothing is moved before every tensor of the layer is checked.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,31 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader.aiter_authority import Backend, Work, is_native, run
+from preshuffle.layouts.loader.aiter_authority import Backend, LayoutJob, is_native, run_aiter_function
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import check_dtype, check_shape, source_shape
-from preshuffle.layouts.loader.single import layout_in
+from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.steps import (
     PACK,
     REDUCTIONS,
-    Values,
+    ValueSteps,
     check_reduced,
-    check_values,
+    find_lossy_steps,
     pack_int4,
-    read_values,
+    prepare_steps,
     unpack_int4,
 )
 from preshuffle.layouts.loader.target import RoleTensors
-from preshuffle.layouts.moves import SCRATCH_BYTES, lay_out, take_back, writable
+from preshuffle.layouts.moves import SCRATCH_BYTES, inference_writable, lay_out, take_back
 from preshuffle.layouts.stamps import Loss, Stamp, check_writable, drop_stamp, put_stamp
-from preshuffle.layouts.tensors import ACCEPTED, FLOATS, as_bytes, cast_back, casts, survives
+from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES, as_bytes, cast_back, needs_cast, survives_cast
 from preshuffle.registry import Decision, LayoutError, TensorDecision
 from preshuffle.registry.base.words import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What will be done to one tensor.
+    """Planned work on one tensor.
 
     Attributes:
         tensor: its plain values; of a scale that its steps reduce, already the reduced ones.
@@ -44,7 +47,7 @@ class Job:
     geometry: Geometry
     stage: Geometry | None
     stamp: Stamp
-    values: Values
+    values: ValueSteps
     target_dtype: torch.dtype
     physical_shape: tuple[int, ...]
     fill: int
@@ -57,28 +60,34 @@ class Job:
 
     @property
     def in_place(self) -> bool:
-        """Whether the tensor's own storage has the physical size, so that its address can stay."""
-        if self.tensor.element_size() != self.target_dtype.itemsize or casts(self.tensor.dtype, self.target_dtype):
+        """Whether the result fits the tensor's own storage.
+
+        Its address stays then.
+        """
+        if self.tensor.element_size() != self.target_dtype.itemsize or needs_cast(self.tensor.dtype, self.target_dtype):
             return False
         size = self.tensor.numel() * self.tensor.element_size()
         return not self.packs and size == self.geometry.experts * self.geometry.expert_bytes
 
     def scratch_for(self, scratch_bytes: int) -> int:
-        """Bytes that the job needs beside its source and result."""
+        """Return the scratch bytes beside source and result."""
         if not self.in_place or self.stage is not None:
             return 0
         return self.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
 
-    def work(self) -> Work:
-        """The job as AITER would do it."""
+    def work(self) -> LayoutJob:
+        """Describe the job as AITER's functions need it."""
         geometry = self.geometry
         shape = (geometry.experts, geometry.halves * geometry.rows, geometry.k)
-        return Work(geometry.layout, shape, geometry.plan_for, self.target_dtype, self.fill)
+        return LayoutJob(geometry.layout, shape, geometry.plan_for, self.target_dtype, self.fill)
 
     def run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
-        """Change the values and move the bytes; return what the kernel should get (without tag), and its stamp."""
+        """Apply the steps and move the bytes; return tensor and stamp.
+
+        The tensor is what the kernel gets, without AITER's tag.
+        """
         if self.in_place:
-            with writable(self.tensor):
+            with inference_writable(self.tensor):
                 return self._run(scratch, backend)
         return self._run(scratch, backend)
 
@@ -93,15 +102,18 @@ class Job:
         if native:
             lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
         else:
-            laid.copy_(run(work, plain))
+            laid.copy_(run_aiter_function(work, plain))
         if self.in_place:
             return self._named(), stamp
         packed = pack_int4(laid) if self.packs else laid
         return packed.view(self.target_dtype).view(self.physical_shape), stamp
 
     def _plain(self) -> torch.Tensor:
-        """The plain bytes after the steps: in the tensor's own storage where the job is in place, else in a copy."""
-        cast = casts(self.tensor.dtype, self.target_dtype)
+        """Return the plain bytes after the steps.
+
+        In the tensor's own storage where the job is in place, else in a copy.
+        """
+        cast = needs_cast(self.tensor.dtype, self.target_dtype)
         values = (self.tensor.to(self.target_dtype) if cast else self.tensor).detach()
         if self.values.changes:
             values = values if cast or self.in_place else values.clone()
@@ -109,7 +121,10 @@ class Job:
         return as_bytes(values)
 
     def _staged(self, plain: torch.Tensor) -> torch.Tensor:
-        """Rows of all experts behind each other, each padded; the plain bytes themselves where that is not needed."""
+        """Return padded rows of all experts behind each other.
+
+        The plain bytes themselves where that is not needed.
+        """
         if self.stage is None:
             return plain
         rows = torch.empty(self.stage.experts * self.stage.expert_bytes, dtype=torch.uint8, device=plain.device)
@@ -121,12 +136,12 @@ class Job:
         return torch.empty(size, dtype=torch.uint8, device=plain.device)
 
     def _named(self) -> torch.Tensor:
-        """The tensor itself, under the dtype that the kernel knows."""
+        """Return the tensor under the dtype that the kernel expects."""
         return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
 
 
 def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: bool) -> Job:
-    """Check one tensor against a decision and plan what is done to it.
+    """Check one tensor against a decision and plan its job.
 
     Raises:
         LayoutError: shape, dtype, device, strides or values are not what the decision says; names what would be.
@@ -143,12 +158,12 @@ def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: boo
     if not values.reduces:
         dtype = check_dtype(role, tensor, decided)
         shapes = check_shape(role, tensor, decided, dtype, last_rank)
-    lost: tuple[Loss, ...] = check_values(values, tensor)
+    lost: tuple[Loss, ...] = find_lossy_steps(values, tensor)
     if values.reduces:
         tensor = values.reduced(tensor)
         dtype = check_dtype(role, tensor, decided)
         shapes = check_shape(role, tensor, decided, dtype, last_rank)
-    elif casts(tensor.dtype, dtype) and not survives(tensor.detach(), dtype, tensor.dtype):
+    elif needs_cast(tensor.dtype, dtype) and not survives_cast(tensor.detach(), dtype, tensor.dtype):
         lost = (*lost, "cast")
     stamp = Stamp(
         recipe=decision.recipe,
@@ -183,18 +198,21 @@ def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: boo
     return job
 
 
-def _values(role: Role, tensor: torch.Tensor, decided: TensorDecision, tensors: RoleTensors) -> Values:
+def _values(role: Role, tensor: torch.Tensor, decided: TensorDecision, tensors: RoleTensors) -> ValueSteps:
     scale: Role = "w13_weight_scale" if role.startswith("w13") else "w2_weight_scale"
     shards = tensors[scale] if role.endswith("_weight") and scale in tensors.names else None
-    values = read_values(role, decided, tensor, shards, tensors.second(role))
+    values = prepare_steps(role, decided, tensor, shards, tensors.second(role))
     if values.reduces:
         check_reduced(role, decided, tensor)
     return values
 
 
 def _flat_rows(decided: TensorDecision) -> int | None:
-    """Padded rows of one expert, where tiles or the padded tail run over experts; None where each expert is whole."""
-    layout = layout_in(decided)
+    """Return one expert's padded rows, where tiles span experts.
+
+    So it is where tiles, or the padded tail, run over experts; None where each expert is whole.
+    """
+    layout = layout_from(decided)
     if layout.unit != "group" or len(decided.logical_shape) != 3 or layout.pattern.splits_gate_up:
         return None
     experts, rows, _ = decided.logical_shape
@@ -204,11 +222,13 @@ def _flat_rows(decided: TensorDecision) -> int | None:
 
 
 def undo(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
-    """Return the plain tensor that a stamped one was made from, pads stripped, rows in the checkpoint's order.
+    """Return the plain tensor of a laid-out one.
+
+    Pads are stripped, rows are in the checkpoint's order.
 
     A tensor that had the physical size before keeps its storage, and loses its stamp; it is broken while it is moved.
     """
-    values = Values(role, stamp.steps, tensor.dtype)
+    values = ValueSteps(role, stamp.steps, tensor.dtype)
     if values.reduces:
         return values.expanded(tensor, stamp.source_shape).to(stamp.source_dtype)
     if keeps_storage(role, stamp):
@@ -224,7 +244,10 @@ def undo(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
 
 
 def is_last(role: Role, stamp: Stamp, decision: Decision) -> bool:
-    """Whether a stamped tensor is the last rank's, which has less than the others."""
+    """Return whether a stamped tensor is the last rank's.
+
+    The last rank has less than the others.
+    """
     decided = decision.tensors[role]
     if decided.short_shape in (None, decided.logical_shape):
         return False
@@ -232,7 +255,7 @@ def is_last(role: Role, stamp: Stamp, decision: Decision) -> bool:
 
 
 def check_fits(role: Role, stamp: Stamp, decision: Decision, last_rank: bool) -> None:
-    """Check that what a stamped tensor was before is what a decision takes.
+    """Check that a stamped tensor's plain form fits a decision.
 
     Raises:
         LayoutError: it has another shape or dtype.
@@ -245,14 +268,14 @@ def check_fits(role: Role, stamp: Stamp, decision: Decision, last_rank: bool) ->
     check_shape(role, plain, decided, check_dtype(role, plain, decided), last_rank)
 
 
-def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: Values) -> None:
+def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: ValueSteps) -> None:
     data, item = as_bytes(tensor.detach()), tensor.element_size()
     moved = Geometry.of(stamp, item).in_place
     staged = _taken_back(stamp, item, data) if stamp.flat_rows is not None else None
     size = 0 if staged is not None else moved.chunk(SCRATCH_BYTES) * moved.expert_bytes
     scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
     put_stamp(tensor, replace(stamp, state="broken"))
-    with writable(tensor):
+    with inference_writable(tensor):
         if staged is None:
             moved.take_back(data, scratch)
         else:
@@ -263,19 +286,25 @@ def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: Values) -> None:
 
 
 def keeps_storage(role: Role, stamp: Stamp) -> bool:
-    """Whether plain values go back into the laid-out tensor's own storage: they came out of it."""
+    """Return whether plain values go back into the tensor's storage.
+
+    So it is where they came out of it.
+    """
     if role.endswith("_scale") and REDUCTIONS & set(stamp.steps):
         return False
-    return stamp.padded_source and "pack_int4" not in stamp.steps and not casts(stamp.source_dtype, _laid(stamp))
+    return stamp.padded_source and "pack_int4" not in stamp.steps and not needs_cast(stamp.source_dtype, _laid(stamp))
 
 
 def _laid(stamp: Stamp) -> torch.dtype:
-    """The dtype of laid-out values that came as another float; else the plain ones' own: bytes are only named anew."""
-    return ACCEPTED[stamp.dtype][0] if stamp.source_dtype in FLOATS else stamp.source_dtype
+    """Return the dtype of the laid-out values.
+
+    That of a cast float; else the plain values' own, which was only renamed.
+    """
+    return ACCEPTED_DTYPES[stamp.dtype][0] if stamp.source_dtype in FLOAT_DTYPES else stamp.source_dtype
 
 
 def check_undo(role: Role, stamp: Stamp) -> None:
-    """Raise a LayoutError where the plain values cannot be had back from the laid-out bytes."""
+    """Raise a LayoutError where plain values cannot be restored."""
     if stamp.aiter_bytes:
         raise LayoutError(
             f"{role} cannot be taken back: AITER's bytes differ from layout {stamp.layout}; load the checkpoint again"
@@ -295,7 +324,10 @@ _LOST: Final[dict[Loss, str]] = {
 
 
 def _taken_back(stamp: Stamp, item: int, data: torch.Tensor) -> torch.Tensor:
-    """Plain bytes in new storage, as large as the source was (but for a padded tail)."""
+    """Return plain bytes in new storage.
+
+    As large as the source was, but for a padded tail.
+    """
     for step in (Geometry.of(stamp, item), Geometry.staged(stamp, item)):
         if step is not None:
             size = step.experts * step.halves

@@ -1,4 +1,4 @@
-"""The life of laid-out tensors: weights loaded again, tags put back, one decision exchanged for another."""
+"""Lifecycle of laid-out tensors: reload, retag and relayout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend
-from preshuffle.layouts.loader.apply import apply, check_means, inverse
+from preshuffle.layouts.loader.apply import apply, check_backend_and_scratch, inverse
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import torch_shape
 from preshuffle.layouts.loader.job import check_fits, is_last
-from preshuffle.layouts.loader.result import TAG, ApplyResult, describe
-from preshuffle.layouts.loader.single import layout_in
-from preshuffle.layouts.loader.target import RoleTensors, Target, folds
+from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
+from preshuffle.layouts.loader.single import layout_from
+from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
 from preshuffle.layouts.moves import SCRATCH_BYTES, InPlace
 from preshuffle.layouts.stamps import Stamp, check_role, check_writable, put_stamp, put_stamps, stamp_of
 from preshuffle.layouts.tensors import as_bytes
@@ -28,7 +28,7 @@ _SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4"
 
 
 def begin_reload(target: Target) -> None:
-    """Say that plain bytes are about to be written over laid-out ones, in the same storage.
+    """Mark laid-out tensors as about to be overwritten.
 
     Until ``finish_reload`` the tensors are not what their tag says: AITER's tag is taken off. A layer that an
     interrupted move left may be reloaded, too: tensors that are broken, beside others that are plain again or still.
@@ -40,7 +40,7 @@ def begin_reload(target: Target) -> None:
     found = {role: stamp_of(tensors[role]) for role in tensors.names}
     stamps = {role: stamp for role, stamp in found.items() if stamp is not None}
     for role, stamp in found.items():
-        if stamp is None and (not stamps or getattr(tensors[role], TAG, False)):
+        if stamp is None and (not stamps or getattr(tensors[role], AITER_TAG, False)):
             raise LayoutError(f"{role} has no stamp: there is nothing laid out to reload")
     if not found:
         raise LayoutError("the target has no tensor of a layer: there is nothing to reload")
@@ -50,8 +50,8 @@ def begin_reload(target: Target) -> None:
             raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
     put_stamps((tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items())
     for role, stamp in stamps.items():
-        if hasattr(tensors[role], TAG):
-            delattr(tensors[role], TAG)
+        if hasattr(tensors[role], AITER_TAG):
+            delattr(tensors[role], AITER_TAG)
         if "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
             tensors[role] = tensors[role].detach().view(torch.float8_e4m3fn)  # a copy into it would convert by value
 
@@ -64,7 +64,9 @@ def finish_reload(
     last_rank: bool = False,
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> ApplyResult:
-    """Lay out what was loaded since ``begin_reload``: same storage, same address, same strides.
+    """Lay out what was loaded since ``begin_reload``.
+
+    Storage, address and strides stay.
 
     Args:
         target: what ``begin_reload`` was called with; it holds plain rows in the physical shape (see ``apply``).
@@ -77,7 +79,7 @@ def finish_reload(
         LayoutError: no reload was begun for the layer, or a precondition of ``apply`` does not hold.
     """
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors, folds(decision))
+    tensors.check_roles(decision.tensors, folded_roles(decision))
     stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
     begun = any(stamp is not None and stamp.state == "reloading" for stamp in stamps.values())
     for role, stamp in stamps.items():
@@ -87,7 +89,9 @@ def finish_reload(
 
 
 def retag(target: Target) -> tuple[Role, ...]:
-    """Put AITER's tag back on every object whose stamp asks for it; return the roles that lacked it.
+    """Restore AITER's tag; return the roles that lacked it.
+
+    Every object gets it whose stamp asks for it.
 
     The tag is a Python attribute, lost by ``nn.Parameter(t)``, ``.data`` and ``.view(dtype)``; the stamp is not.
     """
@@ -96,8 +100,13 @@ def retag(target: Target) -> tuple[Role, ...]:
     for role in tensors.names:
         tensor = tensors[role]
         stamp = stamp_of(tensor)
-        if stamp is not None and stamp.is_shuffled and stamp.state == "applied" and not getattr(tensor, TAG, False):
-            setattr(tensor, TAG, True)
+        if (
+            stamp is not None
+            and stamp.is_shuffled
+            and stamp.state == "applied"
+            and not getattr(tensor, AITER_TAG, False)
+        ):
+            setattr(tensor, AITER_TAG, True)
             lacked.append(role)
     return tuple(lacked)
 
@@ -105,7 +114,7 @@ def retag(target: Target) -> tuple[Role, ...]:
 def relayout(
     target: Target, decision: Decision, *, backend: Backend = "auto", scratch_bytes: int = SCRATCH_BYTES
 ) -> ApplyResult:
-    """Exchange the decision that a target was laid out by for another one.
+    """Convert a target from one decision to another.
 
     Tensors of the same physical shape go from one layout to the other in one pass, in their own storage; others by way
     of their plain bytes.
@@ -120,9 +129,9 @@ def relayout(
         LayoutError: a tensor is not laid out, was laid out from other rows, or its plain form is not what the decision
             takes. Nothing is changed then.
     """
-    check_means(decision, backend, scratch_bytes)
+    check_backend_and_scratch(decision, backend, scratch_bytes)
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors, folds(decision))
+    tensors.check_roles(decision.tensors, folded_roles(decision))
     stamps: dict[Role, Stamp] = {}
     for role in tensors.present(decision.tensors):
         decided = decision.tensors[role]
@@ -146,7 +155,7 @@ def relayout(
     moves = {
         role: move
         for role, move in direct.items()
-        if move is not None and layout_in(decision.tensors[role]) != layout_in(stamps[role])
+        if move is not None and layout_from(decision.tensors[role]) != layout_from(stamps[role])
     }
     for role in moves:
         check_writable(role, tensors[role])
@@ -163,7 +172,10 @@ def relayout(
 
 
 def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
-    """Return a stamp as a new decision of the same physical shape leaves it."""
+    """Return a stamp changed to a new decision.
+
+    The physical shape is the same.
+    """
     decided = decision.tensors[role]
     return replace(
         stamp, recipe=decision.recipe, decision_digest=decision.decision_digest, layout=decided.layout,
@@ -172,7 +184,10 @@ def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
 
 
 def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role) -> InPlace | None:
-    """Return the one-pass move between two layouts of the same physical bytes, or None where there is none."""
+    """Return the one-pass move between two layouts, or None.
+
+    It needs the same physical bytes on both sides.
+    """
     decided = decision.tensors[role]
     physical = torch_shape(decided.physical_shape, decided, tensor.dtype)
     same = (physical, decided.fill, decided.order, decided.is_shuffled, decided.steps)
@@ -180,7 +195,7 @@ def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role
         return None
     if stamp.aiter_bytes or stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
         return None
-    geometry, target = Geometry.of(stamp, tensor.element_size()), layout_in(decided)
+    geometry, target = Geometry.of(stamp, tensor.element_size()), layout_from(decided)
 
     @lru_cache(maxsize=4)
     def plan(experts: int) -> CopyPlan:

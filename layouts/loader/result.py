@@ -9,7 +9,7 @@ from preshuffle.layouts.stamps import Stamp, stamp_of
 from preshuffle.registry import Applied, Decision, Finding, TensorObservation
 from preshuffle.registry.base.words import Role
 
-TAG: Final = "is_shuffled"
+AITER_TAG: Final = "is_shuffled"
 """The attribute by which AITER tells laid-out weights from plain ones."""
 
 
@@ -26,7 +26,10 @@ class ApplyResult(Applied):
 
 
 def describe(target: Target, decision: Decision) -> ApplyResult:
-    """Build what a target holds, from its stamps and tags, beside the call that the decision asks for."""
+    """Describe what a target holds, as ``apply`` returns it.
+
+    Tensors from stamps and tags, the call from the decision.
+    """
     tensors = RoleTensors(target)
     stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
     return ApplyResult(
@@ -45,7 +48,7 @@ def _observed(role: Role, tensors: RoleTensors, decision: Decision, stamp: Stamp
     tensor, decided = tensors[role], decision.tensors[role]
     return TensorObservation(
         layout=stamp.layout if stamp and not stamp.aiter_bytes else None,
-        is_shuffled=bool(getattr(tensor, TAG, False)) if decided.is_shuffled else None,
+        is_shuffled=bool(getattr(tensor, AITER_TAG, False)) if decided.is_shuffled else None,
         contiguous=tensor.is_contiguous(),
         dtype=decided.dtype,
         logical_shape=decided.logical_shape,

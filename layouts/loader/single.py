@@ -1,4 +1,4 @@
-"""One tensor at a time: put it into a layout, take it out, move it from one layout to another."""
+"""Layout of a single tensor: apply and invert."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from functools import lru_cache
 
 import torch
 
-from preshuffle.layouts.loader.aiter_authority import BACKENDS, Backend, Work, is_native, run
-from preshuffle.layouts.moves import lay_out, take_back, writable
+from preshuffle.layouts.loader.aiter_authority import BACKENDS, Backend, LayoutJob, is_native, run_aiter_function
+from preshuffle.layouts.moves import inference_writable, lay_out, take_back
 from preshuffle.layouts.stamps import (
     Stamp,
     check_writable,
     drop_stamp,
+    enclosing_stamps,
     extent_of,
-    is_ordinary,
     is_shared_file,
-    overlap,
-    place_of,
+    mark_unmapped,
+    overlapping_stamps,
     put_stamp,
-    stamps_around,
-    stamps_under,
+    record_location,
+    tensors_overlap,
 )
 from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import (
@@ -54,8 +54,11 @@ def layout_of(layout: str | Layout) -> Layout:
         raise LayoutError(f"unknown layout {layout!r}; valid: {', '.join(book.layouts)}") from None
 
 
-def layout_in(told: TensorDecision | Stamp) -> Layout:
-    """Return the layout that a decision or a stamp names, or tells where it is an overlay's."""
+def layout_from(told: TensorDecision | Stamp) -> Layout:
+    """Return the layout that a decision or stamp names.
+
+    Where it is an overlay's, its line says what it is.
+    """
     if told.layout_line is not None:
         return Layout.from_line(told.layout, told.layout_line)
     return layout_of(told.layout)
@@ -104,9 +107,9 @@ def apply_layout(
     fit = _fit(tuple(source.shape), source.stride(), source.dtype, layout, _experts(experts), fill)
     result = _result(tensor, fit, out)
     plain = _span(source)
-    work = Work(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
-    theirs = None if is_native(backend, work, plain) else run(work, plain)
-    with _unfinished(result, layout) if out is not None else nullcontext(), writable(result):
+    work = LayoutJob(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
+    theirs = None if is_native(backend, work, plain) else run_aiter_function(work, plain)
+    with _unfinished(result, layout) if out is not None else nullcontext(), inference_writable(result):
         if theirs is None:
             lay_out(fit.plan, plain, as_bytes(result), fill or 0)
         else:
@@ -121,7 +124,7 @@ def invert_layout(
     experts: int | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
-    """Take a tensor out of a layout: the exact inverse of ``apply_layout``.
+    """Take a tensor out of a layout, inverting ``apply_layout`` exactly.
 
     Args:
         tensor: contiguous laid-out bytes.
@@ -137,9 +140,11 @@ def invert_layout(
     if shape is not None and not whole:
         raise LayoutError(f"shape = {shape!r}; valid: sizes of 1 or more")
     layout = layout_of(layout_id)
-    for stamp in stamps_under(tensor):
-        if stamp.state != "applied" or layout_in(stamp) != layout:
-            raise LayoutError(f"the tensor is not laid out as {layout.id}: it is {_told(stamp)}{place_of(tensor)}")
+    for stamp in overlapping_stamps(tensor):
+        if stamp.state != "applied" or layout_from(stamp) != layout:
+            raise LayoutError(
+                f"the tensor is not laid out as {layout.id}: it is {_told(stamp)}{record_location(tensor)}"
+            )
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
     fit = _fit(tuple(plain.shape), plain.stride(), plain.dtype, layout, _experts(experts), 0)
     if fit.nbytes != tensor.numel() * tensor.element_size():
@@ -151,7 +156,7 @@ def invert_layout(
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A tensor's shape fitted to a layout: the padded shape, and the plan in bytes."""
+    """Padded shape and copy plan of a tensor in a layout."""
 
     shape: tuple[int, ...]
     bound: BoundLayout
@@ -159,7 +164,10 @@ class _Fit:
     plan: CopyPlan
 
     def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
-        """Plan the move of the first experts into any layout of the same physical shape."""
+        """Plan the first experts' move into any layout.
+
+        Of the same physical shape.
+        """
         return plan_copy(layout.bind(experts, *self.bound.shape[1:]), replace(self.view, experts=experts))
 
     @property
@@ -180,9 +188,9 @@ def _check_dense(tensor: torch.Tensor) -> None:
 
 def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
     _check_dense(tensor)
-    for stamp in stamps_under(tensor):
+    for stamp in overlapping_stamps(tensor):
         if stamp.state == "broken" or (stamp.layout != "plain" and stamp.state != "reloading"):
-            raise LayoutError(f"the tensor is {_told(stamp)}{place_of(tensor)}")
+            raise LayoutError(f"the tensor is {_told(stamp)}{record_location(tensor)}")
     if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255):
         raise LayoutError(f"fill = {fill!r}; valid: a byte, 0..255")
 
@@ -193,7 +201,10 @@ def _told(stamp: Stamp) -> str:
 
 
 def _readable(tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """The tensor itself where each of its rows lies in one piece (a slice of a larger one, say); else a dense copy."""
+    """Return the tensor where each row is contiguous, else a copy.
+
+    A slice of a larger tensor is read in place.
+    """
     if tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
         return tensor.detach()
     plain = tensor.detach().resolve_conj().resolve_neg()
@@ -206,7 +217,7 @@ def _readable(tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def _span(tensor: torch.Tensor) -> torch.Tensor:
-    """The flat bytes from a tensor's first to its last."""
+    """Return the flat bytes from a tensor's first to its last."""
     if tensor.is_contiguous():
         return as_bytes(tensor)
     begin, end = extent_of(tensor)
@@ -215,7 +226,10 @@ def _span(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _unfinished(result: torch.Tensor, layout: Layout) -> Iterator[None]:
-    """Have bytes known as broken while they are written, where others would find them so; with no stamp afterwards."""
+    """Stamp bytes as broken while they are written.
+
+    Only where others would find the stamp (a mapped file), or where writing fails; there is no stamp afterwards.
+    """
     in_file = is_shared_file(result)
     if in_file:
         put_stamp(result, _half_done(result, layout))
@@ -240,7 +254,7 @@ def _half_done(result: torch.Tensor, layout: Layout) -> Stamp:
 
 
 def check_backend(backend: str) -> None:
-    """Raise a LayoutError for a backend that is not there."""
+    """Raise a LayoutError for an unknown backend."""
     if backend not in BACKENDS:
         raise LayoutError(f"unknown backend {backend!r}; valid: {', '.join(BACKENDS)}")
 
@@ -308,7 +322,7 @@ def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, 
 def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.Tensor:
     if out is None:
         new = torch.empty(fit.shape, dtype=tensor.dtype, device=tensor.device)
-        is_ordinary(new)
+        mark_unmapped(new)
         return new
     if not isinstance(out, torch.Tensor):
         raise LayoutError(f"out is a {type(out).__name__}; valid: a tensor")
@@ -318,9 +332,11 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
         found = out.numel() * out.element_size()
         raise LayoutError(f"out holds {found} bytes; {fit.nbytes} are needed for {fit.shape} of {tensor.dtype}")
     check_writable("out", out)
-    for stamp in stamps_around(out):
-        raise LayoutError(f"out is a part of what is {_told(stamp)}{place_of(out)}; valid: all of it, or other memory")
-    if overlap(tensor, out):
+    for stamp in enclosing_stamps(out):
+        raise LayoutError(
+            f"out is a part of what is {_told(stamp)}{record_location(out)}; valid: all of it, or other memory"
+        )
+    if tensors_overlap(tensor, out):
         raise LayoutError("out shares bytes with the tensor")
     return as_bytes(out).view(tensor.dtype).view(fit.shape)
 

@@ -1,4 +1,7 @@
-"""What is done to values before their bytes are laid out: a recipe's steps, checked first, undone where possible."""
+"""Steps of a recipe on values, before bytes are laid out.
+
+They are checked first, and undone where that is possible.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.tensors import FLOATS, name_of
+from preshuffle.layouts.tensors import FLOAT_DTYPES, dtype_name
 from preshuffle.registry import LayoutError, TensorDecision
 from preshuffle.registry.base.words import Role, RowOrder, Step
 
@@ -27,8 +30,8 @@ PACK: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
-    """The steps on one tensor, with what they need of other tensors.
+class ValueSteps:
+    """Steps on one tensor, with the other tensors' values they need.
 
     Attributes:
         dtype: in which the values are after the steps (of a weight).
@@ -46,50 +49,62 @@ class Values:
 
     @property
     def changes(self) -> bool:
-        """Whether single values change (``reduced`` takes many to one)."""
+        """Whether the steps change single values.
+
+        Reductions of many values to one are not meant (``reduces``).
+        """
         return any(step in _CHANGES for step in self.steps) and not self.reduces
 
     @property
     def reduces(self) -> bool:
-        """Whether many numbers become one for each expert, or one in all."""
+        """Whether the steps reduce a scale to fewer numbers.
+
+        To one for each expert, or one in all.
+        """
         return self.role.endswith("_scale") and bool(REDUCTIONS & set(self.steps))
 
     def change_(self, plain: torch.Tensor) -> None:
-        """Do the steps on a plain tensor's values, in its own storage, one expert at a time."""
+        """Apply the steps in place, one expert at a time."""
         for step in self.steps:
             if step in _CHANGES:
                 for expert in range(plain.shape[0]):
                     _CHANGES[step](self, plain, expert)
 
     def reduced(self, plain: torch.Tensor) -> torch.Tensor:
-        """Return float32 ``[experts]``, or ``[1]``, of a scale whose steps reduce it; the plain tensor stays."""
+        """Return a reduced scale as float32 ``[experts]`` or ``[1]``.
+
+        The plain tensor stays.
+        """
         numbers = plain.detach().to(torch.float32) * (2 if "fnuz" in self.steps else 1)
         if "reduce_max" in self.steps:
             return numbers.max().view(1)
         return numbers.view(plain.shape[0], -1).amax(1)
 
     def restore_(self, plain: torch.Tensor) -> None:
-        """Undo the steps that changed single values; those that lost something were refused before."""
+        """Undo the steps that changed single values, in place.
+
+        Those that lost something were refused before.
+        """
         if "fnuz" in self.steps and not self.role.endswith("_weight"):
             for expert in plain:
                 _halve_(expert)
 
     def expanded(self, plain: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-        """Undo a reduction of numbers that were all alike."""
+        """Undo a reduction of equal numbers."""
         numbers = plain.detach().clone()
         self.restore_(numbers)
         width = max(1, torch.Size(shape).numel() // numbers.numel())
         return numbers.view(-1, 1).expand(-1, width).reshape(shape)
 
 
-def read_values(
+def prepare_steps(
     role: Role,
     decided: TensorDecision,
     plain: torch.Tensor,
     scale: torch.Tensor | None,
     second: torch.Tensor | None,
-) -> Values:
-    """Gather what the steps on one tensor need.
+) -> ValueSteps:
+    """Collect what the steps on one tensor need.
 
     Args:
         role: the tensor's.
@@ -110,26 +125,28 @@ def read_values(
             shards = shards * 2
     if "fold" in decided.steps:
         second = _numbers(f"{role}_2", second, experts, halves, "fold")
-    return Values(role, decided.steps, dtype, decided.source_order, shards, second)
+    return ValueSteps(role, decided.steps, dtype, decided.source_order, shards, second)
 
 
 def check_reduced(role: Role, decided: TensorDecision, plain: torch.Tensor) -> None:
-    """Check a scale that its steps reduce.
+    """Check dtype and shape of a scale that steps reduce.
 
     Raises:
         LayoutError: another dtype or shape than float ``[experts]`` or ``[experts, shards]``.
     """
     experts = decided.logical_shape[0] if "reduce_max" not in decided.steps else None
     shape = tuple(plain.shape)
-    if plain.dtype not in FLOATS:
-        raise LayoutError(f"{role} is {name_of(plain.dtype)}; valid: {', '.join(map(name_of, FLOATS))}")
+    if plain.dtype not in FLOAT_DTYPES:
+        raise LayoutError(f"{role} is {dtype_name(plain.dtype)}; valid: {', '.join(map(dtype_name, FLOAT_DTYPES))}")
     if not plain.numel() or (experts is not None and (not shape or shape[0] != experts or plain.numel() > 2 * experts)):
         wanted = f"({experts},) or ({experts}, 2)" if experts is not None else "any with numbers in it"
         raise LayoutError(f"{role} has shape {shape}; valid: {wanted}")
 
 
-def check_values(values: Values, plain: torch.Tensor) -> tuple[Step, ...]:
-    """Look at every value that a step depends on; return the steps that cannot be undone on these values.
+def find_lossy_steps(values: ValueSteps, plain: torch.Tensor) -> tuple[Step, ...]:
+    """Check every value; return the steps that lose information.
+
+    Those cannot be undone on these values.
 
     Raises:
         LayoutError: a step cannot be done on a value. Nothing has changed then.
@@ -145,8 +162,12 @@ def check_values(values: Values, plain: torch.Tensor) -> tuple[Step, ...]:
     return tuple(lost)
 
 
-def change_part(role: Role, steps: tuple[Step, ...], rows: torch.Tensor) -> tuple[torch.Tensor, tuple[Step, ...]]:
-    """Do the steps on some plain rows of one expert; return new rows, and the steps that lost something.
+def apply_steps_to_part(
+    role: Role, steps: tuple[Step, ...], rows: torch.Tensor
+) -> tuple[torch.Tensor, tuple[Step, ...]]:
+    """Apply steps to some plain rows of one expert.
+
+    Returns new rows, and the steps that lost something.
 
     Raises:
         LayoutError: a step needs more than these rows, or cannot be done on them.
@@ -156,15 +177,17 @@ def change_part(role: Role, steps: tuple[Step, ...], rows: torch.Tensor) -> tupl
     for step in steps:
         if step != "fnuz":
             raise LayoutError(f"{role}: the step {step} needs the whole layer, not a part; apply the decision anew")
-    values = Values(role, steps, rows.dtype)
-    lost = check_values(values, rows)
+    values = ValueSteps(role, steps, rows.dtype)
+    lost = find_lossy_steps(values, rows)
     changed = rows.clone()
     values.change_(changed.unsqueeze(0))
     return changed, lost
 
 
 def pack_int4(laid: torch.Tensor) -> torch.Tensor:
-    """Pack laid-out int8 values into int4: of each 8, value i and value i + 4 make byte i, the first in its low bits.
+    """Pack laid-out int8 values into int4.
+
+    Of each 8, value i and value i + 4 make byte i, the first in its low bits.
 
     Args:
         laid: flat uint8 bytes, each one value.
@@ -177,7 +200,7 @@ def pack_int4(laid: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_int4(packed: torch.Tensor) -> torch.Tensor:
-    """Undo ``pack_int4``: flat bytes, each one value of int8."""
+    """Unpack int4 to flat int8 bytes, undoing ``pack_int4``."""
     fours = packed.view(-1, 1, PACK // 2)
     nibbles = torch.cat([fours & 0xF, fours >> 4], dim=1)
     return torch.where(nibbles > 7, nibbles | 0xF0, nibbles).view(-1)
@@ -186,8 +209,8 @@ def unpack_int4(packed: torch.Tensor) -> torch.Tensor:
 def _numbers(name: str, scale: torch.Tensor | None, experts: int, halves: int, step: Step) -> torch.Tensor:
     if scale is None:
         raise LayoutError(f"{name} is missing, which the step {step} needs")
-    if scale.dtype not in FLOATS:
-        raise LayoutError(f"{name} is {name_of(scale.dtype)}; valid: {', '.join(map(name_of, FLOATS))}")
+    if scale.dtype not in FLOAT_DTYPES:
+        raise LayoutError(f"{name} is {dtype_name(scale.dtype)}; valid: {', '.join(map(dtype_name, FLOAT_DTYPES))}")
     if scale.numel() not in (experts, experts * halves) or not scale.dim() or scale.shape[0] != experts:
         valid = f"({experts},)" if halves == 1 else f"({experts},) or ({experts}, {halves})"
         raise LayoutError(f"{name} has shape {tuple(scale.shape)}; valid: {valid}")
@@ -198,12 +221,15 @@ def _numbers(name: str, scale: torch.Tensor | None, experts: int, halves: int, s
 
 
 def _parts(plain: torch.Tensor) -> Iterator[torch.Tensor]:
-    """One expert at a time, so that looking costs no memory."""
+    """Yield one expert at a time.
+
+    So that the check needs no memory.
+    """
     return iter(plain.detach() if plain.dim() > 1 else plain.detach().view(1, -1))
 
 
-def _shard(values: Values, part: torch.Tensor, half: int, halves: int) -> torch.Tensor:
-    """The rows of gate or of up in one expert's plain rows."""
+def _shard(values: ValueSteps, part: torch.Tensor, half: int, halves: int) -> torch.Tensor:
+    """Return the rows of gate or of up in one expert's rows."""
     if halves == 1:
         return part
     if values.order == "GUGU":
@@ -212,9 +238,9 @@ def _shard(values: Values, part: torch.Tensor, half: int, halves: int) -> torch.
     return part[half * rows : (half + 1) * rows]
 
 
-def _fnuz_(values: Values, plain: torch.Tensor, expert: int) -> None:
+def _fnuz_(values: ValueSteps, plain: torch.Tensor, expert: int) -> None:
     part = plain.detach()[expert]
-    if part.dtype in FLOATS:
+    if part.dtype in FLOAT_DTYPES:
         part.mul_(2)
         return
     data = part.view(torch.uint8)
@@ -225,7 +251,10 @@ def _fnuz_(values: Values, plain: torch.Tensor, expert: int) -> None:
 
 
 def _zero_negative_zeros_(data: torch.Tensor) -> None:
-    """Make every byte 0x80 zero, eight at once where they lie so: comparing single bytes is slow."""
+    """Replace every byte 0x80 with zero, in place.
+
+    Eight at once where they are aligned: comparing single bytes is slow.
+    """
     if int(data.view(torch.int8).min()) != -NEGATIVE_ZERO:
         return
     if data.numel() % 8 or data.data_ptr() % 8 or data.storage_offset() % 8 or not data.is_contiguous():
@@ -239,15 +268,18 @@ def _zero_negative_zeros_(data: torch.Tensor) -> None:
 
 
 def _halve_(part: torch.Tensor) -> None:
-    if part.dtype in FLOATS:
+    if part.dtype in FLOAT_DTYPES:
         part.mul_(0.5)
         return
     data = part.view(torch.uint8)
     data.sub_(((data != 0) & (data != _E8M0_NAN)).to(torch.uint8))
 
 
-def _requantize_(values: Values, plain: torch.Tensor, expert: int) -> None:
-    """Give every shard of one expert the largest of the shards' scales, in float32; a shard that has it stays."""
+def _requantize_(values: ValueSteps, plain: torch.Tensor, expert: int) -> None:
+    """Requantize every shard of one expert with the largest scale.
+
+    In float32; a shard that has that scale stays.
+    """
     if values.shards is None:
         return
     scales = values.shards[expert]
@@ -259,7 +291,7 @@ def _requantize_(values: Values, plain: torch.Tensor, expert: int) -> None:
             shard.copy_(numbers.clamp_(-limit, limit).to(values.dtype))
 
 
-def _fold_(values: Values, plain: torch.Tensor, expert: int) -> None:
+def _fold_(values: ValueSteps, plain: torch.Tensor, expert: int) -> None:
     if values.second is None:
         return
     for half, scale in enumerate(values.second[expert]):
@@ -267,18 +299,21 @@ def _fold_(values: Values, plain: torch.Tensor, expert: int) -> None:
         shard.copy_(shard.to(torch.float32) * scale)
 
 
-_CHANGES: Final[dict[Step, Callable[[Values, torch.Tensor, int], None]]] = {
+_CHANGES: Final[dict[Step, Callable[[ValueSteps, torch.Tensor, int], None]]] = {
     "fnuz": _fnuz_,
     "requantize_max": _requantize_,
     "fold": _fold_,
 }
 
 
-def _look_fnuz(values: Values, part: torch.Tensor) -> bool:
-    """Whether halving would not give the values back; NaN and an overflow are refused."""
-    if part.dtype in FLOATS:
+def _look_fnuz(values: ValueSteps, part: torch.Tensor) -> bool:
+    """Return whether halving would not restore the values.
+
+    NaN and an overflow are refused.
+    """
+    if part.dtype in FLOAT_DTYPES:
         if bool((part.isfinite() & ~(part * 2).isfinite()).any()):
-            raise LayoutError(f"{values.role} holds numbers whose double is no {name_of(part.dtype)}: the step fnuz")
+            raise LayoutError(f"{values.role} holds numbers whose double is no {dtype_name(part.dtype)}: the step fnuz")
         return False
     data = part.view(torch.uint8)
     if not data.numel():
@@ -292,26 +327,26 @@ def _look_fnuz(values: Values, part: torch.Tensor) -> bool:
     return int(low) == -NEGATIVE_ZERO
 
 
-def _look_requantize(values: Values, part: torch.Tensor) -> bool:
+def _look_requantize(values: ValueSteps, part: torch.Tensor) -> bool:
     return values.shards is not None and bool((values.shards != values.shards[:, :1]).any())
 
 
-def _look_fold(values: Values, part: torch.Tensor) -> bool:
+def _look_fold(values: ValueSteps, part: torch.Tensor) -> bool:
     return values.second is not None and bool((values.second != 1).any())
 
 
-def _look_pack(values: Values, part: torch.Tensor) -> bool:
+def _look_pack(values: ValueSteps, part: torch.Tensor) -> bool:
     if part.numel() and not -8 <= int(part.min()) <= int(part.max()) <= 7:
         found = f"{int(part.min())}..{int(part.max())}"
         raise LayoutError(f"{values.role} holds values {found}; int4 is -8..7, which the step pack_int4 needs")
     return False
 
 
-def _look_reduce(values: Values, part: torch.Tensor) -> bool:
+def _look_reduce(values: ValueSteps, part: torch.Tensor) -> bool:
     return False
 
 
-_LOOKS: Final[dict[Step, Callable[[Values, torch.Tensor], bool]]] = {
+_LOOKS: Final[dict[Step, Callable[[ValueSteps, torch.Tensor], bool]]] = {
     "fnuz": _look_fnuz,
     "requantize_max": _look_requantize,
     "reduce_max": _look_reduce,
@@ -320,7 +355,7 @@ _LOOKS: Final[dict[Step, Callable[[Values, torch.Tensor], bool]]] = {
 }
 
 
-def _check_reduction(values: Values, plain: torch.Tensor) -> tuple[Step, ...]:
+def _check_reduction(values: ValueSteps, plain: torch.Tensor) -> tuple[Step, ...]:
     numbers = plain.detach().to(torch.float32).reshape(1 if "reduce_max" in values.steps else plain.shape[0], -1)
     factor = 2 if "fnuz" in values.steps else 1
     if not bool((numbers * factor).isfinite().all()):

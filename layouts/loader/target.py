@@ -1,4 +1,7 @@
-"""What ``apply`` works on: a dict of tensors or a module with the role attributes, under any engine's names."""
+"""Targets of ``apply``: a dict of tensors or a module.
+
+Tensors stand under their roles' names or any engine's.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ Target = MutableMapping[str, torch.Tensor] | torch.nn.Module
 
 
 class RoleTensors:
-    """The role tensors of a target, read and written in one way."""
+    """Uniform access to a target's tensors by role."""
 
     def __init__(self, target: Target) -> None:
-        """Find the roles.
+        """Find the target's tensors by role.
 
         Raises:
             LayoutError: the target is of another kind, a role stands there twice, or a value is no tensor.
@@ -54,7 +57,7 @@ class RoleTensors:
                 self._seconds[role] = name
 
     def _engine_names(self) -> dict[str, list[str]]:
-        """By role: the names of every set of names of the book that stands here whole."""
+        """Return engines' names by role, of name sets that are complete."""
         taken: dict[str, list[str]] = {}
         for names in _packaged_name_sets():
             if all(self._get(name) is not None for name in names.values()):
@@ -64,14 +67,14 @@ class RoleTensors:
         return taken
 
     def second(self, role: Role) -> torch.Tensor | None:
-        """Return the scale of a role's scale, where the target has one."""
+        """Return a role's second-level scale, or None."""
         value = self._get(self._seconds[role]) if role in self._seconds else None
         if value is not None and not isinstance(value, torch.Tensor):
             raise LayoutError(f"{self._seconds[role]} is a {type(value).__name__}; a tensor is needed")
         return value
 
     def check_roles(self, wanted: Iterable[Role], folded: Iterable[Role] = ()) -> None:
-        """Check that just the wanted roles are there.
+        """Check that exactly the wanted roles are present.
 
         Args:
             wanted: the roles.
@@ -97,7 +100,7 @@ class RoleTensors:
             raise LayoutError(f"the target's tensors do not fit; {'; '.join(told)}")
 
     def present(self, wanted: Iterable[Role]) -> list[Role]:
-        """Return those of the wanted roles that stand here, in their order."""
+        """Return the wanted roles that the target has, in order."""
         return [role for role in wanted if role in self.names]
 
     def __getitem__(self, role: Role) -> torch.Tensor:
@@ -106,7 +109,10 @@ class RoleTensors:
         return tensor
 
     def __setitem__(self, role: Role, tensor: torch.Tensor) -> None:
-        """Put a tensor in a role's place; a parameter stays one, with the attributes that it had."""
+        """Replace a role's tensor.
+
+        A parameter stays one, with the attributes that it had.
+        """
         name = self.names[role]
         if not isinstance(self.target, torch.nn.Module):
             self.target[name] = tensor
@@ -131,13 +137,16 @@ def _attribute(module: torch.nn.Module, name: str) -> Any:
     return getattr(module, name, None)
 
 
-def folds(decision: Decision) -> tuple[Role, ...]:
-    """Return the roles of a decision into which a second-level scale is folded."""
+def folded_roles(decision: Decision) -> tuple[Role, ...]:
+    """Return the roles that a second-level scale is folded into."""
     return tuple(role for role, decided in decision.tensors.items() if "fold" in decided.steps)
 
 
-def names_of(role: Role, book: Book) -> tuple[str, ...]:
-    """Return every name that a role may have in an engine's layer, its own first."""
+def role_names(role: Role, book: Book) -> tuple[str, ...]:
+    """Return every name of a role in engines' layers.
+
+    Its own comes first.
+    """
     return tuple(dict.fromkeys((role, *(names[role] for names in _name_sets(book) if role in names))))
 
 
@@ -147,7 +156,10 @@ def _packaged_name_sets() -> tuple[Mapping[str, str], ...]:
 
 
 def _name_sets(book: Book) -> tuple[Mapping[str, str], ...]:
-    """Return the book's sets of names, those of w13 and of w2 apart: a layer may have one of them only."""
+    """Return the book's name sets, w13's and w2's apart.
+
+    A layer may have one of them only.
+    """
     parts = [
         {role: name for role, name in entry.names.items() if role.startswith(prefix)}
         for entry in book.entries["target_names"].values()

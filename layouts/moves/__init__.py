@@ -1,12 +1,12 @@
-"""Move bytes between layouts: PyTorch and Triton executors."""
+"""Executors of byte moves between layouts, in PyTorch and Triton."""
 
-from preshuffle.layouts.moves.execute import lay_out, take_back, writable
+from preshuffle.layouts.moves.execute import inference_writable, lay_out, take_back
 from preshuffle.layouts.moves.in_place import SCRATCH_BYTES, InPlace
 
 __all__ = [
     "SCRATCH_BYTES",
     "InPlace",
+    "inference_writable",
     "lay_out",
     "take_back",
-    "writable",
 ]

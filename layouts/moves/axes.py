@@ -1,4 +1,4 @@
-"""Axes of moves on a GPU, and the sizes of tiles."""
+"""Axes and tile sizes of GPU moves."""
 
 from __future__ import annotations
 
@@ -15,30 +15,40 @@ BAND_BYTES: Final = 64 << 10
 Axis = tuple[int, int, int]  # size, source stride, target stride
 
 
-def tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
-    """Take the axis on which the source is densest, and the one on which the target is."""
+def pop_tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
+    """Remove and return the two tile axes of a move.
+
+    The one on which the source is densest, and the one on which the target is.
+    """
     b = axes.pop(min(range(len(axes)), key=lambda i: axes[i][2] or axes[i][0]))
     a = axes.pop(min(range(len(axes)), key=lambda i: axes[i][1] or axes[i][0]))
     return a, b
 
 
-def power(size: int) -> int:
-    """Return the power of two that a size fits into."""
+def next_power_of_two(size: int) -> int:
+    """Return the smallest power of two that is not below a size."""
     return 1 << (size - 1).bit_length()
 
 
 def warps_for(words: int) -> int:
-    """Return how many warps a program of so many words gets."""
+    """Return how many warps a program gets for a number of words."""
     return 4 if words <= 2048 else 8 if words <= 4096 else 16
 
 
-def elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
-    """Return a flat byte buffer as whole elements of some bytes."""
+def as_elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
+    """View a flat byte buffer as elements of some bytes.
+
+    A rest that is no whole element is left out.
+    """
     return buffer[: buffer.numel() // size * size].view(DTYPES[size])
 
 
-def take_word(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
-    """Take the axes whose four bytes are one word on one side; return the other side's strides of its two bits."""
+def pop_word_axes(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:
+    """Remove the axes that make up one word of four bytes.
+
+    Looks on one side (``source`` or target) and returns the other side's strides of the word's two bits; None where
+    no axes make up a word.
+    """
     here = 1 if source else 2
     strides: list[int] = []
     while len(strides) < 2:

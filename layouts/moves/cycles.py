@@ -1,4 +1,7 @@
-"""Moves in place whose bands change places: which program follows which cycle of bands."""
+"""In-place permutation of bands on a GPU by following cycles.
+
+A band is a piece of memory that fits the registers of one program.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, elements, power, tile_axes, warps_for
+from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, as_elements, next_power_of_two, pop_tile_axes, warps_for
 from preshuffle.layouts.moves.move import Move
 
 _LEAST_BAND: Final = 1 << 10
@@ -19,7 +22,9 @@ _LEAST_BAND: Final = 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class Cycles:
-    """A move in place whose bands change places within blocks: each program follows one cycle of bands.
+    """Launch parameters of an in-place move that permutes whole bands.
+
+    Bands change places within blocks; each program follows one cycle of bands.
 
     Attributes:
         blocks: how many blocks there are, each permuted alike.
@@ -37,10 +42,13 @@ class Cycles:
     offset: int
 
     def start(self, buffer: torch.Tensor) -> None:
-        """Permute a flat byte buffer on the current stream, without waiting."""
+        """Permute a flat byte buffer on the current stream.
+
+        Does not wait.
+        """
         from preshuffle.layouts.moves import triton_kernels
 
-        words = elements(buffer, WORD)[self.offset :]
+        words = as_elements(buffer, WORD)[self.offset :]
         order, cycles = _tables(self, buffer.device)
         block, band, *tile = self.arguments
         triton_kernels.permute_cycles[(self.blocks * len(self.cycles),)](
@@ -65,18 +73,21 @@ def _tables(cycles: Cycles, device: torch.device) -> tuple[torch.Tensor, torch.T
 
 @lru_cache(maxsize=1024)
 def plan_cycles(move: Move) -> Cycles | None:
-    """Choose blocks and bands for a move in place; None where bands do not change places as wholes."""
+    """Choose blocks and bands for an in-place move.
+
+    None where bands do not change places as wholes.
+    """
     if move.unit < WORD or move.source_offset != move.target_offset:
         return None
     if len(move.sizes) < 3:
         return None
-    a, b = tile_axes(axes := list(zip(move.sizes, move.source, move.target, strict=True)))
+    a, b = pop_tile_axes(axes := list(zip(move.sizes, move.source, move.target, strict=True)))
     band = a[0] * b[0]
     spans = [1 + sum((axis[0] - 1) * axis[side] for axis in (a, b)) for side in (1, 2)]
     moved = [axis for axis in axes if axis[1] != axis[2]]
     fixed = [axis for axis in axes if axis[1] == axis[2]]
     block = band * prod(axis[0] for axis in moved)
-    tile_a, tile_b = power(a[0]), power(b[0])
+    tile_a, tile_b = next_power_of_two(a[0]), next_power_of_two(b[0])
     whole = spans == [band, band] and all(stride % band == 0 for axis in moved for stride in axis[1:])
     if not whole or len(fixed) > 1 or any(axis[1] != block for axis in fixed):
         return None
@@ -99,7 +110,7 @@ def plan_cycles(move: Move) -> Cycles | None:
 
 
 def _cycles(order: list[int]) -> tuple[tuple[int, int], ...]:
-    """Return first band and length of each cycle, the longest first."""
+    """Return first band and length of each cycle, longest first."""
     seen = [False] * len(order)
     found: list[tuple[int, int]] = []
     for first in range(len(order)):

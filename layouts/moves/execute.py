@@ -1,4 +1,7 @@
-"""Running copy plans: each box on the executor that its device has, pads filled."""
+"""Execution of copy plans, including the fill of pads.
+
+Each box runs on the executor of its device.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,16 @@ from preshuffle.registry.algebra.copy_plan import Box, CopyPlan
 _SMALL: Final = 128 << 20
 
 
-def writable(tensor: torch.Tensor) -> AbstractContextManager[object]:
-    """Let a tensor that was made in inference mode be written to outside of it, too."""
+def inference_writable(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Allow writes to a tensor created in inference mode.
+
+    A context manager: torch refuses such writes outside of inference mode.
+    """
     return torch.inference_mode(torch.is_inference_mode_enabled() or tensor.is_inference())
 
 
 def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) -> None:
-    """Copy plain bytes to where they belong and fill the pads.
+    """Copy plain bytes to their laid-out places; fill the pads.
 
     Args:
         plan: what goes where.
@@ -39,13 +45,13 @@ def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) 
 
 
 def take_back(plan: CopyPlan, laid: torch.Tensor, plain: torch.Tensor) -> None:
-    """Copy laid-out bytes back to plain; pads are left behind."""
+    """Copy laid-out bytes back to plain; skip the pads."""
     for box in plan.copies:
         _run(box, "take back", laid, plain)
 
 
 def fill_box(box: Box, laid: torch.Tensor, fill: int) -> None:
-    """Write one byte into every place of a box on the laid-out side."""
+    """Fill a box on the laid-out side with one byte."""
     sizes, strides, offset = box.sizes, box.laid_strides, box.laid_offset
     unit = 1
     if sizes and strides[-1] == 1:
@@ -59,7 +65,10 @@ def fill_box(box: Box, laid: torch.Tensor, fill: int) -> None:
 
 
 def _light(move: Move) -> bool:
-    """Whether torch's own copy is as good: in wide units it is as fast as a kernel of ours, and starts sooner."""
+    """Return whether torch's copy is as fast as our kernel.
+
+    In wide units it is, and it starts sooner.
+    """
     return move.unit == 16 and move.nbytes <= _SMALL
 
 

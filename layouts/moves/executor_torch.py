@@ -1,4 +1,7 @@
-"""Running moves with torch's own strided copies: any device, all cores of a CPU."""
+"""Executor of moves by torch's strided copies.
+
+Runs on any device; on a CPU it uses all cores.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,14 @@ _MOST_COPIES: Final = 16
 
 
 def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
-    """Copy between flat byte buffers that do not overlap."""
-    runner(move, source, target)(0, 0)
+    """Copy between two flat byte buffers that do not overlap."""
+    prepare_move(move, source, target)(0, 0)
 
 
-def runner(move: Move, source: torch.Tensor, target: torch.Tensor) -> Callable[[int, int], None]:
-    """Prepare a move that is run several times, each time shifted by some units in the source and in the target.
+def prepare_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> Callable[[int, int], None]:
+    """Prepare a move that runs several times at shifted offsets.
+
+    Each run is shifted by some units in the source and in the target.
 
     torch's innermost loop runs along the target's smallest stride. Where that axis is short (two rows of a scale tile,
     say), it is unrolled into copies of their own, so that the loop that remains is long: eight times faster for scales.

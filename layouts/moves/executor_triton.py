@@ -1,4 +1,4 @@
-"""Running moves on a GPU: which kernel, which tiles, which grid."""
+"""Executor of moves on a GPU: choice of kernel, tiles and grid."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from typing import Any, Final
 import torch
 
 from preshuffle.layouts.moves import executor_torch
-from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, Axis, elements, power, take_word, tile_axes, warps_for
+from preshuffle.layouts.moves.axes import (
+    BAND_BYTES,
+    WORD,
+    Axis,
+    as_elements,
+    next_power_of_two,
+    pop_tile_axes,
+    pop_word_axes,
+    warps_for,
+)
 from preshuffle.layouts.moves.cycles import Cycles, plan_cycles
-from preshuffle.layouts.moves.half_join import plan_joined
+from preshuffle.layouts.moves.half_join import plan_half_join
 from preshuffle.layouts.moves.move import Move, alignment_of
 
 _OUTER: Final = 4
@@ -22,7 +31,10 @@ _TILE_BYTES: Final = 4 << 10
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel's name, grid and arguments (behind source and target), and what one element of its buffers is."""
+    """Launch parameters of one kernel.
+
+    Name, grid, arguments (behind source and target), and the bytes of one element of its buffers.
+    """
 
     kernel: str
     programs: int
@@ -35,7 +47,10 @@ class Launch:
 
 
 def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
-    """Copy between flat byte buffers of one GPU that do not overlap, on the current stream, without waiting."""
+    """Copy between two flat byte buffers of one GPU.
+
+    They do not overlap. Runs on the current stream and does not wait.
+    """
     launch = plan_launch(move)
     if launch is None or alignment_of(source, target) % launch.element:
         executor_torch.run_move(move, source, target)
@@ -44,13 +59,15 @@ def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> bool:
-    """Permute a flat byte buffer in its own place; False where the move is not one of bands.
+    """Permute a flat byte buffer in place.
+
+    Returns False, and does nothing, where the move does not consist of bands.
 
     A band is a piece of memory that fits the registers of one program, which reads all of it before it writes. Bands
     that change places follow their cycles. Where two bands are mixed into one, they are joined by way of scratch, as
     large as ``scratch_in_place`` says; without it they are brought together first.
     """
-    joined = plan_joined(move) if scratch.numel() else None
+    joined = plan_half_join(move) if scratch.numel() else None
     if joined is not None:
         joined.start(buffer, scratch)
         return True
@@ -64,16 +81,22 @@ def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> boo
 
 
 def scratch_in_place(move: Move, device: torch.device, scratch_bytes: int) -> int | None:
-    """Bytes of scratch that ``run_in_place`` wants for a move, 0 for most; None where it cannot do it."""
+    """Return the scratch bytes that ``run_in_place`` needs.
+
+    0 for most moves; None where it cannot do the move.
+    """
     if not plan_in_place(move):
         return None
-    joined = plan_joined(move)
+    joined = plan_half_join(move)
     return joined.scratch_for(device, scratch_bytes) if joined is not None else 0
 
 
 @lru_cache(maxsize=1024)
 def plan_in_place(move: Move) -> tuple[Launch | Cycles, ...]:
-    """Plan a move in place, in one pass or two; no step where it has to go through scratch."""
+    """Plan an in-place move of one or two passes.
+
+    Empty where the move has to go through scratch.
+    """
     one = plan_launch(move, in_place=True) or plan_cycles(move)
     if one is not None:
         return (one,)
@@ -85,7 +108,9 @@ def plan_in_place(move: Move) -> tuple[Launch | Cycles, ...]:
 
 
 def _together(move: Move) -> tuple[Move, Move] | None:
-    """Split a move that mixes bands from far apart: bring those bands together as wholes, then permute within them.
+    """Split a move that mixes distant bands into two moves.
+
+    The first brings those bands together as wholes, the second permutes within them.
 
     ``spread`` is the axis that is outside on the source and inside on the target (gate and up), ``along`` the one that
     counts bands within each half of the source.
@@ -122,7 +147,9 @@ def _move(unit: int, axes: list[Axis], offset: int) -> Move:
 
 @lru_cache(maxsize=4096)
 def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
-    """Choose kernel and tiles for a move; None where torch's own copy has to do.
+    """Choose kernel and tiles for a move.
+
+    None where torch's own copy has to do it.
 
     Args:
         move: what to copy.
@@ -136,7 +163,7 @@ def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
 
 
 def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
-    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    a, b = pop_tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
     words = move.unit // WORD
@@ -150,11 +177,11 @@ def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
 
 
 def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
-    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    a, b = pop_tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER or not _in_bands(axes, [a, b]) or move.source_offset != move.target_offset:
         return None
     words = move.unit // WORD
-    tile_a, tile_b = power(a[0]), power(b[0])
+    tile_a, tile_b = next_power_of_two(a[0]), next_power_of_two(b[0])
     if tile_a * tile_b * move.unit > BAND_BYTES:
         return None
     arguments = (*_outer(axes)[: 3 + _OUTER], a[0], b[0], a[1], b[1], a[2], b[2])
@@ -165,21 +192,24 @@ def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
 
 
 def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
-    """Bytes four by four: a word holds four neighbours of the source, another four neighbours of the target."""
-    parted, joined = take_word(axes, source=True), take_word(axes, source=False)
+    """Plan a byte transpose in words of four bytes.
+
+    A word holds four neighbours of the source, another four neighbours of the target.
+    """
+    parted, joined = pop_word_axes(axes, source=True), pop_word_axes(axes, source=False)
     if parted is None or joined is None:
         return None
     strides = [number for axis in axes for number in axis[1:]] + [*parted, *joined]
     if any(number % WORD for number in (*strides, move.source_offset, move.target_offset)):
         return None
     axes = [(size, first // WORD, second // WORD) for size, first, second in axes]
-    a, b = tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
+    a, b = pop_tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
     target_bits, source_bits = [stride // WORD for stride in parted], [stride // WORD for stride in joined]
     limit = BAND_BYTES if in_place else 4 * _TILE_BYTES
-    tile_b = power(b[0]) if in_place else _tile(b[0], 64)
-    tile_a = power(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
+    tile_b = next_power_of_two(b[0]) if in_place else _tile(b[0], 64)
+    tile_a = next_power_of_two(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
     band = [a, b, *((2, 0, bit) for bit in target_bits), *((2, bit, 0) for bit in source_bits)]
     if tile_a * tile_b * 16 > limit or (in_place and not _in_bands(axes, band)):
         return None
@@ -193,7 +223,7 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
 
 
 def _gather(move: Move, axes: list[Axis]) -> Launch | None:
-    """Anything else, one element at a time."""
+    """Plan any other move, one element at a time."""
     element = min(move.unit, 8)
     if move.unit > element:
         axes = [*((size, 2 * first, 2 * second) for size, first, second in axes), (2, 1, 1)]
@@ -206,7 +236,7 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
     a = axes.pop() if axes else (1, 0, 0)
     if len(axes) > _OUTER:
         return None
-    room = power(prod(axis[0] for axis in inner))
+    room = next_power_of_two(prod(axis[0] for axis in inner))
     tile_a = _tile(a[0], max(1, 2048 // room))
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a)
     strides = (*(axis[1] for axis in inner), *(axis[2] for axis in inner))
@@ -218,21 +248,30 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
 
 
 def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
-    """Whether outer axes step alike on both sides, over more than what the inner axes span."""
+    """Return whether each program keeps to a band of its own.
+
+    Outer axes step alike on both sides, over at least what the inner axes span.
+    """
     span = 1 + max(sum((axis[0] - 1) * axis[side] for axis in inner) for side in (1, 2))
     return all(first == second and first >= span for size, first, second in outer if size > 1)
 
 
 def _outer(axes: list[Axis]) -> tuple[int, ...]:
-    """Sizes (but the first) and strides of exactly four outer axes, missing ones in front."""
+    """Return sizes (but the first) and strides of four outer axes.
+
+    Missing axes are added in front with size 1.
+    """
     padded = [(1, 0, 0)] * (_OUTER - len(axes)) + axes
     return (*(axis[0] for axis in padded[1:]), *(axis[1] for axis in padded), *(axis[2] for axis in padded))
 
 
 def _tile(size: int, most: int) -> int:
-    """One tile where the axis is short, else the power of two up to ``most`` that wastes little, the largest such."""
-    if power(size) <= most:
-        return power(size)
+    """Return a tile size for an axis.
+
+    All of a short axis, else the power of two up to ``most`` that wastes least; of equals the largest.
+    """
+    if next_power_of_two(size) <= most:
+        return next_power_of_two(size)
     powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
     return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
 
@@ -241,7 +280,7 @@ def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
     from preshuffle.layouts.moves import triton_kernels
 
     kernel = getattr(triton_kernels, launch.kernel)
-    read, write = elements(source, launch.element), elements(target, launch.element)
+    read, write = as_elements(source, launch.element), as_elements(target, launch.element)
     kernel[(launch.programs,)](
         read[launch.source_offset :],
         write[launch.target_offset :],

@@ -1,4 +1,6 @@
-"""Moves in place that join two halves byte by byte: gate and up of a scale, which end in the same words.
+"""In-place moves that interleave two halves byte by byte.
+
+Gate and up of a scale, which end in the same words.
 
 Going through the bands in order, a band that is written never covers a piece of the second half that is not yet read.
 Of the first half it does. So each program copies the first half of its block into scratch, much of which stays in the
@@ -13,7 +15,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.moves.axes import WORD, Axis, elements, power, take_word
+from preshuffle.layouts.moves.axes import WORD, Axis, as_elements, next_power_of_two, pop_word_axes
 from preshuffle.layouts.moves.move import Move
 
 _TILE: Final = 128
@@ -23,8 +25,10 @@ _WARPS: Final = 16 if torch.version.hip else 32
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """A move in place of blocks that consist of two halves; everything counts in words of four bytes.
+class HalfJoin:
+    """Launch parameters of an in-place move that interleaves two halves.
+
+    Everything counts in words of four bytes.
 
     Attributes:
         blocks: how many blocks there are, one behind the other.
@@ -48,28 +52,34 @@ class Joined:
     offset: int
 
     def scratch_for(self, device: torch.device, scratch_bytes: int) -> int:
-        """Bytes of scratch: half a block for each program, as many as the chip runs at once; 0 where none fits."""
+        """Return the scratch bytes of the launch.
+
+        Half a block for each program, as many programs as the chip runs at once; 0 where none fits.
+        """
         units = torch.cuda.get_device_properties(device).multi_processor_count
         return min(self.blocks, units, scratch_bytes // (self.half * WORD)) * self.half * WORD
 
     @property
     def arguments(self) -> tuple[int, ...]:
-        """What the kernel gets behind its buffers."""
+        """Runtime arguments of the kernel behind its buffers."""
         counts = (self.blocks, self.half, self.bands, self.tiles)
         return (*counts, self.source_tile, self.source_row, self.beside, self.step)
 
     @property
     def constants(self) -> dict[str, int]:
-        """What the kernel is compiled for."""
-        return {"A": power(self.step * self.tiles), "B": self.rows}
+        """Compile-time constants of the kernel."""
+        return {"A": next_power_of_two(self.step * self.tiles), "B": self.rows}
 
     def start(self, buffer: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Permute a flat byte buffer on the current stream, without waiting; ``scratch`` is as ``scratch_for`` says."""
+        """Permute a flat byte buffer on the current stream.
+
+        Does not wait; ``scratch`` has the size that ``scratch_for`` returned.
+        """
         from preshuffle.layouts.moves import triton_kernels
 
         triton_kernels.join_halves[(scratch.numel() // (self.half * WORD),)](
-            elements(buffer, WORD)[self.offset :],
-            elements(scratch, WORD),
+            as_elements(buffer, WORD)[self.offset :],
+            as_elements(scratch, WORD),
             *self.arguments,
             **self.constants,
             num_warps=_WARPS,
@@ -77,12 +87,15 @@ class Joined:
 
 
 @lru_cache(maxsize=1024)
-def plan_joined(move: Move) -> Joined | None:
-    """Recognise a move that joins halves; None for any other."""
+def plan_half_join(move: Move) -> HalfJoin | None:
+    """Recognise a move that interleaves two halves.
+
+    None for any other move.
+    """
     axes: list[Axis] = list(zip(move.sizes, move.source, move.target, strict=True))
     if move.unit != 1 or move.source_offset != move.target_offset or move.source_offset % WORD:
         return None
-    parted, joined = take_word(axes, source=True), take_word(axes, source=False)
+    parted, joined = pop_word_axes(axes, source=True), pop_word_axes(axes, source=False)
     if parted is None or joined is None or not 3 <= len(axes) <= 4:
         return None
     *outer, band, tile, row = sorted(axes, key=lambda axis: axis[2], reverse=True)
@@ -94,9 +107,9 @@ def plan_joined(move: Move) -> Joined | None:
     steps = (half, beside, tile[1], row[1])
     if not (dense and in_order and blocks[1:] == (2 * half, 2 * half)) or any(number % WORD for number in steps):
         return None
-    if power(rows) != rows or power(tile[0]) > _MOST:
+    if next_power_of_two(rows) != rows or next_power_of_two(tile[0]) > _MOST:
         return None
-    return Joined(
+    return HalfJoin(
         blocks=blocks[0],
         half=half // WORD,
         bands=band[0],

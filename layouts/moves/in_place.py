@@ -1,4 +1,7 @@
-"""Permuting a buffer in its own storage: in bands where the device can, else through bounded scratch."""
+"""In-place permutation of a buffer, in bands or through scratch.
+
+Scratch is bounded; a GPU goes in bands where the move allows it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from preshuffle.layouts.moves.axes import WORD
-from preshuffle.layouts.moves.execute import fill_box, lay_out, take_back, writable
-from preshuffle.layouts.moves.executor_torch import runner
+from preshuffle.layouts.moves.execute import fill_box, inference_writable, lay_out, take_back
+from preshuffle.layouts.moves.executor_torch import prepare_move
 from preshuffle.layouts.moves.move import Direction, Move, alignment_of, move_of
 from preshuffle.registry.algebra.copy_plan import CopyPlan
 
@@ -19,7 +22,9 @@ SCRATCH_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class InPlace:
-    """A buffer of experts that lie one behind the other, and how to plan the move of some of them.
+    """In-place move of a buffer of experts.
+
+    The experts lie one behind the other.
 
     Attributes:
         plan: from a number of experts to their plan; plain and laid-out bytes of an expert take the same room.
@@ -32,11 +37,14 @@ class InPlace:
     expert_bytes: int
 
     def chunk(self, scratch_bytes: int) -> int:
-        """Experts that are moved at once through scratch."""
+        """Return how many experts go through scratch at once."""
         return max(1, min(self.experts, scratch_bytes // self.expert_bytes))
 
     def scratch_for(self, data: torch.Tensor, scratch_bytes: int) -> int:
-        """Bytes of scratch that the move needs: none where it goes in bands, a little where bands are joined."""
+        """Return the scratch bytes that the move needs.
+
+        None where it goes in bands, a little where bands are joined.
+        """
         move = _band_move(self.plan(self.experts), data)
         if move is not None:
             from preshuffle.layouts.moves.executor_triton import scratch_in_place
@@ -47,8 +55,8 @@ class InPlace:
         return self.chunk(scratch_bytes) * self.expert_bytes
 
     def lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
-        """Turn plain bytes into laid-out ones, pads filled."""
-        with writable(data):
+        """Turn plain bytes into laid-out ones; fill the pads."""
+        with inference_writable(data):
             self._lay_out(data, scratch, fill)
 
     def _lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
@@ -60,8 +68,8 @@ class InPlace:
         self._through(data, scratch, "lay out", fill)
 
     def take_back(self, data: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Turn laid-out bytes into plain ones; the room that pads had is zeroed."""
-        with writable(data):
+        """Turn laid-out bytes into plain ones; zero the pads' room."""
+        with inference_writable(data):
             self._through(data, scratch, "take back", 0)
 
     def _through(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
@@ -85,18 +93,24 @@ class InPlace:
     def _steady(
         self, data: torch.Tensor, scratch: torch.Tensor, count: int, direction: Direction
     ) -> tuple[int, Callable[[int, int], None]] | None:
-        """Prepare the move of a chunk once for all chunks, where it is one move in wide units and nothing else."""
+        """Prepare one move for all chunks of the same size.
+
+        None unless the chunk is a single move in units of 16 bytes without pads.
+        """
         plan = self.plan(count)
         if len(plan.copies) != 1 or plan.fills:
             return None
         move = move_of(plan.copies[0], direction, alignment_of(data, scratch))
         if move.unit != 16 or self.expert_bytes % move.unit:
             return None
-        return move.unit, runner(move, scratch, data)
+        return move.unit, prepare_move(move, scratch, data)
 
 
 def _band_move(plan: CopyPlan, data: torch.Tensor) -> Move | None:
-    """The move of a buffer on a GPU, where it is a single one and kernels can take it in words."""
+    """Return a GPU buffer's single move, if in words.
+
+    None where the buffer is not on a GPU, or the move is not a single one.
+    """
     alignment = alignment_of(data)
     if data.device.type != "cuda" or len(plan.copies) != 1 or alignment % WORD:
         return None

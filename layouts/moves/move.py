@@ -1,4 +1,7 @@
-"""A move: one strided copy between two byte buffers, in the widest unit that both sides allow."""
+"""A move: one strided copy between two byte buffers.
+
+It runs in the widest unit that both sides allow.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Direction = Literal["lay out", "take back"]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A copy of ``prod(sizes)`` units.
+    """Strided copy of ``prod(sizes)`` units.
 
     Attributes:
         unit: bytes that are moved at once.
@@ -36,13 +39,13 @@ class Move:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are moved."""
+        """Bytes that the move copies."""
         return self.unit * prod(self.sizes)
 
 
 @lru_cache(maxsize=4096)
 def move_of(box: Box, direction: Direction, alignment: int = 16) -> Move:
-    """Turn a planned box into a move in one direction.
+    """Convert a planned box into a move in one direction.
 
     Args:
         box: strides and offsets in bytes.
@@ -81,7 +84,10 @@ def move_of(box: Box, direction: Direction, alignment: int = 16) -> Move:
 
 
 def alignment_of(*buffers: torch.Tensor) -> int:
-    """Return what the addresses (and storage offsets) of flat byte buffers are multiples of, 16 at most."""
+    """Return the common alignment of flat byte buffers.
+
+    What their addresses and storage offsets are multiples of, 16 at most.
+    """
     alignment = 16
     for buffer in buffers:
         alignment = gcd(alignment, gcd(int(buffer.storage_offset()), buffer.data_ptr()) or 16)

@@ -1,4 +1,6 @@
-"""The GPU kernels that move units: Triton, compiled alike for ROCm and CUDA.
+"""Triton kernels that move units of bytes.
+
+They compile for ROCm and CUDA alike.
 
 Neighbouring threads write neighbouring units; what they read are whole sectors of a few rows. Outer axes come as
 runtime numbers, so that a kernel is compiled once for a kind of layout and not once for a shape. Each program reads all
@@ -16,7 +18,10 @@ _CHUNK = tl.constexpr(8192)
 
 @triton.jit
 def _base(pid, size1, size2, size3, stride0, stride1, stride2, stride3):
-    """Return the offset (64 bits) of a program in up to four outer axes, the last the fastest."""
+    """Return the 64-bit offset of a program.
+
+    Of up to four outer axes the last is the fastest.
+    """
     pid = pid.to(tl.int64)
     offset = (pid % size3) * stride3
     pid = pid // size3
@@ -35,7 +40,9 @@ def copy_units(
     size_a, size_b, source_a, source_b, target_a, target_b,
     A: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """Copy ``A x B`` units of ``W`` words; axis b is the target's fastest, axis a the source's.
+    """Copy tiles of ``A x B`` units of ``W`` words.
+
+    Axis b is the target's fastest, axis a the source's.
 
     Sizes and strides are in units.
     """
@@ -65,7 +72,9 @@ def permute_bands(
     size_a, size_b, source_a, source_b, target_a, target_b,
     A: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """Permute bands in place: a program reads its band in lines, turns it round in registers, and writes it in lines.
+    """Permute each program's band in place.
+
+    A program reads its band in lines, transposes it in registers, and writes it in lines.
 
     Sizes and strides are in units of ``W`` words; axis a is the source's fastest, axis b the target's.
     """
@@ -93,7 +102,9 @@ def permute_cycles(
     size_a, size_b, source_a, source_b, target_a, target_b,
     A: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """Permute bands in place that change places, too: a program follows one cycle of them, one band in its registers.
+    """Permute bands in place along cycles.
+
+    A program follows one cycle of bands, one band in its registers.
 
     Block ``i`` (an expert, say) begins at ``i * block`` units, its band ``p`` at ``p * band``. What belongs into band p
     lies in band ``order[p]``; ``cycles`` holds a first band and a length for each of ``count`` cycles.
@@ -127,7 +138,10 @@ def permute_cycles(
 
 @triton.jit
 def _turned(x0, x1, x2, x3, A: tl.constexpr, B: tl.constexpr):
-    """Turn words ``x [B, A]`` into ``[A, 4 * B]``: byte j of the four becomes word j, the four words one by one."""
+    """Transpose words ``x [B, A]`` into ``[A, 4 * B]``.
+
+    Byte j of the four words becomes word j; the four words follow each other.
+    """
     # two rounds of swapping: bytes between neighbours, then halves between pairs
     low: tl.constexpr = 0x00FF00FF
     even01 = (x0 & low) | ((x1 & low) << 8)
@@ -152,7 +166,9 @@ def transpose_words(
     source_bit0, source_bit1, target_bit0, target_bit1,
     A: tl.constexpr, B: tl.constexpr, DENSE_TARGET: tl.constexpr,
 ):  # fmt: skip
-    """Copy single bytes four by four: byte j of the source words 0..3 becomes target word j.
+    """Transpose bytes in groups of four words.
+
+    Byte j of the source words 0..3 becomes target word j.
 
     This is the inside of a scale tile. Everything counts in words of four bytes; the number of a word has two bits, and
     each bit has a stride of its own on either side.
@@ -193,7 +209,9 @@ def join_halves(
     data, scratch, blocks, half, bands, tiles, source_tile, source_row, beside, step,
     A: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Join the two halves of blocks byte by byte, in place; a program takes one block after the other.
+    """Interleave the two halves of blocks byte by byte, in place.
+
+    A program takes one block after the other.
 
     ``scratch`` holds half a block for each program. Bands are read one step ahead of what is written; everything counts
     in words, ``A`` is at least the tiles of one step, ``B`` the rows of a tile. The cache is asked to keep the scratch.
@@ -252,7 +270,10 @@ def gather_units(
     s0, s1, s2, s3, t0, t1, t2, t3,
     A: tl.constexpr, I0: tl.constexpr, I1: tl.constexpr, I2: tl.constexpr, I3: tl.constexpr, ROOM: tl.constexpr,
 ):  # fmt: skip
-    """Copy anything: up to four small inner axes of fixed size, one unit at a time, in the target's order."""
+    """Copy any layout one unit at a time, in target order.
+
+    Up to four small inner axes have a fixed size.
+    """
     pid = tl.program_id(0)
     tiles_a = tl.cdiv(size_a, A)
     a = (pid % tiles_a) * A + tl.arange(0, A)

@@ -1,6 +1,6 @@
-"""Run a golden layer through a kernel and compare the result."""
+"""Probes of kernels: run a golden layer and compare the result."""
 
-from preshuffle.layouts.probe.golden import decide_for, recipes_named
+from preshuffle.layouts.probe.golden import decide_with_recipe, select_recipes
 from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.installed_aiter import aiter_here
 from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, ProbeResult, probe, reference_laid_out
@@ -12,9 +12,9 @@ __all__ = [
     "ProbeResult",
     "aiter_here",
     "choose_runner",
-    "decide_for",
+    "decide_with_recipe",
     "golden_query",
     "probe",
-    "recipes_named",
     "reference_laid_out",
+    "select_recipes",
 ]

@@ -1,4 +1,4 @@
-"""AITER's own ``fused_moe`` as a runner. Nothing of AITER is imported where there is no ROCm.
+"""Runner that calls AITER's ``fused_moe``.
 
 No AMD GPU was at hand: this was tested against the signatures of AITER's Python functions and stand-ins for the kernel.
 """
@@ -27,7 +27,10 @@ IMPLIED_LIMIT: Final = 7.0
 
 
 def why_not_here() -> str | None:
-    """Return why AITER cannot run on this machine; None where it can. Imports nothing of it."""
+    """Return why AITER cannot run here; None where it can.
+
+    Imports nothing of it.
+    """
     if torch.version.hip is None:
         return "this torch has no ROCm"
     if not torch.cuda.is_available():
@@ -44,10 +47,16 @@ def device_arch() -> str | None:
 
 
 class AiterRunner:
-    """Calls ``aiter.fused_moe.fused_moe`` as a decision says, whatever arguments this AITER has."""
+    """Callable that runs ``aiter.fused_moe.fused_moe`` as a decision says.
+
+    It passes the arguments that this AITER has.
+    """
 
     def __init__(self, load: Callable[[], tuple[Callable[..., torch.Tensor], ModuleType]] | None = None) -> None:
-        """Take AITER's function and its package from ``load`` (a stand-in's, in tests); import AITER's by default."""
+        """Take a function that imports AITER.
+
+        ``load`` returns AITER's function and its package (a stand-in's, in tests); AITER's own by default.
+        """
         self._load = load or _import_aiter
         self._loaded: tuple[Callable[..., torch.Tensor], ModuleType] | None = None
 
@@ -59,7 +68,10 @@ class AiterRunner:
         topk_ids: torch.Tensor,
         topk_weights: torch.Tensor,
     ) -> torch.Tensor:
-        """Run the layer under the recipe's environment; the hidden dimension is padded before and cut after."""
+        """Run the layer under the recipe's environment.
+
+        The hidden dimension is padded before and cut after.
+        """
         with environment(decision.env):
             if self._loaded is None:
                 self._loaded = self._load()
@@ -74,7 +86,9 @@ class AiterRunner:
 def call_arguments(
     signature: inspect.Signature, tensors: Mapping[str, torch.Tensor], decision: Decision, package: Any
 ) -> dict[str, Any]:
-    """Return the keyword arguments of ``fused_moe`` that go with laid-out tensors, as far as this AITER has them.
+    """Return ``fused_moe``'s keyword arguments for laid-out tensors.
+
+    As far as this AITER has them.
 
     Args:
         signature: of this AITER's ``fused_moe``.
@@ -116,7 +130,10 @@ def call_arguments(
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while; what was there before comes back, whatever happens."""
+    """Set environment variables temporarily.
+
+    What was there before comes back, whatever happens.
+    """
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -134,7 +151,10 @@ def _takes_any(signature: inspect.Signature) -> bool:
 
 
 def _gate_mode(signature: inspect.Signature, call: CallDecision) -> dict[str, Any]:
-    """An AITER without ``gate_mode`` reads gate and up of MXFP4 SwiGLU alternating, and all others apart."""
+    """Return the ``gate_mode`` argument, if this AITER takes it.
+
+    An AITER without it reads gate and up of MXFP4 SwiGLU alternating, and all others apart.
+    """
     mode, parameter = call.gate_mode, signature.parameters.get("gate_mode")
     if parameter is None and _takes_any(signature):
         return {"gate_mode": mode}
@@ -149,7 +169,10 @@ def _gate_mode(signature: inspect.Signature, call: CallDecision) -> dict[str, An
 
 
 def _limit(signature: inspect.Signature, call: CallDecision) -> dict[str, Any]:
-    """Other activations than SwiGLU are not clamped unless a call says so."""
+    """Return the ``swiglu_limit`` argument, if the call needs one.
+
+    Other activations than SwiGLU are not clamped unless a call says so.
+    """
     limit = call.swiglu_limit
     if call.activation != "Swiglu" and limit is None:
         return {}

@@ -1,4 +1,6 @@
-"""A golden MoE layer: small, the same everywhere, and so uneven that no mistake cancels out.
+"""Golden MoE layers: small, deterministic and asymmetric.
+
+So uneven that no mistake cancels out.
 
 By default its structure is gpt-oss's: gate and up rows alternate, SwiGLU with a limit, biases, MXFP4. Gate and up
 differ in scale, a row's scales differ from group to group, pre-activations reach the limit, and biases are as large as
@@ -15,21 +17,23 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.probe.golden_layers import why_no_layer
-from preshuffle.layouts.probe.golden_values import plain_values, swapped
-from preshuffle.layouts.proof import Routing, plain_forward, route
+from preshuffle.layouts.probe.golden_values import plain_values, swap_gate_up
+from preshuffle.layouts.proof import Routing, plain_forward, random_routing
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry, TensorDecision
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import open_case, predict_kernels, tensor_decisions
 from preshuffle.registry.values.digest import decision_digest
 
-BOTH: Final = frozenset({"legacy", "generic"})
+GPT_OSS_TAGS: Final = frozenset({"legacy", "generic"})
 """The tags of the two layouts that a layer like gpt-oss's can be in."""
 
 
-def recipes_named(names: str | None, registry: Registry, query: Query) -> tuple[Recipe, ...]:
-    """Return the recipes that ids or tags mean, separated by commas; a tag means those that the query can choose from.
+def select_recipes(names: str | None, registry: Registry, query: Query) -> tuple[Recipe, ...]:
+    """Return the recipes of ids or tags, separated by commas.
 
-    Without names: the recipes of ``BOTH`` that the query can choose from, else all that it can choose from.
+    A tag means those that the query can choose from.
+
+    Without names: the recipes of ``GPT_OSS_TAGS`` that the query can choose from, else all that it can choose from.
 
     Raises:
         LayoutError: nothing has the name, or the query can choose nothing that has the tag.
@@ -39,7 +43,7 @@ def recipes_named(names: str | None, registry: Registry, query: Query) -> tuple[
     decision = registry.resolve(query)
     choice = (decision.recipe, *(one.recipe for one in decision.alternatives))
     if names is None:
-        both = [id for id in choice if BOTH & set(recipes[id].tags)]
+        both = [id for id in choice if GPT_OSS_TAGS & set(recipes[id].tags)]
         return tuple(recipes[id] for id in both or choice)
     found: dict[str, Recipe] = {}
     for name in (part.strip() for part in names.split(",")):
@@ -53,7 +57,7 @@ def recipes_named(names: str | None, registry: Registry, query: Query) -> tuple[
     return tuple(found.values())
 
 
-def decide_for(recipe: Recipe, query: Query, registry: Registry) -> Decision:
+def decide_with_recipe(recipe: Recipe, query: Query, registry: Registry) -> Decision:
     """Decide as ``resolve`` does, but for a given recipe.
 
     Raises:
@@ -87,33 +91,42 @@ def decide_for(recipe: Recipe, query: Query, registry: Registry) -> Decision:
 
 
 def in_layout(tensor: TensorDecision, layout: str, book: Book) -> TensorDecision:
-    """Return a tensor's decision with another of the book's layouts, and its line where it is an overlay's."""
+    """Return a tensor's decision with another layout of the book.
+
+    With its line, where it is an overlay's.
+    """
     return tensor.model_copy(update={"layout": layout, "layout_line": book.own_lines.get(layout)})
 
 
 @dataclass(frozen=True)
 class Golden:
-    """The layer's plain tensors, as one rank reads them from a checkpoint, and the decision that they are for."""
+    """Golden layer: plain tensors and their decision.
+
+    The tensors are as one rank reads them from a checkpoint.
+    """
 
     decision: Decision
     top_k: int
     tensors: dict[str, torch.Tensor]
 
     def inputs(self, tokens: int) -> tuple[torch.Tensor, Routing]:
-        """Return hidden states ``bf16 [tokens, hidden]`` and a routing, the same every time."""
+        """Return deterministic hidden states and routing.
+
+        Hidden states are ``bf16 [tokens, hidden]``.
+        """
         random = torch.Generator().manual_seed(tokens)
         hidden = self.decision.tensors["w2_weight"].logical_shape[1]
         x = torch.randn(tokens, hidden, generator=random, dtype=torch.float64).to(torch.bfloat16)
-        routing = route(tokens, self.tensors["w13_weight"].shape[0], self.top_k, seed=tokens)
+        routing = random_routing(tokens, self.tensors["w13_weight"].shape[0], self.top_k, seed=tokens)
         return x, Routing(routing.experts, routing.weights.to(torch.float32))
 
     def reference(self, x: torch.Tensor, routing: Routing) -> torch.Tensor:
-        """Run the layer in float64 on the plain tensors: ``[tokens, hidden]``."""
+        """Run the layer in float64 on plain tensors: ``[tokens, hidden]``."""
         return plain_forward(self.tensors, self.decision, x.double(), routing)
 
 
 def make_golden(decision: Decision, top_k: int, seed: int = 0) -> Golden:
-    """Make the golden layer of a decision.
+    """Create the golden layer of a decision.
 
     Raises:
         LayoutError: there is none for its activation or its dtypes; the message says why.
@@ -126,11 +139,14 @@ def make_golden(decision: Decision, top_k: int, seed: int = 0) -> Golden:
 
 
 def mistakes(golden: Golden) -> Iterator[tuple[str, Callable[[torch.Tensor, Routing], torch.Tensor]]]:
-    """Yield what kernels and loaders do wrong, each with the layer's output then."""
+    """Yield common mistakes, each with the layer's wrong output.
+
+    Of kernels and of loaders.
+    """
     tensors, decision = golden.tensors, golden.decision
     w13 = [role for role, tensor in tensors.items() if role.startswith("w13") and tensor.dim() > 1]
     alternating = decision.tensors["w13_weight"].source_order == "GUGU"
-    other_way = {role: swapped(tensors[role], alternating) for role in w13}
+    other_way = {role: swap_gate_up(tensors[role], alternating) for role in w13}
     yield "gate and up swapped", replace(golden, tensors={**tensors, **other_way}).reference
     for bias in ("w13_bias", "w2_bias"):
         if bias in tensors:

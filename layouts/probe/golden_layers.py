@@ -1,4 +1,7 @@
-"""Which golden layers there are: one for each quantization that the book answers, small enough to run anywhere."""
+"""Catalogue of golden layers, one per quantization.
+
+Small enough to run anywhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Plain tensors of golden layers: every dtype and every kind of scale, uneven, so that no mistake cancels out.
+"""Values of golden layers: plain tensors of every dtype.
+
+And of every kind of scale; uneven, so that no mistake cancels out.
 
 Gate and up differ in size, what shares a scale differs from what shares the next one, and pre-activations are of order
 1 to 10, so that activations bend.
@@ -24,7 +26,9 @@ _FP8_SPREAD: Final = 24.0
 
 
 def plain_values(decision: Decision, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Make one rank's tensors as its checkpoint holds them; second-level scales and input scales are left out.
+    """Create one rank's tensors as its checkpoint holds them.
+
+    Second-level scales are made where a step folds them; input scales are left out.
 
     Raises:
         LayoutError: a tensor is of a dtype that no golden layer has.
@@ -88,7 +92,7 @@ _SIZE: Final = {"fp4x2": _FP4_SIZE, "fp8_e4m3fn": _FP8_SPREAD, "fp8_e4m3fnuz": _
 
 
 def _unscaled(role: str, decided: TensorDecision, random: torch.Generator) -> torch.Tensor:
-    """Values that no scale stretches: each row has a size of its own."""
+    """Return values without scales, each row of its own size."""
     experts, rows, k = decided.logical_shape
     exponents = _exponents(role, decided, (experts, rows, 1), random)
     values = torch.randn(experts, rows, k, generator=random) * _FP4_SIZE * torch.exp2(exponents)
@@ -114,7 +118,10 @@ def _scale(role: str, decided: TensorDecision, decision: Decision, random: torch
 
 
 def _exponents(role: str, decided: TensorDecision, shape: tuple[int, ...], random: torch.Generator) -> torch.Tensor:
-    """Whole powers of two within the bounds of gate, up or down, in a scale's shape."""
+    """Return whole powers of two in a scale's shape.
+
+    Within the bounds of gate, up or down.
+    """
 
     def between(bounds: tuple[int, int], *sizes: int) -> torch.Tensor:
         low, high = bounds
@@ -125,7 +132,7 @@ def _exponents(role: str, decided: TensorDecision, shape: tuple[int, ...], rando
     if len(shape) == 2:
         return torch.cat([between(_GATE, shape[0], shape[1] // 2), between(_UP, shape[0], shape[1] // 2) + 1], dim=1)
     half = (shape[0], shape[1] // 2, shape[2])
-    return mixed(between(_GATE, *half), between(_UP, *half), decided.source_order == "GUGU")
+    return join_gate_up(between(_GATE, *half), between(_UP, *half), decided.source_order == "GUGU")
 
 
 def _bias(shape: tuple[int, ...], w13: bool, alternating: bool, random: torch.Generator) -> torch.Tensor:
@@ -133,15 +140,15 @@ def _bias(shape: tuple[int, ...], w13: bool, alternating: bool, random: torch.Ge
         return (torch.randn(shape, generator=random) * _DOWN_BIAS).to(torch.bfloat16)
     half = (shape[0], shape[1] // 2)
     gate, up = (torch.randn(half, generator=random) * size + mean for mean, size in (_GATE_BIAS, _UP_BIAS))
-    return mixed(gate, up, alternating).to(torch.bfloat16)
+    return join_gate_up(gate, up, alternating).to(torch.bfloat16)
 
 
-def mixed(gate: torch.Tensor, up: torch.Tensor, alternating: bool) -> torch.Tensor:
-    """Return rows of gate and up as a checkpoint has them."""
+def join_gate_up(gate: torch.Tensor, up: torch.Tensor, alternating: bool) -> torch.Tensor:
+    """Join rows of gate and up as a checkpoint has them."""
     return torch.stack([gate, up], dim=2).flatten(1, 2) if alternating else torch.cat([gate, up], dim=1)
 
 
-def swapped(tensor: torch.Tensor, alternating: bool) -> torch.Tensor:
+def swap_gate_up(tensor: torch.Tensor, alternating: bool) -> torch.Tensor:
     """Return rows with gate's and up's exchanged."""
     half = tensor.shape[1] // 2
     if not alternating:

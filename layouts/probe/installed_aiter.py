@@ -1,18 +1,20 @@
-"""The AITER of this machine as a query wants it: its version, and the features that were seen in it."""
+"""Installed AITER as query fields: version and probed features."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-from preshuffle.layouts.loader import load
+from preshuffle.layouts.loader import load_aiter_function
 from preshuffle.registry import Registry
 from preshuffle.registry.entries import FeatureProbe
 from preshuffle.registry.layer import installed_aiter
 
 
 def aiter_here(registry: Registry | None = None) -> dict[str, Any]:
-    """Return the installed AITER as fields of a ``Query``: ``aiter`` and ``aiter_features``.
+    """Return the installed AITER as fields of a ``Query``.
+
+    The fields ``aiter`` and ``aiter_features``.
 
     Where AITER can be imported (a machine with ROCm), its functions and their signatures are asked; for the rest, and
     elsewhere, its sources, of which nothing is run.
@@ -35,10 +37,13 @@ def aiter_here(registry: Registry | None = None) -> dict[str, Any]:
 
 
 def _live(probe: FeatureProbe | None) -> bool | None:
-    """Look for a function, or a parameter of it, in the AITER that is imported; None where that tells nothing."""
+    """Probe the imported AITER for a function or its parameter.
+
+    None where that says nothing.
+    """
     if probe is None or probe.name is None:
         return None
-    function = load(probe.module, probe.name)
+    function = load_aiter_function(probe.module, probe.name)
     if function is None:
         return None  # not importable here, or not there: its sources say which
     if probe.parameter is None:

@@ -1,4 +1,7 @@
-"""The probe: one golden layer through a kernel at several token counts, compared with float64, not with fluent text."""
+"""Probe: run golden layers through a kernel and measure errors.
+
+At several token counts, compared with float64, not with fluent text.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 import torch
 
 from preshuffle.layouts.loader import apply
-from preshuffle.layouts.probe.golden import Golden, decide_for, in_layout, make_golden, mistakes
+from preshuffle.layouts.probe.golden import Golden, decide_with_recipe, in_layout, make_golden, mistakes
 from preshuffle.layouts.proof import Routing, laid_out_forward, relative_error
 from preshuffle.registry import Decision, LayoutError, PreshuffleError, Query, Recipe, Registry
 from preshuffle.registry.base.frozen import Frozen
@@ -24,11 +27,14 @@ _WORST: Final[tuple[Verdict, ...]] = ("pass", "warn", "fail", "error")
 
 
 class ProbeError(PreshuffleError, RuntimeError):
-    """A runner cannot run this: it is not there, or lacks an argument that the bytes need."""
+    """A runner cannot run a probe.
+
+    It is not there, or lacks an argument that the bytes need.
+    """
 
 
 class Runner(Protocol):
-    """What runs a laid-out layer."""
+    """Callable that runs a laid-out layer."""
 
     def __call__(
         self,
@@ -50,7 +56,9 @@ class Runner(Protocol):
 
 
 class Limits(Frozen):
-    """What an activation dtype may cost: up to ``good`` is a pass, up to ``fair`` a warning, beyond it a failure.
+    """Error limits of an activation dtype.
+
+    Up to ``good`` is a pass, up to ``fair`` a warning, beyond it a failure.
 
     Attributes:
         good: relative L2 error.
@@ -79,7 +87,7 @@ _RUNS_IN: Final = {"No": "bf16", "per_Tensor": "fp8", "per_Token": "fp8", "per_1
 
 
 class ProbeResult(Frozen):
-    """One recipe at one token count.
+    """Result of one recipe at one token count.
 
     Attributes:
         activation_dtype: what AITER should run the activations in, as predicted; None where it is not known.
@@ -106,7 +114,7 @@ class ProbeResult(Frozen):
 
 
 class ProbeReport(Frozen):
-    """Every recipe at every token count, side by side."""
+    """Results of every recipe at every token count."""
 
     runner: str
     verdict: Verdict
@@ -123,7 +131,10 @@ def reference_laid_out(
     topk_ids: torch.Tensor,
     topk_weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Run the layer in float64, every byte fetched through its closed-form address: a kernel for any machine."""
+    """Run the layer in float64 through closed-form addresses.
+
+    A kernel for any machine.
+    """
     return laid_out_forward(tensors, decision, x.double(), Routing(topk_ids.long(), topk_weights.double()))
 
 
@@ -139,7 +150,7 @@ def probe(
     name: str = "",
     notes: Sequence[str] = (),
 ) -> ProbeReport:
-    """Run the golden layer of each recipe through a runner.
+    """Run each recipe's golden layer through a runner.
 
     Args:
         runner: what is probed.
@@ -160,7 +171,7 @@ def probe(
     query = Query.parse({**dict(query), "tokens": tuple(tokens)})
     results: list[ProbeResult] = []
     for recipe in recipes:
-        decision = decide_for(recipe, query, registry)
+        decision = decide_with_recipe(recipe, query, registry)
         golden = make_golden(decision, query.top_k or 1)
         tensors = {role: tensor.clone().to(device) for role, tensor in golden.tensors.items()}
         apply(tensors, decision)
@@ -175,7 +186,7 @@ def probe(
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How an output compares with the reference."""
+    """Comparison of an output with the reference."""
 
     relative: float
     cosine: float
@@ -184,7 +195,7 @@ class _Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A golden layer laid out on a device, with the book that its recipe is from."""
+    """Golden layer laid out on a device, with its recipe's book."""
 
     golden: Golden
     tensors: dict[str, torch.Tensor]
@@ -227,7 +238,10 @@ def _probe_one(runner: Runner, layer: _Layer, tokens: int, repeats: int) -> Prob
 
 
 def _limits(decision: Decision, predicted: str | None) -> Limits:
-    """Return what may be lost; where no kernel could be predicted, to the coarsest activations that may have run."""
+    """Return the error limits of a decision's activations.
+
+    Where no kernel could be predicted, those of the coarsest activations that may have run.
+    """
     weight = decision.tensors["w13_weight"].dtype
     likely = {"fp8_e4m3fn": "fp8", "i4x2": "bf16"}.get(weight, LOOSEST)
     return LIMITS.get(predicted or _RUNS_IN.get(decision.call.quant_type, likely), LIMITS[LOOSEST])
@@ -273,7 +287,7 @@ def _verdict(outcome: _Outcome, limits: Limits) -> Verdict:
 
 
 def _explain(layer: _Layer, found: torch.Tensor, limits: Limits, x: torch.Tensor, routing: Routing) -> str | None:
-    """Name the mistake whose output this is, if it is one's."""
+    """Return the known mistake that gives this output, or None."""
     if not bool(found.isfinite().all()):
         return "infinities or NaN in the output"
     errors = {name: relative_error(found, run(x, routing)) for name, run in mistakes(layer.golden)}
@@ -290,7 +304,10 @@ def _explain(layer: _Layer, found: torch.Tensor, limits: Limits, x: torch.Tensor
 
 
 def _other_layouts(decision: Decision, book: Book) -> Iterator[tuple[str, Decision]]:
-    """Yield what a kernel would see that reads w13 as another of the book's recipes lays it out."""
+    """Yield decisions that read w13 as another recipe lays it out.
+
+    Of the book's recipes, with the layout's id.
+    """
     own = decision.tensors["w13_weight"]
     pairs = {("plain", "plain")}
     for recipe in book.recipes.values():

@@ -1,4 +1,4 @@
-"""Finding a runner: AITER where it runs, the reference anywhere, or a function of the user's."""
+"""Selection of a runner: AITER, the reference, or a user's function."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SHORT: Final = {"reference": REFERENCE}
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A runner, where its tensors must be, and what the report must say of it.
+class ChosenRunner:
+    """Runner with its device and the report's notes.
 
     Attributes:
         arch: the machine's, where the runner needs it.
@@ -34,7 +34,7 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def choose_runner(name: str = AITER, device: str | None = None, registry: Registry | None = None) -> Chosen:
+def choose_runner(name: str = AITER, device: str | None = None, registry: Registry | None = None) -> ChosenRunner:
     """Return the runner of a name.
 
     Args:
@@ -51,14 +51,17 @@ def choose_runner(name: str = AITER, device: str | None = None, registry: Regist
         reason = why_not_here()
         if reason is not None:
             raise ProbeError(f"AITER does not run here: {reason}; --runner reference proves the bytes without it")
-        return Chosen(AITER, AiterRunner(), "cuda", device_arch(), lacking(registry))
+        return ChosenRunner(AITER, AiterRunner(), "cuda", device_arch(), missing_features_note(registry))
     if name == REFERENCE:
-        return Chosen(REFERENCE, reference_laid_out, notes=("the reference ran, no kernel of AMD's",))
-    return Chosen(name, _imported(name), device or "cpu")
+        return ChosenRunner(REFERENCE, reference_laid_out, notes=("the reference ran, no kernel of AMD's",))
+    return ChosenRunner(name, _imported(name), device or "cpu")
 
 
-def lacking(registry: Registry | None = None) -> tuple[str, ...]:
-    """Say what some recipe of the book needs and the AITER that runs has not, as it was probed."""
+def missing_features_note(registry: Registry | None = None) -> tuple[str, ...]:
+    """Return notes on features that recipes need and AITER lacks.
+
+    As the AITER that runs was probed.
+    """
     registry = registry or Registry.default()
     recipes = registry.book.recipes.values()
     needed = dict.fromkeys(feature for recipe in recipes for feature in recipe.requires.aiter)

@@ -1,7 +1,7 @@
-"""Compare laid-out bytes with a plain reference implementation."""
+"""Proof of laid-out bytes against a plain reference implementation."""
 
 from preshuffle.layouts.proof.prove import Check, prove
-from preshuffle.layouts.proof.reference import Routing, laid_out_forward, plain_forward, relative_error, route
+from preshuffle.layouts.proof.reference import Routing, laid_out_forward, plain_forward, random_routing, relative_error
 
 __all__ = [
     "Check",
@@ -9,6 +9,6 @@ __all__ = [
     "laid_out_forward",
     "plain_forward",
     "prove",
+    "random_routing",
     "relative_error",
-    "route",
 ]

@@ -1,4 +1,4 @@
-"""Proving that applied tensors are what their decision says, against the checkpoint's untouched bytes."""
+"""Checks of applied tensors against the checkpoint's untouched bytes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader import TAG, RoleTensors, inverse, layout_in, torch_shape
+from preshuffle.layouts.loader import AITER_TAG, RoleTensors, inverse, layout_from, torch_shape
 from preshuffle.layouts.proof.reference import (
-    fetch,
+    fetch_expert,
     fetch_role,
     laid_out_forward,
     plain_forward,
+    random_routing,
     relative_error,
-    route,
 )
-from preshuffle.layouts.proof.reference_steps import stepped
+from preshuffle.layouts.proof.reference_steps import apply_reference_steps
 from preshuffle.layouts.stamps import put_stamp, stamp_of
 from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import Decision, LayoutError, TensorDecision
@@ -31,7 +31,7 @@ REQUANTIZED: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was proven, or was not."""
+    """Result of one proof."""
 
     name: str
     ok: bool
@@ -55,7 +55,7 @@ def prove(
         inverse is a refusal, and that is what is checked.
     """
     before, after = _by_role(plain), _by_role(laid)
-    wanted = stepped(before, decision)
+    wanted = apply_reference_steps(before, decision)
     return (
         _shapes(after, decision),
         _tags(after, decision),
@@ -66,7 +66,10 @@ def prove(
 
 
 def _by_role(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under their roles' names; a scale of a scale behind ``_2``."""
+    """Return the tensors by role.
+
+    The scale of a scale is called like it with ``_2``.
+    """
     found = RoleTensors(dict(tensors))
     named: dict[str, torch.Tensor] = {role: found[role] for role in ROLES if role in found.names}
     seconds = {f"{role}_2": found.second(role) for role in ROLES}
@@ -90,10 +93,10 @@ def _tags(laid: Mapping[str, torch.Tensor], decision: Decision) -> Check:
     wrong = [
         role
         for role, decided in _present(laid, decision)
-        if bool(getattr(laid[role], TAG, False)) != decided.is_shuffled or stamp_of(laid[role]) is None
+        if bool(getattr(laid[role], AITER_TAG, False)) != decided.is_shuffled or stamp_of(laid[role]) is None
     ]
     tagged = ", ".join(role for role, decided in decision.tensors.items() if decided.is_shuffled) or "nothing"
-    return Check("tags", not wrong, f"wrong: {', '.join(wrong)}" if wrong else f"{TAG} on {tagged}")
+    return Check("tags", not wrong, f"wrong: {', '.join(wrong)}" if wrong else f"{AITER_TAG} on {tagged}")
 
 
 def _bytes(wanted: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor], decision: Decision) -> Check:
@@ -118,7 +121,10 @@ def _bytes(wanted: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor],
 
 
 def _in_halves(live: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
-    """One expert's plain bytes, rows of gate first, each half padded, K padded."""
+    """Return one expert's plain bytes as padded halves.
+
+    Rows of gate come first; K is padded, too.
+    """
     data = as_bytes(live.contiguous()).view(live.shape[0], -1)
     halves = 2 if decided.order else 1
     if decided.order and decided.source_order == "GUGU":
@@ -129,15 +135,18 @@ def _in_halves(live: torch.Tensor, like: torch.Tensor, decided: TensorDecision) 
 
 
 def _tail(tensor: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
-    """The bytes of a flattened scale behind its last expert; none where each expert is whole."""
+    """Return the padded tail of a flattened scale.
+
+    Empty where each expert is whole.
+    """
     if len(decided.physical_shape) != 2 or len(decided.logical_shape) != 3:
         return torch.empty(0, dtype=torch.uint8)
     total, k = decided.physical_shape
     experts, rows = decided.logical_shape[:2]
     used = experts * (rows + decided.pad.rows * (2 if decided.order else 1))
-    if used == total or layout_in(decided).pattern.splits_gate_up:
+    if used == total or layout_from(decided).pattern.splits_gate_up:
         return torch.empty(0, dtype=torch.uint8)
-    return fetch(tensor, layout_in(decided), (1, total, k), 0, range(used, total))
+    return fetch_expert(tensor, layout_from(decided), (1, total, k), 0, range(used, total))
 
 
 def _inverse(plain: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor], decision: Decision) -> Check:
@@ -173,7 +182,7 @@ def _forward(
 ) -> Check:
     experts, hidden, _ = decision.tensors["w2_weight"].logical_shape
     x = torch.randn(tokens, hidden, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    routing = route(tokens, experts, min(2, experts))
+    routing = random_routing(tokens, experts, min(2, experts))
     result = laid_out_forward(laid, decision, x, routing)
     error = relative_error(result, plain_forward(wanted, decision, x, routing))
     text = f"float64 MoE through addresses, relative error {error:.1e}"

@@ -1,4 +1,4 @@
-"""A reference MoE layer in float64, on the checkpoint's plain tensors and on laid-out ones.
+"""Reference MoE layer in float64, on plain and laid-out tensors.
 
 The laid-out side fetches every byte through the layout's closed-form address, as a kernel does. It shares no code with
 the copy plans that laid the bytes out, so that one proves the other.
@@ -12,8 +12,8 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader import layout_in, layout_of
-from preshuffle.layouts.tensors import as_bytes, decode, spread
+from preshuffle.layouts.loader import layout_from, layout_of
+from preshuffle.layouts.tensors import as_bytes, decode_values, expand_scales
 from preshuffle.registry import BoundLayout, Decision, Layout, LayoutError, TensorDecision
 from preshuffle.registry.base.words import BITS, Role, TensorDtype
 from preshuffle.registry.values.decision import CallDecision
@@ -23,14 +23,14 @@ WEIGHTS: Final[tuple[Role, Role]] = ("w13_weight", "w2_weight")
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Which experts each token goes to, and with which weight: both ``[tokens, top_k]``."""
+    """Experts and weights of each token, both ``[tokens, top_k]``."""
 
     experts: torch.Tensor
     weights: torch.Tensor
 
 
-def route(tokens: int, experts: int, top_k: int, seed: int = 0) -> Routing:
-    """Make a routing with random experts and softmax weights."""
+def random_routing(tokens: int, experts: int, top_k: int, seed: int = 0) -> Routing:
+    """Return random experts with softmax weights for each token."""
     random = torch.Generator().manual_seed(seed)
     scores = torch.randn(tokens, experts, generator=random, dtype=torch.float64)
     best = scores.topk(top_k, dim=-1)
@@ -38,14 +38,20 @@ def route(tokens: int, experts: int, top_k: int, seed: int = 0) -> Routing:
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor, alpha: float, limit: float | None) -> torch.Tensor:
-    """Return gpt-oss's SwiGLU: ``gate * sigmoid(alpha * gate) * (up + 1)``, both clamped at ``limit``."""
+    """Return gpt-oss's SwiGLU of gate and up.
+
+    ``gate * sigmoid(alpha * gate) * (up + 1)``, both clamped at ``limit``.
+    """
     if limit is not None:
         gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
     return gate * torch.sigmoid(alpha * gate) * (up + 1)
 
 
-def addresses(bound: BoundLayout, expert: int, rows: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Return the addresses of units ``(expert, rows, k)``: ``BoundLayout.address`` on tensors that broadcast."""
+def addresses_of(bound: BoundLayout, expert: int, rows: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Return the addresses of units ``(expert, rows, k)``.
+
+    ``BoundLayout.address`` on tensors that broadcast.
+    """
     position = {"experts": torch.tensor(expert), "rows": rows, "k": k}
     address = torch.zeros((), dtype=torch.int64)
     for atom in bound.atoms:
@@ -54,10 +60,12 @@ def addresses(bound: BoundLayout, expert: int, rows: torch.Tensor, k: torch.Tens
     return address
 
 
-def fetch(
+def fetch_expert(
     tensor: torch.Tensor, layout: str | Layout, shape: tuple[int, int, int], expert: int, rows: range | None = None
 ) -> torch.Tensor:
-    """Fetch one expert's plain bytes ``uint8 [rows, K bytes]`` from laid-out ones, one address at a time.
+    """Gather one expert's plain bytes from laid-out ones.
+
+    Returns ``uint8 [rows, K bytes]``, fetched one address at a time.
 
     Args:
         tensor: the laid-out tensor.
@@ -69,11 +77,13 @@ def fetch(
     bound = layout_of(layout).bind(*shape)
     wanted = rows or range(shape[1])
     positions = torch.arange(wanted.start, wanted.stop).unsqueeze(1)
-    return as_bytes(tensor.detach()).cpu()[addresses(bound, expert, positions, torch.arange(shape[2]))]
+    return as_bytes(tensor.detach()).cpu()[addresses_of(bound, expert, positions, torch.arange(shape[2]))]
 
 
 def fetch_role(tensor: torch.Tensor, decided: TensorDecision, expert: int) -> torch.Tensor:
-    """Fetch one expert's bytes of a decided tensor, pads included, rows of gate first: ``uint8 [rows, K bytes]``.
+    """Gather one expert's bytes of a decided tensor.
+
+    Returns ``uint8 [rows, K bytes]``, pads included, rows of gate first.
 
     int4 that was packed comes as one int8 for each value; a bias as rows of one number.
     """
@@ -85,17 +95,20 @@ def fetch_role(tensor: torch.Tensor, decided: TensorDecision, expert: int) -> to
     packed = "pack_int4" in decided.steps
     width = values if packed else values * BITS[decided.dtype] // 8
     held = unpacked(as_bytes(tensor.detach()).cpu()) if packed else tensor
-    layout = layout_in(decided)
+    layout = layout_from(decided)
     if layout.unit == "group" and not layout.pattern.splits_gate_up:  # tiles run over the experts
         total = decided.physical_shape[0] if flat else experts * rows
-        found = fetch(held, layout, (1, total, width), 0, range(expert * rows, (expert + 1) * rows))
+        found = fetch_expert(held, layout, (1, total, width), 0, range(expert * rows, (expert + 1) * rows))
     else:
-        found = fetch(held, layout, (experts, rows, width), expert)
+        found = fetch_expert(held, layout, (experts, rows, width), expert)
     return torch.cat([found[0::2], found[1::2]]) if decided.order == "GUGU" else found
 
 
 def unpacked(data: torch.Tensor) -> torch.Tensor:
-    """Return int4 as int8, both flat bytes: of each four bytes the low nibbles come first, then the high ones."""
+    """Unpack int4 to int8, both as flat bytes.
+
+    Of each four bytes the low nibbles come first, then the high ones.
+    """
     fours = data.view(-1, 4)
     nibbles = torch.cat([fours & 0xF, fours >> 4], dim=1).view(-1).to(torch.int8)
     return torch.where(nibbles > 7, nibbles - 16, nibbles).view(torch.uint8)
@@ -103,7 +116,10 @@ def unpacked(data: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """One expert's weights and biases in float64: gate, up ``[rows, hidden]`` and down ``[hidden, rows]``."""
+    """One expert's weights and biases in float64.
+
+    Gate and up ``[rows, hidden]``, down ``[hidden, rows]``.
+    """
 
     gate: torch.Tensor
     up: torch.Tensor
@@ -116,7 +132,7 @@ class Expert:
 def plain_forward(
     tensors: Mapping[str, torch.Tensor], decision: Decision, x: torch.Tensor, routing: Routing
 ) -> torch.Tensor:
-    """Run the layer on the checkpoint's plain tensors: ``float64 [tokens, hidden]``.
+    """Run the layer on plain tensors: ``float64 [tokens, hidden]``.
 
     Args:
         tensors: one rank's roles as the checkpoint holds them; the scale of a scale is called like it with ``_2``.
@@ -130,7 +146,10 @@ def plain_forward(
 def laid_out_forward(
     tensors: Mapping[str, torch.Tensor], decision: Decision, x: torch.Tensor, routing: Routing
 ) -> torch.Tensor:
-    """Run the layer on laid-out tensors, pads included, through closed-form addresses: ``float64 [tokens, hidden]``."""
+    """Run the layer on laid-out tensors.
+
+    Every byte, pads included, is fetched through its closed-form address; returns ``float64 [tokens, hidden]``.
+    """
     padded = torch.zeros(x.shape[0], decision.tensors["w13_weight"].physical_shape[2], dtype=torch.float64)
     padded[:, : x.shape[1]] = x
     result = _forward(decision, padded, routing, lambda role, expert: _laid(tensors, decision, role, expert))
@@ -155,7 +174,7 @@ def _plain(tensors: Mapping[str, torch.Tensor], decision: Decision, role: Role, 
     decided, live = decision.tensors[role], tensors[role][expert].detach().cpu().contiguous()
     live = live if live.dim() else live.view(1)  # one number for the whole tensor
     rows = live.shape[0]
-    numbers = decode(as_bytes(live).view(rows, -1), _NAMES.get(live.dtype) or _name(decided))
+    numbers = decode_values(as_bytes(live).view(rows, -1), _NAMES.get(live.dtype) or _name(decided))
     if decided.source_order == "GUGU":
         numbers = torch.cat([numbers[0::2], numbers[1::2]])
     second = tensors.get(f"{role}_2")
@@ -166,7 +185,7 @@ def _plain(tensors: Mapping[str, torch.Tensor], decision: Decision, role: Role, 
 
 
 def _name(decided: TensorDecision) -> TensorDtype:
-    """What bytes without a dtype of their own are in a checkpoint."""
+    """Return the checkpoint's dtype of bytes without a torch dtype."""
     if "pack_int4" in decided.steps:
         return "i8"
     return "fp8_e4m3fn" if decided.dtype.startswith("fp8") else decided.dtype
@@ -178,7 +197,9 @@ def _laid(tensors: Mapping[str, torch.Tensor], decision: Decision, role: Role, e
     decided = decision.tensors[role]
     if len(decided.logical_shape) == 1:
         return tensors[role][expert].detach().cpu().to(torch.float64).view(1, 1)
-    return decode(fetch_role(tensors[role], decided, expert), "i8" if "pack_int4" in decided.steps else decided.dtype)
+    return decode_values(
+        fetch_role(tensors[role], decided, expert), "i8" if "pack_int4" in decided.steps else decided.dtype
+    )
 
 
 def _matrix(numbers: Numbers, decision: Decision, role: Role, expert: int) -> torch.Tensor:
@@ -188,7 +209,7 @@ def _matrix(numbers: Numbers, decision: Decision, role: Role, expert: int) -> to
     if scale is None:
         return weight
     halves = 2 if decision.tensors[role].order else 1
-    return weight * spread(scale, decision.call.quant_type, weight.shape[0], weight.shape[1], halves)
+    return weight * expand_scales(scale, decision.call.quant_type, weight.shape[0], weight.shape[1], halves)
 
 
 def _expert(numbers: Numbers, decision: Decision, expert: int) -> Expert:
@@ -215,7 +236,9 @@ def _forward(decision: Decision, x: torch.Tensor, routing: Routing, numbers: Num
 
 
 def activate(gate: torch.Tensor, up: torch.Tensor, call: CallDecision) -> torch.Tensor:
-    """Apply a call's activation; Silu stands for SiTUv2, whose formula is not known here, so that bytes can be proven.
+    """Apply a call's activation function.
+
+    Silu stands for SiTUv2, whose formula is not known here, so that bytes can be proven.
 
     Args:
         gate: ``[tokens, rows]``, or without columns where the model has no gate.
@@ -232,5 +255,8 @@ def activate(gate: torch.Tensor, up: torch.Tensor, call: CallDecision) -> torch.
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the relative L2 error: scale-free, so that a halved result cannot pass."""
+    """Return the relative L2 error.
+
+    It is free of scale, so that a halved result cannot pass.
+    """
     return float((found - wanted).norm() / wanted.norm())

@@ -1,6 +1,8 @@
-"""A recipe's steps on plain tensors, done once more in the plainest way: what laid-out bytes are proven against.
+"""Reference implementation of a recipe's steps on plain tensors.
 
-It shares no code with ``values``, which does the same within bounded memory on the tensors that are laid out.
+Laid-out bytes are proven against it.
+
+It shares no code with ``loader.steps``, which does the same within bounded memory on the tensors that are laid out.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from preshuffle.registry.base.words import Role
 _FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def stepped(plain: Mapping[str, torch.Tensor], decision: Decision) -> dict[str, torch.Tensor]:
-    """Return one rank's plain tensors after the steps: rows as they were, values as the kernel gets them.
+def apply_reference_steps(plain: Mapping[str, torch.Tensor], decision: Decision) -> dict[str, torch.Tensor]:
+    """Return one rank's plain tensors after the recipe's steps.
+
+    Rows stay as they were; values are those that the kernel gets.
 
     Args:
         plain: by role; the scale of a scale is called like it with ``_2``, and is folded in.
@@ -57,7 +61,10 @@ def _fnuz(role: Role, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _by_row(numbers: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
-    """Numbers of experts, or of gate and up of each, as ``[E, rows, 1]`` in the checkpoint's row order."""
+    """Expand numbers per expert, or per half, to ``[E, rows, 1]``.
+
+    Rows are in the checkpoint's order.
+    """
     experts, rows = like.shape[:2]
     numbers = numbers.to(torch.float32).view(experts, -1)
     each = rows // numbers.shape[1]
@@ -66,7 +73,10 @@ def _by_row(numbers: torch.Tensor, like: torch.Tensor, decided: TensorDecision) 
 
 
 def _requantized(weight: torch.Tensor, scales: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
-    """Values in float32 with their own scale, quantized with the expert's largest; those that have it stay."""
+    """Requantize values with their expert's largest scale.
+
+    Values that have that scale already stay.
+    """
     limit = torch.finfo(weight.dtype).max
     wanted = largest.view(-1, 1, 1)
     values = (weight.to(torch.float32) * scales / wanted).clamp(-limit, limit).to(weight.dtype)

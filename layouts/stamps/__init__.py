@@ -1,20 +1,20 @@
-"""Stamps: which layout the bytes of a tensor are in."""
+"""Stamps: records of the layout that a tensor's bytes are in."""
 
-from preshuffle.layouts.stamps.mapped import check_writable, is_ordinary, is_shared_file, look_up
-from preshuffle.layouts.stamps.memory_extents import extent_of, meet, overlap, places_of
+from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
+from preshuffle.layouts.stamps.memory_extents import extent_of, extents_overlap, memory_extents_of, tensors_overlap
 from preshuffle.layouts.stamps.stamp import (
     Loss,
     Stamp,
     check_role,
     drop_stamp,
-    place_of,
+    enclosing_stamps,
+    overlapping_stamps,
     put_stamp,
     put_stamps,
+    record_location,
     stamp_of,
-    stamps_around,
     stamps_from_metadata,
     stamps_to_metadata,
-    stamps_under,
 )
 
 __all__ = [
@@ -23,19 +23,19 @@ __all__ = [
     "check_role",
     "check_writable",
     "drop_stamp",
+    "enclosing_stamps",
     "extent_of",
-    "is_ordinary",
+    "extents_overlap",
+    "find_mappings",
     "is_shared_file",
-    "look_up",
-    "meet",
-    "overlap",
-    "place_of",
-    "places_of",
+    "mark_unmapped",
+    "memory_extents_of",
+    "overlapping_stamps",
     "put_stamp",
     "put_stamps",
+    "record_location",
     "stamp_of",
-    "stamps_around",
     "stamps_from_metadata",
     "stamps_to_metadata",
-    "stamps_under",
+    "tensors_overlap",
 ]

@@ -1,4 +1,6 @@
-"""Stamps of a memory-mapped file: ``FILE.preshuffle`` beside it says what its bytes are, to any process, after any end.
+"""Stamps of memory-mapped files, in a sidecar ``FILE.preshuffle``.
+
+Any process can read what the file's bytes are, whatever became of the process that wrote them.
 
 The record is written and synchronised before the first byte of a move and again after its last one, so that a process
 that is killed half-way leaves a file which is known to be broken.
@@ -28,7 +30,7 @@ Extent = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is recorded of some bytes of a file.
+    """Stamp of one byte range of a file.
 
     Attributes:
         stamp: the stamp's JSON.
@@ -40,12 +42,14 @@ class Entry:
 
 
 def record_of(path: Path) -> Path:
-    """Return where the record of a file lies."""
+    """Return the path of a file's sidecar record."""
     return path.with_name(path.name + SUFFIX)
 
 
 def read_stamps(path: Path) -> dict[Extent, str]:
-    """Return the stamps of a file by byte range; none where there is no record.
+    """Return the stamps of a file by byte range.
+
+    Empty where there is no record.
 
     Raises:
         LayoutError: the record is damaged, or of other bytes than the file holds.
@@ -64,7 +68,9 @@ def read_stamps(path: Path) -> dict[Extent, str]:
 
 
 def write_stamps(path: Path, changes: Mapping[Extent, Entry | None]) -> None:
-    """Replace what is recorded of byte ranges (None: forget it); the file's own bytes are synchronised first.
+    """Replace the stamps of byte ranges in a file's record.
+
+    None removes a stamp. The file's own bytes are synchronised to disk first.
 
     Raises:
         LayoutError: the record is damaged, or cannot be written.
@@ -135,7 +141,10 @@ def _synchronise(path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Hold the file, so that two processes that write parts of it do not lose each other's records."""
+    """Lock the file exclusively.
+
+    Two processes that write parts of it do not lose each other's records.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -145,7 +154,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _digest(path: Path, extent: Extent) -> str:
-    """Digest of samples spread over some bytes of a file."""
+    """Return a digest of samples spread over a byte range."""
     begin, end = extent
     digest = blake2b(digest_size=16)
     with path.open("rb") as file:

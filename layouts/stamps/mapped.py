@@ -1,4 +1,7 @@
-"""Which file lies under a tensor's memory: asked of the kernel, whoever mapped it (torch, NumPy, safetensors)."""
+"""File mappings under a tensor's memory, read from the kernel.
+
+Works whoever mapped the file (torch, NumPy, safetensors).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _NAME_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """A file under a storage.
+    """File that is mapped under a storage.
 
     Attributes:
         path: the file.
@@ -45,32 +48,37 @@ class Mapping:
 
 
 def mapping_of(tensor: torch.Tensor) -> Mapping | None:
-    """Return the file under a tensor's storage; None for ordinary memory, for a GPU's, and for a file without a name.
+    """Return the file mapped under a tensor's storage.
+
+    None for ordinary memory, for a GPU's, and for a file without a name.
 
     What was found is kept with the storage: memory keeps its file for as long as it is mapped.
     """
     storage = tensor.untyped_storage()
     if not hasattr(storage, _ATTRIBUTE):
-        look_up([tensor])
+        find_mappings([tensor])
     found: Mapping | None = getattr(storage, _ATTRIBUTE, None)
     return found
 
 
 def is_shared_file(tensor: torch.Tensor) -> bool:
-    """Whether what is written to a tensor reaches a file."""
+    """Return whether writes to a tensor reach a file."""
     mapping = mapping_of(tensor)
     return mapping is not None and mapping.shared
 
 
 def check_writable(name: str, tensor: torch.Tensor) -> None:
-    """Raise a LayoutError where a tensor is a file that was mapped for reading only."""
+    """Raise a LayoutError for a file mapped read-only."""
     mapping = mapping_of(tensor)
     if mapping is not None and not mapping.writable:
         raise LayoutError(f"{name} is {mapping.path}, mapped for reading only; map it for writing, or take a copy")
 
 
-def look_up(tensors: Iterable[torch.Tensor]) -> None:
-    """Ask for several tensors at once: the kernel's list is read once for all that were not asked for before."""
+def find_mappings(tensors: Iterable[torch.Tensor]) -> None:
+    """Find and cache the mappings of several tensors at once.
+
+    The kernel's list is read once for all storages that are not cached yet.
+    """
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
     new = [storage for storage in storages if not hasattr(storage, _ATTRIBUTE)]
     if not new:
@@ -80,8 +88,11 @@ def look_up(tensors: Iterable[torch.Tensor]) -> None:
         setattr(storage, _ATTRIBUTE, mapping)
 
 
-def is_ordinary(tensor: torch.Tensor) -> None:
-    """Say that a tensor was allocated just now: there is no file to be looked for."""
+def mark_unmapped(tensor: torch.Tensor) -> None:
+    """Record that a tensor's new storage maps no file.
+
+    Saves the search for storages that were allocated just now.
+    """
     setattr(tensor.untyped_storage(), _ATTRIBUTE, None)
 
 
@@ -94,14 +105,17 @@ def _ask(addresses: list[int]) -> list[Mapping | None]:
 
 
 class _Handle:
-    """An open list of mappings that answers for one address at a time: microseconds, however long the list is."""
+    """Open list of mappings, queried by address.
+
+    One query takes microseconds, however long the list is.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.name = ctypes.create_string_buffer(_NAME_BYTES)
 
     def query(self, address: int) -> Mapping | None:
-        """Return what is mapped there.
+        """Return the mapping at an address.
 
         Raises:
             OSError: this kernel does not answer.
@@ -121,7 +135,7 @@ class _Handle:
 
 
 def _search(addresses: list[int]) -> list[Mapping | None]:
-    """Look the addresses up in the list as text."""
+    """Find the mappings of addresses by parsing the list's text."""
     try:
         text = _MAPS.read_text(errors="surrogateescape")
     except OSError:  # no such list on this system

@@ -1,4 +1,4 @@
-"""Where a tensor's bytes lie: in memory, and in the file that is mapped there."""
+"""Extents of a tensor's bytes in memory and in files."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ import torch
 
 from preshuffle.layouts.stamps.mapped import mapping_of
 
-Place = tuple[torch.device | Path, int, int]
+MemoryExtent = tuple[torch.device | Path, int, int]
 """Some bytes: of which device's memory or which file, the first, and past the last."""
 
 
-def overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors show the same bytes: of one storage, of two on the same memory, or of one mapped file."""
-    return meet(places_of(one), places_of(other))
+def tensors_overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors share bytes.
+
+    They may be of one storage, of two on the same memory, or of one mapped file.
+    """
+    return extents_overlap(memory_extents_of(one), memory_extents_of(other))
 
 
-def places_of(tensor: torch.Tensor) -> tuple[Place, ...]:
-    """Return where a tensor's bytes lie: in memory, and in the file that is mapped there."""
+def memory_extents_of(tensor: torch.Tensor) -> tuple[MemoryExtent, ...]:
+    """Return where a tensor's bytes lie.
+
+    One extent in memory, and one in the file that is mapped there.
+    """
     begin, end = extent_of(tensor)
     start, mapping = tensor.data_ptr(), mapping_of(tensor)
-    memory: Place = (tensor.device, start, start + end - begin)
+    memory: MemoryExtent = (tensor.device, start, start + end - begin)
     return (memory,) if mapping is None else (memory, (mapping.path, mapping.offset + begin, mapping.offset + end))
 
 
-def meet(one: tuple[Place, ...], other: tuple[Place, ...]) -> bool:
-    """Whether some byte is in both."""
+def extents_overlap(one: tuple[MemoryExtent, ...], other: tuple[MemoryExtent, ...]) -> bool:
+    """Return whether two lists of extents share a byte."""
     for where, begin, end in one:
         for place, first, last in other:
             if begin < last and first < end and where == place:
@@ -35,7 +41,10 @@ def meet(one: tuple[Place, ...], other: tuple[Place, ...]) -> bool:
 
 
 def extent_of(tensor: torch.Tensor) -> tuple[int, int]:
-    """The bytes of its storage that a tensor shows, first and past the last."""
+    """Return the byte range of its storage that a tensor shows.
+
+    First byte and past the last.
+    """
     begin = int(tensor.storage_offset()) * tensor.element_size()
     if tensor.numel() == 0 or tensor.is_contiguous():
         return begin, begin + tensor.numel() * tensor.element_size()

@@ -1,4 +1,4 @@
-"""Stamps: what a tensor's bytes are, recorded against the storage that holds them.
+"""Stamps: what a tensor's bytes are, recorded with their storage.
 
 A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.view(dtype)`` and ``.detach()``. The
 storage is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another
@@ -20,9 +20,9 @@ import torch
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from preshuffle.layouts.stamps.file_stamps import Entry, Extent, read_stamps, record_of, write_stamps
-from preshuffle.layouts.stamps.mapped import look_up, mapping_of
+from preshuffle.layouts.stamps.mapped import find_mappings, mapping_of
 from preshuffle.layouts.stamps.memory_extents import extent_of
-from preshuffle.layouts.tensors import ACCEPTED, FLOATS, name_of
+from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES, dtype_name
 from preshuffle.registry import LayoutError
 from preshuffle.registry.base.words import Role, RowOrder, Step, TensorDtype
 
@@ -46,7 +46,7 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What was done to the bytes of one tensor.
+    """Record of what was done to one tensor's bytes.
 
     Attributes:
         recipe: the recipe's id.
@@ -98,14 +98,14 @@ class Stamp:
     aiter_bytes: bool = False
 
     def to_text(self) -> str:
-        """Write the stamp as JSON, for a safetensors header."""
+        """Serialise the stamp as JSON, for a safetensors header."""
         values = asdict(self)
         values["source_dtype"] = str(self.source_dtype).removeprefix("torch.")
         return json.dumps(values, separators=(",", ":"))
 
     @staticmethod
     def from_text(text: str) -> Stamp:
-        """Read a stamp from its JSON.
+        """Parse a stamp from its JSON.
 
         Raises:
             LayoutError: the text is no stamp.
@@ -117,7 +117,7 @@ class Stamp:
             place = ".".join(map(str, first["loc"]))
             raise LayoutError(f"not a stamp ({f'{place}: ' if place else ''}{first['msg']}): {text[:80]!r}") from None
         whole = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
-        cast = stamp.source_dtype in FLOATS and not set(ACCEPTED.get(stamp.dtype, ())) & set(FLOATS)
+        cast = stamp.source_dtype in FLOAT_DTYPES and not set(ACCEPTED_DTYPES.get(stamp.dtype, ())) & set(FLOAT_DTYPES)
         if cast or not whole:
             raise LayoutError(f"not a stamp (its source is of another shape or dtype): {text[:80]!r}")
         return stamp
@@ -129,7 +129,7 @@ def _adapter() -> TypeAdapter[Stamp]:
 
 
 def stamp_of(tensor: torch.Tensor) -> Stamp | None:
-    """Return the stamp of the bytes that a tensor shows, or None where nothing is recorded of them.
+    """Return the stamp of a tensor's bytes, or None.
 
     A view of part of a stamped tensor (one expert, say) has the whole tensor's stamp.
     """
@@ -140,13 +140,16 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
     return None
 
 
-def stamps_under(tensor: torch.Tensor) -> list[Stamp]:
-    """Return the stamps of all bytes that a tensor shows a part of."""
+def overlapping_stamps(tensor: torch.Tensor) -> list[Stamp]:
+    """Return the stamps of all bytes that overlap a tensor."""
     return list(_under(tensor).values())
 
 
-def stamps_around(tensor: torch.Tensor) -> list[Stamp]:
-    """Return the stamps of bytes of which a tensor shows a part, and not all."""
+def enclosing_stamps(tensor: torch.Tensor) -> list[Stamp]:
+    """Return stamps of bytes that reach beyond a tensor.
+
+    The tensor shows a part of those bytes, and not all.
+    """
     begin, end = extent_of(tensor)
     return [stamp for (first, last), stamp in _under(tensor).items() if first < begin or end < last]
 
@@ -157,7 +160,7 @@ def _under(tensor: torch.Tensor) -> dict[Extent, Stamp]:
 
 
 def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
-    """Record what a tensor's bytes are; what was recorded of the same bytes before is forgotten.
+    """Stamp a tensor's bytes; replace what was recorded before.
 
     Raises:
         LayoutError: the tensor is a mapped file, and the record beside it cannot be written.
@@ -166,36 +169,45 @@ def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
 
 
 def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp | None]]) -> None:
-    """Record what several tensors' bytes are (None: forget it), those of one file at once."""
+    """Stamp several tensors' bytes; None removes a stamp.
+
+    Those of one file are written at once.
+    """
     _record(list(stamped))
 
 
 def drop_stamp(tensor: torch.Tensor) -> None:
-    """Forget what was recorded of any of a tensor's bytes."""
+    """Remove every stamp of a tensor's bytes."""
     if _stamps(tensor):
         _record([(tensor, None)])
 
 
 def check_role(role: Role, stamp: Stamp) -> None:
-    """Raise a LayoutError where a tensor that stands for one role was laid out as another."""
+    """Raise a LayoutError where a stamp is another role's."""
     if stamp.role != role:
         raise LayoutError(f"{role} holds what was laid out as {stamp.role} ({stamp.layout}, recipe {stamp.recipe})")
 
 
-def place_of(tensor: torch.Tensor) -> str:
-    """Say where a stamp is kept that another process may have left, for messages; empty for one of this process."""
+def record_location(tensor: torch.Tensor) -> str:
+    """Return where a file's stamp is recorded, for messages.
+
+    Empty where the stamp is in this process's memory and no file's.
+    """
     mapping = mapping_of(tensor)
     return f" (says {record_of(mapping.path)})" if mapping is not None else ""
 
 
 def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Return the stamps of named tensors for the metadata of a safetensors file; unstamped tensors are left out."""
+    """Return stamps as metadata of a safetensors file.
+
+    Tensors without a stamp are left out.
+    """
     found = {name: stamp_of(tensor) for name, tensor in tensors.items()}
     return {f"{_HEADER}{name}": stamp.to_text() for name, stamp in found.items() if stamp is not None}
 
 
 def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> None:
-    """Stamp tensors that were read from a safetensors file with what its metadata says of them.
+    """Stamp tensors from the metadata of their safetensors file.
 
     Raises:
         LayoutError: the metadata is damaged, or a tensor has another shape than its stamp says; none is stamped then.
@@ -209,9 +221,9 @@ def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[
                 raise LayoutError(
                     f"{name} has shape {tuple(tensors[name].shape)}; its stamp says {stamp.physical_shape}"
                 )
-            carriers = ACCEPTED[stamp.dtype]
+            carriers = ACCEPTED_DTYPES[stamp.dtype]
             if tensors[name].element_size() not in {dtype.itemsize for dtype in carriers}:
-                raise LayoutError(f"{name} is {name_of(tensors[name].dtype)}; its stamp says {stamp.dtype}")
+                raise LayoutError(f"{name} is {dtype_name(tensors[name].dtype)}; its stamp says {stamp.dtype}")
             stamps[name] = stamp
     for name, stamp in stamps.items():
         put_stamp(tensors[name], stamp)
@@ -228,16 +240,18 @@ def _stamps(tensor: torch.Tensor) -> dict[Extent, Stamp]:
             raise LayoutError(f"{record_of(mapping.path)}: {error}") from None
         if mapping.shared:
             return found
-        _keep(storage, found)
-    return _kept(storage)
+        _store(storage, found)
+    return _stored(storage)
 
 
-def _keep(storage: torch.UntypedStorage, stamps: dict[Extent, Stamp]) -> None:
+def _store(storage: torch.UntypedStorage, stamps: dict[Extent, Stamp]) -> None:
     setattr(storage, _ATTRIBUTE, (storage.data_ptr(), stamps))
 
 
-def _kept(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
-    """Return a storage's stamps; none where its memory lies elsewhere by now, or is too small (``resize_``).
+def _stored(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
+    """Return a storage's valid stamps.
+
+    None of them where its memory lies elsewhere by now, or is too small (``resize_``).
 
     Memory that was freed and given back at the same address between two looks cannot be told from memory that was kept.
     """
@@ -253,7 +267,7 @@ def _kept(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
 
 
 def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
-    look_up(tensor for tensor, _ in stamped)
+    find_mappings(tensor for tensor, _ in stamped)
     files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
     for tensor, stamp in stamped:
         begin, end = extent_of(tensor)
@@ -265,6 +279,6 @@ def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
         stamps = {extent: kept for extent, kept in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]}
         if stamp is not None:
             stamps[begin, end] = stamp
-        _keep(tensor.untyped_storage(), stamps)
+        _store(tensor.untyped_storage(), stamps)
     for path, changes in files.items():
         write_stamps(path, changes)

@@ -1,28 +1,28 @@
-"""dtypes, number formats and MXFP4 values of PyTorch tensors."""
+"""Dtypes, number formats and MXFP4 values of PyTorch tensors."""
 
 from preshuffle.layouts.tensors.dtypes import (
-    ACCEPTED,
+    ACCEPTED_DTYPES,
     E8M0,
-    FLOATS,
+    FLOAT_DTYPES,
     VALUES_PER_ELEMENT,
     as_bytes,
     cast_back,
-    casts,
-    name_of,
-    survives,
+    dtype_name,
+    needs_cast,
+    survives_cast,
 )
-from preshuffle.layouts.tensors.numbers import decode, spread
+from preshuffle.layouts.tensors.numbers import decode_values, expand_scales
 
 __all__ = [
-    "ACCEPTED",
+    "ACCEPTED_DTYPES",
     "E8M0",
-    "FLOATS",
+    "FLOAT_DTYPES",
     "VALUES_PER_ELEMENT",
     "as_bytes",
     "cast_back",
-    "casts",
-    "decode",
-    "name_of",
-    "spread",
-    "survives",
+    "decode_values",
+    "dtype_name",
+    "expand_scales",
+    "needs_cast",
+    "survives_cast",
 ]

@@ -1,4 +1,4 @@
-"""Torch's dtypes under the registry's names, and tensors seen as bytes."""
+"""Torch dtypes by the registry's names, and tensors as bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FP4X2: Final[torch.dtype] = getattr(torch, "float4_e2m1fn_x2", torch.uint8)
 I4X2: Final[torch.dtype] = getattr(torch, "int4", torch.uint8)
 E8M0: Final[torch.dtype] = getattr(torch, "float8_e8m0fnu", torch.uint8)
 
-ACCEPTED: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
+ACCEPTED_DTYPES: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
     "bf16": (torch.bfloat16,),
     "fp16": (torch.float16,),
     "fp32": (torch.float32,),
@@ -30,29 +30,38 @@ ACCEPTED: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
 VALUES_PER_ELEMENT: Final[dict[TensorDtype, int]] = {"fp4x2": 2, "i4x2": 2}
 """Values that one byte holds, where it is not 1."""
 
-FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
+FLOAT_DTYPES: Final = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """Return a dtype's name without ``torch.``."""
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name without the prefix ``torch.``."""
     return str(dtype).removeprefix("torch.")
 
 
-def casts(source: torch.dtype, target: torch.dtype) -> bool:
-    """Whether going from one dtype to another changes values, and not only their name."""
-    return source in FLOATS and source != target
+def needs_cast(source: torch.dtype, target: torch.dtype) -> bool:
+    """Return whether a conversion between two dtypes changes values.
+
+    Dtypes of one byte are only renamed; floats are cast.
+    """
+    return source in FLOAT_DTYPES and source != target
 
 
 def cast_back(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return floats as the dtype that they came from; a bf16 NaN keeps its bits, which torch's own cast drops."""
+    """Cast floats to their original dtype.
+
+    A bf16 NaN keeps its bits, which torch's own cast drops.
+    """
     if (values.dtype, dtype) != (torch.float32, torch.bfloat16):
         return values.to(dtype)
     upper = (values.view(torch.int32) >> 16).to(torch.int16).view(dtype)
     return torch.where(values.isnan(), upper, values.to(dtype))
 
 
-def survives(values: torch.Tensor, through: torch.dtype, source: torch.dtype) -> bool:
-    """Whether values that are stored in one dtype and given back in another are what they were, to the bit."""
+def survives_cast(values: torch.Tensor, through: torch.dtype, source: torch.dtype) -> bool:
+    """Return whether a dtype round trip keeps values bit for bit.
+
+    They are stored as ``through`` and read back as ``source``.
+    """
     if values.dtype == source and (through == source or (source, through) == (torch.bfloat16, torch.float32)):
         return True
     back = cast_back(values.to(through), source).to(values.dtype)
@@ -60,7 +69,9 @@ def survives(values: torch.Tensor, through: torch.dtype, source: torch.dtype) ->
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a contiguous tensor's storage as a flat uint8 view; no byte moves.
+    """View a contiguous tensor's storage as flat uint8.
+
+    No byte is copied.
 
     Raises:
         LayoutError: the tensor is not contiguous.

@@ -1,4 +1,4 @@
-"""MXFP4 values: fp4 (e2m1) codes and e8m0 scales, decoded exactly."""
+"""Exact decoding of MXFP4: fp4 (e2m1) codes and e8m0 scales."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ E2M1: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def decode_fp4(codes: torch.Tensor) -> torch.Tensor:
-    """Decode packed fp4: ``uint8 [..., n]`` to ``float64 [..., 2n]``, the low nibble first."""
+    """Decode packed fp4 codes to float64.
+
+    From ``uint8 [..., n]`` to ``float64 [..., 2n]``, the low nibble first.
+    """
     table = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.float64, device=codes.device)
     pairs = torch.stack([codes & 0xF, codes >> 4], dim=-1)
     return table[pairs.long()].flatten(-2)
 
 
 def decode_e8m0(codes: torch.Tensor) -> torch.Tensor:
-    """Decode e8m0 scales: ``uint8`` to ``float64``; code c is 2 to the power c - 127."""
+    """Decode e8m0 scales to float64.
+
+    Code c is 2 to the power c - 127; input ``uint8``, any shape.
+    """
     return torch.exp2(codes.to(torch.float64) - 127)
 
 
 def dequantize(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return ``float64 [rows, K]`` of ``uint8 [rows, K/2]`` fp4 pairs and ``uint8 [rows, K/32]`` scales."""
+    """Dequantize MXFP4: codes times scales.
+
+    ``uint8 [rows, K/2]`` fp4 pairs and ``uint8 [rows, K/32]`` scales give ``float64 [rows, K]``.
+    """
     return decode_fp4(weight) * decode_e8m0(scale).repeat_interleave(32, dim=-1)

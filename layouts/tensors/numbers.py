@@ -1,4 +1,7 @@
-"""What weights and scales are worth: bytes of every dtype of the book, and scales of every kind, in float64."""
+"""Numeric values of weights and scales in float64.
+
+Every dtype of the book, and every way in which values share a scale.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +44,18 @@ _DECODERS: Final[dict[TensorDtype, Callable[[torch.Tensor], torch.Tensor]]] = {
 }
 
 
-def decode(data: torch.Tensor, dtype: TensorDtype) -> torch.Tensor:
-    """Return bytes ``uint8 [rows, K bytes]`` of a dtype as ``float64 [rows, K]``."""
+def decode_values(data: torch.Tensor, dtype: TensorDtype) -> torch.Tensor:
+    """Decode the bytes of one dtype to float64.
+
+    ``uint8 [rows, K bytes]`` give ``float64 [rows, K]``.
+    """
     return _DECODERS[dtype](data)
 
 
-def spread(scales: torch.Tensor, quant_type: QuantType, rows: int, k: int, halves: int) -> torch.Tensor:
-    """Return a scale for each value, ``[rows, K]`` or what broadcasts to it.
+def expand_scales(scales: torch.Tensor, quant_type: QuantType, rows: int, k: int, halves: int) -> torch.Tensor:
+    """Expand scales to one per value.
+
+    Returns ``[rows, K]`` or what broadcasts to it.
 
     Args:
         scales: one expert's, ``[scale rows, scale K]``, those of gate first.

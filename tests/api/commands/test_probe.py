@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from preshuffle.api.cli import main
-from preshuffle.layouts.probe import decide_for, golden_query, probe, reference_laid_out
+from preshuffle.layouts.probe import decide_with_recipe, golden_query, probe, reference_laid_out
 from preshuffle.registry import Decision, Registry
 
 pytestmark = pytest.mark.skipif(torch.version.hip is not None, reason="this torch has ROCm: AITER runs")
@@ -152,7 +152,7 @@ def test_a_recipe_of_an_overlay_is_probed_in_its_own_layout(own_book: Path, caps
 
 def test_kernels_are_predicted_with_the_families_of_an_overlay(own_book: Path) -> None:
     registry, query = Registry.load([own_book]), golden_query()
-    decision = decide_for(registry.book.recipes["own.mxfp4"], query, registry)
+    decision = decide_with_recipe(registry.book.recipes["own.mxfp4"], query, registry)
     first = decision.kernels[0].stage1
     assert first is not None
     assert (first.func, first.family, first.reads["w13_weight"]) == ("cktile_moe_stage1", "own_stage1", "own8")
@@ -161,7 +161,7 @@ def test_kernels_are_predicted_with_the_families_of_an_overlay(own_book: Path) -
 
 def test_bytes_read_as_an_overlays_layout_are_named(own_book: Path) -> None:
     registry, query = Registry.load([own_book]), golden_query()
-    own = decide_for(registry.book.recipes["own.mxfp4"], query, registry).tensors["w13_weight"]
+    own = decide_with_recipe(registry.book.recipes["own.mxfp4"], query, registry).tensors["w13_weight"]
 
     def reads_own(tensors: dict[str, torch.Tensor], decision: Decision, *inputs: torch.Tensor) -> torch.Tensor:
         wrong = decision.model_copy(update={"tensors": {**decision.tensors, "w13_weight": own}})

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from preshuffle.layouts import apply, write_checkpoint
-from preshuffle.layouts.forensics.files import Place, identify_files
-from preshuffle.layouts.forensics.joined_source import Joined
+from preshuffle.layouts.forensics.files import TensorLocation, identify_files
+from preshuffle.layouts.forensics.joined_source import JoinedTensors
 from preshuffle.layouts.forensics.source import SourceError
 from preshuffle.registry import Registry
 from support.book.quantizations import CASES, MODEL
@@ -31,7 +31,9 @@ def test_what_lies_apart_is_identified_as_one(tmp_path: Path, name: str) -> None
         role: tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor for role, tensor in tensors.items()
     }
     save_file({role: tensor.contiguous() for role, tensor in dump.items()}, tmp_path / "live.safetensors")
-    found = identify_files(Place(tmp_path / "checkpoint"), Place(tmp_path / "live.safetensors"), layer=1)
+    found = identify_files(
+        TensorLocation(tmp_path / "checkpoint"), TensorLocation(tmp_path / "live.safetensors"), layer=1
+    )
     assert {role: answer.name for role, answer in found.tensors.items()} == {
         role: tensor.layout for role, tensor in decision.tensors.items()
     }
@@ -41,20 +43,20 @@ def test_a_dense_layer_and_a_missing_expert_are_named(tmp_path: Path) -> None:
     config = {**SMALL, "decoder_sparse_step": 2}
     write_checkpoint(tmp_path / "checkpoint", config)
     save_file({"w13_weight": torch.zeros(4, 512, 512)}, tmp_path / "live.safetensors")
-    live = Place(tmp_path / "live.safetensors")
+    live = TensorLocation(tmp_path / "live.safetensors")
     with pytest.raises(SourceError, match=r"layer 0 has no experts; valid: 1\.\.1"):
-        identify_files(Place(tmp_path / "checkpoint"), live, layer=0)
+        identify_files(TensorLocation(tmp_path / "checkpoint"), live, layer=0)
     index = tmp_path / "checkpoint" / "model.safetensors.index.json"
     name = "model.layers.1.mlp.experts.3.up_proj.weight"
     index.write_text(index.read_text().replace(name, "gone"))
     with pytest.raises(SourceError, match=f"has no tensor {name}"):
-        identify_files(Place(tmp_path / "checkpoint"), live, layer=1)
+        identify_files(TensorLocation(tmp_path / "checkpoint"), live, layer=1)
 
 
 def test_joined_bytes_are_those_of_the_parts(tmp_path: Path) -> None:
     parts = {f"p{number}": torch.randint(0, 256, (3, 40), dtype=torch.uint8) for number in range(6)}
     save_file(parts, tmp_path / "a.safetensors")
-    joined = Joined("x", [(tmp_path / "a.safetensors", name) for name in parts], experts=3)
+    joined = JoinedTensors("x", [(tmp_path / "a.safetensors", name) for name in parts], experts=3)
     whole = torch.stack(list(parts.values())).flatten()
     assert (joined.shape, joined.nbytes, joined.dtype) == ((3, 6, 40), 720, "U8")
     assert not joined.known(torch.arange(720)).all()
@@ -67,6 +69,6 @@ def test_joined_bytes_are_those_of_the_parts(tmp_path: Path) -> None:
 
 def test_parts_that_differ_cannot_be_one(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, 4), "b": torch.zeros(2, 5)}, tmp_path / "a.safetensors")
-    joined = Joined("x", [(tmp_path / "a.safetensors", name) for name in "ab"], experts=1)
+    joined = JoinedTensors("x", [(tmp_path / "a.safetensors", name) for name in "ab"], experts=1)
     with pytest.raises(SourceError, match=r"a\.safetensors:b is F32 2x5; a\.safetensors:a is F32 2x4"):
         joined.read(torch.arange(64))

@@ -35,7 +35,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> Iterato
         return getattr(aiter, name, None)
 
     monkeypatch.setattr(aiter_authority, "can_import", lambda: True)
-    monkeypatch.setattr(aiter_authority, "load", load)
+    monkeypatch.setattr(aiter_authority, "load_aiter_function", load)
     return asked
 
 
@@ -73,7 +73,9 @@ def test_where_aiter_differs_its_bytes_are_used_and_it_is_said(
     installed: list[str], monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions
 ) -> None:
     monkeypatch.setattr(
-        aiter_authority, "load", lambda module, name: lambda tensor: aiter.shuffle_weight(tensor).flip(-1)
+        aiter_authority,
+        "load_aiter_function",
+        lambda module, name: lambda tensor: aiter.shuffle_weight(tensor).flip(-1),
     )
     tensor = torch.randint(0, 256, (2, 64, 256), dtype=torch.uint8)
     with pytest.warns(AiterDiffersWarning, match=r"sep16 gives other bytes on \(2, 64, 256\): AITER's are used"):
@@ -91,7 +93,7 @@ def deviating(installed: list[str], monkeypatch: pytest.MonkeyPatch, aiter: Aite
             return lambda tensor: aiter.shuffle_weight(tensor).flip(-1)
         return getattr(aiter, name, None)
 
-    monkeypatch.setattr(aiter_authority, "load", load)
+    monkeypatch.setattr(aiter_authority, "load_aiter_function", load)
     return decide("fp4x2")
 
 
@@ -131,7 +133,7 @@ def test_without_a_function_or_without_aiter_it_is_an_error(
         apply_layout(tensor, "n32k4", backend="aiter")
     assert apply_layout(tensor, "n32k4").equal(tensor), "auto is native where AITER has nothing to say"
     monkeypatch.setattr(aiter_authority, "can_import", lambda: False)
-    monkeypatch.setattr(aiter_authority, "load", lambda module, name: None)
+    monkeypatch.setattr(aiter_authority, "load_aiter_function", lambda module, name: None)
     with pytest.raises(LayoutError, match="sep16: AITER cannot be imported here; use backend native"):
         apply_layout(tensor, "sep16", backend="aiter")
 
@@ -140,7 +142,7 @@ def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: py
     def fails(tensor: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(aiter_authority, "load", lambda module, name: fails)
+    monkeypatch.setattr(aiter_authority, "load_aiter_function", lambda module, name: fails)
     out = torch.full((32 * 64,), 7, dtype=torch.uint8)
     with pytest.raises(LayoutError, match=r"sep16: AITER's function failed on \(1, 32, 64\): shape mismatch"):
         apply_layout(torch.zeros(1, 32, 64, dtype=torch.uint8), "sep16", out=out, backend="aiter")
@@ -148,7 +150,7 @@ def test_a_failing_function_writes_nothing(installed: list[str], monkeypatch: py
 
 
 def test_every_layout_is_compared_for_the_doctor(installed: list[str]) -> None:
-    verdicts = aiter_authority.compare_all("cpu")
+    verdicts = aiter_authority.compare_layouts_with_aiter("cpu")
     assert {name for name, verdict in verdicts.items() if verdict == "equal"} == IN_THE_WHEEL
     assert {verdict for name, verdict in verdicts.items() if name not in IN_THE_WHEEL} == {"no function"}
 
@@ -157,5 +159,5 @@ def test_aiter_is_not_imported_without_rocm() -> None:
     import sys
 
     assert not aiter_authority.can_import()
-    assert aiter_authority.load("aiter.ops.shuffle", "shuffle_weight") is None
+    assert aiter_authority.load_aiter_function("aiter.ops.shuffle", "shuffle_weight") is None
     assert "aiter" not in sys.modules

@@ -17,7 +17,7 @@ from preshuffle.layouts import (
     stamp_of,
     write_expert,
 )
-from preshuffle.layouts.loader.result import TAG
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import Decision, LayoutError
 from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors, roles
@@ -67,7 +67,7 @@ def test_a_padded_module_keeps_addresses_strides_and_attributes(activation: str)
             assert (tensor.data_ptr(), tensor.stride()) == before[name]
     assert module.w13_weight.is_shuffled
     assert module.w2_weight.is_shuffled
-    assert not hasattr(module.w13_weight_scale, TAG)
+    assert not hasattr(module.w13_weight_scale, AITER_TAG)
     assert dict(module.named_parameters()).keys() == before.keys()
 
 
@@ -86,7 +86,7 @@ def test_inverse_restores_every_byte_and_dtype(activation: str, padded: bool) ->
             tensors[role].equal(tensor) if not padded or role.endswith("_bias") else same_bytes(tensors[role], tensor)
         )
         assert stamp_of(tensors[role]) is None
-        assert not hasattr(tensors[role], TAG)
+        assert not hasattr(tensors[role], AITER_TAG)
 
 
 def test_a_checkpoints_own_blocks_are_taken_and_given_back() -> None:
@@ -225,7 +225,7 @@ def test_refusals_touch_nothing(breaks: Callable[[dict[str, torch.Tensor]], None
         assert tensors[name] is tensor
         assert tensor.equal(copy)
         assert stamp_of(tensor) is None
-        assert not hasattr(tensor, TAG)
+        assert not hasattr(tensor, AITER_TAG)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from preshuffle.layouts import apply, apply_layout, invert_layout, stamp_of
 from preshuffle.layouts.loader import single
 from preshuffle.layouts.loader.single import layout_of
-from preshuffle.layouts.proof.reference import fetch
+from preshuffle.layouts.proof.reference import fetch_expert
 from preshuffle.registry import LayoutError, Registry
 from support.tensors.moe import decide, plain_tensors
 
@@ -54,7 +54,7 @@ def test_every_byte_lies_at_its_closed_form_address(layout_id: str, experts: int
     wanted = padded_plain(reference, layout_id)
     shape = (wanted.shape[0], wanted.shape[1], wanted.shape[2])
     for expert in range(shape[0]):
-        assert fetch(laid, layout_id, shape, expert).equal(wanted[expert])
+        assert fetch_expert(laid, layout_id, shape, expert).equal(wanted[expert])
     assert invert_layout(laid, layout_id, shape=tuple(plain.shape)).equal(plain)
 
 

@@ -20,7 +20,7 @@ from preshuffle.layouts import (
     stamps_to_metadata,
     write_expert,
 )
-from preshuffle.layouts.proof.reference import fetch
+from preshuffle.layouts.proof.reference import fetch_expert
 from preshuffle.registry import Decision, Layout, LayoutError, Registry
 from support.tensors.moe import decide, gpt_oss, plain_tensors
 
@@ -48,7 +48,7 @@ def test_the_bytes_lie_as_the_overlay_says(own: tuple[Decision, Layout]) -> None
     plain = plain_tensors(decision)
     apply(tensors := {role: tensor.clone() for role, tensor in plain.items()}, decision)
     wanted = plain["w2_weight"][1]
-    assert fetch(tensors["w2_weight"].view(torch.uint8), layout, (4, 256, 128), 1).equal(wanted)
+    assert fetch_expert(tensors["w2_weight"].view(torch.uint8), layout, (4, 256, 128), 1).equal(wanted)
     assert [check for check in prove(plain, tensors, decision) if not check.ok] == []
 
 

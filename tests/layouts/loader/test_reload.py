@@ -23,7 +23,7 @@ from preshuffle.layouts import (
     stamps_from_metadata,
     stamps_to_metadata,
 )
-from preshuffle.layouts.loader.result import TAG
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts.moves import executor_torch
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import LayoutError
@@ -52,7 +52,7 @@ def test_a_reload_lays_new_weights_out_at_the_same_addresses(activation: str) ->
     before = {role: (tensor.data_ptr(), tensor.stride()) for role, tensor in tensors.items()}
     fresh = plain_tensors(decision, seed=9)
     begin_reload(tensors)
-    assert not hasattr(tensors["w13_weight"], TAG)
+    assert not hasattr(tensors["w13_weight"], AITER_TAG)
     load_over(tensors, fresh)
     finish_reload(tensors, decision)
     assert {role: (tensor.data_ptr(), tensor.stride()) for role, tensor in tensors.items()} == before
@@ -77,7 +77,7 @@ def test_tags_come_back_after_rewrapping(activation: str) -> None:
     module = torch.nn.Module()
     for role, tensor in tensors.items():
         module.register_parameter(role, torch.nn.Parameter(tensor.data, requires_grad=False))
-    assert not hasattr(module.w13_weight, TAG)
+    assert not hasattr(module.w13_weight, AITER_TAG)
     assert retag(module) == ("w13_weight", "w2_weight")
     assert module.w13_weight.is_shuffled
     assert retag(module) == ()
@@ -175,7 +175,7 @@ def test_an_interrupted_move_in_place_is_known_to_be_broken(monkeypatch: pytest.
     decision = decide("fp4x2")
     plain = plain_tensors(decision)
     tensors = in_padded_buffers(plain, decision)
-    real = executor_torch.runner
+    real = executor_torch.prepare_move
     calls = 0
 
     def failing(*arguments: object) -> object:
@@ -185,7 +185,7 @@ def test_an_interrupted_move_in_place_is_known_to_be_broken(monkeypatch: pytest.
             raise MemoryError("no memory")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(executor_torch, "runner", failing)
+    monkeypatch.setattr(executor_torch, "prepare_move", failing)
     with pytest.raises(MemoryError):
         apply(tensors, decision)
     monkeypatch.undo()

@@ -16,7 +16,7 @@ import torch
 from preshuffle.layouts.loader.single import layout_of
 from preshuffle.layouts.moves.cycles import plan_cycles
 from preshuffle.layouts.moves.executor_triton import plan_in_place
-from preshuffle.layouts.moves.half_join import plan_joined
+from preshuffle.layouts.moves.half_join import plan_half_join
 from preshuffle.layouts.moves.move import Move, move_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 
@@ -82,7 +82,7 @@ def test_what_moves_beyond_its_band_is_compiled_for_amd(case: str, kernel: str, 
 
 def test_halves_that_are_joined() -> None:
     """A gpt-oss layer's scales: which layouts are joined, and with how much scratch."""
-    joined = {name: plan_joined(laid_in_place(name)) for name in ("e8", "e8_gui16", "n32k4_gurow")}
+    joined = {name: plan_half_join(laid_in_place(name)) for name in ("e8", "e8_gui16", "n32k4_gurow")}
     assert {name for name, plan in joined.items() if plan is not None} == {"e8_gui16"}
     plan = joined["e8_gui16"]
     assert plan is not None

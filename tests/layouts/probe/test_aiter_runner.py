@@ -15,7 +15,7 @@ import torch
 
 from preshuffle.layouts import apply
 from preshuffle.layouts.probe.aiter_runner import AiterRunner, call_arguments, environment, why_not_here
-from preshuffle.layouts.probe.golden import decide_for, make_golden, recipes_named
+from preshuffle.layouts.probe.golden import decide_with_recipe, make_golden, select_recipes
 from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, probe
 from preshuffle.registry import Decision, Recipe, Registry
@@ -26,7 +26,7 @@ REGISTRY = Registry.default()
 
 
 def named(names: str) -> tuple[Recipe, ...]:
-    return recipes_named(names, REGISTRY, golden_query())
+    return select_recipes(names, REGISTRY, golden_query())
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
 
 
 def decision(name: str) -> Decision:
-    return decide_for(named(name)[0], golden_query(), REGISTRY)
+    return decide_with_recipe(named(name)[0], golden_query(), REGISTRY)
 
 
 def laid(name: str) -> tuple[dict[str, torch.Tensor], Decision]:

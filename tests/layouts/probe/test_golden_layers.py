@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from preshuffle.layouts.probe.aiter_runner import AiterRunner
-from preshuffle.layouts.probe.golden import Golden, decide_for, make_golden, mistakes, recipes_named
+from preshuffle.layouts.probe.golden import Golden, decide_with_recipe, make_golden, mistakes, select_recipes
 from preshuffle.layouts.probe.golden_layers import LAYERS, golden_query
 from preshuffle.layouts.probe.probe import LIMITS, ProbeError, ProbeReport, probe, reference_laid_out
 from preshuffle.layouts.proof.reference import relative_error
@@ -30,19 +30,19 @@ def query(name: str, activation: str | None = None, arch: str = "gfx950") -> Que
 
 
 def goldens(asked: Query) -> list[Golden]:
-    recipes = recipes_named(None, REGISTRY, asked)
-    return [make_golden(decide_for(recipe, asked, REGISTRY), asked.top_k or 1) for recipe in recipes]
+    recipes = select_recipes(None, REGISTRY, asked)
+    return [make_golden(decide_with_recipe(recipe, asked, REGISTRY), asked.top_k or 1) for recipe in recipes]
 
 
 def run(function: Callable[..., Any], asked: Query, tokens: tuple[int, ...] = (1, 64)) -> ProbeReport:
     runner = AiterRunner(lambda: (function, standin.PACKAGE))
-    return probe(runner, recipes_named(None, REGISTRY, asked), asked, tokens=tokens, repeats=0)
+    return probe(runner, select_recipes(None, REGISTRY, asked), asked, tokens=tokens, repeats=0)
 
 
 @pytest.mark.parametrize(("name", "activation"), CASES)
 def test_the_reference_passes_with_every_recipe(name: str, activation: str | None) -> None:
     asked = query(name, activation)
-    report = probe(reference_laid_out, recipes_named(None, REGISTRY, asked), asked, tokens=(5,), repeats=0)
+    report = probe(reference_laid_out, select_recipes(None, REGISTRY, asked), asked, tokens=(5,), repeats=0)
     assert {result.verdict for result in report.results} == {"pass"}
     exact = 1e-4 if name == "fp8-tensor" else 1e-12  # one scale for gate and up costs values near zero
     assert all(result.relative_l2 is not None and result.relative_l2 < exact for result in report.results)
@@ -51,7 +51,7 @@ def test_the_reference_passes_with_every_recipe(name: str, activation: str | Non
 @pytest.mark.parametrize("name", ["fp8-block", "fp8-channel", "fp8-tensor", "bf16", "int4"])
 def test_the_reference_passes_where_fp8_has_no_negative_zero(name: str) -> None:
     asked = query(name, arch="gfx942")
-    report = probe(reference_laid_out, recipes_named(None, REGISTRY, asked), asked, tokens=(5,), repeats=0)
+    report = probe(reference_laid_out, select_recipes(None, REGISTRY, asked), asked, tokens=(5,), repeats=0)
     assert report.verdict == "pass"
     assert all(result.relative_l2 is not None and result.relative_l2 < 1e-4 for result in report.results)
 
@@ -104,13 +104,13 @@ def test_plain_bytes_are_named(name: str) -> None:
         return reference_laid_out(tensors, plain, *rest)
 
     asked = query(name)
-    report = probe(raw, recipes_named(None, REGISTRY, asked), asked, tokens=(8,), repeats=0)
+    report = probe(raw, select_recipes(None, REGISTRY, asked), asked, tokens=(8,), repeats=0)
     assert {(one.verdict, one.looks_like) for one in report.results} == {("fail", "w13 read as plain")}
 
 
 def test_two_recipes_of_one_quantization_side_by_side() -> None:
     asked = query("mxfp4-silu")
-    recipes = recipes_named("mxfp4.sep16.silu,mxfp4.gui16.silu", REGISTRY, asked)
+    recipes = select_recipes("mxfp4.sep16.silu,mxfp4.gui16.silu", REGISTRY, asked)
     report = probe(reference_laid_out, recipes, asked, tokens=(1, 64), repeats=1)
     assert [(one.recipe, one.tokens) for one in report.results] == [
         (recipe, tokens) for recipe in ("mxfp4.sep16.silu", "mxfp4.gui16.silu") for tokens in (1, 64)
@@ -130,6 +130,6 @@ def test_a_recipe_for_another_entry_point_is_refused() -> None:
 
 def test_a_model_brings_its_own_quantization() -> None:
     asked = golden_query(model="zai-org/GLM-4.7-FP8")
-    report = probe(reference_laid_out, recipes_named(None, REGISTRY, asked), asked, tokens=(3,), repeats=0)
+    report = probe(reference_laid_out, select_recipes(None, REGISTRY, asked), asked, tokens=(3,), repeats=0)
     assert report.verdict == "pass"
     assert report.results[0].recipe.startswith("fp8-channel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preshuffle.layouts.probe.golden import decide_for, make_golden, mistakes, recipes_named
+from preshuffle.layouts.probe.golden import decide_with_recipe, make_golden, mistakes, select_recipes
 from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.probe import LIMITS, ProbeError, probe, reference_laid_out
 from preshuffle.layouts.probe.runners import REFERENCE, choose_runner
@@ -19,13 +19,13 @@ ENGINES = [name for name in REGISTRY.book.recipes if name in ("vllm.gpt-oss.gui1
 
 
 def named(names: str) -> tuple[Recipe, ...]:
-    return recipes_named(names, REGISTRY, golden_query())
+    return select_recipes(names, REGISTRY, golden_query())
 
 
 @pytest.mark.parametrize("recipe", ["legacy", "generic"])
 @pytest.mark.parametrize("tokens", [1, 64])
 def test_every_mistake_is_further_away_than_the_coarsest_activations(recipe: str, tokens: int) -> None:
-    decision = decide_for(named(recipe)[0], golden_query(), REGISTRY)
+    decision = decide_with_recipe(named(recipe)[0], golden_query(), REGISTRY)
     golden = make_golden(decision, 4)
     x, routing = golden.inputs(tokens)
     wanted = golden.reference(x, routing)
@@ -35,7 +35,7 @@ def test_every_mistake_is_further_away_than_the_coarsest_activations(recipe: str
 
 
 def test_the_golden_layer_is_the_same_every_time_and_in_every_layout() -> None:
-    decisions = [decide_for(recipe, golden_query(), REGISTRY) for recipe in named("legacy,generic")]
+    decisions = [decide_with_recipe(recipe, golden_query(), REGISTRY) for recipe in named("legacy,generic")]
     goldens = [make_golden(decision, 4) for decision in (*decisions, *decisions)]
     for golden in goldens[1:]:
         assert all(torch.equal(golden.tensors[role], tensor) for role, tensor in goldens[0].tensors.items())
@@ -87,11 +87,11 @@ def test_recipes_have_ids_and_tags() -> None:
     with pytest.raises(LayoutError, match=r"no recipe is called 'modern'; valid: .*; or the tags .*generic, legacy"):
         named("modern")
     with pytest.raises(LayoutError, match="no recipe tagged 'legacy' is for this layer"):
-        recipes_named("legacy", REGISTRY, golden_query("gfx1250", activation_dtype="fp8"))
+        select_recipes("legacy", REGISTRY, golden_query("gfx1250", activation_dtype="fp8"))
 
 
 def test_what_the_reference_cannot_compute_is_refused() -> None:
-    decision = decide_for(named("legacy")[0], golden_query(), REGISTRY)
+    decision = decide_with_recipe(named("legacy")[0], golden_query(), REGISTRY)
     for update, reason in {
         ("activation", "Situv2"): "no golden layer for Situv2: its formula is not recorded",
         ("activation", "Silu"): "no golden layer for Silu with a limit",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from preshuffle.layouts import Checkpoint, apply, write_checkpoint
-from preshuffle.layouts.proof.reference import laid_out_forward, plain_forward, relative_error, route
+from preshuffle.layouts.proof.reference import laid_out_forward, plain_forward, random_routing, relative_error
 from preshuffle.layouts.tensors.mxfp4 import decode_e8m0, decode_fp4
 from preshuffle.registry import Query, Registry
 from support.tensors.moe import ACTIVATIONS, SMALL, hf_config
@@ -37,7 +37,7 @@ def test_the_ranks_add_up_to_the_checkpoint(checkpoint: Checkpoint, activation: 
     whole = query(checkpoint, activation, 1, 1)
     for ep_rank in range(ep):
         experts = SMALL["num_experts"] // ep
-        routing = route(6, experts, 2, seed=ep_rank)
+        routing = random_routing(6, experts, 2, seed=ep_rank)
         everything = checkpoint.rank(0, whole)
         local = {role: tensor[ep_rank * experts : (ep_rank + 1) * experts] for role, tensor in everything.items()}
         wanted = plain_forward(local, decision, x, routing)
@@ -57,7 +57,7 @@ def test_gpt_oss_at_its_own_size_on_eight_ranks(tmp_path: Path, activation: str)
     whole, asked = query(real, activation, 1, 1), query(real, activation, 8, 1)
     decision = Registry.default().resolve(asked)
     x = torch.randn(3, 2880, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    routing = route(3, 2, 2)
+    routing = random_routing(3, 2, 2)
     wanted = plain_forward(real.rank(0, whole), decision, x, routing)
     found = torch.zeros_like(wanted)
     for tp_rank in range(8):
@@ -74,7 +74,7 @@ def test_bytes_of_the_other_layout_give_nonsense(checkpoint: Checkpoint, laid: s
     decisions = {dtype: Registry.default().resolve(query(checkpoint, dtype, 1, 1)) for dtype in (laid, read)}
     apply(tensors, decisions[laid])
     x = torch.randn(4, SMALL["hidden_size"], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    routing = route(4, SMALL["num_experts"], 2)
+    routing = random_routing(4, SMALL["num_experts"], 2)
     wanted = plain_forward(plain, decisions[laid], x, routing)
     assert relative_error(laid_out_forward(tensors, decisions[laid], x, routing), wanted) < 1e-12
     assert relative_error(laid_out_forward(tensors, decisions[read], x, routing), wanted) > 0.5

@@ -31,7 +31,7 @@ from preshuffle.layouts import (
     write_expert,
 )
 from preshuffle.layouts.loader import single
-from preshuffle.layouts.loader.result import TAG
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts.stamps.mapped import _ask, _search
 from preshuffle.registry import LayoutError
 from support.tensors.moe import decide, in_padded_buffers, plain_tensors
@@ -122,7 +122,7 @@ def test_a_reload_of_files_at_the_same_addresses(tmp_path: Path) -> None:
         tensor.copy_(plain[role])
     finish_reload(later, DECISION)
     assert all(later[role].view(torch.uint8).equal(laid[role].view(torch.uint8)) for role in plain)
-    assert getattr(later["w13_weight"], TAG)
+    assert getattr(later["w13_weight"], AITER_TAG)
 
 
 def test_numpy_maps_and_ranges_of_one_file(tmp_path: Path) -> None:

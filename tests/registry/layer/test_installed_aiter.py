@@ -13,7 +13,7 @@ import torch
 from preshuffle.api.cli import main
 from preshuffle.layouts import aiter_here
 from preshuffle.layouts.loader import aiter_authority
-from preshuffle.layouts.probe.runners import lacking
+from preshuffle.layouts.probe.runners import missing_features_note
 from preshuffle.registry import Applied, NoRecipeError, Observation, Query, QueryError
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.kernels.tables import installed
@@ -226,7 +226,7 @@ def test_without_aiter_there_is_one_clear_error(capsys: pytest.CaptureFixture[st
     assert err.count("\n") == 1
     with pytest.raises(TableError, match="is not installed"):
         aiter_here()
-    assert lacking() == ()
+    assert missing_features_note() == ()
 
 
 def test_the_stranger_of_that_name_is_no_aiter(
@@ -241,7 +241,7 @@ def test_the_stranger_of_that_name_is_no_aiter(
 def test_layouts_reads_sources_where_aiter_cannot_be_imported(made: Path) -> None:
     assert torch.version.hip is None
     assert aiter_here() == installed_aiter(BOOK).asked()
-    (said,) = lacking()
+    (said,) = missing_features_note()
     assert said.startswith("AITER was probed and has not: ")
     assert "swiglu_separated_a4w4" in said
     assert "gate_mode" not in said

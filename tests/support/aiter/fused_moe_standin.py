@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preshuffle.layouts.proof.reference import fetch, swiglu
+from preshuffle.layouts.proof.reference import fetch_expert, swiglu
 from preshuffle.layouts.tensors.mxfp4 import dequantize
 
 READS = {"separated": ("sep16", "e8"), "interleave": ("gui16", "e8_gui16")}
@@ -41,7 +41,7 @@ PACKAGE: Any = SimpleNamespace(ActivationType=ActivationType, QuantType=QuantTyp
 
 def matrix(weight: torch.Tensor, scale: torch.Tensor, layouts: tuple[str, str], expert: int) -> torch.Tensor:
     parts = [
-        fetch(
+        fetch_expert(
             tensor,
             layout,
             (weight.shape[0], weight.shape[1], tensor.numel() // (weight.shape[0] * weight.shape[1])),
@@ -173,7 +173,7 @@ def tiled(weight: torch.Tensor, scale: torch.Tensor | None, quant: QuantType, ex
     assert weight.dtype in _FLOATS
     rows, k = weight.shape[1:]
     shape = (weight.shape[0], rows, k * weight.element_size())
-    values = fetch(weight, "sep16", shape, expert).contiguous().view(weight.dtype).double()
+    values = fetch_expert(weight, "sep16", shape, expert).contiguous().view(weight.dtype).double()
     if scale is None:
         assert quant is QuantType.No
         return values

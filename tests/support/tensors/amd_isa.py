@@ -20,7 +20,7 @@ from preshuffle.layouts.loader.single import layout_of  # noqa: E402
 from preshuffle.layouts.moves import triton_kernels  # noqa: E402
 from preshuffle.layouts.moves.cycles import plan_cycles  # noqa: E402
 from preshuffle.layouts.moves.executor_triton import Launch, plan_launch  # noqa: E402
-from preshuffle.layouts.moves.half_join import plan_joined  # noqa: E402
+from preshuffle.layouts.moves.half_join import plan_half_join  # noqa: E402
 from preshuffle.layouts.moves.move import move_of  # noqa: E402
 from preshuffle.registry import PlainView, plan_copy  # noqa: E402
 
@@ -57,7 +57,7 @@ def steps() -> dict[str, Launch]:
     for name, k in (("gui16", 1536), ("e8_gui16", 96)):
         view = PlainView(4, 2, 3072, k, 6144 * k, 3072 * k, k)
         move = move_of(plan_copy(layout_of(name).bind(4, 6144, k), view).copies[0], "lay out")
-        cycles, joined = plan_cycles(move), plan_joined(move)
+        cycles, joined = plan_cycles(move), plan_half_join(move)
         if cycles is not None:
             arguments = (len(cycles.cycles), *cycles.arguments)
             found[f"{name} along cycles"] = Launch(

@@ -14,7 +14,7 @@ import torch
 
 from preshuffle.layouts.loader.single import layout_of
 from preshuffle.layouts.moves import executor_torch, executor_triton
-from preshuffle.layouts.moves.half_join import plan_joined
+from preshuffle.layouts.moves.half_join import plan_half_join
 from preshuffle.layouts.moves.move import Direction, Move, alignment_of, move_of
 from preshuffle.registry import PlainView, Registry, plan_copy
 from preshuffle.registry.algebra.copy_plan import CopyPlan
@@ -45,7 +45,7 @@ def plan_for(name: str, shape: tuple[int, int, int, int, int], alternating: bool
 
 def in_place(move: Move, source: torch.Tensor, wanted: torch.Tensor) -> bool | None:
     """Whether the move in place is right, without scratch and with what it wants; None where there is none."""
-    joined = plan_joined(move)
+    joined = plan_half_join(move)
     sizes = [0] if joined is None else [0, joined.half * 4, 2 * joined.half * 4]  # one program, and two
     found: list[bool] = []
     for size in sizes:
