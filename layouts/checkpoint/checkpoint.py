@@ -68,12 +68,12 @@ class Checkpoint:
         shards = _shards(folder)
         experts: dict[int, Tensors] = {}
         for layer in moe_layers_of(language, entry):
-            ways = checkpoint_tensors(language, entry, book, layer)
-            if not ways:
+            variants = checkpoint_tensors(language, entry, book, layer)
+            if not variants:
                 known = ", ".join(entry.checkpoint) or "none"
                 how = f"how {entry.id} stores {method_of(language)!r} is not in the book; valid: {known}"
                 raise CheckpointError(f"{folder}: {how}")
-            experts[layer] = next((way for way in ways if _is_there(way, layer, shards)), ways[0])
+            experts[layer] = next((variant for variant in variants if _is_there(variant, layer, shards)), variants[0])
         routed = number_of(language, entry.fields.get("num_experts", ()))
         return Checkpoint(folder, config, shards, layers_of(language, entry), routed, experts)
 
@@ -180,8 +180,8 @@ def _join(role: Role, parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(parts) if parts[0].dim() == 0 else torch.cat(parts)
 
 
-def _is_there(way: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:
-    return all(entry.name.format(layer=layer, expert=0) in shards for entry in way.values())
+def _is_there(variant: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:
+    return all(entry.name.format(layer=layer, expert=0) in shards for entry in variant.values())
 
 
 def _shards(folder: Path) -> dict[str, Path]:

@@ -136,11 +136,11 @@ class Part:
             return number.reshape(())
         rows = role.startswith("w13")
         first, last = self._cut(wanted[0 if rows else 1], self.sizes[1])
-        whole = wanted[0 if rows else 1] == 1  # one scale for every value of K
+        single = wanted[0 if rows else 1] == 1  # one scale for every value of K
         if len(found) < 2:
             taken: torch.Tensor = view[first:last] if rows else view[:]
             return taken.reshape(-1, 1)
-        piece: torch.Tensor = view[first:last] if rows else view[:] if whole else view[:, first:last]
+        piece: torch.Tensor = view[first:last] if rows else view[:] if single else view[:, first:last]
         return piece
 
     def _cut(self, size: int, intermediate: int) -> tuple[int, int]:

@@ -60,11 +60,11 @@ def write_checkpoint(
     for layer in moe_layers_of(language, entry):
         arch = next(iter(registry.book.archs))
         query = registry.query_from_hf_config(config, layer=layer, arch=arch)
-        ways = checkpoint_tensors(language, entry, registry.book, layer)
-        if not ways:
+        variants = checkpoint_tensors(language, entry, registry.book, layer)
+        if not variants:
             raise CheckpointError(f"how {entry.id} stores {method_of(language)!r} is not in the book")
         file = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
-        made = dict(_layer(ways[0], query, layer, shared, random))
+        made = dict(_layer(variants[0], query, layer, shared, random))
         save_file(made, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(made, file))
     size = sum((folder / file).stat().st_size for file in set(weight_map.values()))

@@ -88,8 +88,8 @@ class ExpertSearch:
         if starts[1] <= starts[0] or not rivals:
             return []
         places = torch.randint(*starts, (_PLACES,), generator=self.search.generator) * WINDOW
-        mine = Predictions(self.search.frame, [one]).of(places)[0]
-        differ = (Predictions(self.search.frame, rivals).of(places) != mine) & (mine >= 0)
+        own = Predictions(self.search.frame, [one]).of(places)[0]
+        differ = (Predictions(self.search.frame, rivals).of(places) != own) & (own >= 0)
         windows: list[int] = []
         while bool(differ.any()) and len(windows) < _LOOKS:
             best = int(differ.sum(0).argmax())

@@ -97,18 +97,18 @@ def _roles(live: TensorLocation, role: Role | None, layer: int, book: Book) -> l
         names = [(file, name) for file in files for name in file.header if _is_called(name, wanted, live.tensor, book)]
         chosen = _of_layer(names, layer)
         if len(chosen) > 1:
-            listed = ", ".join(name for _, name in chosen[:4])
-            raise SourceError(f"{live.path}: {wanted} of layer {layer} may be any of {listed}; name the tensor")
+            names_found = ", ".join(name for _, name in chosen[:4])
+            raise SourceError(f"{live.path}: {wanted} of layer {layer} may be any of {names_found}; name the tensor")
         found += [(wanted, file.tensor(name)) for file, name in chosen]
     if role and not found and live.tensor is None:
         tensors = [(file, name) for file in files for name in file.header]
         if len(tensors) == 1:  # a dump of a single tensor needs no names
             return [(role, tensors[0][0].tensor(tensors[0][1]))]
     if not found:
-        listed = ", ".join(name for file in files for name in list(file.header)[:8])
+        names_found = ", ".join(name for file in files for name in list(file.header)[:8])
         wanted_names = live.tensor or role or "any role"
         raise SourceError(
-            f"{live.path}: no tensor is called {wanted_names}; found: {listed or 'nothing'}; name the tensor"
+            f"{live.path}: no tensor is called {wanted_names}; found: {names_found or 'nothing'}; name the tensor"
         )
     return found
 
@@ -136,8 +136,8 @@ def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[
     names = {}
     for entry in registry.book.model_types.values():
         for tensors in entry.checkpoint.values():
-            listed = {role: tensor.name.format(layer=layer) for role, tensor in tensors.items()}
-            names |= {role: [name] for role, name in listed.items() if name in file.header}
+            called = {role: tensor.name.format(layer=layer) for role, tensor in tensors.items()}
+            names |= {role: [name] for role, name in called.items() if name in file.header}
     return None, _Plain(plain, names, dict.fromkeys(file.header, plain.path), registry.book)
 
 

@@ -160,12 +160,12 @@ class Predictions:
         self.hypotheses = tuple(hypotheses)
         self._numbers = torch.tensor([one.numbers(frame) for one in self.hypotheses], dtype=torch.int64)
 
-    def keep(self, kept: torch.Tensor) -> Predictions:
+    def keep(self, selected: torch.Tensor) -> Predictions:
         """Return the predictions of selected hypotheses.
 
-        The argument is a bool for each.
+        ``selected`` holds a bool for each.
         """
-        return Predictions(self.frame, [self.hypotheses[number] for number in kept.nonzero().flatten().tolist()])
+        return Predictions(self.frame, [self.hypotheses[number] for number in selected.nonzero().flatten().tolist()])
 
     def of(self, addresses: torch.Tensor) -> torch.Tensor:
         """Return plain positions of live addresses ``[hypotheses, addresses]``.

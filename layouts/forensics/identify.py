@@ -180,8 +180,8 @@ def identify(
         'gui16'
     """
     book = (registry or Registry.default()).book
-    said = query.model_dump(include={"tp", "ep"}, exclude_unset=True) if query else {}
-    wanted = Ranks(tp or said.get("tp"), ep or said.get("ep"), tp_rank, ep_rank)
+    stated = query.model_dump(include={"tp", "ep"}, exclude_unset=True) if query else {}
+    wanted = Ranks(tp or stated.get("tp"), ep or stated.get("ep"), tp_rank, ep_rank)
     there = plain if isinstance(plain, Bytes) else of_tensor(plain, "plain")
     here = live if isinstance(live, Bytes) else of_tensor(live, "live")
     if there.dtype == "BF16" and here.dtype == "F32":
@@ -190,8 +190,8 @@ def identify(
     order = (gate_up_order or (query.gate_up_order if query else None)) if frame.halves == 2 else None
     layouts = {name: entry.layout() for name, entry in book.layouts.items()}
     shares = shares_of(role, frame, wanted, query, there.dtype)
-    family = HypothesisSpace(frame, layouts, role.endswith("_scale"), order, shares)
-    return _Identifier(role, family, Search(frame, there, here, most_bytes, seed)).answer()
+    space = HypothesisSpace(frame, layouts, role.endswith("_scale"), order, shares)
+    return _Identifier(role, space, Search(frame, there, here, most_bytes, seed)).answer()
 
 
 class _Identifier:
@@ -200,20 +200,20 @@ class _Identifier:
     Whatever holds everywhere with the fewest faults is the answer.
     """
 
-    def __init__(self, role: Role, family: HypothesisSpace, search: Search) -> None:
-        self.role, self.family, self.search = role, family, search
+    def __init__(self, role: Role, space: HypothesisSpace, search: Search) -> None:
+        self.role, self.space, self.search = role, space, search
         self.tried = 0
         self._stretches: list[Stretch] = []
 
     def answer(self) -> Identification:
         for faults, share in enumerate(_SHARES):
-            hypotheses = self.family.hypotheses(faults)
+            hypotheses = self.space.hypotheses(faults)
             self.tried += len(hypotheses)
             matches = self.search.standing(hypotheses, share, _SURE - log10(max(self.tried, 1)))
             if matches:
                 return self._judge(matches)
             if faults < 2 and self.search.home_explained:  # likelier than one mistake more with all experts
-                self._stretches = MixedExperts(self.family, self.search, faults, _SURE).stretches()
+                self._stretches = MixedExperts(self.space, self.search, faults, _SURE).stretches()
                 if len({id(one.match) for one in self._stretches if one.match}) > 1:
                     return self._mixed()
         return self._unknown()
@@ -223,23 +223,23 @@ class _Identifier:
         if len(matches) == 1 and corrected_chance(best, self.tried) <= _SURE:
             return self._named("identified", best)
         names = list(dict.fromkeys(self._name(match.group[0]) for match in matches))
-        listed = tuple(names[:_MOST_NAMES])
+        unique = tuple(names[:_MOST_NAMES])
         hidden = len(names) - min(len(names), 3)
         more = f"; or {hidden} more" if hidden else ""
         alone = len(matches) == 1
         why = "too few different bytes to tell from chance" if alone else "the sampled bytes fit each of these"
-        return self._result("ambiguous", f"{'; or '.join(listed[:3])}{more} ({why})", best, candidates=listed)
+        return self._result("ambiguous", f"{'; or '.join(unique[:3])}{more} ({why})", best, candidates=unique)
 
     def _mixed(self) -> Identification:
         experts = self._experts()
         matches = [one.match for one in self._stretches if one.match]
         faults = dict.fromkeys(fault for one in experts for fault in one.faults)
         looked = sum(one.looked for one in experts)
-        total = self.family.frame.live_experts
+        total = self.space.frame.live_experts
         weakest = max(matches, key=lambda match: match.chance)
         return self._result(
             "mixed",
-            _listed(experts) + (f" ({looked} of {total} experts looked at)" if looked < total else ""),
+            _ranges_text(experts) + (f" ({looked} of {total} experts looked at)" if looked < total else ""),
             weakest,
             experts=experts,
             faults=("mixed_experts", *faults),
@@ -253,16 +253,16 @@ class _Identifier:
         where = {"first": stretch.first, "last": stretch.last, "looked": stretch.looked}
         if stretch.match is None:
             return ExpertRange.model_validate(where)
-        one, listed = stretch.match.group[0], self._names_of(stretch.match)
+        one, same = stretch.match.group[0], self._names_of(stretch.match)
         layouts = tuple(step.layout.id for step in one.steps)
-        raw = any(self._as_stored(other) for other in listed)
+        raw = any(self._as_stored(other) for other in same)
         return ExpertRange.model_validate(
             where
             | {
                 "name": "raw" if raw else self._name(one),
                 "layout": ("plain", *layouts)[-1] if len(layouts) < 2 else None,
                 "layouts": layouts,
-                "also": tuple(dict.fromkeys(map(self._name, listed[not raw :])))[:_MOST_NAMES],
+                "also": tuple(dict.fromkeys(map(self._name, same[not raw :])))[:_MOST_NAMES],
                 "raw": raw,
                 "faults": () if raw else one.faults,
             }
@@ -270,9 +270,9 @@ class _Identifier:
 
     def _named(self, verdict: Literal["identified"], match: Match) -> Identification:
         group, one = match.group, match.group[0]
-        listed = self._names_of(match)
+        same = self._names_of(match)
         layouts = tuple(step.layout.id for step in one.steps)
-        w13 = self.family.frame.halves == 2
+        w13 = self.space.frame.halves == 2
         read = one.read if w13 and self._order_matters(group) else None
         return self._result(
             verdict,
@@ -281,8 +281,8 @@ class _Identifier:
             layout=("plain", *layouts)[-1] if len(layouts) < 2 else None,
             layouts=layouts,
             gate_mode=self._gate_mode(one),
-            also=tuple(dict.fromkeys(self._name(other) for other in listed[1:]))[:_MOST_NAMES],
-            raw=any(self._as_stored(other) for other in listed),
+            also=tuple(dict.fromkeys(self._name(other) for other in same[1:]))[:_MOST_NAMES],
+            raw=any(self._as_stored(other) for other in same),
             faults=one.faults,
             fixes=tuple(FIXES[fault] for fault in dict.fromkeys(one.faults)),
             read_as=read,
@@ -295,14 +295,14 @@ class _Identifier:
 
     def _names_of(self, match: Match) -> list[Hypothesis]:
         one = match.group[0]
-        return [*match.group, *self.search.same(one, self.family.hypotheses(len(one.faults) + 1, of=one.share))]
+        return [*match.group, *self.search.same(one, self.space.hypotheses(len(one.faults) + 1, of=one.share))]
 
     def _gate_mode(self, one: Hypothesis) -> GateMode | None:
         """Return the gate mode that reads w13 so.
 
         A bias says nothing of it: kernels read it in one order for either.
         """
-        if self.family.frame.halves == 1 or self.role.endswith("_bias"):
+        if self.space.frame.halves == 1 or self.role.endswith("_bias"):
             return None
         return one.steps[-1].layout.gate_mode if len(one.steps) == 1 else "separated"
 
@@ -310,13 +310,13 @@ class _Identifier:
         return len({one.read for one in group}) == 1 and group[0].write == "GGUU"
 
     def _as_stored(self, hypothesis: Hypothesis) -> bool:
-        return not hypothesis.steps and (self.family.frame.halves == 1 or hypothesis.read == hypothesis.write)
+        return not hypothesis.steps and (self.space.frame.halves == 1 or hypothesis.read == hypothesis.write)
 
     def _name(self, hypothesis: Hypothesis) -> str:
-        return describe_hypothesis(hypothesis, self.family)
+        return describe_hypothesis(hypothesis, self.space)
 
     def _unknown(self) -> Identification:
-        found = self.search.nearest(self.family.hypotheses(0), _MOST_NEAREST)
+        found = self.search.nearest(self.space.hypotheses(0), _MOST_NEAREST)
         ranked = sorted(found, key=lambda one: one[1:], reverse=True)[:3]
         nearest = tuple(
             Nearest(name=self._name(one), places=round(places, 3), bytes=round(share, 3))
@@ -332,7 +332,7 @@ class _Identifier:
         experts = self._experts()
         explained = [one for one in experts if one.name != "unknown"]
         if explained:
-            text += f"; {_listed(explained)}"
+            text += f"; {_ranges_text(explained)}"
         return self._result("unknown", text, None, nearest=nearest, experts=experts)
 
     def _result(self, verdict: Verdict, name: str, match: Match | None, **more: object) -> Identification:
@@ -351,13 +351,13 @@ class _Identifier:
                 "hypotheses": self.tried,
                 "untested": self.search.untested,
                 "bytes_read": self.search.bytes_read,
-                "nbytes": self.family.frame.nbytes,
+                "nbytes": self.space.frame.nbytes,
                 **more,
             }
         )
 
 
-def _listed(experts: Sequence[ExpertRange]) -> str:
+def _ranges_text(experts: Sequence[ExpertRange]) -> str:
     return "; ".join(f"{one.name} in {_numbers(one)}" for one in experts)
 
 

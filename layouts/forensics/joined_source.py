@@ -46,16 +46,16 @@ class JoinedTensors(Bytes):
     def known(self, positions: torch.Tensor) -> torch.Tensor:
         """Return which positions lie on pages already read."""
         found = torch.zeros_like(positions, dtype=torch.bool)
-        for number, mine in self._split(positions):
+        for number, inside in self._split(positions):
             if number in self._parts:
-                found[mine] = self._parts[number].known(positions[mine] - number * self._size)
+                found[inside] = self._parts[number].known(positions[inside] - number * self._size)
         return found
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """Return the bytes at positions."""
         found = torch.empty(positions.shape, dtype=torch.uint8)
-        for number, mine in self._split(positions):
-            found[mine] = self._part(number).read(positions[mine] - number * self._size)
+        for number, inside in self._split(positions):
+            found[inside] = self._part(number).read(positions[inside] - number * self._size)
         return found
 
     def window(self, position: int) -> tuple[int, int]:
@@ -74,9 +74,9 @@ class JoinedTensors(Bytes):
             if path not in self._files:
                 self._files[path] = TensorFile.open(path)
             part = self._files[path].tensor(name)
-            alike = self._parts.get(0, part)
-            if (part.shape, part.dtype) != (alike.shape, alike.dtype):
-                raise SourceError(f"{part.name} is {_kind(part)}; {alike.name} is {_kind(alike)}")
+            reference = self._parts.get(0, part)
+            if (part.shape, part.dtype) != (reference.shape, reference.dtype):
+                raise SourceError(f"{part.name} is {_kind(part)}; {reference.name} is {_kind(reference)}")
             self._parts[number] = part
         return self._parts[number]
 

@@ -51,13 +51,13 @@ def distinct_rows(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(list(place), dtype=torch.int64).view(len(place), -1), torch.tensor(which)
 
 
-def subsumes(theirs: torch.Tensor, mine: torch.Tensor) -> bool:
+def subsumes(other: torch.Tensor, one: torch.Tensor) -> bool:
     """Return whether one prediction extends another.
 
     It says all that the other does, and something of bytes that the other leaves open.
     """
-    claimed = mine >= 0
-    return bool((theirs[claimed] == mine[claimed]).all()) and bool((theirs[~claimed] >= 0).any())
+    claimed = one >= 0
+    return bool((other[claimed] == one[claimed]).all()) and bool((other[~claimed] >= 0).any())
 
 
 def corrected_chance(match: Match, others: int) -> float:

@@ -55,7 +55,7 @@ class MixedExperts:
         seen: what was found, by expert; None where nothing explains an expert.
     """
 
-    family: HypothesisSpace
+    space: HypothesisSpace
     search: Search
     faults: int
     enough: float
@@ -70,7 +70,7 @@ class MixedExperts:
 
         A few experts are looked at, then those between two that differ, until their border is found.
         """
-        frame = self.family.frame
+        frame = self.space.frame
         if frame.live_experts < 2 or frame.live_rows % frame.live_experts:
             return []
         if frame.nbytes // frame.live_experts < _SMALLEST:
@@ -119,7 +119,7 @@ class MixedExperts:
         return False
 
     def _fits(self, kind: Match, expert: int) -> bool | None:
-        rivals = self.family.hypotheses(0, of=kind.group[0].share)
+        rivals = self.space.hypotheses(0, of=kind.group[0].share)
         rivals += [other.group[0] for other in self._kinds if other is not kind]
         return ExpertSearch(self.search).holds(kind, rivals, (expert, expert), 1, _BUDGET)
 
@@ -130,7 +130,7 @@ class MixedExperts:
         """
         if one.match is None:
             return True
-        share = (one.last - one.first + 1) / self.family.frame.live_experts
+        share = (one.last - one.first + 1) / self.space.frame.live_experts
         windows = _AGAIN + int(_SPREAD * share)
         return ExpertSearch(self.search).holds(one.match, [], (one.first, one.last), windows, _LAST_LOOK) is True
 
@@ -141,7 +141,7 @@ class MixedExperts:
         """
         yield self.search.home
         yield from self.search.turned[:2]
-        count = self.family.frame.live_experts
+        count = self.space.frame.live_experts
         most = min(count, _SAMPLED)
         yield from (number * (count - 1) // (most - 1) for number in range(most))
 
@@ -168,7 +168,7 @@ class MixedExperts:
 
     def _discovered(self, expert: int) -> list[Match] | None:
         for faults in range(self.faults + 1):
-            found = self._standing(expert, self.family.hypotheses(faults))
+            found = self._standing(expert, self.space.hypotheses(faults))
             if found is None or found:
                 return found
         return []
@@ -207,7 +207,7 @@ class MixedExperts:
 
     def _joined(self) -> Iterator[Stretch]:
         numbers = sorted(self.seen)
-        count = self.family.frame.live_experts
+        count = self.space.frame.live_experts
         first, looked = 0, 0
         for here, after in pairwise([*numbers, count]):
             looked += 1

@@ -30,16 +30,16 @@ FIXES: Final[dict[Fault, str]] = {
 """What to do about each fault."""
 
 
-def describe_hypothesis(hypothesis: Hypothesis, family: HypothesisSpace) -> str:
+def describe_hypothesis(hypothesis: Hypothesis, space: HypothesisSpace) -> str:
     """Describe a hypothesis in one line.
 
     For example ``gui16, rows read as GGUU though the checkpoint's are GUGU``.
     """
-    parts = [_layouts(hypothesis, family), *_order(hypothesis, family), *_pads(hypothesis, family), *_share(hypothesis)]
+    parts = [_layouts(hypothesis, space), *_order(hypothesis, space), *_pads(hypothesis, space), *_share(hypothesis)]
     return ", ".join(part for part in parts if part)
 
 
-def _layouts(hypothesis: Hypothesis, family: HypothesisSpace) -> str:
+def _layouts(hypothesis: Hypothesis, space: HypothesisSpace) -> str:
     steps = hypothesis.steps
     if not steps:
         return "plain"
@@ -48,7 +48,7 @@ def _layouts(hypothesis: Hypothesis, family: HypothesisSpace) -> str:
         return f"{ids[0]} applied twice" if ids[0] == ids[1] else f"{ids[0]}, then {ids[1]} on top"
     text = ids[0]
     if "other_kind" in hypothesis.faults:
-        text += " (a layout of " + ("weights" if family.group_scale else "scales") + ")"
+        text += " (a layout of " + ("weights" if space.group_scale else "scales") + ")"
     if steps[0].unit > 1:
         text += f" counted in elements of {steps[0].unit} bytes"
     if "experts_merged" in hypothesis.faults:
@@ -56,29 +56,29 @@ def _layouts(hypothesis: Hypothesis, family: HypothesisSpace) -> str:
     return text
 
 
-def _order(hypothesis: Hypothesis, family: HypothesisSpace) -> list[str]:
-    if family.frame.halves == 1:
+def _order(hypothesis: Hypothesis, space: HypothesisSpace) -> list[str]:
+    if space.frame.halves == 1:
         return []
     parts = []
     if hypothesis.write == "GUGU":
-        as_stored = family.order in (hypothesis.read, None) and hypothesis.read == "GUGU"
+        as_stored = space.order in (hypothesis.read, None) and hypothesis.read == "GUGU"
         parts.append("rows left alternating" if as_stored else f"rows read as {hypothesis.read} and alternated")
-    elif family.order not in (hypothesis.read, None):
-        parts.append(f"rows read as {hypothesis.read} though the checkpoint's are {family.order}")
-    elif family.order is None:
+    elif space.order not in (hypothesis.read, None):
+        parts.append(f"rows read as {hypothesis.read} though the checkpoint's are {space.order}")
+    elif space.order is None:
         parts.append(f"rows read as {hypothesis.read}")
     if hypothesis.write == "UUGG":
         parts.append("up before gate")
     return parts
 
 
-def _pads(hypothesis: Hypothesis, family: HypothesisSpace) -> list[str]:
+def _pads(hypothesis: Hypothesis, space: HypothesisSpace) -> list[str]:
     if hypothesis.packing == "bytes":
         return ["copied flat to the beginning of a larger buffer"]
     parts = []
     if hypothesis.packing == "rows":
         parts.append("experts packed, pads at the flattened tail")
-    elif family.frame.halves == 1 and hypothesis.row_pads == "tail":
+    elif space.frame.halves == 1 and hypothesis.row_pads == "tail":
         parts.append("")
     else:
         parts.append(_PADS[hypothesis.row_pads])

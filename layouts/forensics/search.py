@@ -106,8 +106,8 @@ class Search:
             good += right & compared & (predicted >= 0).any(1)
         best = good.argsort(descending=True, stable=True)[:most].tolist()
         predictions = Predictions(self.frame, [hypotheses[number] for number in best])
-        whole = torch.zeros(len(best), 2)
-        parts = torch.zeros(len(best), 2)
+        windows = torch.zeros(len(best), 2)
+        shares_of_bytes = torch.zeros(len(best), 2)
         for address in self._spread()[::2]:
             predicted = predictions.of(address + self._offsets)
             pages = torch.unique(torch.div(predicted, PAGE, rounding_mode="floor")).numel() + 2
@@ -115,9 +115,9 @@ class Search:
                 break
             claimed = predicted >= 0
             same = claimed & (self.plain.read(predicted.clamp(min=0)) == self._window(address))
-            parts += torch.stack([same.sum(1), claimed.sum(1)], dim=1)
-            whole += torch.stack([claimed.any(1) & (same == claimed).all(1), claimed.any(1)], dim=1)
-        shares = [(part[:, 0] / part[:, 1].clamp(min=1)).tolist() for part in (whole, parts)]
+            shares_of_bytes += torch.stack([same.sum(1), claimed.sum(1)], dim=1)
+            windows += torch.stack([claimed.any(1) & (same == claimed).all(1), claimed.any(1)], dim=1)
+        shares = [(part[:, 0] / part[:, 1].clamp(min=1)).tolist() for part in (windows, shares_of_bytes)]
         return list(zip(predictions.hypotheses, *shares, strict=True))
 
     def only_byte(self) -> int | None:
@@ -183,8 +183,8 @@ class Search:
         counts = torch.bincount(found.flatten(), minlength=256).double()
         cost = torch.where(claimed, (counts / counts.sum()).log10()[found], 0.0).sum(1)
         sizes = claimed.sum(1)
-        alike = (found.masked_fill(~claimed, 256).amin(1) == found.masked_fill(~claimed, -1).amax(1)) & (sizes > 0)
-        chance = torch.where(alike, cost / sizes.clamp(min=1), cost).sum()
+        uniform = (found.masked_fill(~claimed, 256).amin(1) == found.masked_fill(~claimed, -1).amax(1)) & (sizes > 0)
+        chance = torch.where(uniform, cost / sizes.clamp(min=1), cost).sum()
         return Match((hypothesis,), int(sizes.sum()), int((sizes > 0).sum()), float(chance))
 
     def _settled(self, matches: list[Match]) -> list[Match]:
@@ -198,25 +198,25 @@ class Search:
         everywhere = self._everywhere()
         predicted = Predictions(self.frame, [match.group[0] for match in matches]).of(everywhere)
         merged: list[tuple[Match, torch.Tensor]] = []
-        for match, mine in zip(matches, predicted, strict=True):
-            for number, (known, theirs) in enumerate(merged):
-                if torch.equal(mine, theirs):
+        for match, prediction in zip(matches, predicted, strict=True):
+            for number, (known, known_prediction) in enumerate(merged):
+                if torch.equal(prediction, known_prediction):
                     best = min(known, match, key=lambda one: len(one.group[0].faults))
                     merged[number] = (
                         Match((*known.group, *match.group), best.compared, best.places, best.chance),
-                        theirs,
+                        known_prediction,
                     )
                     break
             else:
-                merged.append((match, mine))
+                merged.append((match, prediction))
         left = list(merged)
         for one in merged:
             for other in left[1:]:
                 if left[0] is one:
                     wrong = self._contradicted(one, other, everywhere)
-                    left = [kept for kept in left if not any(kept is it for it in wrong)]
-        told = [one[0] for one in left if not any(subsumes(other[1], one[1]) for other in left)]
-        return [*told, *crowd]
+                    left = [entry for entry in left if not any(entry is bad for bad in wrong)]
+        kept = [one[0] for one in left if not any(subsumes(other[1], one[1]) for other in left)]
+        return [*kept, *crowd]
 
     def _contradicted(
         self, one: tuple[Match, torch.Tensor], other: tuple[Match, torch.Tensor], everywhere: torch.Tensor
@@ -228,7 +228,7 @@ class Search:
         windows = [min(place // WINDOW, self._last) * WINDOW for place in places.tolist()]
         pair = Predictions(self.frame, [one[0].group[0], other[0].group[0]])
         alive, _ = self.sieve(pair, windows, self.most_bytes)
-        return [it for it in (one, other) if it[0].group[0] not in alive.hypotheses]
+        return [entry for entry in (one, other) if entry[0].group[0] not in alive.hypotheses]
 
     def sieve(
         self, alive: Predictions, windows: list[int], limit: int, seen: Iterable[ComparedWindow] = ()
@@ -240,7 +240,7 @@ class Search:
         Returns:
             What is left, and what was compared (``seen`` before) for just those.
         """
-        looked = list(seen)
+        windows_seen = list(seen)
         for batch in _batches(windows):
             if not alive.hypotheses:
                 break
@@ -248,16 +248,16 @@ class Search:
             predicted = alive.of(addresses.flatten()).view(-1, *addresses.shape)
             for number, window in enumerate(addresses):
                 if not alive.hypotheses or self.bytes_read + 2 * PAGE > limit:
-                    return alive, looked
+                    return alive, windows_seen
                 found = self.live.read(window)
-                kept, compared = self._agree(found, predicted[:, number], limit)
-                looked.append(ComparedWindow(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
-                if not bool(kept.all()):
-                    if not bool(kept.any()):
+                right, compared = self._agree(found, predicted[:, number], limit)
+                windows_seen.append(ComparedWindow(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
+                if not bool(right.all()):
+                    if not bool(right.any()):
                         self._turn(int(window[0]))
-                    alive, predicted = alive.keep(kept), predicted[kept]
-                    looked = [ComparedWindow(one.found, one.claimed[kept]) for one in looked]
-        return alive, looked
+                    alive, predicted = alive.keep(right), predicted[right]
+                    windows_seen = [ComparedWindow(one.found, one.claimed[right]) for one in windows_seen]
+        return alive, windows_seen
 
     def _agree(self, found: torch.Tensor, predicted: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return which predictions a window supports or contradicts.
@@ -270,15 +270,16 @@ class Search:
         wanted = found.expand(claims.shape).clone()
         wanted[known] = self.plain.read(claims[known])
         right = (wanted == found).all(1)
-        whole = (known == claimed).all(1)
-        for number in (right & ~whole).nonzero().flatten().tolist():
-            mine = claims[number][claimed[number]]
-            fresh = torch.unique(torch.div(mine[~self.plain.known(mine)], PAGE, rounding_mode="floor")).numel() + 1
-            if self.bytes_read + fresh * PAGE > limit:
+        complete = (known == claimed).all(1)
+        for number in (right & ~complete).nonzero().flatten().tolist():
+            claimed_here = claims[number][claimed[number]]
+            unread = claimed_here[~self.plain.known(claimed_here)]
+            pages = torch.unique(torch.div(unread, PAGE, rounding_mode="floor")).numel() + 1
+            if self.bytes_read + pages * PAGE > limit:
                 continue
-            whole[number] = True
-            right[number] = bool((self.plain.read(mine) == found[claimed[number]]).all())
-        return right[which], whole[which] | ~right[which]
+            complete[number] = True
+            right[number] = bool((self.plain.read(claimed_here) == found[claimed[number]]).all())
+        return right[which], complete[which] | ~right[which]
 
     def _turn(self, address: int) -> None:
         expert = address // max(self.frame.nbytes // self.frame.live_experts, 1)

@@ -47,18 +47,18 @@ def frame_of(role: Role, plain: Bytes, live: Bytes, ranks: Ranks, gated: bool) -
         raise SourceError(f"{live.name} is {live.dtype}, {plain.name} is {plain.dtype}: their bytes cannot be compared")
     axis = len(live.shape) > 2 or (bias and len(live.shape) == 2)
     if axis:
-        held, per_expert, live_k = _three(live, bias)
-        total = held * per_expert
+        experts_held, per_expert, live_k = _three(live, bias)
+        total = experts_held * per_expert
     else:
-        held = experts // (ranks.ep or 1)
+        experts_held = experts // (ranks.ep or 1)
         total = live.shape[0]
         if len(live.shape) != 2 and not bias:
             raise SourceError(f"{live.name} has shape {live.shape}; valid: [E, rows, K], or [E * rows, K]")
         live_k = live.nbytes // total
-    if held < 1 or experts % held or (ranks.ep and held * ranks.ep != experts):
+    if experts_held < 1 or experts % experts_held or (ranks.ep and experts_held * ranks.ep != experts):
         wanted = f"; at ep {ranks.ep} they would be {experts / ranks.ep:g}" if ranks.ep else ""
-        raise SourceError(f"{live.name} holds {held} experts, {plain.name} {experts}{wanted}")
-    return Frame(experts, halves, rows // halves, k, plain.item, held, total, live_k, axis)
+        raise SourceError(f"{live.name} holds {experts_held} experts, {plain.name} {experts}{wanted}")
+    return Frame(experts, halves, rows // halves, k, plain.item, experts_held, total, live_k, axis)
 
 
 def shares_of(

@@ -274,6 +274,6 @@ def _mapped(path: Path, name: str, shape: tuple[int, ...], dtype: str, begin: in
 
 
 def _some(names: Mapping[str, object], most: int = 12) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    all_names = list(names)
+    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
+    return ", ".join(all_names[:most]) + more

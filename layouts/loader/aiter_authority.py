@@ -220,14 +220,14 @@ def compare_layouts_with_aiter(device: str = "cuda") -> dict[str, str]:
             continue
         halves = 2 if layout.pattern.splits_gate_up else 1
         view = PlainView(2, halves, 256 // halves, 256, 256 * 256, 256 // halves * 256, 256)
-        ours = torch.empty_like(plain)
-        lay_out(plan_copy(layout.bind(*shape), view), plain.view(-1), ours.view(-1), 0)
+        native = torch.empty_like(plain)
+        lay_out(plan_copy(layout.bind(*shape), view), plain.view(-1), native.view(-1), 0)
         try:
-            theirs = as_bytes(function(plain, 2).contiguous())[: ours.numel()]
+            given = as_bytes(function(plain, 2).contiguous())[: native.numel()]
         except (RuntimeError, AssertionError, ValueError, TypeError):
             verdicts[name] = "refused"
             continue
-        verdicts[name] = "equal" if theirs.equal(ours.view(-1)) else "differs"
+        verdicts[name] = "equal" if given.equal(native.view(-1)) else "differs"
     return verdicts
 
 
@@ -235,14 +235,14 @@ def _agree(work: LayoutJob, expert: torch.Tensor, function: Function) -> bool:
     halves = 2 if work.layout.pattern.splits_gate_up else 1
     rows, tile, k = work.shape[1] // halves, work.layout.row_multiple, work.shape[2]
     band = torch.cat([expert[:, half * rows : half * rows + tile] for half in range(halves)], dim=1)
-    ours = torch.empty_like(band)
+    native = torch.empty_like(band)
     view = PlainView(1, 1, halves * tile, k, 0, 0, k)
-    lay_out(plan_copy(work.layout.bind(1, halves * tile, k), view), band.view(-1), ours.view(-1), work.fill)
+    lay_out(plan_copy(work.layout.bind(1, halves * tile, k), view), band.view(-1), native.view(-1), work.fill)
     try:
-        theirs = as_bytes(function(band, 1).contiguous())
+        given = as_bytes(function(band, 1).contiguous())
     except (RuntimeError, AssertionError, ValueError, TypeError):
         return True  # AITER refuses so small a band: that is no other answer
-    return bool(theirs[: ours.numel()].equal(ours.view(-1)))
+    return bool(given[: native.numel()].equal(native.view(-1)))
 
 
 @lru_cache(maxsize=1)

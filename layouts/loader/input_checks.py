@@ -107,6 +107,6 @@ def check_shape(
         live, last = found, found == short
     if found not in (live, padded):
         valid = {"plain": live, "plain on the last rank": short, "padded": padded}
-        listed = ", ".join(f"{shape} ({what})" for what, shape in valid.items() if what == "plain" or shape != live)
-        raise LayoutError(f"{role} has shape {found}; valid: {listed}")
+        expected = ", ".join(f"{shape} ({what})" for what, shape in valid.items() if what == "plain" or shape != live)
+        raise LayoutError(f"{role} has shape {found}; valid: {expected}")
     return Shapes(live, physical, found == padded, None if short == logical else last)

@@ -54,14 +54,14 @@ def layout_of(layout: str | Layout) -> Layout:
         raise LayoutError(f"unknown layout {layout!r}; valid: {', '.join(book.layouts)}") from None
 
 
-def layout_from(told: TensorDecision | Stamp) -> Layout:
+def layout_from(record: TensorDecision | Stamp) -> Layout:
     """Return the layout that a decision or stamp names.
 
     Where it is an overlay's, its line says what it is.
     """
-    if told.layout_line is not None:
-        return Layout.from_line(told.layout, told.layout_line)
-    return layout_of(told.layout)
+    if record.layout_line is not None:
+        return Layout.from_line(record.layout, record.layout_line)
+    return layout_of(record.layout)
 
 
 def apply_layout(
@@ -108,12 +108,12 @@ def apply_layout(
     result = _result(tensor, fit, out)
     plain = _span(source)
     work = LayoutJob(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
-    theirs = None if is_native(backend, work, plain) else run_aiter_function(work, plain)
+    aiter_bytes = None if is_native(backend, work, plain) else run_aiter_function(work, plain)
     with _unfinished(result, layout) if out is not None else nullcontext(), inference_writable(result):
-        if theirs is None:
+        if aiter_bytes is None:
             lay_out(fit.plan, plain, as_bytes(result), fill or 0)
         else:
-            as_bytes(result).copy_(theirs)
+            as_bytes(result).copy_(aiter_bytes)
     return result
 
 
@@ -136,14 +136,14 @@ def invert_layout(
         LayoutError: the shape does not fit the layout.
     """
     _check_dense(tensor)
-    whole = isinstance(shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in shape)
-    if shape is not None and not whole:
+    valid = isinstance(shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in shape)
+    if shape is not None and not valid:
         raise LayoutError(f"shape = {shape!r}; valid: sizes of 1 or more")
     layout = layout_of(layout_id)
     for stamp in overlapping_stamps(tensor):
         if stamp.state != "applied" or layout_from(stamp) != layout:
             raise LayoutError(
-                f"the tensor is not laid out as {layout.id}: it is {_told(stamp)}{record_location(tensor)}"
+                f"the tensor is not laid out as {layout.id}: it is {_state_text(stamp)}{record_location(tensor)}"
             )
     plain = torch.empty(shape or tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
     fit = _fit(tuple(plain.shape), plain.stride(), plain.dtype, layout, _experts(experts), 0)
@@ -190,12 +190,12 @@ def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
     _check_dense(tensor)
     for stamp in overlapping_stamps(tensor):
         if stamp.state == "broken" or (stamp.layout != "plain" and stamp.state != "reloading"):
-            raise LayoutError(f"the tensor is {_told(stamp)}{record_location(tensor)}")
+            raise LayoutError(f"the tensor is {_state_text(stamp)}{record_location(tensor)}")
     if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255):
         raise LayoutError(f"fill = {fill!r}; valid: a byte, 0..255")
 
 
-def _told(stamp: Stamp) -> str:
+def _state_text(stamp: Stamp) -> str:
     what = {"applied": "laid out already", "broken": "left half laid out", "reloading": "being loaded again"}
     return f"{what[stamp.state]} ({stamp.layout}, recipe {stamp.recipe})"
 
@@ -334,7 +334,7 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
     check_writable("out", out)
     for stamp in enclosing_stamps(out):
         raise LayoutError(
-            f"out is a part of what is {_told(stamp)}{record_location(out)}; valid: all of it, or other memory"
+            f"out is a part of what is {_state_text(stamp)}{record_location(out)}; valid: all of it, or other memory"
         )
     if tensors_overlap(tensor, out):
         raise LayoutError("out shares bytes with the tensor")

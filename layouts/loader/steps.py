@@ -155,8 +155,8 @@ def find_lossy_steps(values: ValueSteps, plain: torch.Tensor) -> tuple[Step, ...
         return _check_reduction(values, plain)
     lost: list[Step] = []
     for step in values.steps:
-        look = _LOOKS[step]
-        found = [look(values, part) for part in _parts(plain)]
+        loses = _LOSSES[step]
+        found = [loses(values, part) for part in _parts(plain)]
         if any(found):
             lost.append(step)
     return tuple(lost)
@@ -306,7 +306,7 @@ _CHANGES: Final[dict[Step, Callable[[ValueSteps, torch.Tensor, int], None]]] = {
 }
 
 
-def _look_fnuz(values: ValueSteps, part: torch.Tensor) -> bool:
+def _loses_fnuz(values: ValueSteps, part: torch.Tensor) -> bool:
     """Return whether halving would not restore the values.
 
     NaN and an overflow are refused.
@@ -327,31 +327,31 @@ def _look_fnuz(values: ValueSteps, part: torch.Tensor) -> bool:
     return int(low) == -NEGATIVE_ZERO
 
 
-def _look_requantize(values: ValueSteps, part: torch.Tensor) -> bool:
+def _loses_requantize(values: ValueSteps, part: torch.Tensor) -> bool:
     return values.shards is not None and bool((values.shards != values.shards[:, :1]).any())
 
 
-def _look_fold(values: ValueSteps, part: torch.Tensor) -> bool:
+def _loses_fold(values: ValueSteps, part: torch.Tensor) -> bool:
     return values.second is not None and bool((values.second != 1).any())
 
 
-def _look_pack(values: ValueSteps, part: torch.Tensor) -> bool:
+def _loses_pack(values: ValueSteps, part: torch.Tensor) -> bool:
     if part.numel() and not -8 <= int(part.min()) <= int(part.max()) <= 7:
         found = f"{int(part.min())}..{int(part.max())}"
         raise LayoutError(f"{values.role} holds values {found}; int4 is -8..7, which the step pack_int4 needs")
     return False
 
 
-def _look_reduce(values: ValueSteps, part: torch.Tensor) -> bool:
+def _loses_reduce(values: ValueSteps, part: torch.Tensor) -> bool:
     return False
 
 
-_LOOKS: Final[dict[Step, Callable[[ValueSteps, torch.Tensor], bool]]] = {
-    "fnuz": _look_fnuz,
-    "requantize_max": _look_requantize,
-    "reduce_max": _look_reduce,
-    "fold": _look_fold,
-    "pack_int4": _look_pack,
+_LOSSES: Final[dict[Step, Callable[[ValueSteps, torch.Tensor], bool]]] = {
+    "fnuz": _loses_fnuz,
+    "requantize_max": _loses_requantize,
+    "reduce_max": _loses_reduce,
+    "fold": _loses_fold,
+    "pack_int4": _loses_pack,
 }
 
 

@@ -95,9 +95,9 @@ class RoleTensors:
             known = {*ROLES, *self.names.values(), *seconds}
             extra += [name for name in self.target if name not in known]
         problems.append(f"not part of the decision: {', '.join(extra)}")
-        told = [problem for problem in problems if not problem.endswith(": ")]
-        if told:
-            raise LayoutError(f"the target's tensors do not fit; {'; '.join(told)}")
+        unmet = [problem for problem in problems if not problem.endswith(": ")]
+        if unmet:
+            raise LayoutError(f"the target's tensors do not fit; {'; '.join(unmet)}")
 
     def present(self, wanted: Iterable[Role]) -> list[Role]:
         """Return the wanted roles that the target has, in order."""

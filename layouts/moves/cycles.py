@@ -88,8 +88,8 @@ def plan_cycles(move: Move) -> Cycles | None:
     fixed = [axis for axis in axes if axis[1] == axis[2]]
     block = band * prod(axis[0] for axis in moved)
     tile_a, tile_b = next_power_of_two(a[0]), next_power_of_two(b[0])
-    whole = spans == [band, band] and all(stride % band == 0 for axis in moved for stride in axis[1:])
-    if not whole or len(fixed) > 1 or any(axis[1] != block for axis in fixed):
+    dense = spans == [band, band] and all(stride % band == 0 for axis in moved for stride in axis[1:])
+    if not dense or len(fixed) > 1 or any(axis[1] != block for axis in fixed):
         return None
     if not moved or band * move.unit < _LEAST_BAND or tile_a * tile_b * move.unit > BAND_BYTES:
         return None

@@ -35,12 +35,12 @@ def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) 
         laid: flat uint8 bytes, the target; must not overlap ``plain``.
         fill: the byte that pads get.
     """
-    whole = plan.filled and laid.numel() <= _SMALL
-    if whole:  # one fill of everything beats several of strided pieces
+    fill_first = plan.filled and laid.numel() <= _SMALL
+    if fill_first:  # one fill of everything beats several of strided pieces
         laid.fill_(fill)
     for box in plan.copies:
         _run(box, "lay out", plain, laid)
-    for box in () if whole else plan.fills:
+    for box in () if fill_first else plan.fills:
         fill_box(box, laid, fill)
 
 
@@ -64,7 +64,7 @@ def fill_box(box: Box, laid: torch.Tensor, fill: int) -> None:
     wide.as_strided(sizes, strides, wide.storage_offset() + offset // unit).fill_(value)
 
 
-def _light(move: Move) -> bool:
+def _torch_suffices(move: Move) -> bool:
     """Return whether torch's copy is as fast as our kernel.
 
     In wide units it is, and it starts sooner.
@@ -74,7 +74,7 @@ def _light(move: Move) -> bool:
 
 def _run(box: Box, direction: Direction, source: torch.Tensor, target: torch.Tensor) -> None:
     move: Move = move_of(box, direction, alignment_of(source, target))
-    if source.device.type == "cuda" and target.device == source.device and not _light(move):
+    if source.device.type == "cuda" and target.device == source.device and not _torch_suffices(move):
         from preshuffle.layouts.moves.executor_triton import run_move as run_on_gpu
 
         run_on_gpu(move, source, target)

@@ -60,9 +60,9 @@ class InPlace:
             self._lay_out(data, scratch, fill)
 
     def _lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
-        whole = self.plan(self.experts)
-        if _run_bands(whole, data, scratch):
-            for box in whole.fills:
+        plan = self.plan(self.experts)
+        if _run_bands(plan, data, scratch):
+            for box in plan.fills:
                 fill_box(box, data, fill)
             return
         self._through(data, scratch, "lay out", fill)

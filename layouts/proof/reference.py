@@ -94,13 +94,13 @@ def fetch_role(tensor: torch.Tensor, decided: TensorDecision, expert: int) -> to
     values = decided.physical_shape[-1] if len(decided.logical_shape) == 3 else 1
     packed = "pack_int4" in decided.steps
     width = values if packed else values * BITS[decided.dtype] // 8
-    held = unpacked(as_bytes(tensor.detach()).cpu()) if packed else tensor
+    data = unpacked(as_bytes(tensor.detach()).cpu()) if packed else tensor
     layout = layout_from(decided)
     if layout.unit == "group" and not layout.pattern.splits_gate_up:  # tiles run over the experts
         total = decided.physical_shape[0] if flat else experts * rows
-        found = fetch_expert(held, layout, (1, total, width), 0, range(expert * rows, (expert + 1) * rows))
+        found = fetch_expert(data, layout, (1, total, width), 0, range(expert * rows, (expert + 1) * rows))
     else:
-        found = fetch_expert(held, layout, (experts, rows, width), expert)
+        found = fetch_expert(data, layout, (experts, rows, width), expert)
     return torch.cat([found[0::2], found[1::2]]) if decided.order == "GUGU" else found
 
 

@@ -80,7 +80,7 @@ def write_stamps(path: Path, changes: Mapping[Extent, Entry | None]) -> None:
             os.fsync(file)
             known = {(begin, end): entry for begin, end, entry in _entries(_read(path))}
             for (begin, end), entry in changes.items():
-                known = {(b, e): kept for (b, e), kept in known.items() if e <= begin or end <= b}
+                known = {(b, e): record for (b, e), record in known.items() if e <= begin or end <= b}
                 if entry is not None:
                     digest = _digest(path, (begin, end)) if entry.settled else None
                     known[begin, end] = {"stamp": json.loads(entry.stamp), "digest": digest}
@@ -119,8 +119,8 @@ def _write(path: Path, known: Mapping[Extent, dict[str, Any]]) -> None:
         record.unlink(missing_ok=True)
         _synchronise(path.parent)
         return
-    listed = [{"begin": begin, "end": end, **entry} for (begin, end), entry in sorted(known.items())]
-    text = json.dumps({"version": _VERSION, "inode": path.stat().st_ino, "bytes": listed}, indent=1)
+    entries = [{"begin": begin, "end": end, **entry} for (begin, end), entry in sorted(known.items())]
+    text = json.dumps({"version": _VERSION, "inode": path.stat().st_ino, "bytes": entries}, indent=1)
     draft = record.with_name(f"{record.name}.{os.getpid()}")
     try:
         draft.write_text(text + "\n")

@@ -84,7 +84,7 @@ def find_mappings(tensors: Iterable[torch.Tensor]) -> None:
     if not new:
         return
     addresses = [storage.data_ptr() for storage in new]
-    for storage, mapping in zip(new, _ask(addresses), strict=True):
+    for storage, mapping in zip(new, _query_addresses(addresses), strict=True):
         setattr(storage, _ATTRIBUTE, mapping)
 
 
@@ -96,7 +96,7 @@ def mark_unmapped(tensor: torch.Tensor) -> None:
     setattr(tensor.untyped_storage(), _ATTRIBUTE, None)
 
 
-def _ask(addresses: list[int]) -> list[Mapping | None]:
+def _query_addresses(addresses: list[int]) -> list[Mapping | None]:
     try:
         with closing(_Handle(os.open(_MAPS, os.O_RDONLY))) as maps:
             return [maps.query(address) for address in addresses]
@@ -120,8 +120,8 @@ class _Handle:
         Raises:
             OSError: this kernel does not answer.
         """
-        asked = (_QUERY.size, _FILE_BACKED, address, *(0,) * 8, _NAME_BYTES, 0, ctypes.addressof(self.name), 0)
-        buffer = bytearray(_QUERY.pack(*asked))
+        query = (_QUERY.size, _FILE_BACKED, address, *(0,) * 8, _NAME_BYTES, 0, ctypes.addressof(self.name), 0)
+        buffer = bytearray(_QUERY.pack(*query))
         try:
             fcntl.ioctl(self.descriptor, _IOCTL, buffer, True)
         except FileNotFoundError:  # no file is mapped there

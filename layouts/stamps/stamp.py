@@ -116,9 +116,9 @@ class Stamp:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise LayoutError(f"not a stamp ({f'{place}: ' if place else ''}{first['msg']}): {text[:80]!r}") from None
-        whole = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
+        same_size = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
         cast = stamp.source_dtype in FLOAT_DTYPES and not set(ACCEPTED_DTYPES.get(stamp.dtype, ())) & set(FLOAT_DTYPES)
-        if cast or not whole:
+        if cast or not same_size:
             raise LayoutError(f"not a stamp (its source is of another shape or dtype): {text[:80]!r}")
         return stamp
 
@@ -276,7 +276,9 @@ def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
             entry = Entry(stamp.to_text(), settled=stamp.state == "applied") if stamp is not None else None
             files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
             continue
-        stamps = {extent: kept for extent, kept in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]}
+        stamps = {
+            extent: stored for extent, stored in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]
+        }
         if stamp is not None:
             stamps[begin, end] = stamp
         _store(tensor.untyped_storage(), stamps)

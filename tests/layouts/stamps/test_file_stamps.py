@@ -32,7 +32,7 @@ from preshuffle.layouts import (
 )
 from preshuffle.layouts.loader import single
 from preshuffle.layouts.loader.result import AITER_TAG
-from preshuffle.layouts.stamps.mapped import _ask, _search
+from preshuffle.layouts.stamps.mapped import _query_addresses, _search
 from preshuffle.registry import LayoutError
 from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
@@ -144,11 +144,11 @@ def test_numpy_maps_and_ranges_of_one_file(tmp_path: Path) -> None:
     assert all(one[1] == other[0] for one, other in pairwise(ranges))
 
 
-def test_both_ways_to_ask_give_one_answer(tmp_path: Path) -> None:
+def test_both_ways_to_query_addresses_give_one_answer(tmp_path: Path) -> None:
     tensors = [*in_files(tmp_path).values(), torch.zeros(9), torch.zeros(9).share_memory_()]
     tensors.append(torch.from_numpy(np.memmap(tmp_path / "w13_weight", np.uint8, "c", 4096, (4096,))))
     addresses = [tensor.untyped_storage().data_ptr() for tensor in tensors]
-    assert _ask(addresses) == _search(addresses)
+    assert _query_addresses(addresses) == _search(addresses)
     last = _search(addresses)[-1]
     assert last is not None
     assert (last.path, last.offset, last.shared) == (tmp_path / "w13_weight", 4096, False)
@@ -278,7 +278,7 @@ def test_a_file_that_is_mapped_for_reading_only_is_refused(tmp_path: Path) -> No
             }
 
         plain, copies = read_only(), {role: tensor.clone() for role, tensor in tensors.items()}
-        assert _ask([plain["w2_weight"].data_ptr()]) == _search([plain["w2_weight"].data_ptr()])
+        assert _query_addresses([plain["w2_weight"].data_ptr()]) == _search([plain["w2_weight"].data_ptr()])
         with pytest.raises(LayoutError, match=r"w13_weight is .*w13_weight, mapped for reading only"):
             apply(plain, DECISION)
         with pytest.raises(LayoutError, match=r"out is .*w2_weight, mapped for reading only"):
