@@ -1,7 +1,8 @@
 """Identification of the layout of live bytes against a checkpoint."""
 
 from preshuffle.layouts.forensics.files import TensorLocation, identify_files
-from preshuffle.layouts.forensics.identify import ExpertRange, Identification, identify
+from preshuffle.layouts.forensics.identification import ExpertRange, Identification
+from preshuffle.layouts.forensics.identify import identify
 
 __all__ = [
     "ExpertRange",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from preshuffle.layouts.forensics.hypotheses import Hypothesis, Predictions
-from preshuffle.layouts.forensics.match import ComparedWindow, Match, distinct_rows
+from preshuffle.layouts.forensics.match import ComparedWindow, Match, distinct_rows, match_of
 from preshuffle.layouts.forensics.search import WINDOW, Search
 from preshuffle.layouts.forensics.source import PAGE
 
@@ -132,7 +132,7 @@ class ExpertSearch:
             groups.setdefault(kind, []).append(number)
         found = []
         for numbers in groups.values():
-            one = self.search.match_of(numbers[0], alive.hypotheses[numbers[0]], seen)
+            one = match_of(numbers[0], alive.hypotheses[numbers[0]], seen)
             group = tuple(alive.hypotheses[number] for number in numbers)
             found.append(Match(group, one.compared, one.places, one.chance))
         return sorted(found, key=lambda one: one.chance)

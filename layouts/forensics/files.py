@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint
-from preshuffle.layouts.forensics.identify import Identification, identify
+from preshuffle.layouts.forensics.identification import Identification
+from preshuffle.layouts.forensics.identify import identify
 from preshuffle.layouts.forensics.joined_source import JoinedTensors
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.layouts.loader import role_names

@@ -41,6 +41,23 @@ class ComparedWindow:
     claimed: torch.Tensor
 
 
+def match_of(number: int, hypothesis: Hypothesis, seen: list[ComparedWindow]) -> Match:
+    """Sum up the windows that support a hypothesis.
+
+    Windows in which all bytes are equal say no more than one byte does.
+    """
+    if not seen:
+        return Match((hypothesis,), 0, 0, 0.0)
+    found = torch.stack([one.found for one in seen]).long()
+    claimed = torch.stack([one.claimed[number] for one in seen])
+    counts = torch.bincount(found.flatten(), minlength=256).double()
+    cost = torch.where(claimed, (counts / counts.sum()).log10()[found], 0.0).sum(1)
+    sizes = claimed.sum(1)
+    uniform = (found.masked_fill(~claimed, 256).amin(1) == found.masked_fill(~claimed, -1).amax(1)) & (sizes > 0)
+    chance = torch.where(uniform, cost / sizes.clamp(min=1), cost).sum()
+    return Match((hypothesis,), int(sizes.sum()), int((sizes > 0).sum()), float(chance))
+
+
 def distinct_rows(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the distinct rows and each row's index among them.
 

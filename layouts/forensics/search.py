@@ -16,7 +16,7 @@ from typing import Final, Literal
 import torch
 
 from preshuffle.layouts.forensics.hypotheses import Frame, Hypothesis, Predictions
-from preshuffle.layouts.forensics.match import ComparedWindow, Group, Match, distinct_rows, subsumes
+from preshuffle.layouts.forensics.match import ComparedWindow, Group, Match, distinct_rows, match_of, subsumes
 from preshuffle.layouts.forensics.source import PAGE, Bytes
 
 WINDOW: Final = 16
@@ -160,32 +160,16 @@ class Search:
             alive, seen = self.sieve(alive, self._spread(rich), self.most_bytes, seen)
             if not alive.hypotheses:
                 break
-            first = self.match_of(0, alive.hypotheses[0], seen)
+            first = match_of(0, alive.hypotheses[0], seen)
             if first.chance <= enough and first.places >= ROUND:
                 break
             # pads and runs of zeros say nothing; where little was said, look for windows that say more
             rich = first.chance > enough
-        matches = [self.match_of(number, one, seen) for number, one in enumerate(alive.hypotheses)]
+        matches = [match_of(number, one, seen) for number, one in enumerate(alive.hypotheses)]
         least = _FEWEST if self.bytes_read + 2 * PAGE > self.most_bytes else 1
         found = [match for match in matches if match.places >= least]
         self.untested += len(matches) - len(found)
         return found
-
-    def match_of(self, number: int, hypothesis: Hypothesis, seen: list[ComparedWindow]) -> Match:
-        """Sum up the windows that support a hypothesis.
-
-        Windows in which all bytes are equal say no more than one byte does.
-        """
-        if not seen:
-            return Match((hypothesis,), 0, 0, 0.0)
-        found = torch.stack([one.found for one in seen]).long()
-        claimed = torch.stack([one.claimed[number] for one in seen])
-        counts = torch.bincount(found.flatten(), minlength=256).double()
-        cost = torch.where(claimed, (counts / counts.sum()).log10()[found], 0.0).sum(1)
-        sizes = claimed.sum(1)
-        uniform = (found.masked_fill(~claimed, 256).amin(1) == found.masked_fill(~claimed, -1).amax(1)) & (sizes > 0)
-        chance = torch.where(uniform, cost / sizes.clamp(min=1), cost).sum()
-        return Match((hypothesis,), int(sizes.sum()), int((sizes > 0).sum()), float(chance))
 
     def _settled(self, matches: list[Match]) -> list[Match]:
         """Merge equal explanations and drop those that predict less.

@@ -13,16 +13,14 @@ import torch
 from preshuffle.layouts.loader.aiter_authority import Backend, LayoutJob, is_native, run_aiter_function
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import check_dtype, check_shape, source_shape
+from preshuffle.layouts.loader.int4 import PACK, pack_int4, unpack_int4
 from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.steps import (
-    PACK,
     REDUCTIONS,
     ValueSteps,
     check_reduced,
     find_lossy_steps,
-    pack_int4,
     prepare_steps,
-    unpack_int4,
 )
 from preshuffle.layouts.loader.target import RoleTensors
 from preshuffle.layouts.moves import SCRATCH_BYTES, inference_writable, lay_out, take_back

@@ -25,8 +25,6 @@ _HIGH: Final = -0x7F7F7F7F7F7F7F80
 """Eight bytes of 0x7F, and of 0x80, as int64."""
 _TORCH_FP8: Final = {"fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e4m3fnuz": torch.float8_e4m3fnuz}
 REDUCTIONS: Final[frozenset[Step]] = frozenset({"requantize_max", "reduce_max"})
-PACK: Final = 8
-"""int4 values that are packed together, neighbours in the laid-out bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,28 +180,6 @@ def apply_steps_to_part(
     changed = rows.clone()
     values.change_(changed.unsqueeze(0))
     return changed, lost
-
-
-def pack_int4(laid: torch.Tensor) -> torch.Tensor:
-    """Pack laid-out int8 values into int4.
-
-    Of each 8, value i and value i + 4 make byte i, the first in its low bits.
-
-    Args:
-        laid: flat uint8 bytes, each one value.
-
-    Returns:
-        Half as many flat uint8 bytes.
-    """
-    eights = laid.view(-1, 2, PACK // 2)
-    return ((eights[:, 0] & 0xF) | (eights[:, 1] << 4)).view(-1)
-
-
-def unpack_int4(packed: torch.Tensor) -> torch.Tensor:
-    """Unpack int4 to flat int8 bytes, undoing ``pack_int4``."""
-    fours = packed.view(-1, 1, PACK // 2)
-    nibbles = torch.cat([fours & 0xF, fours >> 4], dim=1)
-    return torch.where(nibbles > 7, nibbles | 0xF0, nibbles).view(-1)
 
 
 def _numbers(name: str, scale: torch.Tensor | None, experts: int, halves: int, step: Step) -> torch.Tensor:
