@@ -11,7 +11,7 @@ from preshuffle.layouts.forensics.match import ComparedWindow, Match, distinct_r
 from preshuffle.layouts.forensics.search import WINDOW, Search
 from preshuffle.layouts.forensics.source import PAGE
 
-_LOOKS = 4
+_ROUNDS = 4
 _MOST_RIVALS = 8
 _PLACES = 2048
 _FEWEST = 4
@@ -40,7 +40,7 @@ class ExpertSearch:
         limit = int(share * self.search.most_bytes)
         alive, seen = Predictions(self.search.frame, hypotheses), list[ComparedWindow]()
         matches: list[Match] = []
-        for _ in range(_LOOKS):
+        for _ in range(_ROUNDS):
             for _ in range(2):
                 if self.search.bytes_read + 2 * PAGE > limit:
                     return None
@@ -91,7 +91,7 @@ class ExpertSearch:
         own = Predictions(self.search.frame, [one]).of(places)[0]
         differ = (Predictions(self.search.frame, rivals).of(places) != own) & (own >= 0)
         windows: list[int] = []
-        while bool(differ.any()) and len(windows) < _LOOKS:
+        while bool(differ.any()) and len(windows) < _ROUNDS:
             best = int(differ.sum(0).argmax())
             windows.append(int(places[best]))
             differ = differ[~differ[:, best]]

@@ -215,6 +215,7 @@ def _source(step: AppliedLayout, frame: Frame, addresses: torch.Tensor) -> torch
     return position
 
 
+# Process-wide: a pure function of frozen values that every window repeats.
 @lru_cache(maxsize=256)
 def permutation_of(step: AppliedLayout, frame: Frame) -> Permutation:
     """Return a layout's permutation on the live shape.
@@ -236,7 +237,7 @@ class HypothesisSpace:
         frame: the two sides.
         layouts: by id, every layout that may have been applied.
         group_scale: whether the tensor is a scale (its layouts count groups).
-        order: the checkpoint's row order; None where nobody said.
+        order: the checkpoint's row order; None where it is unknown.
         shares: what ranks may have taken, with the faults of each.
     """
 

@@ -32,9 +32,9 @@ class ExpertRange(Frozen):
     Attributes:
         first: the first expert, by its number in the live tensor.
         last: the last one.
-        looked: how many of them were looked at, both ends among them; 0 where the budget allowed to look at none.
+        looked: how many of them were sampled, both ends among them; 0 where the budget allowed none.
         name: the explanation in words, ``raw`` for the checkpoint's own bytes; ``unknown`` where none holds, or
-            nothing was looked at.
+            nothing was sampled.
         layout: the layout's id, where the bytes are in just one.
         layouts: what was applied, in order.
         also: other names of the very same bytes.

@@ -1,6 +1,6 @@
 """Byte forensics: identify the layout of live bytes by sampling.
 
-For when nobody knows what a loader did.
+For bytes whose loader is unknown.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def identify(
         live: what one rank holds: ``[E, rows, K]`` or ``[E * rows, K]``, padded or not.
         role: which tensor of the layer it is.
         query: the model's facts (tp and ep where it states them); what is given beside it wins.
-        gate_up_order: row order of the checkpoint's w13; if nobody says, either is accepted.
+        gate_up_order: row order of the checkpoint's w13; where it is unknown, either is accepted.
         gated: whether w13 holds gate and up.
         tp: tensor-parallel size; found out where it is not given, as are the ranks and ``ep``.
         ep: expert-parallel size.
@@ -133,7 +133,7 @@ class _Identifier:
         weakest = max(matches, key=lambda match: match.chance)
         return self._result(
             "mixed",
-            _ranges_text(experts) + (f" ({looked} of {total} experts looked at)" if looked < total else ""),
+            _ranges_text(experts) + (f" ({looked} of {total} experts sampled)" if looked < total else ""),
             weakest,
             experts=experts,
             faults=("mixed_experts", *faults),
@@ -219,7 +219,7 @@ class _Identifier:
         text = f"none of {self.tried} explanations holds"
         byte = self.search.only_byte()
         if byte is not None:
-            text += f"; every live byte that was looked at is 0x{byte:02x}: nothing was written here"
+            text += f"; every sampled live byte is 0x{byte:02x}: nothing was written here"
             text += ", or this rank holds none of it" * (byte == 0)
         elif nearest and nearest[0].places > 0:
             text += f"; nearest: {nearest[0].name}, at {nearest[0].places:.0%} of random places"

@@ -19,7 +19,7 @@ from preshuffle.layouts.forensics.search import Search
 _SAMPLED = 12
 _BUDGET = 0.8
 """Share of the budget that may be used up when the experts are told apart."""
-_LAST_LOOK = 0.95
+_LAST_SAMPLE = 0.95
 _AGAIN, _SPREAD = 6, 12
 """Windows that are read in each stretch in the end, and more by its share of the experts."""
 _SMALLEST: Final = 64
@@ -34,8 +34,8 @@ class Stretch:
     Attributes:
         first: the first expert, by its number in the live tensor.
         last: the last one.
-        looked: how many of them were looked at, the two ends among them; 0 for experts between two that differ which
-            the budget did not allow to look at.
+        looked: how many of them were sampled, the two ends among them; 0 for experts between two that differ which
+            the budget did not allow to sample.
         match: what explains their bytes; None where nothing does.
     """
 
@@ -68,7 +68,7 @@ class MixedExperts:
 
         Empty where experts are not slices, or none is explained.
 
-        A few experts are looked at, then those between two that differ, until their border is found.
+        A few experts are sampled, then those between two that differ, until their border is found.
         """
         frame = self.space.frame
         if frame.live_experts < 2 or frame.live_rows % frame.live_experts:
@@ -76,7 +76,7 @@ class MixedExperts:
         if frame.nbytes // frame.live_experts < _SMALLEST:
             return []
         for expert in dict.fromkeys(self._sampled()):
-            if not self._look(expert) or (len(self.seen) > 1 and len(self._kinds) < self._needed()):
+            if not self._sample(expert) or (len(self.seen) > 1 and len(self._kinds) < self._needed()):
                 break
         if not self._kinds:
             return []
@@ -95,7 +95,7 @@ class MixedExperts:
             if torn is None:
                 return found
             between = [expert for expert in range(torn.first, torn.last + 1) if expert not in self.seen]
-            if not between or not all(self._look(expert) for expert in between):
+            if not between or not all(self._sample(expert) for expert in between):
                 return []
             self._find_borders()
 
@@ -132,7 +132,7 @@ class MixedExperts:
             return True
         share = (one.last - one.first + 1) / self.space.frame.live_experts
         windows = _AGAIN + int(_SPREAD * share)
-        return ExpertSearch(self.search).holds(one.match, [], (one.first, one.last), windows, _LAST_LOOK) is True
+        return ExpertSearch(self.search).holds(one.match, [], (one.first, one.last), windows, _LAST_SAMPLE) is True
 
     def _sampled(self) -> Iterator[int]:
         """Yield the experts to sample.
@@ -145,7 +145,7 @@ class MixedExperts:
         most = min(count, _SAMPLED)
         yield from (number * (count - 1) // (most - 1) for number in range(most))
 
-    def _look(self, expert: int) -> bool:
+    def _sample(self, expert: int) -> bool:
         """Explain one expert; False where the budget is used up."""
         if expert in self.seen:
             return True
@@ -198,7 +198,7 @@ class MixedExperts:
             middle = (low + high) // 2
             if middle == low:
                 continue
-            if not self._look(middle):
+            if not self._sample(middle):
                 return
             borders += [pair for pair in ((low, middle), (middle, high)) if self._differ(*pair)]
 

@@ -40,8 +40,8 @@ class Search:
 
     Attributes:
         untested: how many hypotheses were neither contradicted nor confirmed since that would have cost too much.
-        home_explained: whether something explained all that was looked at near there.
-        home: the expert near whose start windows were looked at first.
+        home_explained: whether some hypothesis explained every window near there.
+        home: the expert near whose start windows were read first.
         turned: experts whose bytes contradicted the last explanations that held before.
     """
 

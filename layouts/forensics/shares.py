@@ -19,7 +19,7 @@ _TRIED = (1, 2, 4, 8, 16, 32)
 _LARGEST_PAD = 256
 _PACKED = frozenset({"U8", "I8", "F4", "F4_X2"})
 MOST_SHARES = 96
-"""Ranks beyond these are not tried where nobody said which rank it is."""
+"""Ranks beyond these are not tried where the rank is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

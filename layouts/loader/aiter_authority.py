@@ -35,6 +35,7 @@ class AiterDiffersWarning(UserWarning):
     """
 
 
+# Process-wide: what is installed does not change while the process runs.
 @lru_cache(maxsize=1)
 def can_import() -> bool:
     """Return whether AMD's AITER can be imported here.
@@ -245,6 +246,7 @@ def _agree(work: LayoutJob, expert: torch.Tensor, function: Function) -> bool:
     return bool(given[: native.numel()].equal(native.view(-1)))
 
 
+# Process-wide: the packaged book is.
 @lru_cache(maxsize=1)
 def _plain() -> Layout:
     return Registry.default().book.layout("plain")

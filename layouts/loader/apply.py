@@ -137,7 +137,7 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
         decision: if given, the tensors must have been laid out by it.
 
     Raises:
-        LayoutError: a tensor has no stamp (nobody knows what its bytes are), or another decision's, or a step of its
+        LayoutError: a tensor has no stamp (its layout is unknown), or another decision's, or a step of its
             recipe has lost something. Nothing is changed then.
     """
     tensors = RoleTensors(target)
@@ -160,10 +160,10 @@ def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stam
     for role in tensors.present(decision.tensors if decision else ROLES):
         stamp = stamp_of(tensors[role])
         if stamp is None:
-            raise LayoutError(f"{role} has no stamp: what its bytes are is not known")
+            raise LayoutError(f"{role} has no stamp: its layout is unknown")
         if stamp.state != "applied":
             place = record_location(tensors[role])
-            raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to take back{place}")
+            raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to invert{place}")
         check_role(role, stamp)
         if decision and stamp.decision_digest != decision.decision_digest:
             raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
@@ -175,7 +175,7 @@ def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stam
             check_writable(role, tensors[role])
         stamps[role] = stamp
     if not stamps:
-        raise LayoutError("the target has no tensor of a layer: there is nothing to take back")
+        raise LayoutError("the target has no tensor of a layer: there is nothing to invert")
     return stamps
 
 
@@ -187,7 +187,7 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
         if stamp.state == "broken":
             place = record_location(tensors[role])
             raise LayoutError(
-                f"{role} was left half laid out by an interrupted move{place}: begin_reload, and load it again"
+                f"{role} was left partly laid out by an interrupted move{place}: begin_reload, and load it again"
             )
     if laid and again == "skip" and len(laid) == len(stamps):
         digest = decision.decision_digest
@@ -195,10 +195,10 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
             return True
     for role, stamp in laid.items():
         what = f"{stamp.layout}, recipe {stamp.recipe}"
-        raise LayoutError(f"{role} is laid out already ({what}){record_location(tensors[role])}; take it back first")
+        raise LayoutError(f"{role} is laid out already ({what}){record_location(tensors[role])}; invert it first")
     for role, found in stamps.items():
         if found is None and getattr(tensors[role], AITER_TAG, False):
-            raise LayoutError(f"{role} has {AITER_TAG} but no stamp: somebody else laid it out")
+            raise LayoutError(f"{role} has {AITER_TAG} but no stamp: another loader laid it out")
         for under in overlapping_stamps(tensors[role]) if found is None else ():
             if under.state != "reloading":
                 raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role or 'a part'})")

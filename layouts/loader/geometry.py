@@ -113,6 +113,7 @@ def _by_expert(stamp: Stamp, item: int) -> Geometry:
     )
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=1024)
 def _plan(geometry: Geometry, experts: int) -> CopyPlan:
     padded, live = (geometry.rows, geometry.k), (geometry.live_rows, geometry.live_k)

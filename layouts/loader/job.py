@@ -305,19 +305,19 @@ def check_undo(role: Role, stamp: Stamp) -> None:
     """Raise a LayoutError where plain values cannot be restored."""
     if stamp.aiter_bytes:
         raise LayoutError(
-            f"{role} cannot be taken back: AITER's bytes differ from layout {stamp.layout}; load the checkpoint again"
+            f"{role} cannot be inverted: AITER's bytes differ from layout {stamp.layout}; load the checkpoint again"
         )
     for step in stamp.lost:
         kind, why = "cast" if step == "cast" else f"step {step}", _LOST[step]
-        raise LayoutError(f"{role} cannot be taken back: the {kind} {why}; load the checkpoint again")
+        raise LayoutError(f"{role} cannot be inverted: the {kind} {why}; load the checkpoint again")
 
 
 _LOST: Final[dict[Loss, str]] = {
-    "cast": "to another dtype cut numbers",
-    "fnuz": "made zeros of negative zeros (of a scale: cut it at its largest)",
+    "cast": "to another dtype rounded numbers",
+    "fnuz": "turned negative zeros into zeros (of a scale: saturated it)",
     "requantize_max": "gave shards of different scales one scale",
     "reduce_max": "kept the largest of different scales",
-    "fold": "multiplied scales, which does not give them back exactly",
+    "fold": "multiplied scales, which cannot be undone exactly",
 }
 
 

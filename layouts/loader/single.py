@@ -196,7 +196,7 @@ def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
 
 
 def _state_text(stamp: Stamp) -> str:
-    what = {"applied": "laid out already", "broken": "left half laid out", "reloading": "being loaded again"}
+    what = {"applied": "laid out already", "broken": "left partly laid out", "reloading": "being loaded again"}
     return f"{what[stamp.state]} ({stamp.layout}, recipe {stamp.recipe})"
 
 
@@ -259,6 +259,7 @@ def check_backend(backend: str) -> None:
         raise LayoutError(f"unknown backend {backend!r}; valid: {', '.join(BACKENDS)}")
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=1024)
 def _fit(
     given: tuple[int, ...],

@@ -174,7 +174,7 @@ def apply_steps_to_part(
         return rows, ()
     for step in steps:
         if step != "fnuz":
-            raise LayoutError(f"{role}: the step {step} needs the whole layer, not a part; apply the decision anew")
+            raise LayoutError(f"{role}: the step {step} needs the whole layer, not a part; apply the decision again")
     values = ValueSteps(role, steps, rows.dtype)
     lost = find_lossy_steps(values, rows)
     changed = rows.clone()

@@ -150,6 +150,7 @@ def role_names(role: Role, book: Book) -> tuple[str, ...]:
     return tuple(dict.fromkeys((role, *(names[role] for names in _name_sets(book) if role in names))))
 
 
+# Process-wide: the packaged book is.
 @lru_cache(maxsize=1)
 def _packaged_name_sets() -> tuple[Mapping[str, str], ...]:
     return _name_sets(Registry.default().book)

@@ -65,12 +65,14 @@ class Cycles:
         )
 
 
+# Process-wide: the device memory that it keeps is, and every launch reads the same tables.
 @lru_cache(maxsize=64)
 def _tables(cycles: Cycles, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     order = torch.tensor(cycles.order, dtype=torch.int32, device=device)
     return order, torch.tensor(cycles.cycles, dtype=torch.int32, device=device)
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=1024)
 def plan_cycles(move: Move) -> Cycles | None:
     """Choose blocks and bands for an in-place move.

@@ -91,6 +91,7 @@ def scratch_in_place(move: Move, device: torch.device, scratch_bytes: int) -> in
     return joined.scratch_for(device, scratch_bytes) if joined is not None else 0
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=1024)
 def plan_in_place(move: Move) -> tuple[Launch | Cycles, ...]:
     """Plan an in-place move of one or two passes.
@@ -145,6 +146,7 @@ def _move(unit: int, axes: list[Axis], offset: int) -> Move:
     return Move(unit, sizes, source, target, offset, offset)
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=4096)
 def plan_launch(move: Move, *, in_place: bool = False) -> Launch | None:
     """Choose kernel and tiles for a move.

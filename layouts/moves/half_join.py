@@ -86,6 +86,7 @@ class HalfJoin:
         )
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=1024)
 def plan_half_join(move: Move) -> HalfJoin | None:
     """Recognise a move that interleaves two halves.

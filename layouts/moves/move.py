@@ -43,6 +43,7 @@ class Move:
         return self.unit * prod(self.sizes)
 
 
+# Process-wide: a pure function of frozen values that every layer repeats.
 @lru_cache(maxsize=4096)
 def move_of(box: Box, direction: Direction, alignment: int = 16) -> Move:
     """Convert a planned box into a move in one direction.

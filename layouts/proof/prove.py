@@ -164,7 +164,7 @@ def _inverse(plain: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor]
     except LayoutError as error:
         return Check("inverse", bool(lost), f"refused: {error}")
     if lost:
-        return Check("inverse", False, f"went back through what loses values: {', '.join(lost)}")
+        return Check("inverse", False, f"inverted steps that lose values: {', '.join(lost)}")
     wrong = [role for role in copies if not _same(copies[role], plain[role])]
     return Check("inverse", not wrong, f"differs: {', '.join(wrong)}" if wrong else "the checkpoint's bytes come back")
 

@@ -62,7 +62,7 @@ def read_stamps(path: Path) -> dict[Extent, str]:
         same = found["inode"] == status.st_ino or entry["digest"] is None
         if end > status.st_size or not (same or entry["digest"] == _digest(path, (begin, end))):
             raise LayoutError(
-                f"{record_of(path)} is of other bytes than {path} holds: remove it if the file was written anew"
+                f"{record_of(path)} does not match the bytes of {path}: remove it if the file was rewritten"
             )
     return {(begin, end): json.dumps(entry["stamp"]) for begin, end, entry in _entries(found)}
 
@@ -87,7 +87,8 @@ def write_stamps(path: Path, changes: Mapping[Extent, Entry | None]) -> None:
             _write(path, known)
     except OSError as error:
         raise LayoutError(
-            f"{record_of(path)} cannot be written ({error.strerror}); without it nobody would know a half-done move"
+            f"{record_of(path)} cannot be written ({error.strerror}); "
+            "without it an interrupted move could not be detected"
         ) from None
 
 

@@ -70,7 +70,7 @@ class Stamp:
         flat_rows: padded rows of one expert, where tiles or the padded tail run over experts.
         state: ``applied``; ``reloading`` while plain bytes are being written over the laid-out ones; ``broken`` while a
             move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
-        aiter_bytes: AITER's function gave the bytes, and they differ from those of ``layout``: nobody else reads them.
+        aiter_bytes: AITER's function gave the bytes, and they differ from those of ``layout``.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -123,6 +123,7 @@ class Stamp:
         return stamp
 
 
+# Process-wide: built once from the class, never changed.
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[Stamp]:
     return TypeAdapter(Stamp)

@@ -97,7 +97,7 @@ def test_the_border_among_many_experts_is_found(border: int, tmp_path: Path) -> 
     found = identify(*sides, role="w13_weight", gate_up_order="GGUU")
     assert parts(found) == [(0, border - 1, "gui16"), (border, 199, "raw")]
     assert sum(one.looked for one in found.experts) < 30
-    assert "of 200 experts looked at" in found.name
+    assert "of 200 experts sampled" in found.name
     assert found.bytes_read <= MOST_BYTES
 
 

@@ -69,7 +69,7 @@ def test_numbers_that_a_narrower_float_cuts_cannot_come_back(scale: torch.dtype)
     apply(tensors, steps.decide("int4"))
     assert stamp_of(tensors["w2_weight_scale"]).lost == ("cast",)  # type: ignore[union-attr]
     laid = tensors["w13_weight_scale"].clone()
-    with pytest.raises(LayoutError, match=r"w2_weight_scale cannot be taken back: the cast .* cut numbers"):
+    with pytest.raises(LayoutError, match=r"w2_weight_scale cannot be inverted: the cast .* cut numbers"):
         inverse(tensors)
     assert tensors["w13_weight_scale"].equal(laid)
 
@@ -80,7 +80,7 @@ def test_what_is_written_into_a_bias_counts_too() -> None:
     write_expert(tensors, 0, "w2_bias", torch.full((7,), 0.5))
     assert stamp_of(tensors["w2_bias"]).lost == ()  # type: ignore[union-attr]
     write_expert(tensors, 0, "w2_bias", torch.full((7,), 1 / 3))
-    with pytest.raises(LayoutError, match="w2_bias cannot be taken back: the cast"):
+    with pytest.raises(LayoutError, match="w2_bias cannot be inverted: the cast"):
         inverse(tensors)
 
 

@@ -53,7 +53,7 @@ def test_an_inverse_that_lacks_memory_changes_nothing(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("target", [{}, torch.nn.Linear(2, 2)])
 def test_a_target_without_a_layer_is_refused(target: Any) -> None:
-    with pytest.raises(LayoutError, match="no tensor of a layer: there is nothing to take back"):
+    with pytest.raises(LayoutError, match="no tensor of a layer: there is nothing to invert"):
         inverse(target)
     with pytest.raises(LayoutError, match="no tensor of a layer: there is nothing to reload"):
         begin_reload(target)

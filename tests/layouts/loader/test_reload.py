@@ -191,7 +191,7 @@ def test_an_interrupted_move_in_place_is_known_to_be_broken(monkeypatch: pytest.
     monkeypatch.undo()
     states = {stamp.state for tensor in tensors.values() if (stamp := stamp_of(tensor))}
     assert states == {"broken"}
-    with pytest.raises(LayoutError, match="was left half laid out by an interrupted move"):
+    with pytest.raises(LayoutError, match="was left partly laid out by an interrupted move"):
         apply(tensors, decision)
     with pytest.raises(LayoutError, match="is not laid out: apply"):
         relayout(tensors, decision)

@@ -177,10 +177,10 @@ def test_a_copy_is_known_and_a_new_file_is_not_taken_for_the_old_one(tmp_path: P
     assert stamp.layout == "sep16"
     (first / "w2_weight").unlink()
     (first / "w2_weight").write_bytes(bytes(plain["w2_weight"].nbytes))
-    with pytest.raises(LayoutError, match=r"w2_weight\.preshuffle is of other bytes than .*: remove it if"):
+    with pytest.raises(LayoutError, match=r"w2_weight\.preshuffle does not match the bytes of .*: remove it if"):
         apply(mapped(first, plain), DECISION)
     (first / "w2_weight").write_bytes(b"short")
-    with pytest.raises(LayoutError, match="is of other bytes"):
+    with pytest.raises(LayoutError, match="does not match the bytes"):
         stamp_of(torch.from_file(str(first / "w2_weight"), shared=True, size=5, dtype=torch.uint8))
 
 
@@ -228,7 +228,7 @@ def test_out_in_a_file_is_broken_until_it_is_written(tmp_path: Path, monkeypatch
     assert stamp is not None
     assert (stamp.state, stamp.layout, stamp.role) == ("broken", "sep16", None)
     for read in (lambda: apply_layout(later, "sep16"), lambda: invert_layout(later, "sep16")):
-        with pytest.raises(LayoutError, match=r"left half laid out .*out\.preshuffle"):
+        with pytest.raises(LayoutError, match=r"left partly laid out .*out\.preshuffle"):
             read()
     laid = apply_layout(plain, "sep16", out=later)
     assert stamp_of(laid) is None

@@ -139,7 +139,7 @@ def mend(tensors: Tensors, claims: dict[str, str], states: dict[str, Tensors]) -
         apply(tensors, DECISION)
         return False
     except LayoutError as error:
-        if "half laid out" not in str(error) and "laid out already" not in str(error):
+        if "partly laid out" not in str(error) and "laid out already" not in str(error):
             raise
     begin_reload(tensors)
     for role, tensor in tensors.items():
