@@ -25,7 +25,7 @@ FIXES: Final[dict[Fault, str]] = {
     "flat_copy": "copy row by row into the padded tensor, not as one run of bytes",
     "other_rank": "this rank has loaded another rank's part",
     "cut_through_groups": "cut the dimension in whole groups, so that no two ranks share a scale",
-    "mixed_experts": "lay out all experts in the same way: write the others with write_expert, or load and lay out again",
+    "mixed_experts": "lay out all experts in the same way: write the others with write_expert, or load all again",
 }
 """What to do about each fault."""
 
