@@ -75,6 +75,10 @@ class AppliedLayout:
     unit: int = 1
 
 
+Chain = tuple[AppliedLayout, ...]
+"""Layouts in the order of their application; empty for plain bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class RankShare:
     """Part of a tensor that one rank took.
@@ -99,7 +103,7 @@ class Hypothesis:
     """One way from plain bytes to live ones, with its faults.
 
     Attributes:
-        steps: layouts in the order of their application; empty for plain bytes.
+        steps: the layouts that were applied.
         share: which part of the checkpoint's tensor.
         read: row order in which the loader took the checkpoint's w13.
         write: row order in which it laid the rows down before the layout.
@@ -109,7 +113,7 @@ class Hypothesis:
         faults: what no kernel expects.
     """
 
-    steps: tuple[AppliedLayout, ...]
+    steps: Chain
     share: RankShare
     read: RowOrder
     write: Write
@@ -173,9 +177,9 @@ class Predictions:
         -1 stands for pads.
         """
         frame = self.frame
-        place: dict[tuple[AppliedLayout, ...], int] = {}
+        place: dict[Chain, int] = {}
         chain = torch.tensor([place.setdefault(one.steps, len(place)) for one in self.hypotheses])
-        undone: dict[tuple[AppliedLayout, ...], torch.Tensor] = {(): addresses}
+        undone: dict[Chain, torch.Tensor] = {(): addresses}
         position = torch.stack([_before(steps, frame, undone) for steps in place])[chain]
         (
             width, k_lead, share_k, k_first, pitch, lead, block, alternating, half_lead, rows, swapped,
@@ -193,9 +197,7 @@ class Predictions:
         return torch.where(good & (expert < frame.live_experts), source * frame.k + k + k_first, -1)
 
 
-def _before(
-    chain: tuple[AppliedLayout, ...], frame: Frame, undone: dict[tuple[AppliedLayout, ...], torch.Tensor]
-) -> torch.Tensor:
+def _before(chain: Chain, frame: Frame, undone: dict[Chain, torch.Tensor]) -> torch.Tensor:
     """Return the addresses before a chain of layouts.
 
     The last is undone first, once for all chains that end alike.
@@ -263,7 +265,7 @@ class HypothesisSpace:
                         found.append(Hypothesis(steps, share, read, write, rows, k_first, packing, wrong))
         return found
 
-    def _steps(self) -> Iterator[tuple[tuple[AppliedLayout, ...], tuple[Fault, ...]]]:
+    def _steps(self) -> Iterator[tuple[Chain, tuple[Fault, ...]]]:
         """Yield chains of zero, one or two layouts, with faults.
 
         On all experts, or on all their rows as if they were one expert's.

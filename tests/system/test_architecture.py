@@ -50,7 +50,7 @@ ROOMS_OF_MODULES = {"preshuffle.api.routes", "preshuffle.api.pages", "preshuffle
 EXPECTED_TWICE = {
     *("api: Cell", "api: Deployment", "api: Entry", "api: Events", "api: FieldChange", "api: FileReport"),
     *("api: Kernels", "api: Picture", "api: Plan", "api: Reply", "api: TablesReport"),
-    *("layouts: Joined", "registry: Case", "registry: Rule"),
+    *("registry: Case", "registry: Rule"),
 }
 
 
