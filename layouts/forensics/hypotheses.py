@@ -123,10 +123,7 @@ class Hypothesis:
     faults: tuple[Fault, ...]
 
     def numbers(self, frame: Frame) -> tuple[int, ...]:
-        """Return the numbers that ``Predictions`` computes with.
-
-        In the order of its names.
-        """
+        """Return the numbers that ``Predictions`` unpacks, in its order."""
         low, high = self.share.k
         first, last = self.share.rows
         rows, halves = last - first, frame.halves
@@ -198,10 +195,7 @@ class Predictions:
 
 
 def _before(chain: Chain, frame: Frame, undone: dict[Chain, torch.Tensor]) -> torch.Tensor:
-    """Return the addresses before a chain of layouts.
-
-    The last is undone first, once for all chains that end alike.
-    """
+    """Return the addresses before a chain of layouts, with a cache of suffixes."""
     if chain not in undone:
         undone[chain] = _source(chain[0], frame, _before(chain[1:], frame, undone))
     return undone[chain]
@@ -266,10 +260,7 @@ class HypothesisSpace:
         return found
 
     def _steps(self) -> Iterator[tuple[Chain, tuple[Fault, ...]]]:
-        """Yield chains of zero, one or two layouts, with faults.
-
-        On all experts, or on all their rows as if they were one expert's.
-        """
+        """Yield chains of up to two layouts, per expert or merged, with faults."""
         yield (), ()
         unit = "group" if self.group_scale else "byte"
         own: list[AppliedLayout] = []
