@@ -1,4 +1,6 @@
-"""The main job on real input: a gpt-oss checkpoint goes in; laid-out bytes, a decision, a proof and a page come out.
+"""Demo: lay out a gpt-oss checkpoint, prove it, report it.
+
+A checkpoint goes in; laid-out bytes, a decision, a proof and a page come out.
 
 Run it with ``make demo``; ``make demo ARGS=--no-serve`` stops after the proof.
 """
@@ -38,39 +40,39 @@ CONFIG: dict[str, Any] = {
     "swiglu_limit": 7.0,
     "quantization_config": {"quant_method": "mxfp4"},
 }
-ASKED = ("fp4x2", "bf16")
+ACTIVATION_DTYPES = ("fp4x2", "bf16")
 
 
 def main() -> int:
-    """Run the demo; the exit code says whether everything was proven."""
+    """Run the demo; exit with 0 if everything is proven."""
     options = _options()
     folder = Path(options.folder)
     if not options.no_serve:
         _check_port(options.host, options.port)
     registry = Registry.default()
-    _say(f"1. A checkpoint of gpt-oss's own structure in {folder}/checkpoint")
+    _print(f"1. A checkpoint of gpt-oss's own structure in {folder}/checkpoint")
     checkpoint = write_checkpoint(folder / "checkpoint", CONFIG)
     for path in sorted((folder / "checkpoint").iterdir()):
-        _say(f"   {path.name:<40} {path.stat().st_size / 1e6:8.1f} MB")
+        _print(f"   {path.name:<40} {path.stat().st_size / 1e6:8.1f} MB")
     proven = True
     observations: dict[str, Observation] = {}
-    for number, dtype in enumerate(ASKED, start=2):
+    for number, dtype in enumerate(ACTIVATION_DTYPES, start=2):
         query = registry.query_from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=dtype)
         decision = registry.resolve(query)
-        _say(f"\n{number}. {query.model} on {query.arch}, activations {dtype}: {decision.recipe}")
-        _say(_chosen(decision))
+        _print(f"\n{number}. {query.model} on {query.arch}, activations {dtype}: {decision.recipe}")
+        _print(_chosen(decision))
         checks, observation, seconds = _apply(checkpoint, query, decision)
-        _say(_proofs(checks, seconds))
+        _print(_proofs(checks, seconds))
         proven &= all(check.ok for check in checks)
         observations[dtype] = observation
-    _say("\nEverything is proven." if proven else "\nNOT PROVEN: see above.")
+    _print("\nEverything is proven." if proven else "\nNOT PROVEN: see above.")
     if not proven or options.no_serve:
         return 0 if proven else 1
     return _serve(folder, options.host, options.port, observations)
 
 
 def _apply(checkpoint: Checkpoint, query: Query, decision: Decision) -> tuple[list[Check], Observation, float]:
-    """Lay out every layer, prove each, and say what was done as an observation."""
+    """Lay out every layer and prove each; return the observation."""
     checks: list[Check] = []
     seconds = 0.0
     for layer in range(checkpoint.layers):
@@ -106,7 +108,10 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _serve(folder: Path, host: str, port: int, observations: dict[str, Observation]) -> int:
-    """Start the service, report the deployments to it as an engine would, and stay."""
+    """Start the service, report the deployments, and wait.
+
+    The reports are those that an engine would send.
+    """
     url = f"http://{host}:{port}"
     database = (folder / "preshuffle.db").absolute()
     command = [sys.executable, "-m", "preshuffle.api.cli", "serve", "--host", host, "--port", str(port)]
@@ -127,8 +132,8 @@ def _serve(folder: Path, host: str, port: int, observations: dict[str, Observati
                 method="PUT",
             )
             with urllib.request.urlopen(request, timeout=10) as answer:
-                _say(f"   reported {name}: {answer.status}")
-        _say(f"\nOpen {url}/ (API: {url}/docs). Ctrl-C stops it.")
+                _print(f"   reported {name}: {answer.status}")
+        _print(f"\nOpen {url}/ (API: {url}/docs). Ctrl-C stops it.")
         return server.wait()
     except KeyboardInterrupt:
         server.send_signal(signal.SIGINT)
@@ -140,7 +145,7 @@ def _serve(folder: Path, host: str, port: int, observations: dict[str, Observati
 
 
 def _check_port(host: str, port: int) -> None:
-    """Say that the port is taken before the work and not after it."""
+    """Raise an error if the port is taken, before the work."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -169,7 +174,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 

@@ -1,4 +1,7 @@
-"""Laws that every layout of the book obeys, whatever is in the book, and closed forms that were written by hand."""
+"""Laws of every layout of the book, and closed forms.
+
+The closed forms were written by hand.
+"""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -53,7 +56,7 @@ def test_permutation_is_einops_rearrange_and_inverts(layout: Layout, data: st.Da
 @few
 @given(data=st.data())
 def test_experts_stay_apart(layout: Layout, data: st.DataObject) -> None:
-    """Laying out the whole tensor is laying out each expert: expert by expert is a slice."""
+    """Laying out all experts equals laying out each one."""
     experts, rows, k = data.draw(shapes(layout))
     whole = source_table(layout, (experts, rows, k)).reshape(experts, -1)
     one = layout.bind(1, rows, k).permutation

@@ -1,4 +1,7 @@
-"""A law for all that the loader does: a layer of any case of the engines' tables, in any size, goes round and back."""
+"""Law of the loader: every case of the engines' tables round-trips.
+
+A layer of any case, in any size.
+"""
 
 from __future__ import annotations
 

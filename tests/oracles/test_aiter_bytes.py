@@ -1,4 +1,7 @@
-"""The layouts are AITER's, byte for byte: compared with the wheel's functions and with recorded digests."""
+"""Layouts equal AITER's bytes.
+
+Compared with the wheel's functions and with recorded digests.
+"""
 
 import hashlib
 import sys
@@ -48,7 +51,10 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
 
 
 def tensor_of(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
-    """Return random bytes of `shape`, whose last number counts bytes, viewed as `dtype`."""
+    """Return random bytes viewed as a dtype.
+
+    The last number of ``shape`` counts bytes.
+    """
     return random_bytes(*shape, seed=seed).view(dtype)
 
 
@@ -76,7 +82,10 @@ class TestWeights:
 
     @pytest.mark.parametrize(("gate_up", "layout"), [(True, "gui16"), (False, "sep16")])
     def test_shuffle_weight_a16w4_counts_elements(self, aiter: AiterFunctions, gate_up: bool, layout: str) -> None:
-        """On 2-byte elements AITER's gate/up function is another layout; `gui16` goes on counting bytes."""
+        """On 2-byte elements AITER's gate/up function counts elements.
+
+        ``gui16`` goes on counting bytes.
+        """
         weights = tensor_of((2, 64, 256), torch.bfloat16)
         theirs = aiter.shuffle_weight_a16w4(weights, 16, gate_up)
         assert not torch.equal(raw(native(weights, layout)), raw(theirs))
@@ -102,7 +111,10 @@ class TestWeights:
 
 
 def test_gui16_klane_by_hand() -> None:
-    """Lanes hold 16 bytes; here the words with the same number in four lanes lie together."""
+    """Words of the same number in four lanes lie together.
+
+    Lanes hold 16 bytes.
+    """
     weights = tensor_of((2, 96, 128), torch.uint8)
     split = weights.view(2, 2, 3, 16, 2, 4, 4, 4)  # expert, gate/up, tile, row, K tile, lane, word, byte
     theirs = split.permute(0, 2, 1, 4, 3, 6, 5, 7).reshape(2, 96, 128)
@@ -159,7 +171,9 @@ def test_the_bare_aiter_is_gone_after_use() -> None:
 
 
 def assert_padded_e8(aiter: AiterFunctions, scales: Tensor) -> None:
-    """Compare the bytes that AITER defines: it pads rows to 256, not 32, and leaves all padding uninitialised.
+    """Compare the bytes that AITER defines.
+
+    It pads rows to 256, not 32, and leaves all padding uninitialised.
 
     Our rows are a prefix of AITER's memory, since a tile of 32 rows is contiguous. Where the real bytes lie is also
     asked of AITER, by a shuffle of ones on defined padding.
@@ -184,7 +198,10 @@ FAILED: Final = [call for call in CALLS if call.fails and call.our_layout()]
 @recorded
 @pytest.mark.parametrize("call", DONE, ids=str)
 def test_recorded_digest(call: RecordedCall) -> None:
-    """Every recorded result is a layout, of the book or a line written down in the test, padded or not."""
+    """Every recorded result is a known layout, padded or not.
+
+    Of the book, or a line written down in the test.
+    """
     assert call.digest == hashlib.sha256(raw(laid_out(call)).numpy().tobytes()).hexdigest()
 
 

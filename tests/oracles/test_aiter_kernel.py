@@ -1,4 +1,6 @@
-"""The layouts are what a kernel reads: AITER's own Triton kernel multiplies with them, and with wrong bytes it fails.
+"""AITER's own Triton kernel reads the layouts.
+
+It multiplies with them, and with wrong bytes it fails.
 
 `_gemm_afp4_wfp4_kernel_preshuffled_weight_scales` reads weights in `sep16` and scales in `e8`. Its product is compared
 with a float64 product of the untouched plain codes. A wrong layout raises nothing and changes no shape, so each test
@@ -68,7 +70,10 @@ def test_wrong_bytes_give_garbage(run: Run, case: str) -> None:
 
 
 def test_gui16_is_sep16_of_alternating_groups_of_16_rows(run: Run) -> None:
-    """`gui16` with `e8_gui16` holds the same rows in another order: gate rows 0..15, up rows 0..15, gate 16..31, …"""
+    """``gui16`` equals ``sep16`` of rows in alternating groups of 16.
+
+    Gate rows 0..15, up rows 0..15, gate 16..31, and so on; likewise ``e8_gui16``.
+    """
     n = run.expected.shape[1]
     order = torch.arange(n).view(2, n // 32, 16).transpose(0, 1).flatten()
     assert relative_error(run.actual["gui16 both"], run.expected[:, order]) < EXACT
@@ -76,7 +81,10 @@ def test_gui16_is_sep16_of_alternating_groups_of_16_rows(run: Run) -> None:
 
 
 def test_padded_gpt_oss_expert() -> None:
-    """A w2 of gpt-oss, 2880 x 2880 padded to 3072 x 3072: weights with zeros, scales with any defined fill."""
+    """A w2 of gpt-oss, 2880 x 2880 padded to 3072 x 3072.
+
+    Weights are padded with zeros, scales with any defined fill.
+    """
     size, padded = 2880, 3072
     w, x = random_mxfp4(size, size, seed=5), random_mxfp4(M, padded, seed=7)
     weights = lay_out(pad(w.codes, (0, (padded - size) // 2, 0, padded - size)), "sep16")
@@ -88,7 +96,9 @@ def test_padded_gpt_oss_expert() -> None:
 
 
 def test_scales_shuffled_with_experts_as_rows_are_garbage(aiter: AiterFunctions) -> None:
-    """The well-known wrong view: `e8m0_shuffle(scale.view(E, -1))` where `scale.view(E * N, -1)` was meant.
+    """The wrong view ``scale.view(E, -1)`` gives garbage.
+
+    ``scale.view(E * N, -1)`` is what ``e8m0_shuffle`` means.
 
     With 32 experts, one tile of rows, the shuffle's padding lies behind all bytes that the kernel reads: none is
     uninitialised, they are only in the wrong place.

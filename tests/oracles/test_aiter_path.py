@@ -1,4 +1,7 @@
-"""The whole path of gpt-oss, from checkpoint rows to laid-out bytes, judged by AITER's own functions and kernel."""
+"""gpt-oss from checkpoint rows to laid-out bytes, against AITER.
+
+Judged by AITER's own functions and kernel.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,10 @@ def test_apply_gives_the_bytes_of_aiters_functions(
 
 
 def test_aiters_kernel_multiplies_with_what_apply_made_of_a_checkpoint(checkpoint: Checkpoint) -> None:
-    """Generic layout, expert by expert: the product with gate, up and down of the untouched checkpoint."""
+    """AITER's kernel gives the product with the plain checkpoint.
+
+    Generic layout, expert by expert, with gate, up and down.
+    """
     query, decision = decided(checkpoint, "fp4x2", 1)
     plain = checkpoint.rank(0, query)
     tensors = dict(plain)

@@ -1,4 +1,7 @@
-"""What the book decides is what an engine's steps make, byte for byte: AITER's own functions on a small checkpoint."""
+"""The book's decisions equal an engine's steps byte for byte.
+
+AITER's own functions on a small checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def raw(tensor: Tensor) -> Tensor:
 
 
 def mx_buffers(layer: Layer, align: int, *, gugu: bool = False, fill: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """ATOM's padded buffers of an MX layer: w13, w2, w13's scale, w2's scale."""
+    """Return ATOM's padded buffers of an MX layer.
+
+    w13, w2, w13's scale, w2's scale.
+    """
     bits = 4 if layer["w13_weight"].dtype == torch.uint8 else 8
     inter, hidden = layer["w13_weight"].shape[1] // 2, layer["w2_weight"].shape[1]
     rows, columns = do.up(inter, align), do.up(hidden, align)
@@ -135,7 +141,10 @@ def gpt_oss_interleaved(layer: Layer, aiter: AiterFunctions) -> Layer:
 
 
 def interleaved(layer: Layer, aiter: AiterFunctions, *, align: int = 256) -> Layer:
-    """K of w2's scale is padded to whole tiles with 0x7F, as newer AITER functions do themselves."""
+    """Pad K of w2's scale to whole tiles with 0x7F.
+
+    As newer AITER functions do themselves.
+    """
     w13, w2, s13, s2 = mx_buffers(layer, align)
     s2 = do.alone(s2, s2.shape[1], do.up(s2.shape[2], 8), 127)
     return {
@@ -170,7 +179,7 @@ def decode(layer: Layer, aiter: AiterFunctions) -> Layer:
 
 
 def triton_swiglu(layer: Layer, aiter: AiterFunctions) -> Layer:
-    """Weights stay as the loader wrote them, in alternating rows; scales are swizzled over those rows."""
+    """Keep weights in alternating rows and swizzle scales over them."""
     w13, w2, s13, s2 = mx_buffers(layer, 256, gugu=True)
     scales = {"w13_weight_scale": do.e8(s13, aiter, 0), "w2_weight_scale": do.e8(s2, aiter, 0)}
     bias = biases(layer, 256, gugu=True)
@@ -184,7 +193,10 @@ def triton_plain(layer: Layer, aiter: AiterFunctions) -> Layer:
 
 
 def int4(layer: Layer, aiter: AiterFunctions) -> Layer:
-    """AITER's recipe for int4 in groups of 32: shuffle int8 values, pack eight to four bytes, scales in pairs."""
+    """Apply AITER's recipe for int4 in groups of 32.
+
+    Shuffle int8 values, pack eight to four bytes, scales in pairs.
+    """
     packed: Layer = {}
     for role in ("w13_weight", "w2_weight"):
         values = aiter.shuffle_weight(layer[role]).view(torch.uint8).view(-1, 8) & 0xF
@@ -196,7 +208,10 @@ def int4(layer: Layer, aiter: AiterFunctions) -> Layer:
 
 
 def words(layer: Layer, aiter: AiterFunctions) -> Layer:
-    """AITER's recipe for int4 scaled by row: shuffle int8 values as int4, pack eight to a word, rearrange nibbles."""
+    """Apply AITER's recipe for int4 scaled by row.
+
+    Shuffle int8 values as int4, pack eight to a word, rearrange nibbles.
+    """
     laid = {
         role: do.rearranged(do.words_of(aiter.shuffle_weight(do.values_of(layer[role]), (16, 16), True)))
         for role in ("w13_weight", "w2_weight")
@@ -205,7 +220,10 @@ def words(layer: Layer, aiter: AiterFunctions) -> Layer:
 
 
 def whole_tiles(layer: Layer, aiter: AiterFunctions) -> Layer:
-    """Gate and up, and K of w2, padded to 32 with zeros; so are the scales of rows that are not there."""
+    """Pad gate and up, and K of w2, to 32 with zeros.
+
+    So are the scales of rows that are not there.
+    """
     layer = {
         "w13_weight": do.in_halves(layer["w13_weight"], 192, layer["w13_weight"].shape[2]),
         "w2_weight": do.alone(layer["w2_weight"], layer["w2_weight"].shape[1], 192),

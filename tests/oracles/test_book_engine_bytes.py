@@ -1,4 +1,7 @@
-"""The bytes of vLLM's and SGLang's loaders: each of their methods run step by step with AITER's own functions."""
+"""Bytes of vLLM's and SGLang's loaders, step by step.
+
+Each of their methods runs with AITER's own functions.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -139,7 +142,10 @@ def test_a_loaders_bytes(aiter: AiterFunctions, id: str) -> None:
 
 
 def test_every_method_whose_functions_the_wheel_has_is_compared() -> None:
-    """V14 is V5's and V8's bytes; the rest of each method's cases differ in sizes or in the call only."""
+    """Every method whose functions are in the wheel is compared.
+
+    V14 is V5's and V8's bytes; the rest of each method's cases differ in sizes or in the call only.
+    """
     rows = {f"{letter}{number}" for letter in "VS" for number in range(1, 15)}
     assert {id.split()[0] for id in METHODS} == rows
 

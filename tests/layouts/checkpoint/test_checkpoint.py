@@ -1,4 +1,7 @@
-"""Reading one rank's tensors from a sharded checkpoint, and what is said of one that is damaged."""
+"""Reading one rank's tensors from a sharded checkpoint.
+
+And the errors for one that is damaged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints that store every expert's linear layers on their own: DeepSeek, Kimi, GLM, MiniMax, Qwen, Mixtral."""
+"""Checkpoints that store every expert's linear layers separately.
+
+DeepSeek, Kimi, GLM, MiniMax, Qwen, Mixtral.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`identify` names what was done to bytes, or says that it does not know."""
+"""``identify`` names what was done to bytes, or says unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""identify on checkpoints that store every expert's linear layers on their own."""
+"""``identify`` on checkpoints that store every expert separately."""
 
 from pathlib import Path
 from typing import Any

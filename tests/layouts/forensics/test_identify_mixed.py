@@ -1,4 +1,4 @@
-"""`identify` says which experts lie in which layout, where they do not all lie in one."""
+"""``identify`` on tensors whose experts lie in different layouts."""
 
 from __future__ import annotations
 

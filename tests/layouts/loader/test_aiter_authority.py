@@ -1,4 +1,4 @@
-"""AITER as the authority, with the wheel's own functions in the place of an installed AITER."""
+"""AITER as authority, played by the functions of its wheel."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def test_where_aiter_differs_its_bytes_are_used_and_it_is_said(
 
 @pytest.fixture
 def deviating(installed: list[str], monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> Decision:
-    """A decision for which AITER's weight function gives other bytes than the book's layout, its scale function not."""
+    """Decision for which AITER's weight function gives other bytes.
+
+    Its scale function agrees with the book.
+    """
 
     def load(module: str, name: str) -> Callable[..., torch.Tensor] | None:
         if name == "shuffle_weight":

@@ -1,4 +1,7 @@
-"""Applying decisions: right bytes at the right address, or one clear refusal with nothing touched."""
+"""``apply``: right bytes at the right address, or a clear refusal.
+
+After a refusal nothing has changed.
+"""
 
 from __future__ import annotations
 

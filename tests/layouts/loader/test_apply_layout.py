@@ -1,4 +1,4 @@
-"""One tensor at a time: laws for every layout of the book, and every refusal."""
+"""``apply_layout``: laws for every layout, and every refusal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def random_bytes(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def padded_plain(tensor: torch.Tensor, layout_id: str) -> torch.Tensor:
-    """What must stand at the addresses: each half padded on its own where the layout moves gate and up."""
+    """Return the padded plain bytes that the addresses must hold.
+
+    Each half is padded on its own where the layout moves gate and up.
+    """
     layout = layout_of(layout_id)
     experts, rows, k = tensor.shape
     halves = 2 if layout.pattern.splits_gate_up else 1

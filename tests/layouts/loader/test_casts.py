@@ -1,4 +1,4 @@
-"""Floats that a decision casts: an inverse gives the plain bits back, or says that it cannot."""
+"""Float casts: an inverse restores the bits, or refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One expert of laid-out storage: parts written where they belong, views that are whole experts."""
+"""``write_expert`` and ``expert_view`` on laid-out storage."""
 
 from __future__ import annotations
 

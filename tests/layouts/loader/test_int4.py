@@ -1,4 +1,4 @@
-"""int4: values are laid out one in each byte, and packed afterwards as AITER packs them."""
+"""int4: one value per byte is laid out, then packed like AITER."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ class TestInt4:
             assert tensors[name].equal(plain[role])
 
     def test_packing_is_aiters(self) -> None:
-        """A recorded call of AITER's pack_int8_to_packed_int4: byte i of its input is the top one of i * 2654435761."""
+        """Equals a recorded call of AITER's pack_int8_to_packed_int4.
+
+        Byte i of its input is the top one of i * 2654435761.
+        """
         data = torch.tensor([(i * 2654435761 % 2**32) >> 24 for i in range(64)], dtype=torch.uint8)
         found = hashlib.sha256(bytes(pack_int4(data).tolist())).hexdigest()
         assert found == "16efae6f6a1b082ec55c849b2765892d88cd5e1d6944bc70cccba6b62812b320"

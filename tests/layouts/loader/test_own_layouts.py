@@ -1,4 +1,7 @@
-"""Layouts of an overlay: the loader lays out what the decision means, whatever the packaged book calls so."""
+"""Layouts of overlays: the loader lays out what the decision means.
+
+Whatever the packaged book calls by the same id.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What apply and inverse leave as it is: layers that are laid out in part, no layers, and a lack of memory."""
+"""``apply`` and ``inverse`` leave refused layers unchanged.
+
+Layers that are laid out in part, no layers, and a lack of memory.
+"""
 
 from __future__ import annotations
 

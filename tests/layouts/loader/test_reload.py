@@ -1,4 +1,4 @@
-"""The life of laid-out tensors: reload in place, tags put back, decisions exchanged, stamps through a file."""
+"""Lifecycle of laid-out tensors: reload, retag, relayout, metadata."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def raw(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def load_over(tensors: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> None:
-    """What an engine's weight loader does: plain rows at the beginning of the buffers, pads zero."""
+    """Copy plain rows into the buffers as an engine's loader does.
+
+    Rows lie at the beginning, pads are zero.
+    """
     for role, live in fresh.items():
         target = tensors[role]
         bytes_of = target.view(torch.uint8) if target.dtype not in (torch.float32,) else target

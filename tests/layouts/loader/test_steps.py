@@ -1,4 +1,4 @@
-"""The steps of recipes: the values that kernels get, against references in plain torch and AITER's own functions."""
+"""Steps of recipes against references in torch and AITER."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def per_token(*last: int) -> Tensors:
 
 
 class TestFnuz:
-    """e4m3fn values as e4m3fnuz bytes: the same bits mean half as much, so scales double; 0x80 is no zero there."""
+    """e4m3fn values as e4m3fnuz bytes.
+
+    The same bits mean half as much, so scales double; 0x80 is no zero there.
+    """
 
     def test_block_scales(self, aiter: AiterFunctions) -> None:
         decision, plain = decide("block"), {**block(), **fp8_weights(zeros=True)}
@@ -174,7 +177,10 @@ class TestFnuz:
 
 
 class TestRequantizeMax:
-    """w13's two scales become their maximum; the shard that had the smaller one is quantized again."""
+    """w13's two scales become their maximum.
+
+    The shard that had the smaller one is quantized again.
+    """
 
     @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
     @pytest.mark.parametrize("order", ["GGUU", "GUGU"])

@@ -1,4 +1,4 @@
-"""Scales that are flat over experts and padded at their tail, and rows of gate and up in turns."""
+"""Flat scales padded at their tail, and alternating rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from support.tensors.recipe_steps import EXPERTS, INTERMEDIATE, biases, copies, 
 
 
 class TestTail:
-    """AITER flattens scales over experts and pads the end; where nothing needs padding the shape stays."""
+    """AITER flattens scales over experts and pads the end.
+
+    Where nothing needs padding the shape stays.
+    """
 
     @pytest.mark.parametrize(("intermediate", "order"), [(64, "GGUU"), (64, "GUGU"), (128, "GGUU"), (320, "GGUU")])
     def test_against_aiters_own_function(self, aiter: AiterFunctions, intermediate: int, order: str) -> None:
@@ -120,7 +123,10 @@ class TestTail:
 
 
 class TestAlternatingTargets:
-    """Kernels whose SwiGLU reads g0, u0, g1, u1: rows are put so from either order, and back."""
+    """Kernels whose SwiGLU reads g0, u0, g1, u1.
+
+    Rows are put so from either order, and back.
+    """
 
     @pytest.mark.parametrize("order", ["GGUU", "GUGU"])
     def test_plain_rows(self, order: str) -> None:

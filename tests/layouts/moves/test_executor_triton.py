@@ -1,4 +1,4 @@
-"""The GPU executor: the same bytes as torch's copies, and AMD code that moves 16 bytes at once."""
+"""GPU executor: torch's bytes, and 128-bit moves on AMD."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ WIDE = {"dwordx4", "b128"}
 
 @cache
 def child(name: str, **environment: str) -> tuple[dict[str, Any], ...]:
-    """Run a support module in a process of its own: TRITON_INTERPRET counts only before Triton is imported."""
+    """Run a support module in a child process.
+
+    TRITON_INTERPRET counts only before Triton is imported.
+    """
     pytest.importorskip("triton")
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, **environment, "PYTHONPATH": path}
@@ -81,7 +84,7 @@ def test_what_moves_beyond_its_band_is_compiled_for_amd(case: str, kernel: str, 
 
 
 def test_halves_that_are_joined() -> None:
-    """A gpt-oss layer's scales: which layouts are joined, and with how much scratch."""
+    """Which layouts of a gpt-oss scale are joined, with which scratch."""
     joined = {name: plan_half_join(laid_in_place(name)) for name in ("e8", "e8_gui16", "n32k4_gurow")}
     assert {name for name, plan in joined.items() if plan is not None} == {"e8_gui16"}
     plan = joined["e8_gui16"]
@@ -97,7 +100,7 @@ def laid_in_place(name: str) -> Move:
 
 
 def test_buffers_that_begin_between_words_are_moved_too() -> None:
-    """Whole words are no way to move them: the kernel that turns words is not taken."""
+    """A buffer that is not word-aligned avoids the word transpose."""
     assert [line for line in moves() if line["kernel"] and not line["shifted"]] == []
 
 

@@ -1,4 +1,7 @@
-"""On a real GPU: streams, graphs, sizes beyond 32 bits. Skipped where there is none."""
+"""Streams, graphs and 64-bit sizes on a real GPU.
+
+Skipped where there is none.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.mark.parametrize("layout", ["sep16", "gui16", "e8", "e8_gui16"])
 def test_work_goes_to_the_current_stream(layout: str) -> None:
-    """The input is made late on a side stream: whoever does not wait for it there reads zeros."""
+    """The input is written late on a side stream.
+
+    Whoever does not wait for it there reads zeros.
+    """
     made = torch.randint(0, 256, (64, 512, 512), dtype=torch.uint8, device="cuda")
     wanted = apply_layout(made, layout).cpu()
     stream = torch.cuda.Stream()
@@ -81,7 +87,10 @@ def test_more_bytes_than_32_bits_count(layout: str) -> None:
 @pytest.mark.parametrize("scratch_bytes", [64 << 20, 1 << 20, 0])
 @pytest.mark.parametrize("shape", [(128, 5760, 96), (3, 6144, 96), (300, 64, 8), (5, 4096, 224)])
 def test_gate_and_up_of_scales_are_joined_in_place(shape: tuple[int, int, int], scratch_bytes: int) -> None:
-    """However little scratch there is: programs take several experts each, or bands are brought together first."""
+    """Joins halves with any amount of scratch.
+
+    Programs take several experts each, or bands are brought together first.
+    """
     layout, (experts, rows, k) = layout_of("e8_gui16"), shape
 
     def plan(count: int) -> CopyPlan:

@@ -1,4 +1,7 @@
-"""AITER's ``fused_moe`` as a runner: against the wheel's real signature, and stand-ins that read laid-out bytes."""
+"""AITER's ``fused_moe`` as a runner, with stand-ins.
+
+Against the wheel's real signature, and stand-ins that read laid-out bytes.
+"""
 
 from __future__ import annotations
 

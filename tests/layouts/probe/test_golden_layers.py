@@ -1,4 +1,4 @@
-"""There is a golden layer for every quantization of the book, and none of its mistakes is small."""
+"""Golden layers cover every quantization; no mistake is small."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def test_every_mistake_is_further_away_than_what_activations_may_cost(name: str)
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_activations_of_the_layers_own_dtype_pass(name: str) -> None:
-    """What rounding the layer's input costs is well within the limits of its dtype, in float64 otherwise."""
+    """Rounding the layer's input stays within its dtype's limits.
+
+    In float64 otherwise.
+    """
     asked = query(name)
     golden = goldens(asked)[0]
     x, routing = golden.inputs(64)

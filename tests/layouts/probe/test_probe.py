@@ -1,4 +1,4 @@
-"""The golden layer and the probe: every mistake is visible, and the reference passes on any recipe."""
+"""The probe shows every mistake and passes the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A reference MoE forward on laid-out bytes equals plain MoE on the checkpoint: both layouts, every TP and EP."""
+"""Reference MoE on laid-out bytes equals plain MoE.
+
+Both layouts, every TP and EP.
+"""
 
 from __future__ import annotations
 

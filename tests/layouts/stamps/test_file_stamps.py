@@ -1,4 +1,4 @@
-"""Stamps of memory-mapped files: what a killed process leaves says what it is, to whoever maps it next."""
+"""Stamps of memory-mapped files survive a killed process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def killed(folder: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
 
 
 def check_killed(folder: Path, rounds: int, seed: int, hit: set[str]) -> None:
-    """Kill, and check; ``hit`` are the works that surely break off half-way in so many rounds."""
+    """Kill the process and check the file.
+
+    ``hit`` are the works that surely break off half-way in so many rounds.
+    """
     lines = killed(folder, rounds, seed)
     assert len(lines) == 4 * rounds
     assert [line for line in lines if line["lies"]] == []
@@ -74,7 +77,10 @@ def test_many_killed_processes(seed: int, tmp_path: Path) -> None:
 
 
 def in_files(folder: Path) -> Tensors:
-    """A plain layer of the physical size in mapped files; biases as the kernel wants them, so that all stay there."""
+    """Map a plain layer of the physical size from files.
+
+    Biases are as the kernel wants them, so that all stay there.
+    """
     plain = plain_tensors(DECISION)
     plain |= {role: plain[role].float() for role in ("w13_bias", "w2_bias")}
     padded = in_padded_buffers(plain, DECISION)
@@ -126,7 +132,7 @@ def test_a_reload_of_files_at_the_same_addresses(tmp_path: Path) -> None:
 
 
 def test_numpy_maps_and_ranges_of_one_file(tmp_path: Path) -> None:
-    """Two layers in one file, one behind the other: each has its own range in the record."""
+    """Two layers in one file have ranges of their own."""
     whole = in_files(tmp_path)
     total = b"".join((tmp_path / role).read_bytes() for role in whole)
     (tmp_path / "all").write_bytes(b"x" * 4096 + total)
@@ -266,7 +272,10 @@ def test_tensors_of_a_safetensors_file_are_copies(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_mapped_for_reading_only_is_refused(tmp_path: Path) -> None:
-    """Whoever writes there is ended by the kernel, behind a record that says broken."""
+    """Refused beforehand: a write would end the process.
+
+    It would leave a record that says broken.
+    """
     tensors = in_files(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that it is not writable, too

@@ -1,4 +1,4 @@
-"""Stamps: what is recorded of bytes follows them wherever they go, and goes with them."""
+"""Stamps follow their bytes, and disappear with them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def test_two_tensors_in_one_storage_have_stamps_of_their_own() -> None:
 
 
 def test_what_stands_in_the_target_has_its_stamp_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever looks between two assignments (another thread, a process that is interrupted) sees no unknown bytes."""
+    """Between two assignments no bytes are without a stamp.
+
+    Another thread, or an interrupted process, would see them.
+    """
     decision = decide("fp4x2")
 
     class Watched(dict[str, torch.Tensor]):
