@@ -1,11 +1,11 @@
-"""The service from Python: typed by the registry's own models, and answered from the embedded book where it is away.
+"""Python client of the service, with the embedded book as fallback.
 
-An engine asks at start-up and must start without us too: what the service cannot be asked for, the book that is
-installed here answers, and the reply says so (``Reply.source``). Nothing but a wrong question raises.
+An engine asks at start-up and must start without the service too: while it is unreachable, the book that is installed
+here answers, and the reply says so (``Reply.source``). Only an invalid or forbidden request raises.
 
     >>> from preshuffle.api.client import Client
     >>> from preshuffle.registry import Query
-    >>> with Client("http://127.0.0.1:9") as client:  # nobody listens there
+    >>> with Client("http://127.0.0.1:9") as client:  # no service listens there
     ...     reply = client.resolve(Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2"))
     >>> reply.source, reply.value.recipe
     ('embedded', 'mxfp4.sep16')
@@ -37,27 +37,33 @@ __all__ = ["Client", "ClientError", "Reply", "Told", "faults_of", "not_ours", "r
 log = logging.getLogger("preshuffle.client")
 
 T = TypeVar("T")
-_MOST_KEPT: Final = 256
-_LONGEST_URL: Final = 6000
+_MAX_CACHED: Final = 256
+"""Decisions that one client caches, with their ETags."""
+_MAX_QUERY_STRING: Final = 6000
+"""Characters of a query string; longer queries are posted."""
 
 
 class ClientError(PreshuffleError, RuntimeError):
-    """The service refused: the token, or a condition such as ``If-Match``; ``status`` is HTTP's."""
+    """Refusal by the service: of the token, or of a condition such as ``If-Match``.
+
+    Attributes:
+        status: the HTTP status.
+    """
 
     def __init__(self, status: int, detail: str) -> None:
-        """Keep both."""
+        """Store the HTTP status and the message."""
         super().__init__(detail)
         self.status = status
 
 
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[T]):
-    """What was answered, and by whom.
+    """Answer, with its source.
 
     Attributes:
         value: the answer.
-        source: ``service``, or ``embedded``: the book installed here, because the service could not be asked.
-        why: why it could not be asked.
+        source: ``service``, or ``embedded``: the book installed here, because the service was unavailable.
+        why: why it was unavailable; None if it answered.
     """
 
     value: T
@@ -67,11 +73,11 @@ class Reply(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What became of a report.
+    """Result of reporting a replica.
 
     Attributes:
-        receipt: the service's; None where it could not be told.
-        report: the worst of the groups' checks by the embedded book, where the service could not be told.
+        receipt: acknowledgement of the service; None if it was unavailable.
+        report: otherwise, check by the embedded book: all groups' findings and the worst verdict.
     """
 
     receipt: Receipt | None = None
@@ -79,15 +85,15 @@ class Told:
 
 
 class Client:
-    """Asks one service. Safe to share between threads.
+    """Thread-safe client of one service.
 
     Args:
-        url: where the service answers.
-        token: bearer token, where it asks for one.
+        url: of the service.
+        token: bearer token, if the service requires one.
         timeout: seconds for a whole request.
-        registry: what answers where the service cannot; the packaged book by default, loaded when first needed.
-        quiet: write no line to the log where the service is away.
-        transport: of httpx, where connections need something special (a proxy, a socket).
+        registry: fallback while the service is unavailable; by default the packaged book, loaded on first use.
+        quiet: log unavailability at debug level only.
+        transport: of httpx, for special connections (a proxy, a socket).
     """
 
     def __init__(
@@ -100,22 +106,22 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         quiet: bool = False,
     ) -> None:
-        """Connect when first asked."""
+        """Prepare; the first request connects."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, headers=headers, transport=transport)
         self._registry = registry
         self._level = logging.DEBUG if quiet else logging.WARNING
-        self._kept: OrderedDict[str, tuple[str, Decision]] = OrderedDict()
+        self._decisions: OrderedDict[str, tuple[str, Decision]] = OrderedDict()  # by query string, with the ETag
         self._lock = Lock()
 
     def __enter__(self) -> Client:
-        """Return itself."""
+        """Return the client."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the connections."""
         self.close()
 
     def close(self) -> None:
@@ -123,7 +129,7 @@ class Client:
         self._http.close()
 
     def resolve(self, query: Query) -> Reply[Decision]:
-        """Decide a query. A decision that was answered before is asked for by its ETag only.
+        """Resolve a query to a decision; cached decisions are revalidated by ETag.
 
         Raises:
             NoRecipeError: no rule answers.
@@ -157,141 +163,141 @@ class Client:
         ttl_s: int | None = None,
         if_match: str | None = None,
     ) -> Reply[Told]:
-        """Report what a replica did. Where the service is away, the groups are checked here instead.
+        """Report a replica's groups; while the service is unavailable, check them here.
 
         Raises:
             QueryError: the report is not valid.
             ClientError: the token may not report this deployment, or it is not what ``if_match`` names.
         """
-        said: dict[str, Any] = {"node": node, "aiter_build": aiter_build, "registry_digest": registry_digest}
-        said |= {"ttl_s": ttl_s, "groups": tuple(groups)}
-        report = ReplicaReport.parse({field: value for field, value in said.items() if value is not None})
+        fields: dict[str, Any] = {"node": node, "aiter_build": aiter_build, "registry_digest": registry_digest}
+        fields |= {"ttl_s": ttl_s, "groups": tuple(groups)}
+        report = ReplicaReport.parse({field: value for field, value in fields.items() if value is not None})
         body = report.model_dump(mode="json", exclude_unset=True)
         headers = {"If-Match": if_match} if if_match else {}
 
-        def tell() -> Told:
-            answer = self._send("PUT", _path(name), json=body, params={"replica": replica}, headers=headers)
-            return Told(receipt=Receipt.model_validate_json(answer.content))
+        def put() -> Told:
+            response = self._send("PUT", _path(name), json=body, params={"replica": replica}, headers=headers)
+            return Told(receipt=Receipt.model_validate_json(response.content))
 
-        def look(registry: Registry) -> Told:
-            reports = [registry.check(group.observation) for group in report.groups]
-            found = tuple(finding for one in reports for finding in one.findings)
-            return Told(report=Report(verdict=worst(one.verdict for one in reports), findings=found))
+        def check(registry: Registry) -> Told:
+            checks = [registry.check(group.observation) for group in report.groups]
+            findings = tuple(finding for group in checks for finding in group.findings)
+            return Told(report=Report(verdict=worst(group.verdict for group in checks), findings=findings))
 
-        return self._or_embedded(tell, look)
+        return self._or_embedded(put, check)
 
     def heartbeat(self, name: str, replica: int = 0) -> Reply[Beat | None]:
-        """Say that a replica lives. ``value`` is None where the service could not be told.
+        """Send a replica's heartbeat; the reply's value is None if the service is unavailable.
 
         Raises:
             ClientError: the token may not report this deployment; 404 the replica must report first.
         """
 
         def beat() -> Beat | None:
-            answer = self._send("POST", f"{_path(name)}/heartbeat", params={"replica": replica})
-            return Beat.model_validate_json(answer.content)
+            response = self._send("POST", f"{_path(name)}/heartbeat", params={"replica": replica})
+            return Beat.model_validate_json(response.content)
 
         return self._or_embedded(beat, None)
 
-    def _or_embedded(self, ask: Callable[[], T], embedded: Callable[[Registry], T] | None) -> Reply[T]:
+    def _or_embedded(self, request: Callable[[], T], embedded: Callable[[Registry], T] | None) -> Reply[T]:
         try:
-            return Reply(ask())
-        except _AwayError as away:
-            log.log(self._level, "%s; %s", away, "the embedded book answers" if embedded else "nothing was told")
-            value = embedded(self._book()) if embedded else None
-            return Reply(value, "embedded", str(away))  # type: ignore[arg-type]
+            return Reply(request())
+        except _UnavailableError as error:
+            log.log(self._level, "%s; %s", error, "the embedded book answers" if embedded else "no heartbeat was sent")
+            value = embedded(self._fallback()) if embedded else None
+            return Reply(value, "embedded", str(error))  # type: ignore[arg-type]
 
     def _resolve(self, query: Query) -> Decision:
         params = _params(query)
         key = urlencode(params)
-        if len(key) > _LONGEST_URL:
+        if len(key) > _MAX_QUERY_STRING:
             body = query.model_dump(mode="json", exclude_unset=True)
             return Decision.model_validate_json(self._send("POST", "/v1/resolve", json=body).content)
         with self._lock:
-            kept = self._kept.get(key)
-        headers = {"If-None-Match": kept[0]} if kept else {}
-        answer = self._send("GET", "/v1/resolve", params=params, headers=headers)
-        if answer.status_code == 304 and kept is not None:
-            return kept[1]
-        decision = Decision.model_validate_json(answer.content)
-        if etag := answer.headers.get("etag"):
+            cached = self._decisions.get(key)
+        headers = {"If-None-Match": cached[0]} if cached else {}
+        response = self._send("GET", "/v1/resolve", params=params, headers=headers)
+        if response.status_code == 304 and cached is not None:
+            return cached[1]
+        decision = Decision.model_validate_json(response.content)
+        if etag := response.headers.get("etag"):
             with self._lock:
-                self._kept[key] = (etag, decision)
-                while len(self._kept) > _MOST_KEPT:
-                    self._kept.popitem(last=False)
+                self._decisions[key] = (etag, decision)
+                while len(self._decisions) > _MAX_CACHED:
+                    self._decisions.popitem(last=False)
         return decision
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send one request.
 
         Raises:
-            _AwayError: there was no answer, or none that is ours.
+            _UnavailableError: no response, or none of preshuffle's.
         """
         try:
-            answer = self._http.request(method, path, **request)
+            response = self._http.request(method, path, **request)
         except httpx.HTTPError as error:
-            raise _AwayError(f"{self._http.base_url} does not answer: {error or type(error).__name__}") from None
-        if answer.status_code < 400:
-            return answer
-        _raise(answer, f"{method} {self._http.base_url}{path}")
+            raise _UnavailableError(f"{self._http.base_url} does not answer: {error or type(error).__name__}") from None
+        if response.status_code < 400:
+            return response
+        _raise(response, f"{method} {self._http.base_url}{path}")
         raise AssertionError
 
-    def _book(self) -> Registry:
+    def _fallback(self) -> Registry:
         if self._registry is None:
             self._registry = Registry.default()
         return self._registry
 
 
-class _AwayError(Exception):
-    """The service cannot be asked."""
+class _UnavailableError(Exception):
+    """The service is unavailable."""
 
 
-def read_problem(answer: httpx.Response) -> dict[str, Any] | None:
-    """Return the problem that an answer is, or None where it is none of preshuffle's."""
+def read_problem(response: httpx.Response) -> dict[str, Any] | None:
+    """Return the problem details of a response, or None if it is not preshuffle's."""
     try:
-        problem = answer.json()
+        problem = response.json()
     except ValueError:
         return None
     return problem if isinstance(problem, dict) and {"type", "detail"} <= problem.keys() else None
 
 
-def not_ours(answer: httpx.Response, what: str) -> str:
-    """Say that something else answered."""
-    return f"{what} was answered with {answer.status_code}, and not by preshuffle"
+def not_ours(response: httpx.Response, request: str) -> str:
+    """Return the message for a response of something other than preshuffle."""
+    return f"{request} was answered with {response.status_code}, and not by preshuffle"
 
 
 def faults_of(problem: Mapping[str, Any]) -> list[FieldProblem]:
-    """Return the fields that a problem names, as the registry itself would."""
+    """Return the field problems of an HTTP problem, as the registry raises them."""
     faults = problem.get("problems") or ()
-    return [FieldProblem(one["field"], one["message"], tuple(one.get("valid", ()))) for one in faults]
+    return [FieldProblem(fault["field"], fault["message"], tuple(fault.get("valid", ()))) for fault in faults]
 
 
-def _raise(answer: httpx.Response, what: str) -> None:
-    """Raise what a problem stands for.
+def _raise(response: httpx.Response, request: str) -> None:
+    """Raise the exception that an HTTP problem stands for.
 
     Raises:
         PreshuffleError: of the kind that the registry itself would raise.
-        _AwayError: the fault is the service's (5xx), or what answers is no preshuffle.
+        _UnavailableError: an error of the service (5xx, 408, 429), or the response is not preshuffle's.
     """
-    problem = read_problem(answer)
+    problem = read_problem(response)
     if problem is None:
-        raise _AwayError(not_ours(answer, what))
+        raise _UnavailableError(not_ours(response, request))
     kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
-    if answer.status_code >= 500 or answer.status_code in (408, 429):
-        raise _AwayError(f"{what} was answered with {answer.status_code}: {detail}")
+    if response.status_code >= 500 or response.status_code in (408, 429):
+        raise _UnavailableError(f"{request} was answered with {response.status_code}: {detail}")
     if kind == "no-recipe":
         nearest = [NearMatch(item["rule"], item["recipe"], item["why_not"]) for item in problem.get("nearest") or ()]
         raise NoRecipeError(detail, nearest, problem.get("missing") or ())
     if kind == "invalid-input" and (faults := faults_of(problem)):
         raise QueryError(faults)
-    raise ClientError(answer.status_code, detail)
+    raise ClientError(response.status_code, detail)
 
 
 def _params(query: Query) -> list[tuple[str, str]]:
-    """Return a query as the parameters of a GET."""
-    said = query.model_dump(mode="json", exclude_unset=True)
+    """Return a query as parameters of a GET request."""
+    fields = query.model_dump(mode="json", exclude_unset=True)
     params: list[tuple[str, str]] = []
-    for name, value in said.items():
+    for name, value in fields.items():
         if value is None:
             continue
         if name == "env":

@@ -1,4 +1,4 @@
-"""The kernel tables that settings name: files and folders, or ``auto``, what AITER itself would read here."""
+"""Kernel tables named by settings: files, folders, or ``auto`` for AITER's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _AUTO: Final = ("auto",)
 
 
 def automatic_tables(environ: Mapping[str, str] | None = None) -> Literal["auto"] | list[str]:
-    """Return the files that ``AITER_CONFIG_FMOE`` lists, where it is set: AITER then reads no others; else ``auto``.
+    """Return the files in ``AITER_CONFIG_FMOE``, or ``auto`` if it is not set.
+
+    AITER reads no other tables where the variable is set.
 
     Example:
         >>> automatic_tables({"AITER_CONFIG_FMOE": "a.csv:b.csv"}), automatic_tables({})
@@ -24,20 +26,20 @@ def automatic_tables(environ: Mapping[str, str] | None = None) -> Literal["auto"
     return [path for path in text.split(":") if path] or "auto"
 
 
-def load_tables(wanted: Sequence[str]) -> KernelTables | None:
-    """Load the tables that ``Settings.tables`` names; None where it names none.
+def load_tables(names: Sequence[str]) -> KernelTables | None:
+    """Load the tables named by ``Settings.tables``; return None if it is empty.
 
     Raises:
-        TableError: they do not load, with file and line; ``auto`` where no AITER is installed.
+        TableError: a table does not load, with file and line; or ``auto`` and no AITER is installed.
         OSError: a file cannot be read.
     """
-    places = automatic_tables() if tuple(wanted) == _AUTO else list(wanted)
+    places = _places(names)
     return KernelTables.named(places) if places else None
 
 
-def table_places(wanted: Sequence[str]) -> list[Path]:
-    """Return the files and folders that ``load_tables`` reads, so far as they can be told beforehand."""
-    places = automatic_tables() if tuple(wanted) == _AUTO else list(wanted)
+def table_places(names: Sequence[str]) -> list[Path]:
+    """Return the files and folders that ``load_tables`` reads, without loading them."""
+    places = _places(names)
     if places == "auto":
         from preshuffle.registry.kernels import installed_configs
 
@@ -46,3 +48,7 @@ def table_places(wanted: Sequence[str]) -> list[Path]:
         except TableError:
             return []
     return [Path(place if Path(place).exists() else place.rpartition("@")[0] or place) for place in places]
+
+
+def _places(names: Sequence[str]) -> Literal["auto"] | list[str]:
+    return automatic_tables() if tuple(names) == _AUTO else list(names)

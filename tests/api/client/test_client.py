@@ -87,17 +87,17 @@ def test_check_report_and_heartbeat(url: str) -> None:
         with pytest.raises(ClientError) as error:
             client.heartbeat("gpt-prod", 3)
         assert error.value.status == 404
-        told = client.report("gpt-prod", [GROUP], replica=3, node="n", ttl_s=60)
-        assert told.source == "service"
-        assert told.value.receipt is not None
-        assert told.value.receipt.replica == 3
+        reported = client.report("gpt-prod", [GROUP], replica=3, node="n", ttl_s=60)
+        assert reported.source == "service"
+        assert reported.value.receipt is not None
+        assert reported.value.receipt.replica == 3
         beat = client.heartbeat("gpt-prod", 3)
         assert beat.value is not None
-        assert beat.value.seen_at >= told.value.receipt.replaced_at
+        assert beat.value.seen_at >= reported.value.receipt.replaced_at
         with pytest.raises(ClientError) as error:
             client.report("gpt-prod", [GROUP], replica=4, if_match='"999999"')
         assert error.value.status == 412
-        with pytest.raises(QueryError, match="layer 0 stands in"):
+        with pytest.raises(QueryError, match="layer 0 is in"):
             client.report("gpt-prod", [GROUP, GROUP])
 
 
@@ -111,12 +111,12 @@ def test_without_a_service_the_embedded_book_answers_and_says_so(
         assert nowhere in decision.why
         assert decision.value == Registry.default().resolve(QUERY)
         assert client.check(GROUP.observation).source == "embedded"
-        told = client.report("gpt-prod", [GROUP])
-        assert (told.source, told.value.receipt) == ("embedded", None)
-        assert told.value.report == Registry.default().check(GROUP.observation)
+        reported = client.report("gpt-prod", [GROUP])
+        assert (reported.source, reported.value.receipt) == ("embedded", None)
+        assert reported.value.report == Registry.default().check(GROUP.observation)
         assert client.heartbeat("gpt-prod").value is None
     assert "the embedded book answers" in caplog.text
-    assert "nothing was told" in caplog.text
+    assert "no heartbeat was sent" in caplog.text
 
 
 def test_another_book_can_be_embedded(nowhere: str) -> None:
