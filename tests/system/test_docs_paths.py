@@ -19,7 +19,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 def spans(text: str) -> Iterator[str]:
     """Yield what stands in backticks, code blocks left out."""
-    yield from re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", text)))
 
 
 def defined(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[str, ast.stmt]]:
