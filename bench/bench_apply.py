@@ -17,9 +17,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from preshuffle.layouts import apply, apply_layout
+from preshuffle.layouts.loader.input_checks import torch_shape
 from preshuffle.registry import Decision, Query, Registry
 from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
-from support.tensors.moe import torch_shape
 
 ROWS, PADDED_ROWS, K, PADDED_K = 5760, 6144, 1440, 1536
 GROUPS, PADDED_GROUPS = 90, 96

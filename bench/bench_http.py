@@ -20,7 +20,7 @@ import httpx
 
 ROUNDS = 5
 CONNECTIONS = 32
-QUERY = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
+QUERY: dict[str, str | int] = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
 BARE = """
 import sys
 import uvicorn

@@ -12,7 +12,7 @@ from support.book.mutations import KINDS, OTHER, broken
 SEED = 20260822
 AITER = "0.1.20"
 ENGINES = (None, "atom", "vllm", "sglang")
-SWITCHES = (
+SWITCHES: tuple[dict[str, str], ...] = (
     {},
     {"ATOM_MOE_GU_ITLV": "1"},
     {"SGLANG_USE_AITER_MOE_GU_ITLV": "0"},

@@ -33,7 +33,8 @@ def queries(rule: Rule, recipe: Recipe) -> Iterator[dict[str, Any]]:
     )
     asked: set[tuple[tuple[str, str], ...]] = set()
     for (dtype, quant), arch, activation, order, bias in grid:
-        free = {"weight_dtype": dtype, "quant_type": quant, "arch": arch, "activation": activation}
+        free: dict[str, object] = {"weight_dtype": dtype, "quant_type": quant, "arch": arch}
+        free |= {"activation": activation}
         free |= {"gate_up_order": order, "bias": bias, "activation_dtype": "bf16", "model": "x/y", "aiter": "0.1.20"}
         if fixed.get("producer") == "deepseek":
             free["model"] = "deepseek-ai/DeepSeek-V4-Pro"  # whose switches stand for it alone
@@ -59,7 +60,7 @@ def observed(registry: Registry) -> Iterator[tuple[str, set[str], set[str]]]:
             if decision.recipe == rule.use:
                 decision = registry.resolve(query)
                 report = registry.check(observation_of(decision, query))
-                told = {finding.code for finding in decision.findings if finding.severity == "error"}
+                told: set[str] = {finding.code for finding in decision.findings if finding.severity == "error"}
                 seen.add(rule.use)
                 yield rule.use, told, {finding.code for finding in report.findings if finding.severity == "error"}
                 break

@@ -103,7 +103,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pip_install(python: Path, *what: str | Path, cwd: Path) -> None:
-    command = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--no-index"]
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
+    command += ["--disable-pip-version-check", "install", "--no-index"]
     run(*command, *what, cwd=cwd)
 
 

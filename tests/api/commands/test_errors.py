@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,17 +118,18 @@ def test_control_characters_of_the_input_do_not_reach_the_terminal(capsys: pytes
     assert "\\x1b[2Jx" in err
 
 
-def process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PRESHUFFLE_")}
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-m", "preshuffle.api.cli", *arguments],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
-        **options,  # type: ignore[call-overload]
+        **options,
     )
+    return done
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:

@@ -163,9 +163,15 @@ def test_bytes_read_as_an_overlays_layout_are_named(own_book: Path) -> None:
     registry, query = Registry.load([own_book]), golden_query()
     own = decide_with_recipe(registry.book.recipes["own.mxfp4"], query, registry).tensors["w13_weight"]
 
-    def reads_own(tensors: dict[str, torch.Tensor], decision: Decision, *inputs: torch.Tensor) -> torch.Tensor:
+    def reads_own(
+        tensors: dict[str, torch.Tensor],
+        decision: Decision,
+        x: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+    ) -> torch.Tensor:
         wrong = decision.model_copy(update={"tensors": {**decision.tensors, "w13_weight": own}})
-        return reference_laid_out(tensors, wrong, *inputs)
+        return reference_laid_out(tensors, wrong, x, topk_ids, topk_weights)
 
     recipes = (registry.book.recipes["mxfp4.sep16"],)
     (result,) = probe(reads_own, recipes, query, registry=registry, tokens=(4,), repeats=0).results

@@ -163,10 +163,11 @@ def test_the_schema_accepts_the_book_and_refuses_what_the_book_refuses(capsys: p
             assert [error.message for error in validator.iter_errors(yaml.safe_load(path.read_text()))] == []
     good = yaml.safe_load(RULE)
     assert validator.is_valid(good)
-    for wrong in (
+    mistakes: tuple[dict[str, object], ...] = (
         {"rule": {}},
         {"rules": {"ours": {**good["rules"]["ours"], "id": "ours"}}},
         {"rules": {"ours": {**good["rules"]["ours"], "when": {"modell": "x"}}}},
         {"rules": {"ours": {**good["rules"]["ours"], "evidence": 3}}},
-    ):
+    )
+    for wrong in mistakes:
         assert not validator.is_valid(wrong)

@@ -54,6 +54,7 @@ def test_a_batch_answers_each(client: Client) -> None:
     assert second["problem"]["status"] == 422
     assert third["report"]["verdict"] == client.post("/v1/check", json=OBSERVATION).json()["verdict"]
     many = {**EXAMPLE, "query": {**EXAMPLE["query"], "tokens": [1] * 200}}
+    body: object
     for body in ({}, [], {"observations": []}, {"observations": [many] * 51}):
         assert client.post("/v1/check/batch", json=body).status_code == 422
 
@@ -121,9 +122,15 @@ def test_what_is_told_cannot_write_markup(client: Client) -> None:
 
 
 def test_reports_are_kept_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry, asked = Registry.load(), []
+    registry = Registry.load()
+    asked: list[Observation] = []
     check = registry.check
-    monkeypatch.setattr(registry, "check", lambda seen: asked.append(seen) or check(seen))
+
+    def noted(observation: Observation) -> Report:
+        asked.append(observation)
+        return check(observation)
+
+    monkeypatch.setattr(registry, "check", noted)
     reports = Reports(kept=1)
     seen, other = Observation.parse(EXAMPLE), Observation.parse(NOTHING)
     for observation in (seen, seen, other, other, seen):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,12 @@ def test_many_heartbeats_share_their_commits(tmp_path: Path) -> None:
         put(store, "many", number)
     groups: list[int] = []
     write = store.beat
-    store.beat = lambda beating: (groups.append(1), write(beating))[1]  # type: ignore[method-assign]
+
+    def counted(replica_keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Beat]:
+        groups.append(1)
+        return write(replica_keys)
+
+    store.beat = counted  # type: ignore[method-assign]
 
     async def beat_all() -> list[Beat | None]:
         heartbeats = Heartbeats(store)

@@ -18,7 +18,7 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.upkeep import kernel_library
 from preshuffle.api.upkeep.kernel_library import MAX_BODY, MAX_ROWS
 from preshuffle.api.web.problem import KINDS, URN
-from preshuffle.registry import Query, Registry
+from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.kernels import KernelTables
 from support.aiter.kernel_rows import BASE, NEW, SEP, SWIGLU, table
 from support.service.server import Client, running_server
@@ -258,9 +258,9 @@ def test_one_of_many_who_upload_at_once_wins(client: Client) -> None:
 
 def test_an_answer_of_an_earlier_registry_is_not_kept() -> None:
     class Slow(Registry):
-        def resolve(self, query: Query) -> Any:
+        def resolve(self, query: Query, *, kernels: bool = True) -> Decision:
             answers.replace(Registry.default())
-            return super().resolve(query)
+            return super().resolve(query, kernels=kernels)
 
     answers = Answers(Slow(Registry.default().book))
     query = Query.parse(FIELDS)

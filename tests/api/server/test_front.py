@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -205,7 +206,7 @@ def test_a_body_that_nobody_reads_holds_no_connection(tmp_path: Path) -> None:
                 slow.settimeout(0.05)
                 method = b"GET" if path == b"/healthz" else b"POST"
                 slow.sendall(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
-                assert ended_while(slow, lambda slow=slow: slow.sendall(b"a")), path
+                assert ended_while(slow, partial(slow.sendall, b"a")), path
         with socket.create_connection(("127.0.0.1", port)) as kept:  # one that comes is no reason to end it
             kept.settimeout(60)
             kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")

@@ -34,7 +34,7 @@ def test_it_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None:
     with running_server(tmp_path / "store.db") as server:
         ready = httpx.get(f"{server.url}/readyz").json()
         registry = httpx.get(f"{server.url}/v1/registry").json()
-        problems = {"book_problems": [], "table_problems": []}
+        problems: dict[str, list[str]] = {"book_problems": [], "table_problems": []}
         assert ready == {"status": "ok", "registry_digest": registry["digest"], **problems}
         assert server.stop() == 0
     assert [file.name for file in tmp_path.iterdir()] == ["store.db"]

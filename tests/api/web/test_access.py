@@ -39,7 +39,9 @@ def ask(app: FastAPI, method: str, path: str, token: str | None, **more: object)
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
-    found = [(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods]
+    found = [
+        (method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods or ()
+    ]
     return sorted({(method, path) for method, path in found if path != "/v1/events"})
 
 

@@ -38,8 +38,7 @@ def stored(folder: Path, layer: int) -> dict[str, torch.Tensor]:
 
 def test_names_and_shapes_are_those_of_gpt_oss(folder: Path) -> None:
     names = json.loads((folder / INDEX).read_text())["weight_map"]
-    parts = ("gate_up_proj_blocks", "gate_up_proj_scales", "gate_up_proj_bias")
-    parts += ("down_proj_blocks", "down_proj_scales", "down_proj_bias")
+    parts = [f"{half}_proj_{part}" for half in ("gate_up", "down") for part in ("blocks", "scales", "bias")]
     assert set(names) == {EXPERTS.format(layer=layer) + part for layer in (0, 1) for part in parts}
     tensors = stored(folder, 0)
     prefix = EXPERTS.format(layer=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> Iterator[list[str]]:
+def installed(monkeypatch: pytest.MonkeyPatch, aiter: AiterFunctions) -> list[str]:
     """An AITER that can be imported; the names that were asked for."""
     asked: list[str] = []
 

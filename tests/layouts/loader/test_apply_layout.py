@@ -205,7 +205,7 @@ class _Copies(TorchDispatchMode):
     """Counts the elements that whole copies of tensors make."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

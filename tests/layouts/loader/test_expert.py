@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from preshuffle.layouts import apply, expert_view, stamp_of, write_expert
 from preshuffle.registry import Decision, LayoutError
+from preshuffle.registry.base.words import Role
 from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 
@@ -31,7 +32,7 @@ def test_writing_a_part_equals_laying_the_changed_whole_out(data: st.DataObject)
     fields = {"gate_up_order": data.draw(st.sampled_from(["GUGU", "GGUU"])), "tp": data.draw(st.sampled_from([1, 4]))}
     decision = decide(data.draw(st.sampled_from(ACTIVATIONS)), **fields)
     plain, tensors = laid_out(decision)
-    role = data.draw(st.sampled_from(sorted(tensors)))
+    role = cast("Role", data.draw(st.sampled_from(sorted(tensors))))
     shape = (*plain[role].shape, 1)[:3]
     expert = data.draw(st.integers(0, shape[0] - 1))
     row = data.draw(st.integers(0, shape[1] - 1))
@@ -58,13 +59,13 @@ def test_experts_migrate_as_views(activation: str) -> None:
     decision = decide(activation)
     _, tensors = laid_out(decision)
     _, others = laid_out(decision, seed=3)
-    for role in tensors:
+    for role in decision.tensors:
         expert_view(tensors, role, 1).view(torch.uint8).copy_(expert_view(others, role, 2).view(torch.uint8))
     plain, _ = laid_out(decision)
     fresh = plain_tensors(decision, seed=3)
-    for role in plain:
-        plain[role] = plain[role].clone()
-        plain[role][1] = fresh[role][2]
+    for name in plain:
+        plain[name] = plain[name].clone()
+        plain[name][1] = fresh[name][2]
     apply(plain, decision)
     assert all(raw(tensors[role]).equal(raw(plain[role])) for role in plain)
     assert stamp_of(expert_view(tensors, "w13_weight", 0)) == stamp_of(tensors["w13_weight"])
@@ -80,12 +81,13 @@ def test_experts_migrate_as_views(activation: str) -> None:
         ({"role": "w13_input_scale"}, r"the target has no w13_input_scale; it has: w13_weight"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_is_refused(arguments: dict[str, Any], message: str) -> None:
     decision = decide("fp4x2")
     plain, tensors = laid_out(decision)
     before = raw(tensors["w13_weight"]).clone()
+    whole: dict[str, Any] = {"expert": 0, "role": "w13_weight", "plain_rows": plain["w13_weight"][0]}
     with pytest.raises(LayoutError, match=message):
-        write_expert(tensors, **{"expert": 0, "role": "w13_weight", "plain_rows": plain["w13_weight"][0], **arguments})
+        write_expert(tensors, **{**whole, **arguments})
     assert raw(tensors["w13_weight"]).equal(before)
 
 

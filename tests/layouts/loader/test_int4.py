@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts import apply, inverse
 from preshuffle.layouts.loader.int4 import pack_int4, unpack_int4
 from preshuffle.registry import LayoutError
@@ -55,10 +56,10 @@ class TestInt4:
             tensors[name] = tensors.pop(role)
         apply(tensors, decide("int4"))
         for role, name in zip(("w13_weight", "w2_weight"), names, strict=True):
-            assert tensors[name].dtype == torch.int4
+            assert tensors[name].dtype == torch.int4  # type: ignore[attr-defined]  # missing in torch's stubs
             assert tuple(tensors[name].shape) == (*plain[role].shape[:2], plain[role].shape[2] // 2)
             assert same(tensors[name], self.packed(aiter.shuffle_weight(plain[role])))
-            assert tensors[name].is_shuffled  # type: ignore[attr-defined]
+            assert getattr(tensors[name], AITER_TAG)
             scale = plain[f"{role}_scale"].transpose(1, 2)  # [E, groups, rows], as AITER's function takes it
             pairs = scale.unflatten(1, (-1, 2)).permute(0, 1, 3, 2)
             assert same(tensors[f"{role}_scale"], pairs)

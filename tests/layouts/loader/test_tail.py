@@ -39,7 +39,7 @@ class TestTail:
             assert same(laid[role], aiter.e8m0_shuffle(padded)), role
             divides = padded.shape == flat.shape
             assert tuple(laid[role].shape) == (tuple(rows.shape) if divides else tuple(padded.shape))
-            assert tuple(laid[role].shape) == decision.tensors[role].physical_shape  # type: ignore[index]
+            assert tuple(laid[role].shape) == decision.tensors[role].physical_shape
         inverse(laid)
         assert all(same(laid[role], plain[role]) and laid[role].shape == plain[role].shape for role in plain)
 
@@ -48,7 +48,7 @@ class TestTail:
         apply(wanted := copies(plain), decision)
         tensors = copies(plain)
         for role in ("w13_weight_scale", "w2_weight_scale"):
-            rows, k = decision.tensors[role].physical_shape  # type: ignore[index]
+            rows, k = decision.tensors[role].physical_shape
             tensors[role] = torch.full((rows, k), 9, dtype=torch.uint8)
             tensors[role][: plain[role].shape[0] * plain[role].shape[1], : plain[role].shape[2]] = plain[role].flatten(
                 0, 1

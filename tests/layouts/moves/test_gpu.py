@@ -112,7 +112,7 @@ def test_a_layer_of_five_gigabytes_goes_in_place_and_back(activation: str) -> No
     roles = decision.tensors.items()
     sizes = {role: decided.physical_shape for role, decided in roles}
     assert sizes["w13_weight"][0] * sizes["w13_weight"][1] * sizes["w13_weight"][2] // 2 > 2**32
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for role, shape in sizes.items():
         if "bias" in role:
             tensors[role] = torch.randn(shape, device="cuda")

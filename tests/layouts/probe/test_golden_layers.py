@@ -100,11 +100,17 @@ def test_a_wrong_kernel_is_found_and_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", WIDE)
 def test_plain_bytes_are_named(name: str) -> None:
-    def raw(tensors: dict[str, torch.Tensor], decision: Any, *rest: torch.Tensor) -> torch.Tensor:
+    def raw(
+        tensors: dict[str, torch.Tensor],
+        decision: Any,
+        x: torch.Tensor,
+        topk_ids: torch.Tensor,
+        topk_weights: torch.Tensor,
+    ) -> torch.Tensor:
         """A kernel for row-major weights on the bytes that were laid out for tiles."""
         w13 = decision.tensors["w13_weight"].model_copy(update={"layout": "plain"})
         plain = decision.model_copy(update={"tensors": {**decision.tensors, "w13_weight": w13}})
-        return reference_laid_out(tensors, plain, *rest)
+        return reference_laid_out(tensors, plain, x, topk_ids, topk_weights)
 
     asked = query(name)
     report = probe(raw, select_recipes(None, REGISTRY, asked), asked, tokens=(8,), repeats=0)

@@ -10,7 +10,7 @@ from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.probe import LIMITS, ProbeError, probe, reference_laid_out
 from preshuffle.layouts.probe.runners import REFERENCE, choose_runner
 from preshuffle.layouts.proof.reference import relative_error
-from preshuffle.registry import LayoutError, Recipe, Registry
+from preshuffle.registry import Decision, LayoutError, Recipe, Registry
 
 REGISTRY = Registry.default()
 DECISION = REGISTRY.resolve(golden_query())
@@ -62,8 +62,14 @@ def test_the_limits_follow_the_predicted_activations() -> None:
 
 def test_a_warning_lies_between_pass_and_failure() -> None:
     def noisy(factor: float) -> str:
-        def run(*arguments: object) -> torch.Tensor:
-            return reference_laid_out(*arguments) * (1 + factor)  # type: ignore[arg-type]
+        def run(
+            tensors: dict[str, torch.Tensor],
+            decision: Decision,
+            x: torch.Tensor,
+            topk_ids: torch.Tensor,
+            topk_weights: torch.Tensor,
+        ) -> torch.Tensor:
+            return reference_laid_out(tensors, decision, x, topk_ids, topk_weights) * (1 + factor)
 
         return probe(run, named("legacy"), golden_query(), tokens=(4,), repeats=0).verdict
 

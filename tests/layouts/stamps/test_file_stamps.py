@@ -233,9 +233,9 @@ def test_out_in_a_file_is_broken_until_it_is_written(tmp_path: Path, monkeypatch
     stamp = stamp_of(later)
     assert stamp is not None
     assert (stamp.state, stamp.layout, stamp.role) == ("broken", "sep16", None)
-    for read in (lambda: apply_layout(later, "sep16"), lambda: invert_layout(later, "sep16")):
+    for read in (apply_layout, invert_layout):
         with pytest.raises(LayoutError, match=r"left partly laid out .*out\.preshuffle"):
-            read()
+            read(later, "sep16")
     laid = apply_layout(plain, "sep16", out=later)
     assert stamp_of(laid) is None
     assert not list(tmp_path.glob("*.preshuffle"))

@@ -256,7 +256,7 @@ def test_layouts_asks_aiter_itself_where_it_can(made: Path, monkeypatch: pytest.
         "aiter.ops.shuffle": SimpleNamespace(shuffle_weight=shuffle_weight, moe_shuffle_weight=shuffle_weight),
     }
     monkeypatch.setattr(aiter_authority, "can_import", lambda: True)
-    monkeypatch.setattr(aiter_authority.importlib, "import_module", modules.__getitem__)
+    monkeypatch.setattr("importlib.import_module", modules.__getitem__)
     features = aiter_here()["aiter_features"]
     assert (features["gate_mode"], features["swiglu_limit"], features["moe_shuffle_gfx1250"]) == (False, True, True)
     assert features["bf16_fp8_bound"] is True  # a switch is seen in the sources only

@@ -9,7 +9,7 @@ from preshuffle.registry.check.observation_of import observation_of
 from support.book.strategies import REGISTRY
 
 TOLD = ("known_bad", "version_unsupported", "pad_required")
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "CK-Tile's stage 2": {"model": "amd/MiniMax-M3-MXFP4", "tp": 8, "engine": "vllm", "aiter": "0.1.20"},
     "FlyDSL's fp4 kernels": {"model": "openai/gpt-oss-120b", "tp": 2, "engine": "atom", "aiter": "0.1.16"},
     "scales that an old AITER does not pad": {"model": "deepseek-ai/DeepSeek-V4-Pro", "tp": 8, "aiter": "0.1.16"},

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -199,7 +200,12 @@ def test_equal_queries_are_one_key_and_their_environment_stays() -> None:
     first, second = (Query.parse({**GPT_OSS, "env": env}) for env in ({"A": "1", "B": "2"}, {"B": "2", "A": "1"}))
     assert first == second
     assert len({first, second, first.model_copy(), copy.deepcopy(first), pickle.loads(pickle.dumps(first))}) == 1
-    for change in (lambda env: env.update(A="2"), lambda env: env.pop("A"), lambda env: env.__setitem__("C", "3")):
+    changes: list[Callable[[Any], object]] = [
+        lambda env: env.update(A="2"),
+        lambda env: env.pop("A"),
+        lambda env: env.__setitem__("C", "3"),
+    ]
+    for change in changes:
         with pytest.raises(TypeError, match="FrozenDict is immutable"):
             change(first.env)
     assert first.model_dump(mode="json")["env"] == {"A": "1", "B": "2"}

@@ -101,7 +101,7 @@ def requantized(weights: Tensor, scales: Tensor) -> Tensor:
 def words_of(values: Tensor) -> Tensor:
     """AITER's convert_int8_to_uint32_int4: eight values in a word, the first in the lowest bits (here as int32)."""
     eights = values.to(torch.int64).unflatten(-1, (-1, 8)) & 0xF
-    word = sum(eights[..., index] << 4 * index for index in range(8))
+    word = torch.stack([eights[..., index] << 4 * index for index in range(8)]).sum(0)
     return torch.where(word > 0x7FFFFFFF, word - (1 << 32), word).to(torch.int32)
 
 
@@ -109,7 +109,8 @@ def rearranged(words: Tensor) -> Tensor:
     """AITER's rearrange_4bit_elements: e0..e7 from the top become e0, e2, e4, e6, e1, e3, e5, e7."""
     bits = words.to(torch.int64) & 0xFFFFFFFF
     nibbles = [bits >> 28 - 4 * index & 0xF for index in range(8)]
-    word = sum(nibbles[index] << 28 - 4 * place for place, index in enumerate((0, 2, 4, 6, 1, 3, 5, 7)))
+    places = enumerate((0, 2, 4, 6, 1, 3, 5, 7))
+    word = torch.stack([nibbles[index] << 28 - 4 * place for place, index in places]).sum(0)
     return torch.where(word > 0x7FFFFFFF, word - (1 << 32), word).to(torch.int32)
 
 

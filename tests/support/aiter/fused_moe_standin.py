@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts.proof.reference import fetch_expert, swiglu
 from preshuffle.layouts.tensors.mxfp4 import dequantize
 
@@ -63,8 +64,8 @@ def forward(
     limit: float | None = 7.0,
 ) -> torch.Tensor:
     """Run the layer from laid-out bytes; `swap` takes the up rows for the gate's."""
-    assert arguments["w1"].is_shuffled
-    assert arguments["w2"].is_shuffled
+    assert getattr(arguments["w1"], AITER_TAG)
+    assert getattr(arguments["w2"], AITER_TAG)
     assert arguments["activation"] is ActivationType.Swiglu
     assert arguments["quant_type"] is QuantType.per_1x32
     bias1, bias2 = arguments.get("bias1"), arguments.get("bias2")
@@ -184,7 +185,7 @@ def tiled(weight: torch.Tensor, scale: torch.Tensor | None, quant: QuantType, ex
     if quant is QuantType.per_Token:
         return values * mine.view(-1, 1)
     assert quant is QuantType.per_1x128
-    blocks = mine.unflatten(0, (halves, -1)).repeat_interleave(128, 1)[:, : rows // halves].flatten(0, 1)
+    blocks: torch.Tensor = mine.unflatten(0, (halves, -1)).repeat_interleave(128, 1)[:, : rows // halves].flatten(0, 1)
     return values * blocks.repeat_interleave(128, 1)[:, :k]
 
 
@@ -204,8 +205,8 @@ def other_fused_moe(
     swap: bool = False,
 ) -> torch.Tensor:
     """An AITER of any version on fp8 and unquantized weights: their gate and up lie apart, and nothing is clamped."""
-    assert w1.is_shuffled
-    assert w2.is_shuffled
+    assert getattr(w1, AITER_TAG)
+    assert getattr(w2, AITER_TAG)
     bend = torch.nn.functional.gelu if activation is ActivationType.Gelu else torch.nn.functional.silu
     result = torch.zeros(hidden_states.shape, dtype=torch.float64)
     for expert in range(w1.shape[0]):

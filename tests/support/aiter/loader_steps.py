@@ -49,7 +49,8 @@ def run(aiter: AiterFunctions, layer: Tensors, steps: Steps) -> Tensors:
     """Return the layer's tensors as the kernel gets them."""
     tensors = {role: tensor.clone() for role, tensor in layer.items()}
     for value in steps.values:
-        tensors = VALUES.get(value, lambda same: same)(tensors)
+        if value in VALUES:
+            tensors = VALUES[value](tensors)
     for role in tensors:
         if role.startswith("w13") and tensors[role].dim() > 1:
             tensors[role] = _rows(tensors[role], steps.rows)

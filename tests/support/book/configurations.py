@@ -105,7 +105,7 @@ KIMI_K2 = {
     "quantization_config": INT4,
 }
 KIMI_K25 = {"model_type": "kimi_k25", "torch_dtype": "bfloat16", "text_config": KIMI_K2, "vision_config": {}}
-KIMI_K3 = {
+KIMI_K3: dict[str, Any] = {
     "model_type": "kimi_k3",
     "dtype": "bfloat16",
     "text_config": {
@@ -154,7 +154,7 @@ MINIMAX_M2 = {
     "shared_intermediate_size": 0,
     "quantization_config": {**BLOCK_FP8, "modules_to_not_convert": ["gate", "e_score_correction_bias", "lm_head"]},
 }
-MINIMAX_M3 = {
+MINIMAX_M3: dict[str, Any] = {
     "model_type": "minimax_m3_vl",
     "dtype": "bfloat16",
     "text_config": {

@@ -284,7 +284,7 @@ def build_for_another_gpu(applied: Raw, query: Raw, decision: Decision, chosen: 
 
 @kind
 def switches_contradict(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
-    engine = (query.get("engine") or {}).get("name")
+    engine = (query.get("engine") or {}).get("name", "")
     wrong = {
         "atom": {"ATOM_MOE_GU_ITLV": "1" if applied["gate_mode"] == "separated" else "0"},
         "vllm": {"VLLM_ROCM_USE_AITER_MOE": "0"},

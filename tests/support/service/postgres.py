@@ -42,7 +42,7 @@ def small_tablespace() -> Iterator[tuple[str, Path]]:
     """Yield the URL of a database on a disk of 16 MiB, and a file that takes a part of it; skip where none can be."""
     url = new_database()
     folder = Path(tempfile.mkdtemp(prefix="preshuffle-disk-"))
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("only root can mount a small disk here")
     try:
@@ -77,7 +77,7 @@ def _server() -> int | str:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
     data = folder / "data"
     # fast instead of safe: no test takes the power from the server itself
-    init = [
+    init: list[str | Path] = [
         binaries / "initdb",
         "-D",
         data,

@@ -214,7 +214,9 @@ class _Maker:
         if not self.w13:
             needs_w13 = self.corruption in ("rows left alternating", "up before gate", "pads at the tail")
             return None if needs_w13 else part[:, None, :, start:stop]
-        split = part.unflatten(1, (-1, 2)).transpose(1, 2) if read == "GUGU" else part.unflatten(1, (2, -1))
+        split: torch.Tensor = (
+            part.unflatten(1, (-1, 2)).transpose(1, 2) if read == "GUGU" else part.unflatten(1, (2, -1))
+        )
         rows = split[:, :, start:stop]
         return rows.flip(1) if self.corruption == "up before gate" else rows
 

@@ -29,7 +29,7 @@ def main() -> None:
     for name in Registry.default().book.layouts:
         for shape, alternating in zip(SHAPES, (False, True), strict=True):
             for direction in ("lay out", "take back"):
-                for line in compare(name, shape, alternating, direction):  # type: ignore[arg-type]
+                for line in compare(name, shape, alternating, direction):
                     print(json.dumps(line))
     sys.stdout.flush()
 

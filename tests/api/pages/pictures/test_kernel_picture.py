@@ -29,7 +29,7 @@ def test_equal_neighbours_are_one_bar_as_wide_as_they_are_many() -> None:
 
 
 def test_one_family_has_one_colour_in_both_stages() -> None:
-    tints = {}
+    tints: dict[str, str] = {}
     for tint, title, _ in bars(BUCKETS):
         if tint.startswith("bar f"):
             assert tints.setdefault(title.partition(":")[0], tint) == tint

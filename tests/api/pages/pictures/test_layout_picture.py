@@ -197,7 +197,7 @@ def test_the_svg_is_well_formed_and_holds_every_cell(name: str) -> None:
 
 def read_series(text: str) -> dict[str, int]:
     """Read what ``picture.js`` reads."""
-    found = {}
+    found: dict[str, int] = {}
     for series in text.split():
         match = re.fullmatch(r"(\D*)(\d+):(\d+)\+(-?\d+)\*(\d+)", series)
         assert match, series
