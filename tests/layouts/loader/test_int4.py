@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts import apply, inverse
 from preshuffle.layouts.loader.int4 import pack_int4, unpack_int4
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.registry import LayoutError
 from support.aiter.aiter_wheel import AiterFunctions
 from support.tensors.recipe_steps import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts import apply, inverse, invert_layout, stamp_of
 from preshuffle.layouts.loader.expert import write_expert
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload
+from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.registry import LayoutError
 from support.aiter.aiter_wheel import AiterFunctions
 from support.tensors.recipe_steps import (
