@@ -1,8 +1,8 @@
-"""The service with a fleet: 10,000 deployments listed, heard of, and judged again after the registry has changed.
+"""Benchmark of the service with a fleet: lists, heartbeats and a re-check of 10,000 deployments.
 
     python bench/bench_fleet.py [--deployments 10000] [--seconds 20] [--rate 1000] [--db postgresql://…]
 
-The load comes from this process, the service is another one and judges in a third.
+This process makes the load; the service is a child process, and re-checks in another one.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def fill(db: str, deployments: int, kinds: int) -> None:
     store, registry = Store(db).create(), Registry.default()
     judged: dict[int, Judgement] = {}
     for number in range(deployments):
-        told = ReplicaReport.parse(report(number, kinds))
+        reported = ReplicaReport.parse(report(number, kinds))
         kind = number % kinds
-        judged[kind] = judged.get(kind) or judge(told, registry)
-        store.put(f"d{number:05}", 0, told, judged[kind])
+        judged[kind] = judged.get(kind) or judge(reported, registry)
+        store.put(f"d{number:05}", 0, reported, judged[kind])
     store.close()
 
 
@@ -78,16 +78,16 @@ def rss_mib(pid: int) -> float:
 
 def timed(url: str, path: str, times: int = 9) -> float:
     with httpx.Client(base_url=url, timeout=60) as client:
-        taken = []
+        durations = []
         for _ in range(times):
             started = time.perf_counter()
             assert client.get(path).status_code == 200
-            taken.append((time.perf_counter() - started) * 1000)
-    return median(taken)
+            durations.append((time.perf_counter() - started) * 1000)
+    return median(durations)
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str) -> int:
-    """Send one request on a kept connection; return the status."""
+    """Send one request on an open connection; return the status."""
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
@@ -96,40 +96,40 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method
 
 
 async def load(url: str, method: str, paths: list[str], rate: float, seconds: float) -> tuple[list[float], int]:
-    """Send requests at a steady rate; return the latencies in ms and how many were not answered with 200."""
+    """Send requests at a constant rate; return latencies in ms and the number of errors."""
     host, port = url.removeprefix("http://").split(":")
-    taken: list[float] = []
-    wrong = 0
+    latencies: list[float] = []
+    errors = 0
     started = time.perf_counter()
 
-    async def one(connection: int) -> None:
-        nonlocal wrong
+    async def send(connection: int) -> None:
+        nonlocal errors
         reader, writer = await asyncio.open_connection(host, int(port))
         for turn in range(connection, int(rate * seconds), CONNECTIONS):
             due = started + turn / rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             sent = time.perf_counter()
-            wrong += await ask(reader, writer, method, paths[turn % len(paths)]) != 200
-            taken.append((time.perf_counter() - sent) * 1000)
+            errors += await ask(reader, writer, method, paths[turn % len(paths)]) != 200
+            latencies.append((time.perf_counter() - sent) * 1000)
         writer.close()
 
-    await asyncio.gather(*(one(connection) for connection in range(CONNECTIONS)))
-    return taken, wrong
+    await asyncio.gather(*(send(connection) for connection in range(CONNECTIONS)))
+    return latencies, errors
 
 
-def p99(taken: list[float]) -> float:
-    return quantiles(taken, n=100)[98]
+def p99(latencies: list[float]) -> float:
+    return quantiles(latencies, n=100)[98]
 
 
 def beats(url: str, pid: int, names: list[str], rate: float, seconds: float) -> None:
     paths = [f"/v1/deployments/{name}/heartbeat" for name in names]
     asyncio.run(load(url, "POST", paths, rate, min(5.0, seconds)))
     before, started = rss_mib(pid), time.perf_counter()
-    taken, wrong = asyncio.run(load(url, "POST", paths, rate, seconds))
-    lasted = time.perf_counter() - started
+    latencies, errors = asyncio.run(load(url, "POST", paths, rate, seconds))
+    duration = time.perf_counter() - started
     print(
-        f"heartbeats: {len(taken) / lasted:.0f}/s for {lasted:.0f} s, {wrong} errors, median {median(taken):.1f} ms, "
-        f"p99 {p99(taken):.1f} ms, memory {before:.0f} -> {rss_mib(pid):.0f} MiB"
+        f"heartbeats: {len(latencies) / duration:.0f}/s for {duration:.0f} s, {errors} errors, "
+        f"median {median(latencies):.1f} ms, p99 {p99(latencies):.1f} ms, memory {before:.0f} -> {rss_mib(pid):.0f} MiB"
     )
 
 
@@ -145,16 +145,16 @@ def recheck(url: str, db: str, book: Path, deployments: int) -> None:
         started = time.perf_counter()
         name = client.get("/readyz").json()["registry_digest"]
     while judged < deployments:
-        taken, wrong = asyncio.run(load(url, "GET", [path], 500, 1))
-        assert wrong == 0
-        busy += taken
+        latencies, errors = asyncio.run(load(url, "GET", [path], 500, 1))
+        assert errors == 0
+        busy += latencies
         with store.transaction() as connection:
             text = "SELECT count(*) FROM replicas WHERE judged_by LIKE '" + name + "%%'"
             judged = connection.exec_driver_sql(text).scalar_one()
-    lasted = time.perf_counter() - started
+    duration = time.perf_counter() - started
     store.close()
     print(
-        f"judged again: {deployments} in {lasted:.1f} s; reads meanwhile (500/s): median {median(busy):.1f} ms, "
+        f"re-check: {deployments} in {duration:.1f} s; reads meanwhile (500/s): median {median(busy):.1f} ms, "
         f"p99 {p99(busy):.1f} ms (before: {median(quiet):.1f}, {p99(quiet):.1f})"
     )
 
@@ -162,8 +162,8 @@ def recheck(url: str, db: str, book: Path, deployments: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deployments", type=int, default=10_000)
-    parser.add_argument("--kinds", type=int, default=64, help="how many of them differ in more than their names")
-    parser.add_argument("--seconds", type=float, default=20, help="how long heartbeats are sent")
+    parser.add_argument("--kinds", type=int, default=64, help="number of kinds that differ in more than their names")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of the heartbeats")
     parser.add_argument("--rate", type=float, default=1000, help="heartbeats per second")
     parser.add_argument("--db", help="an empty database (default: SQLite in a temporary folder)")
     args = parser.parse_args()
@@ -174,8 +174,8 @@ def main() -> None:
         (book / "book.yaml").write_text("models: {}\n")
         started = time.perf_counter()
         fill(db, args.deployments, args.kinds)
-        took = time.perf_counter() - started
-        print(f"{args.deployments} deployments of {args.kinds} kinds stored in {took:.1f} s, one after the other")
+        duration = time.perf_counter() - started
+        print(f"{args.deployments} deployments of {args.kinds} kinds stored in {duration:.1f} s, one after the other")
         with service(db, book) as (url, pid):
             for path in (
                 "/v1/deployments?limit=100",
@@ -185,7 +185,8 @@ def main() -> None:
             ):
                 print(f"GET {path}: median {timed(url, path):.1f} ms")
             names = [
-                one["name"] for one in json.loads(httpx.get(f"{url}/v1/deployments?limit=500").content)["deployments"]
+                deployment["name"]
+                for deployment in json.loads(httpx.get(f"{url}/v1/deployments?limit=500").content)["deployments"]
             ]
             beats(url, pid, names, args.rate, args.seconds)
             recheck(url, db, book, args.deployments)

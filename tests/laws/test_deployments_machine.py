@@ -1,4 +1,7 @@
-"""Deployments over HTTP against a model of them in a dictionary, in any order of requests, on both databases."""
+"""Law: deployments over HTTP behave as a dictionary, on both databases.
+
+Requests come in any order, by a rule-based state machine.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ APPLIED = {
     "unknown": {},
 }
 ORDER = ("ok", "unknown", "mismatch")
-TOLD = st.tuples(st.sampled_from(ORDER), st.sampled_from(["n1", "n2"]))
+REPORTS = st.tuples(st.sampled_from(ORDER), st.sampled_from(["n1", "n2"]))
 
 
-def body(told: tuple[str, str]) -> dict[str, Any]:
-    verdict, node = told
+def body(reported: tuple[str, str]) -> dict[str, Any]:
+    verdict, node = reported
     return {
         **REPORT,
         "node": node,
@@ -39,34 +42,34 @@ def body(told: tuple[str, str]) -> dict[str, Any]:
 
 
 class Deployments(RuleBasedStateMachine):
-    """The service beside the model; ``client`` and ``store`` are set by the test."""
+    """State machine of the service and its model; the test sets ``client`` and ``store``."""
 
     client: Client
     store: Store
 
     @initialize()
     def begin(self) -> None:
-        for one in self.client.get("/v1/deployments").json()["deployments"]:
-            assert self.client.delete(f"/v1/deployments/{one['name']}").status_code == 204
-        self.told: dict[str, dict[int, tuple[str, str]]] = {}
+        for deployment in self.client.get("/v1/deployments").json()["deployments"]:
+            assert self.client.delete(f"/v1/deployments/{deployment['name']}").status_code == 204
+        self.reports: dict[str, dict[int, tuple[str, str]]] = {}
         self.revisions: dict[str, int] = {}
         self.latest = self.store.counters()["revision"]
         self.events: dict[str, int] = {}
 
-    @rule(name=NAMES, replica=REPLICAS, told=TOLD, condition=st.sampled_from([None, "right", "wrong", "*"]))
-    def put(self, name: str, replica: int, told: tuple[str, str], condition: str | None) -> None:
-        known = name in self.told
+    @rule(name=NAMES, replica=REPLICAS, reported=REPORTS, condition=st.sampled_from([None, "right", "wrong", "*"]))
+    def put(self, name: str, replica: int, reported: tuple[str, str], condition: str | None) -> None:
+        known = name in self.reports
         answer = self.client.put(
-            f"/v1/deployments/{name}?replica={replica}", json=body(told), headers=self.tag(name, condition)
+            f"/v1/deployments/{name}?replica={replica}", json=body(reported), headers=self.tag(name, condition)
         )
         if condition == "wrong" or (condition is not None and not known):
             assert answer.status_code == 412
             return
-        same = self.told.get(name, {}).get(replica) == told
+        same = self.reports.get(name, {}).get(replica) == reported
         assert answer.status_code == (200 if known else 201)
         assert answer.json()["changed"] is not same
         assert (answer.json()["revision"] > self.latest) is not same
-        self.told.setdefault(name, {})[replica] = told
+        self.reports.setdefault(name, {})[replica] = reported
         self.revisions[name] = answer.json()["revision"]
         self.latest = max(self.latest, self.revisions[name])
         self.events[name] = self.events.get(name, 0) + (not same)
@@ -75,18 +78,18 @@ class Deployments(RuleBasedStateMachine):
     def delete(self, name: str, replica: int | None, condition: str | None) -> None:
         query = "" if replica is None else f"?replica={replica}"
         answer = self.client.delete(f"/v1/deployments/{name}{query}", headers=self.tag(name, condition))
-        if condition == "wrong" or (condition is not None and name not in self.told):
+        if condition == "wrong" or (condition is not None and name not in self.reports):
             assert answer.status_code == 412
             return
-        mine = self.told.get(name, {})
-        going = list(mine) if replica is None else [replica] if replica in mine else []
-        assert answer.status_code == (204 if going else 404)
-        if not going:
+        stored = self.reports.get(name, {})
+        deleted = list(stored) if replica is None else [replica] if replica in stored else []
+        assert answer.status_code == (204 if deleted else 404)
+        if not deleted:
             return
-        for one in going:
-            del mine[one]
-        if not mine:
-            del self.told[name], self.revisions[name]
+        for number in deleted:
+            del stored[number]
+        if not stored:
+            del self.reports[name], self.revisions[name]
         else:
             self.revisions[name] = int(self.client.get(f"/v1/deployments/{name}").headers["etag"].strip('"'))
             assert self.revisions[name] > self.latest
@@ -95,7 +98,7 @@ class Deployments(RuleBasedStateMachine):
     @rule(name=NAMES, replica=REPLICAS)
     def beat(self, name: str, replica: int) -> None:
         answer = self.client.post(f"/v1/deployments/{name}/heartbeat?replica={replica}")
-        assert answer.status_code == (200 if replica in self.told.get(name, {}) else 404)
+        assert answer.status_code == (200 if replica in self.reports.get(name, {}) else 404)
 
     @rule(name=NAMES)
     def health(self, name: str) -> None:
@@ -105,21 +108,23 @@ class Deployments(RuleBasedStateMachine):
 
     @rule(state=st.sampled_from(ORDER))
     def filtered(self, state: str) -> None:
-        listed = self.client.get(f"/v1/deployments?state={state}").json()["deployments"]
-        assert [one["name"] for one in listed] == sorted(name for name in self.told if self.verdict(name) == state)
+        deployments = self.client.get(f"/v1/deployments?state={state}").json()["deployments"]
+        assert [deployment["name"] for deployment in deployments] == sorted(
+            name for name in self.reports if self.verdict(name) == state
+        )
 
     @invariant()
-    def what_is_listed_is_what_was_told(self) -> None:
-        listed = self.client.get("/v1/deployments").json()["deployments"]
-        assert [one["name"] for one in listed] == sorted(self.told)
-        for one in listed:
-            name = one["name"]
-            assert one["replicas"] == sorted(self.told[name])
-            assert (one["revision"], one["verdict"]) == (self.revisions[name], self.verdict(name))
+    def the_list_shows_what_was_reported(self) -> None:
+        deployments = self.client.get("/v1/deployments").json()["deployments"]
+        assert [deployment["name"] for deployment in deployments] == sorted(self.reports)
+        for deployment in deployments:
+            name = deployment["name"]
+            assert deployment["replicas"] == sorted(self.reports[name])
+            assert (deployment["revision"], deployment["verdict"]) == (self.revisions[name], self.verdict(name))
 
     def verdict(self, name: str) -> str | None:
-        """Return the worst that the model knows."""
-        return max((told[0] for told in self.told.get(name, {}).values()), key=ORDER.index, default=None)
+        """Return the worst verdict in the model."""
+        return max((verdict for verdict, _ in self.reports.get(name, {}).values()), key=ORDER.index, default=None)
 
     def tag(self, name: str, condition: str | None) -> dict[str, str]:
         """Return the header of a condition."""
