@@ -1,4 +1,6 @@
-"""The registry of MoE weight layouts: typed, configuration-driven, and it says why. Pure: no torch, no web.
+"""Registry of MoE weight layouts: typed, configuration-driven, explainable.
+
+It is pure: no torch, no web.
 
 A name is imported when it is asked for: a process that only resolves does not pay for what only ``check`` needs.
 """

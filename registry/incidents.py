@@ -1,4 +1,6 @@
-"""Score a folder of incident cases: did every case get its codes and verdict, and every control no false alarm?
+"""Score of a check on a folder of incident cases.
+
+Every case must get its codes and verdict, every control no false alarm.
 
 ``python -m preshuffle.registry.incidents DIR [--tables PATH]`` prints the tally.
 """
@@ -20,7 +22,7 @@ from preshuffle.registry.values.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One case: what was found, and what is wrong with that; nothing is where ``problems`` is empty."""
+    """Result of one case; ``problems`` is empty where it passed."""
 
     id: str
     verdict: str
@@ -30,7 +32,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """All cases of a folder."""
+    """Results of all cases of a folder."""
 
     scores: tuple[Score, ...]
 
@@ -45,9 +47,9 @@ class Tally:
         return self.passed == len(self.scores)
 
     def __str__(self) -> str:
-        """Return one line for each case that did not, and the count."""
-        wrong = [f"{score.id}: {'; '.join(score.problems)}" for score in self.scores if score.problems]
-        return "\n".join([*wrong, f"{self.passed} of {len(self.scores)} as expected"])
+        """Return one line per failed case, and the count."""
+        failures = [f"{score.id}: {'; '.join(score.problems)}" for score in self.scores if score.problems]
+        return "\n".join([*failures, f"{self.passed} of {len(self.scores)} as expected"])
 
 
 def score(folder: Path | str, registry: Registry) -> Tally:
@@ -72,18 +74,18 @@ def _score(path: Path, registry: Registry) -> Score:
 
 
 def problems(expect: dict[str, Any], report: Report) -> list[str]:
-    """Say in which ways a report is not what a case expects."""
+    """Return how a report differs from what a case expects."""
     codes = {finding.code for finding in report.findings}
-    wrong = [f"{code} is missing" for code in expect.get("codes", ()) if code not in codes]
-    wrong += [f"none of {', '.join(group)}" for group in expect.get("any_of", ()) if not codes & set(group)]
-    wrong += [f"{code} is a false alarm" for code in expect.get("not_codes", ()) if code in codes]
+    failures = [f"{code} is missing" for code in expect.get("codes", ()) if code not in codes]
+    failures += [f"none of {', '.join(group)}" for group in expect.get("any_of", ()) if not codes & set(group)]
+    failures += [f"{code} is a false alarm" for code in expect.get("not_codes", ()) if code in codes]
     if expect.get("verdict") and report.verdict not in expect["verdict"]:
-        wrong.append(f"verdict {report.verdict}, expected {' or '.join(expect['verdict'])}")
-    return wrong
+        failures.append(f"verdict {report.verdict}, expected {' or '.join(expect['verdict'])}")
+    return failures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tally of a folder; 0 where every case is as expected."""
+    """Print a folder's tally; return 0 if every case passed."""
     parser = argparse.ArgumentParser(prog="python -m preshuffle.registry.incidents", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tables", action="append", help="kernel tables (a CSV or AITER's configs folder)")

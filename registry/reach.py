@@ -1,4 +1,7 @@
-"""Can every rule win? For each a query is looked for that it answers, and put to the registry as any other would be."""
+"""Reachability of rules: a query that each rule answers.
+
+The query is searched for, and put to the registry as any other would be.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.entries import Condition, Rule, Scalar
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import REQUIRED_OF, Tried, choose, open_case, try_rule
+from preshuffle.registry.resolve import REQUIRED_OF, RuleTrial, choose, open_case, try_rule
 from preshuffle.registry.values.query import Query
 
 _MOST_TRIES = 2000
-_LAYER: Mapping[str, Scalar] = {
+_SAMPLE_LAYER: Mapping[str, Scalar] = {
     "hidden_size": 4096,
     "intermediate_size": 2048,
     "num_experts": 64,
@@ -30,7 +33,7 @@ _LAYER: Mapping[str, Scalar] = {
     "arch": "gfx950",
     "model": "nobody/knows-this",
 }
-_KNOWN: Mapping[str, tuple[Scalar, ...]] = {
+_KNOWN_VALUES: Mapping[str, tuple[Scalar, ...]] = {
     "weight_dtype": get_args(Dtype),
     "activation_dtype": get_args(Dtype),
     "quant_type": get_args(QuantType),
@@ -48,7 +51,10 @@ _KNOWN: Mapping[str, tuple[Scalar, ...]] = {
 
 
 def reach_problems(registry: Registry) -> Iterator[Problem]:
-    """Yield the rules that answer no query that could be found, and those whose kernels read other bytes."""
+    """Yield problems of rules without a query or with wrong bytes.
+
+    That is: no query was found that the rule answers, or the kernels read other bytes.
+    """
     book = registry.book
     reach = Reach(book)
     overlaid = not all(place.packaged for place in book.places.values())
@@ -60,11 +66,14 @@ def reach_problems(registry: Registry) -> Iterator[Problem]:
                 continue  # an operator's rules may take all that it took
             yield place.problem(f"no query was found that rule {rule.id!r} answers")
         elif rule.use is not None:
-            yield from (place.problem(text, "use") for text in _misread(registry, query))
+            yield from (place.problem(text, "use") for text in _layout_mismatches(registry, query))
 
 
-def _misread(registry: Registry, query: Query) -> list[str]:
-    """Return what kernels read otherwise than it lies, but for an engine that is known to call them wrongly."""
+def _layout_mismatches(registry: Registry, query: Query) -> list[str]:
+    """Return the layout mismatches of a query's decision.
+
+    Engines that are known to call their kernels wrongly are left out.
+    """
     try:
         decision = registry.resolve(query)
     except (NoRecipeError, QueryError):
@@ -75,13 +84,13 @@ def _misread(registry: Registry, query: Query) -> list[str]:
 
 
 class Reach:
-    """Finds queries that rules answer."""
+    """Search for queries that rules answer."""
 
     def __init__(self, book: Book) -> None:
         """Collect the values that any rule speaks of, by field."""
         self._book = book
         self._memo = Memo()
-        self._values: dict[str, dict[Scalar, None]] = {name: dict.fromkeys(of) for name, of in _KNOWN.items()}
+        self._values: dict[str, dict[Scalar, None]] = {name: dict.fromkeys(of) for name, of in _KNOWN_VALUES.items()}
         self._values["arch"] = dict.fromkeys(book.archs)
         self._values["model"] = {"nobody/knows-this": None}
         self._values["aiter"] = dict.fromkeys((None, *(entry.since for entry in book.features.values())))
@@ -112,7 +121,7 @@ class Reach:
     def _first(self, rule: Rule) -> dict[str, Scalar]:
         conditions = rule.conditions()
         known = "model" in conditions and self._book.model_names.find(str(self._allowed(rule, "model")[0]))
-        fields = {"arch": _LAYER["arch"]} if known else {**_LAYER, **self._kind(rule)}
+        fields = {"arch": _SAMPLE_LAYER["arch"]} if known else {**_SAMPLE_LAYER, **self._kind(rule)}
         return {**fields, **{name: allowed[0] for name in conditions if (allowed := self._allowed(rule, name))}}
 
     def _kind(self, rule: Rule) -> dict[str, Scalar]:
@@ -133,16 +142,16 @@ class Reach:
         return values if condition is None else [value for value in values if condition.matches(value)]
 
     def _blockers(self, rule: Rule, query: Query) -> set[str]:
-        """Return the fields that keep a rule from answering a query; none where it does."""
+        """Return the fields that keep a rule from answering a query."""
         try:
             facts = open_case(query, self._book, self._memo).facts
         except (NoRecipeError, QueryError):
             return set(REQUIRED_OF)
-        tried: Tried = try_rule(self._book, rule, facts)
-        missed = {miss.field for miss in tried.misses}
+        trial: RuleTrial = try_rule(self._book, rule, facts)
+        missed = {miss.field for miss in trial.misses}
         if any(name.startswith("env.") for name in missed):
             missed |= {"engine_version", "aiter"}
-        if not tried.usable:
+        if not trial.usable:
             return missed or set(REQUIRED_OF)
         choice = choose(self._book, facts)
         winner = choice.winner if choice else None
@@ -150,7 +159,7 @@ class Reach:
 
 
 def _query(fields: Mapping[str, Scalar]) -> Query | None:
-    """Build the query that has these facts; None where no query has them."""
+    """Build the query with these facts; None if none has them."""
     plain = {name: value for name, value in fields.items() if value is not None and "." not in name}
     version = plain.pop("engine_version", None)
     engine: Any = {"name": plain.pop("engine"), "version": version} if plain.get("engine") else None

@@ -1,4 +1,4 @@
-"""The registry: the book, made ready to answer."""
+"""Registry: entry point that answers queries from a book."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Keep the garbage collector off while a book is made: all of it stays, and looking through it takes a third."""
+    """Switch the garbage collector off while a book is loaded.
+
+    All of it stays, and looking through it takes a third of the time.
+    """
     on = gc.isenabled()
     gc.disable()
     try:
@@ -38,7 +41,9 @@ def _nothing_collected() -> Iterator[None]:
 
 
 class Registry:
-    """Answers queries from one book. It is immutable: a changed book is another registry.
+    """Immutable registry: answers queries from one book.
+
+    A changed book is another registry.
 
     Example:
         >>> registry = Registry.load()
@@ -63,7 +68,9 @@ class Registry:
         overlays: Iterable[Path | str] = (),
         kernel_tables: Literal["auto"] | Sequence[Path | str] | None = None,
     ) -> Registry:
-        """Load the packaged book, overlays on top. Neither the environment nor ``/etc`` is read.
+        """Load the packaged book, overlays on top.
+
+        Neither the environment nor ``/etc`` is read.
 
         Args:
             overlays: folders or files that add entries or replace them by id, later ones on top.
@@ -122,7 +129,7 @@ class Registry:
         return query_of(config, self.book, fields, layer)
 
     def resolve(self, query: Query, *, kernels: bool = True) -> Decision:
-        """Decide which bytes, which call and which kernels go together for a query.
+        """Decide bytes, call and kernels for a query.
 
         Args:
             query: an equal query gets the same decision object again.
@@ -146,7 +153,9 @@ class Registry:
         return Checker(self.book, self.tables, self._memo)
 
     def check(self, observation: Observation, *, decide: bool = False) -> Report:
-        """Compare what a deployment did with itself: bytes, call and kernels, never with one recipe.
+        """Check a deployment: compare its bytes, call and kernels.
+
+        They are compared with each other, never with one recipe.
 
         Args:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
@@ -155,7 +164,7 @@ class Registry:
         return self._checker.check(observation, decide=decide)
 
     def explain(self, query: Query) -> Explanation:
-        """Return every rule considered and why it won or lost.
+        """Explain a query: every rule considered, and its outcome.
 
         Raises:
             NoRecipeError: the arch is unknown.

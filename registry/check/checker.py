@@ -73,7 +73,9 @@ class Checker:
         )
 
     def _supposed(self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]) -> list[Finding]:
-        """Return findings on the most plausible call; errors only where no other possible call is free of them.
+        """Return findings that depend on the call.
+
+        They are those of the most plausible call; errors only where no other possible call is free of them.
 
         Where all calls share an error, only what they share is reported: the rest may be of a call that was not made.
         """
@@ -130,7 +132,7 @@ class Checker:
             return None
 
     def _recipes_by_digest(self, observation: Observation) -> dict[str, tuple[str, str]]:
-        """Return ``(recipe, w13 layout)`` by decision digest, for every recipe of the book on this query."""
+        """Return recipe and w13 layout by decision digest, for all recipes."""
         query = observation.query
         return self._memo.get("recipes by digest", query, lambda: dict(self._digest_recipes(query)))
 

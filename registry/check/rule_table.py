@@ -203,8 +203,8 @@ RULES: tuple[CheckRule, ...] = (
     CheckRule(
         "known_bad", known_problems.known_bad, True,
         "An entry of the deny-list holds: the combination is known to be wrong or slow.",
-        "Everything agrees, and the result is wrong all the same: a kernel, a shape or a pair of versions that others "
-        "found out about.",
+        "Everything agrees, and the result is wrong all the same: a kernel, a shape or a pair of versions that "
+        "is known to fail.",
         "Use the work-around of the entry; it names the thread.",
         (f"{_SGLANG}/pull/27201", f"{_AITER}/issues/4788"),
     ),

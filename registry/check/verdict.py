@@ -1,4 +1,4 @@
-"""Verdict of a check: one word, from the findings and what could be known."""
+"""Verdict of a check, from its findings and what was observed."""
 
 from __future__ import annotations
 

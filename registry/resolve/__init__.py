@@ -6,7 +6,7 @@ from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace, e
 from preshuffle.registry.resolve.findings import same_bytes
 from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
 from preshuffle.registry.resolve.known_problems import known_problem_finding
-from preshuffle.registry.resolve.match import Tried, try_rule
+from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
 from preshuffle.registry.resolve.resolver import Resolver
 from preshuffle.registry.resolve.shapes import tensor_decisions
@@ -19,7 +19,7 @@ __all__ = [
     "Explanation",
     "Resolver",
     "RuleTrace",
-    "Tried",
+    "RuleTrial",
     "choose",
     "chosen",
     "dispatch_call",

@@ -1,4 +1,4 @@
-"""What a decision starts from (the model's facts and the switches filled in), and what is said of it in words."""
+"""Case: a query completed from the book; the reason in words."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _NEEDED = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A query with everything that the book adds to it.
+    """A query, completed with everything that the book adds.
 
     Attributes:
-        query: as it was asked.
+        query: as it was requested.
         full: the query with the model's facts filled in and the model's own id.
         model: the model's entry, where there is one.
         counted: why shared experts count among the experts; empty where none do.
@@ -51,7 +51,7 @@ class Case:
     counted: str = ""
 
     def call(self, recipe: Recipe, sizes: LayerSizes, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
-        """Return the call that a recipe needs on this layer, with the model's own numbers of the activation."""
+        """Return the call that a recipe needs on this layer."""
         model = self.model
         swiglu = (self.full.swiglu_limit, model.swiglu_alpha if model else None)
         situ = (model.situ_beta, model.situ_linear_beta) if model else (None, None)
@@ -112,8 +112,8 @@ def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
     model = find_model(query.model, book)
     full = query
     if model is not None:
-        asked = query.__dict__
-        missing = {name: value for name, value in model.given().items() if asked[name] is None}
+        stated = query.__dict__
+        missing = {name: value for name, value in model.given().items() if stated[name] is None}
         full = query.altered(**missing, model=model.id)
     build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
     switches = read_switches(query if build == query.aiter else query.altered(aiter=build), book, memo)
@@ -130,7 +130,10 @@ def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
 
 
 def find_model(name: str, book: Book) -> ModelEntry | None:
-    """Return the entry that a model's name means: its id, an alias, or the longest glob among the aliases."""
+    """Return the entry of a model's name.
+
+    A name is an id, an alias, or matches the longest glob among the aliases.
+    """
     return book.model_names.find(name)
 
 
@@ -138,8 +141,8 @@ def reason(case: Case, winner: Prepared) -> str:
     """Say why a rule was chosen."""
     conditions = winner.conditions
     named = winner.named
-    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
-    parts = [f"{listed} match exactly"] if named else []
+    names = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
+    parts = [f"{names} match exactly"] if named else []
     if case.model is not None and case.model.id != case.query.model:
         parts.append(f"{case.query.model} is read as {case.model.id}")
     for name, meaning in case.switches.honoured.items():
@@ -154,7 +157,7 @@ def reason(case: Case, winner: Prepared) -> str:
 
 
 def _counted_on(case: Case, needed: Sequence[str]) -> Iterator[str]:
-    """Say how it is known that AITER has what a recipe needs, and by which release its kernels are predicted."""
+    """Yield how AITER's features are known, and the release that counts."""
     query = case.query
     aiter = f"AITER {query.aiter}" if query.aiter else "AITER"
     probed = [name for name in needed if name in query.aiter_features]

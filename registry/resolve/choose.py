@@ -1,4 +1,4 @@
-"""Which rule wins among those that the index finds, and which were near."""
+"""Choice of a rule among the candidates, with near alternatives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.requirements import Miss, lacking
 from preshuffle.registry.values.decision import Alternative, ReasonKind
 
-NEAR = 2
-"""A rule is near if at most so many circumstances would have to be others."""
+MOST_MISSED = 2
+"""Most circumstances that a near rule may miss."""
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearRule:
     """A rule for the same subject.
 
     Attributes:
@@ -31,10 +31,10 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The rule that wins, and the others that were near, the most specific first."""
+    """The winning rule, and near ones, the most specific first."""
 
     winner: Prepared
-    others: tuple[Near, ...]
+    others: tuple[NearRule, ...]
     reason_kind: ReasonKind
 
 
@@ -45,11 +45,14 @@ def chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tupl
 
 
 def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
-    """Return the most specific rule that matches and whose recipe has all that it requires, if there is one."""
+    """Return the most specific rule that matches, if there is one.
+
+    Its recipe must have all that it requires.
+    """
     winner: Prepared | None = None
-    others: list[Near] = []
+    others: list[NearRule] = []
     for item in book.rule_index.candidates(facts):
-        missed = item.misses(facts, NEAR)
+        missed = item.misses(facts, MOST_MISSED)
         if missed is None:
             continue
         lacks: tuple[str, ...] = ()
@@ -58,17 +61,19 @@ def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
             if winner is None and not lacks:
                 winner = item
                 continue
-        others.append(Near(item, missed, lacks))
+        others.append(NearRule(item, missed, lacks))
     return None if winner is None else Choice(winner, tuple(others), reason_kind(book, winner))
 
 
 def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternative, ...]:
-    """Return every other recipe for the same model, checkpoint, GPU and engine, and why it was not chosen.
+    """Return the recipes that were not chosen, and why.
+
+    They are for the same model, checkpoint, GPU and engine.
 
     Where a model has rules of its own, they are those to choose among.
     """
     own = "model" in choice.winner.conditions
-    best: dict[str, tuple[Near, Recipe]] = {}
+    best: dict[str, tuple[NearRule, Recipe]] = {}
     for near in choice.others:
         recipe = near.rule.recipe
         if recipe is None or recipe is choice.winner.recipe or (own and "model" not in near.rule.conditions):
@@ -77,19 +82,20 @@ def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternati
         if known is None or len(near.missed) < len(known[0].missed):
             best[recipe.id] = (near, recipe)
     return tuple(
-        Alternative(recipe=id, why_not=_lost(near, recipe, choice.winner, facts)) for id, (near, recipe) in best.items()
+        Alternative(recipe=id, why_not=_why_not(near, recipe, choice.winner, facts))
+        for id, (near, recipe) in best.items()
     )
 
 
-def _lost(near: Near, recipe: Recipe, winner: Prepared, facts: Mapping[str, Scalar]) -> str:
+def _why_not(near: NearRule, recipe: Recipe, winner: Prepared, facts: Mapping[str, Scalar]) -> str:
     rule = near.rule.rule
     about = "; ".join(filter(None, (recipe.suits, recipe.validity)))
-    wrong = dict.fromkeys([*_misses(near, facts), *near.lacking])
-    if wrong:
-        return f"{about}; rule {rule.id} {'; '.join(wrong)}"
+    reasons = dict.fromkeys([*_misses(near, facts), *near.lacking])
+    if reasons:
+        return f"{about}; rule {rule.id} {'; '.join(reasons)}"
     return f"{about}; rule {rule.id} matches too, and {winner.rule.id} is more specific"
 
 
-def _misses(near: Near, facts: Mapping[str, Scalar]) -> Iterable[str]:
+def _misses(near: NearRule, facts: Mapping[str, Scalar]) -> Iterable[str]:
     conditions = near.rule.conditions
     return (str(Miss(name, conditions[name].text, facts.get(name))) for name in near.missed)

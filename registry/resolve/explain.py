@@ -1,4 +1,4 @@
-"""Why: every rule that was considered, in order, what it required, what it found, and why it lost."""
+"""Explanation of a resolution: every rule considered, and its outcome."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.entries import Scalar
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.match import Tried, try_rules
+from preshuffle.registry.resolve.match import RuleTrial, try_rules
 from preshuffle.registry.values.query import Query
 
 Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]
@@ -24,7 +24,7 @@ _ASIDE: dict[Aside, tuple[str, ...]] = {
 
 
 class RuleTrace(Frozen):
-    """What became of one rule.
+    """Outcome of one rule.
 
     Attributes:
         recipe: what it uses; None where it says that nothing works.
@@ -67,22 +67,25 @@ class Explanation(Frozen):
 
     @property
     def in_question(self) -> tuple[RuleTrace, ...]:
-        """The rules for this engine, GPU, weights and activation; where none is, the three that miss the least."""
+        """Rules for this engine, GPU, weights and activation.
+
+        Where there are none, the three that miss the least.
+        """
         own = tuple(rule for rule in self.rules if rule.aside is None)
         return own or tuple(sorted(self.rules, key=lambda rule: len(rule.missed))[:3])
 
 
 def explain(query: Query, book: Book) -> Explanation:
-    """Explain a query; unlike ``resolve`` it answers where no rule matches, too.
+    """Explain a query, also where no rule matches.
 
     Raises:
         NoRecipeError: the arch is unknown.
         QueryError: a switch has a value that it cannot have.
     """
     case = open_case(query, book)
-    tried = try_rules(book, case.facts)
-    winner = next((item for item in tried if item.usable), None)
-    order = sorted(tried, key=lambda item: (not item.matches, bool(item.lacking)))
+    trials = try_rules(book, case.facts)
+    winner = next((item for item in trials if item.usable), None)
+    order = sorted(trials, key=lambda item: (not item.matches, bool(item.lacking)))
     return Explanation(
         query=query,
         model=case.model.id if case.model else None,
@@ -97,7 +100,7 @@ def explain(query: Query, book: Book) -> Explanation:
     )
 
 
-def _trace(item: Tried, winner: Tried | None) -> RuleTrace:
+def _trace(item: RuleTrial, winner: RuleTrial | None) -> RuleTrace:
     outcome: Outcome
     if item is winner:
         outcome, why = "chosen" if item.recipe else "nothing works", item.rule.because
@@ -122,7 +125,7 @@ def _trace(item: Tried, winner: Tried | None) -> RuleTrace:
 
 
 def _aside(missed: tuple[str, ...]) -> Aside | None:
-    """Whose rule it is, judged by the first of these that it misses."""
+    """Return what the rule is not for, by its first miss."""
     for aside, fields in _ASIDE.items():
         if any(name in missed for name in fields):
             return aside

@@ -23,7 +23,7 @@ from preshuffle.registry.values.query import Query
 def layer_findings(
     query: Query, book: Book, recipe: Recipe, tensors: Mapping[Role, TensorDecision], memo: Memo
 ) -> Iterator[Finding]:
-    """Yield what is wrong with a recipe on the sizes of a layer, whatever runs."""
+    """Yield findings on a recipe and a layer's sizes."""
     yield from _cut_through(query, recipe)
     yield from _not_passed(query, recipe)
     yield from _pads_not_passed(recipe, tensors)
@@ -37,7 +37,7 @@ def kernel_findings(
     kernels: Sequence[KernelBucket],
     ranges: Sequence[TokenBucket],
 ) -> Iterator[Finding]:
-    """Say what is wrong with the kernels that will run.
+    """Yield findings on the kernels that will run.
 
     Args:
         kernels: at the token counts that the query names.
@@ -49,7 +49,10 @@ def kernel_findings(
 
 
 def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:
-    """The loader slices values where only whole groups may be cut: two ranks then share a scale and lack it both."""
+    """Return a finding where a recipe cuts through a scale group.
+
+    Two ranks then share a scale, and both lack it.
+    """
     group, size = GROUP.get(recipe.call.quant_type, 1), query.intermediate_size
     if recipe.cuts != "values" or size is None or size % query.tp or size // query.tp % group == 0:
         return []
@@ -62,14 +65,14 @@ def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:
 
 
 def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
-    """An engine that converts what it then does not pass."""
+    """Return findings on arguments that an engine converts and does not pass."""
     findings: list[Finding] = []
     if query.bias and recipe.call.bias == "dropped":
         text = f"recipe {recipe.id}: biases are converted and not passed to the kernel; the model has them"
         wanted = "bias1 and bias2"
         findings.append(Finding.of("contract_mismatch", text, role="w13_bias", expected=wanted, actual="none"))
-    asked = recipe.call.function == DISPATCHED  # others take no gate_mode
-    if asked and recipe.call.gate_mode == "interleave" and not recipe.call.passes_gate_mode(query.swiglu_limit):
+    dispatched = recipe.call.function == DISPATCHED  # others take no gate_mode
+    if dispatched and recipe.call.gate_mode == "interleave" and not recipe.call.passes_gate_mode(query.swiglu_limit):
         missing = ": the engine passes it with a clamp only" if recipe.call.gate_mode_passed else ""
         text = f"recipe {recipe.id}: w13 is laid out for gate_mode=interleave, which is not passed{missing}"
         wanted = "gate_mode=interleave"
@@ -78,7 +81,10 @@ def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
 
 
 def _pads_not_passed(recipe: Recipe, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
-    """An engine that pads and does not say so to a kernel that could leave the padding out."""
+    """Return findings on pads that are not passed to the kernel.
+
+    The kernel could skip the padding.
+    """
     call = recipe.call
     if call.function != DISPATCHED or call.quant_type == "No":
         return []
@@ -100,7 +106,10 @@ def _pads_not_passed(recipe: Recipe, tensors: Mapping[Role, TensorDecision]) -> 
 
 
 def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision], memo: Memo) -> list[Finding]:
-    """A weight whose physical shape is not whole tiles cannot be laid out (scales are padded at their flat tail)."""
+    """Return findings on weights whose shape is not whole tiles.
+
+    Scales are padded at their flat tail.
+    """
     findings: list[Finding] = []
     for role in ("w13_weight", "w2_weight"):
         tensor = tensors[role]
@@ -114,7 +123,10 @@ def _unpadded(query: Query, book: Book, tensors: Mapping[Role, TensorDecision], 
 
 
 def _unfit(layout: Layout, rows: int, k: int) -> str:
-    """Return why a layout cannot be bound to a shape; empty where it can. The number of experts does not matter."""
+    """Return why a layout cannot be bound to a shape; empty if it can.
+
+    The number of experts does not matter.
+    """
     try:
         layout.bind(1, rows, k)
     except LayoutError as error:
@@ -123,7 +135,10 @@ def _unfit(layout: Layout, rows: int, k: int) -> str:
 
 
 def environment_findings(query: Query, book: Book, recipe: Recipe) -> list[Finding]:
-    """The query's environment contradicts what the recipe needs (a switch that only moves numerics is judged there)."""
+    """Return findings on switches that contradict the recipe's.
+
+    Switches that affect numerics only are judged by the kernels.
+    """
     return [
         Finding.of(
             "flag_conflict",
@@ -140,7 +155,7 @@ def environment_findings(query: Query, book: Book, recipe: Recipe) -> list[Findi
 
 
 def _errors(kernels: Sequence[KernelBucket]) -> list[Finding]:
-    """AITER raises for these token counts."""
+    """Return findings on token counts for which AITER raises."""
     by_error: dict[str, list[int]] = {}
     for bucket in kernels:
         if bucket.error:
@@ -152,8 +167,11 @@ def _errors(kernels: Sequence[KernelBucket]) -> list[Finding]:
 
 
 def _reads(book: Book, tensors: Mapping[Role, TensorDecision], ranges: Sequence[TokenBucket]) -> list[Finding]:
-    """A kernel that will run reads other bytes than those decided; layouts are compared by bytes, not by name."""
-    wrong: dict[tuple[Role, str, str], list[TokenBucket]] = {}
+    """Return findings on kernels that read other bytes than decided.
+
+    Layouts are compared by bytes, not by name.
+    """
+    misread: dict[tuple[Role, str, str], list[TokenBucket]] = {}
     for bucket in ranges:
         for stage in (bucket.choice.stage1, bucket.choice.stage2):
             for role, layout in (stage.reads if stage else {}).items():
@@ -163,7 +181,7 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], ranges: Sequence[
                     and layout in book.known_layouts
                     and not same_bytes(book, tensor.layout, layout, tensor.physical_shape, tensor.dtype)
                 ):
-                    wrong.setdefault((role, layout, stage.func), []).append(bucket)  # type: ignore[arg-type,union-attr]
+                    misread.setdefault((role, layout, stage.func), []).append(bucket)  # type: ignore[arg-type,union-attr]
     return [
         Finding.of(
             "layout_mismatch",
@@ -172,12 +190,15 @@ def _reads(book: Book, tensors: Mapping[Role, TensorDecision], ranges: Sequence[
             expected=layout,
             actual=tensors[role].layout,
         )
-        for (role, layout, func), found in wrong.items()
+        for (role, layout, func), found in misread.items()
     ]
 
 
 def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...], dtype: TensorDtype | None = None) -> bool:
-    """Whether two layouts are the same bytes on ``[experts, rows, K]``, K in values of a dtype (of a byte if None)."""
+    """Return whether two layouts give the same bytes on a shape.
+
+    The shape is ``[experts, rows, K]``, K in values of the dtype (in bytes if it is None).
+    """
     if first == second:
         return True
     group = "group" in {book.layout(name).unit for name in (first, second) if name in book.known_layouts}
@@ -191,7 +212,7 @@ def same_bytes(book: Book, first: str, second: str, shape: tuple[int, ...], dtyp
 
 
 def _numerics(query: Query, ranges: Sequence[TokenBucket]) -> list[Finding]:
-    """Activations in fewer bits than the checkpoint wants, or never in what it wants."""
+    """Return a finding on activations in another precision than wanted."""
     wanted = query.activation_dtype
     known = [bucket for bucket in ranges if bucket.choice.activation_dtype is not None]
     if wanted is None or not known:

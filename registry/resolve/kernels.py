@@ -1,4 +1,4 @@
-"""Which kernels a decision will meet, and whether they read its bytes."""
+"""Kernels of a decision: AITER's call, and the predicted kernels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from preshuffle.registry.values.decision import CallDecision, KernelBucket, Tens
 from preshuffle.registry.values.query import Query
 
 DISPATCHED = "fused_moe"
-"""The entry point whose choice of kernels is known; of others no kernel is predicted."""
+"""The only entry point whose kernels can be predicted."""
 REACH = 65536
-"""Token counts up to this one are within reach of a deployment; layouts and numerics are judged at all of them."""
+"""Largest token count of a deployment; kernels are judged up to it."""
 
 
 def dispatch_call(
@@ -26,7 +26,9 @@ def dispatch_call(
     env: Mapping[str, str],
     tokens: int,
 ) -> DispatchCall | None:
-    """Return the call as AITER sees it, or None where the compute units are not known, or another function is called.
+    """Return the call as AITER sees it, or None.
+
+    None where the compute units are not known, or another function is called.
 
     Args:
         query: with the model's facts filled in.
@@ -65,7 +67,10 @@ def dispatch_call(
 
 
 def _as_weight(dtype: TensorDtype, quant_type: QuantType) -> str:
-    """A weight's dtype in AITER's word: both kinds of fp8 are one, int4 scaled by row comes eight to a uint32."""
+    """Return a weight's dtype as AITER names it.
+
+    Both kinds of fp8 are one; int4 scaled by row comes eight to a uint32.
+    """
     if dtype == "i4x2" and quant_type != "per_1x32":
         return "uint32"
     return "fp8" if dtype.startswith("fp8") else dtype
@@ -80,7 +85,9 @@ def predict_kernels(
     tables: KernelTables | None,
     families: Families | None = None,
 ) -> tuple[tuple[KernelBucket, ...], list[TokenBucket]]:
-    """Predict the kernels at each of the query's token counts, and at all within reach, as ranges.
+    """Predict the kernels at the query's token counts, and ranges.
+
+    The ranges cover every token count up to ``REACH``.
 
     Both are empty where ``dispatch_call`` knows no call.
     """

@@ -1,4 +1,4 @@
-"""Known problems of a decision: deny-list entries, and an AITER that is too old.
+"""Known problems of a decision: deny-list entries and old versions.
 
 The entries are those that ``check`` uses, on the facts of a deployment that does what the decision says.
 """
@@ -51,7 +51,7 @@ class KnownProblems:
         call: CallDecision,
         ranges: Sequence[TokenBucket],
     ) -> Iterator[Finding]:
-        """Yield a finding for each entry that holds for the kernels that will run.
+        """Yield a finding for each entry that holds.
 
         Args:
             case: the query with everything that the book adds to it.
@@ -81,7 +81,7 @@ class KnownProblems:
 
 
 def _place(item: Compiled, runs: Sequence[tuple[TokenBucket, Facts]], shared: Facts, deployment: Facts) -> str:
-    """Say where an entry holds: a kernel and its token counts; empty where it does not."""
+    """Name where an entry holds; empty where it does not."""
     if not runs:
         return "at every token count" if item.holds(shared, deployment) else ""
     hits = [bucket for bucket, facts in runs if item.holds(facts, deployment)]
@@ -90,7 +90,10 @@ def _place(item: Compiled, runs: Sequence[tuple[TokenBucket, Facts]], shared: Fa
 
 
 def known_problem_finding(entry: KnownBadEntry, place: str) -> Finding:
-    """Return the finding for an entry of the deny-list; what is only slow is a warning."""
+    """Return the finding for a deny-list entry.
+
+    What is only slow is a warning.
+    """
     finding = Finding.of(
         "known_bad",
         f"{entry.says}: it {_EFFECTS[entry.effect]}{place}",
@@ -129,12 +132,15 @@ def _deployment_facts(
 
 
 def _may_run(item: Compiled, shared: Facts) -> bool:
-    """Whether an entry's conditions on the call hold; those on its kernels are judged for each of them."""
+    """Return whether an entry's conditions on the call hold.
+
+    Those on kernels are judged for each kernel.
+    """
     return all(condition.holds(shared) for condition in item.run if condition.fact in shared)
 
 
 def _call_facts(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> dict[str, Scalar]:
-    """The facts that every kernel of the call shares."""
+    """Return the facts that all kernels of a call share."""
     w2 = tensors["w2_weight"]
     return {
         "reader": "aiter",
@@ -149,7 +155,7 @@ def _call_facts(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> d
 
 
 def _kernel_facts(bucket: TokenBucket) -> dict[str, Scalar]:
-    """The facts of one kernel, over its range of token counts."""
+    """Return the facts of one kernel over its token range."""
     choice = bucket.choice
     first, second = choice.stage1, choice.stage2
     return {

@@ -1,4 +1,4 @@
-"""Trial of every rule on a query's facts, with the reason for each outcome."""
+"""Trial of every rule on a query, with reasons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preshuffle.registry.resolve.requirements import Miss, lacking
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class RuleTrial:
     """Outcome of trying one rule on a query.
 
     Attributes:
@@ -46,13 +46,16 @@ class Tried:
         return "; ".join([*map(str, self.misses), *self.lacking])
 
 
-def try_rules(book: Book, facts: Mapping[str, Scalar]) -> tuple[Tried, ...]:
-    """Try every rule on a query's facts, the most specific first (ties by id, which only matters for display)."""
-    tried = [try_rule(book, rule, facts) for rule in book.rules.values()]
-    return tuple(sorted(tried, key=lambda item: (tuple(-part for part in item.specificity), item.rule.id)))
+def try_rules(book: Book, facts: Mapping[str, Scalar]) -> tuple[RuleTrial, ...]:
+    """Try every rule on a query's facts, the most specific first.
+
+    Ties are sorted by id, which only matters for display.
+    """
+    trials = [try_rule(book, rule, facts) for rule in book.rules.values()]
+    return tuple(sorted(trials, key=lambda item: (tuple(-part for part in item.specificity), item.rule.id)))
 
 
-def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
+def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> RuleTrial:
     """Try one rule on a query's facts."""
     conditions = rule.conditions()
     misses = tuple(
@@ -62,7 +65,7 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> Tried:
     )
     recipe = None if rule.use is None else book.recipes[rule.use]
     missed = {str(miss) for miss in misses}
-    return Tried(
+    return RuleTrial(
         rule,
         recipe,
         rule.specificity,

@@ -1,4 +1,4 @@
-"""Kind of reason for a decision: what its rule depends on, as data."""
+"""Kind of reason for a decision: what its rule depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table of what a recipe may require, with the test and wording of each requirement."""
+"""Table of recipe requirements: what each depends on, test and wording."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class Requirement:
 
 
 def lacking(book: Book, recipe: Recipe, facts: Facts) -> list[str]:
-    """Return what a recipe requires and a query does not have. Unknown facts (no AITER version) count as met."""
+    """Return the requirements of a recipe that a query does not meet.
+
+    Unknown facts (no AITER version) count as met.
+    """
     return [text for requirement in REQUIREMENTS for text in requirement.unmet(book, recipe, facts)]
 
 
@@ -67,7 +70,10 @@ def _aiter_features(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
 
 
 def _one_of(field: str, allowed: Callable[[Recipe], tuple[str, ...]]) -> Requirement:
-    """Return the requirement that a field has one of the values that a recipe allows; no values allow all."""
+    """Return the requirement that a field has an allowed value.
+
+    No values allow all.
+    """
 
     def unmet(_: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
         values, found = allowed(recipe), facts.get(field)
@@ -77,7 +83,10 @@ def _one_of(field: str, allowed: Callable[[Recipe], tuple[str, ...]]) -> Require
 
 
 def _weights(value: Callable[[Recipe], str]) -> Callable[[Recipe], tuple[str, ...]]:
-    """The weights that a recipe lays out; one that converts a source takes others."""
+    """Return the kind of weights that a recipe takes.
+
+    One that converts a source takes any.
+    """
     return lambda recipe: () if recipe.source else (value(recipe),)
 
 
@@ -105,14 +114,20 @@ def _multiples(_: Book, recipe: Recipe, facts: Facts) -> Iterator[str]:
 
 
 def _where_it_divides(name: str, size: int, tp: int, rule: PadRule) -> str:
-    """Name the smaller tensor-parallel sizes that need no padding; ep, which cuts no dimension, is another way."""
+    """Name the smaller tensor-parallel sizes that need no padding.
+
+    Expert parallelism, which cuts no dimension, is another way.
+    """
     shares = {ranks: size // ranks for ranks in range(1, tp) if size % ranks == 0 and name != "hidden_size"}
     whole = [str(ranks) for ranks, share in shares.items() if not share % multiple_for(rule, share)]
     return f"; it divides at tp {', '.join(whole)}, and ep does not cut it" if whole else ""
 
 
 def _rank_sizes(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
-    """Sizes of a dimension on the ranks: equal shares where whole groups would leave a rank with nothing."""
+    """Return a dimension's sizes on the ranks.
+
+    Equal shares, where whole groups would leave a rank with nothing.
+    """
     if name == "hidden_size":
         return (size,)
     try:
@@ -134,4 +149,4 @@ REQUIREMENTS: tuple[Requirement, ...] = (
 """In the order in which a refusal names them."""
 
 REQUIRED_OF: tuple[str, ...] = tuple(fact for requirement in REQUIREMENTS for fact in requirement.facts)
-"""Facts on which it depends whether a recipe has all that it requires."""
+"""Facts that any requirement depends on."""

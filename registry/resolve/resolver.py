@@ -30,7 +30,7 @@ Predicted = tuple[tuple[KernelBucket, ...], tuple[Finding, ...], list[TokenBucke
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A recipe on the sizes of one layer, shared by every query with these sizes."""
+    """A recipe on one layer's sizes, shared between equal queries."""
 
     tensors: FrozenDict[Role, TensorDecision]
     call: CallDecision
@@ -71,7 +71,7 @@ class Resolver:
         if recipe is None:
             raise nothing_works(case, rule, try_rules(book, case.facts))
         layer = self._layer(case, recipe)
-        buckets, wrong, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
+        buckets, findings, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
         known_problems: Iterable[Finding] = ()
         if kernels:
             known_problems = self._known_problems.findings(case, recipe.env, layer.tensors, layer.call, ranges)
@@ -89,7 +89,7 @@ class Resolver:
                 *case.switches.findings,
                 *layer.findings,
                 *environment_findings(query, book, recipe),
-                *wrong,
+                *findings,
                 *known_problems,
             ),
             "registry_digest": book.digest,
@@ -98,12 +98,12 @@ class Resolver:
         return unvalidated(Decision, values)
 
     def _choice(self, case: Case) -> tuple[Choice | None, tuple[Alternative, ...]]:
-        """Choose the rule; memoised by the facts that any rule or recipe has a condition on."""
+        """Choose the rule; memoised by the facts that decide."""
         key = tuple(map(case.facts.get, self._decisive))
         return self._memo.get("choices", key, lambda: chosen(self._book, case.facts))
 
     def _kernels(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
-        """Predict the kernels of a layer's call, and say what is wrong with them."""
+        """Predict the kernels of a layer's call, with their findings."""
         full = case.full
         key = (layer, full.cu_num, full.ep, full.aiter, full.env, full.tokens, full.activation_dtype)
         return self._memo.get("kernels", key, lambda: self._predict(case, recipe, layer))
@@ -126,7 +126,10 @@ class Resolver:
         return Layer(tensors, call, findings, decision_digest(recipe.id, tensors, call, recipe.env))
 
     def _with_lines(self, tensors: dict[Role, TensorDecision]) -> dict[Role, TensorDecision]:
-        """Say what a layout is where its name alone does not: loaders know the packaged book's."""
+        """Add the layout's line where its name does not suffice.
+
+        Loaders know the packaged book's layouts only.
+        """
         lines = self._book.own_lines
         return {
             role: tensor.model_copy(update={"layout_line": lines[tensor.layout]}) if tensor.layout in lines else tensor

@@ -1,4 +1,4 @@
-"""From a recipe and a model's sizes to the shapes, pads and call of one rank."""
+"""Shapes, pads and call of one rank, from recipe and sizes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class LayerSizes:
 
 
 def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict[Role, TensorDecision]:
-    """Return how each tensor of rank 0 must lie. Roles that the model has not (a bias) are left out.
+    """Return how each tensor of rank 0 must lie.
+
+    Roles that the model does not have (a bias) are left out.
 
     Raises:
         QueryError: the sizes cannot be cut between the ranks, or scale blocks hold rows of gate and up.
@@ -92,7 +94,10 @@ def call_decision(
     swiglu: tuple[float | None, float | None],
     situ: tuple[float | None, float | None] = (None, None),
 ) -> CallDecision:
-    """Return the call that goes with the tensors; ``swiglu`` is (limit, alpha), ``situ`` (beta, linear beta)."""
+    """Return the call that goes with the tensors.
+
+    ``swiglu`` is (limit, alpha), ``situ`` (beta, linear beta).
+    """
     w13, w2, call = tensors["w13_weight"].pad, tensors["w2_weight"].pad, recipe.call
     values = {
         "gate_mode": call.gate_mode,
@@ -115,7 +120,10 @@ def call_decision(
 
 
 def steps_on(steps: tuple[Step, ...], arch: ArchEntry) -> tuple[Step, ...]:
-    """Return the steps that do something on a GPU: ``fnuz`` only where its fp8 is e4m3fnuz."""
+    """Return the steps that apply on a GPU.
+
+    ``fnuz`` applies only where its fp8 is e4m3fnuz.
+    """
     if "fnuz" not in steps or arch.fp8 == "fp8_e4m3fnuz":
         return steps
     return tuple(step for step in steps if step != "fnuz")
@@ -149,7 +157,10 @@ def _pad(rows: int, k: int) -> Pad:
 
 
 def _one_number(role: Role, tensor: TensorRecipe, experts: int, quant_type: QuantType) -> int | None:
-    """Length of a scale that has no rows: of an input (one in all after ``reduce_max``), or of a whole tensor."""
+    """Return the length of a scale without rows; None for others.
+
+    A scale of an input (one in all after ``reduce_max``), or of a whole tensor.
+    """
     if role.endswith("_input_scale"):
         return 1 if "reduce_max" in tensor.steps else experts
     return experts if quant_type == "per_Tensor" else None
@@ -161,7 +172,10 @@ def _groups(k: int, quant_type: QuantType) -> int:
 
 
 def _with_tail(shape: tuple[int, int, int], tail: Tail | None) -> tuple[int, ...]:
-    """Pad a scale flattened over its experts at its end; two-dimensional then, unchanged where it divides."""
+    """Pad a scale, flattened over its experts, at its end.
+
+    The result is two-dimensional; the shape is unchanged where it divides.
+    """
     experts, rows, k = shape
     flat = (experts * rows, k)
     padded = (_up(flat[0], tail.rows), _up(k, tail.k)) if tail else flat
@@ -171,7 +185,7 @@ def _with_tail(shape: tuple[int, int, int], tail: Tail | None) -> tuple[int, ...
 def _order(
     role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: QuantType, shape: tuple[int, ...]
 ) -> RowOrder | None:
-    """The order of the laid-out rows; None where there are no rows of gate and up."""
+    """Return the laid-out row order; None without gate and up rows."""
     if not role.startswith("w13") or not sizes.gated or len(shape) == 1:
         return None
     if role.endswith("_scale") and quant_type in BLOCK_ROWS and "GUGU" in (sizes.gate_up_order, tensor.order):

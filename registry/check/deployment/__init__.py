@@ -1,1 +1,1 @@
-"""Deployment as observed: its layer, the calls it may make, and the kernels that follow."""
+"""Deployment as observed: its layer, possible calls and kernel runs."""

@@ -18,15 +18,15 @@ class Backends:
         self._labels = {name.casefold(): entry for name, entry in labels.items()}
 
     def find(self, name: str | None) -> BackendEntry | None:
-        """Return a backend by a name, in any case; None where the book does not know it."""
+        """Return a backend by name, in any case; None if unknown."""
         return self._by_name.get(name.casefold()) if name else None
 
     def label(self, name: str | None) -> ScaleLabelEntry | None:
-        """Return a scale label by its name; None where the book does not know it."""
+        """Return a scale label by name; None if unknown."""
         return self._labels.get(name.casefold()) if name else None
 
     def variant(self, entry: BackendEntry | None, layer: ObservedLayer) -> Variant | None:
-        """Return a backend's variant for these weights on this GPU; None where unknown."""
+        """Return a backend's variant for a layer; None where unknown."""
         for variant in entry.variants if entry else ():
             if variant.weight_dtype and layer.query.weight_dtype is None:
                 return None
@@ -40,6 +40,9 @@ class Backends:
         return None
 
     def through_aiter(self, entry: BackendEntry, layer: ObservedLayer) -> bool:
-        """Whether a backend calls AITER's fused MoE, whose dispatch then picks the kernel."""
+        """Return whether a backend calls AITER's fused MoE.
+
+        AITER's dispatch then picks the kernel.
+        """
         variant = self.variant(entry, layer)
         return variant is not None and variant.through == "aiter"

@@ -1,4 +1,4 @@
-"""Evidence for the check rules: observed layer, supposed call, kernel runs, matching entries."""
+"""Evidence for check rules: layer, call, kernel runs, book entries."""
 
 from __future__ import annotations
 

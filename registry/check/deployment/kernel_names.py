@@ -1,4 +1,4 @@
-"""Kernel names as observed: their families, the layouts they read, and unknown names."""
+"""Kernel names as observed: families, reads, and unknown names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ACTIVATIONS = {
     "fp4": "fp4x2", "FP4X2": "fp4x2", "fp8": "fp8", "F8": "fp8", "bf16": "bf16", "B16": "bf16", "fp16": "fp16",
     "F16": "fp16", "I8": "i8",
 }  # fmt: skip
-"""How kernel names spell the dtype of their activations (group ``a`` of a family's grammar)."""
+"""Activation dtypes as kernel names spell them (group ``a``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class NamedKernel:
 
 
 def label_of(layer: ObservedLayer, name: str) -> KernelLabelEntry | None:
-    """Return the book's label that matches a name; None for a kernel's full name."""
+    """Return the label that a name is; None for full names."""
     for entry in layer.book.entries["kernel_labels"].values():
         if re.fullmatch(entry.pattern, name, re.IGNORECASE):
             return entry  # type: ignore[no-any-return]
@@ -108,7 +108,7 @@ def _reads(
 
 
 def _predicted(choice: KernelChoice | None, id: str, takes: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield what is read, where the prediction is of the labelled family and dtype."""
+    """Yield the predicted reads of a labelled family and dtype."""
     if choice is None or (takes is not None and choice.activation_dtype != takes):
         return
     stages: tuple[Stage | None, ...] = (choice.stage1, choice.stage2)

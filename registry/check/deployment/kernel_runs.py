@@ -29,7 +29,9 @@ _CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim")
 
 @dataclass(slots=True, eq=False)
 class KernelRun:
-    """One kernel, or pair of kernels, over a range of token counts. It is shared: never change it.
+    """One kernel, or pair of kernels, over a range of token counts.
+
+    It is shared between deployments and must not be changed.
 
     Attributes:
         lo: first token count; None where it is not known.
@@ -114,29 +116,37 @@ class Predictor:
             layer.applied.expert_map, _weight_dtype(layer), tuple(sorted(query.env.items())),
         )  # fmt: skip
         return self._memo.get(
-            "kernel runs", key, lambda: _or_nothing(lambda: tuple(self._predict(layer, call, tokens))) or ()
+            "kernel runs", key, lambda: _or_none(lambda: tuple(self._predict(layer, call, tokens))) or ()
         )
 
     def at(self, layer: ObservedLayer, call: PossibleCall, tokens: int) -> KernelChoice | None:
-        """Return the choice at one token count; None where AITER could not be called so at all."""
+        """Return AITER's choice at one token count.
+
+        None where AITER cannot be called so.
+        """
         for lo, hi, choice, _ in self.buckets(layer, call):
             if lo <= tokens and (hi is None or tokens <= hi):
                 return choice
-        found = _or_nothing(lambda: tuple(_choices(layer, call, (tokens,), self.tables)))
-        if found and _foreign(layer, found[0][2], call):
+        found = _or_none(lambda: tuple(_choices(layer, call, (tokens,), self.tables)))
+        if found and _names_later_kernels(layer, found[0][2], call):
             found = tuple(_choices(layer, call, (tokens,), None))
         return found[0][2] if found else None
 
     def _predict(self, layer: ObservedLayer, call: PossibleCall, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
         found = list(_choices(layer, call, tokens, self.tables))
-        if self.tables is not None and any(_foreign(layer, choice, call) for _, _, choice in found):
+        if self.tables is not None and any(_names_later_kernels(layer, choice, call) for _, _, choice in found):
             found = list(_choices(layer, call, tokens, None))
         for lo, hi, choice in found:
             yield self._bucket(lo, hi, choice)
 
     def _bucket(self, lo: int, hi: int | None, choice: KernelChoice) -> Bucket:
-        """Return a bucket; calls that get one and the same choice share its run (the bucket keeps the choice alive)."""
-        return self._memo.get("kernel run", (lo, hi, id(choice)), lambda: (lo, hi, choice, _of_choice(lo, hi, choice)))
+        """Return a bucket; calls with the same choice share its run.
+
+        The bucket keeps the choice alive, so that its ``id`` stays its own.
+        """
+        return self._memo.get(
+            "kernel run", (lo, hi, id(choice)), lambda: (lo, hi, choice, _run_of_choice(lo, hi, choice))
+        )
 
 
 def _choices(
@@ -150,13 +160,16 @@ def _choices(
                 yield bucket.lo, bucket.hi, bucket.choice
 
 
-def _foreign(layer: ObservedLayer, choice: KernelChoice, call: PossibleCall) -> bool:
-    """Whether a row names kernels of a later AITER: then the tables are not this version's."""
+def _names_later_kernels(layer: ObservedLayer, choice: KernelChoice, call: PossibleCall) -> bool:
+    """Return whether a row names kernels of a later AITER.
+
+    The tables are then not this version's.
+    """
     names = (choice.stage1.kernel if choice.stage1 else "", choice.stage2.kernel if choice.stage2 else "")
     return bool(choice.tuned) and layer.book.families.begins_later(call.aiter, names) is not None
 
 
-def _or_nothing(predict: Callable[[], T]) -> T | None:
+def _or_none(predict: Callable[[], T]) -> T | None:
     """Return a prediction, or None for sizes that no call can have."""
     try:
         return predict()
@@ -201,7 +214,10 @@ def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall
 def kernel_runs(
     layer: ObservedLayer, call: PossibleCall | None, backends: Backends, predictor: Predictor
 ) -> tuple[KernelRun, ...]:
-    """Return every kernel run of a deployment under one call; None where no call fits."""
+    """Return a deployment's kernel runs under one possible call.
+
+    ``call`` is None where none fits.
+    """
     observed = layer.applied.kernels
     if not observed:
         return _unobserved(layer, call, predictor, backends)
@@ -215,7 +231,7 @@ def _unobserved(
     layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor, backends: Backends
 ) -> tuple[KernelRun, ...]:
     if layer.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
-        return tuple(_own(layer, "triton", "triton", None, backends))
+        return tuple(_own_kernels(layer, "triton", "triton", None, backends))
     if layer.applied.gate_mode is not None or layer.laid_out:
         return tuple(_predicted(layer, call, predictor)) or (KernelRun(None, None, "aiter", "AITER's kernel"),)
     return (KernelRun(None, None, "unknown", "an unknown kernel"),)
@@ -226,7 +242,7 @@ def _predicted(layer: ObservedLayer, call: PossibleCall | None, predictor: Predi
         yield from (run for _, _, _, run in predictor.buckets(layer, call))
 
 
-def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
+def _run_of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
     first, second = choice.stage1, choice.stage2
     reads = {role: (layout,) for stage in (first, second) if stage for role, layout in stage.reads.items()}
     name = (first.kernel or first.func) if first else "AITER"
@@ -252,7 +268,7 @@ def _of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
 def _unobserved_tokens(
     layer: ObservedLayer, call: PossibleCall, observed: Sequence[ObservedKernel], predictor: Predictor
 ) -> Iterable[KernelRun]:
-    """AITER's kernels at the token counts for which nothing was observed."""
+    """Yield AITER's kernels at the token counts that were not observed."""
     counts = [kernel.tokens for kernel in observed if kernel.tokens]
     for lo, hi, _, run in predictor.buckets(layer, call):
         if not any(lo <= count and (hi is None or count <= hi) for count in counts):
@@ -265,29 +281,33 @@ def _observed(
     names = (kernel.stage1 or "", kernel.stage2 or "")
     backend = backends.find(kernel.backend) if kernel.backend else None
     if any(names) and (kernel.backend is None or (backend and backends.through_aiter(backend, layer))):
-        yield _named(layer, call, kernel, names, predictor)
+        yield _named_kernels(layer, call, kernel, names, predictor)
     elif backend is None:
         yield KernelRun(kernel.tokens, kernel.tokens, "unknown", kernel.backend or "an unknown kernel")
     elif backends.through_aiter(backend, layer):
         name = kernel.backend or ""
-        for run in _at(layer, call, kernel.tokens, predictor) or [
+        for run in _predicted_at(layer, call, kernel.tokens, predictor) or [
             KernelRun(kernel.tokens, kernel.tokens, "aiter", name)
         ]:
             yield replace(run, backend=backend.id, backend_name=name)
     else:
-        yield from _own(layer, backend.id, kernel.backend or "", kernel.tokens, backends)
+        yield from _own_kernels(layer, backend.id, kernel.backend or "", kernel.tokens, backends)
 
 
-def _at(layer: ObservedLayer, call: PossibleCall | None, tokens: int | None, predictor: Predictor) -> list[KernelRun]:
+def _predicted_at(
+    layer: ObservedLayer, call: PossibleCall | None, tokens: int | None, predictor: Predictor
+) -> list[KernelRun]:
     if call is None:
         return []
     if tokens is None:
         return list(_predicted(layer, call, predictor))
     choice = predictor.at(layer, call, tokens)
-    return [_of_choice(tokens, tokens, choice)] if choice is not None else []
+    return [_run_of_choice(tokens, tokens, choice)] if choice is not None else []
 
 
-def _own(layer: ObservedLayer, id: str, name: str, tokens: int | None, backends: Backends) -> Iterator[KernelRun]:
+def _own_kernels(
+    layer: ObservedLayer, id: str, name: str, tokens: int | None, backends: Backends
+) -> Iterator[KernelRun]:
     variant = backends.variant(backends.find(id), layer)
     reads: dict[str, tuple[str, ...]] = dict(variant.reads.items()) if variant else {}
     label = backends.label(layer.applied.swizzle_mx_scale)
@@ -297,7 +317,7 @@ def _own(layer: ObservedLayer, id: str, name: str, tokens: int | None, backends:
     yield KernelRun(tokens, tokens, "own", name, backend=id, backend_name=name, reads=reads, runs_in=dtype)
 
 
-def _named(
+def _named_kernels(
     layer: ObservedLayer,
     call: PossibleCall | None,
     kernel: ObservedKernel,

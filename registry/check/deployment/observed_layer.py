@@ -21,7 +21,7 @@ from preshuffle.registry.values.query import Query
 WEIGHTS: tuple[Role, ...] = ("w13_weight", "w2_weight")
 SCALES: dict[Role, Role] = {"w13_weight_scale": "w13_weight", "w2_weight_scale": "w2_weight"}
 _DIVISIBLE_SHAPES = {"byte": (2, 1024, 1024), "group": (2, 1024, 64), "any": (2, 1024, 1024)}
-"""Shapes that every layout divides, for tensors whose own shape is not known."""
+"""Shapes that every layout divides, for tensors of unknown shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,14 @@ class ObservedTensor:
 
     @property
     def tiled(self) -> bool:
-        """Whether the bytes are known to lie in tiles, not just in another order of rows."""
+        """Whether the bytes are known to lie in tiles."""
         return self.layout is not None and self.layout.unit != "any"
 
     def padded(self, axis: int) -> int | None:
-        """Return physical minus logical size along an axis of ``[experts, rows, K]``; None where it is not known."""
+        """Return the padding along an axis of ``[experts, rows, K]``.
+
+        Physical minus logical size; None where it is not known.
+        """
         logical, physical = self.observation.logical_shape, self.observation.physical_shape
         if logical is None or physical is None or len(logical) != len(physical) or len(logical) <= axis:
             return None
@@ -62,7 +65,7 @@ class ObservedTensor:
 
 @dataclass(frozen=True, slots=True)
 class ObservedLayer:
-    """One MoE layer of a deployment: what was observed and what follows from it.
+    """One observed MoE layer, completed from the book.
 
     Attributes:
         memo: stores what many deployments share.
@@ -101,16 +104,19 @@ class ObservedLayer:
 
     @property
     def laid_out(self) -> bool:
-        """Whether some weight is known to lie in tiles, or claims to: rows that only alternate are Triton's too."""
+        """Whether some weight lies in tiles, or is tagged so.
+
+        Rows that only alternate are Triton's too.
+        """
         weights = [self.tensors[role] for role in WEIGHTS if role in self.tensors]
         return any(tensor.tiled or tensor.observation.is_shuffled for tensor in weights)
 
     def hidden(self) -> int | None:
-        """Return the live hidden size, as the deployment declares it."""
+        """Return the unpadded hidden size, as declared."""
         return _live(self.tensors, "w13_weight", 2) or _live(self.tensors, "w2_weight", 1) or self.query.hidden_size
 
     def intermediate(self) -> int | None:
-        """Return the live intermediate size of one rank, as the deployment declares it."""
+        """Return the unpadded intermediate size of one rank, as declared."""
         rows = _live(self.tensors, "w13_weight", 1)
         return _live(self.tensors, "w2_weight", 2) or (rows // self.halves if rows else None)
 
@@ -128,7 +134,7 @@ def _physical(tensors: Mapping[Role, ObservedTensor], role: Role, axis: int) -> 
 
 
 def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedLayer:
-    """Complete an observation with the facts of its model's entry; nothing else is assumed."""
+    """Complete an observation from its model's entry; assume nothing else."""
     query = observation.query
     applied = observation.applied
     stated = frozenset(query.model_fields_set)
@@ -211,12 +217,18 @@ def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
 
 
 def _release(aiter: str | None) -> str | None:
-    """Return the version for conditions; a build of the newest commit counts as the newest release."""
+    """Return the version that conditions are tested on.
+
+    A build of the newest commit counts as the newest release.
+    """
     return dispatch_book().newest if aiter is not None and is_newest(aiter) else aiter
 
 
 def _sizes(tensors: Mapping[Role, ObservedTensor], halves: int) -> tuple[int | None, int | None]:
-    """Return model_dim and inter_dim: w2's rows and K, else w13's K and its rows by half."""
+    """Return model_dim and inter_dim of one rank.
+
+    w2's rows and K; else w13's K and its rows by half.
+    """
     rows = _physical(tensors, "w13_weight", 1)
     return (
         _physical(tensors, "w2_weight", 1) or _physical(tensors, "w13_weight", 2),
@@ -255,7 +267,9 @@ def _same(first: Layout, second: Layout, shape: tuple[int, int, int]) -> bool:
 
 
 def same_bytes(layer: ObservedLayer, tensor: ObservedTensor, other: Layout) -> bool:
-    """Compare a tensor's layout with another one, by permutation and not by name.
+    """Return whether a tensor's bytes are those of another layout.
+
+    The permutations are compared, not the names.
 
     Where the shape is unknown or does not divide, the layouts are compared on a shape that both divide.
     """

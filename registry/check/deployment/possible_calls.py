@@ -47,7 +47,10 @@ class PossibleCall:
 
 
 def possible_calls(layer: ObservedLayer) -> Iterator[PossibleCall]:
-    """Yield the possible calls, the most plausible first; none where too little is known."""
+    """Yield the possible calls, the most plausible first.
+
+    There are none where too little is known.
+    """
     query = layer.query
     if None in (query.weight_dtype, query.quant_type, query.activation):
         return

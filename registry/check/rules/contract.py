@@ -57,7 +57,7 @@ def _expert_map(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _label(evidence: Evidence) -> Iterator[Finding]:
-    """The label of Triton's ``swizzle_mx_scale`` says how the scales lie; they must lie so."""
+    """Yield scales that differ from the ``swizzle_mx_scale`` label passed."""
     name = evidence.layer.applied.swizzle_mx_scale
     label = evidence.backends.label(name)
     if label is None or not any(run.reader == "own" for run in evidence.runs):
@@ -119,7 +119,10 @@ def _ignores_bias(evidence: Evidence, run: KernelRun) -> bool:
 
 
 def _limit(evidence: Evidence) -> Iterator[Finding]:
-    """The model's clamp must be passed; a value of it that rests on general knowledge condemns nothing but none."""
+    """Yield a clamp that differs from the model's.
+
+    Where the model's value is unverified, only a missing clamp counts.
+    """
     passed, model = evidence.layer.applied.swiglu_limit, evidence.layer.model
     wanted = model.swiglu_limit if model else None
     if model is None or passed is None or wanted is None or passed == wanted:
@@ -138,7 +141,10 @@ def _limit(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _dtypes(evidence: Evidence) -> Iterator[Finding]:
-    """AITER checks or assumes these dtypes; another backend may take others."""
+    """Yield tensors of a dtype that AITER does not take.
+
+    Another backend may take others.
+    """
     if "aiter" not in evidence.readers():
         return
     layer, fp8 = evidence.layer, evidence.layer.arch.fp8 if evidence.layer.arch else None
@@ -164,14 +170,17 @@ def _dtypes(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _activations(evidence: Evidence) -> Iterator[Finding]:
-    """A named kernel takes activations of one dtype; AITER quantizes them by rules that do not look at the name."""
-    wrong = [
+    """Yield kernels that take another activation dtype than AITER passes.
+
+    AITER quantizes activations by rules that do not depend on the kernel's name.
+    """
+    mismatched = [
         run
         for run in evidence.runs
         if run.quantized_to and run.runs_in and run.quantized_to != run.runs_in and not run.blocked
     ]
-    if wrong:
-        run = wrong[0]
+    if mismatched:
+        run = mismatched[0]
         yield Finding.of(
             "contract_mismatch",
             f"AITER quantizes the activations of this call to {run.quantized_to}; "

@@ -14,7 +14,10 @@ _RELOADS = frozenset({"reload", "begin_reload"})
 
 
 def _history(evidence: Evidence) -> Iterator[tuple[str, int, str]]:
-    """Yield each event with its place and the state before it: ``plain``, ``laid out``, ``overwritten``."""
+    """Yield each event with its position and the state before it.
+
+    States are ``plain``, ``laid out`` and ``overwritten``.
+    """
     state = "plain"
     for place, event in enumerate(evidence.layer.applied.events, 1):
         yield event, place, state
@@ -58,7 +61,10 @@ def raw_write(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _never_laid_out_again(evidence: Evidence) -> Iterator[Finding]:
-    """After a reload the new bytes are plain until they are laid out, whatever the tensors' tags still say."""
+    """Yield reloaded bytes that were never laid out.
+
+    They are plain, whatever the tensors' tags still say.
+    """
     history = list(_history(evidence))
     reloads = [place for event, place, state in history if event in _RELOADS and state == "laid out"]
     since = [event for event, place, _ in history if reloads and place > reloads[-1]]

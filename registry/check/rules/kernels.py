@@ -39,14 +39,14 @@ def unsupported(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _for_other_archs(evidence: Evidence) -> Iterator[tuple[str, list[KernelRun]]]:
-    wrong: dict[str, list[KernelRun]] = {}
+    by_family: dict[str, list[KernelRun]] = {}
     for run in evidence.runs:
         if run.reader == "aiter" and not evidence.layer.book.families.exist_for(
             evidence.layer.query.arch, run.families
         ):
-            wrong.setdefault(run.families[0] or run.families[1], []).append(run)
+            by_family.setdefault(run.families[0] or run.families[1], []).append(run)
     covered = {id(run) for entry, runs in evidence.contracts for run in runs if entry.code in _NO_KERNEL}
-    for name, runs in wrong.items():
+    for name, runs in by_family.items():
         rest = [run for run in runs if id(run) not in covered]
         if rest:
             yield name, rest
@@ -108,7 +108,10 @@ def untuned(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _shape_known(layer: ObservedLayer) -> bool:
-    """Whether the sizes of a rank were observed, or follow from an observed tp and ep; a default says nothing."""
+    """Return whether a rank's sizes are known.
+
+    They were observed, or follow from an observed tp and ep; a default says nothing.
+    """
     shapes = [tensor.observation for role in WEIGHTS if (tensor := layer.tensors.get(role)) is not None]
     shaped = any(what.physical_shape or what.logical_shape for what in shapes)
     return shaped or {"tp", "ep"} <= layer.stated

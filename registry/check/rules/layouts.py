@@ -24,7 +24,7 @@ from preshuffle.registry.values.finding import Finding
 
 def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
     """Yield tensors whose bytes a kernel reads in another layout."""
-    wrong: dict[tuple[Role, tuple[str, ...]], list[KernelRun]] = {}
+    misread_by: dict[tuple[Role, tuple[str, ...]], list[KernelRun]] = {}
     judged: dict[tuple[Role, tuple[str, ...]], bool] = {}
     families, arch = evidence.layer.book.families, evidence.layer.query.arch
     for run in evidence.runs:
@@ -38,10 +38,10 @@ def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
             if key not in judged:
                 judged[key] = reads_otherwise(evidence.layer, tensor, allowed)
             if judged[key]:
-                wrong.setdefault(key, []).append(run)
-    for (role, allowed), runs in wrong.items():
+                misread_by.setdefault(key, []).append(run)
+    for (role, allowed), runs in misread_by.items():
         yield _mismatch(evidence, evidence.layer.tensors[role], allowed, runs)
-    yield from _scales(evidence, {role for role, _ in wrong})
+    yield from _scales(evidence, {role for role, _ in misread_by})
     yield from _adapters(evidence)
     for entry, hits in evidence.contracts:
         if entry.code == "layout_mismatch":
@@ -50,7 +50,7 @@ def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
 
 
 def reads_otherwise(layer: ObservedLayer, tensor: ObservedTensor, allowed: Sequence[str]) -> bool:
-    """Whether a tensor is known to lie in none of the layouts allowed."""
+    """Return whether a tensor lies in none of the allowed layouts."""
     if tensor.layout is None:
         return False
     known = [name for name in allowed if name in layer.book.known_layouts]
@@ -92,7 +92,7 @@ def _fix(evidence: Evidence, tensor: ObservedTensor, wanted: Layout, runs: list[
 
 
 def _recipe(evidence: Evidence, role: Role, layout: str) -> str:
-    """Name a recipe that a rule for this engine (or for none) uses, and that lays the role out so."""
+    """Name a recipe of this engine with a layout for a role."""
     engine = evidence.layer.query.engine
     for rule in evidence.layer.book.rules.values():
         if rule.use is None:
@@ -113,7 +113,7 @@ def _title(evidence: Evidence, layout: Layout) -> str:
 
 
 def _scales(evidence: Evidence, reported: set[Role]) -> Iterator[Finding]:
-    """A weight's and its scale's rows are in one order, whichever kernel reads them."""
+    """Yield weights and scales whose rows are in different orders."""
     for scale, weight in SCALES.items():
         second, first = evidence.layer.tensors.get(scale), evidence.layer.tensors.get(weight)
         if reported & {scale, weight} or first is None or second is None or evidence.layer.group != 32:
@@ -133,7 +133,7 @@ def _scales(evidence: Evidence, reported: set[Role]) -> Iterator[Finding]:
 
 
 def _adapters(evidence: Evidence) -> Iterator[Finding]:
-    """LoRA's expert kernels read the base weights as plain bytes."""
+    """Yield laid-out base weights that LoRA's kernels read as plain."""
     if not evidence.layer.applied.lora or evidence.layer.applied.kernels:
         return
     for role in WEIGHTS:

@@ -27,7 +27,7 @@ def source_order_mismatch(evidence: Evidence) -> Iterator[Finding]:
 
 
 def load_coverage(evidence: Evidence) -> Iterator[Finding]:
-    """Yield tensors of which the ranks miss checkpoint rows, or hold some twice.
+    """Yield tensors whose ranks miss checkpoint rows or repeat some.
 
     The ranks together must hold every row exactly once. A rank without rows is right where whole blocks are cut and
     the others hold all of them.
@@ -68,7 +68,7 @@ def _wrong_rows(layer: ObservedLayer, tensor: ObservedTensor, loaded: tuple[int,
 
 
 def _rows_in_all(layer: ObservedLayer, tensor: ObservedTensor) -> int | None:
-    """Rows of the whole checkpoint tensor, gate and up together; None where it is not known."""
+    """Return the checkpoint's rows, gate and up together, if known."""
     if tensor.role.endswith("_scale") and layer.query.quant_type != "per_1x32":
         return None
     if tensor.role.startswith("w2"):

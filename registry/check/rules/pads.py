@@ -17,7 +17,7 @@ from preshuffle.registry.values.finding import Finding
 
 _LOADED = (*WEIGHTS, "w13_bias", "w2_bias")
 ROUND_DOWN = (64, 128)
-"""Kernel families round a pad down to these multiples themselves; a caller may do it for them."""
+"""Multiples to which kernels, or callers, round a pad down."""
 _PADDED_BY: dict[str, tuple[tuple[Role, int], ...]] = {
     "hidden_pad": (("w13_weight", 2), ("w2_weight", 1)),
     "intermediate_pad": (("w2_weight", 2), ("w13_weight", 1)),
@@ -55,7 +55,7 @@ def _tiles(layer: ObservedLayer, tensor: ObservedTensor, reported: set[str]) -> 
 
 
 def _at_tp(layer: ObservedLayer) -> str:
-    """Say the tensor-parallel size where it was observed."""
+    """Name the tensor-parallel size where it was observed."""
     return f" at tp {layer.query.tp}" if "tp" in layer.stated else ""
 
 
@@ -71,7 +71,7 @@ def _needs(evidence: Evidence, entry: KernelNeedEntry, reported: set[str]) -> It
         size = evidence.layer.sizes[need.dimension == "inter_dim"]
         if not size or size <= need.above or not size % need.multiple or need.dimension in reported:
             continue
-        runs = [run for run in evidence.runs if _asks(run, entry)]
+        runs = [run for run in evidence.runs if _concerns(run, entry)]
         if not runs:
             continue
         reported.add(need.dimension)
@@ -90,7 +90,7 @@ def _needs(evidence: Evidence, entry: KernelNeedEntry, reported: set[str]) -> It
         )
 
 
-def _asks(run: KernelRun, entry: KernelNeedEntry) -> bool:
+def _concerns(run: KernelRun, entry: KernelNeedEntry) -> bool:
     if not entry.families:
         return True
     return not run.blocked and any(family in entry.families for family in run.families if family)
@@ -129,8 +129,8 @@ def pad_invalid(evidence: Evidence) -> Iterator[Finding]:
     """Yield pad arguments that differ from the real padding."""
     for argument in _PADDED_BY:
         passed = getattr(evidence.layer.applied, argument)
-        for role, real in _real(evidence.layer, argument) if passed else ():
-            if passed in _right(evidence, argument, real):
+        for role, real in _real_pads(evidence.layer, argument) if passed else ():
+            if passed in _accepted_pads(evidence, argument, real):
                 continue
             hidden = f"hides {passed - real} live values" if passed > real else "leaves part of the padding in the sum"
             yield Finding.of(
@@ -145,7 +145,7 @@ def pad_invalid(evidence: Evidence) -> Iterator[Finding]:
             break
 
 
-def _real(layer: ObservedLayer, argument: str) -> Iterator[tuple[Role, int]]:
+def _real_pads(layer: ObservedLayer, argument: str) -> Iterator[tuple[Role, int]]:
     """Yield what each tensor says the pad is."""
     for role, axis in _PADDED_BY[argument]:
         tensor = layer.tensors.get(role)
@@ -157,19 +157,19 @@ def _real(layer: ObservedLayer, argument: str) -> Iterator[tuple[Role, int]]:
 
 
 def _from_query(layer: ObservedLayer, tensor: ObservedTensor, axis: int, argument: str) -> int | None:
-    """The hidden size is not sharded, so the query gives it where the deployment does not declare it."""
+    """Return the hidden pad by the query's size, which is not sharded."""
     physical = tensor.observation.physical_shape
     if argument != "hidden_pad" or not layer.query.hidden_size or physical is None or len(physical) != 3:
         return None
     return physical[axis] - layer.query.hidden_size
 
 
-def _right(evidence: Evidence, argument: str, real: int) -> set[int]:
+def _accepted_pads(evidence: Evidence, argument: str, real: int) -> set[int]:
     return {real, *(real // multiple * multiple for multiple in ROUND_DOWN), *_conventional(evidence, argument, real)}
 
 
 def _conventional(evidence: Evidence, argument: str, real: int) -> Iterator[int]:
-    """What engines that have a convention of their own pass."""
+    """Yield the pads that engines pass by a convention of their own."""
     for compiled in evidence.pad_conventions:
         entry: PadConventionEntry = compiled.entry
         if entry.argument == argument and _applies(compiled, evidence.layer):
@@ -177,7 +177,10 @@ def _conventional(evidence: Evidence, argument: str, real: int) -> Iterator[int]
 
 
 def _applies(compiled: Compiled, layer: ObservedLayer) -> bool:
-    """Whether a convention may be in use: nothing known contradicts it, and its engine, where it has one, is named."""
+    """Return whether a pad convention may be in use.
+
+    Nothing known contradicts it, and its engine, where it has one, is named.
+    """
     conditions = (*compiled.whole, *compiled.run)
     unknown = [c for c in conditions if c.fact != "engine" and layer.facts.get(c.fact) is None]
     return all(condition in unknown or condition.holds(layer.facts) for condition in conditions)
@@ -188,7 +191,7 @@ def pad_unreported(evidence: Evidence) -> Iterator[Finding]:
     for argument in _PADDED_BY:
         if getattr(evidence.layer.applied, argument) != 0:
             continue
-        pads = [(role, pad) for role, pad in _real(evidence.layer, argument) if pad > 0]
+        pads = [(role, pad) for role, pad in _real_pads(evidence.layer, argument) if pad > 0]
         if not pads:
             continue
         role, real = pads[0]

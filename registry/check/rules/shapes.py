@@ -1,4 +1,4 @@
-"""Rule on scales: a weight and its scale must agree on rows and K.
+"""Rule on scales: rows and K must fit the weight.
 
 Code: scale_shape.
 """
@@ -14,7 +14,7 @@ from preshuffle.registry.check.deployment.observed_layer import SCALES, Observed
 from preshuffle.registry.values.finding import Finding
 
 _FLAT_TAIL = 256
-"""Rows to which AITER's scale function pads the flattened ``[experts x rows]`` axis."""
+"""Multiple of rows for a scale flattened over its experts."""
 _ROWS = {"per_1x32": 1, "per_Token": 1, **BLOCK_ROWS}
 """Rows that share a scale, by quantization whose scales have rows."""
 
@@ -43,7 +43,10 @@ def scale_shape(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _one_each(layer: ObservedLayer, weight: ObservedTensor, scale: ObservedTensor) -> Iterator[tuple[str, str, str]]:
-    """A scale per tensor is one number for each expert; a checkpoint has one for gate and one for up."""
+    """Yield a scale per tensor without one number per expert.
+
+    A checkpoint has one for gate and one for up.
+    """
     physical, stored = weight.observation.physical_shape, scale.observation.physical_shape
     if physical is not None and stored is not None and prod(stored) != physical[0]:
         yield "AITER takes one number for each expert", str([physical[0]]), str(list(stored))
@@ -70,12 +73,12 @@ def _disagreements(
 
 
 def _with_k(layer: ObservedLayer, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """One scale for each row may come as ``[experts, rows]``."""
+    """Add K to a scale per row that comes as ``[experts, rows]``."""
     return (*shape, 1) if shape is not None and len(shape) == 2 and layer.query.quant_type == "per_Token" else shape
 
 
 def _scale_of(layer: ObservedLayer, weight: ObservedTensor, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return rows and K of the scale that a weight of this shape needs."""
+    """Return rows and K of the scale that a weight needs."""
     share = _ROWS[layer.query.quant_type or ""]
     blocks = layer.halves if weight.role == "w13_weight" and share > 1 else 1
     k = 1 if layer.query.quant_type == "per_Token" else -(-shape[2] // layer.group)

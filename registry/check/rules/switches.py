@@ -23,7 +23,10 @@ def flag_conflict(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _forced_arch(layer: ObservedLayer) -> Iterator[Finding]:
-    """``GPU_ARCHS`` makes AITER lay out and dispatch for a GPU that may not be the one that is there."""
+    """Yield a ``GPU_ARCHS`` that names another GPU than the deployment's.
+
+    AITER then lays out and dispatches for that one.
+    """
     named = [arch.strip() for arch in layer.query.env.get("GPU_ARCHS", "").split(";") if arch.strip()]
     forced = named[-1].split(":")[0] if named else "native"
     if forced not in ("native", layer.query.arch):

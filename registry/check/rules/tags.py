@@ -19,7 +19,7 @@ _ROUTES = (
 
 
 _TAG = "tag_"
-"""The book's features by layout: since when AITER's function for it sets the tag."""
+"""Prefix of features: AITER's function for a layout sets the tag."""
 
 
 def tag_lost(evidence: Evidence) -> Iterator[Finding]:
@@ -43,7 +43,9 @@ def tag_lost(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _tags_exist(evidence: Evidence, tensor: ObservedTensor) -> bool:
-    """Whether AITER's own functions for this layout and w13's set the tag in this version (unknown versions do).
+    """Return whether AITER's functions set the tag in this version.
+
+    Those for this layout and for w13's count; unknown versions set it.
 
     w2's bytes do not say which function made them, so where w13's layout is unknown every function must set it.
     """

@@ -144,9 +144,9 @@ def validated(model: type[Model], document: Document) -> tuple[Model | None, lis
 
 def _read(name: str, model: type[Model]) -> Model:
     document, problems = packaged_document(name)
-    value, wrong = (None, []) if problems else validated(model, document)
+    value, invalid = (None, []) if problems else validated(model, document)
     if value is None:
-        raise BookError([*problems, *wrong])
+        raise BookError([*problems, *invalid])
     return value
 
 

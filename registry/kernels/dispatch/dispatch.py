@@ -220,7 +220,7 @@ def dispatch(call: DispatchCall, tables: KernelTables | None = None, families: F
 
     Args:
         call: The call, with AITER's version and environment.
-        tables: Tuned tables; None (or none for the version asked): ``tuned`` is None and the answer is what AITER does
+        tables: Tuned tables; None (or none for the call's version): ``tuned`` is None and the answer is what AITER does
             for a shape without a row.
         families: By which kernels are mapped to bytes; None for those of the packaged book.
 

@@ -42,7 +42,7 @@ class TableFile:
         rows: Its rows, if it is a fused-MoE table.
         grouped: Its rows, if it is the gfx1250 grouped table.
         others: Number of rows of a heterogeneous-expert table (``tuned_fhmoe.csv``), which no call here can reach.
-        hazards: What was odd about the file itself.
+        hazards: Hazards of the file itself, such as unknown columns.
     """
 
     name: str

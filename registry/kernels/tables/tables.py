@@ -133,7 +133,7 @@ class KernelTables:
         """Put tables that are tied to versions on top of others.
 
         They answer for exactly their versions, in the place of what ``base`` has for them; for every other version, and
-        where none is asked for, ``base`` answers as before.
+        where no version is given, ``base`` answers as before.
 
         Args:
             base: What is answered from otherwise; None for nothing.
@@ -200,9 +200,9 @@ def _files(place: Path) -> list[tuple[str, Path]]:
     named = [place / "tuned_fmoe.csv"]
     named += sorted(place.glob("model_configs/*tuned_fmoe*.csv"))
     named += [place / "tuned_fhmoe.csv", place / "tuned_grouped_fmoe.csv"]
-    kept = [file for file in named if file.is_file() and "untuned" not in file.name]
-    if not kept:
-        kept = [file for file in sorted(place.glob("*tuned*fmoe*.csv")) if "untuned" not in file.name]
-    if not kept:
+    tuned = [file for file in named if file.is_file() and "untuned" not in file.name]
+    if not tuned:
+        tuned = [file for file in sorted(place.glob("*tuned*fmoe*.csv")) if "untuned" not in file.name]
+    if not tuned:
         raise TableError(str(place), "holds no tuned_fmoe.csv and no model_configs/*tuned_fmoe*.csv")
-    return [(file.relative_to(place).as_posix(), file) for file in kept]
+    return [(file.relative_to(place).as_posix(), file) for file in tuned]
