@@ -12,7 +12,7 @@ _ENGINE = frozenset({"engine", "engine_version"})
 def reason_kind(book: Book, winner: Prepared) -> ReasonKind:
     """Classify why a rule won; the first kind below that applies counts.
 
-    1. ``overlay``: the rule comes from an overlay, not from the packaged book.
+    1. ``overlay``: the rule comes from an overlay (or from code), not from the packaged book.
     2. ``switch``: it wants a value of an environment switch.
     3. ``engine``: it wants an engine or a version of it.
     4. ``exact``: it names the model by its id, alone or in a list, not by a glob.
@@ -24,7 +24,8 @@ def reason_kind(book: Book, winner: Prepared) -> ReasonKind:
         book: Knows the file of each rule.
         winner: The rule that decided.
     """
-    if not book.places["rules", winner.rule.id].packaged:
+    place = book.places.get(("rules", winner.rule.id))
+    if place is None or not place.packaged:
         return "overlay"
     wanted = {field for field, condition in winner.conditions.items() if not _is_absence(condition)}
     if any(field.startswith("env.") for field in wanted):
