@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -51,9 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if tp > 1:
             del tensors["w2_bias"]  # not cut by ranks: identify finds no share of it
         save_file(tensors, folder / f"{name}.safetensors")
-    applied = {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}}}
-    asked = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
-    (folder / "deployment.json").write_text(json.dumps({"query": asked, "applied": applied}))
+    (observation,) = blocks("json")
+    (folder / "observation.json").write_text(observation)
     (folder / "tables").mkdir()
     (folder / "tables" / "tuned_fmoe.csv").write_bytes(table())
     return folder
