@@ -1,4 +1,7 @@
-"""The ``preshuffle`` command: finds the command's module, runs it, and turns every error into one clear line."""
+"""Entry point of the ``preshuffle`` command line.
+
+Imports the module of the command, runs it, and prints every error as one line.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from preshuffle.api.commands import COMMANDS
 DEBUG = "PRESHUFFLE_DEBUG"
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
-_OBJECTS = 200_000  # new ones before the collector looks at them
+_OBJECTS = 200_000  # allocations before a collection
 _OPENING = "Which byte order MoE expert weights must have on AMD GPUs, which kernels read it, and why."
 
 
 def process() -> int:
-    """Be the ``preshuffle`` process: run one command, and start and end without what only long lives need.
+    """Run one command as a short-lived process.
 
     The book is some hundred thousand objects that live as long as the process: looking for garbage among them, on the
     way and once more at the end, is a sixth of a short command. Pydantic's plugins (tracing, mostly) are not looked up.
@@ -32,7 +35,7 @@ def process() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command and return its exit code.
 
     Args:
         argv: the arguments; the process's own by default.
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # argparse, after --help
         return leaving.code if isinstance(leaving.code, int) else 0
     except BrokenPipeError:
-        _forget_stdout()
+        _discard_stdout()
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -79,7 +82,7 @@ def _dispatch(arguments: list[str]) -> int:
     module = import_module(f"preshuffle.api.commands.{name}")
     parser = options.Parser(prog=f"preshuffle {name}", description=module.__doc__)
     module.add_arguments(parser)
-    args = parser.parse_args(options.joined(rest))
+    args = parser.parse_args(options.join_env_values(rest))
     code: int = args.run(args)
     return code
 
@@ -108,26 +111,29 @@ def _failed(error: Exception) -> int:
 
     if isinstance(error, PreshuffleError):
         for number, line in enumerate(str(error).splitlines()):
-            _complain(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
+            _print_error(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
         return failures.FAILED if isinstance(error, NoRecipeError) else getattr(error, "exit_code", failures.BAD_INPUT)
     if os.environ.get(DEBUG) == "1":
         traceback.print_exception(error)
     text = str(error).splitlines()
-    _complain(
+    _print_error(
         f"preshuffle: this is a bug in preshuffle: {type(error).__name__}: {text[0] if text else '(no message)'} "
         f"({DEBUG}=1 shows where; please report it)"
     )
     return failures.BUG
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     from preshuffle.api.commands.screens import table
 
     print(table.printable(text), file=sys.stderr)
 
 
-def _forget_stdout() -> None:
-    """Point standard output at nothing, so that Python's flush at exit does not fail a second time."""
+def _discard_stdout() -> None:
+    """Redirect standard output to the null device.
+
+    Otherwise Python's flush at exit would fail a second time.
+    """
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Say whether what a deployment did is right: its bytes, its call and the kernels that run, compared with each other.
+"""Check an observed deployment: its bytes, its call and its kernels.
 
 An input is an observation (query, applied) as JSON or YAML, - for standard input, or a folder of such files.
 Exit codes: 0 ok or degraded, 1 mismatch or unsupported, 2 bad input, 3 unknown. Of several inputs the worst one counts:
@@ -18,7 +18,7 @@ from preshuffle.api.commands.options.input_file import STDIN
 from preshuffle.api.commands.options.observation_file import expand, read_observation
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.options.query_options import add_query_fields
-from preshuffle.api.commands.options.service_option import add_server_option, asked_of_service
+from preshuffle.api.commands.options.service_option import add_server_option, query_service
 from preshuffle.api.commands.screens.check_view import Outcome, show_outcomes, show_report
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import printable
@@ -33,7 +33,7 @@ _WORST: Final = (OK, UNKNOWN, FAILED, BAD_INPUT)
 
 
 class InputReport(Frozen):
-    """One input of a batch.
+    """Report on one input of a batch.
 
     Attributes:
         report: null where the input could not be read; ``error`` says why.
@@ -45,7 +45,7 @@ class InputReport(Frozen):
 
 
 class CaseScore(Frozen):
-    """One incident case: what was found, and in which ways that is not what the case expects."""
+    """Result of one incident case, with its deviations."""
 
     id: str
     verdict: str
@@ -54,7 +54,7 @@ class CaseScore(Frozen):
 
 
 class ScoreReport(Frozen):
-    """The tally of a folder of incident cases."""
+    """Results of a folder of incident cases."""
 
     cases: tuple[CaseScore, ...]
     passed: int
@@ -64,9 +64,9 @@ class ScoreReport(Frozen):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("inputs", nargs="*", metavar="FILE|FOLDER", help="observations; - for stdin")
-    parser.add_argument("--decide", action="store_true", help="also say what the registry would do for the query")
+    parser.add_argument("--decide", action="store_true", help="also show what the registry decides for the query")
     other = parser.add_argument_group("instead of a check").add_mutually_exclusive_group()
-    other.add_argument("--explain", metavar="CODE", help="what a finding code means, why it matters, how to mend it")
+    other.add_argument("--explain", metavar="CODE", help="what a finding code means, why it matters, how to fix it")
     other.add_argument("--score", metavar="DIR", help="check a folder of incident cases; 0 where all are as expected")
     add_query_fields(parser)
     add_book_options(parser)
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check what is given, or explain, or score."""
+    """Check observations, explain a finding code, or score incident cases."""
     if args.explain is not None or args.score is not None:
         if args.inputs:
             raise UsageError("--explain and --score take no observation")
@@ -102,7 +102,7 @@ def _check(args: argparse.Namespace, file: str, registry: Registry) -> int:
     if args.decide:
         from preshuffle.api.commands.screens.decision_view import show_decision
 
-        screen.heading("what the registry would do", "" if report.decision else "it has no recipe for this query")
+        screen.heading("what the registry decides", "" if report.decision else "it has no recipe for this query")
         if report.decision:
             show_decision(screen, observation.query, report.decision, registry)
     screen.show()
@@ -140,7 +140,7 @@ def _report(args: argparse.Namespace, observation: Observation, registry: Regist
         return registry.check(observation, decide=args.decide)
     if args.decide:
         raise UsageError("--decide goes without --server; preshuffle resolve --server asks for the decision")
-    return asked_of_service(args, lambda client: client.check(observation), registry)
+    return query_service(args, lambda client: client.check(observation), registry)
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -154,7 +154,7 @@ def _explain(args: argparse.Namespace) -> int:
     style = "bad" if code.severity == "error" else "warn"
     screen.line(f"{screen.paint(code.code, style)}  {screen.paint(code.severity, 'dim')}")
     screen.text(code.says)
-    for title, text in (("why it matters", code.why), ("how to mend it", code.mend)):
+    for title, text in (("why it matters", code.why), ("how to fix it", code.mend)):
         screen.heading(title)
         screen.text(text)
     screen.heading("seen in")

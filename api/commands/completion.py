@@ -19,7 +19,7 @@ SHELLS: Final = ("bash", "zsh", "tcsh")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the shell."""
+    """Add the shell's name."""
     parser.add_argument("shell", choices=SHELLS)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -31,16 +31,16 @@ def run(args: argparse.Namespace) -> int:
         import shtab
     except ModuleNotFoundError as error:
         raise MissingExtraError("preshuffle completion", "service", error.name) from None
-    script = shtab.complete(whole_parser(), shell=args.shell)
+    script = shtab.complete(full_parser(), shell=args.shell)
     print(json.dumps({"shell": args.shell, "script": script}) if args.json else script)
     return OK
 
 
-def whole_parser() -> argparse.ArgumentParser:
-    """Return one parser of every command, with the arguments that each has."""
-    whole = Parser(prog="preshuffle")
-    commands = whole.add_subparsers()
+def full_parser() -> argparse.ArgumentParser:
+    """Return one parser with every command and its arguments."""
+    root = Parser(prog="preshuffle")
+    commands = root.add_subparsers()
     for name, what in COMMANDS.items():
         module = import_module(f"preshuffle.api.commands.{name}")
         module.add_arguments(commands.add_parser(name, help=what.replace("%", "%%")))
-    return whole
+    return root

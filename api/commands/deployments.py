@@ -1,4 +1,4 @@
-"""List the deployments that a service knows, or show one: its state, findings and history.
+"""List a service's deployments, or show one with findings and history.
 
 Exit codes: 0 fine, 1 a deployment that is shown is mismatch or unsupported, 2 bad input, 3 the service does not answer.
 """
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
-from preshuffle.api.commands.options.service_option import add_service_options, ask
+from preshuffle.api.commands.options.service_option import add_service_options, send_request
 from preshuffle.registry.base.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _PAGE: Final = 500
 
 
 class DeploymentsReport(Frozen):
-    """All deployments that were asked for, as ``GET /v1/deployments`` shows them."""
+    """Deployments as ``GET /v1/deployments`` returns them."""
 
     deployments: tuple[dict[str, Any], ...] = Field(description="DeploymentSummary of the service's API")
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List or show."""
+    """List deployments, show one, or show the history."""
     if args.name and args.state:
         raise UsageError("deployments: --state goes with the list, not with one deployment")
     return _history(args) if args.history else _one(args) if args.name else _all(args)
@@ -59,7 +59,7 @@ def _all(args: argparse.Namespace) -> int:
 def _pages(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     params: dict[str, Any] = {"limit": _PAGE, **({"state": args.state} if args.state else {})}
     while True:
-        page = json.loads(ask(args, "GET", "/v1/deployments", params=params))
+        page = json.loads(send_request(args, "GET", "/v1/deployments", params=params))
         yield from page["deployments"]
         if not page["next"]:
             return
@@ -70,7 +70,7 @@ def _one(args: argparse.Namespace) -> int:
     from preshuffle.api.answers import DeploymentView
     from preshuffle.api.commands.screens.deployments_view import show_one
 
-    view = DeploymentView.model_validate_json(ask(args, "GET", _path(args.name)))
+    view = DeploymentView.model_validate_json(send_request(args, "GET", _path(args.name)))
     _out(args, view, lambda screen: show_one(screen, view))
     return FAILED if view.verdict in _WRONG else OK
 
@@ -80,7 +80,7 @@ def _history(args: argparse.Namespace) -> int:
     from preshuffle.api.store import Events
 
     path = f"{_path(args.name)}/history" if args.name else "/v1/history"
-    events = Events.model_validate_json(ask(args, "GET", path))
+    events = Events.model_validate_json(send_request(args, "GET", path))
     _out(args, events, lambda screen: show_events(screen, events))
     return OK
 

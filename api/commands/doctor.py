@@ -1,4 +1,4 @@
-"""Say what is installed here and what works, and how to mend what does not.
+"""Diagnose this installation: what works, and how to fix the rest.
 
 Exit codes: 0 nothing is wrong (what is optional may be missing), 1 something is, 2 bad input.
 """
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine this environment."""
+    """Run the diagnosis and print it."""
     from preshuffle.api.doctor import examine
 
     report = examine(chosen_book(args), chosen_tables(args))
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             rows.append((Cell(mark, style), Cell(check.name, "name"), Cell(text, style if style == "bad" else "")))
         screen.table([Column(), Column(), Column(wraps=True)], rows, indent=0)
         wrong = sum(check.status == "problem" for check in report.checks)
-        verdict = "nothing is wrong" if report.ok else f"{wrong} thing{'s' if wrong > 1 else ''} to mend"
+        verdict = "nothing is wrong" if report.ok else f"{wrong} thing{'s' if wrong > 1 else ''} to fix"
         screen.line(screen.paint(verdict, "good" if report.ok else "bad"))
         screen.show()
     return OK if report.ok else FAILED

@@ -1,4 +1,4 @@
-"""Say why: the rules in question in order, what each needed, what it found, why it won or lost.
+"""Explain a decision: each relevant rule, what it required and found.
 
 Rules for another engine, GPU, activation or kind of weights are counted, and shown with --all; --json has every rule.
 Exit codes: 0 a rule was chosen, 1 none was, 2 bad input.
@@ -17,7 +17,7 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import FAILED, OK
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.options.query_options import add_query_options, read_query
-from preshuffle.api.commands.screens.decision_view import asked
+from preshuffle.api.commands.screens.decision_view import query_text
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column, Row, printable
 from preshuffle.registry.entries import Scalar
@@ -32,7 +32,7 @@ _STYLES = {
 }
 
 NOTHING = "nothing works"
-_ASIDE: dict[Aside | None, str] = {
+_IRRELEVANT: dict[Aside | None, str] = {
     "engine": "another engine or none",
     "arch": "another GPU",
     "weights": "other weights",
@@ -53,25 +53,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain the query."""
+    """Explain the decision for a query."""
     registry = load_registry(args)
     explanation = registry.explain(read_query(args, registry))
     if args.json:
         print_json(explanation)
     elif args.text:
-        print(printable(ticket(explanation, whole=args.all)))
+        print(printable(ticket(explanation, every_rule=args.all)))
     else:
         screen = Screen.of_terminal()
-        show_explanation(screen, explanation, whole=args.all)
+        show_explanation(screen, explanation, every_rule=args.all)
         screen.show()
     return OK if any(rule.outcome == "chosen" for rule in explanation.rules) else FAILED
 
 
-def ticket(explanation: Explanation, *, whole: bool = False) -> str:
-    """Return the explanation as plain text; ``whole``: with the rules that are not in question, too."""
+def ticket(explanation: Explanation, *, every_rule: bool = False) -> str:
+    """Format the explanation as plain text for a ticket.
+
+    ``every_rule`` adds the rules that are not relevant to the query.
+    """
     chosen = next((rule for rule in explanation.rules if rule.outcome in ("chosen", NOTHING)), None)
     query = explanation.query.model_dump(mode="json", exclude_defaults=True)
-    shown = explanation.rules if whole else explanation.in_question
+    shown = explanation.rules if every_rule else explanation.in_question
     lines = [
         f"preshuffle {version('preshuffle')}, registry {explanation.registry_digest}",
         f"query: {json.dumps(query, ensure_ascii=False)}",
@@ -83,20 +86,20 @@ def ticket(explanation: Explanation, *, whole: bool = False) -> str:
     for number, rule in enumerate(shown, 1):
         lines.append(f"{number}. {rule.rule} -> {rule.recipe or NOTHING}: {rule.outcome}")
         lines += [f"   missed: {text}" for text in _failed(rule)]
-        if held := _held(rule):
-            lines.append(f"   held:   {_pairs({name: rule.required[name] for name in held})}")
+        if satisfied := _satisfied(rule):
+            lines.append(f"   held:   {_pairs({name: rule.required[name] for name in satisfied})}")
     if rest := _rest(explanation, shown):
         lines.append(rest)
     return "\n".join(lines)
 
 
-def show_explanation(screen: Screen, explanation: Explanation, *, whole: bool = False) -> None:
-    """Put an explanation on the screen; conditions that hold are named, those that do not are shown."""
-    shown = explanation.rules if whole else explanation.in_question
-    screen.line(screen.paint(asked(explanation.query), "bold"))
+def show_explanation(screen: Screen, explanation: Explanation, *, every_rule: bool = False) -> None:
+    """Show an explanation; failed conditions in full, others by name."""
+    shown = explanation.rules if every_rule else explanation.in_question
+    screen.line(screen.paint(query_text(explanation.query), "bold"))
     screen.pairs(
         [
-            ("model entry", explanation.model or "none: the query must say what the book does not know"),
+            ("model entry", explanation.model or "none: the query must hold what the book does not know"),
             *_of_model(explanation),
             ("switches", _switches(explanation, shown)),
         ]
@@ -114,18 +117,18 @@ def show_explanation(screen: Screen, explanation: Explanation, *, whole: bool = 
 
 
 def _of_model(explanation: Explanation) -> list[tuple[str, str]]:
-    """What else the model's entry says, and how far it can be trusted."""
+    """Yield further facts of the model's entry and their provenance."""
     doubtful = f"{', '.join(explanation.unverified)}: general knowledge; config.json (--hf-config) knows"
-    said = [
+    facts = [
         ("unverified", doubtful if explanation.unverified else ""),
         ("note", explanation.note),
         ("shared experts", explanation.counted),
     ]
-    return [(name, text) for name, text in said if text]
+    return [(name, text) for name, text in facts if text]
 
 
 def _switches(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:
-    """The switches that the query sets or that a rule on the screen asks for."""
+    """Format the switches that the query or a shown rule mentions."""
     asked_for = {name.removeprefix("env.") for rule in shown for name in rule.required}
     named = {name: value for name, value in explanation.switches.items() if name in asked_for}
     named |= {name: value for name, value in explanation.query.env.items() if name not in named}
@@ -134,20 +137,26 @@ def _switches(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:
 
 
 def _rest(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:
-    """How many rules are not shown, and why they are not in question; empty where all are."""
+    """Count the rules that are not shown, by the reason.
+
+    Empty where all are shown.
+    """
     names = {rule.rule for rule in shown}
     hidden = Counter(rule.aside for rule in explanation.rules if rule.rule not in names)
-    parts = [f"{hidden[kind]} for {words}" for kind, words in _ASIDE.items() if hidden[kind]]
-    return f"not in question: {', '.join(parts)} (--all shows them)" if parts else ""
+    parts = [f"{hidden[kind]} for {words}" for kind, words in _IRRELEVANT.items() if hidden[kind]]
+    return f"not relevant: {', '.join(parts)} (--all shows them)" if parts else ""
 
 
 def _rows(rule: RuleTrace) -> Iterator[Row]:
-    """One line per condition that fails, one for all that hold; why, where that does not say it yet."""
+    """Yield a line per failed condition, and one for the others.
+
+    Where that does not explain the outcome yet, the reason follows.
+    """
     style = _STYLES[rule.outcome]
     failed = _failed(rule)
     right = [Cell(f"✗ {text}") for text in failed]
-    if held := _held(rule):
-        right.append(Cell(f"✓ {', '.join(name.removeprefix('env.') for name in held)}", "dim"))
+    if satisfied := _satisfied(rule):
+        right.append(Cell(f"✓ {', '.join(name.removeprefix('env.') for name in satisfied)}", "dim"))
     if not failed:
         right.append(Cell(rule.why, style))
     left = [(Cell(rule.rule, "good" if rule.outcome == "chosen" else "bold"), Cell(rule.outcome, style))]
@@ -157,7 +166,7 @@ def _rows(rule: RuleTrace) -> Iterator[Row]:
 
 
 def _failed(rule: RuleTrace) -> list[str]:
-    """What was wanted and what was found, for each condition that did not hold; then what the recipe lacks."""
+    """List failed conditions with the value found, then missing requirements."""
     missed = [
         f"{name.removeprefix('env.')} = {rule.required[name]}; found {_plain(rule.found.get(name))}"
         for name in rule.missed
@@ -165,7 +174,7 @@ def _failed(rule: RuleTrace) -> list[str]:
     return missed + list(rule.lacking)
 
 
-def _held(rule: RuleTrace) -> list[str]:
+def _satisfied(rule: RuleTrace) -> list[str]:
     return [name for name in rule.required if name not in rule.missed]
 
 

@@ -1,4 +1,4 @@
-"""Say which layout live bytes are in, by sampling: for when nobody knows what a loader did.
+"""Identify the layout of live bytes by sampling.
 
 CHECKPOINT is a Hugging Face folder or a safetensors file with the plain tensors. DUMP is a safetensors file (or a
 folder of them) whose tensors have roles' names, or a file of bare bytes with --shape and --dtype. Without --role, every
@@ -33,7 +33,7 @@ _STYLES = {"identified": "good", "mixed": "bad", "wrong": "bad", "ambiguous": "w
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--plain", metavar="CHECKPOINT", required=True, help="the checkpoint's bytes")
-    parser.add_argument("--live", metavar="DUMP", required=True, help="the bytes that nobody knows")
+    parser.add_argument("--live", metavar="DUMP", required=True, help="the bytes to identify")
     parser.add_argument("--role", metavar="ROLE", help=", ".join(ROLES))
     parser.add_argument("--layer", metavar="N", default="0", help="which layer (default 0)")
     parser.add_argument("--plain-tensor", metavar="NAME", help="the checkpoint's tensor, where its name does not tell")
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Identify the dump's tensors and show what they are."""
+    """Identify the dump's tensors and show the result."""
     if args.role is not None and args.role not in ROLES:
         raise UsageError(f"identify: unknown role {args.role!r}{nearest(args.role, ROLES)}; valid: {', '.join(ROLES)}")
     known = {name: _number(args, name, 1) for name in ("tp", "ep")}
@@ -99,7 +99,7 @@ def _show(tensors: dict[Role, Identification]) -> None:
         screen.heading(role, _verdict(found))
         screen.table([Column(), Column(wraps=True)], list(_facts(found)))
         if found.experts:
-            columns = [Column("experts"), Column("their bytes are", wraps=True), Column("looked at", right=True)]
+            columns = [Column("experts"), Column("their bytes are", wraps=True), Column("sampled", right=True)]
             screen.table(columns, [_experts(one) for one in found.experts])
         if found.nearest:
             rows = [(near.name, f"{near.places:.0%}", f"{near.bytes:.0%}") for near in found.nearest]

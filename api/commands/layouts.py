@@ -1,4 +1,4 @@
-"""List the byte orders that the book knows, or show what one of them does to a shape.
+"""List the book's layouts, or show one, on a shape if given.
 
 A shape is EXPERTS,ROWS,K with K in bytes (for scales: in groups, one byte each).
 """
@@ -18,7 +18,7 @@ from preshuffle.registry.entries import LayoutEntry
 
 
 class LayoutList(Frozen):
-    """Every layout of a book."""
+    """All layouts of a book."""
 
     layouts: tuple[LayoutEntry, ...]
     registry_digest: str
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def list_layouts(args: argparse.Namespace) -> int:
-    """Print every layout."""
+    """Print all layouts."""
     registry = load_registry(args)
     if args.json:
         entries = tuple(registry.book.layouts.values())
@@ -59,7 +59,7 @@ def list_layouts(args: argparse.Namespace) -> int:
 
 
 def show_layout(args: argparse.Namespace) -> int:
-    """Print one layout, and what it does to a shape."""
+    """Print one layout, on a shape where one is given."""
     from preshuffle.api.commands.screens.layout_report import report_on
     from preshuffle.api.commands.screens.layout_view import show_report
 

@@ -1,4 +1,4 @@
-"""Say what another book, other kernel tables or another AITER would change for the deployments that a service knows.
+"""Plan a rollout: what another book, tables or AITER would change.
 
 The overlays that --book names take the place of all that the service uses now.
 Exit codes: 0 no deployment would be worse off, 1 at least one would be wrong or unsupported that is not so now,
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
-from preshuffle.api.commands.options.service_option import add_service_options, ask
+from preshuffle.api.commands.options.service_option import add_service_options, send_request
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan."""
-    body = ask(args, "POST", "/v1/plan", json=_candidate(args))
+    """Request the plan and show it."""
+    body = send_request(args, "POST", "/v1/plan", json=_candidate(args))
     from preshuffle.api.commands.screens.plan_view import show_plan
     from preshuffle.api.commands.screens.screen import Screen, print_json
     from preshuffle.api.rollout import Plan
@@ -60,7 +60,7 @@ def _breaks(plan: Plan) -> bool:
 
 
 def _candidate(args: argparse.Namespace) -> dict[str, Any]:
-    """Read the candidate's files.
+    """Read the candidate's files into a request body.
 
     Raises:
         UsageError: there is nothing to plan.

@@ -1,4 +1,4 @@
-"""Run a golden MoE layer through a kernel at several token counts, against a float64 reference.
+"""Test kernels on a golden MoE layer against a float64 reference.
 
 The layer is small, deterministic and uneven, so that swapping gate and up, dropping a bias or halving the result cannot
 pass. There is one for each quantization (--quantization): gpt-oss's MXFP4 with SwiGLU by default, MXFP4 and MXFP8,
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probe the recipes and show the errors side by side."""
+    """Probe the recipes and show their errors side by side."""
     try:
         from preshuffle.layouts.probe import ProbeError, choose_runner, golden_query, probe, select_recipes
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import FAILED, OK
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.options.query_options import add_query_options, read_query
-from preshuffle.api.commands.options.service_option import add_server_option, asked_of_service
+from preshuffle.api.commands.options.service_option import add_server_option, query_service
 from preshuffle.api.commands.screens.screen import Screen, print_json
 
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     registry = load_registry(args)
     query = read_query(args, registry)
     if args.server:
-        decision = asked_of_service(args, lambda client: client.resolve(query), registry)
+        decision = query_service(args, lambda client: client.resolve(query), registry)
     else:
         decision = registry.resolve(query)
     if args.json:

@@ -1,4 +1,4 @@
-"""Answer over HTTP: resolve, check, the registry itself, deployments, and a page for operators.
+"""Serve the HTTP API and the pages for operators.
 
 Every option is also read from the environment, as PRESHUFFLE_HOST, PRESHUFFLE_PORT, PRESHUFFLE_DB and so on.
 """
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until the process is told to stop."""
+    """Serve until the process is stopped."""
     given: dict[str, Any] = {name: getattr(args, _PREFIX + name) for name in Settings.model_fields}
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     settings = Settings.from_env(None, **options)

@@ -1,4 +1,4 @@
-"""Make a bearer token for the service: the secret is shown once, the file of --tokens holds its hash.
+"""Create a bearer token; the tokens file holds its hash.
 
   preshuffle token ops --role admin >> tokens.yaml
   preshuffle token fleet-a --role report --deployments 'gpt-oss-*' >> tokens.yaml
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make one.
+    """Create a token and print it.
 
     Raises:
         UsageError: name, role and deployments do not go together.

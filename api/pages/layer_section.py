@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 from markupsafe import Markup
@@ -237,9 +236,8 @@ class _Drawings:
             return Drawing(ident, tuple(roles), name, applied, title, refusal=str(error))
 
 
-@lru_cache(maxsize=128)
 def _markup_of(tensor: DrawnTensor, ident: str) -> PictureMarkup:
-    """Draw a tensor; most pages draw the same few."""
+    """Draw a tensor."""
     picture = draw(tensor)
     return PictureMarkup(
         strip_words=strip_words(picture),

@@ -102,8 +102,11 @@ class CellGrid:
 
     def in_memory(self, start: int, stop: int) -> Iterator[Cell]:
         """Yield the cells from one address to another, in memory order."""
+        permutation = self.bound.permutation
+        _, rows, k = self.bound.shape
         for address in range(start, stop, self.run):
-            yield self.cell(*self.bound.source(address))
+            expert, place = divmod(permutation.source(address), rows * k)
+            yield self.cell(expert, *divmod(place, k))
 
 
 def contiguous_run(bound: BoundLayout) -> int:

@@ -1,4 +1,4 @@
-"""Predict the kernels that AITER picks, without AITER and without a GPU; say why, compare versions, show what is tuned.
+"""Predict, explain and compare AITER's kernels without AITER or a GPU.
 
 A kernel table is a CSV of AITER's, or a folder laid out as its configs/; PATH@VERSION ties it to one AITER. Without any
 table, answers are what AITER does for shapes without a row, and say so (tuned: unknown).
@@ -17,9 +17,9 @@ ACTIONS: Final[dict[str, str]] = {
     "explain": "one dispatch step by step: key, rows, rule, kernel, what it reads and drops",
     "diff": "what changes between two AITER versions or table sets",
     "coverage": "a model's token counts and TP sizes: tuned or not, which family",
-    "check": "what is odd about kernel tables",
+    "check": "suspicious rows of kernel tables",
 }
-"""Every action and what it does; ``preshuffle.api.commands.kernels_<name>`` holds it."""
+"""Every action and what it does; ``preshuffle.api.commands.kernels.<name>`` holds it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,7 @@
-"""The deployments that the book can think of: models, GPUs, activation dtypes and tensor-parallel sizes, as calls."""
+"""Enumerates the deployments that the book covers, as calls.
+
+They are combinations of model, GPU, activation dtype and tensor-parallel size.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ ACTIVATIONS: Final[tuple[str, ...]] = get_args(Dtype)
 
 @dataclass(frozen=True, slots=True)
 class BookDeployment:
-    """One deployment that some rule answers.
+    """A deployment that some rule covers.
 
     Attributes:
         call: what its ranks call AITER with, at one token.
@@ -46,7 +49,9 @@ def book_deployments(
     versions: Sequence[str | None] = (None,),
     **fields: Any,
 ) -> Iterator[BookDeployment]:
-    """Yield every deployment of some models that has a recipe and a known number of compute units.
+    """Yield the deployments of some models that have a recipe.
+
+    Those whose number of compute units is not known are left out.
 
     Args:
         registry: whose rules decide.

@@ -1,4 +1,4 @@
-"""Say what is odd about kernel tables: rows that contradict each other, name no known kernel, or fit two GPUs.
+"""Check kernel tables for conflicting rows, unknown kernels and ambiguous GPUs.
 
 Exit codes: 0 they load (with warnings at most), 2 they do not.
 """
@@ -18,7 +18,7 @@ from preshuffle.registry.values.finding import Finding
 
 
 class TableFileReport(Frozen):
-    """One file of a set."""
+    """Counts of one kernel table file."""
 
     name: str
     version: str | None
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the tables and say what is odd."""
+    """Load the tables and report what is suspicious."""
     tables = KernelTables.named("auto" if args.paths == [AUTO] else args.paths)
     report = TablesReport(
         digest=tables.digest,

@@ -1,4 +1,4 @@
-"""Show a model's token counts and TP sizes: whether tables have a row, and which kernels run.
+"""Show which token counts and TP sizes of a model are tuned.
 
 Exit codes: 0 shown, 1 no recipe answers, 2 bad input.
 """
@@ -28,7 +28,7 @@ _MARKS: dict[State, tuple[str, str]] = {
     "unknown": ("·", "dim"),
     "raises": ("✗", "bad"),
 }
-_SAYS: dict[State, str] = {
+_MEANINGS: dict[State, str] = {
     "tuned": "a row of the tables",
     "heuristic": "no row: AITER's heuristic",
     "unknown": "no tables: AITER's heuristic, if it has no row",
@@ -37,7 +37,7 @@ _SAYS: dict[State, str] = {
 
 
 class KernelPair(Frozen):
-    """A way to run: the families of both stages and the activation dtype."""
+    """Kernel families of both stages, and the activation dtype."""
 
     activation_dtype: str | None
     family1: str | None
@@ -46,7 +46,10 @@ class KernelPair(Frozen):
 
 
 class CoverageCell(Frozen):
-    """What happens at one TP size; ``kernels`` is an index into the report's legend."""
+    """Coverage at one TP size.
+
+    ``kernels`` is an index into the report's legend.
+    """
 
     tp: int
     state: State
@@ -54,7 +57,10 @@ class CoverageCell(Frozen):
 
 
 class TokenRange(Frozen):
-    """A range of token counts in which nothing shown changes; ``hi`` null: no end."""
+    """A range of token counts with equal cells.
+
+    ``hi`` is null where the range has no end.
+    """
 
     lo: int
     hi: int | None
@@ -62,7 +68,7 @@ class TokenRange(Frozen):
 
 
 class Grid(Frozen):
-    """Token counts × TP sizes of one recipe on one GPU."""
+    """Coverage of one recipe on one GPU: token counts × TP sizes."""
 
     arch: str
     recipe: str
@@ -71,7 +77,7 @@ class Grid(Frozen):
 
 
 class Coverage(Frozen):
-    """What is tuned for a model."""
+    """Coverage of a model."""
 
     model: str
     tables_digest: str | None
@@ -93,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the picture."""
+    """Compute and show the coverage."""
     registry = load_registry(args)
     fields = {"activation_dtype": args.activation_dtype, "cu_num": args.cu_num}
     given = {name: value for name, value in fields.items() if value is not None}
@@ -122,29 +128,29 @@ def _sizes(text: str) -> list[int]:
 
 
 def coverage(registry: Registry, found: list[BookDeployment], aiter: str | None = None) -> Coverage:
-    """Look at every token count of every deployment."""
+    """Compute the coverage of deployments at every token count."""
     legend: dict[KernelPair, int] = {}
     grids = []
     for arch, recipe in dict.fromkeys((item.arch, item.recipe) for item in found):
-        mine = [item for item in found if (item.arch, item.recipe) == (arch, recipe)]
-        sides = [
+        same_recipe = [item for item in found if (item.arch, item.recipe) == (arch, recipe)]
+        buckets_by_tp = [
             (
                 item.tp,
                 reachable_buckets(
                     item.call.model_copy(update={"aiter": aiter}), registry.tables, REACH, registry.book.families
                 ),
             )
-            for item in mine
+            for item in same_recipe
         ]
         ranges: list[TokenRange] = []
-        for lo, following in pairwise([*sorted({bucket.lo for _, side in sides for bucket in side}), 0]):
-            cells = tuple(_cell(tp, _at(side, lo), legend) for tp, side in sides)
+        for lo, following in pairwise([*sorted({bucket.lo for _, buckets in buckets_by_tp for bucket in buckets}), 0]):
+            cells = tuple(_cell(tp, _at(buckets, lo), legend) for tp, buckets in buckets_by_tp)
             hi = following - 1 if following else None
             if ranges and ranges[-1].cells == cells:
                 ranges[-1] = ranges[-1].model_copy(update={"hi": hi})
             else:
                 ranges.append(TokenRange(lo=lo, hi=hi, cells=cells))
-        grids.append(Grid(arch=arch, recipe=recipe, gate_mode=mine[0].call.gate_mode, ranges=tuple(ranges)))
+        grids.append(Grid(arch=arch, recipe=recipe, gate_mode=same_recipe[0].call.gate_mode, ranges=tuple(ranges)))
     digest = registry.tables.digest if registry.tables else None
     return Coverage(model=found[0].model, tables_digest=digest, legend=tuple(legend), grids=tuple(grids))
 
@@ -182,7 +188,7 @@ def _show(screen: Screen, answer: Coverage) -> None:
         screen.table(columns, rows)
     screen.heading("legend")
     used = dict.fromkeys(cell.state for grid in answer.grids for item in grid.ranges for cell in item.cells)
-    screen.table([Column(), Column()], [(Cell(*_MARKS[state]), _SAYS[state]) for state in used])
+    screen.table([Column(), Column()], [(Cell(*_MARKS[state]), _MEANINGS[state]) for state in used])
     named: list[Row] = [
         (_letter(index), kernels.activation_dtype or "-", _families(kernels))
         for index, kernels in enumerate(answer.legend)

@@ -1,4 +1,4 @@
-"""Compare two AITER versions or table sets: which deployments and shapes get another kernel.
+"""Compare the kernels of two AITER versions or table sets.
 
 A and B are each PATH@VERSION, PATH, @VERSION (no tables: what AITER does for shapes without a row) or auto (the
 installed AITER). Compared are the book's models at several TP sizes, and every shape that either side has rows for, at
@@ -44,7 +44,7 @@ _SHOWN = 40
 
 
 class SideReport(Frozen):
-    """One of the two that are compared."""
+    """One side of the comparison."""
 
     name: str
     version: str | None
@@ -53,10 +53,10 @@ class SideReport(Frozen):
 
 
 class KernelsDiff(Frozen):
-    """Everything that changes from A to B.
+    """Changes from A to B.
 
     Attributes:
-        compared: deployments and shapes that were looked at.
+        compared: deployments and shapes that were compared.
         left_out: those that pass gate_mode=interleave, where one of the two has no gate_mode.
         counts: changes by severity.
     """
@@ -73,22 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action's options."""
     parser.add_argument("before", metavar="A", help="PATH@VERSION, PATH, @VERSION or auto")
     parser.add_argument("after", metavar="B", help="the same")
-    parser.add_argument("--models-only", action="store_true", help="compare the book's models, not every tuned shape")
+    parser.add_argument("--models-only", action="store_true", help="compare the book's models only")
     parser.add_argument("--severity", choices=SEVERITIES, help="show changes as grave as this, or graver")
     parser.add_argument("--all", action="store_true", help=f"show every change; without it the gravest {_SHOWN}")
     add_book_options(parser, tables=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the two."""
+    """Compare both sides and show the changes."""
     before, after = one_side(args.before), one_side(args.after)
     registry = Registry.load(overlays=chosen_book(args))
     calls, left_out = _calls(registry, before, after, args.models_only)
     more = (before, after, REACH, registry.book.families)
     found = ranked(change for name, call in calls.items() for change in changes(name, call, *more))
     if args.severity is not None:
-        kept = SEVERITIES[: SEVERITIES.index(args.severity) + 1]
-        found = [change for change in found if change.severity in kept]
+        selected = SEVERITIES[: SEVERITIES.index(args.severity) + 1]
+        found = [change for change in found if change.severity in selected]
     answer = KernelsDiff(
         before=_report(args.before, *before),
         after=_report(args.after, *after),
@@ -112,7 +112,7 @@ def _calls(
     after: tuple[str | None, KernelTables | None],
     models_only: bool,
 ) -> tuple[dict[str, DispatchCall], int]:
-    """Everything that both versions can be called with, and how much only one can."""
+    """Return the calls that both sides support, and how many were dropped."""
     models = list(registry.book.models)
     versions = (after[0], before[0])
     calls = {item.label: item.call for item in book_deployments(registry, models, versions=versions)}
@@ -160,7 +160,7 @@ _MEANING: dict[Severity, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Neighbouring changes that look the same on the screen."""
+    """Adjacent changes that are shown as one line."""
 
     subject: str
     severity: Severity
@@ -187,7 +187,10 @@ def _tokens(line: _Line) -> str:
 
 
 def _sides(change: KernelChange) -> tuple[str, str]:
-    """What differs, and no more: layouts, errors, dtypes, or names."""
+    """Return what differs between both sides of a change.
+
+    That is layouts, errors, dtypes or names, and no more.
+    """
     before, after = change.before, change.after
     if change.severity == "layout":
         roles = [role for role, layout in before.reads.items() if after.reads.get(role, layout) != layout]

@@ -1,4 +1,6 @@
-"""Explain one dispatch of AITER step by step, for a query at one token count or for a call as AITER sees it.
+"""Explain one dispatch of AITER step by step.
+
+The dispatch is that of a query at one token count, or of a call as AITER sees it.
 
 A call is given as JSON, as a file (- for stdin), or as pairs: --call gfx=gfx950 cu_num=256 tokens=16 env.CU_NUM=80 …
 
@@ -19,7 +21,7 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import read_document
 from preshuffle.api.commands.options.query_options import add_query_options, option_of, read_query
-from preshuffle.api.commands.screens.decision_view import asked, show_findings
+from preshuffle.api.commands.screens.decision_view import query_text, show_findings
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
@@ -30,11 +32,11 @@ from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
-Asked = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
+_Dispatch = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
 
 
 class ExplainedKernel(Frozen):
-    """One dispatch, step by step, with what is odd about the row that it rests on."""
+    """Trace of one dispatch, with findings on the table row used."""
 
     recipe: str | None = None
     trace: Trace
@@ -53,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Explain the dispatch."""
     subject, recipe, call, tables, families = _of_call(args) if args.call else _of_query(args)
     found = trace(call, tables, families)
-    odd = tuple(hazard_findings(tables, [found.choice], families))
-    answer = ExplainedKernel(recipe=recipe, trace=found, findings=odd)
+    findings = tuple(hazard_findings(tables, [found.choice], families))
+    answer = ExplainedKernel(recipe=recipe, trace=found, findings=findings)
     if args.json:
         print_json(answer)
     else:
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if found.choice.error else OK
 
 
-def _of_query(args: argparse.Namespace) -> Asked:
+def _of_query(args: argparse.Namespace) -> _Dispatch:
     registry = load_registry(args)
     query = read_query(args, registry)
     if "tokens" in query.model_fields_set and len(query.tokens) > 1:
@@ -74,13 +76,13 @@ def _of_query(args: argparse.Namespace) -> Asked:
     call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0])
     if call is None:
         raise NoRecipeError(f"the query must say --cu-num; {query.arch} comes in several sizes", missing=["cu_num"])
-    return asked(query), decision.recipe, call, registry.tables, registry.book.families
+    return query_text(query), decision.recipe, call, registry.tables, registry.book.families
 
 
-def _of_call(args: argparse.Namespace) -> Asked:
-    strange = [name for name in Query.model_fields if getattr(args, f"query_{name}") is not None]
-    if strange or args.file or args.hf_config or args.book:
-        what = option_of(strange[0]) if strange else "a query, --hf-config or --book"
+def _of_call(args: argparse.Namespace) -> _Dispatch:
+    query_options = [name for name in Query.model_fields if getattr(args, f"query_{name}") is not None]
+    if query_options or args.file or args.hf_config or args.book:
+        what = option_of(query_options[0]) if query_options else "a query, --hf-config or --book"
         raise UsageError(f"kernels explain: {what} does not go with --call, which holds the whole call")
     try:
         call = DispatchCall.model_validate(_call_fields(args.call))
@@ -114,7 +116,7 @@ def _call_fields(given: list[str]) -> dict[str, Any]:
 
 
 def show_trace(screen: Screen, subject: str, answer: ExplainedKernel) -> None:
-    """Put a dispatch on the screen, step by step."""
+    """Show a dispatch step by step."""
     found, choice = answer.trace, answer.trace.choice
     title = f"{subject}, {found.call.tokens} token{'' if found.call.tokens == 1 else 's'}"
     screen.line(f"{screen.paint(answer.recipe or '', 'good')}  {screen.paint(title, 'bold')}".strip())
@@ -171,4 +173,4 @@ def _show_stage(screen: Screen, stage: StageTrace) -> None:
     ]
     screen.pairs([(label, text) for label, text in pairs if text])
     for dropped in stage.drops:
-        screen.text(f"drops {dropped}, which this call passes, without a word", style="warn")
+        screen.text(f"drops {dropped}, which this call passes, silently", style="warn")

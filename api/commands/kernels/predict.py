@@ -1,6 +1,6 @@
-"""Predict the kernel at each token count of a query, or for each of many calls.
+"""Predict the kernels of a query, or of many calls.
 
-A query is asked like with `resolve`: a file, or options such as --model and --arch. With --calls FILE every line holds
+A query is given as to `resolve`: a file, or options such as --model and --arch. With --calls FILE every line holds
 a call as AITER sees it (JSON Lines), or an object whose "in" holds one: one JSON line comes out per line that went in;
 a line that is wrong gives {"error": …, "line": n}, and exit code 2 in the end. --aiter then counts for calls that name
 none.
@@ -23,7 +23,7 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import STDIN
 from preshuffle.api.commands.options.query_options import add_query_options, option_of, read_query
-from preshuffle.api.commands.screens.decision_view import asked, show_findings
+from preshuffle.api.commands.screens.decision_view import query_text, show_findings
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
@@ -40,14 +40,14 @@ TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unkno
 
 
 class LineError(Frozen):
-    """A line that holds no call."""
+    """Error of one input line that is not a call."""
 
     error: str
     line: int
 
 
 class Forecast(Frozen):
-    """The kernels that a query's deployment gets, and what is wrong with them."""
+    """Predicted kernels of a query, with findings."""
 
     query: Query
     recipe: str
@@ -112,7 +112,7 @@ def _predict_query(args: argparse.Namespace) -> int:
 
 def _show_forecast(screen: Screen, answer: Forecast) -> None:
     call = answer.call
-    screen.line(f"{screen.paint(answer.recipe, 'good')}  {screen.paint(asked(answer.query), 'bold')}")
+    screen.line(f"{screen.paint(answer.recipe, 'good')}  {screen.paint(query_text(answer.query), 'bold')}")
     screen.text(f"gate_mode={call.gate_mode}, {call.activation}, {call.quant_type}", style="dim")
     columns = [
         Column("tokens", right=True),

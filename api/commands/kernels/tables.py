@@ -1,4 +1,4 @@
-"""Kernel tables on the command line: which are meant, and what they give to find."""
+"""Kernel tables of the command line, and findings on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def load_tables(args: argparse.Namespace) -> KernelTables | None:
 
 
 def one_side(text: str) -> tuple[str | None, KernelTables | None]:
-    """Return the AITER version and the tables of ``PATH@VERSION``, ``PATH``, ``@VERSION`` or ``auto``.
+    """Parse one side of a comparison into version and tables.
+
+    The forms are ``PATH@VERSION``, ``PATH``, ``@VERSION`` and ``auto``.
 
     Raises:
         UsageError: the version is none.
@@ -49,7 +51,10 @@ def finding_of(hazard: Hazard) -> Finding:
 def hazard_findings(
     tables: KernelTables | None, choices: Iterable[KernelChoice], families: Families | None = None
 ) -> Iterator[Finding]:
-    """Yield what is odd about the rows that choices rest on; kernels are those of the packaged book if not told."""
+    """Yield findings on the table rows that choices rest on.
+
+    Without ``families``, kernels are those of the packaged book.
+    """
     sources = {choice.source for choice in choices if choice.source}
     if tables is not None and sources:
         hazards = tables.hazards_by(families or packaged_families())
@@ -57,7 +62,7 @@ def hazard_findings(
 
 
 def untuned_finding(kernels: Iterable[KernelBucket]) -> Iterator[Finding]:
-    """Yield a warning where loaded tables have no row for some token counts."""
+    """Yield a warning for token counts without a table row."""
     tokens = [str(bucket.tokens) for bucket in kernels if bucket.tuned is False and bucket.error is None]
     if tokens:
         text = f"no row of the kernel tables covers {', '.join(tokens)} tokens: a heuristic kernel runs"

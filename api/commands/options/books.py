@@ -1,4 +1,4 @@
-"""Which book and which kernel tables a command uses: options first, else the environment."""
+"""Options and environment variables that select book and kernel tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES: Final = "PRESHUFFLE_TABLES"
 
 
 def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) -> None:
-    """Add ``--book`` and, unless a command has no use for it, ``--tables``."""
+    """Add ``--book`` and, where wanted, ``--tables``."""
     group = parser.add_argument_group("registry")
     group.add_argument(
         "--book", action="append", metavar="DIR", help=f"overlay folder or file; repeatable (else ${BOOK}, ':' between)"
@@ -34,7 +34,7 @@ def add_book_options(parser: argparse.ArgumentParser, *, tables: bool = True) ->
 
 
 def from_environment(name: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """Return the paths of a ``:``-separated variable."""
+    """Split a ``:``-separated environment variable into paths."""
     value = (os.environ if environment is None else environment).get(name, "")
     return [part for part in value.split(":") if part]
 
@@ -61,7 +61,7 @@ def chosen_tables(args: argparse.Namespace) -> Literal["auto"] | list[str] | Non
 
 
 def load_registry(args: argparse.Namespace) -> Registry:
-    """Load the registry that the command line asks for."""
+    """Load the registry that options and environment select."""
     from preshuffle.registry import Registry
 
     return Registry.load(overlays=chosen_book(args), kernel_tables=chosen_tables(args))

@@ -1,4 +1,4 @@
-"""Exit codes, and the errors that only the command line knows."""
+"""Exit codes and errors of the command line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BUG: Final = 70
 
 
 class UsageError(PreshuffleError, ValueError):
-    """The command line itself is wrong: an unknown command, option or value."""
+    """Error for an unknown command, option or value."""
 
 
 class MissingExtraError(PreshuffleError, ImportError):
-    """A command needs packages that the base installation does not bring."""
+    """Error for a command whose optional packages are not installed."""
 
     def __init__(self, what: str, extra: str, missing: str | None) -> None:
-        """Name the command, the extra that brings the package, and the package that was not found."""
+        """Name the command, the extra and the missing package."""
         lacks = f" ({missing} is missing)" if missing else ""
         super().__init__(f'{what} needs more than the base installation{lacks}: pip install "preshuffle[{extra}]"')

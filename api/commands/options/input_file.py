@@ -1,4 +1,4 @@
-"""Reading a query from a JSON or YAML file or from standard input, with the place of everything that is wrong."""
+"""Reader of JSON or YAML input with positions for errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ STDIN = "-"
 
 
 def read_document(path: str, what: str = "a mapping of query fields") -> Document:
-    """Parse a file (``-`` is standard input) that holds one mapping; ``what`` says of which kind.
+    """Parse a JSON or YAML file that holds one mapping.
+
+    ``-`` is standard input; ``what`` names the kind of mapping in messages.
 
     Raises:
         QueryError: the file cannot be read or is no mapping.

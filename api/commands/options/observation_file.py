@@ -1,4 +1,7 @@
-"""Observations from the command line: files, folders of files or standard input, with query fields on top."""
+"""Reader of observations: files, folders or standard input.
+
+Query fields given as options replace those of the file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ SUFFIXES: Final = (".json", ".yaml", ".yml")
 
 
 def expand(inputs: list[str]) -> Iterator[str]:
-    """Yield the files that the arguments name; a folder stands for those in it that end like an observation.
+    """Yield the files of the arguments; a folder stands for its observations.
 
     Raises:
         QueryError: a folder cannot be read, or has no such file.

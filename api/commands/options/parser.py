@@ -1,4 +1,4 @@
-"""The argument parser of every command: one line for an error, the nearest names for a typing mistake."""
+"""Argument parser of every command, with suggestions for typing mistakes."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from preshuffle.api.commands.options.failures import UsageError
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` for a name that is close to a known one, else an empty text."""
+    """Return the suggestion ``; did you mean …?``, or an empty text."""
     close = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def joined(arguments: Sequence[str]) -> list[str]:
-    """Join ``--env`` with a value that begins with dashes itself, as engines' options do.
+def join_env_values(arguments: Sequence[str]) -> list[str]:
+    """Join ``--env`` with a value that begins with dashes.
+
+    Options of engines are switches, too, and begin so.
 
     Example:
-        >>> joined(["--env", "--moe-backend=flydsl", "--tp", "2"])
+        >>> join_env_values(["--env", "--moe-backend=flydsl", "--tp", "2"])
         ['--env=--moe-backend=flydsl', '--tp', '2']
     """
-    done: list[str] = []
+    result: list[str] = []
     for argument in arguments:
-        if done and done[-1] == "--env" and argument.startswith("--") and "=" in argument:
-            done[-1] = f"--env={argument}"
+        if result and result[-1] == "--env" and argument.startswith("--") and "=" in argument:
+            result[-1] = f"--env={argument}"
         else:
-            done.append(argument)
-    return done
+            result.append(argument)
+    return result
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with this project's manners: options are never abbreviated, errors are raised, not printed."""
+    """Argument parser without abbreviations that raises its errors."""
 
     def __init__(self, **options: Any) -> None:
-        """Make a parser; the options are argparse's."""
+        """Create a parser; the options are argparse's."""
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving.
+        """Raise the error instead of printing the usage and exiting.
 
         Raises:
             UsageError: always.

@@ -1,4 +1,7 @@
-"""A query from the command line: its options are ``Query``'s own fields, on top of a file, on top of a config.json."""
+"""Options that build a query, one per field of ``Query``.
+
+Options override the query file, which overrides a config.json.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ def add_query_fields(parser: argparse.ArgumentParser) -> None:
     """Add ``--hf-config``, and one option per field of ``Query``."""
     group = parser.add_argument_group("query", "every field of a query; options win over the file")
     group.add_argument("--hf-config", metavar="PATH", help="take the model's facts from this config.json (or folder)")
-    group.add_argument("--hf-layer", metavar="N", help="whose experts are meant, where its layers differ")
+    group.add_argument("--hf-layer", metavar="N", help="the layer whose experts are meant, where layers differ")
     for name, info in Query.model_fields.items():
         dest = _PREFIX + name
         text = _HELP.get(name)
@@ -82,10 +85,10 @@ def add_query_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def read_query(args: argparse.Namespace, registry: Registry) -> Query:
-    """Build the query that the command line asks.
+    """Build the query from options, file and config.json.
 
     Raises:
-        UsageError: nothing was asked, or an option is no ``K=V``.
+        UsageError: no query is given, or an option is no ``K=V``.
         QueryError: names each wrong field, by its option or by its place in the file.
     """
     given = given_fields(args, registry)
@@ -103,7 +106,7 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
 
 
 def layer_of(args: argparse.Namespace) -> int | None:
-    """Return the layer whose experts are meant, where one is named.
+    """Return the layer that ``--hf-layer`` selects, if any.
 
     Raises:
         UsageError: it is no number, or there is no configuration that it could be of.
@@ -119,7 +122,7 @@ def layer_of(args: argparse.Namespace) -> int | None:
 
 
 def given_fields(args: argparse.Namespace, registry: Registry) -> dict[str, Any]:
-    """Return the query fields that options give.
+    """Return the query fields that are given as options.
 
     Raises:
         UsageError: an option is no ``K=V``, or the installed AITER is meant and there is none.
@@ -129,7 +132,10 @@ def given_fields(args: argparse.Namespace, registry: Registry) -> dict[str, Any]
 
 
 def _installed(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """Look at the AITER of this machine; what an option says of its features counts before what its sources show."""
+    """Return version and features of the installed AITER.
+
+    Features given as an option win over those found in its sources.
+    """
     from preshuffle.registry.layer import installed_aiter
 
     try:
@@ -137,8 +143,8 @@ def _installed(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
     except TableError as error:
         text = f"--aiter {INSTALLED}: {error}; name a version instead, as in --aiter 0.1.20"
         raise UsageError(text) from None
-    said = Query.parse({"model": "any", "arch": "gfx950", "aiter_features": given.get("aiter_features", {})})
-    return {"aiter": here.version, "aiter_features": {**here.features, **said.aiter_features}}
+    parsed = Query.parse({"model": "any", "arch": "gfx950", "aiter_features": given.get("aiter_features", {})})
+    return {"aiter": here.version, "aiter_features": {**here.features, **parsed.aiter_features}}
 
 
 def _given(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:

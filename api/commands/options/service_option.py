@@ -1,4 +1,7 @@
-"""Asking a service: one that runs (``--server``), or the store of one (``--db``), read without it."""
+"""Requests to a running service or to a service's store.
+
+``--server`` names a running service, ``--db`` the store of one, which is read without it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _TIMEOUT_S: Final = 300.0
 
 
 class ServiceError(PreshuffleError, RuntimeError):
-    """The service does not answer, or refuses; the text says which and why."""
+    """Error for a service that is unreachable or refuses a request."""
 
     exit_code = UNKNOWN
 
@@ -38,21 +41,23 @@ def add_service_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_server_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--server`` to a command that answers from its own book otherwise."""
+    """Add ``--server`` to a command that otherwise uses its own book."""
     group = parser.add_argument_group("service")
     group.add_argument(
-        "--server", metavar="URL", help=f"ask this service, and the own book where it is away (${TOKEN})"
+        "--server", metavar="URL", help=f"use this service, or the own book where it is unreachable (${TOKEN})"
     )
 
 
-def asked_of_service(args: argparse.Namespace, question: Callable[[Client], Reply[T]], registry: Registry) -> T:
-    """Ask the service that ``--server`` names; where it is away the own book answers, and a line says so.
+def query_service(args: argparse.Namespace, call: Callable[[Client], Reply[T]], registry: Registry) -> T:
+    """Query the service; fall back to the own book if unreachable.
+
+    A line on standard error reports the fallback.
 
     Raises:
-        UsageError: a book or tables are named too: the service answers from its own.
+        UsageError: a book or tables are named too: the service uses its own.
     """
     if args.book or args.tables:
-        raise UsageError("--server answers from its own book and tables; leave --book and --tables out")
+        raise UsageError("--server uses the service's own book and tables; omit --book and --tables")
     try:
         from preshuffle.api.client import Client
     except ModuleNotFoundError as error:
@@ -60,14 +65,14 @@ def asked_of_service(args: argparse.Namespace, question: Callable[[Client], Repl
             raise
         raise MissingExtraError("asking a service", "service", error.name) from None
     with Client(args.server, token=os.environ.get(TOKEN), timeout=_TIMEOUT_S, registry=registry, quiet=True) as client:
-        reply = question(client)
+        reply = call(client)
     if reply.why:
         print(f"preshuffle: {reply.why}; the embedded book answers", file=sys.stderr)
     return reply.value
 
 
-def ask(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:
-    """Send one request to whatever the options name; return the body of the answer.
+def send_request(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:
+    """Send one request to the service or store; return the body.
 
     Raises:
         UsageError: the options name nothing, or both.
@@ -78,7 +83,11 @@ def ask(args: argparse.Namespace, method: str, path: str, **request: Any) -> byt
     if bool(server) == bool(args.db):
         raise UsageError(f"say which service: --server URL (or ${SERVER}), or --db URL for the store of one")
     try:
-        answer = _ask_store(args.db, method, path, request) if args.db else _ask_server(server, method, path, request)
+        answer = (
+            _request_store(args.db, method, path, request)
+            if args.db
+            else _request_server(server, method, path, request)
+        )
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("preshuffle"):
             raise
@@ -88,7 +97,7 @@ def ask(args: argparse.Namespace, method: str, path: str, **request: Any) -> byt
     return answer.content
 
 
-def _ask_server(server: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+def _request_server(server: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
     import httpx
 
     token = os.environ.get(TOKEN)
@@ -100,8 +109,11 @@ def _ask_server(server: str, method: str, path: str, request: dict[str, Any]) ->
         raise ServiceError(f"{server} does not answer: {error or type(error).__name__}") from None
 
 
-def _ask_store(db: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
-    """Answer as the service would, from its store and the book that it announced there."""
+def _request_store(db: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+    """Answer a request as the service would, from its store.
+
+    The book is the one that the service announced there.
+    """
     import anyio
     import httpx
 

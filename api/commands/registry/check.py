@@ -1,4 +1,7 @@
-"""Does the book load? Every problem with its place, or the counts; and what is odd about the kernel tables."""
+"""Check of the book and the kernel tables.
+
+Problems have their place in the file; kernel tables give warnings.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from preshuffle.registry.values.finding import Finding
 
 
 class BookProblem(Frozen):
-    """One thing that is wrong with the book, and where."""
+    """A problem of the book, with its position."""
 
     file: str
     line: int
@@ -40,7 +43,7 @@ class LoadedTables(Frozen):
 
 
 class CheckReport(Frozen):
-    """What ``registry check`` found.
+    """Result of ``registry check``.
 
     Attributes:
         ok: whether everything loads; findings are warnings and do not count.
@@ -58,12 +61,12 @@ class CheckReport(Frozen):
 
     @property
     def exit_code(self) -> int:
-        """0, or 2 where something does not load."""
+        """0, or 2 where book or tables do not load."""
         return OK if self.ok else BAD_INPUT
 
 
 def check_books(args: argparse.Namespace) -> CheckReport:
-    """Load what the options and the environment name."""
+    """Load and check book and tables."""
     try:
         registry = Registry.load(chosen_book(args))
         problems = [problem for family in registry.book.families for problem in family_problems(registry.book, family)]
@@ -94,7 +97,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
 
 
 def show_check(screen: Screen, report: CheckReport) -> None:
-    """Put the report on the screen; problems stand in the form that editors and CI jump to."""
+    """Show the report; problems as ``file:line:column``."""
     for problem in report.problems:
         valid = f"; valid: {', '.join(problem.valid)}" if problem.valid else ""
         screen.line(f"{problem.file}:{problem.line}:{problem.column}: {problem.message}{valid}")

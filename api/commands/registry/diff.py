@@ -1,4 +1,4 @@
-"""Two books compared entry by entry and field by field."""
+"""Comparison of two books, by entry and field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from preshuffle.registry.loading import Book
 
 
 class EntryFieldChange(Frozen):
-    """One field of an entry: what it was and what it is; null where it was or is not there."""
+    """A changed field of an entry; null where it is absent."""
 
     field: str
     before: Any
@@ -30,7 +30,7 @@ class Change(Frozen):
 
 
 class Changes(Frozen):
-    """Everything that an overlay changes."""
+    """All changes that an overlay makes."""
 
     before: str
     after: str
@@ -38,7 +38,10 @@ class Changes(Frozen):
 
 
 def compare(before: Book, after: Book) -> Changes:
-    """Compare two books; the second has at least the entries of the first."""
+    """Compare two books.
+
+    The second has at least the entries of the first.
+    """
     changes: list[Change] = []
     for section, entries in after.entries.items():
         for id, entry in entries.items():
@@ -66,7 +69,7 @@ def compare(before: Book, after: Book) -> Changes:
 
 
 def show_changes(screen: Screen, changes: Changes) -> None:
-    """Put the changes on the screen."""
+    """Show the changes."""
     if not changes.changes:
         screen.line("the overlay changes nothing")
     for change in changes.changes:

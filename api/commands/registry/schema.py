@@ -1,4 +1,4 @@
-"""JSON Schema of a book file: what an editor needs to complete and check it."""
+"""JSON Schema of a book file, for editors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def book_schema() -> dict[str, Any]:
-    """Return the schema; an entry's id is its key, so no entry has an ``id`` field."""
+    """Return the schema.
+
+    An entry's id is its key, so that no entry has an ``id`` field.
+    """
     models = [(model, "validation") for model in SECTIONS.values()]
     _, schema = models_json_schema(models, ref_template="#/$defs/{model}")  # type: ignore[arg-type]
     definitions: dict[str, Any] = schema["$defs"]

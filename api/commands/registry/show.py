@@ -1,4 +1,4 @@
-"""The book, readable: its sections, the entries of a section, or one entry with the place where it stands."""
+"""Report on the book: sections, entries of one, or one entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preshuffle.registry.loading import Book
 
 
 class Entry(Frozen):
-    """One entry of the book.
+    """An entry of the book, with its position.
 
     Attributes:
         place: ``file:line``; an overlay's where an overlay has replaced it.
@@ -29,7 +29,7 @@ class Entry(Frozen):
 
 
 class ShowReport(Frozen):
-    """What ``registry show`` shows: counts of all sections, and the entries that were asked for."""
+    """Counts of all sections, and the entries selected."""
 
     registry_digest: str
     sources: tuple[str, ...]
@@ -38,7 +38,7 @@ class ShowReport(Frozen):
 
 
 def report_on(book: Book, section: str | None, id: str | None) -> ShowReport:
-    """Collect what was asked.
+    """Collect the selected entries.
 
     Raises:
         UsageError: there is no such section or entry.
@@ -58,7 +58,7 @@ def report_on(book: Book, section: str | None, id: str | None) -> ShowReport:
 
 
 def show_report(screen: Screen, report: ShowReport) -> None:
-    """Put the report on the screen."""
+    """Show the report."""
     if len(report.entries) == 1:
         entry = report.entries[0]
         screen.line(f"{screen.paint(entry.id, 'good')}  {entry.section}, {entry.place}")

@@ -1,4 +1,4 @@
-"""A report for people: the verdict, then each finding with its fix and where it happened."""
+"""Terminal view of a report: verdict, findings and fixes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from preshuffle.api.commands.screens.decision_view import asked
+from preshuffle.api.commands.screens.decision_view import query_text
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.commands.screens.table import GAP, Cell, Column, printable, wrap
 from preshuffle.registry.values.finding import Finding
@@ -23,7 +23,7 @@ _BELOW = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One input of a batch: its report, or why it has none."""
+    """Outcome of one input: its report, or an error."""
 
     file: str
     report: Report | None = None
@@ -31,14 +31,14 @@ class Outcome:
 
     @property
     def word(self) -> str:
-        """The verdict, or that there is none."""
+        """The verdict, or ``bad input``."""
         return self.report.verdict if self.report else BAD_FILE
 
 
 def show_report(screen: Screen, query: Query, report: Report) -> None:
-    """Put one report on the screen."""
+    """Show one report."""
     verdict = report.verdict
-    screen.line(f"{screen.paint(verdict, STYLES[verdict])}  {screen.paint(printable(asked(query)), 'bold')}")
+    screen.line(f"{screen.paint(verdict, STYLES[verdict])}  {screen.paint(printable(query_text(query)), 'bold')}")
     if not report.findings:
         screen.text(MEANINGS[verdict])
     lead = max((len(_names(finding)) for finding in report.findings), default=0) + 2 + len(GAP)
@@ -51,7 +51,7 @@ def show_report(screen: Screen, query: Query, report: Report) -> None:
 
 
 def show_outcomes(screen: Screen, outcomes: Sequence[Outcome]) -> None:
-    """Put a batch on the screen: one line per file, then how many of each verdict."""
+    """Show a batch: a line per file, then the counts."""
     rows = []
     for outcome in outcomes:
         codes = dict.fromkeys(finding.code for finding in outcome.report.findings) if outcome.report else {}
@@ -69,7 +69,10 @@ def _names(finding: Finding) -> str:
 
 
 def _show(screen: Screen, finding: Finding, lead: int) -> None:
-    """Show a finding, its text ``lead`` characters to the right, or below its names where that is 0."""
+    """Show a finding.
+
+    Its text stands ``lead`` characters to the right, or below its names where that is 0.
+    """
     code = screen.paint(finding.code, "bad" if finding.severity == "error" else "warn")
     role = GAP + screen.paint(finding.role, "name") if finding.role else ""
     margin = " " * (lead or _BELOW)

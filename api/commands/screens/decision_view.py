@@ -1,4 +1,7 @@
-"""A decision for people: recipe and reason, tensors, call, environment, kernels, alternatives, findings."""
+"""Terminal view of a decision.
+
+It shows recipe and reason, tensors, call, environment, kernels, alternatives and findings.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ _TUNED = {True: Cell("yes", "good"), False: Cell("no", "warn"), None: Cell("unkn
 
 
 def show_decision(screen: Screen, query: Query, decision: Decision, registry: Registry) -> None:
-    """Put a decision on the screen."""
-    screen.line(f"{screen.paint(decision.recipe, 'good')}  {screen.paint(asked(query), 'bold')}")
+    """Show a decision."""
+    screen.line(f"{screen.paint(decision.recipe, 'good')}  {screen.paint(query_text(query), 'bold')}")
     screen.pairs([("rule", decision.rule), ("reason", decision.reason), ("reason kind", decision.reason_kind)])
     _tensors(screen, decision)
     screen.heading("call and environment")
@@ -41,8 +44,8 @@ def show_decision(screen: Screen, query: Query, decision: Decision, registry: Re
     screen.line(screen.paint(digests, "dim"))
 
 
-def asked(query: Query) -> str:
-    """Return a query in a few words."""
+def query_text(query: Query) -> str:
+    """Describe a query in a few words."""
     parts = [f"{query.model} on {query.arch}"]
     if query.activation_dtype:
         parts.append(f"{query.activation_dtype} activations")
@@ -53,7 +56,7 @@ def asked(query: Query) -> str:
 
 
 def show_findings(screen: Screen, findings: Sequence[Finding]) -> None:
-    """Put findings on the screen, each with its fix."""
+    """Show findings, each with its fix."""
     rows = []
     for finding in findings:
         text = finding.message + (f"\nfix: {finding.fix}" if finding.fix else "")
@@ -156,7 +159,7 @@ def _kernels(screen: Screen, query: Query, decision: Decision, registry: Registr
 
 
 def _kernel_table(screen: Screen, rows: list[tuple[str, ...]], tuned: list[Cell]) -> None:
-    """Two columns where both stages fit side by side, else one stage above the other."""
+    """Show both stages side by side where they fit, else stacked."""
     names = [(len(first), len(second)) for _, _, first, second in rows]
     tokens = max(6, *(len(row[0]) for row in rows))
     side_by_side = 2 + tokens + 2 + 7 + 2 + max(a for a, _ in names) + 2 + max(b for _, b in names) + 2 + 7

@@ -1,4 +1,4 @@
-"""Deployments for people."""
+"""Terminal view of deployments and their history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STYLES: Final = {**VERDICTS, "drifted": "warn", "stale": "warn"}
 
 
 def show_list(screen: Screen, deployments: Sequence[dict[str, Any]]) -> None:
-    """Put a list on the screen: one line per deployment, then how many there are."""
+    """Show a line per deployment, then the count."""
     rows = []
     for one in deployments:
         models = dict.fromkeys(f"{group['model']} on {group['arch']}" for group in one["groups"])
@@ -34,7 +34,7 @@ def show_list(screen: Screen, deployments: Sequence[dict[str, Any]]) -> None:
 
 
 def show_one(screen: Screen, view: DeploymentView) -> None:
-    """Put one deployment on the screen."""
+    """Show one deployment."""
     screen.line(
         f"{screen.paint(view.state, STYLES[view.state])}  {screen.paint(view.name, 'bold')}  revision {view.revision}"
     )
@@ -55,7 +55,7 @@ def show_one(screen: Screen, view: DeploymentView) -> None:
 
 
 def show_events(screen: Screen, events: Events) -> None:
-    """Put changes on the screen, the newest first."""
+    """Show the history, the newest event first."""
     rows = []
     for event in events.events:
         state = f"{event.state_before or '—'} → {event.state_after or '—'}" if event.action != "book" else ""

@@ -1,4 +1,4 @@
-"""Report on a layout bound to a shape: modes, bytes, copies and the first runs."""
+"""Report on a layout, and on its bytes for a shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RUNS = 16
 
 
 class Run(Frozen):
-    """A run of units that lie together in memory and along K in the logical tensor.
+    """A run of units contiguous in memory and along K.
 
     Attributes:
         address: of its first unit, from the start of the tensor.
@@ -36,7 +36,7 @@ class Run(Frozen):
 
 
 class Address(Frozen):
-    """Where one unit lies."""
+    """Address of one unit."""
 
     expert: int
     row: int
@@ -45,7 +45,9 @@ class Address(Frozen):
 
 
 class TileNumbers(Frozen):
-    """The first tile of expert 0: for each row, the place in memory of each of its runs, counted in runs.
+    """Places in memory of the first tile's runs.
+
+    Places are counted in runs, for each row of the first tile of expert 0.
 
     Attributes:
         k: where each column's run starts.
@@ -96,7 +98,7 @@ class Bound(Frozen):
 
 
 class LayoutReport(Frozen):
-    """A layout, its readers, and what it does to a shape where one was given.
+    """Report on a layout, with its kernel families and, optionally, a shape.
 
     Attributes:
         readers: kernel families of the book that read it.

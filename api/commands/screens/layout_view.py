@@ -1,4 +1,4 @@
-"""Terminal view of a layout: its pattern, its numbers on a shape, its first tile."""
+"""Terminal view of a layout and its bytes for a shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {"byte": "bytes", "group": "groups", "any": "elements"}
 
 
 def show_report(screen: Screen, report: LayoutReport) -> None:
-    """Put a layout on the screen."""
+    """Show a layout."""
     screen.text(report.title, indent=0, hanging=f"{report.id}  ", style="bold")
     unit = _UNITS[report.unit]
     rows = f"rows {report.row_multiple}{' of each half' if report.splits_gate_up else ''}"
@@ -121,7 +121,10 @@ def _picture(screen: Screen, bound: Bound, halves: bool) -> None:
 
 
 def _continues_step(numbers: TileNumbers, index: int) -> bool:
-    """Whether a row continues the step that the rows around it make, and can be left out."""
+    """Return whether a row can be omitted between its neighbours.
+
+    It can where it continues the step that the rows around it make.
+    """
     if index < 2 or index + 1 >= len(numbers.rows):
         return False
     steps = {

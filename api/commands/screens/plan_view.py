@@ -1,4 +1,4 @@
-"""A plan for people: what would change, why, and where."""
+"""Terminal view of a plan: what would change, why and where."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN: Final = 12
 
 
 def show_plan(screen: Screen, plan: Plan) -> None:
-    """Put a plan on the screen."""
+    """Show a plan."""
     if plan.registry_before != plan.registry_after:
         screen.line(f"registry {short_digest(plan.registry_before)} → {short_digest(plan.registry_after)}")
         for change in plan.book[:_SHOWN]:
@@ -26,7 +26,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
     screen.heading(f"{changed} of {plan.deployments} deployments would change")
     restarts = {where.deployment for item in plan.items if item.restart for where in item.where}
     if restarts:
-        screen.text(f"{len(restarts)} must load again")
+        screen.text(f"{len(restarts)} must reload")
 
 
 def _show_item(screen: Screen, item: PlanItem) -> None:
@@ -42,7 +42,7 @@ def _show_item(screen: Screen, item: PlanItem) -> None:
         ("where", _where(item)),
         ("verdict", screen.paint(word, STYLES[after.verdict])),
         ("bytes", {True: "other bytes", False: "the same bytes", None: "unknown"}[item.bytes_change]),
-        ("restart", "the engine must load again" if item.restart else "no"),
+        ("restart", "the engine must reload" if item.restart else "no"),
         ("because", printable(after.reason)),
     ]
     rows += [(change.field, f"{change.before} → {change.after}") for change in item.changes[:_SHOWN]]

@@ -1,4 +1,4 @@
-"""What a person sees: sections, tables and paragraphs, as wide as the terminal."""
+"""Screen of sections, tables and paragraphs, fitted to the terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Screen:
 
     @staticmethod
     def of_terminal() -> Screen:
-        """Return a screen for standard output: colour on a terminal only, and never with ``NO_COLOR``."""
+        """Return a screen for standard output.
+
+        It has colour on a terminal only, and never with ``NO_COLOR``.
+        """
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         return Screen(max(_NARROWEST, shutil.get_terminal_size((100, 24)).columns), colour)
 
@@ -74,7 +77,10 @@ class Screen:
 
 
 def print_json(value: BaseModel, out: TextIO | None = None) -> None:
-    """Print a model as JSON: indented for a terminal, one line for a program; always UTF-8."""
+    """Print a model as JSON.
+
+    It is indented for a terminal, one line for a program, and always UTF-8.
+    """
     stream = out or sys.stdout
     text = value.model_dump_json(indent=2 if stream.isatty() else None)
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
@@ -90,11 +96,11 @@ def _escaped(char: str) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """Return a digest's first 12 hexadecimal digits, with its kind."""
+    """Shorten a digest to its kind and 12 hexadecimal digits."""
     kind, _, value = digest.partition(":")
     return f"{kind}:{value[:12]}"
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Return ``128×3072×3072``."""
+    """Format a shape as ``128×3072×3072``."""
     return "×".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""Plain-text tables: columns that wrap to the width of the terminal, colour only where it is wanted."""
+"""Plain-text tables whose columns wrap to the terminal's width."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _LONGEST_WORD = 28
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell's text and its style; newlines in the text start new lines in the cell."""
+    """A cell's text and style.
+
+    Newlines in the text start new lines in the cell.
+    """
 
     text: str
     style: str = ""
@@ -30,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its title, whether it is right-aligned, and whether it may be made narrower by wrapping."""
+    """A column's title and alignment, and whether it may wrap."""
 
     title: str = ""
     right: bool = False
@@ -41,12 +44,12 @@ Row = Sequence[Cell | str]
 
 
 def paint(text: str, style: str, colour: bool) -> str:
-    """Return the text in a style of ``STYLES``, or unchanged where there is no colour."""
+    """Return the text in a style, or unchanged without colour."""
     return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if colour and style and text else text
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters escaped, so that no input can steer a terminal."""
+    """Escape control characters, so that no input can steer a terminal."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
@@ -54,7 +57,9 @@ def printable(text: str) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most ``width``: at spaces, else after ``_ , / : | + . - ;``, else anywhere.
+    """Break a text into lines of at most ``width`` characters.
+
+    It breaks at spaces, else after ``_ , / : | + . - ;``, else anywhere.
 
     Example:
         >>> wrap("flydsl_moe1_afp4_wfp4_bf16", 16)
@@ -88,7 +93,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def render(columns: Sequence[Column], rows: Sequence[Row], width: int, *, indent: int = 2, colour: bool = False) -> str:
-    """Lay rows out under their titles within ``width`` characters where that is possible.
+    """Format rows as a table of ``width`` characters, where possible.
 
     Columns that may wrap are narrowed, the widest first, down to their longest word; columns that may not keep their
     width, whatever the terminal's is.

@@ -84,7 +84,7 @@ def test_a_verdict_without_findings_says_what_it_means(
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith(verdict)
     assert MEANINGS[verdict] in out  # type: ignore[index]
-    assert "what the registry would do" in out
+    assert "what the registry decides" in out
 
 
 def test_a_fault_is_named_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

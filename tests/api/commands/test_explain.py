@@ -38,7 +38,7 @@ def test_the_table_has_the_rules_in_question_in_order(
     shown = expected().rules if whole else expected().in_question
     assert recipes == [(rule.recipe or "nothing works").split()[0] for rule in shown]
     assert "✗ activation_dtype = bf16; found fp4x2" in " ".join(out.split())
-    assert ("not in question: " in out) is not whole
+    assert ("not relevant: " in out) is not whole
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -57,7 +57,7 @@ def test_the_ticket_is_plain_and_says_what_it_leaves_out(whole: bool, capsys: py
             assert f"{name.removeprefix('env.')} = {wanted}; found" in out if name in rule.missed else True
             assert f"{name}={wanted}" in out if name not in rule.missed else True
     hidden = len(explanation.rules) - len(shown)
-    counts = [int(word) for word in out.partition("not in question: ")[2].split() if word.isdigit()]
+    counts = [int(word) for word in out.partition("not relevant: ")[2].split() if word.isdigit()]
     assert sum(counts) == hidden
     assert whole or len(out.splitlines()) < 80, "a ticket is read by people"
 

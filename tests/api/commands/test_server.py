@@ -57,7 +57,7 @@ def test_check_asks_too(url: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--server", "http://127.0.0.1:9", "--book", "x"), "--server answers from its own book"),
+        (("--server", "http://127.0.0.1:9", "--book", "x"), "--server uses the service's own book"),
         (("--server", "nonsense"), "nonsense"),
     ],
 )

@@ -99,7 +99,7 @@ def test_what_does_not_load_is_a_problem(
     assert "x.yaml:2:" in " ".join(out.split()).replace(" ", "")
     assert "/no/such.csv" in out
     assert "fix: preshuffle registry check" in out
-    assert "2 things to mend" in out
+    assert "2 things to fix" in out
 
 
 def test_tables_and_overlays_that_load_are_counted(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
