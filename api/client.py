@@ -44,7 +44,7 @@ _MAX_QUERY_STRING: Final = 6000
 
 
 class ClientError(PreshuffleError, RuntimeError):
-    """Refusal by the service: of the token, or of a condition such as ``If-Match``.
+    """Refusal by the service, of the token or of a precondition (``If-Match``).
 
     Attributes:
         status: the HTTP status.
@@ -187,7 +187,9 @@ class Client:
         return self._or_embedded(put, check)
 
     def heartbeat(self, name: str, replica: int = 0) -> Reply[Beat | None]:
-        """Send a replica's heartbeat; the reply's value is None if the service is unavailable.
+        """Send a replica's heartbeat.
+
+        The reply's value is None if the service is unavailable.
 
         Raises:
             ClientError: the token may not report this deployment; 404 the replica must report first.
@@ -253,7 +255,7 @@ class _UnavailableError(Exception):
 
 
 def read_problem(response: httpx.Response) -> dict[str, Any] | None:
-    """Return the problem details of a response, or None if it is not preshuffle's."""
+    """Return a response's problem details; None if not preshuffle's."""
     try:
         problem = response.json()
     except ValueError:
@@ -267,7 +269,7 @@ def not_ours(response: httpx.Response, request: str) -> str:
 
 
 def faults_of(problem: Mapping[str, Any]) -> list[FieldProblem]:
-    """Return the field problems of an HTTP problem, as the registry raises them."""
+    """Return an HTTP problem's field problems, as the registry raises them."""
     faults = problem.get("problems") or ()
     return [FieldProblem(fault["field"], fault["message"], tuple(fault.get("valid", ()))) for fault in faults]
 

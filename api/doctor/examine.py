@@ -1,4 +1,4 @@
-"""Examination of this environment: a check per component, with a command that fixes it.
+"""Examination of this environment: a check per component, with its fix.
 
 Nothing examined is imported into this process: distributions are read from their metadata, and torch is imported in a
 child process. That matters most for AITER: without a GPU its import raises, and leaves half of its modules behind.
@@ -45,7 +45,7 @@ class Installed:
         return Installed(by_name)
 
     def version(self, name: str) -> str | None:
-        """Return the version that Python would import, or None if it is not installed."""
+        """Return the version that Python would import, or None."""
         distributions = self.distributions.get(name)
         return distributions[0].version if distributions else None
 

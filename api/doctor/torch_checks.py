@@ -65,7 +65,7 @@ def check_torch(version: str | None, registry: Registry | None) -> Iterator[Chec
 
 
 def _check_bytes(hip: bool) -> Iterator[Check]:
-    """Compare every layout with AITER's own function; on ROCm only, where AITER imports."""
+    """Compare every layout with AITER's own function; on ROCm only."""
     if not hip:
         yield Check(name="bytes", status="info", detail="not compared: AITER's functions run on ROCm only")
         return
@@ -83,7 +83,7 @@ def _probe() -> tuple[dict[str, Any] | None, str]:
 
 
 def _run(program: str) -> tuple[dict[str, Any] | None, str]:
-    """Run a program in a child process; return its JSON, or None and an error."""
+    """Run a program in a child process; return its JSON or error."""
     try:
         child = subprocess.run(
             [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

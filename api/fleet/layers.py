@@ -50,7 +50,7 @@ def parse_layers(text: str) -> tuple[Span, ...]:
 
 
 def first_overlap(groups: Sequence[Sequence[Span]]) -> tuple[int, int, int] | None:
-    """Return ``(layer, group, group)`` of the first layer in two spans, else None."""
+    """Return ``(layer, group, group)`` of the first shared layer, or None."""
     spans = sorted((span, index) for index, group in enumerate(groups) for span in group)
     last, owner = -1, -1
     for span, index in spans:

@@ -207,7 +207,7 @@ def _where(places: Mapping[tuple[str, str], list[int]]) -> tuple[Where, ...]:
 
 
 def _severity(item: PlanItem) -> tuple[bool, bool, bool, int]:
-    """Return a sort key: breaking changes first, then restarts, then the most places."""
+    """Return a sort key: breaking changes, then restarts, then most places."""
     breaks = item.after.verdict in ("mismatch", "unsupported") and item.after.verdict != item.before.verdict
     return not breaks, not item.restart, not item.decision_changes, -len(item.where)
 
@@ -303,7 +303,7 @@ def _digested_fields(outcome: Decision | str) -> dict[str, Any]:
 
 
 def _bytes_change(registry: Registry, before: Decision | str, after: Decision | str) -> bool | None:
-    """Whether any tensor's bytes change; two names or layouts of equal bytes do not."""
+    """Whether any tensor's bytes change, whatever its layouts are called."""
     if isinstance(before, str) or isinstance(after, str):
         return None
     if before.tensors.keys() != after.tensors.keys():
@@ -329,7 +329,7 @@ def _kernels(before: Decision | str, after: Decision | str) -> Iterator[KernelSh
 
 
 def _describe_kernels(bucket: Any) -> str:
-    """Describe both stages and the activation dtype, or the error that AITER raises."""
+    """Describe both stages and the activation dtype, or AITER's error."""
     if bucket.error:
         return f"raises {bucket.error}"
     stages = [stage.kernel or stage.func for stage in (bucket.stage1, bucket.stage2) if stage is not None]

@@ -72,7 +72,10 @@ class Planner:
             raise ProblemError("interrupted", f"the plan was cancelled: {reasons}") from None
 
     def _plan_in_child(self, candidate: Candidate) -> Plan:
-        """Plan in a child process with a time limit: a pattern in an uploaded book may never end."""
+        """Plan in a child process with a time limit.
+
+        A pattern in an uploaded book may never end by itself.
+        """
         timer = threading.Timer(_TIMEOUT_S, self._aside.stop)
         timer.daemon = True
         timer.start()

@@ -74,7 +74,9 @@ def announce(store: Store, registry: Registry) -> None:
 
 
 def announced_name(store: Store) -> str | None:
-    """Return the last announced registry's name, see ``judge_name``; any process may have announced it.
+    """Return the last announced registry's name, by any process.
+
+    See ``judge_name``.
 
     Raises:
         StoreError: the store does not answer.
@@ -106,7 +108,7 @@ def stored_books(store: Store, current: str) -> KeptBooks:
 
 
 def stored_entries(store: Store, digest: str) -> BookEntries | None:
-    """Return a stored book's entries as JSON, or None for an unknown digest.
+    """Return a stored book's entries as JSON; None for unknown digests.
 
     Raises:
         StoreError: the store does not answer.

@@ -22,7 +22,7 @@ class Database(Protocol):
         """Name for messages, without secrets."""
 
     def missing_reason(self) -> str | None:
-        """Return why the database is missing, where that is known without a query."""
+        """Return why the database is missing, if known without a query."""
 
     def begin(self, write: bool = False) -> AbstractContextManager[Connection]:
         """Return a transaction, committed at its end; writers pass ``write=True``."""

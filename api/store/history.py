@@ -85,7 +85,7 @@ class HistoryEntry:
 
 
 def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry]) -> None:
-    """Append changes in their transaction; delete the subjects' oldest rows above the limit."""
+    """Append changes in their transaction; delete rows above a subject's limit."""
     if not entries:
         return
     rows = [
@@ -162,7 +162,9 @@ def read(
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[FieldChange]:
-    """Return the fields that differ between two JSON objects; none if ``before`` is None.
+    """Return the fields that differ between two JSON objects.
+
+    There are none if ``before`` is None; the first 64 are returned.
 
     Example:
         >>> [change.field for change in differences({"node": "a", "groups": [1]}, {"node": "b", "groups": [1]})]

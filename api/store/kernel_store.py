@@ -1,4 +1,4 @@
-"""Uploaded kernel tables in the store: contents by digest, versions pointing at them."""
+"""Uploaded kernel tables in the store, deduplicated by content."""
 
 from __future__ import annotations
 

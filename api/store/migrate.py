@@ -26,7 +26,7 @@ def newest() -> str:
 
 
 def version_of(connection: Connection, name: str) -> str | None:
-    """Return a database's schema version, or None if it is empty; write nothing.
+    """Return a database's schema version, or None if empty; write nothing.
 
     Args:
         connection: to the database.

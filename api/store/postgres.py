@@ -83,7 +83,7 @@ class PostgresDatabase:
 
     @contextmanager
     def leadership(self) -> Iterator[bool]:
-        """Try to take the leader's advisory lock; the server releases it with the session."""
+        """Try to take the leader's advisory lock, released with the session."""
         try:
             with self._engine.connect() as connection:
                 taken = bool(connection.execute(select(func.pg_try_advisory_lock(_LEADER_LOCK))).scalar())

@@ -100,7 +100,7 @@ def names_in_state(now: int, states: Sequence[State]) -> Select[tuple[str]]:
 
 
 def has_part(name: Any, part: str) -> Any:
-    """Return an SQL condition: the name contains ``part``, ignoring case; always true if empty."""
+    """Return an SQL condition: the name contains ``part``, ignoring case."""
     if "\0" in part:
         return false()  # PostgreSQL refuses it, and no name has it
     return func.lower(name).contains(part.lower(), autoescape=True) if part else true()

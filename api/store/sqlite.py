@@ -47,7 +47,10 @@ class SqliteDatabase:
         return str(self.path)
 
     def missing_reason(self) -> str | None:
-        """Return a message if the file was deleted: SQLite would go on with the unlinked file."""
+        """Return a message if the file was deleted.
+
+        SQLite would go on with the unlinked file, which nobody else can see.
+        """
         if self.path.exists():
             return None
         return f"{self.path} does not exist: never created, or moved or deleted while the service ran"
@@ -86,7 +89,7 @@ def _path(url: URL) -> Path:
 
 
 def _check_file(path: Path) -> bool:
-    """Return whether a file is a database already; raise if it cannot become one."""
+    """Return whether a database exists; raise if none can."""
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} does not exist; create it, or name another file with --db")
     if path.is_dir():
@@ -127,6 +130,9 @@ def _prepare(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Begin a transaction; a writer locks at once, since upgrading a reader's lock can fail."""
+    """Begin a transaction; writers lock at once.
+
+    Upgrading a reader's lock can fail however long one waits.
+    """
     write = connection.get_execution_options().get("write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -213,7 +213,9 @@ class Store:
         who: str = history.SERVICE,
         precondition: Precondition = _no_precondition,
     ) -> bool:
-        """Delete a deployment or one replica; the last replica takes the deployment along.
+        """Delete a deployment, or one of its replicas.
+
+        The last replica takes the deployment along.
 
         Returns:
             Whether there was anything to delete.

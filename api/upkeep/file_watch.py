@@ -72,9 +72,9 @@ class Watcher:
         self._loaded = self._previous = snapshot()
 
     def poll(self) -> bool:
-        """Reload changed files once two polls saw the same content; return whether a reload was tried.
+        """Reload changed files once they have settled; return whether it was tried.
 
-        Writing a file takes time: a poll in between would read half of it.
+        Two polls must see the same content. Writing a file takes time: a poll in between would read half of it.
         """
         snapshot = self._snapshot()
         settled, self._previous = snapshot == self._previous, snapshot
@@ -164,7 +164,10 @@ def watch_tables(
 
 
 def _snapshot(places: Iterable[Path], suffixes: tuple[str, ...]) -> _Snapshot:
-    """Return name, device, inode, size and mtime (ns) per file, symbolic links followed."""
+    """Return name, device, inode, size and mtime (ns) per file.
+
+    Symbolic links are followed.
+    """
     return tuple(entry for place in places for entry in _entries(place, suffixes))
 
 

@@ -1,4 +1,4 @@
-"""Library of the service's kernel tables: initial files and uploads per AITER version.
+"""Library of kernel tables: initial files, and uploads per AITER version.
 
 Registries that answer are built here: the initial tables with all uploads on top, each for exactly its version.
 """
@@ -215,14 +215,17 @@ def _checked(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _load_order(name: str) -> tuple[int, str]:
-    """Return a sort key: the default file, then ``model_configs`` by name, then those of other kernels."""
+    """Return a sort key for AITER's order of files.
+
+    The default file, then ``model_configs`` by name, then those of other kernels.
+    """
     if name == ONE_FILE:
         return 0, name
     return (1 + _FILE_ORDER.get(name, 0), name)
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
-    """Return ``sha256:…`` over names and bytes; the AITER version is no part of it."""
+    """Return ``sha256:…`` over names and bytes, without the AITER version."""
     digest = hashlib.sha256()
     for name, data in files.items():
         digest.update(f"{name}\0{len(data)}\0".encode())

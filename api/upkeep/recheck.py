@@ -83,7 +83,7 @@ def recheck(
 
 
 def recheck_in_child(url: str, registry: Registry, parent: int) -> int:
-    """Run ``recheck`` in a child process; stop when the parent process has ended.
+    """Run ``recheck`` in a child process until its parent ends.
 
     Raises:
         StoreError: the store does not answer.
@@ -111,7 +111,7 @@ class _CachingJudge:
         return self._judgements.get("judgement", key, lambda: self._judge(row))
 
     def _judge(self, row: AnyRow) -> Judgement:
-        """Judge a report; one that fails is unknown and must not stop the others."""
+        """Judge a report; a failure makes it unknown and stops no other."""
         baseline = read_baseline(row.baseline)
         try:
             return judge(ReplicaReport.model_validate_json(row.report), self._registry, baseline)
