@@ -26,6 +26,8 @@ QUERIES = 400
 CROWDS = (100, 1_000, 10_000, 100_000)
 PROCESS = ["-m", "preshuffle.api.cli", "resolve", "--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--json"]
 BARE = ["-c", "import pydantic.main"]
+EMPTY = ["-c", "pass"]
+IMPORT = ["-c", "import preshuffle.registry"]
 _numbers = itertools.count()
 
 
@@ -159,6 +161,8 @@ def main() -> None:
         took = deciding(crowded(registry, number), pool, False, False)
         few = few or took
         print(f"resolve, never seen, among {number:,} more rules: {took:.1f} us ({took / few:.2f})")
+    first = (process(IMPORT) - process(EMPTY)) * 1e3
+    print(f"`import preshuffle.registry` beyond Python's start: {first:.1f} ms (at most 10)")
     for what, arguments in (("nothing but `import pydantic.main`", BARE), ("`preshuffle resolve`", PROCESS)):
         print(f"{what} as a process: {process(arguments):.2f} s")
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -114,6 +115,14 @@ def test_the_wheel_has_every_file_of_the_tree_and_no_other(wheel: Path) -> None:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert found == expected
     assert {f"{TOP}/py.typed", *(f"{TOP}/{room}/py.typed" for room in ROOMS)} <= found
+
+
+def test_the_sdist_has_the_same_modules(wheel: Path) -> None:
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    found = {name for name in inside if name.endswith(".py") and name.split("/")[0] in (TOP, *ROOMS)}
+    assert found == {name for name in shipped() if name.endswith(".py")}
 
 
 def test_every_module_of_the_wheel_imports(installed: Path, tmp_path: Path) -> None:
