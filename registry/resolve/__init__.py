@@ -3,7 +3,7 @@
 from preshuffle.registry.resolve.case import find_model, open_case
 from preshuffle.registry.resolve.choose import choose, chosen
 from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace, explain
-from preshuffle.registry.resolve.findings import same_bytes
+from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
 from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
 from preshuffle.registry.resolve.known_problems import known_problem_finding
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
@@ -27,6 +27,7 @@ __all__ = [
     "find_model",
     "known_problem_finding",
     "lacking",
+    "later_kernel_finding",
     "open_case",
     "predict_kernels",
     "same_bytes",

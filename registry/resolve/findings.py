@@ -11,7 +11,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.ranges import merge_ranges
 from preshuffle.registry.base.words import BITS, GROUP, Role, TensorDtype
 from preshuffle.registry.entries import Recipe
-from preshuffle.registry.kernels import TokenBucket
+from preshuffle.registry.kernels import Family, TokenBucket
 from preshuffle.registry.layer import value_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.kernels import DISPATCHED
@@ -44,8 +44,31 @@ def kernel_findings(
         ranges: at every token count: a layout must be right there, too.
     """
     yield from _errors(kernels)
+    yield from _later_kernels(query, book, ranges)
     yield from _reads(book, tensors, ranges)
     yield from _numerics(query, ranges)
+
+
+def _later_kernels(query: Query, book: Book, ranges: Sequence[TokenBucket]) -> Iterator[Finding]:
+    """Yield the first tuned row whose kernels this AITER does not have yet."""
+    for bucket in ranges:
+        owner = book.families.row_of_later(query.aiter, bucket.choice)
+        if owner is not None:
+            stage = bucket.choice.stage1
+            yield later_kernel_finding(stage.kernel if stage else owner.id, owner, query.aiter)
+            return
+
+
+def later_kernel_finding(kernel: str, owner: Family, aiter: str | None) -> Finding:
+    """Return the finding for a kernel that starts in a later AITER than this one."""
+    return Finding.of(
+        "version_unsupported",
+        f"{kernel} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",
+        expected=f"AITER {owner.since} or newer",
+        actual=aiter,
+        fix=f"take AITER {owner.since} or newer, or rows of this version",
+        evidence=owner.evidence,
+    )
 
 
 def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:

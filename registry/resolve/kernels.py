@@ -95,6 +95,10 @@ def predict_kernels(
     if seen is None:
         return (), []
     choices, ranges = survey(seen, query.tokens, tables, upto=REACH, families=families)
+    if tables is not None and families is not None and not tables.is_tied_to(query.aiter):
+        later = families.row_of_later
+        if any(later(query.aiter, bucket.choice) is not None for bucket in ranges):  # the rows are another version's
+            choices, ranges = survey(seen, query.tokens, None, upto=REACH, families=families)
     buckets = (
         unvalidated(KernelBucket, {"tokens": tokens, **choice.__dict__})
         for tokens, choice in zip(query.tokens, choices, strict=True)

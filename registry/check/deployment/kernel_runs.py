@@ -128,16 +128,28 @@ class Predictor:
             if lo <= tokens and (hi is None or tokens <= hi):
                 return choice
         found = _or_none(lambda: tuple(_choices(layer, call, (tokens,), self.tables)))
-        if found and _names_later_kernels(layer, found[0][2], call):
+        if found and self._are_foreign(layer, call, found):
             found = tuple(_choices(layer, call, (tokens,), None))
         return found[0][2] if found else None
 
     def _predict(self, layer: ObservedLayer, call: PossibleCall, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
         found = list(_choices(layer, call, tokens, self.tables))
-        if self.tables is not None and any(_names_later_kernels(layer, choice, call) for _, _, choice in found):
+        if self._are_foreign(layer, call, found):
             found = list(_choices(layer, call, tokens, None))
         for lo, hi, choice in found:
-            yield self._bucket(lo, hi, choice)
+            bucket = self._bucket(lo, hi, choice)
+            if layer.book.families.row_of_later(call.aiter, choice) is not None:
+                bucket = (*bucket[:3], replace(bucket[3], blocked=True))
+            yield bucket
+
+    def _are_foreign(
+        self, layer: ObservedLayer, call: PossibleCall, found: Sequence[tuple[int, int | None, KernelChoice]]
+    ) -> bool:
+        """Whether a row names kernels of a later AITER, in tables that were not loaded as this version's."""
+        if self.tables is None or self.tables.is_tied_to(call.aiter):
+            return False
+        later = layer.book.families.row_of_later
+        return any(later(call.aiter, choice) is not None for _, _, choice in found)
 
     def _bucket(self, lo: int, hi: int | None, choice: KernelChoice) -> Bucket:
         """Return a bucket; calls with the same choice share its run.
@@ -158,15 +170,6 @@ def _choices(
         for bucket in reachable_buckets(_call(layer, call, TOKENS[0]), tables, families=layer.book.families):
             if bucket.lo <= REACH:
                 yield bucket.lo, bucket.hi, bucket.choice
-
-
-def _names_later_kernels(layer: ObservedLayer, choice: KernelChoice, call: PossibleCall) -> bool:
-    """Return whether a row names kernels of a later AITER.
-
-    The tables are then not this version's.
-    """
-    names = (choice.stage1.kernel if choice.stage1 else "", choice.stage2.kernel if choice.stage2 else "")
-    return bool(choice.tuned) and layer.book.families.begins_later(call.aiter, names) is not None
 
 
 def _or_none(predict: Callable[[], T]) -> T | None:

@@ -6,6 +6,7 @@ Codes: unsupported, version_unsupported, untuned, numerics_deviation, stale_row,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 from preshuffle.registry.base.words import BITS
@@ -13,6 +14,7 @@ from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
 from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
 from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, behaviour_of
+from preshuffle.registry.resolve import later_kernel_finding
 from preshuffle.registry.values.finding import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
@@ -79,18 +81,9 @@ def version_unsupported(evidence: Evidence) -> Iterator[Finding]:
     yield from _by_contract(evidence, "version_unsupported")
     aiter = evidence.layer.query.aiter
     begins_later = evidence.layer.book.families.begins_later
-    observed = [(run, begins_later(aiter, run.kernels)) for run in evidence.runs if not run.predicted]
-    for run, owner in observed:
-        if owner is not None:
-            yield Finding.of(
-                "version_unsupported",
-                f"{run.name} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",
-                expected=f"AITER {owner.since} or newer",
-                actual=aiter,
-                fix=f"take AITER {owner.since} or newer, or rows of this version",
-                evidence=owner.evidence,
-            )
-            return
+    named = [run for run in evidence.runs if run.tuned or not run.predicted]
+    later = ((run, owner) for run in named if (owner := begins_later(aiter, run.kernels)) is not None)
+    yield from (later_kernel_finding(run.name, owner, aiter) for run, owner in islice(later, 1))
 
 
 def untuned(evidence: Evidence) -> Iterator[Finding]:

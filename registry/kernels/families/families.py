@@ -12,7 +12,7 @@ from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
-from preshuffle.registry.kernels.choice import Stage
+from preshuffle.registry.kernels.choice import KernelChoice, Stage
 from preshuffle.registry.kernels.families.family import Family, FamilyVariant, KernelTag
 from preshuffle.registry.text import packaged_document
 
@@ -130,6 +130,11 @@ class Families:
             if family is not None and family.archs and arch not in family.archs:
                 return False
         return True
+
+    def row_of_later(self, aiter: str | None, choice: KernelChoice) -> Family | None:
+        """Return the family of a tuned row's kernel that an AITER does not have yet; None for other choices."""
+        names = (stage.kernel for stage in (choice.stage1, choice.stage2) if stage is not None)
+        return self.begins_later(aiter, names) if choice.tuned else None
 
     def begins_later(self, aiter: str | None, names: Iterable[str]) -> Family | None:
         """Return the family of the first kernel newer than an AITER.

@@ -166,6 +166,11 @@ class KernelTables:
             return self._default
         return self._by_key.get(version_identity(aiter), self._any)
 
+    def is_tied_to(self, aiter: str | None) -> bool:
+        """Whether the tables that answer for an AITER version were loaded as that version's own."""
+        answering = self.for_version(aiter)
+        return answering is not None and answering.version is not None
+
     @property
     def rows(self) -> tuple[Row, ...]:
         """Every fused-MoE row, set by set, in AITER's order."""

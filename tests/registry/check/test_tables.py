@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from preshuffle.registry import Observation, Registry, Report
+from preshuffle.registry import Observation, Query, Registry, Report, observation_of
 from support.book.observations import A4W4, SEPARATED, deployment
 
 Raw = dict[str, Any]
@@ -44,3 +44,21 @@ def test_nothing_is_untuned_where_the_shape_of_a_rank_is_unknown(tmp_path: Path)
     query = {name: value for name, value in raw["query"].items() if name not in ("tp", "ep")}
     alone = {"query": query, "applied": AITER | {"tensors": {"w2_weight": {"layout": "sep16"}}}}
     assert checked(tmp_path, alone, 1024).findings == ()
+
+
+def test_a_row_of_a_later_kernel_in_this_versions_own_table_is_found(tmp_path: Path) -> None:
+    """Tables tied to an AITER answer for it: what they name and it lacks is an error, in check and in resolve."""
+    query = Query(model="amd/Kimi-K2.5-MXFP4", arch="gfx950", tp=4, aiter="0.1.14", tokens=(4,))
+    key = "gfx950,256,4,7168,512,384,8,ActivationType.Silu,torch.bfloat16,torch.float4_e2m1fn_x2"
+    names = "flydsl_mxmoe_g1_a4w4_16x256x256_f16in_nt,0.0%,1.0,flydsl_mxmoe_g2_a4w4_16x256x256_atomic_nt"
+    line = f"{key},torch.float4_e2m1fn_x2,QuantType.per_1x32,1,0,16,0,1.0,{names},0.0%,2.0,0,1.0,1.0"
+    table = tmp_path / "tuned_fmoe.csv"
+    table.write_text(f"{COLUMNS}\n{line}\n")
+    own, foreign = (Registry.load(kernel_tables=[path]) for path in (f"{table}@0.1.14", table))
+    decision = own.resolve(query)
+    (found,) = (finding for finding in decision.findings if finding.code == "version_unsupported")
+    assert (found.severity, found.expected) == ("error", "AITER 0.1.18 or newer")
+    assert found in own.check(observation_of(decision, query)).findings
+    decision = foreign.resolve(query)
+    assert [kernel.tuned for kernel in decision.kernels] == [None]
+    assert "version_unsupported" not in {finding.code for finding in decision.findings}
