@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 from preshuffle.registry.algebra.pattern import Pattern, fixed_size
 from preshuffle.registry.algebra.permutation import Permutation
 from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.words import GateMode
 
 Unit = Literal["byte", "group", "any"]
 
@@ -70,7 +71,7 @@ class Layout:
         return Layout.of(id, pattern, cast("Unit", rest[0]), int(rest[1]))
 
     @property
-    def gate_mode(self) -> Literal["separated", "interleave"]:
+    def gate_mode(self) -> GateMode:
         """The gate_mode that a kernel needs to read w13 in this layout."""
         return "interleave" if self.pattern.interleaves_gate_up else "separated"
 

@@ -98,3 +98,10 @@ class FrozenDict(dict[Key, Value]):
         raise TypeError(f"{type(self).__name__} is immutable; build another one")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+def freeze(value: Any) -> Any:
+    """Return JSON data frozen to the last level: dicts as ``FrozenDict``, lists as tuples."""
+    if isinstance(value, dict):
+        return FrozenDict({name: freeze(item) for name, item in value.items()})
+    return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value

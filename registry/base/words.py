@@ -1,8 +1,11 @@
-"""The words of the domain, in AITER's own spellings. Nothing else in the project spells them again."""
+"""Vocabularies of roles, dtypes, quantization types and activations, in AITER's spelling.
+
+Every other module takes them from here.
+"""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Role = Literal[
     "w13_weight",
@@ -19,22 +22,17 @@ TensorDtype = Literal[
     "bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8", "fp8_e4m3fn", "fp8_e4m3fnuz", "fp32", "e8m0", "uint8"
 ]
 QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128"]
+CallDtype = Literal[Dtype, "uint8", "uint32"]
+"""dtypes that a kernel call takes: ``uint8`` is fp4 not typed as fp4, ``uint32`` is packed int4."""
+CallQuantType = Literal[QuantType, "per_128x128"]
+"""Quantization types that AITER dispatches, whether or not a recipe uses them."""
 Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
 GateMode = Literal["separated", "interleave"]
 RowOrder = Literal["GGUU", "GUGU"]
 Step = Literal["fnuz", "requantize_max", "reduce_max", "fold", "pack_int4"]
 CallBackend = Literal["aiter", "triton", "mega", "flydsl"]
 
-ROLES: Final[tuple[Role, ...]] = (
-    "w13_weight",
-    "w2_weight",
-    "w13_weight_scale",
-    "w2_weight_scale",
-    "w13_bias",
-    "w2_bias",
-    "w13_input_scale",
-    "w2_input_scale",
-)
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 STEPS: Final[dict[Step, str]] = {
     "fnuz": "e4m3fn becomes e4m3fnuz: byte 0x80 becomes 0, scales double",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -73,7 +73,7 @@ class Condition:
             ValueError: the value has no meaning there.
         """
         versioned = reading == "version"
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             if not value or not all(_is_scalar(item) for item in value):
                 raise ValueError(f"when.{field}: a list needs values (text, numbers, true/false)")
             for item in value:
@@ -156,7 +156,7 @@ def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> b
         return False
 
 
-def _listed(values: list[Scalar]) -> str:
+def _listed(values: Sequence[Scalar]) -> str:
     """Say what would do: a value, ``absent`` where nothing may be said, or ``one of`` several."""
     words = ["absent" if value is None else str(value) for value in values]
     return words[0] if len(words) == 1 else f"one of {', '.join(words)}"

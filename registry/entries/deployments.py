@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
 from preshuffle.registry.base.words import Activation, Dtype, Role
 from preshuffle.registry.entries.facts import FactCondition
 
@@ -14,6 +14,7 @@ Text = Annotated[str, Field(min_length=1)]
 ContractCode = Literal[
     "unsupported", "version_unsupported", "contract_mismatch", "layout_mismatch", "flag_conflict", "not_known"
 ]
+Conditions = Annotated[FrozenDict[str, Any], AfterValidator(freeze)]
 Multiple = Annotated[int, Field(ge=1)]
 
 
@@ -25,8 +26,8 @@ class Conditional(Frozen):
         unless: if all of these hold too, the entry does not apply (a work-around that is in place).
     """
 
-    when: dict[str, Any] = Field(default_factory=dict)
-    unless: dict[str, Any] = Field(default_factory=dict)
+    when: Conditions = Field(default_factory=FrozenDict)
+    unless: Conditions = Field(default_factory=FrozenDict)
 
     @model_validator(mode="after")
     def _conditions_parse(self) -> Self:
@@ -92,7 +93,7 @@ class Variant(Frozen):
     weight_dtype: tuple[Dtype, ...] = ()
     activation: tuple[Activation, ...] = ()
     through: Literal["aiter", "own"] = "own"
-    reads: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
+    reads: FrozenDict[Role, tuple[str, ...]] = Field(default_factory=FrozenDict)
     runs_in: Dtype | None = None
 
 
@@ -137,8 +138,8 @@ class KernelLabelEntry(Frozen):
 
     id: str
     pattern: Text
-    families: dict[Literal["1", "2", "1-stage"], str]
-    reads: dict[Role, tuple[str, ...]] = Field(default_factory=dict)
+    families: FrozenDict[Literal["1", "2", "1-stage"], str]
+    reads: FrozenDict[Role, tuple[str, ...]] = Field(default_factory=FrozenDict)
     takes: Dtype | None = None
     evidence: Evidence
 

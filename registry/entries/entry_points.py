@@ -1,12 +1,12 @@
 """The book's data about calls: entry points of MoE kernels, and what engines call the tensors that go with them."""
 
-from typing import Self, get_args
+from typing import Self
 
 from pydantic import model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.base.words import CallBackend, Role
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
+from preshuffle.registry.base.words import ROLES, CallBackend
 
 SECOND_LEVEL = "_2"
 """Behind a scale's role: the scale of that scale, which the step ``fold`` multiplies into it."""
@@ -35,13 +35,12 @@ class TargetNamesEntry(Frozen):
 
     id: str
     engine: str = ""
-    names: dict[str, str]
+    names: FrozenDict[str, str]
     evidence: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _are_roles(self) -> Self:
-        roles = get_args(Role)
-        valid = (*roles, *(f"{role}{SECOND_LEVEL}" for role in roles if role.endswith("_weight_scale")))
+        valid = (*ROLES, *(f"{role}{SECOND_LEVEL}" for role in ROLES if role.endswith("_weight_scale")))
         for name in self.names:
             if name not in valid:
                 raise PlacedError(("names", name), f"unknown role {name!r}; valid: {', '.join(valid)}")

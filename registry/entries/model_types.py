@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.words import Role, TensorDtype
 from preshuffle.registry.entries.models import ModelFacts
 from preshuffle.registry.entries.platform import Evidence
@@ -108,7 +108,7 @@ class QuantizationCase(Frozen):
         input_scale: where static scales of activations lie.
     """
 
-    when: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    when: FrozenDict[str, tuple[Any, ...]] = Field(default_factory=FrozenDict)
     facts: ModelFacts
     weight: StoredTensor | None = None
     scale: StoredTensor | None = None
@@ -160,18 +160,20 @@ class ModelTypeEntry(Frozen):
     id: str
     aliases: tuple[str, ...] = ()
     section: str = ""
-    fields: dict[str, tuple[str, ...]]
-    values: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    fixed: dict[Literal["swiglu_alpha", "situ_beta", "situ_linear_beta"], tuple[str, ...]] = Field(default_factory=dict)
+    fields: FrozenDict[str, tuple[str, ...]]
+    values: FrozenDict[str, FrozenDict[str, Any]] = Field(default_factory=FrozenDict)
+    fixed: FrozenDict[Literal["swiglu_alpha", "situ_beta", "situ_linear_beta"], tuple[str, ...]] = Field(
+        default_factory=FrozenDict
+    )
     layers: tuple[str, ...] = ("num_hidden_layers",)
     moe_layers: MoeLayers = MoeLayers()
     constants: ModelFacts = ModelFacts()
-    producers: dict[str, str] = Field(default_factory=dict)
+    producers: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     cases: tuple[QuantizationCase, ...] = ()
     shared_experts: tuple[str, ...] = ()
     shared_expert_size: tuple[str, ...] = ()
     experts: ExpertModules | None = None
-    checkpoint: dict[str, dict[Role, CheckpointTensor]] = Field(default_factory=dict)
+    checkpoint: FrozenDict[str, FrozenDict[Role, CheckpointTensor]] = Field(default_factory=FrozenDict)
     evidence: Evidence = ()
 
     @model_validator(mode="after")

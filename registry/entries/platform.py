@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from preshuffle.registry.algebra.layout import Layout, Unit
 from preshuffle.registry.base.errors import LayoutError, PlacedError
-from preshuffle.registry.base.frozen import Frozen, Size, Version
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, Size, Version
 
 Evidence = tuple[str, ...]
 
@@ -68,11 +68,11 @@ class ArchEntry(Frozen):
 
     id: str
     products: tuple[str, ...]
-    cu_num: dict[str, Size] = Field(default_factory=dict)
-    partitions: dict[str, dict[str, Size]] = Field(default_factory=dict)
+    cu_num: FrozenDict[str, Size] = Field(default_factory=FrozenDict)
+    partitions: FrozenDict[str, FrozenDict[str, Size]] = Field(default_factory=FrozenDict)
     fp8: Literal["fp8_e4m3fn", "fp8_e4m3fnuz"] | None
     features: tuple[str, ...] = ()
-    lacks: dict[str, str] = Field(default_factory=dict)
+    lacks: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     unverified: tuple[str, ...] = ()
     evidence: Evidence = ()
 
@@ -144,7 +144,7 @@ class SharedExpertFusion(Frozen):
     """
 
     values: tuple[str, ...]
-    needs: dict[str, str] = Field(default_factory=dict)
+    needs: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     models: tuple[str, ...] = ()
 
 
@@ -169,7 +169,7 @@ class FlagEntry(Frozen):
     id: str
     owner: str
     default: str | None = None
-    values: dict[str, str] = Field(default_factory=dict)
+    values: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     boolean: bool = False
     meaning: str
     released: bool = True

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.words import (
     ROLES,
     Activation,
@@ -175,7 +175,7 @@ class Requires(Frozen):
     aiter: tuple[str, ...] = ()
     gate_up_order: tuple[RowOrder, ...] = ()
     activation: tuple[Activation, ...] = ()
-    multiples: dict[Literal["hidden_size", "intermediate_size"], PadRule] = Field(default_factory=dict)
+    multiples: FrozenDict[Literal["hidden_size", "intermediate_size"], PadRule] = Field(default_factory=FrozenDict)
 
 
 class Recipe(Frozen):
@@ -191,9 +191,9 @@ class Recipe(Frozen):
 
     id: str
     title: str = ""
-    tensors: dict[Role, TensorRecipe]
+    tensors: FrozenDict[Role, TensorRecipe]
     call: Call
-    env: dict[str, str] = Field(default_factory=dict)
+    env: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     tags: tuple[str, ...] = ()
     requires: Requires = Requires()
     cuts: Literal["groups", "values"] = "groups"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
 from preshuffle.registry.entries.condition import Condition, Scalar
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.query import Query
@@ -70,7 +70,7 @@ class Rule(Frozen):
     """
 
     id: str
-    when: dict[str, Any]
+    when: Annotated[FrozenDict[str, Any], AfterValidator(freeze)]
     use: str | None
     priority: int = 0
     because: Annotated[str, Field(min_length=1)]

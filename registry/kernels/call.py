@@ -6,14 +6,12 @@ from pydantic import Field, field_validator
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.base.words import Activation, CallDtype, CallQuantType, GateMode
 
 Units = Annotated[int, Field(gt=0, le=4096)]
 # Twice what a query may say: padding, and the extra slot of expert parallelism, come on top.
 Size = Annotated[int, Field(gt=0, le=1 << 21)]
 RawPad = Annotated[int, Field(ge=0, le=1 << 21)]
-WeightDtype = Literal["bf16", "fp16", "fp8", "fp4x2", "i4x2", "i8", "uint8", "uint32"]
-Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
-QuantType = Literal["No", "per_Tensor", "per_Token", "per_1x32", "per_1x128", "per_128x128"]
 
 
 class DispatchCall(Frozen):
@@ -51,18 +49,18 @@ class DispatchCall(Frozen):
     topk: Size
     activation: Activation
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
-    weight_dtype: WeightDtype
-    quant_type: QuantType
+    weight_dtype: CallDtype
+    quant_type: CallQuantType
     use_g1u1: bool = True
     doweight_stage1: bool = False
-    gate_mode: Literal["separated", "interleave"] = "separated"
+    gate_mode: GateMode = "separated"
     is_shuffled: bool = True
     flydsl: bool = True
     ep: bool = False
     bias: bool = False
     hidden_pad: RawPad = 0
     intermediate_pad: RawPad = 0
-    quant_dtype_a: WeightDtype | None = None
+    quant_dtype_a: CallDtype | None = None
     env: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     aiter: str | None = None
 

@@ -87,12 +87,12 @@ def _rule(book: Book, rule: Rule, owners: Mapping[str, str]) -> Iterator[Problem
         if name not in book.flags:
             yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
     model = rule.when.get("model")
-    for name in model if isinstance(model, list) else [model]:
+    for name in model if isinstance(model, tuple) else [model]:
         owner = owners.get(str(name))
         if owner and not set(str(name)) & set("*?"):
             yield place.problem(f"{name!r} is another name of {owner!r}; a rule needs the id", "when", "model")
     arch = rule.when.get("arch")
-    for name in arch if isinstance(arch, list) else [arch]:
+    for name in arch if isinstance(arch, tuple) else [arch]:
         if isinstance(name, str) and name not in book.archs:
             yield place.problem(f"unknown arch {name!r}", "when", "arch", valid=tuple(book.archs))
 
