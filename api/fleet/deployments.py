@@ -9,12 +9,11 @@ import json
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_serializer, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
-from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.text import field_problems
+from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.observation import Observation
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -42,7 +41,7 @@ class Group(Frozen):
         return observation.model_dump(mode="json", exclude_unset=True)
 
 
-class ReplicaReport(Frozen):
+class ReplicaReport(Input):
     """Report of one replica: the body of ``PUT /v1/deployments/{name}``.
 
     Attributes:
@@ -66,18 +65,6 @@ class ReplicaReport(Frozen):
             layer, first, second = overlap
             raise ValueError(f"layer {layer} is in groups.{first} and in groups.{second}; valid: in one of them")
         return self
-
-    @classmethod
-    def parse(cls, value: Any) -> ReplicaReport:
-        """Validate a mapping.
-
-        Raises:
-            QueryError: names each wrong field, what was found and what is valid.
-        """
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise QueryError([problem for _, problem in field_problems(error)]) from None
 
     def canonical(self) -> str:
         """Return canonical JSON: equal reports give equal text."""

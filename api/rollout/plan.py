@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from sqlalchemy import select, tuple_
 
 from preshuffle.api.fleet import Group, ReplicaReport
@@ -24,9 +24,9 @@ from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import load_book
 from preshuffle.registry.resolve import same_bytes
-from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.decision import Decision, TensorDecision
 from preshuffle.registry.values.finding import Finding
+from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report, Verdict
@@ -37,7 +37,7 @@ _CACHED_ITEMS: Final = 10_000
 _BYTE_FIELDS: Final = frozenset(TensorDecision.model_fields) - {"layout", "is_shuffled"}
 
 
-class Candidate(Frozen):
+class Candidate(Input):
     """Rollout under consideration; what is left out stays unchanged.
 
     Attributes:
@@ -53,16 +53,13 @@ class Candidate(Frozen):
     deployments: Annotated[str, Field(min_length=1, max_length=128)] = "*"
 
     @classmethod
-    def parse(cls, value: Any) -> Candidate:
+    def parse(cls, value: Any) -> Self:
         """Validate a mapping.
 
         Raises:
             QueryError: names each wrong field, what was found and what is valid.
         """
-        try:
-            candidate = cls.model_validate(value)
-        except ValidationError as error:
-            raise QueryError([problem for _, problem in field_problems(error)]) from None
+        candidate = super().parse(value)
         if candidate.books is None and candidate.tables is None and candidate.aiter is None:
             raise QueryError([FieldProblem("(whole)", "nothing would change", ("books", "tables", "aiter"))])
         return candidate

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, number
 from preshuffle.registry.base.words import GateMode, Role, RowOrder, TensorDtype
-from preshuffle.registry.text import field_problems
+from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.query import Query
 
 Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]
@@ -72,20 +71,8 @@ class Applied(Frozen):
     tensors: FrozenDict[Role, TensorObservation] = Field(default_factory=FrozenDict)
 
 
-class Observation(Frozen):
+class Observation(Input):
     """A query, and what was applied for it."""
 
     query: Query
     applied: Applied = Applied()
-
-    @classmethod
-    def parse(cls, value: Any) -> Observation:
-        """Validate a mapping.
-
-        Raises:
-            QueryError: names each wrong field, what was found and what is valid.
-        """
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise QueryError([problem for _, problem in field_problems(error)]) from None

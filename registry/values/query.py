@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.frozen import Clamp, Frozen, FrozenDict, Ranks, Size, Tokens, Version
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
-from preshuffle.registry.text import field_problems
+from preshuffle.registry.values.input import Input
 
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
 
@@ -72,7 +71,7 @@ def _once(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(values))
 
 
-class Query(Frozen):
+class Query(Input):
     """What is asked. Sizes are the model's, unsharded; what is left out comes from the model's entry.
 
     Attributes:
@@ -121,15 +120,3 @@ class Query(Frozen):
         BeforeValidator(_environment, json_schema_input_type=dict[str, str | int]),
     ] = Field(default_factory=FrozenDict)
     tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256), AfterValidator(_once)] = TOKENS
-
-    @classmethod
-    def parse(cls, value: Any) -> Query:
-        """Validate a mapping.
-
-        Raises:
-            QueryError: names each wrong field, what was found and what is valid.
-        """
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise QueryError([problem for _, problem in field_problems(error)]) from None
