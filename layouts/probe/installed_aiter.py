@@ -32,7 +32,7 @@ def aiter_here(registry: Registry | None = None) -> dict[str, Any]:
     book = (registry or Registry.default()).book
     here = installed_aiter(book)
     live = {name: seen for name, entry in book.features.items() if (seen := _live(entry.probe)) is not None}
-    fields = here.asked()
+    fields = here.query_fields()
     return {**fields, "aiter_features": {**fields["aiter_features"], **live}}
 
 

@@ -1,4 +1,6 @@
-"""Copy plans: which runs of plain bytes go where, pads, row order and slices included, in one pass.
+"""Copy plans: strided copies and fills that lay plain bytes out.
+
+Pads, row order and slices are part of the one pass.
 
 A plan is a list of strided boxes. Each box is one n-dimensional copy (or fill) that any machine does well: the widest
 unit is the innermost run that both sides share. The same plan read the other way is the inverse.
@@ -17,7 +19,7 @@ from preshuffle.registry.base.errors import LayoutError
 
 @dataclass(frozen=True, slots=True)
 class PlainView:
-    """How live plain bytes lie in their own buffer: ``experts x halves x rows x k`` bytes, with strides in bytes.
+    """Strides, in bytes, of plain ``experts x halves x rows x k`` bytes.
 
     ``halves`` is 2 for w13 (gate and up), else 1. A checkpoint whose rows are GUGU has ``half_stride`` = one row and
     ``row_stride`` = two rows; GGUU has ``half_stride`` = all rows of a half. ``offset`` starts a tensor-parallel slice.
@@ -38,7 +40,7 @@ class PlainView:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One strided copy: sizes, and for each side strides and an offset, all in bytes."""
+    """One strided copy: sizes, strides and offsets in bytes."""
 
     sizes: tuple[int, ...]
     plain_strides: tuple[int, ...]
@@ -60,7 +62,10 @@ class Box:
 
     @property
     def unit(self) -> int:
-        """Bytes that can be moved at once, 16 at most, where both buffers begin at multiples of 16."""
+        """Bytes that can be moved at once, at most 16.
+
+        Both buffers begin at multiples of 16.
+        """
         inner = 1 if self.run > 1 else 0
         outer = len(self.sizes) - inner
         numbers = (*self.plain_strides[:outer], *self.laid_strides[:outer], self.plain_offset, self.laid_offset)
@@ -68,7 +73,10 @@ class Box:
 
     @property
     def band(self) -> int:
-        """Bytes of the smallest piece of memory that the copy permutes within itself (all of them if there is none)."""
+        """Bytes of the smallest block that the copy permutes within itself.
+
+        All bytes where there is no such block.
+        """
         band = self.nbytes
         for index, size in enumerate(self.sizes):
             if self.plain_strides[index] != self.laid_strides[index] or self.laid_strides[index] * size != band:
@@ -79,7 +87,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """What to copy and what to fill so that plain bytes become laid-out bytes (or, read backwards, plain again)."""
+    """Copies and fills that turn plain bytes into laid-out bytes.
+
+    Read backwards, the same plan makes them plain again.
+    """
 
     copies: tuple[Box, ...]
     fills: tuple[Box, ...]
@@ -129,7 +140,7 @@ def plan_copy(bound: BoundLayout, plain: PlainView) -> CopyPlan:
 
 
 def plan_relayout(source: BoundLayout, target: BoundLayout) -> CopyPlan:
-    """Plan the one pass from bytes in one layout (the plan's plain side) to bytes in another.
+    """Plan the pass from one layout (the plain side) to another.
 
     Raises:
         LayoutError: the shapes differ, or the tiles of the two layouts cut each other.
@@ -141,7 +152,9 @@ def plan_relayout(source: BoundLayout, target: BoundLayout) -> CopyPlan:
 
 
 def plan_part(bound: BoundLayout, plain: PlainView, halves: int) -> CopyPlan:
-    """Plan writing a part of a tensor: some experts, halves, rows and bytes of K, from ``plain.first`` on; no pads.
+    """Plan writing a part of a tensor, without pads.
+
+    The part is some experts, halves, rows and bytes of K, from ``plain.first`` on.
 
     Args:
         bound: the whole tensor.

@@ -1,4 +1,4 @@
-"""A layout: a small frozen value, separate from the shape that it is later bound to."""
+"""Layout: byte order of a tensor, apart from its shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Unit = Literal["byte", "group", "any"]
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """One axis of a bound layout: which logical dimension it cuts, its size, and its step along that dimension."""
+    """One axis of a bound layout: its dimension, size and step."""
 
     name: str
     dimension: Literal["experts", "rows", "k"]
@@ -55,7 +55,7 @@ class Layout:
 
     @property
     def line(self) -> str:
-        """Everything about the layout but its name, in one line; ``from_line`` reads it."""
+        """Pattern, unit and K multiple in one line, which ``from_line`` reads."""
         return f"{self.pattern.text}; {self.unit}; {self.k_multiple}"
 
     @staticmethod
@@ -77,7 +77,10 @@ class Layout:
 
     @property
     def row_multiple(self) -> int:
-        """The multiple that rows must divide by; of each half where the pattern splits gate and up."""
+        """Multiple that rows must divide by.
+
+        Of each half where the pattern splits gate and up.
+        """
         return self.pattern.row_tile // (2 if self.pattern.splits_gate_up else 1)
 
     def bind(self, experts: int, rows: int, k: int) -> BoundLayout:
@@ -127,13 +130,18 @@ class BoundLayout:
 
     @property
     def permutation(self) -> Permutation:
-        """The permutation of the row-major units; equal permutations are equal layouts, whatever their names."""
+        """Permutation of the row-major units.
+
+        Equal permutations are equal layouts, whatever their names.
+        """
         _, rows, k = self.shape
         scale = {"experts": rows * k, "rows": k, "k": 1}
         return Permutation.coalesce((atom.size, atom.step * scale[atom.dimension]) for atom in self.atoms)
 
     def address(self, expert: int, row: int, k: int) -> int:
-        """Return where one unit lies in memory, in units from the start of the tensor (closed form, no table).
+        """Return the memory address of a unit, in units.
+
+        In closed form, without a table.
 
         Raises:
             LayoutError: the position is outside the shape.
@@ -148,27 +156,29 @@ class BoundLayout:
         return address
 
     def source(self, address: int) -> tuple[int, int, int]:
-        """Return the logical ``(expert, row, k)`` of the unit that lies at an address: the inverse of ``address``."""
+        """Return the ``(expert, row, k)`` at an address: the inverse of ``address``."""
         _, rows, k = self.shape
         expert, rest = divmod(self.permutation.source(address), rows * k)
         return expert, *divmod(rest, k)
 
     def alternating(self) -> BoundLayout:
-        """Return the same layout on rows that alternate: its row ``2 r`` is gate's row r, its row ``2 r + 1`` is up's.
+        """Return this layout on alternating rows (GUGU in memory).
+
+        Its row ``2 r`` is gate's row r, its row ``2 r + 1`` is up's.
 
         Logical rows stay GGUU; what changes is where they lie.
 
         Raises:
             LayoutError: there is an odd number of rows, or the pattern cuts rows in odd pieces.
         """
-        half, odd = divmod(self.shape[1], 2)
+        half, remainder = divmod(self.shape[1], 2)
         atoms: list[Atom] = []
         for atom in self.atoms:
             if atom.dimension != "rows" or atom.size == 1:
                 atoms.append(atom)
             elif atom.step % 2 == 0:
                 atoms.append(Atom(atom.name, "rows", atom.size, atom.step // 2))
-            elif odd or atom.step > 1 or atom.size % 2:
+            elif remainder or atom.step > 1 or atom.size % 2:
                 text = f"pieces of {atom.step * atom.size} of {self.shape[1]} rows do not hold pairs of gate and up"
                 raise LayoutError(f"layout {self.layout.id}: {text}")
             else:
@@ -176,7 +186,7 @@ class BoundLayout:
         return BoundLayout(self.layout, self.shape, tuple(atoms))
 
     def relayout(self, target: BoundLayout) -> Permutation:
-        """Return the one-pass permutation from bytes in this layout to bytes in ``target``.
+        """Return the permutation from bytes of this layout to ``target``'s.
 
         Raises:
             LayoutError: the shapes differ, or the tiles cut each other.

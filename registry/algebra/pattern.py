@@ -1,4 +1,4 @@
-"""A layout's one line: an einops pattern over ``[experts, rows, K]``, parsed into atoms.
+"""Layout pattern: an einops line over ``[experts, rows, K]``, parsed into atoms.
 
 An atom is an axis name; a number at its end is its size (``n16`` takes 16 values), ``g`` is gate/up and takes 2. Each
 logical dimension has at most one atom without a size: it takes what is left.
@@ -20,7 +20,7 @@ _SIZE = re.compile(r"[a-z_]+?(\d+)$")
 
 
 def fixed_size(atom: str) -> int | None:
-    """Return the size that an atom's name fixes, or None where the shape decides."""
+    """Return the size in an atom's name, or None."""
     if atom == GATE_UP:
         return 2
     match = _SIZE.fullmatch(atom)
@@ -29,7 +29,10 @@ def fixed_size(atom: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A parsed pattern: the atoms of each logical dimension, outermost first, and the atoms in memory order."""
+    """Parsed pattern: atoms by logical dimension and in memory order.
+
+    Atoms of a dimension stand outermost first.
+    """
 
     text: str
     experts: tuple[str, ...]
@@ -67,12 +70,15 @@ class Pattern:
 
     @property
     def splits_gate_up(self) -> bool:
-        """Whether the pattern moves the gate/up axis (one that stays where it was does not count)."""
+        """Whether the pattern moves the gate/up axis.
+
+        One that stays where it was does not count.
+        """
         return GATE_UP in self.rows
 
     @property
     def row_tile(self) -> int:
-        """Rows that one tile takes (gate and up together where the pattern splits them)."""
+        """Rows of one tile, gate and up together."""
         return _tile(self.rows)
 
     @property
@@ -82,7 +88,7 @@ class Pattern:
 
     @property
     def interleaves_gate_up(self) -> bool:
-        """Whether gate and up rows of one expert alternate in memory instead of following each other."""
+        """Whether gate and up rows of one expert alternate in memory."""
         if not self.splits_gate_up:
             return False
         inner = set(self.rows + self.k) - {GATE_UP}
@@ -109,8 +115,8 @@ def _check(
     if len(dimensions) != 3:
         raise LayoutError(f"pattern {text!r} has {len(dimensions)} logical dimensions; valid: 3 (experts, rows, K)")
     if left.identifiers != right.identifiers:
-        odd = ", ".join(sorted(left.identifiers ^ right.identifiers))
-        raise LayoutError(f"pattern {text!r}: every axis must stand once on each side; these do not: {odd}")
+        unmatched = ", ".join(sorted(left.identifiers ^ right.identifiers))
+        raise LayoutError(f"pattern {text!r}: every axis must stand once on each side; these do not: {unmatched}")
     if sorted(memory) != sorted(left.identifiers) or memory[:1] != dimensions[0][:1]:
         raise LayoutError(f"pattern {text!r}: the expert axis comes first in memory, so that experts stay apart")
     for atoms in dimensions:

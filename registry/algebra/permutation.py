@@ -17,7 +17,7 @@ from preshuffle.registry.base.errors import LayoutError
 
 
 class Mode(NamedTuple):
-    """One digit of an address: its size, and its stride in the logical tensor."""
+    """One digit of an address: size, and stride in the logical tensor."""
 
     size: int
     stride: int
@@ -66,7 +66,7 @@ class Permutation:
         return prod(mode.size for mode in self.modes)
 
     def source(self, address: int) -> int:
-        """Return the logical position of the element that lies at a memory address."""
+        """Return the logical position of the element at a memory address."""
         if not 0 <= address < self.count:
             raise LayoutError(f"address {address} is outside 0..{self.count - 1}")
         position = 0

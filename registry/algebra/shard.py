@@ -1,4 +1,4 @@
-"""Cutting a dimension between tensor-parallel ranks."""
+"""Sharding: slices of a dimension per rank, in whole scale groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class Slice:
 
 @lru_cache(maxsize=4096)
 def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
-    """Cut a dimension in whole groups: ``ceil(groups / ranks)`` per rank, the last rank shorter.
+    """Cut a dimension into slices of whole groups, one per rank.
+
+    Each rank gets ``ceil(groups / ranks)`` groups, the last one fewer.
 
     This is how vLLM and SGLang cut an MX dimension. Slicing through a group, which leaves two ranks with half a scale
     each, is wrong.

@@ -1,4 +1,7 @@
-"""Every error that preshuffle raises on purpose: one clear message that says what was found and what is valid."""
+"""Errors that preshuffle raises, and the problems they carry.
+
+Each message says what was found and what is valid.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from dataclasses import dataclass
 
 
 class PreshuffleError(Exception):
-    """Base of all errors of this project. Its text is meant for people and never needs a traceback."""
+    """Base of all errors of this project.
+
+    Its text is meant for people and never needs a traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with the book: where it stands, what was found, what would be valid."""
+    """One mistake in the book: place, message, valid values."""
 
     file: str
     line: int
@@ -27,7 +33,7 @@ class Problem:
 
 
 class BookError(PreshuffleError, ValueError):
-    """The book (or an overlay) does not load; ``problems`` lists everything that is wrong with it."""
+    """Book or overlay that does not load; ``problems`` lists every mistake."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Keep the problems in the order of the files."""
@@ -41,7 +47,7 @@ class BookError(PreshuffleError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One field of an input that is wrong: its path, what was found, what would be valid."""
+    """One wrong field of an input: path, message, valid values."""
 
     field: str
     message: str
@@ -54,7 +60,7 @@ class FieldProblem:
 
 
 class PlacedError(ValueError):
-    """A value that a validator refuses, with its path inside the entry that is validated."""
+    """Validation error with the path of the value inside its entry."""
 
     def __init__(self, path: tuple[str | int, ...], message: str) -> None:
         """Keep the path."""
@@ -63,7 +69,7 @@ class PlacedError(ValueError):
 
 
 class QueryError(PreshuffleError, ValueError):
-    """A query or an observation is not well formed; ``problems`` names each field."""
+    """Malformed query or observation; ``problems`` names each field."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
         """Keep the problems in the order of the fields."""
@@ -85,7 +91,9 @@ class NearMatch:
 
 
 class NoRecipeError(PreshuffleError, LookupError):
-    """No rule answers this query. The registry never guesses: the nearest matches and what is missing are named.
+    """No recipe for the query; names nearest rules and missing facts.
+
+    The registry never guesses.
 
     Attributes:
         nearest: the rules that are nearest to the query.
@@ -116,4 +124,4 @@ class NoRecipeError(PreshuffleError, LookupError):
 
 
 class LayoutError(PreshuffleError, ValueError):
-    """A layout, a shape or a tensor does not fit: nothing was moved."""
+    """Layout, shape or tensor that do not fit; nothing was moved."""

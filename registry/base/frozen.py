@@ -40,12 +40,12 @@ Ranks = Annotated[int, Field(ge=1, le=4096), BeforeValidator(number)]
 
 
 class Frozen(BaseModel):
-    """Base of every public value: frozen, and an unknown field is an error."""
+    """Immutable base of public values; unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def altered(self, **fields: Any) -> Self:
-        """Return a copy with other values, which are not validated: ``model_copy`` for hot paths."""
+        """Return an unvalidated copy with other values: ``model_copy`` for hot paths."""
         return unvalidated(type(self), {**self.__dict__, **fields}, self.__pydantic_fields_set__ | fields.keys())
 
 
@@ -56,7 +56,10 @@ _set = object.__setattr__
 
 
 def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | None = None) -> Model:
-    """Make a model of values that are known to be right, all of them: ``model_construct`` for hot paths."""
+    """Construct a model from valid values: ``model_construct`` for hot paths.
+
+    All fields must be given.
+    """
     made = kind.__new__(kind)
     _set(made, "__dict__", values)
     _set(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
@@ -101,7 +104,10 @@ class FrozenDict(dict[Key, Value]):
 
 
 def freeze(value: Any) -> Any:
-    """Return JSON data frozen to the last level: dicts as ``FrozenDict``, lists as tuples."""
+    """Freeze JSON data to the last level.
+
+    Dicts become ``FrozenDict``, lists become tuples.
+    """
     if isinstance(value, dict):
         return FrozenDict({name: freeze(item) for name, item in value.items()})
     return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value

@@ -27,7 +27,10 @@ class Memo:
         self._tables: defaultdict[str, dict[Hashable, Any]] = defaultdict(dict)
 
     def get(self, table: str, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return the stored result for a key, or compute and store it. Errors are raised and not stored."""
+        """Return the stored result for a key, or compute and store it.
+
+        Errors are raised and not stored.
+        """
         stored = self._tables[table]
         try:
             return stored[key]  # type: ignore[no-any-return]

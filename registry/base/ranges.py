@@ -1,4 +1,4 @@
-"""Ranges of whole numbers: merge them, and write them as text such as ``1-16, 64``."""
+"""Ranges of whole numbers: merge them, write them as ``1-16, 64``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Range = tuple[int, int | None]
 
 
 def merge_ranges(ranges: Iterable[Range]) -> list[Range]:
-    """Sort ranges and merge those that overlap or follow each other without a gap.
+    """Sort ranges; merge those that overlap or touch.
 
     Example:
         >>> merge_ranges([(4, 9), (1, 3), (20, None)])
@@ -26,7 +26,9 @@ def merge_ranges(ranges: Iterable[Range]) -> list[Range]:
 
 
 def range_text(first: int, last: int | None, dash: str = "-") -> str:
-    """Write one range; a range of one number is that number, one without end stops at the dash.
+    """Write one range as text.
+
+    A range of one number is that number; one without end stops at the dash.
 
     Example:
         >>> range_text(5, 5), range_text(1, 16), range_text(64, None, "–")

@@ -1,4 +1,4 @@
-"""Names that are close to one that is not there."""
+"""Suggestions: the known names closest to an unknown one."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def version_key(version: str) -> Version:
 
 
 def release_of(key: Version) -> tuple[int, ...]:
-    """Return the release numbers without zeros at the end: ``(0, 1, 20)`` of 0.1.20.0.dev3."""
+    """Return the release numbers without trailing zeros: ``(0, 1, 20)`` of 0.1.20.0.dev3."""
     release = key.release
     while len(release) > 1 and release[-1] == 0:
         release = release[:-1]
@@ -60,12 +60,14 @@ def release_of(key: Version) -> tuple[int, ...]:
 
 
 def is_development(version: str) -> bool:
-    """Say whether a version is a development build (it has a ``dev`` part)."""
+    """Say whether a version has a ``dev`` part."""
     return version_key(version).is_devrelease
 
 
 def on_the_way_to(version: str, release: str) -> bool:
-    """Say whether a version is a development build before a release, so that it may have its changes or not.
+    """Say whether a version is a development build before a release.
+
+    Such a build may have what that release changes, or not.
 
     Example:
         >>> on_the_way_to("0.1.20.dev+gabcdef0", "0.1.20"), on_the_way_to("0.1.19.post1.dev2", "0.1.20")
@@ -77,7 +79,7 @@ def on_the_way_to(version: str, release: str) -> bool:
 
 
 def local_commit(version: str) -> str | None:
-    """Return the commit that a local part such as ``+ge4048607a5`` or ``+g1a2b3c4.d20260822`` names.
+    """Return the commit in a local part such as ``+ge4048607a5.d20260822``.
 
     Example:
         >>> local_commit("0.1.20.dev3+ge4048607a5.d20260822")
@@ -88,5 +90,5 @@ def local_commit(version: str) -> str | None:
 
 
 def version_identity(version: str) -> tuple[Version, str | None]:
-    """Return what tells two builds apart: the version, and the commit of a development build."""
+    """Return the version and, of a development build, its commit."""
     return version_key(version), local_commit(version)

@@ -1,4 +1,4 @@
-"""One condition of a rule (an exact value, a list, a glob or a range): what it matches, what it shares with another."""
+"""Condition of a rule on one field: value, list, glob or range."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RANGE = re.compile(r"^\s*(>=|<=|>|<)\s*(\S+)\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A range over an ordered key; an end that is None is open."""
+    """Range over an ordered key; None is an open end."""
 
     low: Any = None
     low_closed: bool = True
@@ -67,7 +67,9 @@ class Condition:
 
     @staticmethod
     def parse(field: str, value: Any, reading: str) -> Condition:
-        """Parse what the book says for a field; ``reading`` is ``plain``, ``glob``, ``number`` or ``version``.
+        """Parse the book's text for a field.
+
+        ``reading`` is ``plain``, ``glob``, ``number`` or ``version``.
 
         Raises:
             ValueError: the value has no meaning there.
@@ -104,7 +106,10 @@ class Condition:
         return any(self._equal(value, wanted) for wanted in self.values)
 
     def test(self) -> Callable[[Scalar], bool]:
-        """Return ``matches`` made ready for many calls; a query's values are validated, so 1 and true do not meet."""
+        """Compile ``matches`` into a function for many calls.
+
+        A query's values are validated, so 1 and true do not meet.
+        """
         if self.glob is not None:
             takes = glob_test(self.glob)
             return lambda value: isinstance(value, str) and takes(value)
@@ -125,7 +130,7 @@ class Condition:
         return False
 
     def within(self, other: Condition) -> bool:
-        """Whether every value that satisfies this one satisfies the other, as far as that is plain to see."""
+        """Whether this condition implies the other, as far as is plain."""
         if self.values:
             return all(other.matches(value) for value in self.values)
         if self.glob is not None:
@@ -141,7 +146,10 @@ class Condition:
 
 
 def glob_test(glob: str) -> Callable[[str], bool]:
-    """Return whether a text matches a glob, as a function; with one ``*`` and no other wildcard no regex is needed."""
+    """Compile a glob into a function of a text.
+
+    With one ``*`` and no other wildcard no regular expression is needed.
+    """
     head, star, tail = glob.partition("*")
     if star and not set(head + tail) & set("*?["):
         shortest = len(head) + len(tail)

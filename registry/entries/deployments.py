@@ -1,4 +1,4 @@
-"""The book's entries about deployments: backends and what they read, contracts, known-bad kernels, pad conventions."""
+"""Entries on deployments: backends, contracts, known-bad kernels, pad conventions."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +19,9 @@ Multiple = Annotated[int, Field(ge=1)]
 
 
 class Conditional(Frozen):
-    """An entry that holds under conditions on the facts of a deployment (``check.facts`` names them).
+    """Entry that holds under conditions on a deployment's facts.
+
+    ``entries.facts`` names the facts.
 
     Attributes:
         when: what each fact must be; a fact that is not known matches nothing.
@@ -41,7 +43,9 @@ class Conditional(Frozen):
 
 
 class KnownBadEntry(Conditional):
-    """A kernel, shape or version that is wrong, crashes or is slow although bytes and call agree.
+    """Kernel, shape or version that is wrong, crashes or is slow.
+
+    Although bytes and call agree.
 
     Attributes:
         effect: what happens; ``slow`` makes the finding a warning.
@@ -63,7 +67,7 @@ class KnownBadEntry(Conditional):
 
 
 class ContractEntry(Conditional):
-    """A combination that cannot work, or switches that contradict each other or the bytes.
+    """Combination of facts that cannot work, or that contradicts itself.
 
     Attributes:
         code: what it is a finding of; ``not_known`` where what AITER runs is not recorded for that version, so that
@@ -81,7 +85,7 @@ class ContractEntry(Conditional):
 
 
 class Variant(Frozen):
-    """What a backend reads under a condition on gfx name, weight dtype or activation.
+    """Layouts that a backend reads on some GPUs, dtypes or activations.
 
     Attributes:
         activation: for these only; where the activation is not known, it may be one of them.
@@ -119,7 +123,7 @@ class BackendEntry(Frozen):
 
 
 class ScaleLabelEntry(Frozen):
-    """A label of Triton's ``swizzle_mx_scale``: the scale bytes it stands for, and where it exists."""
+    """Label of Triton's ``swizzle_mx_scale``, and the layouts it stands for."""
 
     id: str
     layouts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -128,7 +132,7 @@ class ScaleLabelEntry(Frozen):
 
 
 class KernelLabelEntry(Frozen):
-    """A name in logs or tables that is no kernel's full name, and what it stands for.
+    """Short kernel name in logs or tables, and what it stands for.
 
     Attributes:
         families: kernel families by stage.
@@ -145,7 +149,7 @@ class KernelLabelEntry(Frozen):
 
 
 class DimensionNeed(Frozen):
-    """A dimension must be a multiple; ``above`` limits it to sizes above that many values."""
+    """Multiple that a dimension must have, above some size."""
 
     dimension: Literal["model_dim", "inter_dim"]
     multiple: Multiple
@@ -153,7 +157,7 @@ class DimensionNeed(Frozen):
 
 
 class KernelNeedEntry(Frozen):
-    """What kernel families need of the physical dimensions, in values of one rank.
+    """Physical dimensions that kernel families need, per rank.
 
     Attributes:
         families: kernel families; empty for every reader, AITER's or not.
@@ -168,7 +172,9 @@ class KernelNeedEntry(Frozen):
 
 
 class PadConventionEntry(Conditional):
-    """How an engine passes pads where it passes neither the raw pad nor that pad rounded down to 64 or 128.
+    """Engine's own way to pass pads.
+
+    Where it passes neither the raw pad nor that pad rounded down to 64 or 128.
 
     Attributes:
         times: what it multiplies the pad with; 0 where it passes none to kernels that would not look at it.
@@ -182,7 +188,10 @@ class PadConventionEntry(Conditional):
 
 
 class SwitchPatternEntry(Frozen):
-    """Names that only one reader could read: one that is not among the book's switches is read by nobody."""
+    """Pattern of switch names that only one program reads.
+
+    A name that matches and is not among the book's switches is read by nobody.
+    """
 
     id: str
     owner: Text

@@ -1,4 +1,4 @@
-"""The book's data about calls: entry points of MoE kernels, and what engines call the tensors that go with them."""
+"""Entries on calls: kernel entry points and engines' tensor names."""
 
 from typing import Self
 
@@ -26,7 +26,7 @@ class FunctionEntry(Frozen):
 
 
 class TargetNamesEntry(Frozen):
-    """Names that stand in an engine's layer together in the place of roles.
+    """Attribute names that an engine's layer has for roles.
 
     Attributes:
         engine: whose they are.

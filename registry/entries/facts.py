@@ -1,4 +1,6 @@
-"""The facts of a deployment by flat name, and conditions on them: what the book's contracts and deny-lists are made of.
+"""Facts of a deployment by name, and conditions on them.
+
+Contracts and deny-lists of the book are made of these.
 
 A fact that is not known is absent, and an absent fact satisfies no condition: nothing is concluded from what was not
 observed. ``inter_dim % 256`` is the remainder of a fact that counts.
@@ -48,7 +50,9 @@ _REMAINDER = re.compile(r"^(\w+) % (\d+)$")
 
 
 def moe_shape(experts: int | None, model_dim: int | None, top_k: int | None) -> str | None:
-    """Return experts of a rank, hidden size and top-k as one fact, as in ``257x7168x9``.
+    """Return experts, hidden size and top-k as ``257x7168x9``.
+
+    Experts are those of one rank.
 
     Kernels that are compiled by these three are listed by it. None where one is unknown.
     """
@@ -87,7 +91,10 @@ class FactCondition:
         return FactCondition(fact, int(match[2]) if match else None, condition, plain)
 
     def holds(self, facts: Facts) -> bool:
-        """Whether the fact is known and satisfies the condition; a model counts by its entry's name and by its own."""
+        """Whether the fact is known and satisfies the condition.
+
+        A model counts by its entry's name and by its own.
+        """
         if self.fact == "model" and MODEL_NAME in facts and self._satisfied(facts[MODEL_NAME]):
             return True
         return self._satisfied(facts.get(self.fact))

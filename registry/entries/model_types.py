@@ -1,4 +1,4 @@
-"""How Hugging Face checkpoints say what they are: names in ``config.json``, quantization sections, tensors."""
+"""Entries on checkpoints: names in ``config.json``, quantization sections, tensors."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -72,7 +72,9 @@ class ExpertModules(Frozen):
 
 
 class MoeLayers(Frozen):
-    """Which layers have experts, by names in the configuration (the first that is there counts).
+    """Configuration fields that say which layers have experts.
+
+    The first one that is there counts.
 
     Attributes:
         first_dense: how many layers at the beginning have none.
@@ -90,7 +92,7 @@ class MoeLayers(Frozen):
 
 
 class StoredTensor(Frozen):
-    """A tensor of a quantized linear layer: its name below the module, and how it is stored."""
+    """Tensor of a quantized linear layer: name suffix and storage."""
 
     name: str
     dtype: StoredDtype | tuple[StoredDtype, ...]
@@ -136,7 +138,9 @@ class QuantizationEntry(Frozen):
 
 
 class ModelTypeEntry(Frozen):
-    """How a Hugging Face ``model_type`` names things in ``config.json`` and in its checkpoints.
+    """Names that a Hugging Face ``model_type`` uses.
+
+    In ``config.json`` and in its checkpoints.
 
     Attributes:
         aliases: other names of the type; its language model alone often has one.

@@ -38,7 +38,7 @@ class ModelFacts(Frozen):
 
 
 class ModelEntry(ModelFacts):
-    """A model: its id at Hugging Face, other names, and the facts that a query may leave out.
+    """Model: Hugging Face id, aliases, and facts that queries may omit.
 
     Attributes:
         swiglu_alpha: gain of Swiglu's sigmoid.

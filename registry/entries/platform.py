@@ -1,4 +1,4 @@
-"""The book's own data: layouts, GPU architectures, AITER features, switches, models."""
+"""Entries on platforms: layouts, GPU architectures, AITER features, switches."""
 
 from typing import Annotated, Literal, Self
 
@@ -30,7 +30,7 @@ class AiterFunction(Frozen):
 
 
 class LayoutEntry(Frozen):
-    """A layout's line, what it is called elsewhere, and AITER's functions for it, the newest first."""
+    """Layout: its pattern, aliases, and AITER's functions, newest first."""
 
     id: str
     title: str = ""
@@ -83,19 +83,24 @@ class ArchEntry(Frozen):
         return numbers.pop() if len(numbers) == 1 else None
 
     def name_of(self, cu_num: int) -> tuple[str, ...]:
-        """Return what reports that many compute units: products, whole or as a partition (``MI300X in CPX``)."""
-        whole = tuple(product for product, number in self.cu_num.items() if number == cu_num)
+        """Return products and partitions with that many compute units.
+
+        A partition is written as ``MI300X in CPX``.
+        """
+        products = tuple(product for product, number in self.cu_num.items() if number == cu_num)
         parts = tuple(
             f"{product} in {mode}"
             for product, modes in self.partitions.items()
             for mode, number in modes.items()
             if number == cu_num
         )
-        return whole + parts
+        return products + parts
 
 
 class FeatureProbe(Frozen):
-    """How to see in AITER itself whether it has a feature: a name, a function's parameter, or a piece of text.
+    """Way to see a feature in AITER's source.
+
+    A name, a function's parameter, or a piece of text.
 
     Attributes:
         module: where to look, for example ``aiter.fused_moe``.
@@ -135,7 +140,9 @@ class FeatureEntry(Frozen):
 
 
 class SharedExpertFusion(Frozen):
-    """When a switch makes an engine run shared experts as experts of the layer.
+    """Switch values that make an engine fuse shared experts.
+
+    They then run as experts of the layer.
 
     Attributes:
         values: the switch's values that do.
@@ -149,7 +156,7 @@ class SharedExpertFusion(Frozen):
 
 
 class FlagEntry(Frozen):
-    """An environment switch, or a command-line option (its id then begins with dashes).
+    """Environment switch or command-line option (id begins with dashes).
 
     Attributes:
         owner: who reads it: an engine's name, or ``aiter``.

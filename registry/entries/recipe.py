@@ -1,4 +1,4 @@
-"""A recipe: how each tensor of one MoE layer must lie, and the call that goes with it, as one object."""
+"""Recipe: layout of each tensor of a layer, and the call."""
 
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -25,7 +25,7 @@ Multiple = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
 class PadStep(Frozen):
-    """Sizes up to ``upto`` (all, where it is left out) are padded to multiples of ``to``."""
+    """Pad multiple ``to`` for sizes up to ``upto``, or for all."""
 
     upto: Multiple | None = None
     to: Multiple
@@ -60,7 +60,7 @@ PadRule = Annotated[
 
 
 def multiple_for(rule: PadRule, size: int) -> int:
-    """Return the multiple that a size is padded to; 1 where no step takes it.
+    """Return the pad multiple for a size; 1 without a step.
 
     Example:
         >>> rule = (PadStep(upto=192, to=64), PadStep(to=128))
@@ -73,14 +73,19 @@ def multiple_for(rule: PadRule, size: int) -> int:
 
 
 class PadTo(Frozen):
-    """Multiples to pad to: rows (of each half, for w13) and K, in the tensor's own count (values, groups or blocks)."""
+    """Pad multiples of rows (per half of w13) and K.
+
+    In the tensor's own count: values, groups or blocks.
+    """
 
     rows: PadRule = 1
     k: PadRule = 1
 
 
 class Tail(Frozen):
-    """Multiples to which AITER pads a scale flattened to ``[experts * rows, K]``, at its end.
+    """Pad multiples of a scale flattened to ``[experts * rows, K]``.
+
+    AITER pads it at its end.
 
     Where they do not divide, the buffer becomes two-dimensional, and one expert is no slice of it any more.
     """
@@ -117,7 +122,9 @@ class TensorRecipe(Frozen):
 
 
 class PadArgument(Frozen):
-    """How a pad is passed to the kernel: raw, rounded down to ``round_down``, times ``times_at_tp1`` at TP 1.
+    """Rounding and scaling of a pad that is passed to the kernel.
+
+    Raw, rounded down to ``round_down``, times ``times_at_tp1`` at TP 1.
 
     An engine that does not pass it (``passed: false``) leaves AITER's default, 0.
     """
@@ -128,7 +135,7 @@ class PadArgument(Frozen):
 
 
 class Call(Frozen):
-    """The call that the bytes are for: whose function, and those of its arguments that depend on the bytes.
+    """Kernel function, and its arguments that depend on the bytes.
 
     Attributes:
         gate_mode: what the bytes need.
@@ -162,7 +169,9 @@ class Call(Frozen):
 
 
 class Requires(Frozen):
-    """What a recipe needs from the GPU and from AITER, by feature and never by version, and of the layer's sizes.
+    """Requirements on GPU, AITER features and layer sizes.
+
+    By feature and never by version.
 
     Attributes:
         arch: features of the GPU.
@@ -179,7 +188,9 @@ class Requires(Frozen):
 
 
 class Recipe(Frozen):
-    """One way to lay out a layer, complete: bytes, call and environment cannot be chosen apart.
+    """Complete way to lay out a layer: bytes, call and environment.
+
+    They cannot be chosen apart.
 
     Attributes:
         suits: what it is for, in a few words: the reason that is given where it was not chosen.

@@ -1,4 +1,7 @@
-"""A rule: when a query looks like this, use that recipe, because. Specificity decides, and ties do not load."""
+"""Rule of the decision table: conditions, recipe and reason.
+
+Specificity decides, and ties do not load.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,10 @@ def _condition(path: tuple[str, ...], field: str, wanted: Any, reading: str) -> 
 
 
 class Specificity(NamedTuple):
-    """How specific a rule is: exact values, then lists, then globs and ranges, then priority; greater is more so."""
+    """Order of rules: exact values, lists, patterns, then priority.
+
+    Greater is more specific.
+    """
 
     exact: int
     lists: int

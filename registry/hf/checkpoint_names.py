@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint hold a layer's experts, from its configuration and the book."""
+"""Names of the tensors that hold a layer's experts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Tensors = Mapping[Role, CheckpointTensor]
 
 
 def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> tuple[Tensors, ...]:
-    """Return the tensors of one layer's experts, by role; several where wrappers give them several names.
+    """Return the tensors of one layer's experts, by role.
+
+    Several ways where wrappers give them several names.
 
     Args:
         config: the language model's configuration.

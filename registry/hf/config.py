@@ -1,4 +1,4 @@
-"""From a Hugging Face ``config.json`` to a query, through the book's ``model_types`` and ``quantizations``."""
+"""Query from a Hugging Face ``config.json``, through the book's model types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _OUTER = (SECTION, "dtype", "torch_dtype", "_name_or_path")
 
 
 def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
-    """Return a configuration; read it where a path is given (a folder means its ``config.json``).
+    """Return a configuration; read it where a path is given.
+
+    A folder means its ``config.json``.
 
     Raises:
         QueryError: the file cannot be read or is no JSON object.
@@ -64,7 +66,7 @@ def model_type_of(config: Mapping[str, Any], book: Book) -> ModelTypeEntry:
 
 
 def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[str, Any]:
-    """Return the language model's configuration; what only the outer one says of it is added."""
+    """Return the language model's configuration, completed from the outer one."""
     inner = config.get(entry.section) if entry.section else None
     if not isinstance(inner, Mapping):
         return config
@@ -91,7 +93,10 @@ def query_of(
 def query_fields(
     config: Mapping[str, Any] | str | Path, book: Book, given: Mapping[str, Any], layer: int | None = None
 ) -> dict[str, Any]:
-    """Return a query's fields: what the configuration says, and what is given on top (see ``query_of``)."""
+    """Return a query's fields from a configuration and overrides.
+
+    See ``query_of``.
+    """
     values = read_config(config)
     entry = model_type_of(values, book)
     language = language_model(values, entry)
@@ -115,16 +120,16 @@ def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
         raise QueryError([FieldProblem(entry.layers[0], "the configuration has no layer with experts")])
     if layer is not None and layer not in layers:
         raise QueryError([FieldProblem("layer", f"layer {layer} has no experts", (ranges_text(layers),))])
-    alike: dict[str, tuple[Found, list[int]]] = {}
+    by_facts: dict[str, tuple[Found, list[int]]] = {}
     for number in layers if layer is None else (layer,):
         found = experts_of(language, entry, book, number)
-        alike.setdefault(found.case.facts.model_dump_json(), (found, []))[1].append(number)
-    if len(alike) > 1:
-        kinds = "; ".join(f"layers {ranges_text(numbers)}: {_words(found)}" for found, numbers in alike.values())
-        first = next(iter(alike.values()))[1][0]
+        by_facts.setdefault(found.case.facts.model_dump_json(), (found, []))[1].append(number)
+    if len(by_facts) > 1:
+        kinds = "; ".join(f"layers {ranges_text(numbers)}: {_words(found)}" for found, numbers in by_facts.values())
+        first = next(iter(by_facts.values()))[1][0]
         valid = (f"layer={first} (--hf-layer {first})",)
         raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", valid)])
-    return next(iter(alike.values()))[0]
+    return next(iter(by_facts.values()))[0]
 
 
 def _fields(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, found: Found) -> dict[str, Any]:
@@ -134,9 +139,9 @@ def _fields(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, foun
     fields["producer"] = entry.producers.get(found.method, found.method) if found.method != "none" else None
     fields.update(entry.constants.given())
     for field, names in entry.fields.items():
-        said = next((said for said in names if language.get(said) is not None), None)
-        if said is not None:
-            fields[field] = _value(entry, field, said, language[said])
+        key = next((key for key in names if language.get(key) is not None), None)
+        if key is not None:
+            fields[field] = _value(entry, field, key, language[key])
     facts = found.case.facts.given()
     if "weight_dtype" not in facts:
         dtype = language.get("dtype", language.get("torch_dtype"))
@@ -159,11 +164,11 @@ def _value(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
 def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, name: str) -> None:
     """Refuse a parameter that the model's entry has otherwise: no query could say it, and the call would be wrong."""
     for field, names in entry.fixed.items():
-        said = next((said for said in names if language.get(said) is not None), None)
+        key = next((key for key in names if language.get(key) is not None), None)
         wanted = getattr(find_model(name, book), field, None)
-        if said is not None and language[said] != wanted:
-            text = f"{language[said]!r}, and the book has {field} {wanted} for {name}"
-            raise QueryError([FieldProblem(said, text, ("an entry of your own for this model",))])
+        if key is not None and language[key] != wanted:
+            text = f"{language[key]!r}, and the book has {field} {wanted} for {name}"
+            raise QueryError([FieldProblem(key, text, ("an entry of your own for this model",))])
 
 
 def _shared_experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, found: Found) -> int:

@@ -1,4 +1,4 @@
-"""Whether a module of a checkpoint is meant by a pattern, as quantization sections write them."""
+"""Module patterns of quantization sections, matched against module names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers of a model have experts, from its configuration."""
+"""Layers that have experts, read from the configuration."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int
 
 
 def number_of(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    """Return the first of the names that the configuration gives a whole number, at least 1."""
+    """Return the first named field that holds a positive whole number."""
     for name in names:
         value = config.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

@@ -1,4 +1,4 @@
-"""What ``quantization_config`` says of a model's experts, read through the book's ``quantizations``."""
+"""Experts' quantization, read from ``quantization_config`` through the book."""
 
 from __future__ import annotations
 
@@ -83,14 +83,20 @@ def method_of(config: Mapping[str, Any]) -> str:
 
 
 def excludes(config: Mapping[str, Any], book: Book, modules: list[str]) -> bool:
-    """Say whether the configuration leaves a module unquantized, under any of its names."""
+    """Say whether the configuration leaves a module unquantized.
+
+    Under any of its names.
+    """
     section = config.get(SECTION)
     known = book.quantizations.get(method_of(config))
     return isinstance(section, Mapping) and known is not None and _excluded(section, known, modules)
 
 
 def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
-    """Say whether every path of a case has one of the values that it may have."""
+    """Say whether a configuration fits a case.
+
+    Every path of the case has one of the values that it may have.
+    """
     return all(any(_same(_at(config, path), value) for value in valid) for path, valid in case.when.items())
 
 

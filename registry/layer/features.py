@@ -1,4 +1,4 @@
-"""What an AITER can do: by its version through the book's table, or as somebody has probed it."""
+"""AITER features: known by version, or probed in its source."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def check_probed(book: Book, probed: Mapping[str, bool]) -> None:
 
 
 def behaves_as(book: Book, aiter: str | None, probed: Mapping[str, bool]) -> str | None:
-    """Return the version that a build behaves as: the first release with all that was found in it, or its own if newer.
+    """Return the version that a build behaves as.
+
+    The first release with all that was found in it, or its own if newer.
 
     Raises:
         InvalidVersionError: ``aiter`` is not a version.
@@ -89,7 +91,9 @@ def behaves_as(book: Book, aiter: str | None, probed: Mapping[str, bool]) -> str
 
 
 def has_by_version(entry: FeatureEntry, aiter: str) -> bool | None:
-    """Whether a version has a feature; None for a development build of the very release that begins or ends it.
+    """Whether a version has a feature.
+
+    None for a development build of the very release that begins or ends it.
 
     Raises:
         InvalidVersionError: ``aiter`` is not a version.
@@ -98,7 +102,9 @@ def has_by_version(entry: FeatureEntry, aiter: str) -> bool | None:
 
 
 def why_lacking(entry: FeatureEntry, aiter: str | None, probed: Mapping[str, bool] | None = None) -> str | None:
-    """Return why a feature is not to be counted on, or None where it is there, or where no version is known.
+    """Return why a feature is missing or unknown.
+
+    None where it is there, or where no version is known.
 
     Raises:
         InvalidVersionError: ``aiter`` is not a version.

@@ -1,4 +1,7 @@
-"""The AITER that is installed here: its version, and which features its own sources show. Nothing of it is imported."""
+"""Installed AITER: its version, and features found in its source.
+
+Nothing of it is imported.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class InstalledAiter:
     version: str | None
     features: Mapping[str, bool]
 
-    def asked(self) -> dict[str, Any]:
+    def query_fields(self) -> dict[str, Any]:
         """Return it as fields of a ``Query``."""
         known = {} if self.version is None else {"aiter": self.version}
         return {**known, "aiter_features": dict(self.features)}
@@ -51,7 +54,7 @@ def installed_aiter(book: Book) -> InstalledAiter:
         >>> from preshuffle.registry import Query, Registry
         >>> registry = Registry.default()
         >>> here = installed_aiter(registry.book)  # doctest: +SKIP
-        >>> Query(model="openai/gpt-oss-120b", arch="gfx950", **here.asked())  # doctest: +SKIP
+        >>> Query(model="openai/gpt-oss-120b", arch="gfx950", **here.query_fields())  # doctest: +SKIP
     """
     folder, version = installed_package()
     return InstalledAiter(folder, _readable(version), probe_sources(book, folder))

@@ -1,4 +1,7 @@
-"""Shared experts that an engine runs as experts of the layer: they count in ``num_experts`` and ``top_k``."""
+"""Shared experts that an engine fuses into the routed experts.
+
+They count in ``num_experts`` and ``top_k``.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Counted:
 
 
 def count_shared(shared: int, query: Query, switches: Switches, book: Book, memo: Memo | None = None) -> Counted | None:
-    """Count shared experts in, where the query's engine runs them as experts of the layer.
+    """Count shared experts that the query's engine fuses into the layer.
 
     Every expert-parallel rank has shared experts of its own: of ``E`` routed experts each rank then holds
     ``E / ep + shared``, which is the share of ``E + shared * ep`` experts.

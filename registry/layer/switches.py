@@ -1,4 +1,7 @@
-"""Environment switches, read through the book only: who reads one, what it is worth, and what nobody reads."""
+"""Environment switches: who reads them, their values, unread ones.
+
+They are interpreted through the book only.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ _LONG = 12
 
 
 def value_of(flag: FlagEntry, text: str) -> str:
-    """Return what a switch's text means: one spelling where it is read as true or false, else the text itself."""
+    """Return a switch's value in canonical spelling.
+
+    One spelling where it is read as true or false, else the text itself.
+    """
     if flag.boolean:
         word = text.strip().lower()
         return "1" if word in _TRUE else "0" if word in _FALSE else text
@@ -34,7 +40,9 @@ def value_of(flag: FlagEntry, text: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Switches:
-    """The switches that count for a query. It is shared between queries and never changed.
+    """Effective switches of a query.
+
+    It is shared between queries and never changed.
 
     Attributes:
         values: effective value by name, defaults included; a switch without default that is not set is absent.
@@ -107,7 +115,7 @@ def _default(flag: FlagEntry, query: Query) -> str | None:
 
 
 def why_unread(flag: FlagEntry, query: Query, *, newest: bool = True) -> str | None:
-    """Return why a switch does not count for a query, or None where it does.
+    """Return why a query's engine ignores a switch, or None.
 
     Args:
         flag: the switch.
@@ -128,7 +136,10 @@ def why_unread(flag: FlagEntry, query: Query, *, newest: bool = True) -> str | N
 
 
 def why_unlisted(name: str, book: Book) -> str | None:
-    """Return why a switch that the book does not list is read by nobody; None where somebody else may read it."""
+    """Return why nobody reads a switch that the book lacks.
+
+    None where somebody else may read it.
+    """
     for entry in book.entries["switch_patterns"].values():
         if any(fnmatchcase(name, pattern) for pattern in entry.patterns):
             near = get_close_matches(name, book.flags, n=1, cutoff=0.8)
@@ -141,7 +152,9 @@ def why_unlisted(name: str, book: Book) -> str | None:
 
 
 def slip_of(name: str, flags: Iterable[str]) -> str | None:
-    """Return the switch that a name misses by one typing error: case, or a character wrong, missing, extra or swapped.
+    """Return the switch that a name misses by one typing error.
+
+    Case, or a character wrong, missing, extra or swapped.
 
     Digits are no slip (another digit names another thing); names as short as ``CU_NUM`` have neighbours of their own.
 
@@ -158,18 +171,21 @@ def _one_slip(name: str, flag: str) -> bool:
     if name.upper() == flag.upper():
         return True
     start = next((i for i, (a, b) in enumerate(zip(name, flag, strict=False)) if a != b), min(len(name), len(flag)))
-    mine, known = name[start:], flag[start:]
-    if len(mine) != len(known):
-        longer, shorter = (mine, known) if len(mine) > len(known) else (known, mine)
+    typed, known = name[start:], flag[start:]
+    if len(typed) != len(known):
+        longer, shorter = (typed, known) if len(typed) > len(known) else (known, typed)
         return longer[1:] == shorter and not longer[0].isdigit()
-    if mine[1:] == known[1:]:
-        return not (mine[0].isdigit() and known[0].isdigit())
-    swapped = mine[1::-1] + mine[2:] == known
-    return swapped and not mine[:2].isdigit()
+    if typed[1:] == known[1:]:
+        return not (typed[0].isdigit() and known[0].isdigit())
+    swapped = typed[1::-1] + typed[2:] == known
+    return swapped and not typed[:2].isdigit()
 
 
 def is_undecided(flag: FlagEntry, query: Query) -> bool:
-    """Say whether a build may or may not read a switch: a development build before a release that changed that."""
+    """Say whether it is unknown if a build reads a switch.
+
+    So it is of a development build before a release that changed that.
+    """
     version = query.aiter if flag.owner == AITER else query.engine.version if query.engine else None
     if version is None or (flag.owner == AITER and is_newest(version)):
         return False

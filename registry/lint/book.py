@@ -1,4 +1,4 @@
-"""What must hold across entries before a book is used: references, w13 bytes against gate_mode, ties between rules."""
+"""Lint of a book across entries: references, gate_mode, ties."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_TIES = 100
 
 
 def lint(book: Book) -> list[Problem]:
-    """Return every cross-entry problem of a book, in the order of recipes and rules."""
+    """Return every cross-entry problem, by recipe and rule."""
     problems: list[Problem] = []
     problems += _names(book, "layouts")
     problems += _names(book, "models")

@@ -1,4 +1,4 @@
-"""What must hold in ``aiter_dispatch.yaml`` besides its shape, each problem with its place."""
+"""Lint of ``aiter_dispatch.yaml`` beyond its schema."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What must hold inside a kernel family, and between families and the rest of the book."""
+"""Lint of kernel families, alone and against the book."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def _variants(book: Book, place: Place, family: Family, groups: set[str]) -> Ite
 
 
 def same_names(book: Book) -> Iterator[Problem]:
-    """Two families of one grammar, stage and function: which of them a kernel belongs to would be chance."""
+    """Yield pairs of families that claim the same kernel names.
+
+    Of one grammar, stage and function: which of them a kernel belongs to would be chance.
+    """
     for first, second in combinations(book.families, 2):
         same = (first.grammar, first.stage, first.priority) == (second.grammar, second.stage, second.priority)
         if same and set(first.funcs) & set(second.funcs):

@@ -1,4 +1,4 @@
-"""What must hold inside a recipe, and between it and the rest of the book, before it is used."""
+"""Lint of recipes, alone and against the book."""
 
 from __future__ import annotations
 

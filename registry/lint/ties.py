@@ -1,4 +1,7 @@
-"""Which rules tie: equally specific, and one query can match both. Decided on the conditions, never sampled."""
+"""Ties: pairs of rules, equally specific, that match a common query.
+
+Decided on the conditions, never sampled.
+"""
 
 from __future__ import annotations
 
@@ -59,16 +62,16 @@ def _between(left: Sequence[Rule], right: Sequence[Rule], used: frozenset[str]) 
     if field is None:
         yield from product(left, right)
         return
-    (mine, rest), (yours, others) = _split(left, field), _split(right, field)
+    (left_buckets, left_rest), (right_buckets, right_rest) = _split(left, field), _split(right, field)
     used |= {field}
-    for value in mine.keys() & yours.keys():
-        yield from _between(mine[value], yours[value], used)
-    yield from _between(rest, right, used)
-    yield from _between(_bucketed(mine), others, used)
+    for value in left_buckets.keys() & right_buckets.keys():
+        yield from _between(left_buckets[value], right_buckets[value], used)
+    yield from _between(left_rest, right, used)
+    yield from _between(_bucketed(left_buckets), right_rest, used)
 
 
 def _bucketed(buckets: Mapping[Scalar, Sequence[Rule]]) -> list[Rule]:
-    return list({rule.id: rule for held in buckets.values() for rule in held}.values())
+    return list({rule.id: rule for bucket in buckets.values() for rule in bucket}.values())
 
 
 def _splitter(rules: Sequence[Rule], used: frozenset[str]) -> str | None:

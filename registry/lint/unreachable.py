@@ -1,4 +1,7 @@
-"""Rules that no query can reach, as conditions alone tell: a more specific one takes all, or the recipe never fits."""
+"""Unreachable rules: always beaten by another, or lacking a requirement.
+
+As conditions alone tell.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ _REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order"
 
 
 def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
-    """Yield each rule that never wins with a rule that is more specific and matches wherever it does."""
+    """Yield each rule that never wins, with one that covers it.
+
+    That one is more specific and matches wherever it does.
+    """
     by_fields: dict[frozenset[str], list[Rule]] = {}
     for rule in book.rules.values():
         by_fields.setdefault(frozenset(rule.conditions()), []).append(rule)
     for fields, rules in by_fields.items():
-        wider = [rule for others, held in by_fields.items() if others <= fields for rule in held]
+        wider = [rule for others, group in by_fields.items() if others <= fields for rule in group]
         for rule in rules:
             cover = next((other for other in wider if _takes_all(book, other, rule)), None)
             if cover is not None:
@@ -28,8 +34,8 @@ def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
 def _takes_all(book: Book, other: Rule, rule: Rule) -> bool:
     if other.specificity <= rule.specificity:
         return False
-    mine, theirs = rule.conditions(), other.conditions()
-    return all(mine[name].within(condition) for name, condition in theirs.items()) and _asks_no_more(book, other, rule)
+    own, theirs = rule.conditions(), other.conditions()
+    return all(own[name].within(condition) for name, condition in theirs.items()) and _asks_no_more(book, other, rule)
 
 
 def _asks_no_more(book: Book, other: Rule, rule: Rule) -> bool:
@@ -38,8 +44,8 @@ def _asks_no_more(book: Book, other: Rule, rule: Rule) -> bool:
         return True
     if rule.use is None:
         return False
-    theirs, mine = book.recipes[other.use], book.recipes[rule.use]
-    return theirs.requires in (mine.requires, Requires()) and _kind(book, theirs) == _kind(book, mine)
+    theirs, own = book.recipes[other.use], book.recipes[rule.use]
+    return theirs.requires in (own.requires, Requires()) and _kind(book, theirs) == _kind(book, own)
 
 
 def _kind(book: Book, recipe: Recipe) -> tuple[str, str, bool, bool]:
@@ -49,7 +55,7 @@ def _kind(book: Book, recipe: Recipe) -> tuple[str, str, bool, bool]:
 
 
 def contradiction(book: Book, rule: Rule) -> str | None:
-    """Return what a rule's recipe always lacks where the rule matches; None where it can be used."""
+    """Return what a rule's recipe always lacks, or None."""
     if rule.use is None:
         return None
     conditions = rule.conditions()

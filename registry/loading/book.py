@@ -1,4 +1,4 @@
-"""The book: every YAML file of a folder, merged entry by entry, overlays on top; every error with its place."""
+"""Book: all entries by section, and the place of each."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Book:
 
     @cached_property
     def layout(self) -> Callable[[str], Layout]:
-        """Return the layout of an id or an alias; raises KeyError where there is none."""
+        """Return a layout by id or alias; KeyError if unknown."""
         table = {name: entry.layout() for entry in self.layouts.values() for name in (*entry.aliases, entry.id)}
         return table.__getitem__
 
@@ -149,7 +149,10 @@ class Book:
 
     @cached_property
     def digest(self) -> str:
-        """``sha256:…`` over the meaning of all entries: comments, order and file names do not change it."""
+        """``sha256:…`` over the meaning of all entries.
+
+        Comments, order and file names do not change it.
+        """
         return digest_of(
             {
                 section: {id: entry.model_dump(mode="json") for id, entry in entries.items()}

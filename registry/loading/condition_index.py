@@ -1,4 +1,4 @@
-"""Entries of the book with conditions on a deployment, parsed and indexed: contracts, deny-lists, conventions."""
+"""Index of entries with conditions: contracts, deny-lists, conventions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activa
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """An entry's conditions, parsed; those on the whole deployment apart from those on one run."""
+    """Parsed conditions of an entry: per deployment and per run."""
 
     entry: Any
-    whole: tuple[FactCondition, ...]
+    deployment: tuple[FactCondition, ...]
     run: tuple[FactCondition, ...]
     unless: tuple[FactCondition, ...]
 
@@ -27,25 +27,28 @@ class Compiled:
         when = [FactCondition.parse(name, wanted) for name, wanted in entry.when.items()]
         unless = tuple(FactCondition.parse(name, wanted) for name, wanted in entry.unless.items())
         run = tuple(condition for condition in when if condition.fact in RUN_FACTS)
-        whole = tuple(condition for condition in when if condition.fact not in RUN_FACTS)
-        return Compiled(entry, whole, run, unless)
+        deployment = tuple(condition for condition in when if condition.fact not in RUN_FACTS)
+        return Compiled(entry, deployment, run, unless)
 
     def may_hold(self, facts: Facts) -> bool:
         """Whether the conditions on the whole deployment hold."""
-        return all(condition.holds(facts) for condition in self.whole)
+        return all(condition.holds(facts) for condition in self.deployment)
 
-    def holds(self, run: Facts, whole: Facts) -> bool:
-        """Whether the conditions on a run hold, and no work-around is in place."""
+    def holds(self, run: Facts, deployment: Facts) -> bool:
+        """Whether the run's conditions hold and no work-around is in place."""
         for condition in self.run:
             if not condition.holds(run):
                 return False
         if not self.unless:
             return True
-        return not all(condition.holds(run if condition.fact in run else whole) for condition in self.unless)
+        return not all(condition.holds(run if condition.fact in run else deployment) for condition in self.unless)
 
 
 class Entries:
-    """Entries by one of the values that they need: a deployment that has none of those values never meets them."""
+    """Entries indexed by one value that each needs.
+
+    A deployment that has none of those values never meets them.
+    """
 
     def __init__(self, entries: Iterable[Conditional]) -> None:
         """Compile the entries and index them."""
@@ -54,8 +57,8 @@ class Entries:
         self._memo = Memo()
         named = {MODEL_NAME}
         for compiled in map(Compiled.of, entries):
-            named.update(condition.fact for condition in compiled.whole)
-            needs = [c for c in compiled.whole if c.plain_values and c.fact not in COUNTED]
+            named.update(condition.fact for condition in compiled.deployment)
+            needs = [c for c in compiled.deployment if c.plain_values and c.fact not in COUNTED]
             needs.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
             if not needs:
                 self._always.append(compiled)
@@ -81,5 +84,5 @@ class Entries:
             named = self._by_value.get(("model", words[MODEL_NAME]), ())
             candidates += [compiled for compiled in named if compiled not in candidates]
         for compiled in candidates:
-            if all(condition.holds(words) for condition in compiled.whole if condition.fact not in COUNTED):
-                yield compiled, tuple(condition for condition in compiled.whole if condition.fact in COUNTED)
+            if all(condition.holds(words) for condition in compiled.deployment if condition.fact not in COUNTED):
+                yield compiled, tuple(condition for condition in compiled.deployment if condition.fact in COUNTED)

@@ -72,7 +72,7 @@ Entry = TypeVar("Entry", bound=Frozen)
 
 
 def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[str, str]] = ()) -> Book:
-    """Load the packaged book and put overlay folders (or single files) on top, entry by entry.
+    """Load the packaged book with overlays on top, entry by entry.
 
     Args:
         overlays: folders or files, later ones on top.

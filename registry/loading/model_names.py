@@ -1,4 +1,4 @@
-"""What models are called: an id, an alias, or a name that a glob takes."""
+"""Index of model names: ids, aliases and globs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ModelNames:
     """Every name of every model."""
 
     def __init__(self, models: Iterable[ModelEntry]) -> None:
-        """Sort the names into plain ones and globs; the longest glob that takes a name decides."""
+        """Index plain names and globs; the longest matching glob decides."""
         entries = list(models)
         names = [(alias, entry) for entry in entries for alias in entry.aliases]
         self._plain = {alias: entry for alias, entry in names if not set(alias) & set("*?[")}
@@ -22,7 +22,10 @@ class ModelNames:
         self._memo = Memo()
 
     def find(self, name: str) -> ModelEntry | None:
-        """Return the entry that a name means, or None. A path may end in a slash, as a shell completes it."""
+        """Return the entry that a name means, or None.
+
+        A path may end in a slash, as a shell completes it.
+        """
         entry = self._plain.get(name)
         if entry is not None:
             return entry

@@ -1,4 +1,7 @@
-"""Rules made ready to be found: each under one value that it needs, so that a query looks at a few and not at all."""
+"""Index of rules by a value that each needs.
+
+So that a query tests a few rules and not all.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Tests = tuple[tuple[str, Callable[[Scalar], bool]], ...]
 
 
 def is_circumstance(field: str) -> bool:
-    """Whether a field is about the circumstances of a deployment, not about its subject."""
+    """Whether a field describes circumstances, not the subject, of a deployment."""
     return field in CIRCUMSTANCES or field.startswith("env.")
 
 
@@ -45,7 +48,10 @@ class Prepared:
     named: tuple[str, ...]
 
     def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
-        """Return the circumstances that do not hold; None where the subject is another, or more than ``most`` fail."""
+        """Return the circumstances that do not hold.
+
+        None where the subject is another, or more than ``most`` fail.
+        """
         for name, holds in self.subject:
             if not holds(facts.get(name)):
                 return None
@@ -75,8 +81,8 @@ class _Shelf:
 
     def find(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
         found = [*self.always]
-        for name, held in self.at.items():
-            found += held.get(facts.get(name), ())
+        for name, by_value in self.at.items():
+            found += by_value.get(facts.get(name), ())
         for name, prefixed in self.prefixes.items():
             text = facts.get(name)
             if isinstance(text, str):
@@ -86,7 +92,9 @@ class _Shelf:
 
 
 class RuleIndex:
-    """Every rule under its engine and the rarest value that its subject must have: a model, a GPU, a size.
+    """Rules indexed by engine and by their subject's rarest value.
+
+    Such a value is a model, a GPU or a size.
 
     A rule about circumstances alone lies under the rarest of those; one of ranges and short globs alone is always
     looked at.
@@ -120,7 +128,10 @@ class RuleIndex:
                 shelf.always.append(item)
 
     def candidates(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
-        """Return every rule that can match, and those that fail in circumstances only; the most specific first."""
+        """Return every rule that may match, the most specific first.
+
+        Rules that fail in circumstances only are among them.
+        """
         found = self._any_engine.find(facts)
         shelf = self._shelves.get(facts.get("engine"))
         if shelf is not None:
@@ -143,11 +154,11 @@ def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe]) -> Prepared:
         conditions,
         tuple(test for test in tests if not is_circumstance(test[0])),
         tuple(test for test in tests if is_circumstance(test[0])),
-        tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and _is_told(name)),
+        tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and _is_named(name)),
     )
 
 
-def _is_told(field: str) -> bool:
+def _is_named(field: str) -> bool:
     return field != "engine" and not field.startswith("env.")
 
 

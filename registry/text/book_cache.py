@@ -1,7 +1,7 @@
-"""The files of the packaged book: what YAML makes of each is kept where Python keeps its compiled modules.
+"""Cache of the packaged book's parsed YAML, beside Python's compiled modules.
 
-A book of this size takes YAML longer than everything that is then done with it. As with modules, what is kept counts
-only for the very text that it was made of, and is done without where it cannot be written or may not be.
+YAML takes longer to parse a book of this size than everything that is then done with it. As with modules, a cached
+file counts only for the very text that it was made of; where it cannot be written, the text is parsed each time.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ FOLDER: Final = Path(__file__).parents[1] / "book"
 
 
 def packaged_document(name: str) -> tuple[Document, list[Problem]]:
-    """Return one file of the packaged book with the place of every value, and what is wrong with it as YAML."""
+    """Return one parsed file of the packaged book, and its YAML problems."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     shown, digest = f"{FOLDER.name}/{name}", sha256(text.encode()).digest()
-    kept = Path(cache_from_source(str(FOLDER / name), optimization="")).with_suffix(".yamlc")
+    cached = Path(cache_from_source(str(FOLDER / name), optimization="")).with_suffix(".yamlc")
     try:
-        of, value = marshal.loads(kept.read_bytes())
+        of, value = marshal.loads(cached.read_bytes())
         if of == digest:
             return Document(shown, value, text), []
     except (OSError, ValueError, EOFError, TypeError):
-        pass  # there is none yet, or it is not whole
+        pass  # there is none yet, or it is incomplete
     from preshuffle.registry.text.yaml_text import parse_yaml
 
     document, problems = parse_yaml(text, shown)
     if not problems and not sys.dont_write_bytecode:
-        _keep(kept, (digest, document.value))
+        _store(cached, (digest, document.value))
     return document, problems
 
 
-def _keep(file: Path, value: Any) -> None:
+def _store(file: Path, value: Any) -> None:
     scratch = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(marshal.dumps(value))
         scratch.replace(file)
-    except (OSError, ValueError):  # a folder of somebody else's; a value, such as a date, that cannot be kept
+    except (OSError, ValueError):  # a folder of somebody else's; a value, such as a date, that cannot be cached
         with suppress(OSError):
             scratch.unlink()

@@ -1,4 +1,4 @@
-"""Values that can be found again by file, line and column, so that an error can point at them."""
+"""Pydantic's validation errors as one plain sentence per field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Path = tuple[str | int, ...]
 
 
 def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
-    """Turn pydantic's errors into one plain sentence per field, with what would be valid."""
+    """Return one plain sentence per wrong field, with the valid values."""
     found: list[tuple[Path, FieldProblem]] = []
     for item in error.errors(include_url=False):
         context = item.get("ctx", {})

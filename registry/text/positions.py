@@ -14,7 +14,10 @@ _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def find_mark(text: str, path: Path) -> tuple[int, int] | None:
-    """Return the line and column of the key or item at a path, counted from 1; None where it is not there."""
+    """Return the line and column of a path, counted from 1.
+
+    None where the path is not in the text.
+    """
     node = _root(text)
     at = node
     for part in path:

@@ -1,4 +1,4 @@
-"""A YAML or JSON text as plain values, with what is wrong with it; and where in the text a value stands."""
+"""Parser of YAML and JSON text into plain values and problems."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ _MAX_DEPTH = 64
 
 
 def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
-    """Parse one YAML (or JSON) text; what is wrong comes back as problems, with whatever could be read.
+    """Parse one YAML or JSON text into a document and its problems.
+
+    What could be read comes back even if something is wrong.
 
     Anchors and aliases are refused: a few lines of them can stand for gigabytes.
     """

@@ -1,4 +1,4 @@
-"""The answer: which bytes, which call, which kernels, and why; with everything that was rejected."""
+"""Decision: the answer to a query, with reasons and rejected alternatives."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,9 @@ ReasonKind = Literal["exact", "engine", "general", "switch", "overlay"]
 
 
 class Pad(Frozen):
-    """Raw pads: physical minus logical, in the tensor's own count; for w13, rows of each half.
+    """Padding of a tensor: physical minus logical size, in its own count.
+
+    For w13 in rows of each half.
 
     Of a buffer that is padded at its flattened tail, ``rows`` is per half without the tail.
     """
@@ -68,12 +70,14 @@ class TensorDecision(Frozen):
 
     @property
     def laid_bits(self) -> int:
-        """Bits of one value while it is laid out; int4 is packed afterwards."""
+        """Bits of one value in the laid-out tensor, before int4 packing."""
         return BITS["i8"] if "pack_int4" in self.steps else BITS[self.dtype]
 
 
 class CallDecision(Frozen):
-    """The call that must go with the bytes. Pads are what to pass, in values.
+    """Kernel call that must go with the bytes.
+
+    Pads are what to pass, in values.
 
     Attributes:
         gate_mode: what the bytes need.

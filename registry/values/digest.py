@@ -1,4 +1,6 @@
-"""The digest of a decision: SHA-256 of what the bytes and the call depend on, as canonical JSON.
+"""Digest of a decision: SHA-256 of canonical JSON.
+
+It covers what the bytes and the call depend on.
 
 The text is what ``digest_of`` makes of the models' JSON, put together here by field, which takes a tenth of the time.
 """
@@ -70,6 +72,9 @@ def _list(values: Iterable[object] | None) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """Return ``sha256:…`` of a JSON value in canonical form (sorted keys, no spaces): the same on any machine."""
+    """Return ``sha256:…`` of a JSON value in canonical form.
+
+    Sorted keys, no spaces: the same on any machine.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

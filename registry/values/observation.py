@@ -1,4 +1,7 @@
-"""What a deployment did: the bytes it holds, the call it makes, the kernels that ran. What is left out is unknown."""
+"""Observation: bytes, call and kernels that a deployment reports.
+
+What is left out is unknown.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class CacheKey(Frozen):
 
 
 class Applied(Frozen):
-    """What was done to the tensors and what is passed to the kernel."""
+    """What was done to the tensors, and the arguments passed."""
 
     gate_mode: GateMode | None = None
     hidden_pad: Count | None = None

@@ -1,4 +1,4 @@
-"""The question: a model on a GPU, in an engine, with an environment."""
+"""Query: a model on a GPU, in an engine, with an environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _engine(value: Any) -> Any:
 
 
 class ProbedFeatures(FrozenDict[str, bool]):
-    """AITER features that a probe looked for, each with whether it was found."""
+    """AITER features that were probed, each with the result."""
 
     def __str__(self) -> str:
         """Return ``gate_mode,!situv2``: found, and not found."""
@@ -72,7 +72,9 @@ def _once(values: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Query(Input):
-    """What is asked. Sizes are the model's, unsharded; what is left out comes from the model's entry.
+    """Question to the registry: model, GPU, engine, environment.
+
+    Sizes are the model's, unsharded; what is left out comes from the model's entry.
 
     Attributes:
         model: a Hugging Face id, a path, or a name of your own.

@@ -1,4 +1,4 @@
-"""What a check says: one verdict for an operator, and the findings that it rests on."""
+"""Report of a check: a verdict and its findings."""
 
 from __future__ import annotations
 

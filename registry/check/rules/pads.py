@@ -181,7 +181,7 @@ def _applies(compiled: Compiled, layer: ObservedLayer) -> bool:
 
     Nothing known contradicts it, and its engine, where it has one, is named.
     """
-    conditions = (*compiled.whole, *compiled.run)
+    conditions = (*compiled.deployment, *compiled.run)
     unknown = [c for c in conditions if c.fact != "engine" and layer.facts.get(c.fact) is None]
     return all(condition in unknown or condition.holds(layer.facts) for condition in conditions)
 

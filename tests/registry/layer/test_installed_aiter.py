@@ -240,7 +240,7 @@ def test_the_stranger_of_that_name_is_no_aiter(
 
 def test_layouts_reads_sources_where_aiter_cannot_be_imported(made: Path) -> None:
     assert torch.version.hip is None
-    assert aiter_here() == installed_aiter(BOOK).asked()
+    assert aiter_here() == installed_aiter(BOOK).query_fields()
     (said,) = missing_features_note()
     assert said.startswith("AITER was probed and has not: ")
     assert "swiglu_separated_a4w4" in said
