@@ -1,96 +1,93 @@
-"""The service: the registry over HTTP, deployments in a store, and a page for operators."""
+"""The service: its parts, the application made of them, and ``serve``."""
 
 from __future__ import annotations
 
 import gc
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
 
-from preshuffle.api.answers import Answers, HotResolve, our_version
+from preshuffle.api.answers import Answers, ListingCache, ResponseCache, our_version
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
-from preshuffle.api.routes import books as routes_books
-from preshuffle.api.routes import check as routes_check
-from preshuffle.api.routes import deployments as routes_deployments
-from preshuffle.api.routes import events
-from preshuffle.api.routes import health as routes_health
-from preshuffle.api.routes import history as routes_history
-from preshuffle.api.routes import kernels as routes_kernels
-from preshuffle.api.routes import metrics as routes_metrics
-from preshuffle.api.routes import plan as routes_plan
-from preshuffle.api.routes import registry as routes_registry
-from preshuffle.api.routes import resolve as routes_resolve
-from preshuffle.api.server import Door, HotBeats, bind, check_host, run, served_beside, url_of
+from preshuffle.api.routes import books, check, deployments, events, health, history, kernels, plan, resolve
+from preshuffle.api.routes import metrics as metrics_routes
+from preshuffle.api.routes import registry as registry_routes
+from preshuffle.api.routes.events import ChangeSignal
+from preshuffle.api.server import Find, Front, HeartbeatRoute, bind, check_host, run, served_beside, url_of
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Retention, Store
 from preshuffle.api.table_files import load_tables
-from preshuffle.api.upkeep import FleetMetrics, Heartbeats, Keeper, Watching, watch_book, watch_tables
+from preshuffle.api.upkeep import (
+    BackgroundLoop,
+    FleetMetrics,
+    Heartbeats,
+    KernelLibrary,
+    Watching,
+    watch_book,
+    watch_tables,
+)
 from preshuffle.api.web import Access, Metrics, load_tokens, openapi, problem, set_up
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
 
-log = logging.getLogger("preshuffle.api")
-_OBJECTS: Final = 10_000
-"""New ones before the collector looks at them."""
+BODIES: Final[list[type[BaseModel]]] = [
+    Query,
+    resolve.Batch,
+    ReplicaReport,
+    kernels.TableFiles,
+    Candidate,
+    Observation,
+    check.Observations,
+]
+"""Request bodies that the OpenAPI document describes beside those of the routes."""
+_GC_THRESHOLD: Final = 10_000
+"""New objects before a collection."""
 
 
-def create_app(
-    settings: Settings, registry: Registry, store: Store | None = None, access: Access | None = None
-) -> FastAPI:
-    """Build the service.
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one running service."""
 
-    Args:
-        settings: where the store lies, if none is given.
-        registry: what answers; another registry is another service.
-        store: an open store; it is closed when the service shuts down.
-        access: who may do what; left out, it is read from the settings' file of tokens.
+    store: Store
+    metrics: Metrics
+    answers: Answers
+    library: KernelLibrary
+    watching: Watching
+    fleet: FleetMetrics
+    heartbeats: Heartbeats
+    planner: Planner
+    signal: ChangeSignal
+    background: BackgroundLoop
+    responses: ResponseCache
+    listings: Mapping[str, ListingCache]
+    kernels: ListingCache
+
+    def end_streams(self) -> None:
+        """End event streams and take no more plans, so that the server can stop."""
+        self.signal.close()
+        self.planner.stop()
+
+
+def make_service(settings: Settings, registry: Registry, store: Store) -> Service:
+    """Construct the parts of a service; nothing runs yet.
 
     Raises:
-        StoreError: the store cannot be opened.
-        ServeError: the file of tokens cannot be read or is not valid.
+        StoreError: the store does not answer, or holds kernel tables that this version cannot read.
     """
-    kept = store if store is not None else Store(settings.db).create()
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        keeper.start()
-        yield
-        await to_thread.run_sync(keeper.stop)
-        kept.close()
-
-    app = FastAPI(
-        title="preshuffle",
-        version=our_version(),
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=lifespan,
-    )
-    problem.install(app)
-    openapi.install(
-        app,
-        [
-            Query,
-            routes_resolve.Batch,
-            ReplicaReport,
-            routes_kernels.TableFiles,
-            Candidate,
-            Observation,
-            routes_check.Observations,
-        ],
-    )
-    answers = Answers(registry)
-    routes_registry.install(app, answers)
-    library = routes_kernels.install(app, kept, answers)
+    metrics = Metrics()
+    answers = Answers(registry, observe=metrics.decided)
+    library = KernelLibrary(store, answers)
     watching = Watching(
         watch_book(settings.book, library.replace_book, lambda: answers.registry.digest),
         watch_tables(
@@ -100,36 +97,96 @@ def create_app(
             lambda: answers.registry.book.families,
         ),
     )
-    keeper = app.state.keeper = Keeper(
-        kept, answers, library, watching, Retention(settings.history_rows, settings.history_days)
+    retention = Retention(settings.history_rows, settings.history_days)
+    signal = events.ChangeSignal()
+    return Service(
+        store=store,
+        metrics=metrics,
+        answers=answers,
+        library=library,
+        watching=watching,
+        fleet=FleetMetrics(store, answers, watching),
+        heartbeats=Heartbeats(store),
+        planner=Planner(store, answers),
+        signal=signal,
+        background=BackgroundLoop(store, answers, library, watching, retention, signal.changed),
+        responses=ResponseCache(answers),
+        listings=registry_routes.listing_caches(answers),
+        kernels=kernels.listing_cache(library, answers),
     )
-    hot = HotResolve(answers)
-    routes_resolve.install(app, answers, hot)
-    routes_check.install(app, answers)
-    heartbeats = Heartbeats(kept)
-    routes_deployments.install(app, kept, answers, heartbeats)
-    routes_history.install(app, kept)
-    routes_books.install(app, kept, answers)
-    planner = Planner(kept, answers)
-    routes_plan.install(app, planner)
-    routes_health.install(app, kept, answers, watching)
-    pages.install(app, kept, answers, watching, planner)
-    metrics = Metrics()
-    metrics.watch(FleetMetrics(kept, answers, watching))
-    answers.observe = metrics.resolved
-    routes_metrics.install(app, metrics)
-    heard = events.Events()
-    keeper.followers.append(heard.changed)
-    events.install(app, heard)
 
-    def ends() -> None:
-        heard.close()
-        planner.stop()
 
-    app.state.ends = ends
-    admits = access if access is not None else access_of(settings)
-    app.state.door = Door(app, admits, metrics, {"/v1/resolve": hot}, HotBeats(heartbeats), hidden_of(settings))
+def create_app(
+    settings: Settings, registry: Registry, store: Store | None = None, access: Access | None = None
+) -> FastAPI:
+    """Build the application; ``app.state.front`` is what a server runs.
+
+    Args:
+        settings: locates the store, if none is given.
+        registry: the first one that answers.
+        store: an open store; it is closed when the service shuts down.
+        access: who may do what; left out, it is read from the settings' file of tokens.
+
+    Raises:
+        StoreError: the store cannot be opened.
+        ServeError: the file of tokens cannot be read or is not valid.
+    """
+    service = make_service(settings, registry, store if store is not None else Store(settings.db).create())
+    app = FastAPI(
+        title="preshuffle",
+        version=our_version(),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=partial(_lifespan, service),
+    )
+    problem.install(app)
+    openapi.install(app, BODIES)
+    for router in _routers(service):
+        app.router.routes.extend(router.routes)
+    pages.install(app, service.store, service.answers, service.watching, service.planner)
+    app.state.service = service
+    app.state.front = Front(
+        app,
+        access if access is not None else access_of(settings),
+        service.metrics,
+        _cached_paths(service),
+        HeartbeatRoute(service.heartbeats),
+        hidden_of(settings),
+    )
     return app
+
+
+def _routers(service: Service) -> tuple[APIRouter, ...]:
+    """Return the routers, one for each resource."""
+    store, answers = service.store, service.answers
+    return (
+        registry_routes.router(service.listings),
+        kernels.router(service.library, answers, service.kernels),
+        resolve.router(answers, service.responses),
+        check.router(answers),
+        deployments.router(store, answers, service.heartbeats),
+        history.router(store),
+        books.router(store, answers),
+        plan.router(service.planner),
+        health.router(store, answers, service.watching),
+        metrics_routes.router(service.metrics, service.fleet),
+        events.router(service.signal),
+    )
+
+
+def _cached_paths(service: Service) -> dict[str, Find]:
+    """Return the paths that the front answers from a cache, each with the cache that its route fills."""
+    listings = {path: cache.find for path, cache in service.listings.items()}
+    return {**listings, kernels.KERNELS_PATH: service.kernels.find, resolve.RESOLVE_PATH: service.responses.find}
+
+
+@asynccontextmanager
+async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
+    service.background.start()
+    yield
+    await to_thread.run_sync(service.background.stop)
+    service.store.close()
 
 
 def access_of(settings: Settings) -> Access:
@@ -143,7 +200,7 @@ def access_of(settings: Settings) -> Access:
 
 def hidden_of(settings: Settings) -> frozenset[str]:
     """Return the paths that the management port has to itself."""
-    return frozenset() if settings.management_port is None else frozenset({routes_metrics.PATH})
+    return frozenset() if settings.management_port is None else frozenset({metrics_routes.METRICS_PATH})
 
 
 def load_registry(settings: Settings) -> Registry:
@@ -163,8 +220,7 @@ def load_registry(settings: Settings) -> Registry:
 def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT.
 
-    Everything that can be wrong is found before anything is changed: the host, the registry, the store's file, the
-    port; only then are the store's tables created.
+    Host, registry, store and port are checked first; only then are the store's tables created.
 
     Raises:
         ServeError: the address is not allowed or taken, or tokens or kernel tables do not load.
@@ -178,15 +234,15 @@ def serve(settings: Settings) -> None:
     set_up(settings.log)
     with ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
-        beside = settings.management_port
-        managing = None if beside is None else stack.enter_context(bind(settings.host, beside))
+        port = settings.management_port
+        management = None if port is None else stack.enter_context(bind(settings.host, port))
         app = create_app(settings, registry, store.create(), access)
-        what = f"registry {registry.digest[:19]}, store {store.name}"
-        if managing is not None:
-            stack.enter_context(served_beside(app, managing, settings.head_seconds))
-            what += f", management {url_of(managing, settings.host)}"
-        gc.set_threshold(_OBJECTS)
+        parts = f"registry {registry.digest[:19]}, store {store.name}"
+        if management is not None:
+            stack.enter_context(served_beside(app, management, settings.head_seconds))
+            parts += f", management {url_of(management, settings.host)}"
+        gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
-        gc.freeze()  # the book and the application are here to stay: no collection looks through them again
-        print(f"preshuffle {our_version()} serves {url_of(listener, settings.host)} ({what})", flush=True)
-        run(app.state.door, listener, app.state.ends, settings.head_seconds)
+        gc.freeze()  # book and application live as long as the process: no collection visits them
+        print(f"preshuffle {our_version()} serves {url_of(listener, settings.host)} ({parts})", flush=True)
+        run(app.state.front, listener, app.state.service.end_streams, settings.head_seconds)

@@ -1,4 +1,4 @@
-"""Answers of the service, made from registry and store."""
+"""Answers of the service, made from registry and store, and their caches."""
 
 from preshuffle.api.answers.answers import Answer, Answers
 from preshuffle.api.answers.deployment_views import (
@@ -10,17 +10,21 @@ from preshuffle.api.answers.deployment_views import (
     summary,
     view,
 )
+from preshuffle.api.answers.listing_cache import ListingCache
 from preshuffle.api.answers.registry_views import (
     Archs,
     Layouts,
     Models,
     Recipes,
     RegistryView,
-    listings,
+    archs_view,
+    layouts_view,
+    models_view,
     our_version,
+    recipes_view,
     registry_view,
 )
-from preshuffle.api.answers.response_cache import HotResolve, etag_of
+from preshuffle.api.answers.response_cache import ResponseCache, etag_of
 
 __all__ = [
     "Answer",
@@ -30,15 +34,19 @@ __all__ = [
     "DeploymentList",
     "DeploymentView",
     "GroupView",
-    "HotResolve",
     "Layouts",
+    "ListingCache",
     "Models",
     "Recipes",
     "RegistryView",
+    "ResponseCache",
+    "archs_view",
     "etag_of",
     "group_view",
-    "listings",
+    "layouts_view",
+    "models_view",
     "our_version",
+    "recipes_view",
     "registry_view",
     "summary",
     "view",

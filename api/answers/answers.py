@@ -1,4 +1,4 @@
-"""Decisions, kept as the bytes that are sent: one query is decided once."""
+"""Cache of the registry's decisions, each with its JSON: a query is decided once."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report
 
 BUDGET: Final = 32 << 20
-"""Bytes of JSON that are kept."""
+"""Bytes of JSON that are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the registry says to a query: a decision and its JSON, or the problem."""
+    """The registry's answer to a query: a decision and its JSON, or a problem."""
 
     decision: Decision | None = None
     body: bytes = b""
@@ -34,49 +34,54 @@ class Answer:
 
 
 class Answers:
-    """The registry's answers, the most recently used ones kept. Any thread may ask."""
+    """The current registry and a cache of its answers, least recently used first out. Thread-safe."""
 
-    def __init__(self, registry: Registry, budget: int = BUDGET) -> None:
-        """Keep up to ``budget`` bytes of JSON. ``observe`` is told the seconds that each new answer took."""
+    def __init__(
+        self, registry: Registry, budget: int = BUDGET, observe: Callable[[float], object] = lambda _seconds: None
+    ) -> None:
+        """Answer from a registry.
+
+        Args:
+            registry: the first one; ``replace`` gives another.
+            budget: bytes of JSON that are cached.
+            observe: called with the seconds that each new decision took.
+        """
         self.registry = registry
-        self.followers: list[Callable[[Registry], None]] = []
         self._budget = budget
+        self._observe = observe
         self._size = 0
-        self._kept: OrderedDict[str, Answer] = OrderedDict()
+        self._cached: OrderedDict[str, Answer] = OrderedDict()
         self._lock = Lock()
         self._reports = Reports()
-        self.observe: Callable[[float], object] = lambda _seconds: None
 
     def check(self, observation: Observation) -> Report:
         """Return what the registry finds in an observation."""
         return self._reports.get(self.registry, observation)
 
     def replace(self, registry: Registry) -> None:
-        """Answer from another registry from now on; nothing that an earlier one said is kept."""
+        """Answer from another registry from now on, with an empty cache."""
         with self._lock:
             self.registry = registry
-            self._kept.clear()
+            self._cached.clear()
             self._size = 0
-        for follower in self.followers:
-            follower(registry)
 
     def get(self, query: Query) -> Answer:
         """Return the answer to a query."""
         key = _key(query)
-        known = self._known(key)
-        return known if known is not None else self._decide(key, query)
+        found = self._find(key)
+        return found if found is not None else self._decide(key, query)
 
     async def ask(self, query: Query) -> Answer:
-        """Return the answer to a query; one that must be worked out does not hold up the event loop."""
+        """Return the answer to a query; a new one is decided in a thread."""
         key = _key(query)
-        known = self._known(key)
-        return known if known is not None else await to_thread.run_sync(self._decide, key, query)
+        found = self._find(key)
+        return found if found is not None else await to_thread.run_sync(self._decide, key, query)
 
-    def _known(self, key: str) -> Answer | None:
+    def _find(self, key: str) -> Answer | None:
         with self._lock:
-            answer = self._kept.get(key)
+            answer = self._cached.get(key)
             if answer is not None:
-                self._kept.move_to_end(key)
+                self._cached.move_to_end(key)
             return answer
 
     def _decide(self, key: str, query: Query) -> Answer:
@@ -87,25 +92,25 @@ class Answers:
             answer = Answer(problem=as_problem(error))
         else:
             answer = Answer(decision, decision.model_dump_json().encode())
-        self.observe(perf_counter() - started)
+        self._observe(perf_counter() - started)
         with self._lock:
             if registry is not self.registry:
-                return answer  # it was replaced meanwhile
-            self._forget(key)
-            self._kept[key] = answer
+                return answer  # replaced meanwhile
+            self._drop(key)
+            self._cached[key] = answer
             self._size += _cost(key, answer)
             while self._size > self._budget:
-                self._forget(next(iter(self._kept)))
+                self._drop(next(iter(self._cached)))
         return answer
 
-    def _forget(self, key: str) -> None:
-        answer = self._kept.pop(key, None)
+    def _drop(self, key: str) -> None:
+        answer = self._cached.pop(key, None)
         if answer is not None:
             self._size -= _cost(key, answer)
 
 
 def _key(query: Query) -> str:
-    """The query as JSON in canonical form; its environment is a set, so its order does not count."""
+    """Return the query as canonical JSON: the order of its environment does not count."""
     return query.model_copy(update={"env": dict(sorted(query.env.items()))}).model_dump_json()
 
 

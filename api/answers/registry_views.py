@@ -1,4 +1,4 @@
-"""What the registry's listings look like: ``/v1/registry``, ``/v1/recipes`` and so on."""
+"""Response models of the registry's listings, and the functions that fill them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from preshuffle.registry.entries import ArchEntry, LayoutEntry, ModelEntry, Reci
 
 
 class RegistryView(Frozen):
-    """The registry that answers here."""
+    """The current registry."""
 
     digest: str = Field(description="of all entries of the book; comments and order do not change it")
     kernel_tables: str | None = Field(description="digest of the kernel tables; null: none are loaded")
@@ -24,7 +24,7 @@ class RegistryView(Frozen):
 
 
 class LayoutView(Frozen):
-    """A byte order, and what a kernel must be told to read w13 in it."""
+    """A layout, and the gate mode that kernels need to read w13 in it."""
 
     id: str
     title: str
@@ -92,20 +92,28 @@ def layout_view(entry: LayoutEntry) -> LayoutView:
     )
 
 
-def listings(registry: Registry) -> dict[str, Frozen]:
-    """Return every listing by its path."""
-    book, digest = registry.book, registry.digest
-    return {
-        "/v1/registry": registry_view(registry),
-        "/v1/recipes": Recipes(registry_digest=digest, recipes=tuple(book.recipes.values())),
-        "/v1/layouts": Layouts(registry_digest=digest, layouts=tuple(map(layout_view, book.layouts.values()))),
-        "/v1/models": Models(registry_digest=digest, models=tuple(book.models.values())),
-        "/v1/archs": Archs(registry_digest=digest, archs=tuple(book.archs.values())),
-    }
+def recipes_view(registry: Registry) -> Recipes:
+    """List the recipes."""
+    return Recipes(registry_digest=registry.digest, recipes=tuple(registry.book.recipes.values()))
+
+
+def layouts_view(registry: Registry) -> Layouts:
+    """List the layouts."""
+    return Layouts(registry_digest=registry.digest, layouts=tuple(map(layout_view, registry.book.layouts.values())))
+
+
+def models_view(registry: Registry) -> Models:
+    """List the models."""
+    return Models(registry_digest=registry.digest, models=tuple(registry.book.models.values()))
+
+
+def archs_view(registry: Registry) -> Archs:
+    """List the GPU architectures."""
+    return Archs(registry_digest=registry.digest, archs=tuple(registry.book.archs.values()))
 
 
 def our_version() -> str:
-    """Return preshuffle's version."""
+    """Return the installed version of preshuffle."""
     try:
         return version("preshuffle")
     except PackageNotFoundError:

@@ -15,7 +15,6 @@ from preshuffle.api.answers import Answers, our_version, registry_view
 from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, shape, url, words
 from preshuffle.api.upkeep import Watching
-from preshuffle.registry import Registry
 from preshuffle.registry.values.report import MEANINGS
 
 HEADERS: Final = {
@@ -34,6 +33,7 @@ class Renderer:
     def __init__(self, answers: Answers, watching: Watching) -> None:
         """Load the templates and follow the registry through reloads."""
         self._watching = watching
+        self._answers = answers
         self._templates = Environment(
             loader=PackageLoader("preshuffle.api"),
             autoescape=True,
@@ -52,14 +52,14 @@ class Renderer:
             "url": url,
         }
         self._templates.globals.update(known)
-        answers.followers.append(self._follow)
-        self._follow(answers.registry)
 
     def __call__(
         self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any
     ) -> Response:
         """Render a page."""
-        text = self._templates.get_template(template).render(watching=self._watching, **context)
+        text = self._templates.get_template(template).render(
+            watching=self._watching, registry=registry_view(self._answers.registry), **context
+        )
         return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
 
     def problems(self, app: FastAPI) -> None:
@@ -69,9 +69,6 @@ class Renderer:
         """
         for kind, handler in list(app.exception_handlers.items()):
             app.add_exception_handler(kind, self._as_page(handler))
-
-    def _follow(self, registry: Registry) -> None:
-        self._templates.globals.update(registry=registry_view(registry))
 
     def _as_page(self, handler: Any) -> _Handler:
         async def render_problem(request: Request, error: Exception) -> Response:

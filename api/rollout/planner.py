@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from preshuffle.api.answers import Answers
 from preshuffle.api.rollout.plan import Candidate, Plan, plan, plan_in_child
 from preshuffle.api.store import Store
-from preshuffle.api.upkeep import Aside, AsideError, worker_process
+from preshuffle.api.upkeep import WorkerProcess, WorkerProcessError, worker_process
 from preshuffle.api.web import ProblemError, invalid_input
 from preshuffle.registry.base.errors import BookError, FieldProblem
 
@@ -30,7 +30,7 @@ class Planner:
         self._store = store
         self._answers = answers
         self._one_at_a_time = CapacityLimiter(1)
-        self._aside = Aside()
+        self._worker = WorkerProcess()
         self._shutting_down = False
 
     def stop(self) -> None:
@@ -41,7 +41,7 @@ class Planner:
     def _cancel(self) -> None:
         time.sleep(_GRACE_S)
         while True:  # a process that is just starting is met by the next round
-            self._aside.stop()
+            self._worker.stop()
             time.sleep(_RETRY_S)
 
     async def plan(self, candidate: Candidate) -> Plan:
@@ -57,7 +57,7 @@ class Planner:
     def _plan(self, candidate: Candidate) -> Plan:
         try:
             if self._shutting_down:
-                raise AsideError
+                raise WorkerProcessError
             if candidate.books or self._store.has_more_than(worker_process.FEW):
                 return self._plan_in_child(candidate)
             return plan(self._store, self._answers.registry, candidate)
@@ -67,7 +67,7 @@ class Planner:
                 for problem in error.problems
             ]
             raise invalid_input(faults) from None
-        except AsideError:
+        except WorkerProcessError:
             reasons = f"it took {_TIMEOUT_S:g} s, the service is shutting down, or memory ran out"
             raise ProblemError("interrupted", f"the plan was cancelled: {reasons}") from None
 
@@ -76,10 +76,10 @@ class Planner:
 
         A pattern in an uploaded book may never end by itself.
         """
-        timer = threading.Timer(_TIMEOUT_S, self._aside.stop)
+        timer = threading.Timer(_TIMEOUT_S, self._worker.stop)
         timer.daemon = True
         timer.start()
         try:
-            return self._aside.run(plan_in_child, self._store.url, self._answers.registry, candidate)
+            return self._worker.run(plan_in_child, self._store.url, self._answers.registry, candidate)
         finally:
             timer.cancel()

@@ -1,4 +1,4 @@
-"""``/v1/registry/books``: every book that the service has run, and what two of them say otherwise."""
+"""``/v1/registry/books``: books that the service has run, and their differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Annotated, Final
 
 from anyio import to_thread
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
@@ -21,16 +21,17 @@ Which = Annotated[str, Field(pattern=rf"^(sha256:[0-9a-f]{{64}}|{CURRENT})$")]
 
 
 class DiffParams(Params):
-    """Which two books."""
+    """Two books to compare."""
 
     before: Which = Field(alias="from", description="a digest, or current")
     after: Which = Field(default=CURRENT, alias="to", description="a digest, or current")
 
 
-def install(app: FastAPI, store: Store, answers: Answers) -> None:
-    """Add the routes."""
+def router(store: Store, answers: Answers) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
 
-    @app.get(
+    @routes.get(
         "/v1/registry/books",
         tags=TAGS,
         operation_id="books",
@@ -42,11 +43,11 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         found = await to_thread.run_sync(stored_books, store, answers.registry.digest)
         return Response(found.model_dump_json(), media_type="application/json")
 
-    @app.get(
+    @routes.get(
         "/v1/registry/diff",
         tags=TAGS,
         operation_id="book_diff",
-        summary="What two books say otherwise",
+        summary="The differences between two books",
         response_model=BookChanges,
         responses=problems("invalid-input", "unknown-book", "store-unavailable"),
     )
@@ -54,12 +55,14 @@ def install(app: FastAPI, store: Store, answers: Answers) -> None:
         found = await to_thread.run_sync(changes_between, store, answers, params)
         return Response(found.model_dump_json(), media_type="application/json")
 
+    return routes
+
 
 def changes_between(store: Store, answers: Answers, params: DiffParams) -> BookChanges:
-    """Return what two books say otherwise.
+    """Return the differences between two books.
 
     Raises:
-        ProblemError: one of them was not run here.
+        ProblemError: one of them is not known here.
         StoreError: the store does not answer.
     """
     (before, old), (after, new) = (_entries(store, answers, which) for which in (params.before, params.after))

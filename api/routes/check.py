@@ -1,4 +1,4 @@
-"""``/v1/check``: is what a deployment did right?"""
+"""``/v1/check``: compares bytes, call and kernels of a deployment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 from starlette.requests import Request
@@ -21,9 +21,9 @@ from preshuffle.api.web import (
     Problem,
     as_problem,
     json_body,
+    json_input,
     problems,
     read_batch,
-    read_json,
     write_batch,
     write_problem,
 )
@@ -43,7 +43,7 @@ EXAMPLE: Final[dict[str, Any]] = {
 
 
 class CheckParams(Params):
-    """What the report holds besides findings."""
+    """Parameters of a check."""
 
     decide: Annotated[bool, Field(description="also say what the registry would do for the query")] = False
 
@@ -55,22 +55,31 @@ class Observations(Frozen):
 
 
 class CheckResult(Frozen):
-    """The answer to one observation: a report, or the problem that it alone would have been answered with."""
+    """Result of one observation of a batch: a report or a problem."""
 
     report: Report | None = None
     problem: Problem | None = None
 
 
 class CheckResults(Frozen):
-    """The answers in the order of the observations."""
+    """Results in the order of the observations."""
 
     results: tuple[CheckResult, ...]
 
 
-def install(app: FastAPI, answers: Answers) -> None:
-    """Add the routes."""
+def _query_of(observation: Any) -> Any:
+    return observation.get("query") if isinstance(observation, dict) else None
 
-    @app.post(
+
+ObservationBody = Annotated[Observation, json_input(Observation.parse)]
+BatchBody = Annotated[list[Any], json_input(partial(read_batch, field="observations", query_of=_query_of))]
+
+
+def router(answers: Answers) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
+
+    @routes.post(
         "/v1/check",
         tags=TAGS,
         operation_id="check",
@@ -79,12 +88,11 @@ def install(app: FastAPI, answers: Answers) -> None:
         responses=problems(*BODY_PROBLEMS),
         openapi_extra=json_body(Observation, EXAMPLE),
     )
-    async def check(request: Request, params: Annotated[CheckParams, Parameters()]) -> Response:
-        observation = Observation.parse(await read_json(request))
+    async def check(observation: ObservationBody, params: Annotated[CheckParams, Parameters()]) -> Response:
         body = await to_thread.run_sync(_report, answers, observation, params.decide)
         return Response(body, media_type="application/json")
 
-    @app.post(
+    @routes.post(
         "/v1/check/batch",
         tags=TAGS,
         operation_id="check_batch",
@@ -94,11 +102,12 @@ def install(app: FastAPI, answers: Answers) -> None:
         responses=problems(*BODY_PROBLEMS),
         openapi_extra=json_body(Observations, {"observations": [EXAMPLE]}),
     )
-    async def batch(request: Request) -> Response:
-        observations = read_batch(await read_json(request), "observations", _query_of)
+    async def batch(request: Request, observations: BatchBody) -> Response:
         answer = partial(_check_one, answers, path=request.url.path)
         body = await to_thread.run_sync(write_batch, observations, answer)
         return Response(body, media_type="application/json")
+
+    return routes
 
 
 def _report(answers: Answers, observation: Observation, decide: bool = False) -> bytes:
@@ -107,10 +116,6 @@ def _report(answers: Answers, observation: Observation, decide: bool = False) ->
         decision = answers.get(observation.query).decision
         report = Report(verdict=report.verdict, findings=report.findings, decision=decision)
     return report.model_dump_json().encode()
-
-
-def _query_of(observation: Any) -> Any:
-    return observation.get("query") if isinstance(observation, dict) else None
 
 
 def _check_one(answers: Answers, value: Any, path: str) -> bytes:

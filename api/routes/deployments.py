@@ -1,4 +1,4 @@
-"""``/v1/deployments``: engines report what they did, people and tools read it back."""
+"""``/v1/deployments``: reports of engines, and their verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
-from fastapi import FastAPI, Path, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,8 +27,10 @@ from preshuffle.api.fleet import (
     ReplicaReport,
     State,
     judge,
+    judge_name,
 )
 from preshuffle.api.routes.resolve import EXAMPLE as QUERY_EXAMPLE
+from preshuffle.api.server import HEARTBEAT_PATH
 from preshuffle.api.store import Precondition, Store
 from preshuffle.api.upkeep import Heartbeats, recheck
 from preshuffle.api.web import (
@@ -36,11 +38,11 @@ from preshuffle.api.web import (
     STORE_PROBLEMS,
     Params,
     ProblemError,
-    caller,
     invalid_input,
     json_body,
+    json_input,
     problems,
-    read_json,
+    request_identity,
 )
 from preshuffle.registry.base.errors import FieldProblem
 
@@ -71,19 +73,19 @@ _ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the deplo
 
 
 class ReplicaParams(Params):
-    """Which replica reports."""
+    """The replica that reports."""
 
     replica: ReplicaNumber = 0
 
 
 class DeleteParams(Params):
-    """Which replica to forget; all of them where none is named."""
+    """The replica to forget; all of them where none is named."""
 
     replica: ReplicaNumber | None = None
 
 
 class PageParams(Params):
-    """Which page of a list, and of which deployments."""
+    """Page of the list, and filters on it."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     cursor: Annotated[str | None, Field(max_length=256, description="next of the page before")] = None
@@ -95,25 +97,29 @@ class PageParams(Params):
 
     @property
     def states(self) -> tuple[State, ...]:
-        """The states that are asked for; none: any.
+        """Requested states; none: any.
 
         Raises:
-            ProblemError: one of them is none.
+            ProblemError: one of them does not exist.
         """
         names = [name.strip() for name in (self.state or "").split(",") if name.strip()]
         wrong = [name for name in names if name not in STATES]
         if wrong:
-            raise invalid_input([FieldProblem("state", f"{wrong[0]!r} is no state", tuple(STATES))])
+            raise invalid_input([FieldProblem("state", f"{wrong[0]!r} is not a state", tuple(STATES))])
         return tuple(state for state in STATES if state in names)
 
 
 Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 128 at most")]
 
 
-def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats) -> None:
-    """Add the routes."""
+ReportBody = Annotated[ReplicaReport, json_input(ReplicaReport.parse)]
 
-    @app.put(
+
+def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
+
+    @routes.put(
         "/v1/deployments/{name}",
         tags=TAGS,
         operation_id="put_deployment",
@@ -126,8 +132,9 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
         },
         openapi_extra={**json_body(ReplicaReport, EXAMPLE), "parameters": [_IF_MATCH]},
     )
-    async def put(request: Request, name: Name, params: Annotated[ReplicaParams, Query()]) -> Response:
-        report = ReplicaReport.parse(await read_json(request))
+    async def put(
+        request: Request, name: Name, params: Annotated[ReplicaParams, Query()], report: ReportBody
+    ) -> Response:
         seen: list[int | None] = []
         check = _precondition(request, name)
 
@@ -135,7 +142,7 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
             check(revision)
             seen.append(revision)
 
-        who = caller(request)
+        who = request_identity(request)
         receipt = await to_thread.run_sync(take, store, answers, name, params.replica, report, who, precondition)
         return Response(
             receipt.model_dump_json(),
@@ -144,7 +151,7 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
             media_type="application/json",
         )
 
-    @app.get(
+    @routes.get(
         "/v1/deployments",
         tags=TAGS,
         operation_id="list_deployments",
@@ -154,14 +161,14 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
     )
     async def listing(params: Annotated[PageParams, Query()]) -> Response:
         after = read_cursor(params.cursor) if params.cursor else ""
-        page = await to_thread.run_sync(list_page, store, params.limit, after, params.states, params.name)
+        page = await to_thread.run_sync(list_page, store, answers, params.limit, after, params.states, params.name)
         return Response(page.model_dump_json(), media_type="application/json")
 
-    @app.get(
+    @routes.get(
         "/v1/deployments/{name}",
         tags=TAGS,
         operation_id="get_deployment",
-        summary="One deployment: what its replicas told, whether it is right, and what the registry decides for it now",
+        summary="One deployment: reports of its replicas, verdicts and decisions of the current registry",
         response_model=DeploymentView,
         responses={
             200: {"headers": _ETAG},
@@ -173,7 +180,7 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
         body = await to_thread.run_sync(shown.model_dump_json)
         return Response(body, headers={"ETag": etag(shown.revision)}, media_type="application/json")
 
-    @app.get(
+    @routes.get(
         "/v1/deployments/{name}/health",
         tags=TAGS,
         operation_id="get_deployment_health",
@@ -185,7 +192,7 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
         body = await to_thread.run_sync(_health, store, answers, name)
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
-    @app.delete(
+    @routes.delete(
         "/v1/deployments/{name}",
         tags=TAGS,
         operation_id="delete_deployment",
@@ -195,13 +202,13 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
         openapi_extra={"parameters": [_IF_MATCH]},
     )
     async def delete(request: Request, name: Name, params: Annotated[DeleteParams, Query()]) -> Response:
-        forget = partial(store.delete, who=caller(request), precondition=_precondition(request, name))
+        forget = partial(store.delete, who=request_identity(request), precondition=_precondition(request, name))
         if not await to_thread.run_sync(forget, name, params.replica):
             raise unknown(name)
         return Response(status_code=204)
 
-    @app.post(
-        "/v1/deployments/{name}/heartbeat",
+    @routes.post(
+        HEARTBEAT_PATH,
         tags=TAGS,
         operation_id="post_heartbeat",
         summary="Say that a replica lives; one that is not known must report first",
@@ -215,12 +222,14 @@ def install(app: FastAPI, store: Store, answers: Answers, heartbeats: Heartbeats
             raise ProblemError("unknown-deployment", text)
         return Response(beat.model_dump_json(), media_type="application/json")
 
+    return routes
+
 
 def find(store: Store, answers: Answers, name: str) -> DeploymentView:
-    """Return a deployment, shown.
+    """Return the view of a deployment.
 
     Raises:
-        ProblemError: there is none of this name.
+        ProblemError: no deployment has this name.
     """
     deployment = store.get(name)
     if deployment is None:
@@ -232,19 +241,25 @@ def _health(store: Store, answers: Answers, name: str) -> bytes:
     shown = find(store, answers, name)
     verdict = shown.verdict
     if verdict != "mismatch" and verdict != "unsupported":
-        return DeploymentHealth(verdict=verdict, state=shown.state).model_dump_json().encode()
+        return (
+            DeploymentHealth(verdict=verdict, state=shown.state, rechecking=shown.rechecking).model_dump_json().encode()
+        )
     found = [finding for replica in shown.replicas for group in replica.groups for finding in group.findings]
     codes = tuple(dict.fromkeys(finding.code for finding in found if finding.severity == "error"))
-    detail = f"{name} is {verdict}: {', '.join(codes)}; GET /v1/deployments/{name} says what to do"
+    again = " (by the current registry; the stored verdict is being checked again)" if shown.rechecking else ""
+    detail = f"{name} is {verdict}{again}: {', '.join(codes)}; GET /v1/deployments/{name} says what to do"
     headers = {"Cache-Control": "no-store"}
     raise ProblemError("unhealthy-deployment", detail, headers=headers, verdict=verdict, codes=codes)
 
 
-def list_page(store: Store, limit: int, after: str, states: Sequence[State] = (), part: str = "") -> DeploymentList:
+def list_page(
+    store: Store, answers: Answers, limit: int, after: str, states: Sequence[State] = (), part: str = ""
+) -> DeploymentList:
     """Return a page of the list."""
     found, more = store.page(limit, after, states, part)
+    judge = judge_name(answers.registry)
     return DeploymentList(
-        deployments=tuple(map(summary, found)),
+        deployments=tuple(summary(deployment, judge) for deployment in found),
         next=write_cursor(found[-1].name) if more else None,
     )
 
@@ -258,20 +273,20 @@ def take(
     who: str,
     precondition: Precondition,
 ) -> Receipt:
-    """Judge a report and store both.
+    """Judge a report; store both.
 
     Raises:
         StoreError: the store does not answer or its disk is full; nothing was changed.
     """
     registry = answers.registry
     receipt = store.put(name, replica, report, judge(report, registry), who=who, precondition=precondition)
-    if answers.registry is not registry:  # replaced meanwhile: all others are being judged again, perhaps without this
+    if answers.registry is not registry:  # replaced meanwhile: the re-check may have passed this replica already
         recheck(store, answers.registry, only=(name, replica))
     return receipt
 
 
 def unknown(name: str) -> ProblemError:
-    """Return the problem of a deployment that is not there."""
+    """Return the problem of an unknown deployment."""
     return ProblemError("unknown-deployment", f"no deployment is called {name!r}; GET /v1/deployments lists them")
 
 
@@ -281,36 +296,39 @@ def write_cursor(name: str) -> str:
 
 
 def read_cursor(cursor: str) -> str:
-    """Return the name that a cursor stands for.
+    """Return the name in a cursor.
 
     Raises:
-        ProblemError: it is none of ours.
+        ProblemError: it is not a cursor of this service.
     """
     try:
         name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         name = ""
     if not re.fullmatch(NAME_PATTERN[1:-1], name):
-        raise invalid_input([FieldProblem("cursor", f"{cursor!r} is no cursor", ("next of the page before",))])
+        raise invalid_input([FieldProblem("cursor", f"{cursor!r} is not a cursor", ("next of the page before",))])
     return name
 
 
 def etag(revision: int) -> str:
-    """Return the entity tag of a revision."""
+    """Return the ETag of a revision."""
     return f'"{revision}"'
 
 
 def _precondition(request: Request, name: str) -> Precondition:
-    """Return the check that ``If-Match`` asks for (strong comparison, as RFC 9110 has it)."""
+    """Return the check of ``If-Match``.
+
+    A weak tag counts as well: GZip weakens the tag of a response, and a revision identifies a state, not bytes.
+    """
     condition = request.headers.get("if-match")
 
     def check(revision: int | None) -> None:
         if condition is None:
             return
-        tags = [tag.strip() for tag in condition.split(",")]
+        tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]
         if revision is None or ("*" not in tags and etag(revision) not in tags):
-            now = "does not exist" if revision is None else f"is at revision {revision}"
+            current = "does not exist" if revision is None else f"is at revision {revision}"
             headers = {} if revision is None else {"ETag": etag(revision)}
-            raise ProblemError("precondition-failed", f"{name} {now}; If-Match was {condition}", headers=headers)
+            raise ProblemError("precondition-failed", f"{name} {current}; If-Match was {condition}", headers=headers)
 
     return check

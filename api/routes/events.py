@@ -1,4 +1,4 @@
-"""``GET /v1/events``: server-sent events that say only that something changed; what it is, is read elsewhere."""
+"""``GET /v1/events``: server-sent events that say only that something changed."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Final
 
-from fastapi import FastAPI
-from starlette.responses import Response, StreamingResponse
+from fastapi import APIRouter, Depends, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from preshuffle.api.web import ProblemError, problems
 
 TAGS: Final[list[str | Enum]] = ["events"]
-MOST: Final = 512
-"""Listeners at once."""
+MAX_LISTENERS: Final = 512
 EXAMPLE: Final = "event: changed\ndata: {}\n\n"
-_QUIET_S: Final = 15.0
-"""After so long without a change a comment keeps proxies from closing the connection."""
+_RETRY_MS: Final = 2000
+"""After which a browser connects again."""
 
 
-class Events:
-    """Who listens. ``changed`` may be called from any thread."""
+class ChangeSignal:
+    """Wakes every listener when something that is shown has changed. ``changed`` may be called from any thread."""
 
     def __init__(self) -> None:
-        """Begin with nobody."""
+        """Start without listeners."""
         self._listeners: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def changed(self) -> None:
-        """Tell everybody."""
+        """Wake every listener."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -39,48 +38,48 @@ class Events:
         self._closed = True
         self.changed()
 
-    def listen(self) -> AsyncIterator[bytes]:
-        """Return one listener's stream.
+    async def listener(self) -> AsyncIterator[asyncio.Event]:
+        """Register a listener while its request lasts.
 
         Raises:
             ProblemError: there are too many already.
         """
-        if len(self._listeners) >= MOST:
-            raise ProblemError("too-many-listeners", f"{MOST} listen already", headers={"Retry-After": "30"})
+        if len(self._listeners) >= MAX_LISTENERS:
+            detail = f"{MAX_LISTENERS} clients listen already"
+            raise ProblemError("too-many-listeners", detail, headers={"Retry-After": "30"})
         self._loop = asyncio.get_running_loop()
-        news = asyncio.Event()
-        self._listeners.add(news)
-        return self._stream(news)
-
-    async def _stream(self, news: asyncio.Event) -> AsyncIterator[bytes]:
+        change = asyncio.Event()
+        self._listeners.add(change)
         try:
-            yield b"retry: 2000\n\n"
-            while not self._closed:
-                try:
-                    await asyncio.wait_for(news.wait(), _QUIET_S)
-                except TimeoutError:
-                    yield b": quiet\n\n"
-                    continue
-                news.clear()
-                if not self._closed:
-                    yield EXAMPLE.encode()
+            yield change
         finally:
-            self._listeners.discard(news)
+            self._listeners.discard(change)
+
+    async def events(self, change: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
+        """Yield an event for each change; several changes in a row may be one event."""
+        yield ServerSentEvent(retry=_RETRY_MS)
+        while not self._closed:
+            await change.wait()
+            change.clear()
+            if not self._closed:
+                yield ServerSentEvent(event="changed", raw_data="{}")
 
     def _wake(self) -> None:
-        for news in self._listeners:
-            news.set()
+        for change in self._listeners:
+            change.set()
 
 
-def install(app: FastAPI, events: Events) -> None:
-    """Add the route."""
+def router(signal: ChangeSignal) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter()
+    listener = Depends(signal.listener)
 
-    @app.get(
+    @routes.get(
         "/v1/events",
         tags=TAGS,
         operation_id="events",
         summary="Hear that something changed",
-        response_class=StreamingResponse,
+        response_class=EventSourceResponse,
         responses={
             200: {
                 "description": "a stream of `changed` events",
@@ -89,6 +88,9 @@ def install(app: FastAPI, events: Events) -> None:
             **problems("too-many-listeners"),
         },
     )
-    async def listen() -> Response:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(events.listen(), media_type="text/event-stream", headers=headers)
+    async def events(response: Response, change: asyncio.Event = listener) -> AsyncIterator[ServerSentEvent]:
+        response.headers["Cache-Control"] = "no-store"
+        async for event in signal.events(change):
+            yield event
+
+    return routes

@@ -1,4 +1,4 @@
-"""``/healthz``: the process lives. ``/readyz``: it can answer."""
+"""Probes: ``/healthz`` (liveness) and ``/readyz`` (readiness)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final, Literal
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
@@ -18,16 +18,17 @@ from preshuffle.registry.base.frozen import Frozen
 
 TAGS: Final[list[str | Enum]] = ["health"]
 SHOWN: Final = 8
+"""Problems that are listed."""
 
 
 class Health(Frozen):
-    """It is well."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(Health):
-    """It can answer, from this registry."""
+    """The service can answer, from this registry."""
 
     registry_digest: str
     book_problems: tuple[str, ...] = Field(
@@ -37,11 +38,12 @@ class Readiness(Health):
     table_problems: tuple[str, ...] = Field(default=(), description="the same of kernel tables")
 
 
-def install(app: FastAPI, store: Store, answers: Answers, watching: Watching) -> None:
-    """Add the routes."""
+def router(store: Store, answers: Answers, watching: Watching) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
     alive = Health().model_dump_json()
 
-    @app.get(
+    @routes.get(
         "/healthz",
         tags=TAGS,
         operation_id="healthz",
@@ -51,7 +53,7 @@ def install(app: FastAPI, store: Store, answers: Answers, watching: Watching) ->
     async def healthz() -> Response:
         return Response(alive, media_type="application/json")
 
-    @app.get(
+    @routes.get(
         "/readyz",
         tags=TAGS,
         operation_id="readyz",
@@ -67,3 +69,5 @@ def install(app: FastAPI, store: Store, answers: Answers, watching: Watching) ->
             table_problems=tuple(map(str, watching.tables.state.problems[:SHOWN])),
         )
         return Response(ready.model_dump_json(), media_type="application/json")
+
+    return routes

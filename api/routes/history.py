@@ -1,4 +1,4 @@
-"""``/v1/history``: who changed what and when, of one deployment or of everything."""
+"""``/v1/history``: changes of one deployment or of everything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Final
 
 from anyio import to_thread
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
@@ -21,7 +21,7 @@ _LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class HistoryParams(Params):
-    """Which page, and from when on."""
+    """Page of the history, and its earliest time."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     cursor: Annotated[int | None, Field(ge=1, le=2**62, description="next of the page before")] = None
@@ -31,10 +31,11 @@ class HistoryParams(Params):
     ] = None
 
 
-def install(app: FastAPI, store: Store) -> None:
-    """Add the routes."""
+def router(store: Store) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
 
-    @app.get(
+    @routes.get(
         "/v1/history",
         tags=TAGS,
         operation_id="history",
@@ -46,7 +47,7 @@ def install(app: FastAPI, store: Store) -> None:
         read = partial(store.history, params.limit, before=params.cursor, since=params.since)
         return _respond(await to_thread.run_sync(read))
 
-    @app.get(
+    @routes.get(
         "/v1/deployments/{name}/history",
         tags=TAGS,
         operation_id="deployment_history",
@@ -60,6 +61,8 @@ def install(app: FastAPI, store: Store) -> None:
         if not events.events and await to_thread.run_sync(store.get, name) is None:
             raise unknown(name)
         return _respond(events)
+
+    return routes
 
 
 def _respond(events: Events) -> Response:

@@ -1,4 +1,4 @@
-"""``/v1/kernels``: kernel families with what they read, and AITER's tuned tables, uploaded per version."""
+"""``/v1/kernels``: kernel families, and AITER's tuned tables by version."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
-from fastapi import FastAPI, Path
+from fastapi import APIRouter, Path
 from pydantic import Field, RootModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from preshuffle.api.answers import Answers
-from preshuffle.api.store import Store
+from preshuffle.api.answers import Answers, ListingCache
 from preshuffle.api.upkeep import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
 from preshuffle.api.web import (
     BODY_PROBLEMS,
     IF_NONE_MATCH,
+    NOT_MODIFIED,
     STORE_PROBLEMS,
+    CachedResponse,
+    DirectRoute,
     ProblemError,
-    Serialised,
-    caller,
     invalid_input,
     json_body,
     problems,
     read_body,
+    request_identity,
 )
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem
@@ -52,7 +53,7 @@ EXAMPLE: Final = f"{_HEADER}\n{_ROW}\n"
 
 
 class TableFiles(RootModel[dict[str, str]]):
-    """Several CSV files, text by name, named as in AITER's configs/: tuned_fmoe.csv, model_configs/x_tuned_fmoe.csv."""
+    """CSV texts by file name, as in AITER's configs/: tuned_fmoe.csv, model_configs/x_tuned_fmoe.csv."""
 
 
 class TableFileView(Frozen):
@@ -63,7 +64,7 @@ class TableFileView(Frozen):
 
 
 class HazardView(Frozen):
-    """Something odd about a table; see the findings of the same code."""
+    """A hazard of a kernel table; see the findings of the same code."""
 
     code: str
     message: str
@@ -82,7 +83,7 @@ class TablesView(Frozen):
     uploaded_at: datetime | None = Field(description="null: the service was started with them")
 
 
-class Kernels(Frozen):
+class KernelsView(Frozen):
     """Kernel tables and kernel families."""
 
     tables_digest: str | None = Field(description="of all tables together; null: there are none")
@@ -90,31 +91,34 @@ class Kernels(Frozen):
     families: tuple[Family, ...] = Field(description="grammar of the names, what is read, what is ignored")
 
 
-def install(app: FastAPI, store: Store, answers: Answers) -> KernelLibrary:
-    """Add the routes, and answer from what was uploaded before.
+KERNELS_PATH: Final = "/v1/kernels"
+Version = Annotated[
+    str,
+    Path(pattern=r"^[A-Za-z0-9.!+_-]{1,128}$", examples=["0.1.20.post1"], description="AITER's version, as in PEP 440"),
+]
 
-    Returns:
-        The tables that are answered from.
 
-    Raises:
-        StoreError: the store does not answer, or holds tables that cannot be read.
-    """
-    library = KernelLibrary(store, answers)
-    listing = _Listing(library, answers)
-    app.router.routes.insert(0, Route("/v1/kernels", listing.respond, methods=["GET"]))
+def listing_cache(library: KernelLibrary, answers: Answers) -> ListingCache:
+    """Return the cache of ``GET /v1/kernels``."""
+    return ListingCache(answers, partial(_serialise, library))
 
-    app.add_api_route(
-        "/v1/kernels",
+
+def router(library: KernelLibrary, answers: Answers, listing: ListingCache) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
+    routes.add_api_route(
+        KERNELS_PATH,
         listing.respond,
+        route_class_override=DirectRoute,
         tags=TAGS,
-        response_model=Kernels,
-        summary="Kernel tables that are held, and all kernel families",
+        response_model=KernelsView,
+        summary="Kernel tables and all kernel families",
         operation_id="kernels",
-        responses={304: {"description": "The client has it"}, **problems()},
+        responses={**NOT_MODIFIED, **problems()},
         openapi_extra={"parameters": [IF_NONE_MATCH]},
     )
 
-    @app.put(
+    @routes.put(
         "/v1/kernels/tables/{version}",
         tags=TAGS,
         operation_id="put_kernel_tables",
@@ -127,12 +131,12 @@ def install(app: FastAPI, store: Store, answers: Answers) -> KernelLibrary:
         openapi_extra=_body(),
     )
     async def put(request: Request, version: Version) -> Response:
-        wanted = read_version(version)
+        aiter = read_version(version)
         files = await _read_files(request)
-        uploaded, new = await to_thread.run_sync(library.put, wanted, files, caller(request))
+        uploaded, new = await to_thread.run_sync(library.put, aiter, files, request_identity(request))
         return _respond(_uploaded_view(uploaded, answers.registry.book.families), uploaded, 201 if new else 200)
 
-    @app.get(
+    @routes.get(
         "/v1/kernels/tables/{version}",
         tags=TAGS,
         operation_id="get_kernel_tables",
@@ -143,47 +147,26 @@ def install(app: FastAPI, store: Store, answers: Answers) -> KernelLibrary:
     async def get(version: Version) -> Response:
         uploaded = library.find(read_version(version))
         if uploaded is None:
-            held = ", ".join(item.version for item in library.uploads.values()) or "none"
-            raise ProblemError("unknown-tables", f"no tables were uploaded for AITER {version}; there are: {held}")
+            known = ", ".join(item.version for item in library.uploads.values()) or "none"
+            raise ProblemError("unknown-tables", f"no tables were uploaded for AITER {version}; there are: {known}")
         return _respond(_uploaded_view(uploaded, answers.registry.book.families), uploaded, 200)
 
-    return library
+    return routes
 
 
-Version = Annotated[
-    str,
-    Path(pattern=r"^[A-Za-z0-9.!+_-]{1,128}$", examples=["0.1.20.post1"], description="AITER's version, as in PEP 440"),
-]
-
-
-class _Listing:
-    """``GET /v1/kernels``: serialised when the tables change, sent as those bytes."""
-
-    def __init__(self, library: KernelLibrary, answers: Answers) -> None:
-        self._library = library
-        self._answers = answers
-        self._held: tuple[object, Serialised] | None = None
-
-    async def respond(self, request: Request) -> Response:
-        registry = self._answers.registry
-        held = self._held
-        if held is None or held[0] is not registry:
-            held = self._held = (registry, await to_thread.run_sync(self._serialise, registry))
-        return await held[1].respond(request)
-
-    def _serialise(self, registry: Registry) -> Serialised:
-        tables, families = registry.tables, registry.book.families
-        views = [_uploaded_view(item, families) for item in self._library.uploads.values()]
-        started = self._library.initial_tables
-        mine = set(map(id, tables.sets)) if tables else set()
-        views += [
-            _view(loaded, families, None, None) for loaded in (started.sets if started else ()) if id(loaded) in mine
-        ]
-        listing = Kernels(
-            tables_digest=tables.digest if tables else None, tables=tuple(views), families=tuple(families)
-        )
-        digest = hashlib.sha256(listing.model_dump_json().encode()).hexdigest()
-        return Serialised.of(listing, f"sha256:{digest}")
+def _serialise(library: KernelLibrary, registry: Registry) -> CachedResponse:
+    tables, families = registry.tables, registry.book.families
+    views = [_uploaded_view(item, families) for item in library.uploads.values()]
+    started = library.initial_tables
+    current = set(map(id, tables.sets)) if tables else set()
+    views += [
+        _view(loaded, families, None, None) for loaded in (started.sets if started else ()) if id(loaded) in current
+    ]
+    listing = KernelsView(
+        tables_digest=tables.digest if tables else None, tables=tuple(views), families=tuple(families)
+    )
+    digest = hashlib.sha256(listing.model_dump_json().encode()).hexdigest()
+    return CachedResponse.of(listing, f"sha256:{digest}")
 
 
 def _respond(view: TablesView, uploaded: Uploaded, status: int) -> Response:
@@ -237,7 +220,7 @@ def _from_json(body: bytes) -> dict[str, bytes]:
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise invalid_input([FieldProblem(twice[:80], "stands there twice")])
+            raise invalid_input([FieldProblem(twice[:80], "occurs twice")])
         return found
 
     try:

@@ -1,4 +1,4 @@
-"""``/metrics``: what Prometheus scrapes."""
+"""``/metrics``: metrics in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from enum import Enum
 from typing import Final
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.responses import Response
 
-from preshuffle.api.web import METRICS_TYPE, Metrics, problems
+from preshuffle.api.web import METRICS_TYPE, FleetCounts, Metrics, problems
 
-PATH: Final = "/metrics"
+METRICS_PATH: Final = "/metrics"
 TAGS: Final[list[str | Enum]] = ["health"]
 
 
-def install(app: FastAPI, metrics: Metrics) -> None:
-    """Add the route."""
+def router(metrics: Metrics, fleet: FleetCounts) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter()
 
-    @app.get(
-        PATH,
+    @routes.get(
+        METRICS_PATH,
         tags=TAGS,
         operation_id="metrics",
         summary="Prometheus metrics",
@@ -30,4 +31,6 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         },
     )
     async def text() -> Response:
-        return Response(await to_thread.run_sync(metrics.text), media_type=METRICS_TYPE)
+        return Response(await to_thread.run_sync(metrics.text, fleet), media_type=METRICS_TYPE)
+
+    return routes

@@ -1,17 +1,16 @@
-"""``/v1/plan``: what a candidate would change, worked out beside the serving process."""
+"""``/v1/plan``: what a candidate book, tables or AITER would change."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from anyio import to_thread
-from fastapi import FastAPI
-from starlette.requests import Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from preshuffle.api.rollout import Candidate, Plan, Planner
-from preshuffle.api.web import BODY_PROBLEMS, json_body, problems, read_json
+from preshuffle.api.web import BODY_PROBLEMS, json_body, json_input, problems
 
 TAGS: Final[list[str | Enum]] = ["plan"]
 MAX_BODY: Final = 32 << 20
@@ -26,10 +25,14 @@ EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-def install(app: FastAPI, planner: Planner) -> None:
-    """Add the route."""
+CandidateBody = Annotated[Candidate, json_input(Candidate.parse, MAX_BODY)]
 
-    @app.post(
+
+def router(planner: Planner) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter()
+
+    @routes.post(
         "/v1/plan",
         tags=TAGS,
         operation_id="plan",
@@ -38,8 +41,9 @@ def install(app: FastAPI, planner: Planner) -> None:
         responses=problems(*BODY_PROBLEMS, "store-unavailable", "interrupted"),
         openapi_extra=json_body(Candidate, EXAMPLE),
     )
-    async def post(request: Request) -> Response:
-        candidate = Candidate.parse(await read_json(request, MAX_BODY))
+    async def post(candidate: CandidateBody) -> Response:
         found = await planner.plan(candidate)
         body = await to_thread.run_sync(found.model_dump_json)
         return Response(body, media_type="application/json")
+
+    return routes

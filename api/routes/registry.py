@@ -1,67 +1,80 @@
-"""The registry's listings. What is declared here is their documentation: plain routes before it answer."""
+"""``/v1/registry`` and the listings of recipes, layouts, models and GPU architectures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Final
 
-from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import APIRouter
 
-from preshuffle.api.answers import Answers, Archs, Layouts, Models, Recipes, RegistryView, listings
-from preshuffle.api.web import IF_NONE_MATCH, Serialised, problems
+from preshuffle.api.answers import (
+    Answers,
+    Archs,
+    Layouts,
+    ListingCache,
+    Models,
+    Recipes,
+    RegistryView,
+    archs_view,
+    layouts_view,
+    models_view,
+    recipes_view,
+    registry_view,
+)
+from preshuffle.api.web import IF_NONE_MATCH, NOT_MODIFIED, CachedResponse, DirectRoute, problems
 from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
 
 TAGS: Final[list[str | Enum]] = ["registry"]
-_DOCUMENTED: Mapping[str, tuple[type[Frozen], str]] = {
-    "/v1/registry": (RegistryView, "The registry that answers here"),
-    "/v1/recipes": (Recipes, "All recipes"),
-    "/v1/layouts": (Layouts, "All layouts"),
-    "/v1/models": (Models, "All models that the book knows"),
-    "/v1/archs": (Archs, "All GPU architectures that the book knows"),
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What is declared once of a listing: its model, its summary, and what fills it."""
+
+    model: type[Frozen]
+    summary: str
+    view: Callable[[Registry], Frozen]
+
+
+_LISTINGS: Final[Mapping[str, _Listing]] = {
+    "/v1/registry": _Listing(RegistryView, "The registry that answers here", registry_view),
+    "/v1/recipes": _Listing(Recipes, "All recipes", recipes_view),
+    "/v1/layouts": _Listing(Layouts, "All layouts", layouts_view),
+    "/v1/models": _Listing(Models, "All models that the book knows", models_view),
+    "/v1/archs": _Listing(Archs, "All GPU architectures that the book knows", archs_view),
 }
 
 
-def serialise(registry: Registry) -> dict[str, Serialised]:
-    """Serialise every listing. Its tag is the registry's digest, with the kernel tables' where it shows them."""
-    tags = dict.fromkeys(_DOCUMENTED, registry.digest)
-    if registry.tables is not None:
-        tags["/v1/registry"] += f"+{registry.tables.digest}"
-    return {path: Serialised.of(value, tags[path]) for path, value in listings(registry).items()}
+def listing_caches(answers: Answers) -> dict[str, ListingCache]:
+    """Return a cache for each listing, by path."""
+    return {path: ListingCache(answers, partial(_serialise, path)) for path in _LISTINGS}
 
 
-class _Current:
-    """A listing that is another one when the registry is."""
-
-    def __init__(self, serialised: Serialised) -> None:
-        self.serialised = serialised
-
-    async def respond(self, request: Request) -> Response:
-        return await self.serialised.respond(request)
-
-
-def install(app: FastAPI, answers: Answers) -> None:
-    """Add the routes: plain ones in front of all others, which answer, and their documentation."""
-    table = {path: _Current(serialised) for path, serialised in serialise(answers.registry).items()}
-
-    def follow(registry: Registry) -> None:
-        for path, serialised in serialise(registry).items():
-            table[path].serialised = serialised
-
-    answers.followers.append(follow)
-    app.router.routes[:0] = [Route(path, current.respond, methods=["GET"]) for path, current in table.items()]
-    for path, (model, summary) in _DOCUMENTED.items():
-        app.add_api_route(
+def router(caches: Mapping[str, ListingCache]) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter()
+    for path, listing in _LISTINGS.items():
+        routes.add_api_route(
             path,
-            table[path].respond,
+            caches[path].respond,
             tags=TAGS,
-            response_model=model,
-            summary=summary,
+            response_model=listing.model,
+            summary=listing.summary,
             operation_id=path.removeprefix("/v1/"),
-            responses={304: {"description": "The client has it"}, **problems()},
+            responses={**NOT_MODIFIED, **problems()},
             openapi_extra={"parameters": [IF_NONE_MATCH]},
+            route_class_override=DirectRoute,
         )
+    return routes
+
+
+def _serialise(path: str, registry: Registry) -> CachedResponse:
+    """Serialise a listing; its ETag is the registry's digest, with the kernel tables' where it shows them."""
+    tag = registry.digest
+    if path == "/v1/registry" and registry.tables is not None:
+        tag += f"+{registry.tables.digest}"
+    return CachedResponse.of(_LISTINGS[path].view(registry), tag)

@@ -1,4 +1,4 @@
-"""``/v1/resolve``: which bytes, which call, which kernels, and why."""
+"""``/v1/resolve``: decides layouts, call and kernels of a query."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from preshuffle.api.answers import Answer, Answers, HotResolve, etag_of
+from preshuffle.api.answers import Answer, Answers, ResponseCache, etag_of
 from preshuffle.api.web import (
     BODY_PROBLEMS,
     IF_NONE_MATCH,
     MAX_BATCH,
+    NOT_MODIFIED,
+    CachedResponse,
+    DirectRoute,
     Problem,
-    Serialised,
     as_problem,
     documented,
     json_body,
+    json_input,
     parse_json,
     parse_params,
     problem_response,
     problems,
     read_batch,
-    read_json,
     read_json_body,
     write_batch,
     write_problem,
@@ -55,41 +56,61 @@ class Batch(Frozen):
 
 
 class BatchResult(Frozen):
-    """The answer to one query of a batch: a decision, or the problem that it alone would have been answered with."""
+    """Result of one query of a batch: a decision or a problem."""
 
     decision: Decision | None = None
     problem: Problem | None = None
 
 
 class BatchResults(Frozen):
-    """The answers in the order of the queries."""
+    """Results in the order of the queries."""
 
     results: tuple[BatchResult, ...]
 
 
-def install(app: FastAPI, answers: Answers, hot: HotResolve) -> None:
-    """Add the routes; what GET answers is kept in ``hot``."""
+RESOLVE_PATH: Final = "/v1/resolve"
+BatchBody = Annotated[list[Any], json_input(partial(read_batch, field="queries", query_of=lambda query: query))]
 
-    @app.get(
-        "/v1/resolve",
-        tags=TAGS,
-        operation_id="resolve_get",
-        summary="Decide one query, given as parameters",
-        response_model=Decision,
-        responses={304: {"description": "The client has it"}, **problems("no-recipe", "invalid-input")},
-        openapi_extra={"parameters": [*documented(), IF_NONE_MATCH]},
-    )
+
+def router(answers: Answers, cache: ResponseCache) -> APIRouter:
+    """Return the routes, which answer ``/v1/resolve`` from a cache and fill it."""
+    routes = APIRouter()
+
     async def get(request: Request) -> Response:
         registry = answers.registry
         answer = await answers.ask(parse_params(request.query_params.multi_items()))
         if answer.problem is not None:
             return _respond(request, answer)
-        decision = Serialised(answer.body, etag_of(answer.body))
-        hot.keep(request.scope["query_string"], decision, registry)
-        return await decision.respond(request)
+        response = CachedResponse(answer.body, etag_of(answer.body))
+        cache.store(request.scope["query_string"], response, registry)
+        return await response.respond(request)
 
-    @app.post(
-        "/v1/resolve",
+    routes.add_api_route(
+        RESOLVE_PATH,
+        get,
+        route_class_override=DirectRoute,
+        tags=TAGS,
+        operation_id="resolve_get",
+        summary="Decide one query, given as parameters",
+        response_model=Decision,
+        responses={**NOT_MODIFIED, **problems("no-recipe", "invalid-input")},
+        openapi_extra={"parameters": [*documented(), IF_NONE_MATCH]},
+    )
+
+    async def post(request: Request) -> Response:
+        body = await read_json_body(request)
+        answer = cache.find_posted(body)
+        if answer is None:
+            registry = answers.registry
+            answer = await answers.ask(Query.parse(parse_json(body)))
+            cache.store_posted(body, answer, registry)
+        return _respond(request, answer)
+
+    routes.add_api_route(
+        RESOLVE_PATH,
+        post,
+        route_class_override=DirectRoute,
+        methods=["POST"],
         tags=TAGS,
         operation_id="resolve",
         summary="Decide one query",
@@ -97,19 +118,9 @@ def install(app: FastAPI, answers: Answers, hot: HotResolve) -> None:
         responses=problems("no-recipe", *BODY_PROBLEMS),
         openapi_extra=json_body(Query, EXAMPLE),
     )
-    async def post(request: Request) -> Response:
-        body = await read_json_body(request)
-        answer = hot.posted(body)
-        if answer is None:
-            registry = answers.registry
-            answer = await answers.ask(Query.parse(parse_json(body)))
-            hot.keep_posted(body, answer, registry)
-        return _respond(request, answer)
 
-    app.router.routes.insert(0, Route("/v1/resolve", post, methods=["POST"]))  # answers; the one above documents
-
-    @app.post(
-        "/v1/resolve/batch",
+    @routes.post(
+        f"{RESOLVE_PATH}/batch",
         tags=TAGS,
         operation_id="resolve_batch",
         summary="Decide up to 1000 queries; each gets a decision or a problem of its own",
@@ -118,16 +129,17 @@ def install(app: FastAPI, answers: Answers, hot: HotResolve) -> None:
         responses=problems(*BODY_PROBLEMS),
         openapi_extra=json_body(Batch, {"queries": [EXAMPLE, {**EXAMPLE, "activation_dtype": "bf16"}]}),
     )
-    async def batch(request: Request) -> Response:
-        queries = read_batch(await read_json(request), "queries", lambda query: query)
+    async def batch(request: Request, queries: BatchBody) -> Response:
         answer = partial(_answer_one, answers, path=request.url.path)
         body = await to_thread.run_sync(write_batch, queries, answer)
         return Response(body, media_type="application/json")
 
+    return routes
+
 
 def _respond(request: Request, answer: Answer) -> Response:
     if answer.problem is not None:
-        return problem_response(answer.problem, request)  # not raised: it is kept, and would keep every traceback
+        return problem_response(answer.problem, request)  # not raised: it is cached, and would collect tracebacks
     return Response(answer.body, media_type="application/json")
 
 

@@ -1,13 +1,15 @@
 """ASGI front, listening sockets and connection limits."""
 
-from preshuffle.api.server.front import Door
-from preshuffle.api.server.heartbeat_route import HotBeats
+from preshuffle.api.server.front import Find, Front
+from preshuffle.api.server.heartbeat_route import HEARTBEAT_PATH, HeartbeatRoute
 from preshuffle.api.server.listen import bind, check_host, run, url_of
 from preshuffle.api.server.management import served_beside
 
 __all__ = [
-    "Door",
-    "HotBeats",
+    "HEARTBEAT_PATH",
+    "Find",
+    "Front",
+    "HeartbeatRoute",
     "bind",
     "check_host",
     "run",

@@ -1,62 +1,56 @@
-"""One connection of a client: uvicorn's, with a limit on how long and how large a request's head may be.
+"""HTTP connection with limits on the time and size of a request's head.
 
-Without the first, a byte a minute holds a connection for ever. What can be answered at once is written at once, without
-a task for it: that is most of what a kept answer costs.
+uvicorn has no such limit: a client that sends one byte a minute would hold its connection for ever. The class is given
+to uvicorn's ``http`` option and reads attributes of uvicorn's own protocol, so the project bounds uvicorn's version.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final
 
-from starlette.types import Scope
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from preshuffle.api.web import PROBLEM_TYPE, ProblemError, Reply
+from preshuffle.api.web import PROBLEM_TYPE, ProblemError
 
-AtOnce = Callable[[Scope], Reply | None]
-"""Returns the response to a request where it is known already."""
 MAX_HEAD: Final = 32 << 10
 """Bytes of a request line and its headers."""
 
 
 class Connection(HttpToolsProtocol):
-    """Closes a connection whose request does not come, and answers what is no HTTP with a problem."""
+    """uvicorn's protocol with a time limit on heads, and problems for what is not HTTP."""
 
     _timer: asyncio.TimerHandle | None = None
     _head = 0
     _in_body = False
 
-    def __init__(self, *args: Any, head_seconds: float, at_once: AtOnce, **more: Any) -> None:
-        """Take what uvicorn gives, how long a request line and its headers may take, and what needs no task."""
-        super().__init__(*args, **more)
+    def __init__(self, *args: Any, head_seconds: float, **options: Any) -> None:
+        """Take uvicorn's arguments, and the seconds that a request line and its headers may take."""
+        super().__init__(*args, **options)
         self._seconds = head_seconds
-        self._at_once = at_once
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the first request its time."""
+        """Start the timer of the first head."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(self._seconds, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._arrived()
+        """Stop the timer."""
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; while they are a head that is not complete, count them and the time.
+        """Parse bytes; while the head is not complete, limit their number and time.
 
-        A body is counted and timed by whoever reads it. What is left of one that nobody reads, since the answer is
-        given already, is thrown away for as long as a head may take, and no longer.
+        Whoever reads a body limits it. The rest of a body that nobody reads, since the response has been sent, is
+        discarded for as long as a head may take.
         """
         before, was_in_body = self.cycle, self._in_body
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._in_body and not self.cycle.response_complete:
-            self._arrived()
+            self._stop_timer()
         elif self._in_body:
             self._timer = self._timer or self.loop.call_later(self._seconds, self._too_slow)
         elif self.cycle is before and not was_in_body:
@@ -67,43 +61,24 @@ class Connection(HttpToolsProtocol):
                 self._timer = self.loop.call_later(self._seconds, self._too_slow)
 
     def on_headers_complete(self) -> None:
-        """Know that a body begins, be it an empty one."""
+        """Note that the body begins, even an empty one."""
         self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Know that it has ended."""
+        """Note that the body has ended."""
         self._in_body = False
-        self._arrived()
+        self._stop_timer()
         super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a client may ask for an upgrade, and is answered as if it had not."""
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Write the response that is known already; make a task for any other request.
-
-        A client that does not read, or that has sent the next requests before this one was answered, waits its turn.
-        """
-        if self.transport.is_closing():
-            return  # a request behind the one that asked for the end
-        reply = None if self.flow.write_paused or self.pipeline else self._at_once(cycle.scope)  # type: ignore[arg-type]
-        if reply is None:
-            super()._start_asgi_task(cycle, app)
-            return
-        cycle.response_started = cycle.response_complete = True
-        more = b"".join(name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers)
-        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((reply.head, more, end, reply.body)))
-        if not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+        """Do not log: a client may request an upgrade, and is answered as if it had not."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Answer what is not HTTP with a problem."""
         self._refuse("malformed-request", "this is not an HTTP/1.1 request")
 
-    def _arrived(self) -> None:
+    def _stop_timer(self) -> None:
         self._head = 0
         if self._timer is not None:
             self._timer.cancel()

@@ -1,58 +1,87 @@
-"""The door: what every request passes, in one ASGI layer in front of the routes.
-
-It gives the request an id, asks for a token where one is needed, answers the hot reads from bytes that are kept,
-counts, and writes a line to the log for what changes something or fails.
-"""
+"""ASGI layer before the routes: access, cached responses, GZip, request ids, metrics and the request log."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preshuffle.api.server import heartbeat_route
 from preshuffle.api.server.connection import MAX_HEAD
+from preshuffle.api.server.heartbeat_route import HEARTBEAT_PATH, HeartbeatRoute
 from preshuffle.api.web import (
+    MIN_COMPRESSED,
     REQUEST_ID,
     Access,
+    CachedResponse,
     Metrics,
     ProblemError,
-    Reply,
     as_problem,
+    identity_of,
     need_of,
     problem_response,
     request_id,
+    set_identity,
+    weak,
 )
 from preshuffle.registry.base.errors import PreshuffleError
 
 log = logging.getLogger("preshuffle.api.requests")
 
-Hot = Callable[[bytes, bytes | None], Reply | None]
-"""Answers from what is kept, or None: query string, ``If-None-Match`` → the response."""
+Find = Callable[[bytes], CachedResponse | None]
+"""Returns the cached response to a query string, None where there is none."""
 
-Beats = Callable[[Scope], Awaitable[bytes | None]]
-"""Writes a heartbeat and returns the answer's JSON, or None."""
+_HEARTBEAT: Final = "/heartbeat"
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"})
+_OTHER: Final = "other"
+"""Label of methods and paths that are none of the service's."""
+_READ: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id", b"accept-encoding"})
+_LEVEL: Final = 6
 
-_Given = dict[bytes, bytes]
-_JSON: Final = (b"content-type", b"application/json")
-_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
-_UNMATCHED: Final = "other"
+
+class _Head:
+    """Method, path and the headers that the front reads."""
+
+    __slots__ = ("headers", "method", "path", "size", "started")
+
+    def __init__(self, scope: Scope) -> None:
+        self.started = perf_counter()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = {}
+        self.size = len(scope.get("query_string", b""))
+        for name, value in scope["headers"]:
+            self.size += len(name) + len(value)
+            if name in _READ:
+                self.headers[name] = value
+
+    def text(self, name: bytes) -> str | None:
+        """Return a header's value."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request came."""
+        return perf_counter() - self.started
 
 
-class Door:
-    """Wraps an application.
+class Front:
+    """Wraps the application.
 
     Args:
         app: what answers.
         access: who may do what.
-        metrics: where answers are counted.
-        hot: paths whose GET may be answered from kept bytes.
-        beats: takes heartbeats.
+        metrics: where responses are counted.
+        cached: by path, finds the cached responses to GET requests.
+        heartbeats: answers heartbeats.
         hidden: paths that are not served here, whatever the application has.
     """
 
@@ -61,92 +90,72 @@ class Door:
         app: Starlette,
         access: Access,
         metrics: Metrics,
-        hot: Mapping[str, Hot],
-        beats: Beats,
+        cached: Mapping[str, Find],
+        heartbeats: HeartbeatRoute,
         hidden: frozenset[str],
     ) -> None:
-        """Stand in front of it."""
-        self._app = app
+        """Wrap it."""
+        self._app = GZipMiddleware(app, MIN_COMPRESSED, _LEVEL)
+        self._access = access
+        self._metrics = metrics
+        self._cached = cached
+        self._heartbeats = heartbeats
         self._hidden = hidden
         paths = [getattr(route, "path", "") for route in app.routes]
         self._plain = frozenset(path for path in paths if "{" not in path)
-        self._access = access
-        self._metrics = metrics
-        self._hot = hot
-        self._beats = beats
-
-    def at_once(self, scope: Scope) -> Reply | None:
-        """Return the response that is kept for a request; None where the request has to go through the door.
-
-        A head that is too large, a token that is missing: whatever is not simply let in is the door's.
-        """
-        hot = self._hot.get(scope["path"])
-        if hot is None or scope["method"] != "GET":
-            return None
-        started = perf_counter()
-        given, size = _read_head(scope)
-        try:
-            self._admit(scope, given, size)
-        except ProblemError:
-            return None
-        reply = hot(scope["query_string"], given.get(b"if-none-match"))
-        if reply is None:
-            return None
-        reply = _with_id(reply, given)
-        self._metrics.answered("GET", scope["path"], reply.status, perf_counter() - started)
-        return reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it here."""
+        """Answer a request from the cache, or pass it on to the routes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reply = self.at_once(scope)
-        if reply is not None:
-            await _send(reply, send)
-            return
-        started = perf_counter()
-        given, size = _read_head(scope)
+        head = _Head(scope)
+        app: ASGIApp | None = None
+        route: str | None = None
         try:
-            caller = self._admit(scope, given, size)
+            self._admit(scope, head)
+            app = self._from_cache(scope, head)
+            if app is not None:
+                route = head.path
+            elif head.method == "POST" and head.path.endswith(_HEARTBEAT):
+                app = await self._heartbeats.answer(scope)
+                route = HEARTBEAT_PATH if app is not None else None
         except ProblemError as error:
-            await self._pass(problem_response(error, Request(scope)), scope, receive, send, started, given)
-            return
-        if caller is not None:
-            scope.setdefault("state", {})["caller"] = caller
-        if scope["method"] == "POST" and scope["path"].endswith(_BEAT):
-            try:
-                body = await self._beats(scope)
-            except PreshuffleError as error:
-                refusal = problem_response(as_problem(error), Request(scope))
-                await self._pass(refusal, scope, receive, send, started, given)
-                return
-            if body is not None:
-                headers = (_JSON, (b"content-length", str(len(body)).encode()), _NOSNIFF)
-                await _send(_with_id(Reply.of(200, headers, body), given), send)
-                self._metrics.answered("POST", heartbeat_route.ROUTE, 200, perf_counter() - started)
-                return
-        await self._pass(self._app, scope, receive, send, started, given)
+            app = problem_response(error, Request(scope))
+        except PreshuffleError as error:
+            app = problem_response(as_problem(error), Request(scope))
+        if isinstance(app, Response) and route is not None and b"x-request-id" not in head.headers:
+            await app(scope, receive, send)  # nothing to add to it, and nothing to log
+            self._metrics.answered(head.method, route, app.status_code, head.seconds)
+        else:
+            await self._pass(app or self._app, scope, receive, send, head, route)
 
-    def _admit(self, scope: Scope, given: _Given, size: int) -> str | None:
-        """Return the caller's name, or None where nobody was asked.
+    def _admit(self, scope: Scope, head: _Head) -> None:
+        """Record who sends a request that may come in.
 
         Raises:
-            ProblemError: the request may not come in.
+            ProblemError: it may not.
         """
-        if size > MAX_HEAD:
-            raise ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {size}")
-        path = scope["path"]
-        if path in self._hidden:
-            raise ProblemError("not-found", f"{path} is served on the management port")
-        authorization = given.get(b"authorization")
-        return self._access.admit(scope["method"], path, authorization.decode("latin-1") if authorization else None)
+        if head.size > MAX_HEAD:
+            raise ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {head.size}")
+        if head.path in self._hidden:
+            raise ProblemError("not-found", f"{head.path} is served on the management port")
+        name = self._access.admit(head.method, head.path, head.text(b"authorization"))
+        if name is not None:
+            set_identity(scope, name)
+
+    def _from_cache(self, scope: Scope, head: _Head) -> Response | None:
+        find = self._cached.get(head.path) if head.method == "GET" else None
+        cached = find(scope["query_string"]) if find is not None else None
+        if cached is None:
+            return None
+        return cached.answer(head.text(b"if-none-match"), b"gzip" in head.headers.get(b"accept-encoding", b""))
 
     async def _pass(
-        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, started: float, given: _Given
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, head: _Head, route: str | None
     ) -> None:
-        told = given.get(b"x-request-id")
-        name = request_id(told.decode("latin-1") if told else None)
+        """Pass a request on; give its response an id, and count and log it."""
+        name = request_id(head.text(b"x-request-id"))
         token = REQUEST_ID.set(name)
         status = 500
 
@@ -154,58 +163,37 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name.encode())]
-                if not any(key == _NOSNIFF[0] for key, _ in message["headers"]):
-                    message["headers"].append(_NOSNIFF)
+                _finish(message, name)
             await send(message)
 
         try:
             await app(scope, receive, send_on)
         finally:
-            self._count(scope, status, perf_counter() - started)
+            self._count(scope, head, status, route)
             REQUEST_ID.reset(token)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope["method"]
-        route = getattr(scope.get("route"), "path", None)
-        if route is None:
-            route = scope["path"] if scope["path"] in self._plain else _UNMATCHED
-        self._metrics.answered(method if method in _METHODS else _UNMATCHED, route, status, seconds)
-        if status >= 500 or (status >= 400 and status != 404) or _is_news(method, scope["path"]):
+    def _count(self, scope: Scope, head: _Head, status: int, route: str | None) -> None:
+        method, path, seconds = head.method, head.path, head.seconds
+        route = route or getattr(scope.get("route"), "path", None) or (path if path in self._plain else _OTHER)
+        self._metrics.answered(method if method in _METHODS else _OTHER, route, status, seconds)
+        if status >= 500 or (status >= 400 and status != 404) or _is_logged(method, path):
             level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
-            caller = scope.get("state", {}).get("caller")
-            said: dict[str, Any] = {"method": method, "path": scope["path"], "status": status}
-            said |= {"ms": round(seconds * 1000, 2), **({"caller": caller} if caller else {})}
-            log.log(level, "%s %s %d", method, scope["path"], status, extra=said)
+            fields: dict[str, Any] = {"method": method, "path": path, "status": status, "ms": round(seconds * 1000, 2)}
+            if identity := identity_of(scope):
+                fields["identity"] = identity
+            log.log(level, "%s %s %d", method, path, status, extra=fields)
 
 
-_BEAT: Final = "/heartbeat"
-_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"})
-_WANTED: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id"})
+def _is_logged(method: str, path: str) -> bool:
+    """Whether a request that succeeds is logged: changes are; heartbeats, a thousand a second, are not."""
+    return need_of(method, path).kind == "change" and not path.endswith(_HEARTBEAT)
 
 
-def _is_news(method: str, path: str) -> bool:
-    """Whether a request changes what is shown; heartbeats, a thousand a second, do not."""
-    return need_of(method, path).kind == "change" and not path.endswith(_BEAT)
-
-
-def _with_id(reply: Reply, given: _Given) -> Reply:
-    """Return a response with the client's request id, where it gave one."""
-    told = given.get(b"x-request-id")
-    return reply if told is None else reply.with_header(b"x-request-id", request_id(told.decode("latin-1")).encode())
-
-
-async def _send(reply: Reply, send: Send) -> None:
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-    await send({"type": "http.response.body", "body": reply.body})
-
-
-def _read_head(scope: Scope) -> tuple[_Given, int]:
-    """Return the headers that the door looks at, and the size of all."""
-    given: _Given = {}
-    size = len(scope.get("query_string", b""))
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-        if name in _WANTED:
-            given[name] = value
-    return given, size
+def _finish(start: Message, name: str) -> None:
+    """Add what every response has; weaken the ETag of a compressed one, whose bytes are others."""
+    headers = MutableHeaders(raw=list(start.get("headers", ())))
+    headers["X-Request-ID"] = name
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    if "content-encoding" in headers and "etag" in headers:
+        headers["ETag"] = weak(headers["etag"])
+    start["headers"] = headers.raw

@@ -1,40 +1,39 @@
-"""``POST /v1/deployments/NAME/heartbeat``, the request that comes a thousand times a second, without the router.
-
-What is odd about one (an unknown replica, a parameter that is none) is left to the route.
-"""
+"""Heartbeat requests answered before the router: a fleet sends a thousand of them a second."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+from starlette.responses import Response
 from starlette.types import Scope
 
 from preshuffle.api.fleet import NAME_PATTERN
 from preshuffle.api.upkeep import Heartbeats
 
-ROUTE: Final = "/v1/deployments/{name}/heartbeat"
-_PATH: Final = re.compile(f"/v1/deployments/({NAME_PATTERN[1:-1]})/heartbeat")
+HEARTBEAT_PATH: Final = "/v1/deployments/{name}/heartbeat"
+"""The path of FastAPI's route too, which answers whatever is unusual: an unknown replica, a wrong parameter."""
+_PATH: Final = re.compile(HEARTBEAT_PATH.replace("{name}", f"({NAME_PATTERN[1:-1]})"))
 _REPLICA: Final = re.compile(rb"replica=([1-9][0-9]{0,3}|0)")
 
 
-class HotBeats:
-    """Takes heartbeats on the event loop."""
+class HeartbeatRoute:
+    """Answers heartbeats of known replicas on the event loop."""
 
     def __init__(self, heartbeats: Heartbeats) -> None:
         """Write with these."""
         self._heartbeats = heartbeats
 
-    async def __call__(self, scope: Scope) -> bytes | None:
-        """Return the answer's JSON once the heartbeat is written, or None where the route must answer.
+    async def answer(self, scope: Scope) -> Response | None:
+        """Return the response once the heartbeat is written; None where FastAPI's route must answer.
 
         Raises:
-            StoreError: the store did not take it.
+            StoreError: the store did not write it.
         """
-        found = _PATH.fullmatch(scope["path"])
+        path = _PATH.fullmatch(scope["path"])
         query = scope["query_string"]
-        number = _REPLICA.fullmatch(query) if query else None
-        if found is None or (query and number is None):
+        replica = _REPLICA.fullmatch(query) if query else None
+        if path is None or (query and replica is None):
             return None
-        beat = await self._heartbeats.beat(found[1], int(number[1]) if number else 0)
-        return beat.model_dump_json().encode() if beat is not None else None
+        beat = await self._heartbeats.beat(path[1], int(replica[1]) if replica else 0)
+        return Response(beat.model_dump_json(), media_type="application/json") if beat is not None else None

@@ -1,4 +1,4 @@
-"""The socket: bound before anything is served, so that what is wrong with the address is one clear error."""
+"""Listening sockets, and uvicorn's configuration on them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from preshuffle.api.errors import ServeError
-from preshuffle.api.server.connection import AtOnce, Connection
-from preshuffle.api.server.front import Door
+from preshuffle.api.server.connection import Connection
+from preshuffle.api.server.front import Front
 from preshuffle.api.settings import Settings
 
 _BACKLOG: Final = 512
 GRACE_S: Final = 4
-"""Seconds that running requests get when the service is told to stop."""
+"""Seconds that running requests get after the signal to stop."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def check_host(settings: Settings) -> None:
-    """Refuse a host that others can reach where nothing asks who they are.
+    """Refuse a host that other machines reach, unless tokens are needed.
 
     Raises:
         ServeError: says what to do.
@@ -41,7 +41,7 @@ def check_host(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host means this machine alone.
+    """Whether a host is reached from this machine alone.
 
     Raises:
         ServeError: the host is not known.
@@ -51,7 +51,9 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen: from here on clients wait instead of being refused.
+    """Return a socket that is bound and listens.
+
+    Clients wait from then on instead of being refused.
 
     Raises:
         ServeError: the address is taken, is not this machine's or needs rights.
@@ -69,35 +71,35 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, host: str) -> str:
-    """Return the URL that the socket answers at."""
+    """Return the URL of a listening socket."""
     return f"http://{_shown(host, listener.getsockname()[1])}"
 
 
-def run(app: Door, listener: socket.socket, on_stop: Callable[[], None], head_seconds: float) -> None:
-    """Serve with one worker until SIGTERM or SIGINT; requests that run are finished.
+def run(app: Front, listener: socket.socket, on_stop: Callable[[], None], head_seconds: float) -> None:
+    """Serve with one worker until SIGTERM or SIGINT; running requests are finished.
 
     Args:
         app: what answers.
         listener: a bound socket.
-        on_stop: called when it is told to stop, before it waits for requests: to end what never ends by itself.
+        on_stop: called on the signal, before running requests are waited for: it ends streams, which never end alone.
         head_seconds: how long a request line and its headers may take to arrive.
     """
-    config = config_of(app, app.at_once, head_seconds, timeout_graceful_shutdown=GRACE_S)
+    config = config_of(app, head_seconds, timeout_graceful_shutdown=GRACE_S)
     with _signals_stop_quietly():
         _Server(config, on_stop).run(sockets=[listener])
 
 
-def config_of(app: ASGIApp, at_once: AtOnce, head_seconds: float, **more: Any) -> uvicorn.Config:
-    """Return how a port is served: quietly, with limits on heads, and believing nobody's word on who asks."""
+def config_of(app: ASGIApp, head_seconds: float, **options: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration: no access log, head limits, no trust in proxy headers."""
     return uvicorn.Config(
         app,
-        http=partial(Connection, head_seconds=head_seconds, at_once=at_once),  # type: ignore[arg-type]
+        http=partial(Connection, head_seconds=head_seconds),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        **more,
+        **options,
     )
 
 
@@ -113,7 +115,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _signals_stop_quietly() -> Iterator[None]:
-    """Uvicorn raises the signal once more after it has shut down: that must not kill us before we have closed."""
+    """Ignore the signal that uvicorn raises once more after its shutdown: the store must be closed first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

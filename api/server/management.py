@@ -1,4 +1,4 @@
-"""The management port: probes and metrics beside the service, where only the cluster's own tools come."""
+"""Management port: probes and metrics on a socket of their own."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from preshuffle.api.web import ProblemError, problem_response
 SERVED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-class Only:
-    """Lets some paths of an application through, and no others."""
+class OnlyPaths:
+    """ASGI layer that serves some paths of an application and no others."""
 
     def __init__(self, app: ASGIApp, paths: frozenset[str]) -> None:
-        """Stand in front of it."""
+        """Wrap it."""
         self._app = app
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer that nothing is there."""
+        """Pass a request on, or answer 404."""
         if scope["type"] == "http" and scope["path"] not in self._paths:
             valid = ", ".join(sorted(self._paths))
-            error = ProblemError("not-found", f"no such path: {scope['path']}; here are {valid}")
+            error = ProblemError("not-found", f"no such path: {scope['path']}; this port serves {valid}")
             await problem_response(error, Request(scope))(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -38,8 +38,8 @@ class Only:
 
 @contextmanager
 def served_beside(app: ASGIApp, listener: socket.socket, head_seconds: float) -> Iterator[None]:
-    """Serve the management paths of an application in a thread of their own while the block runs."""
-    server = uvicorn.Server(config_of(Only(app, SERVED), lambda _scope: None, head_seconds, lifespan="off"))
+    """Serve the management paths in a thread while the block runs."""
+    server = uvicorn.Server(config_of(OnlyPaths(app, SERVED), head_seconds, lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), name="management", daemon=True)
     thread.start()
     try:

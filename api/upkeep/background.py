@@ -1,4 +1,4 @@
-"""What the service does unasked, in one thread: it watches the book and the store, and has deployments judged again."""
+"""Background loop: reload files, expire silent replicas, trigger re-checks, prune the history."""
 
 from __future__ import annotations
 
@@ -18,67 +18,78 @@ from preshuffle.api.upkeep.file_watch import Watching
 from preshuffle.api.upkeep.kernel_library import KernelLibrary
 from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.api.upkeep.recheck import is_due, recheck, recheck_in_child
-from preshuffle.api.upkeep.worker_process import Aside, AsideError
+from preshuffle.api.upkeep.worker_process import WorkerProcess, WorkerProcessError
 
 log = logging.getLogger("preshuffle.api")
 
 TICK_S: Final = 0.4
-"""Between two looks at the store's counters."""
+"""Between two reads of the store's counters."""
 _LATER_S: Final = 30.0
 _PRUNE_S: Final = 60.0
-"""Between two looks at how much history there is."""
+"""Between two prunings of the history."""
 _SLOW_S: Final = 1.0
-"""Between two looks at the files of the book and of kernel tables, and at who fell silent."""
+"""Between two checks of the files of book and kernel tables, and of silent replicas."""
 
 
-class Keeper:
-    """Keeps the service up to date with its files and with other processes on the same store."""
+class BackgroundLoop:
+    """One thread that follows the files and the changes of other processes on the same store."""
 
     def __init__(
-        self, store: Store, answers: Answers, library: KernelLibrary, watching: Watching, retention: Retention
+        self,
+        store: Store,
+        answers: Answers,
+        library: KernelLibrary,
+        watching: Watching,
+        retention: Retention,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; ``start`` begins.
 
-        Attributes:
-            followers: called, from the keeper's thread, when something that is shown has changed, by whatever process.
+        Args:
+            store: holds the deployments.
+            answers: holds the current registry.
+            library: holds the kernel tables.
+            watching: the files.
+            retention: how much history is stored.
+            on_change: called from the loop's thread when any process has changed something that is shown.
         """
-        self.followers: list[Callable[[], None]] = []
         self.watching = watching
+        self._on_change = on_change
         self._store = store
         self._answers = answers
         self._library = library
         self._seen: dict[str, int] = {}
-        self._name = ""
+        self._judge = ""
         self._slow_at = 0.0
         self._retention = retention
         self._prune_at = 0.0
-        self._look_again = False
+        self._check_due = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._checker: threading.Thread | None = None
-        self._aside = Aside()
+        self._worker = WorkerProcess()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and whatever check is running with it; what it has written stays."""
+        """End the thread and a running re-check; what that has written stays."""
         self._stopping.set()
-        self._aside.stop()
+        self._worker.stop()
         for thread in (self._thread, self._checker):
             if thread is not None:
                 thread.join(timeout=5)
 
     @property
     def rechecking(self) -> bool:
-        """Whether deployments are being judged again."""
+        """Whether a re-check runs in this process."""
         return self._checker is not None and self._checker.is_alive()
 
     def step(self) -> None:
-        """Look at everything once.
+        """Do one round.
 
         Raises:
             StoreError: the store does not answer.
@@ -95,42 +106,41 @@ class Keeper:
             self._prune_at = time.monotonic() + _PRUNE_S
             prune(self._store, self._retention)
         name = judge_name(self._answers.registry)
-        if name != self._name:
-            self._aside.stop()
+        if name != self._judge:
+            self._worker.stop()
             announce(self._store, self._answers.registry)
-            self._name = name
-            self._look_again = True
-        if counters != self._seen or self._look_again:
-            self._look_again = False
+            self._judge = name
+            self._check_due = True
+        if counters != self._seen or self._check_due:
+            self._check_due = False
             self._recheck_where_due(name)
         if counters != self._seen or tried:
             self._seen = counters
-            for follower in self.followers:
-                follower()
+            self._on_change()
 
     def _run(self) -> None:
-        complaint = ""
+        last_error = ""
         while not self._stopping.is_set():
             try:
                 self.step()
-                complaint = ""
+                last_error = ""
             except StoreError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    log.error("%s", complaint)
+                if str(error) != last_error:
+                    last_error = str(error)
+                    log.error("%s", last_error)
             except Exception:
-                log.exception("the keeper stumbled; it goes on")
+                log.exception("the background loop failed; it continues")
             self._stopping.wait(TICK_S)
 
     def _recheck_where_due(self, name: str) -> None:
         if self.rechecking or not is_due(self._store, name):
-            self._look_again = self.rechecking
+            self._check_due = self.rechecking
             return
         if announced_name(self._store) != name:
-            return  # another process runs a later registry; it judges
+            return  # another process runs a later registry, and checks by it
         self._checker = threading.Thread(target=self._recheck, name="recheck", daemon=True)
         self._checker.start()
-        self._look_again = True
+        self._check_due = True
 
     def _recheck(self) -> None:
         registry = self._answers.registry
@@ -139,13 +149,13 @@ class Keeper:
                 if leads and not self._store.has_more_than(worker_process.FEW):
                     recheck(self._store, registry, self._stopping.is_set)
                 elif leads:
-                    self._aside.run(recheck_in_child, self._store.url, registry, os.getpid())
+                    self._worker.run(recheck_in_child, self._store.url, registry, os.getpid())
                 else:
-                    self._stopping.wait(_SLOW_S)  # another process is at it
-        except (AsideError, StoreError) as error:
+                    self._stopping.wait(_SLOW_S)  # another process re-checks
+        except (WorkerProcessError, StoreError) as error:
             if registry is self._answers.registry and not self._stopping.is_set():
-                log.error("deployments were not judged again, this is tried once more: %s", error)
+                log.error("the re-check of deployments failed and is repeated: %s", error)
                 self._stopping.wait(_SLOW_S)
         except Exception:
-            log.exception("deployments were not judged again; this is tried once more later")
+            log.exception("the re-check of deployments failed and is repeated later")
             self._stopping.wait(_LATER_S)

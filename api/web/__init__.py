@@ -3,10 +3,18 @@
 from preshuffle.api.web import openapi, problem
 from preshuffle.api.web.access import Access, Reads, need_of
 from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
-from preshuffle.api.web.cached_response import IF_NONE_MATCH, Serialised, names
-from preshuffle.api.web.limits import MAX_BODY, parse_json, read_body, read_json, read_json_body
+from preshuffle.api.web.cached_response import (
+    IF_NONE_MATCH,
+    MIN_COMPRESSED,
+    NOT_MODIFIED,
+    CachedResponse,
+    matches,
+    weak,
+)
+from preshuffle.api.web.direct_route import DirectRoute
+from preshuffle.api.web.limits import MAX_BODY, json_input, parse_json, read_body, read_json, read_json_body
 from preshuffle.api.web.logs import REQUEST_ID, Style, request_id, set_up
-from preshuffle.api.web.metrics import METRICS_TYPE, Metrics
+from preshuffle.api.web.metrics import METRICS_TYPE, FleetCounts, Metrics
 from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
 from preshuffle.api.web.problem import (
     PROBLEM_TYPE,
@@ -19,8 +27,7 @@ from preshuffle.api.web.problem import (
 )
 from preshuffle.api.web.query_models import Params
 from preshuffle.api.web.query_params import documented, parse_params
-from preshuffle.api.web.raw_response import Reply
-from preshuffle.api.web.request_identity import caller
+from preshuffle.api.web.request_identity import identity_of, request_identity, set_identity
 from preshuffle.api.web.tokens import load_tokens, make_token
 
 __all__ = [
@@ -29,27 +36,31 @@ __all__ = [
     "MAX_BATCH",
     "MAX_BODY",
     "METRICS_TYPE",
+    "MIN_COMPRESSED",
+    "NOT_MODIFIED",
     "PROBLEM_TYPE",
     "REQUEST_ID",
     "STORE_PROBLEMS",
     "Access",
+    "CachedResponse",
+    "DirectRoute",
     "FieldFault",
+    "FleetCounts",
     "Metrics",
     "Params",
     "Problem",
     "ProblemError",
     "Reads",
-    "Reply",
-    "Serialised",
     "Style",
     "as_problem",
-    "caller",
     "documented",
+    "identity_of",
     "invalid_input",
     "json_body",
+    "json_input",
     "load_tokens",
     "make_token",
-    "names",
+    "matches",
     "need_of",
     "openapi",
     "parse_json",
@@ -62,7 +73,10 @@ __all__ = [
     "read_json",
     "read_json_body",
     "request_id",
+    "request_identity",
+    "set_identity",
     "set_up",
+    "weak",
     "write_batch",
     "write_problem",
 ]

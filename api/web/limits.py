@@ -1,12 +1,14 @@
-"""What a request's body may be: JSON, at most 1 MiB, not nested without end."""
+"""Limits on request bodies: JSON, at most 1 MiB, of bounded depth."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
+from fastapi import Depends
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
@@ -19,8 +21,20 @@ BODY_SECONDS: Final = 30.0
 _LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
+def json_input(parse: Callable[[Any], object], limit: int = MAX_BODY) -> Any:
+    """Return the FastAPI dependency that reads a JSON body and parses it.
+
+    FastAPI's own body parameters read any amount, for any time, and refuse with words of pydantic.
+    """
+
+    async def read(request: Request) -> object:
+        return parse(await read_json(request, limit))
+
+    return Depends(read)
+
+
 async def read_json(request: Request, limit: int = MAX_BODY) -> Any:
-    """Read the body as JSON.
+    """Read and parse a JSON body.
 
     Raises:
         ProblemError: as ``read_json_body`` and ``parse_json``.
@@ -29,7 +43,7 @@ async def read_json(request: Request, limit: int = MAX_BODY) -> Any:
 
 
 async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """Read a body that says that it is JSON.
+    """Read a body whose media type is JSON.
 
     Raises:
         ProblemError: 415 another media type, or as ``read_body``.
@@ -63,7 +77,7 @@ def parse_json(body: bytes) -> Any:
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """Read the body as it is.
+    """Read a body of any media type.
 
     Raises:
         ProblemError: 413 larger than ``limit`` (nothing more is read), 408 too slow, 400 it ended too early.

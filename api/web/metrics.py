@@ -1,4 +1,7 @@
-"""Prometheus metrics. Every label has few values (verdicts, codes, route templates); none is a deployment's name."""
+"""Prometheus metrics of requests, decisions and the fleet.
+
+Every label has few values (verdicts, codes, route templates); none is a deployment's name.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ _FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which no dashboard needs
 
 
-class Fleet(Protocol):
-    """What the store and the book say when Prometheus asks."""
+class FleetCounts(Protocol):
+    """Counts of the fleet, taken when Prometheus scrapes."""
 
     def deployments(self) -> Mapping[str, int]:
         """Return the number of deployments by state."""
@@ -32,51 +35,51 @@ class Fleet(Protocol):
         """Return the number of replicas that have a finding, by code."""
 
     def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
-        """Return, by what is watched, reloads that succeeded and failed, and whether the files as they are now load."""
+        """Return by file kind: successful reloads, failed ones, whether the current files load."""
 
     def digest(self) -> str:
-        """Return the digest of the book that is answered from."""
+        """Return the digest of the current book."""
 
 
 @dataclass(slots=True)
 class _Times:
-    """How long answers took: how many fell between two bounds (the last: above all of them), and the sum."""
+    """Histogram of response times: counts between bounds (the last: above all of them), and the sum."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(_FAST) + 1))
     seconds: float = 0.0
 
 
 class Metrics:
-    """The metrics of one service."""
+    """Counters and histograms of one service."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
-        self.registry = CollectorRegistry()
+        """Start at zero."""
         self._answers: Counter[tuple[str, str, int]] = Counter()
         self._times: defaultdict[str, _Times] = defaultdict(_Times)
-        self.registry.register(_RequestCollector(self._answers, self._times))
         self._resolve = Histogram(
             "preshuffle_resolve_seconds",
             "Time that the registry took for a query that it had not answered before",
             buckets=_FAST,
-            registry=self.registry,
+            registry=None,
         )
-        self.resolved = self._resolve.observe
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answer. On the event loop only: it is asked for every request, and takes no lock."""
+        """Count one response. On the event loop only: it takes no lock."""
         self._answers[method, route, status] += 1
         times = self._times[route]
         times.counts[bisect_left(_FAST, seconds)] += 1
         times.seconds += seconds
 
-    def watch(self, fleet: Fleet) -> None:
-        """Ask the fleet whenever Prometheus asks us."""
-        self.registry.register(_FleetCollector(fleet))
+    def decided(self, seconds: float) -> None:
+        """Count one new decision. Any thread may call."""
+        self._resolve.observe(seconds)
 
-    def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def text(self, fleet: FleetCounts) -> bytes:
+        """Return these metrics and the fleet's in Prometheus' text format."""
+        exposition = CollectorRegistry()
+        for collector in (_RequestCollector(self._answers, self._times), self._resolve, _FleetCollector(fleet)):
+            exposition.register(collector)
+        return generate_latest(exposition)
 
 
 class _RequestCollector(Collector):
@@ -85,7 +88,7 @@ class _RequestCollector(Collector):
         self._times = times
 
     def collect(self) -> Iterator[Metric]:
-        """Return what was counted."""
+        """Return the counts."""
         labels = ["method", "route", "status"]
         requests = CounterMetricFamily("preshuffle_http_requests", "Requests by route and status", labels=labels)
         for (method, route, status), count in list(self._answers.items()):
@@ -99,15 +102,15 @@ class _RequestCollector(Collector):
 
 
 class _FleetCollector(Collector):
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: FleetCounts) -> None:
         self._fleet = fleet
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing in advance: registering must not ask the store."""
+        """Describe nothing in advance: registering must not read the store."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Ask."""
+        """Return the counts."""
         yield _gauges("preshuffle_deployments", "Deployments by state", "verdict", self._fleet.deployments())
         yield _gauges("preshuffle_findings", "Replicas that have a finding", "code", self._fleet.findings())
         for what, (good, bad, loads) in self._fleet.reloads().items():

@@ -1,13 +1,25 @@
-"""Who asks: the name that goes into the history of what they change."""
+"""Identity of a request: the name that the history records for a change."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 
-def caller(request: Request) -> str:
-    """Return the caller's name: the token's, or the address where nothing asks for tokens."""
-    name = request.scope.get("state", {}).get("caller")
-    if isinstance(name, str) and name:
+def set_identity(scope: Scope, name: str) -> None:
+    """Record whose token a request carries."""
+    scope.setdefault("state", {})["identity"] = name
+
+
+def identity_of(scope: Scope) -> str | None:
+    """Return the name of the request's token; None where the request has none."""
+    name = scope.get("state", {}).get("identity")
+    return name if isinstance(name, str) and name else None
+
+
+def request_identity(request: Request) -> str:
+    """Return the name of the request's token, or the client's address where no token was needed."""
+    name = identity_of(request.scope)
+    if name is not None:
         return name
     return f"anonymous at {request.client.host}" if request.client else "anonymous"

@@ -69,7 +69,7 @@ def test_the_example_of_the_secret_is_a_file_that_the_service_reads(tmp_path: Pa
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     folder = tmp_path_factory.mktemp("store")
-    client = Client(create_app(Settings(db=f"sqlite:///{folder}/store.db"), Registry.default()).state.door)
+    client = Client(create_app(Settings(db=f"sqlite:///{folder}/store.db"), Registry.default()).state.front)
     client.put("/v1/deployments/d", json=REPORT)
     return set(METRIC.findall(client.get("/metrics").text))
 

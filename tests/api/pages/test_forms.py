@@ -147,7 +147,7 @@ def test_a_book_that_does_not_load_is_on_every_page_with_its_line(tmp_path: Path
     overlay.write_text("rules: {}\n")
     registry = Registry.load([overlay])
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db", book=(str(overlay),)), registry)
-    client, watcher = Client(app), app.state.keeper.watching.book
+    client, watcher = Client(app), app.state.service.background.watching.book
     overlay.write_text("rules:\n  acme.<b>:\n    use: nothing\n")
     while not watcher.poll():
         pass
@@ -164,7 +164,7 @@ def test_a_book_that_does_not_load_is_on_every_page_with_its_line(tmp_path: Path
 def test_where_reading_needs_a_token_the_pages_do_too_and_a_browser_can_send_it(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens.yaml")
     settings = Settings(db=f"sqlite:///{tmp_path}/store.db", tokens=str(tokens.file), reads="closed")
-    client = Client(create_app(settings, Registry.default()).state.door)
+    client = Client(create_app(settings, Registry.default()).state.front)
     for path in ("/", "/changes", "/resolve", "/plan", "/book", "/deployments/prod"):
         refused = client.get(path, headers={"Accept": "text/html"})
         assert refused.status_code == 401, path

@@ -164,7 +164,7 @@ def test_states_and_names_narrow_the_list(client: Client) -> None:
     assert dict(counts) | {"all": "2", "ok": "1", "mismatch": "1", "stale": "0"} == dict(counts)
     listed = client.get("/v1/deployments?name=RIGHT").json()["deployments"]
     assert [item["name"] for item in listed] == ["right-a", "right-b"]
-    assert "is no state" in page(client, "/?state=wonderful", 422)
+    assert "is not a state" in page(client, "/?state=wonderful", 422)
 
 
 def test_the_page_of_a_layout_lists_the_kernel_families_that_read_it(client: Client) -> None:

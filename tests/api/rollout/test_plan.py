@@ -190,7 +190,7 @@ def test_a_running_plan_is_cancelled_at_shutdown(tmp_path: Path, monkeypatch: py
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             group.start_soon(ask)  # and one that waits for it
-            while planner._aside._process is None:
+            while not planner._worker.running:
                 await anyio.sleep(0.01)
             planner.stop()
 

@@ -1,4 +1,4 @@
-"""What every request passes: ids, limits on its head, counting, logs, events, the management port, and the end."""
+"""The front: request ids, limits on heads, GZip, metrics, logs, events, the management port and the shutdown."""
 
 import json
 import socket
@@ -22,7 +22,7 @@ QUERY = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "
 
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
-    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()).state.door)
+    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()).state.front)
 
 
 def test_a_request_keeps_its_id_and_gets_one(client: Client) -> None:
@@ -36,27 +36,29 @@ def test_a_request_keeps_its_id_and_gets_one(client: Client) -> None:
 
 
 def test_a_kept_answer_is_the_first_answer(client: Client) -> None:
-    first, second = (client.get("/v1/resolve", params=QUERY) for _ in range(2))
+    plain = {"Accept-Encoding": "identity"}
+    first, second = (client.get("/v1/resolve", params=QUERY, headers=plain) for _ in range(2))
     assert first.content == second.content
     assert first.headers["etag"] == second.headers["etag"]
     for tag in (first.headers["etag"], f"W/{first.headers['etag']}", f'"x", {first.headers["etag"]}', "*"):
-        known = client.get("/v1/resolve", params=QUERY, headers={"If-None-Match": tag})
+        known = client.get("/v1/resolve", params=QUERY, headers={**plain, "If-None-Match": tag})
         assert (known.status_code, known.content) == (304, b"")
-    other = client.get("/v1/resolve", params={**QUERY, "tp": "2"}, headers={"If-None-Match": first.headers["etag"]})
+    tagged = {**plain, "If-None-Match": first.headers["etag"]}
+    other = client.get("/v1/resolve", params={**QUERY, "tp": "2"}, headers=tagged)
     assert other.status_code == 200
     assert other.headers["etag"] != first.headers["etag"]
 
 
 def test_another_registry_forgets_what_was_kept(tmp_path: Path) -> None:
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
-    client = Client(app.state.door)
+    client = Client(app.state.front)
     first = client.get("/v1/resolve", params=QUERY)
     overlay = tmp_path / "book.yaml"
     overlay.write_text(
         "rules:\n  mine:\n    when: {model: openai/gpt-oss-120b, arch: gfx950, activation_dtype: fp4x2, tp: 1, ep: 1}\n"
         "    use: mxfp4.gui16\n    priority: 1\n    because: a test\n"
     )
-    app.state.keeper._answers.replace(Registry.load([str(overlay)]))
+    app.state.service.answers.replace(Registry.load([str(overlay)]))
     second = client.get("/v1/resolve", params=QUERY, headers={"If-None-Match": first.headers["etag"]})
     assert second.status_code == 200
     assert second.json()["rule"] == "mine"
@@ -71,7 +73,7 @@ def test_large_headers_are_one_problem(client: Client) -> None:
 def test_what_is_refused_at_the_door_has_an_id_too(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens.yaml")
     settings = Settings(db=f"sqlite:///{tmp_path}/store.db", tokens=str(tokens.file), management_port=0)
-    client = Client(create_app(settings, Registry.default()).state.door)
+    client = Client(create_app(settings, Registry.default()).state.front)
     large = {"X-Large": "a" * connection.MAX_HEAD}
     for answer in (
         client.put("/v1/deployments/d", json=REPORT),
@@ -259,3 +261,34 @@ def test_a_body_of_100_mb_is_not_read(tmp_path: Path) -> None:
                 pass
             assert sent < 32 << 20
         assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_large_bodies_are_compressed_where_the_client_accepts_it(client: Client) -> None:
+    client.put("/v1/deployments/d", json=REPORT)
+    paths = ("/v1/resolve", "/v1/recipes", "/v1/kernels", "/v1/deployments/d", "/", "/static/page.css")
+    for path in paths * 2:  # the second response may be a cached one
+        params = QUERY if path == "/v1/resolve" else None
+        packed = client.get(path, params=params, headers={"Accept-Encoding": "gzip"})
+        plain = client.get(path, params=params, headers={"Accept-Encoding": "identity"})
+        assert packed.headers["content-encoding"] == "gzip", path
+        assert "content-encoding" not in plain.headers, path
+        assert packed.headers["vary"] == "Accept-Encoding", path
+        assert int(packed.headers["content-length"]) < len(plain.content), path
+        if path != "/":  # it says how long ago something was
+            assert packed.content == plain.content, path
+    small = client.get("/healthz", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in small.headers
+
+
+def test_a_compressed_body_has_a_weak_tag_that_conditions_accept(client: Client) -> None:
+    revision = client.put("/v1/deployments/d", json=REPORT).headers["etag"]
+    packed = {"Accept-Encoding": "gzip"}
+    for path in ("/v1/recipes", "/v1/kernels", "/static/page.css"):
+        tag = client.get(path, headers=packed).headers["etag"]
+        assert tag.startswith('W/"')
+        assert client.get(path, headers={**packed, "If-None-Match": tag}).status_code == 304, path
+    tag = client.get("/v1/deployments/d", headers=packed).headers["etag"]
+    assert tag == f"W/{revision}"
+    changed = client.put("/v1/deployments/d", json={**REPORT, "node": "b"}, headers={"If-Match": tag})
+    assert changed.status_code == 200
+    assert client.put("/v1/deployments/d", json=REPORT, headers={"If-Match": tag}).status_code == 412

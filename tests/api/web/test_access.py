@@ -35,7 +35,7 @@ def app(request: pytest.FixtureRequest, written: Written) -> FastAPI:
 
 def ask(app: FastAPI, method: str, path: str, token: str | None, **more: object) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return Client(app.state.door).request(method, path, headers=headers, **more)
+    return Client(app.state.front).request(method, path, headers=headers, **more)
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -50,7 +50,7 @@ def filled(path: str, name: str) -> str:
 
 
 def test_every_route_with_every_kind_of_token(app: FastAPI, written: Written) -> None:
-    closed = app.state.door._access.reads == "closed"
+    closed = app.state.front._access.reads == "closed"
     assert len(routes(app)) > 20
     for method, path in routes(app):
         need = need_of(method, filled(path, "gpt-1"))
@@ -99,14 +99,14 @@ def test_what_is_changed_is_written_under_the_tokens_name(app: FastAPI, written:
 def test_a_browser_sends_the_token_as_a_password(app: FastAPI, written: Written) -> None:
     def basic(text: str) -> int:
         headers = {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
-        return Client(app.state.door).request("GET", "/", headers=headers).status_code
+        return Client(app.state.front).request("GET", "/", headers=headers).status_code
 
     assert basic(f"anyone:{written.report}") == 200
     assert basic("anyone:wrong") == 401
-    refused = Client(app.state.door).request("PUT", "/v1/deployments/gpt-1", json=REPORT)
+    refused = Client(app.state.front).request("PUT", "/v1/deployments/gpt-1", json=REPORT)
     assert 'Basic realm="preshuffle"' in refused.headers["www-authenticate"]
     for odd in ("Basic !!!", "Bearer", "Digest x", "Basic /w=="):
-        answer = Client(app.state.door).request("GET", "/v1/registry", headers={"Authorization": odd})
+        answer = Client(app.state.front).request("GET", "/v1/registry", headers={"Authorization": odd})
         assert answer.status_code == 401, odd
 
 
