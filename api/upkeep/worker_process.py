@@ -1,62 +1,73 @@
-"""Long work beside the serving process, in a process of its own: whoever reads is not held up."""
+"""Child process for long work, so that the serving process stays responsive."""
 
 from __future__ import annotations
 
-import multiprocessing
+import asyncio
 import os
+import signal
+import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+import anyio
+from anyio import BrokenWorkerProcess, CancelScope, to_process
+
 Result = TypeVar("Result")
-_NICER: Final = 10
+_NICE: Final = 10
+_PARENT_CHECK_S: Final = 1.0
 FEW: Final = 100
-"""Replicas that are looked at in less time than a process needs to start."""
+"""Replicas that are checked in less time than a process needs to start."""
 
 
-class AsideError(Exception):
-    """The process beside us ended without an answer: it was told to, or the system had no memory for it."""
+class WorkerProcessError(Exception):
+    """The child process ended without a result: it was stopped, or it died, as for want of memory."""
 
 
-class Aside:
-    """One piece of work at a time, in a process that ends with it. Stop it from any thread."""
+class WorkerProcess:
+    """Runs one function at a time in a child process that ends with it.
+
+    ``anyio.to_process`` starts the process and carries arguments, results and errors. What it lacks is added here: a
+    call for threads without an event loop, a stop from any other thread, a nice level, and an end with the parent.
+    """
 
     def __init__(self) -> None:
         """Start nothing yet."""
-        self._process: Any = None
+        self._stop: Callable[[], object] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a function runs."""
+        return self._stop is not None
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function there; function, arguments and result must be picklable.
+        """Call a function in a child process; function, arguments and result must be picklable.
 
         Raises:
-            AsideError: the process ended before it had a result.
+            WorkerProcessError: the process ended before it had a result.
             Exception: what the function raised.
         """
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, function), daemon=True)
-        process.start()
-        self._process = process
-        theirs.close()
         try:
-            ours.send(arguments)  # here, not at the start: a process that dies before it reads must not be waited for
-            worked, value = ours.recv()
-        except (EOFError, ConnectionError):
-            raise AsideError(f"{function.__name__} ended without a result") from None
-        finally:
-            ours.close()
-            process.join()
-            self._process = None
-        if not worked:
-            raise value
-        result: Result = value
-        return result
+            return anyio.run(self._run, function, arguments)
+        except BrokenWorkerProcess:
+            raise WorkerProcessError(f"{function.__name__} ended without a result") from None
 
     def stop(self) -> None:
-        """End what runs."""
-        process = self._process
-        if process is not None:
-            process.terminate()
+        """Kill the process that runs, from any other thread."""
+        stop = self._stop
+        if stop is not None:
+            with suppress(RuntimeError):  # it ended meanwhile, and its event loop with it
+                stop()
+
+    async def _run(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+        loop = asyncio.get_running_loop()
+        with CancelScope() as scope:
+            self._stop = lambda: loop.call_soon_threadsafe(scope.cancel)
+            try:
+                return await to_process.run_sync(_work, os.getpid(), function, arguments, cancellable=True)
+            finally:
+                self._stop = None
+        raise BrokenWorkerProcess
 
 
 def is_orphan(parent: int) -> bool:
@@ -64,11 +75,19 @@ def is_orphan(parent: int) -> bool:
     return os.getppid() != parent
 
 
-def _work(answer: Connection, function: Callable[..., Any]) -> None:
-    os.nice(_NICER)
-    try:
-        told = (True, function(*answer.recv()))
-    except Exception as error:
-        told = (False, error)
-    answer.send(told)
-    answer.close()
+def _work(parent: int, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    os.nice(_NICE)
+    sys.stderr = sys.__stderr__  # AnyIO discards it; errors are logged there
+    _end_with(parent)
+    return function(*arguments)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, even within a regular expression that never ends."""
+
+    def check(_number: int, _frame: object) -> None:
+        if is_orphan(parent):
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, check)
+    signal.setitimer(signal.ITIMER_REAL, _PARENT_CHECK_S, _PARENT_CHECK_S)
