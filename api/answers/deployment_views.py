@@ -1,4 +1,9 @@
-"""Deployments as they are shown: what was told, whether it is right, and what the registry decides for it now."""
+"""Response models of deployments: reports, verdicts, and the current decision for each group.
+
+There are two verdicts. A list shows the *stored* one: it was judged when the replica reported, or after the registry
+last changed. One deployment, its page and its health show the *current* one: the registry that answers now judges the
+stored reports. After a reload they may differ until the re-check has stored new verdicts; ``rechecking`` says so.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,7 @@ from preshuffle.api.fleet import (
     State,
     compare_all,
     has_drifted,
+    judge_name,
     state_of,
     worst_state,
 )
@@ -30,13 +36,16 @@ from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Verdict, worst
 
+_STORED: Final = "this verdict was stored when the deployment last reported or was last re-checked"
+_CURRENT: Final = "this verdict is of the registry that answers now"
+_RECHECKING: Final = "being checked again: the stored verdict is of another registry than the one that answers now"
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"
 _STATE: Final = "the verdict, unless it is stale (silent for longer than ttl_s) or drifted and that is worse"
 
 
 class GroupView(Frozen):
-    """A group of layers: the observation, and the decision or the problem that answers its query now."""
+    """A group of layers: its observation, and the current decision or problem of its query."""
 
     layers: str
     observation: Observation
@@ -48,7 +57,7 @@ class GroupView(Frozen):
     layouts: dict[Role, LayoutComparison]
 
     @field_serializer("observation")
-    def _as_told(self, observation: Observation) -> dict[str, Any]:
+    def _as_reported(self, observation: Observation) -> dict[str, Any]:
         return observation.model_dump(mode="json", exclude_unset=True)
 
 
@@ -78,11 +87,13 @@ class DeploymentView(Frozen):
     seen_at: datetime
     verdict: Verdict = Field(description=_WORST_REPLICA)
     state: State = Field(description=_WORST_REPLICA)
+    verdict_source: Literal["current"] = Field(default="current", description=_CURRENT)
+    rechecking: bool = Field(default=False, description=_RECHECKING)
     replicas: tuple[ReplicaView, ...]
 
 
 class GroupSummary(Frozen):
-    """Layers that several replicas treat alike."""
+    """Layers that several replicas treat identically."""
 
     layers: str
     replicas: tuple[int, ...]
@@ -106,15 +117,19 @@ class DeploymentSummary(Frozen):
     seen_at: datetime
     verdict: Verdict = Field(description=f"{_WORST_REPLICA}, when they were last judged")
     state: State = Field(description=_WORST_REPLICA)
+    verdict_source: Literal["stored"] = Field(default="stored", description=_STORED)
+    rechecking: bool = Field(default=False, description=_RECHECKING)
     replicas: tuple[int, ...]
     groups: tuple[GroupSummary, ...]
 
 
 class DeploymentHealth(Frozen):
-    """Nothing is known to be wrong with a deployment."""
+    """Health of a deployment without known errors."""
 
     verdict: Literal["ok", "degraded", "unknown"]
     state: State
+    verdict_source: Literal["current"] = Field(default="current", description=_CURRENT)
+    rechecking: bool = Field(default=False, description=_RECHECKING)
 
 
 class DeploymentList(Frozen):
@@ -125,8 +140,8 @@ class DeploymentList(Frozen):
 
 
 def view(deployment: Deployment, answers: Answers) -> DeploymentView:
-    """Show a deployment."""
-    now = datetime.now(UTC)
+    """Return the view of a deployment, judged by the current registry."""
+    now, judge = datetime.now(UTC), judge_name(answers.registry)
     replicas = tuple(_replica(deployment.name, replica, answers, now) for replica in deployment.replicas)
     return DeploymentView(
         name=deployment.name,
@@ -136,12 +151,13 @@ def view(deployment: Deployment, answers: Answers) -> DeploymentView:
         seen_at=deployment.seen_at,
         verdict=worst(replica.verdict for replica in replicas),
         state=worst_state(replica.state for replica in replicas),
+        rechecking=any(replica.judged_by != judge for replica in deployment.replicas),
         replicas=replicas,
     )
 
 
 def group_view(name: str, group: Group, answers: Answers, baseline: str | None = None) -> GroupView:
-    """Show a group, with the registry's answer to its query; drift is measured from ``baseline``."""
+    """Return the view of a group; drift is measured from the decision digest ``baseline``."""
     answer = answers.get(group.observation.query)
     report = answers.check(group.observation)
     decided = answer.decision.tensors if answer.decision else {}
@@ -157,11 +173,14 @@ def group_view(name: str, group: Group, answers: Answers, baseline: str | None =
     )
 
 
-def summary(deployment: JudgedDeployment) -> DeploymentSummary:
-    """Show a deployment in a list; replicas that treat the same layers alike stand in one line."""
-    alike: dict[GroupJudgement, list[int]] = {}
+def summary(deployment: JudgedDeployment, judge: str) -> DeploymentSummary:
+    """Return a deployment's entry in a list; replicas with identical judgements share a line.
+
+    ``judge`` names the current registry, as ``judge_name`` writes it.
+    """
+    by_judgement: dict[GroupJudgement, list[int]] = {}
     for replica, group in deployment.groups:
-        alike.setdefault(group, []).append(replica)
+        by_judgement.setdefault(group, []).append(replica)
     return DeploymentSummary(
         name=deployment.name,
         revision=deployment.revision,
@@ -170,8 +189,9 @@ def summary(deployment: JudgedDeployment) -> DeploymentSummary:
         seen_at=deployment.seen_at,
         verdict=deployment.verdict,
         state=deployment.state,
+        rechecking=deployment.judged_by != {judge},
         replicas=deployment.replicas,
-        groups=tuple(_summary_line(group, numbers) for group, numbers in alike.items()),
+        groups=tuple(_summary_line(group, numbers) for group, numbers in by_judgement.items()),
     )
 
 

@@ -80,6 +80,7 @@ class Replica(Frozen):
     created_at: datetime
     replaced_at: datetime = Field(description="when its report last changed")
     seen_at: datetime = Field(description="when it last reported, changed or not, or sent a heartbeat")
+    judged_by: str = Field(description="the registry of the stored verdict, as ``judge_name`` writes it")
     baseline: tuple[str | None, ...] | None = Field(
         description="decision digests that drift is measured from, by group"
     )

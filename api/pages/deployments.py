@@ -31,7 +31,7 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
     @app.get("/", include_in_schema=False)
     async def index(request: Request, params: Annotated[deployments.PageParams, Query()]) -> Response:
-        context = await to_thread.run_sync(_index, store, params)
+        context = await to_thread.run_sync(_index, store, answers, params)
         base = str(request.base_url).rstrip("/")
         return render("index.html", place="deployments", base=base, example=deployments.EXAMPLE, **context)
 
@@ -43,9 +43,9 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
         return await to_thread.run_sync(_deployment, store, answers, render, name, seen, brief)
 
 
-def _index(store: Store, params: deployments.PageParams) -> dict[str, Any]:
+def _index(store: Store, answers: Answers, params: deployments.PageParams) -> dict[str, Any]:
     after = deployments.read_cursor(params.cursor) if params.cursor else ""
-    page = deployments.list_page(store, params.limit, after, params.states, params.name)
+    page = deployments.list_page(store, answers, params.limit, after, params.states, params.name)
     tally = store.tally(params.name)
     limit = None if params.limit == deployments.PageParams.model_fields["limit"].default else params.limit
     filters = {"state": params.state, "name": params.name, "limit": limit}

@@ -31,7 +31,7 @@ class Renderer:
     """Renders templates with the registry and the state of reloads."""
 
     def __init__(self, answers: Answers, watching: Watching) -> None:
-        """Load the templates and follow the registry through reloads."""
+        """Load the templates."""
         self._watching = watching
         self._answers = answers
         self._templates = Environment(

@@ -28,7 +28,14 @@ from preshuffle.registry.values.report import Verdict, worst
 AnyRow = Row[*tuple[Any, ...]]
 _RANKS: Final[dict[str, int]] = {state: rank for rank, state in enumerate(STATES)}
 _SAME_REPLICA: Final = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
-_JUDGED: Final = (replicas.c.name, replicas.c.replica, replicas.c.verdict, replicas.c.state, replicas.c.judgement)
+_JUDGED: Final = (
+    replicas.c.name,
+    replicas.c.replica,
+    replicas.c.verdict,
+    replicas.c.state,
+    replicas.c.judgement,
+    replicas.c.judged_by,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class JudgedDeployment:
 
     Attributes:
         groups: judged groups of layers, each with the number of its replica.
+        judged_by: the registries that judged, as ``judge_name`` writes them.
     """
 
     name: str
@@ -48,6 +56,7 @@ class JudgedDeployment:
     state: State
     replicas: tuple[int, ...]
     groups: tuple[tuple[int, GroupJudgement], ...]
+    judged_by: frozenset[str]
 
 
 def now_ms() -> int:
@@ -127,6 +136,7 @@ def with_replicas(connection: Connection, rows: Sequence[AnyRow]) -> list[Deploy
                 created_at=moment(row.created_ms),
                 replaced_at=moment(row.replaced_ms),
                 seen_at=moment(row.seen_ms),
+                judged_by=row.judged_by,
                 baseline=read_baseline(row.baseline),
             )
         )
@@ -166,6 +176,7 @@ def _judged_deployment(row: AnyRow, members: Sequence[AnyRow]) -> JudgedDeployme
         state=worst_state(states),
         replicas=tuple(member.replica for member in members),
         groups=tuple((member.replica, group) for member in members for group in read_groups(member.judgement)),
+        judged_by=frozenset(member.judged_by for member in members),
     )
 
 

@@ -12,7 +12,7 @@ from preshuffle.api.app import create_app, load_registry
 from preshuffle.api.routes.kernels import EXAMPLE as TABLE
 from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
-from preshuffle.api.upkeep.background import Keeper
+from preshuffle.api.upkeep.background import BackgroundLoop
 from preshuffle.api.upkeep.recheck import is_due
 from support.service.server import OBSERVATION, REPORT, Client
 
@@ -29,22 +29,22 @@ ROLLED["groups"][0]["observation"]["query"] = {**OBSERVATION["query"], "deployme
 
 
 class Service:
-    """The service without its thread: a test says when the keeper looks."""
+    """The service without its thread: a test says when the background loop runs."""
 
     def __init__(self, database: str, book: Path, *tables: str) -> None:
         settings = Settings(db=database, book=(str(book),), tables=tables)
         self.store = Store(database).create()
         app = create_app(settings, load_registry(settings), self.store)
         self.client = Client(app)
-        self.keeper: Keeper = app.state.keeper
+        self.background: BackgroundLoop = app.state.service.background
 
     def poll(self) -> None:
         """Run background steps until changed files have settled and the re-check has ended."""
         for _ in range(4):
-            self.keeper._slow_at = 0.0
-            self.keeper.step()
-            if self.keeper._checker is not None:
-                self.keeper._checker.join()
+            self.background._slow_at = 0.0
+            self.background.step()
+            if self.background._checker is not None:
+                self.background._checker.join()
 
     def get(self, path: str) -> Any:
         response = self.client.get(path)
@@ -76,7 +76,7 @@ def service(database: str, book: Path) -> Iterator[Service]:
     made = Service(database, book)
     made.poll()
     yield made
-    made.keeper.stop()
+    made.background.stop()
     made.store.close()
 
 
@@ -93,7 +93,7 @@ def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
     service.poll()
     after = service.get("/v1/registry")["digest"]
     assert after != before
-    assert not is_due(service.store, service.keeper._name)
+    assert not is_due(service.store, service.background._judge)
     states = {one["name"]: one["state"] for one in service.get("/v1/deployments")["deployments"]}
     assert states == {"a": "drifted", "b": "drifted", "c": "ok"}
     drifted = service.get("/v1/deployments?state=drifted,stale&limit=1")
@@ -133,25 +133,25 @@ def test_a_book_that_does_not_load_leaves_the_last_good_one(service: Service, bo
     assert after["registry_digest"] == before["registry_digest"]
     (problem,) = after["book_problems"]
     assert problem.startswith(f"{book}/book.yaml:2:")
-    assert service.keeper.watching.book.state.failures == 1
+    assert service.background.watching.book.state.failures == 1
     mount(book, OTHER_RECIPE)
     service.poll()
     mended = service.get("/readyz")
     assert mended["book_problems"] == []
     assert mended["registry_digest"] != before["registry_digest"]
-    assert service.keeper.watching.book.state.reloads == 1
+    assert service.background.watching.book.state.reloads == 1
 
 
 def test_a_file_that_is_still_written_is_not_read(service: Service, book: Path) -> None:
     before = service.get("/readyz")
     (book / "more.yaml").write_text(OTHER_RECIPE[: OTHER_RECIPE.index("because")])  # YAML, and half a rule
-    service.keeper.watching.book.poll()
+    service.background.watching.book.poll()
     (book / "more.yaml").write_text(OTHER_RECIPE)
-    service.keeper.watching.book.poll()
+    service.background.watching.book.poll()
     assert service.get("/readyz") == before
-    service.keeper.watching.book.poll()
+    service.background.watching.book.poll()
     assert service.get("/readyz")["registry_digest"] != before["registry_digest"]
-    assert service.keeper.watching.book.state.failures == 0
+    assert service.background.watching.book.state.failures == 0
 
 
 def test_a_folder_that_goes_away_is_a_problem_that_is_said(service: Service, book: Path) -> None:
@@ -177,8 +177,8 @@ def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp
     after = service.get("/v1/kernels")
     assert [one["rows"] for one in after["tables"]] == [2]
     assert after["tables_digest"] != before["tables_digest"]
-    assert not is_due(service.store, service.keeper._name)
-    assert after["tables_digest"] in service.keeper._name
+    assert not is_due(service.store, service.background._judge)
+    assert after["tables_digest"] in service.background._judge
 
     more.write_text("no,table\n1,2\n")
     service.poll()
@@ -198,5 +198,34 @@ def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp
     service.poll()
     assert service.get("/readyz")["table_problems"] == []
     assert service.get("/v1/kernels") == before
-    service.keeper.stop()
+    service.background.stop()
     service.store.close()
+
+
+def test_verdicts_agree_after_a_reload_or_are_being_checked_again(service: Service, book: Path) -> None:
+    """The list shows stored verdicts, one deployment and its health current ones; each says which."""
+
+    def shown() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        (listed,) = service.get("/v1/deployments")["deployments"]
+        return listed, service.get("/v1/deployments/a"), service.get("/v1/deployments/a/health")
+
+    assert service.client.put("/v1/deployments/a", json=ROLLED).status_code == 201
+    views = shown()
+    assert [view["verdict_source"] for view in views] == ["stored", "current", "current"]
+    assert [(view["state"], view["rechecking"]) for view in views] == [("ok", False)] * 3
+    assert "being checked again" not in service.client.get("/").text
+
+    service.background.watching.book.poll()
+    mount(book, OTHER_RECIPE)
+    while not service.background.watching.book.poll():
+        pass  # the new book answers, and nothing has been checked again
+    views = shown()
+    assert [view["state"] for view in views] == ["ok", "drifted", "drifted"]
+    assert [view["rechecking"] for view in views] == [True] * 3
+    for page in ("/", "/deployments/a"):
+        assert "being checked again" in service.client.get(page).text
+
+    service.look()
+    assert [(view["state"], view["rechecking"]) for view in shown()] == [("drifted", False)] * 3
+    for page in ("/", "/deployments/a"):
+        assert "being checked again" not in service.client.get(page).text

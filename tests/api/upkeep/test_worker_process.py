@@ -78,7 +78,7 @@ def test_it_is_killed_from_another_thread() -> None:
 PARENT = """
 import re, time
 from preshuffle.api.upkeep import WorkerProcess
-from support.endless import search
+from support.service.endless import search
 print(WorkerProcess().run(search), flush=True)
 """
 
