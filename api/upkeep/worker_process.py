@@ -64,7 +64,9 @@ class WorkerProcess:
         with CancelScope() as scope:
             self._stop = lambda: loop.call_soon_threadsafe(scope.cancel)
             try:
-                return await to_process.run_sync(_work, os.getpid(), function, arguments, cancellable=True)
+                with CancelScope(shield=True):  # AnyIO loses a process that is cancelled while it starts
+                    await to_process.run_sync(_prepare, os.getpid())
+                return await to_process.run_sync(function, *arguments, cancellable=True)
             finally:
                 self._stop = None
         raise BrokenWorkerProcess
@@ -75,15 +77,13 @@ def is_orphan(parent: int) -> bool:
     return os.getppid() != parent
 
 
-def _work(parent: int, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+def _prepare(parent: int) -> None:
+    """Lower this process's priority, and end it soon after its parent.
+
+    A timer's signal also ends a regular expression that would never end; a thread would wait for it.
+    """
     os.nice(_NICE)
     sys.stderr = sys.__stderr__  # AnyIO discards it; errors are logged there
-    _end_with(parent)
-    return function(*arguments)
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent, even within a regular expression that never ends."""
 
     def check(_number: int, _frame: object) -> None:
         if is_orphan(parent):

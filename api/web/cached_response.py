@@ -58,8 +58,16 @@ class CachedResponse:
         return self._compressed
 
     async def respond(self, request: Request) -> Response:
-        """Answer a request that came through the routes; the front compresses."""
-        return self.answer(request.headers.get("if-none-match"))
+        """Answer a request that came through the routes.
+
+        The response is a new one: the layer that compresses it changes its headers.
+        """
+        response = self.answer(request.headers.get("if-none-match"))
+        if response is not self._full:
+            return response
+        return Response(
+            self._full.body, headers={"ETag": self.etag, "Cache-Control": "no-cache"}, media_type="application/json"
+        )
 
 
 def matches(condition: str, etag: str) -> bool:
