@@ -74,7 +74,7 @@ class Service:
     kernels: ListingCache
 
     def end_streams(self) -> None:
-        """End event streams and take no more plans, so that the server can stop."""
+        """End event streams and plans, so that the server can stop."""
         self.signal.close()
         self.planner.stop()
 
@@ -161,9 +161,9 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
     """Return the routers, one for each resource."""
     store, answers = service.store, service.answers
     return (
+        resolve.router(answers, service.responses),  # first, as the router tries them in turn
         registry_routes.router(service.listings),
         kernels.router(service.library, answers, service.kernels),
-        resolve.router(answers, service.responses),
         check.router(answers),
         deployments.router(store, answers, service.heartbeats),
         history.router(store),
@@ -176,7 +176,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
 
 
 def _cached_paths(service: Service) -> dict[str, Find]:
-    """Return the paths that the front answers from a cache, each with the cache that its route fills."""
+    """Return the caches that the front answers from, by path."""
     listings = {path: cache.find for path, cache in service.listings.items()}
     return {**listings, kernels.KERNELS_PATH: service.kernels.find, resolve.RESOLVE_PATH: service.responses.find}
 
@@ -190,7 +190,7 @@ async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
 
 
 def access_of(settings: Settings) -> Access:
-    """Return who may do what.
+    """Return the access rules of the settings.
 
     Raises:
         ServeError: the file of tokens cannot be read or is not valid.
@@ -199,7 +199,7 @@ def access_of(settings: Settings) -> Access:
 
 
 def hidden_of(settings: Settings) -> frozenset[str]:
-    """Return the paths that the management port has to itself."""
+    """Return the paths that only the management port serves."""
     return frozenset() if settings.management_port is None else frozenset({metrics_routes.METRICS_PATH})
 
 

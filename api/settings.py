@@ -20,7 +20,7 @@ _LISTS: Final = frozenset({"book", "tables"})
 
 
 class Settings(Frozen):
-    """How the service runs.
+    """Settings of one service.
 
     Attributes:
         host: where it listens; anything but loopback needs ``tokens``.
@@ -30,13 +30,13 @@ class Settings(Frozen):
         tables: kernel tables (CSV files or folders, ``path@version`` ties one to an AITER); ``auto`` alone is what
             AITER would read here: the files of ``AITER_CONFIG_FMOE`` where it is set, else the installed AITER's.
         tokens: the file of bearer tokens; without one everything is open, on loopback only.
-        reads: whether reading and asking are ``open`` to everyone or need a token too (``closed``).
-        management_port: where ``/healthz``, ``/readyz`` and ``/metrics`` are served beside; ``/metrics`` is then not
+        reads: whether reads and questions are ``open`` to everyone or need a token too (``closed``).
+        management_port: where ``/healthz``, ``/readyz`` and ``/metrics`` are served as well; ``/metrics`` is then not
             served on the main port. 0 takes a free one.
         head_seconds: how long a request line and its headers may take to arrive.
         log: ``json`` (one object a line) or ``text``.
-        history_rows: how many changes the history keeps, of all deployments together (of each at most 1000).
-        history_days: for how long it keeps them.
+        history_rows: retention, in changes of all deployments together (of each at most 1000).
+        history_days: retention in days.
     """
 
     host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
@@ -54,7 +54,9 @@ class Settings(Frozen):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
-        """Read ``PRESHUFFLE_HOST``, ``PRESHUFFLE_PORT`` and so on; options that are given (not None) win.
+        """Read environment variables; options that are not None take precedence.
+
+        The variables are ``PRESHUFFLE_HOST``, ``PRESHUFFLE_PORT`` and so on.
 
         ``PRESHUFFLE_BOOK`` and ``PRESHUFFLE_TABLES`` are lists, separated by ``:``. An empty variable counts as unset.
 
@@ -80,7 +82,7 @@ class Settings(Frozen):
 
 
 def _named(problem: FieldProblem, options: Mapping[str, Any]) -> FieldProblem:
-    """Say where a wrong value came from: an option, or a variable."""
+    """Return the problem with the option or variable it came from."""
     top = problem.field.split(".")[0]
     place = f"--{top.replace('_', '-')}" if top in options else PREFIX + top.upper()
     return FieldProblem(place, problem.message, problem.valid)

@@ -1,4 +1,4 @@
-"""Cache of the registry's decisions, each with its JSON: a query is decided once."""
+"""Cache of the registry's decisions and of their JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUDGET: Final = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The registry's answer to a query: a decision and its JSON, or a problem."""
+    """Answer to a query: a decision and its JSON, or a problem."""
 
     decision: Decision | None = None
     body: bytes = b""
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Answers:
-    """The current registry and a cache of its answers, least recently used first out. Thread-safe."""
+    """Current registry and an LRU cache of its answers. Thread-safe."""
 
     def __init__(
         self, registry: Registry, budget: int = BUDGET, observe: Callable[[float], object] = lambda _seconds: None
@@ -72,7 +72,7 @@ class Answers:
         return found if found is not None else self._decide(key, query)
 
     async def ask(self, query: Query) -> Answer:
-        """Return the answer to a query; a new one is decided in a thread."""
+        """Return the answer to a query, deciding in a thread."""
         key = _key(query)
         found = self._find(key)
         return found if found is not None else await to_thread.run_sync(self._decide, key, query)
@@ -110,7 +110,7 @@ class Answers:
 
 
 def _key(query: Query) -> str:
-    """Return the query as canonical JSON: the order of its environment does not count."""
+    """Return the query as canonical JSON; the environment is sorted."""
     return query.model_copy(update={"env": dict(sorted(query.env.items()))}).model_dump_json()
 
 

@@ -1,4 +1,4 @@
-"""Response models of deployments: reports, verdicts, and the current decision for each group.
+"""Response models of deployments: reports, verdicts and current decisions.
 
 There are two verdicts. A list shows the *stored* one: it was judged when the replica reported, or after the registry
 last changed. One deployment, its page and its health show the *current* one: the registry that answers now judges the
@@ -45,7 +45,7 @@ _STATE: Final = "the verdict, unless it is stale (silent for longer than ttl_s) 
 
 
 class GroupView(Frozen):
-    """A group of layers: its observation, and the current decision or problem of its query."""
+    """Group of layers: its observation and the current decision."""
 
     layers: str
     observation: Observation
@@ -157,7 +157,10 @@ def view(deployment: Deployment, answers: Answers) -> DeploymentView:
 
 
 def group_view(name: str, group: Group, answers: Answers, baseline: str | None = None) -> GroupView:
-    """Return the view of a group; drift is measured from the decision digest ``baseline``."""
+    """Return the view of a group.
+
+    Drift is measured from the decision digest ``baseline``.
+    """
     answer = answers.get(group.observation.query)
     report = answers.check(group.observation)
     decided = answer.decision.tensors if answer.decision else {}
@@ -174,7 +177,9 @@ def group_view(name: str, group: Group, answers: Answers, baseline: str | None =
 
 
 def summary(deployment: JudgedDeployment, judge: str) -> DeploymentSummary:
-    """Return a deployment's entry in a list; replicas with identical judgements share a line.
+    """Return a deployment's entry in a list.
+
+    Replicas with identical judgements share a line.
 
     ``judge`` names the current registry, as ``judge_name`` writes it.
     """

@@ -1,4 +1,4 @@
-"""Cache of one listing of the registry, made anew when another registry answers."""
+"""Cache of one listing, made anew for each registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ListingCache:
     """One listing as the bytes that are sent."""
 
     def __init__(self, answers: Answers, make: Callable[[Registry], CachedResponse]) -> None:
-        """Serialise with ``make``, in a thread, when the listing is first requested of a registry."""
+        """Serialise with ``make``, in a thread, on the first request."""
         self._answers = answers
         self._make = make
         self._cached: tuple[Registry, CachedResponse] | None = None

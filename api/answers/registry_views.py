@@ -24,7 +24,7 @@ class RegistryView(Frozen):
 
 
 class LayoutView(Frozen):
-    """A layout, and the gate mode that kernels need to read w13 in it."""
+    """Layout, and the gate mode of kernels that read it."""
 
     id: str
     title: str

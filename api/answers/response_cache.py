@@ -1,4 +1,4 @@
-"""Cache of ``/v1/resolve`` responses, by the exact text of the query string or of the body."""
+"""Cache of ``/v1/resolve`` responses, by exact query string or body."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Entries:
 
 
 class ResponseCache:
-    """The most recent responses of the current registry. Use it on the event loop only."""
+    """Most recent responses of the current registry. Event loop only."""
 
     def __init__(self, answers: Answers) -> None:
         """Start empty."""
@@ -35,21 +35,21 @@ class ResponseCache:
         self._entries = _Entries(answers.registry)
 
     def find(self, query: bytes) -> CachedResponse | None:
-        """Return the response to a query string, None where it is not cached."""
+        """Return the cached response to a query string, or None."""
         return self._current().by_query.get(query)
 
     def find_posted(self, body: bytes) -> Answer | None:
-        """Return the answer to a body, None where it is not cached."""
+        """Return the cached answer to a body, or None."""
         return self._current().by_body.get(body)
 
     def store(self, query: bytes, response: CachedResponse, registry: Registry) -> None:
-        """Cache the response that a registry gave to a query string, unless it has been replaced since."""
+        """Cache a response, unless its registry has been replaced since."""
         entries = self._current()
         if entries.registry is registry:
             _add(entries.by_query, query, response)
 
     def store_posted(self, body: bytes, answer: Answer, registry: Registry) -> None:
-        """Cache the answer that a registry gave to a body, unless it has been replaced since."""
+        """Cache an answer, unless its registry has been replaced since."""
         entries = self._current()
         if entries.registry is registry and answer.problem is None:
             _add(entries.by_body, body, answer)

@@ -76,6 +76,6 @@ def _entries(store: Store, answers: Answers, which: str) -> tuple[str, BookEntri
     found = stored_entries(store, which)
     if found is None:
         raise ProblemError(
-            "unknown-book", f"no book {which} was run here; GET /v1/registry/books lists those that were"
+            "unknown-book", f"no book {which} is known here; GET /v1/registry/books lists the known ones"
         )
     return which, found

@@ -20,7 +20,7 @@ _RETRY_MS: Final = 2000
 
 
 class ChangeSignal:
-    """Wakes every listener when something that is shown has changed. ``changed`` may be called from any thread."""
+    """Wakes every listener when shown data has changed. Thread-safe."""
 
     def __init__(self) -> None:
         """Start without listeners."""
@@ -56,7 +56,7 @@ class ChangeSignal:
             self._listeners.discard(change)
 
     async def events(self, change: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
-        """Yield an event for each change; several changes in a row may be one event."""
+        """Yield an event for each change, or for several in a row."""
         yield ServerSentEvent(retry=_RETRY_MS)
         while not self._closed:
             await change.wait()

@@ -64,7 +64,7 @@ class TableFileView(Frozen):
 
 
 class HazardView(Frozen):
-    """A hazard of a kernel table; see the findings of the same code."""
+    """Hazard of a kernel table, as the finding of its code explains."""
 
     code: str
     message: str

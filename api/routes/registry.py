@@ -33,7 +33,7 @@ TAGS: Final[list[str | Enum]] = ["registry"]
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What is declared once of a listing: its model, its summary, and what fills it."""
+    """Declaration of a listing: response model, summary, view function."""
 
     model: type[Frozen]
     summary: str
@@ -73,7 +73,10 @@ def router(caches: Mapping[str, ListingCache]) -> APIRouter:
 
 
 def _serialise(path: str, registry: Registry) -> CachedResponse:
-    """Serialise a listing; its ETag is the registry's digest, with the kernel tables' where it shows them."""
+    """Serialise a listing.
+
+    Its ETag is the registry's digest, with that of the kernel tables where it shows them.
+    """
     tag = registry.digest
     if path == "/v1/registry" and registry.tables is not None:
         tag += f"+{registry.tables.digest}"

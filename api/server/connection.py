@@ -1,4 +1,4 @@
-"""HTTP connection with limits on the time and size of a request's head.
+"""HTTP connection with time and size limits on request heads.
 
 uvicorn has no such limit: a client that sends one byte a minute would hold its connection for ever. The class is given
 to uvicorn's ``http`` option and reads attributes of uvicorn's own protocol, so the project bounds uvicorn's version.
@@ -18,14 +18,14 @@ MAX_HEAD: Final = 32 << 10
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol with a time limit on heads, and problems for what is not HTTP."""
+    """uvicorn's protocol with a time limit on request heads."""
 
     _timer: asyncio.TimerHandle | None = None
     _head = 0
     _in_body = False
 
     def __init__(self, *args: Any, head_seconds: float, **options: Any) -> None:
-        """Take uvicorn's arguments, and the seconds that a request line and its headers may take."""
+        """Take uvicorn's arguments, and the seconds that a head may take."""
         super().__init__(*args, **options)
         self._seconds = head_seconds
 
@@ -40,7 +40,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes; while the head is not complete, limit their number and time.
+        """Parse bytes; limit number and time of an incomplete head's.
 
         Whoever reads a body limits it. The rest of a body that nobody reads, since the response has been sent, is
         discarded for as long as a head may take.
@@ -72,7 +72,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Do not log: a client may request an upgrade, and is answered as if it had not."""
+        """Log nothing: an upgrade is ignored, as HTTP allows."""
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem."""

@@ -1,4 +1,4 @@
-"""ASGI layer before the routes: access, cached responses, GZip, request ids, metrics and the request log."""
+"""ASGI layer before the routes: access, cached responses, GZip, metrics, logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any, Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,6 +43,7 @@ _OTHER: Final = "other"
 """Label of methods and paths that are none of the service's."""
 _READ: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id", b"accept-encoding"})
 _LEVEL: Final = 6
+_DEFAULTS: Final = ((b"x-content-type-options", b"nosniff"), (b"vary", b"Accept-Encoding"))
 
 
 class _Head:
@@ -68,13 +68,18 @@ class _Head:
         return None if value is None else value.decode("latin-1")
 
     @property
+    def accepts_gzip(self) -> bool:
+        """Whether the client accepts compressed bodies."""
+        return b"gzip" in self.headers.get(b"accept-encoding", b"")
+
+    @property
     def seconds(self) -> float:
         """Seconds since the request came."""
         return perf_counter() - self.started
 
 
 class Front:
-    """Wraps the application.
+    """Outermost ASGI application of the service.
 
     Args:
         app: what answers.
@@ -94,8 +99,9 @@ class Front:
         heartbeats: HeartbeatRoute,
         hidden: frozenset[str],
     ) -> None:
-        """Wrap it."""
-        self._app = GZipMiddleware(app, MIN_COMPRESSED, _LEVEL)
+        """Wrap the application."""
+        self._app = app
+        self._compressing = GZipMiddleware(app, MIN_COMPRESSED, _LEVEL)
         self._access = access
         self._metrics = metrics
         self._cached = cached
@@ -105,7 +111,7 @@ class Front:
         self._plain = frozenset(path for path in paths if "{" not in path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request from the cache, or pass it on to the routes."""
+        """Answer from the cache, or pass the request to the routes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -128,7 +134,8 @@ class Front:
             await app(scope, receive, send)  # nothing to add to it, and nothing to log
             self._metrics.answered(head.method, route, app.status_code, head.seconds)
         else:
-            await self._pass(app or self._app, scope, receive, send, head, route)
+            routes = self._compressing if head.accepts_gzip else self._app
+            await self._pass(app or routes, scope, receive, send, head, route)
 
     def _admit(self, scope: Scope, head: _Head) -> None:
         """Record who sends a request that may come in.
@@ -149,12 +156,12 @@ class Front:
         cached = find(scope["query_string"]) if find is not None else None
         if cached is None:
             return None
-        return cached.answer(head.text(b"if-none-match"), b"gzip" in head.headers.get(b"accept-encoding", b""))
+        return cached.answer(head.text(b"if-none-match"), head.accepts_gzip)
 
     async def _pass(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, head: _Head, route: str | None
     ) -> None:
-        """Pass a request on; give its response an id, and count and log it."""
+        """Pass a request on; identify, count and log its response."""
         name = request_id(head.text(b"x-request-id"))
         token = REQUEST_ID.set(name)
         status = 500
@@ -185,15 +192,16 @@ class Front:
 
 
 def _is_logged(method: str, path: str) -> bool:
-    """Whether a request that succeeds is logged: changes are; heartbeats, a thousand a second, are not."""
+    """Whether a successful request is logged: changes except heartbeats."""
     return need_of(method, path).kind == "change" and not path.endswith(_HEARTBEAT)
 
 
-def _finish(start: Message, name: str) -> None:
-    """Add what every response has; weaken the ETag of a compressed one, whose bytes are others."""
-    headers = MutableHeaders(raw=list(start.get("headers", ())))
-    headers["X-Request-ID"] = name
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    if "content-encoding" in headers and "etag" in headers:
-        headers["ETag"] = weak(headers["etag"])
-    start["headers"] = headers.raw
+def _finish(start: Message, request_name: str) -> None:
+    """Add the headers of every response; weaken a compressed one's ETag."""
+    headers = dict(start.get("headers", ()))
+    added = [(b"x-request-id", request_name.encode())]
+    added += [(name, value) for name, value in _DEFAULTS if name not in headers]
+    if b"content-encoding" in headers and b"etag" in headers:
+        tag = weak(headers[b"etag"].decode("latin-1")).encode("latin-1")
+        start["headers"] = [(name, tag if name == b"etag" else value) for name, value in start["headers"]]
+    start["headers"] = [*start.get("headers", ()), *added]

@@ -1,4 +1,7 @@
-"""Heartbeat requests answered before the router: a fleet sends a thousand of them a second."""
+"""Heartbeat requests, answered before the router.
+
+A large fleet sends a thousand of them a second.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class HeartbeatRoute:
         self._heartbeats = heartbeats
 
     async def answer(self, scope: Scope) -> Response | None:
-        """Return the response once the heartbeat is written; None where FastAPI's route must answer.
+        """Return the response once the heartbeat is written.
+
+        None: FastAPI's route must answer.
 
         Raises:
             StoreError: the store did not write it.

@@ -90,7 +90,7 @@ def run(app: Front, listener: socket.socket, on_stop: Callable[[], None], head_s
 
 
 def config_of(app: ASGIApp, head_seconds: float, **options: Any) -> uvicorn.Config:
-    """Return uvicorn's configuration: no access log, head limits, no trust in proxy headers."""
+    """Return uvicorn's configuration: no access log, no proxy headers, head limits."""
     return uvicorn.Config(
         app,
         http=partial(Connection, head_seconds=head_seconds),  # type: ignore[arg-type]
@@ -115,7 +115,10 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _signals_stop_quietly() -> Iterator[None]:
-    """Ignore the signal that uvicorn raises once more after its shutdown: the store must be closed first."""
+    """Ignore the signal that uvicorn raises again after its shutdown.
+
+    The store must be closed first.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

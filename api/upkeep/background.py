@@ -32,7 +32,7 @@ _SLOW_S: Final = 1.0
 
 
 class BackgroundLoop:
-    """One thread that follows the files and the changes of other processes on the same store."""
+    """Thread that follows files, and other processes on the same store."""
 
     def __init__(
         self,

@@ -21,11 +21,11 @@ FEW: Final = 100
 
 
 class WorkerProcessError(Exception):
-    """The child process ended without a result: it was stopped, or it died, as for want of memory."""
+    """The child process was stopped or died before it had a result."""
 
 
 class WorkerProcess:
-    """Runs one function at a time in a child process that ends with it.
+    """Runs a function in a child process that ends with it.
 
     ``anyio.to_process`` starts the process and carries arguments, results and errors. What it lacks is added here: a
     call for threads without an event loop, a stop from any other thread, a nice level, and an end with the parent.
@@ -41,7 +41,9 @@ class WorkerProcess:
         return self._stop is not None
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function in a child process; function, arguments and result must be picklable.
+        """Call a function in a child process.
+
+        Function, arguments and result must be picklable.
 
         Raises:
             WorkerProcessError: the process ended before it had a result.

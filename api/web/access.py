@@ -1,4 +1,4 @@
-"""Who may do what: reads, questions and changes, told apart by method and path."""
+"""Access rules: which token a request needs, by method and path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from preshuffle.api.web.problem import ProblemError
 from preshuffle.api.web.tokens import Token, Tokens
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
-"""Probes: what an orchestrator asks before anybody can have a token."""
+"""Probes: an orchestrator has no token."""
 QUESTIONS: Final = frozenset({"/v1/resolve", "/v1/resolve/batch", "/v1/check", "/v1/check/batch", "/v1/plan", "/plan"})
-"""POST here changes nothing."""
+"""Paths whose POST changes nothing."""
 _DEPLOYMENTS: Final = "/v1/deployments/"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="preshuffle", Basic realm="preshuffle", charset="UTF-8"'}
@@ -22,7 +22,7 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="preshuffle", Basic realm
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a request needs.
+    """Right that a request needs.
 
     Attributes:
         kind: ``nothing``, to ``read``, or to ``change``.
@@ -34,7 +34,10 @@ class Need:
 
 
 def need_of(method: str, path: str) -> Need:
-    """Return what a request needs; a path that is not known to be a question is a change."""
+    """Return what a request needs.
+
+    A POST, PUT or DELETE of a path that is not in ``QUESTIONS`` is a change.
+    """
     if method in _READING:
         return Need("nothing" if path in OPEN or path.startswith("/static/") else "read")
     if path in QUESTIONS:
@@ -45,20 +48,20 @@ def need_of(method: str, path: str) -> Need:
 
 
 class Access:
-    """The rule of one service.
+    """Access rules of one service.
 
     Args:
-        tokens: the tokens that it knows; None where nothing asks for them (loopback only).
-        reads: whether reading and asking needs a token too.
+        tokens: the known tokens; None where none is needed (loopback only).
+        reads: whether reads and questions need a token too.
     """
 
     def __init__(self, tokens: Tokens | None, reads: Reads) -> None:
-        """Keep both."""
+        """Store both."""
         self.tokens = tokens
         self.reads = reads
 
     def admit(self, method: str, path: str, authorization: str | None) -> str | None:
-        """Return the caller's name, or None where nobody was asked.
+        """Return the name of the request's token, None without one.
 
         Raises:
             ProblemError: 401 a token is needed or not known, 403 the token may not do this.
@@ -70,9 +73,9 @@ class Access:
         if need.kind == "nothing" or (need.kind == "read" and self.reads == "open"):
             return token.name if token else None
         if token is None:
-            what = "changing anything" if need.kind == "change" else "reading"
+            action = "changing anything" if need.kind == "change" else "reading"
             raise ProblemError(
-                "unauthorized", f"{what} here needs a token: Authorization: Bearer …", headers=_CHALLENGE
+                "unauthorized", f"{action} here needs a token: Authorization: Bearer …", headers=_CHALLENGE
             )
         if need.kind == "change" and not token.may_change(need.deployment):
             raise ProblemError("forbidden", _refusal(token, need))
@@ -82,13 +85,13 @@ class Access:
     def _token(tokens: Tokens, authorization: str) -> Token:
         token = tokens.find(_secret(authorization))
         if token is None:
-            detail = "this token is not known; valid: Authorization: Bearer TOKEN (or Basic, the token as password)"
+            detail = "this token is unknown; valid: Authorization: Bearer TOKEN (or Basic, the token as password)"
             raise ProblemError("unauthorized", detail, headers=_CHALLENGE)
         return token
 
 
 def _secret(authorization: str) -> str:
-    """Return the token in an ``Authorization``: Bearer's, or Basic's password (what a browser can send)."""
+    """Return the token in ``Authorization``: Bearer, or the Basic password of browsers."""
     scheme, _, rest = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()

@@ -1,4 +1,4 @@
-"""Many inputs in one body: the batch is judged first, then each input by itself."""
+"""Batches: many inputs in one body, each answered by itself."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from preshuffle.registry.values.query import TOKENS
 
 MAX_BATCH: Final = 1000
 MAX_BATCH_TOKENS: Final = 10_000
-"""Token counts that a batch may ask for, over all its queries: each costs a kernel prediction."""
+"""Token counts of all queries of a batch: each costs a kernel prediction."""
 
 
 def read_batch(value: Any, field: str, query_of: Callable[[Any], Any]) -> list[Any]:
-    """Return the inputs of a batch, not judged yet.
+    """Return the inputs of a batch, not validated yet.
 
     Args:
         value: the body.
         field: its only field, which holds the inputs.
-        query_of: an input's query, whatever it is.
+        query_of: returns an input's query, of any type.
 
     Raises:
         QueryError: not a list of 1 to 1000 inputs, or too many token counts in all.
@@ -42,11 +42,11 @@ def write_batch(items: Sequence[Any], answer: Callable[[Any], bytes]) -> bytes:
 
 
 def write_problem(problem: ProblemError, path: str) -> bytes:
-    """Return the answer to an input of a batch that would have been a problem alone."""
+    """Return the result of an input that is a problem."""
     return b'{"problem":' + problem.problem(path).model_dump_json(exclude_none=True).encode() + b"}"
 
 
 def _token_count(query: Any) -> int:
-    """Return how many token counts a query asks for, before it has been judged."""
+    """Return the number of token counts in an unvalidated query."""
     tokens = query.get("tokens", TOKENS) if isinstance(query, dict) else ()
     return len(tokens) if isinstance(tokens, list | tuple) else 1

@@ -1,4 +1,4 @@
-"""JSON bodies serialised once, and the responses made of them: full, compressed, or 304 Not Modified."""
+"""Cached JSON responses: full, compressed, or 304 Not Modified."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEVEL: Final = 6
 
 
 class CachedResponse:
-    """One JSON body with its ETag, ready to be sent any number of times.
+    """JSON body with its ETag, serialised and compressed once.
 
     A compressed body has the ETag in its weak form: its bytes are others than those of the strong one.
     """
@@ -45,7 +45,7 @@ class CachedResponse:
         return CachedResponse(value.model_dump_json().encode(), f'"{digest}"')
 
     def answer(self, if_none_match: str | None, compressed: bool = False) -> Response:
-        """Return 304 where the client has the body, else the body, compressed by GZip where that is accepted."""
+        """Return 304 where the client has the body, else the body."""
         if if_none_match is not None and matches(if_none_match, self.etag):
             return self._unchanged
         if not compressed or len(self._full.body) < MIN_COMPRESSED:

@@ -60,7 +60,9 @@ async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON. NaN and Infinity are not JSON; half surrogate pairs are not text.
+    """Parse JSON strictly.
+
+    NaN and Infinity are not JSON; half surrogate pairs are not text.
 
     Raises:
         ProblemError: 400 not JSON or nested too deeply.

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the request that it is about."""
+"""Structured logs: one JSON object a line, with the request id."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from typing import Final, Literal
 Style = Literal["json", "text"]
 
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
-"""The request that is being answered."""
+"""Id of the current request."""
 _ACCEPTED: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 def request_id(given: str | None) -> str:
-    """Return the client's request id where it is one (128 plain characters at most), else a new one."""
+    """Return the client's request id if valid, else a new one.
+
+    A valid one has up to 128 letters, digits and ``_ . : -``.
+    """
     return given if given is not None and _ACCEPTED.fullmatch(given) else secrets.token_hex(8)
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record, and whatever ``extra`` says, as one line of JSON."""
+    """Formats a record and its ``extra`` fields as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -44,7 +47,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(style: Style) -> None:
-    """Send this process's logs to standard error, in one shape, uvicorn's among them."""
+    """Send all logs of this process to standard error, uvicorn's included."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if style == "json" else text)

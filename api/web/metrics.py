@@ -35,7 +35,7 @@ class FleetCounts(Protocol):
         """Return the number of replicas that have a finding, by code."""
 
     def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
-        """Return by file kind: successful reloads, failed ones, whether the current files load."""
+        """Return reload counts (good, failed) and whether the files load, by kind."""
 
     def digest(self) -> str:
         """Return the digest of the current book."""
@@ -43,7 +43,7 @@ class FleetCounts(Protocol):
 
 @dataclass(slots=True)
 class _Times:
-    """Histogram of response times: counts between bounds (the last: above all of them), and the sum."""
+    """Histogram of response times; the last count is above all bounds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(_FAST) + 1))
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""The OpenAPI document: bodies that the routes read themselves, and the problem that every error is."""
+"""OpenAPI document: request bodies that routes parse themselves, and problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ and is that what a deployment did? Every error is application/problem+json; tell
 
 
 def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of an operation that can answer with these kinds of problem."""
+    """Return the OpenAPI ``responses`` of these kinds of problem."""
     by_status: dict[int | str, list[str]] = {}
     for kind in (*kinds, "internal"):
         by_status.setdefault(KINDS[kind][0], []).append(KINDS[kind][1])
@@ -48,7 +48,7 @@ def json_body(model: type[BaseModel], example: Any) -> dict[str, Any]:
 
 
 def install(app: FastAPI, models: list[type[BaseModel]]) -> None:
-    """Make the application's document hold these models too; it is built once, when first asked for."""
+    """Add models to the application's document, built on first request."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

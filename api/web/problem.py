@@ -1,4 +1,4 @@
-"""Every error of the service in one shape: RFC 9457 ``application/problem+json``.
+"""Errors as RFC 9457 ``application/problem+json``.
 
 The ``type`` of a problem is ``urn:preshuffle:problem:<kind>``; the kinds are the keys of ``KINDS``. A client tells
 problems apart by ``type``, never by the words of ``title`` or ``detail``.
@@ -33,29 +33,29 @@ URN: Final = "urn:preshuffle:problem:"
 KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed-json": (400, "The body is not JSON"),
     "json-too-deep": (400, "The body is nested too deeply"),
-    "malformed-request": (400, "This is not HTTP"),
+    "malformed-request": (400, "The request is not valid HTTP"),
     "unauthorized": (401, "A token is needed"),
-    "forbidden": (403, "The token may not do this"),
+    "forbidden": (403, "The token does not permit this"),
     "no-recipe": (404, "No recipe answers this query"),
-    "not-found": (404, "Nothing is here"),
-    "unknown-book": (404, "No book of this digest was run here"),
+    "not-found": (404, "This path does not exist"),
+    "unknown-book": (404, "No book of this digest is known"),
     "unknown-tables": (404, "No kernel tables of this version are known"),
     "unknown-deployment": (404, "No deployment of this name is known"),
     "method-not-allowed": (405, "This method is not allowed here"),
     "request-timeout": (408, "The request did not arrive in time"),
-    "tables-exist": (409, "This version has other kernel tables"),
+    "tables-exist": (409, "Other kernel tables exist for this version"),
     "precondition-failed": (412, "The deployment has changed since"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body's media type is not understood"),
     "invalid-input": (422, "The input is not valid"),
     "head-too-large": (431, "The request's headers are too large"),
-    "internal": (500, "Something went wrong on our side"),
+    "internal": (500, "Internal error of the service"),
     "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
-    "interrupted": (503, "The work was given up"),
+    "interrupted": (503, "The work was stopped before it ended"),
     "store-unavailable": (503, "The store does not answer"),
     "too-many-listeners": (503, "Too many clients listen for events"),
     "store-full": (507, "The store's disk is full"),
-    "tables-full": (507, "No more kernel tables can be held"),
+    "tables-full": (507, "No more kernel tables can be stored"),
 }
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
 
@@ -69,7 +69,7 @@ class FieldFault(Frozen):
 
 
 class NearestRule(Frozen):
-    """A rule that did not match, and what it would have needed."""
+    """Rule that did not match, and why."""
 
     rule: str
     recipe: str
@@ -87,7 +87,7 @@ class Problem(Frozen):
     title: str
     status: int
     detail: str
-    instance: str = Field(description="The path that was asked for")
+    instance: str = Field(description="The requested path")
     problems: tuple[FieldFault, ...] | None = None
     nearest: tuple[NearestRule, ...] | None = None
     missing: tuple[str, ...] | None = None
@@ -96,7 +96,7 @@ class Problem(Frozen):
 
 
 class ProblemError(Exception):
-    """Raise this to answer with a problem."""
+    """Answers a request with a problem."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class ProblemError(Exception):
         headers: Mapping[str, str] | None = None,
         **members: Any,
     ) -> None:
-        """Take a kind of ``KINDS``, the sentence for people, and the members that go with the kind."""
+        """Take a kind of ``KINDS``, a sentence, and the kind's members."""
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
@@ -131,7 +131,7 @@ class ProblemError(Exception):
 
 
 def as_problem(error: PreshuffleError) -> ProblemError:
-    """Return the problem that an error of the registry or the store is to a client."""
+    """Return the problem of an error of registry or store."""
     match error:
         case QueryError():
             return invalid_input(error.problems)
@@ -166,7 +166,7 @@ def problem_response(error: ProblemError, request: Request) -> Response:
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
     app.add_exception_handler(ProblemError, _from_problem)
-    app.add_exception_handler(PreshuffleError, _from_ours)
+    app.add_exception_handler(PreshuffleError, _from_preshuffle)
     app.add_exception_handler(RequestValidationError, _from_validation)
     app.add_exception_handler(HTTPException, _from_http)
     app.add_exception_handler(Exception, _from_anything)
@@ -177,13 +177,13 @@ async def _from_problem(request: Request, error: Exception) -> Response:
     return problem_response(error, request)
 
 
-async def _from_ours(request: Request, error: Exception) -> Response:
+async def _from_preshuffle(request: Request, error: Exception) -> Response:
     assert isinstance(error, PreshuffleError)
     return problem_response(as_problem(error), request)
 
 
 async def _from_validation(request: Request, error: Exception) -> Response:
-    """Path and query parameters that FastAPI read."""
+    """Answer wrong path or query parameters, which FastAPI validated."""
     assert isinstance(error, RequestValidationError)
     problems = [
         FieldProblem(".".join(str(part) for part in item["loc"][1:]), _sentence(item)) for item in error.errors()
@@ -199,7 +199,7 @@ def _sentence(item: Mapping[str, Any]) -> str:
 
 
 async def _from_http(request: Request, error: Exception) -> Response:
-    """What the router itself refuses."""
+    """Answer an unknown path or method, which the router refused."""
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
@@ -216,12 +216,15 @@ async def _from_http(request: Request, error: Exception) -> Response:
 
 
 def allowed_methods(request: Request) -> str:
-    """Return what ``Allow`` must say: the methods of every route that has the path (the router names one route's)."""
+    """Return ``Allow``: the methods of every route with the request's path.
+
+    The router itself names one route's.
+    """
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
     return ", ".join(sorted(methods or {"GET", "HEAD"}))  # a mount (the static files) has none of its own
 
 
 async def _from_anything(request: Request, error: Exception) -> Response:
-    """A fault of ours: the traceback goes to the log (the server raises on), never into the body."""
+    """Answer an unexpected error; its traceback goes to the log alone."""
     return problem_response(ProblemError("internal", "this request failed; the service's log says more"), request)

@@ -1,4 +1,4 @@
-"""Query parameters that FastAPI reads."""
+"""Base class of query parameters that FastAPI validates."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from preshuffle.registry.base.frozen import Frozen
 
 
 class Params(Frozen, defer_build=False):
-    """Base of query parameters: FastAPI wants their schema when a route is made."""
+    """Base class of query parameters, whose schema FastAPI needs at once."""

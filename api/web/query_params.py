@@ -1,4 +1,4 @@
-"""A query as the parameters of a GET: ``engine=vllm@0.33.0``, ``env=K=V`` repeated, ``tokens=1,64``."""
+"""Queries as GET parameters: ``engine=vllm@0.33.0``, repeated ``env=K=V``, ``tokens=1,64``."""
 
 from __future__ import annotations
 

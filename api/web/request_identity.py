@@ -1,4 +1,4 @@
-"""Identity of a request: the name that the history records for a change."""
+"""Identity of a request, which the history records for changes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def set_identity(scope: Scope, name: str) -> None:
 
 
 def identity_of(scope: Scope) -> str | None:
-    """Return the name of the request's token; None where the request has none."""
+    """Return the name of the request's token, or None."""
     name = scope.get("state", {}).get("identity")
     return name if isinstance(name, str) and name else None
 
 
 def request_identity(request: Request) -> str:
-    """Return the name of the request's token, or the client's address where no token was needed."""
+    """Return the name of the request's token, or the client's address."""
     name = identity_of(request.scope)
     if name is not None:
         return name

@@ -1,4 +1,7 @@
-"""Bearer tokens: who may change what. The file holds their hashes; a token itself is shown once, when it is made."""
+"""Bearer tokens, stored as hashes.
+
+A token itself is shown once, when it is made.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from preshuffle.registry.text import field_problems, parse_yaml
 
 Role = Literal["report", "admin"]
 PREFIX: Final = "psh_"
-"""What a token begins with, so that scanners for leaked secrets can tell one."""
+"""Prefix of every token, for scanners that find leaked secrets."""
 _BYTES: Final = 32
 _MAX_FILE: Final = 1 << 20
 
@@ -26,7 +29,7 @@ class Token(Frozen):
     """One line of the tokens file.
 
     Attributes:
-        name: who holds the token; it goes into the history of what they change.
+        name: of the holder; the history records it with each change.
         hash: ``sha256:`` and the digest of the token. A token is 256 random bits, so one round is enough.
         role: ``admin`` changes anything, ``report`` its own deployments only.
         deployments: globs of the deployments that a ``report`` token may change.
@@ -38,7 +41,7 @@ class Token(Frozen):
     deployments: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
-    def _has_what_its_role_needs(self) -> Token:
+    def _role_has_its_deployments(self) -> Token:
         if self.role == "report" and not self.deployments:
             raise ValueError("a report token needs deployments: a list of globs, such as ['gpt-oss-*']")
         if self.role == "admin" and self.deployments:
@@ -46,19 +49,19 @@ class Token(Frozen):
         return self
 
     def may_change(self, deployment: str | None) -> bool:
-        """Whether the token may change a deployment, or (None) anything that is no deployment."""
+        """Whether the token may change a deployment (None: anything else)."""
         if self.role == "admin":
             return True
         return deployment is not None and any(fnmatchcase(deployment, glob) for glob in self.deployments)
 
 
 class TokenFile(Frozen):
-    """The file that ``--tokens`` names."""
+    """Content of the ``--tokens`` file."""
 
     tokens: Annotated[tuple[Token, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _tells_them_apart(self) -> TokenFile:
+    def _names_and_hashes_differ(self) -> TokenFile:
         for field in ("name", "hash"):
             values = [getattr(token, field) for token in self.tokens]
             twice = next((value for value in values if values.count(value) > 1), None)
@@ -68,24 +71,27 @@ class TokenFile(Frozen):
 
 
 class Tokens:
-    """The tokens that a service knows, by hash."""
+    """Known tokens by hash."""
 
     def __init__(self, tokens: Iterable[Token]) -> None:
-        """Keep them."""
+        """Store them."""
         self._by_hash = {token.hash: token for token in tokens}
 
     def find(self, secret: str) -> Token | None:
-        """Return the token that a secret is. What is looked up is its hash, so timing tells nothing about others."""
+        """Return the token of a secret.
+
+        Its hash is looked up, so that timing reveals nothing of other tokens.
+        """
         return self._by_hash.get(hash_of(secret))
 
 
 def hash_of(secret: str) -> str:
-    """Return what the file holds of a token."""
+    """Return the hash of a token as the file holds it."""
     return f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
 
 
 def make_token(name: str, role: Role, deployments: tuple[str, ...] = ()) -> tuple[str, Token]:
-    """Return a new secret, and the line of the file that knows it.
+    """Return a new secret and its entry in the tokens file.
 
     Raises:
         pydantic.ValidationError: the role and the deployments do not go together.

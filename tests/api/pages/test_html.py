@@ -135,7 +135,7 @@ def test_nothing_told_becomes_markup(client: Client) -> None:
 
 def test_a_browser_gets_a_page_where_there_is_no_deployment(client: Client) -> None:
     assert "no deployment is called &#39;absent&#39;" in page(client, "/deployments/absent", 404)
-    assert "Nothing is here" in page(client, "/no/such/path", 404)
+    assert "This path does not exist" in page(client, "/no/such/path", 404)
     other = client.get("/deployments/absent")
     assert other.headers["content-type"] == "application/problem+json"
 

@@ -121,7 +121,7 @@ def test_what_is_told_cannot_write_markup(client: Client) -> None:
     assert script not in client.get("/deployments/prod").text
 
 
-def test_reports_are_kept_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_are_cached_up_to_a_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry.load()
     asked: list[Observation] = []
     check = registry.check
@@ -131,7 +131,7 @@ def test_reports_are_kept_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
         return check(observation)
 
     monkeypatch.setattr(registry, "check", noted)
-    reports = Reports(kept=1)
+    reports = Reports(capacity=1)
     seen, other = Observation.parse(EXAMPLE), Observation.parse(NOTHING)
     for observation in (seen, seen, other, other, seen):
         reports.get(registry, observation)

@@ -35,7 +35,7 @@ def test_a_request_keeps_its_id_and_gets_one(client: Client) -> None:
     assert len(odd.headers["x-request-id"]) == 16
 
 
-def test_a_kept_answer_is_the_first_answer(client: Client) -> None:
+def test_a_cached_response_is_the_first_response(client: Client) -> None:
     plain = {"Accept-Encoding": "identity"}
     first, second = (client.get("/v1/resolve", params=QUERY, headers=plain) for _ in range(2))
     assert first.content == second.content
@@ -49,7 +49,7 @@ def test_a_kept_answer_is_the_first_answer(client: Client) -> None:
     assert other.headers["etag"] != first.headers["etag"]
 
 
-def test_another_registry_forgets_what_was_kept(tmp_path: Path) -> None:
+def test_another_registry_empties_the_cache(tmp_path: Path) -> None:
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
     client = Client(app.state.front)
     first = client.get("/v1/resolve", params=QUERY)
@@ -70,7 +70,7 @@ def test_large_headers_are_one_problem(client: Client) -> None:
     assert refused.json()["type"] == "urn:preshuffle:problem:head-too-large"
 
 
-def test_what_is_refused_at_the_door_has_an_id_too(tmp_path: Path) -> None:
+def test_a_request_refused_by_the_front_has_an_id_too(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens.yaml")
     settings = Settings(db=f"sqlite:///{tmp_path}/store.db", tokens=str(tokens.file), management_port=0)
     client = Client(create_app(settings, Registry.default()).state.front)

@@ -126,7 +126,7 @@ def test_they_are_counted(server: Server, wire: Wire) -> None:
     assert count() - before == 7
 
 
-def test_a_kept_answer_asks_for_the_token_too(tmp_path: Path) -> None:
+def test_a_cached_response_needs_the_token_too(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens.yaml")
     with running_server(tmp_path / "store.db", "--tokens", str(tokens.file), "--reads", "closed") as server:
         known = {"Authorization": f"Bearer {tokens.report}"}
