@@ -21,7 +21,6 @@ from preshuffle.api.rollout import Candidate, Planner
 from preshuffle.api.routes import books, check, deployments, events, health, history, kernels, plan, resolve
 from preshuffle.api.routes import metrics as metrics_routes
 from preshuffle.api.routes import registry as registry_routes
-from preshuffle.api.routes.events import ChangeSignal
 from preshuffle.api.server import Find, Front, HeartbeatRoute, bind, check_host, run, served_beside, url_of
 from preshuffle.api.settings import Settings
 from preshuffle.api.store import Retention, Store
@@ -67,7 +66,7 @@ class Service:
     fleet: FleetMetrics
     heartbeats: Heartbeats
     planner: Planner
-    signal: ChangeSignal
+    signal: events.ChangeSignal
     background: BackgroundLoop
     responses: ResponseCache
     listings: Mapping[str, ListingCache]

@@ -15,6 +15,7 @@ from preshuffle.registry import Observation, Registry, Report
 from support.service.server import OBSERVATION, Client
 
 NOTHING: dict[str, Any] = {"query": OBSERVATION["query"]}
+JUDGED_NOW = {"verdict_source": "current", "rechecking": False}
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_health_is_503_while_wrong(client: Client) -> None:
     assert client.get(url).status_code == 404
     put(client, NOTHING)
     answer = client.get(url)
-    assert (answer.status_code, answer.json()) == (200, {"verdict": "unknown", "state": "unknown"})
+    assert (answer.status_code, answer.json()) == (200, {"verdict": "unknown", "state": "unknown", **JUDGED_NOW})
     put(client, EXAMPLE, replica=1)
     answer = client.get(url)
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")

@@ -175,7 +175,8 @@ def test_what_was_decided_otherwise_when_it_was_loaded_has_drifted(client: Clien
         shown = client.get(URL).json()
         assert (shown["verdict"], shown["state"]) == ("ok", state)
         assert [one["state"] for one in client.get("/v1/deployments").json()["deployments"]] == [state]
-    assert client.get(f"{URL}/health").json() == {"verdict": "ok", "state": "drifted"}
+    health = {"verdict": "ok", "state": "drifted", "verdict_source": "current", "rechecking": False}
+    assert client.get(f"{URL}/health").json() == health
 
 
 def test_a_replica_that_is_silent_is_stale(client: Client, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_verdicts_agree_after_a_reload_or_are_being_checked_again(service: Servi
     for page in ("/", "/deployments/a"):
         assert "being checked again" in service.client.get(page).text
 
-    service.look()
+    service.poll()
     assert [(view["state"], view["rechecking"]) for view in shown()] == [("drifted", False)] * 3
     for page in ("/", "/deployments/a"):
         assert "being checked again" not in service.client.get(page).text
