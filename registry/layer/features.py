@@ -115,7 +115,6 @@ def why_lacking(entry: FeatureEntry, aiter: str | None, probed: Mapping[str, boo
     return None if aiter is None else _why(entry.id, entry.since, entry.until, aiter)
 
 
-@lru_cache(maxsize=4096)
 def _has(since: str, until: str | None, aiter: str) -> bool | None:
     if is_newest(aiter):  # a development build whose content is known
         return until is None

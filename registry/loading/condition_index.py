@@ -9,6 +9,8 @@ from typing import Any
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.entries import COUNTED, MODEL_NAME, RUN_FACTS, Conditional, FactCondition, Facts, Scalar
 
+# Facts that few deployments share: they are no part of the memo's key.
+_SIZES = COUNTED | {"moe_shape"}
 _COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activation_dtype"})
 
 
@@ -58,13 +60,13 @@ class Entries:
         named = {MODEL_NAME}
         for compiled in map(Compiled.of, entries):
             named.update(condition.fact for condition in compiled.deployment)
-            needs = [c for c in compiled.deployment if c.plain_values and c.fact not in COUNTED]
+            needs = [c for c in compiled.deployment if c.plain_values and c.fact not in _SIZES]
             needs.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
             if not needs:
                 self._always.append(compiled)
             for value in needs[0].plain_values if needs else ():
                 self._by_value.setdefault((needs[0].fact, value), []).append(compiled)
-        self._words = tuple(sorted(named - COUNTED))
+        self._words = tuple(sorted(named - _SIZES))
 
     def may_hold(self, facts: Facts) -> list[Compiled]:
         """Return the entries whose conditions on the whole deployment hold."""
@@ -84,5 +86,5 @@ class Entries:
             named = self._by_value.get(("model", words[MODEL_NAME]), ())
             candidates += [compiled for compiled in named if compiled not in candidates]
         for compiled in candidates:
-            if all(condition.holds(words) for condition in compiled.deployment if condition.fact not in COUNTED):
-                yield compiled, tuple(condition for condition in compiled.deployment if condition.fact in COUNTED)
+            if all(condition.holds(words) for condition in compiled.deployment if condition.fact not in _SIZES):
+                yield compiled, tuple(condition for condition in compiled.deployment if condition.fact in _SIZES)
