@@ -1,4 +1,4 @@
-"""What ``--tables auto`` means is the same for the command line and the service."""
+"""``--tables auto`` means the same to the command line and the service."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from preshuffle.api.settings import Settings
 from support.aiter.kernel_rows import SEP, write
 
 
-def test_the_service_reads_what_aiter_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_reads_the_tables_that_aiter_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "p", {"token": "512", "kernelName1": SEP, "block_m": "32"})
     csv = next(Path(folder).rglob("*.csv"))
     monkeypatch.setenv("AITER_CONFIG_FMOE", str(csv))

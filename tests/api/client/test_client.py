@@ -1,4 +1,4 @@
-"""The client against a real service, against none, and against something that is no preshuffle."""
+"""Client against a running service, against none, and against another server."""
 
 import socket
 import threading
@@ -53,7 +53,7 @@ def nowhere() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_the_service_decides_as_the_book_does_and_is_asked_once(url: str) -> None:
+def test_decisions_equal_the_books_and_are_cached(url: str) -> None:
     with Client(url, transport=(counting := Counting())) as client:
         first, second = client.resolve(QUERY), client.resolve(QUERY)
     assert first.source == "service"
@@ -63,14 +63,14 @@ def test_the_service_decides_as_the_book_does_and_is_asked_once(url: str) -> Non
     assert counting.answers == [("GET", 200), ("GET", 304)]
 
 
-def test_a_query_that_no_url_holds_is_posted(url: str) -> None:
+def test_a_query_too_long_for_a_url_is_posted(url: str) -> None:
     long = QUERY.model_copy(update={"deployment": "d" * 7000})
     with Client(url, transport=(counting := Counting())) as client:
         assert client.resolve(long).value.recipe == Registry.default().resolve(QUERY).recipe
     assert counting.answers == [("POST", 200)]
 
 
-def test_a_wrong_question_is_the_registrys_own_error(url: str, nowhere: str) -> None:
+def test_an_invalid_query_raises_the_registrys_error(url: str, nowhere: str) -> None:
     for at in (url, nowhere):
         with Client(at) as client:
             with pytest.raises(NoRecipeError) as error:
@@ -101,9 +101,7 @@ def test_check_report_and_heartbeat(url: str) -> None:
             client.report("gpt-prod", [GROUP, GROUP])
 
 
-def test_without_a_service_the_embedded_book_answers_and_says_so(
-    nowhere: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_service_the_embedded_book_answers(nowhere: str, caplog: pytest.LogCaptureFixture) -> None:
     with Client(nowhere) as client:
         decision = client.resolve(QUERY)
         assert decision.source == "embedded"
@@ -140,7 +138,7 @@ class _Odd(BaseHTTPRequestHandler):
         return
 
 
-def test_what_is_no_preshuffle_is_no_answer() -> None:
+def test_responses_of_other_servers_are_not_answers() -> None:
     with HTTPServer(("127.0.0.1", 0), _Odd) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -156,7 +154,7 @@ def test_what_is_no_preshuffle_is_no_answer() -> None:
             thread.join()
 
 
-def test_a_token_that_may_not(tmp_path: Path) -> None:
+def test_a_token_without_permission(tmp_path: Path) -> None:
     tokens = write_tokens(tmp_path / "tokens.yaml")
     with running_server(tmp_path / "store.db", tokens=str(tokens.file), reads="closed") as server:
         with Client(server.url, token=tokens.report) as client:

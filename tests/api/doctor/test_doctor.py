@@ -64,7 +64,7 @@ def test_amds_aiter_is_distinguished_from_the_unrelated_one(tmp_path: Path) -> N
     assert "older name" in aiter_check(source_build).detail
 
 
-def test_the_unrelated_is_a_problem_alone_and_beside_amds(tmp_path: Path) -> None:
+def test_the_unrelated_aiter_is_a_problem_alone_and_beside_amds(tmp_path: Path) -> None:
     amd = distribution(tmp_path / "a", "amd-aiter", "0.1.16", AMD_FILES)
     unrelated = distribution(tmp_path / "b", "aiter", "0.13.20191203", OTHER_FILES)
     for check in (aiter_check(unrelated), aiter_check(amd, unrelated)):
@@ -74,7 +74,7 @@ def test_the_unrelated_is_a_problem_alone_and_beside_amds(tmp_path: Path) -> Non
     assert "beside AMD's amd-aiter 0.1.16" in aiter_check(amd, unrelated).detail
 
 
-def test_the_environment_is_found_healthy(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_this_environment_has_no_problem(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     checks = {check["name"]: check for check in report["checks"]}
@@ -88,7 +88,7 @@ def test_the_environment_is_found_healthy(no_probe: None, capsys: pytest.Capture
     assert "nothing is wrong" in capsys.readouterr().out
 
 
-def test_what_does_not_load_is_a_problem(
+def test_books_and_tables_that_do_not_load_are_problems(
     no_probe: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.yaml").write_text("rules:\n  x: {}\n")
@@ -102,14 +102,14 @@ def test_what_does_not_load_is_a_problem(
     assert "2 things to fix" in out
 
 
-def test_tables_and_overlays_that_load_are_counted(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_valid_tables_and_overlays_are_counted(no_probe: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--tables", "auto", "--json"]) == 0
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["kernel tables"]["status"] == "ok"
     assert " rows" in checks["kernel tables"]["detail"]
 
 
-def test_switches_say_who_reads_them() -> None:
+def test_switches_name_their_readers() -> None:
     flags = Registry.default().book.flags
     found = {
         check.detail.split("=")[0]: check
@@ -147,7 +147,7 @@ def test_torch_and_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not an AMD GPU" in other.detail
 
 
-def test_torch_that_is_absent_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_broken_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     (absent,) = check_torch(None, None)
     assert (absent.status, absent.fix) == ("info", 'pip install "preshuffle[layouts]"')
 
@@ -229,7 +229,7 @@ def test_features_are_read_from_aiters_sources(tmp_path: Path, monkeypatch: pyte
     assert checks["aiter has"].status == "ok"
 
 
-def test_a_cherry_pick_is_seen_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cherry_picked_feature_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = an_aiter(tmp_path, "0.1.13", "def fused_moe(x, w1, w2, gate_mode=None): ...")
     monkeypatch.setattr(aiter_checks, "installed_aiter", lambda book: here)
     checks = {check.name: check for check in check_features(Registry.default().book)}
@@ -238,7 +238,7 @@ def test_a_cherry_pick_is_seen_and_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert "version 0.1.13 contradicts its sources, which show gate_mode" in checks["aiter version"].detail
 
 
-def test_without_aiter_there_are_no_features_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_aiter_no_features_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(book: object) -> InstalledAiter:
         raise TableError("amd-aiter", "is not installed")
 

@@ -81,7 +81,7 @@ def service(database: str, book: Path) -> Iterator[Service]:
 
 
 @pytest.mark.parametrize("few", [0, 100])
-def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
+def test_a_valid_book_is_published_and_deployments_are_rechecked(
     service: Service, book: Path, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preshuffle.api.upkeep.worker_process.FEW", few)  # 0: in another process
@@ -124,7 +124,7 @@ def test_a_book_that_loads_is_answered_from_and_deployments_are_judged_again(
     assert [event["action"] for event in service.get("/v1/history")["events"]].count("book") == 3
 
 
-def test_a_book_that_does_not_load_leaves_the_last_good_one(service: Service, book: Path) -> None:
+def test_an_invalid_book_leaves_the_last_valid_one(service: Service, book: Path) -> None:
     before = service.get("/readyz")
     assert before["book_problems"] == []
     mount(book, "rules:\n  x: 5\n")
@@ -142,7 +142,7 @@ def test_a_book_that_does_not_load_leaves_the_last_good_one(service: Service, bo
     assert service.background.watching.book.state.reloads == 1
 
 
-def test_a_file_that_is_still_written_is_not_read(service: Service, book: Path) -> None:
+def test_a_file_that_is_being_written_is_not_read(service: Service, book: Path) -> None:
     before = service.get("/readyz")
     (book / "more.yaml").write_text(OTHER_RECIPE[: OTHER_RECIPE.index("because")])  # YAML, and half a rule
     service.background.watching.book.poll()
@@ -154,14 +154,14 @@ def test_a_file_that_is_still_written_is_not_read(service: Service, book: Path) 
     assert service.background.watching.book.state.failures == 0
 
 
-def test_a_folder_that_goes_away_is_a_problem_that_is_said(service: Service, book: Path) -> None:
+def test_a_deleted_folder_is_reported_as_a_problem(service: Service, book: Path) -> None:
     shutil.rmtree(book)
     service.poll()
     assert "no such file or folder" in service.get("/readyz")["book_problems"][0]
 
 
 @pytest.mark.parametrize("version", ["", "@0.1.20"])
-def test_kernel_tables_are_watched_as_the_book_is(database: str, book: Path, tmp_path: Path, version: str) -> None:
+def test_kernel_tables_are_reloaded_too(database: str, book: Path, tmp_path: Path, version: str) -> None:
     folder = tmp_path / "configs"
     (folder / "model_configs").mkdir(parents=True)
     (folder / "tuned_fmoe.csv").write_text(TABLE)
