@@ -1,4 +1,4 @@
-# make install | demo | test | check | bench
+# make install | demo | test | test-fast | check | bench
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -9,15 +9,24 @@ AITER := amd-aiter==0.1.7.post2.dev18
 # torch names a Triton of its own; the tests run and cross-compile with this one, so it is installed last and by itself.
 TRITON := triton==3.9.0
 WORKERS ?= 2
+# What answers within a minute on two cores: no browser, PostgreSQL, packaging, demonstration, Triton or long property runs.
+FAST := tests/registry tests/layouts/loader tests/layouts/stamps/test_stamp.py tests/layouts/checkpoint/test_checkpoint.py \
+  tests/api/fleet tests/api/web tests/api/client tests/api/store/test_find.py tests/api/store/test_store.py \
+  tests/api/routes/test_check.py tests/api/routes/test_registry.py tests/api/routes/test_resolve.py \
+  tests/api/pages/test_html.py tests/api/commands/test_check.py tests/api/commands/test_explain.py \
+  tests/system/test_architecture.py tests/system/test_dependencies.py tests/system/test_exports.py
+SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/registry/loading/test_book_fuzz.py \
+  tests/registry/resolve/test_recipe_shapes.py
 BENCH ?= $(wildcard bench/bench_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check bench soak clean
+.PHONY: help install demo test test-fast lint check bench soak clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with all that development needs"
 	@echo "make demo      the demonstration (ARGS=… are its arguments)"
 	@echo "make test      the whole test suite"
+	@echo "make test-fast what answers within a minute: no browser, PostgreSQL, packaging, demo, Triton or long property runs"
 	@echo "make check     style, types and tests"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
 
@@ -38,6 +47,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) -k "not postgresql" $(addprefix --ignore=,$(SLOW_OF_FAST)) $(FAST) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
