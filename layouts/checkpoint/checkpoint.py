@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part, unpacked
+from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part, unpack_int32
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import CheckpointTensor
@@ -159,7 +159,7 @@ class _Files:
             found = str(tensor.dtype).removeprefix("torch.")
             raise CheckpointError(f"{path}: tensor {name} ({role}) is {found}; valid: {' or '.join(entry.dtypes)}")
         if entry.packed > 1:
-            return unpacked(tensor)
+            return unpack_int32(tensor)
         return tensor.view(torch.uint8) if tensor.dtype == torch.int8 else tensor
 
     def _file(self, path: Path) -> Any:

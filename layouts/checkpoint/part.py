@@ -129,7 +129,7 @@ class Part:
         """
         found = tuple(view.get_shape())
         wanted = self.linear_shape(role, entry)
-        if found != wanted and not (role.endswith("_scale") and _lean(found) == _lean(wanted)):
+        if found != wanted and not (role.endswith("_scale") and _without_ones(found) == _without_ones(wanted)):
             raise CheckpointError(f"{role} is stored as {found} for each expert; the sizes need {wanted}")
         if not wanted:
             number: torch.Tensor = view[:] if found else view[...]
@@ -198,7 +198,7 @@ SCALES: Final[dict[str, Callable[[int, int], tuple[int, ...]]]] = {
 """Shape of a linear layer's scales by quant_type, from its rows and its K."""
 
 
-def unpacked(tensor: torch.Tensor) -> torch.Tensor:
+def unpack_int32(tensor: torch.Tensor) -> torch.Tensor:
     """Unpack int32 words of eight int4 values to int8.
 
     The first value is in the lowest bits, and each is stored plus 8.
@@ -206,7 +206,7 @@ def unpacked(tensor: torch.Tensor) -> torch.Tensor:
     Source of the fact: compressed-tensors' ``pack-quantized`` format.
 
     Example:
-        >>> unpacked(torch.tensor([[0x76543210]], dtype=torch.int32)).tolist()
+        >>> unpack_int32(torch.tensor([[0x76543210]], dtype=torch.int32)).tolist()
         [[-8, -7, -6, -5, -4, -3, -2, -1]]
     """
     shifts = torch.arange(0, 32, 4, dtype=torch.int32)
@@ -214,5 +214,5 @@ def unpacked(tensor: torch.Tensor) -> torch.Tensor:
     return (nibbles - 8).to(torch.int8).flatten(-2)
 
 
-def _lean(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)

@@ -46,7 +46,7 @@ class ExpertSearch:
                     return None
                 window = self.search.richest(self.search.random.randrange(first, last), first, last)
                 alive, seen = self.search.sieve(alive, [window], limit, seen)
-            alive, seen = self._apart(alive, seen, first, last, limit)
+            alive, seen = self._tell_apart(alive, seen, first, last, limit)
             if not alive.hypotheses:
                 return []
             matches = self._grouped(alive, seen, first, last)
@@ -74,7 +74,7 @@ class ExpertSearch:
         parts = [(first + (last - first) * part // windows, (last - first) // windows) for part in range(windows)]
         starts = [low + self.search.random.randrange(max(length, 1)) for low, length in parts]
         places = [self.search.richest(start, first, last) for start in starts]
-        for number, window in enumerate([*self._telling(match.group[0], rivals, first, last), *places]):
+        for number, window in enumerate([*self._distinguishing_windows(match.group[0], rivals, first, last), *places]):
             if self.search.bytes_read + 4 * PAGE > limit:
                 return True if number >= _FEWEST else None
             one, _ = self.search.sieve(one, [window], limit)
@@ -82,7 +82,7 @@ class ExpertSearch:
                 return False
         return True
 
-    def _telling(self, one: Hypothesis, rivals: list[Hypothesis], first: int, last: int) -> list[int]:
+    def _distinguishing_windows(self, one: Hypothesis, rivals: list[Hypothesis], first: int, last: int) -> list[int]:
         """Return few windows that tell an explanation from its rivals."""
         starts = -(-first // WINDOW), last // WINDOW
         if starts[1] <= starts[0] or not rivals:
@@ -97,7 +97,7 @@ class ExpertSearch:
             differ = differ[~differ[:, best]]
         return windows
 
-    def _apart(
+    def _tell_apart(
         self, alive: Predictions, seen: list[ComparedWindow], first: int, last: int, limit: int
     ) -> tuple[Predictions, list[ComparedWindow]]:
         """Read where explanations differ; drop those that predict less.

@@ -114,7 +114,7 @@ def _roles(live: TensorLocation, role: Role | None, layer: int, book: Book) -> l
     return found
 
 
-def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[Query | None, _Plain]:
+def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[Query | None, _CheckpointSide]:
     if plain.path.is_dir():
         checkpoint = Checkpoint.open(plain.path, registry)
         if not 0 <= layer < checkpoint.layers:
@@ -132,18 +132,18 @@ def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[
             ]
             for role, entry in checkpoint.experts[layer].items()
         }
-        return query, _Plain(plain, names, dict(checkpoint.shards), registry.book, checkpoint.routed or 1)
+        return query, _CheckpointSide(plain, names, dict(checkpoint.shards), registry.book, checkpoint.routed or 1)
     file = TensorFile.open(plain.path)
     names = {}
     for entry in registry.book.model_types.values():
         for tensors in entry.checkpoint.values():
             called = {role: tensor.name.format(layer=layer) for role, tensor in tensors.items()}
             names |= {role: [name] for role, name in called.items() if name in file.header}
-    return None, _Plain(plain, names, dict.fromkeys(file.header, plain.path), registry.book)
+    return None, _CheckpointSide(plain, names, dict.fromkeys(file.header, plain.path), registry.book)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plain:
+class _CheckpointSide:
     """Checkpoint side: maps roles to tensors to files.
 
     A role has one tensor, or one for every expert.
@@ -158,7 +158,7 @@ class _Plain:
     def __call__(self, role: Role, needed: bool) -> Bytes | None:
         names = self.names.get(role, [])
         if self.place.tensor is None and len(names) > 1:
-            return self._joined(role, names)
+            return self._joined_tensors(role, names)
         called = (n for n in self.shards if _is_called(n, role, None, self.book))
         name = self.place.tensor or next(iter(names), None) or next(called, None)
         if name is None and len(self.shards) == 1 and needed:
@@ -169,7 +169,7 @@ class _Plain:
             raise SourceError(f"{self.place.path} has no tensor {name or role}; name the tensor")
         return TensorFile.open(self.shards[name]).tensor(name)
 
-    def _joined(self, role: Role, names: list[str]) -> Bytes:
+    def _joined_tensors(self, role: Role, names: list[str]) -> Bytes:
         missing = next((name for name in names if name not in self.shards), None)
         if missing is not None:
             raise SourceError(f"{self.place.path} has no tensor {missing}")

@@ -177,7 +177,7 @@ class Predictions:
         place: dict[Chain, int] = {}
         chain = torch.tensor([place.setdefault(one.steps, len(place)) for one in self.hypotheses])
         undone: dict[Chain, torch.Tensor] = {(): addresses}
-        position = torch.stack([_before(steps, frame, undone) for steps in place])[chain]
+        position = torch.stack([_undo_chain(steps, frame, undone) for steps in place])[chain]
         (
             width, k_lead, share_k, k_first, pitch, lead, block, alternating, half_lead, rows, swapped,
             half_step, row_step, first,
@@ -194,14 +194,14 @@ class Predictions:
         return torch.where(good & (expert < frame.live_experts), source * frame.k + k + k_first, -1)
 
 
-def _before(chain: Chain, frame: Frame, undone: dict[Chain, torch.Tensor]) -> torch.Tensor:
+def _undo_chain(chain: Chain, frame: Frame, undone: dict[Chain, torch.Tensor]) -> torch.Tensor:
     """Return the addresses before a chain of layouts, with a cache of suffixes."""
     if chain not in undone:
-        undone[chain] = _source(chain[0], frame, _before(chain[1:], frame, undone))
+        undone[chain] = _undo_layout(chain[0], frame, _undo_chain(chain[1:], frame, undone))
     return undone[chain]
 
 
-def _source(step: AppliedLayout, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
+def _undo_layout(step: AppliedLayout, frame: Frame, addresses: torch.Tensor) -> torch.Tensor:
     """Return the addresses before one layout, in closed form."""
     units, rest = _divide(addresses, step.unit)
     position = rest

@@ -103,7 +103,7 @@ class _Identifier:
         for faults, share in enumerate(_SHARES):
             hypotheses = self.space.hypotheses(faults)
             self.tried += len(hypotheses)
-            matches = self.search.standing(hypotheses, share, _SURE - log10(max(self.tried, 1)))
+            matches = self.search.find_matches(hypotheses, share, _SURE - log10(max(self.tried, 1)))
             if matches:
                 return self._judge(matches)
             if faults < 2 and self.search.home_explained:  # likelier than one mistake more with all experts
@@ -189,7 +189,7 @@ class _Identifier:
 
     def _names_of(self, match: Match) -> list[Hypothesis]:
         one = match.group[0]
-        return [*match.group, *self.search.same(one, self.space.hypotheses(len(one.faults) + 1, of=one.share))]
+        return [*match.group, *self.search.equivalents(one, self.space.hypotheses(len(one.faults) + 1, of=one.share))]
 
     def _gate_mode(self, one: Hypothesis) -> GateMode | None:
         """Return the gate mode that reads w13 so.

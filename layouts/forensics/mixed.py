@@ -60,8 +60,8 @@ class MixedExperts:
     faults: int
     enough: float
     seen: dict[int, Match | None] = field(default_factory=dict)
-    _kinds: list[Match] = field(default_factory=list)
-    _puzzles: int = 0
+    _known_matches: list[Match] = field(default_factory=list)
+    _unexplained: int = 0
 
     def stretches(self) -> list[Stretch]:
         """Return stretches of experts with the same explanation.
@@ -76,21 +76,23 @@ class MixedExperts:
         if frame.nbytes // frame.live_experts < _SMALLEST:
             return []
         for expert in dict.fromkeys(self._sampled()):
-            if not self._sample(expert) or (len(self.seen) > 1 and len(self._kinds) < self._needed()):
+            if not self._sample(expert) or (
+                len(self.seen) > 1 and len(self._known_matches) < self._explanations_needed()
+            ):
                 break
-        if not self._kinds:
+        if not self._known_matches:
             return []
         if len({id(found) for found in self.seen.values()}) > 1:
             self._find_borders()
-        return [] if self._one_explains_all() else self._untorn()
+        return [] if self._one_explains_all() else self._verified_stretches()
 
-    def _untorn(self) -> list[Stretch]:
+    def _verified_stretches(self) -> list[Stretch]:
         """Return the stretches, split where their inside disagrees.
 
         Stretches are read again inside, not only at their ends.
         """
         while True:
-            found = list(self._joined())
+            found = list(self._joined_tensors())
             torn = next((one for one in found if not self._holds(one)), None)
             if torn is None:
                 return found
@@ -99,7 +101,7 @@ class MixedExperts:
                 return []
             self._find_borders()
 
-    def _needed(self) -> int:
+    def _explanations_needed(self) -> int:
         """Return how many explanations the first experts must show.
 
         Two experts without a mistake must differ, or this is no mixture of layouts; one must be explained at
@@ -112,7 +114,7 @@ class MixedExperts:
 
         Then it was that all the time.
         """
-        for kind in self._kinds:
+        for kind in self._known_matches:
             others = {id(found): expert for expert, found in self.seen.items() if found is not kind}
             if None not in self.seen.values() and all(self._fits(kind, expert) for expert in others.values()):
                 return True
@@ -120,7 +122,7 @@ class MixedExperts:
 
     def _fits(self, kind: Match, expert: int) -> bool | None:
         rivals = self.space.hypotheses(0, of=kind.group[0].share)
-        rivals += [other.group[0] for other in self._kinds if other is not kind]
+        rivals += [other.group[0] for other in self._known_matches if other is not kind]
         return ExpertSearch(self.search).holds(kind, rivals, (expert, expert), 1, _BUDGET)
 
     def _holds(self, one: Stretch) -> bool:
@@ -140,7 +142,7 @@ class MixedExperts:
         The one that was read already, those that contradicted it, and some all over the tensor.
         """
         yield self.search.home
-        yield from self.search.turned[:2]
+        yield from self.search.contradicted_experts[:2]
         count = self.space.frame.live_experts
         most = min(count, _SAMPLED)
         yield from (number * (count - 1) // (most - 1) for number in range(most))
@@ -151,7 +153,7 @@ class MixedExperts:
             return True
         if self.search.spent(_BUDGET):
             return False
-        for kind in self._kinds:
+        for kind in self._known_matches:
             fits = self._fits(kind, expert)
             if fits is None:
                 return False
@@ -159,35 +161,35 @@ class MixedExperts:
                 self.seen[expert] = kind
                 return True
         # what two experts could not be explained by need not be tried again
-        found = self._discovered(expert) if self._puzzles < 2 else []
+        found = self._find_explanation(expert) if self._unexplained < 2 else []
         if found is None:
             return False
-        self.seen[expert] = self._kind(found[0]) if len(found) == 1 else None
-        self._puzzles += len(found) != 1
+        self.seen[expert] = self._known_match(found[0]) if len(found) == 1 else None
+        self._unexplained += len(found) != 1
         return True
 
-    def _discovered(self, expert: int) -> list[Match] | None:
+    def _find_explanation(self, expert: int) -> list[Match] | None:
         for faults in range(self.faults + 1):
-            found = self._standing(expert, self.space.hypotheses(faults))
+            found = self._matches_in(expert, self.space.hypotheses(faults))
             if found is None or found:
                 return found
         return []
 
-    def _standing(self, expert: int, hypotheses: list[Hypothesis]) -> list[Match] | None:
+    def _matches_in(self, expert: int, hypotheses: list[Hypothesis]) -> list[Match] | None:
         wanted = self.enough - log10(max(len(hypotheses), 1))
         found = ExpertSearch(self.search).in_expert(expert, hypotheses, _BUDGET, wanted)
-        if not found or len(found) == 1 or not self._kinds:
+        if not found or len(found) == 1 or not self._known_matches:
             return found
-        share = self._kinds[0].group[0].share
+        share = self._known_matches[0].group[0].share
         same = [match for match in found if match.group[0].share == share]
         return same or found
 
-    def _kind(self, match: Match) -> Match:
+    def _known_match(self, match: Match) -> Match:
         """Return the known match of the same explanation."""
-        for known in self._kinds:
+        for known in self._known_matches:
             if known.group[0] in match.group:
                 return known
-        self._kinds.append(match)
+        self._known_matches.append(match)
         return match
 
     def _find_borders(self) -> None:
@@ -205,7 +207,7 @@ class MixedExperts:
     def _differ(self, one: int, other: int) -> bool:
         return self.seen[one] is not self.seen[other]
 
-    def _joined(self) -> Iterator[Stretch]:
+    def _joined_tensors(self) -> Iterator[Stretch]:
         numbers = sorted(self.seen)
         count = self.space.frame.live_experts
         first, looked = 0, 0

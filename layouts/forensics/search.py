@@ -42,7 +42,7 @@ class Search:
         untested: how many hypotheses were neither contradicted nor confirmed since that would have cost too much.
         home_explained: whether some hypothesis explained every window near there.
         home: the expert near whose start windows were read first.
-        turned: experts whose bytes contradicted the last explanations that held before.
+        contradicted_experts: experts whose bytes contradicted the last explanations that held before.
     """
 
     def __init__(self, frame: Frame, plain: Bytes, live: Bytes, most_bytes: int, seed: int) -> None:
@@ -51,7 +51,7 @@ class Search:
         self.most_bytes = most_bytes - 3 * PAGE  # choosing the next window reads a page before anyone asks
         self.untested = 0
         self.home, self.home_explained = 0, False
-        self.turned: list[int] = []
+        self.contradicted_experts: list[int] = []
         self.random = Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self._offsets = torch.arange(min(WINDOW, frame.nbytes))
@@ -63,7 +63,7 @@ class Search:
         """Bytes read of both sides."""
         return self.plain.bytes_read + self.live.bytes_read
 
-    def standing(self, hypotheses: list[Hypothesis], share: float, enough: float) -> list[Match]:
+    def find_matches(self, hypotheses: list[Hypothesis], share: float, enough: float) -> list[Match]:
         """Return the hypotheses that hold in every sampled window.
 
         Args:
@@ -79,7 +79,7 @@ class Search:
         alive, _ = self.sieve(Predictions(self.frame, hypotheses), at_home, limit)
         self.home_explained |= bool(alive.hypotheses)
         alive, _ = self.sieve(alive, [window for window in self._near if window not in at_home], limit)
-        return self._settled(self._confirmed(alive, enough))
+        return self._merge_equal(self._confirm_everywhere(alive, enough))
 
     def spent(self, share: float) -> bool:
         """Return whether a share of the budget is used up.
@@ -102,7 +102,7 @@ class Search:
         good = torch.zeros(len(hypotheses))
         for address in [*self._starts, *self._near]:
             predicted = predictions.of(address + self._offsets)
-            right, compared = self._agree(self._window(address), predicted, int(_GLIMPSE * self.most_bytes))
+            right, compared = self._compare_window(self._window(address), predicted, int(_GLIMPSE * self.most_bytes))
             good += right & compared & (predicted >= 0).any(1)
         best = good.argsort(descending=True, stable=True)[:most].tolist()
         predictions = Predictions(self.frame, [hypotheses[number] for number in best])
@@ -126,7 +126,7 @@ class Search:
         found = torch.unique(self.live.read(self._affordable(torch.cat([near, torch.tensor(self._spread())])))).tolist()
         return int(found[0]) if len(found) == 1 else None
 
-    def same(self, hypothesis: Hypothesis, others: list[Hypothesis]) -> Group:
+    def equivalents(self, hypothesis: Hypothesis, others: list[Hypothesis]) -> Group:
         """Return other hypotheses that predict the same bytes.
 
         They are other names of one thing.
@@ -152,7 +152,7 @@ class Search:
         found = torch.unique(self.live.read(pads)).tolist()
         return int(found[0]) if len(found) == 1 else "mixed"
 
-    def _confirmed(self, alive: Predictions, enough: float) -> list[Match]:
+    def _confirm_everywhere(self, alive: Predictions, enough: float) -> list[Match]:
         """Test hypotheses all over the tensor until chance is excluded."""
         seen: list[ComparedWindow] = []
         rich = False
@@ -171,7 +171,7 @@ class Search:
         self.untested += len(matches) - len(found)
         return found
 
-    def _settled(self, matches: list[Match]) -> list[Match]:
+    def _merge_equal(self, matches: list[Match]) -> list[Match]:
         """Merge equal explanations and drop those that predict less.
 
         Where the rest differ, just those bytes are read.
@@ -234,16 +234,18 @@ class Search:
                 if not alive.hypotheses or self.bytes_read + 2 * PAGE > limit:
                     return alive, windows_seen
                 found = self.live.read(window)
-                right, compared = self._agree(found, predicted[:, number], limit)
+                right, compared = self._compare_window(found, predicted[:, number], limit)
                 windows_seen.append(ComparedWindow(found, (predicted[:, number] >= 0) & compared.unsqueeze(1)))
                 if not bool(right.all()):
                     if not bool(right.any()):
-                        self._turn(int(window[0]))
+                        self._note_contradiction(int(window[0]))
                     alive, predicted = alive.keep(right), predicted[right]
                     windows_seen = [ComparedWindow(one.found, one.claimed[right]) for one in windows_seen]
         return alive, windows_seen
 
-    def _agree(self, found: torch.Tensor, predicted: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compare_window(
+        self, found: torch.Tensor, predicted: torch.Tensor, limit: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return which predictions a window supports or contradicts.
 
         Also which of them could be compared whole.
@@ -265,10 +267,10 @@ class Search:
             right[number] = bool((self.plain.read(claimed_here) == found[claimed[number]]).all())
         return right[which], complete[which] | ~right[which]
 
-    def _turn(self, address: int) -> None:
+    def _note_contradiction(self, address: int) -> None:
         expert = address // max(self.frame.nbytes // self.frame.live_experts, 1)
-        if expert not in self.turned and expert < self.frame.live_experts:
-            self.turned.append(expert)
+        if expert not in self.contradicted_experts and expert < self.frame.live_experts:
+            self.contradicted_experts.append(expert)
 
     def _window(self, address: int) -> torch.Tensor:
         return self.live.read(address + self._offsets)

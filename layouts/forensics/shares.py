@@ -40,14 +40,14 @@ def frame_of(role: Role, plain: Bytes, live: Bytes, ranks: Ranks, gated: bool) -
     """
     bias = role.endswith("_bias")
     halves = 2 if role.startswith("w13") and gated else 1
-    experts, rows, k = _three(plain, bias)
+    experts, rows, k = _three_sizes(plain, bias)
     if rows % halves:
         raise SourceError(f"{plain.name}: {rows} rows do not split into gate and up")
     if plain.item != live.item:
         raise SourceError(f"{live.name} is {live.dtype}, {plain.name} is {plain.dtype}: their bytes cannot be compared")
     axis = len(live.shape) > 2 or (bias and len(live.shape) == 2)
     if axis:
-        experts_held, per_expert, live_k = _three(live, bias)
+        experts_held, per_expert, live_k = _three_sizes(live, bias)
         total = experts_held * per_expert
     else:
         experts_held = experts // (ranks.ep or 1)
@@ -102,7 +102,7 @@ def shares_of(
     return tuple(sorted(found, key=lambda entry: len(entry[1]))[:MOST_SHARES])
 
 
-def _three(tensor: Bytes, bias: bool) -> tuple[int, int, int]:
+def _three_sizes(tensor: Bytes, bias: bool) -> tuple[int, int, int]:
     shape = tensor.shape if len(tensor.shape) > 2 or bias else (1, *tensor.shape)
     if len(shape) < 2 or not prod(shape):
         raise SourceError(f"{tensor.name} has shape {tensor.shape}; valid: [E, rows, K] (a bias [E, rows])")

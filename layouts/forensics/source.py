@@ -149,18 +149,18 @@ class Widened(Bytes):
 
         Or cost nothing.
         """
-        return self._source.known(self._there(positions))
+        return self._source.known(self._in_source(positions))
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """Return the bytes at positions."""
-        return self._source.read(self._there(positions))
+        return self._source.read(self._in_source(positions))
 
     def window(self, position: int) -> tuple[int, int]:
         """Return the byte range readable at no more cost."""
         first, last = self._source.window(2 * position + 2)
         return first // 2, last // 2
 
-    def _there(self, positions: torch.Tensor) -> torch.Tensor:
+    def _in_source(self, positions: torch.Tensor) -> torch.Tensor:
         return torch.div(positions, 2, rounding_mode="floor") * 4 + 2 + positions % 2
 
 

@@ -167,7 +167,7 @@ class AiterComparisons:
         key = (work.layout, work.dtype, work.shape)  # an overlay may give an id to another layout
         if key not in self._differs:
             function = function_for(work.layout)
-            self._differs[key] = function is not None and not _agree(work, work.padded(plain, 1), function)
+            self._differs[key] = function is not None and not _agrees_with_aiter(work, work.padded(plain, 1), function)
             if self._differs[key]:
                 message = f"AITER's function for {work.layout.id} gives other bytes on {work.shape}: AITER's are used"
                 warnings.warn(message, AiterDiffersWarning, stacklevel=5)
@@ -232,7 +232,7 @@ def compare_layouts_with_aiter(device: str = "cuda") -> dict[str, str]:
     return verdicts
 
 
-def _agree(work: LayoutJob, expert: torch.Tensor, function: Function) -> bool:
+def _agrees_with_aiter(work: LayoutJob, expert: torch.Tensor, function: Function) -> bool:
     halves = 2 if work.layout.pattern.splits_gate_up else 1
     rows, tile, k = work.shape[1] // halves, work.layout.row_multiple, work.shape[2]
     band = torch.cat([expert[:, half * rows : half * rows + tile] for half in range(halves)], dim=1)

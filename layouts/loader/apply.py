@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend, check_function
-from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare, undo
+from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare_job, undo_layout
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import check_backend, layout_from
 from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
@@ -72,8 +72,8 @@ def apply(
     tensors.check_roles(decision.tensors, folded_roles(decision))
     if _already_applied(tensors, decision, again):
         return describe(target, decision)
-    jobs = [prepare(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
-    _check_together(jobs)
+    jobs = [prepare_job(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
+    _check_compatible(jobs)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
@@ -141,11 +141,15 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
             recipe has lost something. Nothing is changed then.
     """
     tensors = RoleTensors(target)
-    stamps = _to_undo(tensors, decision)
+    stamps = _stamps_to_undo(tensors, decision)
     # those that get new storage come first: until they are done, nothing of the target has changed
-    first = {role: undo(role, tensors[role], stamp) for role, stamp in stamps.items() if not keeps_storage(role, stamp)}
+    first = {
+        role: undo_layout(role, tensors[role], stamp)
+        for role, stamp in stamps.items()
+        if not keeps_storage(role, stamp)
+    }
     for role, stamp in stamps.items():
-        plain = first[role] if role in first else undo(role, tensors[role], stamp)
+        plain = first[role] if role in first else undo_layout(role, tensors[role], stamp)
         if hasattr(plain, AITER_TAG):
             delattr(plain, AITER_TAG)
         tensors[role] = plain
@@ -153,7 +157,7 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
             delattr(tensors[role], AITER_TAG)
 
 
-def _to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stamp]:
+def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Role, Stamp]:
     stamps: dict[Role, Stamp] = {}
     if decision:
         tensors.check_roles(decision.tensors, folded_roles(decision))
@@ -205,7 +209,7 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     return False
 
 
-def _check_together(jobs: list[Job]) -> None:
+def _check_compatible(jobs: list[Job]) -> None:
     devices = {job.tensor.device for job in jobs}
     if len(devices) > 1:
         where = ", ".join(f"{job.role} on {job.tensor.device}" for job in jobs)

@@ -50,9 +50,9 @@ def write_expert(
         raise LayoutError(f"{role}: rows of shape {tuple(plain_rows.shape)}; valid: [rows, K] of one expert")
     check_writable(role, tensor)
     exact = tensor.dtype not in FLOAT_DTYPES or survives_cast(rows, tensor.dtype, stamp.source_dtype)
-    rows = _as(rows, tensor, role)
+    rows = _convert_rows(rows, tensor, role)
     live = (*stamp.shape[1:], 1, 1)[:2]
-    _check_whole(expert=expert, first_row=first_row, first_k=first_k)
+    _check_integers(expert=expert, first_row=first_row, first_k=first_k)
     inside = 0 <= expert < stamp.shape[0] and min(first_row, first_k, *(size - 1 for size in rows.shape)) >= 0
     if not inside or first_row + rows.shape[0] > live[0] or first_k + rows.shape[1] > live[1]:
         part = f"rows {first_row}..{first_row + rows.shape[0] - 1}, K {first_k}..{first_k + rows.shape[1] - 1}"
@@ -64,7 +64,7 @@ def write_expert(
     geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
     views: Iterator[PlainView] = _views(stage or geometry, expert, first_row, first_k * item, rows)
     if stage is not None:
-        views = (_among_all(stage, view) for view in views)
+        views = (_in_all_experts(stage, view) for view in views)
     plans = [plan_part(geometry.bound(geometry.experts), view, geometry.halves) for view in views]
     put_stamp(tensor, replace(stamp, state="broken"))
     with inference_writable(tensor):
@@ -86,7 +86,7 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
             do not fill a tile shares tiles with the next expert, and some scales are one number for all.
     """
     tensor, stamp = _laid_out(target, role)
-    _check_whole(expert=expert)
+    _check_integers(expert=expert)
     if not 0 <= expert < stamp.shape[0]:
         raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
     if "reduce_max" in stamp.steps:
@@ -103,7 +103,7 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
     return tensor[expert * rows : (expert + 1) * rows] if flat else tensor[expert]
 
 
-def _check_whole(**numbers: int) -> None:
+def _check_integers(**numbers: int) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int):
             raise LayoutError(f"{name} = {number!r}; valid: a whole number")
@@ -124,7 +124,7 @@ def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
     return tensor, stamp
 
 
-def _as(rows: torch.Tensor, tensor: torch.Tensor, role: Role) -> torch.Tensor:
+def _convert_rows(rows: torch.Tensor, tensor: torch.Tensor, role: Role) -> torch.Tensor:
     """Convert rows to the stored dtype.
 
     A float is cast; dtypes of one byte are only renamed.
@@ -158,7 +158,7 @@ def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: 
             yield PlainView(1, 1, end - begin, row, 0, 0, step * row, start * row, place)
 
 
-def _among_all(stage: Geometry, view: PlainView) -> PlainView:
+def _in_all_experts(stage: Geometry, view: PlainView) -> PlainView:
     """Move a view of one expert to the rows of all experts."""
     expert, half, first, k = view.first
     row = (expert * stage.halves + half) * stage.rows + first

@@ -95,14 +95,14 @@ class Job:
         stamp = replace(self.stamp, aiter_bytes=not native and backend == "auto")
         if native and self.in_place and self.stage is None:
             self.geometry.in_place.lay_out(plain, scratch, self.fill)
-            return self._named(), stamp
+            return self._with_target_dtype(), stamp
         laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
         if native:
             lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
         else:
             laid.copy_(run_aiter_function(work, plain))
         if self.in_place:
-            return self._named(), stamp
+            return self._with_target_dtype(), stamp
         packed = pack_int4(laid) if self.packs else laid
         return packed.view(self.target_dtype).view(self.physical_shape), stamp
 
@@ -133,12 +133,12 @@ class Job:
         size = self.geometry.experts * self.geometry.expert_bytes
         return torch.empty(size, dtype=torch.uint8, device=plain.device)
 
-    def _named(self) -> torch.Tensor:
+    def _with_target_dtype(self) -> torch.Tensor:
         """Return the tensor under the dtype that the kernel expects."""
         return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
 
 
-def prepare(role: Role, tensors: RoleTensors, decision: Decision, last_rank: bool) -> Job:
+def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank: bool) -> Job:
     """Check one tensor against a decision and plan its job.
 
     Raises:
@@ -219,7 +219,7 @@ def _flat_rows(decided: TensorDecision) -> int | None:
     return flat if padded_tail or flat % layout.pattern.row_tile else None
 
 
-def undo(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
+def undo_layout(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     """Return the plain tensor of a laid-out one.
 
     Pads are stripped, rows are in the checkpoint's order.
@@ -235,13 +235,15 @@ def undo(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
             return tensor
         return tensor.detach().view(stamp.source_dtype).view(stamp.source_shape)
     data = as_bytes(tensor.detach())
-    plain = _taken_back(stamp, tensor.element_size(), unpack_int4(data) if "pack_int4" in stamp.steps else data)
-    plain = plain.view(_laid(stamp))
+    plain = _restore_plain_bytes(
+        stamp, tensor.element_size(), unpack_int4(data) if "pack_int4" in stamp.steps else data
+    )
+    plain = plain.view(_laid_out_dtype(stamp))
     values.restore_(plain.view(1, -1))
     return cast_back(plain, stamp.source_dtype).view(stamp.source_shape)
 
 
-def is_last(role: Role, stamp: Stamp, decision: Decision) -> bool:
+def is_last_rank(role: Role, stamp: Stamp, decision: Decision) -> bool:
     """Return whether a stamped tensor is the last rank's.
 
     The last rank has less than the others.
@@ -269,7 +271,7 @@ def check_fits(role: Role, stamp: Stamp, decision: Decision, last_rank: bool) ->
 def _undo_in_place(tensor: torch.Tensor, stamp: Stamp, values: ValueSteps) -> None:
     data, item = as_bytes(tensor.detach()), tensor.element_size()
     moved = Geometry.of(stamp, item).in_place
-    staged = _taken_back(stamp, item, data) if stamp.flat_rows is not None else None
+    staged = _restore_plain_bytes(stamp, item, data) if stamp.flat_rows is not None else None
     size = 0 if staged is not None else moved.chunk(SCRATCH_BYTES) * moved.expert_bytes
     scratch = torch.empty(size, dtype=torch.uint8, device=tensor.device)
     put_stamp(tensor, replace(stamp, state="broken"))
@@ -290,10 +292,14 @@ def keeps_storage(role: Role, stamp: Stamp) -> bool:
     """
     if role.endswith("_scale") and REDUCTIONS & set(stamp.steps):
         return False
-    return stamp.padded_source and "pack_int4" not in stamp.steps and not needs_cast(stamp.source_dtype, _laid(stamp))
+    return (
+        stamp.padded_source
+        and "pack_int4" not in stamp.steps
+        and not needs_cast(stamp.source_dtype, _laid_out_dtype(stamp))
+    )
 
 
-def _laid(stamp: Stamp) -> torch.dtype:
+def _laid_out_dtype(stamp: Stamp) -> torch.dtype:
     """Return the dtype of the laid-out values.
 
     That of a cast float; else the plain values' own, which was only renamed.
@@ -321,7 +327,7 @@ _LOST: Final[dict[Loss, str]] = {
 }
 
 
-def _taken_back(stamp: Stamp, item: int, data: torch.Tensor) -> torch.Tensor:
+def _restore_plain_bytes(stamp: Stamp, item: int, data: torch.Tensor) -> torch.Tensor:
     """Return plain bytes in new storage.
 
     As large as the source was, but for a padded tail.

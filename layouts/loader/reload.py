@@ -12,7 +12,7 @@ from preshuffle.layouts.loader.aiter_authority import Backend
 from preshuffle.layouts.loader.apply import apply, check_backend_and_scratch, inverse
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import torch_shape
-from preshuffle.layouts.loader.job import check_fits, is_last
+from preshuffle.layouts.loader.job import check_fits, is_last_rank
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
@@ -144,10 +144,10 @@ def relayout(
                 f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
             )
         stamps[role] = stamp
-    last_rank = any(is_last(role, stamp, decision) for role, stamp in stamps.items())
+    last_rank = any(is_last_rank(role, stamp, decision) for role, stamp in stamps.items())
     for role, stamp in stamps.items():
         check_fits(role, stamp, decision, last_rank)
-    direct = {role: _directly(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
+    direct = {role: _one_pass_move(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
     if any(move is None for move in direct.values()):
         inverse(target)
         return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
@@ -183,7 +183,7 @@ def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
     )  # fmt: skip
 
 
-def _directly(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role) -> InPlace | None:
+def _one_pass_move(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role: Role) -> InPlace | None:
     """Return the one-pass move between two layouts, or None.
 
     It needs the same physical bytes on both sides.

@@ -106,7 +106,7 @@ def apply_layout(
     source = _readable(tensor, layout)
     fit = _fit(tuple(source.shape), source.stride(), source.dtype, layout, _experts(experts), fill)
     result = _result(tensor, fit, out)
-    plain = _span(source)
+    plain = _spanned_bytes(source)
     work = LayoutJob(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
     aiter_bytes = None if is_native(backend, work, plain) else run_aiter_function(work, plain)
     with _unfinished(result, layout) if out is not None else nullcontext(), inference_writable(result):
@@ -216,7 +216,7 @@ def _readable(tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
     return plain if rows_whole else plain.contiguous()
 
 
-def _span(tensor: torch.Tensor) -> torch.Tensor:
+def _spanned_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Return the flat bytes from a tensor's first to its last."""
     if tensor.is_contiguous():
         return as_bytes(tensor)
@@ -283,7 +283,7 @@ def _fit(
     if rows % halves:
         raise LayoutError(f"layout {layout.id}: {rows} rows do not split into gate and up")
     half, k_bytes = rows // halves, k * item
-    padded_half, padded_k = _up(half, layout.row_multiple), _up(k_bytes, layout.k_multiple)
+    padded_half, padded_k = _round_up(half, layout.row_multiple), _round_up(k_bytes, layout.k_multiple)
     if fill is None:
         layout.bind(count, halves * half, k_bytes)
     if padded_k % item:
@@ -342,5 +342,5 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
     return as_bytes(out).view(tensor.dtype).view(fit.shape)
 
 
-def _up(size: int, multiple: int) -> int:
+def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple

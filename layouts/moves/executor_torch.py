@@ -38,7 +38,7 @@ def prepare_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> Call
     torch's innermost loop runs along the target's smallest stride. Where that axis is short (two rows of a scale tile,
     say), it is unrolled into copies of their own, so that the loop that remains is long: eight times faster for scales.
     """
-    wide_source, wide_target = _wide(source, move.unit), _wide(target, move.unit)
+    wide_source, wide_target = _as_units(source, move.unit), _as_units(target, move.unit)
     first_source, first_target = int(wide_source.storage_offset()), int(wide_target.storage_offset())
     inner = len(move.sizes)
     while inner > 1 and move.sizes[inner - 1] < _LONG_LOOP and prod(move.sizes[inner - 1 :]) <= _MOST_COPIES:
@@ -48,8 +48,8 @@ def prepare_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> Call
     sizes, reads, writes = move.sizes[:inner], move.source[:inner], move.target[:inner]
     places = [
         (
-            first_source + move.source_offset + _dot(position, move.source[inner:]),
-            first_target + move.target_offset + _dot(position, move.target[inner:]),
+            first_source + move.source_offset + _dot_product(position, move.source[inner:]),
+            first_target + move.target_offset + _dot_product(position, move.target[inner:]),
         )
         for position in product(*(range(size) for size in move.sizes[inner:]))
     ]
@@ -63,9 +63,9 @@ def prepare_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> Call
     return run
 
 
-def _dot(position: tuple[int, ...], strides: tuple[int, ...]) -> int:
+def _dot_product(position: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return sum(p * s for p, s in zip(position, strides, strict=True))
 
 
-def _wide(buffer: torch.Tensor, unit: int) -> torch.Tensor:
+def _as_units(buffer: torch.Tensor, unit: int) -> torch.Tensor:
     return buffer[: buffer.numel() // unit * unit].view(DTYPES[unit]) if unit > 1 else buffer

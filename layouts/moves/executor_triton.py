@@ -101,14 +101,14 @@ def plan_in_place(move: Move) -> tuple[Launch | Cycles, ...]:
     one = plan_launch(move, in_place=True) or plan_cycles(move)
     if one is not None:
         return (one,)
-    halves = _together(move)
+    halves = _split_in_two_passes(move)
     if halves is None:
         return ()
     first, second = plan_cycles(halves[0]), plan_launch(halves[1], in_place=True)
     return (first, second) if first is not None and second is not None else ()
 
 
-def _together(move: Move) -> tuple[Move, Move] | None:
+def _split_in_two_passes(move: Move) -> tuple[Move, Move] | None:
     """Split a move that mixes distant bands into two moves.
 
     The first brings those bands together as wholes, the second permutes within them.

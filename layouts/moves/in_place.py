@@ -65,17 +65,17 @@ class InPlace:
             for box in plan.fills:
                 fill_box(box, data, fill)
             return
-        self._through(data, scratch, "lay out", fill)
+        self._move_through_scratch(data, scratch, "lay out", fill)
 
     def take_back(self, data: torch.Tensor, scratch: torch.Tensor) -> None:
         """Turn laid-out bytes into plain ones; zero the pads' room."""
         with inference_writable(data):
-            self._through(data, scratch, "take back", 0)
+            self._move_through_scratch(data, scratch, "take back", 0)
 
-    def _through(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
+    def _move_through_scratch(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
         size = self.expert_bytes
         count = scratch.numel() // size
-        steady = self._steady(data, scratch, count, direction)
+        steady = self._prepare_chunk(data, scratch, count, direction)
         for first in range(0, self.experts, count):
             now = min(count, self.experts - first)
             piece = data[first * size : (first + now) * size]
@@ -90,7 +90,7 @@ class InPlace:
             else:
                 take_back(self.plan(now), copy, piece)
 
-    def _steady(
+    def _prepare_chunk(
         self, data: torch.Tensor, scratch: torch.Tensor, count: int, direction: Direction
     ) -> tuple[int, Callable[[int, int], None]] | None:
         """Prepare one move for all chunks of the same size.

@@ -137,7 +137,7 @@ def permute_cycles(
 
 
 @triton.jit
-def _turned(x0, x1, x2, x3, A: tl.constexpr, B: tl.constexpr):
+def _transpose_bytes(x0, x1, x2, x3, A: tl.constexpr, B: tl.constexpr):
     """Transpose words ``x [B, A]`` into ``[A, 4 * B]``.
 
     Byte j of the four words becomes word j; the four words follow each other.
@@ -193,7 +193,7 @@ def transpose_words(
     x3 = tl.load(place + source_bit0 + source_bit1, mask=mask, other=0)
     tl.debug_barrier()
 
-    turned = _turned(x0, x1, x2, x3, A, B)
+    turned = _transpose_bytes(x0, x1, x2, x3, A, B)
     across = tl.arange(0, 4 * B)
     b = first_b + across % B
     if DENSE_TARGET:  # the four words of b = 0..B-1 follow each other
@@ -251,7 +251,7 @@ def join_halves(
             tl.debug_barrier()
             tile = start * tiles + a
             within = (inside & (tile < count))[:, None]
-            tl.store(first + (tile * (4 * B))[:, None] + across, _turned(x0, x1, x2, x3, A, B), mask=within)
+            tl.store(first + (tile * (4 * B))[:, None] + across, _transpose_bytes(x0, x1, x2, x3, A, B), mask=within)
             x0 = next0
             x1 = next1
             x2 = next2

@@ -107,8 +107,8 @@ def call_arguments(
         "w2": tensors["w2_weight"],
         "w1_scale": tensors.get("w13_weight_scale"),
         "w2_scale": tensors.get("w2_weight_scale"),
-        "activation": _member(package, "ActivationType", call.activation),
-        "quant_type": _member(package, "QuantType", call.quant_type),
+        "activation": _enum_member(package, "ActivationType", call.activation),
+        "quant_type": _enum_member(package, "QuantType", call.quant_type),
         "dtype": torch.bfloat16,
         "hidden_pad": call.hidden_pad,
         "intermediate_pad": call.intermediate_pad,
@@ -185,7 +185,7 @@ def _limit(signature: inspect.Signature, call: CallDecision) -> dict[str, Any]:
     return {}
 
 
-def _member(package: Any, enum: str, name: str) -> Any:
+def _enum_member(package: Any, enum: str, name: str) -> Any:
     try:
         return getattr(getattr(package, enum), name)
     except AttributeError:

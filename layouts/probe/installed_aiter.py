@@ -31,12 +31,12 @@ def aiter_here(registry: Registry | None = None) -> dict[str, Any]:
     """
     book = (registry or Registry.default()).book
     here = installed_aiter(book)
-    live = {name: seen for name, entry in book.features.items() if (seen := _live(entry.probe)) is not None}
+    live = {name: seen for name, entry in book.features.items() if (seen := _probe_imported(entry.probe)) is not None}
     fields = here.query_fields()
     return {**fields, "aiter_features": {**fields["aiter_features"], **live}}
 
 
-def _live(probe: FeatureProbe | None) -> bool | None:
+def _probe_imported(probe: FeatureProbe | None) -> bool | None:
     """Probe the imported AITER for a function or its parameter.
 
     None where that says nothing.

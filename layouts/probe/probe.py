@@ -260,15 +260,15 @@ def _timed(call: Callable[[], object], device: torch.device, repeats: int) -> fl
     taken: list[float] = []
     begin = time.perf_counter()
     while len(taken) < repeats and (len(taken) < 1 or time.perf_counter() - begin < 1):
-        _wait(device)
+        _synchronise(device)
         start = time.perf_counter()
         call()
-        _wait(device)
+        _synchronise(device)
         taken.append(time.perf_counter() - start)
     return round(median(taken) * 1e6, 1) if taken else None
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

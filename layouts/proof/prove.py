@@ -109,7 +109,7 @@ def _bytes(wanted: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor],
             continue
         for expert in {0, decided.logical_shape[0] - 1}:
             found = fetch_role(laid[role], decided, expert)
-            live = _in_halves(wanted[role][expert], found, decided)
+            live = _padded_halves(wanted[role][expert], found, decided)
             if not torch.equal(found, live):
                 return Check("bytes", False, f"{role}: {int((found != live).sum())} bytes of expert {expert} differ")
             compared += found.numel()
@@ -120,7 +120,7 @@ def _bytes(wanted: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor],
     return Check("bytes", True, f"{compared} bytes found at their closed-form addresses, pads included")
 
 
-def _in_halves(live: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
+def _padded_halves(live: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
     """Return one expert's plain bytes as padded halves.
 
     Rows of gate come first; K is padded, too.
@@ -165,11 +165,11 @@ def _inverse(plain: Mapping[str, torch.Tensor], laid: Mapping[str, torch.Tensor]
         return Check("inverse", bool(lost), f"refused: {error}")
     if lost:
         return Check("inverse", False, f"inverted steps that lose values: {', '.join(lost)}")
-    wrong = [role for role in copies if not _same(copies[role], plain[role])]
+    wrong = [role for role in copies if not _same_bytes(copies[role], plain[role])]
     return Check("inverse", not wrong, f"differs: {', '.join(wrong)}" if wrong else "the checkpoint's bytes come back")
 
 
-def _same(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+def _same_bytes(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     return found.dtype == wanted.dtype and torch.equal(as_bytes(found), as_bytes(wanted.to(found.device)))
 
 

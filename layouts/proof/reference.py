@@ -94,7 +94,7 @@ def fetch_role(tensor: torch.Tensor, decided: TensorDecision, expert: int) -> to
     values = decided.physical_shape[-1] if len(decided.logical_shape) == 3 else 1
     packed = "pack_int4" in decided.steps
     width = values if packed else values * BITS[decided.dtype] // 8
-    data = unpacked(as_bytes(tensor.detach()).cpu()) if packed else tensor
+    data = unpack_nibbles(as_bytes(tensor.detach()).cpu()) if packed else tensor
     layout = layout_from(decided)
     if layout.unit == "group" and not layout.pattern.splits_gate_up:  # tiles run over the experts
         total = decided.physical_shape[0] if flat else experts * rows
@@ -104,7 +104,7 @@ def fetch_role(tensor: torch.Tensor, decided: TensorDecision, expert: int) -> to
     return torch.cat([found[0::2], found[1::2]]) if decided.order == "GUGU" else found
 
 
-def unpacked(data: torch.Tensor) -> torch.Tensor:
+def unpack_nibbles(data: torch.Tensor) -> torch.Tensor:
     """Unpack int4 to int8, both as flat bytes.
 
     Of each four bytes the low nibbles come first, then the high ones.

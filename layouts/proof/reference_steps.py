@@ -27,23 +27,23 @@ def apply_reference_steps(plain: Mapping[str, torch.Tensor], decision: Decision)
         decision: names the steps.
     """
     return {
-        role: _stepped(role, plain, decided) if decided.steps else _cast(plain[role].detach().cpu(), decided)
+        role: _apply_steps(role, plain, decided) if decided.steps else _cast(plain[role].detach().cpu(), decided)
         for role, decided in decision.tensors.items()
         if role in plain
     }
 
 
-def _stepped(role: Role, plain: Mapping[str, torch.Tensor], decided: TensorDecision) -> torch.Tensor:
+def _apply_steps(role: Role, plain: Mapping[str, torch.Tensor], decided: TensorDecision) -> torch.Tensor:
     tensor = plain[role].detach().cpu().clone()
     if "fnuz" in decided.steps:
         tensor = _fnuz(role, tensor)
     if "fold" in decided.steps and f"{role}_2" in plain:
-        tensor = tensor.to(torch.float32) * _by_row(plain[f"{role}_2"].detach().cpu(), tensor, decided)
+        tensor = tensor.to(torch.float32) * _expand_by_row(plain[f"{role}_2"].detach().cpu(), tensor, decided)
     if "requantize_max" in decided.steps and role.endswith("_weight"):
         scales = plain[f"{role}_scale"].detach().cpu().to(torch.float32)
         scales = scales * 2 if "fnuz" in decided.steps else scales
         if scales.dim() > 1:
-            tensor = _requantized(tensor, _by_row(scales, tensor, decided), scales.amax(1))
+            tensor = _requantize(tensor, _expand_by_row(scales, tensor, decided), scales.amax(1))
     elif "requantize_max" in decided.steps:
         tensor = tensor.to(torch.float32).view(tensor.shape[0], -1).amax(1)
     if "reduce_max" in decided.steps:
@@ -60,7 +60,7 @@ def _fnuz(role: Role, tensor: torch.Tensor) -> torch.Tensor:
     return torch.where((raw == 0) | (raw >= 0xFE), raw, raw + 1).to(torch.uint8).view(tensor.dtype)
 
 
-def _by_row(numbers: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
+def _expand_by_row(numbers: torch.Tensor, like: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
     """Expand numbers per expert, or per half, to ``[E, rows, 1]``.
 
     Rows are in the checkpoint's order.
@@ -72,7 +72,7 @@ def _by_row(numbers: torch.Tensor, like: torch.Tensor, decided: TensorDecision) 
     return by_row.view(experts, rows, *(1 for _ in like.shape[2:]))
 
 
-def _requantized(weight: torch.Tensor, scales: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+def _requantize(weight: torch.Tensor, scales: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
     """Requantize values with their expert's largest scale.
 
     Values that have that scale already stay.

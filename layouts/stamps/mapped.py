@@ -101,7 +101,7 @@ def _query_addresses(addresses: list[int]) -> list[Mapping | None]:
         with closing(_Handle(os.open(_MAPS, os.O_RDONLY))) as maps:
             return [maps.query(address) for address in addresses]
     except OSError:
-        return _search(addresses)
+        return _search_text(addresses)
 
 
 class _Handle:
@@ -128,13 +128,15 @@ class _Handle:
             return None
         _, _, _, begin, _, flags, _, offset, inode, *_ = _QUERY.unpack(buffer)
         place = offset + address - begin
-        return _checked(os.fsdecode(self.name.value), inode, place, bool(flags & _SHARED), bool(flags & _WRITABLE))
+        return _mapping_if_current(
+            os.fsdecode(self.name.value), inode, place, bool(flags & _SHARED), bool(flags & _WRITABLE)
+        )
 
     def close(self) -> None:
         os.close(self.descriptor)
 
 
-def _search(addresses: list[int]) -> list[Mapping | None]:
+def _search_text(addresses: list[int]) -> list[Mapping | None]:
     """Find the mappings of addresses by parsing the list's text."""
     try:
         text = _MAPS.read_text(errors="surrogateescape")
@@ -149,11 +151,13 @@ def _search(addresses: list[int]) -> list[Mapping | None]:
             if begin <= address < end and " /" in rest:  # ``start-end perms offset device inode path``
                 _, permissions, offset, _, inode, path = line.split(maxsplit=5)
                 place = int(offset, 16) + address - begin
-                found[index] = _checked(path, int(inode), place, permissions.endswith("s"), "w" in permissions)
+                found[index] = _mapping_if_current(
+                    path, int(inode), place, permissions.endswith("s"), "w" in permissions
+                )
     return found
 
 
-def _checked(path: str, inode: int, offset: int, shared: bool, writable: bool) -> Mapping | None:
+def _mapping_if_current(path: str, inode: int, offset: int, shared: bool, writable: bool) -> Mapping | None:
     """Return the mapping if its name still leads to the file."""
     try:
         if path.endswith(_DELETED) or os.stat(path).st_ino != inode:

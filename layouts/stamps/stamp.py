@@ -143,7 +143,7 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
 def overlapping_stamps(tensor: torch.Tensor) -> list[Stamp]:
     """Return the stamps of all bytes that overlap a tensor."""
-    return list(_under(tensor).values())
+    return list(_overlapping(tensor).values())
 
 
 def enclosing_stamps(tensor: torch.Tensor) -> list[Stamp]:
@@ -152,10 +152,10 @@ def enclosing_stamps(tensor: torch.Tensor) -> list[Stamp]:
     The tensor shows a part of those bytes, and not all.
     """
     begin, end = extent_of(tensor)
-    return [stamp for (first, last), stamp in _under(tensor).items() if first < begin or end < last]
+    return [stamp for (first, last), stamp in _overlapping(tensor).items() if first < begin or end < last]
 
 
-def _under(tensor: torch.Tensor) -> dict[Extent, Stamp]:
+def _overlapping(tensor: torch.Tensor) -> dict[Extent, Stamp]:
     begin, end = extent_of(tensor)
     return {(first, last): stamp for (first, last), stamp in _stamps(tensor).items() if first < end and begin < last}
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from preshuffle.layouts import Checkpoint, CheckpointError, apply, inverse, write_checkpoint
-from preshuffle.layouts.checkpoint.part import unpacked
+from preshuffle.layouts.checkpoint.part import unpack_int32
 from preshuffle.registry import Query, QueryError, Registry
 from support.book.quantizations import CASES, MODEL
 from support.book.strategies import REGISTRY
@@ -62,7 +62,7 @@ def expected(tensors: dict[str, torch.Tensor], prefix: str, packed: bool = False
         for expert in range(EXPERTS):
             gate, up, low = (tensors[f"{prefix}.{expert}.{part}_proj.{suffix}"] for part in ("gate", "up", "down"))
             if kind == "weight" and packed:
-                gate, up, low = (unpacked(part) for part in (gate, up, low))
+                gate, up, low = (unpack_int32(part) for part in (gate, up, low))
             if kind == "input_scale":
                 rows.append(torch.maximum(gate, up))
             else:
@@ -249,4 +249,4 @@ def test_numbers_may_be_lists_of_one(tmp_path: Path) -> None:
 
 def test_int4_comes_as_signed_bytes() -> None:
     words = torch.tensor([[0x76543210, -0x01234568]], dtype=torch.int32)  # the second is 0xFEDCBA98
-    assert unpacked(words).tolist() == [[*range(-8, 0), *range(8)]]
+    assert unpack_int32(words).tolist() == [[*range(-8, 0), *range(8)]]

@@ -32,7 +32,7 @@ from preshuffle.layouts import (
 )
 from preshuffle.layouts.loader import single
 from preshuffle.layouts.loader.result import AITER_TAG
-from preshuffle.layouts.stamps.mapped import _query_addresses, _search
+from preshuffle.layouts.stamps.mapped import _query_addresses, _search_text
 from preshuffle.registry import LayoutError
 from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 
@@ -154,8 +154,8 @@ def test_both_ways_to_query_addresses_give_one_answer(tmp_path: Path) -> None:
     tensors = [*in_files(tmp_path).values(), torch.zeros(9), torch.zeros(9).share_memory_()]
     tensors.append(torch.from_numpy(np.memmap(tmp_path / "w13_weight", np.uint8, "c", 4096, (4096,))))
     addresses = [tensor.untyped_storage().data_ptr() for tensor in tensors]
-    assert _query_addresses(addresses) == _search(addresses)
-    last = _search(addresses)[-1]
+    assert _query_addresses(addresses) == _search_text(addresses)
+    last = _search_text(addresses)[-1]
     assert last is not None
     assert (last.path, last.offset, last.shared) == (tmp_path / "w13_weight", 4096, False)
 
@@ -287,7 +287,7 @@ def test_a_file_that_is_mapped_for_reading_only_is_refused(tmp_path: Path) -> No
             }
 
         plain, copies = read_only(), {role: tensor.clone() for role, tensor in tensors.items()}
-        assert _query_addresses([plain["w2_weight"].data_ptr()]) == _search([plain["w2_weight"].data_ptr()])
+        assert _query_addresses([plain["w2_weight"].data_ptr()]) == _search_text([plain["w2_weight"].data_ptr()])
         with pytest.raises(LayoutError, match=r"w13_weight is .*w13_weight, mapped for reading only"):
             apply(plain, DECISION)
         with pytest.raises(LayoutError, match=r"out is .*w2_weight, mapped for reading only"):
