@@ -53,11 +53,13 @@ def addresses_of(bound: BoundLayout, expert: int, rows: torch.Tensor, k: torch.T
     ``BoundLayout.address`` on tensors that broadcast.
     """
     position = {"experts": torch.tensor(expert), "rows": rows, "k": k}
-    address = torch.zeros((), dtype=torch.int64)
-    for atom in bound.atoms:
+    parts = {dimension: torch.zeros_like(index, dtype=torch.int64) for dimension, index in position.items()}
+    stride = 1
+    for atom in reversed(bound.atoms):
         digit = torch.div(position[atom.dimension], atom.step, rounding_mode="floor") % atom.size
-        address = address * atom.size + digit
-    return address
+        parts[atom.dimension] += digit * stride
+        stride *= atom.size
+    return parts["experts"] + parts["rows"] + parts["k"]  # broadcast once, at the end
 
 
 def fetch_expert(

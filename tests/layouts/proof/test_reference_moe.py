@@ -34,37 +34,36 @@ def query(checkpoint: Checkpoint, activation: str, tp: int, ep: int) -> Query:
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_ranks_add_up_to_the_checkpoint(checkpoint: Checkpoint, activation: str, tp: int, ep: int) -> None:
-    asked = query(checkpoint, activation, tp, ep)
-    decision = Registry.default().resolve(asked)
+    sharded = query(checkpoint, activation, tp, ep)
+    decision = Registry.default().resolve(sharded)
     x = torch.randn(6, SMALL["hidden_size"], dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    whole = query(checkpoint, activation, 1, 1)
+    unsharded = query(checkpoint, activation, 1, 1)
     for ep_rank in range(ep):
         experts = SMALL["num_experts"] // ep
         routing = random_routing(6, experts, 2, seed=ep_rank)
-        everything = checkpoint.rank(0, whole)
+        everything = checkpoint.rank(0, unsharded)
         local = {role: tensor[ep_rank * experts : (ep_rank + 1) * experts] for role, tensor in everything.items()}
         wanted = plain_forward(local, decision, x, routing)
         found = torch.zeros_like(wanted)
         for tp_rank in range(tp):
-            tensors = checkpoint.rank(0, asked, tp_rank=tp_rank, ep_rank=ep_rank)
+            tensors = checkpoint.rank(0, sharded, tp_rank=tp_rank, ep_rank=ep_rank)
             apply(tensors, decision)
             found += laid_out_forward(tensors, decision, x, routing)
         assert relative_error(found, wanted) < 1e-12
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gpt_oss_at_its_own_size_on_eight_ranks(tmp_path: Path, activation: str) -> None:
-    real = write_checkpoint(
-        tmp_path, {**CONFIG, "hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 2}
-    )
-    whole, asked = query(real, activation, 1, 1), query(real, activation, 8, 1)
-    decision = Registry.default().resolve(asked)
-    x = torch.randn(3, 2880, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+def test_gpt_oss_on_eight_ranks(tmp_path: Path, activation: str) -> None:
+    """The intermediate size is gpt-oss's own: its cut leaves the last rank less. Hidden 320 is padded as 2880 is."""
+    real = write_checkpoint(tmp_path, {**CONFIG, "hidden_size": 320, "intermediate_size": 2880, "num_local_experts": 2})
+    unsharded, sharded = query(real, activation, 1, 1), query(real, activation, 8, 1)
+    decision = Registry.default().resolve(sharded)
+    x = torch.randn(3, 320, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     routing = random_routing(3, 2, 2)
-    wanted = plain_forward(real.rank(0, whole), decision, x, routing)
+    wanted = plain_forward(real.rank(0, unsharded), decision, x, routing)
     found = torch.zeros_like(wanted)
     for tp_rank in range(8):
-        tensors = real.rank(0, asked, tp_rank=tp_rank)
+        tensors = real.rank(0, sharded, tp_rank=tp_rank)
         apply(tensors, decision)
         found += laid_out_forward(tensors, decision, x, routing)
     assert relative_error(found, wanted) < 1e-12
