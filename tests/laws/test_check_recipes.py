@@ -18,7 +18,7 @@ LISTED = {"known_bad"}
 
 
 def first_of(wanted: Any) -> Any:
-    return wanted[0] if isinstance(wanted, list) else wanted
+    return wanted[0] if isinstance(wanted, list | tuple) else wanted
 
 
 def queries(rule: Rule, recipe: Recipe) -> Iterator[dict[str, Any]]:
