@@ -14,7 +14,8 @@ FAST := tests/registry tests/layouts/loader tests/layouts/stamps/test_stamp.py t
   tests/api/fleet tests/api/web tests/api/client tests/api/store/test_find.py tests/api/store/test_store.py \
   tests/api/routes/test_check.py tests/api/routes/test_registry.py tests/api/routes/test_resolve.py \
   tests/api/pages/test_html.py tests/api/commands/test_check.py tests/api/commands/test_explain.py \
-  tests/system/test_architecture.py tests/system/test_dependencies.py tests/system/test_exports.py
+  tests/system/test_architecture.py tests/system/imports/test_dependencies.py \
+  tests/system/imports/test_exports.py
 SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/registry/loading/test_book_fuzz.py \
   tests/registry/resolve/test_recipe_shapes.py
 BENCH ?= $(wildcard bench/bench_*.py)

@@ -46,13 +46,6 @@ OPEN_ROOMS = {"preshuffle.registry.base", "preshuffle.registry.values", "preshuf
 ROOMS_OF_MODULES = {"preshuffle.api.routes", "preshuffle.api.pages", "preshuffle.api.commands"}
 """Rooms that offer modules instead of names: ``from preshuffle.api.routes import books``."""
 
-# Names still to be changed; at the end of issue 11 there is none.
-EXPECTED_TWICE = {
-    *("api: Cell", "api: Deployment", "api: Entry", "api: Events", "api: FieldChange", "api: FileReport"),
-    *("api: Kernels", "api: Picture", "api: Plan", "api: Reply", "api: TablesReport"),
-    *("registry: Case", "registry: Rule"),
-}
-
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, SourceModule]:
@@ -95,8 +88,7 @@ def test_no_file_is_too_long() -> None:
 
 
 def test_no_public_class_name_is_used_twice_below_one_top_folder(modules: dict[str, SourceModule]) -> None:
-    twice = classes_named_twice(modules)
-    assert {name: homes for name, homes in twice.items() if name not in EXPECTED_TWICE} == {}
+    assert classes_named_twice(modules) == {}
 
 
 def test_no_name_of_a_package_is_replaced_by_its_submodule(modules: dict[str, SourceModule]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARED = frozenset(sys.stdlib_module_names)
 PARSING = frozenset({"pydantic", "pydantic_core", "einops", "packaging", "yaml"})
 SERVING = frozenset({"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "httpx", "anyio", "prometheus_client"})

@@ -13,7 +13,7 @@ import preshuffle.layouts
 import preshuffle.registry
 from support.source.modules import SourceModule, modules_below
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = [module for module in modules_below(ROOT, "registry", "layouts", "api").values() if module.is_package]
 
 
