@@ -1,4 +1,6 @@
-"""Laying out 16 experts of gpt-oss, against memcpy of the same bytes and against AITER's own functions, in one run.
+"""Benchmark of applying layouts on a CPU, against memcpy and AITER.
+
+Lays out 16 experts of gpt-oss; memcpy moves the same bytes, AITER's own functions do the same work, all in one run.
 
 ``python bench/bench_apply.py [--experts 16] [--rounds 7]``. Every row is measured in turn, round by round, so that a
 noisy machine hits all of them alike; the table shows medians and the ratio to memcpy of the same round.
@@ -70,7 +72,7 @@ def main() -> None:
 
 
 def by_expert(out: torch.Tensor, weight: torch.Tensor, aiter: AiterFunctions) -> None:
-    """The loop that an engine has: AITER's function on one expert after the other."""
+    """Run AITER's function on one expert after the other, as engines do."""
     for expert in range(weight.shape[0]):
         out[expert].copy_(aiter.shuffle_weight(weight[expert]))
 
@@ -90,7 +92,7 @@ def small_layer(experts: int, sizes: int) -> tuple[dict[str, torch.Tensor], Deci
 
 
 def overhead(rounds: int) -> None:
-    """What a layer so small that its bytes cost nothing takes: Python's part, per tensor."""
+    """Measure Python's share per tensor on a layer of negligible size."""
     plain, decision = small_layer(1, 64)
     buffers = [{role: tensor.clone() for role, tensor in plain.items()} for _ in range(100 * rounds)]
     threads = torch.get_num_threads()
@@ -121,7 +123,10 @@ def linear(rounds: int) -> None:
 
 
 def whole_layer(experts: int, dtype: str, rounds: int, aiter: object) -> None:
-    """One layer from checkpoint rows: de-interleave, pad, lay out, cast; all six tensors."""
+    """Measure one layer from checkpoint rows to kernel-ready tensors.
+
+    De-interleave, pad, lay out, cast; all six tensors.
+    """
     query = Query(model="openai/gpt-oss-20b", arch="gfx950", activation_dtype=dtype, num_experts=experts)
     decision = Registry.default().resolve(query)
     plain = {
@@ -146,7 +151,10 @@ def whole_layer(experts: int, dtype: str, rounds: int, aiter: object) -> None:
 
 
 def step_by_step(plain: dict[str, torch.Tensor], interleave: bool, aiter: object) -> dict[str, torch.Tensor]:
-    """What engines do: one pass to pad, one to put the rows in order, AITER's function, once for each tensor."""
+    """Convert a layer in separate passes, as engines do.
+
+    One pass to pad, one to put the rows in order, then AITER's function, once for each tensor.
+    """
     out: dict[str, torch.Tensor] = {}
     experts = plain["w13_weight"].shape[0]
     for role, tensor in plain.items():

@@ -1,4 +1,6 @@
-"""How many checks a second on one core: the same deployments again (heartbeats), and deployments never seen before.
+"""Benchmark of checks per second on one core.
+
+The same deployments again (heartbeats), and deployments never seen before.
 
 Run `python bench/bench_check.py [CONFIGS_FOLDER]`; with a folder AITER's tables are looked up too. Seconds are CPU
 seconds of one core, so that other programs do not count; the garbage collector leaves out what the bench itself made.
@@ -17,7 +19,7 @@ ROUNDS = 5
 
 
 def observations(registry: Registry) -> list[Observation]:
-    """What deployments of every model of the book do that follow its decisions."""
+    """Return observations that follow the decisions for every model."""
     models = [model.id for model in registry.book.models.values() if model.hidden_size]
     found = []
     for model, tp, dtype, engine in product(models, (1, 2, 4, 8), ("bf16", "fp4x2"), (None, "atom", "vllm", "sglang")):

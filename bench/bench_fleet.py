@@ -1,4 +1,4 @@
-"""Benchmark of the service with a fleet: lists, heartbeats and a re-check of 10,000 deployments.
+"""Benchmark of lists, heartbeats and a re-check of 10,000 deployments.
 
     python bench/bench_fleet.py [--deployments 10000] [--seconds 20] [--rate 1000] [--db postgresql://…]
 
@@ -96,7 +96,10 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method
 
 
 async def load(url: str, method: str, paths: list[str], rate: float, seconds: float) -> tuple[list[float], int]:
-    """Send requests at a constant rate; return latencies in ms and the number of errors."""
+    """Send requests at a constant rate; return latencies and errors.
+
+    Latencies are in ms; errors are counted.
+    """
     host, port = url.removeprefix("http://").split(":")
     latencies: list[float] = []
     errors = 0

@@ -1,4 +1,6 @@
-"""Laying out on a GPU, against memcpy of the same bytes and against AITER's own functions, in one run.
+"""Benchmark of applying layouts on a GPU, against memcpy and AITER.
+
+memcpy moves the same bytes, AITER's own functions do the same work, all in one run.
 
 ``python bench/bench_gpu.py [--experts 128] [--rounds 20]``: medians over rounds, every row in turn in each round, timed
 by events over twenty calls in a row. ``of memcpy`` is the ratio of medians, ``extra MB`` the most memory held beside
@@ -84,7 +86,10 @@ def scales(experts: int, rounds: int, aiter: Any) -> None:
 
 
 def in_place(tensor: torch.Tensor, name: str) -> Callable[[], None]:
-    """What ``apply`` does to a tensor that already has the physical size; its plans are cached there, too."""
+    """Measure ``apply`` on a tensor of the physical size.
+
+    Its plans are cached there, too.
+    """
     layout = layout_of(name)
     experts, rows, k = tensor.shape
     halves = 2 if layout.pattern.splits_gate_up else 1
@@ -105,7 +110,10 @@ def in_place(tensor: torch.Tensor, name: str) -> Callable[[], None]:
 
 
 def whole_layer(experts: int, dtype: str, rounds: int, aiter: Any) -> None:
-    """One gpt-oss layer from checkpoint rows: order, pad, lay out, cast; all six tensors."""
+    """Measure one gpt-oss layer from checkpoint rows.
+
+    Order, pad, lay out, cast; all six tensors.
+    """
     from bench_apply import step_by_step
 
     query = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype=dtype, num_experts=experts)

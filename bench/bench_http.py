@@ -1,4 +1,6 @@
-"""What the service's hot reads cost, beside a bare FastAPI route that returns the same bytes, in one run.
+"""Benchmark of the service's cached reads against a bare FastAPI route.
+
+Both return the same bytes, in one run.
 
 Run `python bench/bench_http.py [SECONDS]`. The load comes from `wrk` (32 connections, another process); the servers
 run in turns, one worker each, with the same uvicorn settings. Figures are medians of the rounds, ratios of one round.

@@ -1,4 +1,6 @@
-"""`identify` on random (layout, shape, corruption) cases out of files: misses, bytes read (whole pages), time per kind.
+"""Benchmark of ``identify`` on random cases out of files.
+
+A case is a layout, a shape and a corruption; reported are misses, bytes read (whole pages) and time per kind.
 
 ``python bench/bench_identify.py [--cases 1000] [--seed 0] [--folder /dev/shm]``; exits with 1 if any case is missed.
 """

@@ -1,4 +1,4 @@
-"""How fast kernels are predicted, with tables of AITER's size and with many more rows.
+"""Benchmark of kernel prediction, with AITER's tables and larger ones.
 
 Run `python bench/bench_kernels.py [CONFIGS_FOLDER]`; without a folder the tables of the installed amd-aiter are used,
 repeated over made-up shapes up to the wanted number of rows.

@@ -1,4 +1,6 @@
-"""How long the book takes to load, a query to be decided, and a process to answer; whether the number of rules counts.
+"""Benchmark of loading the book, resolving, and a process's answer.
+
+Also whether the number of rules counts.
 
 Run `python bench/bench_registry.py`: one core, the best of some rounds, of which each gives its median.
 """
@@ -54,7 +56,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def asked(registry: Registry) -> list[dict[str, Any]]:
-    """Return what can be asked of every model of the book in every engine, where there is an answer."""
+    """Return a query for every model and engine with an answer."""
     models = [model.id for model in registry.book.models.values() if model.hidden_size]
     engines = (None, "atom", "vllm", "sglang")
     found = []
@@ -69,7 +71,10 @@ def asked(registry: Registry) -> list[dict[str, Any]]:
 
 
 def never_seen(fields: list[dict[str, Any]], new_sizes: bool) -> list[Query]:
-    """Return queries that nobody has asked: another deployment each, with or without sizes of its own."""
+    """Return queries that are in no cache.
+
+    Each is another deployment, with or without sizes of its own.
+    """
     chosen = itertools.islice(itertools.cycle(fields[:: max(1, len(fields) // QUERIES)]), QUERIES)
     numbers = [next(_numbers) for _ in range(QUERIES)]
     return [
@@ -81,7 +86,7 @@ def never_seen(fields: list[dict[str, Any]], new_sizes: bool) -> list[Query]:
 
 
 def crowded(registry: Registry, number: int) -> Registry:
-    """Return the registry with so many more rules, for models that nobody asks about."""
+    """Return the registry with many more rules for unknown models."""
     more = {}
     for index in range(number):
         when = {"model": f"acme/m{index}", "arch": "gfx950", "activation_dtype": "fp4x2", "engine": None}

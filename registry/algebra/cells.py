@@ -1,4 +1,4 @@
-"""Cells of a bound layout: contiguous pieces of rows, by row and in memory order."""
+"""Contiguous cells of a bound layout, by row and in memory order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Half = Literal["gate", "up"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A run of units that follow each other both in a row and in memory.
+    """A run of units contiguous both in a row and in memory.
 
     Attributes:
         expert: the expert.
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The row, short: ``g3`` is gate row 3, ``u3`` up row 3, ``r3`` row 3 of a tensor without halves."""
+        """Return the row's short name: ``g3`` (gate), ``u3`` (up), ``r3`` (no halves)."""
         return f"{self.half[0] if self.half else 'r'}{self.row_in_half}"
 
 
@@ -66,7 +66,7 @@ class CellGrid:
         return 2 if self.order else 1
 
     def place(self, row: int) -> tuple[Half | None, int]:
-        """Return the half of a physical row, and the row's number within it."""
+        """Return a physical row's half and its number within that half."""
         if self.order is None:
             return None, row
         if self.order == "GUGU":
@@ -75,7 +75,7 @@ class CellGrid:
         return ("up" if index else "gate"), row_in_half
 
     def first_rows(self, count: int) -> list[int]:
-        """Return the physical rows of the first ``count`` rows of each half, gate before up."""
+        """Return the physical rows of each half's first rows, gate before up."""
         count = min(count, self.bound.shape[1] // self.halves)
         if self.order == "GUGU":
             return [2 * row + half for half in range(2) for row in range(count)]
@@ -83,7 +83,7 @@ class CellGrid:
         return [half * half_rows + row for half in range(self.halves) for row in range(count)]
 
     def columns(self, end: int) -> range:
-        """Return the first units of K of the cells that begin before ``end``."""
+        """Return the first K units of the cells that begin before ``end``."""
         return range(0, min(end, self.bound.shape[2]), self.run)
 
     def cell(self, expert: int, row: int, k: int) -> Cell:
@@ -140,7 +140,10 @@ PlacedT = TypeVar("PlacedT", bound=Placed)
 
 
 def segments(cells: Sequence[PlacedT]) -> list[list[PlacedT]]:
-    """Group cells that follow each other in memory by one constant step of row and K."""
+    """Group cells that are adjacent in memory with one constant step.
+
+    A step counts rows and K.
+    """
     groups: list[list[PlacedT]] = []
     for cell in cells:
         last = groups[-1] if groups else []

@@ -19,7 +19,7 @@ from preshuffle.registry.base.errors import LayoutError
 
 @dataclass(frozen=True, slots=True)
 class PlainView:
-    """Strides, in bytes, of plain ``experts x halves x rows x k`` bytes.
+    """Byte strides of plain ``[experts, halves, rows, k]`` data.
 
     ``halves`` is 2 for w13 (gate and up), else 1. A checkpoint whose rows are GUGU has ``half_stride`` = one row and
     ``row_stride`` = two rows; GGUU has ``half_stride`` = all rows of a half. ``offset`` starts a tensor-parallel slice.

@@ -60,7 +60,7 @@ def _later_kernels(query: Query, book: Book, ranges: Sequence[TokenBucket]) -> I
 
 
 def later_kernel_finding(kernel: str, owner: Family, aiter: str | None) -> Finding:
-    """Return the finding for a kernel that starts in a later AITER than this one."""
+    """Return the finding for a kernel that needs a later AITER."""
     return Finding.of(
         "version_unsupported",
         f"{kernel} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",

@@ -121,7 +121,7 @@ class Alternative(Frozen):
 
 
 class Decision(Frozen):
-    """Answer to a query: layout of each tensor, call, kernels, and the reasons.
+    """Answer to a query: layouts, call, kernels and reasons.
 
     Attributes:
         recipe: id of the recipe that was chosen.

@@ -132,7 +132,10 @@ class Families:
         return True
 
     def row_of_later(self, aiter: str | None, choice: KernelChoice) -> Family | None:
-        """Return the family of a tuned row's kernel that an AITER does not have yet; None for other choices."""
+        """Return the family of a tuned kernel that an AITER lacks.
+
+        None for other choices.
+        """
         names = (stage.kernel for stage in (choice.stage1, choice.stage2) if stage is not None)
         return self.begins_later(aiter, names) if choice.tuned else None
 

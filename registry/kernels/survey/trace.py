@@ -1,4 +1,4 @@
-"""Trace of one dispatch: every step, with the row or rule that decided."""
+"""Trace of one dispatch: every step with its deciding row or rule."""
 
 from collections.abc import Iterator
 from typing import Any, Literal

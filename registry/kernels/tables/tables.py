@@ -167,7 +167,7 @@ class KernelTables:
         return self._by_key.get(version_identity(aiter), self._any)
 
     def is_tied_to(self, aiter: str | None) -> bool:
-        """Whether the tables that answer for an AITER version were loaded as that version's own."""
+        """Whether the tables for an AITER version were loaded for that version."""
         answering = self.for_version(aiter)
         return answering is not None and answering.version is not None
 
