@@ -169,7 +169,7 @@ class BoundLayout:
         Logical rows stay GGUU; what changes is where they lie.
 
         Raises:
-            LayoutError: there is an odd number of rows, or the pattern cuts rows in odd pieces.
+            LayoutError: there is an odd number of rows, or the pattern cuts rows in pieces that hold no pairs.
         """
         half, remainder = divmod(self.shape[1], 2)
         atoms: list[Atom] = []

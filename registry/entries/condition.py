@@ -165,7 +165,7 @@ def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> b
 
 
 def _listed(values: Sequence[Scalar]) -> str:
-    """Say what would do: a value, ``absent`` where nothing may be said, or ``one of`` several."""
+    """Write the accepted values: one, ``absent`` for null, or ``one of`` several."""
     words = ["absent" if value is None else str(value) for value in values]
     return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
 

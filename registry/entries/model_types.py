@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen, FrozenDict
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
 from preshuffle.registry.base.words import Role, TensorDtype
 from preshuffle.registry.entries.models import ModelFacts
 from preshuffle.registry.entries.platform import Evidence
@@ -110,7 +110,7 @@ class QuantizationCase(Frozen):
         input_scale: where static scales of activations lie.
     """
 
-    when: FrozenDict[str, tuple[Any, ...]] = Field(default_factory=FrozenDict)
+    when: Annotated[FrozenDict[str, tuple[Any, ...]], AfterValidator(freeze)] = Field(default_factory=FrozenDict)
     facts: ModelFacts
     weight: StoredTensor | None = None
     scale: StoredTensor | None = None

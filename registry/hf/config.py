@@ -113,7 +113,7 @@ def query_fields(
 
 
 def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int | None) -> Found:
-    """What the experts are, of one layer or of all; layers that differ must be told apart."""
+    """What the experts are, of one layer or of all; layers that differ are an error."""
     known = number_of(language, entry.layers) is not None
     layers = moe_layers_of(language, entry) if known else (layer or 0,)
     if not layers:

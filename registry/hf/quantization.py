@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.frozen import freeze
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry, QuantizationCase, QuantizationEntry
 from preshuffle.registry.hf.module_patterns import any_means, means
@@ -157,6 +158,7 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
 
 def _same(found: Any, wanted: Any) -> bool:
     """Compare JSON values; true is not 1 here."""
+    found = freeze(found)
     return type(found) is type(wanted) and bool(found == wanted)
 
 

@@ -41,7 +41,7 @@ def can_both_match(first: Rule, second: Rule) -> bool:
 
 
 def _within(rules: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
-    """Yield the pairs of one group that no split has told apart."""
+    """Yield the pairs of one group that no split has separated."""
     field = _splitter(rules, used) if len(rules) ** 2 > _FEW else None
     if field is None:
         yield from combinations(rules, 2)
@@ -55,7 +55,7 @@ def _within(rules: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
 
 
 def _between(left: Sequence[Rule], right: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
-    """Yield the pairs of two groups that no split has told apart."""
+    """Yield the pairs of two groups that no split has separated."""
     if not left or not right:
         return
     field = _splitter([*left, *right], used) if len(left) * len(right) > _FEW else None

@@ -39,7 +39,7 @@ class Report(Frozen):
         verdict: ``mismatch`` (wrong answers must be expected), ``unsupported`` (it cannot work, or is known not to),
             ``degraded`` (right but slow, or in other numerics), ``unknown`` (too little was observed), or ``ok``.
         findings: everything found, errors first.
-        decision: what the registry would do for the query; only where it was asked for and there is a recipe.
+        decision: what the registry would do for the query; only where it was requested and there is a recipe.
     """
 
     verdict: Verdict
