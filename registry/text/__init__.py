@@ -1,9 +1,15 @@
 """Read YAML and JSON with the place of every value."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from preshuffle.registry.text.book_cache import FOLDER, packaged_document
 from preshuffle.registry.text.document import Document
 from preshuffle.registry.text.field_problems import Path, field_problems
-from preshuffle.registry.text.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    from preshuffle.registry.text.yaml_text import parse_yaml as parse_yaml
 
 __all__ = [
     "FOLDER",
@@ -13,3 +19,12 @@ __all__ = [
     "packaged_document",
     "parse_yaml",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the YAML parser on first use: a process that reads the cached book does without it."""
+    if name != "parse_yaml":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from preshuffle.registry.text.yaml_text import parse_yaml
+
+    return parse_yaml
