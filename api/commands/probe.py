@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", metavar="N,N", default="1,64,256,1024", help="token counts (default 1,64,256,1024)")
     parser.add_argument("--repeats", metavar="N", default="20", help="timed calls at most; 0 takes no time")
     parser.add_argument("--device", metavar="DEVICE", help="where module:function wants its tensors (default cpu)")
-    group = parser.add_argument_group("the layer", "a small gpt-oss layer unless told otherwise")
+    group = parser.add_argument_group("the layer", "a small gpt-oss layer by default")
     group.add_argument(
         "--quantization", metavar="NAME", help="mxfp4, mxfp8, fp8-block, bf16, int4 …; a wrong one lists all"
     )

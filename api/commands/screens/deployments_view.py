@@ -59,9 +59,9 @@ def show_events(screen: Screen, events: Events) -> None:
     rows = []
     for event in events.events:
         state = f"{event.state_before or '—'} → {event.state_after or '—'}" if event.action != "book" else ""
-        told = ", ".join(f"{change.field}: {change.before} → {change.after}" for change in event.changes[:4])
+        fields = ", ".join(f"{change.field}: {change.before} → {change.after}" for change in event.changes[:4])
         subject = event.subject if event.replica is None else f"{event.subject}/{event.replica}"
-        rows.append((f"{event.at:%Y-%m-%d %H:%M:%S}", event.who, event.action, subject, state, printable(told)))
+        rows.append((f"{event.at:%Y-%m-%d %H:%M:%S}", event.who, event.action, subject, state, printable(fields)))
     heads = [Column("UTC"), Column("who"), Column("what"), Column("of"), Column("state"), Column("changed", wraps=True)]
     screen.table(heads, rows, indent=0)
     if not rows:
