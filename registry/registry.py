@@ -184,7 +184,9 @@ class Registry:
         query = Query.parse({**dict(query), "tokens": (tokens,)})
         decision = self.resolve(query, kernels=False)
         case = open_case(query, self.book, self._memo)
-        call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, tokens)
+        call = dispatch_call(
+            case.full, case.arch, decision.tensors, decision.call, decision.env, tokens, case.masked_column
+        )
         if call is None:
             sizes = ", ".join(f"{product}: {cus}" for product, cus in case.arch.cu_num.items())
             raise NoRecipeError(f"the query must say cu_num; {query.arch} has several ({sizes})", missing=["cu_num"])

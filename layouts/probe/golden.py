@@ -73,7 +73,9 @@ def decide_with_recipe(recipe: Recipe, query: Query, registry: Registry) -> Deci
     decided = tensor_decisions(recipe, sizes, case.arch)
     tensors = {role: in_layout(tensor, tensor.layout, book) for role, tensor in decided.items()}
     call = case.call(recipe, sizes, tensors)
-    kernels, _ = predict_kernels(case.full, case.arch, tensors, call, recipe.env, registry.tables, book.families)
+    kernels, _ = predict_kernels(
+        case.full, case.arch, tensors, call, recipe.env, registry.tables, book.families, case.masked_column
+    )
     return decision.model_copy(
         update={
             "recipe": recipe.id,

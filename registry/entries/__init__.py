@@ -15,6 +15,7 @@ from preshuffle.registry.entries.deployments import (
 )
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
 from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts, moe_shape
+from preshuffle.registry.entries.fusions import FusionEntry
 from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
     ExpertModules,
@@ -65,6 +66,7 @@ __all__ = [
     "FeatureProbe",
     "FlagEntry",
     "FunctionEntry",
+    "FusionEntry",
     "KernelLabelEntry",
     "KernelNeedEntry",
     "KnownBadEntry",

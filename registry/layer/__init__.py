@@ -2,7 +2,7 @@
 
 from preshuffle.registry.layer.features import behaves_as, check_probed, features_of, why_lacking
 from preshuffle.registry.layer.installed_aiter import installed_aiter
-from preshuffle.registry.layer.shared_experts import count_shared
+from preshuffle.registry.layer.shared_experts import appends_masked_column, count_shared
 from preshuffle.registry.layer.switches import (
     AITER,
     Switches,
@@ -16,6 +16,7 @@ from preshuffle.registry.layer.switches import (
 __all__ = [
     "AITER",
     "Switches",
+    "appends_masked_column",
     "behaves_as",
     "check_probed",
     "count_shared",

@@ -54,6 +54,26 @@ def count_shared(shared: int, query: Query, switches: Switches, book: Book, memo
     return None
 
 
+def appends_masked_column(query: Query, switches: Switches, book: Book) -> bool:
+    """Return whether an engine that passes an expert mask passes one column of ``topk_ids`` more than top-k.
+
+    Some engines append a masked column (the book's ``fusions`` say which, and when). Where
+    no engine is named, or the book does not know it, the column is there, as in AITER's own tests.
+
+    Args:
+        query: with its model's own id.
+        switches: the query's switches, defaults included.
+        book: whose engines count.
+    """
+    owner = query.engine.name if query.engine else None
+    fusion = next((entry for entry in book.entries["fusions"].values() if entry.engine == owner), None)
+    if fusion is None or fusion.masked_column == "always":
+        return True
+    if fusion.masked_column == "never":
+        return False
+    return any(_fuses(flag, query.model, switches.values) for flag in _fusing(book, fusion.engine))
+
+
 def _fusing(book: Book, owner: str) -> list[FlagEntry]:
     return [flag for flag in book.flags.values() if flag.owner == owner and flag.fuses_shared_experts]
 

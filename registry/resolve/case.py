@@ -11,7 +11,14 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import ArchEntry, ModelEntry, Recipe, Scalar, facts_of
-from preshuffle.registry.layer import Switches, behaves_as, check_probed, count_shared, read_switches
+from preshuffle.registry.layer import (
+    Switches,
+    appends_masked_column,
+    behaves_as,
+    check_probed,
+    count_shared,
+    read_switches,
+)
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.shapes import LayerSizes, call_decision
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
@@ -40,6 +47,7 @@ class Case:
         full: the query with the model's facts filled in and the model's own id.
         model: the model's entry, where there is one.
         counted: why shared experts count among the experts; empty where none do.
+        masked_column: whether ``topk_ids`` has one column more than top-k.
     """
 
     query: Query
@@ -49,6 +57,7 @@ class Case:
     switches: Switches
     facts: Mapping[str, Scalar]
     counted: str = ""
+    masked_column: bool = False
 
     def call(self, recipe: Recipe, sizes: LayerSizes, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
         """Return the call that a recipe needs on this layer."""
@@ -126,7 +135,8 @@ def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
     facts = facts_of(full.__dict__, switches.facts)
     if build != query.aiter:  # rules and requirements ask for the build itself, kernels for what it behaves as
         full = full.altered(aiter=build)
-    return Case(query, full, arch, model, switches, facts, reason)
+    masked = full.ep > 1 and appends_masked_column(full, switches, book)
+    return Case(query, full, arch, model, switches, facts, reason, masked)
 
 
 def find_model(name: str, book: Book) -> ModelEntry | None:

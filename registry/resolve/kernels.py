@@ -25,6 +25,7 @@ def dispatch_call(
     call: CallDecision,
     env: Mapping[str, str],
     tokens: int,
+    masked_column: bool,
 ) -> DispatchCall | None:
     """Return the call as AITER sees it, or None.
 
@@ -34,6 +35,7 @@ def dispatch_call(
         query: with the model's facts filled in.
         env: what the recipe sets; the query's own environment goes on top.
         tokens: rows of the batch.
+        masked_column: whether the engine appends a column to ``topk_ids``.
     """
     cu_num = query.cu_num or arch.default_cu_num
     if cu_num is None or call.function != DISPATCHED:
@@ -48,7 +50,7 @@ def dispatch_call(
             "model_dim": w2.physical_shape[1],
             "inter_dim": w2.physical_shape[2],
             "expert": split_experts(query.num_experts or 1, query.ep)[0].size,
-            "topk": (query.top_k or 1) + expert_parallel,
+            "topk": (query.top_k or 1) + masked_column,
             "activation": call.activation,
             "weight_dtype": _as_weight(tensors["w13_weight"].dtype, call.quant_type),
             "quant_type": call.quant_type,
@@ -83,7 +85,8 @@ def predict_kernels(
     call: CallDecision,
     env: Mapping[str, str],
     tables: KernelTables | None,
-    families: Families | None = None,
+    families: Families | None,
+    masked_column: bool,
 ) -> tuple[tuple[KernelBucket, ...], list[TokenBucket]]:
     """Predict the kernels at the query's token counts, and ranges.
 
@@ -91,7 +94,7 @@ def predict_kernels(
 
     Both are empty where ``dispatch_call`` knows no call.
     """
-    seen = dispatch_call(query, arch, tensors, call, env, 1)
+    seen = dispatch_call(query, arch, tensors, call, env, 1, masked_column)
     if seen is None:
         return (), []
     choices, ranges = survey(seen, query.tokens, tables, upto=REACH, families=families)

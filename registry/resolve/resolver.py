@@ -105,12 +105,21 @@ class Resolver:
     def _kernels(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
         """Predict the kernels of a layer's call, with their findings."""
         full = case.full
-        key = (layer, full.cu_num, full.ep, full.aiter, full.env, full.tokens, full.activation_dtype)
+        key = (
+            layer,
+            full.cu_num,
+            full.ep,
+            full.aiter,
+            full.env,
+            full.tokens,
+            full.activation_dtype,
+            case.masked_column,
+        )
         return self._memo.get("kernels", key, lambda: self._predict(case, recipe, layer))
 
     def _predict(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
         call = (case.full, case.arch, layer.tensors, layer.call, recipe.env)
-        buckets, ranges = predict_kernels(*call, self._tables, self._book.families)
+        buckets, ranges = predict_kernels(*call, self._tables, self._book.families, case.masked_column)
         findings = tuple(kernel_findings(case.full, self._book, layer.tensors, buckets, ranges))
         return buckets, findings, ranges
 

@@ -86,7 +86,7 @@ def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | 
             decision = registry.resolve(query, kernels=False)
         except (NoRecipeError, QueryError):
             continue
-        call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
+        call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
         if call is not None:
             return BookDeployment(case.full.model, query.arch, decision.recipe, query.tp, call)
     return None

@@ -73,7 +73,9 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
         raise UsageError("kernels explain: one token count is explained at a time, as in --tokens 256")
     decision = registry.resolve(query)
     case = open_case(query, registry.book)
-    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0])
+    call = dispatch_call(
+        case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0], case.masked_column
+    )
     if call is None:
         raise NoRecipeError(f"the query must say --cu-num; {query.arch} comes in several sizes", missing=["cu_num"])
     return query_text(query), decision.recipe, call, registry.tables, registry.book.families

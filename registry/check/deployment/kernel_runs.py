@@ -113,7 +113,7 @@ class Predictor:
         tokens = query.tokens if "tokens" in layer.stated else None
         key = (
             call, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
-            layer.applied.expert_map, _weight_dtype(layer), tuple(sorted(query.env.items())),
+            layer.applied.expert_map, layer.masked_column, _weight_dtype(layer), tuple(sorted(query.env.items())),
         )  # fmt: skip
         return self._memo.get(
             "kernel runs", key, lambda: _or_none(lambda: tuple(self._predict(layer, call, tokens))) or ()
@@ -199,7 +199,7 @@ def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall
             "model_dim": call.sizes[0],
             "inter_dim": call.sizes[1],
             "expert": call.experts,
-            "topk": call.top_k + masked,
+            "topk": call.top_k + layer.masked_column,
             "activation": query.activation,
             "weight_dtype": _weight_dtype(layer),
             "quant_type": query.quant_type,

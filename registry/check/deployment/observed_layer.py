@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from preshuffle.registry.algebra.layout import Layout
-from preshuffle.registry.base.errors import LayoutError
+from preshuffle.registry.base.errors import LayoutError, QueryError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.entries import MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar, moe_shape
 from preshuffle.registry.kernels import dispatch_book, is_newest
-from preshuffle.registry.layer import behaves_as, value_of
+from preshuffle.registry.layer import appends_masked_column, behaves_as, count_shared, read_switches, value_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import find_model
 from preshuffle.registry.values.observation import Applied, Observation, TensorObservation
@@ -76,6 +76,7 @@ class ObservedLayer:
         sizes: physical hidden size and intermediate size of one rank, as AITER takes them; None where not known.
         experts: how many one rank holds; None where it is not known.
         facts: everything known, by the flat names that contracts and deny-lists use.
+        masked_column: whether the engine appends a column to ``topk_ids`` where it passes a mask.
     """
 
     book: Book
@@ -91,6 +92,7 @@ class ObservedLayer:
     sizes: tuple[int | None, int | None]
     experts: int | None
     facts: Facts
+    masked_column: bool
 
     @property
     def halves(self) -> int:
@@ -148,15 +150,51 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
     if query.aiter_features:
         update["aiter"] = behaves_as(book, query.aiter, query.aiter_features)
     full = query.model_copy(update=update) if update else query
+    full, masked_column = _fused(full, query, model, applied, book, memo)
     tensors = {role: ObservedTensor(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
     arch = book.archs.get(full.arch)
     facts: dict[str, Scalar] = {}
     sizes, experts = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
     layer = ObservedLayer(
-        book, memo, full, query.model, stated, query.aiter, applied, tensors, arch, model, sizes, experts, facts
+        book,
+        memo,
+        full,
+        query.model,
+        stated,
+        query.aiter,
+        applied,
+        tensors,
+        arch,
+        model,
+        sizes,
+        experts,
+        facts,
+        masked_column,
     )
     _fill(facts, layer)
     return layer
+
+
+def _fused(
+    full: Query, query: Query, model: ModelEntry | None, applied: Applied, book: Book, memo: Memo
+) -> tuple[Query, bool]:
+    """Count fused shared experts in, as ``resolve`` does, and say whether a masked column is appended.
+
+    Returns:
+        the query with the experts that the engine runs, and whether ``topk_ids`` has a column more under a mask.
+    """
+    masked = applied.expert_map == "mask" or query.ep > 1
+    shared = model.shared_experts if model is not None and query.num_experts is None and query.top_k is None else 0
+    if query.engine is None or not (masked or shared):
+        return full, masked
+    try:
+        switches = read_switches(full, book)
+    except QueryError:  # a switch has a value that it cannot have: found by the rules on switches
+        return full, masked
+    counted = count_shared(shared, full, switches, book, memo)
+    if counted is not None:
+        full = full.altered(**counted.fields)
+    return full, masked and appends_masked_column(full, switches, book)
 
 
 def _layout(book: Book, name: str | None) -> Layout | None:

@@ -28,12 +28,51 @@ def contract_mismatch(evidence: Evidence) -> Iterator[Finding]:
         if entry.code == "contract_mismatch":
             message = f"{entry.says} ({runs[0].name} {at(runs)})"
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
+    yield from _experts(evidence)
     yield from _expert_map(evidence)
     yield from _label(evidence)
     yield from _bias(evidence)
     yield from _limit(evidence)
     yield from _dtypes(evidence)
     yield from _activations(evidence)
+
+
+def _experts(evidence: Evidence) -> Iterator[Finding]:
+    """Yield a number of experts on a rank that the layer cannot have.
+
+    A rank holds its share of the routed experts, and those shared experts that can run as experts of the layer.
+    Redundant experts (EPLB) make any number possible.
+    """
+    layer = evidence.layer
+    model, total = layer.model, layer.query.num_experts
+    if model is None or total is None or "num_experts" in model.unverified or layer.applied.eplb:
+        return
+    ep = layer.query.ep
+    routed = total if "num_experts" in layer.stated else model.num_experts or total
+    counts = (total, routed, routed + model.shared_experts * ep)
+    possible = {share for count in counts for share in (count // ep, -(-count // ep))}
+    for role in WEIGHTS:
+        tensor = layer.tensors.get(role)
+        shape = tensor.observation.logical_shape if tensor else None
+        if (
+            shape is None
+            or len(shape) != 3
+            or (shape[0] in possible if "ep" in layer.stated else shape[0] <= max(counts))
+        ):
+            continue
+        count = shape[0]
+        apart = "" if model.shared_experts else "; a shared expert, if there is one, must stay apart"
+        expected = " or ".join(map(str, sorted(possible)))
+        yield Finding.of(
+            "contract_mismatch",
+            f"{role} holds {count} experts; a rank of {model.id} at ep {ep} has {expected}{apart}",
+            role=role,
+            expected=expected,
+            actual=str(count),
+            fix="load the routed experts alone, and run a shared expert of another quantization beside them",
+            evidence=model.evidence,
+        )
+        return
 
 
 def _expert_map(evidence: Evidence) -> Iterator[Finding]:

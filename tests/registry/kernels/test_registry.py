@@ -79,7 +79,7 @@ def test_ranges_are_named_as_people_would(tmp_path: Path) -> None:
     registry = Registry.load()
     query = Query.parse(FIELDS)
     decision, case = registry.resolve(query), open_case(query, registry.book)
-    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
+    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
     assert call is not None
     interleaved = dispatch(call.model_copy(update={"gate_mode": "interleave"}))
     good = dispatch(call)
@@ -92,7 +92,7 @@ def test_ranges_are_named_as_people_would(tmp_path: Path) -> None:
 def test_ranges_end_where_nobody_goes() -> None:
     registry, query = Registry.default(), Query.parse(FIELDS)
     decision, case = registry.resolve(query), open_case(query, registry.book)
-    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1)
+    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
     assert call is not None
     all_of_them, within = reachable_buckets(call), reachable_buckets(call, upto=REACH)
     assert [bucket.lo for bucket in within] == [bucket.lo for bucket in all_of_them if bucket.lo <= REACH]
