@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import Query, Registry
+from preshuffle.registry import Observation, Query, Registry
 from preshuffle.registry.layer.shared_experts import count_shared
 from preshuffle.registry.resolve.case import open_case
+from preshuffle.registry.resolve.kernels import dispatch_call
 from support.book.configurations import PUBLISHED
 from support.book.strategies import BOOK, REGISTRY
 
@@ -47,7 +48,7 @@ def test_the_engines_switch_decides(engine: str | None, env: dict[str, str], wan
         ("zai-org/GLM-4.7-FP8", (161, 9)),
         ("zai-org/GLM-5-FP8", (257, 9)),
         ("amd/Kimi-K2-Thinking-MXFP4", (385, 9)),
-        ("deepseek-ai/DeepSeek-V4-Pro", (385, 7)),
+        ("deepseek-ai/DeepSeek-V4-Pro", (384, 6)),  # its shared expert is fp8, the routed ones are fp4
         ("MiniMaxAI/MiniMax-M3-MXFP8", (129, 5)),
         ("MiniMaxAI/MiniMax-M2", (256, 8)),
         ("Qwen/Qwen3-235B-A22B", (128, 8)),
@@ -105,7 +106,7 @@ def test_several_count_each() -> None:
         ("minimax-m3", (129, 5)),
         ("qwen3-next", (513, 11)),
         ("qwen3.5", (513, 11)),
-        ("qwen3.5-mxfp4", (513, 11)),
+        ("qwen3.5-mxfp4", (512, 10)),  # its shared expert is bf16
         ("minimax-m2", (256, 8)),
         ("kimi-k2-thinking", (384, 8)),  # its shared expert is not quantized, the others are
         ("kimi-k2.5", (384, 8)),
@@ -127,3 +128,57 @@ def test_a_configuration_says_whether_its_shared_experts_are_like_the_others(
 def test_a_shared_expert_of_another_size_stays_apart() -> None:
     config = {**PUBLISHED["qwen3-next"][0], "shared_expert_intermediate_size": 1024}
     assert Registry.default().query_from_hf_config(config, arch="gfx950", engine="atom").num_experts == 512
+
+
+@pytest.mark.parametrize(
+    ("engine", "env", "topk"),
+    [
+        (None, {}, 9),
+        ("atom", {}, 10),  # the shared expert's column, and the masked one
+        ("vllm", {}, 8),  # top-k columns, of which AITER strips one
+        ("vllm", VLLM, 10),
+        ("sglang", {}, 9),  # the shared expert's column, and none beside it
+        ("sglang", {"--disable-shared-experts-fusion": "1"}, 8),
+    ],
+)
+def test_the_columns_of_topk_ids_are_the_engines(engine: str | None, env: dict[str, str], topk: int) -> None:
+    query = Query(model=DEEPSEEK, arch="gfx950", ep=4, engine=engine, env=env, aiter="0.1.20", tokens=(64,))
+    case = open_case(query, BOOK)
+    assert (case.full.top_k or 0) + case.masked_column == topk
+    decision = Registry.default().resolve(query)
+    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 64, case.masked_column)
+    assert call is not None
+    assert (call.topk, call.ep) == (topk, True)
+
+
+def test_nothing_is_masked_without_expert_parallelism() -> None:
+    query = Query(model=DEEPSEEK, arch="gfx950", engine="atom")
+    assert not open_case(query, BOOK).masked_column
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "experts", "found"),
+    [
+        ("amd/Qwen3.5-397B-A17B-MXFP4", {"tp": 4, "ep": 1}, 512, False),
+        ("amd/Qwen3.5-397B-A17B-MXFP4", {"tp": 4, "ep": 1}, 513, True),
+        ("amd/Qwen3.5-397B-A17B-MXFP4", {"tp": 4}, 513, True),
+        ("amd/Qwen3.5-397B-A17B-MXFP4", {"tp": 4}, 128, False),  # ep is unknown
+        ("amd/Qwen3.5-397B-A17B-MXFP4", {"ep": 4}, 128, False),
+        ("amd/Qwen3.5-397B-A17B-MXFP4", {"ep": 4}, 129, True),
+        ("deepseek-ai/DeepSeek-R1-0528", {"ep": 1}, 256, False),
+        ("deepseek-ai/DeepSeek-R1-0528", {"ep": 1}, 257, False),
+        ("deepseek-ai/DeepSeek-R1-0528", {"ep": 8}, 33, False),
+        ("deepseek-ai/DeepSeek-R1-0528", {"ep": 8}, 34, True),
+        ("acme/unknown", {"ep": 1, "num_experts": 8}, 9, False),  # it may have a shared expert
+    ],
+)
+def test_a_rank_holds_the_experts_that_its_layer_has(
+    model: str, fields: dict[str, int], experts: int, found: bool
+) -> None:
+    shape = [experts, 64, 64]
+    query = {"model": model, "arch": "gfx950", "engine": "atom", **fields}
+    applied: dict[str, Any] = {"tensors": {"w13_weight": {"layout": "sep16", "logical_shape": shape}}}
+    for eplb in (None, True):  # redundant experts make any number possible
+        observation = Observation.parse({"query": query, "applied": {**applied, "eplb": eplb}})
+        codes = {finding.code for finding in Registry.default().check(observation).findings}
+        assert ("contract_mismatch" in codes) is (found and not eplb)

@@ -212,7 +212,10 @@ QWEN35 = {
     },
 }
 QUARK_EXCLUDE = ["lm_head", "model.visual.pos_embed", "model.language_model.layers.*.mlp.shared_expert_gate"]
-QWEN35_MXFP4 = {**QWEN35, "quantization_config": {**QUARK_MXFP4, "exclude": QUARK_EXCLUDE}}
+QWEN35_MXFP4 = {
+    **QWEN35,
+    "quantization_config": {**QUARK_MXFP4, "exclude": [*QUARK_EXCLUDE, "re:.*shared_expert.*"]},
+}
 MIXTRAL = {
     "model_type": "mixtral",
     "hidden_act": "silu",
