@@ -22,7 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the YAML parser on first use: a process that reads the cached book does without it."""
+    """Import the YAML parser on first use; the cached book needs none."""
     if name != "parse_yaml":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from preshuffle.registry.text.yaml_text import parse_yaml
