@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from preshuffle.registry.entries import Recipe, Scalar
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.requirements import Miss, lacking
-from preshuffle.registry.values.decision import Alternative, ReasonKind
+from preshuffle.registry.values.decision import Alternative
 
 MOST_MISSED = 2
 """Most circumstances that a near rule may miss."""
@@ -35,7 +34,6 @@ class Choice:
 
     winner: Prepared
     others: tuple[NearRule, ...]
-    reason_kind: ReasonKind
 
 
 def chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
@@ -62,7 +60,7 @@ def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
                 winner = item
                 continue
         others.append(NearRule(item, missed, lacks))
-    return None if winner is None else Choice(winner, tuple(others), reason_kind(book, winner))
+    return None if winner is None else Choice(winner, tuple(others))
 
 
 def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternative, ...]:

@@ -17,6 +17,7 @@ from preshuffle.registry.resolve.findings import environment_findings, kernel_fi
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.known_problems import KnownProblems
 from preshuffle.registry.resolve.match import try_rules
+from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
 from preshuffle.registry.resolve.requirements import REQUIRED_OF
 from preshuffle.registry.resolve.shapes import tensor_decisions
@@ -79,7 +80,7 @@ class Resolver:
             "recipe": recipe.id,
             "rule": rule.id,
             "reason": reason(case, choice.winner),
-            "reason_kind": choice.reason_kind,
+            "reason_kind": reason_kind(book, choice.winner, case.switches.honoured),
             "tensors": layer.tensors,
             "call": layer.call,
             "env": FrozenDict(recipe.env),

@@ -127,8 +127,8 @@ class Decision(Frozen):
         recipe: id of the recipe that was chosen.
         rule: id of the rule that chose it.
         reason: why that rule won, in a sentence.
-        reason_kind: the same as data: the rule comes from an ``overlay``; else it tests a ``switch``; else the
-            ``engine``; else it names the model (``exact``); else it is ``general``.
+        reason_kind: the same as data: the rule comes from an ``overlay``; else it tests a ``switch`` that the query
+            sets; else it names the model (``exact``); else an ``engine``; else it is ``general``.
         tensors: how each tensor of one rank must lie, by role.
         call: the call that goes with these bytes.
         env: environment that the recipe needs, which decides nothing else.

@@ -36,7 +36,9 @@ OVERLAY = """rules:
     [
         ({"activation_dtype": "fp4x2"}, "gpt-oss.a4w4.gfx950", "exact"),
         (UNKNOWN, "mxfp4.silu.a4w4", "general"),
-        ({"engine": "vllm"}, "gpt-oss.vllm", "switch"),
+        ({"engine": "vllm"}, "gpt-oss.vllm", "exact"),
+        ({"env": {SWITCH: "1"}}, "gpt-oss.a16w4.gfx950.generic", "switch"),
+        ({"env": {SWITCH: "0"}}, "gpt-oss.a16w4.gfx950", "exact"),
         ({**BF16, "engine": "atom"}, "atom.bf16", "engine"),
     ],
 )
