@@ -85,7 +85,7 @@ def identify(
     layouts = {name: entry.layout() for name, entry in book.layouts.items()}
     shares = shares_of(role, frame, wanted, query, there.dtype)
     space = HypothesisSpace(frame, layouts, role.endswith("_scale"), order, shares)
-    return _Identifier(role, space, Search(frame, there, here, most_bytes, seed)).answer()
+    return _Identifier(role, space, Search(frame, there, here, most_bytes, seed), wanted).answer()
 
 
 class _Identifier:
@@ -94,12 +94,16 @@ class _Identifier:
     Whatever holds everywhere with the fewest faults is the answer.
     """
 
-    def __init__(self, role: Role, space: HypothesisSpace, search: Search) -> None:
-        self.role, self.space, self.search = role, space, search
+    def __init__(self, role: Role, space: HypothesisSpace, search: Search, ranks: Ranks) -> None:
+        self.role, self.space, self.search, self.ranks = role, space, search, ranks
         self.tried = 0
         self._stretches: list[Stretch] = []
 
     def answer(self) -> Identification:
+        if self.role == "w2_bias" and self.ranks.tp_rank:
+            byte, count = self.search.only_byte()
+            if byte == 0:
+                return self._zeros(count)
         for faults, share in enumerate(_SHARES):
             hypotheses = self.space.hypotheses(faults)
             self.tried += len(hypotheses)
@@ -123,6 +127,25 @@ class _Identifier:
         alone = len(matches) == 1
         why = "too few different bytes to tell from chance" if alone else "the sampled bytes fit each of these"
         return self._result("ambiguous", f"{'; or '.join(unique[:3])}{more} ({why})", best, candidates=unique)
+
+    def _zeros(self, count: int) -> Identification:
+        """Identify the bias of w2 on a tp rank that adds none of it.
+
+        Each place counts as one byte that is 0 by chance in one of 256 cases.
+        """
+        rank, tp = self.ranks.tp_rank, self.ranks.tp
+        ep = self.space.frame.experts // self.space.frame.live_experts
+        places = min(count, ROUND)
+        return self._result(
+            "identified",
+            f"zeros, tp rank {rank}{f' of {tp}' if tp else ''} (rank 0 alone adds this bias)",
+            Match((), count, places, -places * log10(256)),
+            layout="plain",
+            tp_rank=rank,
+            tp=tp,
+            ep_rank=0 if ep == 1 else self.ranks.ep_rank,
+            ep=ep,
+        )
 
     def _mixed(self) -> Identification:
         experts = self._experts()
@@ -217,7 +240,7 @@ class _Identifier:
             for one, places, share in ranked
         )
         text = f"none of {self.tried} explanations holds"
-        byte = self.search.only_byte()
+        byte, _ = self.search.only_byte()
         if byte is not None:
             text += f"; every sampled live byte is 0x{byte:02x}: nothing was written here"
             text += ", or this rank holds none of it" * (byte == 0)

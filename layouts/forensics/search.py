@@ -120,11 +120,12 @@ class Search:
         shares = [(part[:, 0] / part[:, 1].clamp(min=1)).tolist() for part in (windows, shares_of_bytes)]
         return list(zip(predictions.hypotheses, *shares, strict=True))
 
-    def only_byte(self) -> int | None:
-        """Return the single value of all sampled live bytes, or None."""
+    def only_byte(self) -> tuple[int | None, int]:
+        """Return the one value that all sampled live bytes have (or None), and their number."""
         near = (torch.tensor(self._near).unsqueeze(1) + self._offsets).flatten()
-        found = torch.unique(self.live.read(self._affordable(torch.cat([near, torch.tensor(self._spread())])))).tolist()
-        return int(found[0]) if len(found) == 1 else None
+        places = self._affordable(torch.cat([torch.tensor(self._spread()), near]))
+        found = torch.unique(self.live.read(places)).tolist()
+        return int(found[0]) if len(found) == 1 else None, places.numel()
 
     def equivalents(self, hypothesis: Hypothesis, others: list[Hypothesis]) -> Group:
         """Return other hypotheses that predict the same bytes.

@@ -66,7 +66,8 @@ def shares_of(
 ) -> tuple[tuple[RankShare, tuple[Fault, ...]], ...]:
     """Return the shares that ranks may hold, expected ones first.
 
-    Others have a fault where a rank was expected.
+    Others have a fault where a rank was expected. The bias of w2 is added once: rank 0 holds all of it, other tp ranks
+    hold zeros (``identify`` tests for those), so that a guessed tp would give the same share again.
 
     Args:
         role: which tensor.
@@ -79,7 +80,8 @@ def shares_of(
         SourceError: no rank's share fits into the live tensor.
     """
     found: list[tuple[RankShare, tuple[Fault, ...]]] = []
-    for tp in (ranks.tp,) if ranks.tp else _TRIED:
+    guessed = _TRIED if role != "w2_bias" else (1,)
+    for tp in (ranks.tp,) if ranks.tp else guessed:
         for piece, rank, faults in _pieces(role, frame, tp, query, dtype):
             cut_one = (piece.start, piece.stop)
             rows, k = (cut_one, (0, frame.k)) if role.startswith("w13") else ((0, frame.half), cut_one)
@@ -116,11 +118,10 @@ def _pieces(
 
     In whole groups, and (wrong for MX) in equal numbers.
     """
-    size, group = (frame.half, _group(query)) if role.startswith("w13") else (frame.k, _group_bytes(role, query, dtype))
     if role == "w2_bias":
-        if tp == 1:
-            yield Slice(0, frame.k), 0, ()
+        yield Slice(0, frame.k), 0, ()
         return
+    size, group = (frame.half, _group(query)) if role.startswith("w13") else (frame.k, _group_bytes(role, query, dtype))
     try:
         pieces = cut(size, tp, group)
     except QueryError:

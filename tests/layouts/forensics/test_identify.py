@@ -95,7 +95,7 @@ def test_what_apply_made_of_a_rank(activation: str, tp: int) -> None:
         tensors = {role: tensor.clone().contiguous() for role, tensor in part.items()}
         apply(tensors, decision, last_rank=rank == tp - 1)
         for role, decided in decision.tensors.items():
-            asked: Any = {"tp": tp, "gate_up_order": "GUGU"} if role != "w2_bias" else {"tp": 1}
+            asked: Any = {"tp": tp, "gate_up_order": "GUGU"}
             found = identify(everything[role], tensors[role], role=role, **asked)
             assert found.verdict == "identified", (role, found.name)
             assert decided.layout == found.layout
@@ -103,6 +103,46 @@ def test_what_apply_made_of_a_rank(activation: str, tp: int) -> None:
             assert found.tp_rank == (rank if role != "w2_bias" else 0)
             if found.pad_fill is not None:
                 assert found.pad_fill == decided.fill
+
+
+def w2_bias_of(rank: int, tp: int, ep: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the checkpoint's bias of w2, and one rank's as ``apply`` makes it."""
+    plain = plain_tensors(decide("fp4x2"))["w2_bias"]
+    experts = plain[: plain.shape[0] // ep]
+    live = torch.nn.functional.pad((experts if rank == 0 else torch.zeros_like(experts)).float(), (0, 32))
+    return plain, live
+
+
+@pytest.mark.parametrize("tp", [2, 8])
+def test_the_bias_of_w2_is_whole_on_rank_0(tp: int) -> None:
+    plain, live = w2_bias_of(0, tp)
+    found = identify(plain, live, role="w2_bias", tp=tp, tp_rank=0)
+    assert (found.verdict, found.name, found.faults) == ("identified", f"plain, tp rank 0 of {tp}", ())
+    assert (found.layout, found.tp_rank, found.tp, found.pad_fill) == ("plain", 0, tp, 0)
+    other = identify(plain, live, role="w2_bias", tp=tp, tp_rank=1)
+    assert (other.verdict, other.faults) == ("identified", ("other_rank",))
+
+
+@pytest.mark.parametrize("ep", [1, 2])
+def test_the_bias_of_w2_is_zeros_on_other_ranks(ep: int) -> None:
+    plain, live = w2_bias_of(1, 2, ep)
+    found = identify(plain, live, role="w2_bias", tp=2, tp_rank=1)
+    assert (found.verdict, found.faults) == ("identified", ())
+    assert found.name == "zeros, tp rank 1 of 2 (rank 0 alone adds this bias)"
+    assert (found.layout, found.tp_rank, found.tp, found.ep) == ("plain", 1, 2, ep)
+    assert found.confidence == 1.0
+    assert found.blind_spot < 0.1
+    assert identify(plain, live, role="w2_bias", tp_rank=1).verdict == "identified"
+    zeros = torch.zeros_like(plain)
+    assert identify(zeros, live, role="w2_bias", tp=2, tp_rank=1).faults == ()
+
+
+def test_zeros_in_the_bias_of_w2_are_not_those_of_rank_0() -> None:
+    plain, live = w2_bias_of(1, 2)
+    for rank in (None, 0):
+        found = identify(plain, live, role="w2_bias", tp=2, tp_rank=rank)
+        assert (found.verdict, found.layout) == ("unknown", None)
+        assert "nothing was written here, or this rank holds none of it" in found.name
 
 
 def test_the_rank_and_the_cut_are_found_out() -> None:
