@@ -16,7 +16,7 @@ Tensors = Mapping[Role, CheckpointTensor]
 def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> tuple[Tensors, ...]:
     """Return the tensors of one layer's experts, by role.
 
-    Several ways where wrappers give them several names.
+    Several sets of names where wrapper models prefix them differently.
 
     Args:
         config: the language model's configuration.
@@ -25,20 +25,20 @@ def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: B
         layer: whose experts.
 
     Returns:
-        Ways to find them, the likeliest first; none where the book does not know how they are stored.
+        Sets of names to try, the likeliest first; none where the book does not know how they are stored.
 
     Raises:
         QueryError: the quantization is not known.
     """
-    found = experts_of(config, entry, book, layer)
-    stored = entry.checkpoint.get(found.method)
+    quantization = experts_of(config, entry, book, layer)
+    stored = entry.checkpoint.get(quantization.method)
     experts = entry.experts
-    ways = tuple(_linear(experts, block, found.case) for block in experts.blocks) if experts else ()
-    return (*((stored,) if stored else ()), *(way for way in ways if way))
+    by_block = tuple(_linear(experts, block, quantization.case) for block in experts.blocks) if experts else ()
+    return (*((stored,) if stored else ()), *(tensors for tensors in by_block if tensors))
 
 
 def _linear(experts: ExpertModules, block: str, case: QuantizationCase) -> Tensors:
-    """Single experts' linear layers: gate's and up's rows make w13, down's are w2."""
+    """Return the tensors of single experts' linear layers: gate and up make w13, down is w2."""
     if case.weight is None or "{expert}" not in experts.expert:
         return {}
     tensors: dict[Role, CheckpointTensor] = {}

@@ -13,7 +13,7 @@ from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.hf.moe_layers import moe_layers_of, number_of
-from preshuffle.registry.hf.quantization import SECTION, Found, excludes, experts_of
+from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, excludes, experts_of
 from preshuffle.registry.layer import count_shared, read_switches
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import find_model
@@ -76,7 +76,7 @@ def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[
 def query_of(
     config: Mapping[str, Any] | str | Path, book: Book, given: Mapping[str, Any], layer: int | None = None
 ) -> Query:
-    """Build the query that a configuration stands for.
+    """Build a query from a configuration.
 
     Args:
         config: the configuration, its path, or the checkpoint's folder.
@@ -100,10 +100,10 @@ def query_fields(
     values = read_config(config)
     entry = model_type_of(values, book)
     language = language_model(values, entry)
-    found = _experts(language, entry, book, layer)
-    fields = {**_fields(language, entry, book, found), **given}
+    quantization = _experts(language, entry, book, layer)
+    fields = {**_fields(language, entry, book, quantization), **given}
     _check_fixed(language, entry, book, str(fields["model"]))
-    shared = _shared_experts(language, entry, book, found)
+    shared = _shared_experts(language, entry, book, quantization)
     if shared and not {"num_experts", "top_k"} & set(given):
         with suppress(QueryError):  # whoever parses the fields says what is wrong with them
             query = Query.parse(fields)
@@ -112,37 +112,43 @@ def query_fields(
     return fields
 
 
-def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int | None) -> Found:
-    """What the experts are, of one layer or of all; layers that differ are an error."""
+def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int | None) -> ExpertQuantization:
+    """Return the experts' quantization, in one layer or all; layers that differ are an error."""
     known = number_of(language, entry.layers) is not None
     layers = moe_layers_of(language, entry) if known else (layer or 0,)
     if not layers:
         raise QueryError([FieldProblem(entry.layers[0], "the configuration has no layer with experts")])
     if layer is not None and layer not in layers:
         raise QueryError([FieldProblem("layer", f"layer {layer} has no experts", (ranges_text(layers),))])
-    by_facts: dict[str, tuple[Found, list[int]]] = {}
+    by_facts: dict[str, tuple[ExpertQuantization, list[int]]] = {}
     for number in layers if layer is None else (layer,):
-        found = experts_of(language, entry, book, number)
-        by_facts.setdefault(found.case.facts.model_dump_json(), (found, []))[1].append(number)
+        quantization = experts_of(language, entry, book, number)
+        by_facts.setdefault(quantization.case.facts.model_dump_json(), (quantization, []))[1].append(number)
     if len(by_facts) > 1:
-        kinds = "; ".join(f"layers {ranges_text(numbers)}: {_words(found)}" for found, numbers in by_facts.values())
+        kinds = "; ".join(
+            f"layers {ranges_text(numbers)}: {_words(quantization)}" for quantization, numbers in by_facts.values()
+        )
         first = next(iter(by_facts.values()))[1][0]
         valid = (f"layer={first} (--hf-layer {first})",)
         raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", valid)])
     return next(iter(by_facts.values()))[0]
 
 
-def _fields(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, found: Found) -> dict[str, Any]:
+def _fields(
+    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, quantization: ExpertQuantization
+) -> dict[str, Any]:
     name = language.get("_name_or_path")
     known = isinstance(name, str) and find_model(name, book) is not None
     fields: dict[str, Any] = {"model": name if known else entry.id}  # a fine-tune has a name of its own
-    fields["producer"] = entry.producers.get(found.method, found.method) if found.method != "none" else None
+    fields["producer"] = (
+        entry.producers.get(quantization.method, quantization.method) if quantization.method != "none" else None
+    )
     fields.update(entry.constants.given())
     for field, names in entry.fields.items():
         key = next((key for key in names if language.get(key) is not None), None)
         if key is not None:
             fields[field] = _value(entry, field, key, language[key])
-    facts = found.case.facts.given()
+    facts = quantization.case.facts.given()
     if "weight_dtype" not in facts:
         dtype = language.get("dtype", language.get("torch_dtype"))
         if not isinstance(dtype, str) or dtype not in _TORCH_DTYPES:
@@ -152,7 +158,7 @@ def _fields(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, foun
 
 
 def _value(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
-    """A field's value; words that the book must know are looked up."""
+    """Return a field's value, translated where the book lists its values."""
     words = entry.values.get(field)
     if words is None:
         return value
@@ -162,7 +168,10 @@ def _value(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
 
 
 def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, name: str) -> None:
-    """Refuse a parameter that the model's entry has otherwise: no query could say it, and the call would be wrong."""
+    """Refuse a parameter that differs from the model's entry.
+
+    Queries have no field for it, so the decided call would be wrong.
+    """
     for field, names in entry.fixed.items():
         key = next((key for key in names if language.get(key) is not None), None)
         wanted = getattr(find_model(name, book), field, None)
@@ -171,8 +180,10 @@ def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book,
             raise QueryError([FieldProblem(key, text, ("an entry of your own for this model",))])
 
 
-def _shared_experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, found: Found) -> int:
-    """How many shared experts look like the others: as wide, and quantized (or not) as they are."""
+def _shared_experts(
+    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, quantization: ExpertQuantization
+) -> int:
+    """Count shared experts of the routed experts' width and quantization; 0 where they differ."""
     count = number_of(language, entry.shared_experts) or 0
     if not count and (size := number_of(language, entry.shared_expert_size)):
         count = int(size == next((language[n] for n in entry.fields["intermediate_size"] if language.get(n)), None))
@@ -183,11 +194,11 @@ def _shared_experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Bo
     down = (experts.shared_linears or experts.linears)[2]
     names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
     plain = SECTION not in language or excludes(language, book, names)
-    return count if plain == (found.method == "none") else 0
+    return count if plain == (quantization.method == "none") else 0
 
 
-def _words(found: Found) -> str:
-    facts = found.case.facts
+def _words(quantization: ExpertQuantization) -> str:
+    facts = quantization.case.facts
     return f"{facts.weight_dtype} {facts.quant_type}" if facts.weight_dtype else "not quantized"
 
 

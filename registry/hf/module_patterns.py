@@ -10,18 +10,18 @@ from functools import lru_cache
 _REGEX = "re:"
 
 
-def means(pattern: str, module: str) -> bool:
-    """Say whether a pattern means a module or something above it.
+def matches_module(pattern: str, module: str) -> bool:
+    """Return whether a pattern matches a module or one that contains it.
 
     A pattern is a regular expression behind ``re:`` (compressed-tensors), a glob with ``*`` (Quark), or a name: the
     module's own, that of a module above it, or some parts of its path (``mlp.experts``).
 
     Example:
-        >>> means("re:.*mlp.experts.*", "model.layers.3.mlp.experts.0.up_proj")
+        >>> matches_module("re:.*mlp.experts.*", "model.layers.3.mlp.experts.0.up_proj")
         True
-        >>> means("model.layers.3", "model.layers.30.mlp.experts.0.up_proj")
+        >>> matches_module("model.layers.3", "model.layers.30.mlp.experts.0.up_proj")
         False
-        >>> means("model.layers.*.self_attn", "model.layers.3.mlp.experts.0.up_proj")
+        >>> matches_module("model.layers.*.self_attn", "model.layers.3.mlp.experts.0.up_proj")
         False
     """
     if pattern.startswith(_REGEX):
@@ -32,14 +32,14 @@ def means(pattern: str, module: str) -> bool:
     return f".{pattern}." in f".{module}."
 
 
-def any_means(patterns: Iterable[str], module: str) -> bool:
-    """Say whether any of the patterns means the module."""
-    return any(means(pattern, module) for pattern in patterns)
+def any_matches_module(patterns: Iterable[str], module: str) -> bool:
+    """Return whether any of the patterns matches a module."""
+    return any(matches_module(pattern, module) for pattern in patterns)
 
 
 @lru_cache(maxsize=256)
 def _compiled(expression: str) -> re.Pattern[str] | None:
-    """An expression that is none means nothing: whoever wrote it gets no module from it either."""
+    """Compile an expression; None where it is invalid, so that it matches nothing."""
     try:
         return re.compile(expression)
     except (re.error, RecursionError):

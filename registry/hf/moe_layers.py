@@ -12,15 +12,15 @@ _DENSE = (0, False, "dense")
 
 
 def layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> int:
-    """Return the number of layers that a (language model's) configuration says.
+    """Return the number of layers in a language model's configuration.
 
     Raises:
-        QueryError: it does not say it.
+        QueryError: no field states it.
     """
-    found = number_of(config, entry.layers)
-    if found is None:
+    count = number_of(config, entry.layers)
+    if count is None:
         raise QueryError([FieldProblem(entry.layers[0], "missing from the configuration")])
-    return found
+    return count
 
 
 def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int, ...]:
@@ -35,17 +35,17 @@ def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int
         >>> moe_layers_of({"num_hidden_layers": 6, "first_k_dense_replace": 3}, deepseek)
         (3, 4, 5)
     """
-    places = entry.moe_layers
-    first = number_of(config, places.first_dense) or 0
-    listed = _list(config, places.listed)
-    dense = _list(config, places.dense) or ()
-    flags = _list(config, places.flags)
-    step = number_of(config, places.every) or 1
-    frequency = number_of(config, places.flags) or 1  # some types give a number where others give a list
+    fields = entry.moe_layers
+    first = number_of(config, fields.first_dense) or 0
+    moe_layers = _list(config, fields.listed)
+    dense = _list(config, fields.dense) or ()
+    flags = _list(config, fields.flags)
+    step = number_of(config, fields.every) or 1
+    frequency = number_of(config, fields.flags) or 1  # some types give a number where others give a list
     return tuple(
         layer
         for layer in range(layers_of(config, entry))
-        if (layer in listed if listed is not None else layer >= first and (layer + 1) % step == 0)
+        if (layer in moe_layers if moe_layers is not None else layer >= first and (layer + 1) % step == 0)
         and layer not in dense
         and layer % frequency == 0
         and (flags is None or layer >= len(flags) or flags[layer] not in _DENSE)

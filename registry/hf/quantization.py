@@ -11,7 +11,7 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import freeze
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry, QuantizationCase, QuantizationEntry
-from preshuffle.registry.hf.module_patterns import any_means, means
+from preshuffle.registry.hf.module_patterns import any_matches_module, matches_module
 from preshuffle.registry.loading import Book
 
 SECTION = "quantization_config"
@@ -21,8 +21,8 @@ _LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the experts of a layer are.
+class ExpertQuantization:
+    """Quantization method of a layer's experts, with the case that fits.
 
     Attributes:
         method: the ``quant_method``, ``none`` where the experts are not quantized.
@@ -33,8 +33,8 @@ class Found:
     case: QuantizationCase
 
 
-def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> Found:
-    """Return what the experts of one layer are.
+def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> ExpertQuantization:
+    """Return the quantization of one layer's experts.
 
     Args:
         config: the language model's configuration, its ``quantization_config`` in it.
@@ -49,7 +49,7 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     method = method_of(config)
     for case in entry.cases:
         if fits(case, config):
-            return Found(method, case)
+            return ExpertQuantization(method, case)
     claimed = [case for case in entry.cases if method in case.when.get(_METHOD, ())]
     if claimed:
         raise QueryError([_no_case(entry.id, claimed, config, "config")])
@@ -58,11 +58,11 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     known = book.quantizations[method]
     modules = _modules(entry, layer)
     if isinstance(section, Mapping) and modules and all(_excluded(section, known, names) for names in modules):
-        return Found(NONE, book.quantizations[NONE].cases[0])
+        return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
     spec, place = _spec(section if isinstance(section, Mapping) else {}, known, modules)
     for case in known.cases:
         if fits(case, spec):
-            return Found(method, case)
+            return ExpertQuantization(method, case)
     raise QueryError([_no_case(known.id, known.cases, spec, place)])
 
 
@@ -84,17 +84,14 @@ def method_of(config: Mapping[str, Any]) -> str:
 
 
 def excludes(config: Mapping[str, Any], book: Book, modules: list[str]) -> bool:
-    """Say whether the configuration leaves a module unquantized.
-
-    Under any of its names.
-    """
+    """Return whether a configuration leaves a module unquantized, under any name."""
     section = config.get(SECTION)
     known = book.quantizations.get(method_of(config))
     return isinstance(section, Mapping) and known is not None and _excluded(section, known, modules)
 
 
 def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
-    """Say whether a configuration fits a case.
+    """Return whether a configuration fits a case of the book.
 
     Every path of the case has one of the values that it may have.
     """
@@ -114,39 +111,40 @@ def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
     return [[f"{path}.{linear}" for path in paths] for linear in experts.linears]
 
 
-def _excluded(section: Mapping[str, Any], known: QuantizationEntry, names: list[str]) -> bool:
-    lists = [section.get(name) for name in known.exclude]
+def _excluded(section: Mapping[str, Any], entry: QuantizationEntry, names: list[str]) -> bool:
+    lists = [section.get(name) for name in entry.exclude]
     patterns = [item for items in lists if isinstance(items, list) for item in items if isinstance(item, str)]
-    return any(any_means(patterns, name) for name in names)
+    return any(any_matches_module(patterns, name) for name in names)
 
 
 def _spec(
-    section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]]
+    section: Mapping[str, Any], entry: QuantizationEntry, modules: list[list[str]]
 ) -> tuple[Mapping[str, Any], str]:
-    """Return what holds for the experts, and where it stands: their own section, their group, or that of all."""
-    for spec, place in _own(section, known, modules):
-        return spec, place
-    general = _at(section, known.general) if known.general else section
-    where = f"{SECTION}.{known.general}" if known.general else SECTION
-    return (general, where) if isinstance(general, Mapping) else ({}, where)
+    """Return the experts' settings and their path: of their own section, their group, or the general one."""
+    for spec, path in _expert_specs(section, entry, modules):
+        return spec, path
+    general = _at(section, entry.general) if entry.general else section
+    path = f"{SECTION}.{entry.general}" if entry.general else SECTION
+    return (general, path) if isinstance(general, Mapping) else ({}, path)
 
 
-def _own(
-    section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]]
+def _expert_specs(
+    section: Mapping[str, Any], entry: QuantizationEntry, modules: list[list[str]]
 ) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield the settings that name the experts, with their paths: sections by module first, then groups."""
     names = [name for linear in modules for name in linear]
-    named = section.get(known.named) if known.named else None
-    for pattern, spec in named.items() if isinstance(named, Mapping) else ():
-        if isinstance(spec, Mapping) and any(means(str(pattern), name) for name in names):
-            yield spec, f"{SECTION}.{known.named}.{pattern}"
-    groups = section.get(known.grouped) if known.grouped else None
-    listed = list(groups.items()) if isinstance(groups, Mapping) else []
+    by_module = section.get(entry.named) if entry.named else None
+    for pattern, spec in by_module.items() if isinstance(by_module, Mapping) else ():
+        if isinstance(spec, Mapping) and any(matches_module(str(pattern), name) for name in names):
+            yield spec, f"{SECTION}.{entry.named}.{pattern}"
+    groups = section.get(entry.grouped) if entry.grouped else None
+    groups = groups if isinstance(groups, Mapping) else {}
     for by_class in (False, True):  # a group that names the experts counts before one that names their class
-        for name, spec in listed:
+        for name, spec in groups.items():
             targets = spec.get("targets") if isinstance(spec, Mapping) else None
             for target in targets if isinstance(targets, list) else ():
-                if (target == "Linear") if by_class else any(means(str(target), module) for module in names):
-                    yield spec, f"{SECTION}.{known.grouped}.{name}"
+                if (target == "Linear") if by_class else any(matches_module(str(target), module) for module in names):
+                    yield spec, f"{SECTION}.{entry.grouped}.{name}"
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import QueryError, Registry
-from preshuffle.registry.hf.module_patterns import means
+from preshuffle.registry.hf.module_patterns import matches_module
 from support.book.quantizations import BLOCK, CASES, FP4, FP8, MODEL, PLAIN, compressed, floats, quark
 from support.book.strategies import BOOK, load_overlay
 
@@ -203,4 +203,4 @@ def test_a_method_is_data(tmp_path: Any) -> None:
     ],
 )
 def test_patterns(pattern: str, module: str, wanted: bool) -> None:
-    assert means(pattern, module) is wanted
+    assert matches_module(pattern, module) is wanted
