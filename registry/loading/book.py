@@ -1,4 +1,4 @@
-"""Book: all entries by section, and the place of each."""
+"""Book: all entries by section, with the source location of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from preshuffle.registry.values.digest import digest_of
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an entry stands: the document and its path there."""
+    """Source location of an entry: its document and its path there."""
 
     document: Document
     path: Path
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Book:
-    """All entries by section and id, and where each stands.
+    """All entries by section and id, with the source location of each.
 
     It is data: the indexes below follow from the entries alone and are built on first use. Results of queries are
     stored by the registry (``Memo``), never here.
@@ -107,17 +107,17 @@ class Book:
 
     @cached_property
     def rule_index(self) -> RuleIndex:
-        """The rules, ready to be found."""
+        """Index that finds the rules that may match a query."""
         return RuleIndex(self.rules.values(), self.recipes)
 
     @cached_property
     def model_names(self) -> ModelNames:
-        """What every model is called."""
+        """Index of model ids, aliases and globs."""
         return ModelNames(self.models.values())
 
     @cached_property
     def families(self) -> Families:
-        """The kernel families, ready to recognise kernels."""
+        """Index of kernel families by kernel name and launching function."""
         return Families(self.entries["kernel_families"].values(), self.entries["kernel_tags"].values())
 
     @cached_property
@@ -134,7 +134,7 @@ class Book:
 
     @cached_property
     def own_lines(self) -> Mapping[str, str]:
-        """What overlays say of layouts, by id and alias: their lines."""
+        """Layout lines of overlays, by id and alias; packaged layouts are left out."""
         return {
             name: entry.layout().line
             for entry in self.layouts.values()

@@ -1,4 +1,4 @@
-"""Index of entries with conditions: contracts, deny-lists, conventions."""
+"""Index of entries with conditions: contracts, deny-list, pad conventions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.entries import COUNTED, MODEL_NAME, RUN_FACTS, Conditional, FactCondition, Facts, Scalar
 
-# Facts that few deployments share: they are no part of the memo's key.
+# Facts that few deployments share: they are left out of the memo's key.
 _SIZES = COUNTED | {"moe_shape"}
 _COMMON = frozenset({"arch", "weight_dtype", "quant_type", "activation", "activation_dtype"})
 
@@ -33,7 +33,7 @@ class Compiled:
         return Compiled(entry, deployment, run, unless)
 
     def may_hold(self, facts: Facts) -> bool:
-        """Whether the conditions on the whole deployment hold."""
+        """Whether the entry's conditions on the deployment hold."""
         return all(condition.holds(facts) for condition in self.deployment)
 
     def holds(self, run: Facts, deployment: Facts) -> bool:
@@ -47,9 +47,9 @@ class Compiled:
 
 
 class Entries:
-    """Entries indexed by one value that each needs.
+    """Index of entries by one value that each requires.
 
-    A deployment that has none of those values never meets them.
+    A deployment without that value skips the entry.
     """
 
     def __init__(self, entries: Iterable[Conditional]) -> None:
@@ -57,34 +57,34 @@ class Entries:
         self._always: list[Compiled] = []
         self._by_value: dict[tuple[str, Scalar], list[Compiled]] = {}
         self._memo = Memo()
-        named = {MODEL_NAME}
+        fact_names = {MODEL_NAME}
         for compiled in map(Compiled.of, entries):
-            named.update(condition.fact for condition in compiled.deployment)
-            needs = [c for c in compiled.deployment if c.plain_values and c.fact not in _SIZES]
-            needs.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
-            if not needs:
+            fact_names.update(condition.fact for condition in compiled.deployment)
+            keys = [c for c in compiled.deployment if c.plain_values and c.fact not in _SIZES]
+            keys.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
+            if not keys:
                 self._always.append(compiled)
-            for value in needs[0].plain_values if needs else ():
-                self._by_value.setdefault((needs[0].fact, value), []).append(compiled)
-        self._words = tuple(sorted(named - _SIZES))
+            for value in keys[0].plain_values if keys else ():
+                self._by_value.setdefault((keys[0].fact, value), []).append(compiled)
+        self._fact_names = tuple(sorted(fact_names - _SIZES))
 
     def may_hold(self, facts: Facts) -> list[Compiled]:
-        """Return the entries whose conditions on the whole deployment hold."""
-        key = tuple(map(facts.get, self._words))
+        """Return the entries whose conditions on the deployment hold."""
+        key = tuple(map(facts.get, self._fact_names))
         candidates = self._memo.get("candidates", key, lambda: self._candidates(facts))
-        return [compiled for compiled, counted in candidates if all(condition.holds(facts) for condition in counted)]
+        return [compiled for compiled, on_sizes in candidates if all(condition.holds(facts) for condition in on_sizes)]
 
     def _candidates(self, facts: Facts) -> tuple[tuple[Compiled, tuple[FactCondition, ...]], ...]:
-        return tuple(self._near({name: facts[name] for name in self._words if name in facts}))
+        return tuple(self._without_sizes({name: facts[name] for name in self._fact_names if name in facts}))
 
-    def _near(self, words: Facts) -> Iterator[tuple[Compiled, tuple[FactCondition, ...]]]:
-        """Every entry whose conditions hold but for those on sizes, which few deployments share, and these."""
+    def _without_sizes(self, facts: Facts) -> Iterator[tuple[Compiled, tuple[FactCondition, ...]]]:
+        """Yield each entry whose conditions hold, those on sizes apart, with its conditions on sizes."""
         candidates = list(self._always)
-        for item in words.items():
+        for item in facts.items():
             candidates += self._by_value.get(item, ())
-        if MODEL_NAME in words:
-            named = self._by_value.get(("model", words[MODEL_NAME]), ())
-            candidates += [compiled for compiled in named if compiled not in candidates]
+        if MODEL_NAME in facts:
+            by_name = self._by_value.get(("model", facts[MODEL_NAME]), ())
+            candidates += [compiled for compiled in by_name if compiled not in candidates]
         for compiled in candidates:
-            if all(condition.holds(words) for condition in compiled.deployment if condition.fact not in _SIZES):
+            if all(condition.holds(facts) for condition in compiled.deployment if condition.fact not in _SIZES):
                 yield compiled, tuple(condition for condition in compiled.deployment if condition.fact in _SIZES)

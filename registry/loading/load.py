@@ -63,11 +63,11 @@ SECTIONS: Mapping[str, type[Frozen]] = {
 }
 
 
-# Files of the packaged book that another loader reads (kernel dispatch has a schema of its own).
-ELSEWHERE = frozenset({"aiter_dispatch.yaml"})
+# Files of the packaged book that have a schema and a loader of their own.
+OTHER_SCHEMA = frozenset({"aiter_dispatch.yaml"})
 
 
-_LARGEST = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 Entry = TypeVar("Entry", bound=Frozen)
@@ -92,9 +92,9 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
     layers += [[_parsed(*named) for named in overlay.items()] for overlay in texts]
     for layer in layers:
         seen: dict[tuple[str, str], Place] = {}
-        for document, wrong in layer:
-            problems += wrong
-            _read(document, entries, seen, problems)
+        for document, yaml_problems in layer:
+            problems += yaml_problems
+            _collect_entries(document, entries, seen, problems)
         places.update(seen)
     if problems:
         raise BookError(problems)
@@ -102,14 +102,14 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
 
 
 def _packaged() -> list[str]:
-    return sorted(file.name for file in FOLDER.glob("*.yaml") if file.name not in ELSEWHERE)
+    return sorted(file.name for file in FOLDER.glob("*.yaml") if file.name not in OTHER_SCHEMA)
 
 
 def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:
     from preshuffle.registry.text import parse_yaml
 
-    own = name.startswith(f"{FOLDER.name}/")  # an overlay's folder may be called as the packaged one is
-    return parse_yaml(text, f"./{name}" if own else name)
+    looks_packaged = name.startswith(f"{FOLDER.name}/")  # an overlay's folder may have the packaged one's name
+    return parse_yaml(text, f"./{name}" if looks_packaged else name)
 
 
 def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]:
@@ -119,13 +119,13 @@ def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]
         problems.append(Problem(str(overlay), 1, 1, f"cannot be read: {error.strerror}"))
         return []
     if not paths:
-        what = "no *.yaml in this folder" if overlay.is_dir() else "no such file or folder"
-        problems.append(Problem(str(overlay), 1, 1, what, ("a folder with *.yaml files, or one YAML file",)))
+        message = "no *.yaml in this folder" if overlay.is_dir() else "no such file or folder"
+        problems.append(Problem(str(overlay), 1, 1, message, ("a folder with *.yaml files, or one YAML file",)))
     texts: list[tuple[str, str]] = []
     for path in paths:
         try:
-            if (size := path.stat().st_size) > _LARGEST:
-                problems.append(Problem(str(path), 1, 1, f"{size:,} bytes; a book file has at most {_LARGEST:,}"))
+            if (size := path.stat().st_size) > _MAX_BYTES:
+                problems.append(Problem(str(path), 1, 1, f"{size:,} bytes; a book file has at most {_MAX_BYTES:,}"))
                 continue
             texts.append((str(path), path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
@@ -134,7 +134,7 @@ def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]
     return texts
 
 
-def _read(
+def _collect_entries(
     document: Document,
     entries: dict[str, dict[str, Any]],
     seen: dict[tuple[str, str], Place],

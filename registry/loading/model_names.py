@@ -9,7 +9,7 @@ from preshuffle.registry.entries import ModelEntry, glob_test
 
 
 class ModelNames:
-    """Every name of every model."""
+    """Lookup of models by id, alias or glob."""
 
     def __init__(self, models: Iterable[ModelEntry]) -> None:
         """Index plain names and globs; the longest matching glob decides."""
@@ -22,7 +22,7 @@ class ModelNames:
         self._memo = Memo()
 
     def find(self, name: str) -> ModelEntry | None:
-        """Return the entry that a name means, or None.
+        """Return the entry of a model's name, or None.
 
         A path may end in a slash, as a shell completes it.
         """
@@ -33,4 +33,4 @@ class ModelNames:
 
     def _search(self, name: str) -> ModelEntry | None:
         plain = self._plain.get(name)
-        return plain or next((entry for takes, entry in self._globs if takes(name)), None)
+        return plain or next((entry for matches, entry in self._globs if matches(name)), None)

@@ -1,6 +1,6 @@
-"""Index of rules by a value that each needs.
+"""Index of rules by a value that each requires.
 
-So that a query tests a few rules and not all.
+A query tests the few rules that it finds there, not all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from operator import attrgetter
 from preshuffle.registry.entries import Condition, Recipe, Rule, Scalar
 
 CIRCUMSTANCES = frozenset({"activation_dtype", "tp", "ep", "cu_num", "aiter", "rocm", "engine_version"})
-"""Fields that can change while model, checkpoint, GPU and engine stay what they are; so can every switch."""
+"""Fields that can change while model, checkpoint, GPU and engine stay the same; every switch is one, too."""
 
 _SHORTEST_PREFIX = 3
 _rank = attrgetter("rank")
@@ -28,15 +28,15 @@ def is_circumstance(field: str) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A rule with its tests.
+    """Rule with its conditions compiled into tests.
 
     Attributes:
-        rank: its place in the order of judgement, 0 for the most specific.
-        recipe: what it uses; None where it says that nothing works.
+        rank: position by specificity, 0 for the most specific.
+        recipe: the recipe that it chooses; None where it says that nothing works.
         conditions: by flat field name.
-        subject: the fields that are about the subject, each with its test.
-        circumstances: the others.
-        named: the fields, engine and switches apart, that it gives as a value or a list.
+        subject: tests of the fields about model, checkpoint, GPU and engine.
+        circumstances: tests of the other fields (``is_circumstance``).
+        named: fields with exact values or lists, without engine and switches.
     """
 
     rank: int
@@ -50,7 +50,7 @@ class Prepared:
     def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
         """Return the circumstances that do not hold.
 
-        None where the subject is another, or more than ``most`` fail.
+        None where the subject does not match, or more than ``most`` circumstances fail.
         """
         for name, holds in self.subject:
             if not holds(facts.get(name)):
@@ -65,24 +65,24 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class _Shelf:
-    """Rules that are found together: under a value, under the text that a glob begins with, or always."""
+class _Bucket:
+    """Rules of one engine, by exact value or by a glob's literal prefix; ``always`` holds the rest."""
 
-    at: dict[str, dict[Scalar, list[Prepared]]] = field(default_factory=dict)
+    by_value: dict[str, dict[Scalar, list[Prepared]]] = field(default_factory=dict)
     prefixes: dict[str, dict[str, list[Prepared]]] = field(default_factory=dict)
     always: list[Prepared] = field(default_factory=list)
 
-    def put(self, item: Prepared, keys: Iterable[Key]) -> None:
+    def insert(self, item: Prepared, keys: Iterable[Key]) -> None:
         for name, value in keys:
             if name.endswith("*"):
                 self.prefixes.setdefault(name[:-1], {}).setdefault(str(value), []).append(item)
             else:
-                self.at.setdefault(name, {}).setdefault(value, []).append(item)
+                self.by_value.setdefault(name, {}).setdefault(value, []).append(item)
 
     def find(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
         found = [*self.always]
-        for name, by_value in self.at.items():
-            found += by_value.get(facts.get(name), ())
+        for name, rules in self.by_value.items():
+            found += rules.get(facts.get(name), ())
         for name, prefixed in self.prefixes.items():
             text = facts.get(name)
             if isinstance(text, str):
@@ -92,12 +92,10 @@ class _Shelf:
 
 
 class RuleIndex:
-    """Rules indexed by engine and by their subject's rarest value.
+    """Index of rules by engine, then by the rarest value they require.
 
-    Such a value is a model, a GPU or a size.
-
-    A rule about circumstances alone lies under the rarest of those; one of ranges and short globs alone is always
-    looked at.
+    Such a value is a model, a GPU or a size. Rules about circumstances alone are indexed by the rarest of those; rules
+    of ranges and short globs alone are candidates of every query.
 
     Attributes:
         prepared: the rules, the most specific first.
@@ -109,23 +107,23 @@ class RuleIndex:
         order = sorted(rules, key=_order)
         self.prepared = tuple(_prepare(rank, rule, recipes) for rank, rule in enumerate(order))
         self.fields = tuple(sorted({name for item in self.prepared for name in item.conditions}))
-        self._shelves: dict[Scalar, _Shelf] = {}
-        self._any_engine = _Shelf()
+        self._by_engine: dict[Scalar, _Bucket] = {}
+        self._any_engine = _Bucket()
         uses = Counter(key for rule in order for keys in _keys(rule.conditions()) for key in keys)
         for item in self.prepared:
-            self._file(item, uses)
+            self._insert(item, uses)
 
-    def _file(self, item: Prepared, uses: Counter[Key]) -> None:
+    def _insert(self, item: Prepared, uses: Counter[Key]) -> None:
         engine = item.conditions.get("engine")
         engines = engine.values if engine else ()
-        shelves = [self._shelves.setdefault(name, _Shelf()) for name in dict.fromkeys(engines)] or [self._any_engine]
-        offers = [keys for keys in _keys(item.conditions) if keys[0][0] != "engine"]
-        about = [keys for keys in offers if not is_circumstance(keys[0][0].removesuffix("*"))]
-        for shelf in shelves:
-            if offers:
-                shelf.put(item, min(about or offers, key=lambda keys: max(uses[key] for key in keys)))
+        buckets = [self._by_engine.setdefault(name, _Bucket()) for name in dict.fromkeys(engines)] or [self._any_engine]
+        key_sets = [keys for keys in _keys(item.conditions) if keys[0][0] != "engine"]
+        on_subject = [keys for keys in key_sets if not is_circumstance(keys[0][0].removesuffix("*"))]
+        for bucket in buckets:
+            if key_sets:
+                bucket.insert(item, min(on_subject or key_sets, key=lambda keys: max(uses[key] for key in keys)))
             else:
-                shelf.always.append(item)
+                bucket.always.append(item)
 
     def candidates(self, facts: Mapping[str, Scalar]) -> list[Prepared]:
         """Return every rule that may match, the most specific first.
@@ -133,9 +131,9 @@ class RuleIndex:
         Rules that fail in circumstances only are among them.
         """
         found = self._any_engine.find(facts)
-        shelf = self._shelves.get(facts.get("engine"))
-        if shelf is not None:
-            found += shelf.find(facts)
+        bucket = self._by_engine.get(facts.get("engine"))
+        if bucket is not None:
+            found += bucket.find(facts)
         found.sort(key=_rank)
         return found
 
@@ -163,9 +161,9 @@ def _is_named(field: str) -> bool:
 
 
 def _keys(conditions: Mapping[str, Condition]) -> Iterator[tuple[Key, ...]]:
-    """Yield, for each condition that can be looked up, the keys under all of which its rule must lie.
+    """Yield, for each condition that can be indexed, the keys under which its rule must be inserted.
 
-    A glob is looked up by the text before its first wildcard; such a key's field ends in ``*``.
+    A glob is indexed by the text before its first wildcard; such a key's field ends in ``*``.
     """
     for name, condition in conditions.items():
         if condition.values and not condition.versioned:

@@ -6,10 +6,10 @@ from importlib.resources import files
 import pytest
 
 from preshuffle.api.commands.registry.schema import book_schema
-from preshuffle.registry.loading.load import ELSEWHERE
+from preshuffle.registry.loading.load import OTHER_SCHEMA
 
 BOOK = files("preshuffle.registry") / "book"
-FILES = sorted(item.name for item in BOOK.iterdir() if item.name.endswith(".yaml") and item.name not in ELSEWHERE)
+FILES = sorted(item.name for item in BOOK.iterdir() if item.name.endswith(".yaml") and item.name not in OTHER_SCHEMA)
 
 
 def test_the_shipped_schema_is_that_of_the_code() -> None:
