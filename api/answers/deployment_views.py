@@ -37,8 +37,8 @@ from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Verdict, worst
 
 _STORED: Final = "this verdict was stored when the deployment last reported or was last re-checked"
-_CURRENT: Final = "this verdict is of the registry that answers now"
-_RECHECKING: Final = "being checked again: the stored verdict is of another registry than the one that answers now"
+_CURRENT: Final = "this verdict is from the registry in use"
+_RECHECKING: Final = "being checked again: the stored verdict is from another registry than the one in use"
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"
 _STATE: Final = "the verdict, unless it is stale (silent for longer than ttl_s) or drifted and that is worse"

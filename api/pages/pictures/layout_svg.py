@@ -21,7 +21,7 @@ _ROW: Final = (50, 9)
 _HEAD: Final = 20
 _GAP: Final = 20
 _TILE_GAP: Final = 5
-_LETTERS: Final = 4
+_LETTERS: Final = 5
 """Letters that fit into a cell of memory; longer names are set closer."""
 _SHADES: Final = 8
 
@@ -33,7 +33,9 @@ def memory_svg(picture: Picture, ident: str) -> str:
     """
     width, height = _CELL
     right = _LABEL + CELLS_PER_LINE * width
-    letters = max(_LETTERS, 1 + max(len(cell.name) for line in picture.lines for cell in line.cells))
+    longest = max(len(cell.name) for line in picture.lines for cell in line.cells)
+    letters = max(_LETTERS, 1 + longest)
+    left = _LABEL + (width - longest * width / letters) / 2  # the longest names are centred, shorter ones begin there
     tops: list[int] = []
     gaps: list[tuple[float, float, str]] = []
     y = _HEAD
@@ -46,7 +48,7 @@ def memory_svg(picture: Picture, ident: str) -> str:
     gaps.append((_LABEL, y + 13, "…"))
     drawn = list(zip(picture.lines, tops, strict=True))
     addresses = [(_LABEL - 8, top + 12, number(line.address * picture.tensor.unit_bytes)) for line, top in drawn]
-    names = [(_LABEL + 2, top + 12, "".join(cell.name.center(letters) for cell in line.cells)) for line, top in drawn]
+    names = [(left, top + 12, "".join(cell.name.ljust(letters) for cell in line.cells)) for line, top in drawn]
     parts = [
         cells([box for line, top in drawn for box in _boxes(picture, line.cells, _LABEL, top, width)], _CELL),
         texts("label end", [(_LABEL - 8, 13, "at byte"), *addresses]),

@@ -18,6 +18,8 @@ from support.pages.browser import browser
 from support.service.server import OBSERVATION, Server, running_server
 
 WIDTH = 1180
+MARGIN = 12
+"""Below the last element that is shown."""
 INTERLEAVED: dict[str, Any] = {
     "gate_mode": "separated",
     "tensors": {"w13_weight": {"layout": "gui16", "is_shuffled": True}, "w13_weight_scale": {"layout": "e8_gui16"}},
@@ -26,17 +28,17 @@ INTERLEAVED: dict[str, Any] = {
 
 def fleet(url: str) -> None:
     """Report a few deployments, one of each kind."""
-    told = OBSERVATION["applied"]
+    applied = OBSERVATION["applied"]
     lost = {"tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": False}}}
     block = {"activation_dtype": "fp8", "tp": 8}
-    report(url, "gpt-oss-prod", told, replica=0, aiter_build="0.1.20.post1")
-    report(url, "gpt-oss-prod", told, replica=1, aiter_build="0.1.20.post1")
-    report(url, "gpt-oss-eu", told)
-    report(url, "deepseek-r1", told, {**block, "model": "deepseek-ai/DeepSeek-R1", "engine": "vllm@0.20.0"})
+    report(url, "gpt-oss-prod", applied, replica=0, aiter_build="0.1.20.post1")
+    report(url, "gpt-oss-prod", applied, replica=1, aiter_build="0.1.20.post1")
+    report(url, "gpt-oss-eu", applied)
+    report(url, "deepseek-r1", applied, {**block, "model": "deepseek-ai/DeepSeek-R1", "engine": "vllm@0.20.0"})
     report(url, "kimi-k2", {}, {**block, "model": "moonshotai/Kimi-K2-Instruct", "arch": "gfx942"})
-    report(url, "gpt-oss-old", told, decision_digest=f"sha256:{'0' * 64}")
+    report(url, "gpt-oss-old", applied, decision_digest=f"sha256:{'0' * 64}")
     report(url, "gpt-oss-eu", lost)
-    report(url, "gpt-oss-canary", told)
+    report(url, "gpt-oss-canary", applied)
     report(url, "gpt-oss-canary", INTERLEAVED)
 
 
@@ -63,7 +65,7 @@ def report(
 def shoot(window: Chrome, file: Path, bottom: str) -> None:
     """Save the page from its top to the bottom of an element."""
     end = window.execute_script("return document.querySelector(arguments[0]).getBoundingClientRect().bottom", bottom)
-    clip = {"x": 0, "y": 0, "width": WIDTH, "height": end + 20, "scale": 1}
+    clip = {"x": 0, "y": 0, "width": WIDTH, "height": end + MARGIN, "scale": 1}
     wanted = {"format": "png", "captureBeyondViewport": True, "clip": clip}
     shot = window.execute_cdp_cmd("Page.captureScreenshot", wanted)
     file.write_bytes(base64.b64decode(shot["data"]))
@@ -80,7 +82,7 @@ def take(server: Server, window: Chrome, folder: Path) -> None:
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     window.get(f"{server.url}/deployments/gpt-oss-canary")
-    shoot(window, folder / "deployment.png", ".chart")
+    shoot(window, folder / "deployment.png", ".chart + details")
 
 
 if __name__ == "__main__":
