@@ -20,7 +20,7 @@ class CodeExplanation(Frozen):
         severity: ``known_bad`` is a warning where its effect is only slow.
         says: what the finding says.
         why: why it matters.
-        mend: how to mend it.
+        mend: how to fix it.
         evidence: where it happened.
     """
 
@@ -35,7 +35,7 @@ class CodeExplanation(Frozen):
         """Return the explanation as paragraphs of text."""
         parts = (f"{self.code} ({self.severity}): {self.says}", f"Why it matters: {self.why}")
         places = "\n".join(["Seen in:", *(f"  {url}" for url in self.evidence)])
-        return "\n\n".join([*parts, f"How to mend it: {self.mend}", places])
+        return "\n\n".join([*parts, f"How to fix it: {self.mend}", places])
 
 
 def describe_code(code: str) -> CodeExplanation:

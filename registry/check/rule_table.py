@@ -35,7 +35,7 @@ class CheckRule:
             if every possible call has some.
         says: what a finding with this code says.
         why: why it matters, for an operator.
-        mend: how to mend it, in general; a finding's own ``fix`` is exact.
+        mend: how to fix it, in general; a finding's own ``fix`` is exact.
         evidence: where this happened, or where it is written.
     """
 

@@ -39,7 +39,7 @@ def double_shuffle(evidence: Evidence) -> Iterator[Finding]:
                 "no weight layout undoes itself",
                 expected="reload before apply",
                 actual=" → ".join(evidence.layer.applied.events),
-                fix="call begin_reload before new weights come in, or apply with again='skip'; to mend live bytes, "
+                fix="call begin_reload before new weights come in, or apply with again='skip'; to repair live bytes, "
                 "apply the inverse once",
             )
             return

@@ -23,7 +23,7 @@ def test_every_code_has_one_rule() -> None:
 def test_every_code_explains_itself(code: str) -> None:
     text = explain_code(code)
     assert text.startswith(f"{code} ({'warning' if code in WARNINGS else 'error'}): ")
-    assert all(part in text for part in ("Why it matters:", "How to mend it:", "https://"))
+    assert all(part in text for part in ("Why it matters:", "How to fix it:", "https://"))
     assert len(text.splitlines()[0]) > len(code) + 40
 
 
