@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
+import preshuffle
 from preshuffle.api.doctor.check import Check, DoctorReport
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import PreshuffleError
@@ -72,7 +73,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
     checks += check_switches(registry.book.flags, os.environ) if registry else []
     return DoctorReport(
         ok=not any(check.status == "problem" for check in checks),
-        version=metadata.version("preshuffle"),
+        version=preshuffle.__version__,
         python=f"{platform.python_version()}, {platform.system()} {platform.machine()}",
         checks=tuple(checks),
     )
@@ -105,7 +106,7 @@ def _tables(tables: Literal["auto"] | Sequence[str] | None, families: Families) 
     hazards = loaded.hazards_by(families)
     warnings = f", {len(hazards)} warnings (preshuffle registry check)" if hazards else ""
     yield Check(
-        name="kernel tables", status="ok", detail=f"{len(loaded.rows)} rows{warnings}, digest {_short(loaded.digest)}"
+        name="kernel tables", status="ok", detail=f"{loaded.row_count} rows{warnings}, digest {_short(loaded.digest)}"
     )
 
 

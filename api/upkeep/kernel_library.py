@@ -136,7 +136,7 @@ class KernelLibrary:
             tables.hazards_by(self._initial.book.families)  # computed here, in a worker thread; the tables cache it
         except TableError as error:
             raise invalid_input([FieldProblem(error.source, error.message)]) from None
-        if _row_count(tables) == 0:
+        if tables.row_count == 0:
             raise invalid_input([FieldProblem(next(iter(ordered)), "holds no row")])
         with self._lock:
             uploaded = self.find(version)
@@ -154,7 +154,7 @@ class KernelLibrary:
     def _store_upload(
         self, version: str, digest: str, files: Mapping[str, bytes], tables: KernelTables, who: str
     ) -> Uploaded:
-        rows, loaded = _row_count(tables), sum(_row_count(upload.tables) for upload in self.uploads.values())
+        rows, loaded = tables.row_count, sum(upload.tables.row_count for upload in self.uploads.values())
         if loaded + rows > MAX_ALL_ROWS:
             detail = f"{loaded} rows are uploaded; {rows} more would exceed the limit of {MAX_ALL_ROWS}"
             raise ProblemError("tables-full", detail)
@@ -186,11 +186,6 @@ def read_version(text: str) -> str:
     except ValueError as error:
         raise invalid_input([FieldProblem("version", str(error))]) from None
     return text.strip()
-
-
-def _row_count(tables: KernelTables) -> int:
-    """Count fused-MoE and grouped rows: both stay in memory."""
-    return sum(len(table_set.rows) + len(table_set.grouped) for table_set in tables.sets)
 
 
 def _checked(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -31,11 +31,14 @@ class TablesReport(Frozen):
     """Kernel tables as AITER would load them; findings are warnings.
 
     Attributes:
+        rows: of the fused-MoE tables.
+        grouped: rows of the gfx1250 grouped table.
         files: in AITER's order; ``unreachable`` rows are of a table that no call of ``fused_moe`` gets to.
     """
 
     digest: str
     rows: int
+    grouped: int
     files: tuple[TableFileReport, ...]
     findings: tuple[Finding, ...]
 
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     report = TablesReport(
         digest=tables.digest,
         rows=len(tables.rows),
+        grouped=tables.row_count - len(tables.rows),
         files=tuple(
             TableFileReport(
                 name=file.name,
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(report)
         return OK
     screen = Screen.of_terminal()
-    screen.line(f"{screen.paint('the tables load', 'good')}  {report.rows:,} rows, {short_digest(report.digest)}")
+    screen.line(f"{screen.paint('the tables load', 'good')}  {tables.row_count:,} rows, {short_digest(report.digest)}")
     columns = [Column("file", wraps=True), Column("AITER"), Column("rows", right=True), Column("grouped", right=True)]
     rows = [(file.name, file.version or "any", f"{file.rows:,}", f"{file.grouped:,}") for file in report.files]
     screen.table(columns, rows)

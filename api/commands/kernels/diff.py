@@ -125,7 +125,7 @@ def _calls(
 
 
 def _report(name: str, version: str | None, tables: KernelTables | None) -> SideReport:
-    rows = len(tables.rows) if tables else 0
+    rows = tables.row_count if tables else 0
     return SideReport(name=name, version=version, digest=tables.digest if tables else None, rows=rows)
 
 

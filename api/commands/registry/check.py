@@ -92,7 +92,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     findings = tuple(
         Finding.of(hazard.code, f"{hazard.source}: {hazard.message}", actual=hazard.source) for hazard in hazards
     )
-    loaded = LoadedTables(digest=tables.digest, rows=len(tables.rows), versions=versions)
+    loaded = LoadedTables(digest=tables.digest, rows=tables.row_count, versions=versions)
     return report.model_copy(update={"tables": loaded, "findings": findings})
 
 

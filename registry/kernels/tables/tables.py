@@ -177,6 +177,11 @@ class KernelTables:
         return tuple(row for tables in self.sets for row in tables.rows)
 
     @property
+    def row_count(self) -> int:
+        """Number of all rows, those of grouped tables included."""
+        return sum(len(tables.rows) + len(tables.grouped) for tables in self.sets)
+
+    @property
     def hazards(self) -> tuple[Hazard, ...]:
         """Hazards of the tables by the packaged book's kernel families."""
         return self.hazards_by(packaged_families())

@@ -135,7 +135,16 @@ def test_a_call_for_which_aiter_raises_is_exit_one(capsys: pytest.CaptureFixture
     assert "AssertionError" in text
 
 
-def test_odd_rows_are_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grouped_rows_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = write(tmp_path / "p", {"token": "512"})
+    grouped = "token,model_dim,inter_dim,tile_m,kernelName1,kernelName2,us\n" + "1,1,2,64,a,b,1\n" * 3
+    (place / "tuned_grouped_fmoe.csv").write_text(grouped)
+    report = answered(capsys, "check", str(place))
+    assert (report["rows"], report["grouped"]) == (1, 3)
+    assert "the tables load  4 rows" in said(capsys, "check", str(place))
+
+
+def test_unusual_rows_are_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = write(tmp_path / "p", {"token": "512", "kernelName1": "flydsl_moe9"})
     report = answered(capsys, "check", f"{place}@0.1.20")
     assert [(finding["code"], finding["actual"]) for finding in report["findings"]] == [
