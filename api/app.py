@@ -13,7 +13,8 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
-from preshuffle.api.answers import Answers, ListingCache, ResponseCache, our_version
+import preshuffle
+from preshuffle.api.answers import Answers, ListingCache, ResponseCache
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.pages import install as pages
@@ -133,7 +134,7 @@ def create_app(
     service = make_service(settings, registry, store if store is not None else Store(settings.db).create())
     app = FastAPI(
         title="preshuffle",
-        version=our_version(),
+        version=preshuffle.__version__,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -243,5 +244,5 @@ def serve(settings: Settings) -> None:
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
         gc.freeze()  # book and application live as long as the process: no collection visits them
-        print(f"preshuffle {our_version()} serves {url_of(listener, settings.host)} ({parts})", flush=True)
+        print(f"preshuffle {preshuffle.__version__} serves {url_of(listener, settings.host)} ({parts})", flush=True)
         run(app.state.front, listener, app.state.service.end_streams, settings.head_seconds)

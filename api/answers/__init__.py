@@ -20,7 +20,6 @@ from preshuffle.api.answers.registry_views import (
     archs_view,
     layouts_view,
     models_view,
-    our_version,
     recipes_view,
     registry_view,
 )
@@ -45,7 +44,6 @@ __all__ = [
     "group_view",
     "layouts_view",
     "models_view",
-    "our_version",
     "recipes_view",
     "registry_view",
     "summary",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from pydantic import Field
 
+import preshuffle
 from preshuffle.registry import Registry
 from preshuffle.registry.algebra.layout import Unit
 from preshuffle.registry.base.frozen import Frozen
@@ -70,7 +70,7 @@ def registry_view(registry: Registry) -> RegistryView:
     return RegistryView(
         digest=registry.digest,
         kernel_tables=registry.tables.digest if registry.tables is not None else None,
-        version=our_version(),
+        version=preshuffle.__version__,
         counts={section: len(entries) for section, entries in registry.book.entries.items()},
         sources=registry.book.sources,
     )
@@ -110,11 +110,3 @@ def models_view(registry: Registry) -> Models:
 def archs_view(registry: Registry) -> Archs:
     """List the GPU architectures."""
     return Archs(registry_digest=registry.digest, archs=tuple(registry.book.archs.values()))
-
-
-def our_version() -> str:
-    """Return the installed version of preshuffle."""
-    try:
-        return version("preshuffle")
-    except PackageNotFoundError:
-        return "unknown"

@@ -10,9 +10,9 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from itertools import zip_longest
 
+import preshuffle
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import FAILED, OK
 from preshuffle.api.commands.options.parser import add_json
@@ -76,7 +76,7 @@ def ticket(explanation: Explanation, *, every_rule: bool = False) -> str:
     query = explanation.query.model_dump(mode="json", exclude_defaults=True)
     shown = explanation.rules if every_rule else explanation.in_question
     lines = [
-        f"preshuffle {version('preshuffle')}, registry {explanation.registry_digest}",
+        f"preshuffle {preshuffle.__version__}, registry {explanation.registry_digest}",
         f"query: {json.dumps(query, ensure_ascii=False)}",
         f"model entry: {explanation.model or 'none'}",
         *(f"{name}: {text}" for name, text in _of_model(explanation)),

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers import Answers, our_version, registry_view
+import preshuffle
+from preshuffle.api.answers import Answers, registry_view
 from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, shape, url, words
 from preshuffle.api.upkeep import Watching
@@ -45,7 +46,7 @@ class Renderer:
         filters = {"ago": ago, "words": words, "number": number, "shape": shape, "numbers": numbers}
         self._templates.filters.update(filters)
         known = {
-            "version": our_version(),
+            "version": preshuffle.__version__,
             "meanings": MEANINGS,
             "states": STATES,
             "reason_kinds": REASON_KINDS,
