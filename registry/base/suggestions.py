@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def close_to(name: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the closest names, at most three; nothing where none is close.
+    """Return the closest names, at most three; empty where none is close.
 
     Example:
         >>> close_to("gpt-osss", ["gpt-oss", "glm"]), close_to("acme/new", ["gpt-oss", "glm"])

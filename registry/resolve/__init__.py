@@ -1,7 +1,7 @@
 """Resolve a query: choose the recipe, sizes, call and kernels."""
 
 from preshuffle.registry.resolve.case import find_model, open_case
-from preshuffle.registry.resolve.choose import choose, chosen
+from preshuffle.registry.resolve.choose import choose
 from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace, explain
 from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
 from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
@@ -21,7 +21,6 @@ __all__ = [
     "RuleTrace",
     "RuleTrial",
     "choose",
-    "chosen",
     "dispatch_call",
     "explain",
     "find_model",

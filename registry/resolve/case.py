@@ -1,4 +1,4 @@
-"""Case: a query completed from the book; the reason in words."""
+"""Case: a query completed from the book, and the reason's text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Case:
         query: as it was requested.
         full: the query with the model's facts filled in and the model's own id.
         model: the model's entry, where there is one.
-        counted: why shared experts count among the experts; empty where none do.
+        counted: why shared experts are counted in ``num_experts``; empty where none are.
         masked_column: whether ``topk_ids`` has one column more than top-k.
     """
 
@@ -148,7 +148,7 @@ def find_model(name: str, book: Book) -> ModelEntry | None:
 
 
 def reason(case: Case, winner: Prepared) -> str:
-    """Say why a rule was chosen."""
+    """Return the text of why a rule was chosen."""
     conditions = winner.conditions
     named = winner.named
     names = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)

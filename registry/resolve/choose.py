@@ -11,16 +11,16 @@ from preshuffle.registry.resolve.requirements import Miss, lacking
 from preshuffle.registry.values.decision import Alternative
 
 MOST_MISSED = 2
-"""Most circumstances that a near rule may miss."""
+"""Number of circumstances that a near rule may miss."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearRule:
-    """A rule for the same subject.
+    """Rule for the same model, checkpoint, GPU and engine that did not win.
 
     Attributes:
-        missed: the circumstances that are others.
-        lacking: what its recipe requires that is not there; looked at only where nothing was missed.
+        missed: fields of the circumstances that do not match.
+        lacking: requirements of its recipe that are not met; determined only where nothing was missed.
     """
 
     rule: Prepared
@@ -30,13 +30,13 @@ class NearRule:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The winning rule, and near ones, the most specific first."""
+    """The winning rule, and near rules, the most specific first."""
 
     winner: Prepared
     others: tuple[NearRule, ...]
 
 
-def chosen(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
+def choose_with_alternatives(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
     """Return the winning rule, if any, and its alternatives (``choose`` and ``alternatives``)."""
     choice = choose(book, facts)
     return choice, () if choice is None else alternatives(choice, facts)
@@ -53,31 +53,29 @@ def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
         missed = item.misses(facts, MOST_MISSED)
         if missed is None:
             continue
-        lacks: tuple[str, ...] = ()
+        unmet: tuple[str, ...] = ()
         if not missed:
-            lacks = () if item.recipe is None else tuple(lacking(book, item.recipe, facts))
-            if winner is None and not lacks:
+            unmet = () if item.recipe is None else tuple(lacking(book, item.recipe, facts))
+            if winner is None and not unmet:
                 winner = item
                 continue
-        others.append(NearRule(item, missed, lacks))
+        others.append(NearRule(item, missed, unmet))
     return None if winner is None else Choice(winner, tuple(others))
 
 
 def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternative, ...]:
     """Return the recipes that were not chosen, and why.
 
-    They are for the same model, checkpoint, GPU and engine.
-
-    Where a model has rules of its own, they are those to choose among.
+    They are for the same model, checkpoint, GPU and engine. Where the model has rules of its own, only those count.
     """
-    own = "model" in choice.winner.conditions
+    of_model = "model" in choice.winner.conditions
     best: dict[str, tuple[NearRule, Recipe]] = {}
     for near in choice.others:
         recipe = near.rule.recipe
-        if recipe is None or recipe is choice.winner.recipe or (own and "model" not in near.rule.conditions):
+        if recipe is None or recipe is choice.winner.recipe or (of_model and "model" not in near.rule.conditions):
             continue
-        known = best.get(recipe.id)
-        if known is None or len(near.missed) < len(known[0].missed):
+        nearest = best.get(recipe.id)
+        if nearest is None or len(near.missed) < len(nearest[0].missed):
             best[recipe.id] = (near, recipe)
     return tuple(
         Alternative(recipe=id, why_not=_why_not(near, recipe, choice.winner, facts))
@@ -87,11 +85,11 @@ def alternatives(choice: Choice, facts: Mapping[str, Scalar]) -> tuple[Alternati
 
 def _why_not(near: NearRule, recipe: Recipe, winner: Prepared, facts: Mapping[str, Scalar]) -> str:
     rule = near.rule.rule
-    about = "; ".join(filter(None, (recipe.suits, recipe.validity)))
+    suits = "; ".join(filter(None, (recipe.suits, recipe.validity)))
     reasons = dict.fromkeys([*_misses(near, facts), *near.lacking])
     if reasons:
-        return f"{about}; rule {rule.id} {'; '.join(reasons)}"
-    return f"{about}; rule {rule.id} matches too, and {winner.rule.id} is more specific"
+        return f"{suits}; rule {rule.id} {'; '.join(reasons)}"
+    return f"{suits}; rule {rule.id} matches too, and {winner.rule.id} is more specific"
 
 
 def _misses(near: NearRule, facts: Mapping[str, Scalar]) -> Iterable[str]:

@@ -79,12 +79,12 @@ def _cut_through(query: Query, recipe: Recipe) -> list[Finding]:
     group, size = GROUP.get(recipe.call.quant_type, 1), query.intermediate_size
     if recipe.cuts != "values" or size is None or size % query.tp or size // query.tp % group == 0:
         return []
-    whole = ", ".join(str(tp) for tp in range(1, query.tp) if size % tp == 0 and size // tp % group == 0)
+    dividing = ", ".join(str(tp) for tp in range(1, query.tp) if size % tp == 0 and size // tp % group == 0)
     message = (
         f"recipe {recipe.id} slices intermediate_size {size} at tp {query.tp} into {size // query.tp} values, "
         f"through a group of {group} that shares a scale; shapes here are those of whole groups"
     )
-    return [Finding.of("scale_shape", message, expected="whole groups per rank", fix=f"use one of tp {whole}")]
+    return [Finding.of("scale_shape", message, expected="whole groups per rank", fix=f"use one of tp {dividing}")]
 
 
 def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
@@ -106,7 +106,7 @@ def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
 def _pads_not_passed(recipe: Recipe, tensors: Mapping[Role, TensorDecision]) -> list[Finding]:
     """Return findings on pads that are not passed to the kernel.
 
-    The kernel could skip the padding.
+    With them the kernel could skip the padding.
     """
     call = recipe.call
     if call.function != DISPATCHED or call.quant_type == "No":

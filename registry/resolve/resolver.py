@@ -12,7 +12,7 @@ from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import Case, open_case, reason
-from preshuffle.registry.resolve.choose import Choice, chosen
+from preshuffle.registry.resolve.choose import Choice, choose_with_alternatives
 from preshuffle.registry.resolve.findings import environment_findings, kernel_findings, layer_findings
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.known_problems import KnownProblems
@@ -101,7 +101,7 @@ class Resolver:
     def _choice(self, case: Case) -> tuple[Choice | None, tuple[Alternative, ...]]:
         """Choose the rule; memoised by the facts that decide."""
         key = tuple(map(case.facts.get, self._decisive))
-        return self._memo.get("choices", key, lambda: chosen(self._book, case.facts))
+        return self._memo.get("choices", key, lambda: choose_with_alternatives(self._book, case.facts))
 
     def _kernels(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
         """Predict the kernels of a layer's call, with their findings."""

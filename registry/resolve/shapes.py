@@ -16,7 +16,7 @@ from preshuffle.registry.values.decision import CallDecision, Pad, TensorDecisio
 
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
-    """One MoE layer of a model, unsharded, and how it is cut."""
+    """Sizes of one unsharded MoE layer, with its tensor and expert parallelism."""
 
     hidden: int
     intermediate: int
@@ -51,9 +51,9 @@ class LayerSizes:
 
 
 def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict[Role, TensorDecision]:
-    """Return how each tensor of rank 0 must lie.
+    """Return layout, shape and padding of each tensor of rank 0.
 
-    Roles that the model does not have (a bias) are left out.
+    Biases that the model does not have are left out.
 
     Raises:
         QueryError: the sizes cannot be cut between the ranks, or scale blocks hold rows of gate and up.
@@ -104,8 +104,8 @@ def call_decision(
         "gate_mode_passed": call.passes_gate_mode(swiglu[0]),
         "quant_type": call.quant_type,
         "activation": call.activation or sizes.activation,
-        "hidden_pad": _argument(w13.k, call.hidden_pad, sizes.tp),
-        "intermediate_pad": _argument(w2.k, call.intermediate_pad, sizes.tp),
+        "hidden_pad": _pad_argument(w13.k, call.hidden_pad, sizes.tp),
+        "intermediate_pad": _pad_argument(w2.k, call.intermediate_pad, sizes.tp),
         "bias": sizes.bias and call.bias == "passed",
         "function": call.function,
         "backend": call.backend,
@@ -140,15 +140,15 @@ def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: Quan
     rows, k = (intermediate, sizes.hidden) if role.startswith("w13") else (sizes.hidden, intermediate)
     experts = sizes.local_experts
     if role.endswith("_scale"):
-        one = _one_number(role, tensor, sizes.local_experts, quant_type)
-        if one is not None:
-            return _Shape((one,), (one,), _pad(0, 0))
+        length = _scale_length(role, tensor, sizes.local_experts, quant_type)
+        if length is not None:
+            return _Shape((length,), (length,), _pad(0, 0))
         rows, k = -(-rows // BLOCK_ROWS.get(quant_type, 1)), _groups(k, quant_type)
-    padded_rows = _up(rows, tensor.pad.rows)
+    padded_rows = _round_up(rows, tensor.pad.rows)
     if role.endswith("_bias"):
         shape, padded = (experts, halves * rows), (experts, halves * padded_rows)
         return _Shape(shape, padded, _pad(padded_rows - rows, 0))
-    physical = _with_tail((experts, halves * padded_rows, _up(k, tensor.pad.k)), tensor.tail)
+    physical = _with_tail((experts, halves * padded_rows, _round_up(k, tensor.pad.k)), tensor.tail)
     return _Shape((experts, halves * rows, k), physical, _pad(padded_rows - rows, physical[-1] - k))
 
 
@@ -156,10 +156,10 @@ def _pad(rows: int, k: int) -> Pad:
     return unvalidated(Pad, {"rows": rows, "k": k})
 
 
-def _one_number(role: Role, tensor: TensorRecipe, experts: int, quant_type: QuantType) -> int | None:
-    """Return the length of a scale without rows; None for others.
+def _scale_length(role: Role, tensor: TensorRecipe, experts: int, quant_type: QuantType) -> int | None:
+    """Return the length of a scale that has no rows; None for others.
 
-    A scale of an input (one in all after ``reduce_max``), or of a whole tensor.
+    That is an input's scale (one number after ``reduce_max``), or a whole tensor's.
     """
     if role.endswith("_input_scale"):
         return 1 if "reduce_max" in tensor.steps else experts
@@ -167,7 +167,7 @@ def _one_number(role: Role, tensor: TensorRecipe, experts: int, quant_type: Quan
 
 
 def _groups(k: int, quant_type: QuantType) -> int:
-    """K of a scale: groups, or one number for a whole row."""
+    """Return K of a scale: groups, or one number for a whole row."""
     return 1 if quant_type == "per_Token" else -(-k // GROUP.get(quant_type, 1))
 
 
@@ -178,7 +178,7 @@ def _with_tail(shape: tuple[int, int, int], tail: Tail | None) -> tuple[int, ...
     """
     experts, rows, k = shape
     flat = (experts * rows, k)
-    padded = (_up(flat[0], tail.rows), _up(k, tail.k)) if tail else flat
+    padded = (_round_up(flat[0], tail.rows), _round_up(k, tail.k)) if tail else flat
     return shape if padded == flat else padded
 
 
@@ -194,14 +194,14 @@ def _order(
     return tensor.order
 
 
-def _up(size: int, rule: PadRule) -> int:
+def _round_up(size: int, rule: PadRule) -> int:
     if rule == 1:
         return size
     multiple = multiple_for(rule, size)
     return -(-size // multiple) * multiple
 
 
-def _argument(pad: int, argument: PadArgument, tp: int) -> int:
+def _pad_argument(pad: int, argument: PadArgument, tp: int) -> int:
     if not argument.passed:
         return 0
     rounded = pad // argument.round_down * argument.round_down

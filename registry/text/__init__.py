@@ -1,4 +1,4 @@
-"""Read YAML and JSON with the place of every value."""
+"""Read YAML and JSON with the line and column of every value."""
 
 from __future__ import annotations
 

@@ -24,28 +24,28 @@ FOLDER: Final = Path(__file__).parents[1] / "book"
 def packaged_document(name: str) -> tuple[Document, list[Problem]]:
     """Return one parsed file of the packaged book, and its YAML problems."""
     text = (FOLDER / name).read_text(encoding="utf-8")
-    shown, digest = f"{FOLDER.name}/{name}", sha256(text.encode()).digest()
+    display_name, digest = f"{FOLDER.name}/{name}", sha256(text.encode()).digest()
     cached = Path(cache_from_source(str(FOLDER / name), optimization="")).with_suffix(".yamlc")
     try:
-        of, value = marshal.loads(cached.read_bytes())
-        if of == digest:
-            return Document(shown, value, text), []
+        cached_digest, value = marshal.loads(cached.read_bytes())
+        if cached_digest == digest:
+            return Document(display_name, value, text), []
     except (OSError, ValueError, EOFError, TypeError):
-        pass  # there is none yet, or it is incomplete
+        pass  # there is no cached file yet, or it is incomplete
     from preshuffle.registry.text.yaml_text import parse_yaml
 
-    document, problems = parse_yaml(text, shown)
+    document, problems = parse_yaml(text, display_name)
     if not problems and not sys.dont_write_bytecode:
         _store(cached, (digest, document.value))
     return document, problems
 
 
 def _store(file: Path, value: Any) -> None:
-    scratch = file.with_suffix(f".{os.getpid()}")
+    temporary = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(marshal.dumps(value))
-        scratch.replace(file)
+        temporary.write_bytes(marshal.dumps(value))
+        temporary.replace(file)
     except (OSError, ValueError):  # a folder of somebody else's; a value, such as a date, that cannot be cached
         with suppress(OSError):
-            scratch.unlink()
+            temporary.unlink()

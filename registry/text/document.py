@@ -1,4 +1,4 @@
-"""Document: parsed YAML or JSON with the place of each value."""
+"""Document: parsed YAML or JSON with the position of each value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from preshuffle.registry.text.field_problems import Path
 class Document:
     """Parsed YAML file: its plain values, and its text.
 
-    The place of a value is looked up in the text only when it is needed.
+    The position of a value is found in the text only when it is needed.
     """
 
     name: str

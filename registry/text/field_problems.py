@@ -18,7 +18,7 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
         context = item.get("ctx", {})
         path: Path = (*item["loc"], *getattr(context.get("error"), "path", ()))
         if item["type"] == "too_short" and any(other[: len(path)] == path for other, _ in found):
-            continue  # pydantic counts the items that it could read; the ones it could not are named already
+            continue  # pydantic counts only items that it could read; the others have problems of their own already
         valid: tuple[str, ...] = ()
         kind = item["type"]
         if kind == "extra_forbidden":
@@ -38,7 +38,7 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
 
 
 def short(value: Any) -> str:
-    """Return a value as an error shows it."""
+    """Return a value's ``repr``, shortened for error messages."""
     try:
         shown = repr(value)
     except ValueError:  # Python does not write out integers of thousands of digits

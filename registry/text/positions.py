@@ -19,18 +19,18 @@ def find_mark(text: str, path: Path) -> tuple[int, int] | None:
     None where the path is not in the text.
     """
     node = _root(text)
-    at = node
+    marked = node
     for part in path:
-        found = _child(node, part)
-        if found is None:
+        child = _child(node, part)
+        if child is None:
             return None
-        at, node = found
-    return None if at is None else (at.start_mark.line + 1, at.start_mark.column + 1)
+        marked, node = child
+    return None if marked is None else (marked.start_mark.line + 1, marked.start_mark.column + 1)
 
 
 @lru_cache(maxsize=8)
 def _root(text: str) -> Node | None:
-    """Return the nodes of a text that has been read before, or None where it is empty or an alias means nothing."""
+    """Return the root node of a text; None where it is empty or not valid YAML."""
     loader = _BASE(text)
     try:
         return loader.get_single_node()  # type: ignore[no-any-return]
@@ -41,7 +41,7 @@ def _root(text: str) -> Node | None:
 
 
 def _child(node: Node | None, part: str | int) -> tuple[Node, Node] | None:
-    """Return what marks a child (its key, or the item itself) and the child."""
+    """Return the node that marks a child (its key, or the item itself) and the child."""
     if isinstance(node, MappingNode):
         return next(((key, value) for key, value in node.value if key.value == part), None)
     if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):

@@ -40,9 +40,9 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
         value = reader.document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        line, column = (mark.line + 1, mark.column + 1) if mark else _odd_character(text, error)
-        return Document(name, None, ""), [Problem(name, line, column, f"not valid YAML: {what}")]
+        message = getattr(error, "problem", None) or str(error).splitlines()[0]
+        line, column = (mark.line + 1, mark.column + 1) if mark else _refused_character(text, error)
+        return Document(name, None, ""), [Problem(name, line, column, f"not valid YAML: {message}")]
     finally:
         reader.loader.dispose()
     return Document(name, value, text), reader.problems
@@ -50,21 +50,21 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
 
 @lru_cache(maxsize=4096)
 def _implicit_tag(text: str) -> str:
-    """Return the tag of a plain scalar; a book says the same few thousand words over and over."""
+    """Return the tag of a plain scalar; cached, since a book repeats the same few thousand words."""
     for tag, pattern in _BASE.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):
             return str(tag)
     return _STR
 
 
-def _odd_character(text: str, error: yaml.YAMLError) -> tuple[int, int]:
-    """Return where the character stands that the reader refused: it says which one, and no place."""
-    at = text.find(chr(getattr(error, "character", 0)))
-    return (1, 1) if at < 0 else (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+def _refused_character(text: str, error: yaml.YAMLError) -> tuple[int, int]:
+    """Return line and column of the character that the reader refused; the error has no position."""
+    index = text.find(chr(getattr(error, "character", 0)))
+    return (1, 1) if index < 0 else (text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
 
 
 class _Reader:
-    """Makes plain values of a text in one pass over its events; too deep and too many are refused on the way."""
+    """Builds plain values in one pass over a text's events, within limits on depth and number."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
@@ -81,9 +81,9 @@ class _Reader:
             return None
         value = self._value(self._event(), 0)
         self._event()
-        more = self._event()
-        if type(more) is not StreamEndEvent:
-            raise yaml.MarkedYAMLError(problem="a second document begins here", problem_mark=more.start_mark)
+        event = self._event()
+        if type(event) is not StreamEndEvent:
+            raise yaml.MarkedYAMLError(problem="a second document begins here", problem_mark=event.start_mark)
         return value
 
     def _value(self, event: Any, depth: int) -> Any:

@@ -13,7 +13,7 @@ from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.kernels import DispatchCall
-from preshuffle.registry.resolve import chosen, dispatch_call, open_case
+from preshuffle.registry.resolve import choose, dispatch_call, open_case
 from preshuffle.registry.values.query import Query
 
 TP: Final = (1, 2, 4, 8)
@@ -80,7 +80,7 @@ def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | 
         query = Query.parse({**fields, "aiter": version, "tokens": (1,)})
         try:
             case = open_case(query, registry.book)
-            choice, _ = chosen(registry.book, case.facts)
+            choice = choose(registry.book, case.facts)
             if choice is None or choice.winner.recipe is None:
                 continue  # most combinations have no recipe, and nobody asks for the nearest ones
             decision = registry.resolve(query, kernels=False)

@@ -1,4 +1,4 @@
-"""Index of kernel families: from a kernel to what it reads."""
+"""Index of kernel families: from a kernel to the layouts it reads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from preshuffle.registry.kernels.families.family import Family, FamilyVariant, K
 from preshuffle.registry.text import packaged_document
 
 FAMILIES: Final = "kernel_families.yaml"
-_SIZE = 16384
-Staged = tuple[Stage, Stage | None, tuple[str, ...]]
-Known = tuple[tuple[Family, re.Pattern[str]], ...]
+_MEMO_SIZE = 16384
+StagedReads = tuple[Stage, Stage | None, tuple[str, ...]]
+Grammars = tuple[tuple[Family, re.Pattern[str]], ...]
 
 
 class RuntimeFacts(NamedTuple):
-    """Facts of a call on which a kernel's reads may depend.
+    """Facts of a call that may change which layouts a kernel reads.
 
     Every value is spelled as in the book.
     """
@@ -54,7 +54,7 @@ class Families:
         """Take entries that are already read, in any order."""
         self.by_id = {entry.id: entry for entry in sorted(families, key=lambda entry: (-entry.priority, entry.id))}
         self._tags = tuple(tags)
-        self.memo = Memo(_SIZE)
+        self.memo = Memo(_MEMO_SIZE)
         self.outcomes = Memo(256)
 
     def __iter__(self) -> Iterator[Family]:
@@ -62,11 +62,11 @@ class Families:
         return iter(self.by_id.values())
 
     @cached_property
-    def _grammars(self) -> Known:
+    def _grammars(self) -> Grammars:
         return tuple((family, re.compile(family.grammar)) for family in self)
 
     @cached_property
-    def _by_func(self) -> dict[str, Known]:
+    def _by_func(self) -> dict[str, Grammars]:
         funcs = {func for family in self for func in family.funcs}
         return {func: tuple(pair for pair in self._grammars if func in pair[0].funcs) for func in funcs}
 
@@ -86,35 +86,36 @@ class Families:
         return None if found is None else (found[0].id, _groups(found[1]))
 
     def is_known_name(self, kernel: str) -> bool:
-        """Return whether tables may use a name.
+        """Return whether a name in tables is known.
 
         It is a kernel of a known family, or a tag that stands for a heuristic.
         """
         return self.parse_name(kernel) is not None or any(re.fullmatch(tag.pattern, kernel) for tag in self._tags)
 
-    def stages_of(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> Staged:
-        """Return both stages with families, reads and notes.
+    def stages_of(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> StagedReads:
+        """Return both stages with family and layouts read, and the notes.
 
         Args:
             func1: AITER's function of stage 1.
             kernel1: its kernel name, ``""`` where C++ picks one.
             func2: AITER's function of stage 2, None for a 1-stage kernel.
             kernel2: its kernel name.
-            facts: what the reads may depend on.
+            facts: of the call; a family's variants depend on them.
         """
         key = (func1, kernel1, func2, kernel2, facts)
         return self.memo.get("stages", key, lambda: self._stages(*key))
 
-    def _stages(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> Staged:
+    def _stages(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> StagedReads:
         stage1, note1 = self._stage(func1, kernel1, 1, facts)
         stage2, note2 = (None, None) if func2 is None else self._stage(func2, kernel2, 2, facts)
         notes = dict.fromkeys(note for note in (note1, note2) if note is not None)
         return stage1, stage2, tuple(notes)
 
     def _stage(self, func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
+        other_stage = str(3 - position)
         for family, grammar in self._by_func.get(func, ()):
             match = grammar.fullmatch(kernel)
-            if match is None or family.stage == str(3 - position):
+            if match is None or family.stage == other_stage:
                 continue
             groups = _groups(match)
             variant = next((v for v in family.variants if _fits(v, facts._asdict(), groups)), None)
@@ -132,9 +133,9 @@ class Families:
         return True
 
     def row_of_later(self, aiter: str | None, choice: KernelChoice) -> Family | None:
-        """Return the family of a tuned kernel that an AITER lacks.
+        """Return the family of a tuned kernel that is newer than an AITER.
 
-        None for other choices.
+        None where no kernel is newer, or no row chose it.
         """
         names = (stage.kernel for stage in (choice.stage1, choice.stage2) if stage is not None)
         return self.begins_later(aiter, names) if choice.tuned else None

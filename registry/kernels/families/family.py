@@ -46,7 +46,7 @@ class Family(Frozen):
         encodes: what each group means.
         row_order: row order of w13 that it expects, in words.
         activation: how it takes activations, in words.
-        ignores: call arguments that it drops without a word.
+        ignores: call arguments that it silently drops.
         variants: what it reads; the first that fits counts.
         evidence: where this is written.
     """
@@ -68,7 +68,7 @@ class Family(Frozen):
 
 
 class KernelTag(Frozen):
-    """Names in tables that stand for no kernel."""
+    """Pattern of names in tables that stand for no kernel."""
 
     id: str
     pattern: Annotated[str, Field(max_length=2000)]
@@ -79,9 +79,9 @@ class KernelTag(Frozen):
 
 
 class Packing(Frozen):
-    """An order of values in memory that no layout can describe.
+    """Order of values in memory that is no permutation of bytes.
 
-    It is no permutation of bytes.
+    No layout can describe it.
     """
 
     id: str

@@ -9,7 +9,7 @@ import pytest
 from preshuffle.registry import NoRecipeError, Query, QueryError, Registry, Rule
 from preshuffle.registry.loading.book import Book
 from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.choose import alternatives, choose, chosen
+from preshuffle.registry.resolve.choose import alternatives, choose, choose_with_alternatives
 from preshuffle.registry.resolve.match import try_rules
 from preshuffle.registry.resolve.requirements import REQUIRED_OF
 from support.book.strategies import BOOK, REGISTRY
@@ -37,7 +37,7 @@ def test_the_winner_is_that_of_looking_at_every_rule() -> None:
     for query in queries(11, 250):
         facts = open_case(query, BOOK).facts
         expected = next((item for item in try_rules(BOOK, facts) if item.usable), None)
-        found, others = chosen(BOOK, facts)
+        found, others = choose_with_alternatives(BOOK, facts)
         assert others == (alternatives(found, facts) if found else ())
         assert (found.winner.rule.id if found else None) == (expected.rule.id if expected else None), query
         winners.add(expected.rule.id if expected else None)
