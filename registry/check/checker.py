@@ -64,7 +64,7 @@ class Checker:
         calls = possible_calls(layer)
         first = self._evidence(observation, layer, next(calls, None))
         findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
-        findings += self._supposed(observation, first, calls)
+        findings += self._call_findings(observation, first, calls)
         findings.sort(key=lambda finding: finding.severity != "error")
         return Report(
             verdict=verdict_of(findings, first),
@@ -72,12 +72,13 @@ class Checker:
             decision=self._decision(observation) if decide else None,
         )
 
-    def _supposed(self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]) -> list[Finding]:
+    def _call_findings(
+        self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]
+    ) -> list[Finding]:
         """Return findings that depend on the call.
 
-        They are those of the most plausible call; errors only where no other possible call is free of them.
-
-        Where all calls share an error, only what they share is reported: the rest may be of a call that was not made.
+        They are those of the most plausible call. Errors count only if every possible call has some; where all calls
+        share an error, only shared errors are reported, since the others may be of a call that was not made.
         """
         found = _run(_ON_THE_CALL, first)
         shared = {finding.code for finding in found}

@@ -46,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one field must be.
+    """Condition on one field: value, list, glob or range.
 
     Attributes:
         field: the flat field name.
@@ -111,8 +111,8 @@ class Condition:
         A query's values are validated, so 1 and true do not meet.
         """
         if self.glob is not None:
-            takes = glob_test(self.glob)
-            return lambda value: isinstance(value, str) and takes(value)
+            matches = glob_test(self.glob)
+            return lambda value: isinstance(value, str) and matches(value)
         if self.interval is not None or self.versioned:
             return self.matches
         return frozenset(self.values).__contains__
@@ -130,7 +130,7 @@ class Condition:
         return False
 
     def within(self, other: Condition) -> bool:
-        """Whether this condition implies the other, as far as is plain."""
+        """Whether this condition provably implies the other; False where undecided."""
         if self.values:
             return all(other.matches(value) for value in self.values)
         if self.glob is not None:

@@ -23,8 +23,8 @@ AITER = "aiter"
 _RELEASE = "name the release that the build has the changes of"
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _FALSE = frozenset({"0", "false", "no", "off", "n", "f", ""})
-_LONG = 12
-"""Shorter names have neighbours that other software reads."""
+_MIN_LENGTH = 12
+"""Shortest name that is tested for typing errors: other software reads names similar to shorter ones."""
 
 
 def value_of(flag: FlagEntry, text: str) -> str:
@@ -104,13 +104,13 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
 
 
 def _defaults(query: Query, book: Book) -> dict[str, str]:
-    """Values of the switches that are not set but read."""
+    """Return the values of switches that are read but not set."""
     read = ((flag.id, _default(flag, query)) for flag in book.flags.values() if why_unread(flag, query) is None)
     return {name: value for name, value in read if value is not None}
 
 
 def _default(flag: FlagEntry, query: Query) -> str | None:
-    """Return what a switch is worth unset; nothing in an engine that reads it only where a plugin is there."""
+    """Return the default of a switch; None in an engine that reads it only through a plugin."""
     return None if query.engine and query.engine.name in flag.also else flag.default
 
 
@@ -145,27 +145,28 @@ def why_unlisted(name: str, book: Book) -> str | None:
             near = get_close_matches(name, book.flags, n=1, cutoff=0.8)
             known = f"; the book knows {near[0]}" if near else ""
             return f"no known version of {entry.owner} reads it{known}"
-    meant = slip_of(name, book.flags)
+    meant = misspelled_switch(name, book.flags)
     if meant is None:
         return None
     return f"nothing reads that name; it is one typing error away from {meant} of {book.flags[meant].owner}"
 
 
-def slip_of(name: str, flags: Iterable[str]) -> str | None:
-    """Return the switch that a name misses by one typing error.
+def misspelled_switch(name: str, flags: Iterable[str]) -> str | None:
+    """Return the known switch that a name misspells by one typing error.
 
-    Case, or a character wrong, missing, extra or swapped.
-
-    Digits are no slip (another digit names another thing); names as short as ``CU_NUM`` have neighbours of their own.
+    That is wrong case, or one character wrong, missing, extra or swapped. A wrong digit is no typing error, and names
+    as short as ``CU_NUM`` are left out: other software has similar ones.
 
     Example:
-        >>> slip_of("ATOM_MOE_GUITLV", ["ATOM_MOE_GU_ITLV"]), slip_of("ATOM_MORI_V1", ["ATOM_MORI_V2"])
-        ('ATOM_MOE_GU_ITLV', None)
+        >>> misspelled_switch("ATOM_MOE_GUITLV", ["ATOM_MOE_GU_ITLV"])
+        'ATOM_MOE_GU_ITLV'
+        >>> misspelled_switch("ATOM_MORI_V1", ["ATOM_MORI_V2"]) is None
+        True
     """
-    return next((flag for flag in flags if len(flag) >= _LONG and _one_slip(name, flag)), None)
+    return next((flag for flag in flags if len(flag) >= _MIN_LENGTH and _is_one_typo(name, flag)), None)
 
 
-def _one_slip(name: str, flag: str) -> bool:
+def _is_one_typo(name: str, flag: str) -> bool:
     if name == flag or abs(len(name) - len(flag)) > 1:
         return False
     if name.upper() == flag.upper():

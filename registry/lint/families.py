@@ -58,7 +58,7 @@ def _variants(book: Book, place: Place, family: Family, groups: set[str]) -> Ite
 def same_names(book: Book) -> Iterator[Problem]:
     """Yield pairs of families that claim the same kernel names.
 
-    Of one grammar, stage and function: which of them a kernel belongs to would be chance.
+    They have grammar, stage, priority and a function in common, so a kernel could belong to either.
     """
     for first, second in combinations(book.families, 2):
         same = (first.grammar, first.stage, first.priority) == (second.grammar, second.stage, second.priority)
@@ -74,15 +74,15 @@ def same_names(book: Book) -> Iterator[Problem]:
 
 
 def unknown_families(book: Book) -> Iterator[Problem]:
-    """What names a family must name one that is there."""
+    """Yield references to kernel families that do not exist."""
     known = book.entries["kernel_families"]
     for section in ("kernel_labels", "kernel_needs"):
         for id, entry in book.entries[section].items():
-            named = entry.families.items() if isinstance(entry.families, dict) else enumerate(entry.families)
-            for where, name in named:
+            references = entry.families.items() if isinstance(entry.families, dict) else enumerate(entry.families)
+            for key, name in references:
                 if name not in known:
                     place, valid = book.places[section, id], near(name, sorted(known))
-                    yield place.problem(f"unknown kernel family {name!r}", "families", where, valid=valid)
+                    yield place.problem(f"unknown kernel family {name!r}", "families", key, valid=valid)
     for section in ("contracts", "known_bad", "pad_conventions"):
         for id, entry in book.entries[section].items():
             for field in ("family1", "family2"):

@@ -1,6 +1,6 @@
 """Unreachable rules: always beaten by another, or lacking a requirement.
 
-As conditions alone tell.
+Judged by conditions and requirements alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order"
 def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
     """Yield each rule that never wins, with one that covers it.
 
-    That one is more specific and matches wherever it does.
+    The covering rule is more specific and matches wherever the other does.
     """
     by_fields: dict[frozenset[str], list[Rule]] = {}
     for rule in book.rules.values():
@@ -26,20 +26,22 @@ def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
     for fields, rules in by_fields.items():
         wider = [rule for others, group in by_fields.items() if others <= fields for rule in group]
         for rule in rules:
-            cover = next((other for other in wider if _takes_all(book, other, rule)), None)
+            cover = next((other for other in wider if _covers(book, other, rule)), None)
             if cover is not None:
                 yield rule, cover
 
 
-def _takes_all(book: Book, other: Rule, rule: Rule) -> bool:
+def _covers(book: Book, other: Rule, rule: Rule) -> bool:
     if other.specificity <= rule.specificity:
         return False
     own, theirs = rule.conditions(), other.conditions()
-    return all(own[name].within(condition) for name, condition in theirs.items()) and _asks_no_more(book, other, rule)
+    return all(own[name].within(condition) for name, condition in theirs.items()) and _requires_no_more(
+        book, other, rule
+    )
 
 
-def _asks_no_more(book: Book, other: Rule, rule: Rule) -> bool:
-    """Whether a rule's recipe has all that it requires wherever another's has."""
+def _requires_no_more(book: Book, other: Rule, rule: Rule) -> bool:
+    """Whether the other rule's recipe is usable wherever this rule's is."""
     if other.use is None or other.use == rule.use:
         return True
     if rule.use is None:
@@ -63,11 +65,11 @@ def contradiction(book: Book, rule: Rule) -> str | None:
         name: conditions[name].values for name in _REQUIRED if name in conditions and conditions[name].values
     }
     choices.setdefault("arch", tuple(book.archs))
-    least: list[str] = []
+    fewest: list[str] = []
     for values in product(*choices.values()):
         facts: Mapping[str, Scalar] = dict(zip(choices, values, strict=True))
-        lacks = lacking(book, book.recipes[rule.use], facts)
-        if not lacks:
+        unmet = lacking(book, book.recipes[rule.use], facts)
+        if not unmet:
             return None
-        least = lacks if not least or len(lacks) < len(least) else least
-    return "; ".join(least)
+        fewest = unmet if not fewest or len(unmet) < len(fewest) else fewest
+    return "; ".join(fewest)

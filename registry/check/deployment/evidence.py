@@ -20,11 +20,11 @@ _MOST_RANGES = 4
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that a check rule may use, under one supposed call.
+    """Everything that a check rule may use, under one assumed call.
 
     Attributes:
         layer: what was observed, filled in from the book.
-        call: the call that is supposed; None where no call fits.
+        call: the assumed call; None where no call fits.
         runs: the kernels that ran, or will run under that call.
         backends: the book's backends.
         tables: kernel tables, where there are any.
@@ -62,14 +62,14 @@ def matching(
     """
     found = []
     for compiled in candidates:
-        hits = tuple(run for run, own in zip(runs, facts, strict=True) if compiled.holds(own, layer.facts))
+        hits = tuple(run for run, run_facts in zip(runs, facts, strict=True) if compiled.holds(run_facts, layer.facts))
         if hits:
             found.append((compiled.entry, hits))
     return found
 
 
 def at(runs: Sequence[KernelRun]) -> str:
-    """Name the token counts of runs, neighbouring ranges merged."""
+    """Return the text of the runs' token counts, neighbouring ranges merged."""
     if any(run.lo is None for run in runs):
         return "at every token count"
     ranges = merge_ranges((run.lo or 1, run.hi) for run in runs)

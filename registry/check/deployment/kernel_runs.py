@@ -39,14 +39,14 @@ class KernelRun:
         reader: ``aiter`` (AITER's dispatch), ``own`` (a backend with kernels of its own) or ``unknown``.
         backend: the book's backend, ``""`` where none was named.
         backend_name: as the observation names it.
-        name: how a message calls it.
+        name: its name in messages.
         families: kernel families of stage 1 and stage 2, ``""`` where unknown.
         kernels: kernel names of stage 1 and stage 2.
         reads: the layouts that it may read, by role.
         runs_in: activation dtype.
         quantized_to: the activation dtype that AITER's call quantizes to, where a kernel was observed by name.
         unknown_names: names that no kernel family and no label knows.
-        predicted: nothing was observed: AITER's dispatch says so.
+        predicted: no kernel was observed; AITER's dispatch predicts this one.
     """
 
     lo: int | None
@@ -71,7 +71,7 @@ class KernelRun:
 
     def facts(self, layer: ObservedLayer, call: PossibleCall | None) -> Facts:
         """Return the facts of this run, by the names that conditions use."""
-        own: dict[str, Scalar] = {
+        facts: dict[str, Scalar] = {
             "tokens": self.lo,
             "reader": self.reader,
             "backend": self.backend or None,
@@ -88,12 +88,12 @@ class KernelRun:
             "observed": bool(layer.applied.kernels),
         }
         if call is not None and self.reader == "aiter":
-            own["gate_mode"], own["is_shuffled"] = call.gate_mode, call.is_shuffled
-            own["bias_passed"] = call.bias
-            own["model_dim"], own["inter_dim"] = call.sizes
+            facts["gate_mode"], facts["is_shuffled"] = call.gate_mode, call.is_shuffled
+            facts["bias_passed"] = call.bias
+            facts["model_dim"], facts["inter_dim"] = call.sizes
         else:
-            own.update((name, layer.facts[name]) for name in _CALL)
-        return own
+            facts.update((name, layer.facts[name]) for name in _CALL)
+        return facts
 
 
 class Predictor:
@@ -145,7 +145,7 @@ class Predictor:
     def _are_foreign(
         self, layer: ObservedLayer, call: PossibleCall, found: Sequence[tuple[int, int | None, KernelChoice]]
     ) -> bool:
-        """Whether a row names kernels of a later AITER, in tables that were not loaded as this version's."""
+        """Whether tables not tied to this AITER choose kernels of a later one."""
         if self.tables is None or self.tables.is_tied_to(call.aiter):
             return False
         later = layer.book.families.row_of_later

@@ -1,4 +1,4 @@
-"""Observed layer: an observation, completed from the book once for all rules."""
+"""Observed layer: an observation, completed from the book."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ObservedLayer:
     Attributes:
         memo: stores what many deployments share.
         query: with the facts of the model's entry filled in.
-        named: the model as the observation names it.
+        model_name: the model as the observation names it.
         stated: the query's fields that the observation states itself.
         aiter: AITER's version as it is stated; the query has the one that the build behaves as by what was probed.
         sizes: physical hidden size and intermediate size of one rank, as AITER takes them; None where not known.
@@ -82,7 +82,7 @@ class ObservedLayer:
     book: Book
     memo: Memo
     query: Query
-    named: str
+    model_name: str
     stated: frozenset[str]
     aiter: str | None
     applied: Applied
@@ -108,7 +108,7 @@ class ObservedLayer:
     def laid_out(self) -> bool:
         """Whether some weight lies in tiles, or is tagged so.
 
-        Rows that only alternate are Triton's too.
+        Merely alternating rows do not count: Triton's kernels read them, too.
         """
         weights = [self.tensors[role] for role in WEIGHTS if role in self.tensors]
         return any(tensor.tiled or tensor.observation.is_shuffled for tensor in weights)
@@ -151,7 +151,9 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
         update["aiter"] = behaves_as(book, query.aiter, query.aiter_features)
     full = query.model_copy(update=update) if update else query
     full, masked_column = _fused(full, query, model, applied, book, memo)
-    tensors = {role: ObservedTensor(role, what, _layout(book, what.layout)) for role, what in applied.tensors.items()}
+    tensors = {
+        role: ObservedTensor(role, tensor, _layout(book, tensor.layout)) for role, tensor in applied.tensors.items()
+    }
     arch = book.archs.get(full.arch)
     facts: dict[str, Scalar] = {}
     sizes, experts = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
@@ -233,8 +235,8 @@ def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
     facts.update({name: getattr(applied, name) for name in _APPLIED_FACTS})
     facts.update({name: getattr(query, name) for name in ("tp", "ep") if name in layer.stated})
     facts["aiter"] = _release(query.aiter)
-    if query.model != layer.named:
-        facts[MODEL_NAME] = layer.named
+    if query.model != layer.model_name:
+        facts[MODEL_NAME] = layer.model_name
     facts["engine"] = query.engine.name if query.engine else None
     facts["engine_version"] = query.engine.version if query.engine else None
     facts["arch_mx"] = any(name.startswith("mxfp4") for name in layer.arch.features) if layer.arch else None

@@ -9,7 +9,7 @@ def next_pow2(value: int) -> int:
 
 
 def climb(tiers: tuple[Tier, ...], tokens: int) -> int:
-    """Return the padded token count that a ladder gives.
+    """Return the value of the first tier that takes a token count.
 
     Example:
         >>> climb((Tier(below=1024, to="pow2"), Tier(to=1024)), 100)

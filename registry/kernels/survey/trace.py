@@ -125,7 +125,7 @@ def trace(call: DispatchCall, tables: KernelTables | None = None, families: Fami
 
 
 def says(rule: str) -> str:
-    """Return what a stage rule is for, in a sentence for users."""
+    """Return a sentence that describes a stage rule to users."""
     if rule == GROUPED:
         return "AITER sends the call to the grouped gfx1250 kernels before any table of the 2-stage path is read."
     return RULE_TEXTS.get(rule, "")

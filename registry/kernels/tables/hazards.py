@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
 from preshuffle.registry.kernels.families.families import Families
-from preshuffle.registry.kernels.tables.merge import contradictions, decision
+from preshuffle.registry.kernels.tables.merge import contradictions, decided_columns
 from preshuffle.registry.kernels.tables.rows import SHARED_CU_NUM, GroupedRow, Hazard, Row
 
 
@@ -44,7 +44,7 @@ def _shadowed(rows: list[Row]) -> list[Hazard]:
     dropped = behaviour_of(None).data.dropped_tags
     for row in (row for row in rows if row.tag not in dropped):
         first_row = by_key.setdefault((*row[1:8], *row[9:15]), row)
-        if first_row.act_type != row.act_type and decision(first_row) != decision(row):
+        if first_row.act_type != row.act_type and decided_columns(first_row) != decided_columns(row):
             by_file[_file(row)].append((row, first_row))
     found = []
     for pairs in by_file.values():

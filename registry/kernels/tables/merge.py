@@ -16,8 +16,8 @@ def _shape_key(row: Row) -> Key:
     return row[3:15]
 
 
-def decision(row: Row) -> Key:
-    """Return what a row decides."""
+def decided_columns(row: Row) -> Key:
+    """Return the columns of a row that decide the kernels."""
     return (row.kernel1, row.kernel2, row.block_m, row.ksplit, row.run_1stage)
 
 
@@ -63,7 +63,7 @@ def contradictions(rows: Iterable[Row]) -> list[Hazard]:
     found = []
     for row in rows:
         earlier = first.setdefault(full_key(row), row)
-        if earlier is not row and decision(earlier) != decision(row):
+        if earlier is not row and decided_columns(earlier) != decided_columns(row):
             winner = min(earlier, row, key=lambda r: r.us)
             text = (
                 f"has the key of {earlier.source} and names another kernel; AITER rewrites its files, keeps the lower "

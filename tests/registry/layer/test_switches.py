@@ -3,7 +3,7 @@
 import pytest
 
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.layer.switches import read_switches, slip_of
+from preshuffle.registry.layer.switches import misspelled_switch, read_switches
 from support.book.strategies import BOOK, GPT_OSS, decide
 
 SWITCH = "GPTOSS_USE_GENERIC_SWIGLU_MXFP4_LAYOUT"
@@ -129,7 +129,7 @@ def test_defaults_count_and_a_switch_of_another_engine_does_not() -> None:
 )
 def test_a_typing_error_names_the_switch_that_was_meant(name: str, meant: str | None) -> None:
     others = [flag for flag in BOOK.flags if flag != name] if meant is None else BOOK.flags
-    assert slip_of(name, others) == meant
+    assert misspelled_switch(name, others) == meant
 
 
 def test_a_typing_error_is_told_and_a_foreign_switch_is_not() -> None:
