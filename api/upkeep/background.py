@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -149,7 +148,7 @@ class BackgroundLoop:
                 if leads and not self._store.has_more_than(worker_process.FEW):
                     recheck(self._store, registry, self._stopping.is_set)
                 elif leads:
-                    self._worker.run(recheck_in_child, self._store.url, registry, os.getpid())
+                    self._worker.run(recheck_in_child, self._store.url, registry)
                 else:
                     self._stopping.wait(_SLOW_S)  # another process re-checks
         except (WorkerProcessError, StoreError) as error:

@@ -26,7 +26,6 @@ from preshuffle.api.store import (
     record,
     replicas,
 )
-from preshuffle.api.upkeep.worker_process import is_orphan
 from preshuffle.registry import Registry
 from preshuffle.registry.base.memo import Memo
 
@@ -82,15 +81,15 @@ def recheck(
     return judged
 
 
-def recheck_in_child(url: str, registry: Registry, parent: int) -> int:
-    """Run ``recheck`` in a child process until its parent ends.
+def recheck_in_child(url: str, registry: Registry) -> int:
+    """Run ``recheck`` in a child process.
 
     Raises:
         StoreError: the store does not answer.
     """
     store = Store(url)
     try:
-        return recheck(store, registry, lambda: is_orphan(parent))
+        return recheck(store, registry)
     finally:
         store.close()
 

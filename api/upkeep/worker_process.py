@@ -74,11 +74,6 @@ class WorkerProcess:
         raise BrokenWorkerProcess
 
 
-def is_orphan(parent: int) -> bool:
-    """Whether the process that started this one has ended."""
-    return os.getppid() != parent
-
-
 def _prepare(parent: int) -> None:
     """Lower this process's priority, and end it soon after its parent.
 
@@ -88,7 +83,7 @@ def _prepare(parent: int) -> None:
     sys.stderr = sys.__stderr__  # AnyIO discards it; errors are logged there
 
     def check(_number: int, _frame: object) -> None:
-        if is_orphan(parent):
+        if os.getppid() != parent:
             os._exit(1)
 
     signal.signal(signal.SIGALRM, check)
