@@ -106,6 +106,7 @@ def listing_cache(library: KernelLibrary, answers: Answers) -> ListingCache:
 def router(library: KernelLibrary, answers: Answers, listing: ListingCache) -> APIRouter:
     """Return the routes."""
     routes = APIRouter()
+    routes.add_route(KERNELS_PATH, listing.respond, include_in_schema=False)  # GET and HEAD; the next one documents it
     routes.add_api_route(
         KERNELS_PATH,
         listing.respond,

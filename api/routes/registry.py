@@ -58,6 +58,7 @@ def router(caches: Mapping[str, ListingCache]) -> APIRouter:
     """Return the routes."""
     routes = APIRouter()
     for path, listing in _LISTINGS.items():
+        routes.add_route(path, caches[path].respond, include_in_schema=False)  # GET and HEAD; the next one documents it
         routes.add_api_route(
             path,
             caches[path].respond,

@@ -124,6 +124,7 @@ def test_the_listing_holds_tables_and_families_and_is_tagged(tmp_path: Path) -> 
     first = client.get("/v1/kernels")
     tag = first.headers["etag"]
     assert client.get("/v1/kernels", headers={"If-None-Match": tag}).status_code == 304
+    assert client.request("HEAD", "/v1/kernels").headers["etag"] == tag
     client.put(PATH, content=rows(), headers=CSV)
     second = client.get("/v1/kernels", headers={"If-None-Match": tag})
     assert second.status_code == 200

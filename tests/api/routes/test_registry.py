@@ -26,6 +26,9 @@ def test_a_listing_is_tagged_with_the_digest_and_sent_once(client: Client, path:
         again = client.get(path, headers={"If-None-Match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    head = client.request("HEAD", path)
+    assert (head.status_code, head.headers["etag"]) == (200, tag)
+    assert client.request("OPTIONS", path).headers["allow"] == "GET, HEAD"
 
 
 def test_the_listings_hold_the_whole_book(client: Client) -> None:
