@@ -17,6 +17,7 @@ from preshuffle.api.upkeep import Heartbeats
 HEARTBEAT_PATH: Final = "/v1/deployments/{name}/heartbeat"
 """The path of FastAPI's route too, which answers whatever is unusual: an unknown replica, a wrong parameter."""
 _PATH: Final = re.compile(HEARTBEAT_PATH.replace("{name}", f"({NAME_PATTERN[1:-1]})"))
+_HEADERS: Final = {"X-Content-Type-Options": "nosniff"}
 _REPLICA: Final = re.compile(rb"replica=([1-9][0-9]{0,3}|0)")
 
 
@@ -41,4 +42,6 @@ class HeartbeatRoute:
         if path is None or (query and replica is None):
             return None
         beat = await self._heartbeats.beat(path[1], int(replica[1]) if replica else 0)
-        return Response(beat.model_dump_json(), media_type="application/json") if beat is not None else None
+        if beat is None:
+            return None
+        return Response(beat.model_dump_json(), headers=_HEADERS, media_type="application/json")
