@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
@@ -43,6 +44,8 @@ _OTHER: Final = "other"
 """Label of methods and paths that are none of the service's."""
 _READ: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id", b"accept-encoding"})
 _LEVEL: Final = 6
+_GZIP: Final = re.compile(rb"(?i)(?:^|[,\s])gzip\s*(?:$|,|;\s*q=(?!0(?:\.0*)?\s*(?:$|,)))")
+"""Matches an ``Accept-Encoding`` that names GZip, and not with weight 0."""
 _DEFAULTS: Final = ((b"x-content-type-options", b"nosniff"), (b"vary", b"Accept-Encoding"))
 
 
@@ -70,7 +73,7 @@ class _Head:
     @property
     def accepts_gzip(self) -> bool:
         """Whether the client accepts compressed bodies."""
-        return b"gzip" in self.headers.get(b"accept-encoding", b"")
+        return _GZIP.search(self.headers.get(b"accept-encoding", b"")) is not None
 
     @property
     def seconds(self) -> float:

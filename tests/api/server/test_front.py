@@ -280,6 +280,24 @@ def test_large_bodies_are_compressed_where_the_client_accepts_it(client: Client)
     assert "content-encoding" not in small.headers
 
 
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip", True),
+        ("br, gzip;q=0.5", True),
+        ("deflate,gzip ; q=0.01, br", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0, br", False),
+        ("x-gzip", False),
+        ("br", False),
+    ],
+)
+def test_a_body_is_not_compressed_against_the_clients_will(client: Client, accepted: str, compressed: bool) -> None:
+    for path in ("/v1/recipes", "/v1/recipes", "/static/page.css"):
+        response = client.get(path, headers={"Accept-Encoding": accepted})
+        assert (response.headers.get("content-encoding") == "gzip") is compressed
+
+
 def test_a_compressed_body_has_a_weak_tag_that_conditions_accept(client: Client) -> None:
     revision = client.put("/v1/deployments/d", json=REPORT).headers["etag"]
     packed = {"Accept-Encoding": "gzip"}
