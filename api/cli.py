@@ -65,9 +65,9 @@ def _dispatch(arguments: list[str]) -> int:
         print(_help())
         return 0 if arguments else 2
     if name in ("-V", "--version"):
-        from preshuffle import __version__
+        import preshuffle
 
-        print(f"preshuffle {__version__}")
+        print(f"preshuffle {preshuffle.__version__}")
         return 0
     if name == "help":
         name, rest = rest[0], ["--help"]
