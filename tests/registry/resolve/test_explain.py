@@ -78,10 +78,11 @@ def test_what_a_models_entry_does_not_know_for_sure_is_said() -> None:
 
 
 def test_shared_experts_and_notes_are_explained() -> None:
-    query = Query.parse({"model": "deepseek-ai/DeepSeek-V4-Flash", "arch": "gfx950", "engine": "atom"})
-    explanation = REGISTRY.explain(query)
-    assert explanation.counted.startswith("1 shared expert counts among the experts")
-    assert explanation.note == "the shared expert is fp8"
+    query = {"arch": "gfx950", "engine": "atom"}
+    fused = REGISTRY.explain(Query.parse({**query, "model": "deepseek-ai/DeepSeek-R1"}))
+    assert fused.counted.startswith("1 shared expert counts among the experts")
+    apart = REGISTRY.explain(Query.parse({**query, "model": "deepseek-ai/DeepSeek-V4-Flash"}))
+    assert (apart.counted, apart.note) == ("", "the shared expert is fp8")
 
 
 @pytest.mark.parametrize("engine", [None, "atom", "vllm", "sglang"])
