@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
     """Check observations, explain a finding code, or score incident cases."""
     if args.explain is not None or args.score is not None:
         if args.inputs:
-            raise UsageError("--explain and --score take no observation")
+            raise UsageError("--explain and --score cannot be combined with an observation")
         return _explain(args) if args.explain is not None else _score(args)
     if not args.inputs:
-        raise UsageError("an observation is needed: a file, a folder, or - for stdin")
+        raise UsageError("no observation given; give a file, a folder, or - for standard input")
     files = list(expand(args.inputs))
     if files.count(STDIN) > 1:
         raise UsageError("standard input can be read once only")
@@ -139,7 +139,7 @@ def _report(args: argparse.Namespace, observation: Observation, registry: Regist
     if not args.server:
         return registry.check(observation, decide=args.decide)
     if args.decide:
-        raise UsageError("--decide goes without --server; preshuffle resolve --server asks for the decision")
+        raise UsageError("--decide cannot be combined with --server; preshuffle resolve --server returns the decision")
     return query_service(args, lambda client: client.check(observation), registry)
 
 

@@ -171,7 +171,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
         return None
     parts = text.split(",")
     if not 2 <= len(parts) <= 4 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"identify: --shape {text!r} is no E,ROWS,K, for example 128,6144,1536")
+        raise UsageError(f"identify: --shape {text!r}; valid: E,ROWS,K, for example 128,6144,1536")
     return tuple(map(int, parts))
 
 

@@ -90,5 +90,5 @@ def _three(text: str, option: str, form: str) -> tuple[int, int, int]:
     try:
         first, second, third = (int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"layouts show: {option} {text!r}: three whole numbers are needed, {form}") from None
+        raise UsageError(f"layouts show: {option} {text!r}; valid: three whole numbers, {form}") from None
     return first, second, third

@@ -77,7 +77,7 @@ def _candidate(args: argparse.Namespace) -> dict[str, Any]:
     if args.aiter is not None:
         candidate["aiter"] = args.aiter
     if len(candidate) == 1:
-        raise UsageError("plan: nothing would change; give --book DIR, --tables PATH@VERSION or --aiter VERSION")
+        raise UsageError("plan: no candidate given; give --book DIR, --tables PATH@VERSION or --aiter VERSION")
     return candidate
 
 

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 def _sizes(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and 1 <= int(part[:5]) <= 4096 for part in parts):
-        raise UsageError(f"--tp {text!r}: sizes from 1 to 4096 with commas between them, as in 1,2,4,8")
+        raise UsageError(f"--tp {text!r}; valid: comma-separated sizes from 1 to 4096, for example 1,2,4,8")
     return list(dict.fromkeys(int(part) for part in parts))
 
 

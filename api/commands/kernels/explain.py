@@ -70,7 +70,7 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
     registry = load_registry(args)
     query = read_query(args, registry)
     if "tokens" in query.model_fields_set and len(query.tokens) > 1:
-        raise UsageError("kernels explain: one token count is explained at a time, as in --tokens 256")
+        raise UsageError("kernels explain: exactly one token count is needed, for example --tokens 256")
     decision = registry.resolve(query)
     case = open_case(query, registry.book)
     call = dispatch_call(
@@ -85,7 +85,7 @@ def _of_call(args: argparse.Namespace) -> _Dispatch:
     query_options = [name for name in Query.model_fields if getattr(args, f"query_{name}") is not None]
     if query_options or args.file or args.hf_config or args.book:
         what = option_of(query_options[0]) if query_options else "a query, --hf-config or --book"
-        raise UsageError(f"kernels explain: {what} does not go with --call, which holds the whole call")
+        raise UsageError(f"kernels explain: {what} cannot be combined with --call, which contains the complete call")
     try:
         call = DispatchCall.model_validate(_call_fields(args.call))
     except ValidationError as error:
@@ -108,7 +108,7 @@ def _call_fields(given: list[str]) -> dict[str, Any]:
         for pair in given:
             name, equals, text = pair.partition("=")
             if not equals or not name:
-                raise UsageError(f"--call {pair!r}: a field is written NAME=VALUE")
+                raise UsageError(f"--call {pair!r}; valid: NAME=VALUE")
             if name.startswith("env."):
                 value.setdefault("env", {})[name[4:]] = text
             else:

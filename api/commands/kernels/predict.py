@@ -99,7 +99,7 @@ def _predict_query(args: argparse.Namespace) -> int:
     if not (
         args.file or args.hf_config or any(getattr(args, f"query_{name}") is not None for name in Query.model_fields)
     ):
-        raise UsageError("kernels predict: a query is needed (a file, or options such as --model), or --calls FILE")
+        raise UsageError("kernels predict: no query given; give a file, options such as --model, or --calls FILE")
     answer = forecast(registry, read_query(args, registry))
     if args.json:
         print_json(answer)
@@ -147,7 +147,7 @@ def _predict_lines(args: argparse.Namespace) -> int:
     strange = [name for name in Query.model_fields if name != "aiter" and getattr(args, f"query_{name}") is not None]
     if strange or args.file or args.hf_config or args.book:
         what = option_of(strange[0]) if strange else "a query, --hf-config or --book"
-        raise UsageError(f"kernels predict: {what} does not go with --calls; a line holds the whole call")
+        raise UsageError(f"kernels predict: {what} cannot be combined with --calls; each line contains a complete call")
     if aiter is not None:
         _check_version(aiter)
     tables = load_tables(args)

@@ -94,7 +94,7 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
     given = given_fields(args, registry)
     document = read_document(args.file) if args.file else None
     if document is None and not given and args.hf_config is None:
-        raise UsageError("a query is needed: a file, - for stdin, or options such as --model and --arch")
+        raise UsageError("no query given; give a file, - for standard input, or options such as --model and --arch")
     fields = {**(document.value if document else {}), **given}
     layer = layer_of(args)
     try:
@@ -115,9 +115,9 @@ def layer_of(args: argparse.Namespace) -> int | None:
     if text is None:
         return None
     if not text.isdecimal():
-        raise UsageError(f"--hf-layer {text!r}: a layer's number is needed, counted from 0")
+        raise UsageError(f"--hf-layer {text!r}; valid: a layer's number, counted from 0")
     if args.hf_config is None:
-        raise UsageError("--hf-layer is for --hf-config, which is not given")
+        raise UsageError("--hf-layer needs --hf-config")
     return int(text)
 
 
@@ -163,7 +163,7 @@ def _given(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 def _switch(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UsageError(f"--env {text!r}: a switch is written NAME=VALUE")
+        raise UsageError(f"--env {text!r}; valid: NAME=VALUE")
     return name, value
 
 

@@ -81,7 +81,7 @@ def send_request(args: argparse.Namespace, method: str, path: str, **request: An
     """
     server: str = args.server or ("" if args.db else os.environ.get(SERVER, ""))
     if bool(server) == bool(args.db):
-        raise UsageError(f"say which service: --server URL (or ${SERVER}), or --db URL for the store of one")
+        raise UsageError(f"name one service: --server URL (or ${SERVER}), or --db URL of a service's store")
     try:
         answer = (
             _request_store(args.db, method, path, request)

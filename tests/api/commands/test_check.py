@@ -136,11 +136,11 @@ def test_what_cannot_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments, said in (
-        ([], "an observation is needed"),
+        ([], "no observation given"),
         (["-", "-"], "read once only"),
         ([str(empty)], "no observation in this folder"),
         ([str(tmp_path / "none.json")], "cannot be read"),
-        ([seen, "--explain", "tag_lost"], "take no observation"),
+        ([seen, "--explain", "tag_lost"], "cannot be combined with an observation"),
         (["--score", str(empty)], "no incident case"),
     ):
         assert main(["check", *arguments]) == 2

@@ -42,7 +42,7 @@ def test_layers_that_differ_are_told_apart(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--hf-layer", "first"], "--hf-layer 'first': a layer's number is needed, counted from 0"),
+        (["--hf-layer", "first"], "--hf-layer 'first'; valid: a layer's number, counted from 0"),
         (["--hf-layer", "9"], "layer: layer 9 has no experts; valid: 0-3"),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_layer_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_layer_needs_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "openai/gpt-oss-120b", "--arch", "gfx950"]
     assert main(["resolve", *model, "--hf-layer", "1"]) == 2
-    assert "--hf-layer is for --hf-config" in capsys.readouterr().err
+    assert "--hf-layer needs --hf-config" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["layer", "registry", "config", "book"])

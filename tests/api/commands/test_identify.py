@@ -124,7 +124,7 @@ def test_files_of_single_tensors_need_no_names(tmp_path: Path, capsys: pytest.Ca
         (["--tp", "0"], "--tp '0'"),
         (["--tp", "2", "--tp-rank", "2"], "--tp-rank 2; valid: 0..1"),
         (["--gate-up-order", "GUUG"], "valid: GGUU, GUGU"),
-        (["--shape", "1,x"], "is no E,ROWS,K"),
+        (["--shape", "1,x"], "valid: E,ROWS,K"),
         (["--live", "/nowhere.safetensors"], "cannot be read"),
         (["--plain", "/nowhere"], "cannot be read"),
     ],

@@ -111,7 +111,7 @@ def test_a_checkpoints_configuration(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], ["a query is needed"]),
+        ([], ["no query given"]),
         (["--arch", "gfx950"], ["--model: missing"]),
         (["--model", MODEL], ["--arch: missing"]),
         ([*OPTIONS, "--arch", "mi300"], ["--arch", "mi300"]),

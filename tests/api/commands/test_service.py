@@ -93,14 +93,14 @@ def test_a_wrong_candidate_names_file_and_line(db: str, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["deployments"], 2, "say which service"),
-        (["deployments", "--server", "http://127.0.0.1:9", "--db", "sqlite:///x.db"], 2, "say which service"),
+        (["deployments"], 2, "name one service"),
+        (["deployments", "--server", "http://127.0.0.1:9", "--db", "sqlite:///x.db"], 2, "name one service"),
         (["deployments", "--server", "http://127.0.0.1:9"], 3, "does not answer"),
         (["deployments", "--server", "nonsense"], 3, "does not answer"),
         (["deployments", "--db", "sqlite:////nowhere/x.db"], 2, "/nowhere does not exist"),
         (["deployments", "--db", "sqlite:///absent.db"], 2, "does not exist"),
-        (["deployments", "a", "--state", "ok", "--server", "http://127.0.0.1:9"], 2, "--state goes with the list"),
-        (["plan", "--server", "http://127.0.0.1:9"], 2, "nothing would change"),
+        (["deployments", "a", "--state", "ok", "--server", "http://127.0.0.1:9"], 2, "--state filters the list"),
+        (["plan", "--server", "http://127.0.0.1:9"], 2, "no candidate given"),
         (["plan", "--tables", "x.csv", "--server", "http://127.0.0.1:9"], 2, "names no AITER"),
         (["plan", "--book", "/nowhere", "--server", "http://127.0.0.1:9"], 2, "cannot be read"),
     ],
