@@ -2,7 +2,7 @@
 
 It is pure: no torch, no web.
 
-A name is imported when it is asked for: a process that only resolves does not pay for what only ``check`` needs.
+A name is imported on first use: a process that only resolves does not pay for what only ``check`` needs.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class DeploymentsReport(Frozen):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("name", nargs="?", help="the deployment to show; all are listed without it")
+    parser.add_argument("name", nargs="?", help="the deployment to show; without it, a list of all")
     parser.add_argument("--state", metavar="STATE,…", help="only deployments in one of these states")
     parser.add_argument("--history", action="store_true", help="show what changed: of one deployment, or of everything")
     add_service_options(parser)
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List deployments, show one, or show the history."""
     if args.name and args.state:
-        raise UsageError("deployments: --state goes with the list, not with one deployment")
+        raise UsageError("deployments: --state filters the list and cannot be combined with a deployment's name")
     return _history(args) if args.history else _one(args) if args.name else _all(args)
 
 

@@ -21,7 +21,7 @@ from preshuffle.api.commands.screens.decision_view import query_text
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column, Row, printable
 from preshuffle.registry.entries import Scalar
-from preshuffle.registry.resolve import Aside, Explanation, RuleTrace
+from preshuffle.registry.resolve import Explanation, Irrelevance, RuleTrace
 
 _STYLES = {
     "chosen": "good",
@@ -32,7 +32,7 @@ _STYLES = {
 }
 
 NOTHING = "nothing works"
-_IRRELEVANT: dict[Aside | None, str] = {
+_IRRELEVANT: dict[Irrelevance | None, str] = {
     "engine": "another engine or none",
     "arch": "another GPU",
     "weights": "other weights",
@@ -129,8 +129,8 @@ def _of_model(explanation: Explanation) -> list[tuple[str, str]]:
 
 def _switches(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:
     """Format the switches that the query or a shown rule mentions."""
-    asked_for = {name.removeprefix("env.") for rule in shown for name in rule.required}
-    named = {name: value for name, value in explanation.switches.items() if name in asked_for}
+    required = {name.removeprefix("env.") for rule in shown for name in rule.required}
+    named = {name: value for name, value in explanation.switches.items() if name in required}
     named |= {name: value for name, value in explanation.query.env.items() if name not in named}
     others = len(explanation.switches.keys() - named.keys())
     return f"{_pairs(named) or 'none counts here'}" + (f" ({others} others at their defaults)" if others else "")

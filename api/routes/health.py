@@ -18,7 +18,7 @@ from preshuffle.registry.base.frozen import Frozen
 
 TAGS: Final[list[str | Enum]] = ["health"]
 SHOWN: Final = 8
-"""Problems that are listed."""
+"""Problems in one response, at most."""
 
 
 class Health(Frozen):

@@ -61,7 +61,7 @@ class ExpertSearch:
 
         Args:
             match: the explanation.
-            rivals: what it must be told from: windows in which it differs from each come first.
+            rivals: explanations to distinguish it from: windows in which it differs from each come first.
             experts: the first and the last, by their numbers in the live tensor.
             windows: how many to read besides, as far as the budget goes.
             share: of the budget that may be used up.

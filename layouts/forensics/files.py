@@ -120,7 +120,7 @@ def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[
         if not 0 <= layer < checkpoint.layers:
             raise SourceError(f"{plain.path}: layer {layer}; valid: 0..{checkpoint.layers - 1}")
         if layer not in checkpoint.experts:
-            raise SourceError(f"{plain.path}: layer {layer} has no experts; valid: {_listed(checkpoint.experts)}")
+            raise SourceError(f"{plain.path}: layer {layer} has no experts; valid: {_numbers_text(checkpoint.experts)}")
         arch = next(iter(registry.book.archs))
         query = registry.query_from_hf_config(checkpoint.config, layer=layer, arch=arch)
         names: dict[Role, list[str]] = {
@@ -176,7 +176,7 @@ class _CheckpointSide:
         return JoinedTensors(role, [(self.shards[name], name) for name in names], self.experts)
 
 
-def _listed(layers: Iterable[int]) -> str:
+def _numbers_text(layers: Iterable[int]) -> str:
     numbers = sorted(layers)
     return f"{numbers[0]}..{numbers[-1]}" if numbers else "none"
 

@@ -64,7 +64,7 @@ class Identification(Frozen):
         layouts: what was applied, in order.
         gate_mode: what a kernel needs to read w13 so.
         also: other names of the very same bytes.
-        candidates: explanations that were not told apart.
+        candidates: explanations that the sampled bytes do not distinguish.
         nearest: where unknown, what came nearest.
         experts: where no one explanation holds, what each range of experts is, if some are explained.
         raw: the checkpoint's own bytes, in the checkpoint's own order.

@@ -151,12 +151,12 @@ class _Identifier:
         experts = self._experts()
         matches = [one.match for one in self._stretches if one.match]
         faults = dict.fromkeys(fault for one in experts for fault in one.faults)
-        looked = sum(one.looked for one in experts)
+        sampled = sum(one.looked for one in experts)
         total = self.space.frame.live_experts
         weakest = max(matches, key=lambda match: match.chance)
         return self._result(
             "mixed",
-            _ranges_text(experts) + (f" ({looked} of {total} experts sampled)" if looked < total else ""),
+            _ranges_text(experts) + (f" ({sampled} of {total} experts sampled)" if sampled < total else ""),
             weakest,
             experts=experts,
             faults=("mixed_experts", *faults),
@@ -167,7 +167,7 @@ class _Identifier:
         return tuple(map(self._range, self._stretches))
 
     def _range(self, stretch: Stretch) -> ExpertRange:
-        where = {"first": stretch.first, "last": stretch.last, "looked": stretch.looked}
+        where = {"first": stretch.first, "last": stretch.last, "looked": stretch.sampled}
         if stretch.match is None:
             return ExpertRange.model_validate(where)
         one, same = stretch.match.group[0], self._names_of(stretch.match)

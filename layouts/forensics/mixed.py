@@ -18,7 +18,7 @@ from preshuffle.layouts.forensics.search import Search
 
 _SAMPLED = 12
 _BUDGET = 0.8
-"""Share of the budget that may be used up when the experts are told apart."""
+"""Share of the budget that may be used up when the experts are searched for differences."""
 _LAST_SAMPLE = 0.95
 _AGAIN, _SPREAD = 6, 12
 """Windows that are read in each stretch in the end, and more by its share of the experts."""
@@ -34,14 +34,14 @@ class Stretch:
     Attributes:
         first: the first expert, by its number in the live tensor.
         last: the last one.
-        looked: how many of them were sampled, the two ends among them; 0 for experts between two that differ which
+        sampled: how many of them were sampled, the two ends among them; 0 for experts between two that differ which
             the budget did not allow to sample.
         match: what explains their bytes; None where nothing does.
     """
 
     first: int
     last: int
-    looked: int
+    sampled: int
     match: Match | None
 
 
@@ -210,14 +210,14 @@ class MixedExperts:
     def _joined_tensors(self) -> Iterator[Stretch]:
         numbers = sorted(self.seen)
         count = self.space.frame.live_experts
-        first, looked = 0, 0
+        first, sampled = 0, 0
         for here, after in pairwise([*numbers, count]):
-            looked += 1
+            sampled += 1
             if after < count and not self._differ(here, after):
                 continue
             border = after == count or after == here + 1
             last = after - 1 if after == count else here
-            yield Stretch(first, last, looked, self.seen[here])
+            yield Stretch(first, last, sampled, self.seen[here])
             if not border:
                 yield Stretch(here + 1, after - 1, 0, None)
-            first, looked = after, 0
+            first, sampled = after, 0

@@ -164,7 +164,7 @@ class Search:
             first = match_of(0, alive.hypotheses[0], seen)
             if first.chance <= enough and first.places >= ROUND:
                 break
-            # pads and runs of zeros say nothing; where little was said, look for windows that say more
+            # pads and runs of zeros are no evidence; where there is little, more varied windows are compared
             rich = first.chance > enough
         matches = [match_of(number, one, seen) for number, one in enumerate(alive.hypotheses)]
         least = _FEWEST if self.bytes_read + 2 * PAGE > self.most_bytes else 1

@@ -139,7 +139,7 @@ class LayoutJob:
 def is_native(backend: Backend, work: LayoutJob, plain: torch.Tensor) -> bool:
     """Return whether our own executors lay out a tensor.
 
-    They do where that is asked for, where AITER is not here, and where its function agrees.
+    They do where that is requested, where AITER is not installed, and where its function agrees.
 
     With ``auto`` the first band of the real tensor is compared with AITER's function, once for each layout, dtype and
     shape; a difference raises an ``AiterDiffersWarning``.

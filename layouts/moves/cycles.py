@@ -27,7 +27,7 @@ class Cycles:
     Bands change places within blocks; each program follows one cycle of bands.
 
     Attributes:
-        blocks: how many blocks there are, each permuted alike.
+        blocks: how many blocks there are, each permuted in the same way.
         order: for each band of a block, the band whose bytes belong there.
         cycles: first band and length of each cycle.
         arguments: block and band in units, then the sizes and strides of the two tile axes.

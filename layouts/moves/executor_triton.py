@@ -252,7 +252,7 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
 def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
     """Return whether each program keeps to a band of its own.
 
-    Outer axes step alike on both sides, over at least what the inner axes span.
+    Outer axes have equal strides on both sides, of at least what the inner axes span.
     """
     span = 1 + max(sum((axis[0] - 1) * axis[side] for axis in inner) for side in (1, 2))
     return all(first == second and first >= span for size, first, second in outer if size > 1)

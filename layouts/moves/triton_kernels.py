@@ -1,6 +1,6 @@
 """Triton kernels that move units of bytes.
 
-They compile for ROCm and CUDA alike.
+They compile for both ROCm and CUDA.
 
 Neighbouring threads write neighbouring units; what they read are whole sectors of a few rows. Outer axes come as
 runtime numbers, so that a kernel is compiled once for a kind of layout and not once for a shape. Each program reads all
@@ -214,7 +214,7 @@ def join_halves(
     A program takes one block after the other.
 
     ``scratch`` holds half a block for each program. Bands are read one step ahead of what is written; everything counts
-    in words, ``A`` is at least the tiles of one step, ``B`` the rows of a tile. The cache is asked to keep the scratch.
+    in words, ``A`` is at least the tiles of one step, ``B`` the rows of a tile. A hint keeps the scratch in the cache.
     """
     pid = tl.program_id(0).to(tl.int64)
     first = data + pid * (2 * half)

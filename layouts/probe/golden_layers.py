@@ -45,7 +45,7 @@ def golden_query(arch: str = "gfx950", quantization: str | None = None, **fields
 
     Args:
         arch: for predictions, and for the rules.
-        quantization: one of ``LAYERS``; gpt-oss's MXFP4 if nothing else is said.
+        quantization: one of ``LAYERS``; gpt-oss's MXFP4 by default.
         fields: of the query, over those of the layer; a ``model`` has its own quantization, in small sizes.
 
     Raises:

@@ -16,8 +16,8 @@ def aiter_here(registry: Registry | None = None) -> dict[str, Any]:
 
     The fields ``aiter`` and ``aiter_features``.
 
-    Where AITER can be imported (a machine with ROCm), its functions and their signatures are asked; for the rest, and
-    elsewhere, its sources, of which nothing is run.
+    Where AITER can be imported (a machine with ROCm), its functions and their signatures are inspected; for the rest,
+    and elsewhere, its sources, of which nothing is run.
 
     Args:
         registry: whose features; those of the packaged book by default.

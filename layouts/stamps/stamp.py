@@ -254,7 +254,8 @@ def _stored(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
 
     None of them where its memory lies elsewhere by now, or is too small (``resize_``).
 
-    Memory that was freed and given back at the same address between two looks cannot be told from memory that was kept.
+    Memory that was freed and given back at the same address between two checks cannot be distinguished from memory
+    that was kept.
     """
     address, stamps = getattr(storage, _ATTRIBUTE, (0, {}))
     if not stamps:

@@ -57,7 +57,7 @@ RULES: tuple[CheckRule, ...] = (
         "Every kernel that can run must read every tensor as it lies, at every token count.",
         "A kernel that reads bytes in another order computes on the wrong weights. Shapes are the same, nothing "
         "raises, the server answers 200 with garbage. gate_mode, w13, its scale and the kernel of every token bucket "
-        "must agree; w2 lies alike in all recipes and proves nothing.",
+        "must agree; w2 has one layout in all recipes and proves nothing.",
         "Lay the tensor out as the kernel reads it, or pass the gate_mode that belongs to the bytes.",
         (f"{_SGLANG}/pull/26884", f"{_AITER}/blob/main/aiter/fused_moe.py"),
     ),
@@ -90,7 +90,7 @@ RULES: tuple[CheckRule, ...] = (
         "No layout is idempotent: a second apply without a reload scrambles the bytes.",
         "No layout is idempotent: applied twice it is neither plain nor laid out. Weight updates in RL hit it at the "
         "second step.",
-        "begin_reload before new weights, or apply with again='skip'. The inverse, once, mends live bytes.",
+        "begin_reload before new weights, or apply with again='skip'. The inverse, applied once, repairs live bytes.",
         (f"{_SGLANG}/pull/28963",),
     ),
     CheckRule(
@@ -119,7 +119,7 @@ RULES: tuple[CheckRule, ...] = (
         "pad_required", pads.pad_required, True,
         "Dimensions must be whole tiles of the layout, whole scale groups, and what the kernel's own tiles need.",
         "Layouts and kernels work on whole tiles; a dimension that is cut by tensor parallelism may not be whole.",
-        "Pad the dimension with zeros to the size named (weights, scales and bias alike), or choose another tp.",
+        "Pad the dimension with zeros to the size named (of weights, scales and bias), or choose another tp.",
         (f"{_VLLM}/pull/41330", f"{_VLLM}/pull/48173", f"{_AITER}/issues/5444"),
     ),
     CheckRule(
@@ -148,7 +148,7 @@ RULES: tuple[CheckRule, ...] = (
     ),
     CheckRule(
         "scale_shape", shapes.scale_shape, False,
-        "A kernel computes the scale's strides from the weight's shape, so both must be padded alike.",
+        "A kernel computes the scale's strides from the weight's shape, so both need the same padding.",
         "Kernels derive the scale's strides from the weight's shape. If only one of them is padded, every row but the "
         "first uses foreign scales: fluent text, halved accuracy.",
         "Allocate weight and scale from one padded size; never view a padded scale back.",

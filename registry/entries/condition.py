@@ -80,7 +80,7 @@ class Condition:
                 raise ValueError(f"when.{field}: a list needs values (text, numbers, true/false)")
             for item in value:
                 _check_exact(field, item, reading)
-            return Condition(field, "list", _listed(value), tuple(value), versioned=versioned)
+            return Condition(field, "list", _values_text(value), tuple(value), versioned=versioned)
         if not _is_scalar(value):
             raise ValueError(f"when.{field}: {value!r} is neither a value nor a list of values")
         if isinstance(value, str) and reading == "glob" and any(char in value for char in "*?["):
@@ -95,7 +95,7 @@ class Condition:
             interval = _interval(field, value, _reader(versioned))
             return Condition(field, "pattern", value, interval=interval, versioned=versioned)
         _check_exact(field, value, reading)
-        return Condition(field, "exact", _listed([value]), (value,), versioned=versioned)
+        return Condition(field, "exact", _values_text([value]), (value,), versioned=versioned)
 
     def matches(self, value: Scalar) -> bool:
         """Whether a query's value satisfies the condition."""
@@ -164,7 +164,7 @@ def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> b
         return False
 
 
-def _listed(values: Sequence[Scalar]) -> str:
+def _values_text(values: Sequence[Scalar]) -> str:
     """Write the accepted values: one, ``absent`` for null, or ``one of`` several."""
     words = ["absent" if value is None else str(value) for value in values]
     return words[0] if len(words) == 1 else f"one of {', '.join(words)}"

@@ -177,7 +177,7 @@ class PadConventionEntry(Conditional):
     Where it passes neither the raw pad nor that pad rounded down to 64 or 128.
 
     Attributes:
-        times: what it multiplies the pad with; 0 where it passes none to kernels that would not look at it.
+        times: what it multiplies the pad with; 0 where it passes none to kernels that ignore it.
     """
 
     id: str

@@ -54,7 +54,7 @@ def moe_shape(experts: int | None, model_dim: int | None, top_k: int | None) -> 
 
     Experts are those of one rank.
 
-    Kernels that are compiled by these three are listed by it. None where one is unknown.
+    Kernels compiled per these three sizes are named by it in the book. None where one is unknown.
     """
     sizes = (experts, model_dim, top_k)
     return None if None in sizes else "x".join(map(str, sizes))

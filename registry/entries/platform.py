@@ -103,7 +103,7 @@ class FeatureProbe(Frozen):
     A name, a function's parameter, or a piece of text.
 
     Attributes:
-        module: where to look, for example ``aiter.fused_moe``.
+        module: the module to search, for example ``aiter.fused_moe``.
         name: a function or class that must be there.
         parameter: one that this function must take.
         text: what the module's source must hold, instead of a name.

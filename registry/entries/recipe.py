@@ -195,7 +195,7 @@ class Recipe(Frozen):
     Attributes:
         suits: what it is for, in a few words: the reason that is given where it was not chosen.
         cuts: how its loader cuts a dimension between ranks; ``values`` slices through groups that share a scale where
-            they do not divide, which no layout can mend.
+            they do not divide, which no layout can fix.
         source: what produces the values before they come to us, where that is not the checkpoint alone.
         validity: where it is known to hold or not, in words; shown beside it where it was not chosen.
     """

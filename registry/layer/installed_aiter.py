@@ -42,7 +42,7 @@ class InstalledAiter:
 
 
 def installed_aiter(book: Book) -> InstalledAiter:
-    """Look at the installed AITER.
+    """Inspect the installed AITER.
 
     Args:
         book: whose features; an entry's ``probe`` says how each is seen.

@@ -2,7 +2,7 @@
 
 from preshuffle.registry.resolve.case import find_model, open_case
 from preshuffle.registry.resolve.choose import choose
-from preshuffle.registry.resolve.explain import Aside, Explanation, RuleTrace, explain
+from preshuffle.registry.resolve.explain import Explanation, Irrelevance, RuleTrace, explain
 from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
 from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
 from preshuffle.registry.resolve.known_problems import known_problem_finding
@@ -15,8 +15,8 @@ __all__ = [
     "DISPATCHED",
     "REACH",
     "REQUIRED_OF",
-    "Aside",
     "Explanation",
+    "Irrelevance",
     "Resolver",
     "RuleTrace",
     "RuleTrial",

@@ -14,8 +14,8 @@ from preshuffle.registry.values.query import Query
 Outcome = Literal["chosen", "nothing works", "less specific", "lacks a requirement", "does not match"]
 
 
-Aside = Literal["engine", "arch", "weights", "activation"]
-_ASIDE: dict[Aside, tuple[str, ...]] = {
+Irrelevance = Literal["engine", "arch", "weights", "activation"]
+_IRRELEVANT_FOR: dict[Irrelevance, tuple[str, ...]] = {
     "engine": ("engine",),
     "arch": ("arch",),
     "weights": ("weight_dtype", "quant_type"),
@@ -42,7 +42,7 @@ class RuleTrace(Frozen):
     found: FrozenDict[str, Scalar]
     missed: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
-    aside: Aside | None = None
+    aside: Irrelevance | None = None
     why: str
 
 
@@ -119,14 +119,14 @@ def _trace(item: RuleTrial, winner: RuleTrial | None) -> RuleTrace:
         found=FrozenDict(item.found),
         missed=missed,
         lacking=item.lacking,
-        aside=_aside(missed),
+        aside=_irrelevance(missed),
         why=why,
     )
 
 
-def _aside(missed: tuple[str, ...]) -> Aside | None:
+def _irrelevance(missed: tuple[str, ...]) -> Irrelevance | None:
     """Return what the rule is not for, by its first miss."""
-    for aside, fields in _ASIDE.items():
+    for kind, fields in _IRRELEVANT_FOR.items():
         if any(name in missed for name in fields):
-            return aside
+            return kind
     return None

@@ -44,7 +44,7 @@ WARNINGS: frozenset[str] = frozenset(
 
 
 class Finding(Frozen):
-    """Something that an operator should know, with what would mend it."""
+    """Something that an operator should know, with its fix."""
 
     code: FindingCode
     severity: Literal["error", "warning"]

@@ -13,7 +13,7 @@ from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, Observe
 from preshuffle.registry.values.finding import Finding
 
 _ROUTES = (
-    "AITER looks at w13's and w2's tags together to pick a kernel (Opus needs both, CK's stages look at their own), "
+    "AITER reads w13's and w2's tags together to pick a kernel (Opus needs both, CK's stages read their own), "
     "so a lost tag picks a kernel for plain bytes"
 )
 

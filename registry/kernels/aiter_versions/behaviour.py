@@ -24,7 +24,7 @@ class Behaviour:
         notes: What an answer given by it must say.
         env: Environment variables that the version reads.
         one_stage: Combinations with a 1-stage kernel, by architecture.
-        activation_env: Variables that the activation rules look at.
+        activation_env: Variables that the activation rules read.
     """
 
     key: str

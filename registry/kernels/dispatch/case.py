@@ -15,7 +15,7 @@ class DispatchCase:
 
     Attributes:
         families: By which kernels are mapped to bytes.
-        gfx: Architecture that AITER was built or told to work for (``GPU_ARCHS``), else the GPU's.
+        gfx: Architecture that AITER was built for or set to (``GPU_ARCHS``), else the GPU's.
         tokens: Token count as it is called.
         token: The same, padded as AITER looks it up.
         topk: As the tables count it (one less with expert parallelism, by version).

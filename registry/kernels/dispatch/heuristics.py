@@ -107,7 +107,7 @@ def one_stage_conditions(case: DispatchCase) -> tuple[OneStageCondition, ...]:
 def runs_one_stage(case: DispatchCase, conditions: tuple[OneStageCondition, ...]) -> bool:
     """Return whether an untuned shape runs in one stage."""
     token, inter_dim = case.token, case.call.inter_dim
-    for condition in conditions:  # a loop: this is asked at every token count
+    for condition in conditions:  # a loop: this is evaluated at every token count
         if _holds(condition, token, inter_dim):
             return True
     return False

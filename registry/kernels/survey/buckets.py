@@ -61,7 +61,7 @@ class _Summary:
 
     It is cheap to compute, and where it is the same the outcome is the same.
 
-    It looks at what the rules look at (``token_steps``, the heuristics, the activation dtype), for sizes without a
+    It reads what the rules read (``token_steps``, the heuristics, the activation dtype), for sizes without a
     table row only.
 
     Attributes:

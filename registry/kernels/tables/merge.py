@@ -44,7 +44,7 @@ def merge_union(rows: list[Row]) -> list[Row]:
 def merge_by_us(rows: list[Row]) -> list[Row]:
     """Merge as the 0.1.7 wheel: the fastest row per shape.
 
-    Rows are sorted by ``us``; architectures are not told apart.
+    Rows are sorted by ``us``; architectures are not distinguished.
 
     A single file is not merged at all, so its rows keep their order and their architectures.
     """
