@@ -182,7 +182,9 @@ class Client:
         def check(registry: Registry) -> Told:
             checks = [registry.check(group.observation) for group in report.groups]
             findings = tuple(finding for group in checks for finding in group.findings)
-            return Told(report=Report(verdict=worst(group.verdict for group in checks), findings=findings))
+            notes = tuple(dict.fromkeys(note for group in checks for note in group.notes))
+            verdict = worst(group.verdict for group in checks)
+            return Told(report=Report(verdict=verdict, findings=findings, notes=notes))
 
         return self._or_embedded(put, check)
 

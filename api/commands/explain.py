@@ -123,6 +123,7 @@ def _of_model(explanation: Explanation) -> list[tuple[str, str]]:
         ("unverified", doubtful if explanation.unverified else ""),
         ("note", explanation.note),
         ("shared experts", explanation.counted),
+        ("engine", "; ".join(explanation.engine)),
     ]
     return [(name, text) for name, text in facts if text]
 

@@ -13,6 +13,7 @@ from preshuffle.registry.entries.deployments import (
     SwitchPatternEntry,
     Variant,
 )
+from preshuffle.registry.entries.engines import EngineEntry
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
 from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts, moe_shape
 from preshuffle.registry.entries.fusions import FusionEntry
@@ -59,6 +60,7 @@ __all__ = [
     "Condition",
     "Conditional",
     "ContractEntry",
+    "EngineEntry",
     "ExpertModules",
     "FactCondition",
     "Facts",

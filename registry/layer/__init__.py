@@ -1,5 +1,6 @@
 """What one MoE layer is: switches, AITER features, shared experts."""
 
+from preshuffle.registry.layer.engines import engine_notes, unknown_engine
 from preshuffle.registry.layer.features import behaves_as, check_probed, features_of, why_lacking
 from preshuffle.registry.layer.installed_aiter import installed_aiter
 from preshuffle.registry.layer.shared_experts import appends_masked_column, count_shared
@@ -20,10 +21,12 @@ __all__ = [
     "behaves_as",
     "check_probed",
     "count_shared",
+    "engine_notes",
     "features_of",
     "installed_aiter",
     "is_undecided",
     "read_switches",
+    "unknown_engine",
     "value_of",
     "why_lacking",
     "why_unlisted",

@@ -91,10 +91,20 @@ def _rule(book: Book, rule: Rule, owners: Mapping[str, str]) -> Iterator[Problem
         owner = owners.get(str(name))
         if owner and not set(str(name)) & set("*?"):
             yield place.problem(f"{name!r} is another name of {owner!r}; a rule needs the id", "when", "model")
+    yield from _engine(book, rule)
     arch = rule.when.get("arch")
     for name in arch if isinstance(arch, tuple) else [arch]:
         if isinstance(name, str) and name not in book.archs:
             yield place.problem(f"unknown arch {name!r}", "when", "arch", valid=tuple(book.archs))
+
+
+def _engine(book: Book, rule: Rule) -> Iterator[Problem]:
+    """A packaged rule's engines have entries; an overlay may name others."""
+    place = book.places["rules", rule.id]
+    condition = rule.conditions().get("engine")
+    for name in condition.values if condition and place.packaged else ():
+        if name is not None and name not in book.engines:
+            yield place.problem(f"unknown engine {name!r}", "when", "engine", valid=near(str(name), list(book.engines)))
 
 
 def _ties(book: Book) -> Iterator[Problem]:

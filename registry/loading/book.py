@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.entries import (
     ArchEntry,
+    EngineEntry,
     FeatureEntry,
     FlagEntry,
     LayoutEntry,
@@ -71,6 +72,11 @@ class Book:
         return self.entries["archs"]
 
     @property
+    def engines(self) -> Mapping[str, EngineEntry]:
+        """Inference engines by name."""
+        return self.entries["engines"]
+
+    @property
     def features(self) -> Mapping[str, FeatureEntry]:
         """AITER features by id."""
         return self.entries["features"]
@@ -127,6 +133,12 @@ class Book:
         return {name: entry for entry in entries for name in (*entry.aliases, entry.id)}
 
     @cached_property
+    def engine_names(self) -> frozenset[str]:
+        """Names of engines that have an entry, or that an entry's condition gives as a value."""
+        entries = (entry for section in self.entries.values() for entry in section.values())
+        return frozenset(self.engines).union(*map(_engines_of, entries))
+
+    @cached_property
     def layout(self) -> Callable[[str], Layout]:
         """Return a layout by id or alias; KeyError if unknown."""
         table = {name: entry.layout() for entry in self.layouts.values() for name in (*entry.aliases, entry.id)}
@@ -159,3 +171,11 @@ class Book:
                 for section, entries in self.entries.items()
             }
         )
+
+
+def _engines_of(entry: Any) -> Iterator[str]:
+    """Yield the engines that an entry's conditions give by name, not by a glob."""
+    wanted = (getattr(entry, "when", None) or {}).get("engine")
+    for name in wanted if isinstance(wanted, tuple) else (wanted,):
+        if isinstance(name, str) and not set(name) & set("*?["):
+            yield name

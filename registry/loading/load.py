@@ -14,6 +14,7 @@ from preshuffle.registry.entries import (
     ArchEntry,
     BackendEntry,
     ContractEntry,
+    EngineEntry,
     FeatureEntry,
     FlagEntry,
     FunctionEntry,
@@ -39,6 +40,7 @@ from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,
     "archs": ArchEntry,
+    "engines": EngineEntry,
     "features": FeatureEntry,
     "flags": FlagEntry,
     "models": ModelEntry,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,8 +147,14 @@ def find_model(name: str, book: Book) -> ModelEntry | None:
     return book.model_names.find(name)
 
 
-def reason(case: Case, winner: Prepared) -> str:
-    """Return the text of why a rule was chosen."""
+def reason(case: Case, winner: Prepared, notes: Iterable[str] = ()) -> str:
+    """Return the text of why a rule was chosen.
+
+    Args:
+        case: the completed query.
+        winner: the rule.
+        notes: what the answer must say of the engine (``engine_notes``).
+    """
     conditions = winner.conditions
     named = winner.named
     names = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named)
@@ -162,6 +168,7 @@ def reason(case: Case, winner: Prepared) -> str:
         parts.append(case.counted)
     if winner.recipe is not None:
         parts += _counted_on(case, winner.recipe.requires.aiter)
+    parts += notes
     parts.append(winner.rule.because)
     return "; ".join(parts)
 

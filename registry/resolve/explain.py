@@ -6,6 +6,7 @@ from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.entries import Scalar
+from preshuffle.registry.layer import engine_notes, unknown_engine
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.match import RuleTrial, try_rules
@@ -54,6 +55,7 @@ class Explanation(Frozen):
         unverified: facts that come from it and rest on general knowledge, not on the checkpoint's own files.
         note: what else it says an operator should know.
         counted: why shared experts count among the experts; empty where none do.
+        engine: what is to be said of the engine or its version, where the book does not know it.
     """
 
     query: Query
@@ -61,6 +63,7 @@ class Explanation(Frozen):
     unverified: tuple[str, ...] = ()
     note: str = ""
     counted: str = ""
+    engine: tuple[str, ...] = ()
     switches: FrozenDict[str, str]
     rules: tuple[RuleTrace, ...]
     registry_digest: str
@@ -94,6 +97,7 @@ def explain(query: Query, book: Book) -> Explanation:
         else (),
         note=case.model.note if case.model else "",
         counted=case.counted,
+        engine=tuple(filter(None, [unknown_engine(book, query.engine)])) or engine_notes(book, query.engine),
         switches=FrozenDict(case.switches.values),
         rules=tuple(_trace(item, winner) for item in order),
         registry_digest=book.digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from preshuffle.registry.base.errors import NearMatch, NoRecipeError
 from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.entries import Rule
+from preshuffle.registry.layer import engine_notes, unknown_engine
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import _NEEDED, Case
 from preshuffle.registry.resolve.match import RuleTrial
@@ -12,9 +13,10 @@ from preshuffle.registry.resolve.match import RuleTrial
 _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
 
 
-def nothing_works(case: Case, rule: Rule, trials: tuple[RuleTrial, ...]) -> NoRecipeError:
+def nothing_works(case: Case, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
     """Return the error of a rule that rules every recipe out."""
     message = f"nothing is known to work for {_described(case)}: {rule.because} (rule {rule.id})"
+    message = "; ".join([message, *engine_notes(book, case.query.engine)])
     return NoRecipeError(message, _nearest(trials), rule=rule.id, evidence=rule.evidence)
 
 
@@ -50,12 +52,12 @@ def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipe
         ids = close_to(query.model, book.models)
         nearby = f" (nearest: {', '.join(ids)})" if ids else ""
         message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it{nearby}"
-        if unknown:
-            message += f"; a query for it must say: {', '.join(unknown)}"
-        return NoRecipeError(message, nearest, unknown)
-    message = f"no rule for {_described(case)}"
-    if any(item.matches for item in trials):
-        message += ": what matches lacks what its recipe requires"
-    if unknown:
-        message += f"; a query for it must say: {', '.join(unknown)}"
-    return NoRecipeError(message, nearest, unknown)
+        more = [unknown_engine(book, query.engine)]
+    else:
+        matches = any(item.matches for item in trials)
+        why = "what matches lacks what its recipe requires" if matches else unknown_engine(book, query.engine)
+        message = f"no rule for {_described(case)}{f': {why}' if why else ''}"
+        more = []
+    more.append(f"a query for it must say: {', '.join(unknown)}" if unknown else None)
+    more += engine_notes(book, query.engine)
+    return NoRecipeError("; ".join([message, *filter(None, more)]), nearest, unknown)

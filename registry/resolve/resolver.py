@@ -10,7 +10,8 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
-from preshuffle.registry.loading import Book
+from preshuffle.registry.layer import engine_notes, unknown_engine
+from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.case import Case, open_case, reason
 from preshuffle.registry.resolve.choose import Choice, choose_with_alternatives
 from preshuffle.registry.resolve.findings import environment_findings, kernel_findings, layer_findings
@@ -70,7 +71,7 @@ class Resolver:
             raise no_recipe(case, try_rules(book, case.facts), book)
         rule, recipe = choice.winner.rule, choice.winner.recipe
         if recipe is None:
-            raise nothing_works(case, rule, try_rules(book, case.facts))
+            raise nothing_works(case, rule, try_rules(book, case.facts), book)
         layer = self._layer(case, recipe)
         buckets, findings, ranges = self._kernels(case, recipe, layer) if kernels else ((), (), [])
         known_problems: Iterable[Finding] = ()
@@ -79,7 +80,7 @@ class Resolver:
         values = {
             "recipe": recipe.id,
             "rule": rule.id,
-            "reason": reason(case, choice.winner),
+            "reason": reason(case, choice.winner, _engine_notes(book, query, choice.winner)),
             "reason_kind": reason_kind(book, choice.winner, case.switches.honoured),
             "tensors": layer.tensors,
             "call": layer.call,
@@ -145,3 +146,9 @@ class Resolver:
             role: tensor.model_copy(update={"layout_line": lines[tensor.layout]}) if tensor.layout in lines else tensor
             for role, tensor in tensors.items()
         }
+
+
+def _engine_notes(book: Book, query: Query, winner: Prepared) -> tuple[str, ...]:
+    """Return the notes on a query's engine; its name counts where the rule wants none in particular."""
+    unknown = None if "engine" in winner.conditions else unknown_engine(book, query.engine)
+    return (unknown,) if unknown else engine_notes(book, query.engine)

@@ -39,11 +39,13 @@ class Report(Frozen):
         verdict: ``mismatch`` (wrong answers must be expected), ``unsupported`` (it cannot work, or is known not to),
             ``degraded`` (right but slow, or in other numerics), ``unknown`` (too little was observed), or ``ok``.
         findings: everything found, errors first.
+        notes: what limits the answer without being wrong: an engine, or a version of it, that the book does not know.
         decision: what the registry would do for the query; only where it was requested and there is a recipe.
     """
 
     verdict: Verdict
     findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
     decision: Decision | None = None
 
     @property

@@ -48,6 +48,8 @@ def show_report(screen: Screen, query: Query, report: Report) -> None:
         if number:
             screen.line()
         _show(screen, finding, lead)
+    for note in report.notes:
+        screen.text(note, style="dim")
 
 
 def show_outcomes(screen: Screen, outcomes: Sequence[Outcome]) -> None:

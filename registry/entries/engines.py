@@ -1,0 +1,35 @@
+"""Entries of section ``engines``: inference engines and their known releases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from preshuffle.registry.base.errors import PlacedError
+from preshuffle.registry.base.frozen import Frozen, Version
+from preshuffle.registry.base.versions import version_key
+
+
+class EngineEntry(Frozen):
+    """An inference engine and the releases whose behaviour is known.
+
+    Attributes:
+        id: the name that queries and rules use.
+        first: the oldest release in which its rules were read.
+        newest: the newest one; later releases are answered as this one.
+        aiter: the AITER that the newest release is written for; None where it names none.
+    """
+
+    id: str
+    title: Annotated[str, Field(min_length=1)]
+    first: Version
+    newest: Version
+    aiter: Version | None = None
+    evidence: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if version_key(self.first) > version_key(self.newest):
+            raise PlacedError(("first",), f"first known version {self.first} is newer than the newest, {self.newest}")
+        return self

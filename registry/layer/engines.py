@@ -1,0 +1,63 @@
+"""Engine versions: what an answer must say of those not known."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from preshuffle.registry.base.suggestions import close_to
+from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.kernels import dispatch_book
+from preshuffle.registry.loading import Book
+from preshuffle.registry.values.query import Engine
+
+
+def engine_notes(book: Book, engine: Engine | None) -> tuple[str, ...]:
+    """Return what an answer must say of its engine.
+
+    As for AITER: which release it is answered as, where the version is missing or outside the known releases; and that
+    the release is written for a newer AITER than is known. Nothing is said of an engine that only an overlay's rules
+    name, nor of an unknown one (``unknown_engine``).
+
+    Example:
+        >>> from preshuffle.registry import Registry
+        >>> engine_notes(Registry.default().book, Engine(name="vllm", version="99.0"))[0]
+        'vllm 99.0 is answered as vllm 0.33.0, the newest known'
+    """
+    entry = book.engines.get(engine.name) if engine else None
+    if engine is None or entry is None:
+        return ()
+    return _notes(entry.id, engine.version, entry.first, entry.newest, entry.aiter)
+
+
+def unknown_engine(book: Book, engine: Engine | None) -> str | None:
+    """Return a message with the nearest engines for a name that the book does not know.
+
+    None where there is no engine, or an entry, a rule or another condition names it.
+    """
+    if engine is None or engine.name in book.engine_names:
+        return None
+    names = close_to(engine.name, sorted(book.engine_names))
+    hint = f"did you mean {' or '.join(names)}" if names else f"known: {', '.join(sorted(book.engine_names))}"
+    return f"unknown engine {engine.name!r}; {hint}"
+
+
+@lru_cache(maxsize=512)
+def _notes(name: str, version: str | None, first: str, newest: str, aiter: str | None) -> tuple[str, ...]:
+    key = version_key(newest if version is None else version)
+    if key < version_key(first):
+        return (f"{name} {version} is answered as {name} {first}: what it does before {first} is not known",)
+    if key < version_key(newest):
+        return ()
+    notes: tuple[str, ...] = ()
+    if version is None:
+        notes = (f"no {name} version given: answered as {name} {newest}, the newest known",)
+    elif key > version_key(newest):
+        notes = (f"{name} {version} is answered as {name} {newest}, the newest known",)
+    return notes + _newer_aiter(name, newest, aiter)
+
+
+def _newer_aiter(name: str, release: str, aiter: str | None) -> tuple[str, ...]:
+    known = dispatch_book().newest
+    if aiter is None or version_key(aiter) <= version_key(known):
+        return ()
+    return (f"{name} {release} is written for AITER {aiter}, newer than the newest known ({known})",)
