@@ -121,7 +121,7 @@ class Search:
         return list(zip(predictions.hypotheses, *shares, strict=True))
 
     def only_byte(self) -> tuple[int | None, int]:
-        """Return the one value that all sampled live bytes have (or None), and their number."""
+        """Return the sampled bytes' single value, or None, and their number."""
         near = (torch.tensor(self._near).unsqueeze(1) + self._offsets).flatten()
         places = self._affordable(torch.cat([torch.tensor(self._spread()), near]))
         found = torch.unique(self.live.read(places)).tolist()

@@ -57,7 +57,7 @@ def count_shared(shared: int, query: Query, switches: Switches, book: Book, memo
 def appends_masked_column(query: Query, switches: Switches, book: Book) -> bool:
     """Return whether ``topk_ids`` has a masked column beyond top-k.
 
-    That is asked of an engine that passes an expert mask.
+    It applies to engines that pass an expert mask.
 
     Some engines append a masked column (the book's ``fusions`` say which, and when). Where
     no engine is named, or the book does not know it, the column is there, as in AITER's own tests.

@@ -32,7 +32,7 @@ class RuleTrace(Frozen):
         outcome: ``nothing works`` where it wins, and says that no recipe is right.
         missed: conditions that did not hold.
         lacking: what its recipe requires that is not there.
-        aside: why it is for somebody else's query (another ``engine``, ``arch``, ``activation`` or other ``weights``);
+        aside: why it is irrelevant here: for another ``engine``, ``arch``, ``activation`` or other ``weights``;
             None where it was in question.
     """
 
@@ -74,8 +74,8 @@ class Explanation(Frozen):
 
         Where there are none, the three that miss the least.
         """
-        own = tuple(rule for rule in self.rules if rule.aside is None)
-        return own or tuple(sorted(self.rules, key=lambda rule: len(rule.missed))[:3])
+        relevant = tuple(rule for rule in self.rules if rule.aside is None)
+        return relevant or tuple(sorted(self.rules, key=lambda rule: len(rule.missed))[:3])
 
 
 def explain(query: Query, book: Book) -> Explanation:
