@@ -14,7 +14,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import Book, load_book
-from preshuffle.registry.resolve import Resolver, dispatch_call, open_case
+from preshuffle.registry.resolve import Resolver, dispatch_call, open_case, why_not_predicted
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.query import Query
 
@@ -188,6 +188,6 @@ class Registry:
             case.full, case.arch, decision.tensors, decision.call, decision.env, tokens, case.masked_column
         )
         if call is None:
-            sizes = ", ".join(f"{product}: {cus}" for product, cus in case.arch.cu_num.items())
-            raise NoRecipeError(f"the query must say cu_num; {query.arch} has several ({sizes})", missing=["cu_num"])
+            text, missing = why_not_predicted(query, decision.call, self.book)
+            raise NoRecipeError(text, missing=missing)
         return dispatch(call, self.tables, self.book.families)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--activation", metavar="NAME", help="Silu, Gelu or Swiglu, where the book has a recipe for it")
     group.add_argument("--activation-dtype", metavar="DTYPE", help="what the checkpoint wants (fp4x2, fp8, bf16)")
     group.add_argument("--model", metavar="ID", help="whose structure, in small sizes")
-    group.add_argument("--arch", metavar="GFX", help="for predictions; the GPU's own, else gfx950")
+    group.add_argument("--arch", metavar="GPU", help="for predictions; the machine's own, else gfx950")
     group.add_argument("--cu-num", metavar="N", help="compute units, for predictions")
     for name in _SIZES:
         group.add_argument(f"--{name.replace('_', '-')}", metavar="N")

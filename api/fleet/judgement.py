@@ -134,7 +134,7 @@ def _judge_group(
     return GroupJudgement(
         layers=group.layers,
         model=query.model,
-        arch=query.arch,
+        arch=registry.book.arch_names.gfx(query.arch),
         engine=str(query.engine) if query.engine else None,
         verdict=report.verdict,
         findings=report.findings,

@@ -20,7 +20,7 @@ from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import LayoutEntry
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import RuleTrace
+from preshuffle.registry.resolve import RuleTrace, why_not_predicted
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import Observation, TensorObservation
 from preshuffle.registry.values.query import Query
@@ -92,6 +92,7 @@ class LayerSection:
     Attributes:
         trace: outcome of the rules; None where it is left out.
         link: the page that resolves the query.
+        why_no_kernels: why none are predicted; empty where they are.
     """
 
     ident: str
@@ -105,6 +106,7 @@ class LayerSection:
     trace: Trace | None
     link: str
     evidence: tuple[tuple[str, tuple[str, ...]], ...]
+    why_no_kernels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def _section(
         trace=memo.trace(query) if explained else None,
         link=_link(query),
         evidence=tuple(_evidence(group, book)),
+        why_no_kernels=_why_no_kernels(group, book),
     )
 
 
@@ -234,6 +237,12 @@ class _Drawings:
             return Drawing(ident, tuple(roles), name, applied, title, art=_markup_of(tensor, ident))
         except LayoutError as error:
             return Drawing(ident, tuple(roles), name, applied, title, refusal=str(error))
+
+
+def _why_no_kernels(group: GroupView, book: Book) -> str:
+    if group.decision is None or group.decision.kernels:
+        return ""
+    return why_not_predicted(group.observation.query, group.decision.call, book)[0]
 
 
 def _markup_of(tensor: DrawnTensor, ident: str) -> PictureMarkup:

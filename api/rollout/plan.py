@@ -244,7 +244,7 @@ class _Comparer:
         item = PlanItem(
             where=(),
             model=observation.query.model,
-            arch=observation.query.arch,
+            arch=self.after.book.arch_names.gfx(observation.query.arch),
             before=_side(before, old),
             after=_side(after, new),
             decision_changes=_digest(before) != _digest(after),

@@ -58,6 +58,7 @@ class ArchEntry(Frozen):
     """A GPU architecture.
 
     Attributes:
+        aliases: other names by product; by the architecture's id for names that mean no one product.
         cu_num: compute units of the whole chip, by product.
         partitions: compute units of one part, by product and mode, where a chip can be split.
         fp8: which fp8 its matrix instructions take.
@@ -68,6 +69,7 @@ class ArchEntry(Frozen):
 
     id: str
     products: tuple[str, ...]
+    aliases: FrozenDict[str, tuple[str, ...]] = Field(default_factory=FrozenDict)
     cu_num: FrozenDict[str, Size] = Field(default_factory=FrozenDict)
     partitions: FrozenDict[str, FrozenDict[str, Size]] = Field(default_factory=FrozenDict)
     fp8: Literal["fp8_e4m3fn", "fp8_e4m3fnuz"] | None
@@ -75,6 +77,13 @@ class ArchEntry(Frozen):
     lacks: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     unverified: tuple[str, ...] = ()
     evidence: Evidence = ()
+
+    @model_validator(mode="after")
+    def _aliases_are_of_products(self) -> Self:
+        for name in self.aliases:
+            if name != self.id and name not in self.products:
+                raise PlacedError(("aliases", name), f"{name!r} is neither a product nor {self.id}")
+        return self
 
     @property
     def default_cu_num(self) -> int | None:

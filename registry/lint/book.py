@@ -12,7 +12,7 @@ from preshuffle.registry.lint.families import family_problems, same_names, unkno
 from preshuffle.registry.lint.recipes import recipe_problems
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unreachable import contradiction, covered
-from preshuffle.registry.loading import Book
+from preshuffle.registry.loading import Book, NamedArch, key_of, names_of
 
 _MOST_TIES = 100
 
@@ -23,6 +23,7 @@ def lint(book: Book) -> list[Problem]:
     problems += _names(book, "layouts")
     problems += _names(book, "models")
     problems += _names(book, "model_types")
+    problems += _arch_names(book)
     problems += _evidence(book)
     for recipe in book.recipes.values():
         problems += recipe_problems(book, recipe)
@@ -77,6 +78,17 @@ def _names(book: Book, section: str) -> Iterator[Problem]:
             if owner.setdefault(alias, id) != id:
                 place = book.places[section, id]
                 yield place.problem(f"alias {alias!r} already means {owner[alias]!r}", "aliases", index)
+
+
+def _arch_names(book: Book) -> Iterator[Problem]:
+    """A name of two GPUs would silently mean one of them."""
+    owner: dict[str, tuple[str, NamedArch]] = {}
+    for id, entry in book.archs.items():
+        for name, named in names_of(entry):
+            first, meant = owner.setdefault(key_of(name), (name, named))
+            if meant != named:
+                place = book.places["archs", id]
+                yield place.problem(f"{name!r} already means {meant.entry.id} (as {first!r})", "products")
 
 
 def _rule(book: Book, rule: Rule, owners: Mapping[str, str]) -> Iterator[Problem]:

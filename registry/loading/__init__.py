@@ -1,5 +1,6 @@
 """Load books and overlays; index their rules and names."""
 
+from preshuffle.registry.loading.arch_names import NamedArch, key_of, names_of
 from preshuffle.registry.loading.book import Book, Place
 from preshuffle.registry.loading.condition_index import Compiled, Entries
 from preshuffle.registry.loading.load import SECTIONS, load_book
@@ -10,7 +11,10 @@ __all__ = [
     "Book",
     "Compiled",
     "Entries",
+    "NamedArch",
     "Place",
     "Prepared",
+    "key_of",
     "load_book",
+    "names_of",
 ]

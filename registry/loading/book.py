@@ -22,6 +22,7 @@ from preshuffle.registry.entries import (
     Rule,
 )
 from preshuffle.registry.kernels import Families
+from preshuffle.registry.loading.arch_names import ArchNames
 from preshuffle.registry.loading.model_names import ModelNames
 from preshuffle.registry.loading.rule_index import RuleIndex
 from preshuffle.registry.text import FOLDER, Document, Path
@@ -120,6 +121,11 @@ class Book:
     def model_names(self) -> ModelNames:
         """Index of model ids, aliases and globs."""
         return ModelNames(self.models.values())
+
+    @cached_property
+    def arch_names(self) -> ArchNames:
+        """What every GPU is called."""
+        return ArchNames(self.archs)
 
     @cached_property
     def families(self) -> Families:

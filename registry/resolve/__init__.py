@@ -4,7 +4,7 @@ from preshuffle.registry.resolve.case import find_model, open_case
 from preshuffle.registry.resolve.choose import choose
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, RuleTrace, explain
 from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
-from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels
+from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels, why_not_predicted
 from preshuffle.registry.resolve.known_problems import known_problem_finding
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
@@ -32,4 +32,5 @@ __all__ = [
     "same_bytes",
     "tensor_decisions",
     "try_rule",
+    "why_not_predicted",
 ]

@@ -8,7 +8,6 @@ from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.memo import Memo
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import ArchEntry, ModelEntry, Recipe, Scalar, facts_of
 from preshuffle.registry.layer import (
@@ -43,7 +42,7 @@ class Case:
     """A query, completed with everything that the book adds.
 
     Attributes:
-        query: as it was requested.
+        query: as it was requested, with the GPU's gfx name.
         full: the query with the model's facts filled in and the model's own id.
         model: the model's entry, where there is one.
         counted: why shared experts are counted in ``num_experts``; empty where none are.
@@ -111,10 +110,9 @@ def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
         NoRecipeError: the arch is unknown.
         QueryError: a switch has a value that it cannot have, or a probed feature is none of the book's.
     """
-    arch = book.archs.get(query.arch)
+    arch, query = book.arch_names.complete(query)
     if arch is None:
-        names = ", ".join(near(query.arch, list(book.archs)))
-        raise NoRecipeError(f"unknown arch {query.arch!r}; valid: {names}")
+        raise NoRecipeError(book.arch_names.unknown(query.arch))
     memo = memo or Memo()
     if query.aiter_features:
         check_probed(book, query.aiter_features)

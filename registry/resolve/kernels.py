@@ -9,6 +9,7 @@ from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import QuantType, Role, TensorDtype
 from preshuffle.registry.entries import ArchEntry
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.decision import CallDecision, KernelBucket, TensorDecision
 from preshuffle.registry.values.query import Query
 
@@ -66,6 +67,24 @@ def dispatch_call(
             "aiter": query.aiter,
         }
     )
+
+
+def why_not_predicted(
+    query: Query, call: CallDecision, book: Book, field: str = "cu_num"
+) -> tuple[str, tuple[str, ...]]:
+    """Say why no kernels are predicted, and which fields are missing.
+
+    Either another function is called than AITER's dispatch, or the number of compute units is not known.
+
+    Args:
+        field: how the caller's user spells the query's ``cu_num``.
+    """
+    if call.function != DISPATCHED:
+        return f"{call.function} is called, and only kernels of AITER's {DISPATCHED} can be predicted", ()
+    arch, query = book.arch_names.complete(query)
+    sizes = ", ".join(f"{product} {units}" for product, units in arch.cu_num.items()) if arch else "unknown"
+    text = f"{query.arch} comes with different numbers of compute units ({sizes})"
+    return f"{text}: name the product as arch, or pass {field}", ("cu_num",)
 
 
 def _as_weight(dtype: TensorDtype, quant_type: QuantType) -> str:

@@ -11,6 +11,8 @@ from preshuffle.registry.resolve.case import _NEEDED, Case
 from preshuffle.registry.resolve.match import RuleTrial
 
 _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
+_NO_KERNEL = "fused_moe"
+"""What an architecture lacks for which AITER has no kernel of a fused MoE."""
 
 
 def nothing_works(case: Case, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
@@ -45,6 +47,9 @@ def _described(case: Case) -> str:
 
 def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
     """Return the error where no rule answers."""
+    if _NO_KERNEL in case.arch.lacks:
+        message = f"no recipe for {_described(case)}: {case.arch.lacks[_NO_KERNEL]}"
+        return NoRecipeError(message, evidence=case.arch.evidence)
     nearest = _nearest(trials)
     query = case.query
     unknown = [name for name in _NEEDED if getattr(case.full, name) is None]

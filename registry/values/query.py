@@ -78,7 +78,8 @@ class Query(Input):
 
     Attributes:
         model: a Hugging Face id, a path, or a name of your own.
-        arch: the GPU's gfx name.
+        arch: the GPU: a gfx name, torch's ``gcnArchName``, or a product such as MI355X.
+        cu_num: compute units of the GPU or of its partition.
         activation_dtype: what the checkpoint wants; AITER may switch it with the token count.
         gate_up_order: row order of w13 in the checkpoint.
         num_experts: of the whole model, fused shared experts counted (so does ``top_k``).
@@ -91,7 +92,7 @@ class Query(Input):
     """
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    arch: Annotated[str, Field(pattern=r"^gfx[0-9a-f]{3,5}$")]
+    arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._-]*[0-9][A-Za-z0-9 ._:+-]*$", max_length=64)]
     cu_num: Ranks | None = None
     weight_dtype: Dtype | None = None
     quant_type: QuantType | None = None

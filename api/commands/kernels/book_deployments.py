@@ -56,7 +56,7 @@ def book_deployments(
     Args:
         registry: whose rules decide.
         models: as a query names them.
-        archs: GPUs; all of the book's by default.
+        archs: GPUs, by any of their names; all of the book's by default.
         sizes: tensor-parallel sizes.
         versions: AITER's, tried in turn until one has a recipe.
         fields: the rest of the query; ``activation_dtype`` left out means each of them.
@@ -69,7 +69,7 @@ def book_deployments(
                 for tp in sizes:
                     query = {"model": model, "arch": arch, "activation_dtype": activation, "tp": tp, **fields}
                     found = _first(registry, query, versions)
-                    if found is None or (key := (found.model, arch, found.recipe, tp)) in seen:
+                    if found is None or (key := (found.model, found.arch, found.recipe, tp)) in seen:
                         continue
                     seen.add(key)
                     yield found
@@ -88,5 +88,5 @@ def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | 
             continue
         call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
         if call is not None:
-            return BookDeployment(case.full.model, query.arch, decision.recipe, query.tp, call)
+            return BookDeployment(case.full.model, case.full.arch, decision.recipe, query.tp, call)
     return None

@@ -88,7 +88,7 @@ class Coverage(Frozen):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action's options."""
     parser.add_argument("model", metavar="MODEL", help="a Hugging Face id that the book knows")
-    parser.add_argument("--arch", action="append", metavar="GFX", help="a GPU; repeatable (else all of the book's)")
+    parser.add_argument("--arch", action="append", metavar="GPU", help="repeatable (else all of the book's)")
     parser.add_argument(
         "--tp", default=",".join(map(str, TP)), metavar="N,N", help="tensor-parallel sizes (%(default)s)"
     )
@@ -103,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     registry = load_registry(args)
     fields = {"activation_dtype": args.activation_dtype, "cu_num": args.cu_num}
     given = {name: value for name, value in fields.items() if value is not None}
+    for name in args.arch or ():
+        if registry.book.arch_names.find(name) is None:
+            raise NoRecipeError(registry.book.arch_names.unknown(name))
     found = list(
         book_deployments(
             registry, [args.model], archs=args.arch, sizes=_sizes(args.tp), versions=(args.aiter,), **given

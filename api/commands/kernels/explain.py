@@ -27,7 +27,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, StageTrace, Trace, says, trace
-from preshuffle.registry.resolve import dispatch_call, open_case
+from preshuffle.registry.resolve import dispatch_call, open_case, why_not_predicted
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
@@ -77,7 +77,8 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
         case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0], case.masked_column
     )
     if call is None:
-        raise NoRecipeError(f"the query must say --cu-num; {query.arch} comes in several sizes", missing=["cu_num"])
+        text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
+        raise NoRecipeError(text, missing=missing)
     return query_text(query), decision.recipe, call, registry.tables, registry.book.families
 
 

@@ -31,6 +31,7 @@ from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryEr
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
+from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.decision import CallDecision, KernelBucket
 from preshuffle.registry.values.finding import Finding
@@ -77,8 +78,8 @@ def forecast(registry: Registry, query: Query) -> Forecast:
     """
     decision = registry.resolve(query)
     if not decision.kernels:
-        sizes = ", ".join(f"{product}: {cus}" for product, cus in registry.book.archs[query.arch].cu_num.items())
-        raise NoRecipeError(f"the query must say --cu-num; {query.arch} has several ({sizes})", missing=["cu_num"])
+        text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
+        raise NoRecipeError(text, missing=missing)
     known = {finding.message for finding in decision.findings}
     more = [
         *untuned_finding(decision.kernels),

@@ -24,7 +24,7 @@ INSTALLED = "installed"
 """For ``--aiter``: the one that is installed here, by its version and its own sources."""
 _SHOWN = {
     "model": "ID",
-    "arch": "GFX",
+    "arch": "GPU",
     "engine": "NAME@VERSION",
     "aiter": "VERSION",
     "aiter_features": "NAME,!NAME",
@@ -34,12 +34,12 @@ _SHOWN = {
 }
 _HELP = {
     "model": "a Hugging Face id, a path, or a name of your own",
-    "arch": "the GPU, for example gfx950",
+    "arch": "gfx950, MI355X, or what torch calls it (gfx950:sramecc+:xnack-)",
     "activation_dtype": "what the checkpoint wants",
     "gate_up_order": "row order of w13 in the checkpoint",
     "engine": "for example vllm@0.33.0",
     "num_experts": "of the whole model, fused shared experts counted",
-    "cu_num": "compute units of the GPU (or of its partition)",
+    "cu_num": "compute units of the GPU or its partition, where --arch does not tell",
     "hidden_size": "of the whole model, unsharded",
     "intermediate_size": "of one expert, unsharded",
     "bias": "whether the experts have biases",

@@ -13,6 +13,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.words import STEPS, Step
 from preshuffle.registry.kernels import Stage
+from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.values.decision import Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
@@ -136,9 +137,8 @@ def _is_padded(tensor: TensorDecision) -> bool:
 
 def _kernels(screen: Screen, query: Query, decision: Decision, registry: Registry) -> None:
     if not decision.kernels:
-        sizes = ", ".join(f"{product} {units}" for product, units in registry.book.archs[query.arch].cu_num.items())
         screen.heading("kernels", "not predicted")
-        screen.text(f"{query.arch} comes with different numbers of compute units ({sizes}): pass --cu-num")
+        screen.text(why_not_predicted(query, decision.call, registry.book, "--cu-num")[0])
         return
     screen.heading("kernels")
     rows: list[tuple[str, ...]] = []

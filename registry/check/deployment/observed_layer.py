@@ -137,9 +137,9 @@ def _physical(tensors: Mapping[Role, ObservedTensor], role: Role, axis: int) -> 
 
 def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedLayer:
     """Complete an observation from its model's entry; assume nothing else."""
-    query = observation.query
+    stated = frozenset(observation.query.model_fields_set)
+    arch, query = book.arch_names.complete(observation.query)
     applied = observation.applied
-    stated = frozenset(query.model_fields_set)
     model = find_model(query.model, book)
     update: dict[str, Any] = {}
     if model is not None:
@@ -154,7 +154,6 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
     tensors = {
         role: ObservedTensor(role, tensor, _layout(book, tensor.layout)) for role, tensor in applied.tensors.items()
     }
-    arch = book.archs.get(full.arch)
     facts: dict[str, Scalar] = {}
     sizes, experts = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
     layer = ObservedLayer(

@@ -114,7 +114,7 @@ def test_a_checkpoints_configuration(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([], ["no query given"]),
         (["--arch", "gfx950"], ["--model: missing"]),
         (["--model", MODEL], ["--arch: missing"]),
-        ([*OPTIONS, "--arch", "mi300"], ["--arch", "mi300"]),
+        ([*OPTIONS, "--arch", "mi"], ["--arch", "mi"]),
         ([*OPTIONS, "--activation-dtype", "fp3"], ["--activation-dtype", "'fp3'", "valid: bf16, fp16, fp8, fp4x2"]),
         ([*OPTIONS, "--tp", "0"], ["--tp", "greater than or equal to 1", "'0'"]),
         ([*OPTIONS, "--tp", "two"], ["--tp", "'two'"]),
@@ -174,6 +174,9 @@ def test_no_recipe_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None
     err = refused(capsys, "--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--activation-dtype", "i8", code=1)
     assert err.startswith("preshuffle: no rule for openai/gpt-oss-120b")
     assert "nearest: gpt-oss." in err
+    assert "unknown arch 'mi35x'; did you mean MI355X, MI350X or MI325X?" in refused(
+        capsys, "--model", "x", "--arch", "mi35x", code=1
+    )
     assert "unknown arch 'gfx906'" in refused(capsys, "--model", "x", "--arch", "gfx906", code=1)
 
 
@@ -242,6 +245,19 @@ def test_the_table_says_everything_and_keeps_to_the_width(
         assert word in out
     if width >= 80:
         assert max(map(len, out.splitlines())) <= width
+
+
+@pytest.mark.parametrize("arch", ["MI355X", "gfx950:sramecc+:xnack-"])
+def test_a_gpu_by_another_name(capsys: pytest.CaptureFixture[str], arch: str) -> None:
+    assert ask(capsys, *OPTIONS, "--arch", arch) == Registry.default().resolve(Query(**ASK))
+
+
+def test_nobody_is_asked_for_compute_units_that_decide_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = ["--engine", "vllm", "--env=--moe-backend=aiter_triton_mxfp4_bf16"]
+    assert main(["resolve", "--model", MODEL, "--arch", "gfx942", *engine]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "can be predicted" in out
+    assert "different numbers" not in out
 
 
 def test_kernels_that_cannot_be_predicted_say_what_to_pass(capsys: pytest.CaptureFixture[str]) -> None:

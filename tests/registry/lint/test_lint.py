@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.registry import BookError
+from preshuffle.registry import BookError, Registry
 from preshuffle.registry.base.errors import Problem
 from support.book.strategies import BOOK, load_overlay
 
@@ -237,3 +237,19 @@ def test_an_overlay_may_take_over_a_packaged_rule(tmp_path: Path) -> None:
         f"rules:\n  mine:\n    when: {json.dumps(when)}\n    use: mxfp4.sep16\n    priority: 9\n    because: a test\n"
     )
     assert load_overlay(tmp_path, text).book.rules["mine"].priority == 9
+
+
+@pytest.mark.parametrize(
+    ("entry", "part"),
+    [
+        ("{products: [MI355X], fp8: null}", "'MI355X' already means gfx950 (as 'MI355X')"),
+        ("{products: [X1], aliases: {X1: [mi-300-x]}, fp8: null}", "'mi-300-x' already means gfx942 (as 'MI300X')"),
+        ("{products: [X1], aliases: {X2: [x3]}, fp8: null}", "'X2' is neither a product nor gfx999"),
+    ],
+)
+def test_a_gpu_name_means_one_gpu(tmp_path: Path, entry: str, part: str) -> None:
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text(f"archs:\n  gfx999: {entry}\n")
+    with pytest.raises(BookError) as caught:
+        Registry.load([overlay])
+    assert part in str(caught.value)

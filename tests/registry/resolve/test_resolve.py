@@ -100,7 +100,7 @@ def test_with_an_engine_named_the_decision_does_what_it_does(
             "nothing is known to work for openai/gpt-oss-120b with activation_dtype fp4x2, gfx942: gfx942 has no MXFP4",
             "gpt-oss.a4w4.gfx950 -> mxfp4.sep16: needs arch=gfx950, found gfx942; gfx942 has no MXFP4 matrix instr",
         ),
-        ({"arch": "gfx951"}, "unknown arch 'gfx951'; valid: gfx950", None),
+        ({"arch": "gfx951"}, "unknown arch 'gfx951'; did you mean gfx950, ", None),
         (
             {"activation_dtype": "i8"},
             "no rule for openai/gpt-oss-120b with activation_dtype i8, gfx950",
