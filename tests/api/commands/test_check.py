@@ -175,3 +175,12 @@ def test_a_score_counts_what_is_as_expected(tmp_path: Path, capsys: pytest.Captu
 def test_the_worst_verdict() -> None:
     assert worst(["ok", "unsupported", "mismatch", "unknown"]) == "mismatch"
     assert worst([]) == "unknown"
+
+
+def test_notes_on_the_engine_stand_below_the_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    observed = {**right(), "query": {**right()["query"], "engine": "vlm@0.33.0"}}
+    path = write(tmp_path / "observed.json", observed)
+    main(["check", path])
+    assert "unknown engine 'vlm'; did you mean vllm" in capsys.readouterr().out
+    main(["check", path, "--json"])
+    assert "unknown engine 'vlm'; did you mean vllm" in capsys.readouterr().out
