@@ -30,7 +30,7 @@ def engine_notes(book: Book, engine: Engine | None) -> tuple[str, ...]:
 
 
 def unknown_engine(book: Book, engine: Engine | None) -> str | None:
-    """Return a message with the nearest engines for a name that the book does not know.
+    """Return a message that names the engines nearest to an unknown one.
 
     None where there is no engine, or an entry, a rule or another condition names it.
     """

@@ -140,7 +140,7 @@ class Book:
 
     @cached_property
     def engine_names(self) -> frozenset[str]:
-        """Names of engines that have an entry, or that an entry's condition gives as a value."""
+        """Names of engines in entries and in their conditions."""
         entries = (entry for section in self.entries.values() for entry in section.values())
         return frozenset(self.engines).union(*map(_engines_of, entries))
 
@@ -152,7 +152,7 @@ class Book:
 
     @cached_property
     def own_lines(self) -> Mapping[str, str]:
-        """Layout lines of overlays, by id and alias; packaged layouts are left out."""
+        """Layout lines of overlays, by id and alias; none of packaged layouts."""
         return {
             name: entry.layout().line
             for entry in self.layouts.values()

@@ -16,7 +16,7 @@ MOST_MISSED = 2
 
 @dataclass(frozen=True, slots=True)
 class NearRule:
-    """Rule for the same model, checkpoint, GPU and engine that did not win.
+    """Losing rule for the same model, checkpoint, GPU and engine.
 
     Attributes:
         missed: fields of the circumstances that do not match.

@@ -133,7 +133,7 @@ class Families:
         return True
 
     def row_of_later(self, aiter: str | None, choice: KernelChoice) -> Family | None:
-        """Return the family of a tuned kernel that is newer than an AITER.
+        """Return the family of a tuned kernel that an AITER lacks.
 
         None where no kernel is newer, or no row chose it.
         """
