@@ -27,12 +27,12 @@ Fault = Literal[
     "cut_through_groups",
     "mixed_experts",
 ]
-"""What a loader did that no kernel expects (or that was not what this rank was meant to hold)."""
+"""Mistakes of a loader: bytes that no kernel expects, or that another rank should hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Sizes of both sides in bytes.
+    """Byte sizes of a checkpoint tensor and its live counterpart.
 
     Attributes:
         experts: of the checkpoint's tensor.
@@ -67,7 +67,10 @@ class Frame:
 class AppliedLayout:
     """Layout as a loader applied it.
 
-    On how many experts, counting K in units of how many bytes.
+    Attributes:
+        layout: the book's layout.
+        experts: how many experts it was bound to.
+        unit: bytes that the loader counted as one unit of K.
     """
 
     layout: Layout
@@ -95,7 +98,7 @@ class RankShare:
 Write = Literal["GGUU", "UUGG", "GUGU"]
 RowPads = Literal["each half", "tail", "head of each half", "head"]
 Packing = Literal["expert", "rows", "bytes"]
-"""What begins at its own pitch: every expert, or rows (experts follow each other), or only the whole (a flat copy)."""
+"""What is padded: every expert, every row (experts follow each other), or only the end of a flat copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class Hypothesis:
         write: row order in which it laid the rows down before the layout.
         row_pads: where the pad rows lie.
         k_pad_first: the pad of K lies before the live values.
-        packing: what begins at its own pitch.
+        packing: what is padded.
         faults: what no kernel expects.
     """
 
@@ -123,7 +126,7 @@ class Hypothesis:
     faults: tuple[Fault, ...]
 
     def numbers(self, frame: Frame) -> tuple[int, ...]:
-        """Return the numbers that ``Predictions`` unpacks, in its order."""
+        """Return the hypothesis as numbers, in the order that ``Predictions`` unpacks."""
         low, high = self.share.k
         first, last = self.share.rows
         rows, halves = last - first, frame.halves

@@ -10,7 +10,7 @@ import torch
 from preshuffle.layouts.forensics.hypotheses import Hypothesis
 
 Group = tuple[Hypothesis, ...]
-"""Hypotheses that no position tells apart: one explanation with several names."""
+"""Hypotheses that predict the same bytes everywhere: one explanation with several names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Match:
 
     Attributes:
         group: the explanation's names.
-        compared: live bytes that are as it says, pads apart.
-        places: in how many windows.
+        compared: live bytes that agree with it, pads left out.
+        places: number of windows with such bytes.
         chance: log10 of the probability that as many bytes, drawn from those that were seen, agree by accident.
     """
 
@@ -32,7 +32,7 @@ class Match:
 
 @dataclass(slots=True)
 class ComparedWindow:
-    """Window of live bytes and each hypothesis's claim on them.
+    """Window of live bytes, with the bytes that each hypothesis claimed.
 
     Nothing is claimed where a hypothesis was not compared.
     """
@@ -44,7 +44,7 @@ class ComparedWindow:
 def match_of(number: int, hypothesis: Hypothesis, seen: list[ComparedWindow]) -> Match:
     """Sum up the windows that support a hypothesis.
 
-    Windows in which all bytes are equal say no more than one byte does.
+    A window in which all bytes are equal counts as a single byte.
     """
     if not seen:
         return Match((hypothesis,), 0, 0, 0.0)
@@ -59,10 +59,7 @@ def match_of(number: int, hypothesis: Hypothesis, seen: list[ComparedWindow]) ->
 
 
 def distinct_rows(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct rows and each row's index among them.
-
-    In the order in which they first occur.
-    """
+    """Return the distinct rows, in order of first occurrence, and each row's index."""
     place: dict[tuple[int, ...], int] = {}
     which = [place.setdefault(tuple(row), len(place)) for row in predicted.tolist()]
     return torch.tensor(list(place), dtype=torch.int64).view(len(place), -1), torch.tensor(which)
@@ -71,7 +68,7 @@ def distinct_rows(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def subsumes(other: torch.Tensor, one: torch.Tensor) -> bool:
     """Return whether one prediction extends another.
 
-    It says all that the other does, and something of bytes that the other leaves open.
+    It claims all that the other does, and bytes that the other leaves open besides.
     """
     claimed = one >= 0
     return bool((other[claimed] == one[claimed]).all()) and bool((other[~claimed] >= 0).any())

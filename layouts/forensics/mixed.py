@@ -1,6 +1,6 @@
 """Search for experts of one tensor in different layouts.
 
-A load, an update or a move reached only some of them.
+That happens where a load, an update or a move reached only some of them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ _SMALLEST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Neighbouring experts with the same explanation.
-
-    As far as they were sampled.
+    """Neighbouring experts whose samples have the same explanation.
 
     Attributes:
         first: the first expert, by its number in the live tensor.
@@ -50,7 +48,7 @@ class MixedExperts:
     """Expert by expert explanation of a tensor.
 
     Attributes:
-        faults: how many mistakes an expert by itself may be explained by.
+        faults: most mistakes that the explanation of one expert may have.
         enough: log10 of a chance so small that an expert counts as explained.
         seen: what was found, by expert; None where nothing explains an expert.
     """
@@ -66,9 +64,8 @@ class MixedExperts:
     def stretches(self) -> list[Stretch]:
         """Return stretches of experts with the same explanation.
 
-        Empty where experts are not slices, or none is explained.
-
-        A few experts are sampled, then those between two that differ, until their border is found.
+        Empty where experts are not slices, or none is explained. A few experts are sampled, then those between two that
+        differ, until the border between them is found.
         """
         frame = self.space.frame
         if frame.live_experts < 2 or frame.live_rows % frame.live_experts:
@@ -92,10 +89,10 @@ class MixedExperts:
         Stretches are read again inside, not only at their ends.
         """
         while True:
-            found = list(self._joined_tensors())
-            torn = next((one for one in found if not self._holds(one)), None)
+            stretches = list(self._joined_experts())
+            torn = next((stretch for stretch in stretches if not self._holds(stretch)), None)
             if torn is None:
-                return found
+                return stretches
             between = [expert for expert in range(torn.first, torn.last + 1) if expert not in self.seen]
             if not between or not all(self._sample(expert) for expert in between):
                 return []
@@ -104,15 +101,14 @@ class MixedExperts:
     def _explanations_needed(self) -> int:
         """Return how many explanations the first experts must show.
 
-        Two experts without a mistake must differ, or this is no mixture of layouts; one must be explained at
-        all.
+        Without mistakes, two experts must differ, or the tensor is not mixed; else one explained expert is enough.
         """
         return 1 if self.faults else 2
 
     def _one_explains_all(self) -> bool:
         """Return whether one explanation holds in every expert.
 
-        Then it was that all the time.
+        Then the tensor is not mixed.
         """
         for kind in self._known_matches:
             others = {id(found): expert for expert, found in self.seen.items() if found is not kind}
@@ -125,21 +121,24 @@ class MixedExperts:
         rivals += [other.group[0] for other in self._known_matches if other is not kind]
         return ExpertSearch(self.search).holds(kind, rivals, (expert, expert), 1, _BUDGET)
 
-    def _holds(self, one: Stretch) -> bool:
-        """Test a stretch's explanation again all over it.
+    def _holds(self, stretch: Stretch) -> bool:
+        """Test a stretch's explanation again at windows spread over it.
 
-        An expert that is torn in itself may be explained by one of its parts.
+        An expert whose bytes are themselves mixed may have been explained by one part only.
         """
-        if one.match is None:
+        if stretch.match is None:
             return True
-        share = (one.last - one.first + 1) / self.space.frame.live_experts
+        share = (stretch.last - stretch.first + 1) / self.space.frame.live_experts
         windows = _AGAIN + int(_SPREAD * share)
-        return ExpertSearch(self.search).holds(one.match, [], (one.first, one.last), windows, _LAST_SAMPLE) is True
+        return (
+            ExpertSearch(self.search).holds(stretch.match, [], (stretch.first, stretch.last), windows, _LAST_SAMPLE)
+            is True
+        )
 
     def _sampled(self) -> Iterator[int]:
         """Yield the experts to sample.
 
-        The one that was read already, those that contradicted it, and some all over the tensor.
+        The one that was read already comes first, then those that contradicted it, then some spread over the tensor.
         """
         yield self.search.home
         yield from self.search.contradicted_experts[:2]
@@ -160,7 +159,7 @@ class MixedExperts:
             if fits:
                 self.seen[expert] = kind
                 return True
-        # what two experts could not be explained by need not be tried again
+        # hypotheses that failed to explain two experts are not tried again
         found = self._find_explanation(expert) if self._unexplained < 2 else []
         if found is None:
             return False
@@ -207,7 +206,8 @@ class MixedExperts:
     def _differ(self, one: int, other: int) -> bool:
         return self.seen[one] is not self.seen[other]
 
-    def _joined_tensors(self) -> Iterator[Stretch]:
+    def _joined_experts(self) -> Iterator[Stretch]:
+        """Yield stretches of sampled neighbours that do not differ, and unsampled gaps between them."""
         numbers = sorted(self.seen)
         count = self.space.frame.live_experts
         first, sampled = 0, 0

@@ -128,9 +128,9 @@ class Bytes:
 
 
 class Widened(Bytes):
-    """View of fp32 bytes as bf16 bytes.
+    """The bf16 bytes inside fp32 values that were widened from bf16.
 
-    The upper two of every four: the bf16 values that they were made from.
+    They are the upper two of every four bytes.
     """
 
     def __init__(self, source: Bytes) -> None:
@@ -145,10 +145,7 @@ class Widened(Bytes):
         return self._source.bytes_read
 
     def known(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return which positions were read already.
-
-        Or cost nothing.
-        """
+        """Return which positions lie on pages already read."""
         return self._source.known(self._in_source(positions))
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""File mappings under a tensor's memory, read from the kernel.
+"""Memory-mapped files behind tensors, found through Linux's ``/proc/self/maps``.
 
 Works whoever mapped the file (torch, NumPy, safetensors).
 """
@@ -32,7 +32,7 @@ _NAME_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """File that is mapped under a storage.
+    """File that is mapped into a storage's memory.
 
     Attributes:
         path: the file.
