@@ -150,7 +150,7 @@ class Front:
             raise ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {head.size}")
         if head.path in self._hidden:
             raise ProblemError("not-found", f"{head.path} is served on the management port")
-        name = self._access.admit(head.method, head.path, head.text(b"authorization"))
+        name = self._access.admit(head.method, head.path, head.text(b"authorization") or None)
         if name is not None:
             set_identity(scope, name)
 

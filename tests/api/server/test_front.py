@@ -83,6 +83,7 @@ def test_a_request_refused_by_the_front_has_an_id_too(tmp_path: Path) -> None:
         assert answer.status_code in (401, 404, 431)
         assert len(answer.headers["x-request-id"]) == 16
         assert answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/v1/registry", headers={"Authorization": ""}).status_code == 200  # as without the header
     named = client.put("/v1/deployments/d", json=REPORT, headers={"X-Request-ID": "r-8"})
     assert named.headers["x-request-id"] == "r-8"
 
