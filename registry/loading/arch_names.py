@@ -23,7 +23,7 @@ class NamedArch:
 
 
 class ArchNames:
-    """All names of a book's GPU architectures; case, spaces and hyphens do not matter."""
+    """Names of GPU architectures, compared without case, spaces and hyphens."""
 
     def __init__(self, archs: Mapping[str, ArchEntry]) -> None:
         """Index the entries by every name."""
@@ -75,5 +75,5 @@ def names_of(entry: ArchEntry) -> Iterator[tuple[str, NamedArch]]:
 
 
 def key_of(name: str) -> str:
-    """Return a name as it is compared: lower case, letters and digits only."""
+    """Return a name's lower-case letters and digits, for comparison."""
     return "".join(filter(str.isalnum, name.casefold()))
