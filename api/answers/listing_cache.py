@@ -1,4 +1,4 @@
-"""Cache of one listing, made anew for each registry."""
+"""Cache of one listing, rebuilt for each registry."""
 
 from __future__ import annotations
 

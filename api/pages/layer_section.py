@@ -30,7 +30,7 @@ UNKNOWN: Final = "unknown"
 _ROWS: Final = 32
 _K: Final = 256
 _EXPLAINED: Final = 12
-"""Sections of a page with a trace of the rules, which takes a moment each."""
+"""Number of sections that show the trace of the rules; each trace takes a moment."""
 _ORDER: Final = list(MEANINGS)
 
 
@@ -215,7 +215,7 @@ class _Drawings:
 
     def new_drawings(self) -> tuple[Drawing, ...]:
         """Return the pictures that the page does not have yet."""
-        return tuple(self._finish(ident, *what) for ident, what in self._new.items())
+        return tuple(self._finish(ident, *drawn) for ident, drawn in self._new.items())
 
     def _draw(self, role: Role, layout: str, decided: TensorDecision, applied: bool) -> str | None:
         tensor = DrawnTensor.of(role, self._book.layout(layout), decided)

@@ -59,6 +59,6 @@ def _write(connection: Connection, rows: Sequence[AnyRow]) -> None:
 
 
 def _entry(row: AnyRow) -> HistoryEntry:
-    heard, silent = ReplicaStatus(row.verdict, row.state), ReplicaStatus(row.verdict, worst_state([row.state, "stale"]))
-    before, after = (silent, heard) if row.silent else (heard, silent)
+    alive, silent = ReplicaStatus(row.verdict, row.state), ReplicaStatus(row.verdict, worst_state([row.state, "stale"]))
+    before, after = (silent, alive) if row.silent else (alive, silent)
     return HistoryEntry(SERVICE, "back" if row.silent else "silent", row.name, row.replica, None, before, after)

@@ -1,4 +1,4 @@
-"""What one MoE layer is: switches, AITER features, shared experts."""
+"""Facts of one MoE layer: switches, AITER features, shared experts."""
 
 from preshuffle.registry.layer.engines import engine_notes, unknown_engine
 from preshuffle.registry.layer.features import behaves_as, check_probed, features_of, why_lacking

@@ -16,7 +16,7 @@ from preshuffle.api.pages.pictures.svg import svg, text_at
 from preshuffle.registry.values.decision import KernelBucket
 
 _NAMES: Final = 88
-"""Width of the column of the lanes' names."""
+"""Width of the column with the lanes' names, in SVG units."""
 _HEAD: Final = 24
 _LANE: Final = 28
 _WIDTHS: Final = (40, 104)

@@ -146,7 +146,7 @@ def pad_invalid(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _real_pads(layer: ObservedLayer, argument: str) -> Iterator[tuple[Role, int]]:
-    """Yield what each tensor says the pad is."""
+    """Yield the real pad by each tensor's shapes."""
     for role, axis in _PADDED_BY[argument]:
         tensor = layer.tensors.get(role)
         pad = tensor.padded(axis) if tensor else None
@@ -165,10 +165,10 @@ def _from_query(layer: ObservedLayer, tensor: ObservedTensor, axis: int, argumen
 
 
 def _accepted_pads(evidence: Evidence, argument: str, real: int) -> set[int]:
-    return {real, *(real // multiple * multiple for multiple in ROUND_DOWN), *_conventional(evidence, argument, real)}
+    return {real, *(real // multiple * multiple for multiple in ROUND_DOWN), *_by_convention(evidence, argument, real)}
 
 
-def _conventional(evidence: Evidence, argument: str, real: int) -> Iterator[int]:
+def _by_convention(evidence: Evidence, argument: str, real: int) -> Iterator[int]:
     """Yield the pads that engines pass by a convention of their own."""
     for compiled in evidence.pad_conventions:
         entry: PadConventionEntry = compiled.entry
@@ -195,7 +195,7 @@ def pad_unreported(evidence: Evidence) -> Iterator[Finding]:
         if not pads:
             continue
         role, real = pads[0]
-        if 0 in _conventional(evidence, argument, real):
+        if 0 in _by_convention(evidence, argument, real):
             continue
         yield Finding.of(
             "pad_unreported",

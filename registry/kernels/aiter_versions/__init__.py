@@ -1,1 +1,1 @@
-"""What AITER's dispatch does in each version, from the book."""
+"""Dispatch behaviour of each AITER version, read from the book."""

@@ -21,7 +21,7 @@ class BookModel(BaseModel):
 
 
 class Tier(BookModel):
-    """A step of a ladder over token counts.
+    """One tier of token counts, and the value that it maps to.
 
     Counts below ``below`` (None: all others) become ``to``.
     """
@@ -121,7 +121,7 @@ class TimelineEntry(BookModel):
 
 
 class DispatchBook(BookModel):
-    """``book/aiter_dispatch.yaml``."""
+    """Contents of ``book/aiter_dispatch.yaml``: dispatch behaviours by version."""
 
     newest: str
     newest_label: str
@@ -134,7 +134,7 @@ Model = TypeVar("Model", bound=BookModel)
 
 
 def validated(model: type[Model], document: Document) -> tuple[Model | None, list[Problem]]:
-    """Validate a document; return its model, or the problems with places."""
+    """Validate a document; return its model, or the problems with positions."""
     try:
         return model.model_validate(document.value), []
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Token padding: AITER's ``get_padded_M``, applied before every lookup."""
+"""Tiers over token counts, such as AITER's padding before a lookup."""
 
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
 
@@ -8,11 +8,11 @@ def next_pow2(value: int) -> int:
     return 1 if value <= 1 else 1 << (value - 1).bit_length()
 
 
-def climb(tiers: tuple[Tier, ...], tokens: int) -> int:
+def tier_value(tiers: tuple[Tier, ...], tokens: int) -> int:
     """Return the value of the first tier that takes a token count.
 
     Example:
-        >>> climb((Tier(below=1024, to="pow2"), Tier(to=1024)), 100)
+        >>> tier_value((Tier(below=1024, to="pow2"), Tier(to=1024)), 100)
         128
     """
     for tier in tiers:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
-from preshuffle.registry.kernels.aiter_versions.padding import climb
+from preshuffle.registry.kernels.aiter_versions.padding import tier_value
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.families.families import Families
 from preshuffle.registry.kernels.tables.rows import Row
@@ -59,7 +59,7 @@ class DispatchCase:
             gfx=self.gfx,
             cu_num=self.cu_num,
             tokens=tokens,
-            token=climb(self.behaviour.data.padding, tokens),
+            token=tier_value(self.behaviour.data.padding, tokens),
             topk=self.topk,
             quant_type=self.quant_type,
             activation_dtype="",

@@ -1,7 +1,7 @@
 """AITER's fused-MoE dispatch: the kernels that a call gets."""
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour, behaviour_of
-from preshuffle.registry.kernels.aiter_versions.padding import climb
+from preshuffle.registry.kernels.aiter_versions.padding import tier_value
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activation_dtype
@@ -53,7 +53,7 @@ def _case(call: DispatchCall, families: Families, behaviour: Behaviour, notes: l
         gfx=archs[-1].strip() if archs else call.gfx,
         cu_num=call.cu_num,
         tokens=call.tokens,
-        token=climb(data.padding, call.tokens),
+        token=tier_value(data.padding, call.tokens),
         topk=call.topk - 1 if call.ep and data.ep_strips_topk else call.topk,
         quant_type=QUANT_REMAP.get(call.quant_type, call.quant_type),
         activation_dtype="",
@@ -241,11 +241,11 @@ def decide(
     call: DispatchCall, tables: KernelTables | None, families: Families | None
 ) -> tuple[KernelChoice, DispatchCase, TableSet | None]:
     """Dispatch a call; also return the final case and the tables."""
-    case, chosen = opened(call, tables, families)
+    case, chosen = open_call(call, tables, families)
     return outcome(case, chosen), case, chosen
 
 
-def opened(
+def open_call(
     call: DispatchCall, tables: KernelTables | None, families: Families | None
 ) -> tuple[DispatchCase, TableSet | None]:
     """Open the case of a call; also return its version's tables."""

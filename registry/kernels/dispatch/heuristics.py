@@ -1,7 +1,7 @@
 """Heuristics for untuned shapes: stages, block size, K split."""
 
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
-from preshuffle.registry.kernels.aiter_versions.padding import climb
+from preshuffle.registry.kernels.aiter_versions.padding import tier_value
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.errors import DispatchError, env_int
 
@@ -136,7 +136,7 @@ def untuned(case: DispatchCase) -> tuple[bool, int, int]:
 def untuned_block_m(case: DispatchCase) -> int:
     """Return the block size of an untuned shape in two stages."""
     if case.quant_type == "per_1x128":
-        return climb(case.behaviour.data.block_m_per_1x128, case.token)
+        return tier_value(case.behaviour.data.block_m_per_1x128, case.token)
     return block_size_m(case.token, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
 
 

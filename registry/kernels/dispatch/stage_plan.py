@@ -1,4 +1,4 @@
-"""What a dispatch rule decides, before kernels are mapped to bytes."""
+"""Plan of a dispatch rule: functions and kernels, before layouts are known."""
 
 from typing import NamedTuple
 

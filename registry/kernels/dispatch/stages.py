@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import Tier
-from preshuffle.registry.kernels.aiter_versions.padding import boundaries, climb
+from preshuffle.registry.kernels.aiter_versions.padding import boundaries, tier_value
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.heuristics import k_split
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
@@ -84,7 +84,7 @@ def flydsl(case: DispatchCase) -> Plan | None:
 
 
 def _cktile_block_m(case: DispatchCase) -> int:
-    return climb(case.behaviour.data.cktile_block_m, case.token)
+    return tier_value(case.behaviour.data.cktile_block_m, case.token)
 
 
 def _cktile_gate_up(case: DispatchCase) -> Plan:
@@ -110,7 +110,7 @@ def flydsl_int4(case: DispatchCase) -> Plan | None:
     """Plan FlyDSL kernels by heuristic for groupwise int4 weights."""
     if case.quant_type != "per_1x32" or case.call.weight_dtype != "i4x2" or not case.call.flydsl:
         return None
-    tile_m = climb(_INT4_TILE_M, case.token)
+    tile_m = tier_value(_INT4_TILE_M, case.token)
     splits = "int4_k_split" in case.behaviour.data.features
     split = k_split(case) if splits else 0
     tile = f"bf16_t{tile_m}x128x128"

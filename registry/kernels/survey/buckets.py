@@ -1,6 +1,6 @@
 """Token ranges over which AITER's choice is constant.
 
-A decision has to hold at every token count, not at samples.
+A decision must hold at every token count, not only at sampled ones.
 """
 
 from bisect import bisect_right
@@ -12,12 +12,12 @@ from operator import attrgetter
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
-from preshuffle.registry.kernels.aiter_versions.padding import boundaries, climb
+from preshuffle.registry.kernels.aiter_versions.padding import boundaries, tier_value
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice
 from preshuffle.registry.kernels.dispatch.activation import activation_dtype, activation_rule
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
-from preshuffle.registry.kernels.dispatch.dispatch import check_call, opened, outcome
+from preshuffle.registry.kernels.dispatch.dispatch import check_call, open_call, outcome
 from preshuffle.registry.kernels.dispatch.grouped import is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import (
     one_stage_conditions,
@@ -87,21 +87,21 @@ class _Summary:
 
     def _summarise(self, dtypes: tuple[str, str], tables: TableSet | None) -> Iterator[_Values | None]:
         case, bound = self._case, self._bound
-        conditions = {a: _conditions(case, a, tables) for a in dict.fromkeys(dtypes)}
+        by_dtype = {dtype: _conditions(case, dtype, tables) for dtype in dict.fromkeys(dtypes)}
         for point, case.token in self.points:
-            a = dtypes[point >= bound]
-            wanted = conditions[a]
-            if wanted is None:
+            dtype = dtypes[point >= bound]
+            conditions = by_dtype[dtype]
+            if conditions is None:
                 yield None
-            elif isinstance(wanted, str):
-                yield a, wanted, 0
-            elif wanted and runs_one_stage(case, wanted):
-                yield a, "one stage", 0
+            elif isinstance(conditions, str):
+                yield dtype, conditions, 0
+            elif conditions and runs_one_stage(case, conditions):
+                yield dtype, "one stage", 0
             else:
                 try:
-                    yield a, untuned_k_split(case), untuned_block_m(case)
+                    yield dtype, untuned_k_split(case), untuned_block_m(case)
                 except DispatchError as error:
-                    yield a, str(error), 0
+                    yield dtype, str(error), 0
 
     def at(self, index: int, rule: str) -> Hashable | None:
         """Return the summary at one point under a stage rule.
@@ -130,12 +130,12 @@ class _Summary:
         return case.behaviour, tables is None, case.gfx, env, notes, divides, _kind(case.call)
 
 
-def _conditions(case: DispatchCase, a: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
+def _conditions(case: DispatchCase, dtype: str, tables: TableSet | None) -> tuple[OneStageCondition, ...] | str | None:
     """Return the one-stage conditions of a call, or AITER's error.
 
     None where rows of the grouped table count.
     """
-    case.activation_dtype = a
+    case.activation_dtype = dtype
     if tables is not None and is_grouped(case):
         return None
     try:
@@ -147,7 +147,7 @@ def _conditions(case: DispatchCase, a: str, tables: TableSet | None) -> tuple[On
 def _padded(behaviour: Behaviour, bound: int, upto: int | None) -> tuple[tuple[int, int], ...]:
     tiers = behaviour.data.padding
     points = sorted({1, *boundaries(tiers, max(tier.below or 1 for tier in tiers)), bound})
-    return tuple((point, climb(tiers, point)) for point in points if upto is None or point <= upto)
+    return tuple((point, tier_value(tiers, point)) for point in points if upto is None or point <= upto)
 
 
 def _activation_bound(case: DispatchCase) -> int:
@@ -190,7 +190,7 @@ def reachable_buckets(
         >>> [bucket.lo for bucket in reachable_buckets(call) if bucket.choice.activation_dtype == "fp4x2"][0]
         256
     """
-    case, chosen = opened(call, tables, families)
+    case, chosen = open_call(call, tables, families)
     return list(_buckets(case, chosen, _Summary(case.at(1), chosen, upto)))
 
 
@@ -202,14 +202,14 @@ def survey(
     families: Families | None = None,
 ) -> tuple[list[KernelChoice], list[TokenBucket]]:
     """Return ``dispatch`` at token counts together with ``reachable_buckets``."""
-    case, chosen = opened(call, tables, families)
+    case, chosen = open_call(call, tables, families)
     summary = _Summary(case.at(1), chosen, upto)
     buckets = list(_buckets(case, chosen, summary))
     if not summary.usable:
         return [outcome(case.at(count), chosen) for count in tokens], buckets
     starts = [bucket.lo for bucket in buckets]
     return [
-        _at_padded(buckets[bisect_right(starts, count) - 1].choice, climb(case.behaviour.data.padding, count))
+        _at_padded(buckets[bisect_right(starts, count) - 1].choice, tier_value(case.behaviour.data.padding, count))
         if 1 <= count <= (upto or _LARGEST)
         else outcome(case.at(count), chosen)
         for count in tokens

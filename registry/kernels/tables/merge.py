@@ -1,4 +1,4 @@
-"""AITER's merge of many table files into one, without rewriting anybody's files."""
+"""AITER's merge of several table files, in memory only."""
 
 from collections.abc import Callable, Hashable, Iterable
 
@@ -33,10 +33,8 @@ def _fastest(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[Row]:
 def merge_union(rows: list[Row]) -> list[Row]:
     """Merge as AITER 0.1.14 and later: the fastest row per key.
 
-    Rows keep their file order.
-
-    AITER itself writes that outcome back into the CSV files of its package and raises ``RuntimeError`` once
-    (aiter/jit/core.py); from the second start on it is what this returns.
+    Rows keep their file order. AITER itself writes the result back into the CSV files of its package and raises
+    ``RuntimeError`` once (aiter/jit/core.py); from the second start on it reads what this returns.
     """
     return _fastest(rows, full_key)
 

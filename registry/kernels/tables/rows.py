@@ -61,7 +61,7 @@ class GroupedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hazard:
-    """A defect of a table that AITER resolves without asking.
+    """Defect of a table that AITER resolves without an error.
 
     It does so silently, differently on each machine, or by rewriting files.
 

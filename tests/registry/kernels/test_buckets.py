@@ -5,7 +5,7 @@ import random
 import pytest
 
 from preshuffle.registry.kernels import DispatchCall, KernelTables, TokenBucket, dispatch, reachable_buckets, survey
-from preshuffle.registry.kernels.dispatch.dispatch import opened
+from preshuffle.registry.kernels.dispatch.dispatch import open_call
 from preshuffle.registry.kernels.survey.buckets import _outcome, _Summary
 from support.aiter.kernel_rows import BASE, MX, SEP, SWIGLU, table, tables
 
@@ -42,7 +42,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
 def everywhere(call: DispatchCall, tables: KernelTables | None) -> list[TokenBucket]:
     """Return the buckets by their definition: every choice at every point where it may change."""
     found: list[TokenBucket] = []
-    for point, _ in _Summary(*opened(call, tables, None), upto=None).points:
+    for point, _ in _Summary(*open_call(call, tables, None), upto=None).points:
         choice = dispatch(call.model_copy(update={"tokens": point}), tables)
         if found and _outcome(found[-1].choice) == _outcome(choice):
             continue

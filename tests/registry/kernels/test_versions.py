@@ -7,7 +7,7 @@ import pytest
 from preshuffle.registry.base.versions import InvalidVersionError, local_commit, version_key
 from preshuffle.registry.kernels import DispatchCall, dispatch
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
-from preshuffle.registry.kernels.aiter_versions.padding import climb
+from preshuffle.registry.kernels.aiter_versions.padding import tier_value
 
 ASCENDING = [
     "0.1.7.dev1",
@@ -67,7 +67,7 @@ def test_commit_of_a_development_build() -> None:
     ],
 )
 def test_token_padding_by_version(version: str, tokens: list[int], padded: list[int]) -> None:
-    assert [climb(behaviour_of(version).data.padding, m) for m in tokens] == padded
+    assert [tier_value(behaviour_of(version).data.padding, m) for m in tokens] == padded
 
 
 @pytest.mark.parametrize(
