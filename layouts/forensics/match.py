@@ -59,7 +59,7 @@ def match_of(number: int, hypothesis: Hypothesis, seen: list[ComparedWindow]) ->
 
 
 def distinct_rows(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct rows, in order of first occurrence, and each row's index."""
+    """Return distinct rows in order of occurrence, and each row's index."""
     place: dict[tuple[int, ...], int] = {}
     which = [place.setdefault(tuple(row), len(place)) for row in predicted.tolist()]
     return torch.tensor(list(place), dtype=torch.int64).view(len(place), -1), torch.tensor(which)
