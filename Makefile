@@ -28,7 +28,9 @@ help:
 	@echo "make demo      the demonstration (ARGS=… are its arguments)"
 	@echo "make test      the whole test suite"
 	@echo "make test-fast what answers within a minute: no browser, PostgreSQL, packaging, demo, Triton or long property runs"
+	@echo "make lint      style and types"
 	@echo "make check     style, types and tests"
+	@echo "make soak      the tests marked slow"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
 
 install: $(STAMP)

@@ -59,11 +59,6 @@ def release_of(key: Version) -> tuple[int, ...]:
     return release
 
 
-def is_development(version: str) -> bool:
-    """Say whether a version has a ``dev`` part."""
-    return version_key(version).is_devrelease
-
-
 def on_the_way_to(version: str, release: str) -> bool:
     """Say whether a version is a development build before a release.
 
