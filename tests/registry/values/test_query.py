@@ -126,8 +126,9 @@ def test_what_is_done_to_an_answer_does_not_reach_the_book_or_the_next_answer() 
     assert query.env == {"A": "1"}
     first = REGISTRY.resolve(query)
     expected = first.model_copy(deep=True)
-    first.env.clear()
-    first.tensors.clear()
+    for mapping in (first.env, first.tensors):
+        with pytest.raises(TypeError, match="immutable"):
+            mapping.clear()
     assert REGISTRY.resolve(query) == expected
 
 
