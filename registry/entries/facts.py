@@ -17,7 +17,7 @@ from preshuffle.registry.entries.condition import Condition, Scalar
 Facts = Mapping[str, Scalar]
 
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
-_GLOBS = frozenset({"model", "engine", "deployment", "kernel1", "kernel2", "backend_name"})
+_GLOBS = frozenset({"model", "engine", "deployment", "kernel1", "kernel2", "backend_name", "moe_shape"})
 COUNTED = frozenset(
     {
         "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "hidden_pad",
@@ -30,7 +30,7 @@ _PLAIN = frozenset(
         "gated", "bias", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
-        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit", "moe_shape",
+        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit",
     }
 )  # fmt: skip
 RUN_FACTS = frozenset(
