@@ -176,3 +176,14 @@ def test_nothing_odd_raises() -> None:
                 inner = inner.setdefault(folder, {})
             inner[path[-1]] = chosen.choice(ODD[path])
         assert report(raw).verdict
+
+
+def test_a_loaded_dtype_counts_before_the_models_entry() -> None:
+    """Kimi-K3's entry says fp4x2; a deployment that loaded int4 runs the kernels of int4."""
+    weight = {"layout": "sep16", "is_shuffled": True, "dtype": "i4x2"}
+    raw: Raw = {
+        "query": {"model": "moonshotai/Kimi-K3", "arch": "gfx942", "cu_num": 304, "aiter": "0.1.20"},
+        "applied": {"kernels": [{"backend": "aiter"}], "tensors": {"w13_weight": weight, "w2_weight": weight}},
+    }
+    assert codes(raw) == set()
+    assert "unsupported" in codes({**raw, "applied": {**raw["applied"], "tensors": {}, "gate_mode": "separated"}})

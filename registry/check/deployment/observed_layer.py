@@ -145,8 +145,9 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
     if model is not None:
         update = {name: value for name, value in model.given().items() if getattr(query, name) is None}
         update["model"] = model.id
-    if query.weight_dtype is None and "weight_dtype" not in update:
-        update["weight_dtype"] = _dtype_of(applied)
+    observed = _dtype_of(applied)
+    if query.weight_dtype is None and observed is not None:  # what was loaded says more than the model's entry
+        update["weight_dtype"] = observed
     if query.aiter_features:
         update["aiter"] = behaves_as(book, query.aiter, query.aiter_features)
     full = query.model_copy(update=update) if update else query
@@ -203,8 +204,8 @@ def _layout(book: Book, name: str | None) -> Layout | None:
 
 
 def _dtype_of(applied: Applied) -> str | None:
-    w13 = applied.tensors.get("w13_weight")
-    dtype = w13.dtype if w13 else None
+    weights = (applied.tensors.get(role) for role in WEIGHTS)
+    dtype = next((weight.dtype for weight in weights if weight is not None and weight.dtype is not None), None)
     if dtype is None or dtype == "uint8":
         return None
     return "fp8" if dtype.startswith("fp8") else dtype if dtype in ("bf16", "fp16", "fp4x2", "i4x2", "i8") else None
