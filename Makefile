@@ -11,13 +11,15 @@ TRITON := triton==3.9.0
 WORKERS ?= 2
 # What answers within a minute on two cores: no browser, PostgreSQL, packaging, demonstration, Triton or long property runs.
 FAST := tests/registry tests/layouts/loader tests/layouts/stamps/test_stamp.py tests/layouts/checkpoint/test_checkpoint.py \
-  tests/api/fleet tests/api/web tests/api/client tests/api/store/test_find.py tests/api/store/test_store.py \
+  tests/api/fleet tests/api/web tests/api/store/test_find.py tests/api/store/test_store.py \
   tests/api/routes/test_check.py tests/api/routes/test_registry.py tests/api/routes/test_resolve.py \
   tests/api/pages/test_html.py tests/api/commands/test_check.py tests/api/commands/test_explain.py \
   tests/system/test_architecture.py tests/system/imports/test_dependencies.py \
   tests/system/imports/test_exports.py
-SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/registry/loading/test_book_fuzz.py \
-  tests/registry/resolve/test_recipe_shapes.py
+SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/layouts/loader/test_apply_layout.py \
+  tests/layouts/loader/test_expert.py tests/layouts/loader/test_own_layouts.py tests/registry/lint/test_lint.py \
+  tests/registry/loading/test_book.py tests/registry/loading/test_book_fuzz.py \
+  tests/registry/loading/test_rule_index.py tests/registry/resolve/test_recipe_shapes.py
 BENCH ?= $(wildcard bench/bench_*.py)
 
 .DEFAULT_GOAL := help
