@@ -190,7 +190,7 @@ def _fused(
     if query.engine is None or not (masked or shared):
         return full, masked
     try:
-        switches = read_switches(full, book)
+        switches = read_switches(full, book, memo)
     except QueryError:  # a switch has a value that it cannot have: found by the rules on switches
         return full, masked
     counted = count_shared(shared, full, switches, book, memo)
