@@ -15,7 +15,15 @@ from preshuffle.registry.entries.deployments import (
 )
 from preshuffle.registry.entries.engines import EngineEntry
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
-from preshuffle.registry.entries.facts import COUNTED, MODEL_NAME, RUN_FACTS, FactCondition, Facts, moe_shape
+from preshuffle.registry.entries.facts import (
+    COUNTED,
+    LAYOUT_FACTS,
+    MODEL_NAME,
+    RUN_FACTS,
+    FactCondition,
+    Facts,
+    moe_shape,
+)
 from preshuffle.registry.entries.fusions import FusionEntry
 from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
@@ -50,6 +58,7 @@ from preshuffle.registry.entries.rule import FIELDS, Rule, Specificity, facts_of
 __all__ = [
     "COUNTED",
     "FIELDS",
+    "LAYOUT_FACTS",
     "MODEL_NAME",
     "RUN_FACTS",
     "SECOND_LEVEL",

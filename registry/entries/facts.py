@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries.condition import Condition, Scalar
 
 Facts = Mapping[str, Scalar]
@@ -41,6 +42,15 @@ RUN_FACTS = frozenset(
     }
 )  # fmt: skip
 """Facts of one run; all others are the same for every kernel of a deployment."""
+
+LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
+    ("w13_layout", "w13_weight"),
+    ("w2_layout", "w2_weight"),
+    ("w13_scale_layout", "w13_weight_scale"),
+    ("w2_scale_layout", "w2_weight_scale"),
+    ("w13_bias_layout", "w13_bias"),
+)
+"""Facts that name a tensor's layout, and the tensor's role."""
 
 MODEL_NAME = "model_name"
 """The model as the observation names it, where the book has it under another name; conditions on ``model`` see both."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry, Scalar, moe_shape
+from preshuffle.registry.entries import LAYOUT_FACTS, ContractEntry, Facts, KnownBadEntry, Scalar, moe_shape
 from preshuffle.registry.kernels import TokenBucket, dispatch_book, is_newest
 from preshuffle.registry.layer import value_of
 from preshuffle.registry.loading import Book, Compiled, Entries
@@ -20,13 +20,6 @@ from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.finding import Finding
 
 _EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
-_LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
-    ("w13_layout", "w13_weight"),
-    ("w2_layout", "w2_weight"),
-    ("w13_scale_layout", "w13_weight_scale"),
-    ("w2_scale_layout", "w2_weight_scale"),
-    ("w13_bias_layout", "w13_bias"),
-)
 _QUERY_FACTS = (
     "model", "arch", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer", "gated", "bias",
     "cu_num", "hidden_size", "intermediate_size", "top_k", "tp", "ep", "aiter", "rocm", "deployment",
@@ -120,7 +113,7 @@ def _deployment_facts(
     w13, w2 = tensors["w13_weight"], tensors["w2_weight"]
     facts["weight_dtype"] = "fp8" if w13.dtype.startswith("fp8") else w13.dtype
     facts["w13_tag"], facts["w2_tag"] = w13.is_shuffled, w2.is_shuffled
-    facts |= {name: tensors[role].layout for name, role in _LAYOUT_FACTS if role in tensors}
+    facts |= {name: tensors[role].layout for name, role in LAYOUT_FACTS if role in tensors}
     facts["experts"], facts["model_dim"], facts["inter_dim"] = w2.physical_shape
     facts["moe_shape"] = moe_shape(w2.physical_shape[0], w2.physical_shape[1], query.top_k)
     group = GROUP.get(query.quant_type or "No", 1)

@@ -10,7 +10,7 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import LayoutError, QueryError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import BITS, GROUP, Role
-from preshuffle.registry.entries import MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar, moe_shape
+from preshuffle.registry.entries import LAYOUT_FACTS, MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar, moe_shape
 from preshuffle.registry.kernels import dispatch_book, is_newest
 from preshuffle.registry.layer import appends_masked_column, behaves_as, count_shared, read_switches, value_of
 from preshuffle.registry.loading import Book
@@ -220,13 +220,6 @@ _APPLIED_FACTS = (
     "gate_mode", "hidden_pad", "intermediate_pad", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
     "fallback_backend", "graphs", "eplb", "lora", "swiglu_limit",
 )  # fmt: skip
-_LAYOUT_FACTS: tuple[tuple[str, Role], ...] = (
-    ("w13_layout", "w13_weight"),
-    ("w2_layout", "w2_weight"),
-    ("w13_scale_layout", "w13_weight_scale"),
-    ("w2_scale_layout", "w2_weight_scale"),
-    ("w13_bias_layout", "w13_bias"),
-)
 
 
 def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
@@ -241,7 +234,7 @@ def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
     facts["engine_version"] = query.engine.version if query.engine else None
     facts["arch_mx"] = any(name.startswith("mxfp4") for name in layer.arch.features) if layer.arch else None
     facts["model_limit"] = layer.model.swiglu_limit is not None if layer.model else None
-    for name, role in _LAYOUT_FACTS:
+    for name, role in LAYOUT_FACTS:
         tensor = layer.tensors.get(role)
         facts[name] = tensor.layout.id if tensor and tensor.layout else None
     for name, role in (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1])):
