@@ -44,28 +44,25 @@ def count_shared(shared: int, query: Query, switches: Switches, book: Book, memo
     """
     if not shared or query.engine is None or query.num_experts is None or query.top_k is None:
         return None
-    owner = query.engine.name
-    for flag in (memo or Memo()).get("fusing switches", owner, lambda: _fusing(book, owner)):
-        if _fuses(flag, query.model, switches.values):
-            fields = {"num_experts": query.num_experts + shared * query.ep, "top_k": query.top_k + shared}
-            plural = "shared expert counts" if shared == 1 else "shared experts count"
-            value = switches.values[flag.id]
-            return Counted(fields, f"{shared} {plural} among the experts, since {flag.id} is {value}")
-    return None
+    flag = _fusing_switch(query.engine.name, query.model, switches, book, memo)
+    if flag is None:
+        return None
+    fields = {"num_experts": query.num_experts + shared * query.ep, "top_k": query.top_k + shared}
+    plural = "shared expert counts" if shared == 1 else "shared experts count"
+    return Counted(fields, f"{shared} {plural} among the experts, since {flag.id} is {switches.values[flag.id]}")
 
 
-def appends_masked_column(query: Query, switches: Switches, book: Book) -> bool:
+def appends_masked_column(query: Query, switches: Switches, book: Book, memo: Memo | None = None) -> bool:
     """Return whether ``topk_ids`` has a masked column beyond top-k.
 
-    It applies to engines that pass an expert mask.
-
-    Some engines append a masked column (the book's ``fusions`` say which, and when). Where
+    It has one only where an expert mask is passed. The book's ``fusions`` say which engines append one, and when. Where
     no engine is named, or the book does not know it, the column is there, as in AITER's own tests.
 
     Args:
         query: with its model's own id.
         switches: the query's switches, defaults included.
         book: whose engines count.
+        memo: stores which switches of an engine count.
     """
     owner = query.engine.name if query.engine else None
     fusion = next((entry for entry in book.entries["fusions"].values() if entry.engine == owner), None)
@@ -73,11 +70,17 @@ def appends_masked_column(query: Query, switches: Switches, book: Book) -> bool:
         return True
     if fusion.masked_column == "never":
         return False
-    return any(_fuses(flag, query.model, switches.values) for flag in _fusing(book, fusion.engine))
+    return _fusing_switch(fusion.engine, query.model, switches, book, memo) is not None
 
 
-def _fusing(book: Book, owner: str) -> list[FlagEntry]:
-    return [flag for flag in book.flags.values() if flag.owner == owner and flag.fuses_shared_experts]
+def _fusing_switch(engine: str, model: str, switches: Switches, book: Book, memo: Memo | None) -> FlagEntry | None:
+    """Return the switch that makes an engine fuse shared experts, or None."""
+    flags = (memo or Memo()).get("fusing switches", engine, lambda: _switches_of(book, engine))
+    return next((flag for flag in flags if _fuses(flag, model, switches.values)), None)
+
+
+def _switches_of(book: Book, engine: str) -> list[FlagEntry]:
+    return [flag for flag in book.flags.values() if flag.owner == engine and flag.fuses_shared_experts]
 
 
 def _fuses(flag: FlagEntry, model: str, values: Mapping[str, str]) -> bool:

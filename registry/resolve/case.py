@@ -133,7 +133,7 @@ def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
     facts = facts_of(full.__dict__, switches.facts)
     if build != query.aiter:  # rules and requirements ask for the build itself, kernels for what it behaves as
         full = full.altered(aiter=build)
-    masked = full.ep > 1 and appends_masked_column(full, switches, book)
+    masked = full.ep > 1 and appends_masked_column(full, switches, book, memo)
     return Case(query, full, arch, model, switches, facts, reason, masked)
 
 

@@ -196,7 +196,7 @@ def _fused(
     counted = count_shared(shared, full, switches, book, memo)
     if counted is not None:
         full = full.altered(**counted.fields)
-    return full, masked and appends_masked_column(full, switches, book)
+    return full, masked and appends_masked_column(full, switches, book, memo)
 
 
 def _layout(book: Book, name: str | None) -> Layout | None:
