@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -76,7 +76,16 @@ def report(server: Server, name: str, applied: dict[str, Any] | None = None) -> 
 def until(window: Chrome, condition: Callable[[], object], words: str) -> None:
     """Wait: on a busy machine everything takes a moment, and what is looked at may be replaced meanwhile."""
     gone = [StaleElementReferenceException]
-    WebDriverWait(window, 60, poll_frequency=0.05, ignored_exceptions=gone).until(lambda _: condition(), words)
+
+    def met(_: object) -> bool:
+        try:
+            return bool(condition())
+        except WebDriverException as error:  # what chromedriver says of a node while its page is being replaced
+            if "does not belong to the document" not in str(error):
+                raise
+            return False
+
+    WebDriverWait(window, 60, poll_frequency=0.05, ignored_exceptions=gone).until(met, words)
 
 
 @contextmanager
