@@ -271,6 +271,8 @@ def _call(group: GroupView) -> Iterator[tuple[str, str, str]]:
         "intermediate_pad": applied.intermediate_pad,
         "bias": applied.bias_passed,
         "swiglu_limit": applied.swiglu_limit,
+        "function": applied.function,
+        "doweight_stage1": applied.doweight_stage1,
     }
     for name, value in group.decision.call.model_dump().items():
         yield name, words(value, "none"), words(passed.get(name), UNKNOWN)

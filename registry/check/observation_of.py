@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from preshuffle.registry.resolve import DISPATCHED
+from preshuffle.registry.resolve import DISPATCHED, is_predicted
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
@@ -36,11 +36,14 @@ def observation_of(decision: Decision, query: Query) -> Observation:
         }
         source_order = source_order or tensor.source_order
     call = decision.call
-    dispatched = call.function == DISPATCHED  # other functions take no gate_mode, and say whose kernels run
+    dispatched = call.function == DISPATCHED  # other functions take no gate_mode
     gate_mode = call.gate_mode if call.gate_mode_passed else "separated"
     applied = {
+        "function": call.function,
         "gate_mode": gate_mode if dispatched else None,
-        "kernels": () if dispatched else ({"backend": call.backend},),
+        "doweight_stage1": call.doweight_stage1 if is_predicted(call.function) else None,
+        "router_weight": "input" if call.weighted_by_caller else None,
+        "kernels": () if is_predicted(call.function) else ({"backend": call.backend},),
         "hidden_pad": call.hidden_pad if dispatched else None,
         "intermediate_pad": call.intermediate_pad if dispatched else None,
         "swizzle_mx_scale": call.swizzle_mx_scale,

@@ -17,11 +17,13 @@ class FunctionEntry(Frozen):
 
     Attributes:
         backends: whose kernels may run behind it.
+        doweight_stage1: whether it puts the router's weight on the input itself.
     """
 
     id: str
     title: str = ""
     backends: tuple[CallBackend, ...]
+    doweight_stage1: bool = False
     evidence: tuple[str, ...] = ()
 
 

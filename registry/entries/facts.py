@@ -28,7 +28,8 @@ COUNTED = frozenset(
 _PLAIN = frozenset(
     {
         "arch", "arch_mx", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer",
-        "gated", "bias", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
+        "gated", "bias", "router_weight_on_input", "router_weight",
+        "function", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
         "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit",
@@ -38,7 +39,7 @@ RUN_FACTS = frozenset(
     {
         "tokens", "backend", "backend_name", "reader", "func1", "family1", "family2", "kernel1", "kernel2", "runs_in",
         "one_stage", "tuned", "predicted", "gate_mode", "bias_passed", "model_dim", "inter_dim", "is_shuffled",
-        "observed",
+        "doweight_stage1", "observed",
     }
 )  # fmt: skip
 """Facts of one run; all others are the same for every kernel of a deployment."""

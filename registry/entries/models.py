@@ -26,6 +26,7 @@ class ModelFacts(Frozen):
     top_k: Size | None = None
     gated: bool | None = None
     bias: bool | None = None
+    router_weight_on_input: bool | None = None
     swiglu_limit: float | None = None
 
     @cached_property
@@ -41,6 +42,7 @@ class ModelEntry(ModelFacts):
     """Model: Hugging Face id, aliases, and facts that queries may omit.
 
     Attributes:
+        router_weight_on_input: only said of models whose router weights multiply what goes into an expert.
         swiglu_alpha: gain of Swiglu's sigmoid.
         situ_beta: SiTU's bound of the gate.
         situ_linear_beta: SiTU's bound of the up part.

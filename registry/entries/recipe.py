@@ -134,6 +134,21 @@ class PadArgument(Frozen):
     passed: bool = True
 
 
+class RouterWeight(Frozen):
+    """How an engine puts the router's weight on an expert's input.
+
+    It counts only for models whose router weights are applied there (``router_weight_on_input``).
+
+    Attributes:
+        by: ``kernel`` (``doweight_stage1`` is passed), ``caller`` (the engine multiplies the hidden states and passes
+            ones), ``dropped`` (nothing is passed: the weight lands on the output) or ``refused`` (the engine raises).
+        function: the entry point that is called then, where it is another one.
+    """
+
+    by: Literal["kernel", "caller", "dropped", "refused"] = "kernel"
+    function: str | None = None
+
+
 class Call(Frozen):
     """Kernel function, and its arguments that depend on the bytes.
 
@@ -148,6 +163,7 @@ class Call(Frozen):
         swizzle_mx_scale: the label of Triton's scale swizzle.
         activation: what the engine really passes, where that is not the model's.
         swiglu_limit: ``absent`` where the clamp is not passed.
+        router_weight: how a router weight on the input gets there.
     """
 
     gate_mode: GateMode
@@ -162,6 +178,7 @@ class Call(Frozen):
     swizzle_mx_scale: str | None = None
     activation: Activation | None = None
     swiglu_limit: Literal["passed", "absent"] = "passed"
+    router_weight: RouterWeight = RouterWeight()
 
     def passes_gate_mode(self, swiglu_limit: float | None) -> bool:
         """Whether gate_mode reaches the kernel, for a model's clamp."""

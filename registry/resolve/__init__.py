@@ -4,7 +4,14 @@ from preshuffle.registry.resolve.case import find_model, open_case
 from preshuffle.registry.resolve.choose import choose
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, RuleTrace, explain
 from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
-from preshuffle.registry.resolve.kernels import DISPATCHED, REACH, dispatch_call, predict_kernels, why_not_predicted
+from preshuffle.registry.resolve.kernels import (
+    DISPATCHED,
+    REACH,
+    dispatch_call,
+    is_predicted,
+    predict_kernels,
+    why_not_predicted,
+)
 from preshuffle.registry.resolve.known_problems import known_problem_finding
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
@@ -24,6 +31,7 @@ __all__ = [
     "dispatch_call",
     "explain",
     "find_model",
+    "is_predicted",
     "known_problem_finding",
     "lacking",
     "later_kernel_finding",

@@ -63,7 +63,7 @@ class Case:
         model = self.model
         swiglu = (self.full.swiglu_limit, model.swiglu_alpha if model else None)
         situ = (model.situ_beta, model.situ_linear_beta) if model else (None, None)
-        return call_decision(recipe, sizes, tensors, swiglu, situ)
+        return call_decision(recipe, sizes, tensors, swiglu, situ, bool(self.full.router_weight_on_input))
 
     @property
     def sizes(self) -> LayerSizes:

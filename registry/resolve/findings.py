@@ -94,6 +94,10 @@ def _not_passed(query: Query, recipe: Recipe) -> list[Finding]:
         text = f"recipe {recipe.id}: biases are converted and not passed to the kernel; the model has them"
         wanted = "bias1 and bias2"
         findings.append(Finding.of("contract_mismatch", text, role="w13_bias", expected=wanted, actual="none"))
+    if query.router_weight_on_input and recipe.call.router_weight.by == "dropped":
+        text = f"recipe {recipe.id}: the router's weight belongs on the input, and the engine leaves it on the output"
+        wanted = "doweight_stage1=true"
+        findings.append(Finding.of("contract_mismatch", text, expected=wanted, actual="not passed"))
     dispatched = recipe.call.function == DISPATCHED  # others take no gate_mode
     if dispatched and recipe.call.gate_mode == "interleave" and not recipe.call.passes_gate_mode(query.swiglu_limit):
         missing = ": the engine passes it with a clamp only" if recipe.call.gate_mode_passed else ""

@@ -14,9 +14,16 @@ from preshuffle.registry.values.decision import CallDecision, KernelBucket, Tens
 from preshuffle.registry.values.query import Query
 
 DISPATCHED = "fused_moe"
-"""The only entry point whose kernels can be predicted."""
+"""AITER's entry point that chooses kernels itself."""
+_PREDICTED = frozenset({DISPATCHED, "asm_moe_tkw1"})
+"""Entry points whose kernels can be predicted: ``asm_moe_tkw1`` calls ``fused_moe`` with ``doweight_stage1``."""
 REACH = 65536
 """Largest token count of a deployment; kernels are judged up to it."""
+
+
+def is_predicted(function: str) -> bool:
+    """Return whether AITER's dispatch chooses the kernels behind an entry point."""
+    return function in _PREDICTED
 
 
 def dispatch_call(
@@ -39,7 +46,7 @@ def dispatch_call(
         masked_column: whether the engine appends a column to ``topk_ids``.
     """
     cu_num = query.cu_num or arch.default_cu_num
-    if cu_num is None or call.function != DISPATCHED:
+    if cu_num is None or not is_predicted(call.function):
         return None
     w2 = tensors["w2_weight"]
     expert_parallel = query.ep > 1
@@ -56,6 +63,7 @@ def dispatch_call(
             "weight_dtype": _as_weight(tensors["w13_weight"].dtype, call.quant_type),
             "quant_type": call.quant_type,
             "use_g1u1": query.gated,
+            "doweight_stage1": call.doweight_stage1,
             "gate_mode": call.gate_mode if call.gate_mode_passed else "separated",
             "is_shuffled": tensors["w13_weight"].is_shuffled or w2.is_shuffled,
             "ep": expert_parallel,
@@ -79,7 +87,7 @@ def why_not_predicted(
     Args:
         field: how the caller's user spells the query's ``cu_num``.
     """
-    if call.function != DISPATCHED:
+    if not is_predicted(call.function):
         return f"{call.function} is called, and only kernels of AITER's {DISPATCHED} can be predicted", ()
     arch, query = book.arch_names.complete(query)
     sizes = ", ".join(f"{product} {units}" for product, units in arch.cu_num.items()) if arch else "unknown"

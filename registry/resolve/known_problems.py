@@ -15,14 +15,15 @@ from preshuffle.registry.layer import value_of
 from preshuffle.registry.loading import Book, Compiled, Entries
 from preshuffle.registry.resolve.case import Case
 from preshuffle.registry.resolve.findings import where
-from preshuffle.registry.resolve.kernels import DISPATCHED
+from preshuffle.registry.resolve.kernels import is_predicted
 from preshuffle.registry.values.decision import CallDecision, TensorDecision
 from preshuffle.registry.values.finding import Finding
 
 _EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
 _QUERY_FACTS = (
     "model", "arch", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer", "gated", "bias",
-    "cu_num", "hidden_size", "intermediate_size", "top_k", "tp", "ep", "aiter", "rocm", "deployment",
+    "router_weight_on_input", "cu_num", "hidden_size", "intermediate_size", "top_k", "tp", "ep", "aiter", "rocm",
+    "deployment",
 )  # fmt: skip
 
 
@@ -53,7 +54,7 @@ class KnownProblems:
             call: the call that goes with them.
             ranges: the kernels at every token count; none where the number of compute units is unknown.
         """
-        if call.function != DISPATCHED:
+        if not is_predicted(call.function):
             return
         deployment = _deployment_facts(case, self._book, env, tensors)
         shared = _call_facts(tensors, call)
@@ -142,6 +143,7 @@ def _call_facts(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> d
         "gate_mode": call.gate_mode if call.gate_mode_passed else "separated",
         "is_shuffled": tensors["w13_weight"].is_shuffled or w2.is_shuffled,
         "bias_passed": call.bias,
+        "doweight_stage1": call.doweight_stage1,
         "model_dim": w2.physical_shape[1],
         "inter_dim": w2.physical_shape[2],
     }

@@ -97,6 +97,12 @@ def _gated(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
     return ()
 
 
+def _router_weight(_: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
+    if facts.get("router_weight_on_input") and recipe.call.router_weight.by == "refused":
+        return (f"the engine does not take a router weight on the input with {recipe.id}",)
+    return ()
+
+
 def _multiples(_: Book, recipe: Recipe, facts: Facts) -> Iterator[str]:
     """A recipe without padding is for sizes of one rank that divide."""
     tp = int(facts.get("tp") or 1)
@@ -142,6 +148,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     _one_of("weight_dtype", _weights(lambda recipe: recipe.tensors["w13_weight"].dtype)),
     _one_of("quant_type", _weights(lambda recipe: recipe.call.quant_type)),
     Requirement(("gated",), _gated),
+    Requirement(("router_weight_on_input",), _router_weight),
     _one_of("activation", lambda recipe: recipe.requires.activation),
     Requirement(("hidden_size", "intermediate_size", "tp"), _multiples),
     _one_of("gate_up_order", lambda recipe: recipe.requires.gate_up_order),

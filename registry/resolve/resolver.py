@@ -126,7 +126,8 @@ class Resolver:
         return buckets, findings, ranges
 
     def _layer(self, case: Case, recipe: Recipe) -> Layer:
-        key = (recipe.id, case.sizes, case.arch.id, case.full.swiglu_limit, case.model.id if case.model else None)
+        full, model = case.full, case.model.id if case.model else None
+        key = (recipe.id, case.sizes, case.arch.id, full.swiglu_limit, full.router_weight_on_input, model)
         return self._memo.get("layers", key, lambda: self._lay_out(case, recipe))
 
     def _lay_out(self, case: Case, recipe: Recipe) -> Layer:

@@ -93,6 +93,7 @@ def call_decision(
     tensors: Mapping[Role, TensorDecision],
     swiglu: tuple[float | None, float | None],
     situ: tuple[float | None, float | None] = (None, None),
+    router_weight_on_input: bool = False,
 ) -> CallDecision:
     """Return the call that goes with the tensors.
 
@@ -107,7 +108,7 @@ def call_decision(
         "hidden_pad": _pad_argument(w13.k, call.hidden_pad, sizes.tp),
         "intermediate_pad": _pad_argument(w2.k, call.intermediate_pad, sizes.tp),
         "bias": sizes.bias and call.bias == "passed",
-        "function": call.function,
+        "function": (call.router_weight.function if router_weight_on_input else None) or call.function,
         "backend": call.backend,
         "quant_dtype_a": call.quant_dtype_a,
         "swizzle_mx_scale": call.swizzle_mx_scale,
@@ -115,6 +116,8 @@ def call_decision(
         "swiglu_alpha": swiglu[1],
         "situ_beta": situ[0],
         "situ_linear_beta": situ[1],
+        "doweight_stage1": router_weight_on_input and call.router_weight.by == "kernel",
+        "weighted_by_caller": router_weight_on_input and call.router_weight.by == "caller",
     }
     return unvalidated(CallDecision, values)
 

@@ -88,6 +88,8 @@ class CallDecision(Frozen):
         quant_dtype_a: the activation dtype, where it is named and AITER does not choose.
         swizzle_mx_scale: the label of Triton's scale swizzle.
         swiglu_limit: the clamp that is passed; None where none is.
+        doweight_stage1: whether the kernel multiplies the router's weights in stage 1, on the input, not in stage 2.
+        weighted_by_caller: whether the engine multiplies them into the input itself, and passes ones to the kernel.
     """
 
     gate_mode: GateMode
@@ -105,6 +107,8 @@ class CallDecision(Frozen):
     swiglu_alpha: float | None = None
     situ_beta: float | None = None
     situ_linear_beta: float | None = None
+    doweight_stage1: bool = False
+    weighted_by_caller: bool = False
 
 
 class KernelBucket(KernelChoice):

@@ -43,14 +43,16 @@ def _tensor(tensor: TensorDecision) -> str:
 
 
 def _call(call: CallDecision) -> str:
+    weight = '"doweight_stage1":true,' if call.doweight_stage1 else ""
+    caller = ',"weighted_by_caller":true' if call.weighted_by_caller else ""
     return (
         f'{{"activation":"{call.activation}","backend":"{call.backend}","bias":{_flag(call.bias)},'
-        f'"function":{_word(call.function)},"gate_mode":"{call.gate_mode}",'
+        f'{weight}"function":{_word(call.function)},"gate_mode":"{call.gate_mode}",'
         f'"gate_mode_passed":{_flag(call.gate_mode_passed)},"hidden_pad":{call.hidden_pad},'
         f'"intermediate_pad":{call.intermediate_pad},"quant_dtype_a":{_word(call.quant_dtype_a)},'
         f'"quant_type":"{call.quant_type}","situ_beta":{_number(call.situ_beta)},'
         f'"situ_linear_beta":{_number(call.situ_linear_beta)},"swiglu_alpha":{_number(call.swiglu_alpha)},'
-        f'"swiglu_limit":{_number(call.swiglu_limit)},"swizzle_mx_scale":{_word(call.swizzle_mx_scale)}}}'
+        f'"swiglu_limit":{_number(call.swiglu_limit)},"swizzle_mx_scale":{_word(call.swizzle_mx_scale)}{caller}}}'
     )
 
 

@@ -54,9 +54,18 @@ class CacheKey(Frozen):
 
 
 class Applied(Frozen):
-    """What was done to the tensors, and the arguments passed."""
+    """What was done to the tensors, and the arguments passed.
 
+    Attributes:
+        function: the entry point that was called, such as ``fused_moe``.
+        doweight_stage1: whether the kernel was told to multiply the router's weights in stage 1.
+        router_weight: where the router's weights were multiplied, by the kernel or by its caller.
+    """
+
+    function: str | None = None
     gate_mode: GateMode | None = None
+    doweight_stage1: bool | None = None
+    router_weight: Literal["input", "output"] | None = None
     hidden_pad: Count | None = None
     intermediate_pad: Count | None = None
     swiglu_limit: Annotated[float, Field(allow_inf_nan=False)] | None = None

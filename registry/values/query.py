@@ -83,6 +83,7 @@ class Query(Input):
         activation_dtype: what the checkpoint wants; AITER may switch it with the token count.
         gate_up_order: row order of w13 in the checkpoint.
         num_experts: of the whole model, fused shared experts counted (so does ``top_k``).
+        router_weight_on_input: the router's weight multiplies what goes into an expert, not what comes out.
         swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
         tp: tensor-parallel size; shards independently of ``ep``.
         aiter: AITER's version, or ``0.1.20.dev+g<commit>``.
@@ -106,6 +107,7 @@ class Query(Input):
     top_k: Size | None = None
     gated: bool = True
     bias: bool | None = None
+    router_weight_on_input: bool | None = None
     swiglu_limit: Clamp | None = None
     tp: Ranks = 1
     ep: Ranks = 1

@@ -30,6 +30,9 @@ def show_decision(screen: Screen, query: Query, decision: Decision, registry: Re
     arguments = decision.call.model_dump(mode="json")
     if decision.call.gate_mode_passed:
         del arguments["gate_mode_passed"]  # as one expects
+    for name in ("doweight_stage1", "weighted_by_caller"):
+        if not arguments[name]:
+            del arguments[name]
     call = "  ".join(f"{name}={_plain(value)}" for name, value in arguments.items() if value is not None)
     env = "  ".join(f"{name}={value}" for name, value in decision.env.items())
     screen.pairs([("call", call), ("env", env or "nothing to set")])

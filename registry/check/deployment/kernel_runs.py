@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 REACH = 65536
 """Largest token count that is predicted: engines form no larger batch."""
-_CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim")
+_CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim", "doweight_stage1")
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +90,7 @@ class KernelRun:
         if call is not None and self.reader == "aiter":
             facts["gate_mode"], facts["is_shuffled"] = call.gate_mode, call.is_shuffled
             facts["bias_passed"] = call.bias
+            facts["doweight_stage1"] = call.doweight_stage1
             facts["model_dim"], facts["inter_dim"] = call.sizes
         else:
             facts.update((name, layer.facts[name]) for name in _CALL)
@@ -204,6 +205,7 @@ def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall
             "weight_dtype": _weight_dtype(layer),
             "quant_type": query.quant_type,
             "use_g1u1": query.gated,
+            "doweight_stage1": call.doweight_stage1,
             "gate_mode": call.gate_mode,
             "is_shuffled": call.is_shuffled,
             "ep": masked,

@@ -213,11 +213,13 @@ def _dtype_of(applied: Applied) -> str | None:
 
 _QUERY_FACTS = (
     "model", "arch", "cu_num", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order",
-    "producer", "hidden_size", "intermediate_size", "num_experts", "top_k", "gated", "bias", "aiter", "rocm",
+    "producer", "hidden_size", "intermediate_size", "num_experts", "top_k", "gated", "bias",
+    "router_weight_on_input", "aiter", "rocm",
     "deployment",
 )  # fmt: skip
 _APPLIED_FACTS = (
-    "gate_mode", "hidden_pad", "intermediate_pad", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
+    "function", "gate_mode", "doweight_stage1", "router_weight", "hidden_pad",
+    "intermediate_pad", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
     "fallback_backend", "graphs", "eplb", "lora", "swiglu_limit",
 )  # fmt: skip
 
@@ -278,6 +280,15 @@ def _experts(tensors: Mapping[Role, ObservedTensor], query: Query) -> int | None
                     return shape[0]
     total = query.num_experts
     return total // query.ep if total and not total % query.ep else None
+
+
+def doweight_stage1(layer: ObservedLayer) -> bool | None:
+    """Return whether stage 1 multiplies the router's weights; None where unknown."""
+    applied = layer.applied
+    if applied.doweight_stage1 is None and applied.function is not None:
+        function = layer.book.entries["functions"].get(applied.function)
+        return True if function is not None and function.doweight_stage1 else None
+    return applied.doweight_stage1
 
 
 def counted_shape(layer: ObservedLayer, tensor: ObservedTensor, layout: Layout) -> tuple[int, int, int] | None:

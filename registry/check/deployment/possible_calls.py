@@ -12,7 +12,7 @@ from itertools import islice, product
 from typing import TypeVar
 
 from preshuffle.registry.base.words import GateMode, Role
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer, doweight_stage1
 from preshuffle.registry.kernels import behaviour_of
 
 _MOST_CALLS = 32
@@ -34,6 +34,7 @@ class PossibleCall:
         is_shuffled: whether w1 or w2 carries the tag.
         bias: whether biases are passed.
         sizes: ``(model_dim, inter_dim)``, physical.
+        doweight_stage1: whether the kernel multiplies the router's weights in stage 1.
     """
 
     gate_mode: GateMode
@@ -44,6 +45,7 @@ class PossibleCall:
     top_k: int
     cu_num: int
     aiter: str | None
+    doweight_stage1: bool
 
 
 def possible_calls(layer: ObservedLayer) -> Iterator[PossibleCall]:
@@ -63,6 +65,7 @@ def possible_calls(layer: ObservedLayer) -> Iterator[PossibleCall]:
         _known_or(query.top_k, _TOP_K),
         _compute_units(layer),
         _known_or(query.aiter, _VERSIONS),
+        _weighted_stages(layer),
     )
     for values in islice(product(*axes), _MOST_CALLS):
         yield PossibleCall(*values)
@@ -108,6 +111,13 @@ def _biases(layer: ObservedLayer) -> tuple[bool, ...]:
     if layer.applied.bias_passed is not None:
         return (layer.applied.bias_passed,)
     return {True: (True, False), False: (False,), None: (False, True)}[layer.query.bias]
+
+
+def _weighted_stages(layer: ObservedLayer) -> tuple[bool, ...]:
+    passed = doweight_stage1(layer)
+    if passed is not None:
+        return (passed,)
+    return (True, False) if layer.query.router_weight_on_input else (False,)
 
 
 def _sizes(layer: ObservedLayer) -> tuple[tuple[int, int], ...]:

@@ -9,11 +9,19 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.check.deployment.observed_layer import SCALES, WEIGHTS, either_of
+from preshuffle.registry.check.deployment.observed_layer import (
+    SCALES,
+    WEIGHTS,
+    ObservedLayer,
+    doweight_stage1,
+    either_of,
+)
 from preshuffle.registry.check.rules.layouts import reads_otherwise
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.finding import Finding
 
 _BIASES = ("w13_bias", "w2_bias")
+_LLAMA4 = "https://github.com/vllm-project/vllm/blob/main/vllm/model_executor/models/llama4.py"
 _SCALE_DTYPES = {
     "per_1x32": ("e8m0", "uint8"),
     "per_1x128": ("fp32",),
@@ -32,6 +40,7 @@ def contract_mismatch(evidence: Evidence) -> Iterator[Finding]:
     yield from _expert_map(evidence)
     yield from _label(evidence)
     yield from _bias(evidence)
+    yield from _router_weight(evidence)
     yield from _limit(evidence)
     yield from _dtypes(evidence)
     yield from _activations(evidence)
@@ -155,6 +164,53 @@ def _bias(evidence: Evidence) -> Iterator[Finding]:
 def _ignores_bias(evidence: Evidence, run: KernelRun) -> bool:
     owners = (evidence.layer.book.families.by_id.get(id) for id in run.families)
     return any(owner is not None and "bias" in owner.ignores for owner in owners)
+
+
+def _router_weight(evidence: Evidence) -> Iterator[Finding]:
+    """Yield a router weight that was multiplied elsewhere than the model does."""
+    layer = evidence.layer
+    on_input = layer.query.router_weight_on_input
+    if on_input is None and layer.model is None:
+        return
+    wanted, done = "input" if on_input else "output", _weighted(layer)
+    if done is None or done == wanted:
+        return
+    yield Finding.of(
+        "contract_mismatch",
+        f"the router's weight multiplies an expert's {done}; the model was trained with it on the {wanted}",
+        expected=f"router weight on the {wanted}",
+        actual=f"on the {done}",
+        fix=f"pass doweight_stage1={str(wanted == 'input').lower()}"
+        + (", or multiply the hidden states and pass ones" if wanted == "input" else ""),
+        evidence=(_LLAMA4,),
+    )
+
+
+def _weighted(layer: ObservedLayer) -> str | None:
+    """Return where the router's weights were multiplied; None where it is not known.
+
+    A kernel that leaves them out may follow an engine that multiplied them before.
+    """
+    if layer.applied.router_weight is not None:
+        return layer.applied.router_weight
+    in_stage1 = doweight_stage1(layer)
+    if in_stage1 is None:
+        return None
+    if in_stage1:
+        return "input"
+    engine = layer.query.engine.name if layer.query.engine else None
+    return None if engine in _engines_that_weight(layer) else "output"
+
+
+def _engines_that_weight(layer: ObservedLayer) -> frozenset[str]:
+    """Return the engines of whose recipes some multiply the router's weights themselves."""
+    return layer.memo.get("engines that weight the input", (), lambda: frozenset(_weighting(layer.book)))
+
+
+def _weighting(book: Book) -> Iterator[str]:
+    for prepared in book.rule_index.prepared:
+        if prepared.recipe is not None and prepared.recipe.call.router_weight.by == "caller":
+            yield from map(str, prepared.conditions["engine"].values if "engine" in prepared.conditions else ())
 
 
 def _limit(evidence: Evidence) -> Iterator[Finding]:

@@ -28,11 +28,14 @@ def decisions() -> list[Decision]:
 
 
 def meant(decision: Decision, parts: set[str]) -> dict[str, Any]:
-    """What a digest is of: a layout's line belongs to it only where an overlay says what the layout is."""
+    """What a digest is of: a layout's line only where an overlay defines the layout, flags of router weights if set."""
     said = decision.model_dump(mode="json", include=parts)
     for tensor in said["tensors"].values():
         if tensor["layout_line"] is None:
             del tensor["layout_line"]
+    for flag in ("doweight_stage1", "weighted_by_caller"):
+        if not said["call"][flag]:
+            del said["call"][flag]
     return said
 
 
