@@ -47,16 +47,21 @@ class BookError(PreshuffleError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One wrong field of an input: path, message, valid values."""
+    """One wrong field of an input: path, message, valid values.
+
+    Attributes:
+        lines: what the reader may paste to go on, shown below the message.
+    """
 
     field: str
     message: str
     valid: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return ``field: message; valid: …``."""
+        """Return ``field: message; valid: …``, and the lines below it."""
         tail = f"; valid: {', '.join(self.valid)}" if self.valid else ""
-        return f"{self.field}: {self.message}{tail}"
+        return "\n".join([f"{self.field}: {self.message}{tail}", *self.lines])
 
 
 class PlacedError(ValueError):

@@ -78,17 +78,23 @@ class MoeLayers(Frozen):
 
     Attributes:
         first_dense: how many layers at the beginning have none.
+        last: the last layer that may have them; a negative number counts from the end.
         every: a step; layers whose number plus one it divides have them.
+        offset: the first of the stepped layers, where it is not the step less one.
         dense: a list of the layers that have none.
-        listed: a list of the layers that have them.
-        flags: a list with one entry per layer; 0 and ``dense`` mean none. A plain number is a step.
+        listed: a list of the layers that have them, or their numbers with commas between them.
+        flags: one entry per layer, as a list or as the letters of a text. A plain number is a step.
+        marks: the flags that mean experts; without it, all but 0, false and ``dense``.
     """
 
     first_dense: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
     every: tuple[str, ...] = ()
+    offset: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
     listed: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 class StoredTensor(Frozen):
@@ -126,6 +132,7 @@ class QuantizationEntry(Frozen):
         general: path to what holds for all other modules; empty for the section itself.
         exclude: names of lists of modules that are not quantized.
         cases: the first that fits says what the experts are.
+        harmless: further keys that say nothing of the experts' dtype or layout: dotted paths, or globs of them.
     """
 
     id: str
@@ -134,6 +141,7 @@ class QuantizationEntry(Frozen):
     general: str = ""
     exclude: tuple[str, ...] = ()
     cases: tuple[QuantizationCase, ...]
+    harmless: tuple[str, ...] = ()
     evidence: Evidence = ()
 
 
@@ -144,12 +152,18 @@ class ModelTypeEntry(Frozen):
 
     Attributes:
         aliases: other names of the type; its language model alone often has one.
-        section: where the language model's configuration lies; empty for the file itself. Where a file has no such
-            section, the file itself is read.
-        fields: query field to the names it may have in the configuration, the first that is there wins.
+        like: another type, whose fields hold here where this entry leaves them out.
+        wraps: sections of the configuration, the first of which that is there names the language model's own type,
+            which says the rest.
+        section: path of the language model's configuration; empty for the file itself. Parts of the path that a file
+            does not have are skipped, so that the inner configuration alone is read too.
+        fields: query field to the names it may have in the configuration, the first that is there wins. A list has one
+            value per layer.
+        has_experts: configuration fields that are 0, false or absent where a model of the type has no experts.
         values: query field to what its words in the configuration mean.
         fixed: a model entry's field to its names in the configuration. No query can say it, so the value must be the
             one that the model's entry has.
+        clamped_activation: the activation of layers that have a ``swiglu_limit``, where the clamp makes it another one.
         constants: facts that hold for every model of the type.
         producers: who makes its checkpoints, by ``quant_method``; the method itself where it is not listed.
         cases: forms of the configuration that say what the experts are, before ``quantization_config`` does. Of a
@@ -163,14 +177,18 @@ class ModelTypeEntry(Frozen):
 
     id: str
     aliases: tuple[str, ...] = ()
+    like: str | None = None
+    wraps: tuple[str, ...] = ()
     section: str = ""
-    fields: FrozenDict[str, tuple[str, ...]]
+    fields: FrozenDict[str, tuple[str, ...]] = Field(default_factory=FrozenDict)
+    has_experts: tuple[str, ...] = ()
     values: FrozenDict[str, FrozenDict[str, Any]] = Field(default_factory=FrozenDict)
     fixed: FrozenDict[Literal["swiglu_alpha", "situ_beta", "situ_linear_beta"], tuple[str, ...]] = Field(
         default_factory=FrozenDict
     )
     layers: tuple[str, ...] = ("num_hidden_layers",)
     moe_layers: MoeLayers = MoeLayers()
+    clamped_activation: str | None = None
     constants: ModelFacts = ModelFacts()
     producers: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     cases: tuple[QuantizationCase, ...] = ()
@@ -179,6 +197,12 @@ class ModelTypeEntry(Frozen):
     experts: ExpertModules | None = None
     checkpoint: FrozenDict[str, FrozenDict[Role, CheckpointTensor]] = Field(default_factory=FrozenDict)
     evidence: Evidence = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not {"fields", "like", "wraps"} & self.model_fields_set:
+            raise ValueError("one of fields, like and wraps is needed")
+        return self
 
     @model_validator(mode="after")
     def _fields_are_facts(self) -> Self:

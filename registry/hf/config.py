@@ -10,9 +10,10 @@ from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.ranges import ranges_text
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry
-from preshuffle.registry.hf.moe_layers import moe_layers_of, number_of
+from preshuffle.registry.hf.layer_values import values_of
+from preshuffle.registry.hf.model_types import language_model, model_type_of
+from preshuffle.registry.hf.moe_layers import count_layers, moe_layers_of, number_of
 from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, excludes, experts_of
 from preshuffle.registry.layer import count_shared, read_switches
 from preshuffle.registry.loading import Book
@@ -20,7 +21,6 @@ from preshuffle.registry.resolve import find_model
 from preshuffle.registry.values.query import Query
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
-_OUTER = (SECTION, "dtype", "torch_dtype", "_name_or_path")
 
 
 def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -50,29 +50,6 @@ def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     return value
 
 
-def model_type_of(config: Mapping[str, Any], book: Book) -> ModelTypeEntry:
-    """Return the book's entry for a configuration's ``model_type``.
-
-    Raises:
-        QueryError: the type is missing or unknown.
-    """
-    name = config.get("model_type")
-    if not isinstance(name, str):
-        raise QueryError([FieldProblem("model_type", "missing from the configuration", tuple(book.model_types))])
-    known = book.model_types_by_name
-    if name not in known:
-        raise QueryError([FieldProblem("model_type", f"unknown {name!r}", near(name, list(known)))])
-    return known[name]
-
-
-def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[str, Any]:
-    """Return the language model's configuration, completed from the outer one."""
-    inner = config.get(entry.section) if entry.section else None
-    if not isinstance(inner, Mapping):
-        return config
-    return {**{name: config[name] for name in _OUTER if config.get(name)}, **inner}
-
-
 def query_of(
     config: Mapping[str, Any] | str | Path, book: Book, given: Mapping[str, Any], layer: int | None = None
 ) -> Query:
@@ -100,8 +77,9 @@ def query_fields(
     values = read_config(config)
     entry = model_type_of(values, book)
     language = language_model(values, entry)
-    quantization = _experts(language, entry, book, layer)
-    fields = {**_fields(language, entry, book, quantization), **given}
+    layers = _layers(language, entry, layer)
+    quantization = _experts(language, entry, book, layers)
+    fields = {**_fields(language, entry, book, quantization, layers), **given}
     _check_fixed(language, entry, book, str(fields["model"]))
     shared = _shared_experts(language, entry, book, quantization)
     if shared and not {"num_experts", "top_k"} & set(given):
@@ -112,16 +90,23 @@ def query_fields(
     return fields
 
 
-def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int | None) -> ExpertQuantization:
-    """Return the experts' quantization, in one layer or all; layers that differ are an error."""
-    known = number_of(language, entry.layers) is not None
+def _layers(language: Mapping[str, Any], entry: ModelTypeEntry, layer: int | None) -> tuple[int, ...]:
+    """Return the layer that is meant, or all that have experts."""
+    known = count_layers(language, entry) is not None
     layers = moe_layers_of(language, entry) if known else (layer or 0,)
     if not layers:
         raise QueryError([FieldProblem(entry.layers[0], "the configuration has no layer with experts")])
     if layer is not None and layer not in layers:
         raise QueryError([FieldProblem("layer", f"layer {layer} has no experts", (ranges_text(layers),))])
+    return layers if layer is None else (layer,)
+
+
+def _experts(
+    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
+) -> ExpertQuantization:
+    """Return the quantization of the layers' experts; layers that differ are an error."""
     by_facts: dict[str, tuple[ExpertQuantization, list[int]]] = {}
-    for number in layers if layer is None else (layer,):
+    for number in layers:
         quantization = experts_of(language, entry, book, number)
         by_facts.setdefault(quantization.case.facts.model_dump_json(), (quantization, []))[1].append(number)
     if len(by_facts) > 1:
@@ -135,7 +120,11 @@ def _experts(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
 
 
 def _fields(
-    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, quantization: ExpertQuantization
+    language: Mapping[str, Any],
+    entry: ModelTypeEntry,
+    book: Book,
+    quantization: ExpertQuantization,
+    layers: tuple[int, ...],
 ) -> dict[str, Any]:
     name = language.get("_name_or_path")
     known = isinstance(name, str) and find_model(name, book) is not None
@@ -144,10 +133,7 @@ def _fields(
         entry.producers.get(quantization.method, quantization.method) if quantization.method != "none" else None
     )
     fields.update(entry.constants.given())
-    for field, names in entry.fields.items():
-        key = next((key for key in names if language.get(key) is not None), None)
-        if key is not None:
-            fields[field] = _value(entry, field, key, language[key])
+    fields.update(values_of(language, entry, layers))
     facts = quantization.case.facts.given()
     if "weight_dtype" not in facts:
         dtype = language.get("dtype", language.get("torch_dtype"))
@@ -155,16 +141,6 @@ def _fields(
             raise QueryError([FieldProblem("dtype", f"needed for unquantized experts, found {dtype!r}", _dtypes())])
         facts["weight_dtype"] = facts["activation_dtype"] = _TORCH_DTYPES[dtype]
     return fields | facts
-
-
-def _value(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
-    """Return a field's value, translated where the book lists its values."""
-    words = entry.values.get(field)
-    if words is None:
-        return value
-    if not isinstance(value, str) or value not in words:
-        raise QueryError([FieldProblem(name, f"unknown {value!r}", tuple(words))])
-    return words[value]
 
 
 def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, name: str) -> None:
@@ -190,7 +166,7 @@ def _shared_experts(
     experts = entry.experts
     if not count or experts is None or experts.shared is None:
         return 0
-    layer = moe_layers_of(language, entry)[-1] if number_of(language, entry.layers) else 0
+    layer = moe_layers_of(language, entry)[-1] if count_layers(language, entry) else 0
     down = (experts.shared_linears or experts.linears)[2]
     names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
     plain = SECTION not in language or excludes(language, book, names)

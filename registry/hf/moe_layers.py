@@ -7,6 +7,7 @@ from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.entries import ModelTypeEntry
+from preshuffle.registry.hf.paths import value_at
 
 _DENSE = (0, False, "dense")
 
@@ -17,10 +18,17 @@ def layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> int:
     Raises:
         QueryError: no field states it.
     """
-    count = number_of(config, entry.layers)
+    count = count_layers(config, entry)
     if count is None:
         raise QueryError([FieldProblem(entry.layers[0], "missing from the configuration")])
     return count
+
+
+def count_layers(config: Mapping[str, Any], entry: ModelTypeEntry) -> int | None:
+    """Return the stated number of layers, or that of their flags; None where neither is there."""
+    stated = number_of(config, entry.layers)
+    flags = _list(config, entry.moe_layers.flags) if entry.moe_layers.marks else None
+    return stated if stated is not None or not flags else len(flags)
 
 
 def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int, ...]:
@@ -37,29 +45,53 @@ def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int
     """
     fields = entry.moe_layers
     first = number_of(config, fields.first_dense) or 0
+    count = layers_of(config, entry)
     moe_layers = _list(config, fields.listed)
     dense = _list(config, fields.dense) or ()
     flags = _list(config, fields.flags)
     step = number_of(config, fields.every) or 1
+    offset = _integer(config, fields.offset)
     frequency = number_of(config, fields.flags) or 1  # some types give a number where others give a list
+    last = _integer(config, fields.last)
+    end = count if last is None else last + 1 if last >= 0 else count + last + 1
     return tuple(
         layer
-        for layer in range(layers_of(config, entry))
-        if (layer in moe_layers if moe_layers is not None else layer >= first and (layer + 1) % step == 0)
+        for layer in range(count)
+        if (
+            layer in moe_layers
+            if moe_layers is not None
+            else first <= layer < end and (layer - (step - 1 if offset is None else offset)) % step == 0
+        )
         and layer not in dense
         and layer % frequency == 0
-        and (flags is None or layer >= len(flags) or flags[layer] not in _DENSE)
+        and (flags is None or layer >= len(flags) or _marked(flags[layer], fields.marks))
     )
 
 
 def number_of(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
     """Return the first named field that holds a positive whole number."""
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+    return next((value for name in names if (value := _whole(value_at(config, name))) is not None and value > 0), None)
+
+
+def _integer(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    return next((value for name in names if (value := _whole(value_at(config, name))) is not None), None)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _marked(flag: Any, marks: tuple[str, ...]) -> bool:
+    return flag in marks if marks else flag not in _DENSE
 
 
 def _list(config: Mapping[str, Any], names: Sequence[str]) -> Sequence[Any] | None:
-    return next((config[name] for name in names if isinstance(config.get(name), list)), None)
+    """Return the first named list; a text is numbers with commas between them, or one letter per layer."""
+    for name in names:
+        value = value_at(config, name)
+        if isinstance(value, list | tuple):
+            return value
+        if isinstance(value, str) and value:
+            numbers = value.split(",")
+            return [int(number) for number in numbers] if all(n.strip().isdecimal() for n in numbers) else list(value)
+    return None

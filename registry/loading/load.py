@@ -35,6 +35,7 @@ from preshuffle.registry.entries import (
 )
 from preshuffle.registry.kernels import Family, KernelTag, Packing
 from preshuffle.registry.loading.book import Book, Place
+from preshuffle.registry.loading.inherit import inherit
 from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_document
 
 SECTIONS: Mapping[str, type[Frozen]] = {
@@ -98,6 +99,8 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
             problems += yaml_problems
             _collect_entries(document, entries, seen, problems)
         places.update(seen)
+    if not problems:
+        entries["model_types"] = inherit(entries["model_types"], places, problems)
     if problems:
         raise BookError(problems)
     return Book(entries, places, tuple(document.name for layer in layers for document, _ in layer))

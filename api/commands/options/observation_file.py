@@ -73,4 +73,4 @@ def _placed(problem: FieldProblem, given: dict[str, Any], document: Document) ->
     valid = problem.valid
     if problem.message == "unknown field" and not valid and "." not in problem.field:
         valid = tuple(Observation.model_fields)
-    return FieldProblem(where, problem.message, valid)
+    return FieldProblem(where, problem.message, valid, problem.lines)

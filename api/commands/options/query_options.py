@@ -178,7 +178,7 @@ def _placed(problem: FieldProblem, given: dict[str, Any], document: Document | N
     valid = problem.valid
     if problem.message == "unknown field" and not valid:
         valid = tuple(Query.model_fields)
-    return FieldProblem(where, problem.message, valid)
+    return FieldProblem(where, problem.message, valid, problem.lines)
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -1,0 +1,60 @@
+"""Values of a query's fields in a configuration, which may have one per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.frozen import freeze
+from preshuffle.registry.base.ranges import ranges_text
+from preshuffle.registry.entries import ModelTypeEntry
+from preshuffle.registry.hf.paths import value_at
+
+
+def values_of(language: Mapping[str, Any], entry: ModelTypeEntry, layers: Sequence[int]) -> dict[str, Any]:
+    """Return the query's fields that a language model's configuration states.
+
+    Args:
+        language: the language model's configuration.
+        entry: how its model type names things.
+        layers: the layers that are meant; of a list with one value per layer they must have the same.
+
+    Raises:
+        QueryError: a word is unknown, or layers differ.
+    """
+    fields: dict[str, Any] = {}
+    for field, names in entry.fields.items():
+        name = next((name for name in names if value_at(language, name) is not None), None)
+        if name is not None:
+            value = _of_layers(name, value_at(language, name), layers)
+            fields[field] = _translated(entry, field, name, value)
+    if fields.get("swiglu_limit") and entry.clamped_activation is not None:
+        fields["activation"] = entry.clamped_activation
+    return fields
+
+
+def _of_layers(name: str, value: Any, layers: Sequence[int]) -> Any:
+    """Return the value of all layers; of a list with one value per layer, the one that they share."""
+    if not isinstance(value, list) or not value:
+        return value
+    by_value: dict[Any, list[int]] = {}
+    for layer in layers:
+        item = value[layer] if layer < len(value) else None
+        by_value.setdefault(freeze(0 if item is None else item), []).append(layer)
+    if len(by_value) > 1:
+        kinds = "; ".join(f"layers {ranges_text(numbers)}: {item}" for item, numbers in by_value.items())
+        first = next(iter(by_value.values()))[0]
+        valid = (f"layer={first} (--hf-layer {first})",)
+        raise QueryError([FieldProblem(name, f"differs between layers ({kinds}); say which", valid)])
+    return next(iter(by_value))
+
+
+def _translated(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any:
+    """Return a field's value, translated where the book lists its values."""
+    words = entry.values.get(field)
+    if words is None:
+        return value
+    if not isinstance(value, str) or value not in words:
+        raise QueryError([FieldProblem(name, f"unknown {value!r}", tuple(words))])
+    return words[value]

@@ -1,0 +1,48 @@
+"""Inheritance between model types: ``like`` names the type to take fields from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.suggestions import near
+from preshuffle.registry.entries import ModelTypeEntry
+from preshuffle.registry.loading.book import Place
+
+_OWN = frozenset({"id", "like", "aliases", "evidence"})
+"""Fields that no type takes from another."""
+
+
+def inherit(
+    types: Mapping[str, ModelTypeEntry], places: Mapping[tuple[str, str], Place], problems: list[Problem]
+) -> dict[str, ModelTypeEntry]:
+    """Return the model types, each completed by the one that it is like.
+
+    Args:
+        types: entries by id.
+        places: where entries are written, by section and id.
+        problems: takes a problem for each ``like`` that is unknown or leads back to itself.
+    """
+    complete: dict[str, ModelTypeEntry] = {}
+
+    def resolved(id: str, before: tuple[str, ...]) -> ModelTypeEntry:
+        if id in complete:
+            return complete[id]
+        entry = types[id]
+        base = entry.like
+        if base is not None and (base in before or base not in types or base == id):
+            known = sorted(set(types) - {id})
+            text = f"{id!r} is like itself" if base in types else f"unknown model type {base!r}"
+            problems.append(places["model_types", id].problem(text, "like", valid=near(base, known)))
+        elif base is not None:
+            entry = _completed(entry, resolved(base, (*before, id)))
+        complete[id] = entry
+        return entry
+
+    return {id: resolved(id, ()) for id in types}
+
+
+def _completed(entry: ModelTypeEntry, base: ModelTypeEntry) -> ModelTypeEntry:
+    stated = entry.model_fields_set - _OWN
+    taken = {name: getattr(base, name) for name in ModelTypeEntry.model_fields if name not in stated | _OWN}
+    return entry.altered(**taken)
