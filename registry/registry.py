@@ -174,6 +174,14 @@ class Registry:
 
         return explain(query, self.book)
 
+    def engine_notes(self, query: Query) -> tuple[str, ...]:
+        """Return what any answer to a query must say of its engine.
+
+        The release as which it is answered, where its version is missing or not known; the AITER it is written for,
+        where that is newer than the newest known.
+        """
+        return self._resolver.engine_notes(query)
+
     def predict(self, query: Query, tokens: int) -> KernelChoice:
         """Predict the kernel that the decided call gets at one token count.
 

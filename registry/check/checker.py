@@ -16,7 +16,6 @@ from preshuffle.registry.check.deployment.possible_calls import PossibleCall, po
 from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.kernels import KernelTables
-from preshuffle.registry.layer import engine_notes, unknown_engine
 from preshuffle.registry.loading import Book, Compiled, Entries
 from preshuffle.registry.resolve import Resolver, open_case, tensor_decisions
 from preshuffle.registry.values.decision import Decision
@@ -70,13 +69,9 @@ class Checker:
         return Report(
             verdict=verdict_of(findings, first),
             findings=tuple(findings),
-            notes=self._notes(observation.query),
+            notes=self._resolver.engine_notes(observation.query),
             decision=self._decision(observation) if decide else None,
         )
-
-    def _notes(self, query: Query) -> tuple[str, ...]:
-        unknown = unknown_engine(self.book, query.engine)
-        return (unknown,) if unknown else engine_notes(self.book, query.engine)
 
     def _call_findings(
         self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]

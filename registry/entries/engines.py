@@ -16,7 +16,7 @@ class EngineEntry(Frozen):
 
     Attributes:
         id: the name that queries and rules use.
-        first: the oldest release in which its rules were read.
+        first: the oldest release that was read as a whole; each rule has its own (``since``), which may be older.
         newest: the newest one; later releases are answered as this one.
         aiter: the AITER that the newest release is written for; None where it names none.
     """

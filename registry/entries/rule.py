@@ -12,7 +12,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries.condition import Condition, Scalar
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.query import Query
@@ -68,6 +69,9 @@ class Rule(Frozen):
         when: conditions by query field; ``engine`` is the engine's name, ``engine_version`` its version, ``env`` a
             mapping of switches to values. A null means that the query leaves the field out.
         use: the recipe; null where nothing works, and ``because`` says why.
+        since: the first release of the engine whose code was read to do so. An older release is answered as this one,
+            and the answer says so; it is no condition.
+        until: the first release that no longer does so; a condition on ``engine_version``.
         priority: breaks a tie between rules that are equally specific.
         because: the reason, in words.
     """
@@ -78,11 +82,26 @@ class Rule(Frozen):
     priority: int = 0
     because: Annotated[str, Field(min_length=1)]
     evidence: tuple[str, ...] = ()
+    since: Version | None = None
+    until: Version | None = None
 
     @model_validator(mode="after")
     def _conditions_parse(self) -> Rule:
         self.conditions()
+        self._check_releases()
         return self
+
+    def _check_releases(self) -> None:
+        """Refuse releases of no engine, releases in the wrong order, and a last one given twice."""
+        for field in ("since", "until"):
+            if getattr(self, field) is not None and "engine" not in self.when:
+                raise PlacedError((field,), "releases are an engine's; give `when` an engine")
+        if self.until is None:
+            return
+        if "engine_version" in self.when:
+            raise PlacedError(("until",), "give the last release once: as until, or as when.engine_version")
+        if self.since is not None and version_key(self.since) >= version_key(self.until):
+            raise PlacedError(("until",), f"until {self.until} is not newer than since {self.since}")
 
     @cached_property
     def _flat(self) -> Mapping[str, Condition]:
@@ -98,6 +117,8 @@ class Rule(Frozen):
                     flat[switch] = _condition(("when", field, name), switch, value, "number")
             else:
                 raise PlacedError(("when", field), "a mapping of switches to values is needed")
+        if self.until is not None and "engine_version" not in flat:
+            flat["engine_version"] = _condition(("until",), "engine_version", f"<{self.until}", "version")
         return flat
 
     @cached_property

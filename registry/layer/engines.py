@@ -11,12 +11,17 @@ from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import Engine
 
 
-def engine_notes(book: Book, engine: Engine | None) -> tuple[str, ...]:
+def engine_notes(book: Book, engine: Engine | None, since: str | None = None) -> tuple[str, ...]:
     """Return what an answer must say of its engine.
 
     As for AITER: which release it is answered as, where the version is missing or outside the known releases; and that
     the release is written for a newer AITER than is known. Nothing is said of an engine that only an overlay's rules
     name, nor of an unknown one (``unknown_engine``).
+
+    Args:
+        book: the engines that are known.
+        engine: the query's engine.
+        since: the first release in which what the answer rests on was read; None for the engine's first known release.
 
     Example:
         >>> from preshuffle.registry import Registry
@@ -26,7 +31,7 @@ def engine_notes(book: Book, engine: Engine | None) -> tuple[str, ...]:
     entry = book.engines.get(engine.name) if engine else None
     if engine is None or entry is None:
         return ()
-    return _notes(entry.id, engine.version, entry.first, entry.newest, entry.aiter)
+    return _notes(entry.id, engine.version, since or entry.first, entry.newest, entry.aiter)
 
 
 def unknown_engine(book: Book, engine: Engine | None) -> str | None:
@@ -39,6 +44,15 @@ def unknown_engine(book: Book, engine: Engine | None) -> str | None:
     names = close_to(engine.name, sorted(book.engine_names))
     hint = f"did you mean {' or '.join(names)}" if names else f"known: {', '.join(sorted(book.engine_names))}"
     return f"unknown engine {engine.name!r}; {hint}"
+
+
+def read_after(book: Book, engine: Engine) -> bool:
+    """Say whether some rule was first read in a later release."""
+    if engine.version is None:
+        return False
+    key = version_key(engine.version)
+    rules = (rule for rule in book.rules.values() if rule.since and rule.when.get("engine") == engine.name)
+    return any(version_key(rule.since) > key for rule in rules if rule.since)
 
 
 @lru_cache(maxsize=512)

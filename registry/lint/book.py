@@ -10,6 +10,7 @@ from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
 from preshuffle.registry.lint.families import family_problems, same_names, unknown_families
 from preshuffle.registry.lint.recipes import recipe_problems
+from preshuffle.registry.lint.releases import release_problems
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unreachable import contradiction, covered
 from preshuffle.registry.loading import Book, NamedArch, key_of, names_of
@@ -104,6 +105,7 @@ def _rule(book: Book, rule: Rule, owners: Mapping[str, str]) -> Iterator[Problem
         if owner and not set(str(name)) & set("*?"):
             yield place.problem(f"{name!r} is another name of {owner!r}; a rule needs the id", "when", "model")
     yield from _engine(book, rule)
+    yield from release_problems(book, rule)
     arch = rule.when.get("arch")
     for name in arch if isinstance(arch, tuple) else [arch]:
         if isinstance(name, str) and name not in book.archs:

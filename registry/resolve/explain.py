@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
-from preshuffle.registry.entries import Scalar
+from preshuffle.registry.entries import Rule, Scalar
 from preshuffle.registry.layer import engine_notes, unknown_engine
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import open_case
@@ -97,11 +97,16 @@ def explain(query: Query, book: Book) -> Explanation:
         else (),
         note=case.model.note if case.model else "",
         counted=case.counted,
-        engine=tuple(filter(None, [unknown_engine(book, query.engine)])) or engine_notes(book, query.engine),
+        engine=_engine_notes(book, query, winner.rule if winner else None),
         switches=FrozenDict(case.switches.values),
         rules=tuple(_trace(item, winner) for item in order),
         registry_digest=book.digest,
     )
+
+
+def _engine_notes(book: Book, query: Query, rule: Rule | None) -> tuple[str, ...]:
+    unknown = unknown_engine(book, query.engine)
+    return (unknown,) if unknown else engine_notes(book, query.engine, rule.since if rule else None)
 
 
 def _trace(item: RuleTrial, winner: RuleTrial | None) -> RuleTrace:

@@ -18,7 +18,7 @@ _NO_KERNEL = "fused_moe"
 def nothing_works(case: Case, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
     """Return the error of a rule that rules every recipe out."""
     message = f"nothing is known to work for {_described(case)}: {rule.because} (rule {rule.id})"
-    message = "; ".join([message, *engine_notes(book, case.query.engine)])
+    message = "; ".join([message, *engine_notes(book, case.query.engine, rule.since)])
     return NoRecipeError(message, _nearest(trials), rule=rule.id, evidence=rule.evidence)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
-from preshuffle.registry.layer import engine_notes, unknown_engine
+from preshuffle.registry.layer import engine_notes, read_after, unknown_engine
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.case import Case, open_case, reason
 from preshuffle.registry.resolve.choose import Choice, choose_with_alternatives
@@ -62,6 +63,24 @@ class Resolver:
             QueryError: the query contradicts itself.
         """
         return self._memo.get("decisions", (query, kernels), lambda: self._decide(query, kernels))
+
+    def engine_notes(self, query: Query) -> tuple[str, ...]:
+        """Return what any answer must say of the query's engine."""
+        engine = query.engine
+        if engine is None:
+            return ()
+        if unknown := unknown_engine(self._book, engine):
+            return (unknown,)
+        later = self._memo.get("read after", engine, lambda: read_after(self._book, engine))
+        return engine_notes(self._book, engine, self._since(query) if later else None)
+
+    def _since(self, query: Query) -> str | None:
+        """Return the release in which a query's rule was read, or None."""
+        try:
+            choice, _ = self._choice(open_case(query, self._book, self._memo))
+        except (NoRecipeError, QueryError):
+            return None
+        return choice.winner.rule.since if choice else None
 
     def _decide(self, query: Query, kernels: bool) -> Decision:
         book = self._book
@@ -152,4 +171,4 @@ class Resolver:
 def _engine_notes(book: Book, query: Query, winner: Prepared) -> tuple[str, ...]:
     """Return the notes on a query's engine; its name counts where the rule wants none in particular."""
     unknown = None if "engine" in winner.conditions else unknown_engine(book, query.engine)
-    return (unknown,) if unknown else engine_notes(book, query.engine)
+    return (unknown,) if unknown else engine_notes(book, query.engine, winner.rule.since)

@@ -32,13 +32,18 @@ from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
-_Dispatch = tuple[str, str | None, DispatchCall, KernelTables | None, Families | None]
+_Dispatch = tuple[str, str | None, tuple[str, ...], DispatchCall, KernelTables | None, Families | None]
 
 
 class ExplainedKernel(Frozen):
-    """Trace of one dispatch, with findings on the table row used."""
+    """Trace of one dispatch, with findings on the table row used.
+
+    Attributes:
+        engine: what must be said of the query's engine or the version of it.
+    """
 
     recipe: str | None = None
+    engine: tuple[str, ...] = ()
     trace: Trace
     findings: tuple[Finding, ...]
 
@@ -53,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain the dispatch."""
-    subject, recipe, call, tables, families = _of_call(args) if args.call else _of_query(args)
+    subject, recipe, engine, call, tables, families = _of_call(args) if args.call else _of_query(args)
     found = trace(call, tables, families)
     findings = tuple(hazard_findings(tables, [found.choice], families))
-    answer = ExplainedKernel(recipe=recipe, trace=found, findings=findings)
+    answer = ExplainedKernel(recipe=recipe, engine=engine, trace=found, findings=findings)
     if args.json:
         print_json(answer)
     else:
@@ -79,7 +84,8 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
     if call is None:
         text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
         raise NoRecipeError(text, missing=missing)
-    return query_text(query), decision.recipe, call, registry.tables, registry.book.families
+    engine = registry.engine_notes(query)
+    return query_text(query), decision.recipe, engine, call, registry.tables, registry.book.families
 
 
 def _of_call(args: argparse.Namespace) -> _Dispatch:
@@ -93,7 +99,7 @@ def _of_call(args: argparse.Namespace) -> _Dispatch:
         raise QueryError(
             [FieldProblem(f"--call {p.field}", p.message, p.valid) for _, p in field_problems(error)]
         ) from None
-    return "a call", None, call, load_tables(args), None
+    return "a call", None, (), call, load_tables(args), None
 
 
 def _call_fields(given: list[str]) -> dict[str, Any]:
@@ -130,6 +136,7 @@ def show_trace(screen: Screen, subject: str, answer: ExplainedKernel) -> None:
                 "AITER",
                 f"{found.call.aiter or 'none given'}, answered as {behaviour['version']}: {behaviour['features']}",
             ),
+            *(("engine", note) for note in answer.engine),
             ("tokens", found.padding),
             ("activations", found.activation),
         ]

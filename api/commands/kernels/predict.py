@@ -48,9 +48,14 @@ class LineError(Frozen):
 
 
 class Forecast(Frozen):
-    """Predicted kernels of a query, with findings."""
+    """Predicted kernels of a query, with findings.
+
+    Attributes:
+        engine: what must be said of the query's engine or the version of it.
+    """
 
     query: Query
+    engine: tuple[str, ...] = ()
     recipe: str
     call: CallDecision
     tables_digest: str | None
@@ -87,6 +92,7 @@ def forecast(registry: Registry, query: Query) -> Forecast:
     ]
     return Forecast(
         query=query,
+        engine=registry.engine_notes(query),
         recipe=decision.recipe,
         call=decision.call,
         tables_digest=registry.tables.digest if registry.tables else None,
@@ -123,7 +129,7 @@ def _show_forecast(screen: Screen, answer: Forecast) -> None:
         Column("tuned, row", wraps=True),
     ]
     screen.table(columns, [_bucket_row(bucket) for bucket in answer.kernels])
-    for note in dict.fromkeys(note for bucket in answer.kernels for note in bucket.notes):
+    for note in dict.fromkeys((*answer.engine, *(note for bucket in answer.kernels for note in bucket.notes))):
         screen.text(note, style="dim")
     screen.heading("findings", "" if answer.findings else "none")
     show_findings(screen, answer.findings)

@@ -66,7 +66,7 @@ def test_versions_outside_the_known_ones_are_said(text: str, notes: tuple[str, .
 def test_an_unknown_name_gets_the_nearest(text: str, message: str | None) -> None:
     assert unknown_engine(BOOK, engine(text)) == message
     explained = REGISTRY.explain(Query.parse({**GPT_OSS, "engine": text})).engine
-    assert explained == ((message,) if message else engine_notes(BOOK, engine(text)))
+    assert explained == ((message,) if message else engine_notes(BOOK, engine(text), BOOK.rules["gpt-oss.vllm"].since))
     if message:
         with pytest.raises(NoRecipeError, match=f"{text}: {message}"):
             REGISTRY.resolve(Query.parse({**GPT_OSS, "engine": text}))
@@ -78,7 +78,7 @@ def test_an_unknown_name_gets_the_nearest(text: str, message: str | None) -> Non
 def test_decision_and_check_say_the_same(text: str) -> None:
     query = Query.parse({**GPT_OSS, "engine": text, "tokens": [1]})
     decision = REGISTRY.resolve(query)
-    notes = engine_notes(BOOK, query.engine)
+    notes = engine_notes(BOOK, query.engine, BOOK.rules[decision.rule].since)
     assert all(note in decision.reason for note in notes)
     assert ("answered as" in decision.reason) == (text != "atom@0.1.5")
     assert REGISTRY.check(observation_of(decision, query)).notes == notes
@@ -145,3 +145,83 @@ def test_registries_without_engine_entries_answer() -> None:
     book.entries["engines"].clear()  # type: ignore[attr-defined]
     decision = Registry(book).resolve(Query.parse({**GPT_OSS, "engine": "vllm@99.0", "tokens": [1]}))
     assert "answered as" not in decision.reason
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-oss-120b", "deepseek-ai/DeepSeek-R1-0528", "amd/Kimi-K2.5-MXFP4"])
+@pytest.mark.parametrize("engine", ["vllm@0.17.0", "vllm@0.29.0", "vllm@99", "sglang@0.5.15", "sglang", "atom@0.1.2"])
+def test_every_answer_says_as_what_it_is_given(model: str, engine: str) -> None:
+    query = Query.parse({"model": model, "arch": "gfx950", "tp": 8, "engine": engine, "tokens": [1]})
+    notes = REGISTRY.engine_notes(query)
+    decision = REGISTRY.resolve(query)
+    since = BOOK.rules[decision.rule].since
+    assert since is not None
+    assert notes == engine_notes(BOOK, query.engine, since)
+    assert all(note in decision.reason for note in notes)
+    assert REGISTRY.explain(query).engine == notes
+    assert REGISTRY.check(observation_of(decision, query)).notes == notes
+    version = query.engine.version if query.engine else None
+    if version is not None and version_key(version) < version_key(since):
+        name = engine.partition("@")[0]
+        assert notes == (f"{name} {version} is answered as {name} {since}: what it does before {since} is not known",)
+
+
+def test_every_packaged_rule_of_an_engine_has_a_release_that_was_read() -> None:
+    for rule in BOOK.rules.values():
+        name = rule.when.get("engine")
+        assert (rule.since is not None) == (name is not None), rule.id
+        if rule.since is not None:
+            assert version_key(rule.since) <= version_key(BOOK.engines[str(name)].newest), rule.id
+
+
+SINCE = ACME.replace("    use:", '    since: "2.1"\n    use:')
+
+
+def test_an_operators_rule_says_since_when_it_holds(tmp_path: Path) -> None:
+    registry = load_overlay(tmp_path, ACME_ENTRY + SINCE)
+    before, after = (Query.parse({**GPT_OSS, "engine": f"acme@{version}"}) for version in ("2.0", "2.1"))
+    assert registry.engine_notes(before) == ("acme 2.0 is answered as acme 2.1: what it does before 2.1 is not known",)
+    assert registry.engine_notes(after) == ()
+    assert registry.check(Observation(query=before)).notes == registry.engine_notes(before)
+
+
+UNTIL = """rules:
+  acme.old:
+    when: {model: openai/gpt-oss-120b, arch: gfx950, engine: acme}
+    until: "2.2"
+    use: mxfp4.gui16
+    because: so it was
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "recipe"),
+    [("@2.0", "mxfp4.gui16"), ("@2.2.dev1", "mxfp4.gui16"), ("@2.2", "mxfp4.sep16"), ("", "mxfp4.sep16")],
+)
+def test_a_rule_ends_with_the_release_that_does_otherwise(tmp_path: Path, version: str, recipe: str) -> None:
+    registry = load_overlay(tmp_path, ACME_ENTRY + ACME + UNTIL.partition("\n")[2])
+    assert registry.resolve(Query.parse({**GPT_OSS, "engine": f"acme{version}"})).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("engine: acme", "deployment: mine"), "releases are an engine's"),
+        (('until: "2.2"', 'since: "2.2"\n    until: "2.2"'), "until 2.2 is not newer than since 2.2"),
+        (("engine: acme}", 'engine: acme, engine_version: ">=2.0"}'), "give the last release once"),
+        (('"2.2"', "two"), "is not a version"),
+    ],
+)
+def test_releases_that_make_no_sense_do_not_load(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(BookError, match=message):
+        load_overlay(tmp_path, UNTIL.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("since", "message"),
+    [(None, "names an engine and no `since`"), ("0.34", "0.34 is newer than the newest known release of vllm, 0.33.0")],
+)
+def test_packaged_rules_need_a_release_that_is_known(since: str | None, message: str) -> None:
+    book = load_book()
+    rule = book.rules["gpt-oss.vllm"]
+    book.entries["rules"][rule.id] = rule.model_copy(update={"since": since})  # type: ignore[index]
+    assert any(message in problem.message for problem in lint(book))
