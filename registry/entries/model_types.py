@@ -132,7 +132,8 @@ class QuantizationEntry(Frozen):
         general: path to what holds for all other modules; empty for the section itself.
         exclude: names of lists of modules that are not quantized.
         cases: the first that fits says what the experts are.
-        harmless: further keys that say nothing of the experts' dtype or layout: dotted paths, or globs of them.
+        harmless: further keys that say nothing of the experts' dtype or layout: dotted paths, or globs of them, with
+            the values for which that holds (none listed: any).
     """
 
     id: str
@@ -141,7 +142,7 @@ class QuantizationEntry(Frozen):
     general: str = ""
     exclude: tuple[str, ...] = ()
     cases: tuple[QuantizationCase, ...]
-    harmless: tuple[str, ...] = ()
+    harmless: FrozenDict[str, tuple[Any, ...]] = Field(default_factory=FrozenDict)
     evidence: Evidence = ()
 
 

@@ -15,6 +15,7 @@ from preshuffle.registry.hf.layer_values import values_of
 from preshuffle.registry.hf.model_types import language_model, model_type_of
 from preshuffle.registry.hf.moe_layers import count_layers, moe_layers_of, number_of
 from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, excludes, experts_of
+from preshuffle.registry.hf.quantization_keys import unread_keys, unread_problem
 from preshuffle.registry.layer import count_shared, read_switches
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import find_model
@@ -79,6 +80,8 @@ def query_fields(
     language = language_model(values, entry)
     layers = _layers(language, entry, layer)
     quantization = _experts(language, entry, book, layers)
+    if not {"weight_dtype", "quant_type"} <= set(given):
+        _refuse_unread_keys(language, entry, book, layers)
     fields = {**_fields(language, entry, book, quantization, layers), **given}
     _check_fixed(language, entry, book, str(fields["model"]))
     shared = _shared_experts(language, entry, book, quantization)
@@ -117,6 +120,29 @@ def _experts(
         valid = (f"layer={first} (--hf-layer {first})",)
         raise QueryError([FieldProblem(SECTION, f"experts differ between layers ({kinds}); say which", valid)])
     return next(iter(by_facts.values()))[0]
+
+
+def _refuse_unread_keys(
+    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
+) -> None:
+    """Refuse keys of the quantization section that may change the experts and that nothing reads."""
+    keys = (key for layer in layers for key in unread_keys(language, entry, book, layer))
+    found = {key.path: key for key in keys if key.matters}
+    if found:
+        raise QueryError([unread_problem(list(found.values()))])
+
+
+def unread_notes(config: Mapping[str, Any] | str | Path, book: Book, layer: int | None = None) -> tuple[str, ...]:
+    """Return notes on keys of the quantization section that nothing reads and that do not seem to matter.
+
+    Raises:
+        QueryError: as ``query_of``.
+    """
+    values = read_config(config)
+    entry = model_type_of(values, book)
+    language = language_model(values, entry)
+    keys = (key for number in _layers(language, entry, layer) for key in unread_keys(language, entry, book, number))
+    return tuple(dict.fromkeys(f"{key.path} is not read here" for key in keys if not key.matters))
 
 
 def _fields(

@@ -18,6 +18,8 @@ SECTION = "quantization_config"
 NONE = "none"
 _METHOD = f"{SECTION}.quant_method"
 _LONGEST = 300
+_CLASSES = ("Linear", "FusedMoE", "RoutedExperts")
+"""Classes of modules by which groups name experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
         raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
     known = book.quantizations[method]
     modules = _modules(entry, layer)
-    if isinstance(section, Mapping) and modules and all(_excluded(section, known, names) for names in modules):
+    if isinstance(section, Mapping) and _leaves_out(section, known, modules):
         return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
     spec, place = _spec(section if isinstance(section, Mapping) else {}, known, modules)
     for case in known.cases:
@@ -90,6 +92,22 @@ def excludes(config: Mapping[str, Any], book: Book, modules: list[str]) -> bool:
     return isinstance(section, Mapping) and known is not None and _excluded(section, known, modules)
 
 
+def describes_experts(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> bool:
+    """Return whether a configuration's quantization section is about one layer's experts."""
+    section = config.get(SECTION)
+    known = book.quantizations.get(method_of(config))
+    if not isinstance(section, Mapping) or known is None:
+        return False
+    return any(fits(case, config) for case in entry.cases) or not _leaves_out(section, known, _modules(entry, layer))
+
+
+def settings_of(
+    section: Mapping[str, Any], known: QuantizationEntry, entry: ModelTypeEntry, layer: int
+) -> tuple[Mapping[str, Any], str]:
+    """Return the settings that count for one layer's experts, and their path."""
+    return _spec(section, known, _modules(entry, layer))
+
+
 def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
     """Return whether a configuration fits a case of the book.
 
@@ -109,6 +127,31 @@ def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
         return []
     paths = [f"{block}.{experts.expert}".format(layer=layer, expert=0) for block in experts.blocks]
     return [[f"{path}.{linear}" for path in paths] for linear in experts.linears]
+
+
+def _leaves_out(section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]]) -> bool:
+    """Return whether a section leaves the experts unquantized: by a list, or since no settings are for them."""
+    if not modules:
+        return False
+    if all(_excluded(section, known, names) for names in modules):
+        return True
+    groups = section.get(known.grouped) if known.grouped else section.get(known.named) if known.named else None
+    if not isinstance(groups, Mapping) or not groups or next(_expert_specs(section, known, modules), None) is not None:
+        return False
+    if known.general:
+        general = _at(section, known.general)
+        return general is None or (isinstance(general, Mapping) and not any(general.values()))
+    return all(_is_pattern(target) for spec in groups.values() for target in _targets(spec))
+
+
+def _targets(spec: Any) -> list[Any]:
+    targets = spec.get("targets") if isinstance(spec, Mapping) else None
+    return targets if isinstance(targets, list) else [None]
+
+
+def _is_pattern(target: Any) -> bool:
+    """Return whether a target names modules; a capital letter starts a class, which may be that of experts."""
+    return isinstance(target, str) and bool(target) and not target[0].isupper()
 
 
 def _excluded(section: Mapping[str, Any], entry: QuantizationEntry, names: list[str]) -> bool:
@@ -143,7 +186,7 @@ def _expert_specs(
         for name, spec in groups.items():
             targets = spec.get("targets") if isinstance(spec, Mapping) else None
             for target in targets if isinstance(targets, list) else ():
-                if (target == "Linear") if by_class else any(matches_module(str(target), module) for module in names):
+                if (target in _CLASSES) if by_class else any(matches_module(str(target), module) for module in names):
                     yield spec, f"{SECTION}.{entry.grouped}.{name}"
 
 

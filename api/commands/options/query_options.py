@@ -6,6 +6,7 @@ Options override the query file, which overrides a config.json.
 from __future__ import annotations
 
 import argparse
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
@@ -14,7 +15,7 @@ from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.api.commands.options.input_file import place_of, read_document
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.hf import query_of
+from preshuffle.registry.hf import query_of, unread_notes
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.text import Document
 from preshuffle.registry.values.query import Query
@@ -99,7 +100,10 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
     layer = layer_of(args)
     try:
         if args.hf_config is not None:
-            return query_of(args.hf_config, registry.book, fields, layer)
+            query = query_of(args.hf_config, registry.book, fields, layer)
+            for note in unread_notes(args.hf_config, registry.book, layer):
+                print(f"preshuffle: note: {note}", file=sys.stderr)
+            return query
         return Query.parse(fields)
     except QueryError as error:
         raise QueryError([_placed(problem, given, document) for problem in error.problems]) from None

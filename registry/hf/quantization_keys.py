@@ -1,0 +1,98 @@
+"""Keys of a quantization section that nothing reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from preshuffle.registry.base.errors import FieldProblem
+from preshuffle.registry.base.frozen import freeze
+from preshuffle.registry.entries import ModelTypeEntry, QuantizationEntry
+from preshuffle.registry.hf.quantization import SECTION, describes_experts, fits, method_of, settings_of
+from preshuffle.registry.loading import Book
+
+_MATTERS = re.compile(
+    r"dtype|bit|expert|moe|stor(e|age)|layout|pack|format|algo|scheme|group|block|scale|spars|transform|order|"
+    r"(fp|int|nf|mx|nv)\d|mxfp|nvfp|zero_point|zp|quantized_layers|layer_type",
+    re.IGNORECASE,
+)
+"""Words of keys and values that may be about the experts' dtype or layout."""
+_OFF: tuple[Any, ...] = (None, False, "", (), {})
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadKey:
+    """Key of a quantization section that neither a case reads nor the book knows to be harmless.
+
+    Attributes:
+        path: from the configuration on.
+        value: what it is set to.
+        matters: whether it speaks of dtypes, experts or layouts.
+    """
+
+    path: str
+    value: Any
+    matters: bool
+
+
+def unread_problem(keys: Sequence[UnreadKey]) -> FieldProblem:
+    """Return the error for keys that may change the experts' bytes; it names each."""
+    first, *others = keys
+    more = f" (nor are {', '.join(key.path for key in others)})" if others else ""
+    message = f"{first.value!r} is not read here{more}, and it may change the experts' dtype or layout"
+    valid = ("weight_dtype, quant_type and activation_dtype given beside the configuration",)
+    return FieldProblem(first.path, message, valid)
+
+
+def unread_keys(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> tuple[UnreadKey, ...]:
+    """Return the keys that nothing reads, where one layer's experts are quantized.
+
+    Args:
+        config: the language model's configuration, its ``quantization_config`` in it.
+        entry: how its model type names things.
+        book: whose quantization methods count.
+        layer: groups and layers' own settings name modules of layers.
+    """
+    section = config.get(SECTION)
+    known = book.quantizations.get(method_of(config))
+    if not isinstance(section, Mapping) or known is None or not describes_experts(config, entry, book, layer):
+        return ()
+    claimed = {path for case in entry.cases if fits(case, config) for path in case.when}
+    read = {path.removeprefix(f"{SECTION}.") for path in claimed} | {"quant_method", *known.exclude}
+    settings, place = settings_of(section, known, entry, layer)
+    own = {path for case in known.cases for path in case.when}
+    found = list(_unread(section, SECTION, known, read | _structure(known) | (own if settings is section else set())))
+    if settings is not section and not claimed:
+        found += _unread(settings, place, known, own | {"targets"})
+    return tuple(found)
+
+
+def _structure(known: QuantizationEntry) -> set[str]:
+    """Return the keys that hold settings, of which only those of the experts count."""
+    return {path.partition(".")[0] for path in (known.named, known.grouped, known.general) if path}
+
+
+def _unread(settings: Mapping[str, Any], place: str, known: QuantizationEntry, read: set[str]) -> Iterator[UnreadKey]:
+    for path, value in _leaves(settings, read):
+        values = next((values for pattern, values in known.harmless.items() if fnmatchcase(path, pattern)), None)
+        frozen = freeze(value)
+        if values is None and frozen not in _OFF:
+            text = f"{path} {value}" if isinstance(value, str) else path
+            yield UnreadKey(f"{place}.{path}", value, _MATTERS.search(text) is not None)
+        elif values and value is not None and frozen not in values:  # known, and with another value not harmless
+            yield UnreadKey(f"{place}.{path}", value, True)
+
+
+def _leaves(settings: Mapping[str, Any], read: set[str], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield paths and values that are set and not read, down to what is no mapping."""
+    for name, value in settings.items():
+        path = f"{above}{name}"
+        if path in read:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, read, f"{path}.")
+        else:
+            yield path, value
