@@ -27,6 +27,10 @@ CallDtype = Literal[Dtype, "uint8", "uint32"]
 CallQuantType = Literal[QuantType, "per_128x128"]
 """Quantization types that AITER dispatches, whether or not a recipe uses them."""
 Activation = Literal["Silu", "Gelu", "Swiglu", "Situv2"]
+"""Activations that AITER's fused MoE computes."""
+OtherActivation = Literal["GeluTanh", "Relu", "Relu2", "SwigluStep"]
+"""Activations of models for which AITER has no fused MoE; the book's contracts say why."""
+ModelActivation = Literal[Activation, OtherActivation]
 GateMode = Literal["separated", "interleave"]
 RowOrder = Literal["GGUU", "GUGU"]
 Step = Literal["fnuz", "requantize_max", "reduce_max", "fold", "pack_int4"]
@@ -42,6 +46,30 @@ STEPS: Final[dict[Step, str]] = {
     "pack_int4": "laid out as int8, then packed, 8 values to 4 bytes",
 }
 """What is done to values, in words."""
+
+ACTIVATION_NAMES: Final[dict[str, ModelActivation]] = {
+    "silu": "Silu",
+    "swish": "Silu",
+    "gelu": "Gelu",
+    "geglu": "Gelu",
+    "gelu_tanh": "GeluTanh",
+    "gelu_new": "GeluTanh",
+    "gelu_pytorch_tanh": "GeluTanh",
+    "swiglu": "Swiglu",
+    "swigluoai": "Swiglu",
+    "swigluoai_uninterleave": "Swiglu",
+    "situ": "Situv2",
+    "situv2": "Situv2",
+    "relu": "Relu",
+    "relu2": "Relu2",
+    "squared_relu": "Relu2",
+    "relu_squared": "Relu2",
+    "swiglustep": "SwigluStep",
+}
+"""Activations by the names that configurations and engines give them, in small letters.
+
+``geglu`` is Gelu of a gate, ``_no_mul`` behind a name means that there is no gate.
+"""
 
 GROUP: Final[dict[str, int]] = {"per_1x32": 32, "per_1x128": 128}
 """Values of K that share one scale, by quant_type. A dimension is cut between ranks in whole groups."""
@@ -63,3 +91,14 @@ BITS: Final[dict[str, int]] = {
     "fp32": 32,
 }
 """Bits of one value."""
+
+
+def activation_of(name: str) -> ModelActivation | None:
+    """Return the activation that a configuration or an engine names.
+
+    Example:
+        >>> activation_of("relu2"), activation_of("relu2_no_mul"), activation_of("x")
+        ('Relu2', 'Relu2', None)
+    """
+    word = name.casefold().removesuffix("_no_mul").replace("-", "_")
+    return ACTIVATION_NAMES.get(word.replace("gelutanh", "gelu_tanh"))

@@ -73,12 +73,14 @@ class ContractEntry(Conditional):
         code: what it is a finding of; ``not_known`` where what AITER runs is not recorded for that version, so that
             nothing is concluded from the run.
         blocks: whether the run cannot happen, so that its bytes are not compared.
+        refuses: whether no recipe is given where the conditions on the layer hold, whatever kernel runs it.
     """
 
     id: str
     code: ContractCode
     role: Role | None = None
     blocks: bool = True
+    refuses: bool = False
     says: Text
     fix: Text
     evidence: Evidence

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, Size
-from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
+from preshuffle.registry.base.words import Dtype, ModelActivation, QuantType, RowOrder
 from preshuffle.registry.entries.platform import Evidence
 
 
@@ -16,7 +16,7 @@ class ModelFacts(Frozen):
 
     weight_dtype: Dtype | None = None
     quant_type: QuantType | None = None
-    activation: Activation | None = None
+    activation: ModelActivation | None = None
     activation_dtype: Dtype | None = None
     gate_up_order: RowOrder | None = None
     producer: str | None = None

@@ -8,6 +8,8 @@ from typing import Any
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import freeze
 from preshuffle.registry.base.ranges import ranges_text
+from preshuffle.registry.base.suggestions import near
+from preshuffle.registry.base.words import ACTIVATION_NAMES, activation_of
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.hf.paths import value_at
 
@@ -55,6 +57,10 @@ def _translated(entry: ModelTypeEntry, field: str, name: str, value: Any) -> Any
     words = entry.values.get(field)
     if words is None:
         return value
-    if not isinstance(value, str) or value not in words:
-        raise QueryError([FieldProblem(name, f"unknown {value!r}", tuple(words))])
-    return words[value]
+    word = words.get(value) if isinstance(value, str) else None
+    if word is None and field == "activation" and isinstance(value, str):
+        word = activation_of(value)
+    if word is None:
+        known = (*words, *ACTIVATION_NAMES) if field == "activation" else tuple(words)
+        raise QueryError([FieldProblem(name, f"unknown {value!r}", near(str(value), dict.fromkeys(known)))])
+    return word

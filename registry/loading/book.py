@@ -23,6 +23,7 @@ from preshuffle.registry.entries import (
 )
 from preshuffle.registry.kernels import Families
 from preshuffle.registry.loading.arch_names import ArchNames
+from preshuffle.registry.loading.condition_index import Compiled
 from preshuffle.registry.loading.model_names import ModelNames
 from preshuffle.registry.loading.rule_index import RuleIndex
 from preshuffle.registry.text import FOLDER, Document, Path
@@ -131,6 +132,11 @@ class Book:
     def families(self) -> Families:
         """Index of kernel families by kernel name and launching function."""
         return Families(self.entries["kernel_families"].values(), self.entries["kernel_tags"].values())
+
+    @cached_property
+    def refusing(self) -> tuple[Compiled, ...]:
+        """Contracts on layers that no recipe is given for."""
+        return tuple(Compiled.of(entry) for entry in self.entries["contracts"].values() if entry.refuses)
 
     @cached_property
     def model_types_by_name(self) -> Mapping[str, ModelTypeEntry]:

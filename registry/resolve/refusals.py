@@ -9,6 +9,7 @@ from preshuffle.registry.layer import engine_notes, unknown_engine
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.case import _NEEDED, Case
 from preshuffle.registry.resolve.match import RuleTrial
+from preshuffle.registry.resolve.requirements import refusal
 
 _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
 _NO_KERNEL = "fused_moe"
@@ -50,6 +51,10 @@ def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipe
     if _NO_KERNEL in case.arch.lacks:
         message = f"no recipe for {_described(case)}: {case.arch.lacks[_NO_KERNEL]}"
         return NoRecipeError(message, evidence=case.arch.evidence)
+    contract = refusal(book, case.facts)
+    if contract is not None:
+        message = f"no recipe for {_described(case)}: {contract.says}; {contract.fix}"
+        return NoRecipeError(message, evidence=contract.evidence)
     nearest = _nearest(trials)
     query = case.query
     unknown = [name for name in _NEEDED if getattr(case.full, name) is None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.words import GROUP
-from preshuffle.registry.entries import PadRule, Recipe, Scalar, multiple_for
+from preshuffle.registry.entries import ContractEntry, PadRule, Recipe, Scalar, multiple_for
 from preshuffle.registry.layer import why_lacking
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import read_probed
@@ -50,6 +50,21 @@ def lacking(book: Book, recipe: Recipe, facts: Facts) -> list[str]:
     Unknown facts (no AITER version) count as met.
     """
     return [text for requirement in REQUIREMENTS for text in requirement.unmet(book, recipe, facts)]
+
+
+def refusal(book: Book, facts: Facts, backend: str = "aiter") -> ContractEntry | None:
+    """Return the contract that rules out a backend's recipes for a layer."""
+    run = {"reader": "aiter" if backend == "aiter" else "own"}
+    for item in book.refusing:
+        if item.may_hold(facts) and all(condition.holds(run) for condition in item.run if condition.fact in run):
+            entry: ContractEntry = item.entry
+            return entry
+    return None
+
+
+def _kernel(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
+    entry = refusal(book, facts, recipe.call.backend)
+    return () if entry is None else (entry.says,)
 
 
 def _arch_features(book: Book, recipe: Recipe, facts: Facts) -> Iterable[str]:
@@ -143,6 +158,7 @@ def _rank_sizes(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
 
 
 REQUIREMENTS: tuple[Requirement, ...] = (
+    Requirement(("activation", "gated"), _kernel),
     Requirement(("arch",), _arch_features),
     Requirement(("aiter", "aiter_features"), _aiter_features),
     _one_of("weight_dtype", _weights(lambda recipe: recipe.tensors["w13_weight"].dtype)),

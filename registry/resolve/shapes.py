@@ -9,7 +9,16 @@ from typing import NamedTuple
 from preshuffle.registry.algebra.shard import cut, split_experts
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, QueryError
 from preshuffle.registry.base.frozen import unvalidated
-from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, Activation, QuantType, Role, RowOrder, Step, TensorDtype
+from preshuffle.registry.base.words import (
+    BLOCK_ROWS,
+    GROUP,
+    ModelActivation,
+    QuantType,
+    Role,
+    RowOrder,
+    Step,
+    TensorDtype,
+)
 from preshuffle.registry.entries import ArchEntry, PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
 from preshuffle.registry.values.decision import CallDecision, Pad, TensorDecision
 
@@ -24,7 +33,7 @@ class LayerSizes:
     top_k: int
     gated: bool
     bias: bool
-    activation: Activation
+    activation: ModelActivation
     quant_type: QuantType
     gate_up_order: RowOrder | None
     tp: int

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import FieldProblem
+from preshuffle.registry.base.suggestions import close_to
 
 Path = tuple[str | int, ...]
 
@@ -26,8 +27,8 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
         elif kind == "missing":
             message = "missing"
         elif kind == "literal_error":
-            message = f"{short(item['input'])} is not one of the valid values"
             valid = tuple(part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(","))
+            message = f"{short(item['input'])} is not one of the valid values{_meant(item['input'], valid)}"
         elif kind == "value_error":
             message = str(context.get("error", item["msg"]))
         else:
@@ -35,6 +36,13 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
             message = f"{text[:1].lower()}{text[1:]}, found {short(item['input'])}"
         found.append((path, FieldProblem(".".join(str(part) for part in path) or "(whole)", message, valid)))
     return found
+
+
+def _meant(value: Any, valid: tuple[str, ...]) -> str:
+    """Return a suggestion for a word that is close to a valid one, in any case."""
+    words = {word.casefold(): word for word in valid}
+    nearest = close_to(value.casefold(), words) if isinstance(value, str) else ()
+    return f" (did you mean {words[nearest[0]]}?)" if nearest else ""
 
 
 def short(value: Any) -> str:

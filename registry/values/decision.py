@@ -7,10 +7,10 @@ from pydantic import Field
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.words import (
     BITS,
-    Activation,
     CallBackend,
     Dtype,
     GateMode,
+    ModelActivation,
     QuantType,
     Role,
     RowOrder,
@@ -95,7 +95,7 @@ class CallDecision(Frozen):
     gate_mode: GateMode
     gate_mode_passed: bool = True
     quant_type: QuantType
-    activation: Activation
+    activation: ModelActivation
     hidden_pad: int
     intermediate_pad: int
     bias: bool

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from preshuffle.registry.base.frozen import Clamp, Frozen, FrozenDict, Ranks, Size, Tokens, Version
-from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
+from preshuffle.registry.base.words import Dtype, ModelActivation, QuantType, RowOrder, activation_of
 from preshuffle.registry.values.input import Input
 
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
@@ -66,6 +66,10 @@ def _environment(value: Any) -> Any:
     return value
 
 
+def _activation(value: Any) -> Any:
+    return (activation_of(value) or value) if isinstance(value, str) else value
+
+
 def _once(values: tuple[int, ...]) -> tuple[int, ...]:
     """Keep the first of values that are given more than once."""
     return tuple(dict.fromkeys(values))
@@ -97,7 +101,7 @@ class Query(Input):
     cu_num: Ranks | None = None
     weight_dtype: Dtype | None = None
     quant_type: QuantType | None = None
-    activation: Activation | None = None
+    activation: Annotated[ModelActivation | None, BeforeValidator(_activation)] = None
     activation_dtype: Dtype | None = None
     gate_up_order: RowOrder | None = None
     producer: str | None = None

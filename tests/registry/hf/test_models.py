@@ -84,7 +84,7 @@ def test_lists_of_layers_count_too() -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({**DEEPSEEK, "hidden_act": "relu2"}, "hidden_act: unknown 'relu2'; valid: silu"),
+        ({**DEEPSEEK, "hidden_act": "relu7"}, "hidden_act: unknown 'relu7'; valid: relu"),
         ({**DEEPSEEK, "hidden_act": 7}, "hidden_act: unknown 7; valid: silu"),
         ({**MIXTRAL, "torch_dtype": "float32"}, "dtype: needed for unquantized experts, found 'float32'; valid: bflo"),
         (

@@ -148,7 +148,7 @@ TIES = [
     ("{tp: 3}", "{tp: 3}", True),
     ("{tp: 3}", "{tp: 5}", False),
     ("{tp: 3}", "{ep: 3}", True),
-    ("{tp: 3, gated: true}", "{tp: 3, gated: false}", False),
+    ("{tp: 3, bias: true}", "{tp: 3, bias: false}", False),
     ("{tp: [3, 5]}", "{tp: [5, 7]}", True),
     ("{tp: [3, 5]}", "{tp: [7, 9]}", False),
     ("{model: 'a*'}", "{model: '*b'}", True),

@@ -8,6 +8,7 @@ import pytest
 
 from preshuffle.registry import Decision, NoRecipeError, QueryError, TensorDecision
 from preshuffle.registry.algebra.layout import Layout
+from preshuffle.registry.resolve import lacking
 from support.book.strategies import BOOK, decide, load_overlay
 
 HIDDEN = 2880
@@ -197,10 +198,18 @@ def test_a_rank_that_is_not_whole_tiles_is_named(tmp_path: Path, tp: int, found:
         ({"weight_dtype": "i8"}, "needs weight_dtype=fp4x2, found i8"),
         ({"quant_type": "No"}, "needs quant_type=per_1x32, found No"),
         ({"quant_type": "per_1x128"}, "needs quant_type=per_1x32, found per_1x128"),
-        ({"gated": False}, "gui16 interleaves gate and up, and the model is not gated"),
     ],
 )
 def test_weights_that_a_recipe_is_not_for_get_no_recipe(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(NoRecipeError) as caught:
         decide(**fields)
     assert caught.value.nearest[0].why_not == why
+
+
+def test_a_layer_without_a_gate_gets_no_recipe_of_aiter() -> None:
+    with pytest.raises(NoRecipeError, match="this model has no gate; use Triton on plain bytes"):
+        decide(gated=False)
+    texts = lacking(BOOK, BOOK.recipes["mxfp4.gui16"], {"gated": False})
+    assert "gui16 interleaves gate and up, and the model is not gated" in texts
+    texts = lacking(BOOK, BOOK.recipes["atom.mxfp4.plain.silu"], {"gated": False})
+    assert not texts

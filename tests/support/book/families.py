@@ -477,7 +477,7 @@ WITHOUT_KERNEL: dict[str, tuple[Fields, Fields]] = {
             },
             "vision_config": VISION,
         },
-        sizes(704, 352, 32, 8, activation="gelu_tanh"),
+        sizes(704, 352, 32, 8, activation="GeluTanh"),
     ),
     "nemotron_h": (
         {
@@ -493,7 +493,7 @@ WITHOUT_KERNEL: dict[str, tuple[Fields, Fields]] = {
             "num_hidden_layers": 7,
             "torch_dtype": "bfloat16",
         },
-        sizes(672, 464, 32, 6, activation="relu2", gated=False),
+        sizes(672, 464, 32, 6, activation="Relu2", gated=False),
     ),
 }
 """Types whose activation has no kernel of AITER."""
