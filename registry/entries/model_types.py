@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
-from preshuffle.registry.base.words import Role, TensorDtype
+from preshuffle.registry.base.words import ModelActivation, Role, TensorDtype
 from preshuffle.registry.entries.models import ModelFacts
 from preshuffle.registry.entries.platform import Evidence
 
@@ -189,7 +189,7 @@ class ModelTypeEntry(Frozen):
     )
     layers: tuple[str, ...] = ("num_hidden_layers",)
     moe_layers: MoeLayers = MoeLayers()
-    clamped_activation: str | None = None
+    clamped_activation: ModelActivation | None = None
     constants: ModelFacts = ModelFacts()
     producers: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     cases: tuple[QuantizationCase, ...] = ()
