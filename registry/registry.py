@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from preshuffle.registry.base.errors import BookError, NoRecipeError
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.entries import TABLE
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import Book, load_book
@@ -195,7 +196,7 @@ class Registry:
         call = dispatch_call(
             case.full, case.arch, decision.tensors, decision.call, decision.env, tokens, case.masked_column
         )
-        if call is None:
+        if call is None or case.slots.table != TABLE:
             text, missing = why_not_predicted(query, decision.call, self.book)
             raise NoRecipeError(text, missing=missing)
         return dispatch(call, self.tables, self.book.families)

@@ -24,7 +24,7 @@ from preshuffle.registry.entries.facts import (
     Facts,
     moe_shape,
 )
-from preshuffle.registry.entries.fusions import FusionEntry
+from preshuffle.registry.entries.fusions import FUSION_FACTS, TABLE, FusionEntry, Outcome
 from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
     ExpertModules,
@@ -58,10 +58,12 @@ from preshuffle.registry.entries.rule import FIELDS, Rule, Specificity, facts_of
 __all__ = [
     "COUNTED",
     "FIELDS",
+    "FUSION_FACTS",
     "LAYOUT_FACTS",
     "MODEL_NAME",
     "RUN_FACTS",
     "SECOND_LEVEL",
+    "TABLE",
     "AiterFunction",
     "ArchEntry",
     "BackendEntry",
@@ -84,6 +86,7 @@ __all__ = [
     "LayoutEntry",
     "ModelEntry",
     "ModelTypeEntry",
+    "Outcome",
     "PadArgument",
     "PadConventionEntry",
     "PadRule",

@@ -21,7 +21,7 @@ _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
 _GLOBS = frozenset({"model", "engine", "deployment", "kernel1", "kernel2", "backend_name", "moe_shape"})
 COUNTED = frozenset(
     {
-        "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "hidden_pad",
+        "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "dp", "hidden_pad",
         "intermediate_pad", "model_dim", "inter_dim", "experts", "tokens", "w2_groups",
     }
 )  # fmt: skip
@@ -32,7 +32,7 @@ _PLAIN = frozenset(
         "function", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
-        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit",
+        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit", "all_to_all",
     }
 )  # fmt: skip
 RUN_FACTS = frozenset(

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
-from preshuffle.registry.base.words import ModelActivation, Role, TensorDtype
+from preshuffle.registry.base.words import Dtype, ModelActivation, Role, TensorDtype
 from preshuffle.registry.entries.models import ModelFacts
 from preshuffle.registry.entries.platform import Evidence
 
@@ -114,6 +114,7 @@ class QuantizationCase(Frozen):
         weight: where a linear layer's values lie.
         scale: where their scales lie.
         input_scale: where static scales of activations lie.
+        shared_weight_dtype: dtype of shared experts, where it is another than the routed experts'.
     """
 
     when: Annotated[FrozenDict[str, tuple[Any, ...]], AfterValidator(freeze)] = Field(default_factory=FrozenDict)
@@ -121,6 +122,7 @@ class QuantizationCase(Frozen):
     weight: StoredTensor | None = None
     scale: StoredTensor | None = None
     input_scale: StoredTensor | None = None
+    shared_weight_dtype: Dtype | None = None
 
 
 class QuantizationEntry(Frozen):

@@ -46,8 +46,11 @@ class ModelEntry(ModelFacts):
         swiglu_alpha: gain of Swiglu's sigmoid.
         situ_beta: SiTU's bound of the gate.
         situ_linear_beta: SiTU's bound of the up part.
-        shared_experts: how many shared experts of a routed expert's shape each layer has, which an engine may run as
-            experts of the layer (they then count in ``num_experts`` and ``top_k``).
+        model_type: the Hugging Face model type of its language model.
+        shared_experts: how many shared experts each layer has, which an engine may run as experts of the layer (they
+            then count in ``num_experts`` and ``top_k``).
+        shared_weight_dtype: their dtype, where they are quantized otherwise than the routed experts.
+        shared_intermediate_size: the size of one of them, where it is another than a routed expert's.
         tp_seen: tensor-parallel sizes that people run it with.
         ep_seen: expert-parallel sizes that people run it with.
         note: what else an operator should know.
@@ -59,7 +62,10 @@ class ModelEntry(ModelFacts):
     swiglu_alpha: float | None = None
     situ_beta: float | None = None
     situ_linear_beta: float | None = None
+    model_type: str | None = None
     shared_experts: Annotated[int, Field(ge=0, le=64)] = 0
+    shared_weight_dtype: Dtype | None = None
+    shared_intermediate_size: Size | None = None
     tp_seen: tuple[Size, ...] = ()
     ep_seen: tuple[Size, ...] = ()
     note: str = ""

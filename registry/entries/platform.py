@@ -148,22 +148,6 @@ class FeatureEntry(Frozen):
     evidence: Evidence = ()
 
 
-class SharedExpertFusion(Frozen):
-    """Switch values that make an engine fuse shared experts.
-
-    They then run as experts of the layer.
-
-    Attributes:
-        values: the switch's values that do.
-        needs: other switches that must have a value, too.
-        models: ids and globs of the models for which the engine can; empty for all.
-    """
-
-    values: tuple[str, ...]
-    needs: FrozenDict[str, str] = Field(default_factory=FrozenDict)
-    models: tuple[str, ...] = ()
-
-
 class FlagEntry(Frozen):
     """Environment switch or command-line option (id begins with dashes).
 
@@ -179,7 +163,7 @@ class FlagEntry(Frozen):
         without_engine: whether a query that names no engine may use it.
         also: other engines in which it may be read (as a plugin's, or by name).
         affects: what it changes.
-        fuses_shared_experts: when it makes shared experts count in ``num_experts`` and ``top_k``.
+        sets: the query's field that its value is, where the query leaves that out.
     """
 
     id: str
@@ -195,5 +179,5 @@ class FlagEntry(Frozen):
     without_engine: bool = False
     also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
-    fuses_shared_experts: SharedExpertFusion | None = None
+    sets: Literal["all_to_all"] | None = None
     evidence: Evidence = ()

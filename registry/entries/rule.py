@@ -23,7 +23,7 @@ _PLAIN_FIELDS = tuple(name for name in Query.model_fields if name not in _NO_CON
 FIELDS: tuple[str, ...] = (*_PLAIN_FIELDS, "engine", "engine_version", "env")
 _GLOBS = frozenset({"model", "engine", "deployment"})
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
-_NUMBERS = frozenset({"cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep"})
+_NUMBERS = frozenset({"cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "dp"})
 
 
 def kind_of(field: str) -> str:

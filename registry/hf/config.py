@@ -14,9 +14,9 @@ from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.hf.layer_values import values_of
 from preshuffle.registry.hf.model_types import language_model, model_type_of
 from preshuffle.registry.hf.moe_layers import count_layers, moe_layers_of, number_of
-from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, excludes, experts_of
+from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, experts_of, shared_dtype
 from preshuffle.registry.hf.quantization_keys import unread_keys, unread_problem
-from preshuffle.registry.layer import count_shared, read_switches
+from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, read_switches
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import find_model
 from preshuffle.registry.values.query import Query
@@ -88,8 +88,8 @@ def query_fields(
     if shared and not {"num_experts", "top_k"} & set(given):
         with suppress(QueryError):  # whoever parses the fields says what is wrong with them
             query = Query.parse(fields)
-            counted = count_shared(shared, query, read_switches(query, book), book)
-            fields |= counted.fields if counted else {}
+            slots = expert_slots(query, shared, read_switches(query, book), book, given=False)
+            fields |= counted_fields(query, slots)
     return fields
 
 
@@ -184,19 +184,17 @@ def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book,
 
 def _shared_experts(
     language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, quantization: ExpertQuantization
-) -> int:
-    """Count shared experts of the routed experts' width and quantization; 0 where they differ."""
-    count = number_of(language, entry.shared_experts) or 0
-    if not count and (size := number_of(language, entry.shared_expert_size)):
-        count = int(size == next((language[n] for n in entry.fields["intermediate_size"] if language.get(n)), None))
+) -> SharedExperts | None:
+    """Return the shared experts of a configuration, or None where it has none that are known."""
+    count, size = number_of(language, entry.shared_experts) or 0, None
+    if not count and (width := number_of(language, entry.shared_expert_size)):
+        routed = next((language[n] for n in entry.fields["intermediate_size"] if language.get(n)), None)
+        count, size = 1, None if width == routed else width
     experts = entry.experts
     if not count or experts is None or experts.shared is None:
-        return 0
+        return None
     layer = moe_layers_of(language, entry)[-1] if count_layers(language, entry) else 0
-    down = (experts.shared_linears or experts.linears)[2]
-    names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
-    plain = SECTION not in language or excludes(language, book, names)
-    return count if plain == (quantization.method == "none") else 0
+    return SharedExperts(count, entry.id, None, shared_dtype(language, entry, book, layer, quantization), size)
 
 
 def _words(quantization: ExpertQuantization) -> str:

@@ -85,11 +85,33 @@ def method_of(config: Mapping[str, Any]) -> str:
     return str(method)
 
 
-def excludes(config: Mapping[str, Any], book: Book, modules: list[str]) -> bool:
-    """Return whether a configuration leaves a module unquantized, under any name."""
-    section = config.get(SECTION)
-    known = book.quantizations.get(method_of(config))
-    return isinstance(section, Mapping) and known is not None and _excluded(section, known, modules)
+def shared_dtype(
+    config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int, routed: ExpertQuantization
+) -> str | None:
+    """Return the dtype of shared experts that are quantized otherwise than the routed ones, else None.
+
+    Args:
+        config: the language model's configuration.
+        entry: how its model type names things.
+        book: whose quantization methods count.
+        layer: whose shared experts.
+        routed: the routed experts' quantization.
+    """
+    experts, section, known = entry.experts, config.get(SECTION), book.quantizations.get(method_of(config))
+    if routed.case in entry.cases:
+        return routed.case.shared_weight_dtype
+    if experts is None or known is None or not isinstance(section, Mapping):
+        return None
+    down = (experts.shared_linears or experts.linears)[2]
+    names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
+    if _excluded(section, known, names):
+        return None if routed.method == NONE else "bf16"
+    spec, _ = _spec(section, known, [names])
+    case = next((case for case in known.cases if fits(case, spec)), None)
+    facts, routed_facts = case.facts if case else None, routed.case.facts
+    if facts and (facts.weight_dtype, facts.quant_type) == (routed_facts.weight_dtype, routed_facts.quant_type):
+        return None
+    return (facts.weight_dtype if facts else None) or "unknown"
 
 
 def describes_experts(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> bool:

@@ -49,12 +49,14 @@ class Switches:
         facts: the same under the names that conditions use (``env.NAME``).
         honoured: the switches that the query sets and that count, with what their value means.
         findings: switches that the query sets and nobody reads.
+        sets: query fields that the query's switches give, by field, where the query leaves the field out.
     """
 
     values: Mapping[str, str]
     facts: Mapping[str, str]
     honoured: Mapping[str, str]
     findings: tuple[Finding, ...]
+    sets: Mapping[str, str]
 
 
 def read_switches(query: Query, book: Book, memo: Memo | None = None) -> Switches:
@@ -100,7 +102,8 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
     if problems:
         raise QueryError(problems)
     facts = {f"env.{name}": value for name, value in values.items()}
-    return Switches(values, facts, honoured, tuple(findings))
+    sets: dict[str, str] = {field: values[name] for name in honoured if (field := book.flags[name].sets) is not None}
+    return Switches(values, facts, honoured, tuple(findings), sets)
 
 
 def _defaults(query: Query, book: Book) -> dict[str, str]:

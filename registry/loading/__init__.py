@@ -3,6 +3,7 @@
 from preshuffle.registry.loading.arch_names import NamedArch, key_of, names_of
 from preshuffle.registry.loading.book import Book, Place
 from preshuffle.registry.loading.condition_index import Compiled, Entries
+from preshuffle.registry.loading.fusion_index import PreparedFusion
 from preshuffle.registry.loading.load import SECTIONS, load_book
 from preshuffle.registry.loading.rule_index import Prepared
 
@@ -14,6 +15,7 @@ __all__ = [
     "NamedArch",
     "Place",
     "Prepared",
+    "PreparedFusion",
     "key_of",
     "load_book",
     "names_of",

@@ -14,6 +14,7 @@ from preshuffle.registry.entries import (
     EngineEntry,
     FeatureEntry,
     FlagEntry,
+    FusionEntry,
     LayoutEntry,
     ModelEntry,
     ModelTypeEntry,
@@ -24,6 +25,7 @@ from preshuffle.registry.entries import (
 from preshuffle.registry.kernels import Families
 from preshuffle.registry.loading.arch_names import ArchNames
 from preshuffle.registry.loading.condition_index import Compiled
+from preshuffle.registry.loading.fusion_index import FusionIndex
 from preshuffle.registry.loading.model_names import ModelNames
 from preshuffle.registry.loading.rule_index import RuleIndex
 from preshuffle.registry.text import FOLDER, Document, Path
@@ -117,6 +119,16 @@ class Book:
     def rule_index(self) -> RuleIndex:
         """Index that finds the rules that may match a query."""
         return RuleIndex(self.rules.values(), self.recipes)
+
+    @property
+    def fusions(self) -> Mapping[str, FusionEntry]:
+        """What engines make of shared experts, by id."""
+        return self.entries["fusions"]
+
+    @cached_property
+    def fusion_index(self) -> FusionIndex:
+        """Index of fusions by engine, the most specific first."""
+        return FusionIndex(self.fusions.values())
 
     @cached_property
     def model_names(self) -> ModelNames:

@@ -11,12 +11,14 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import ArchEntry, ModelEntry, Recipe, Scalar, facts_of
 from preshuffle.registry.layer import (
+    Slots,
     Switches,
-    appends_masked_column,
     behaves_as,
     check_probed,
-    count_shared,
+    counted_fields,
+    expert_slots,
     read_switches,
+    shared_experts_of,
 )
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.shapes import LayerSizes, call_decision
@@ -45,7 +47,7 @@ class Case:
         query: as it was requested, with the GPU's gfx name.
         full: the query with the model's facts filled in and the model's own id.
         model: the model's entry, where there is one.
-        counted: why shared experts are counted in ``num_experts``; empty where none are.
+        slots: what the engine makes of shared experts.
         masked_column: whether ``topk_ids`` has one column more than top-k.
     """
 
@@ -55,7 +57,7 @@ class Case:
     model: ModelEntry | None
     switches: Switches
     facts: Mapping[str, Scalar]
-    counted: str = ""
+    slots: Slots
     masked_column: bool = False
 
     def call(self, recipe: Recipe, sizes: LayerSizes, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
@@ -124,17 +126,15 @@ def open_case(query: Query, book: Book, memo: Memo | None = None) -> Case:
         full = query.altered(**missing, model=model.id)
     build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
     switches = read_switches(query if build == query.aiter else query.altered(aiter=build), book, memo)
-    counted = None
-    if model is not None and query.num_experts is None and query.top_k is None:
-        counted = count_shared(model.shared_experts, full, switches, book, memo)
-    if counted is not None:
-        full = full.altered(**counted.fields)
-    reason = counted.reason if counted else ""
+    given = query.num_experts is not None or query.top_k is not None
+    slots = expert_slots(full, shared_experts_of(model), switches, book, memo, given=given)
+    if counted := counted_fields(full, slots):
+        full = full.altered(**counted)
     facts = facts_of(full.__dict__, switches.facts)
     if build != query.aiter:  # rules and requirements ask for the build itself, kernels for what it behaves as
         full = full.altered(aiter=build)
-    masked = full.ep > 1 and appends_masked_column(full, switches, book, memo)
-    return Case(query, full, arch, model, switches, facts, reason, masked)
+    masked = full.ep > 1 and slots.masked_column is not False
+    return Case(query, full, arch, model, switches, facts, slots, masked)
 
 
 def find_model(name: str, book: Book) -> ModelEntry | None:
@@ -162,8 +162,8 @@ def reason(case: Case, winner: Prepared, notes: Iterable[str] = ()) -> str:
     for name, meaning in case.switches.honoured.items():
         state = "decided" if f"env.{name}" in conditions else "is set and was read"
         parts.append(f"the switch {name}={case.query.env[name]} {state}: {meaning}")
-    if case.counted:
-        parts.append(case.counted)
+    if case.slots.reason:
+        parts.append(case.slots.reason)
     if winner.recipe is not None:
         parts += _counted_on(case, winner.recipe.requires.aiter)
     parts += notes

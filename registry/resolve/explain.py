@@ -96,7 +96,7 @@ def explain(query: Query, book: Book) -> Explanation:
         if case.model
         else (),
         note=case.model.note if case.model else "",
-        counted=case.counted,
+        counted=case.slots.reason,
         engine=_engine_notes(book, query, winner.rule if winner else None),
         switches=FrozenDict(case.switches.values),
         rules=tuple(_trace(item, winner) for item in order),

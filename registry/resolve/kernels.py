@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from preshuffle.registry.algebra.shard import split_experts
 from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import QuantType, Role, TensorDtype
-from preshuffle.registry.entries import ArchEntry
+from preshuffle.registry.entries import TABLE, ArchEntry
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, TokenBucket, survey
 from preshuffle.registry.loading import Book
+from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.values.decision import CallDecision, KernelBucket, TensorDecision
 from preshuffle.registry.values.query import Query
 
@@ -82,11 +83,15 @@ def why_not_predicted(
 ) -> tuple[str, tuple[str, ...]]:
     """Say why no kernels are predicted, and which fields are missing.
 
-    Either another function is called than AITER's dispatch, or the number of compute units is not known.
+    Either another function is called than AITER's dispatch, or it reads another table than those that are known, or the
+    number of compute units is not known.
 
     Args:
         field: how the caller's user spells the query's ``cu_num``.
     """
+    slots = open_case(query, book).slots
+    if slots.table != TABLE:
+        return f"{slots.reason}; which kernels it names is not known", ()
     if not is_predicted(call.function):
         return f"{call.function} is called, and only kernels of AITER's {DISPATCHED} can be predicted", ()
     arch, query = book.arch_names.complete(query)

@@ -9,7 +9,7 @@ from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries import Recipe
+from preshuffle.registry.entries import TABLE, Recipe
 from preshuffle.registry.kernels import KernelTables, TokenBucket
 from preshuffle.registry.layer import engine_notes, read_after, unknown_engine
 from preshuffle.registry.loading import Book, Prepared
@@ -108,6 +108,7 @@ class Resolver:
             "alternatives": others,
             "findings": (
                 *case.switches.findings,
+                *case.slots.findings,
                 *layer.findings,
                 *environment_findings(query, book, recipe),
                 *findings,
@@ -135,10 +136,13 @@ class Resolver:
             full.tokens,
             full.activation_dtype,
             case.masked_column,
+            case.slots.table,
         )
         return self._memo.get("kernels", key, lambda: self._predict(case, recipe, layer))
 
     def _predict(self, case: Case, recipe: Recipe, layer: Layer) -> Predicted:
+        if case.slots.table != TABLE:  # its rows are not known
+            return (), (), []
         call = (case.full, case.arch, layer.tensors, layer.call, recipe.env)
         buckets, ranges = predict_kernels(*call, self._tables, self._book.families, case.masked_column)
         findings = tuple(kernel_findings(case.full, self._book, layer.tensors, buckets, ranges))

@@ -90,6 +90,8 @@ class Query(Input):
         router_weight_on_input: the router's weight multiplies what goes into an expert, not what comes out.
         swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
         tp: tensor-parallel size; shards independently of ``ep``.
+        dp: data-parallel size.
+        all_to_all: how tokens go between expert-parallel ranks (none, mori, deepep, ...); None where it is not told.
         aiter: AITER's version, or ``0.1.20.dev+g<commit>``.
         aiter_features: AITER's features as probed: found, and (``!gate_mode``) not found. Counts before the version.
         env: environment switches, interpreted through the book's flags only.
@@ -115,6 +117,8 @@ class Query(Input):
     swiglu_limit: Clamp | None = None
     tp: Ranks = 1
     ep: Ranks = 1
+    dp: Ranks = 1
+    all_to_all: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)] | None = None
     engine: Annotated[Engine | None, BeforeValidator(_engine, json_schema_input_type=Engine | str | None)] = None
     aiter: Version | None = None
     aiter_features: Annotated[

@@ -26,6 +26,7 @@ from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.entries import TABLE
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, StageTrace, Trace, says, trace
 from preshuffle.registry.resolve import dispatch_call, open_case, why_not_predicted
 from preshuffle.registry.text import field_problems
@@ -81,7 +82,7 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
     call = dispatch_call(
         case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0], case.masked_column
     )
-    if call is None:
+    if call is None or case.slots.table != TABLE:
         text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
         raise NoRecipeError(text, missing=missing)
     engine = registry.engine_notes(query)

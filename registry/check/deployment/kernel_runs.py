@@ -13,7 +13,7 @@ from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
 from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
 from preshuffle.registry.check.deployment.possible_calls import PossibleCall
-from preshuffle.registry.entries import Facts, Scalar
+from preshuffle.registry.entries import TABLE, Facts, Scalar
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
 from preshuffle.registry.values.observation import ObservedKernel
 from preshuffle.registry.values.query import TOKENS
@@ -110,6 +110,8 @@ class Predictor:
 
         Those are the token counts that the query states, else all up to ``REACH``.
         """
+        if layer.slots is not None and layer.slots.table != TABLE:  # its rows are not known
+            return ()
         query = layer.query
         tokens = query.tokens if "tokens" in layer.stated else None
         key = (
@@ -128,6 +130,8 @@ class Predictor:
         for lo, hi, choice, _ in self.buckets(layer, call):
             if lo <= tokens and (hi is None or tokens <= hi):
                 return choice
+        if layer.slots is not None and layer.slots.table != TABLE:
+            return None
         found = _or_none(lambda: tuple(_choices(layer, call, (tokens,), self.tables)))
         if found and self._are_foreign(layer, call, found):
             found = tuple(_choices(layer, call, (tokens,), None))

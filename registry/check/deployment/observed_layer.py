@@ -12,9 +12,18 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.entries import LAYOUT_FACTS, MODEL_NAME, ArchEntry, Facts, ModelEntry, Scalar, moe_shape
 from preshuffle.registry.kernels import dispatch_book, is_newest
-from preshuffle.registry.layer import appends_masked_column, behaves_as, count_shared, read_switches, value_of
+from preshuffle.registry.layer import (
+    Slots,
+    behaves_as,
+    counted_fields,
+    expert_slots,
+    read_switches,
+    shared_experts_of,
+    value_of,
+)
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import find_model
+from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Applied, Observation, TensorObservation
 from preshuffle.registry.values.query import Query
 
@@ -76,6 +85,7 @@ class ObservedLayer:
         sizes: physical hidden size and intermediate size of one rank, as AITER takes them; None where not known.
         experts: how many one rank holds; None where it is not known.
         facts: everything known, by the flat names that contracts and deny-lists use.
+        slots: what the engine makes of shared experts; None where no engine is named or its switches have no meaning.
         masked_column: whether the engine appends a column to ``topk_ids`` where it passes a mask.
     """
 
@@ -92,6 +102,7 @@ class ObservedLayer:
     sizes: tuple[int | None, int | None]
     experts: int | None
     facts: Facts
+    slots: Slots | None
     masked_column: bool
 
     @property
@@ -112,6 +123,10 @@ class ObservedLayer:
         """
         weights = [self.tensors[role] for role in WEIGHTS if role in self.tensors]
         return any(tensor.tiled or tensor.observation.is_shuffled for tensor in weights)
+
+    def faults(self, code: str) -> tuple[Finding, ...]:
+        """Return the faults of a code in what the engine makes of shared experts."""
+        return tuple(finding for finding in self.slots.findings if finding.code == code) if self.slots else ()
 
     def hidden(self) -> int | None:
         """Return the unpadded hidden size, as declared."""
@@ -151,7 +166,7 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
     if query.aiter_features:
         update["aiter"] = behaves_as(book, query.aiter, query.aiter_features)
     full = query.model_copy(update=update) if update else query
-    full, masked_column = _fused(full, query, model, applied, book, memo)
+    full, slots, masked_column = _fused(full, query, model, applied, book, memo)
     tensors = {
         role: ObservedTensor(role, tensor, _layout(book, tensor.layout)) for role, tensor in applied.tensors.items()
     }
@@ -171,6 +186,7 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
         sizes,
         experts,
         facts,
+        slots,
         masked_column,
     )
     _fill(facts, layer)
@@ -179,24 +195,25 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
 
 def _fused(
     full: Query, query: Query, model: ModelEntry | None, applied: Applied, book: Book, memo: Memo
-) -> tuple[Query, bool]:
+) -> tuple[Query, Slots | None, bool]:
     """Count fused shared experts in, as ``resolve`` does, and say whether a masked column is appended.
 
     Returns:
-        the query with the experts that the engine runs, and whether ``topk_ids`` has a column more under a mask.
+        the query with the experts that the engine runs, its slots, and whether ``topk_ids`` has a column more.
     """
     masked = applied.expert_map == "mask" or query.ep > 1
-    shared = model.shared_experts if model is not None and query.num_experts is None and query.top_k is None else 0
-    if query.engine is None or not (masked or shared):
-        return full, masked
+    if query.engine is None:
+        return full, None, masked
     try:
         switches = read_switches(full, book, memo)
     except QueryError:  # a switch has a value that it cannot have: found by the rules on switches
-        return full, masked
-    counted = count_shared(shared, full, switches, book, memo)
-    if counted is not None:
-        full = full.altered(**counted.fields)
-    return full, masked and appends_masked_column(full, switches, book, memo)
+        return full, None, masked
+    given = query.num_experts is not None or query.top_k is not None
+    stated = frozenset(query.model_fields_set & {"tp", "ep", "dp"})
+    slots = expert_slots(full, shared_experts_of(model), switches, book, memo, given=given, observed=stated)
+    if counted := counted_fields(full, slots):
+        full = full.altered(**counted)
+    return full, slots, masked and slots.masked_column is not False
 
 
 def _layout(book: Book, name: str | None) -> Layout | None:
@@ -228,7 +245,7 @@ def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
     query, applied = layer.query, layer.applied
     facts.update({name: getattr(query, name) for name in _QUERY_FACTS})
     facts.update({name: getattr(applied, name) for name in _APPLIED_FACTS})
-    facts.update({name: getattr(query, name) for name in ("tp", "ep") if name in layer.stated})
+    facts.update({name: getattr(query, name) for name in ("tp", "ep", "dp", "all_to_all") if name in layer.stated})
     facts["aiter"] = _release(query.aiter)
     if query.model != layer.model_name:
         facts[MODEL_NAME] = layer.model_name

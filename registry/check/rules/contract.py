@@ -17,6 +17,8 @@ from preshuffle.registry.check.deployment.observed_layer import (
     either_of,
 )
 from preshuffle.registry.check.rules.layouts import reads_otherwise
+from preshuffle.registry.entries import ModelEntry
+from preshuffle.registry.layer import shared_experts_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.finding import Finding
 
@@ -49,8 +51,9 @@ def contract_mismatch(evidence: Evidence) -> Iterator[Finding]:
 def _experts(evidence: Evidence) -> Iterator[Finding]:
     """Yield a number of experts on a rank that the layer cannot have.
 
-    A rank holds its share of the routed experts, and those shared experts that can run as experts of the layer.
-    Redundant experts (EPLB) make any number possible.
+    A rank holds its share of the routed experts, and those shared experts that can run as experts of the layer: of the
+    routed ones' quantization and size, or taken by the engine all the same. Redundant experts (EPLB) make any number
+    possible.
     """
     layer = evidence.layer
     model, total = layer.model, layer.query.num_experts
@@ -58,7 +61,9 @@ def _experts(evidence: Evidence) -> Iterator[Finding]:
         return
     ep = layer.query.ep
     routed = total if "num_experts" in layer.stated else model.num_experts or total
-    counts = (total, routed, routed + model.shared_experts * ep)
+    shared, slots = shared_experts_of(model), layer.slots
+    takes = shared is None or shared.alike or (slots is not None and slots.may_fuse)
+    counts = (total, routed, routed + model.shared_experts * ep if takes else routed)
     possible = {share for count in counts for share in (count // ep, -(-count // ep))}
     for role in WEIGHTS:
         tensor = layer.tensors.get(role)
@@ -69,19 +74,29 @@ def _experts(evidence: Evidence) -> Iterator[Finding]:
             or (shape[0] in possible if "ep" in layer.stated else shape[0] <= max(counts))
         ):
             continue
-        count = shape[0]
-        apart = "" if model.shared_experts else "; a shared expert, if there is one, must stay apart"
         expected = " or ".join(map(str, sorted(possible)))
         yield Finding.of(
             "contract_mismatch",
-            f"{role} holds {count} experts; a rank of {model.id} at ep {ep} has {expected}{apart}",
+            f"{role} holds {shape[0]} experts; a rank of {model.id} at ep {ep} has {expected}{_apart(layer, model)}",
             role=role,
             expected=expected,
-            actual=str(count),
+            actual=str(shape[0]),
             fix="load the routed experts alone, and run a shared expert of another quantization beside them",
             evidence=model.evidence,
         )
         return
+
+
+def _apart(layer: ObservedLayer, model: ModelEntry) -> str:
+    """Say why a shared expert must not take a slot; empty where it may."""
+    if not model.shared_experts:
+        return "; a shared expert, if there is one, must stay apart"
+    if model.shared_weight_dtype is not None:
+        dtype = layer.query.weight_dtype or model.weight_dtype
+        return f"; its shared expert is {model.shared_weight_dtype} and must stay apart from {dtype} slots"
+    if model.shared_intermediate_size is not None:
+        return f"; its shared expert is {model.shared_intermediate_size} wide and must stay apart"
+    return ""
 
 
 def _expert_map(evidence: Evidence) -> Iterator[Finding]:

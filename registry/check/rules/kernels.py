@@ -24,6 +24,7 @@ _OTHER = "take another backend (plain bytes for Triton), another quantization, o
 def unsupported(evidence: Evidence) -> Iterator[Finding]:
     """Yield combinations for which no kernel exists."""
     yield from _by_contract(evidence, "unsupported")
+    yield from evidence.layer.faults("unsupported")
     reported: set[str] = set()
     for run in evidence.runs:
         if run.error is not None and run.error not in reported:

@@ -253,6 +253,7 @@ def test_layouts_asks_aiter_itself_where_it_can(made: Path, monkeypatch: pytest.
 
     modules = {
         "aiter.fused_moe": SimpleNamespace(fused_moe=fused_moe),
+        "aiter.fhmoe": SimpleNamespace(),
         "aiter.ops.shuffle": SimpleNamespace(shuffle_weight=shuffle_weight, moe_shuffle_weight=shuffle_weight),
     }
     monkeypatch.setattr(aiter_authority, "can_import", lambda: True)

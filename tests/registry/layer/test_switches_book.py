@@ -3,6 +3,7 @@
 import pytest
 
 from preshuffle.registry import Query
+from preshuffle.registry.entries import FusionEntry
 from preshuffle.registry.layer.switches import read_switches, why_unread
 from support.book.strategies import BOOK
 
@@ -84,6 +85,8 @@ SWITCHES: dict[str, tuple[str, str | None]] = {
     "--moe-runner-backend": ("sglang", "auto"),
     "--moe-a2a-backend": ("sglang", "none"),
     "--disable-shared-experts-fusion": ("sglang", "0"),
+    "--enforce-shared-experts-fusion": ("sglang", "0"),
+    "--all2all-backend": ("vllm", "allgather_reducescatter"),
 }
 
 
@@ -103,10 +106,18 @@ def test_a_default_is_a_value_that_the_switch_may_have(name: str) -> None:
     flag = BOOK.flags[name]
     assert flag.default is None or not flag.values or flag.default in flag.values
     assert not flag.boolean or flag.default in (None, "0", "1")
-    fusion = flag.fuses_shared_experts
-    if fusion is not None:
-        assert set(fusion.values) <= (set(flag.values) or set(fusion.values))
-        assert set(fusion.needs) <= set(BOOK.flags)
+
+
+@pytest.mark.parametrize("entry", BOOK.fusions.values(), ids=BOOK.fusions)
+def test_a_fusion_rests_on_switches_and_features_that_the_book_has(entry: FusionEntry) -> None:
+    assert entry.engine in BOOK.engines
+    assert set(entry.aiter_features) <= set(BOOK.features)
+    for conditions in (entry.conditions(), *entry.choices()):
+        for name, condition in conditions.items():
+            if name.startswith("env."):
+                flag = BOOK.flags[name.removeprefix("env.")]
+                assert flag.owner == entry.engine
+                assert not flag.values or all(value in flag.values for value in condition.values)
 
 
 def query(engine: str | None = None, aiter: str | None = None, **env: str) -> Query:

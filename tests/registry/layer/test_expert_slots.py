@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Observation, Query, Registry
-from preshuffle.registry.layer.shared_experts import count_shared
+from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots
 from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.kernels import dispatch_call
 from support.book.configurations import PUBLISHED
@@ -25,7 +25,7 @@ def counted(model: str = DEEPSEEK, **fields: Any) -> tuple[int | None, int | Non
     [
         (None, {}, (256, 8)),
         ("atom", {}, (257, 9)),
-        ("atom", {"ATOM_FUSE_SHARED_EXPERT": "0"}, (256, 8)),
+        ("atom", {"ATOM_FUSE_SHARED_EXPERT": "0"}, (257, 9)),  # it is read with dp > 1 and mori alone
         ("atom", {"ATOM_FUSE_SHARED_EXPERT": "true"}, (257, 9)),
         ("vllm", {}, (256, 8)),
         ("vllm", VLLM, (257, 9)),
@@ -64,6 +64,8 @@ def test_atom_counts_what_its_tuned_rows_count(model: str, fused: tuple[int, int
 def test_sglang_counts_for_the_models_that_it_knows_it_for() -> None:
     assert counted("zai-org/GLM-5-FP8", engine="sglang") == (257, 9)
     assert counted("Qwen/Qwen3.5-397B-A17B-FP8", engine="sglang") == (512, 10)
+    aiter = {"SGLANG_USE_AITER": "1"}
+    assert counted("Qwen/Qwen3.5-397B-A17B-FP8", engine="sglang", env=aiter) == (513, 11)
 
 
 @pytest.mark.parametrize("ep", [2, 8])
@@ -79,22 +81,22 @@ def test_what_a_query_counts_itself_is_not_counted_again() -> None:
 
 
 def test_the_reason_says_it() -> None:
-    query = Query(model=DEEPSEEK, arch="gfx942", engine="atom", tp=8)
+    query = Query(model=DEEPSEEK, arch="gfx942", engine="sglang", tp=8)
     decision = REGISTRY.resolve(query)
-    text = "1 shared expert counts among the experts, since ATOM_FUSE_SHARED_EXPERT is 1"
-    assert text in decision.reason
-    off = REGISTRY.resolve(Query.parse({**dict(query), "env": {"ATOM_FUSE_SHARED_EXPERT": "0"}}))
-    assert "shared experts stay apart" in off.reason
+    assert "1 shared expert counts among the experts: SGLang fuses" in decision.reason
+    off = REGISTRY.resolve(Query.parse({**dict(query), "env": {"--disable-shared-experts-fusion": "1"}}))
+    assert "1 shared expert stays apart" in off.reason
     assert off.decision_digest != decision.decision_digest
 
 
 def test_several_count_each() -> None:
     case = open_case(Query(model=DEEPSEEK, arch="gfx950", engine="atom", num_experts=64, top_k=6), BOOK)
-    two = count_shared(2, case.full, case.switches, BOOK)
-    assert two is not None
-    assert two.fields == {"num_experts": 66, "top_k": 8}
+    two = expert_slots(case.full, SharedExperts(2), case.switches, BOOK, given=False)
+    assert counted_fields(case.full, two) == {"num_experts": 66, "top_k": 8}
     assert two.reason.startswith("2 shared experts count among the experts")
-    assert count_shared(0, case.full, case.switches, BOOK) is None
+    none = expert_slots(case.full, SharedExperts(0), case.switches, BOOK, given=False)
+    assert counted_fields(case.full, none) == {}
+    assert none.reason == ""
 
 
 @pytest.mark.parametrize(
@@ -119,9 +121,7 @@ def test_a_configuration_says_whether_its_shared_experts_are_like_the_others(
     query = Registry.default().query_from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="atom")
     assert (query.num_experts, query.top_k) == wanted
     assert counted(PUBLISHED[name][1], engine="atom") == wanted
-    apart = Registry.default().query_from_hf_config(
-        PUBLISHED[name][0], arch="gfx950", engine="atom", env={"ATOM_FUSE_SHARED_EXPERT": "0"}
-    )
+    apart = Registry.default().query_from_hf_config(PUBLISHED[name][0], arch="gfx950", engine="vllm")
     assert apart.num_experts == BOOK.models[PUBLISHED[name][1]].num_experts
 
 

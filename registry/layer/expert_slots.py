@@ -1,0 +1,260 @@
+"""Expert slots of a layer: what an engine makes of shared experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.entries import TABLE, FusionEntry, ModelEntry, Outcome, Scalar
+from preshuffle.registry.layer.features import has_by_version
+from preshuffle.registry.layer.switches import Switches
+from preshuffle.registry.loading import Book, PreparedFusion
+from preshuffle.registry.values.finding import Finding, FindingCode
+from preshuffle.registry.values.query import Query
+
+_QUERY_FACTS = (
+    "arch", "weight_dtype", "quant_type", "producer", "hidden_size", "intermediate_size", "tp", "ep", "dp",
+)  # fmt: skip
+_FAULT_CODES: dict[str, FindingCode] = {"stops": "unsupported", "wrong": "known_bad"}
+
+
+@dataclass(frozen=True, slots=True)
+class SharedExperts:
+    """Shared experts of one layer, as its model or its configuration has them.
+
+    Attributes:
+        count: how many there are; 0 for none.
+        model_type: the Hugging Face model type, where it is known.
+        routed: number of routed experts; None where it is not known.
+        weight_dtype: their dtype, where they are quantized otherwise than the routed experts.
+        intermediate_size: the size of one, where it is another than a routed expert's.
+    """
+
+    count: int
+    model_type: str | None = None
+    routed: int | None = None
+    weight_dtype: str | None = None
+    intermediate_size: int | None = None
+
+    @property
+    def alike(self) -> bool:
+        """Whether they have the routed experts' quantization and size."""
+        return self.weight_dtype is None and self.intermediate_size is None
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Expert slots of a layer, and the columns of ``topk_ids``.
+
+    Attributes:
+        outcome: whether shared experts run as experts of the layer, do so in a quantization of their own, or run
+            apart; None where that is not known.
+        num_experts: experts of the layer, each rank's slots for shared experts counted (``num_experts / ep`` is a
+            rank's share); None where it is not known.
+        top_k: experts of a token, shared ones counted; None where it is not known.
+        masked_column: whether ``topk_ids`` has a column more where an expert mask is passed; None where that is not
+            known.
+        table: AITER's table of tuned kernels for such a layer.
+        reason: why, for the answer's text; empty where there is nothing to say.
+        findings: what is wrong with it.
+        undecided: whether shared experts would take slots if AITER had what is not known of it.
+    """
+
+    outcome: Outcome | None
+    num_experts: int | None
+    top_k: int | None
+    masked_column: bool | None
+    table: str = TABLE
+    reason: str = ""
+    findings: tuple[Finding, ...] = ()
+    undecided: bool = False
+
+    @property
+    def may_fuse(self) -> bool:
+        """Whether shared experts take slots of the layer, or may do so."""
+        return self.fused or self.undecided
+
+    @property
+    def fused(self) -> bool:
+        """Whether shared experts are known to take slots of the layer."""
+        return self.outcome in ("fused", "heterogeneous")
+
+
+def shared_experts_of(model: ModelEntry | None) -> SharedExperts | None:
+    """Return the shared experts that a model's entry tells of; None where there is no entry, or it is not sure."""
+    if model is None or "shared_experts" in model.unverified:
+        return None
+    return SharedExperts(
+        model.shared_experts,
+        model.model_type,
+        model.num_experts,
+        model.shared_weight_dtype,
+        model.shared_intermediate_size,
+    )
+
+
+def expert_slots(
+    query: Query,
+    shared: SharedExperts | None,
+    switches: Switches,
+    book: Book,
+    memo: Memo | None = None,
+    *,
+    given: bool,
+    observed: frozenset[str] | None = None,
+) -> Slots:
+    """Count the expert slots of a layer, by the book's fusions.
+
+    Every expert-parallel rank has slots of its own for shared experts: of ``E`` routed experts each rank then holds
+    ``E / ep + shared``, which is the share of ``E + shared * ep`` experts.
+
+    Args:
+        query: with its model's facts; ``num_experts`` and ``top_k`` are the routed experts' unless they are given.
+        shared: the layer's shared experts; None where nothing is known of them.
+        switches: the query's switches, defaults included.
+        book: whose fusions count.
+        memo: stores what queries share.
+        given: whether the query itself states ``num_experts`` or ``top_k``: then those are what the layer holds.
+        observed: the fields that an observation states; from what it leaves out no fault is concluded.
+    """
+    fusions = book.fusion_index.of(query.engine.name if query.engine else None)
+    if not fusions or query.engine is None:
+        return Slots(None, query.num_experts, query.top_k, None)
+    if shared is not None and not shared.count:
+        return Slots("apart", query.num_experts, query.top_k, masked_column=False)
+    env = tuple(switches.facts.get(name) for name in book.fusion_index.switches)
+    fields = query.__dict__
+    key = (
+        *(query.engine, query.model, query.num_experts, query.top_k, query.all_to_all, query.aiter),
+        *(query.aiter_features, "dp" in query.model_fields_set, switches.sets.get("all_to_all")),
+        *(shared, given, observed, env),
+        *map(fields.__getitem__, _QUERY_FACTS),
+    )
+    return (memo or Memo()).get(
+        "expert slots", key, lambda: _slots(query, shared, switches, book, fusions, given, observed)
+    )
+
+
+def _slots(
+    query: Query,
+    shared: SharedExperts | None,
+    switches: Switches,
+    book: Book,
+    fusions: tuple[PreparedFusion, ...],
+    given: bool,
+    observed: frozenset[str] | None,
+) -> Slots:
+    facts = _facts(query, shared or SharedExperts(1), switches, book)
+    holding = [fusion.entry for fusion in fusions if fusion.holds(facts)]
+    unknown = () if observed is None else [name for name in ("tp", "ep", "dp") if name not in observed]
+    certain = {name: value for name, value in facts.items() if name not in unknown}
+    findings = tuple(_faults(fusion.entry for fusion in fusions if fusion.entry.fault and fusion.holds(certain)))
+    usable = [entry for entry in holding if entry.outcome and all(_has(book, query, entry))]
+    if not usable:
+        return Slots(None, query.num_experts, query.top_k, None, findings=findings)
+    entry = usable[0]
+    lacking = [other for other in holding if other.outcome and other not in usable]
+    undecided = any(None in _has(book, query, other) and False not in _has(book, query, other) for other in lacking)
+    if shared is None:  # the layer may have none
+        return Slots(None, query.num_experts, query.top_k, None if entry.masked_column else False, findings=findings)
+    if given:
+        return replace(_as_given(query, shared, entry), findings=findings, undecided=undecided)
+    reason = _reason(query, shared, entry, switches, lacking)
+    experts, top_k = query.num_experts, query.top_k
+    if entry.outcome != "apart" and experts is not None and top_k is not None:
+        experts, top_k = _counted(experts, shared.count, query.ep, entry.per_rank), top_k + shared.count
+    return Slots(entry.outcome, experts, top_k, entry.masked_column, entry.table, reason, findings, undecided)
+
+
+def _facts(query: Query, shared: SharedExperts, switches: Switches, book: Book) -> dict[str, Scalar]:
+    fields = query.__dict__
+    facts: dict[str, Scalar] = {name: fields[name] for name in _QUERY_FACTS}
+    engine = query.engine
+    known = book.engines.get(engine.name) if engine else None
+    facts |= switches.facts
+    facts["model"] = query.model
+    facts["model_type"] = shared.model_type or (query.model if query.model in book.model_types else None)
+    facts["aiter"] = query.aiter
+    facts["num_experts"] = shared.routed if shared.routed is not None else query.num_experts
+    facts["top_k"] = query.top_k
+    facts["engine_version"] = (engine.version if engine else None) or (known.newest if known else None)
+    facts["all_to_all"] = query.all_to_all or switches.sets.get("all_to_all") or "none"
+    facts["shared_experts"] = shared.count
+    facts["shared_alike"] = shared.alike
+    facts["shared_weight_dtype"] = shared.weight_dtype or query.weight_dtype
+    return facts
+
+
+def _has(book: Book, query: Query, entry: FusionEntry) -> list[bool | None]:
+    """Return whether AITER has each feature that an entry needs."""
+    found: list[bool | None] = []
+    for name in entry.aiter_features:
+        known = None if query.aiter is None else has_by_version(book.features[name], query.aiter)
+        found.append(query.aiter_features.get(name, known))
+    return found
+
+
+def _counted(experts: int, shared: int, ep: int, per_rank: bool) -> int:
+    if per_rank:
+        return experts + shared * ep
+    return -(-(experts + shared) // ep) * ep
+
+
+def _as_given(query: Query, shared: SharedExperts, entry: FusionEntry) -> Slots:
+    """Read from the numbers that the query gives whether shared experts are among them."""
+    experts, routed = query.num_experts, shared.routed
+    counted = None if routed is None else _counted(routed, shared.count, query.ep, entry.per_rank)
+    fused = None if experts is None or routed is None else experts == counted != routed
+    masked: bool | None = entry.masked_column
+    if entry.outcome == "apart" or fused is False:
+        masked = False
+    outcome = None if fused is None else entry.outcome if fused and entry.outcome != "apart" else "apart"
+    table = entry.table if outcome == entry.outcome else TABLE
+    return Slots(outcome, experts, query.top_k, masked, table)
+
+
+def _reason(
+    query: Query, shared: SharedExperts, entry: FusionEntry, switches: Switches, lacking: list[FusionEntry]
+) -> str:
+    one = shared.count == 1
+    who = "1 shared expert" if one else f"{shared.count} shared experts"
+    others = "the experts"
+    if shared.weight_dtype is not None:
+        who, others = f"{who} of {shared.weight_dtype}", f"the {query.weight_dtype} experts"
+    if entry.outcome != "apart":
+        what = f"{'counts' if one else 'count'} among {others}"
+    else:
+        what = f"{'stays' if one else 'stay'} apart{'' if shared.weight_dtype is None else f' from {others}'}"
+    parts = [f"{who} {what}: {entry.because}"]
+    used = {name for conditions in (entry.conditions(), *entry.choices()) for name in conditions}
+    assumed = [
+        name
+        for name in ("dp", "all_to_all")
+        if name in used and name not in query.model_fields_set and name not in switches.sets
+    ]
+    values = {"dp": "dp is not given and read as 1", "all_to_all": "all_to_all is not given and read as none"}
+    parts += [values[name] for name in assumed]
+    if entry.table != TABLE:
+        parts.append(f"its kernels come from {entry.table}")
+    if lacking:
+        features = ", ".join(name for other in lacking for name in other.aiter_features)
+        what = "AITER's version is not given" if query.aiter is None else f"AITER {query.aiter} lacks it"
+        parts.append(f"it would be {lacking[0].outcome} with AITER's {features} ({what})")
+    return "; ".join(parts)
+
+
+def _faults(holding: Iterable[FusionEntry]) -> Iterator[Finding]:
+    for entry in holding:
+        if entry.fault is not None:
+            code = _FAULT_CODES[entry.fault]
+            yield Finding.of(code, entry.because, fix=entry.fix, evidence=entry.evidence)
+
+
+def counted_fields(query: Query, slots: Slots) -> dict[str, int]:
+    """Return the fields of a query in which the slots of shared experts count."""
+    if not slots.fused or slots.num_experts is None or slots.top_k is None:
+        return {}
+    if (slots.num_experts, slots.top_k) == (query.num_experts, query.top_k):
+        return {}
+    return {"num_experts": slots.num_experts, "top_k": slots.top_k}

@@ -1,0 +1,260 @@
+"""What ATOM, vLLM and SGLang make of shared experts, as their code says."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from preshuffle.registry import Query
+from preshuffle.registry.layer import Slots, expert_slots, read_switches, shared_experts_of
+from preshuffle.registry.resolve import find_model, open_case
+from support.book.strategies import BOOK
+
+R1, R1_FP4, V32 = "deepseek-ai/DeepSeek-R1-0528", "amd/DeepSeek-R1-0528-MXFP4-v2", "deepseek-ai/DeepSeek-V3.2"
+V4_PRO, V4_FP8 = "deepseek-ai/DeepSeek-V4-Pro", "sgl-project/DeepSeek-V4-Flash-FP8"
+GLM47, GLM47_FP8, GLM5 = "zai-org/GLM-4.7", "zai-org/GLM-4.7-FP8", "zai-org/GLM-5-FP8"
+K2_INT4, K2_FP4, K25_FP4 = "moonshotai/Kimi-K2-Thinking", "amd/Kimi-K2-Thinking-MXFP4", "amd/Kimi-K2.5-MXFP4"
+M3, M3_MXFP8, M2 = "MiniMaxAI/MiniMax-M3", "MiniMaxAI/MiniMax-M3-MXFP8", "MiniMaxAI/MiniMax-M2"
+NEXT, Q35, Q35_FP8, Q35_FP4 = (
+    "Qwen/Qwen3-Next-80B-A3B-Instruct-FP8",
+    "Qwen/Qwen3.5-397B-A17B",
+    "Qwen/Qwen3.5-397B-A17B-FP8",
+    "amd/Qwen3.5-397B-A17B-MXFP4",
+)
+
+FUSE = "VLLM_ROCM_USE_AITER_FUSION_SHARED_EXPERTS"
+VLLM = {"VLLM_ROCM_USE_AITER": "1", FUSE: "1"}
+FHMOE = {**VLLM, "--moe-backend": "aiter"}
+AITER = {"SGLANG_USE_AITER": "1"}
+OFF = {"--disable-shared-experts-fusion": "1"}
+ENFORCE = {"--enforce-shared-experts-fusion": "1"}
+DP_ATTENTION = {"--enable-dp-attention": "1"}
+
+
+class Row(NamedTuple):
+    """A deployment, and its experts of one rank, columns of topk_ids and table."""
+
+    engine: str
+    model: str
+    given: dict[str, Any]
+    local: int
+    columns: int
+    table: str = "tuned_fmoe.csv"
+
+
+def row(engine: str, model: str, local: int, columns: int, table: str = "tuned_fmoe.csv", **given: Any) -> Row:
+    """Write a row in the order that reads best: what is deployed, what comes out."""
+    return Row(engine, model, given, local, columns, table)
+
+
+# atom/model_ops/topK.py, atom/model_ops/moe.py and atom/model_ops/fused_moe/expert_layout.py (snapshot of 2026-08-22)
+ATOM = [
+    row("atom", R1, 257, 9, tp=8),
+    row("atom", R1, 257, 9, tp=8, env={"ATOM_FUSE_SHARED_EXPERT": "0"}),  # the switch is not read at dp 1
+    row("atom", R1, 33, 10, tp=8, ep=8),  # LEGACY_AITER: is_EP appends a column
+    row("atom", R1, 65, 10, tp=4, ep=4, env={"ATOM_FUSE_SHARED_EXPERT": "0"}),
+    row("atom", R1, 33, 10, dp=8, ep=8, env=DP_ATTENTION),  # without mori: all-gather, and the legacy metadata
+    row("atom", R1, 33, 9, dp=8, ep=8, all_to_all="mori", env=DP_ATTENTION),  # LOCAL_REPLICA
+    row("atom", R1, 32, 8, dp=8, ep=8, all_to_all="mori", env={**DP_ATTENTION, "ATOM_FUSE_SHARED_EXPERT": "0"}),
+    row("atom", R1, 33, 9, dp=8, ep=8, all_to_all="mori", env={"ATOM_FUSE_SHARED_EXPERT": "0"}),  # no DP attention
+    row("atom", R1, 33, 9, dp=8, ep=8, all_to_all="mori", env={**DP_ATTENTION, "--eplb-enable": "1"}),  # ⌈257/8⌉
+    row(
+        "atom", R1, 33, 9, dp=8, ep=8, all_to_all="mori",
+        env={**DP_ATTENTION, "--eplb-enable": "1", "ATOM_FUSE_SHARED_EXPERT": "0"},
+    ),
+    row("atom@0.1.5", R1, 32, 8, dp=8, ep=8, all_to_all="mori", env=DP_ATTENTION),  # before pull request 1917
+    row("atom@0.1.5", R1, 257, 9, tp=8),
+    row("atom@0.1.5", R1, 33, 10, tp=8, ep=8),
+    row("atom", V4_PRO, 384, 6, tp=8),  # shared fp8, routed fp4
+    row("atom", V4_PRO, 48, 6, tp=8, ep=8),  # not fused: topk_ids has top_k columns
+    row("atom", V4_FP8, 257, 7, tp=8),
+    row("atom", Q35_FP4, 512, 10, tp=4),  # shared bf16
+    row("atom", Q35_FP4, 128, 10, tp=4, ep=4),
+    row("atom", Q35_FP8, 513, 11, tp=4),
+    row("atom", NEXT, 129, 12, tp=4, ep=4),
+    row("atom", K2_INT4, 384, 8, tp=8),
+    row("atom", GLM47_FP8, 161, 9, tp=8),
+    row("atom", M3_MXFP8, 129, 5, tp=4),
+    row("atom", M2, 32, 8, tp=8, ep=8),  # no shared experts
+]  # fmt: skip
+
+# vllm/model_executor/layers/fused_moe/{utils,expert_map_manager}.py, experts/rocm_aiter_moe.py,
+# layers/quantization/utils/config_utils.py, models/deepseek_v4/amd/model.py, models/minimax_m3/amd/model.py (0.33.0)
+VLLM_ROWS = [
+    row("vllm", R1, 256, 8, tp=8, env={"VLLM_ROCM_USE_AITER": "1"}),
+    row("vllm", R1, 256, 8, tp=8, env={FUSE: "1"}),  # AITER is off
+    row("vllm", R1, 256, 8, tp=8, env={**VLLM, "VLLM_ROCM_USE_AITER_MOE": "0"}),
+    row("vllm", R1, 257, 9, tp=8, env=VLLM),
+    row("vllm", R1, 33, 10, tp=8, ep=8, env=VLLM),
+    row("vllm", R1, 32, 8, tp=8, ep=8, env={"VLLM_ROCM_USE_AITER": "1"}),  # exactly top_k columns
+    row("vllm", R1_FP4, 257, 9, tp=8, env=VLLM),  # Quark, both alike
+    row("vllm", V32, 257, 9, tp=8, env=VLLM),
+    row("vllm", GLM5, 257, 9, tp=8, env=VLLM),
+    row("vllm", GLM47, 161, 9, tp=8, env=VLLM),  # nothing is quantized
+    row("vllm", GLM47_FP8, 160, 8, tp=8, env=VLLM),  # compressed-tensors is not implemented
+    row("vllm", K2_INT4, 384, 8, tp=8, env=VLLM),
+    row("vllm", Q35_FP8, 513, 11, tp=4, env=VLLM),
+    row("vllm", Q35_FP8, 129, 12, tp=4, ep=4, env=VLLM),
+    row("vllm", Q35_FP4, 512, 10, tp=4, env=VLLM),  # Quark excludes the shared expert
+    row("vllm", M3, 129, 5, tp=8, env={FUSE: "1"}),  # this model reads the switch alone
+    row("vllm", M3_MXFP8, 129, 5, tp=8, env=VLLM),
+    row("vllm", M3_MXFP8, 16, 4, tp=8, ep=8, env=VLLM),  # never with expert parallelism
+    row("vllm", V4_FP8, 257, 7, tp=8, env=VLLM),
+    row("vllm", V4_FP8, 32, 6, tp=8, ep=8, env=VLLM),
+    row("vllm", V4_PRO, 385, 7, "tuned_fhmoe.csv", tp=8, aiter="0.1.24", env=FHMOE),
+    row("vllm", V4_PRO, 385, 7, "tuned_fhmoe.csv", tp=8, aiter="0.1.20.dev+ge4048607a5", env=FHMOE),
+    row("vllm", V4_PRO, 384, 6, tp=8, aiter="0.1.20.post1", env=FHMOE),  # before aiter#4891
+    row("vllm", V4_PRO, 384, 6, tp=8, aiter="0.1.24", env=VLLM),  # --moe-backend is auto
+    row("vllm", V4_PRO, 384, 6, tp=4, aiter="0.1.24", env=FHMOE),
+    row("vllm", V4_PRO, 48, 6, tp=8, ep=8, aiter="0.1.24", env=FHMOE),
+    row("vllm", V4_PRO, 384, 6, tp=8, aiter="0.1.24", arch="gfx942", env=FHMOE),
+    row("vllm", "deepseek-ai/DeepSeek-V4-Flash", 256, 6, tp=8, aiter="0.1.24", env=FHMOE),
+]
+
+# sglang/srt/models/{deepseek_v2,deepseek_v4,glm4_moe,minimax_m3_vl,qwen2_moe,qwen3_next,qwen3_5}.py,
+# layers/moe/utils.py, layers/moe/fused_moe_triton/layer.py, layers/quantization/quark/quark.py (0.5.23)
+SGLANG = [
+    row("sglang", R1, 257, 9, tp=8),
+    row("sglang", R1, 256, 8, tp=8, env=OFF),
+    row("sglang", R1, 33, 9, tp=8, ep=8),  # no masked column
+    row("sglang", R1, 32, 8, tp=8, ep=8, all_to_all="deepep"),
+    row("sglang", R1, 32, 8, tp=8, ep=8, env={"--moe-a2a-backend": "mori"}),
+    row("sglang", R1, 33, 9, tp=8, ep=8, all_to_all="mori", env=ENFORCE),
+    row("sglang", R1_FP4, 257, 9, tp=8),
+    row("sglang", V32, 256, 8, tp=8),  # DeepseekV32ForCausalLM is another architecture
+    row("sglang", GLM5, 257, 9, tp=8),
+    row("sglang", K25_FP4, 385, 9, tp=8),
+    row("sglang", K2_FP4, 385, 9, tp=8),
+    row("sglang", K2_INT4, 384, 8, tp=8),  # 384 experts, not of Quark
+    row("sglang", GLM47_FP8, 161, 9, tp=8),
+    row("sglang", GLM47_FP8, 41, 9, tp=4, ep=4),
+    row("sglang", GLM47_FP8, 40, 8, tp=4, ep=4, all_to_all="mori"),
+    row("sglang", M3_MXFP8, 129, 5, tp=8),
+    row("sglang", M3_MXFP8, 128, 4, tp=8, arch="gfx942"),
+    row("sglang", M3_MXFP8, 16, 4, tp=8, ep=8),
+    row("sglang", V4_PRO, 384, 6, tp=8),
+    row("sglang", V4_PRO, 385, 7, tp=8, env=ENFORCE),  # fp8 is quantized to fp4 while loading
+    row("sglang", V4_PRO, 48, 6, tp=8, ep=8, env=ENFORCE),
+    row("sglang", V4_PRO, 49, 7, tp=8, ep=8, all_to_all="megamoe", env=ENFORCE),
+    row("sglang", Q35_FP8, 512, 10, tp=4),  # SGLANG_USE_AITER is 0
+    row("sglang", Q35_FP8, 513, 11, tp=4, env=AITER),
+    row("sglang", Q35_FP8, 129, 11, tp=4, ep=4, env=AITER),
+    row("sglang", Q35_FP8, 128, 10, tp=4, ep=4, all_to_all="mori", env=AITER),
+    row("sglang", Q35_FP8, 512, 10, tp=4, env={**AITER, **OFF}),
+    row("sglang", NEXT, 513, 11, tp=4, env=AITER),
+    row("sglang", Q35_FP4, 512, 10, tp=4, env=AITER),
+    row("sglang", Q35_FP4, 513, 11, tp=4, env={**AITER, **ENFORCE}),  # bf16 is quantized while loading
+    row("sglang", M2, 32, 8, tp=8, ep=8),
+]
+
+
+def query_of(engine: str | None, model: str, given: dict[str, Any]) -> Query:
+    return Query.parse({"arch": "gfx950", **given, "model": model, "engine": engine})
+
+
+def slots_of(engine: str | None, model: str, **given: Any) -> Slots:
+    return open_case(query_of(engine, model, given), BOOK).slots
+
+
+@pytest.mark.parametrize("case", [*ATOM, *VLLM_ROWS, *SGLANG])
+def test_an_engine_fuses_shared_experts_as_its_code_says(case: Row) -> None:
+    opened = open_case(query_of(case.engine, case.model, case.given), BOOK)
+    ep = opened.full.ep
+    assert (opened.full.num_experts or 0) // ep == case.local
+    assert (opened.full.top_k or 0) + opened.masked_column == case.columns
+    assert opened.slots.table == case.table
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(ATOM) + len(VLLM_ROWS) + len(SGLANG) >= 80
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "given", "text"),
+    [
+        ("atom", R1, {}, "1 shared expert counts among the experts: ATOM fuses shared experts of the routed experts'"),
+        (
+            "atom",
+            Q35_FP4,
+            {},
+            "1 shared expert of bf16 stays apart from the fp4x2 experts: ATOM fuses shared experts only where",
+        ),
+        (
+            "vllm",
+            R1,
+            {},
+            "1 shared expert stays apart: vLLM fuses shared experts only where VLLM_ROCM_USE_AITER_FUSION",
+        ),
+        ("sglang", R1, {}, "all_to_all is not given and read as none"),
+        ("vllm", V4_PRO, {"tp": 8, "env": FHMOE}, "it would be heterogeneous with AITER's heterogeneous_dsv4"),
+        ("vllm", V4_PRO, {"tp": 8, "env": FHMOE, "aiter": "0.1.24"}, "dp is not given and read as 1"),
+        ("vllm", V4_PRO, {"tp": 8, "env": FHMOE, "aiter": "0.1.24"}, "its kernels come from tuned_fhmoe.csv"),
+    ],
+)
+def test_the_answer_says_why(engine: str, model: str, given: dict[str, Any], text: str) -> None:
+    assert text in slots_of(engine, model, **given).reason
+
+
+def test_what_is_given_is_not_said_to_be_assumed() -> None:
+    assert "not given" not in slots_of("sglang", R1, all_to_all="none").reason
+    assert "not given" not in slots_of("sglang", R1, env={"--moe-a2a-backend": "none"}).reason
+    assert "dp is not given" not in slots_of("vllm", V4_FP8, dp=1, env=VLLM).reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "given", "code"),
+    [
+        ("vllm", V4_PRO, {"dp": 8, "tp": 1, "env": VLLM}, "unsupported"),
+        ("vllm", V4_PRO, {"dp": 8, "tp": 1, "env": {"VLLM_ROCM_USE_AITER": "1"}}, None),
+        ("vllm", V4_PRO, {"dp": 8, "ep": 8, "env": VLLM}, None),  # expert parallelism: not fused, not refused
+        ("vllm", R1, {"dp": 8, "env": VLLM}, None),
+        ("vllm", R1, {"dp": 8, "ep": 8, "all_to_all": "mori_low_latency", "env": VLLM}, "unsupported"),
+        ("vllm", R1, {"dp": 8, "ep": 8, "all_to_all": "deepep_v2", "env": VLLM}, None),
+        ("sglang@0.5.12", Q35_FP8, {"tp": 4, "ep": 4, "env": AITER}, "known_bad"),
+        ("sglang@0.5.13", Q35_FP8, {"tp": 4, "ep": 4, "env": AITER}, None),
+        ("sglang@0.5.12", Q35_FP8, {"tp": 4, "env": AITER}, None),
+        ("sglang@0.5.12", Q35_FP8, {"tp": 4, "ep": 4, "env": {**AITER, **OFF}}, None),
+        ("sglang@0.5.12", R1, {"tp": 4, "ep": 4, "env": AITER}, None),
+    ],
+)
+def test_what_stops_or_spoils_fusion_is_found(engine: str, model: str, given: dict[str, Any], code: str | None) -> None:
+    findings = slots_of(engine, model, **given).findings
+    assert [finding.code for finding in findings] == ([code] if code else [])
+    assert all(finding.fix and finding.evidence for finding in findings)
+
+
+@pytest.mark.parametrize("engine", [None, "tgi"])
+def test_an_engine_that_no_entry_names_leaves_it_open(engine: str | None) -> None:
+    slots = slots_of(engine, R1, ep=4)
+    assert (slots.outcome, slots.masked_column, slots.num_experts, slots.top_k) == (None, None, 256, 8)
+
+
+@pytest.mark.parametrize(
+    ("engine", "num_experts", "outcome", "masked"),
+    [
+        ("atom", 256, "apart", False),
+        ("atom", 260, "fused", True),  # 4 ranks with a slot each
+        ("atom", 300, "apart", False),
+        ("vllm", 260, "apart", False),  # without the switch nothing is appended
+        ("sglang", 260, "fused", False),
+    ],
+)
+def test_numbers_that_the_query_gives_are_what_the_layer_holds(
+    engine: str, num_experts: int, outcome: str, masked: bool
+) -> None:
+    slots = slots_of(engine, R1, ep=4, num_experts=num_experts, top_k=9)
+    assert (slots.num_experts, slots.top_k) == (num_experts, 9)
+    assert (slots.outcome, slots.masked_column) == (outcome, masked)
+
+
+def test_a_model_that_no_entry_knows_leaves_the_column_open() -> None:
+    assert slots_of("atom", "acme/unknown", ep=4, num_experts=64, top_k=4).masked_column is None
+    assert slots_of("sglang", "acme/unknown", ep=4, num_experts=64, top_k=4).masked_column is False
+
+
+def test_an_observation_concludes_no_fault_from_what_it_leaves_out() -> None:
+    query = query_of("vllm", V4_PRO, {"dp": 8, "env": VLLM})
+    shared, switches = shared_experts_of(find_model(V4_PRO, BOOK)), read_switches(query, BOOK)
+    for observed, found in ((frozenset({"dp"}), 0), (frozenset({"dp", "ep"}), 1)):
+        full = query.altered(weight_dtype="fp4x2", num_experts=384, top_k=6)
+        slots = expert_slots(full, shared, switches, BOOK, given=False, observed=observed)
+        assert len(slots.findings) == found
