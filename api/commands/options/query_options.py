@@ -32,6 +32,7 @@ _SHOWN = {
     "rocm": "VERSION",
     "producer": "NAME",
     "deployment": "NAME",
+    "all_to_all": "NAME",
 }
 _HELP = {
     "model": "a Hugging Face id, a path, or a name of your own",
@@ -47,6 +48,8 @@ _HELP = {
     "gated": "whether w13 holds gate and up (the default)",
     "tp": "tensor-parallel size",
     "ep": "expert-parallel size",
+    "dp": "data-parallel size",
+    "all_to_all": "how tokens go between expert-parallel ranks: none, mori, deepep, …",
     "aiter": "AITER's version; installed: the one here, with what its sources show it can do",
     "aiter_features": "what was probed: features that this AITER has or (!) has not, whatever its version",
 }

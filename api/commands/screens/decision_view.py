@@ -53,7 +53,9 @@ def query_text(query: Query) -> str:
     parts = [f"{query.model} on {query.arch}"]
     if query.activation_dtype:
         parts.append(f"{query.activation_dtype} activations")
-    parts += [f"{name.upper()} {size}" for name, size in (("tp", query.tp), ("ep", query.ep)) if size > 1]
+    parts += [
+        f"{name.upper()} {size}" for name, size in (("tp", query.tp), ("ep", query.ep), ("dp", query.dp)) if size > 1
+    ]
     parts += [str(query.engine)] if query.engine else []
     parts += [f"AITER {query.aiter}"] if query.aiter else []
     return ", ".join(parts)
