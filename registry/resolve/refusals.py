@@ -58,14 +58,15 @@ def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipe
     nearest = _nearest(trials)
     query = case.query
     unknown = [name for name in _NEEDED if getattr(case.full, name) is None]
-    if case.model is None:
+    matches = any(item.matches for item in trials)
+    if case.model is None and (unknown or not matches):
         ids = close_to(query.model, book.models)
         nearby = f" (nearest: {', '.join(ids)})" if ids else ""
         message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it{nearby}"
         more = [unknown_engine(book, query.engine)]
     else:
-        matches = any(item.matches for item in trials)
-        why = "what matches lacks what its recipe requires" if matches else unknown_engine(book, query.engine)
+        lacks = f"what matches lacks what its recipe requires: {nearest[0].why_not}" if matches and nearest else None
+        why = lacks or unknown_engine(book, query.engine)
         message = f"no rule for {_described(case)}{f': {why}' if why else ''}"
         more = []
     more.append(f"a query for it must say: {', '.join(unknown)}" if unknown else None)

@@ -158,7 +158,7 @@ def _rank_sizes(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
 
 
 REQUIREMENTS: tuple[Requirement, ...] = (
-    Requirement(("activation", "gated"), _kernel),
+    Requirement(("activation", "gated", "model"), _kernel),
     Requirement(("arch",), _arch_features),
     Requirement(("aiter", "aiter_features"), _aiter_features),
     _one_of("weight_dtype", _weights(lambda recipe: recipe.tensors["w13_weight"].dtype)),

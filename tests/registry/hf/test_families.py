@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from preshuffle.registry import QueryError, Registry
+from preshuffle.registry import NoRecipeError, QueryError, Registry
 from preshuffle.registry.hf import language_model, model_type_of, moe_layers_of, query_fields
 from support.book.families import FAMILIES, WITHOUT_KERNEL, deepseek, mixtral, qwen
-from support.book.strategies import BOOK, load_overlay
+from support.book.strategies import BOOK, REGISTRY, load_overlay
 
 
 def query(config: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -147,3 +147,42 @@ def test_letters_of_layers_count_as_their_names() -> None:
     assert moe_layers_of({**named, "layers_block_type": kinds}, entry) == (1, 3, 6)
     with pytest.raises(QueryError, match="the configuration has no layer with experts"):
         query({**config, "hybrid_override_pattern": "M-M*-M-"})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gemma4", "GELU by its tanh formula"),
+        ("nemotron_h", "squared ReLU"),
+        ("muse_spark", "normalizes each expert's output"),
+    ],
+)
+@pytest.mark.parametrize("engine", [None, "vllm", "atom"])
+def test_what_has_no_kernel_is_known_and_refused(name: str, reason: str, engine: str | None) -> None:
+    config, _ = {**FAMILIES, **WITHOUT_KERNEL}[name]
+    unresolved = Registry.default().query_from_hf_config(config, arch="gfx950", engine=engine)
+    with pytest.raises(NoRecipeError, match=reason):
+        REGISTRY.resolve(unresolved)
+
+
+def test_a_layer_that_clamps_behind_the_activation_is_refused() -> None:
+    config = {**FAMILIES["bailing_hybrid"][0], "expert_swiglu_limit_list": [0.0] * 5 + [4.0]}
+    unresolved = Registry.default().query_from_hf_config(config, arch="gfx950", layer=5)
+    assert (unresolved.activation, unresolved.swiglu_limit) == ("SwigluStep", 4.0)
+    with pytest.raises(NoRecipeError, match="swiglustep"):
+        REGISTRY.resolve(unresolved)
+    assert REGISTRY.resolve(unresolved.model_copy(update={"activation": "Silu", "swiglu_limit": 0.0})).recipe
+    other = {**FAMILIES["exaone_moe"][0], "swiglu_limits": [7.0] * 6}
+    assert query(other)["activation"] == "Silu", "this type clamps before it, as AITER does"
+
+
+def test_what_matches_but_lacks_a_requirement_is_said_first() -> None:
+    unresolved = Registry.default().query_from_hf_config(FAMILIES["lfm2_moe"][0], arch="gfx950", engine="atom")
+    with pytest.raises(NoRecipeError, match=r"^no rule for lfm2_moe with .*: needs intermediate_size at tp 1 in mult"):
+        REGISTRY.resolve(unresolved)
+
+
+@pytest.mark.parametrize("applies", [False, True])
+def test_a_router_weight_on_the_input_is_read(applies: bool) -> None:
+    config = {**FAMILIES["laguna"][0], "moe_apply_router_weight_on_input": applies}
+    assert query(config)["router_weight_on_input"] is applies
