@@ -23,6 +23,7 @@ COUNTED = frozenset(
     {
         "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "dp", "hidden_pad",
         "intermediate_pad", "model_dim", "inter_dim", "experts", "tokens", "w2_groups",
+        "mask_ones", "mask_size",
     }
 )  # fmt: skip
 _PLAIN = frozenset(

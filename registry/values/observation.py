@@ -5,7 +5,7 @@ What is left out is unknown.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -14,14 +14,26 @@ from preshuffle.registry.base.words import GateMode, Role, RowOrder, TensorDtype
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.query import Query
 
+
+def _as_list(value: Any) -> Any:
+    """Take one number as the list of it."""
+    return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]
 Count = Annotated[int, Field(ge=0, le=2**62), BeforeValidator(number)]
+PerRank = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Any)]
 Shape = Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class TensorObservation(Frozen):
-    """One tensor as the kernel gets it."""
+    """One tensor as the kernel gets it.
+
+    Attributes:
+        rows_loaded: rows of the checkpoint that each rank read.
+        slots_loaded: expert slots of one rank that the loader filled, by number.
+    """
 
     layout: str | None = None
     is_shuffled: bool | None = None
@@ -32,6 +44,7 @@ class TensorObservation(Frozen):
     pad_fill: Literal["zero", "uninitialised"] | Byte | None = None
     address_changed: bool | None = None
     rows_loaded: tuple[Count, ...] | None = None
+    slots_loaded: tuple[Count, ...] | None = None
 
 
 class ObservedKernel(Frozen):
@@ -60,6 +73,11 @@ class Applied(Frozen):
         function: the entry point that was called, such as ``fused_moe``.
         doweight_stage1: whether the kernel was told to multiply the router's weights in stage 1.
         router_weight: where the router's weights were multiplied, by the kernel or by its caller.
+        expert_map: a 0/1 mask over all experts, or their local numbers (-1 for those of other ranks).
+        mask_ones: how many ones the mask has, of one rank or of each.
+        mask_size: how many entries the mask has.
+        local_experts: how many experts a rank holds, of one rank or of each.
+        dummy_slots: expert slots of a rank that the router never chooses.
     """
 
     function: str | None = None
@@ -71,6 +89,10 @@ class Applied(Frozen):
     swiglu_limit: Annotated[float, Field(allow_inf_nan=False)] | None = None
     bias_passed: bool | None = None
     expert_map: Literal["mask", "index"] | None = None
+    mask_ones: PerRank | None = None
+    mask_size: Count | None = None
+    local_experts: PerRank | None = None
+    dummy_slots: tuple[Count, ...] = ()
     swizzle_mx_scale: str | None = None
     source_order: RowOrder | None = None
     fallback_backend: str | None = None

@@ -171,7 +171,7 @@ def observe_layer(observation: Observation, book: Book, memo: Memo) -> ObservedL
         role: ObservedTensor(role, tensor, _layout(book, tensor.layout)) for role, tensor in applied.tensors.items()
     }
     facts: dict[str, Scalar] = {}
-    sizes, experts = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full)
+    sizes, experts = _sizes(tensors, 2 if full.gated else 1), _experts(tensors, full, applied)
     layer = ObservedLayer(
         book,
         memo,
@@ -262,6 +262,8 @@ def _fill(facts: dict[str, Scalar], layer: ObservedLayer) -> None:
     facts["inter_dim"] = width
     facts["experts"] = layer.experts
     facts["moe_shape"] = moe_shape(layer.experts, layer.sizes[0], query.top_k)
+    facts["mask_ones"] = max(applied.mask_ones) if applied.mask_ones else None
+    facts["mask_size"] = applied.mask_size
     facts["w2_groups"] = -(-width // layer.group) if width and layer.group > 1 else None
     for name, value in query.env.items():
         flag = layer.book.flags.get(name)
@@ -288,13 +290,15 @@ def _sizes(tensors: Mapping[Role, ObservedTensor], halves: int) -> tuple[int | N
     )
 
 
-def _experts(tensors: Mapping[Role, ObservedTensor], query: Query) -> int | None:
+def _experts(tensors: Mapping[Role, ObservedTensor], query: Query, applied: Applied) -> int | None:
     for role in WEIGHTS:
         tensor = tensors.get(role)
         if tensor is not None:
             for shape in (tensor.observation.physical_shape, tensor.observation.logical_shape):
                 if shape is not None and len(shape) == 3:
                     return shape[0]
+    if applied.local_experts:
+        return applied.local_experts[0]
     total = query.num_experts
     return total // query.ep if total and not total % query.ep else None
 

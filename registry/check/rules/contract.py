@@ -16,9 +16,8 @@ from preshuffle.registry.check.deployment.observed_layer import (
     doweight_stage1,
     either_of,
 )
+from preshuffle.registry.check.rules import experts
 from preshuffle.registry.check.rules.layouts import reads_otherwise
-from preshuffle.registry.entries import ModelEntry
-from preshuffle.registry.layer import shared_experts_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.finding import Finding
 
@@ -38,85 +37,15 @@ def contract_mismatch(evidence: Evidence) -> Iterator[Finding]:
         if entry.code == "contract_mismatch":
             message = f"{entry.says} ({runs[0].name} {at(runs)})"
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
-    yield from _experts(evidence)
-    yield from _expert_map(evidence)
+    yield from experts.counts(evidence)
+    yield from experts.expert_map(evidence)
+    yield from experts.expert_mask(evidence)
     yield from _label(evidence)
     yield from _bias(evidence)
     yield from _router_weight(evidence)
     yield from _limit(evidence)
     yield from _dtypes(evidence)
     yield from _activations(evidence)
-
-
-def _experts(evidence: Evidence) -> Iterator[Finding]:
-    """Yield a number of experts on a rank that the layer cannot have.
-
-    A rank holds its share of the routed experts, and those shared experts that can run as experts of the layer: of the
-    routed ones' quantization and size, or taken by the engine all the same. Redundant experts (EPLB) make any number
-    possible.
-    """
-    layer = evidence.layer
-    model, total = layer.model, layer.query.num_experts
-    if model is None or total is None or "num_experts" in model.unverified or layer.applied.eplb:
-        return
-    ep = layer.query.ep
-    routed = total if "num_experts" in layer.stated else model.num_experts or total
-    shared, slots = shared_experts_of(model), layer.slots
-    takes = shared is None or shared.alike or (slots is not None and slots.may_fuse)
-    counts = (total, routed, routed + model.shared_experts * ep if takes else routed)
-    possible = {share for count in counts for share in (count // ep, -(-count // ep))}
-    for role in WEIGHTS:
-        tensor = layer.tensors.get(role)
-        shape = tensor.observation.logical_shape if tensor else None
-        if (
-            shape is None
-            or len(shape) != 3
-            or (shape[0] in possible if "ep" in layer.stated else shape[0] <= max(counts))
-        ):
-            continue
-        expected = " or ".join(map(str, sorted(possible)))
-        yield Finding.of(
-            "contract_mismatch",
-            f"{role} holds {shape[0]} experts; a rank of {model.id} at ep {ep} has {expected}{_apart(layer, model)}",
-            role=role,
-            expected=expected,
-            actual=str(shape[0]),
-            fix="load the routed experts alone, and run a shared expert of another quantization beside them",
-            evidence=model.evidence,
-        )
-        return
-
-
-def _apart(layer: ObservedLayer, model: ModelEntry) -> str:
-    """Say why a shared expert must not take a slot; empty where it may."""
-    if not model.shared_experts:
-        return "; a shared expert, if there is one, must stay apart"
-    if model.shared_weight_dtype is not None:
-        dtype = layer.query.weight_dtype or model.weight_dtype
-        return f"; its shared expert is {model.shared_weight_dtype} and must stay apart from {dtype} slots"
-    if model.shared_intermediate_size is not None:
-        return f"; its shared expert is {model.shared_intermediate_size} wide and must stay apart"
-    return ""
-
-
-def _expert_map(evidence: Evidence) -> Iterator[Finding]:
-    passed = evidence.layer.applied.expert_map
-    if passed is None:
-        return
-    for run in evidence.runs:
-        entry = evidence.backends.find(run.backend or ("aiter" if run.reader == "aiter" else None))
-        wanted = "mask" if run.reader == "aiter" else entry.expert_map if entry and run.reader == "own" else None
-        if wanted is not None and wanted != passed:
-            yield Finding.of(
-                "contract_mismatch",
-                f"the expert map is {'a 0/1 mask' if passed == 'mask' else 'an index map'}; {run.name} takes "
-                f"{'a 0/1 mask' if wanted == 'mask' else 'an index map'}",
-                expected=wanted,
-                actual=passed,
-                fix="ask the kernel that was chosen which kind it takes, not a global switch",
-                evidence=("https://github.com/vllm-project/vllm/pull/49758",),
-            )
-            return
 
 
 def _label(evidence: Evidence) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.check.deployment.evidence import Evidence
 from preshuffle.registry.check.deployment.observed_layer import ObservedLayer, ObservedTensor
 from preshuffle.registry.values.finding import Finding
@@ -37,6 +38,42 @@ def load_coverage(evidence: Evidence) -> Iterator[Finding]:
         reason = _wrong_rows(evidence.layer, tensor, loaded) if loaded else None
         if reason:
             yield _finding(tensor, reason)
+    yield from _unloaded(evidence.layer)
+
+
+def _unloaded(layer: ObservedLayer) -> Iterator[Finding]:
+    """Yield tensors with an empty slot that the router can choose."""
+    for tensor in layer.tensors.values():
+        missing = unloaded_slots(layer, tensor)
+        if missing:
+            slots = ranges_text(missing)
+            yield Finding.of(
+                "load_coverage",
+                f"{tensor.role}: nothing was loaded into expert slot {slots}, which the router can choose",
+                role=tensor.role,
+                expected="every slot that the router can choose",
+                actual=f"not slot {slots}",
+                fix="load these experts, or keep the router from choosing them (a mask of 0)",
+            )
+
+
+def unloaded_slots(layer: ObservedLayer, tensor: ObservedTensor) -> tuple[int, ...]:
+    """Return the slots without values that the router can choose.
+
+    It can choose a rank's share of the experts. Slots behind it (padding, a last expert that no id means) are not known
+    to be chosen; where the observation names the dummies, all others are.
+    """
+    loaded, dummies = tensor.observation.slots_loaded, layer.applied.dummy_slots
+    if loaded is None:
+        return ()
+    shape = tensor.observation.logical_shape
+    held = shape[0] if shape else layer.experts
+    total = layer.query.num_experts
+    share = total // layer.query.ep if total is not None and ("ep" in layer.stated or held == total) else None
+    if held is None or (share is None and not dummies):
+        return ()
+    chosen = held if dummies or share is None else min(held, share)
+    return tuple(slot for slot in range(chosen) if slot not in {*loaded, *dummies})
 
 
 def _finding(tensor: ObservedTensor, message: str) -> Finding:
