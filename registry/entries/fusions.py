@@ -36,7 +36,7 @@ class FusionEntry(Frozen):
 
     Attributes:
         when: conditions by fact; ``engine`` is needed.
-        one_of: sets of further conditions, of which one must hold.
+        one_of: sets of further conditions, of which one must hold; none of them on switches.
         aiter_features: AITER features that must be there, too.
         outcome: whether shared experts run as experts of the layer (``fused``), do so in a quantization of their own
             beside the routed ones (``heterogeneous``), or run apart; None where the entry tells a fault alone.
@@ -102,6 +102,9 @@ class FusionEntry(Frozen):
 
     @cached_property
     def _choices(self) -> tuple[Mapping[str, Condition], ...]:
+        for index, when in enumerate(self.one_of):
+            if "env" in when:
+                raise PlacedError(("one_of", index, "env"), "switches are conditions of `when` alone")
         return tuple(_conditions(when, ("one_of", index)) for index, when in enumerate(self.one_of))
 
 
@@ -125,6 +128,9 @@ def _reading(fact: str) -> str:
 
 def _condition(path: tuple[str | int, ...], fact: str, wanted: Any, reading: str) -> Condition:
     try:
-        return Condition.parse(fact, wanted, reading)
+        condition = Condition.parse(fact, wanted, reading)
+        if fact in _NUMBERS and any(type(value) is not int for value in condition.values):
+            raise ValueError(f"{condition.text!r}: a number, a list of numbers or a range is needed")
+        return condition
     except ValueError as error:
         raise PlacedError(path, str(error).removeprefix(f"when.{fact}: ")) from None

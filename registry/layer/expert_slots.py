@@ -14,8 +14,10 @@ from preshuffle.registry.values.finding import Finding, FindingCode
 from preshuffle.registry.values.query import Query
 
 _QUERY_FACTS = (
-    "arch", "weight_dtype", "quant_type", "producer", "hidden_size", "intermediate_size", "tp", "ep", "dp",
+    "model", "arch", "weight_dtype", "quant_type", "producer", "hidden_size", "intermediate_size", "num_experts",
+    "top_k", "tp", "ep", "dp", "aiter",
 )  # fmt: skip
+_RANKS = frozenset({"tp", "ep", "dp"})
 _FAULT_CODES: dict[str, FindingCode] = {"stops": "unsupported", "wrong": "known_bad"}
 
 
@@ -41,6 +43,10 @@ class SharedExperts:
     def alike(self) -> bool:
         """Whether they have the routed experts' quantization and size."""
         return self.weight_dtype is None and self.intermediate_size is None
+
+
+_ONE = SharedExperts(1)
+"""What is taken for a layer of which nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +124,19 @@ def expert_slots(
         given: whether the query itself states ``num_experts`` or ``top_k``: then those are what the layer holds.
         observed: the fields that an observation states; from what it leaves out no fault is concluded.
     """
-    fusions = book.fusion_index.of(query.engine.name if query.engine else None)
-    if not fusions or query.engine is None:
+    index = book.fusion_index
+    if query.engine is None or not index.names(query.engine.name):
         return Slots(None, query.num_experts, query.top_k, None)
     if shared is not None and not shared.count:
         return Slots("apart", query.num_experts, query.top_k, masked_column=False)
-    env = tuple(switches.facts.get(name) for name in book.fusion_index.switches)
+    env = tuple(map(switches.facts.get, index.switches[query.engine.name]))
     fields = query.__dict__
     key = (
-        *(query.engine, query.model, query.num_experts, query.top_k, query.all_to_all, query.aiter),
-        *(query.aiter_features, "dp" in query.model_fields_set, switches.sets.get("all_to_all")),
-        *(shared, given, observed, env),
+        *(query.engine, query.all_to_all, query.aiter_features, "dp" in query.model_fields_set),
+        *(switches.sets.get("all_to_all"), shared, given, observed, env),
         *map(fields.__getitem__, _QUERY_FACTS),
     )
-    return (memo or Memo()).get(
-        "expert slots", key, lambda: _slots(query, shared, switches, book, fusions, given, observed)
-    )
+    return (memo or Memo()).get("expert slots", key, lambda: _slots(query, shared, switches, book, given, observed))
 
 
 def _slots(
@@ -141,26 +144,26 @@ def _slots(
     shared: SharedExperts | None,
     switches: Switches,
     book: Book,
-    fusions: tuple[PreparedFusion, ...],
     given: bool,
     observed: frozenset[str] | None,
 ) -> Slots:
-    facts = _facts(query, shared or SharedExperts(1), switches, book)
-    holding = [fusion.entry for fusion in fusions if fusion.holds(facts)]
-    unknown = () if observed is None else [name for name in ("tp", "ep", "dp") if name not in observed]
-    certain = {name: value for name, value in facts.items() if name not in unknown}
-    findings = tuple(_faults(fusion.entry for fusion in fusions if fusion.entry.fault and fusion.holds(certain)))
-    usable = [entry for entry in holding if entry.outcome and all(_has(book, query, entry))]
+    model_type = (shared or _ONE).model_type or (query.model if query.model in book.model_types else None)
+    facts = _facts(query, shared or _ONE, switches, book) | {"model_type": model_type}
+    candidates = book.fusion_index.candidates(query.engine.name if query.engine else "", model_type)
+    holding = [fusion for fusion in candidates if fusion.holds(facts, switches.facts)]
+    findings = tuple(_faults(holding, observed))
+    with_outcome = [fusion for fusion in holding if fusion.entry.outcome is not None]
+    usable = [fusion for fusion in with_outcome if _usable(book, query, fusion.entry)]
     if not usable:
         return Slots(None, query.num_experts, query.top_k, None, findings=findings)
-    entry = usable[0]
-    lacking = [other for other in holding if other.outcome and other not in usable]
-    undecided = any(None in _has(book, query, other) and False not in _has(book, query, other) for other in lacking)
+    entry = usable[0].entry
+    lacking = [fusion.entry for fusion in with_outcome if fusion not in usable]
+    undecided = any(False not in _has(book, query, other) for other in lacking)
     if shared is None:  # the layer may have none
         return Slots(None, query.num_experts, query.top_k, None if entry.masked_column else False, findings=findings)
     if given:
         return replace(_as_given(query, shared, entry), findings=findings, undecided=undecided)
-    reason = _reason(query, shared, entry, switches, lacking)
+    reason = _reason(query, shared, usable[0], switches, lacking)
     experts, top_k = query.num_experts, query.top_k
     if entry.outcome != "apart" and experts is not None and top_k is not None:
         experts, top_k = _counted(experts, shared.count, query.ep, entry.per_rank), top_k + shared.count
@@ -170,20 +173,22 @@ def _slots(
 def _facts(query: Query, shared: SharedExperts, switches: Switches, book: Book) -> dict[str, Scalar]:
     fields = query.__dict__
     facts: dict[str, Scalar] = {name: fields[name] for name in _QUERY_FACTS}
-    engine = query.engine
-    known = book.engines.get(engine.name) if engine else None
-    facts |= switches.facts
-    facts["model"] = query.model
-    facts["model_type"] = shared.model_type or (query.model if query.model in book.model_types else None)
-    facts["aiter"] = query.aiter
-    facts["num_experts"] = shared.routed if shared.routed is not None else query.num_experts
-    facts["top_k"] = query.top_k
-    facts["engine_version"] = (engine.version if engine else None) or (known.newest if known else None)
+    version = query.engine.version if query.engine else None
+    if version is None and query.engine is not None and query.engine.name in book.engines:
+        version = book.engines[query.engine.name].newest
+    facts["engine_version"] = version
+    if shared.routed is not None:
+        facts["num_experts"] = shared.routed
     facts["all_to_all"] = query.all_to_all or switches.sets.get("all_to_all") or "none"
     facts["shared_experts"] = shared.count
     facts["shared_alike"] = shared.alike
     facts["shared_weight_dtype"] = shared.weight_dtype or query.weight_dtype
     return facts
+
+
+def _usable(book: Book, query: Query, entry: FusionEntry) -> bool:
+    """Whether AITER is known to have the features that an entry needs."""
+    return not entry.aiter_features or all(_has(book, query, entry))
 
 
 def _has(book: Book, query: Query, entry: FusionEntry) -> list[bool | None]:
@@ -215,8 +220,9 @@ def _as_given(query: Query, shared: SharedExperts, entry: FusionEntry) -> Slots:
 
 
 def _reason(
-    query: Query, shared: SharedExperts, entry: FusionEntry, switches: Switches, lacking: list[FusionEntry]
+    query: Query, shared: SharedExperts, fusion: PreparedFusion, switches: Switches, lacking: list[FusionEntry]
 ) -> str:
+    entry = fusion.entry
     one = shared.count == 1
     who = "1 shared expert" if one else f"{shared.count} shared experts"
     others = "the experts"
@@ -227,28 +233,26 @@ def _reason(
     else:
         what = f"{'stays' if one else 'stay'} apart{'' if shared.weight_dtype is None else f' from {others}'}"
     parts = [f"{who} {what}: {entry.because}"]
-    used = {name for conditions in (entry.conditions(), *entry.choices()) for name in conditions}
-    assumed = [
-        name
-        for name in ("dp", "all_to_all")
-        if name in used and name not in query.model_fields_set and name not in switches.sets
-    ]
-    values = {"dp": "dp is not given and read as 1", "all_to_all": "all_to_all is not given and read as none"}
-    parts += [values[name] for name in assumed]
+    if "dp" in fusion.names and "dp" not in query.model_fields_set:
+        parts.append("dp is not given and read as 1")
+    if "all_to_all" in fusion.names and query.all_to_all is None and "all_to_all" not in switches.sets:
+        parts.append("all_to_all is not given and read as none")
     if entry.table != TABLE:
         parts.append(f"its kernels come from {entry.table}")
     if lacking:
         features = ", ".join(name for other in lacking for name in other.aiter_features)
-        what = "AITER's version is not given" if query.aiter is None else f"AITER {query.aiter} lacks it"
-        parts.append(f"it would be {lacking[0].outcome} with AITER's {features} ({what})")
+        known = "AITER's version is not given" if query.aiter is None else f"AITER {query.aiter} lacks it"
+        parts.append(f"it would be {lacking[0].outcome} with AITER's {features} ({known})")
     return "; ".join(parts)
 
 
-def _faults(holding: Iterable[FusionEntry]) -> Iterator[Finding]:
-    for entry in holding:
-        if entry.fault is not None:
-            code = _FAULT_CODES[entry.fault]
-            yield Finding.of(code, entry.because, fix=entry.fix, evidence=entry.evidence)
+def _faults(holding: Iterable[PreparedFusion], observed: frozenset[str] | None) -> Iterator[Finding]:
+    for fusion in holding:
+        entry = fusion.entry
+        if entry.fault is None or (observed is not None and (_RANKS & fusion.names) - observed):
+            continue
+        code = _FAULT_CODES[entry.fault]
+        yield Finding.of(code, entry.because, fix=entry.fix, evidence=entry.evidence)
 
 
 def counted_fields(query: Query, slots: Slots) -> dict[str, int]:

@@ -9,6 +9,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
 from preshuffle.registry.lint.families import family_problems, same_names, unknown_families
+from preshuffle.registry.lint.fusions import fusion_problems
 from preshuffle.registry.lint.recipes import recipe_problems
 from preshuffle.registry.lint.releases import release_problems
 from preshuffle.registry.lint.ties import ties
@@ -36,6 +37,7 @@ def lint(book: Book) -> list[Problem]:
     owners = {alias: entry.id for entry in book.models.values() for alias in entry.aliases if alias != entry.id}
     for rule in book.rules.values():
         problems += _rule(book, rule, owners)
+    problems += fusion_problems(book)
     if not problems:
         problems += _ties(book)
         problems += _unreachable(book)

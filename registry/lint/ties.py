@@ -8,22 +8,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
+from typing import Protocol, TypeVar
 
-from preshuffle.registry.entries import Rule, Scalar
+from preshuffle.registry.entries import Condition, Scalar, Specificity
 
-Pair = tuple[Rule, Rule]
+
+class Ranked(Protocol):
+    """Entry of which the most specific that matches decides."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def specificity(self) -> Specificity:
+        """How specific it is."""
+
+    def conditions(self) -> Mapping[str, Condition]:
+        """Return its conditions by flat field name."""
+
+
+R = TypeVar("R", bound=Ranked)
 
 _FEW = 64
 """Pairs that are compared one by one; more rules than that are first split by a field that keeps them apart."""
 
 
-def ties(rules: Iterable[Rule]) -> Iterator[Pair]:
+def ties(rules: Iterable[R]) -> Iterator[tuple[R, R]]:
     """Yield every two rules that tie, each pair once.
 
     Rules are split by the exact values and lists of one field after the other: those under different values can never
     match one query, so that a book of many rules does not compare each with each.
     """
-    groups: dict[tuple[int, ...], list[Rule]] = {}
+    groups: dict[tuple[int, ...], list[R]] = {}
     for rule in rules:
         groups.setdefault(rule.specificity, []).append(rule)
     for group in groups.values():
@@ -34,13 +51,13 @@ def ties(rules: Iterable[Rule]) -> Iterator[Pair]:
                 yield first, second
 
 
-def can_both_match(first: Rule, second: Rule) -> bool:
+def can_both_match(first: Ranked, second: Ranked) -> bool:
     """Whether some query satisfies both rules."""
     left, right = first.conditions(), second.conditions()
     return all(left[name].overlaps(right[name]) for name in left.keys() & right.keys())
 
 
-def _within(rules: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
+def _within(rules: Sequence[R], used: frozenset[str]) -> Iterator[tuple[R, R]]:
     """Yield the pairs of one group that no split has separated."""
     field = _splitter(rules, used) if len(rules) ** 2 > _FEW else None
     if field is None:
@@ -54,7 +71,7 @@ def _within(rules: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
     yield from _between(_bucketed(buckets), rest, used)
 
 
-def _between(left: Sequence[Rule], right: Sequence[Rule], used: frozenset[str]) -> Iterator[Pair]:
+def _between(left: Sequence[R], right: Sequence[R], used: frozenset[str]) -> Iterator[tuple[R, R]]:
     """Yield the pairs of two groups that no split has separated."""
     if not left or not right:
         return
@@ -70,11 +87,11 @@ def _between(left: Sequence[Rule], right: Sequence[Rule], used: frozenset[str]) 
     yield from _between(_bucketed(left_buckets), right_rest, used)
 
 
-def _bucketed(buckets: Mapping[Scalar, Sequence[Rule]]) -> list[Rule]:
+def _bucketed(buckets: Mapping[Scalar, Sequence[R]]) -> list[R]:
     return list({rule.id: rule for bucket in buckets.values() for rule in bucket}.values())
 
 
-def _splitter(rules: Sequence[Rule], used: frozenset[str]) -> str | None:
+def _splitter(rules: Sequence[R], used: frozenset[str]) -> str | None:
     """Return the field that most of the rules give exactly or as a list."""
     counts = Counter(
         name
@@ -85,10 +102,10 @@ def _splitter(rules: Sequence[Rule], used: frozenset[str]) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _split(rules: Sequence[Rule], field: str) -> tuple[dict[Scalar, list[Rule]], list[Rule]]:
+def _split(rules: Sequence[R], field: str) -> tuple[dict[Scalar, list[R]], list[R]]:
     """Return the rules by their values of a field, and those that do not give it exactly."""
-    buckets: dict[Scalar, list[Rule]] = {}
-    rest: list[Rule] = []
+    buckets: dict[Scalar, list[R]] = {}
+    rest: list[R] = []
     for rule in rules:
         condition = rule.conditions().get(field)
         if condition is None or not condition.values:

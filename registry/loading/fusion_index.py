@@ -15,17 +15,21 @@ class PreparedFusion:
     """Fusion entry with its conditions compiled into tests.
 
     Attributes:
-        tests: all must hold.
+        tests: of facts of the layer; all must hold.
+        switch_tests: of switches; all must hold.
         choices: sets of tests of which one must hold; empty where there are none.
+        names: the facts and switches that any of its conditions is about.
     """
 
     entry: FusionEntry
     tests: Tests
+    switch_tests: Tests
     choices: tuple[Tests, ...]
+    names: frozenset[str]
 
-    def holds(self, facts: Mapping[str, Scalar]) -> bool:
+    def holds(self, facts: Mapping[str, Scalar], switches: Mapping[str, Scalar]) -> bool:
         """Whether the conditions on known facts hold; AITER's features are not tested."""
-        if not _all_hold(self.tests, facts):
+        if not (_all_hold(self.tests, facts) and _all_hold(self.switch_tests, switches)):
             return False
         return not self.choices or any(_all_hold(choice, facts) for choice in self.choices)
 
@@ -34,22 +38,39 @@ class FusionIndex:
     """Index of fusion entries by engine.
 
     Attributes:
-        switches: the switches that any entry has a condition on.
+        switches: the switches that each engine's entries have a condition on.
     """
 
     def __init__(self, entries: Iterable[FusionEntry]) -> None:
         """Compile and sort the entries."""
         order = sorted(entries, key=_order)
+        self._candidates: dict[tuple[str, str | None], tuple[PreparedFusion, ...]] = {}
         self._by_engine: dict[str, tuple[PreparedFusion, ...]] = {}
         for entry in order:
             self._by_engine[entry.engine] = (*self._by_engine.get(entry.engine, ()), _prepare(entry))
-        sets = [conditions for entry in order for conditions in (entry.conditions(), *entry.choices())]
-        names = {name for conditions in sets for name in conditions}
-        self.switches = tuple(sorted(name for name in names if name.startswith("env.")))
+        self.switches = {engine: _switches(fusions) for engine, fusions in self._by_engine.items()}
 
-    def of(self, engine: str | None) -> tuple[PreparedFusion, ...]:
-        """Return an engine's entries; none of an engine that no entry names."""
-        return self._by_engine.get(engine, ()) if engine else ()
+    def names(self, engine: str | None) -> bool:
+        """Whether any entry is of an engine."""
+        return engine in self._by_engine
+
+    def candidates(self, engine: str, model_type: str | None) -> tuple[PreparedFusion, ...]:
+        """Return an engine's entries that may hold for a model type, the most specific first."""
+        key = (engine, model_type)
+        found = self._candidates.get(key)
+        if found is None:
+            found = tuple(fusion for fusion in self._by_engine.get(engine, ()) if _may_hold(fusion, model_type))
+            self._candidates[key] = found
+        return found
+
+
+def _switches(fusions: Iterable[PreparedFusion]) -> tuple[str, ...]:
+    return tuple(sorted({name for fusion in fusions for name in fusion.names if name.startswith("env.")}))
+
+
+def _may_hold(fusion: PreparedFusion, model_type: str | None) -> bool:
+    tests = [holds for name, holds in fusion.tests if name == "model_type"]
+    return all(model_type is not None and holds(model_type) for holds in tests)
 
 
 def _all_hold(tests: Tests, facts: Mapping[str, Scalar]) -> bool:
@@ -65,7 +86,11 @@ def _order(entry: FusionEntry) -> tuple[tuple[int, ...], str]:
 
 
 def _prepare(entry: FusionEntry) -> PreparedFusion:
-    return PreparedFusion(entry, _tests(entry.conditions()), tuple(map(_tests, entry.choices())))
+    tests = _tests(entry.conditions())
+    choices = tuple(map(_tests, entry.choices()))
+    names = frozenset(name for part in (tests, *choices) for name, _ in part)
+    on_layer = tuple(test for test in tests if not test[0].startswith("env."))
+    return PreparedFusion(entry, on_layer, tuple(test for test in tests if test not in on_layer), choices, names)
 
 
 def _tests(conditions: Mapping[str, Condition]) -> Tests:
