@@ -1,4 +1,4 @@
-"""Lint of engine releases: every packaged entry of an engine says since when."""
+"""Lint of engine releases: packaged rules say since when they hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preshuffle.registry.loading import Book
 
 
 def release_problems(book: Book, rule: Rule) -> Iterator[Problem]:
-    """Yield what is wrong with the releases of a rule that names engines.
+    """Yield what is wrong with the releases of a rule.
 
     A packaged rule needs ``since``, and no release newer than those that are known. An operator may know more.
     """
