@@ -42,6 +42,7 @@ from preshuffle.registry.entries.platform import (
     FeatureProbe,
     FlagEntry,
     LayoutEntry,
+    OtherGpuEntry,
 )
 from preshuffle.registry.entries.recipe import (
     PadArgument,
@@ -86,6 +87,7 @@ __all__ = [
     "LayoutEntry",
     "ModelEntry",
     "ModelTypeEntry",
+    "OtherGpuEntry",
     "Outcome",
     "PadArgument",
     "PadConventionEntry",

@@ -106,6 +106,21 @@ class ArchEntry(Frozen):
         return products + parts
 
 
+class OtherGpuEntry(Frozen):
+    """GPUs known by name only, so that a refusal can say why.
+
+    Attributes:
+        patterns: globs of their names, in lower case, without spaces, hyphens and underscores.
+        says: what they are; it follows "is".
+    """
+
+    id: str
+    title: Annotated[str, Field(min_length=1)]
+    patterns: Annotated[tuple[str, ...], Field(min_length=1)]
+    says: Annotated[str, Field(min_length=1)]
+    evidence: Evidence = ()
+
+
 class FeatureProbe(Frozen):
     """Way to see a feature in AITER's source.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 
 from preshuffle.registry.base.errors import Problem
@@ -13,6 +13,7 @@ from preshuffle.registry.lint.fusions import fusion_problems
 from preshuffle.registry.lint.recipes import recipe_problems
 from preshuffle.registry.lint.releases import release_problems
 from preshuffle.registry.lint.ties import ties
+from preshuffle.registry.lint.unmatchable import unmatchable
 from preshuffle.registry.lint.unreachable import contradiction, covered
 from preshuffle.registry.loading import Book, NamedArch, key_of, names_of
 
@@ -34,9 +35,8 @@ def lint(book: Book) -> list[Problem]:
             problems += family_problems(book, family)  # slow: those packaged are left to `registry check`
     problems += same_names(book)
     problems += unknown_families(book)
-    owners = {alias: entry.id for entry in book.models.values() for alias in entry.aliases if alias != entry.id}
     for rule in book.rules.values():
-        problems += _rule(book, rule, owners)
+        problems += _rule(book, rule)
     problems += fusion_problems(book)
     if not problems:
         problems += _ties(book)
@@ -94,24 +94,16 @@ def _arch_names(book: Book) -> Iterator[Problem]:
                 yield place.problem(f"{name!r} already means {meant.entry.id} (as {first!r})", "products")
 
 
-def _rule(book: Book, rule: Rule, owners: Mapping[str, str]) -> Iterator[Problem]:
+def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
     place = book.places["rules", rule.id]
     if rule.use is not None and rule.use not in book.recipes:
         yield place.problem(f"unknown recipe {rule.use!r}", "use", valid=near(rule.use, list(book.recipes)))
     for name in rule.when.get("env", {}):
         if name not in book.flags:
             yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
-    model = rule.when.get("model")
-    for name in model if isinstance(model, tuple) else [model]:
-        owner = owners.get(str(name))
-        if owner and not set(str(name)) & set("*?"):
-            yield place.problem(f"{name!r} is another name of {owner!r}; a rule needs the id", "when", "model")
+    yield from unmatchable(book, rule)
     yield from _engine(book, rule)
     yield from release_problems(book, rule)
-    arch = rule.when.get("arch")
-    for name in arch if isinstance(arch, tuple) else [arch]:
-        if isinstance(name, str) and name not in book.archs:
-            yield place.problem(f"unknown arch {name!r}", "when", "arch", valid=tuple(book.archs))
 
 
 def _engine(book: Book, rule: Rule) -> Iterator[Problem]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from preshuffle.registry.base.suggestions import close_to
-from preshuffle.registry.entries import ArchEntry
+from preshuffle.registry.entries import ArchEntry, OtherGpuEntry
 from preshuffle.registry.values.query import Query
 
 
@@ -16,18 +17,21 @@ class NamedArch:
 
     Attributes:
         cu_num: compute units of the product that is named; None where the name is the architecture's.
+        product: the product that is named, likewise.
     """
 
     entry: ArchEntry
     cu_num: int | None = None
+    product: str | None = None
 
 
 class ArchNames:
     """Names of GPU architectures, compared without case, spaces and hyphens."""
 
-    def __init__(self, archs: Mapping[str, ArchEntry]) -> None:
-        """Index the entries by every name."""
+    def __init__(self, archs: Mapping[str, ArchEntry], others: Iterable[OtherGpuEntry] = ()) -> None:
+        """Index the entries by every name; ``others`` are known by name only."""
         self._archs = archs
+        self._others = tuple(others)
         self._named = {key_of(name): named for entry in archs.values() for name, named in names_of(entry)}
 
     def find(self, name: str) -> NamedArch | None:
@@ -56,10 +60,22 @@ class ArchNames:
         cu_num = query.cu_num if query.cu_num is not None else named.cu_num
         return named.entry, query.altered(arch=named.entry.id, cu_num=cu_num)
 
+    def near(self, name: str) -> tuple[str, ...]:
+        """Return the known names near to an unknown one."""
+        spelled = {other.casefold(): other for entry in self._archs.values() for other, _ in names_of(entry)}
+        return tuple(spelled[close] for close in close_to(name.casefold(), spelled))
+
+    def other(self, name: str) -> str | None:
+        """Describe a GPU that is known by name only."""
+        key = key_of(name.partition(":")[0])
+        found = (entry for entry in self._others if any(fnmatchcase(key, pattern) for pattern in entry.patterns))
+        return next((entry.says for entry in found), None)
+
     def unknown(self, name: str) -> str:
         """Say that a name is unknown, and which known ones are near."""
-        spelled = {other.casefold(): other for entry in self._archs.values() for other, _ in names_of(entry)}
-        *others, last = [spelled[close] for close in close_to(name.casefold(), spelled)] or [""]
+        if says := self.other(name):
+            return f"arch {name!r} is {says}"
+        *others, last = self.near(name) or ("",)
         if last:
             nearest = f"{', '.join(others)} or {last}" if others else last
             return f"unknown arch {name!r}; did you mean {nearest}?"
@@ -70,7 +86,7 @@ def names_of(entry: ArchEntry) -> Iterator[tuple[str, NamedArch]]:
     """Yield every name of an architecture, with what it means."""
     yield entry.id, NamedArch(entry)
     for product in dict.fromkeys((*entry.products, *entry.aliases)):
-        named = NamedArch(entry, entry.cu_num.get(product))
+        named = NamedArch(entry, entry.cu_num.get(product), None if product == entry.id else product)
         yield from ((name, named) for name in (product, *entry.aliases.get(product, ())))
 
 

@@ -138,7 +138,7 @@ class Book:
     @cached_property
     def arch_names(self) -> ArchNames:
         """What every GPU is called."""
-        return ArchNames(self.archs)
+        return ArchNames(self.archs, self.entries["other_gpus"].values())
 
     @cached_property
     def families(self) -> Families:

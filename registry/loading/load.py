@@ -25,6 +25,7 @@ from preshuffle.registry.entries import (
     LayoutEntry,
     ModelEntry,
     ModelTypeEntry,
+    OtherGpuEntry,
     PadConventionEntry,
     QuantizationEntry,
     Recipe,
@@ -36,11 +37,13 @@ from preshuffle.registry.entries import (
 from preshuffle.registry.kernels import Family, KernelTag, Packing
 from preshuffle.registry.loading.book import Book, Place
 from preshuffle.registry.loading.inherit import inherit
+from preshuffle.registry.loading.names import translate_names
 from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_document
 
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,
     "archs": ArchEntry,
+    "other_gpus": OtherGpuEntry,
     "engines": EngineEntry,
     "features": FeatureEntry,
     "flags": FlagEntry,
@@ -103,6 +106,7 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
         entries["model_types"] = inherit(entries["model_types"], places, problems)
     if problems:
         raise BookError(problems)
+    translate_names(entries)
     return Book(entries, places, tuple(document.name for layer in layers for document, _ in layer))
 
 

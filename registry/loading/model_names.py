@@ -31,6 +31,11 @@ class ModelNames:
             return entry
         return self._memo.get("search", name, lambda: self._search(name.rstrip("/")))
 
+    def id_of(self, name: str) -> str:
+        """Return the id of a plain alias, or the name itself."""
+        entry = self._plain.get(name)
+        return name if entry is None else entry.id
+
     def _search(self, name: str) -> ModelEntry | None:
         plain = self._plain.get(name)
         return plain or next((entry for matches, entry in self._globs if matches(name)), None)

@@ -118,8 +118,6 @@ def test_a_row_order_that_is_left_out_hides_nothing(tmp_path: Path) -> None:
         ("{arch: gfx990}", "mxfp4.sep16", "3:12", "unknown arch 'gfx990'; valid: gfx942, gfx950, gfx1250"),
         ("{arch: [gfx950, gfx990]}", "mxfp4.sep16", "3:12", "unknown arch 'gfx990'"),
         ("{env: {GPTOSS: '1'}}", "mxfp4.sep16", "3:18", "unknown switch 'GPTOSS'; valid: "),
-        ("{model: gpt-oss-120b}", "mxfp4.sep16", "3:12", "another name of 'openai/gpt-oss-120b'"),
-        ("{model: [x, gpt-oss-120b]}", "mxfp4.sep16", "3:12", "another name of 'openai/gpt-oss-120b'"),
     ],
 )
 def test_a_rule_that_names_what_is_not_there(tmp_path: Path, when: str, use: str, place: str, part: str) -> None:
