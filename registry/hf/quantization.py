@@ -56,6 +56,8 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     if claimed:
         raise QueryError([_no_case(entry.id, claimed, config, "config")])
     if method not in book.quantizations:
+        if _left_by_any_list(section, book, _modules(entry, layer)):
+            return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
         raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
     known = book.quantizations[method]
     modules = _modules(entry, layer)
@@ -166,6 +168,13 @@ def _leaves_out(section: Mapping[str, Any], known: QuantizationEntry, modules: l
     return all(_is_pattern(target) for spec in groups.values() for target in _targets(spec))
 
 
+def _left_by_any_list(section: Any, book: Book, modules: list[list[str]]) -> bool:
+    """Return whether an unknown method's section leaves the experts out, in a list that a known one has."""
+    lists = tuple(dict.fromkeys(name for known in book.quantizations.values() for name in known.exclude))
+    patterns = _patterns(section, lists) if isinstance(section, Mapping) else []
+    return bool(modules) and all(any(any_matches_module(patterns, name) for name in names) for names in modules)
+
+
 def _targets(spec: Any) -> list[Any]:
     targets = spec.get("targets") if isinstance(spec, Mapping) else None
     return targets if isinstance(targets, list) else [None]
@@ -177,9 +186,13 @@ def _is_pattern(target: Any) -> bool:
 
 
 def _excluded(section: Mapping[str, Any], entry: QuantizationEntry, names: list[str]) -> bool:
-    lists = [section.get(name) for name in entry.exclude]
-    patterns = [item for items in lists if isinstance(items, list) for item in items if isinstance(item, str)]
+    patterns = _patterns(section, entry.exclude)
     return any(any_matches_module(patterns, name) for name in names)
+
+
+def _patterns(section: Mapping[str, Any], lists: tuple[str, ...]) -> list[str]:
+    found = [section.get(name) for name in lists]
+    return [item for items in found if isinstance(items, list) for item in items if isinstance(item, str)]
 
 
 def _spec(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from support.book.strategies import BOOK
+from preshuffle.registry import NoRecipeError, Query
+from support.book.strategies import BOOK, REGISTRY
 
 KNOWN = {
     "Qwen/Qwen3.6-35B-A3B": (2048, 512, 256, 8, "bf16"),
@@ -32,6 +33,8 @@ KNOWN = {
     "amd/grok-1-W4A8KV8": (6144, 32768, 8, 2, "i4x2"),
     "amd/Llama-4-Maverick-17B-128E-Instruct-MXFP4": (5120, 8192, 128, 1, "fp4x2"),
     "moonshotai/Kimi-Linear-48B-A3B-Instruct": (2304, 1024, 256, 8, "bf16"),
+    "google/gemma-4-26B-A4B": (2816, 704, 128, 8, "bf16"),
+    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": (2688, 1856, 128, 6, "bf16"),
 }
 UNKNOWN = [
     "Qwen/Qwen3-32B",
@@ -58,6 +61,9 @@ UNKNOWN = [
     "moonshotai/Kimi-Linear-48B-A3B-Instruct-FP8",
     "deepseek-ai/deepseek-vl2",
     "google/gemma-4-12B-it",
+    "google/gemma-4-31B-it",
+    "nvidia/Gemma-4-26B-A4B-NVFP4",
+    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8",
 ]
 
 
@@ -73,3 +79,15 @@ def test_an_id_is_its_own_model(name: str) -> None:
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_dense_sibling_or_another_quantization_is_not_known(name: str) -> None:
     assert BOOK.model_names.find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("google/gemma-4-26B-A4B-it", "GELU by its tanh formula"),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "squared ReLU"),
+    ],
+)
+def test_what_has_no_kernel_is_refused_with_the_reason(name: str, reason: str) -> None:
+    with pytest.raises(NoRecipeError, match=reason):
+        REGISTRY.resolve(Query(model=name, arch="gfx950"))

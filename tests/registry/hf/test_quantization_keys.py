@@ -123,6 +123,7 @@ def test_keys_of_other_modules_do_not_count() -> None:
         },
         {**compressed(floats(8, "channel"), {"strategy": "token"}), "ignore": ["re:.*mlp.experts.*"]},
         {**BLOCK, "ignored_layers": ["mlp.experts"]},
+        {"quant_method": "awq", "bits": 4, "modules_to_not_convert": ["lm_head", "mlp.experts"]},
     ],
 )
 def test_settings_that_leave_the_experts_out_mean_plain_experts(section: dict[str, Any]) -> None:
