@@ -10,6 +10,7 @@ from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryErr
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
+from preshuffle.registry.check.deployment.implied import implied_note, implied_runs
 from preshuffle.registry.check.deployment.kernel_runs import Predictor, kernel_runs
 from preshuffle.registry.check.deployment.observed_layer import ObservedLayer, observe_layer
 from preshuffle.registry.check.deployment.possible_calls import PossibleCall, possible_calls
@@ -17,7 +18,7 @@ from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.loading import Book, Compiled, Entries
-from preshuffle.registry.resolve import Resolver, open_case, tensor_decisions
+from preshuffle.registry.resolve import EngineRuns, Resolver, open_case, tensor_decisions
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
@@ -62,14 +63,15 @@ class Checker:
         """
         layer = observe_layer(observation, self.book, self._memo)
         calls = possible_calls(layer)
-        first = self._evidence(observation, layer, next(calls, None))
+        implied = implied_runs(layer)
+        first = self._evidence(observation, layer, next(calls, None), implied)
         findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
         findings += self._call_findings(observation, first, calls)
         findings.sort(key=lambda finding: finding.severity != "error")
         return Report(
             verdict=verdict_of(findings, first),
             findings=tuple(findings),
-            notes=self._resolver.engine_notes(observation.query),
+            notes=(*self._resolver.engine_notes(observation.query), *implied_note(layer, implied)),
             decision=self._decision(observation) if decide else None,
         )
 
@@ -84,7 +86,7 @@ class Checker:
         found = _run(_ON_THE_CALL, first)
         shared = {finding.code for finding in found}
         for call in others if found else ():
-            other = _run(_ON_THE_CALL, self._evidence(observation, first.layer, call))
+            other = _run(_ON_THE_CALL, self._evidence(observation, first.layer, call, first.implied))
             codes = {finding.code for finding in other}
             if not any(finding.severity == "error" for finding in other):
                 found = [finding for finding in found if finding.severity == "warning"]
@@ -95,8 +97,10 @@ class Checker:
         certain = [finding for finding in found if finding.severity == "error" and finding.code in shared]
         return [finding for finding in found if finding.severity == "warning" or not certain or finding in certain]
 
-    def _evidence(self, observation: Observation, layer: ObservedLayer, call: PossibleCall | None) -> Evidence:
-        runs = kernel_runs(layer, call, self._backends, self._predictor)
+    def _evidence(
+        self, observation: Observation, layer: ObservedLayer, call: PossibleCall | None, implied: EngineRuns
+    ) -> Evidence:
+        runs = kernel_runs(layer, call, self._backends, self._predictor, implied)
         broken, bad = self._contracts.may_hold(layer.facts), self._known_bad.may_hold(layer.facts)
         facts = [run.facts(layer, call) for run in runs] if broken or bad else ()
         contracts = matching(broken, layer, runs, facts)
@@ -111,6 +115,7 @@ class Checker:
             runs=runs,
             backends=self._backends,
             tables=self.tables,
+            implied=implied,
             pad_conventions=self._conventions,
             contracts=contracts,
             known_problems=matching(bad, layer, runs, facts),

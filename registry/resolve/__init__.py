@@ -2,6 +2,7 @@
 
 from preshuffle.registry.resolve.case import find_model, open_case
 from preshuffle.registry.resolve.choose import choose
+from preshuffle.registry.resolve.engine_runs import EngineRuns, engine_runs
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, RuleTrace, explain
 from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
 from preshuffle.registry.resolve.kernels import (
@@ -22,6 +23,7 @@ __all__ = [
     "DISPATCHED",
     "REACH",
     "REQUIRED_OF",
+    "EngineRuns",
     "Explanation",
     "Irrelevance",
     "Resolver",
@@ -29,6 +31,7 @@ __all__ = [
     "RuleTrial",
     "choose",
     "dispatch_call",
+    "engine_runs",
     "explain",
     "find_model",
     "is_predicted",

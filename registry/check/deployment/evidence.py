@@ -14,6 +14,7 @@ from preshuffle.registry.check.deployment.possible_calls import PossibleCall
 from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry
 from preshuffle.registry.kernels import KernelTables
 from preshuffle.registry.loading import Compiled
+from preshuffle.registry.resolve import EngineRuns
 
 _MOST_RANGES = 4
 
@@ -28,6 +29,7 @@ class Evidence:
         runs: the kernels that ran, or will run under that call.
         backends: the book's backends.
         tables: kernel tables, where there are any.
+        implied: what the engine runs by its rules, where no kernel was reported.
         pad_conventions: the book's conventions of engines on pads.
         contracts: broken contracts, with the runs that break them.
         known_problems: deny-list entries that hold, with their runs.
@@ -39,6 +41,7 @@ class Evidence:
     runs: tuple[KernelRun, ...]
     backends: Backends
     tables: KernelTables | None
+    implied: EngineRuns
     pad_conventions: tuple[Compiled, ...] = ()
     contracts: Sequence[tuple[ContractEntry, tuple[KernelRun, ...]]] = ()
     known_problems: Sequence[tuple[KnownBadEntry, tuple[KernelRun, ...]]] = ()

@@ -12,9 +12,10 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
 from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
-from preshuffle.registry.check.deployment.possible_calls import PossibleCall
+from preshuffle.registry.check.deployment.possible_calls import PossibleCall, call_dtype
 from preshuffle.registry.entries import TABLE, Facts, Scalar
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
+from preshuffle.registry.resolve import EngineRuns
 from preshuffle.registry.values.observation import ObservedKernel
 from preshuffle.registry.values.query import TOKENS
 
@@ -116,7 +117,7 @@ class Predictor:
         tokens = query.tokens if "tokens" in layer.stated else None
         key = (
             call, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
-            layer.applied.expert_map, layer.masked_column, _weight_dtype(layer), tuple(sorted(query.env.items())),
+            layer.applied.expert_map, layer.masked_column, call_dtype(layer), tuple(sorted(query.env.items())),
         )  # fmt: skip
         return self._memo.get(
             "kernel runs", key, lambda: _or_none(lambda: tuple(self._predict(layer, call, tokens))) or ()
@@ -185,14 +186,6 @@ def _or_none(predict: Callable[[], T]) -> T | None:
         return None
 
 
-def _weight_dtype(layer: ObservedLayer) -> str:
-    if layer.query.weight_dtype == "i4x2" and layer.query.quant_type != "per_1x32":
-        return "uint32"  # AITER's word for int4 scaled by row: eight values each
-    w13 = layer.tensors.get("w13_weight")
-    untyped = w13 is not None and w13.observation.dtype == "uint8" and layer.query.weight_dtype == "fp4x2"
-    return "uint8" if untyped else str(layer.query.weight_dtype)
-
-
 def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall:
     query = layer.query
     masked = layer.applied.expert_map == "mask" or query.ep > 1
@@ -206,7 +199,7 @@ def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall
             "expert": call.experts,
             "topk": call.top_k + layer.masked_column,
             "activation": query.activation,
-            "weight_dtype": _weight_dtype(layer),
+            "weight_dtype": call_dtype(layer),
             "quant_type": query.quant_type,
             "use_g1u1": query.gated,
             "doweight_stage1": call.doweight_stage1,
@@ -221,15 +214,15 @@ def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall
 
 
 def kernel_runs(
-    layer: ObservedLayer, call: PossibleCall | None, backends: Backends, predictor: Predictor
+    layer: ObservedLayer, call: PossibleCall | None, backends: Backends, predictor: Predictor, implied: EngineRuns
 ) -> tuple[KernelRun, ...]:
     """Return a deployment's kernel runs under one possible call.
 
-    ``call`` is None where none fits.
+    ``call`` is None where none fits; ``implied`` is what the engine runs by its rules.
     """
     observed = layer.applied.kernels
     if not observed:
-        return _unobserved(layer, call, predictor, backends)
+        return _unobserved(layer, call, predictor, backends, implied)
     runs = [run for kernel in observed for run in _observed(layer, call, kernel, backends, predictor)]
     if call is not None and any(run.reader == "aiter" for run in runs) and all(k.tokens for k in observed):
         runs += _unobserved_tokens(layer, call, observed, predictor)
@@ -237,12 +230,15 @@ def kernel_runs(
 
 
 def _unobserved(
-    layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor, backends: Backends
+    layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor, backends: Backends, implied: EngineRuns
 ) -> tuple[KernelRun, ...]:
     if layer.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
         return tuple(_own_kernels(layer, "triton", "triton", None, backends))
-    if layer.applied.gate_mode is not None or layer.laid_out:
-        return tuple(_predicted(layer, call, predictor)) or (KernelRun(None, None, "aiter", "AITER's kernel"),)
+    if layer.applied.gate_mode is not None or layer.laid_out or implied.backend == "aiter":
+        run = KernelRun(None, None, "aiter", "AITER's kernel", reads=implied.reads())
+        return tuple(_predicted(layer, call, predictor)) or (run,)
+    if implied.backend is not None:
+        return tuple(_own_kernels(layer, implied.backend, implied.backend, None, backends))
     return (KernelRun(None, None, "unknown", "an unknown kernel"),)
 
 

@@ -303,15 +303,6 @@ def _experts(tensors: Mapping[Role, ObservedTensor], query: Query, applied: Appl
     return total // query.ep if total and not total % query.ep else None
 
 
-def doweight_stage1(layer: ObservedLayer) -> bool | None:
-    """Return whether stage 1 multiplies the router's weights; None where unknown."""
-    applied = layer.applied
-    if applied.doweight_stage1 is None and applied.function is not None:
-        function = layer.book.entries["functions"].get(applied.function)
-        return True if function is not None and function.doweight_stage1 else None
-    return applied.doweight_stage1
-
-
 def counted_shape(layer: ObservedLayer, tensor: ObservedTensor, layout: Layout) -> tuple[int, int, int] | None:
     """Return a tensor's physical shape, ``(experts, rows, K)``, in a layout's units."""
     shape = tensor.observation.physical_shape

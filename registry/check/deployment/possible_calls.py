@@ -12,7 +12,7 @@ from itertools import islice, product
 from typing import TypeVar
 
 from preshuffle.registry.base.words import GateMode, Role
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer, doweight_stage1
+from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
 from preshuffle.registry.kernels import behaviour_of
 
 _MOST_CALLS = 32
@@ -141,3 +141,21 @@ def _compute_units(layer: ObservedLayer) -> tuple[int, ...]:
     if layer.query.cu_num is not None:
         return (layer.query.cu_num,)
     return tuple(dict.fromkeys(layer.arch.cu_num.values())) if layer.arch else ()
+
+
+def call_dtype(layer: ObservedLayer) -> str:
+    """Return the dtype of w13 as AITER's call has it."""
+    if layer.query.weight_dtype == "i4x2" and layer.query.quant_type != "per_1x32":
+        return "uint32"  # AITER's word for int4 scaled by row: eight values each
+    w13 = layer.tensors.get("w13_weight")
+    untyped = w13 is not None and w13.observation.dtype == "uint8" and layer.query.weight_dtype == "fp4x2"
+    return "uint8" if untyped else str(layer.query.weight_dtype)
+
+
+def doweight_stage1(layer: ObservedLayer) -> bool | None:
+    """Return whether stage 1 multiplies the router's weights; None where unknown."""
+    applied = layer.applied
+    if applied.doweight_stage1 is None and applied.function is not None:
+        function = layer.book.entries["functions"].get(applied.function)
+        return True if function is not None and function.doweight_stage1 else None
+    return applied.doweight_stage1

@@ -13,9 +13,9 @@ from preshuffle.registry.check.deployment.observed_layer import (
     SCALES,
     WEIGHTS,
     ObservedLayer,
-    doweight_stage1,
     either_of,
 )
+from preshuffle.registry.check.deployment.possible_calls import doweight_stage1
 from preshuffle.registry.check.rules import experts
 from preshuffle.registry.check.rules.layouts import reads_otherwise
 from preshuffle.registry.loading import Book

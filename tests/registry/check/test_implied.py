@@ -1,0 +1,57 @@
+# ruff: noqa: E501  (tables: one case, one line)
+"""Kernels that nobody reported: what the engine runs by its rules, under the switches that were reported."""
+
+from typing import Any
+
+import pytest
+
+from preshuffle.registry import Report
+from support.book.observations import report
+
+Raw = dict[str, Any]
+
+QWEN, OSS = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", "openai/gpt-oss-120b"
+AITER: Raw = {"VLLM_ROCM_USE_AITER": "1"}
+
+
+def reported(layout: str, **query: Any) -> Report:
+    tensors = {role: {"layout": layout} for role in ("w13_weight", "w2_weight")}
+    fields = {"model": QWEN, "arch": "gfx942", "tp": 4, **query}
+    return report({"query": fields, "applied": {"tensors": tensors}})
+
+
+@pytest.mark.parametrize(
+    ("layout", "query", "verdict", "codes", "note"),
+    [
+        ("plain", {"engine": "atom"}, "mismatch", {"layout_mismatch"}, "atom runs AITER's kernels (rule atom.fp8-block), which read both weights as sep16"),
+        ("sep16", {"engine": "atom"}, "ok", set(), None),
+        ("plain", {}, "unknown", set(), None),
+        ("plain", {"engine": "vllm@0.33.0", "env": AITER}, "mismatch", {"layout_mismatch"}, "vllm runs AITER's kernels"),
+        ("sep16", {"engine": "vllm@0.33.0", "env": AITER}, "ok", set(), None),
+        ("plain", {"engine": "vllm@0.33.0"}, "unknown", set(), "may run AITER's kernels (rule vllm.fp8.block), which read both weights as sep16, if VLLM_ROCM_USE_AITER=1; or, without that, another backend"),
+        ("plain", {"engine": "vllm@0.33.0", "env": {"VLLM_ROCM_USE_AITER": "0"}}, "unknown", set(), None),
+        ("plain", {"engine": "vllm@0.33.0", "env": AITER | {"VLLM_ROCM_USE_AITER_MOE": "0"}}, "unknown", set(), None),
+        ("plain", {"engine": "sglang@0.5.23", "env": {"SGLANG_USE_AITER": "1"}}, "mismatch", {"layout_mismatch"}, "sglang runs AITER's kernels"),
+        ("plain", {"engine": "sglang@0.5.23"}, "unknown", set(), "if SGLANG_USE_AITER=1"),
+        ("plain", {"engine": "acme"}, "unknown", set(), None),
+        # a model that no entry knows, of unknown size
+        ("plain", {"engine": "atom", "model": "acme/new", "weight_dtype": "fp8", "quant_type": "per_1x128"}, "mismatch", {"layout_mismatch"}, "rule atom.fp8-block"),
+        ("plain", {"engine": "atom", "model": "acme/new", "weight_dtype": "fp8"}, "unknown", set(), "depending on quant_type"),
+        # Triton's kernels read plain bytes
+        ("plain", {"engine": "atom", "model": OSS, "arch": "gfx950", "tp": 1, "env": {"ATOM_USE_TRITON_MOE": "1"}}, "ok", set(), "atom runs Triton's kernels"),
+        ("plain", {"engine": "atom", "model": OSS, "arch": "gfx950", "tp": 1, "env": {"ATOM_USE_TRITON_MOE": "0"}}, "mismatch", {"layout_mismatch", "numerics_deviation"}, "atom runs AITER's kernels"),
+    ],
+)  # fmt: skip
+def test_backend_that_is_not_reported(layout: str, query: Raw, verdict: str, codes: set[str], note: str | None) -> None:
+    found = reported(layout, **query)
+    assert (found.verdict, {finding.code for finding in found.findings}) == (verdict, codes), found
+    notes = [text for text in found.notes if "no kernel was reported" in text]
+    assert note in notes[0] if note else not notes, notes
+
+
+def test_what_was_observed_counts_first() -> None:
+    tensors = {role: {"layout": "plain"} for role in ("w13_weight", "w2_weight")}
+    query = {"model": QWEN, "arch": "gfx942", "tp": 4, "engine": "atom"}
+    found = report({"query": query, "applied": {"tensors": tensors, "kernels": [{"backend": "triton"}]}})
+    assert (found.verdict, found.findings) == ("ok", ())
+    assert not any("no kernel was reported" in text for text in found.notes)
