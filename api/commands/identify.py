@@ -6,6 +6,9 @@ role that both sides hold is identified. At most a megabyte is read for each, wh
 
 Where experts of one tensor lie in different layouts it says which experts are in which, by their numbers in the dump.
 
+Behind its routed experts a rank may have slots: a fused shared expert, which is compared with the checkpoint's, or
+empty ones. They are found where the checkpoint has a shared expert, or where --engine or --num-experts tells of them.
+
 Exit codes: 0 every tensor is identified and right, 1 one is wrong (its experts differing is), 2 bad input, 3 one is
 unknown or ambiguous.
 """
@@ -45,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ep", metavar="N", help="expert-parallel size")
     group.add_argument("--tp-rank", metavar="N", help="the rank that the dump should be of")
     group.add_argument("--ep-rank", metavar="N", help="likewise")
+    group.add_argument("--engine", metavar="NAME@VERSION", help="whose dump it is: it tells how many slots a rank has")
+    group.add_argument(
+        "--num-experts",
+        metavar="N",
+        help="experts of the layer as the engine holds it: the routed ones and the slots of all ranks",
+    )
     group.add_argument("--gate-up-order", metavar="WORD", help="row order of w13 in the checkpoint: GGUU, GUGU")
     add_book_options(parser, tables=False)
     add_json(parser)
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Identify the dump's tensors and show the result."""
     if args.role is not None and args.role not in ROLES:
         raise UsageError(f"identify: unknown role {args.role!r}{nearest(args.role, ROLES)}; valid: {', '.join(ROLES)}")
-    known = {name: _number(args, name, 1) for name in ("tp", "ep")}
+    known = {name: _number(args, name, 1) for name in ("tp", "ep", "num_experts")}
     known |= {name: _number(args, name, 0) for name in ("tp_rank", "ep_rank")}
     for size, rank in (("tp", "tp_rank"), ("ep", "ep_rank")):
         if known[rank] is not None and known[size] is not None and known[rank] >= known[size]:  # type: ignore[operator]
@@ -74,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         layer=_number(args, "layer", 0) or 0,
         registry=registry,
         gate_up_order=_order(args.gate_up_order),
+        engine=args.engine,
         **known,
     )
     if args.json:
@@ -101,6 +111,9 @@ def _show(tensors: dict[Role, Identification]) -> None:
         if found.experts:
             columns = [Column("experts"), Column("their bytes are", wraps=True), Column("sampled", right=True)]
             screen.table(columns, [_experts(one) for one in found.experts])
+        if found.slots:
+            columns = [Column("slot", right=True), Column("holds"), Column("", wraps=True)]
+            screen.table(columns, [(str(one.number), one.holds, one.name) for one in found.slots])
         if found.nearest:
             rows = [(near.name, f"{near.places:.0%}", f"{near.bytes:.0%}") for near in found.nearest]
             screen.table(

@@ -5,8 +5,8 @@ By role, or by the names of engines and models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.forensics.identification import Identification
 from preshuffle.layouts.forensics.identify import identify
 from preshuffle.layouts.forensics.joined_source import JoinedTensors
+from preshuffle.layouts.forensics.slots import held_experts
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.layouts.loader import role_names
 from preshuffle.registry import Query, Registry
@@ -54,6 +55,8 @@ def identify_files(
     role: Role | None = None,
     layer: int = 0,
     registry: Registry | None = None,
+    engine: str | None = None,
+    num_experts: int | None = None,
     **known: Any,
 ) -> Identifications:
     """Identify a dump's tensors against a checkpoint's.
@@ -65,6 +68,8 @@ def identify_files(
         role: which tensor; all that both sides have if None.
         layer: which layer's, where names tell layers apart.
         registry: whose book names the checkpoint's tensors and the layouts.
+        engine: the engine that holds the dump: it tells how many slots a rank has beyond its routed experts.
+        num_experts: of the whole layer as the engine holds it, the slots of all ranks counted; overrides ``engine``.
         known: what else ``identify`` should know.
 
     Raises:
@@ -74,17 +79,50 @@ def identify_files(
     """
     registry = registry or Registry.default()
     found = _roles(live, role, layer, registry.book)
-    query, plain_of = _checkpoint(plain, layer, registry)
+    ep = known.get("ep")
+    given = {name: value for name, value in (("engine", engine), ("ep", ep)) if value is not None}
+    query, plain_of = _checkpoint(plain, layer, registry, given)
+    counted = query.num_experts if engine and ep and query else None
+    told = num_experts or _counted(found, plain_of, ep, counted)
     tensors: dict[Role, Identification] = {}
     for name, there in found:
         source = plain_of(name, role is not None)
         if source is not None:
-            tensors[name] = identify(source, there, role=name, query=query, registry=registry, **known)
+            tensors[name] = identify(
+                source,
+                there,
+                role=name,
+                query=query,
+                registry=registry,
+                num_experts=told,
+                shared=plain_of.shared_of(name),
+                **known,
+            )
     if not tensors:
         raise SourceError(
             f"{live.path} holds no tensor that {plain.path} has, too; found: {', '.join(n for n, _ in found)}"
         )
     return Identifications(tensors=tensors)
+
+
+def _counted(
+    found: list[tuple[Role, Bytes]], plain: _CheckpointSide, ep: int | None, counted: int | None
+) -> int | None:
+    """Return the layer's experts, slots counted, as a tensor with an axis for experts tells them.
+
+    Flat tensors do not tell; of a dump that has only those the engine's number counts, where it is known.
+
+    Args:
+        found: the dump's tensors.
+        plain: the checkpoint.
+        ep: expert-parallel size, where it is known.
+        counted: what the engine makes of the model's experts.
+    """
+    tensor = next((tensor for _, tensor in found if len(tensor.shape) == 3), None)
+    if tensor is None or (counted is not None and ep and tensor.shape[0] * ep == counted):
+        return counted
+    held = held_experts(plain.experts, tensor, ep, None, bias=False) if plain.has_shared() else None
+    return None if held is None else (held.routed + held.slots) * held.ep
 
 
 def _roles(live: TensorLocation, role: Role | None, layer: int, book: Book) -> list[tuple[Role, Bytes]]:
@@ -114,7 +152,9 @@ def _roles(live: TensorLocation, role: Role | None, layer: int, book: Book) -> l
     return found
 
 
-def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[Query | None, _CheckpointSide]:
+def _checkpoint(
+    plain: TensorLocation, layer: int, registry: Registry, given: Mapping[str, Any]
+) -> tuple[Query | None, _CheckpointSide]:
     if plain.path.is_dir():
         checkpoint = Checkpoint.open(plain.path, registry)
         if not 0 <= layer < checkpoint.layers:
@@ -122,7 +162,7 @@ def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[
         if layer not in checkpoint.experts:
             raise SourceError(f"{plain.path}: layer {layer} has no experts; valid: {_numbers_text(checkpoint.experts)}")
         arch = next(iter(registry.book.archs))
-        query = registry.query_from_hf_config(checkpoint.config, layer=layer, arch=arch)
+        query = registry.query_from_hf_config(checkpoint.config, layer=layer, arch=arch, **given)
         names: dict[Role, list[str]] = {
             role: [
                 name.format(layer=layer, expert=expert)
@@ -132,7 +172,12 @@ def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[
             ]
             for role, entry in checkpoint.experts[layer].items()
         }
-        return query, _CheckpointSide(plain, names, dict(checkpoint.shards), registry.book, checkpoint.routed or 1)
+        shared: dict[Role, list[str]] = {
+            role: [name.format(layer=layer) for name in entry.shared]
+            for role, entry in checkpoint.experts[layer].items()
+        }
+        shards = dict(checkpoint.shards)
+        return query, _CheckpointSide(plain, names, shards, registry.book, checkpoint.routed or 1, shared)
     file = TensorFile.open(plain.path)
     names = {}
     for entry in registry.book.model_types.values():
@@ -146,7 +191,7 @@ def _checkpoint(plain: TensorLocation, layer: int, registry: Registry) -> tuple[
 class _CheckpointSide:
     """Checkpoint side: maps roles to tensors to files.
 
-    A role has one tensor, or one for every expert.
+    A role has one tensor, or one for every expert; ``shared`` names the shared expert's.
     """
 
     place: TensorLocation
@@ -154,6 +199,7 @@ class _CheckpointSide:
     shards: dict[str, Path]
     book: Book
     experts: int = 1
+    shared: dict[Role, list[str]] = field(default_factory=dict)
 
     def __call__(self, role: Role, needed: bool) -> Bytes | None:
         names = self.names.get(role, [])
@@ -168,6 +214,17 @@ class _CheckpointSide:
                 return None
             raise SourceError(f"{self.place.path} has no tensor {name or role}; name the tensor")
         return TensorFile.open(self.shards[name]).tensor(name)
+
+    def has_shared(self) -> bool:
+        """Return whether the checkpoint has a shared expert that is known."""
+        return any(self.shared_of(role) is not None for role in self.shared)
+
+    def shared_of(self, role: Role) -> Bytes | None:
+        """Return the shared expert's tensor, or None where the checkpoint has none that is known."""
+        names = self.shared.get(role, [])
+        if not names or any(name not in self.shards for name in names):
+            return None
+        return JoinedTensors(role, [(self.shards[name], name) for name in names], 1)
 
     def _joined_tensors(self, role: Role, names: list[str]) -> Bytes:
         missing = next((name for name in names if name not in self.shards), None)

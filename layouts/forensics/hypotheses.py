@@ -26,6 +26,7 @@ Fault = Literal[
     "other_rank",
     "cut_through_groups",
     "mixed_experts",
+    "other_slot",
 ]
 """Mistakes of a loader: bytes that no kernel expects, or that another rank should hold."""
 

@@ -53,6 +53,21 @@ class ExpertRange(Frozen):
     faults: tuple[Fault, ...] = ()
 
 
+class ExpertSlot(Frozen):
+    """Slot behind a rank's routed experts.
+
+    Attributes:
+        number: its number in the live tensor.
+        holds: the checkpoint's ``shared`` expert, ``zeros``, something ``else``, or ``unknown`` where there is nothing
+            to compare it with.
+        name: the explanation in words.
+    """
+
+    number: int
+    holds: Literal["shared", "zeros", "else", "unknown"]
+    name: str
+
+
 class Identification(Frozen):
     """Result of identifying live bytes.
 
@@ -67,6 +82,7 @@ class Identification(Frozen):
         candidates: explanations that the sampled bytes do not distinguish.
         nearest: where unknown, what came nearest.
         experts: where no one explanation holds, what each range of experts is, if some are explained.
+        slots: what the slots behind the routed experts hold, where there are any.
         raw: the checkpoint's own bytes, in the checkpoint's own order.
         faults: what no kernel expects.
         fixes: what to do about each.
@@ -95,6 +111,7 @@ class Identification(Frozen):
     candidates: tuple[str, ...] = ()
     nearest: tuple[Nearest, ...] = ()
     experts: tuple[ExpertRange, ...] = ()
+    slots: tuple[ExpertSlot, ...] = ()
     raw: bool = False
     faults: tuple[Fault, ...] = ()
     fixes: tuple[str, ...] = ()

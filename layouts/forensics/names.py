@@ -25,6 +25,7 @@ FIXES: Final[dict[Fault, str]] = {
     "flat_copy": "copy row by row into the padded tensor, not as one run of bytes",
     "other_rank": "this rank has loaded another rank's part",
     "cut_through_groups": "cut the dimension in whole groups, so that no two ranks share a scale",
+    "other_slot": "load the shared expert into its slot and lay it out as the routed experts",
     "mixed_experts": "lay out all experts in the same way: write the others with write_expert, or load all again",
 }
 """What to do about each fault."""

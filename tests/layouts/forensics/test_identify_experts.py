@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from preshuffle.layouts import apply, write_checkpoint
+from preshuffle.layouts import apply, apply_layout, identify, write_checkpoint
 from preshuffle.layouts.forensics.files import TensorLocation, identify_files
 from preshuffle.layouts.forensics.joined_source import JoinedTensors
 from preshuffle.layouts.forensics.source import SourceError
@@ -72,3 +72,21 @@ def test_parts_that_differ_cannot_be_one(tmp_path: Path) -> None:
     joined = JoinedTensors("x", [(tmp_path / "a.safetensors", name) for name in "ab"], experts=1)
     with pytest.raises(SourceError, match=r"a\.safetensors:b is F32 2x5; a\.safetensors:a is F32 2x4"):
         joined.read(torch.arange(64))
+
+
+def test_slots_behind_the_routed_experts_in_memory() -> None:
+    plain, shared = _noise(4, 64, 256, seed=1), _noise(64, 256, seed=2)
+    routed = apply_layout(plain[2:].contiguous(), "sep16")
+    live = torch.cat([routed, apply_layout(shared.unsqueeze(0), "sep16"), torch.zeros_like(routed[:1])])
+    found = identify(plain, live, role="w2_weight", shared=shared, num_experts=8)
+    assert (found.verdict, found.layout, found.ep_rank, found.ep) == ("identified", "sep16", 1, 2)
+    assert [(slot.number, slot.holds) for slot in found.slots] == [(2, "shared"), (3, "zeros")]
+    unknown = identify(plain, live, role="w2_weight", num_experts=8)
+    assert [slot.holds for slot in unknown.slots] == ["unknown", "zeros"]
+    assert unknown.faults == ()
+    other = identify(plain, live, role="w2_weight", shared=shared[:, :128].contiguous(), num_experts=8)
+    assert other.slots[0].holds == "unknown"
+
+
+def _noise(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
