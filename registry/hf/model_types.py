@@ -43,7 +43,8 @@ def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[
     for part in filter(None, entry.section.split(".")):
         inner = config.get(part)
         if isinstance(inner, Mapping):
-            config = {**{name: config[name] for name in _OUTER if config.get(name)}, **inner}
+            outer = {name: config[name] for name in _OUTER if config.get(name) and inner.get(name) is None}
+            config = {**inner, **outer}
     return config
 
 
@@ -64,7 +65,7 @@ def _wrapped(config: Mapping[str, Any], name: str, sections: tuple[str, ...], bo
     if not any(_expert_counts(config)):
         if any(name in language for language in _languages(config, sections) for name in _SIZES):
             raise QueryError([_dense(name, ())])
-        raise QueryError([FieldProblem("model_type", f"unknown {name!r}", _names(name, book))])
+        raise QueryError([FieldProblem("model_type", f"unknown {name!r}", close_to(name, book.model_types_by_name))])
     message = (
         f"unknown {name!r}; give the layer's sizes as options instead (--model NAME --hidden-size --intermediate-size "
         "--num-experts --top-k --weight-dtype --quant-type --activation --activation-dtype --gate-up-order --no-bias), "
@@ -83,10 +84,6 @@ def _prefixed(entry: ModelTypeEntry) -> Any:
     inside = [block.removeprefix("model.") for block in blocks if block.startswith("model.")]
     more = [f"language_model.{block}" for block in blocks] + [f"model.language_model.{block}" for block in inside]
     return entry.experts.altered(blocks=tuple(dict.fromkeys((*more, *blocks))))
-
-
-def _names(name: str, book: Book) -> tuple[str, ...]:
-    return close_to(name, book.model_types_by_name) or tuple(book.model_types_by_name)
 
 
 def _dense(name: str, fields: tuple[str, ...]) -> FieldProblem:

@@ -186,3 +186,21 @@ def test_what_matches_but_lacks_a_requirement_is_said_first() -> None:
 def test_a_router_weight_on_the_input_is_read(applies: bool) -> None:
     config = {**FAMILIES["laguna"][0], "moe_apply_router_weight_on_input": applies}
     assert query(config)["router_weight_on_input"] is applies
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "qwen3_vl_moe", "qwen3_next"])
+def test_newer_files_call_experts_local(name: str) -> None:
+    config = qwen(name)
+    config["num_local_experts"] = config.pop("num_experts")
+    assert query(config)["num_experts"] == 32
+
+
+def test_an_inner_null_does_not_hide_what_is_outside() -> None:
+    config = {"model_type": "qwen3_vl_moe", "dtype": "bfloat16", "text_config": qwen("qwen3_vl_moe_text", dtype=None)}
+    config["text_config"].pop("torch_dtype")  # type: ignore[attr-defined]
+    assert query(config)["weight_dtype"] == "bf16"
+
+
+def test_far_from_every_name_lists_none() -> None:
+    with pytest.raises(QueryError, match=r"^model_type: unknown 'speech5_hifigan'$"):
+        query({"model_type": "speech5_hifigan"})

@@ -91,6 +91,27 @@ FAMILIES: dict[str, tuple[Fields, Fields]] = {
         },
         {**DEEPSEEK, **MXFP4, "activation_dtype": "fp8", "swiglu_limit": 10.0},
     ),
+    "axk2": (deepseek("axk2", mlp_layer_types=["dense"] + ["sparse"] * 7), DEEPSEEK),
+    "dots3_note": (
+        {"model_type": "dots3_note", "dtype": "bfloat16", "text_config": deepseek("dots3_note_text", dtype=None)},
+        DEEPSEEK,
+    ),
+    "deepseek_ocr2": (
+        {
+            "model_type": "deepseek_ocr2",
+            "dtype": "bfloat16",
+            "text_config": deepseek("deepseek_ocr2_text", mlp_layer_types=["dense"] + ["sparse"] * 7),
+            "vision_config": {"sam_config": {"hidden_size": 768}},
+        },
+        DEEPSEEK,
+    ),
+    "flint": (qwen("flint", shared_expert_intermediate_size=768), QWEN),
+    "mellum": (qwen("mellum", mlp_layer_types=["sparse"] * 6), QWEN),
+    "sarvam_moe": (qwen("sarvam_moe", num_shared_experts=1, first_k_dense_replace=1), QWEN),
+    "cohere2_moe": (
+        qwen("cohere2_moe", first_k_dense_replace=1, num_shared_experts=1),
+        sizes(512, 1408, 32, 4),
+    ),
     "dots1": (deepseek("dots1", n_group=1, topk_group=1), DEEPSEEK),
     "mistral4": (deepseek("mistral4", first_k_dense_replace=0), DEEPSEEK),
     "mistral_large4": (
