@@ -88,6 +88,8 @@ def identify(
         held = held_experts(there.shape[0], here, wanted.ep, num_experts, role.endswith("_bias"))
     if held is None:
         return side.identify(there, here, wanted, most_bytes)
+    if one is not None and one.nbytes * there.shape[0] != there.nbytes:
+        one = None  # of another size or dtype: nothing to compare bytes with
     total = held.routed + held.slots
     routed = ExpertBytes(here, 0, held.routed, total)
     found = side.identify(there, routed, replace(wanted, ep=held.ep), most_bytes * 2 // 3)
@@ -151,7 +153,7 @@ class _Side:
         if byte == 0:
             return ExpertSlot(number=number, holds="zeros", name="is empty (zeros)")
         if shared is None:
-            return ExpertSlot(number=number, holds="unknown", name="has nothing to be compared with")
+            return ExpertSlot(number=number, holds="unknown", name="has no bytes of the checkpoint to be compared with")
         try:
             plain = as_one_expert(shared, self.role.endswith("_bias"))
             ranks = Ranks(found.tp, 1, found.tp_rank, 0)

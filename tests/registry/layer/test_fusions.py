@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from preshuffle.registry import Query
+from preshuffle.registry import NoRecipeError, Observation, Query
 from preshuffle.registry.layer import Slots, expert_slots, read_switches, shared_experts_of
 from preshuffle.registry.resolve import find_model, open_case
-from support.book.strategies import BOOK
+from support.book.strategies import BOOK, REGISTRY
 
 R1, R1_FP4, V32 = "deepseek-ai/DeepSeek-R1-0528", "amd/DeepSeek-R1-0528-MXFP4-v2", "deepseek-ai/DeepSeek-V3.2"
 V4_PRO, V4_FP8 = "deepseek-ai/DeepSeek-V4-Pro", "sgl-project/DeepSeek-V4-Flash-FP8"
@@ -258,3 +258,56 @@ def test_an_observation_concludes_no_fault_from_what_it_leaves_out() -> None:
         full = query.altered(weight_dtype="fp4x2", num_experts=384, top_k=6)
         slots = expert_slots(full, shared, switches, BOOK, given=False, observed=observed)
         assert len(slots.findings) == found
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "given", "experts", "found"),
+    [
+        ("atom", V4_PRO, {"tp": 8, "ep": 1}, 385, True),
+        ("atom", V4_PRO, {"tp": 8, "ep": 1}, 384, False),
+        ("vllm", V4_PRO, {"tp": 8, "ep": 1, "env": VLLM}, 385, True),  # --moe-backend is auto: never heterogeneous
+        ("vllm", V4_PRO, {"tp": 8, "ep": 1, "env": FHMOE}, 385, False),  # AITER's version is not known
+        ("vllm", V4_PRO, {"tp": 8, "ep": 1, "env": FHMOE, "aiter": "0.1.24"}, 385, False),
+        ("vllm", V4_PRO, {"tp": 8, "ep": 1, "env": FHMOE, "aiter": "0.1.20.post1"}, 385, True),
+        ("sglang", V4_PRO, {"tp": 8, "ep": 1}, 385, True),
+        ("sglang", V4_PRO, {"tp": 8, "ep": 1, "env": ENFORCE}, 385, False),
+        ("sglang", Q35_FP4, {"tp": 4, "ep": 1, "env": AITER}, 513, True),
+        ("sglang", Q35_FP4, {"tp": 4, "ep": 1, "env": {**AITER, **ENFORCE}}, 513, False),
+        (None, Q35_FP4, {"tp": 4, "ep": 1}, 513, True),
+        (None, Q35_FP4, {"tp": 4, "ep": 1, "num_experts": 512, "top_k": 10}, 513, True),
+        (None, Q35_FP8, {"tp": 4, "ep": 1}, 513, False),
+        ("atom", K2_INT4, {"tp": 8, "ep": 8}, 49, True),
+        ("atom", R1, {"ep": 8}, 33, False),
+    ],
+)
+def test_a_slot_for_a_shared_expert_of_another_quantization_is_a_finding(
+    engine: str | None, model: str, given: dict[str, Any], experts: int, found: bool
+) -> None:
+    query = {"model": model, "arch": "gfx950", "engine": engine, **given}
+    tensors = {"w13_weight": {"layout": "sep16", "logical_shape": [experts, 64, 64]}}
+    report = REGISTRY.check(Observation.parse({"query": query, "applied": {"tensors": tensors}}))
+    said = [finding.message for finding in report.findings if finding.code == "contract_mismatch"]
+    assert bool(said) is found
+    assert all("must stay apart from" in text for text in said)
+
+
+def test_kernels_of_a_table_that_is_not_read_are_unknown_and_said_so() -> None:
+    query = query_of("vllm", V4_PRO, {"tp": 8, "aiter": "0.1.24", "env": FHMOE})
+    decision = REGISTRY.resolve(query)
+    assert decision.kernels == ()
+    assert "its kernels come from tuned_fhmoe.csv" in decision.reason
+    with pytest.raises(NoRecipeError, match="which kernels it names is not known"):
+        REGISTRY.predict(query, 64)
+    apart = REGISTRY.resolve(query_of("vllm", V4_PRO, {"tp": 8, "aiter": "0.1.20.post1", "env": FHMOE}))
+    assert apart.kernels
+
+
+def test_a_fault_is_found_by_resolve_and_by_check() -> None:
+    query = query_of("sglang@0.5.12", Q35_FP8, {"tp": 4, "ep": 4, "env": AITER})
+    (resolved,) = [one for one in REGISTRY.resolve(query).findings if "counts ep times" in one.message]
+    (checked,) = [
+        one
+        for one in REGISTRY.check(Observation.parse({"query": query.model_dump(exclude_unset=True)})).findings
+        if "counts ep times" in one.message
+    ]
+    assert resolved == checked
