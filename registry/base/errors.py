@@ -59,9 +59,9 @@ class FieldProblem:
     lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return ``field: message; valid: …``, and the lines below it."""
+        """Return ``field: message; valid: …``, and the lines below it, indented."""
         tail = f"; valid: {', '.join(self.valid)}" if self.valid else ""
-        return "\n".join([f"{self.field}: {self.message}{tail}", *self.lines])
+        return "\n  ".join([f"{self.field}: {self.message}{tail}", *self.lines])
 
 
 class PlacedError(ValueError):

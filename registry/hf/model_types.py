@@ -66,14 +66,14 @@ def _wrapped(config: Mapping[str, Any], name: str, sections: tuple[str, ...], bo
         if any(name in language for language in _languages(config, sections) for name in _SIZES):
             raise QueryError([_dense(name, ())])
         raise QueryError([FieldProblem("model_type", f"unknown {name!r}", close_to(name, book.model_types_by_name))])
+    nearest = close_to(name, book.model_types_by_name)
+    nearby = f" (nearest: {', '.join(nearest)})" if nearest else ""
     message = (
-        f"unknown {name!r}; give the layer's sizes as options instead (--model NAME --hidden-size --intermediate-size "
-        "--num-experts --top-k --weight-dtype --quant-type --activation --activation-dtype --gate-up-order --no-bias), "
-        "or save these lines to a file, correct them and add --book FILE"
+        f"unknown {name!r}{nearby}; give the layer's sizes as options instead (--model NAME --hidden-size "
+        "--intermediate-size --num-experts --top-k --weight-dtype --quant-type --activation --activation-dtype "
+        "--gate-up-order --no-bias), or save these lines to a file, correct them and add --book FILE"
     )
-    raise QueryError(
-        [FieldProblem("model_type", message, close_to(name, book.model_types_by_name), overlay_hint(config, book))]
-    )
+    raise QueryError([FieldProblem("model_type", message, lines=overlay_hint(config, book))])
 
 
 def _prefixed(entry: ModelTypeEntry) -> Any:

@@ -20,6 +20,9 @@ _MATTERS = re.compile(
     re.IGNORECASE,
 )
 """Words of keys and values that may be about the experts' dtype or layout."""
+_ELSEWHERE = re.compile(r"att(entio)?n|kv|vision|visual|audio|lm_head|embed|rope|rotary|draft|mtp", re.IGNORECASE)
+_EXPERTS = re.compile(r"expert|moe|ffn|mlp|w13|w2", re.IGNORECASE)
+"""Words of keys that are about other modules, and about experts."""
 _OFF: tuple[Any, ...] = (None, False, "", (), {})
 
 
@@ -81,9 +84,15 @@ def _unread(settings: Mapping[str, Any], place: str, known: QuantizationEntry, r
         frozen = freeze(value)
         if values is None and frozen not in _OFF:
             text = f"{path} {value}" if isinstance(value, str) else path
-            yield UnreadKey(f"{place}.{path}", value, _MATTERS.search(text) is not None)
+            yield UnreadKey(f"{place}.{path}", value, _matters(path, text))
         elif values and value is not None and frozen not in values:  # known, and with another value not harmless
             yield UnreadKey(f"{place}.{path}", value, True)
+
+
+def _matters(path: str, text: str) -> bool:
+    if _ELSEWHERE.search(path) and not _EXPERTS.search(text):
+        return False
+    return _MATTERS.search(text) is not None
 
 
 def _leaves(settings: Mapping[str, Any], read: set[str], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -65,3 +65,28 @@ def test_a_file_with_an_odd_field_is_no_traceback(
     query.write_text(json.dumps({"arch": "gfx942", name: 1}))
     assert main(["resolve", str(query), "--hf-config", config(tmp_path, MODEL)]) == 2
     assert f"{name}: unknown field" in capsys.readouterr().err
+
+
+def test_an_unknown_model_type_goes_on_with_the_lines_that_the_error_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--hf-config", config(tmp_path, {**MODEL, "model_type": "acme_moe"}), "--arch", "gfx950", "--json"]
+    assert main(["resolve", *given]) == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("preshuffle: model_type: unknown 'acme_moe'")
+    overlay = tmp_path / "pasted.yaml"
+    overlay.write_text("\n".join(lines))
+    assert main(["resolve", *given, "--book", str(overlay)]) == 0
+
+
+def test_a_dense_model_is_no_unknown_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dense = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    assert main(["resolve", "--hf-config", config(tmp_path, dense), "--arch", "gfx950"]) == 2
+    assert "model_type: no experts here: 'llama' is a dense model" in capsys.readouterr().err
+
+
+def test_keys_that_do_not_matter_are_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = {**BLOCK, "colour": "red"}
+    folder = config(tmp_path, {**MODEL, "quantization_config": section})
+    assert main(["resolve", "--hf-config", folder, "--arch", "gfx950", "--json"]) == 0
+    assert capsys.readouterr().err == "preshuffle: note: quantization_config.colour is not read here\n"

@@ -84,7 +84,7 @@ def test_an_unknown_type_says_how_to_go_on(config: dict[str, Any], place: str) -
         assert option in problem.message
     assert len(problem.lines) == 3
     assert (f"section: {place}" in "\n".join(problem.lines)) == bool(place)
-    assert str(problem).endswith("\n".join(problem.lines))
+    assert str(problem).endswith("\n  ".join(["", *problem.lines]))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

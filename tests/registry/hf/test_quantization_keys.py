@@ -31,6 +31,7 @@ def weights_of(section: dict[str, Any], **more: Any) -> dict[str, Any]:
         ({**BLOCK, "moe_quant_algo": "NVFP4"}, "moe_quant_algo: 'NVFP4'"),
         ({**BLOCK, "expert_dtype": "fp4"}, "expert_dtype: 'fp4'"),
         ({**BLOCK, "w13_layout": "interleaved"}, "w13_layout: 'interleaved'"),
+        ({**BLOCK, "mtp_and_experts": {"dtype": "fp4"}}, "mtp_and_experts.dtype: 'fp4'"),
         ({**BLOCK, "weights": "mxfp4"}, "weights: 'mxfp4'"),
         ({**BLOCK, "fmt": "e5m2"}, "fmt: 'e5m2'"),
         ({**BLOCK, "routed": {"num_bits": 4}}, "routed.num_bits: 4"),
@@ -79,6 +80,7 @@ def test_several_keys_are_one_error() -> None:
         {**BLOCK, "store_dtype": None},
         {**BLOCK, "fmt": "e4m3", "scale_fmt": "ue8m0", "kv_cache_scheme": {"num_bits": 8}, "dequantize": False},
         {**BLOCK, "colour": "red", "owner": {"name": "me"}},
+        {**BLOCK, "attn_dtype": "fp8", "vision_tower": {"quant_algo": "int8"}, "mtp": {"weight_dtype": "bf16"}},
     ],
 )
 def test_what_says_nothing_of_the_experts_does_no_harm(section: dict[str, Any]) -> None:
