@@ -54,10 +54,12 @@ def check_torch(version: str | None, registry: Registry | None) -> Iterator[Chec
     if not facts["devices"]:
         yield Check(name="gpu", status="info", detail="torch finds none")
     for name, arch, units in facts["devices"]:
-        supported = registry is not None and arch in registry.book.archs
+        entry = registry.book.archs.get(arch) if registry is not None else None
         if not arch:
             yield Check(name="gpu", status="info", detail=f"{name}: not an AMD GPU, AITER does not run on it")
-        elif supported:
+        elif entry is not None and entry.no_fused_moe:
+            yield Check(name="gpu", status="warning", detail=f"{name}: {entry.no_fused_moe}")
+        elif entry is not None:
             yield Check(name="gpu", status="ok", detail=f"{name}: {arch}, {units} compute units")
         else:
             yield Check(name="gpu", status="warning", detail=f"{name}: {arch}, which the registry does not know")

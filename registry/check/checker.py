@@ -71,9 +71,18 @@ class Checker:
         return Report(
             verdict=verdict_of(findings, first),
             findings=tuple(findings),
-            notes=(*self._resolver.engine_notes(observation.query), *implied_note(layer, implied)),
+            notes=(
+                *self._arch_notes(observation.query),
+                *self._resolver.engine_notes(observation.query),
+                *implied_note(layer, implied),
+            ),
             decision=self._decision(observation) if decide else None,
         )
+
+    def _arch_notes(self, query: Query) -> tuple[str, ...]:
+        """Return what a GPU's unknown name must be told."""
+        names = self.book.arch_names
+        return () if names.find(query.arch) else (names.unknown(query.arch),)
 
     def _call_findings(
         self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]

@@ -91,6 +91,11 @@ class ArchEntry(Frozen):
         numbers = set(self.cu_num.values())
         return numbers.pop() if len(numbers) == 1 else None
 
+    @property
+    def no_fused_moe(self) -> str | None:
+        """Why AITER has no fused MoE for it; None where it has."""
+        return self.lacks.get("fused_moe")
+
     def name_of(self, cu_num: int) -> tuple[str, ...]:
         """Return products and partitions with that many compute units.
 

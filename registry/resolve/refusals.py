@@ -12,8 +12,6 @@ from preshuffle.registry.resolve.match import RuleTrial
 from preshuffle.registry.resolve.requirements import refusal
 
 _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
-_NO_KERNEL = "fused_moe"
-"""What an architecture lacks for which AITER has no kernel of a fused MoE."""
 
 
 def nothing_works(case: Case, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
@@ -48,8 +46,8 @@ def _described(case: Case) -> str:
 
 def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
     """Return the error where no rule answers."""
-    if _NO_KERNEL in case.arch.lacks:
-        message = f"no recipe for {_described(case)}: {case.arch.lacks[_NO_KERNEL]}"
+    if case.arch.no_fused_moe:
+        message = f"no recipe for {_described(case)}: {case.arch.no_fused_moe}"
         return NoRecipeError(message, evidence=case.arch.evidence)
     contract = refusal(book, case.facts)
     if contract is not None:

@@ -20,6 +20,7 @@ from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.ranges import range_text
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
 from preshuffle.registry.resolve import REACH
+from preshuffle.registry.values.query import Query
 
 State = Literal["tuned", "heuristic", "unknown", "raises"]
 _MARKS: dict[State, tuple[str, str]] = {
@@ -112,7 +113,10 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     if not found:
-        raise NoRecipeError(f"no rule answers for {args.model} on {', '.join(args.arch or registry.book.archs)}")
+        archs = args.arch or list(registry.book.archs)
+        if len(archs) == 1:
+            registry.resolve(Query.parse({"model": args.model, "arch": archs[0], **given}), kernels=False)  # says why
+        raise NoRecipeError(f"no rule answers for {args.model} on {', '.join(archs)}")
     answer = coverage(registry, found, args.aiter)
     if args.json:
         print_json(answer)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from preshuffle.api.commands.kernels.gpu_names import with_gfx_name
 from preshuffle.api.commands.kernels.predict import TUNED
 from preshuffle.api.commands.kernels.tables import hazard_findings, load_tables
 from preshuffle.api.commands.options.books import add_book_options, load_registry
@@ -95,7 +96,7 @@ def _of_call(args: argparse.Namespace) -> _Dispatch:
         what = option_of(query_options[0]) if query_options else "a query, --hf-config or --book"
         raise UsageError(f"kernels explain: {what} cannot be combined with --call, which contains the complete call")
     try:
-        call = DispatchCall.model_validate(_call_fields(args.call))
+        call = DispatchCall.model_validate(with_gfx_name(_call_fields(args.call)))
     except ValidationError as error:
         raise QueryError(
             [FieldProblem(f"--call {p.field}", p.message, p.valid) for _, p in field_problems(error)]

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from preshuffle.api.commands.kernels.gpu_names import with_gfx_name
 from preshuffle.api.commands.kernels.tables import hazard_findings, load_tables, untuned_finding
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UsageError
@@ -181,7 +182,7 @@ def _answer(line: str, number: int, aiter: str | None, tables: KernelTables | No
             return LineError(error=f"a call is a JSON object, found {type(value).__name__}", line=number)
         if aiter is not None and value.get("aiter") is None:
             value = {**value, "aiter": aiter}
-        call = DispatchCall.model_validate(value)
+        call = DispatchCall.model_validate(with_gfx_name(value))
     except ValidationError as error:
         return LineError(error="; ".join(str(problem) for _, problem in field_problems(error)), line=number)
     except (ValueError, RecursionError) as error:

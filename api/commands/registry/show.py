@@ -49,6 +49,7 @@ def report_on(book: Book, section: str | None, id: str | None) -> ShowReport:
             close = nearest(section, book.entries)
             raise UsageError(f"registry show: unknown section {section!r}{close}; valid: {', '.join(book.entries)}")
         known = book.entries[section]
+        id = _entry_id(book, section, id) if id is not None else None
         if id is not None and id not in known:
             close = nearest(id, known)
             raise UsageError(f"registry show: no {id!r} in {section}{close}; valid: {', '.join(known)}")
@@ -75,6 +76,14 @@ def show_report(screen: Screen, report: ShowReport) -> None:
         screen.line()
         screen.text(f"from {', '.join(report.sources)}", indent=0, style="dim")
         screen.line(screen.paint(f"registry {short_digest(report.registry_digest)}", "dim"))
+
+
+def _entry_id(book: Book, section: str, name: str) -> str:
+    """Return the id of a GPU or a model that is given by another of its names."""
+    if section == "archs":
+        return book.arch_names.gfx(name)
+    model = book.model_names.find(name) if section == "models" else None
+    return name if model is None else model.id
 
 
 def _entry(book: Book, section: str, id: str) -> Entry:

@@ -1,11 +1,14 @@
 """Hazards of whole tables: unknown kernels and ambiguous keys."""
 
+import re
 from collections import defaultdict
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import behaviour_of
 from preshuffle.registry.kernels.families.families import Families
 from preshuffle.registry.kernels.tables.merge import contradictions, decided_columns
 from preshuffle.registry.kernels.tables.rows import SHARED_CU_NUM, GroupedRow, Hazard, Row
+
+_GFX_NAME = re.compile(r"gfx[0-9a-f]+")
 
 
 def _file(row: Row) -> str:
@@ -38,6 +41,16 @@ def _shared_archs(rows: list[Row]) -> list[Hazard]:
     return found
 
 
+def _misnamed_gpus(rows: list[Row]) -> list[Hazard]:
+    """Rows for a product's name or torch's ``gcnArchName``: AITER looks up the bare gfx name."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row.gfx and not _GFX_NAME.fullmatch(row.gfx):
+            first.setdefault((_file(row), row.gfx), row)
+    text = "gfx {!r} is never looked up: AITER asks for the bare gfx name, such as gfx950"
+    return [Hazard("stale_row", text.format(row.gfx[:64]), row.source) for row in first.values()]
+
+
 def _shadowed(rows: list[Row]) -> list[Hazard]:
     by_key: dict[tuple[object, ...], Row] = {}
     by_file: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
@@ -64,5 +77,6 @@ def table_hazards(rows: list[Row], grouped: list[GroupedRow], families: Families
         *_unknown_kernels(grouped, families),
         *contradictions(rows),
         *_shared_archs(rows),
+        *_misnamed_gpus(rows),
         *_shadowed(rows),
     ]

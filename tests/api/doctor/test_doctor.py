@@ -143,6 +143,8 @@ def test_torch_and_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (known.status, known.detail) == ("ok", "MI355X: gfx950, 256 compute units")
     unknown = checks_of_torch(monkeypatch, hip="7.1", devices=[["Radeon", "gfx1030", 40]])["gpu"]
     assert unknown.status == "warning"
+    without = checks_of_torch(monkeypatch, hip="7.1", devices=[["W7900", "gfx1100", 96]])["gpu"]
+    assert (without.status, "no fused MoE of AITER for gfx1100" in without.detail) == ("warning", True)
     other = checks_of_torch(monkeypatch, cuda="13.0", devices=[["H200", "", 132]])["gpu"]
     assert "not an AMD GPU" in other.detail
 

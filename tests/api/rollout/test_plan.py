@@ -35,6 +35,8 @@ ROLLOUT = "rules:\n" + "".join(
     for name in ("canary-a", "canary-b")
 )
 
+NEVER = "rules:\n  a:\n    when: {arch: H200}\n    use: null\n    because: a test\n"
+
 
 def report_for(name: str, **query: Any) -> Any:
     observation = {**OBSERVATION, "query": {**OBSERVATION["query"], "deployment": name, **query}}
@@ -131,6 +133,7 @@ def test_other_kernel_tables_move_kernels_and_no_bytes(filled: Store) -> None:
         ({}, QueryError, "nothing would change"),
         ({"aiter": "new"}, QueryError, "aiter"),
         ({"books": [{"x.yaml": "rules: {a: 5}"}]}, BookError, r"x\.yaml:1:\d+: a needs fields"),
+        ({"books": [{"x.yaml": NEVER}]}, BookError, r"x\.yaml:3:\d+: arch 'H200' is an NVIDIA GPU"),
         ({"books": [{"x.yaml": "a: &a [1]\nb: *a"}]}, BookError, "aliases are not allowed"),
         ({"tables": {"0.1.20": {"t.csv": "no,table\n1,2\n"}}}, QueryError, r"t\.csv"),
         ({"tables": {"0.1.20": {}}}, QueryError, "tables"),

@@ -86,6 +86,13 @@ def test_rows_of_a_shared_number_of_compute_units_are_ambiguous_without_gfx() ->
     assert "gfx1250" in hazard.message
 
 
+@pytest.mark.parametrize("gfx", ["MI355X", "gfx950:sramecc+:xnack-"])
+def test_a_row_that_does_not_name_its_gpu_as_aiter_does_is_stale(gfx: str) -> None:
+    made = tables(table({"gfx": gfx, "cu_num": "256"}))
+    assert [(hazard.code, repr(gfx) in hazard.message) for hazard in made.hazards] == [("stale_row", True)]
+    assert dispatch(call(gfx="gfx950", cu_num=256), made).tuned is False
+
+
 def test_a_row_of_an_unknown_number_of_compute_units_counts_on_any_gpu() -> None:
     made = tables(table({"cu_num": "38"}, header=OLD))
     assert dispatch(call(cu_num=38), made).tuned is True
