@@ -201,6 +201,11 @@ class ModelTypeEntry(Frozen):
     checkpoint: FrozenDict[str, FrozenDict[Role, CheckpointTensor]] = Field(default_factory=FrozenDict)
     evidence: Evidence = ()
 
+    @property
+    def has_shared_experts(self) -> bool:
+        """Whether its models may have shared experts that an engine can fuse."""
+        return bool(self.shared_experts or self.shared_expert_size or self.wraps)
+
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not {"fields", "like", "wraps"} & self.model_fields_set:

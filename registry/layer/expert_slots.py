@@ -45,6 +45,7 @@ class SharedExperts:
         return self.weight_dtype is None and self.intermediate_size is None
 
 
+_NONE = SharedExperts(0)
 _ONE = SharedExperts(1)
 """What is taken for a layer of which nothing is known."""
 
@@ -127,6 +128,8 @@ def expert_slots(
     index = book.fusion_index
     if query.engine is None or not index.names(query.engine.name):
         return Slots(None, query.num_experts, query.top_k, None)
+    if shared is None and (kind := book.model_types.get(query.model)) and not kind.has_shared_experts:
+        shared = _NONE
     if shared is not None and not shared.count:
         return Slots("apart", query.num_experts, query.top_k, masked_column=False)
     env = tuple(map(switches.facts.get, index.switches[query.engine.name]))
@@ -162,7 +165,7 @@ def _slots(
     if shared is None:  # the layer may have none
         return Slots(None, query.num_experts, query.top_k, None if entry.masked_column else False, findings=findings)
     if given:
-        return replace(_as_given(query, shared, entry), findings=findings, undecided=undecided)
+        return replace(_as_given(query, shared, usable[0]), findings=findings, undecided=undecided)
     reason = _reason(query, shared, usable[0], switches, lacking)
     experts, top_k = query.num_experts, query.top_k
     if entry.outcome != "apart" and experts is not None and top_k is not None:
@@ -206,17 +209,19 @@ def _counted(experts: int, shared: int, ep: int, per_rank: bool) -> int:
     return -(-(experts + shared) // ep) * ep
 
 
-def _as_given(query: Query, shared: SharedExperts, entry: FusionEntry) -> Slots:
+def _as_given(query: Query, shared: SharedExperts, fusion: PreparedFusion) -> Slots:
     """Read from the numbers that the query gives whether shared experts are among them."""
-    experts, routed = query.num_experts, shared.routed
-    counted = None if routed is None else _counted(routed, shared.count, query.ep, entry.per_rank)
-    fused = None if experts is None or routed is None else experts == counted != routed
-    masked: bool | None = entry.masked_column
-    if entry.outcome == "apart" or fused is False:
-        masked = False
-    outcome = None if fused is None else entry.outcome if fused and entry.outcome != "apart" else "apart"
-    table = entry.table if outcome == entry.outcome else TABLE
-    return Slots(outcome, experts, query.top_k, masked, table)
+    entry, experts, routed = fusion.entry, query.num_experts, shared.routed
+    if experts is None or routed is None:
+        masked = None if entry.masked_column else False
+        return Slots(None, experts, query.top_k, masked)
+    fused = entry.outcome != "apart" and experts == _counted(routed, shared.count, query.ep, entry.per_rank) != routed
+    if not fused:
+        would = f", although they could be: {entry.because}" if entry.outcome != "apart" else ""
+        reason = f"of the {experts} experts that are given none is a shared one{would}"
+        return Slots("apart", experts, query.top_k, masked_column=False, reason=reason)
+    reason = f"of the {experts} experts that are given {experts - routed} are shared ones: {entry.because}"
+    return Slots(entry.outcome, experts, query.top_k, entry.masked_column, entry.table, reason)
 
 
 def _reason(

@@ -119,6 +119,9 @@ SGLANG = [
     row("sglang", R1, 32, 8, tp=8, ep=8, all_to_all="deepep"),
     row("sglang", R1, 32, 8, tp=8, ep=8, env={"--moe-a2a-backend": "mori"}),
     row("sglang", R1, 33, 9, tp=8, ep=8, all_to_all="mori", env=ENFORCE),
+    row("sglang", R1, 256, 8, tp=8, env={"--enable-two-batch-overlap": "1"}),
+    row("sglang", R1, 257, 9, tp=8, env={"--enable-two-batch-overlap": "1", **ENFORCE}),
+    row("sglang", V32, 257, 9, tp=8, env=ENFORCE),
     row("sglang", R1_FP4, 257, 9, tp=8),
     row("sglang", V32, 256, 8, tp=8),  # DeepseekV32ForCausalLM is another architecture
     row("sglang", GLM5, 257, 9, tp=8),

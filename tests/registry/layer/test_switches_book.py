@@ -85,6 +85,8 @@ SWITCHES: dict[str, tuple[str, str | None]] = {
     "--moe-runner-backend": ("sglang", "auto"),
     "--moe-a2a-backend": ("sglang", "none"),
     "--disable-shared-experts-fusion": ("sglang", "0"),
+    "--enable-two-batch-overlap": ("sglang", "0"),
+    "--enable-single-batch-overlap": ("sglang", "0"),
     "--enforce-shared-experts-fusion": ("sglang", "0"),
     "--all2all-backend": ("vllm", "allgather_reducescatter"),
 }
