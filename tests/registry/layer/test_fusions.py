@@ -144,6 +144,7 @@ SGLANG = [
     row("sglang", Q35_FP8, 128, 10, tp=4, ep=4, all_to_all="mori", env=AITER),
     row("sglang", Q35_FP8, 512, 10, tp=4, env={**AITER, **OFF}),
     row("sglang", NEXT, 513, 11, tp=4, env=AITER),
+    row("sglang", "Qwen/Qwen3.8-Flash-Next", 513, 11, tp=4, env=AITER),  # Qwen4Exp's layers are Qwen3.5's
     row("sglang", Q35_FP4, 512, 10, tp=4, env=AITER),
     row("sglang", Q35_FP4, 513, 11, tp=4, env={**AITER, **ENFORCE}),  # bf16 is quantized while loading
     row("sglang", M2, 32, 8, tp=8, ep=8),
@@ -314,3 +315,8 @@ def test_a_fault_is_found_by_resolve_and_by_check() -> None:
         if "counts ep times" in one.message
     ]
     assert resolved == checked
+
+
+@pytest.mark.parametrize("model", [id for id, model in BOOK.models.items() if model.shared_experts])
+def test_a_model_with_shared_experts_names_its_model_type(model: str) -> None:
+    assert BOOK.models[model].model_type in BOOK.model_types
