@@ -181,7 +181,7 @@ def test_an_operators_rule_says_since_when_it_holds(tmp_path: Path) -> None:
     before, after = (Query.parse({**GPT_OSS, "engine": f"acme@{version}"}) for version in ("2.0", "2.1"))
     assert registry.engine_notes(before) == ("acme 2.0 is answered as acme 2.1: what it does before 2.1 is not known",)
     assert registry.engine_notes(after) == ()
-    assert registry.check(Observation(query=before)).notes == registry.engine_notes(before)
+    assert set(registry.engine_notes(before)) <= set(registry.check(Observation(query=before)).notes)
 
 
 UNTIL = """rules:
