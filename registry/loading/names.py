@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from preshuffle.registry.entries import ArchEntry, Conditional, Rule
+from preshuffle.registry.entries import ArchEntry, Conditional, FusionEntry, Rule
 from preshuffle.registry.loading.arch_names import ArchNames
 from preshuffle.registry.loading.model_names import ModelNames
 
@@ -21,7 +21,7 @@ def translate_names(entries: Mapping[str, dict[str, Any]]) -> None:
     name of theirs would never hold. Names that no entry knows stay: a mistake (arch), or the user's own (model).
     """
     archs, models = ArchNames(entries["archs"]), ModelNames(entries["models"].values())
-    for section in ("rules", *CONDITIONAL_SECTIONS):
+    for section in ("rules", "fusions", *CONDITIONAL_SECTIONS):
         for id, entry in entries[section].items():
             changed = _changed_conditions(entry, archs, models)
             if changed:
@@ -33,14 +33,16 @@ def translate_names(entries: Mapping[str, dict[str, Any]]) -> None:
                 entries[section][id] = entry.model_copy(update={"archs": names})
 
 
-def _changed_conditions(entry: Rule | Conditional, archs: ArchNames, models: ModelNames) -> dict[str, Any]:
+def _changed_conditions(
+    entry: Rule | Conditional | FusionEntry, archs: ArchNames, models: ModelNames
+) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for part in _PARTS:
         conditions: Mapping[str, Any] = getattr(entry, part, {})
         named = dict(_translated(conditions, archs, models))
         if named:
             changed[part] = {**conditions, **named}
-    units = _units(entry.when, archs) if "when" in changed else None
+    units = _units(entry.when, archs) if "when" in changed and not isinstance(entry, FusionEntry) else ()
     if units and "cu_num" not in entry.when:
         unstated = (None,) if isinstance(entry, Rule) else ()
         changed["when"]["cu_num"] = (*units, *unstated)

@@ -225,3 +225,27 @@ def test_packaged_rules_need_a_release_that_is_known(since: str | None, message:
     rule = book.rules["gpt-oss.vllm"]
     book.entries["rules"][rule.id] = rule.model_copy(update={"since": since})  # type: ignore[index]
     assert any(message in problem.message for problem in lint(book))
+
+
+@pytest.mark.parametrize(
+    ("engine", "env", "message"),
+    [
+        ("vllm@0.30.0", {"VLLM_ROCM_USE_AITER_MOE_SITUV2": "a8w4"}, "does not read it yet; 0.31.0 is the first"),
+        ("vllm@0.33.0", {"VLLM_ROCM_USE_AITER_MOE_SITUV2_A8W4": "1"}, "reads it no more; 0.31.0 removed it"),
+        ("sglang@0.5.16", {"SGLANG_AITER_K3_OPT": "1"}, "does not read it yet; 0.5.17 is the first"),
+        ("vllm@0.31.0", {"VLLM_ROCM_USE_AITER_MOE_SITUV2": "a8w4"}, None),
+        ("vllm", {"VLLM_ROCM_USE_AITER_MOE_SITUV2": "a8w4"}, None),
+    ],
+)
+def test_switches_are_of_releases_too(engine: str, env: dict[str, str], message: str | None) -> None:
+    query = Query.parse({"model": "moonshotai/Kimi-K3", "arch": "gfx950", "engine": engine, "env": env, "tokens": [1]})
+    found = [item.message for item in REGISTRY.resolve(query).findings if item.code == "flag_unknown"]
+    assert [message in text for text in found] == [True] if message else not found
+
+
+@pytest.mark.parametrize(
+    ("version", "recipe"), [("0.27", "a16w4"), ("0.30.1", "a16w4"), ("0.31", "a4w4"), ("1", "a4w4")]
+)
+def test_a_default_that_changed_is_that_of_the_release(version: str, recipe: str) -> None:
+    query = Query.parse({"model": "moonshotai/Kimi-K3", "arch": "gfx950", "engine": f"vllm@{version}", "tp": 8})
+    assert REGISTRY.resolve(query).recipe == f"vllm.mxfp4.sep16.situ-{recipe}"
