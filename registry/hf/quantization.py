@@ -49,20 +49,18 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     """
     section = config.get(SECTION)
     method = method_of(config)
+    modules = _modules(entry, layer)
+    known = book.quantizations.get(method)
+    if isinstance(section, Mapping) and _leaves_out(section, known, modules, book):
+        return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
     for case in entry.cases:
         if fits(case, config):
             return ExpertQuantization(method, case)
     claimed = [case for case in entry.cases if method in case.when.get(_METHOD, ())]
     if claimed:
         raise QueryError([_no_case(entry.id, claimed, config, "config")])
-    if method not in book.quantizations:
-        if _left_by_any_list(section, book, _modules(entry, layer)):
-            return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
+    if known is None:
         raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
-    known = book.quantizations[method]
-    modules = _modules(entry, layer)
-    if isinstance(section, Mapping) and _leaves_out(section, known, modules):
-        return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
     spec, place = _spec(section if isinstance(section, Mapping) else {}, known, modules)
     for case in known.cases:
         if fits(case, spec):
@@ -106,7 +104,7 @@ def shared_dtype(
         return None
     down = (experts.shared_linears or experts.linears)[2]
     names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
-    if _excluded(section, known, names):
+    if _excluded(section, known.exclude, [names]):
         return None if routed.method == NONE else "bf16"
     spec, _ = _spec(section, known, [names])
     case = next((case for case in known.cases if fits(case, spec)), None)
@@ -122,7 +120,7 @@ def describes_experts(config: Mapping[str, Any], entry: ModelTypeEntry, book: Bo
     known = book.quantizations.get(method_of(config))
     if not isinstance(section, Mapping) or known is None:
         return False
-    return any(fits(case, config) for case in entry.cases) or not _leaves_out(section, known, _modules(entry, layer))
+    return not _leaves_out(section, known, _modules(entry, layer), book)
 
 
 def settings_of(
@@ -153,11 +151,19 @@ def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
     return [[f"{path}.{linear}" for path in paths] for linear in experts.linears]
 
 
-def _leaves_out(section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]]) -> bool:
-    """Return whether a section leaves the experts unquantized: by a list, or since no settings are for them."""
+def _leaves_out(
+    section: Mapping[str, Any], known: QuantizationEntry | None, modules: list[list[str]], book: Book
+) -> bool:
+    """Return whether a section leaves the experts unquantized: by a list, or since no settings are for them.
+
+    Of an unknown method the lists count that any known one has.
+    """
     if not modules:
         return False
-    if all(_excluded(section, known, names) for names in modules):
+    if known is None:
+        lists = tuple(dict.fromkeys(name for entry in book.quantizations.values() for name in entry.exclude))
+        return _excluded(section, lists, modules)
+    if _excluded(section, known.exclude, modules):
         return True
     groups = section.get(known.grouped) if known.grouped else section.get(known.named) if known.named else None
     if not isinstance(groups, Mapping) or not groups or next(_expert_specs(section, known, modules), None) is not None:
@@ -166,13 +172,6 @@ def _leaves_out(section: Mapping[str, Any], known: QuantizationEntry, modules: l
         general = _at(section, known.general)
         return general is None or (isinstance(general, Mapping) and not any(general.values()))
     return all(_is_pattern(target) for spec in groups.values() for target in _targets(spec))
-
-
-def _left_by_any_list(section: Any, book: Book, modules: list[list[str]]) -> bool:
-    """Return whether an unknown method's section leaves the experts out, in a list that a known one has."""
-    lists = tuple(dict.fromkeys(name for known in book.quantizations.values() for name in known.exclude))
-    patterns = _patterns(section, lists) if isinstance(section, Mapping) else []
-    return bool(modules) and all(any(any_matches_module(patterns, name) for name in names) for names in modules)
 
 
 def _targets(spec: Any) -> list[Any]:
@@ -185,9 +184,10 @@ def _is_pattern(target: Any) -> bool:
     return isinstance(target, str) and bool(target) and not target[0].isupper()
 
 
-def _excluded(section: Mapping[str, Any], entry: QuantizationEntry, names: list[str]) -> bool:
-    patterns = _patterns(section, entry.exclude)
-    return any(any_matches_module(patterns, name) for name in names)
+def _excluded(section: Mapping[str, Any], lists: tuple[str, ...], modules: list[list[str]]) -> bool:
+    """Return whether lists of a section name each of the modules, under any of its names."""
+    patterns = _patterns(section, lists)
+    return all(any(any_matches_module([pattern], name) for name in names for pattern in patterns) for names in modules)
 
 
 def _patterns(section: Mapping[str, Any], lists: tuple[str, ...]) -> list[str]:

@@ -148,3 +148,23 @@ def test_a_model_types_own_forms_read_keys_too() -> None:
     section = {**newer["quantization_config"], "moe_quant_algo": "NVFP4"}
     with pytest.raises(QueryError, match="moe_quant_algo"):
         registry.query_from_hf_config({**newer, "quantization_config": section}, arch="gfx950")
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("fp4", ("fp4x2", "per_1x32")), ("fp8", ("fp8", "per_1x128"))])
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("name", ["deepseek_v4", "deepseek_v41"])
+def test_the_experts_dtype_may_stand_in_the_section(
+    name: str, outside: bool, dtype: str, wanted: tuple[str, str]
+) -> None:
+    section = {**BLOCK, "expert_dtype": dtype, "scale_fmt": "ue8m0"}
+    config = {**DEEPSEEK_V4, "model_type": name, "quantization_config": section}
+    config["expert_dtype"] = dtype if outside else None
+    query = Registry.default().query_from_hf_config(config, arch="gfx950")
+    assert (query.weight_dtype, query.quant_type) == wanted
+
+
+def test_excluded_experts_count_before_a_model_types_own_forms() -> None:
+    names = [f"layers.{layer}.ffn.experts" for layer in range(43)]
+    section = {**DEEPSEEK_V4["quantization_config"], "modules_to_not_convert": names}  # type: ignore[dict-item]
+    config = {**DEEPSEEK_V4, "quantization_config": section}
+    assert Registry.default().query_from_hf_config(config, arch="gfx950").quant_type == "No"
