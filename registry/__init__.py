@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from preshuffle.registry.base.errors import PreshuffleError as PreshuffleError
     from preshuffle.registry.base.errors import QueryError as QueryError
     from preshuffle.registry.check import explain_code as explain_code
-    from preshuffle.registry.check import observation_of as observation_of
     from preshuffle.registry.entries import Recipe as Recipe
     from preshuffle.registry.entries import Rule as Rule
     from preshuffle.registry.registry import Registry as Registry
     from preshuffle.registry.resolve import Explanation as Explanation
+    from preshuffle.registry.resolve import observation_of as observation_of
     from preshuffle.registry.values.decision import Decision as Decision
     from preshuffle.registry.values.decision import TensorDecision as TensorDecision
     from preshuffle.registry.values.finding import Finding as Finding
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from preshuffle.registry.values.report import Report as Report
 
 _HOMES = {
-    "check": ("explain_code", "observation_of"),
+    "check": ("explain_code",),
     "values.decision": ("Decision", "TensorDecision"),
     "values.finding": ("Finding",),
     "base.errors": ("BookError", "LayoutError", "NoRecipeError", "PreshuffleError", "QueryError"),
-    "resolve": ("Explanation",),
+    "resolve": ("Explanation", "observation_of"),
     "algebra.layout": ("BoundLayout", "Layout"),
     "values.observation": ("Applied", "Observation", "TensorObservation"),
     "algebra.permutation": ("Permutation",),

@@ -14,8 +14,9 @@ from preshuffle.registry.base.errors import NoRecipeError, Problem, QueryError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Activation, Dtype, QuantType, RowOrder
 from preshuffle.registry.entries import Condition, Rule, Scalar
+from preshuffle.registry.layer import layer_of
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import REQUIRED_OF, RuleTrial, choose, open_case, try_rule
+from preshuffle.registry.resolve import REQUIRED_OF, RuleTrial, choose, try_rule
 from preshuffle.registry.values.query import Query
 
 _MOST_TRIES = 2000
@@ -78,7 +79,8 @@ def _layout_mismatches(registry: Registry, query: Query) -> list[str]:
         decision = registry.resolve(query)
     except (NoRecipeError, QueryError):
         return []
-    if any(finding.code == "contract_mismatch" for finding in decision.findings):
+    passed = decision.call.gate_mode_passed
+    if not passed or any(finding.code == "contract_mismatch" for finding in decision.findings):
         return []
     return [finding.message for finding in decision.findings if finding.code == "layout_mismatch"]
 
@@ -144,7 +146,7 @@ class Reach:
     def _blockers(self, rule: Rule, query: Query) -> set[str]:
         """Return the fields that keep a rule from answering a query."""
         try:
-            facts = open_case(query, self._book, self._memo).facts
+            facts = layer_of(query, self._book, self._memo).checked().rule_facts
         except (NoRecipeError, QueryError):
             return set(REQUIRED_OF)
         trial: RuleTrial = try_rule(self._book, rule, facts)

@@ -9,18 +9,18 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from preshuffle.registry.base.errors import BookError, NoRecipeError
+from preshuffle.registry.base.errors import BookError, LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.base.memo import Memo
-from preshuffle.registry.entries import TABLE
+from preshuffle.registry.check import Checker
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
+from preshuffle.registry.layer import Predictor, layer_of
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import Book, load_book
-from preshuffle.registry.resolve import Resolver, dispatch_call, open_case, why_not_predicted
+from preshuffle.registry.resolve import Resolver, call_of_decision, engine_notes_of, why_not_predicted
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.query import Query
 
 if TYPE_CHECKING:
-    from preshuffle.registry.check import Checker
     from preshuffle.registry.resolve import Explanation
     from preshuffle.registry.values.observation import Observation
     from preshuffle.registry.values.report import Report
@@ -145,13 +145,15 @@ class Registry:
 
     @cached_property
     def _resolver(self) -> Resolver:
-        return Resolver(self.book, self.tables, self._memo)
+        return Resolver(self.book, self._predictor, self._checker, self._memo)
 
     @cached_property
     def _checker(self) -> Checker:
-        from preshuffle.registry.check import Checker
+        return Checker(self.book, self._predictor, self._memo)
 
-        return Checker(self.book, self.tables, self._memo)
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.tables, self._memo)
 
     def check(self, observation: Observation, *, decide: bool = False) -> Report:
         """Check a deployment: compare its bytes, call and kernels.
@@ -162,7 +164,18 @@ class Registry:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
             decide: also put into the report what the registry would do for the query.
         """
-        return self._checker.check(observation, decide=decide)
+        report = self._checker.check(observation)
+        if not decide:
+            return report
+        query = observation.query
+        decision = self._memo.get("decisions or none", query, lambda: self._decision_or_none(query))
+        return report.model_copy(update={"decision": decision})
+
+    def _decision_or_none(self, query: Query) -> Decision | None:
+        try:
+            return self.resolve(query)
+        except (NoRecipeError, QueryError, LayoutError):
+            return None
 
     def explain(self, query: Query) -> Explanation:
         """Explain a query: every rule considered, and its outcome.
@@ -181,7 +194,7 @@ class Registry:
         The release as which it is answered, where its version is missing or not known; the AITER it is written for,
         where that is newer than the newest known.
         """
-        return self._resolver.engine_notes(query)
+        return engine_notes_of(layer_of(query, self.book, self._memo))
 
     def predict(self, query: Query, tokens: int) -> KernelChoice:
         """Predict the kernel that the decided call gets at one token count.
@@ -192,11 +205,8 @@ class Registry:
         """
         query = Query.parse({**dict(query), "tokens": (tokens,)})
         decision = self.resolve(query, kernels=False)
-        case = open_case(query, self.book, self._memo)
-        call = dispatch_call(
-            case.full, case.arch, decision.tensors, decision.call, decision.env, tokens, case.masked_column
-        )
-        if call is None or case.slots.table != TABLE:
+        call = call_of_decision(decision, query, self.book, tokens, self._memo)
+        if call is None:
             text, missing = why_not_predicted(query, decision.call, self.book)
             raise NoRecipeError(text, missing=missing)
         return dispatch(call, self.tables, self.book.families)

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role
+from preshuffle.registry.layer import same_bytes
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import same_bytes
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import TensorObservation
 

@@ -21,9 +21,9 @@ from preshuffle.registry.base.errors import BookError, FieldProblem, PreshuffleE
 from preshuffle.registry.base.frozen import Frozen, Version
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.kernels import KernelTables, TableError
+from preshuffle.registry.layer import same_bytes
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import load_book
-from preshuffle.registry.resolve import same_bytes
 from preshuffle.registry.values.decision import Decision, TensorDecision
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.input import Input

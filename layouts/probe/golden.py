@@ -20,8 +20,10 @@ from preshuffle.layouts.probe.golden_layers import why_no_layer
 from preshuffle.layouts.probe.golden_values import plain_values, swap_gate_up
 from preshuffle.layouts.proof import Routing, plain_forward, random_routing
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry, TensorDecision
+from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.layer import Predictor, layer_of
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import open_case, predict_kernels, tensor_decisions
+from preshuffle.registry.resolve import applied_by, call_decision, predict_kernels, query_of_kernel, tensor_decisions
 from preshuffle.registry.values.digest import decision_digest
 
 GPT_OSS_TAGS: Final = frozenset({"legacy", "generic"})
@@ -68,14 +70,13 @@ def decide_with_recipe(recipe: Recipe, query: Query, registry: Registry) -> Deci
     if decision.recipe == recipe.id:
         return decision
     book = registry.book
-    case = open_case(query, book)
-    sizes = case.sizes
-    decided = tensor_decisions(recipe, sizes, case.arch)
+    layer = layer_of(query, book).checked()
+    decided = tensor_decisions(recipe, layer.sizes, layer.known_arch)
     tensors = {role: in_layout(tensor, tensor.layout, book) for role, tensor in decided.items()}
-    call = case.call(recipe, sizes, tensors)
-    kernels, _ = predict_kernels(
-        case.full, case.arch, tensors, call, recipe.env, registry.tables, book.families, case.masked_column
-    )
+    call = call_decision(recipe, layer, tensors)
+    applied = applied_by(tensors, call)
+    seen = layer_of(query_of_kernel(query, applied, call, recipe.env), book, applied=applied)
+    kernels = predict_kernels(seen, call, Predictor(registry.tables, Memo()))
     return decision.model_copy(
         update={
             "recipe": recipe.id,

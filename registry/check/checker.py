@@ -11,15 +11,18 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
 from preshuffle.registry.check.deployment.implied import implied_note, implied_runs
-from preshuffle.registry.check.deployment.kernel_runs import Predictor, kernel_runs
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer, observe_layer
-from preshuffle.registry.check.deployment.possible_calls import PossibleCall, possible_calls
+from preshuffle.registry.check.deployment.kernel_runs import kernel_runs
 from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
-from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.layer import (
+    MoELayer,
+    PossibleCall,
+    Predictor,
+    layer_of,
+    possible_calls,
+)
 from preshuffle.registry.loading import Book, Compiled, Entries
-from preshuffle.registry.resolve import EngineRuns, Resolver, open_case, tensor_decisions
-from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.resolve import EngineRuns, call_decision, engine_notes_of, tensor_decisions
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
@@ -28,6 +31,7 @@ from preshuffle.registry.values.report import Report
 
 _ON_THE_CALL = tuple(rule for rule in RULES if rule.on_call)
 _ON_OBSERVED = tuple(rule for rule in RULES if not rule.on_call)
+_NO_KERNEL = frozenset({"unsupported", "version_unsupported"})
 _BLOCKING = frozenset({"unsupported", "version_unsupported", "not_known"})
 
 
@@ -42,61 +46,76 @@ class Checker:
         'mismatch'
     """
 
-    def __init__(self, book: Book, tables: KernelTables | None = None, memo: Memo | None = None) -> None:
-        """Index the book's entries about deployments; ``memo`` stores decisions and predicted kernels."""
+    def __init__(self, book: Book, predictor: Predictor | None = None, memo: Memo | None = None) -> None:
+        """Index the book's entries about deployments.
+
+        Args:
+            book: whose rules, contracts and deny-lists count.
+            predictor: knows the kernel tables; None has none.
+            memo: stores what many deployments share.
+        """
         self.book = book
-        self.tables = tables
         self._memo = memo or Memo()
-        self._resolver = Resolver(book, tables, self._memo)
+        self._predictor = predictor or Predictor(None, self._memo)
         self._backends = Backends(book)
-        self._predictor = Predictor(tables, self._memo)
         self._contracts = Entries(book.entries["contracts"].values())
         self._known_bad = Entries(book.entries["known_bad"].values())
         self._conventions = tuple(map(Compiled.of, book.entries["pad_conventions"].values()))
 
-    def check(self, observation: Observation, *, decide: bool = False) -> Report:
+    def check(self, observation: Observation) -> Report:
         """Compare the bytes, call and kernels of a deployment with each other.
 
         Args:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
-            decide: also say what the registry would do for the query, where it has a recipe.
         """
-        layer = observe_layer(observation, self.book, self._memo)
-        calls = possible_calls(layer)
-        implied = implied_runs(layer)
-        first = self._evidence(observation, layer, next(calls, None), implied)
-        findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
-        findings += self._call_findings(observation, first, calls)
-        findings.sort(key=lambda finding: finding.severity != "error")
+        layer = layer_of(observation.query, self.book, self._memo, observation.applied)
+        evidence, findings = self._judge(layer, possible_calls(layer))
         return Report(
-            verdict=verdict_of(findings, first),
+            verdict=verdict_of(findings, evidence),
             findings=tuple(findings),
-            notes=(
-                *self._arch_notes(observation.query),
-                *self._resolver.engine_notes(observation.query),
-                *implied_note(layer, implied),
-            ),
-            decision=self._decision(observation) if decide else None,
+            notes=(*self._arch_notes(layer), *engine_notes_of(layer), *implied_note(layer, evidence.implied)),
         )
 
-    def _arch_notes(self, query: Query) -> tuple[str, ...]:
-        """Return what a GPU's unknown name must be told."""
-        names = self.book.arch_names
-        return () if names.find(query.arch) else (names.unknown(query.arch),)
+    def findings_of(self, layer: MoELayer, *, kernels: bool = True) -> tuple[Finding, ...]:
+        """Return what is wrong with a layer.
 
-    def _call_findings(
-        self, observation: Observation, first: Evidence, others: Iterator[PossibleCall]
-    ) -> list[Finding]:
+        Args:
+            layer: with what was applied.
+            kernels: without them only what is wrong whichever kernel AITER picks.
+        """
+        return tuple(self._judge(layer, possible_calls(layer) if kernels else iter(()))[1])
+
+    def _judge(self, layer: MoELayer, calls: Iterator[PossibleCall]) -> tuple[Evidence, list[Finding]]:
+        first = self._evidence(layer, next(calls, None), implied_runs(layer))
+        findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
+        findings += self._call_findings(first, calls)
+        findings.sort(key=lambda finding: finding.severity != "error")
+        return first, findings
+
+    @staticmethod
+    def _arch_notes(layer: MoELayer) -> tuple[str, ...]:
+        """Return what a GPU's unknown name must be told."""
+        names = layer.book.arch_names
+        return () if layer.arch else (names.unknown(layer.requested.arch),)
+
+    def _call_findings(self, first: Evidence, others: Iterator[PossibleCall]) -> list[Finding]:
         """Return findings that depend on the call.
 
         They are those of the most plausible call. Errors count only if every possible call has some; where all calls
-        share an error, only shared errors are reported, since the others may be of a call that was not made.
+        share an error, only shared errors are reported, since the others may be of a call that was not made. A call
+        that could not run, or whose kernels read what is not known, acquits nothing, unless the first is no better.
         """
         found = _run(_ON_THE_CALL, first)
+        runs = _can_run(first, found)
         shared = {finding.code for finding in found}
         for call in others if found else ():
-            other = _run(_ON_THE_CALL, self._evidence(observation, first.layer, call, first.implied))
+            evidence = self._evidence(first.layer, call, first.implied)
+            other = _run(_ON_THE_CALL, evidence)
+            if runs and not _can_run(evidence, other):
+                continue
             codes = {finding.code for finding in other}
+            if first.call and call.aiter != first.call.aiter:
+                codes.add("untuned")  # the kernels that are told are the newest AITER's
             if not any(finding.severity == "error" for finding in other):
                 found = [finding for finding in found if finding.severity == "warning"]
             found = [finding for finding in found if finding.severity == "error" or finding.code in codes]
@@ -106,9 +125,7 @@ class Checker:
         certain = [finding for finding in found if finding.severity == "error" and finding.code in shared]
         return [finding for finding in found if finding.severity == "warning" or not certain or finding in certain]
 
-    def _evidence(
-        self, observation: Observation, layer: ObservedLayer, call: PossibleCall | None, implied: EngineRuns
-    ) -> Evidence:
+    def _evidence(self, layer: MoELayer, call: PossibleCall | None, implied: EngineRuns) -> Evidence:
         runs = kernel_runs(layer, call, self._backends, self._predictor, implied)
         broken, bad = self._contracts.may_hold(layer.facts), self._known_bad.may_hold(layer.facts)
         facts = [run.facts(layer, call) for run in runs] if broken or bad else ()
@@ -123,49 +140,44 @@ class Checker:
             call=call,
             runs=runs,
             backends=self._backends,
-            tables=self.tables,
+            tables=self._predictor.tables,
             implied=implied,
             pad_conventions=self._conventions,
             contracts=contracts,
             known_problems=matching(bad, layer, runs, facts),
-            cached_recipe=self._cached_recipe(observation),
+            cached_recipe=self._cached_recipe(layer),
         )
 
-    def _cached_recipe(self, observation: Observation) -> tuple[str, str] | None:
-        cache = observation.applied.cache
+    def _cached_recipe(self, layer: MoELayer) -> tuple[str, str] | None:
+        cache = layer.applied.cache
         if cache is None or cache.recipe_digest is None:
             return None
-        return self._recipes_by_digest(observation).get(cache.recipe_digest)
-
-    def _decision(self, observation: Observation) -> Decision | None:
-        query = observation.query
-        return self._memo.get("decisions or none", query, lambda: self._resolve(query))
-
-    def _resolve(self, query: Query) -> Decision | None:
-        try:
-            return self._resolver.resolve(query, kernels=True)
-        except (NoRecipeError, QueryError, LayoutError):
-            return None
-
-    def _recipes_by_digest(self, observation: Observation) -> dict[str, tuple[str, str]]:
-        """Return recipe and w13 layout by decision digest, for all recipes."""
-        query = observation.query
-        return self._memo.get("recipes by digest", query, lambda: dict(self._digest_recipes(query)))
+        query = layer.requested
+        recipes = self._memo.get("recipes by digest", query, lambda: dict(self._digest_recipes(query)))
+        return recipes.get(cache.recipe_digest)
 
     def _digest_recipes(self, query: Query) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Yield recipe and w13 layout by decision digest, for all recipes."""
         try:
-            case = open_case(query, self.book, self._memo)
-            sizes = case.sizes
+            layer = layer_of(query, self.book, self._memo).checked()
+            sizes = layer.sizes
         except (NoRecipeError, QueryError):
             return
         for recipe in self.book.recipes.values():
             try:
-                tensors = tensor_decisions(recipe, sizes, case.arch)
+                tensors = tensor_decisions(recipe, sizes, layer.known_arch)
             except (QueryError, LayoutError):
                 continue
-            call = case.call(recipe, sizes, tensors)
+            call = call_decision(recipe, layer, tensors)
             digest = decision_digest(recipe.id, tensors, call, recipe.env)
             yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
+
+
+def _can_run(evidence: Evidence, findings: Sequence[Finding]) -> bool:
+    """Return whether a call has kernels, and it is known what they read."""
+    if any(finding.code in _NO_KERNEL for finding in findings):
+        return False
+    return bool(evidence.runs) and all(run.reads and not run.blocked for run in evidence.runs)
 
 
 def _run(rules: Sequence[CheckRule], evidence: Evidence) -> list[Finding]:

@@ -12,7 +12,13 @@ from preshuffle.registry.entries.facts import FactCondition
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
 Text = Annotated[str, Field(min_length=1)]
 ContractCode = Literal[
-    "unsupported", "version_unsupported", "contract_mismatch", "layout_mismatch", "flag_conflict", "not_known"
+    "unsupported",
+    "version_unsupported",
+    "contract_mismatch",
+    "layout_mismatch",
+    "scale_shape",
+    "flag_conflict",
+    "not_known",
 ]
 Conditions = Annotated[FrozenDict[str, Any], AfterValidator(freeze)]
 Multiple = Annotated[int, Field(ge=1)]

@@ -22,7 +22,7 @@ _GLOBS = frozenset({"model", "engine", "deployment", "kernel1", "kernel2", "back
 COUNTED = frozenset(
     {
         "cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "dp", "hidden_pad",
-        "intermediate_pad", "model_dim", "inter_dim", "experts", "tokens", "w2_groups",
+        "intermediate_pad", "model_dim", "inter_dim", "rank_inter", "experts", "tokens", "w2_groups",
         "mask_ones", "mask_size",
     }
 )  # fmt: skip

@@ -211,8 +211,6 @@ class Recipe(Frozen):
 
     Attributes:
         suits: what it is for, in a few words: the reason that is given where it was not chosen.
-        cuts: how its loader cuts a dimension between ranks; ``values`` slices through groups that share a scale where
-            they do not divide, which no layout can fix.
         source: what produces the values before they come to us, where that is not the checkpoint alone.
         validity: where it is known to hold or not, in words; shown beside it where it was not chosen.
     """
@@ -224,7 +222,6 @@ class Recipe(Frozen):
     env: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     tags: tuple[str, ...] = ()
     requires: Requires = Requires()
-    cuts: Literal["groups", "values"] = "groups"
     migration_safe: bool = False
     supports_lora: bool = False
     suits: str = "for another query"

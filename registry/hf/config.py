@@ -18,7 +18,6 @@ from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, exp
 from preshuffle.registry.hf.quantization_keys import unread_keys, unread_problem
 from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, read_switches
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import find_model
 from preshuffle.registry.values.query import Query
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
@@ -153,7 +152,7 @@ def _fields(
     layers: tuple[int, ...],
 ) -> dict[str, Any]:
     name = language.get("_name_or_path")
-    known = isinstance(name, str) and find_model(name, book) is not None
+    known = isinstance(name, str) and book.model_names.find(name) is not None
     fields: dict[str, Any] = {"model": name if known else entry.id}  # a fine-tune has a name of its own
     fields["producer"] = (
         entry.producers.get(quantization.method, quantization.method) if quantization.method != "none" else None
@@ -176,7 +175,7 @@ def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book,
     """
     for field, names in entry.fixed.items():
         key = next((key for key in names if language.get(key) is not None), None)
-        wanted = getattr(find_model(name, book), field, None)
+        wanted = getattr(book.model_names.find(name), field, None)
         if key is not None and language[key] != wanted:
             text = f"{language[key]!r}, and the book has {field} {wanted} for {name}"
             raise QueryError([FieldProblem(key, text, ("an entry of your own for this model",))])

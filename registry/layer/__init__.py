@@ -1,5 +1,6 @@
-"""Facts of one MoE layer: switches, AITER features, shared experts."""
+"""One MoE layer as it really runs: its facts, calls and kernels."""
 
+from preshuffle.registry.layer.calls import ROWS_OF_W13, PossibleCall, dispatch_call, possible_calls
 from preshuffle.registry.layer.engines import engine_notes, read_after, unknown_engine
 from preshuffle.registry.layer.expert_slots import (
     SharedExperts,
@@ -8,8 +9,11 @@ from preshuffle.registry.layer.expert_slots import (
     expert_slots,
     shared_experts_of,
 )
-from preshuffle.registry.layer.features import behaves_as, check_probed, features_of, why_lacking
+from preshuffle.registry.layer.features import behaves_as, features_of, why_lacking
 from preshuffle.registry.layer.installed_aiter import installed_aiter
+from preshuffle.registry.layer.moe_layer import MoELayer, Source, layer_of
+from preshuffle.registry.layer.prediction import REACH, Prediction, Predictor
+from preshuffle.registry.layer.sizes import NEEDED, LayerSizes
 from preshuffle.registry.layer.switches import (
     AITER,
     Switches,
@@ -19,22 +23,39 @@ from preshuffle.registry.layer.switches import (
     why_unlisted,
     why_unread,
 )
+from preshuffle.registry.layer.tensors import SCALES, WEIGHTS, ObservedTensor, either_of, same_bytes
 
 __all__ = [
     "AITER",
+    "NEEDED",
+    "REACH",
+    "ROWS_OF_W13",
+    "SCALES",
+    "WEIGHTS",
+    "LayerSizes",
+    "MoELayer",
+    "ObservedTensor",
+    "PossibleCall",
+    "Prediction",
+    "Predictor",
     "SharedExperts",
     "Slots",
+    "Source",
     "Switches",
     "behaves_as",
-    "check_probed",
     "counted_fields",
+    "dispatch_call",
+    "either_of",
     "engine_notes",
     "expert_slots",
     "features_of",
     "installed_aiter",
     "is_undecided",
+    "layer_of",
+    "possible_calls",
     "read_after",
     "read_switches",
+    "same_bytes",
     "shared_experts_of",
     "unknown_engine",
     "value_of",

@@ -54,7 +54,8 @@ def features_of(book: Book, aiter: str | None = None, probed: Mapping[str, bool]
         (True, 'probed', False)
     """
     probed = probed or {}
-    check_probed(book, probed)
+    if wrong := unknown_features(book, probed):
+        raise QueryError(list(wrong))
     has: dict[str, bool | None] = {}
     how: dict[str, How] = {}
     for name, entry in book.features.items():
@@ -64,16 +65,14 @@ def features_of(book: Book, aiter: str | None = None, probed: Mapping[str, bool]
     return Features(aiter, has, how)
 
 
-def check_probed(book: Book, probed: Mapping[str, bool]) -> None:
-    """Refuse features that the book has not.
-
-    Raises:
-        QueryError: names the field, and the nearest features.
-    """
+def unknown_features(book: Book, probed: Mapping[str, bool]) -> tuple[FieldProblem, ...]:
+    """Return a problem for each probed feature that the book has not, with the nearest ones."""
     known = book.features
-    wrong = [FieldProblem("aiter_features", f"unknown feature {n!r}", near(n, known)) for n in probed if n not in known]
-    if wrong:
-        raise QueryError(wrong)
+    return tuple(
+        FieldProblem("aiter_features", f"unknown feature {name!r}", near(name, known))
+        for name in probed
+        if name not in known
+    )
 
 
 def behaves_as(book: Book, aiter: str | None, probed: Mapping[str, bool]) -> str | None:

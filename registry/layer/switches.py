@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import on_the_way_to, version_key
 from preshuffle.registry.entries import FlagEntry
@@ -50,6 +50,7 @@ class Switches:
         honoured: the switches that the query sets and that count, with what their value means.
         findings: switches that the query sets and nobody reads.
         sets: query fields that the query's switches give, by field, where the query leaves the field out.
+        problems: switches that count and have a value that they cannot have; they stand at their default.
     """
 
     values: Mapping[str, str]
@@ -57,6 +58,7 @@ class Switches:
     honoured: Mapping[str, str]
     findings: tuple[Finding, ...]
     sets: Mapping[str, str]
+    problems: tuple[FieldProblem, ...] = ()
 
 
 def read_switches(query: Query, book: Book, memo: Memo | None = None) -> Switches:
@@ -66,9 +68,6 @@ def read_switches(query: Query, book: Book, memo: Memo | None = None) -> Switche
         query: whose engine, AITER version and environment count.
         book: the switches that are known.
         memo: stores the result by engine, AITER version and environment.
-
-    Raises:
-        QueryError: a switch that counts has a value that it cannot have.
     """
     memo = memo or Memo()
     key = (query.engine, query.aiter, *sorted(query.env.items()))
@@ -99,11 +98,9 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
         if name not in book.flags and (reason := why_unlisted(name, book)):
             message = f"{name}={text} changes nothing: {reason}"
             findings.append(Finding.of("flag_unknown", message, actual=text, fix=f"unset {name}"))
-    if problems:
-        raise QueryError(problems)
     facts = {f"env.{name}": value for name, value in values.items()}
     sets: dict[str, str] = {field: values[name] for name in honoured if (field := book.flags[name].sets) is not None}
-    return Switches(values, facts, honoured, tuple(findings), sets)
+    return Switches(values, facts, honoured, tuple(findings), sets, tuple(problems))
 
 
 def _defaults(query: Query, book: Book) -> dict[str, str]:

@@ -1,46 +1,43 @@
-"""Resolve a query: choose the recipe, sizes, call and kernels."""
+"""Resolve a query: choose the recipe, sizes and call."""
 
-from preshuffle.registry.resolve.case import find_model, open_case
-from preshuffle.registry.resolve.choose import choose
+from preshuffle.registry.resolve.choose import choose, engine_notes_of
 from preshuffle.registry.resolve.engine_runs import EngineRuns, engine_runs
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, RuleTrace, explain
-from preshuffle.registry.resolve.findings import later_kernel_finding, same_bytes
-from preshuffle.registry.resolve.kernels import (
-    DISPATCHED,
-    REACH,
-    dispatch_call,
-    is_predicted,
-    predict_kernels,
-    why_not_predicted,
-)
-from preshuffle.registry.resolve.known_problems import known_problem_finding
+from preshuffle.registry.resolve.kernels import call_of_decision, predict_kernels, why_not_predicted
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
+from preshuffle.registry.resolve.observation_of import (
+    DISPATCHED,
+    applied_by,
+    is_predicted,
+    observation_of,
+    query_of_kernel,
+)
 from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
-from preshuffle.registry.resolve.resolver import Resolver
-from preshuffle.registry.resolve.shapes import tensor_decisions
+from preshuffle.registry.resolve.resolver import Judge, Resolver
+from preshuffle.registry.resolve.shapes import call_decision, tensor_decisions
 
 __all__ = [
     "DISPATCHED",
-    "REACH",
     "REQUIRED_OF",
     "EngineRuns",
     "Explanation",
     "Irrelevance",
+    "Judge",
     "Resolver",
     "RuleTrace",
     "RuleTrial",
+    "applied_by",
+    "call_decision",
+    "call_of_decision",
     "choose",
-    "dispatch_call",
+    "engine_notes_of",
     "engine_runs",
     "explain",
-    "find_model",
     "is_predicted",
-    "known_problem_finding",
     "lacking",
-    "later_kernel_finding",
-    "open_case",
+    "observation_of",
     "predict_kernels",
-    "same_bytes",
+    "query_of_kernel",
     "tensor_decisions",
     "try_rule",
     "why_not_predicted",

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from preshuffle.registry.entries import Recipe, Scalar
+from preshuffle.registry.layer import MoELayer, engine_notes, read_after, unknown_engine
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.requirements import Miss, lacking
+from preshuffle.registry.resolve.requirements import REQUIRED_OF, Miss, lacking
 from preshuffle.registry.values.decision import Alternative
 
 MOST_MISSED = 2
@@ -36,10 +37,32 @@ class Choice:
     others: tuple[NearRule, ...]
 
 
+def chosen(layer: MoELayer) -> tuple[Choice | None, tuple[Alternative, ...]]:
+    """Choose the rule of a layer, with alternatives; memoised by the facts that decide."""
+    book, facts = layer.book, layer.rule_facts
+    fields = layer.memo.get("decisive fields", (), lambda: tuple({*book.rule_index.fields, *REQUIRED_OF}))
+    return layer.memo.get("choices", tuple(map(facts.get, fields)), lambda: choose_with_alternatives(book, facts))
+
+
 def choose_with_alternatives(book: Book, facts: Mapping[str, Scalar]) -> tuple[Choice | None, tuple[Alternative, ...]]:
     """Return the winning rule, if any, and its alternatives (``choose`` and ``alternatives``)."""
     choice = choose(book, facts)
     return choice, () if choice is None else alternatives(choice, facts)
+
+
+def engine_notes_of(layer: MoELayer) -> tuple[str, ...]:
+    """Return what any answer must say of a layer's engine.
+
+    The release as which it is answered counts from the one in which the layer's rule was read.
+    """
+    book, engine = layer.book, layer.requested.engine
+    if engine is None:
+        return ()
+    if unknown := unknown_engine(book, engine):
+        return (unknown,)
+    later = layer.memo.get("read after", engine, lambda: read_after(book, engine))
+    choice = chosen(layer)[0] if later else None
+    return engine_notes(book, engine, choice.winner.rule.since if choice else None)
 
 
 def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:

@@ -6,9 +6,8 @@ from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.entries import Rule, Scalar
-from preshuffle.registry.layer import engine_notes, unknown_engine
+from preshuffle.registry.layer import engine_notes, layer_of, unknown_engine
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.match import RuleTrial, try_rules
 from preshuffle.registry.values.query import Query
 
@@ -85,20 +84,20 @@ def explain(query: Query, book: Book) -> Explanation:
         NoRecipeError: the arch is unknown.
         QueryError: a switch has a value that it cannot have.
     """
-    case = open_case(query, book)
-    trials = try_rules(book, case.facts)
+    layer = layer_of(query, book).checked()
+    trials = try_rules(book, layer.rule_facts)
     winner = next((item for item in trials if item.usable), None)
     order = sorted(trials, key=lambda item: (not item.matches, bool(item.lacking)))
     return Explanation(
         query=query,
-        model=case.model.id if case.model else None,
-        unverified=tuple(name for name in case.model.unverified if getattr(query, name, None) is None)
-        if case.model
+        model=layer.model.id if layer.model else None,
+        unverified=tuple(name for name in layer.model.unverified if getattr(query, name, None) is None)
+        if layer.model
         else (),
-        note=case.model.note if case.model else "",
-        counted=case.slots.reason,
+        note=layer.model.note if layer.model else "",
+        counted=layer.slots.reason,
         engine=_engine_notes(book, query, winner.rule if winner else None),
-        switches=FrozenDict(case.switches.values),
+        switches=FrozenDict(layer.switches.values),
         rules=tuple(_trace(item, winner) for item in order),
         registry_digest=book.digest,
     )

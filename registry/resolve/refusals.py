@@ -5,19 +5,18 @@ from __future__ import annotations
 from preshuffle.registry.base.errors import NearMatch, NoRecipeError
 from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.entries import Rule
-from preshuffle.registry.layer import engine_notes, unknown_engine
+from preshuffle.registry.layer import NEEDED, MoELayer, engine_notes, unknown_engine
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve.case import _NEEDED, Case
 from preshuffle.registry.resolve.match import RuleTrial
 from preshuffle.registry.resolve.requirements import refusal
 
 _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
 
 
-def nothing_works(case: Case, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
+def nothing_works(layer: MoELayer, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
     """Return the error of a rule that rules every recipe out."""
-    message = f"nothing is known to work for {_described(case)}: {rule.because} (rule {rule.id})"
-    message = "; ".join([message, *engine_notes(book, case.query.engine, rule.since)])
+    message = f"nothing is known to work for {_described(layer)}: {rule.because} (rule {rule.id})"
+    message = "; ".join([message, *engine_notes(book, layer.requested.engine, rule.since)])
     return NoRecipeError(message, _nearest(trials), rule=rule.id, evidence=rule.evidence)
 
 
@@ -37,27 +36,27 @@ def _distance(item: RuleTrial) -> tuple[bool, int, bool, str]:
     return not item.matches, distance, "engine" in missed, item.rule.id
 
 
-def _described(case: Case) -> str:
-    details = [f"activation_dtype {case.full.activation_dtype or 'unknown'}", case.query.arch]
-    if case.query.engine:
-        details.append(f"engine {case.query.engine}")
-    return f"{case.query.model} with {', '.join(details)}"
+def _described(layer: MoELayer) -> str:
+    details = [f"activation_dtype {layer.query.activation_dtype or 'unknown'}", layer.requested.arch]
+    if layer.requested.engine:
+        details.append(f"engine {layer.requested.engine}")
+    return f"{layer.requested.model} with {', '.join(details)}"
 
 
-def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
+def no_recipe(layer: MoELayer, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
     """Return the error where no rule answers."""
-    if case.arch.no_fused_moe:
-        message = f"no recipe for {_described(case)}: {case.arch.no_fused_moe}"
-        return NoRecipeError(message, evidence=case.arch.evidence)
-    contract = refusal(book, case.facts)
+    if layer.known_arch.no_fused_moe:
+        message = f"no recipe for {_described(layer)}: {layer.known_arch.no_fused_moe}"
+        return NoRecipeError(message, evidence=layer.known_arch.evidence)
+    contract = refusal(book, layer.rule_facts)
     if contract is not None:
-        message = f"no recipe for {_described(case)}: {contract.says}; {contract.fix}"
+        message = f"no recipe for {_described(layer)}: {contract.says}; {contract.fix}"
         return NoRecipeError(message, evidence=contract.evidence)
     nearest = _nearest(trials)
-    query = case.query
-    unknown = [name for name in _NEEDED if getattr(case.full, name) is None]
+    query = layer.requested
+    unknown = [name for name in NEEDED if getattr(layer.query, name) is None]
     matches = any(item.matches for item in trials)
-    if case.model is None and (unknown or not matches):
+    if layer.model is None and (unknown or not matches):
         ids = close_to(query.model, book.models)
         nearby = f" (nearest: {', '.join(ids)})" if ids else ""
         message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it{nearby}"
@@ -65,7 +64,7 @@ def no_recipe(case: Case, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipe
     else:
         lacks = f"what matches lacks what its recipe requires: {nearest[0].why_not}" if matches and nearest else None
         why = lacks or unknown_engine(book, query.engine)
-        message = f"no rule for {_described(case)}{f': {why}' if why else ''}"
+        message = f"no rule for {_described(layer)}{f': {why}' if why else ''}"
         more = []
     more.append(f"a query for it must say: {', '.join(unknown)}" if unknown else None)
     more += engine_notes(book, query.engine)

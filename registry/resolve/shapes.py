@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from preshuffle.registry.algebra.shard import cut, split_experts
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, QueryError
 from preshuffle.registry.base.frozen import unvalidated
-from preshuffle.registry.base.words import (
-    BLOCK_ROWS,
-    GROUP,
-    ModelActivation,
-    QuantType,
-    Role,
-    RowOrder,
-    Step,
-    TensorDtype,
+from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, Role, RowOrder, Step, TensorDtype
+from preshuffle.registry.entries import (
+    ArchEntry,
+    BackendEntry,
+    PadArgument,
+    PadRule,
+    Recipe,
+    Tail,
+    TensorRecipe,
+    multiple_for,
 )
-from preshuffle.registry.entries import ArchEntry, PadArgument, PadRule, Recipe, Tail, TensorRecipe, multiple_for
+from preshuffle.registry.layer import LayerSizes, MoELayer
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.decision import CallDecision, Pad, TensorDecision
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSizes:
-    """Sizes of one unsharded MoE layer, with its tensor and expert parallelism."""
-
-    hidden: int
-    intermediate: int
-    experts: int
-    top_k: int
-    gated: bool
-    bias: bool
-    activation: ModelActivation
-    quant_type: QuantType
-    gate_up_order: RowOrder | None
-    tp: int
-    ep: int
-
-    @property
-    def halves(self) -> int:
-        """Blocks of rows in w13: gate and up, or up alone."""
-        return 2 if self.gated else 1
-
-    @property
-    def group(self) -> int:
-        """Values of K that share a scale."""
-        return GROUP.get(self.quant_type, 1)
-
-    @property
-    def local_experts(self) -> int:
-        """Experts of one expert-parallel rank."""
-        return split_experts(self.experts, self.ep)[0].size
-
-    def rank_intermediate(self, rank: int) -> int:
-        """Intermediate size of one tensor-parallel rank."""
-        return cut(self.intermediate, self.tp, self.group)[rank].size
 
 
 def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict[Role, TensorDecision]:
@@ -96,39 +60,38 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
     return decisions
 
 
-def call_decision(
-    recipe: Recipe,
-    sizes: LayerSizes,
-    tensors: Mapping[Role, TensorDecision],
-    swiglu: tuple[float | None, float | None],
-    situ: tuple[float | None, float | None] = (None, None),
-    router_weight_on_input: bool = False,
-) -> CallDecision:
-    """Return the call that goes with the tensors.
-
-    ``swiglu`` is (limit, alpha), ``situ`` (beta, linear beta).
-    """
+def call_decision(recipe: Recipe, layer: MoELayer, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
+    """Return the call that goes with the tensors."""
+    sizes, model, limit = layer.sizes, layer.model, layer.query.swiglu_limit
+    on_input = bool(layer.query.router_weight_on_input)
     w13, w2, call = tensors["w13_weight"].pad, tensors["w2_weight"].pad, recipe.call
     values = {
         "gate_mode": call.gate_mode,
-        "gate_mode_passed": call.passes_gate_mode(swiglu[0]),
+        "gate_mode_passed": call.passes_gate_mode(limit),
         "quant_type": call.quant_type,
         "activation": call.activation or sizes.activation,
         "hidden_pad": _pad_argument(w13.k, call.hidden_pad, sizes.tp),
         "intermediate_pad": _pad_argument(w2.k, call.intermediate_pad, sizes.tp),
         "bias": sizes.bias and call.bias == "passed",
-        "function": (call.router_weight.function if router_weight_on_input else None) or call.function,
+        "function": (call.router_weight.function if on_input else None) or call.function,
         "backend": call.backend,
         "quant_dtype_a": call.quant_dtype_a,
+        "expert_map": _expert_map(call.backend, layer.book) if sizes.ep > 1 else None,
         "swizzle_mx_scale": call.swizzle_mx_scale,
-        "swiglu_limit": swiglu[0] if call.swiglu_limit == "passed" else None,
-        "swiglu_alpha": swiglu[1],
-        "situ_beta": situ[0],
-        "situ_linear_beta": situ[1],
-        "doweight_stage1": router_weight_on_input and call.router_weight.by == "kernel",
-        "weighted_by_caller": router_weight_on_input and call.router_weight.by == "caller",
+        "swiglu_limit": limit if call.swiglu_limit == "passed" else None,
+        "swiglu_alpha": model.swiglu_alpha if model else None,
+        "situ_beta": model.situ_beta if model else None,
+        "situ_linear_beta": model.situ_linear_beta if model else None,
+        "doweight_stage1": on_input and call.router_weight.by == "kernel",
+        "weighted_by_caller": on_input and call.router_weight.by == "caller",
     }
     return unvalidated(CallDecision, values)
+
+
+def _expert_map(backend: str, book: Book) -> str | None:
+    """Return the kind of expert map that a backend takes; None where it is not known."""
+    entry: BackendEntry | None = book.entries["backends"].get(backend)
+    return entry.expert_map if entry else None
 
 
 def steps_on(steps: tuple[Step, ...], arch: ArchEntry) -> tuple[Step, ...]:

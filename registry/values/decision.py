@@ -86,6 +86,8 @@ class CallDecision(Frozen):
         function: the entry point.
         backend: whose kernels run behind it.
         quant_dtype_a: the activation dtype, where it is named and AITER does not choose.
+        expert_map: what the kernels take under expert parallelism: a 0/1 mask, or indices of the local experts; None
+            where none is passed, or the kind is not known.
         swizzle_mx_scale: the label of Triton's scale swizzle.
         swiglu_limit: the clamp that is passed; None where none is.
         doweight_stage1: whether the kernel multiplies the router's weights in stage 1, on the input, not in stage 2.
@@ -102,6 +104,7 @@ class CallDecision(Frozen):
     function: str = "fused_moe"
     backend: CallBackend = "aiter"
     quant_dtype_a: Dtype | None = None
+    expert_map: Literal["mask", "index"] | None = None
     swizzle_mx_scale: str | None = None
     swiglu_limit: float | None = None
     swiglu_alpha: float | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, number
-from preshuffle.registry.base.words import GateMode, Role, RowOrder, TensorDtype
+from preshuffle.registry.base.words import Dtype, GateMode, Role, RowOrder, TensorDtype
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.query import Query
 
@@ -93,6 +93,7 @@ class Applied(Frozen):
     mask_size: Count | None = None
     local_experts: PerRank | None = None
     dummy_slots: tuple[Count, ...] = ()
+    quant_dtype_a: Dtype | None = None
     swizzle_mx_scale: str | None = None
     source_order: RowOrder | None = None
     fallback_backend: str | None = None

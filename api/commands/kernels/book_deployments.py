@@ -13,7 +13,8 @@ from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError, QueryError
 from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.kernels import DispatchCall
-from preshuffle.registry.resolve import choose, dispatch_call, open_case
+from preshuffle.registry.layer import layer_of
+from preshuffle.registry.resolve import call_of_decision, choose
 from preshuffle.registry.values.query import Query
 
 TP: Final = (1, 2, 4, 8)
@@ -79,14 +80,14 @@ def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | 
     for version in versions:
         query = Query.parse({**fields, "aiter": version, "tokens": (1,)})
         try:
-            case = open_case(query, registry.book)
-            choice = choose(registry.book, case.facts)
+            layer = layer_of(query, registry.book).checked()
+            choice = choose(registry.book, layer.rule_facts)
             if choice is None or choice.winner.recipe is None:
                 continue  # most combinations have no recipe, and nobody asks for the nearest ones
             decision = registry.resolve(query, kernels=False)
         except (NoRecipeError, QueryError):
             continue
-        call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
+        call = call_of_decision(decision, query, registry.book, 1)
         if call is not None:
-            return BookDeployment(case.full.model, case.full.arch, decision.recipe, query.tp, call)
+            return BookDeployment(layer.query.model, layer.query.arch, decision.recipe, query.tp, call)
     return None

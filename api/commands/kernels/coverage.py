@@ -19,7 +19,7 @@ from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.ranges import range_text
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
-from preshuffle.registry.resolve import REACH
+from preshuffle.registry.layer import REACH
 from preshuffle.registry.values.query import Query
 
 State = Literal["tuned", "heuristic", "unknown", "raises"]

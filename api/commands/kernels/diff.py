@@ -37,7 +37,7 @@ from preshuffle.registry.kernels import (
     changes,
     ranked,
 )
-from preshuffle.registry.resolve import REACH
+from preshuffle.registry.layer import REACH
 
 _STYLE: dict[Severity, str] = {"layout": "bad", "error": "bad", "activation": "warn", "kernel": ""}
 _SHOWN = 40

@@ -27,9 +27,8 @@ from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries import TABLE
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, StageTrace, Trace, says, trace
-from preshuffle.registry.resolve import dispatch_call, open_case, why_not_predicted
+from preshuffle.registry.resolve import call_of_decision, why_not_predicted
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
@@ -79,11 +78,8 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
     if "tokens" in query.model_fields_set and len(query.tokens) > 1:
         raise UsageError("kernels explain: exactly one token count is needed, for example --tokens 256")
     decision = registry.resolve(query)
-    case = open_case(query, registry.book)
-    call = dispatch_call(
-        case.full, case.arch, decision.tensors, decision.call, decision.env, query.tokens[0], case.masked_column
-    )
-    if call is None or case.slots.table != TABLE:
+    call = call_of_decision(decision, query, registry.book, query.tokens[0])
+    if call is None:
         text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
         raise NoRecipeError(text, missing=missing)
     engine = registry.engine_notes(query)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
 from preshuffle.registry.entries import BackendEntry, ScaleLabelEntry, Variant
+from preshuffle.registry.layer import MoELayer
 from preshuffle.registry.loading import Book
 
 
@@ -25,7 +25,7 @@ class Backends:
         """Return a scale label by name; None if unknown."""
         return self._labels.get(name.casefold()) if name else None
 
-    def variant(self, entry: BackendEntry | None, layer: ObservedLayer) -> Variant | None:
+    def variant(self, entry: BackendEntry | None, layer: MoELayer) -> Variant | None:
         """Return a backend's variant for a layer; None where unknown."""
         for variant in entry.variants if entry else ():
             if variant.weight_dtype and layer.query.weight_dtype is None:
@@ -39,7 +39,7 @@ class Backends:
             return variant
         return None
 
-    def through_aiter(self, entry: BackendEntry, layer: ObservedLayer) -> bool:
+    def through_aiter(self, entry: BackendEntry, layer: MoELayer) -> bool:
         """Return whether a backend calls AITER's fused MoE.
 
         AITER's dispatch then picks the kernel.

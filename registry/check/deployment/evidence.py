@@ -9,10 +9,9 @@ from typing import Any
 from preshuffle.registry.base.ranges import merge_ranges, range_text
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
-from preshuffle.registry.check.deployment.possible_calls import PossibleCall
 from preshuffle.registry.entries import ContractEntry, Facts, KnownBadEntry
 from preshuffle.registry.kernels import KernelTables
+from preshuffle.registry.layer import MoELayer, PossibleCall
 from preshuffle.registry.loading import Compiled
 from preshuffle.registry.resolve import EngineRuns
 
@@ -36,7 +35,7 @@ class Evidence:
         cached_recipe: recipe and w13 layout that the deployment's cache was made by; None where they are not known.
     """
 
-    layer: ObservedLayer
+    layer: MoELayer
     call: PossibleCall | None
     runs: tuple[KernelRun, ...]
     backends: Backends
@@ -53,7 +52,7 @@ class Evidence:
 
 
 def matching(
-    candidates: Sequence[Compiled], layer: ObservedLayer, runs: Sequence[KernelRun], facts: Sequence[Facts]
+    candidates: Sequence[Compiled], layer: MoELayer, runs: Sequence[KernelRun], facts: Sequence[Facts]
 ) -> list[Any]:
     """Return ``(entry, runs)`` for each entry that holds for any run.
 

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
-from preshuffle.registry.entries import facts_of
-from preshuffle.registry.layer import read_switches
+from preshuffle.registry.layer import MoELayer
 from preshuffle.registry.resolve import REQUIRED_OF, EngineRuns, engine_runs
 
 _NOTHING = EngineRuns()
 
 
-def implied_runs(layer: ObservedLayer) -> EngineRuns:
+def implied_runs(layer: MoELayer) -> EngineRuns:
     """Return what the engine runs; nothing where the observation shows it itself.
 
     Kernels, ``gate_mode``, a scale label and laid-out bytes count before what an engine is expected to do.
     """
     applied, engine = layer.applied, layer.query.engine
-    if engine is None or applied.kernels or applied.gate_mode or applied.swizzle_mx_scale or layer.laid_out:
+    if (
+        engine is None
+        or layer.problems
+        or applied.kernels
+        or applied.gate_mode
+        or applied.swizzle_mx_scale
+        or layer.laid_out
+    ):
         return _NOTHING
-    try:
-        switches = read_switches(layer.query, layer.book, layer.memo)
-    except QueryError:  # a switch has a value that it cannot have: found by the rules on switches
-        return _NOTHING
-    facts = facts_of(layer.query.__dict__, switches.facts)
+    facts = layer.rule_facts
     unknown = frozenset({"tp", "ep"} - layer.stated)
     reported = layer.query.env.keys()
     key = (unknown, *sorted(layer.query.env.items()), *map(facts.get, (*layer.book.rule_index.fields, *REQUIRED_OF)))
     return layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, reported))
 
 
-def implied_note(layer: ObservedLayer, implied: EngineRuns) -> tuple[str, ...]:
+def implied_note(layer: MoELayer, implied: EngineRuns) -> tuple[str, ...]:
     """Return the note on what the engine runs, where it is not reported."""
     note = implied.note(layer.query.engine.name) if layer.query.engine else None
     return (note,) if note else ()

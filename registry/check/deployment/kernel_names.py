@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
-from preshuffle.registry.check.deployment.possible_calls import PossibleCall
 from preshuffle.registry.entries import KernelLabelEntry
 from preshuffle.registry.kernels import KernelChoice, RuntimeFacts, Stage
+from preshuffle.registry.layer import MoELayer, PossibleCall
 
 _ACTIVATIONS = {
     "fp4": "fp4x2", "FP4X2": "fp4x2", "fp8": "fp8", "F8": "fp8", "bf16": "bf16", "B16": "bf16", "fp16": "fp16",
@@ -36,7 +35,7 @@ class NamedKernel:
     unknown: tuple[str, ...] = ()
 
 
-def label_of(layer: ObservedLayer, name: str) -> KernelLabelEntry | None:
+def label_of(layer: MoELayer, name: str) -> KernelLabelEntry | None:
     """Return the label that a name is; None for full names."""
     for entry in layer.book.entries["kernel_labels"].values():
         if re.fullmatch(entry.pattern, name, re.IGNORECASE):
@@ -45,7 +44,7 @@ def label_of(layer: ObservedLayer, name: str) -> KernelLabelEntry | None:
 
 
 def read_names(
-    layer: ObservedLayer, call: PossibleCall | None, names: tuple[str, str], choice: KernelChoice | None
+    layer: MoELayer, call: PossibleCall | None, names: tuple[str, str], choice: KernelChoice | None
 ) -> NamedKernel:
     """Parse the kernel names of both stages.
 
@@ -82,7 +81,7 @@ def read_names(
 
 
 def _reads(
-    layer: ObservedLayer,
+    layer: MoELayer,
     call: PossibleCall | None,
     name: str,
     parsed: tuple[str, dict[str, str]],

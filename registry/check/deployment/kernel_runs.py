@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import ValidationError
-
-from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
-from preshuffle.registry.check.deployment.possible_calls import PossibleCall, call_dtype
-from preshuffle.registry.entries import TABLE, Facts, Scalar
-from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch, reachable_buckets
+from preshuffle.registry.entries import Facts, Scalar
+from preshuffle.registry.kernels import KernelChoice, TokenBucket
+from preshuffle.registry.layer import MoELayer, PossibleCall, Predictor
 from preshuffle.registry.resolve import EngineRuns
 from preshuffle.registry.values.observation import ObservedKernel
-from preshuffle.registry.values.query import TOKENS
 
 Reader = Literal["aiter", "own", "unknown"]
-Bucket = tuple[int, int | None, KernelChoice, "KernelRun"]
-T = TypeVar("T")
-
-REACH = 65536
-"""Largest token count that is predicted: engines form no larger batch."""
 _CALL = ("gate_mode", "bias_passed", "model_dim", "inter_dim", "doweight_stage1")
 
 
@@ -70,7 +60,7 @@ class KernelRun:
     predicted: bool = False
     blocked: bool = False
 
-    def facts(self, layer: ObservedLayer, call: PossibleCall | None) -> Facts:
+    def facts(self, layer: MoELayer, call: PossibleCall | None) -> Facts:
         """Return the facts of this run, by the names that conditions use."""
         facts: dict[str, Scalar] = {
             "tokens": self.lo,
@@ -98,123 +88,8 @@ class KernelRun:
         return facts
 
 
-class Predictor:
-    """Predicts AITER's kernels over token counts; memoised by call."""
-
-    def __init__(self, tables: KernelTables | None, memo: Memo) -> None:
-        """Use kernel tables, where there are any; ``memo`` stores the predictions."""
-        self.tables = tables
-        self._memo = memo
-
-    def buckets(self, layer: ObservedLayer, call: PossibleCall) -> tuple[Bucket, ...]:
-        """Return ``(first, last, choice, run)`` per range of token counts.
-
-        Those are the token counts that the query states, else all up to ``REACH``.
-        """
-        if layer.slots is not None and layer.slots.table != TABLE:  # its rows are not known
-            return ()
-        query = layer.query
-        tokens = query.tokens if "tokens" in layer.stated else None
-        key = (
-            call, tokens, query.arch, query.activation, query.quant_type, query.gated, query.ep,
-            layer.applied.expert_map, layer.masked_column, call_dtype(layer), tuple(sorted(query.env.items())),
-        )  # fmt: skip
-        return self._memo.get(
-            "kernel runs", key, lambda: _or_none(lambda: tuple(self._predict(layer, call, tokens))) or ()
-        )
-
-    def at(self, layer: ObservedLayer, call: PossibleCall, tokens: int) -> KernelChoice | None:
-        """Return AITER's choice at one token count.
-
-        None where AITER cannot be called so.
-        """
-        for lo, hi, choice, _ in self.buckets(layer, call):
-            if lo <= tokens and (hi is None or tokens <= hi):
-                return choice
-        if layer.slots is not None and layer.slots.table != TABLE:
-            return None
-        found = _or_none(lambda: tuple(_choices(layer, call, (tokens,), self.tables)))
-        if found and self._are_foreign(layer, call, found):
-            found = tuple(_choices(layer, call, (tokens,), None))
-        return found[0][2] if found else None
-
-    def _predict(self, layer: ObservedLayer, call: PossibleCall, tokens: tuple[int, ...] | None) -> Iterator[Bucket]:
-        found = list(_choices(layer, call, tokens, self.tables))
-        if self._are_foreign(layer, call, found):
-            found = list(_choices(layer, call, tokens, None))
-        for lo, hi, choice in found:
-            bucket = self._bucket(lo, hi, choice)
-            if layer.book.families.row_of_later(call.aiter, choice) is not None:
-                bucket = (*bucket[:3], replace(bucket[3], blocked=True))
-            yield bucket
-
-    def _are_foreign(
-        self, layer: ObservedLayer, call: PossibleCall, found: Sequence[tuple[int, int | None, KernelChoice]]
-    ) -> bool:
-        """Whether tables not tied to this AITER choose kernels of a later one."""
-        if self.tables is None or self.tables.is_tied_to(call.aiter):
-            return False
-        later = layer.book.families.row_of_later
-        return any(later(call.aiter, choice) is not None for _, _, choice in found)
-
-    def _bucket(self, lo: int, hi: int | None, choice: KernelChoice) -> Bucket:
-        """Return a bucket; calls with the same choice share its run.
-
-        The bucket keeps the choice alive, so that its ``id`` stays its own.
-        """
-        return self._memo.get(
-            "kernel run", (lo, hi, id(choice)), lambda: (lo, hi, choice, _run_of_choice(lo, hi, choice))
-        )
-
-
-def _choices(
-    layer: ObservedLayer, call: PossibleCall, tokens: tuple[int, ...] | None, tables: KernelTables | None
-) -> Iterator[tuple[int, int | None, KernelChoice]]:
-    for count in dict.fromkeys(tokens or ()):
-        yield count, count, dispatch(_call(layer, call, count), tables, layer.book.families)
-    if tokens is None:
-        for bucket in reachable_buckets(_call(layer, call, TOKENS[0]), tables, families=layer.book.families):
-            if bucket.lo <= REACH:
-                yield bucket.lo, bucket.hi, bucket.choice
-
-
-def _or_none(predict: Callable[[], T]) -> T | None:
-    """Return a prediction, or None for sizes that no call can have."""
-    try:
-        return predict()
-    except ValidationError:
-        return None
-
-
-def _call(layer: ObservedLayer, call: PossibleCall, tokens: int) -> DispatchCall:
-    query = layer.query
-    masked = layer.applied.expert_map == "mask" or query.ep > 1
-    return DispatchCall.model_validate(
-        {
-            "gfx": query.arch,
-            "cu_num": call.cu_num,
-            "tokens": tokens,
-            "model_dim": call.sizes[0],
-            "inter_dim": call.sizes[1],
-            "expert": call.experts,
-            "topk": call.top_k + layer.masked_column,
-            "activation": query.activation,
-            "weight_dtype": call_dtype(layer),
-            "quant_type": query.quant_type,
-            "use_g1u1": query.gated,
-            "doweight_stage1": call.doweight_stage1,
-            "gate_mode": call.gate_mode,
-            "is_shuffled": call.is_shuffled,
-            "ep": masked,
-            "bias": call.bias,
-            "env": query.env,
-            "aiter": call.aiter,
-        }
-    )
-
-
 def kernel_runs(
-    layer: ObservedLayer, call: PossibleCall | None, backends: Backends, predictor: Predictor, implied: EngineRuns
+    layer: MoELayer, call: PossibleCall | None, backends: Backends, predictor: Predictor, implied: EngineRuns
 ) -> tuple[KernelRun, ...]:
     """Return a deployment's kernel runs under one possible call.
 
@@ -230,7 +105,7 @@ def kernel_runs(
 
 
 def _unobserved(
-    layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor, backends: Backends, implied: EngineRuns
+    layer: MoELayer, call: PossibleCall | None, predictor: Predictor, backends: Backends, implied: EngineRuns
 ) -> tuple[KernelRun, ...]:
     if layer.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
         return tuple(_own_kernels(layer, "triton", "triton", None, backends))
@@ -242,9 +117,24 @@ def _unobserved(
     return (KernelRun(None, None, "unknown", "an unknown kernel"),)
 
 
-def _predicted(layer: ObservedLayer, call: PossibleCall | None, predictor: Predictor) -> Iterator[KernelRun]:
+def _predicted(layer: MoELayer, call: PossibleCall | None, predictor: Predictor) -> Iterator[KernelRun]:
     if call is not None:
-        yield from (run for _, _, _, run in predictor.buckets(layer, call))
+        yield from (_run_of(layer, call, bucket) for bucket in predictor.predict(layer, call).judged)
+
+
+def _run_of(layer: MoELayer, call: PossibleCall, bucket: TokenBucket) -> KernelRun:
+    """Return a bucket's run; calls with the same choice share it.
+
+    The choice is stored beside it, so that its ``id`` stays its own.
+    """
+    later = layer.book.families.row_of_later(call.aiter, bucket.choice) is not None
+    key = (bucket.lo, bucket.hi, id(bucket.choice), later)
+
+    def run() -> tuple[KernelChoice, KernelRun]:
+        made = _run_of_choice(bucket.lo, bucket.hi, bucket.choice)
+        return bucket.choice, replace(made, blocked=True) if later else made
+
+    return layer.memo.get("kernel run", key, run)[1]
 
 
 def _run_of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
@@ -271,17 +161,17 @@ def _run_of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
 
 
 def _unobserved_tokens(
-    layer: ObservedLayer, call: PossibleCall, observed: Sequence[ObservedKernel], predictor: Predictor
+    layer: MoELayer, call: PossibleCall, observed: Sequence[ObservedKernel], predictor: Predictor
 ) -> Iterable[KernelRun]:
     """Yield AITER's kernels at the token counts that were not observed."""
     counts = [kernel.tokens for kernel in observed if kernel.tokens]
-    for lo, hi, _, run in predictor.buckets(layer, call):
-        if not any(lo <= count and (hi is None or count <= hi) for count in counts):
-            yield run
+    for bucket in predictor.predict(layer, call).judged:
+        if not any(bucket.lo <= count and (bucket.hi is None or count <= bucket.hi) for count in counts):
+            yield _run_of(layer, call, bucket)
 
 
 def _observed(
-    layer: ObservedLayer, call: PossibleCall | None, kernel: ObservedKernel, backends: Backends, predictor: Predictor
+    layer: MoELayer, call: PossibleCall | None, kernel: ObservedKernel, backends: Backends, predictor: Predictor
 ) -> Iterator[KernelRun]:
     names = (kernel.stage1 or "", kernel.stage2 or "")
     backend = backends.find(kernel.backend) if kernel.backend else None
@@ -300,7 +190,7 @@ def _observed(
 
 
 def _predicted_at(
-    layer: ObservedLayer, call: PossibleCall | None, tokens: int | None, predictor: Predictor
+    layer: MoELayer, call: PossibleCall | None, tokens: int | None, predictor: Predictor
 ) -> list[KernelRun]:
     if call is None:
         return []
@@ -310,9 +200,7 @@ def _predicted_at(
     return [_run_of_choice(tokens, tokens, choice)] if choice is not None else []
 
 
-def _own_kernels(
-    layer: ObservedLayer, id: str, name: str, tokens: int | None, backends: Backends
-) -> Iterator[KernelRun]:
+def _own_kernels(layer: MoELayer, id: str, name: str, tokens: int | None, backends: Backends) -> Iterator[KernelRun]:
     variant = backends.variant(backends.find(id), layer)
     reads: dict[str, tuple[str, ...]] = dict(variant.reads.items()) if variant else {}
     label = backends.label(layer.applied.swizzle_mx_scale)
@@ -323,7 +211,7 @@ def _own_kernels(
 
 
 def _named_kernels(
-    layer: ObservedLayer,
+    layer: MoELayer,
     call: PossibleCall | None,
     kernel: ObservedKernel,
     names: tuple[str, str],

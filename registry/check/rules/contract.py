@@ -9,19 +9,15 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.check.deployment.observed_layer import (
-    SCALES,
-    WEIGHTS,
-    ObservedLayer,
-    either_of,
-)
-from preshuffle.registry.check.deployment.possible_calls import doweight_stage1
 from preshuffle.registry.check.rules import experts
 from preshuffle.registry.check.rules.layouts import reads_otherwise
+from preshuffle.registry.layer import SCALES, WEIGHTS, MoELayer, either_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.finding import Finding
 
 _BIASES = ("w13_bias", "w2_bias")
+_DEFAULT_CLAMPS = {"Swiglu": 7.0}
+"""What AITER's kernels clamp an activation to where swiglu_limit is 0 or left out."""
 _LLAMA4 = "https://github.com/vllm-project/vllm/blob/main/vllm/model_executor/models/llama4.py"
 _SCALE_DTYPES = {
     "per_1x32": ("e8m0", "uint8"),
@@ -130,14 +126,14 @@ def _router_weight(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def _weighted(layer: ObservedLayer) -> str | None:
+def _weighted(layer: MoELayer) -> str | None:
     """Return where the router's weights were multiplied; None where it is not known.
 
     A kernel that leaves them out may follow an engine that multiplied them before.
     """
     if layer.applied.router_weight is not None:
         return layer.applied.router_weight
-    in_stage1 = doweight_stage1(layer)
+    in_stage1 = layer.doweight_stage1
     if in_stage1 is None:
         return None
     if in_stage1:
@@ -146,7 +142,7 @@ def _weighted(layer: ObservedLayer) -> str | None:
     return None if engine in _engines_that_weight(layer) else "output"
 
 
-def _engines_that_weight(layer: ObservedLayer) -> frozenset[str]:
+def _engines_that_weight(layer: MoELayer) -> frozenset[str]:
     """Return the engines of whose recipes some multiply the router's weights themselves."""
     return layer.memo.get("engines that weight the input", (), lambda: frozenset(_weighting(layer.book)))
 
@@ -162,11 +158,11 @@ def _limit(evidence: Evidence) -> Iterator[Finding]:
 
     Where the model's value is unverified, only a missing clamp counts.
     """
-    passed, model = evidence.layer.applied.swiglu_limit, evidence.layer.model
-    wanted = model.swiglu_limit if model else None
-    if model is None or passed is None or wanted is None or passed == wanted:
+    layer, passed = evidence.layer, evidence.layer.applied.swiglu_limit
+    wanted, given = layer.query.swiglu_limit, "swiglu_limit" in layer.stated
+    if passed is None or wanted is None or passed == wanted or _is_default_clamp(evidence, passed, wanted):
         return
-    if passed and "swiglu_limit" in model.unverified:
+    if passed and not given and layer.model is not None and "swiglu_limit" in layer.model.unverified:
         return
     none = " (no clamp, or everything clamped to zero, by kernel)" if passed == 0 else ""
     yield Finding.of(
@@ -177,6 +173,12 @@ def _limit(evidence: Evidence) -> Iterator[Finding]:
         fix=f"pass swiglu_limit={wanted:g}",
         evidence=("https://github.com/ROCm/ATOM/pull/1304",),
     )
+
+
+def _is_default_clamp(evidence: Evidence, passed: float, wanted: float) -> bool:
+    """Return whether AITER's kernels clamp as wanted where 0 is passed."""
+    kernels = evidence.readers() == {"aiter"}
+    return kernels and passed == 0 and wanted == _DEFAULT_CLAMPS.get(evidence.layer.query.activation or "")
 
 
 def _dtypes(evidence: Evidence) -> Iterator[Finding]:

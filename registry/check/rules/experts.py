@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
 from preshuffle.registry.entries import ModelEntry
-from preshuffle.registry.layer import shared_experts_of
+from preshuffle.registry.layer import WEIGHTS, MoELayer, shared_experts_of
 from preshuffle.registry.values.finding import Finding
 
 _MASK = "https://github.com/vllm-project/vllm/pull/47158"
@@ -52,7 +51,7 @@ def counts(evidence: Evidence) -> Iterator[Finding]:
     yield from _on_all_ranks(layer, totals)
 
 
-def _apart(layer: ObservedLayer, model: ModelEntry) -> str:
+def _apart(layer: MoELayer, model: ModelEntry) -> str:
     """Say why a shared expert must not take a slot; empty where it may."""
     if not model.shared_experts:
         return "; a shared expert, if there is one, must stay apart"
@@ -64,7 +63,7 @@ def _apart(layer: ObservedLayer, model: ModelEntry) -> str:
     return ""
 
 
-def _of_unknown_model(layer: ObservedLayer) -> Iterator[Finding]:
+def _of_unknown_model(layer: MoELayer) -> Iterator[Finding]:
     """Yield a rank that misses experts, or holds all; shared experts may come on top."""
     total, ep = layer.query.num_experts, layer.query.ep
     if total is None or "ep" not in layer.stated:
@@ -84,7 +83,7 @@ def _of_unknown_model(layer: ObservedLayer) -> Iterator[Finding]:
             return
 
 
-def _on_all_ranks(layer: ObservedLayer, totals: tuple[int, ...]) -> Iterator[Finding]:
+def _on_all_ranks(layer: MoELayer, totals: tuple[int, ...]) -> Iterator[Finding]:
     """Yield local experts whose sum is not the layer's number of experts."""
     local = layer.applied.local_experts
     if local is None or "ep" not in layer.stated or len(local) != layer.query.ep or sum(local) in totals:
@@ -100,18 +99,18 @@ def _on_all_ranks(layer: ObservedLayer, totals: tuple[int, ...]) -> Iterator[Fin
     )
 
 
-def _totals(layer: ObservedLayer) -> tuple[int, ...]:
+def _totals(layer: MoELayer) -> tuple[int, ...]:
     """Return the possible numbers of experts on all ranks; empty if unknown."""
     model, total = layer.model, layer.query.num_experts
     if model is None or total is None or "num_experts" in model.unverified:
         return ()
     routed = total if "num_experts" in layer.stated else model.num_experts or total
     shared, slots = shared_experts_of(model), layer.slots
-    takes = shared is None or shared.alike or (slots is not None and slots.may_fuse)
+    takes = shared is None or shared.alike or slots.may_fuse
     return (total, routed, routed + model.shared_experts * layer.query.ep if takes else routed)
 
 
-def possible_counts(layer: ObservedLayer) -> frozenset[int]:
+def possible_counts(layer: MoELayer) -> frozenset[int]:
     """Return how many experts one rank may hold; empty if unknown."""
     ep = layer.query.ep
     return frozenset(share for count in _totals(layer) for share in (count // ep, -(-count // ep)))
@@ -151,7 +150,7 @@ def expert_mask(evidence: Evidence) -> Iterator[Finding]:
     for rank, count in enumerate(ones):
         reason = _wrong_mask(layer, count, len(ones) > 1)
         if reason:
-            held = layer.experts
+            held = layer.local_experts
             yield Finding.of(
                 "contract_mismatch",
                 f"the expert mask{f' of rank {rank}' if len(ones) > 1 else ''} has {count} ones: {reason}",
@@ -163,7 +162,7 @@ def expert_mask(evidence: Evidence) -> Iterator[Finding]:
             return
 
 
-def _wrong_mask(layer: ObservedLayer, ones: int, of_any_rank: bool) -> str:
+def _wrong_mask(layer: MoELayer, ones: int, of_any_rank: bool) -> str:
     """Return what is wrong with a mask of so many ones; empty where nothing is."""
     ep = layer.query.ep if "ep" in layer.stated else None
     total, size = layer.query.num_experts, layer.applied.mask_size
@@ -178,7 +177,7 @@ def _wrong_mask(layer: ObservedLayer, ones: int, of_any_rank: bool) -> str:
     return ""
 
 
-def _held(layer: ObservedLayer, of_any_rank: bool) -> frozenset[int]:
+def _held(layer: MoELayer, of_any_rank: bool) -> frozenset[int]:
     """Return how many ones a rank's mask may have; empty if unknown."""
     shapes = [layer.tensors[role].observation.logical_shape for role in WEIGHTS if role in layer.tensors]
     held = next((shape[0] for shape in shapes if shape is not None and len(shape) == 3), None)
@@ -189,7 +188,7 @@ def _held(layer: ObservedLayer, of_any_rank: bool) -> frozenset[int]:
     return frozenset(count - less for count in ragged for less in {0, dummies})
 
 
-def _is_ragged(layer: ObservedLayer) -> bool:
+def _is_ragged(layer: MoELayer) -> bool:
     """Whether ranks may hold one expert more or less than others."""
     total = layer.query.num_experts
     return total is None or total % layer.query.ep != 0

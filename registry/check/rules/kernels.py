@@ -12,9 +12,8 @@ from typing import Literal
 from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
 from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, behaviour_of
-from preshuffle.registry.resolve import later_kernel_finding
+from preshuffle.registry.layer import WEIGHTS, MoELayer
 from preshuffle.registry.values.finding import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
@@ -84,7 +83,15 @@ def version_unsupported(evidence: Evidence) -> Iterator[Finding]:
     begins_later = evidence.layer.book.families.begins_later
     named = [run for run in evidence.runs if run.tuned or not run.predicted]
     later = ((run, owner) for run in named if (owner := begins_later(aiter, run.kernels)) is not None)
-    yield from (later_kernel_finding(run.name, owner, aiter) for run, owner in islice(later, 1))
+    for run, owner in islice(later, 1):
+        yield Finding.of(
+            "version_unsupported",
+            f"{run.name} is of {owner.id}, whose kernels start at AITER {owner.since}; this is {aiter}",
+            expected=f"AITER {owner.since} or newer",
+            actual=aiter,
+            fix=f"take AITER {owner.since} or newer, or rows of this version",
+            evidence=owner.evidence,
+        )
 
 
 def untuned(evidence: Evidence) -> Iterator[Finding]:
@@ -101,7 +108,7 @@ def untuned(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _shape_known(layer: ObservedLayer) -> bool:
+def _shape_known(layer: MoELayer) -> bool:
     """Return whether a rank's sizes are known.
 
     They were observed, or follow from an observed tp and ep; a default says nothing.

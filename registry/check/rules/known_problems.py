@@ -8,13 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence, at
-from preshuffle.registry.resolve import known_problem_finding
 from preshuffle.registry.values.finding import Finding
+
+_EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
 
 
 def known_bad(evidence: Evidence) -> Iterator[Finding]:
-    """Yield deny-list entries that hold, with their work-around."""
+    """Yield deny-list entries that hold, with their work-around.
+
+    What is only slow is a warning.
+    """
     yield from evidence.layer.faults("known_bad")
     for entry, runs in evidence.known_problems:
         where = f" ({runs[0].name} {at(runs)})" if runs[0].reader == "aiter" else ""
-        yield known_problem_finding(entry, where)
+        finding = Finding.of(
+            "known_bad",
+            f"{entry.says}: it {_EFFECTS[entry.effect]}{where}",
+            actual=entry.id,
+            fix=entry.workaround,
+            evidence=entry.evidence,
+        )
+        yield finding.model_copy(update={"severity": "warning"}) if entry.effect == "slow" else finding

@@ -11,14 +11,7 @@ from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.check.deployment.observed_layer import (
-    SCALES,
-    WEIGHTS,
-    ObservedLayer,
-    ObservedTensor,
-    either_of,
-    same_bytes,
-)
+from preshuffle.registry.layer import SCALES, WEIGHTS, MoELayer, ObservedTensor, either_of
 from preshuffle.registry.values.finding import Finding
 
 
@@ -49,14 +42,14 @@ def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
 
 
-def reads_otherwise(layer: ObservedLayer, tensor: ObservedTensor, allowed: Sequence[str]) -> bool:
+def reads_otherwise(layer: MoELayer, tensor: ObservedTensor, allowed: Sequence[str]) -> bool:
     """Return whether a tensor lies in none of the allowed layouts."""
     if tensor.layout is None:
         return False
     known = [name for name in allowed if name in layer.book.known_layouts]
     if len(known) < len(allowed) and not tensor.plain:  # plain bytes are no packing, whichever it is
         return False
-    return not any(same_bytes(layer, tensor, layer.book.layout(name)) for name in known)
+    return not any(layer.reads_same(tensor, name) for name in known)
 
 
 def _mismatch(evidence: Evidence, tensor: ObservedTensor, allowed: tuple[str, ...], runs: list[KernelRun]) -> Finding:

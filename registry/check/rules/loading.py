@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer, ObservedTensor
+from preshuffle.registry.layer import MoELayer, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 
 
@@ -41,7 +41,7 @@ def load_coverage(evidence: Evidence) -> Iterator[Finding]:
     yield from _unloaded(evidence.layer)
 
 
-def _unloaded(layer: ObservedLayer) -> Iterator[Finding]:
+def _unloaded(layer: MoELayer) -> Iterator[Finding]:
     """Yield tensors with an empty slot that the router can choose."""
     for tensor in layer.tensors.values():
         missing = unloaded_slots(layer, tensor)
@@ -57,7 +57,7 @@ def _unloaded(layer: ObservedLayer) -> Iterator[Finding]:
             )
 
 
-def unloaded_slots(layer: ObservedLayer, tensor: ObservedTensor) -> tuple[int, ...]:
+def unloaded_slots(layer: MoELayer, tensor: ObservedTensor) -> tuple[int, ...]:
     """Return the slots without values that the router can choose.
 
     It can choose a rank's share of the experts. Slots behind it (padding, a last expert that no id means) are not known
@@ -67,7 +67,7 @@ def unloaded_slots(layer: ObservedLayer, tensor: ObservedTensor) -> tuple[int, .
     if loaded is None:
         return ()
     shape = tensor.observation.logical_shape
-    held = shape[0] if shape else layer.experts
+    held = shape[0] if shape else layer.local_experts
     total = layer.query.num_experts
     share = total // layer.query.ep if total is not None and ("ep" in layer.stated or held == total) else None
     if held is None or (share is None and not dummies):
@@ -87,7 +87,7 @@ def _finding(tensor: ObservedTensor, message: str) -> Finding:
     )
 
 
-def _wrong_rows(layer: ObservedLayer, tensor: ObservedTensor, loaded: tuple[int, ...]) -> str | None:
+def _wrong_rows(layer: MoELayer, tensor: ObservedTensor, loaded: tuple[int, ...]) -> str | None:
     total = _rows_in_all(layer, tensor)
     if total is None:
         return None
@@ -104,7 +104,7 @@ def _wrong_rows(layer: ObservedLayer, tensor: ObservedTensor, loaded: tuple[int,
     return None
 
 
-def _rows_in_all(layer: ObservedLayer, tensor: ObservedTensor) -> int | None:
+def _rows_in_all(layer: MoELayer, tensor: ObservedTensor) -> int | None:
     """Return the checkpoint's rows, gate and up together, if known."""
     if tensor.role.endswith("_scale") and layer.query.quant_type != "per_1x32":
         return None

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer, ObservedTensor, counted_shape
 from preshuffle.registry.entries import KernelNeedEntry, PadConventionEntry
+from preshuffle.registry.layer import WEIGHTS, MoELayer, ObservedTensor
 from preshuffle.registry.loading import Compiled
 from preshuffle.registry.values.finding import Finding
 
@@ -33,9 +33,9 @@ def pad_required(evidence: Evidence) -> Iterator[Finding]:
         yield from _needs(evidence, entry, reported)
 
 
-def _tiles(layer: ObservedLayer, tensor: ObservedTensor, reported: set[str]) -> Iterator[Finding]:
+def _tiles(layer: MoELayer, tensor: ObservedTensor, reported: set[str]) -> Iterator[Finding]:
     layout = tensor.layout
-    shape = counted_shape(layer, tensor, layout) if layout and layout.id != "plain" else None
+    shape = layer.counted_shape(tensor, layout) if layout and layout.id != "plain" else None
     if layout is None or shape is None:
         return
     flat = layout.unit == "group" and not layout.pattern.splits_gate_up  # AITER pads those rows at the flattened tail
@@ -54,7 +54,7 @@ def _tiles(layer: ObservedLayer, tensor: ObservedTensor, reported: set[str]) -> 
             )
 
 
-def _at_tp(layer: ObservedLayer) -> str:
+def _at_tp(layer: MoELayer) -> str:
     """Name the tensor-parallel size where it was observed."""
     return f" at tp {layer.query.tp}" if "tp" in layer.stated else ""
 
@@ -68,7 +68,7 @@ def _needs(evidence: Evidence, entry: KernelNeedEntry, reported: set[str]) -> It
     if entry.quant_type and evidence.layer.query.quant_type not in entry.quant_type:
         return
     for need in entry.needs:
-        size = evidence.layer.sizes[need.dimension == "inter_dim"]
+        size = evidence.layer.dims[need.dimension == "inter_dim"]
         if not size or size <= need.above or not size % need.multiple or need.dimension in reported:
             continue
         runs = [run for run in evidence.runs if _concerns(run, entry)]
@@ -145,7 +145,7 @@ def pad_invalid(evidence: Evidence) -> Iterator[Finding]:
             break
 
 
-def _real_pads(layer: ObservedLayer, argument: str) -> Iterator[tuple[Role, int]]:
+def _real_pads(layer: MoELayer, argument: str) -> Iterator[tuple[Role, int]]:
     """Yield the real pad by each tensor's shapes."""
     for role, axis in _PADDED_BY[argument]:
         tensor = layer.tensors.get(role)
@@ -156,7 +156,7 @@ def _real_pads(layer: ObservedLayer, argument: str) -> Iterator[tuple[Role, int]
             yield role, pad // layer.halves if (role, axis) == ("w13_weight", 1) else pad
 
 
-def _from_query(layer: ObservedLayer, tensor: ObservedTensor, axis: int, argument: str) -> int | None:
+def _from_query(layer: MoELayer, tensor: ObservedTensor, axis: int, argument: str) -> int | None:
     """Return the hidden pad by the query's size, which is not sharded."""
     physical = tensor.observation.physical_shape
     if argument != "hidden_pad" or not layer.query.hidden_size or physical is None or len(physical) != 3:
@@ -176,7 +176,7 @@ def _by_convention(evidence: Evidence, argument: str, real: int) -> Iterator[int
             yield real // entry.round_down * entry.round_down * entry.times
 
 
-def _applies(compiled: Compiled, layer: ObservedLayer) -> bool:
+def _applies(compiled: Compiled, layer: MoELayer) -> bool:
     """Return whether a pad convention may be in use.
 
     Nothing known contradicts it, and its engine, where it has one, is named.

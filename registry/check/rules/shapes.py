@@ -10,7 +10,7 @@ from math import prod
 
 from preshuffle.registry.base.words import BLOCK_ROWS
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.check.deployment.observed_layer import SCALES, ObservedLayer, ObservedTensor
+from preshuffle.registry.layer import SCALES, MoELayer, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 
 _FLAT_TAIL = 256
@@ -22,6 +22,9 @@ _ROWS = {"per_1x32": 1, "per_Token": 1, **BLOCK_ROWS}
 def scale_shape(evidence: Evidence) -> Iterator[Finding]:
     """Yield scales whose shape does not fit their weight."""
     layer = evidence.layer
+    for entry, _ in evidence.contracts:
+        if entry.code == "scale_shape":
+            yield Finding.of(entry.code, entry.says, role=entry.role, fix=entry.fix, evidence=entry.evidence)
     disagreements = _one_each if layer.query.quant_type == "per_Tensor" else _disagreements
     if layer.query.quant_type not in (*_ROWS, "per_Tensor"):
         return
@@ -42,7 +45,7 @@ def scale_shape(evidence: Evidence) -> Iterator[Finding]:
             break
 
 
-def _one_each(layer: ObservedLayer, weight: ObservedTensor, scale: ObservedTensor) -> Iterator[tuple[str, str, str]]:
+def _one_each(layer: MoELayer, weight: ObservedTensor, scale: ObservedTensor) -> Iterator[tuple[str, str, str]]:
     """Yield a scale per tensor without one number per expert.
 
     A checkpoint has one for gate and one for up.
@@ -52,9 +55,7 @@ def _one_each(layer: ObservedLayer, weight: ObservedTensor, scale: ObservedTenso
         yield "AITER takes one number for each expert", str([physical[0]]), str(list(stored))
 
 
-def _disagreements(
-    layer: ObservedLayer, weight: ObservedTensor, scale: ObservedTensor
-) -> Iterator[tuple[str, str, str]]:
+def _disagreements(layer: MoELayer, weight: ObservedTensor, scale: ObservedTensor) -> Iterator[tuple[str, str, str]]:
     live, live_scale = weight.observation.logical_shape, _with_k(layer, scale.observation.logical_shape)
     if live is not None and live_scale is not None and len(live) == len(live_scale) == 3:
         needed = _scale_of(layer, weight, live)
@@ -72,12 +73,12 @@ def _disagreements(
         yield "padded rows disagree", str(physical[0] * rows), str(stored[0])
 
 
-def _with_k(layer: ObservedLayer, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def _with_k(layer: MoELayer, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """Add K to a scale per row that comes as ``[experts, rows]``."""
     return (*shape, 1) if shape is not None and len(shape) == 2 and layer.query.quant_type == "per_Token" else shape
 
 
-def _scale_of(layer: ObservedLayer, weight: ObservedTensor, shape: tuple[int, ...]) -> tuple[int, int]:
+def _scale_of(layer: MoELayer, weight: ObservedTensor, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return rows and K of the scale that a weight needs."""
     share = _ROWS[layer.query.quant_type or ""]
     blocks = layer.halves if weight.role == "w13_weight" and share > 1 else 1

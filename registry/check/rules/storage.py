@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.base.versions import InvalidVersionError, version_identity
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.check.deployment.observed_layer import SCALES, ObservedTensor, counted_shape
+from preshuffle.registry.layer import SCALES, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import CacheKey
 
@@ -48,7 +48,7 @@ def stale_cache(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _differences(evidence: Evidence, cache: CacheKey) -> Iterator[tuple[str, str, str]]:
-    query, stated, aiter = evidence.layer.query, evidence.layer.stated, evidence.layer.aiter
+    query, stated, aiter = evidence.layer.query, evidence.layer.stated, evidence.layer.requested.aiter
     if cache.arch is not None and evidence.layer.book.arch_names.gfx(cache.arch) != query.arch:
         yield "arch", cache.arch, query.arch
     for name in ("tp", "ep"):
@@ -138,7 +138,7 @@ def _flat_tail(evidence: Evidence, tensor: ObservedTensor) -> str | None:
 
 
 def _rows_per_expert(evidence: Evidence, tensor: ObservedTensor) -> int | None:
-    shape = counted_shape(evidence.layer, tensor, tensor.layout) if tensor.layout else None
+    shape = evidence.layer.counted_shape(tensor, tensor.layout) if tensor.layout else None
     if shape is not None:
         return shape[1]
     weight = evidence.layer.tensors.get(SCALES[tensor.role])

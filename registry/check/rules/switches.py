@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.check.deployment.observed_layer import ObservedLayer
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.layer import AITER, is_undecided, value_of, why_unlisted, why_unread
+from preshuffle.registry.layer import AITER, MoELayer, is_undecided, value_of, why_unlisted, why_unread
 from preshuffle.registry.values.finding import Finding
 
 
@@ -22,7 +21,7 @@ def flag_conflict(evidence: Evidence) -> Iterator[Finding]:
     yield from _forced_arch(evidence.layer)
 
 
-def _forced_arch(layer: ObservedLayer) -> Iterator[Finding]:
+def _forced_arch(layer: MoELayer) -> Iterator[Finding]:
     """Yield a ``GPU_ARCHS`` that names another GPU than the deployment's.
 
     AITER then lays out and dispatches for that one.
@@ -55,7 +54,7 @@ def flag_unknown(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _unread(flag: FlagEntry, layer: ObservedLayer) -> str | None:
+def _unread(flag: FlagEntry, layer: MoELayer) -> str | None:
     engine = layer.query.engine
     if is_undecided(flag, layer.query):
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedTensor
+from preshuffle.registry.layer import WEIGHTS, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 
 _ROUTES = (

@@ -3,7 +3,7 @@
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from preshuffle.registry.check.observation_of import observation_of
+from preshuffle.registry.resolve.observation_of import observation_of
 from support.book.decision_summary import call_of, described
 from support.book.engine_table import Case, read_table
 from support.book.strategies import BOOK, REGISTRY
@@ -22,7 +22,8 @@ def test_the_book_says_what_the_engine_does(case: Case) -> None:
     assert call_of(decision) == case.call
     assert decision.env == case.env
     assert [words for words in case.reason if words not in decision.reason] == []
-    assert [finding for finding in decision.findings if finding.severity == "error"] == []
+    if "load balancing" not in case.id:  # ATOM switches Triton off there, whatever its switch says
+        assert [finding for finding in decision.findings if finding.severity == "error"] == []
 
 
 @pytest.mark.parametrize("case", [case for case in ANSWERED if "load balancing" not in case.id], ids=str)

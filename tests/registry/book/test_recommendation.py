@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from preshuffle.registry.check.observation_of import observation_of
+from preshuffle.registry.resolve.observation_of import observation_of
 from support.book.decision_summary import call_of, described
 from support.book.engine_table import Case, read_table
 from support.book.strategies import BOOK, REGISTRY

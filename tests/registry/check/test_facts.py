@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[Raw, set[str]]] = {
     "weights apart, scales alternating (T7)": (deployment(A4W4, ("sep16", "e8_gui16", "sep16", "e8"), applied=SEP, engine="sglang", env={"AITER_FORCE_A8W4": "1"}), {"layout_mismatch"}),
     "mxfp8 apart (T9)": (deployment(MXFP8, SEPARATED, applied=SEP, engine="atom"), {"layout_mismatch"}),
     "row groups on gfx1250 (T12)": (deployment(A4W4, ("gui16", "n32k4_gurow", "sep16", "n32k4"), applied=ITLV, arch="gfx1250"), {"layout_mismatch"}),
-    "gate_mode not sent without a limit (T15)": (bent(OSS_GUI, applied={"gate_mode": "separated", "swiglu_limit": 0.0}), {"layout_mismatch", "contract_mismatch"}),
+    "gate_mode not sent without a limit (T15)": (bent(OSS_GUI, applied={"gate_mode": "separated", "swiglu_limit": 0.0}), {"layout_mismatch"}),
     "gate_mode dropped by a wrapper (T16)": (deployment(A8W4, INTERLEAVED, applied=ITLV, engine="vllm", aiter="0.1.13"), {"version_unsupported"}),
     "two activation switches": (deployment(SITU, INTERLEAVED, applied=ITLV, env={"AITER_SITUV2_A8W4": "1", "AITER_SITUV2_A4W4": "1"}, activation_dtype="fp8", **K3), {"flag_conflict"}),
     "a switch of the next release": (deployment(SITU, SEPARATED, applied=SEP, aiter="0.1.19.post1", env={"AITER_SITUV2_A4W4": "1"}, **K3), {"flag_unknown"}),

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import Query, Registry
-from preshuffle.registry.kernels import KernelTables, TableError, TokenBucket, dispatch, reachable_buckets
+from preshuffle.registry.kernels import KernelTables, TableError, reachable_buckets
 from preshuffle.registry.kernels.tables import installed
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.findings import kernel_findings
-from preshuffle.registry.resolve.kernels import REACH, dispatch_call
+from preshuffle.registry.layer import REACH
+from preshuffle.registry.resolve import call_of_decision
 from support.aiter.kernel_rows import GUI, SEP, table, write
 
 FIELDS = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "fp4x2"}
@@ -56,43 +55,30 @@ def test_auto_without_aiter_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_layout_that_no_sampled_token_count_meets_is_found(tmp_path: Path) -> None:
     tables = write(tmp_path / "p", {"token": "512", "kernelName1": GUI})
     registry = Registry.load(kernel_tables=[tables])
-    sampled = Query.parse({**FIELDS, "tokens": [1, 256, 1024]})
-    decision = registry.resolve(sampled)
-    assert {bucket.stage1.reads["w13_weight"] for bucket in decision.kernels if bucket.stage1} == {"sep16"}
+    sampled = registry.resolve(Query.parse({**FIELDS, "tokens": [1, 256, 1024]}))
+    assert {bucket.stage1.reads["w13_weight"] for bucket in sampled.kernels if bucket.stage1} == {"sep16"}
+    assert not [finding for finding in sampled.findings if finding.code == "layout_mismatch"]  # not asked for
+    decision = registry.resolve(Query.parse(FIELDS))
     wrong = {finding.role: finding for finding in decision.findings if finding.code == "layout_mismatch"}
     assert set(wrong) == {"w13_weight", "w13_weight_scale"}
-    assert "_flydsl_stage1_wrapper reads gui16 from 257 to 512 tokens" in wrong["w13_weight"].message
+    assert "reads gui16 at 257 to 512 tokens" in wrong["w13_weight"].message
 
 
 def test_numerics_are_judged_at_every_token_count() -> None:
     env = {"GPTOSS_SWIGLU_MXFP4_BF16_BOUND": "5000"}
-    query = Query.parse({**FIELDS, "env": env, "tokens": [1]})
+    query = Query.parse({**FIELDS, "env": env})
     assert not [f for f in Registry.default().resolve(query).findings if f.code == "numerics_deviation"]
-    query = Query.parse(
-        {**FIELDS, "activation_dtype": "bf16", "env": {"AITER_BF16_FP8_MOE_BOUND": "256"}, "tokens": [1]}
-    )
-    (finding,) = [f for f in Registry.default().resolve(query).findings if f.code == "numerics_deviation"]
-    assert "activations run in fp8 from 256 tokens on" in finding.message
-
-
-def test_ranges_are_named_as_people_would(tmp_path: Path) -> None:
-    registry = Registry.load()
-    query = Query.parse(FIELDS)
-    decision, case = registry.resolve(query), open_case(query, registry.book)
-    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
-    assert call is not None
-    interleaved = dispatch(call.model_copy(update={"gate_mode": "interleave"}))
-    good = dispatch(call)
-    spans = [(1, 1, 0), (2, 2, 1), (3, 7, 1), (8, 9, 0), (10, None, 1)]
-    ranges = [TokenBucket(lo, hi, interleaved if wrong else good) for lo, hi, wrong in spans]
-    findings = list(kernel_findings(case.full, registry.book, decision.tensors, decision.kernels, ranges))
-    assert "from 2 to 7 tokens and from 10 tokens on" in findings[0].message
+    fields = {**FIELDS, "activation_dtype": "bf16", "env": {"AITER_BF16_FP8_MOE_BOUND": "256"}}
+    found = Registry.default().resolve(Query.parse(fields)).findings
+    (finding,) = [f for f in found if f.code == "numerics_deviation"]
+    assert "activations run in fp8 at 256 and more tokens" in finding.message
+    stated = Registry.default().resolve(Query.parse({**fields, "tokens": [1]}))
+    assert not [f for f in stated.findings if f.code == "numerics_deviation"]
 
 
 def test_ranges_end_where_nobody_goes() -> None:
     registry, query = Registry.default(), Query.parse(FIELDS)
-    decision, case = registry.resolve(query), open_case(query, registry.book)
-    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 1, case.masked_column)
+    call = call_of_decision(registry.resolve(query), query, registry.book, 1)
     assert call is not None
     all_of_them, within = reachable_buckets(call), reachable_buckets(call, upto=REACH)
     assert [bucket.lo for bucket in within] == [bucket.lo for bucket in all_of_them if bucket.lo <= REACH]

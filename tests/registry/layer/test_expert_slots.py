@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import Observation, Query, Registry
-from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots
-from preshuffle.registry.resolve.case import open_case
-from preshuffle.registry.resolve.kernels import dispatch_call
+from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, layer_of
+from preshuffle.registry.resolve import call_of_decision
 from support.book.configurations import PUBLISHED
 from support.book.strategies import BOOK, REGISTRY
 
@@ -16,7 +15,7 @@ VLLM = {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_FUSION_SHARED_EXPERTS":
 
 
 def counted(model: str = DEEPSEEK, **fields: Any) -> tuple[int | None, int | None]:
-    full = open_case(Query.parse({"model": model, "arch": "gfx950", **fields}), BOOK).full
+    full = layer_of(Query.parse({"model": model, "arch": "gfx950", **fields}), BOOK).query
     return full.num_experts, full.top_k
 
 
@@ -90,12 +89,12 @@ def test_the_reason_says_it() -> None:
 
 
 def test_several_count_each() -> None:
-    case = open_case(Query(model=DEEPSEEK, arch="gfx950", engine="atom", num_experts=64, top_k=6), BOOK)
-    two = expert_slots(case.full, SharedExperts(2), case.switches, BOOK, given=False)
-    assert counted_fields(case.full, two) == {"num_experts": 66, "top_k": 8}
+    layer = layer_of(Query(model=DEEPSEEK, arch="gfx950", engine="atom", num_experts=64, top_k=6), BOOK)
+    two = expert_slots(layer.query, SharedExperts(2), layer.switches, BOOK, given=False)
+    assert counted_fields(layer.query, two) == {"num_experts": 66, "top_k": 8}
     assert two.reason.startswith("2 shared experts count among the experts")
-    none = expert_slots(case.full, SharedExperts(0), case.switches, BOOK, given=False)
-    assert counted_fields(case.full, none) == {}
+    none = expert_slots(layer.query, SharedExperts(0), layer.switches, BOOK, given=False)
+    assert counted_fields(layer.query, none) == {}
     assert none.reason == ""
 
 
@@ -143,17 +142,17 @@ def test_a_shared_expert_of_another_size_stays_apart() -> None:
 )
 def test_the_columns_of_topk_ids_are_the_engines(engine: str | None, env: dict[str, str], topk: int) -> None:
     query = Query(model=DEEPSEEK, arch="gfx950", ep=4, engine=engine, env=env, aiter="0.1.20", tokens=(64,))
-    case = open_case(query, BOOK)
-    assert (case.full.top_k or 0) + case.masked_column == topk
+    layer = layer_of(query, BOOK)
+    assert (layer.query.top_k or 0) + layer.masked_column == topk
     decision = Registry.default().resolve(query)
-    call = dispatch_call(case.full, case.arch, decision.tensors, decision.call, decision.env, 64, case.masked_column)
+    call = call_of_decision(decision, query, BOOK, 64)
     assert call is not None
     assert (call.topk, call.ep) == (topk, True)
 
 
 def test_nothing_is_masked_without_expert_parallelism() -> None:
     query = Query(model=DEEPSEEK, arch="gfx950", engine="atom")
-    assert not open_case(query, BOOK).masked_column
+    assert not layer_of(query, BOOK).masked_column
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from preshuffle.registry import NoRecipeError, Observation, Query
-from preshuffle.registry.layer import Slots, expert_slots, read_switches, shared_experts_of
-from preshuffle.registry.resolve import find_model, open_case
+from preshuffle.registry.layer import Slots, expert_slots, layer_of, read_switches, shared_experts_of
 from support.book.strategies import BOOK, REGISTRY
 
 R1, R1_FP4, V32 = "deepseek-ai/DeepSeek-R1-0528", "amd/DeepSeek-R1-0528-MXFP4-v2", "deepseek-ai/DeepSeek-V3.2"
@@ -156,15 +155,15 @@ def query_of(engine: str | None, model: str, given: dict[str, Any]) -> Query:
 
 
 def slots_of(engine: str | None, model: str, **given: Any) -> Slots:
-    return open_case(query_of(engine, model, given), BOOK).slots
+    return layer_of(query_of(engine, model, given), BOOK).slots
 
 
 @pytest.mark.parametrize("case", [*ATOM, *VLLM_ROWS, *SGLANG])
 def test_an_engine_fuses_shared_experts_as_its_code_says(case: Row) -> None:
-    opened = open_case(query_of(case.engine, case.model, case.given), BOOK)
-    ep = opened.full.ep
-    assert (opened.full.num_experts or 0) // ep == case.local
-    assert (opened.full.top_k or 0) + opened.masked_column == case.columns
+    opened = layer_of(query_of(case.engine, case.model, case.given), BOOK)
+    ep = opened.query.ep
+    assert (opened.query.num_experts or 0) // ep == case.local
+    assert (opened.query.top_k or 0) + opened.masked_column == case.columns
     assert opened.slots.table == case.table
 
 
@@ -257,7 +256,7 @@ def test_a_model_that_no_entry_knows_leaves_the_column_open() -> None:
 
 def test_an_observation_concludes_no_fault_from_what_it_leaves_out() -> None:
     query = query_of("vllm", V4_PRO, {"dp": 8, "env": VLLM})
-    shared, switches = shared_experts_of(find_model(V4_PRO, BOOK)), read_switches(query, BOOK)
+    shared, switches = shared_experts_of(BOOK.model_names.find(V4_PRO)), read_switches(query, BOOK)
     for observed, found in ((frozenset({"dp"}), 0), (frozenset({"dp", "ep"}), 1)):
         full = query.altered(weight_dtype="fp4x2", num_experts=384, top_k=6)
         slots = expert_slots(full, shared, switches, BOOK, given=False, observed=observed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError, Query
-from preshuffle.registry.resolve import open_case
+from preshuffle.registry.layer import layer_of
 from support.book.strategies import load_overlay
 
 HEAD = "fusions:\n  mine:\n    when: {engine: acme%s}\n"
@@ -46,6 +46,6 @@ def test_a_fusion_needs_an_engine(tmp_path: Path) -> None:
 def test_an_overlay_tells_of_an_engine_of_its_own(tmp_path: Path) -> None:
     registry = load_overlay(tmp_path, HEAD % ", shared_alike: true" + "    outcome: fused\n" + TAIL)
     query = Query.parse({"model": "deepseek-ai/DeepSeek-R1-0528", "arch": "gfx950", "engine": "acme", "tp": 8})
-    case = open_case(query, registry.book)
-    assert case.full.num_experts == 257
-    assert case.slots.reason == "1 shared expert counts among the experts: it was read"
+    layer = layer_of(query, registry.book)
+    assert layer.query.num_experts == 257
+    assert layer.slots.reason == "1 shared expert counts among the experts: it was read"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query, QueryError, Registry, Rule
+from preshuffle.registry.layer import layer_of
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.resolve.case import open_case
 from preshuffle.registry.resolve.choose import alternatives, choose, choose_with_alternatives
 from preshuffle.registry.resolve.match import try_rules
 from preshuffle.registry.resolve.requirements import REQUIRED_OF
@@ -35,7 +35,7 @@ def queries(seed: int, number: int) -> list[Query]:
 def test_the_winner_is_that_of_looking_at_every_rule() -> None:
     winners = set()
     for query in queries(11, 250):
-        facts = open_case(query, BOOK).facts
+        facts = layer_of(query, BOOK).checked().rule_facts
         expected = next((item for item in try_rules(BOOK, facts) if item.usable), None)
         found, others = choose_with_alternatives(BOOK, facts)
         assert others == (alternatives(found, facts) if found else ())
@@ -50,7 +50,7 @@ def test_what_is_remembered_by_is_what_recipes_look_at() -> None:
 
 def test_what_was_near_is_for_the_same_subject() -> None:
     for query in queries(12, 100):
-        facts = open_case(query, BOOK).facts
+        facts = layer_of(query, BOOK).checked().rule_facts
         found = choose(BOOK, facts)
         for near in found.others if found else ():
             assert len(near.missed) <= 2
@@ -75,13 +75,13 @@ def test_rules_of_globs_and_ranges_are_found(when: dict[str, Any]) -> None:
     asked = {"model": "acme/gpt-turbo", "arch": "gfx950", "hidden_size": 4096, "tp": 7, "deployment": "canary-1"}
     for engine in (None, "atom", "vllm"):
         query = Query.parse({**asked, "engine": engine, "activation_dtype": "fp4x2"})
-        facts = open_case(query, book).facts
+        facts = layer_of(query, book).checked().rule_facts
         matches = all(condition.matches(facts.get(name)) for name, condition in rule.conditions().items())
         assert (choose(book, facts) is not None) == matches
 
 
 def winner(book: Book, query: Query) -> str | None:
-    found = choose(book, open_case(query, book).facts)
+    found = choose(book, layer_of(query, book).checked().rule_facts)
     return found.winner.rule.id if found else None
 
 

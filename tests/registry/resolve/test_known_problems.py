@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Query
-from preshuffle.registry.check.observation_of import observation_of
+from preshuffle.registry.resolve.observation_of import observation_of
 from support.book.strategies import REGISTRY
 
 TOLD = ("known_bad", "version_unsupported", "pad_required")
@@ -43,7 +43,7 @@ def test_a_listed_kernel_names_its_token_counts_and_the_way_out() -> None:
     decision = REGISTRY.resolve(Query.parse({"arch": "gfx950", **CASES["CK-Tile's stage 2"]}))
     (finding,) = [finding for finding in decision.findings if finding.code == "known_bad"]
     assert finding.actual == "cktile.stage2.inter256"
-    assert finding.message.endswith("it gives wrong results (cktile_moe_stage1 up to 255 tokens)")
+    assert finding.message.endswith("it gives wrong results (cktile_moe_stage1 at 1 to 255 tokens)")
     assert finding.fix is not None
     assert finding.fix.startswith("pad the intermediate size to a multiple of 256")
     assert finding.evidence

@@ -181,14 +181,16 @@ rules:
     ("tp", "found"),
     [
         (1, []),
-        (2, ["w2_weight at tp 2: layout sep16: K = 720 bytes is not a multiple of 32; padded it is 736"]),
-        (7, ["w2_weight at tp 7: layout sep16: K = 208 bytes is not a multiple of 32; padded it is 224"]),
+        (2, ["K = 720 bytes at tp 2 is not a multiple of 32, a tile of sep16"]),
+        (7, ["K = 208 bytes at tp 7 is not a multiple of 32, a tile of sep16"]),
     ],
 )
 def test_a_rank_that_is_not_whole_tiles_is_named(tmp_path: Path, tp: int, found: list[str]) -> None:
     decision = decide(load_overlay(tmp_path, UNPADDED), activation_dtype="fp4x2", tp=tp, tokens=[1])
     assert decision.rule == "mine"
-    assert [item.message for item in decision.findings if item.code == "pad_required"] == found
+    told = [item.message for item in decision.findings if item.code == "pad_required"]
+    assert [message for message in told if "a tile of" in message] == found
+    assert any("the hidden size is 2880" in message and "a multiple of 128" in message for message in told)
 
 
 @pytest.mark.parametrize(

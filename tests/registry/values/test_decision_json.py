@@ -33,6 +33,7 @@ def meant(decision: Decision, parts: set[str]) -> dict[str, Any]:
     for tensor in said["tensors"].values():
         if tensor["layout_line"] is None:
             del tensor["layout_line"]
+    del said["call"]["expert_map"]  # follows from the backend
     for flag in ("doweight_stage1", "weighted_by_caller"):
         if not said["call"][flag]:
             del said["call"][flag]

@@ -217,8 +217,8 @@ def bias_in_bf16(applied: Raw, query: Raw, decision: Decision, chosen: random.Ra
 
 
 @kind
-def missing_limit(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
-    applied["swiglu_limit"] = 0.0
+def other_limit(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
+    applied["swiglu_limit"] = 3.5
     return codes("contract_mismatch")
 
 

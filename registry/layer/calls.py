@@ -1,4 +1,4 @@
-"""Possible calls: every combination of arguments that an observation leaves open.
+"""Calls of AITER that a layer may make.
 
 What was not observed may have been anything, so an error counts only if every possible call has one. The first call is
 the most plausible one: its findings are reported, and its errors only where no other call is free of errors.
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TypeVar
 
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.base.words import GateMode, Role
-from preshuffle.registry.check.deployment.observed_layer import WEIGHTS, ObservedLayer
-from preshuffle.registry.kernels import behaviour_of
+from preshuffle.registry.kernels import DispatchCall, behaviour_of
+from preshuffle.registry.layer.moe_layer import MoELayer
+from preshuffle.registry.layer.tensors import WEIGHTS
 
 _MOST_CALLS = 32
 ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")
@@ -27,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PossibleCall:
-    """One call of AITER that fits an observation.
+    """One call of AITER that fits a layer.
 
     Attributes:
         gate_mode: as it reaches AITER.
@@ -48,7 +50,7 @@ class PossibleCall:
     doweight_stage1: bool
 
 
-def possible_calls(layer: ObservedLayer) -> Iterator[PossibleCall]:
+def possible_calls(layer: MoELayer) -> Iterator[PossibleCall]:
     """Yield the possible calls, the most plausible first.
 
     There are none where too little is known.
@@ -61,21 +63,88 @@ def possible_calls(layer: ObservedLayer) -> Iterator[PossibleCall]:
         _tags(layer),
         _biases(layer),
         _sizes(layer),
-        _known_or(layer.experts, (128,)),
+        _known_or(layer.local_experts, (128,)),
         _known_or(query.top_k, _TOP_K),
-        _compute_units(layer),
-        _known_or(query.aiter, _VERSIONS),
+        layer.compute_units,
+        _known_or(query.aiter, _versions(layer)),
         _weighted_stages(layer),
     )
     for values in islice(product(*axes), _MOST_CALLS):
         yield PossibleCall(*values)
 
 
+def dispatch_call(layer: MoELayer, call: PossibleCall, tokens: int) -> DispatchCall:
+    """Return the call as AITER's dispatch sees it.
+
+    Args:
+        layer: whose sizes, tensors and environment count.
+        call: one that fits it.
+        tokens: rows of the batch.
+
+    Raises:
+        ValidationError: no call can have such sizes.
+    """
+    query, applied = layer.query, layer.applied
+    return DispatchCall.model_validate(
+        {
+            "gfx": query.arch,
+            "cu_num": call.cu_num,
+            "tokens": tokens,
+            "model_dim": call.sizes[0],
+            "inter_dim": call.sizes[1],
+            "expert": call.experts,
+            "topk": call.top_k + layer.masked_column,
+            "activation": query.activation,
+            "weight_dtype": weight_word(layer),
+            "quant_type": query.quant_type,
+            "use_g1u1": query.gated,
+            "doweight_stage1": call.doweight_stage1,
+            "gate_mode": call.gate_mode,
+            "is_shuffled": call.is_shuffled,
+            "ep": layer.passes_mask,
+            "bias": call.bias,
+            "hidden_pad": applied.hidden_pad or 0,
+            "intermediate_pad": applied.intermediate_pad or 0,
+            "quant_dtype_a": applied.quant_dtype_a,
+            "env": query.env,
+            "aiter": call.aiter,
+        }
+    )
+
+
+def weight_word(layer: MoELayer) -> str:
+    """Return the weights' dtype as AITER names it.
+
+    Both kinds of fp8 are one; int4 scaled by row comes eight to a uint32; fp4 that is not typed so is uint8.
+    """
+    dtype = layer.query.weight_dtype
+    if dtype == "i4x2" and layer.query.quant_type != "per_1x32":
+        return "uint32"
+    w13 = layer.tensors.get("w13_weight")
+    untyped = w13 is not None and w13.observation.dtype == "uint8" and dtype == "fp4x2"
+    return "uint8" if untyped else str(dtype)
+
+
 def _known_or(known: T | None, otherwise: tuple[T, ...]) -> tuple[T, ...]:
     return otherwise if known is None else (known,)
 
 
-def _gate_modes(layer: ObservedLayer) -> tuple[GateMode, ...]:
+def _versions(layer: MoELayer) -> tuple[str | None, ...]:
+    """Return the AITER versions to suppose where none is told; None is the newest known.
+
+    A release of an engine runs no older AITER than the one that it is written for.
+    """
+    engine = layer.query.engine
+    entry = layer.book.engines.get(engine.name) if engine else None
+    if engine is None or engine.version is None or entry is None or entry.aiter is None:
+        return _VERSIONS
+    if version_key(engine.version) < version_key(entry.newest):
+        return _VERSIONS
+    oldest = version_key(entry.aiter)
+    return tuple(version for version in _VERSIONS if version is None or version_key(version) >= oldest)
+
+
+def _gate_modes(layer: MoELayer) -> tuple[GateMode, ...]:
     if layer.applied.gate_mode is not None:
         return (layer.applied.gate_mode,)
     if layer.query.quant_type != "per_1x32":
@@ -92,7 +161,7 @@ def _gate_modes(layer: ObservedLayer) -> tuple[GateMode, ...]:
     return (first, "interleave" if first == "separated" else "separated")
 
 
-def _tags(layer: ObservedLayer) -> tuple[bool, ...]:
+def _tags(layer: MoELayer) -> tuple[bool, ...]:
     weights = [layer.tensors[role] for role in WEIGHTS if role in layer.tensors]
     tags = [tensor.observation.is_shuffled for tensor in weights]
     if any(tags):
@@ -107,21 +176,21 @@ def _tags(layer: ObservedLayer) -> tuple[bool, ...]:
     return (False,) if weights and all(tensor.plain for tensor in weights) else (False, True)
 
 
-def _biases(layer: ObservedLayer) -> tuple[bool, ...]:
+def _biases(layer: MoELayer) -> tuple[bool, ...]:
     if layer.applied.bias_passed is not None:
         return (layer.applied.bias_passed,)
     return {True: (True, False), False: (False,), None: (False, True)}[layer.query.bias]
 
 
-def _weighted_stages(layer: ObservedLayer) -> tuple[bool, ...]:
-    passed = doweight_stage1(layer)
+def _weighted_stages(layer: MoELayer) -> tuple[bool, ...]:
+    passed = layer.doweight_stage1
     if passed is not None:
         return (passed,)
     return (True, False) if layer.query.router_weight_on_input else (False,)
 
 
-def _sizes(layer: ObservedLayer) -> tuple[tuple[int, int], ...]:
-    hidden, inter = layer.sizes
+def _sizes(layer: MoELayer) -> tuple[tuple[int, int], ...]:
+    hidden, inter = layer.dims
     if hidden and inter:
         return ((hidden, inter),)
     live, width = layer.hidden(), layer.intermediate()
@@ -135,27 +204,3 @@ def _sizes(layer: ObservedLayer) -> tuple[tuple[int, int], ...]:
 
 def _up(size: int | None, multiple: int) -> int:
     return -(-(size or 1) // multiple) * multiple
-
-
-def _compute_units(layer: ObservedLayer) -> tuple[int, ...]:
-    if layer.query.cu_num is not None:
-        return (layer.query.cu_num,)
-    return tuple(dict.fromkeys(layer.arch.cu_num.values())) if layer.arch else ()
-
-
-def call_dtype(layer: ObservedLayer) -> str:
-    """Return the dtype of w13 as AITER's call has it."""
-    if layer.query.weight_dtype == "i4x2" and layer.query.quant_type != "per_1x32":
-        return "uint32"  # AITER's word for int4 scaled by row: eight values each
-    w13 = layer.tensors.get("w13_weight")
-    untyped = w13 is not None and w13.observation.dtype == "uint8" and layer.query.weight_dtype == "fp4x2"
-    return "uint8" if untyped else str(layer.query.weight_dtype)
-
-
-def doweight_stage1(layer: ObservedLayer) -> bool | None:
-    """Return whether stage 1 multiplies the router's weights; None where unknown."""
-    applied = layer.applied
-    if applied.doweight_stage1 is None and applied.function is not None:
-        function = layer.book.entries["functions"].get(applied.function)
-        return True if function is not None and function.doweight_stage1 else None
-    return applied.doweight_stage1
