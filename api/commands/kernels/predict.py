@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from preshuffle.api.commands.kernels.gpu_names import with_gfx_name
-from preshuffle.api.commands.kernels.tables import hazard_findings, load_tables, untuned_finding
+from preshuffle.api.commands.kernels.tables import hazard_findings, load_tables
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import STDIN
@@ -87,10 +87,7 @@ def forecast(registry: Registry, query: Query) -> Forecast:
         text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
         raise NoRecipeError(text, missing=missing)
     known = {finding.message for finding in decision.findings}
-    more = [
-        *untuned_finding(decision.kernels),
-        *hazard_findings(registry.tables, decision.kernels, registry.book.families),
-    ]
+    more = hazard_findings(registry.tables, decision.kernels, registry.book.families)
     return Forecast(
         query=query,
         engine=registry.engine_notes(query),

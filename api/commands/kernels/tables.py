@@ -9,7 +9,6 @@ from preshuffle.api.commands.options.books import chosen_tables
 from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.registry.base.versions import InvalidVersionError, version_key
 from preshuffle.registry.kernels import Families, Hazard, KernelChoice, KernelTables, packaged_families
-from preshuffle.registry.values.decision import KernelBucket
 from preshuffle.registry.values.finding import Finding
 
 AUTO = "auto"
@@ -59,11 +58,3 @@ def hazard_findings(
     if tables is not None and sources:
         hazards = tables.hazards_by(families or packaged_families())
         yield from (finding_of(hazard) for hazard in hazards if hazard.source in sources)
-
-
-def untuned_finding(kernels: Iterable[KernelBucket]) -> Iterator[Finding]:
-    """Yield a warning for token counts without a table row."""
-    tokens = [str(bucket.tokens) for bucket in kernels if bucket.tuned is False and bucket.error is None]
-    if tokens:
-        text = f"no row of the kernel tables covers {', '.join(tokens)} tokens: a heuristic kernel runs"
-        yield Finding.of("untuned", text, fix="tune the shape with AITER's tuner and load its rows")

@@ -48,7 +48,7 @@ def test_a_querys_kernels_are_those_of_its_decision(configs: str, capsys: pytest
     assert answer["kernels"] == [bucket.model_dump(mode="json") for bucket in decision.kernels]
     assert (answer["recipe"], answer["tables_digest"]) == (decision.recipe, tables.digest)
     assert [finding["code"] for finding in answer["findings"]] == ["untuned"]
-    assert "covers 1 tokens" in answer["findings"][0]["message"]
+    assert "at 1 tokens: a heuristic kernel runs" in answer["findings"][0]["message"]
 
 
 def test_a_querys_table_names_row_layout_and_kernels(configs: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,8 +59,8 @@ def test_a_querys_table_names_row_layout_and_kernels(configs: str, capsys: pytes
 
 def test_a_kernel_that_reads_other_bytes_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = str(write(tmp_path / "p", {"token": "512", "kernelName1": GUI}))
-    text = said(capsys, "predict", *QUERY, "--tokens", "1", "--tables", place, code=1)
-    assert "from 257 to 512 tokens" in " ".join(text.split())
+    text = said(capsys, "predict", *QUERY, "--tables", place, code=1)
+    assert "at 257 to 512 tokens" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
