@@ -125,10 +125,9 @@ def _refuse_unread_keys(
     language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
 ) -> None:
     """Refuse keys of the quantization section that may change the experts and that nothing reads."""
-    keys = (key for layer in layers for key in unread_keys(language, entry, book, layer))
-    found = {key.path: key for key in keys if key.matters}
+    found = [key for key in unread_keys(language, entry, book, layers) if key.matters]
     if found:
-        raise QueryError([unread_problem(list(found.values()))])
+        raise QueryError([unread_problem(found)])
 
 
 def unread_notes(config: Mapping[str, Any] | str | Path, book: Book, layer: int | None = None) -> tuple[str, ...]:
@@ -140,8 +139,8 @@ def unread_notes(config: Mapping[str, Any] | str | Path, book: Book, layer: int 
     values = read_config(config)
     entry = model_type_of(values, book)
     language = language_model(values, entry)
-    keys = (key for number in _layers(language, entry, layer) for key in unread_keys(language, entry, book, number))
-    return tuple(dict.fromkeys(f"{key.path} is not read here" for key in keys if not key.matters))
+    keys = unread_keys(language, entry, book, _layers(language, entry, layer))
+    return tuple(f"{key.path} is not read here" for key in keys if not key.matters)
 
 
 def _fields(

@@ -50,27 +50,48 @@ def unread_problem(keys: Sequence[UnreadKey]) -> FieldProblem:
     return FieldProblem(first.path, message, valid)
 
 
-def unread_keys(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> tuple[UnreadKey, ...]:
-    """Return the keys that nothing reads, where one layer's experts are quantized.
+def unread_keys(
+    config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: Sequence[int]
+) -> tuple[UnreadKey, ...]:
+    """Return the keys that nothing reads, of what is about the experts of some layers.
 
     Args:
         config: the language model's configuration, its ``quantization_config`` in it.
         entry: how its model type names things.
         book: whose quantization methods count.
-        layer: groups and layers' own settings name modules of layers.
+        layers: groups and layers' own settings name modules of layers.
     """
     section = config.get(SECTION)
     known = book.quantizations.get(method_of(config))
-    if not isinstance(section, Mapping) or known is None or not describes_experts(config, entry, book, layer):
+    if not isinstance(section, Mapping) or known is None:
         return ()
     claimed = {path for case in entry.cases if fits(case, config) for path in case.when}
     read = {path.removeprefix(f"{SECTION}.") for path in claimed} | {"quant_method", *known.exclude}
-    settings, place = settings_of(section, known, entry, layer)
-    own = {path for case in known.cases for path in case.when}
-    found = list(_unread(section, SECTION, known, read | _structure(known) | (own if settings is section else set())))
-    if settings is not section and not claimed:
-        found += _unread(settings, place, known, own | {"targets"})
-    return tuple(found)
+    if not known.general and not known.grouped:  # the section itself holds the settings
+        read |= _paths(known)
+    of_all = tuple(_unread(section, SECTION, known, read | _structure(known)))
+    if not of_all and (claimed or not any(_settings_with_unread(section, known))):
+        return ()  # as in most configurations: no need to look which settings are the experts'
+    found: dict[str, UnreadKey] = {}
+    for layer in layers:
+        if describes_experts(config, entry, book, layer):
+            settings, place = settings_of(section, known, entry, layer)
+            own = () if claimed or settings is section else _unread(settings, place, known, _paths(known) | {"targets"})
+            found |= {key.path: key for key in (*of_all, *own)}
+    return tuple(found.values())
+
+
+def _paths(known: QuantizationEntry) -> set[str]:
+    return {path for case in known.cases for path in case.when}
+
+
+def _settings_with_unread(section: Mapping[str, Any], known: QuantizationEntry) -> Iterator[UnreadKey]:
+    """Yield the unread keys of all settings of a section, whichever modules they are for."""
+    groups = (section.get(name) for name in (known.named, known.grouped) if name)
+    several = (spec for group in groups if isinstance(group, Mapping) for spec in group.values())
+    for settings in (section.get(known.general) if known.general else None, *several):
+        if isinstance(settings, Mapping):
+            yield from _unread(settings, SECTION, known, _paths(known) | {"targets"})
 
 
 def _structure(known: QuantizationEntry) -> set[str]:
