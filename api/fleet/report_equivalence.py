@@ -49,7 +49,7 @@ def _conditions(book: Book) -> Iterator[Condition]:
             yield rule.conditions()[_FIELD]
     for section in _CONDITIONAL_SECTIONS:
         for entry in book.entries[section].values():
-            yield from (_parsed(clause[_FIELD]) for clause in (entry.when, entry.unless) if _FIELD in clause)
+            yield from (_parsed(clause[_FIELD]) for clause in (entry.when, *entry.unless) if _FIELD in clause)
 
 
 def _parsed(pattern: Any) -> Condition:

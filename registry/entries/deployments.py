@@ -1,8 +1,9 @@
 """Entries on deployments: backends, contracts, known-bad kernels, pad conventions."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
@@ -20,7 +21,18 @@ ContractCode = Literal[
     "flag_conflict",
     "not_known",
 ]
+
+
+def _as_list(value: Any) -> Any:
+    """Take one set of conditions as the list of it."""
+    return ((value,) if value else ()) if isinstance(value, Mapping) else value
+
+
 Conditions = Annotated[FrozenDict[str, Any], AfterValidator(freeze)]
+Exceptions = Annotated[
+    tuple[Conditions, ...],
+    BeforeValidator(_as_list, json_schema_input_type=FrozenDict[str, Any] | tuple[FrozenDict[str, Any], ...]),
+]
 Multiple = Annotated[int, Field(ge=1)]
 
 
@@ -31,16 +43,17 @@ class Conditional(Frozen):
 
     Attributes:
         when: what each fact must be; a fact that is not known matches nothing.
-        unless: if all of these hold too, the entry does not apply (a work-around that is in place).
+        unless: if all of these hold too, the entry does not apply (a work-around that is in place). Of several sets of
+            conditions, any suffices.
     """
 
     when: Conditions = Field(default_factory=FrozenDict)
-    unless: Conditions = Field(default_factory=FrozenDict)
+    unless: Exceptions = ()
 
     @model_validator(mode="after")
     def _conditions_parse(self) -> Self:
-        for part in ("when", "unless"):
-            for name, wanted in getattr(self, part).items():
+        for part, sets in (("when", (self.when,)), ("unless", self.unless)):
+            for name, wanted in (item for conditions in sets for item in conditions.items()):
                 try:
                     FactCondition.parse(name, wanted)
                 except ValueError as error:
@@ -54,13 +67,14 @@ class KnownBadEntry(Conditional):
     Although bytes and call agree.
 
     Attributes:
-        effect: what happens; ``slow`` makes the finding a warning.
+        effect: what happens. ``slow`` makes the finding a warning, and so does ``differs``: the bytes and the call are
+            right, and the engine's own code would do otherwise.
         says: what was seen.
         workaround: what to do.
     """
 
     id: str
-    effect: Literal["wrong", "crash", "slow"]
+    effect: Literal["wrong", "crash", "slow", "differs"]
     says: Text
     workaround: Text
     evidence: Evidence

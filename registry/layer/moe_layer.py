@@ -341,6 +341,7 @@ def _entry_facts(layer: MoELayer) -> Iterator[tuple[str, Scalar]]:
     yield "moe_shape", moe_shape(layer.local_experts, hidden, query.top_k)
     yield "mask_ones", max(applied.mask_ones) if applied.mask_ones else None
     yield "mask_size", applied.mask_size
+    yield "input_scales", "w13_input_scale" in layer.tensors or None
     yield "w2_groups", -(-inter // layer.group) if inter and layer.group > 1 else None
     for name, value in query.env.items():
         flag = layer.book.flags.get(name)

@@ -21,13 +21,16 @@ class Compiled:
     entry: Any
     deployment: tuple[FactCondition, ...]
     run: tuple[FactCondition, ...]
-    unless: tuple[FactCondition, ...]
+    unless: tuple[tuple[FactCondition, ...], ...]
 
     @staticmethod
     def of(entry: Conditional) -> Compiled:
         """Parse an entry's conditions."""
         when = [FactCondition.parse(name, wanted) for name, wanted in entry.when.items()]
-        unless = tuple(FactCondition.parse(name, wanted) for name, wanted in entry.unless.items())
+        unless = tuple(
+            tuple(FactCondition.parse(name, wanted) for name, wanted in conditions.items())
+            for conditions in entry.unless
+        )
         run = tuple(condition for condition in when if condition.fact in RUN_FACTS)
         deployment = tuple(condition for condition in when if condition.fact not in RUN_FACTS)
         return Compiled(entry, deployment, run, unless)
@@ -41,9 +44,10 @@ class Compiled:
         for condition in self.run:
             if not condition.holds(run):
                 return False
-        if not self.unless:
-            return True
-        return not all(condition.holds(run if condition.fact in run else deployment) for condition in self.unless)
+        return not any(
+            all(condition.holds(run if condition.fact in run else deployment) for condition in conditions)
+            for conditions in self.unless
+        )
 
 
 class Entries:

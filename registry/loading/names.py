@@ -11,7 +11,6 @@ from preshuffle.registry.loading.model_names import ModelNames
 
 CONDITIONAL_SECTIONS = ("contracts", "known_bad", "pad_conventions")
 _WITH_ARCHS = ("kernel_families", "backends", "scale_labels")
-_PARTS = ("when", "unless")
 
 
 def translate_names(entries: Mapping[str, dict[str, Any]]) -> None:
@@ -37,11 +36,13 @@ def _changed_conditions(
     entry: Rule | Conditional | FusionEntry, archs: ArchNames, models: ModelNames
 ) -> dict[str, Any]:
     changed: dict[str, Any] = {}
-    for part in _PARTS:
-        conditions: Mapping[str, Any] = getattr(entry, part, {})
-        named = dict(_translated(conditions, archs, models))
-        if named:
-            changed[part] = {**conditions, **named}
+    named = dict(_translated(entry.when, archs, models))
+    if named:
+        changed["when"] = {**entry.when, **named}
+    unless: tuple[Mapping[str, Any], ...] = getattr(entry, "unless", ())
+    renamed = tuple({**conditions, **dict(_translated(conditions, archs, models))} for conditions in unless)
+    if any(conditions != before for conditions, before in zip(renamed, unless, strict=True)):
+        changed["unless"] = renamed
     units = _units(entry.when, archs) if "when" in changed and not isinstance(entry, FusionEntry) else ()
     if units and "cu_num" not in entry.when:
         unstated = (None,) if isinstance(entry, Rule) else ()

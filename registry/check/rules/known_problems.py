@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.values.finding import Finding
 
-_EFFECTS = {"wrong": "gives wrong results", "crash": "crashes", "slow": "is slow"}
+_EFFECTS = {
+    "wrong": "gives wrong results",
+    "crash": "crashes",
+    "slow": "is slow",
+    "differs": "differs from what is right here",
+}
+_HARMLESS = frozenset({"slow", "differs"})
 
 
 def known_bad(evidence: Evidence) -> Iterator[Finding]:
     """Yield deny-list entries that hold, with their work-around.
 
-    What is only slow is a warning.
+    What is only slow, or what only the engine's own code does otherwise, is a warning.
     """
     yield from evidence.layer.faults("known_bad")
     for entry, runs in evidence.known_problems:
@@ -28,4 +34,4 @@ def known_bad(evidence: Evidence) -> Iterator[Finding]:
             fix=entry.workaround,
             evidence=entry.evidence,
         )
-        yield finding.model_copy(update={"severity": "warning"}) if entry.effect == "slow" else finding
+        yield finding.model_copy(update={"severity": "warning"}) if entry.effect in _HARMLESS else finding

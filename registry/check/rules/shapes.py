@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from preshuffle.registry.base.words import BLOCK_ROWS
+from preshuffle.registry.base.words import BLOCK_ROWS, Role
 from preshuffle.registry.check.deployment.evidence import Evidence
 from preshuffle.registry.layer import SCALES, MoELayer, ObservedTensor
 from preshuffle.registry.values.finding import Finding
@@ -17,6 +17,9 @@ _FLAT_TAIL = 256
 """Multiple of rows for a scale flattened over its experts."""
 _ROWS = {"per_1x32": 1, "per_Token": 1, **BLOCK_ROWS}
 """Rows that share a scale, by quantization whose scales have rows."""
+
+
+_INPUT_SCALES: tuple[Role, ...] = ("w13_input_scale", "w2_input_scale")
 
 
 def scale_shape(evidence: Evidence) -> Iterator[Finding]:
@@ -43,6 +46,26 @@ def scale_shape(evidence: Evidence) -> Iterator[Finding]:
                 "(no view back to the un-padded one)",
             )
             break
+    yield from _input_scales(evidence)
+
+
+def _input_scales(evidence: Evidence) -> Iterator[Finding]:
+    """Yield static input scales of one number per expert, of which AITER reads the first."""
+    if evidence.layer.query.quant_type != "per_Tensor" or "aiter" not in evidence.readers():
+        return
+    for role in _INPUT_SCALES:
+        tensor = evidence.layer.tensors.get(role)
+        shape = tensor.observation.physical_shape if tensor else None
+        if shape is not None and prod(shape) > 1:
+            yield Finding.of(
+                "scale_shape",
+                f"{role} has {prod(shape)} numbers; AITER takes one for all experts, and reads the first",
+                role=role,
+                expected="[1]",
+                actual=str(list(shape)),
+                fix=f"reduce {role} to its maximum while loading",
+                evidence=("https://github.com/ROCm/aiter/blob/v0.1.20/aiter/ops/quant.py",),
+            )
 
 
 def _one_each(layer: MoELayer, weight: ObservedTensor, scale: ObservedTensor) -> Iterator[tuple[str, str, str]]:

@@ -58,7 +58,7 @@ def test_switches_of_contracts_are_in_the_book() -> None:
         name.removeprefix("env.")
         for section in ("contracts", "known_bad")
         for entry in book.entries[section].values()
-        for name in (*entry.when, *entry.unless)
+        for name in (*entry.when, *(name for conditions in entry.unless for name in conditions))
         if name.startswith("env.")
     }
     assert names <= set(book.flags)
