@@ -5,9 +5,11 @@ from preshuffle.registry.loading.book import Book, Place
 from preshuffle.registry.loading.condition_index import Compiled, Entries
 from preshuffle.registry.loading.fusion_index import PreparedFusion
 from preshuffle.registry.loading.load import SECTIONS, load_book
+from preshuffle.registry.loading.names import CONDITIONAL_SECTIONS
 from preshuffle.registry.loading.rule_index import Prepared
 
 __all__ = [
+    "CONDITIONAL_SECTIONS",
     "SECTIONS",
     "Book",
     "Compiled",

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from preshuffle.registry import BookError, Query
-from support.book.strategies import load_overlay
+from preshuffle.registry.lint.conditions import condition_problems
+from support.book.strategies import BOOK, load_overlay
 
 RULE = "rules:\n  r1:\n    when: {when}\n    use: null\n    because: a test\n"
 GPT_OSS = "openai/gpt-oss-120b"
@@ -116,3 +117,32 @@ def test_known_problems_name_models_and_gpus_in_any_way(tmp_path: Path, model: s
     registry = load_overlay(tmp_path, KNOWN_BAD)
     decision = registry.resolve(Query.parse({"model": model, "arch": arch, "tokens": [1]}))
     assert any(finding.message.startswith("a test: ") for finding in decision.findings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "message"),
+    [
+        ("MI355X", "H200", "3:33", "arch 'H200' is an NVIDIA GPU"),
+        ("MI355X", "[gfx950, gfx955]", "3:33", "unknown arch 'gfx955'; valid: gfx942, gfx950"),
+        ("arch: MI355X", "activation: Swigluu", "3:33", "activation is never 'Swigluu'; valid: Swiglu"),
+        ("arch: MI355X", "runs_in: fp4", "3:33", "runs_in is never 'fp4'; valid: fp4x2"),
+        ("arch: MI355X", "gate_mode: interleaved", "3:33", "gate_mode is never 'interleaved'; valid: interleave"),
+        ("arch: MI355X", "w13_layout: sep61", "3:33", "w13_layout is never 'sep61'; valid: sep16"),
+        (
+            "arch: MI355X",
+            "env.ATOM_MOE_GU_ITVL: '1'",
+            "3:33",
+            "unknown switch 'ATOM_MOE_GU_ITVL'; valid: ATOM_MOE_GU_ITLV",
+        ),
+    ],
+)
+def test_a_known_problem_that_never_holds_does_not_load(
+    tmp_path: Path, old: str, new: str, place: str, message: str
+) -> None:
+    with pytest.raises(BookError, match=rf"overlay\.yaml:{place}: ") as caught:
+        load_overlay(tmp_path, KNOWN_BAD.replace(old, new))
+    assert message in str(caught.value)
+
+
+def test_packaged_conditions_can_hold() -> None:
+    assert list(condition_problems(BOOK, packaged=True)) == []
