@@ -73,7 +73,12 @@ class Checker:
         return Report(
             verdict=verdict_of(findings, evidence),
             findings=tuple(findings),
-            notes=(*self._arch_notes(layer), *engine_notes_of(layer), *implied_note(layer, evidence.implied)),
+            notes=(
+                *self._arch_notes(layer),
+                *engine_notes_of(layer),
+                *implied_note(layer, evidence.implied),
+                *filter(None, [layer.slots.unknown_table]),
+            ),
         )
 
     def findings_of(self, layer: MoELayer, *, kernels: bool = True) -> tuple[Finding, ...]:

@@ -78,6 +78,13 @@ class Slots:
     undecided: bool = False
 
     @property
+    def unknown_table(self) -> str | None:
+        """Say that kernels come from a table that is not read here; None where they do not."""
+        if self.table == TABLE:
+            return None
+        return f"kernels come from {self.table}, whose rows are not known here: {self.reason}"
+
+    @property
     def may_fuse(self) -> bool:
         """Whether shared experts take slots of the layer, or may do so."""
         return self.fused or self.undecided

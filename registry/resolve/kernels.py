@@ -67,9 +67,8 @@ def why_not_predicted(
     Args:
         field: how the caller's user spells the query's ``cu_num``.
     """
-    slots = layer_of(query, book).slots
-    if slots.table != TABLE:
-        return f"{slots.reason}; which kernels it names is not known", ()
+    if unknown := layer_of(query, book).slots.unknown_table:
+        return unknown, ()
     if not is_predicted(call.function):
         return f"{call.function} is called, and only kernels of AITER's {DISPATCHED} can be predicted", ()
     arch, query = book.arch_names.complete(query)

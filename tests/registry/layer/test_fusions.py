@@ -299,8 +299,11 @@ def test_kernels_of_a_table_that_is_not_read_are_unknown_and_said_so() -> None:
     decision = REGISTRY.resolve(query)
     assert decision.kernels == ()
     assert "its kernels come from tuned_fhmoe.csv" in decision.reason
-    with pytest.raises(NoRecipeError, match="which kernels it names is not known"):
+    with pytest.raises(NoRecipeError, match="whose rows are not known here"):
         REGISTRY.predict(query, 64)
+    report = REGISTRY.check(Observation.parse({"query": query.model_dump(exclude_unset=True)}))
+    assert report.verdict == "unknown"
+    assert report.notes[-1].startswith("kernels come from tuned_fhmoe.csv, whose rows are not known here: 1 shared")
     apart = REGISTRY.resolve(query_of("vllm", V4_PRO, {"tp": 8, "aiter": "0.1.20.post1", "env": FHMOE}))
     assert apart.kernels
 
