@@ -301,7 +301,13 @@ def test_kernels_of_a_table_that_is_not_read_are_unknown_and_said_so() -> None:
     assert "its kernels come from tuned_fhmoe.csv" in decision.reason
     with pytest.raises(NoRecipeError, match="whose rows are not known here"):
         REGISTRY.predict(query, 64)
-    report = REGISTRY.check(Observation.parse({"query": query.model_dump(exclude_unset=True)}))
+    shapes = {"w13_weight": ([385, 768, 7168], "gui16"), "w2_weight": ([385, 7168, 384], "sep16")}
+    tensors = {
+        role: {"layout": layout, "is_shuffled": True, "dtype": "fp4x2", "logical_shape": shape, "physical_shape": shape}
+        for role, (shape, layout) in shapes.items()
+    }
+    applied = {"gate_mode": "interleave", "tensors": tensors}
+    report = REGISTRY.check(Observation.parse({"query": query.model_dump(exclude_unset=True), "applied": applied}))
     assert report.verdict == "unknown"
     assert report.notes[-1].startswith("kernels come from tuned_fhmoe.csv, whose rows are not known here: 1 shared")
     apart = REGISTRY.resolve(query_of("vllm", V4_PRO, {"tp": 8, "aiter": "0.1.20.post1", "env": FHMOE}))
