@@ -106,7 +106,10 @@ def _layers(language: Mapping[str, Any], entry: ModelTypeEntry, layer: int | Non
 def _experts(
     language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
 ) -> ExpertQuantization:
-    """Return the quantization of the layers' experts; layers that differ are an error."""
+    """Return the quantization that the layers' experts share.
+
+    Layers that differ are an error.
+    """
     by_facts: dict[str, tuple[ExpertQuantization, list[int]]] = {}
     for number in layers:
         quantization = experts_of(language, entry, book, number)
@@ -124,14 +127,14 @@ def _experts(
 def _refuse_unread_keys(
     language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
 ) -> None:
-    """Refuse keys of the quantization section that may change the experts and that nothing reads."""
+    """Refuse unread quantization keys that may change the experts."""
     found = [key for key in unread_keys(language, entry, book, layers) if key.matters]
     if found:
         raise QueryError([unread_problem(found)])
 
 
 def unread_notes(config: Mapping[str, Any] | str | Path, book: Book, layer: int | None = None) -> tuple[str, ...]:
-    """Return notes on keys of the quantization section that nothing reads and that do not seem to matter.
+    """Return notes on unread quantization keys that seem harmless.
 
     Raises:
         QueryError: as ``query_of``.

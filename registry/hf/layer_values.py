@@ -1,4 +1,4 @@
-"""Values of a query's fields in a configuration, which may have one per layer."""
+"""Query fields from a configuration, with one value per layer where listed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def values_of(language: Mapping[str, Any], entry: ModelTypeEntry, layers: Sequen
 
 
 def _of_layers(name: str, value: Any, layers: Sequence[int]) -> Any:
-    """Return the value of all layers; of a list with one value per layer, the one that they share."""
+    """Return the value that all layers share."""
     if not isinstance(value, list) or not value:
         return value
     by_value: dict[Any, list[int]] = {}

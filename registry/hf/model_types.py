@@ -49,7 +49,7 @@ def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[
 
 
 def _wrapped(config: Mapping[str, Any], name: str, sections: tuple[str, ...], book: Book) -> ModelTypeEntry:
-    """Return the entry of the language model inside another one, its paths and modules named from outside.
+    """Return the entry of a wrapped language model, named from outside.
 
     Raises:
         QueryError: no section has a known type.
@@ -77,7 +77,7 @@ def _wrapped(config: Mapping[str, Any], name: str, sections: tuple[str, ...], bo
 
 
 def _prefixed(entry: ModelTypeEntry) -> Any:
-    """Return the experts' modules under the names that wrappers give them, the plain ones last."""
+    """Return the experts' modules with the prefixes of wrappers."""
     if entry.experts is None:
         return None
     blocks = entry.experts.blocks
@@ -92,7 +92,7 @@ def _dense(name: str, fields: tuple[str, ...]) -> FieldProblem:
 
 
 def _says_experts(value: Any) -> bool:
-    """Return whether a count, a list of counts or a switch means experts."""
+    """Return whether a count, counts or a switch means experts."""
     if isinstance(value, list):
         return any(map(_says_experts, value))
     return value is True or (bool(value) and value != 1)

@@ -25,7 +25,7 @@ def layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> int:
 
 
 def count_layers(config: Mapping[str, Any], entry: ModelTypeEntry) -> int | None:
-    """Return the stated number of layers, or that of their flags; None where neither is there."""
+    """Return the number of layers, stated or counted from their flags."""
     stated = number_of(config, entry.layers)
     flags = _list(config, entry.moe_layers.flags) if entry.moe_layers.marks else None
     return stated if stated is not None or not flags else len(flags)
@@ -86,7 +86,10 @@ def _marked(flag: Any, marks: tuple[str, ...]) -> bool:
 
 
 def _list(config: Mapping[str, Any], names: Sequence[str]) -> Sequence[Any] | None:
-    """Return the first named list; a text is numbers with commas between them, or one letter per layer."""
+    """Return the first named list.
+
+    A text is numbers with commas between them, or one letter per layer.
+    """
     for name in names:
         value = value_at(config, name)
         if isinstance(value, list | tuple):

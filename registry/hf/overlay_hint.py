@@ -1,4 +1,4 @@
-"""Overlay for a model type that the book does not know, made from its configuration."""
+"""Overlay for an unknown model type, generated from its configuration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def overlay_hint(config: Mapping[str, Any], book: Book) -> tuple[str, ...]:
 
 
 def _names(size: str, book: Book) -> list[str]:
-    """Return what the book's types call a size, names that speak of experts first."""
+    """Return the book's field names for a size, expert-specific ones first."""
     names = dict.fromkeys(name for entry in book.model_types.values() for name in entry.fields.get(size, ()))
     return sorted(names, key=lambda name: not ("expert" in name or "moe" in name))
 

@@ -154,7 +154,9 @@ def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
 def _leaves_out(
     section: Mapping[str, Any], known: QuantizationEntry | None, modules: list[list[str]], book: Book
 ) -> bool:
-    """Return whether a section leaves the experts unquantized: by a list, or since no settings are for them.
+    """Return whether a section leaves the experts unquantized.
+
+    A list names them, or no settings are for them.
 
     Of an unknown method the lists count that any known one has.
     """
@@ -180,12 +182,12 @@ def _targets(spec: Any) -> list[Any]:
 
 
 def _is_pattern(target: Any) -> bool:
-    """Return whether a target names modules; a capital letter starts a class, which may be that of experts."""
+    """Return whether a target names modules, not a class."""
     return isinstance(target, str) and bool(target) and not target[0].isupper()
 
 
 def _excluded(section: Mapping[str, Any], lists: tuple[str, ...], modules: list[list[str]]) -> bool:
-    """Return whether lists of a section name each of the modules, under any of its names."""
+    """Return whether lists of a section name each of the modules."""
     patterns = _patterns(section, lists)
     return all(any(any_matches_module([pattern], name) for name in names for pattern in patterns) for names in modules)
 

@@ -1,4 +1,4 @@
-"""Keys of a quantization section that nothing reads."""
+"""Unread keys of a quantization section."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _OFF: tuple[Any, ...] = (None, False, "", (), {})
 
 @dataclass(frozen=True, slots=True)
 class UnreadKey:
-    """Key of a quantization section that neither a case reads nor the book knows to be harmless.
+    """Key of a quantization section without a reader.
+
+    Neither a case reads it, nor does the book list it as harmless.
 
     Attributes:
         path: from the configuration on.
@@ -42,7 +44,7 @@ class UnreadKey:
 
 
 def unread_problem(keys: Sequence[UnreadKey]) -> FieldProblem:
-    """Return the error for keys that may change the experts' bytes; it names each."""
+    """Return the error that names keys which may change the experts' bytes."""
     first, *others = keys
     more = f" (nor are {', '.join(key.path for key in others)})" if others else ""
     message = f"{first.value!r} is not read here{more}, and it may change the experts' dtype or layout"
@@ -53,7 +55,7 @@ def unread_problem(keys: Sequence[UnreadKey]) -> FieldProblem:
 def unread_keys(
     config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: Sequence[int]
 ) -> tuple[UnreadKey, ...]:
-    """Return the keys that nothing reads, of what is about the experts of some layers.
+    """Return the unread keys of the settings that apply to experts.
 
     Args:
         config: the language model's configuration, its ``quantization_config`` in it.
@@ -86,7 +88,7 @@ def _paths(known: QuantizationEntry) -> set[str]:
 
 
 def _settings_with_unread(section: Mapping[str, Any], known: QuantizationEntry) -> Iterator[UnreadKey]:
-    """Yield the unread keys of all settings of a section, whichever modules they are for."""
+    """Yield the unread keys of a section's settings for any module."""
     groups = (section.get(name) for name in (known.named, known.grouped) if name)
     several = (spec for group in groups if isinstance(group, Mapping) for spec in group.values())
     for settings in (section.get(known.general) if known.general else None, *several):
@@ -95,7 +97,7 @@ def _settings_with_unread(section: Mapping[str, Any], known: QuantizationEntry) 
 
 
 def _structure(known: QuantizationEntry) -> set[str]:
-    """Return the keys that hold settings, of which only those of the experts count."""
+    """Return the keys under which settings for modules are nested."""
     return {path.partition(".")[0] for path in (known.named, known.grouped, known.general) if path}
 
 
@@ -117,7 +119,7 @@ def _matters(path: str, text: str) -> bool:
 
 
 def _leaves(settings: Mapping[str, Any], read: set[str], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield paths and values that are set and not read, down to what is no mapping."""
+    """Yield paths and values of unread leaf keys."""
     for name, value in settings.items():
         path = f"{above}{name}"
         if path in read:

@@ -16,7 +16,7 @@ _OWN = frozenset({"id", "like", "aliases", "evidence"})
 def inherit(
     types: Mapping[str, ModelTypeEntry], places: Mapping[tuple[str, str], Place], problems: list[Problem]
 ) -> dict[str, ModelTypeEntry]:
-    """Return the model types, each completed by the one that it is like.
+    """Return the model types, completed by those that they are like.
 
     Args:
         types: entries by id.
