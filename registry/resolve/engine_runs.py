@@ -72,7 +72,7 @@ class EngineRuns:
         return {role: tuple(layouts) for role, layouts in found.items()}
 
     def note(self, engine: str) -> str | None:
-        """Say what the engine runs where no kernel was reported; None where nothing is known."""
+        """Say what the engine runs; None where nothing is known."""
         if not self.runs:
             return None
         texts = list({(run.recipe.call.backend, *self._layouts(run)): str(run) for run in reversed(self.runs)}.values())

@@ -45,6 +45,7 @@ _HELP = {
     "hidden_size": "of the whole model, unsharded",
     "intermediate_size": "of one expert, unsharded",
     "bias": "whether the experts have biases",
+    "router_weight_on_input": "whether the router's weight multiplies what goes into an expert (Llama 4)",
     "gated": "whether w13 holds gate and up (the default)",
     "tp": "tensor-parallel size",
     "ep": "expert-parallel size",

@@ -31,6 +31,6 @@ def implied_runs(layer: MoELayer) -> EngineRuns:
 
 
 def implied_note(layer: MoELayer, implied: EngineRuns) -> tuple[str, ...]:
-    """Return the note on what the engine runs, where it is not reported."""
+    """Return the note on unreported kernels of an engine."""
     note = implied.note(layer.query.engine.name) if layer.query.engine else None
     return (note,) if note else ()

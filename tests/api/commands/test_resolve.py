@@ -85,10 +85,12 @@ def test_every_field_of_a_query_is_an_option(capsys: pytest.CaptureFixture[str])
 def test_options_are_read_as_their_fields_are(capsys: pytest.CaptureFixture[str]) -> None:
     options = [*OPTIONS, "--engine", "atom@0.1.5", "--env", "ATOM_MOE_GU_ITLV=1", "--no-bias", "--tokens", "1,64"]
     options += ["--tokens", "8", "--aiter", "0.1.16", "--cu-num", "256", "--gated"]
+    options += ["--router-weight-on-input", "--activation", "silu"]
     assert main(["explain", *options, "--json"]) == 0
     query = Query.model_validate(json.loads(capsys.readouterr().out)["query"])
     assert str(query.engine) == "atom@0.1.5"
     assert query.env == {"ATOM_MOE_GU_ITLV": "1"}
+    assert (query.router_weight_on_input, query.activation) == (True, "Silu")
     assert (query.bias, query.gated, query.tokens, query.aiter, query.cu_num) == (
         False,
         True,

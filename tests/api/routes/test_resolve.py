@@ -29,13 +29,21 @@ def test_get_reads_every_kind_of_parameter(client: Client) -> None:
         "arch": "gfx950",
         "engine": "vllm@0.33.0",
         "bias": True,
+        "router_weight_on_input": False,
         "aiter": "0.1.20",
         "aiter_features": {"gate_mode": True, "mxmoe_a4w4": False},
         "env": {"VLLM_ROCM_USE_AITER": "1", "X": "a=b"},
         "tokens": [1, 64],
     }
     features = {"aiter_features": "gate_mode,!mxmoe_a4w4"}
-    params = {**query, **features, "bias": "true", "env": ["VLLM_ROCM_USE_AITER=1", "X=a=b"], "tokens": "1,64"}
+    params = {
+        **query,
+        **features,
+        "bias": "true",
+        "router_weight_on_input": "false",
+        "env": ["VLLM_ROCM_USE_AITER=1", "X=a=b"],
+        "tokens": "1,64",
+    }
     response = client.get("/v1/resolve", params=params)
     assert response.status_code == 200, response.text
     assert response.json() == client.post("/v1/resolve", json=query).json()
