@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -88,7 +88,7 @@ class MoELayer:
     @cached_property
     def facts(self) -> Facts:
         """Facts that contracts and deny-lists read; absent where unknown."""
-        return dict(_entry_facts(self))
+        return _entry_facts(self)
 
     def source_of(self, name: str) -> Source:
         """Return where a field of ``query`` comes from."""
@@ -312,37 +312,45 @@ _QUERY_FACTS = (
 _APPLIED_FACTS = (
     "function", "gate_mode", "doweight_stage1", "router_weight", "hidden_pad", "intermediate_pad", "bias_passed",
     "expert_map", "swizzle_mx_scale", "source_order", "fallback_backend", "graphs", "eplb", "lora", "swiglu_limit",
+    "mask_size",
 )  # fmt: skip
+_PARALLEL_FACTS = ("tp", "ep", "dp", "all_to_all")
+_TAG_FACTS = (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1]))
 
 
-def _entry_facts(layer: MoELayer) -> Iterator[tuple[str, Scalar]]:
-    """Yield what contracts and deny-lists may ask for, None where it is unknown."""
-    query, applied, engine = layer.query, layer.applied, layer.query.engine
-    yield from ((name, getattr(query, name)) for name in _QUERY_FACTS)
-    yield from ((name, getattr(applied, name)) for name in _APPLIED_FACTS)
-    yield from ((name, getattr(query, name)) for name in ("tp", "ep", "dp", "all_to_all") if name in layer.stated)
-    if "tp" in layer.stated and query.intermediate_size and query.intermediate_size % query.tp == 0:
-        yield "rank_inter", query.intermediate_size // query.tp
-    newest = query.aiter is not None and is_newest(query.aiter)
-    yield "aiter", dispatch_book().newest if newest else query.aiter  # a build of the newest commit counts as it
-    if query.model != layer.requested.model:
-        yield MODEL_NAME, layer.requested.model
-    yield "engine", engine.name if engine else None
-    yield "engine_version", engine.version if engine else None
-    yield "arch_mx", any(name.startswith("mxfp4") for name in layer.arch.features) if layer.arch else None
-    yield "model_limit", layer.model.swiglu_limit is not None if layer.model else None
-    for name, role in LAYOUT_FACTS:
-        tensor = layer.tensors.get(role)
-        yield name, tensor.layout.id if tensor and tensor.layout else None
-    for name, role in (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1])):
-        yield name, layer.tensors[role].observation.is_shuffled if role in layer.tensors else None
+def _entry_facts(layer: MoELayer) -> dict[str, Scalar]:
+    """Return what contracts and deny-lists may ask for, None where it is unknown."""
+    query, applied, engine, tensors = layer.query, layer.applied, layer.query.engine, layer.tensors
+    asked, done, stated = query.__dict__, applied.__dict__, layer.stated
     hidden, inter = layer.dims
-    yield from (("model_dim", hidden), ("inter_dim", inter), ("experts", layer.local_experts))
-    yield "moe_shape", moe_shape(layer.local_experts, hidden, query.top_k)
-    yield "mask_ones", max(applied.mask_ones) if applied.mask_ones else None
-    yield "mask_size", applied.mask_size
-    yield "input_scales", "w13_input_scale" in layer.tensors or None
-    yield "w2_groups", -(-inter // layer.group) if inter and layer.group > 1 else None
+    newest = query.aiter is not None and is_newest(query.aiter)
+    facts: dict[str, Scalar] = {
+        **{name: asked[name] for name in _QUERY_FACTS},
+        **{name: done[name] for name in _APPLIED_FACTS},
+        **{name: asked[name] for name in _PARALLEL_FACTS if name in stated},
+        "aiter": dispatch_book().newest if newest else query.aiter,  # a build of the newest commit counts as it
+        "engine": engine.name if engine else None,
+        "engine_version": engine.version if engine else None,
+        "arch_mx": any(name.startswith("mxfp4") for name in layer.arch.features) if layer.arch else None,
+        "model_limit": layer.model.swiglu_limit is not None if layer.model else None,
+        "model_dim": hidden,
+        "inter_dim": inter,
+        "experts": layer.local_experts,
+        "moe_shape": moe_shape(layer.local_experts, hidden, query.top_k),
+        "mask_ones": max(applied.mask_ones) if applied.mask_ones else None,
+        "input_scales": "w13_input_scale" in tensors or None,
+        "w2_groups": -(-inter // layer.group) if inter and layer.group > 1 else None,
+    }
+    if "tp" in stated and query.intermediate_size and query.intermediate_size % query.tp == 0:
+        facts["rank_inter"] = query.intermediate_size // query.tp
+    if query.model != layer.requested.model:
+        facts[MODEL_NAME] = layer.requested.model
+    for name, role in LAYOUT_FACTS:
+        tensor = tensors.get(role)
+        facts[name] = tensor.layout.id if tensor and tensor.layout else None
+    for name, role in _TAG_FACTS:
+        facts[name] = tensors[role].observation.is_shuffled if role in tensors else None
     for name, value in query.env.items():
         flag = layer.book.flags.get(name)
-        yield f"env.{name}", value_of(flag, value) if flag else value
+        facts[f"env.{name}"] = value_of(flag, value) if flag else value
+    return facts
