@@ -65,6 +65,7 @@ def call_decision(recipe: Recipe, layer: MoELayer, tensors: Mapping[Role, Tensor
     sizes, model, limit = layer.sizes, layer.model, layer.query.swiglu_limit
     on_input = bool(layer.query.router_weight_on_input)
     w13, w2, call = tensors["w13_weight"].pad, tensors["w2_weight"].pad, recipe.call
+    situ = model if sizes.activation == "Situv2" else None
     values = {
         "gate_mode": call.gate_mode,
         "gate_mode_passed": call.passes_gate_mode(limit),
@@ -80,8 +81,8 @@ def call_decision(recipe: Recipe, layer: MoELayer, tensors: Mapping[Role, Tensor
         "swizzle_mx_scale": call.swizzle_mx_scale,
         "swiglu_limit": limit if call.swiglu_limit == "passed" else None,
         "swiglu_alpha": model.swiglu_alpha if model else None,
-        "situ_beta": model.situ_beta if model else None,
-        "situ_linear_beta": model.situ_linear_beta if model else None,
+        "situ_beta": situ.situ_beta if situ else None,
+        "situ_linear_beta": situ.situ_linear_beta if situ else None,
         "doweight_stage1": on_input and call.router_weight.by == "kernel",
         "weighted_by_caller": on_input and call.router_weight.by == "caller",
     }

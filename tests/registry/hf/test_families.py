@@ -7,6 +7,7 @@ import pytest
 
 from preshuffle.registry import NoRecipeError, QueryError, Registry
 from preshuffle.registry.hf import language_model, model_type_of, moe_layers_of, query_fields
+from support.book.configurations import KIMI_K3
 from support.book.families import FAMILIES, WITHOUT_KERNEL, deepseek, mixtral, qwen
 from support.book.strategies import BOOK, REGISTRY, load_overlay
 
@@ -204,3 +205,23 @@ def test_an_inner_null_does_not_hide_what_is_outside() -> None:
 def test_far_from_every_name_lists_none() -> None:
     with pytest.raises(QueryError, match=r"^model_type: unknown 'speech5_hifigan'$"):
         query({"model_type": "speech5_hifigan"})
+
+
+ALIASES = [(entry.id, alias) for entry in BOOK.model_types.values() for alias in entry.aliases if entry.id in FAMILIES]
+
+
+@pytest.mark.parametrize(("name", "alias"), ALIASES, ids=[alias for _, alias in ALIASES])
+def test_a_language_model_alone_says_the_same_under_every_name(name: str, alias: str) -> None:
+    config, wanted = FAMILIES[name]
+    alone = {**language_model(config, model_type_of(config, BOOK)), "model_type": alias}
+    found = query(alone)
+    assert {field: found[field] for field in wanted} == wanted
+
+
+def test_the_language_model_of_kimi_k3_alone_is_resolved_like_the_whole() -> None:
+    alone = {**KIMI_K3["text_config"], "dtype": "bfloat16"}
+    whole, part = (Registry.default().query_from_hf_config(item, arch="gfx950", tp=8) for item in (KIMI_K3, alone))
+    assert part.model == "kimi_linear"
+    assert REGISTRY.resolve(part).decision_digest == REGISTRY.resolve(whole).decision_digest
+    plain = REGISTRY.resolve(Registry.default().query_from_hf_config(FAMILIES["kimi_linear"][0], arch="gfx950"))
+    assert (plain.call.activation, plain.call.situ_beta) == ("Silu", None)
