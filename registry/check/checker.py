@@ -91,7 +91,7 @@ class Checker:
         return tuple(self._judge(layer, possible_calls(layer) if kernels else iter(()))[1])
 
     def _judge(self, layer: MoELayer, calls: Iterator[PossibleCall]) -> tuple[Evidence, list[Finding]]:
-        first = self._evidence(layer, next(calls, None), implied_runs(layer))
+        first = self._evidence(layer, next(calls, None), implied_runs(layer, self._backends))
         findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
         findings += self._call_findings(first, calls)
         findings.sort(key=lambda finding: finding.severity != "error")

@@ -184,6 +184,7 @@ class FlagEntry(Frozen):
         also: other engines in which it may be read (as a plugin's, or by name).
         affects: what it changes.
         sets: the query's field that its value is, where the query leaves that out.
+        names_backend: whether its value is the name of a backend that then runs.
     """
 
     id: str
@@ -200,4 +201,5 @@ class FlagEntry(Frozen):
     also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
     sets: Literal["all_to_all"] | None = None
+    names_backend: bool = False
     evidence: Evidence = ()

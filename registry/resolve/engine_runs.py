@@ -51,10 +51,12 @@ class EngineRuns:
     Attributes:
         runs: the recipes, the most specific rule first.
         complete: whether one of them runs for sure; else it may also be something that no rule describes.
+        named: the backend that a switch names, where the rules do not tell.
     """
 
     runs: tuple[EngineRun, ...] = ()
     complete: bool = False
+    named: str | None = None
 
     @property
     def backend(self) -> str | None:
@@ -73,6 +75,8 @@ class EngineRuns:
 
     def note(self, engine: str) -> str | None:
         """Say what the engine runs; None where nothing is known."""
+        if self.named is not None:
+            return f"no kernel was reported: {engine} is set to run {self.named}; the bytes are judged by that"
         if not self.runs:
             return None
         texts = list({(run.recipe.call.backend, *self._layouts(run)): str(run) for run in reversed(self.runs)}.values())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from preshuffle.registry.layer import MoELayer
+from dataclasses import replace
+
+from preshuffle.registry.check.deployment.backends import Backends
+from preshuffle.registry.layer import MoELayer, why_unread
 from preshuffle.registry.resolve import REQUIRED_OF, EngineRuns, engine_runs
 
 _NOTHING = EngineRuns()
 
 
-def implied_runs(layer: MoELayer) -> EngineRuns:
+def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
     """Return what the engine runs; nothing where the observation shows it itself.
 
     Kernels, ``gate_mode``, a scale label and laid-out bytes count before what an engine is expected to do.
@@ -27,7 +30,18 @@ def implied_runs(layer: MoELayer) -> EngineRuns:
     unknown = frozenset({"tp", "ep"} - layer.stated)
     reported = layer.query.env.keys()
     key = (unknown, *sorted(layer.query.env.items()), *map(facts.get, (*layer.book.rule_index.fields, *REQUIRED_OF)))
-    return layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, reported))
+    runs: EngineRuns = layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, reported))
+    named = _named(layer, backends) if runs.backend is None else None
+    return replace(runs, named=named) if named else runs
+
+
+def _named(layer: MoELayer, backends: Backends) -> str | None:
+    """Return the backend that a reported switch names; None where none does."""
+    for name, value in layer.requested.env.items():
+        flag = layer.book.flags.get(name)
+        if flag is not None and flag.names_backend and why_unread(flag, layer.query) is None and backends.find(value):
+            return value
+    return None
 
 
 def implied_note(layer: MoELayer, implied: EngineRuns) -> tuple[str, ...]:

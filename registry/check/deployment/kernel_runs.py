@@ -112,6 +112,8 @@ def _unobserved(
     if layer.applied.gate_mode is not None or layer.laid_out or implied.backend == "aiter":
         run = KernelRun(None, None, "aiter", "AITER's kernel", reads=implied.reads())
         return tuple(_predicted(layer, call, predictor)) or (run,)
+    if implied.named is not None:
+        return tuple(_observed(layer, call, ObservedKernel(backend=implied.named), backends, predictor))
     if implied.backend is not None:
         return tuple(_own_kernels(layer, implied.backend, implied.backend, None, backends))
     return (KernelRun(None, None, "unknown", "an unknown kernel"),)

@@ -37,6 +37,11 @@ def reported(layout: str, **query: Any) -> Report:
         # a model that no entry knows, of unknown size
         ("plain", {"engine": "atom", "model": "acme/new", "weight_dtype": "fp8", "quant_type": "per_1x128"}, "mismatch", {"layout_mismatch"}, "rule atom.fp8-block"),
         ("plain", {"engine": "atom", "model": "acme/new", "weight_dtype": "fp8"}, "unknown", set(), "depending on quant_type"),
+        # an option names the backend
+        ("plain", {"engine": "sglang@0.5.23", "env": {"SGLANG_USE_AITER": "1", "--moe-runner-backend": "triton"}}, "ok", set(), "sglang is set to run triton"),
+        ("plain", {"engine": "vllm@0.33.0", "env": {"--moe-backend": "triton"}}, "ok", set(), "vllm is set to run triton"),
+        ("plain", {"engine": "vllm@0.33.0", "env": {"--moe-runner-backend": "triton"}}, "degraded", {"flag_unknown"}, "may run AITER's kernels"),
+        ("plain", {"engine": "vllm@0.33.0", "env": AITER | {"--moe-backend": "aiter"}}, "mismatch", {"layout_mismatch"}, "vllm runs AITER's kernels"),
         # Triton's kernels read plain bytes
         ("plain", {"engine": "atom", "model": OSS, "arch": "gfx950", "tp": 1, "env": {"ATOM_USE_TRITON_MOE": "1"}}, "ok", set(), "atom runs Triton's kernels"),
         ("plain", {"engine": "atom", "model": OSS, "arch": "gfx950", "tp": 1, "env": {"ATOM_USE_TRITON_MOE": "0"}}, "mismatch", {"layout_mismatch", "numerics_deviation"}, "atom runs AITER's kernels"),
