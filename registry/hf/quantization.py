@@ -61,11 +61,35 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
         raise QueryError([_no_case(entry.id, claimed, config, "config")])
     if known is None:
         raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
-    spec, place = _spec(section if isinstance(section, Mapping) else {}, known, modules)
+    settings = section if isinstance(section, Mapping) else {}
+    spec, place = _spec(settings, known, modules)
     for case in known.cases:
         if fits(case, spec):
+            _check_alike(settings, known, modules, case)
             return ExpertQuantization(method, case)
     raise QueryError([_no_case(known.id, known.cases, spec, place)])
+
+
+def _check_alike(
+    section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]], case: QuantizationCase
+) -> None:
+    """Refuse experts whose gate, up and down are quantized differently.
+
+    Raises:
+        QueryError: names the linear layer that differs from the first.
+    """
+    if not any(section.get(name) for name in (known.named, known.grouped) if name):
+        return
+    for names in modules:
+        spec, place = _spec(section, known, [names])
+        other = next((item for item in known.cases if fits(item, spec)), None)
+        if other is None or other.facts != case.facts:
+            message = f"the experts' linear layers are quantized differently: {names[0]} is not {_words(case)}"
+            raise QueryError([FieldProblem(place, message)])
+
+
+def _words(case: QuantizationCase) -> str:
+    return f"{case.facts.weight_dtype} {case.facts.quant_type}"
 
 
 def method_of(config: Mapping[str, Any]) -> str:

@@ -168,3 +168,42 @@ def test_excluded_experts_count_before_a_model_types_own_forms() -> None:
     section = {**DEEPSEEK_V4["quantization_config"], "modules_to_not_convert": names}  # type: ignore[dict-item]
     config = {**DEEPSEEK_V4, "quantization_config": section}
     assert Registry.default().query_from_hf_config(config, arch="gfx950").quant_type == "No"
+
+
+HALF = {
+    "targets": ["re:.*experts.*(gate|up)_proj"],
+    "weights": floats(8, "channel"),
+    "input_activations": {"strategy": "token"},
+}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"quant_method": "compressed-tensors", "config_groups": {"group_0": HALF}},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {
+                "group_0": HALF,
+                "group_1": {
+                    "targets": ["re:.*experts.*down_proj"],
+                    "weights": floats(4, "group", group_size=32),
+                    "input_activations": None,
+                },
+            },
+        },
+        quark(FP4, FP4, layer_quant_config={"*experts*down_proj": {"weight": {**FP8, "qscheme": "per_channel"}}}),
+    ],
+)
+def test_linear_layers_that_differ_are_no_layer_of_one_kind(section: dict[str, Any]) -> None:
+    with pytest.raises(QueryError, match=r"the experts' linear layers are quantized differently: .*_proj is not"):
+        experts(section)
+
+
+def test_linear_layers_with_equal_settings_of_their_own_are_one_kind() -> None:
+    own = {f"*experts*{name}_proj": {"weight": FP4, "input_tensors": FP4} for name in ("gate", "up", "down")}
+    assert experts(quark({**FP8, "qscheme": "per_tensor"}, FP8, layer_quant_config=own)) == (
+        "fp4x2",
+        "per_1x32",
+        "fp4x2",
+    )
