@@ -7,7 +7,7 @@ import pytest
 from preshuffle.registry import Observation, Query, Registry
 from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, layer_of
 from preshuffle.registry.resolve import call_of_decision
-from support.book.configurations import PUBLISHED
+from support.book.configurations import PUBLISHED, QUARK_MXFP4
 from support.book.strategies import BOOK, REGISTRY
 
 DEEPSEEK = "deepseek-ai/DeepSeek-R1-0528"
@@ -112,6 +112,8 @@ def test_several_count_each() -> None:
         ("kimi-k2-thinking", (384, 8)),  # its shared expert is not quantized, the others are
         ("kimi-k2.5", (384, 8)),
         ("kimi-k3", (896, 16)),  # they run on the hidden size, the others on the latent
+        ("deepseek-v4-flash", (256, 6)),  # its shared expert is fp8, the others are fp4
+        ("deepseek-v4-flash-fp8", (257, 7)),
     ],
 )
 def test_a_configuration_says_whether_its_shared_experts_are_like_the_others(
@@ -181,3 +183,24 @@ def test_a_rank_holds_the_experts_that_its_layer_has(
         observation = Observation.parse({"query": query, "applied": {**applied, "eplb": eplb}})
         codes = {finding.code for finding in Registry.default().check(observation).findings}
         assert ("contract_mismatch" in codes) is (found and not eplb)
+
+
+FP8 = {"dtype": "fp8_e4m3", "qscheme": "per_channel", "is_dynamic": False}
+PTPC = {"weight": FP8, "input_tensors": {"dtype": "fp8_e4m3", "qscheme": "per_channel", "is_dynamic": True}}
+
+
+@pytest.mark.parametrize(
+    ("section", "experts"),
+    [
+        ({}, 513),
+        ({"layer_quant_config": {"*shared_expert.*": PTPC}}, 512),  # of a section of its own
+        ({"layer_quant_config": {"*mlp.experts*": PTPC}}, 512),  # the routed experts have one
+        ({"layer_quant_config": {"*mlp.experts*": PTPC, "*shared_expert.*": PTPC}}, 513),
+        ({"exclude": ["*shared_expert.*"]}, 512),
+        ({"exclude": ["*shared_expert_gate"]}, 513),
+    ],
+)
+def test_a_configuration_tells_how_shared_experts_are_quantized(section: dict[str, Any], experts: int) -> None:
+    config = {**PUBLISHED["qwen3-next"][0], "quantization_config": {**QUARK_MXFP4, **section}}
+    query = Registry.default().query_from_hf_config(config, arch="gfx950", engine="atom")
+    assert query.num_experts == experts
