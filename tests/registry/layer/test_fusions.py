@@ -107,6 +107,14 @@ VLLM_ROWS = [
     row("vllm", V4_PRO, 48, 6, tp=8, ep=8, aiter="0.1.24", env=FHMOE),
     row("vllm", V4_PRO, 384, 6, tp=8, aiter="0.1.24", arch="gfx942", env=FHMOE),
     row("vllm", "deepseek-ai/DeepSeek-V4-Flash", 256, 6, tp=8, aiter="0.1.24", env=FHMOE),
+    # the same files of older releases
+    row("vllm@0.32.0", M3_MXFP8, 128, 4, tp=8, env=VLLM),  # MXFP8 came with 0.33
+    row("vllm@0.28.0", M3_MXFP8, 129, 5, tp=8, env=VLLM),  # before quantization was looked at
+    row("vllm@0.28.0", GLM47_FP8, 161, 9, tp=8, env=VLLM),
+    row("vllm@0.29.0", GLM47_FP8, 160, 8, tp=8, env=VLLM),
+    row("vllm@0.28.0", Q35_FP4, 512, 10, tp=4, env=VLLM),
+    row("vllm@0.29.0", V4_PRO, 384, 6, tp=8, aiter="0.1.24", env=FHMOE),
+    row("vllm@0.30.0", V4_PRO, 385, 7, "tuned_fhmoe.csv", tp=8, aiter="0.1.24", env=FHMOE),
 ]
 
 # sglang/srt/models/{deepseek_v2,deepseek_v4,glm4_moe,minimax_m3_vl,qwen2_moe,qwen3_next,qwen3_5}.py,
@@ -147,6 +155,16 @@ SGLANG = [
     row("sglang", Q35_FP4, 512, 10, tp=4, env=AITER),
     row("sglang", Q35_FP4, 513, 11, tp=4, env={**AITER, **ENFORCE}),  # bf16 is quantized while loading
     row("sglang", M2, 32, 8, tp=8, ep=8),
+    # the same files of older releases
+    row("sglang@0.5.10", Q35_FP8, 512, 10, tp=4, env=AITER),
+    row("sglang@0.5.11", Q35_FP8, 513, 11, tp=4, env=AITER),
+    row("sglang@0.5.13", NEXT, 512, 10, tp=4, env=AITER),
+    row("sglang@0.5.14", NEXT, 513, 11, tp=4, env=AITER),
+    row("sglang@0.5.12", K25_FP4, 384, 8, tp=8),
+    row("sglang@0.5.13", K25_FP4, 385, 9, tp=8),
+    row("sglang@0.5.20", M3_MXFP8, 128, 4, tp=8),
+    row("sglang@0.5.14", V4_PRO, 384, 6, tp=8, env=ENFORCE),
+    row("sglang@0.5.22", Q35_FP4, 512, 10, tp=4, env={**AITER, **ENFORCE}),
 ]
 
 
@@ -208,12 +226,22 @@ def test_what_is_given_is_not_said_to_be_assumed() -> None:
     [
         ("vllm", V4_PRO, {"dp": 8, "tp": 1, "env": VLLM}, "unsupported"),
         ("vllm", V4_PRO, {"dp": 8, "tp": 1, "env": {"VLLM_ROCM_USE_AITER": "1"}}, None),
+        ("vllm@0.30.0", V4_PRO, {"dp": 8, "tp": 1, "env": VLLM}, None),
+        ("vllm@0.28.0", K2_INT4, {"tp": 8, "env": VLLM}, "known_bad"),
+        ("vllm@0.29.0", K2_INT4, {"tp": 8, "env": VLLM}, None),
+        ("vllm@0.28.0", M3, {"tp": 8, "env": {FUSE: "1"}}, "known_bad"),
+        ("vllm@0.28.0", M3, {"tp": 8, "env": {**VLLM, "--moe-backend": "triton"}}, "known_bad"),
+        ("vllm@0.28.0", M3, {"tp": 8, "env": VLLM}, None),
+        ("vllm@0.29.0", M3, {"tp": 8, "env": {FUSE: "1"}}, None),
         ("vllm", V4_PRO, {"dp": 8, "ep": 8, "env": VLLM}, None),  # expert parallelism: not fused, not refused
         ("vllm", R1, {"dp": 8, "env": VLLM}, None),
         ("vllm", R1, {"dp": 8, "ep": 8, "all_to_all": "mori_low_latency", "env": VLLM}, "unsupported"),
         ("vllm", R1, {"dp": 8, "ep": 8, "all_to_all": "deepep_v2", "env": VLLM}, None),
         ("sglang@0.5.12", Q35_FP8, {"tp": 4, "ep": 4, "env": AITER}, "known_bad"),
         ("sglang@0.5.13", Q35_FP8, {"tp": 4, "ep": 4, "env": AITER}, None),
+        ("sglang@0.5.10", Q35_FP8, {"tp": 4, "ep": 4, "env": AITER}, None),
+        ("sglang@0.5.18", V4_PRO, {"tp": 8, "ep": 8, "env": ENFORCE}, "known_bad"),
+        ("sglang@0.5.19", V4_PRO, {"tp": 8, "ep": 8, "env": ENFORCE}, None),
         ("sglang@0.5.12", Q35_FP8, {"tp": 4, "env": AITER}, None),
         ("sglang@0.5.12", Q35_FP8, {"tp": 4, "ep": 4, "env": {**AITER, **OFF}}, None),
         ("sglang@0.5.12", R1, {"tp": 4, "ep": 4, "env": AITER}, None),
