@@ -45,6 +45,7 @@ from preshuffle.registry.entries.platform import (
     OtherGpuEntry,
 )
 from preshuffle.registry.entries.recipe import (
+    Call,
     PadArgument,
     PadRule,
     PadStep,
@@ -68,6 +69,7 @@ __all__ = [
     "AiterFunction",
     "ArchEntry",
     "BackendEntry",
+    "Call",
     "CheckpointTensor",
     "Condition",
     "Conditional",

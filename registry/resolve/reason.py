@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from preshuffle.registry.entries import Call
 from preshuffle.registry.layer import MoELayer
 from preshuffle.registry.loading import Prepared
 
@@ -29,9 +30,23 @@ def reason(layer: MoELayer, winner: Prepared, notes: Iterable[str] = ()) -> str:
         parts.append(layer.slots.reason)
     if winner.recipe is not None:
         parts += _counted_on(layer, winner.recipe.requires.aiter)
+        if layer.query.router_weight_on_input:
+            parts.append(_router_weight(winner.recipe.call))
     parts += notes
     parts.append(winner.rule.because)
     return "; ".join(parts)
+
+
+def _router_weight(call: Call) -> str:
+    """Say how the router's weight gets onto the input of experts."""
+    function = call.router_weight.function or call.function
+    how = {
+        "kernel": f"{function} is called, which multiplies it in stage 1",
+        "caller": "the engine multiplies the hidden states and passes ones",
+        "dropped": f"the engine calls {function} without a word of it",
+        "refused": "the engine raises",
+    }[call.router_weight.by]
+    return f"the router's weight goes on the experts' input: {how}"
 
 
 def _counted_on(layer: MoELayer, needed: Sequence[str]) -> Iterator[str]:

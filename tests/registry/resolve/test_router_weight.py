@@ -39,6 +39,12 @@ def test_function_and_arguments(query: Query, function: str, in_stage1: bool, by
     assert (call.function, call.doweight_stage1, call.weighted_by_caller) == (function, in_stage1, by_caller)
 
 
+def test_the_reason_names_the_function() -> None:
+    assert "asm_moe_tkw1 is called, which multiplies it in stage 1" in decided(asked(**VLLM)).reason
+    assert "the engine multiplies the hidden states" in decided(asked(**SGLANG)).reason
+    assert "router's weight" not in decided(asked("Qwen/Qwen3-30B-A3B", tp=4)).reason
+
+
 def test_kernels_are_predicted_through_the_wrapper() -> None:
     kernels = {bucket.tokens: bucket for bucket in decided(asked(**VLLM)).kernels}
     assert kernels[64].run_1stage  # fmoe_g1u1_tkw1 is a kernel of the one-stage path
