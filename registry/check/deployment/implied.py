@@ -21,6 +21,7 @@ def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
         engine is None
         or layer.problems
         or applied.kernels
+        or applied.function in layer.book.entries["functions"]
         or applied.gate_mode
         or applied.swizzle_mx_scale
         or layer.laid_out

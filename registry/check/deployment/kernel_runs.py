@@ -109,7 +109,11 @@ def _unobserved(
 ) -> tuple[KernelRun, ...]:
     if layer.applied.swizzle_mx_scale is not None:  # an argument that only Triton's kernels have
         return tuple(_own_kernels(layer, "triton", "triton", None, backends))
-    if layer.applied.gate_mode is not None or layer.laid_out or implied.backend == "aiter":
+    called = layer.book.entries["functions"].get(layer.applied.function or "")
+    backend = called.backends[0] if called is not None and len(called.backends) == 1 else None
+    if backend not in (None, "aiter"):
+        return tuple(_own_kernels(layer, backend, backend, None, backends))
+    if layer.applied.gate_mode is not None or layer.laid_out or "aiter" in (backend, implied.backend):
         run = KernelRun(None, None, "aiter", "AITER's kernel", reads=implied.reads())
         return tuple(_predicted(layer, call, predictor)) or (run,)
     if implied.named is not None:

@@ -54,6 +54,18 @@ def test_backend_that_is_not_reported(layout: str, query: Raw, verdict: str, cod
     assert note in notes[0] if note else not notes, notes
 
 
+@pytest.mark.parametrize(
+    ("function", "verdict"),
+    [("fused_moe", "mismatch"), ("asm_moe_tkw1", "mismatch"), ("moe_gemm_a8w4", "ok"), ("acme_moe", "unknown")],
+)
+def test_the_function_that_was_called_tells_whose_kernels_run(function: str, verdict: str) -> None:
+    tensors = {role: {"layout": "plain"} for role in ("w13_weight", "w2_weight")}
+    query = {"model": "acme/new", "arch": "gfx942", "weight_dtype": "fp8", "quant_type": "per_Token"}
+    sizes = {"activation": "Silu", "hidden_size": 4096, "intermediate_size": 2048, "num_experts": 64, "top_k": 4}
+    found = report({"query": query | sizes, "applied": {"tensors": tensors, "function": function}})
+    assert found.verdict == verdict, found
+
+
 def test_what_was_observed_counts_first() -> None:
     tensors = {role: {"layout": "plain"} for role in ("w13_weight", "w2_weight")}
     query = {"model": QWEN, "arch": "gfx942", "tp": 4, "engine": "atom"}
