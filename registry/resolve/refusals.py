@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+
 from preshuffle.registry.base.errors import NearMatch, NoRecipeError
 from preshuffle.registry.base.suggestions import close_to
-from preshuffle.registry.entries import Rule
+from preshuffle.registry.entries import Rule, Scalar
 from preshuffle.registry.layer import NEEDED, MoELayer, engine_notes, unknown_engine
-from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve.match import RuleTrial
+from preshuffle.registry.loading import Book, Prepared
+from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.requirements import refusal
 
+_Distance = tuple[bool, int, bool, str]
 _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
 
 
-def nothing_works(layer: MoELayer, rule: Rule, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
+def nothing_works(layer: MoELayer, rule: Rule) -> NoRecipeError:
     """Return the error of a rule that rules every recipe out."""
     message = f"nothing is known to work for {_described(layer)}: {rule.because} (rule {rule.id})"
-    message = "; ".join([message, *engine_notes(book, layer.requested.engine, rule.since)])
-    return NoRecipeError(message, _nearest(trials), rule=rule.id, evidence=rule.evidence)
+    message = "; ".join([message, *engine_notes(layer.book, layer.requested.engine, rule.since)])
+    return NoRecipeError(message, _matches(nearest_trials(layer)), rule=rule.id, evidence=rule.evidence)
 
 
-def _nearest(trials: tuple[RuleTrial, ...]) -> list[NearMatch]:
-    """Return the three rules that fail by the least."""
-    nearest = [(item, item.recipe) for item in sorted(trials, key=_distance) if not item.usable]
-    return [NearMatch(item.rule.id, recipe.id, item.why_not) for item, recipe in nearest if recipe is not None][:3]
+def _matches(trials: Iterable[RuleTrial]) -> list[NearMatch]:
+    return [NearMatch(item.rule.id, item.recipe.id, item.why_not) for item in trials if item.recipe is not None]
 
 
-def _distance(item: RuleTrial) -> tuple[bool, int, bool, str]:
+def nearest_trials(layer: MoELayer, count: int = 3) -> list[RuleTrial]:
+    """Return the rules that cannot be used and fail by the least, the nearest first.
+
+    Requirements of recipes only add to a rule's distance, so those of far rules need not be tried.
+    """
+    book, facts = layer.book, layer.rule_facts
+    found: list[tuple[_Distance, RuleTrial]] = []
+    for least, prepared in sorted(_bounds(book, facts), key=itemgetter(0)):
+        if len(found) == count and least[:2] > found[-1][0][:2]:
+            break
+        trial = try_rule(book, prepared.rule, facts)
+        if not trial.usable:
+            found.append((_distance(trial), trial))
+            found = sorted(found, key=itemgetter(0))[:count]
+    return [trial for _, trial in found]
+
+
+def _bounds(book: Book, facts: Mapping[str, Scalar]) -> Iterator[tuple[_Distance, Prepared]]:
+    """Yield each rule with a recipe, and its distance by conditions alone."""
+    for prepared in book.rule_index.prepared:
+        if prepared.recipe is not None:
+            tests = chain(prepared.subject, prepared.circumstances)
+            yield (
+                _distance_of([name for name, holds in tests if not holds(facts.get(name))], 0, prepared.rule),
+                prepared,
+            )
+
+
+def _distance(item: RuleTrial) -> _Distance:
+    return _distance_of([miss.field for miss in item.misses], len(item.lacking), item.rule)
+
+
+def _distance_of(missed: Sequence[str], lacking: int, rule: Rule) -> _Distance:
     """Return a sort key: the rules that fail by the least first.
 
     A rule that matches is nearest; other weights are farther than other switches.
     """
-    missed = [miss.field for miss in item.misses]
-    distance = sum(_FIELD_WEIGHTS.get(field, 1) for field in missed) + len(item.lacking)
-    return not item.matches, distance, "engine" in missed, item.rule.id
+    weights = sum(_FIELD_WEIGHTS.get(field, 1) for field in missed)
+    return bool(missed), weights + lacking, "engine" in missed, rule.id
 
 
 def _described(layer: MoELayer) -> str:
@@ -43,8 +77,9 @@ def _described(layer: MoELayer) -> str:
     return f"{layer.requested.model} with {', '.join(details)}"
 
 
-def no_recipe(layer: MoELayer, trials: tuple[RuleTrial, ...], book: Book) -> NoRecipeError:
+def no_recipe(layer: MoELayer) -> NoRecipeError:
     """Return the error where no rule answers."""
+    book = layer.book
     if layer.known_arch.no_fused_moe:
         message = f"no recipe for {_described(layer)}: {layer.known_arch.no_fused_moe}"
         return NoRecipeError(message, evidence=layer.known_arch.evidence)
@@ -52,10 +87,11 @@ def no_recipe(layer: MoELayer, trials: tuple[RuleTrial, ...], book: Book) -> NoR
     if contract is not None:
         message = f"no recipe for {_described(layer)}: {contract.says}; {contract.fix}"
         return NoRecipeError(message, evidence=contract.evidence)
-    nearest = _nearest(trials)
+    trials = nearest_trials(layer)
+    nearest = _matches(trials)
     query = layer.requested
     unknown = [name for name in NEEDED if getattr(layer.query, name) is None]
-    matches = any(item.matches for item in trials)
+    matches = bool(trials) and trials[0].matches
     if layer.model is None and (unknown or not matches):
         ids = close_to(query.model, book.models)
         nearby = f" (nearest: {', '.join(ids)})" if ids else ""

@@ -14,7 +14,6 @@ from preshuffle.registry.layer import MoELayer, Predictor, engine_notes, layer_o
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.choose import chosen
 from preshuffle.registry.resolve.kernels import predict_kernels
-from preshuffle.registry.resolve.match import try_rules
 from preshuffle.registry.resolve.observation_of import applied_by, query_of_kernel
 from preshuffle.registry.resolve.reason import reason
 from preshuffle.registry.resolve.reason_kind import reason_kind
@@ -76,10 +75,10 @@ class Resolver:
         layer = layer_of(query, book, self._memo).checked()
         choice, others = chosen(layer)
         if choice is None:
-            raise no_recipe(layer, try_rules(book, layer.rule_facts), book)
+            raise no_recipe(layer)
         rule, recipe = choice.winner.rule, choice.winner.recipe
         if recipe is None:
-            raise nothing_works(layer, rule, try_rules(book, layer.rule_facts), book)
+            raise nothing_works(layer, rule)
         laid = self._laid_out(layer, recipe)
         buckets, findings = self._judged(query, layer, laid, recipe, kernels)
         values = {
