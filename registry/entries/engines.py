@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen, Version
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version
 from preshuffle.registry.base.versions import version_key
 
 
@@ -19,6 +19,7 @@ class EngineEntry(Frozen):
         first: the oldest release that was read as a whole; each rule has its own (``since``), which may be older.
         newest: the newest one; later releases are answered as this one.
         aiter: the AITER that the newest release is written for; None where it names none.
+        aiter_before: the AITER that earlier releases are written for, by the first release that is.
     """
 
     id: str
@@ -26,6 +27,7 @@ class EngineEntry(Frozen):
     first: Version
     newest: Version
     aiter: Version | None = None
+    aiter_before: FrozenDict[Version, Version] = Field(default_factory=FrozenDict)
     evidence: tuple[str, ...] = ()
 
     @model_validator(mode="after")

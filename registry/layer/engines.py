@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.entries import EngineEntry
 from preshuffle.registry.kernels import dispatch_book
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import Engine
@@ -31,7 +32,7 @@ def engine_notes(book: Book, engine: Engine | None, since: str | None = None) ->
     entry = book.engines.get(engine.name) if engine else None
     if engine is None or entry is None:
         return ()
-    return _notes(entry.id, engine.version, since or entry.first, entry.newest, entry.aiter)
+    return _notes(entry, engine.version, since or entry.first)
 
 
 def unknown_engine(book: Book, engine: Engine | None) -> str | None:
@@ -56,18 +57,26 @@ def read_after(book: Book, engine: Engine) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _notes(name: str, version: str | None, first: str, newest: str, aiter: str | None) -> tuple[str, ...]:
+def _notes(entry: EngineEntry, version: str | None, first: str) -> tuple[str, ...]:
+    name, newest, aiter = entry.id, entry.newest, entry.aiter
     key = version_key(newest if version is None else version)
     if key < version_key(first):
         return (f"{name} {version} is answered as {name} {first}: what it does before {first} is not known",)
-    if key < version_key(newest):
-        return ()
+    if version is not None and key < version_key(newest):
+        return _newer_aiter(name, version, _aiter_before(entry, version))
     notes: tuple[str, ...] = ()
     if version is None:
         notes = (f"no {name} version given: answered as {name} {newest}, the newest known",)
     elif key > version_key(newest):
         notes = (f"{name} {version} is answered as {name} {newest}, the newest known",)
     return notes + _newer_aiter(name, newest, aiter)
+
+
+def _aiter_before(entry: EngineEntry, version: str) -> str | None:
+    """Return the AITER that a release before the newest is written for, or None."""
+    known = sorted(entry.aiter_before.items(), key=lambda item: version_key(item[0]))
+    found = [aiter for release, aiter in known if version_key(release) <= version_key(version)]
+    return found[-1] if found else None
 
 
 def _newer_aiter(name: str, release: str, aiter: str | None) -> tuple[str, ...]:

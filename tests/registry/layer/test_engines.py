@@ -38,6 +38,7 @@ def engine(text: str) -> Engine:
     [
         ("vllm@0.33.0", (AHEAD,)),
         ("vllm@0.33", (AHEAD,)),
+        ("vllm@0.33.0rc1", ("vllm 0.33.0rc1 is answered as vllm 0.33.0: what it does before 0.33.0 is not known",)),
         ("vllm@0.33.0+rocm700", (AHEAD,)),
         ("vllm", ("no vllm version given: answered as vllm 0.33.0, the newest known", AHEAD)),
         ("vllm@99.0", ("vllm 99.0 is answered as vllm 0.33.0, the newest known", AHEAD)),
