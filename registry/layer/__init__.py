@@ -1,6 +1,7 @@
 """One MoE layer as it really runs: its facts, calls and kernels."""
 
 from preshuffle.registry.layer.calls import ROWS_OF_W13, PossibleCall, dispatch_call, possible_calls
+from preshuffle.registry.layer.complete import layer_of
 from preshuffle.registry.layer.engines import engine_notes, read_after, unknown_engine
 from preshuffle.registry.layer.expert_slots import (
     SharedExperts,
@@ -11,7 +12,7 @@ from preshuffle.registry.layer.expert_slots import (
 )
 from preshuffle.registry.layer.features import behaves_as, features_of, why_lacking
 from preshuffle.registry.layer.installed_aiter import installed_aiter
-from preshuffle.registry.layer.moe_layer import MoELayer, Source, layer_of
+from preshuffle.registry.layer.moe_layer import MoELayer, Source
 from preshuffle.registry.layer.prediction import REACH, Prediction, Predictor
 from preshuffle.registry.layer.sizes import NEEDED, LayerSizes
 from preshuffle.registry.layer.switches import (

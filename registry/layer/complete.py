@@ -1,0 +1,76 @@
+"""Completion of a query and an observation into a layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.entries import ModelEntry
+from preshuffle.registry.layer.expert_slots import counted_fields, expert_slots, shared_experts_of
+from preshuffle.registry.layer.features import behaves_as, unknown_features
+from preshuffle.registry.layer.moe_layer import NOTHING, MoELayer
+from preshuffle.registry.layer.switches import read_switches
+from preshuffle.registry.layer.tensors import observed_tensors, weight_dtype_of
+from preshuffle.registry.loading import Book
+from preshuffle.registry.values.observation import Applied
+from preshuffle.registry.values.query import Query
+
+_RANKS = {"tp", "ep", "dp"}
+
+
+def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applied = NOTHING) -> MoELayer:
+    """Complete a query, and what was observed of its layer, from a book.
+
+    Nothing is raised: what the query gets wrong stands in ``problems`` (``MoELayer.checked``).
+
+    Args:
+        query: as it was requested, or as an observation states it.
+        book: where the facts of its model, GPU, engine and switches come from.
+        memo: stores what other queries share; None stores nothing.
+        applied: what was observed.
+    """
+    memo = memo or Memo()
+    arch, query = book.arch_names.complete(query)
+    problems = unknown_features(book, query.aiter_features) if query.aiter_features else ()
+    model = book.model_names.find(query.model)
+    full = _with_model(query, model, applied)
+    build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
+    if build != query.aiter:
+        full = full.altered(aiter=build)
+    switches = read_switches(full, book, memo)
+    given = query.num_experts is not None or query.top_k is not None
+    observed = None if applied is NOTHING else frozenset(query.model_fields_set & _RANKS)
+    slots = expert_slots(full, shared_experts_of(model), switches, book, memo, given=given, observed=observed)
+    if counted := counted_fields(full, slots):
+        full = full.altered(**counted)
+    masked = (full.ep > 1 or applied.expert_map == "mask") and slots.masked_column is not False
+    tensors = observed_tensors(applied, book) if applied.tensors else {}
+    return MoELayer(
+        book,
+        memo,
+        query,
+        full,
+        arch,
+        model,
+        switches,
+        slots,
+        masked,
+        applied,
+        tensors,
+        (*problems, *switches.problems),
+    )
+
+
+def _with_model(query: Query, model: ModelEntry | None, applied: Applied) -> Query:
+    """Fill in what a query leaves out: as it was loaded, else from the model's entry."""
+    stated = query.__dict__
+    missing: dict[str, Any] = {}
+    if model is not None:
+        missing = {name: value for name, value in model.given().items() if stated[name] is None}
+        if model.gated is False and "gated" not in query.model_fields_set:
+            missing["gated"] = False
+        missing["model"] = model.id
+    loaded = weight_dtype_of(applied) if applied.tensors and query.weight_dtype is None else None
+    if loaded is not None:  # what was loaded says more than the model's entry
+        missing["weight_dtype"] = loaded
+    return query.altered(**missing) if missing else query
