@@ -36,8 +36,9 @@ def condition_problems(book: Book, *, packaged: bool = False) -> Iterator[Proble
     for section in CONDITIONAL_SECTIONS:
         for id, entry in book.entries[section].items():
             place = book.places[section, id]
-            for part in ("when", "unless") if place.packaged == packaged else ():
-                for name, wanted in getattr(entry, part).items():
+            sets = (("when", entry.when), *(("unless", conditions) for conditions in entry.unless))
+            for part, conditions in sets if place.packaged == packaged else ():
+                for name, wanted in conditions.items():
                     yield from _condition(book, place, part, name, wanted)
 
 
