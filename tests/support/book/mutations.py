@@ -229,6 +229,25 @@ def wrong_expert_map(applied: Raw, query: Raw, decision: Decision, chosen: rando
 
 
 @kind
+def mask_of_a_mask(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
+    query["ep"] = max(query.get("ep", 1), 2)
+    applied |= {"expert_map": "mask", "mask_ones": 4096, "mask_size": 4096}
+    return codes("contract_mismatch")
+
+
+@kind
+def empty_slot(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
+    applied["tensors"]["w2_weight"]["slots_loaded"] = tuple(range(1, decision.tensors["w2_weight"].logical_shape[0]))
+    return codes("load_coverage")
+
+
+@kind
+def router_weight_elsewhere(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
+    query["router_weight_on_input"], applied["router_weight"] = True, "output"
+    return codes("contract_mismatch")
+
+
+@kind
 def wrong_label(applied: Raw, query: Raw, decision: Decision, chosen: random.Random) -> Codes | None:
     for role in WEIGHTS:
         applied["tensors"][role] |= {"layout": "plain", "is_shuffled": False}
