@@ -17,6 +17,8 @@ _QUERY_FACTS = (
     "model", "arch", "weight_dtype", "quant_type", "producer", "hidden_size", "intermediate_size", "num_experts",
     "top_k", "tp", "ep", "dp", "aiter",
 )  # fmt: skip
+_ASSUMED = {"dp": "1", "all_to_all": "none"}
+"""What is taken for facts that are not given."""
 _RANKS = frozenset({"tp", "ep", "dp"})
 _FAULT_CODES: dict[str, FindingCode] = {"stops": "unsupported", "wrong": "known_bad"}
 
@@ -173,7 +175,8 @@ def _slots(
         return Slots(None, query.num_experts, query.top_k, None if entry.masked_column else False, findings=findings)
     if given:
         return replace(_as_given(query, shared, usable[0]), findings=findings, undecided=undecided)
-    reason = _reason(query, shared, usable[0], switches, lacking)
+    assumed = list(_assumed(query, switches, candidates, usable[0], facts))
+    reason = _reason(query, shared, entry, assumed, lacking)
     experts, top_k = query.num_experts, query.top_k
     if entry.outcome != "apart" and experts is not None and top_k is not None:
         experts, top_k = _counted(experts, shared.count, query.ep, entry.per_rank), top_k + shared.count
@@ -232,9 +235,8 @@ def _as_given(query: Query, shared: SharedExperts, fusion: PreparedFusion) -> Sl
 
 
 def _reason(
-    query: Query, shared: SharedExperts, fusion: PreparedFusion, switches: Switches, lacking: list[FusionEntry]
+    query: Query, shared: SharedExperts, entry: FusionEntry, assumed: list[str], lacking: list[FusionEntry]
 ) -> str:
-    entry = fusion.entry
     one = shared.count == 1
     who = "1 shared expert" if one else f"{shared.count} shared experts"
     others = "the experts"
@@ -245,10 +247,7 @@ def _reason(
     else:
         what = f"{'stays' if one else 'stay'} apart{'' if shared.weight_dtype is None else f' from {others}'}"
     parts = [f"{who} {what}: {entry.because}"]
-    if "dp" in fusion.names and "dp" not in query.model_fields_set:
-        parts.append("dp is not given and read as 1")
-    if "all_to_all" in fusion.names and query.all_to_all is None and "all_to_all" not in switches.sets:
-        parts.append("all_to_all is not given and read as none")
+    parts += [f"{name} is not given and read as {_ASSUMED[name]}" for name in assumed]
     if entry.table != TABLE:
         parts.append(f"its kernels come from {entry.table}")
     if lacking:
@@ -256,6 +255,22 @@ def _reason(
         known = "AITER's version is not given" if query.aiter is None else f"AITER {query.aiter} lacks it"
         parts.append(f"it would be {lacking[0].outcome} with AITER's {features} ({known})")
     return "; ".join(parts)
+
+
+def _assumed(
+    query: Query,
+    switches: Switches,
+    candidates: tuple[PreparedFusion, ...],
+    winner: PreparedFusion,
+    facts: dict[str, Scalar],
+) -> Iterator[str]:
+    """Yield the facts that were not given and decided: for the entry that won, or against one more specific."""
+    rivals = [one for one in candidates[: candidates.index(winner)] if one.entry.outcome is not None]
+    told = {"dp": "dp" in query.model_fields_set, "all_to_all": query.all_to_all or "all_to_all" in switches.sets}
+    for name in _ASSUMED:
+        against = any(rival.holds_but_for(name, facts, switches.facts) for rival in rivals)
+        if not told[name] and (name in winner.names or against):
+            yield name
 
 
 def _faults(holding: Iterable[PreparedFusion], observed: frozenset[str] | None) -> Iterator[Finding]:

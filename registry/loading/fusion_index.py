@@ -33,6 +33,15 @@ class PreparedFusion:
             return False
         return not self.choices or any(_all_hold(choice, facts) for choice in self.choices)
 
+    def holds_but_for(self, name: str, facts: Mapping[str, Scalar], switches: Mapping[str, Scalar]) -> bool:
+        """Whether a fact's conditions alone keep the entry from holding."""
+        if name not in self.names or self.holds(facts, switches):
+            return False
+        others, *choices = (tuple(t for t in part if t[0] != name) for part in (self.tests, *self.choices))
+        if not (_all_hold(others, facts) and _all_hold(self.switch_tests, switches)):
+            return False
+        return not choices or any(_all_hold(choice, facts) for choice in choices)
+
 
 class FusionIndex:
     """Index of fusion entries by engine.

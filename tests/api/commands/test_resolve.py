@@ -278,3 +278,17 @@ def _option(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{option}" if value else f"--no-{option}"]
     return [f"--{option}", str(value)]
+
+
+def test_data_parallel_size_and_backend_decide_about_shared_experts(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "deepseek-ai/DeepSeek-R1-0528", "--arch", "gfx950", "--engine", "atom", "--ep", "8"]
+    switches = ["--env", "--enable-dp-attention=1", "--env", "ATOM_FUSE_SHARED_EXPERT=0"]
+    fused = ask(capsys, *options, "--dp", "8", *switches)
+    assert fused.tensors["w13_weight"].logical_shape[0] == 33
+    assert "all_to_all is not given and read as none" in fused.reason
+    assert "all_to_all is not given" not in ask(capsys, *options, *switches).reason  # at dp 1 nothing rests on it
+    apart = ask(capsys, *options, "--dp", "8", "--all-to-all", "mori", *switches)
+    assert apart.tensors["w13_weight"].logical_shape[0] == 32
+    assert "ATOM_FUSE_SHARED_EXPERT=0 keeps shared experts apart" in apart.reason
+    assert "--all-to-all" in refused(capsys, *options, "--all-to-all", "MoRI EP")
+    assert "dp" in refused(capsys, *options, "--dp", "0")
