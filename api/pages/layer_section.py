@@ -260,6 +260,10 @@ def _markup_of(tensor: DrawnTensor, ident: str) -> PictureMarkup:
     )
 
 
+_REPORTED_ONLY = ("router_weight", "mask_ones", "mask_size", "local_experts", "dummy_slots")
+"""What a report may say of the call's experts and no decision says."""
+
+
 def _call(group: GroupView) -> Iterator[tuple[str, str, str]]:
     """Yield each call argument: name, decided, passed."""
     if group.decision is None:
@@ -273,9 +277,15 @@ def _call(group: GroupView) -> Iterator[tuple[str, str, str]]:
         "swiglu_limit": applied.swiglu_limit,
         "function": applied.function,
         "doweight_stage1": applied.doweight_stage1,
+        "expert_map": applied.expert_map,
     }
     for name, value in group.decision.call.model_dump().items():
         yield name, words(value, "none"), words(passed.get(name), UNKNOWN)
+    for name in _REPORTED_ONLY:
+        value = getattr(applied, name)
+        if value not in (None, ()):
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else words(value, UNKNOWN)
+            yield name, "—", shown
 
 
 def _environment(group: GroupView) -> Iterator[tuple[str, str, str]]:

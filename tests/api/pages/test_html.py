@@ -184,6 +184,14 @@ def test_findings_come_with_their_fix_before_everything_else(client: Client) -> 
     assert places == sorted(places)
 
 
+def test_the_call_shows_what_was_reported_of_the_experts(client: Client) -> None:
+    put(client, "masked", applied={"expert_map": "mask", "mask_ones": [16, 17], "router_weight": "output"})
+    text = page(client, "/deployments/masked")
+    for shown in ("mask_ones", "16, 17", "router_weight", "doweight_stage1"):
+        assert shown in text, shown
+    assert "dummy_slots" not in text
+
+
 def test_the_explanation_names_the_rule_and_why_the_nearest_others_lost(client: Client) -> None:
     put(client, "prod")
     text = page(client, "/deployments/prod")
