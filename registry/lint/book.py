@@ -9,7 +9,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
 from preshuffle.registry.lint.conditions import condition_problems
-from preshuffle.registry.lint.families import family_problems, same_names, unknown_families
+from preshuffle.registry.lint.families import family_problems, packing_problems, same_names, unknown_families
 from preshuffle.registry.lint.fusions import fusion_problems
 from preshuffle.registry.lint.recipes import recipe_problems
 from preshuffle.registry.lint.releases import release_problems
@@ -35,6 +35,7 @@ def lint(book: Book) -> list[Problem]:
         if not book.places["kernel_families", family.id].packaged:
             problems += family_problems(book, family)  # slow: those packaged are left to `registry check`
     problems += condition_problems(book)
+    problems += packing_problems(book)
     problems += same_names(book)
     problems += unknown_families(book)
     for rule in book.rules.values():

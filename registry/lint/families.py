@@ -55,6 +55,15 @@ def _variants(book: Book, place: Place, family: Family, groups: set[str]) -> Ite
                 yield place.problem(f"{family.id}: unknown layout {layout!r}", *at, "reads", role, valid=valid)
 
 
+def packing_problems(book: Book) -> Iterator[Problem]:
+    """Yield packings over layouts that the book has not."""
+    for id, packing in book.entries["packings"].items():
+        if packing.under not in book.known_layouts:
+            valid = near(packing.under, sorted(book.known_layouts))
+            place = book.places["packings", id]
+            yield place.problem(f"{id}: unknown layout {packing.under!r}", "under", valid=valid)
+
+
 def same_names(book: Book) -> Iterator[Problem]:
     """Yield pairs of families that claim the same kernel names.
 

@@ -46,10 +46,11 @@ def reads_otherwise(layer: MoELayer, tensor: ObservedTensor, allowed: Sequence[s
     """Return whether a tensor lies in none of the allowed layouts."""
     if tensor.layout is None:
         return False
-    known = [name for name in allowed if name in layer.book.known_layouts]
-    if len(known) < len(allowed) and not tensor.plain:  # plain bytes are no packing, whichever it is
+    packings = layer.book.entries["packings"]
+    under = [packings[name].under if name in packings else name for name in allowed]
+    if not layer.book.known_layouts.issuperset(under):
         return False
-    return not any(layer.reads_same(tensor, name) for name in known)
+    return not any(layer.reads_same(tensor, name) for name in under)
 
 
 def _mismatch(evidence: Evidence, tensor: ObservedTensor, allowed: tuple[str, ...], runs: list[KernelRun]) -> Finding:

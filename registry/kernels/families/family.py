@@ -82,8 +82,12 @@ class Packing(Frozen):
     """Order of values in memory that is no permutation of bytes.
 
     No layout can describe it.
+
+    Attributes:
+        under: the layout in which the values lie before they are packed.
     """
 
     id: str
     title: str
+    under: str
     evidence: tuple[str, ...] = ()
