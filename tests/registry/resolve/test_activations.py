@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 
 from preshuffle.registry import NoRecipeError, Observation, Query, QueryError, Registry
+from support.book.observations import A4W4, SEPARATED, deployment, report
+from support.book.observations import BF16 as KIND
+from support.book.observations import TILES as LAYOUTS
 
 SIZES = {"hidden_size": 4096, "intermediate_size": 2048, "num_experts": 64, "top_k": 4, "bias": False}
 BF16 = {"weight_dtype": "bf16", "quant_type": "No", "activation_dtype": "bf16", "gate_up_order": "GGUU"}
@@ -108,3 +111,17 @@ def test_check(word: str, more: dict[str, Any], kernels: list[Any], tensors: dic
     query = asked(word, **more).model_dump(mode="json", exclude_unset=True)
     observation = Observation.parse({"query": query, "applied": {"kernels": kernels, "tensors": tensors}})
     assert {finding.code for finding in Registry.default().check(observation).findings} == found
+
+
+@pytest.mark.parametrize(("word", "found"), [("gelu", ["flydsl.gelu"]), ("silu", [])])
+def test_gelu_on_mxfp4_becomes_silu(word: str, found: list[str]) -> None:
+    raw = deployment(A4W4, SEPARATED, applied={"gate_mode": "separated"})
+    raw["query"]["activation"] = word
+    findings = report(raw).findings
+    assert [finding.actual for finding in findings if finding.code == "known_bad"] == found
+
+
+def test_gelu_in_bf16_is_right() -> None:
+    raw = deployment(KIND, LAYOUTS)
+    raw["query"]["activation"] = "gelu"
+    assert not report(raw).findings
