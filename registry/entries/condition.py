@@ -113,7 +113,10 @@ class Condition:
         if self.glob is not None:
             matches = glob_test(self.glob)
             return lambda value: isinstance(value, str) and matches(value)
-        if self.interval is not None or self.versioned:
+        if self.interval is not None and not self.versioned:
+            interval, matches_text = self.interval, self.matches
+            return lambda value: value in interval if type(value) is int else matches_text(value)
+        if self.versioned:
             return self.matches
         return frozenset(self.values).__contains__
 

@@ -265,11 +265,14 @@ def _assumed(
     facts: dict[str, Scalar],
 ) -> Iterator[str]:
     """Yield the facts that were not given and decided: for the entry that won, or against one more specific."""
-    rivals = [one for one in candidates[: candidates.index(winner)] if one.entry.outcome is not None]
+    rivals = candidates[: candidates.index(winner)]
     told = {"dp": "dp" in query.model_fields_set, "all_to_all": query.all_to_all or "all_to_all" in switches.sets}
     for name in _ASSUMED:
-        against = any(rival.holds_but_for(name, facts, switches.facts) for rival in rivals)
-        if not told[name] and (name in winner.names or against):
+        if told[name]:
+            continue
+        if name in winner.names or any(
+            rival.entry.outcome is not None and rival.holds_without(name, facts, switches.facts) for rival in rivals
+        ):
             yield name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from preshuffle.registry.entries import Condition, FusionEntry, Scalar
 
@@ -19,6 +19,7 @@ class PreparedFusion:
         switch_tests: of switches; all must hold.
         choices: sets of tests of which one must hold; empty where there are none.
         names: the facts and switches that any of its conditions is about.
+        relaxed: the entry without the conditions on a fact, by fact, as far as it was needed.
     """
 
     entry: FusionEntry
@@ -26,6 +27,7 @@ class PreparedFusion:
     switch_tests: Tests
     choices: tuple[Tests, ...]
     names: frozenset[str]
+    relaxed: dict[str, PreparedFusion] = field(default_factory=dict)
 
     def holds(self, facts: Mapping[str, Scalar], switches: Mapping[str, Scalar]) -> bool:
         """Whether the conditions on known facts hold; AITER's features are not tested."""
@@ -33,14 +35,18 @@ class PreparedFusion:
             return False
         return not self.choices or any(_all_hold(choice, facts) for choice in self.choices)
 
-    def holds_but_for(self, name: str, facts: Mapping[str, Scalar], switches: Mapping[str, Scalar]) -> bool:
-        """Whether a fact's conditions alone keep the entry from holding."""
-        if name not in self.names or self.holds(facts, switches):
-            return False
-        others, *choices = (tuple(t for t in part if t[0] != name) for part in (self.tests, *self.choices))
-        if not (_all_hold(others, facts) and _all_hold(self.switch_tests, switches)):
-            return False
-        return not choices or any(_all_hold(choice, facts) for choice in choices)
+    def holds_without(self, name: str, facts: Mapping[str, Scalar], switches: Mapping[str, Scalar]) -> bool:
+        """Whether the entry would hold without its conditions on a fact; False where it has none on it."""
+        return name in self.names and self._without(name).holds(facts, switches)
+
+    def _without(self, name: str) -> PreparedFusion:
+        """Return the entry without its conditions on a fact."""
+        if name not in self.relaxed:
+            tests, *choices = (tuple(test for test in part if test[0] != name) for part in (self.tests, *self.choices))
+            self.relaxed[name] = replace(
+                self, tests=tests, choices=tuple(choices), names=self.names - {name}, relaxed={}
+            )
+        return self.relaxed[name]
 
 
 class FusionIndex:
