@@ -12,7 +12,8 @@ from preshuffle.registry.entries import Recipe, Requires, Rule, Scalar
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import lacking
 
-_REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order", "gated")
+_REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order", "gated", "hidden_size")
+_SHARE = ("intermediate_size", "tp")
 
 
 def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
@@ -65,6 +66,9 @@ def contradiction(book: Book, rule: Rule) -> str | None:
         name: conditions[name].values for name in _REQUIRED if name in conditions and conditions[name].values
     }
     choices.setdefault("arch", tuple(book.archs))
+    share = [conditions[name].values if name in conditions else () for name in _SHARE]
+    if all(share):  # a size alone says nothing of the share of a rank
+        choices |= dict(zip(_SHARE, share, strict=True))
     fewest: list[str] = []
     for values in product(*choices.values()):
         facts: Mapping[str, Scalar] = dict(zip(choices, values, strict=True))

@@ -146,3 +146,34 @@ def test_a_known_problem_that_never_holds_does_not_load(
 
 def test_packaged_conditions_can_hold() -> None:
     assert list(condition_problems(BOOK, packaged=True)) == []
+
+
+SIZES = """rules:
+  r1:
+    when: {engine: atom, arch: gfx950, weight_dtype: fp8, quant_type: per_1x128, deployment: mine, WHAT}
+    use: atom.fp8-block.sep16
+    because: a test
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "lacks"),
+    [
+        ("hidden_size: 2880", "needs hidden_size at tp 1 in multiples of 128, found 2880"),
+        ("intermediate_size: 768, tp: 4", "needs intermediate_size at tp 4 in multiples of 128, found 192"),
+        ("intermediate_size: 768, tp: [4, 2]", None),
+        ("intermediate_size: 768", None),
+        ("intermediate_size: 192, tp: '>=1'", None),
+        ("hidden_size: 4096", None),
+    ],
+)
+def test_a_rule_on_sizes_that_its_recipe_cannot_take_does_not_load(
+    tmp_path: Path, what: str, lacks: str | None
+) -> None:
+    text = SIZES.replace("WHAT", what)
+    if lacks is None:
+        assert "r1" in load_overlay(tmp_path, text).book.rules
+        return
+    with pytest.raises(BookError) as caught:
+        load_overlay(tmp_path, text)
+    assert f"overlay.yaml:4:5: rule 'r1' never wins: recipe atom.fp8-block.sep16 {lacks}" in str(caught.value)
