@@ -14,7 +14,8 @@ _NOTHING = EngineRuns()
 def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
     """Return what the engine runs; nothing where the observation shows it itself.
 
-    Kernels, ``gate_mode``, a scale label and laid-out bytes count before what an engine is expected to do.
+    Kernels, ``gate_mode`` and a scale label count before what an engine is expected to do. Laid-out bytes are AITER's,
+    unless the engine runs other kernels that read them.
     """
     applied, engine = layer.applied, layer.query.engine
     if (
@@ -24,7 +25,6 @@ def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
         or applied.function in layer.book.entries["functions"]
         or applied.gate_mode
         or applied.swizzle_mx_scale
-        or layer.laid_out
     ):
         return _NOTHING
     facts = layer.rule_facts
@@ -32,8 +32,15 @@ def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
     reported = layer.query.env.keys()
     key = (unknown, *sorted(layer.query.env.items()), *map(facts.get, (*layer.book.rule_index.fields, *REQUIRED_OF)))
     runs: EngineRuns = layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, reported))
+    if layer.laid_out:
+        return runs if runs.backend not in (None, "aiter") and _reads_w13(layer, runs) else _NOTHING
     named = _named(layer, backends) if runs.backend is None else None
     return replace(runs, named=named) if named else runs
+
+
+def _reads_w13(layer: MoELayer, runs: EngineRuns) -> bool:
+    w13 = layer.tensors.get("w13_weight")
+    return w13 is not None and w13.layout is not None and w13.layout.id in runs.reads()["w13_weight"]
 
 
 def _named(layer: MoELayer, backends: Backends) -> str | None:

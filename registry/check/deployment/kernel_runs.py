@@ -111,15 +111,15 @@ def _unobserved(
         return tuple(_own_kernels(layer, "triton", "triton", None, backends))
     called = layer.book.entries["functions"].get(layer.applied.function or "")
     backend = called.backends[0] if called is not None and len(called.backends) == 1 else None
+    if backend is None and implied.named is None:
+        backend = implied.backend
     if backend not in (None, "aiter"):
         return tuple(_own_kernels(layer, backend, backend, None, backends))
-    if layer.applied.gate_mode is not None or layer.laid_out or "aiter" in (backend, implied.backend):
+    if layer.applied.gate_mode is not None or layer.laid_out or backend == "aiter":
         run = KernelRun(None, None, "aiter", "AITER's kernel", reads=implied.reads())
         return tuple(_predicted(layer, call, predictor)) or (run,)
     if implied.named is not None:
         return tuple(_observed(layer, call, ObservedKernel(backend=implied.named), backends, predictor))
-    if implied.backend is not None:
-        return tuple(_own_kernels(layer, implied.backend, implied.backend, None, backends))
     return (KernelRun(None, None, "unknown", "an unknown kernel"),)
 
 

@@ -66,6 +66,15 @@ def test_the_function_that_was_called_tells_whose_kernels_run(function: str, ver
     assert found.verdict == verdict, found
 
 
+@pytest.mark.parametrize(("layout", "backend"), [("gui16", "MegaMoE"), ("sep16", "")])
+def test_laid_out_bytes_are_anothers_where_the_engine_runs_it(layout: str, backend: str) -> None:
+    query = {"model": "amd/Qwen3.5-397B-A17B-MXFP4", "arch": "gfx950", "tp": 4, "engine": "atom"}
+    tensors = {"w13_weight": {"layout": layout, "is_shuffled": False}, "w2_weight": {"layout": "sep16"}}
+    found = report({"query": query | {"env": {"--moe-backend": "mega"}}, "applied": {"tensors": tensors}})
+    assert ("tag_lost" in {finding.code for finding in found.findings}) == (not backend), found
+    assert any(backend in text for text in found.notes if "no kernel was reported" in text) == bool(backend)
+
+
 def test_what_was_observed_counts_first() -> None:
     tensors = {role: {"layout": "plain"} for role in ("w13_weight", "w2_weight")}
     query = {"model": QWEN, "arch": "gfx942", "tp": 4, "engine": "atom"}
