@@ -150,11 +150,11 @@ def expert_mask(evidence: Evidence) -> Iterator[Finding]:
     for rank, count in enumerate(ones):
         reason = _wrong_mask(layer, count, len(ones) > 1)
         if reason:
-            held = layer.local_experts
+            local = layer.local_experts
             yield Finding.of(
                 "contract_mismatch",
                 f"the expert mask{f' of rank {rank}' if len(ones) > 1 else ''} has {count} ones: {reason}",
-                expected=f"{held} ones" if held is not None else "as many ones as the rank holds experts",
+                expected=f"{local} ones" if local is not None else "as many ones as the rank holds experts",
                 actual=f"{count} ones",
                 fix="make the mask once, from the index map (expert_map > -1): of a mask, that is ones throughout",
                 evidence=(_MASK,),
@@ -169,7 +169,7 @@ def _wrong_mask(layer: MoELayer, ones: int, of_any_rank: bool) -> str:
     throughout = (size is not None and ones >= size) or (total is not None and ones >= total)
     if ep is not None and ep > 1 and throughout:
         return f"every expert counts as local, and a rank holds only its share at ep {ep}"
-    possible = _held(layer, of_any_rank)
+    possible = _allowed_ones(layer, of_any_rank)
     if possible and ones not in possible:
         return f"the rank holds {_either(possible)} experts"
     if not possible and ep is not None and total is not None and ones < total // ep:
@@ -177,14 +177,14 @@ def _wrong_mask(layer: MoELayer, ones: int, of_any_rank: bool) -> str:
     return ""
 
 
-def _held(layer: MoELayer, of_any_rank: bool) -> frozenset[int]:
+def _allowed_ones(layer: MoELayer, of_any_rank: bool) -> frozenset[int]:
     """Return how many ones a rank's mask may have; empty if unknown."""
     shapes = [layer.tensors[role].observation.logical_shape for role in WEIGHTS if role in layer.tensors]
-    held = next((shape[0] for shape in shapes if shape is not None and len(shape) == 3), None)
-    if held is None:
+    local = next((shape[0] for shape in shapes if shape is not None and len(shape) == 3), None)
+    if local is None:
         return possible_counts(layer) if "ep" in layer.stated and not layer.applied.eplb else frozenset()
-    dummies = sum(slot < held for slot in layer.applied.dummy_slots)
-    ragged = {held - 1, held, held + 1} if of_any_rank and _is_ragged(layer) else {held}
+    dummies = sum(slot < local for slot in layer.applied.dummy_slots)
+    ragged = {local - 1, local, local + 1} if of_any_rank and _is_ragged(layer) else {local}
     return frozenset(count - less for count in ragged for less in {0, dummies})
 
 

@@ -67,12 +67,12 @@ def unloaded_slots(layer: MoELayer, tensor: ObservedTensor) -> tuple[int, ...]:
     if loaded is None:
         return ()
     shape = tensor.observation.logical_shape
-    held = shape[0] if shape else layer.local_experts
+    local = shape[0] if shape else layer.local_experts
     total = layer.query.num_experts
-    share = total // layer.query.ep if total is not None and ("ep" in layer.stated or held == total) else None
-    if held is None or (share is None and not dummies):
+    share = total // layer.query.ep if total is not None and ("ep" in layer.stated or local == total) else None
+    if local is None or (share is None and not dummies):
         return ()
-    chosen = held if dummies or share is None else min(held, share)
+    chosen = local if dummies or share is None else min(local, share)
     return tuple(slot for slot in range(chosen) if slot not in {*loaded, *dummies})
 
 

@@ -41,7 +41,7 @@ def known_bad(findings: tuple[Finding, ...]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("requested", "found"),
     [
         (query(MIXTRAL, engine="atom"), {"atom.fp8-tensor.int8": "error"}),
         (query(MIXTRAL, engine="atom", env={"ATOM_QUANT_FP8": "1"}), {}),
@@ -62,16 +62,16 @@ def known_bad(findings: tuple[Finding, ...]) -> dict[str, str]:
         (query(OSS, engine="atom", tp=1), {}),
     ],
 )
-def test_resolve_and_check_find_the_same(asked: Query, found: dict[str, str]) -> None:
+def test_resolve_and_check_find_the_same(requested: Query, found: dict[str, str]) -> None:
     registry = Registry.default()
-    decision = registry.resolve(asked)
+    decision = registry.resolve(requested)
     assert known_bad(decision.findings) == found
-    assert known_bad(registry.check(observation_of(decision, asked)).findings) == found
+    assert known_bad(registry.check(observation_of(decision, requested)).findings) == found
 
 
-def checked(asked: Query, **applied: Any) -> dict[str, str]:
+def checked(requested: Query, **applied: Any) -> dict[str, str]:
     registry = Registry.default()
-    fields = observation_of(registry.resolve(asked), asked).model_dump(mode="json", exclude_unset=True)
+    fields = observation_of(registry.resolve(requested), requested).model_dump(mode="json", exclude_unset=True)
     for name, value in applied.items():
         role = fields["applied"]["tensors"].get(name)
         if role is not None:
@@ -98,8 +98,8 @@ def test_a_layout_that_nobody_reports_is_the_engines() -> None:
 
 @pytest.mark.parametrize(("shape", "codes"), [([1], set()), ([8], {"scale_shape"})])
 def test_input_scales_of_one_number(shape: list[int], codes: set[str]) -> None:
-    asked = query(MIXTRAL, VLLM)
+    requested = query(MIXTRAL, VLLM)
     registry = Registry.default()
-    fields = observation_of(registry.resolve(asked), asked).model_dump(mode="json", exclude_unset=True)
+    fields = observation_of(registry.resolve(requested), requested).model_dump(mode="json", exclude_unset=True)
     fields["applied"]["tensors"]["w13_input_scale"] = {"layout": "plain", "physical_shape": shape}
     assert {finding.code for finding in registry.check(Observation.parse(fields)).findings} == codes

@@ -27,7 +27,7 @@ SHARED = bent(
 MASK = {"expert_map": "mask"}
 
 
-def held(raw: Raw, count: int) -> Raw:
+def with_experts(raw: Raw, count: int) -> Raw:
     """Return a copy in which a rank's tensors hold so many experts."""
     roles = raw["applied"]["tensors"]
     shapes = {
@@ -47,19 +47,19 @@ CASES: dict[str, tuple[Raw, set[str]]] = {
     "one rank's mask of another": (bent(EP, applied=MASK | {"mask_ones": [8] * 7 + [16]}), {"contract_mismatch"}),
     "ranks that differ by one": (bent(RAGGED, applied=MASK | {"mask_ones": [11, 11, 10, 10, 10, 10]}), set()),
     "the ones of an index map say nothing": (bent(EP, applied={"expert_map": "index", "mask_ones": 65, "kernels": [{"backend": "triton"}]}, w13_weight={"layout": "plain", "is_shuffled": False}, w2_weight={"layout": "plain", "is_shuffled": False}), set()),
-    "with a shared expert of each rank": (bent(held(SHARED, 33), applied={"mask_ones": 33, "mask_size": 258}), set()),
-    "a rank that holds all": (held(EP, 64), {"contract_mismatch"}),
-    "a rank that misses one": (held(EP, 7), {"contract_mismatch"}),
-    "a shared expert on top": (held(EP, 9), set()),
-    "redundant experts": (bent(held(EP, 10), applied={"eplb": True} | MASK | {"mask_ones": 10}), set()),
+    "with a shared expert of each rank": (bent(with_experts(SHARED, 33), applied={"mask_ones": 33, "mask_size": 258}), set()),
+    "a rank that holds all": (with_experts(EP, 64), {"contract_mismatch"}),
+    "a rank that misses one": (with_experts(EP, 7), {"contract_mismatch"}),
+    "a shared expert on top": (with_experts(EP, 9), set()),
+    "redundant experts": (bent(with_experts(EP, 10), applied={"eplb": True} | MASK | {"mask_ones": 10}), set()),
     "local experts of all ranks": (bent(SHARED, applied={"local_experts": [32] * 8}), set()),
-    "shared ones copied to each rank": (bent(held(SHARED, 33), applied={"local_experts": [33] * 8}), set()),
+    "shared ones copied to each rank": (bent(with_experts(SHARED, 33), applied={"local_experts": [33] * 8}), set()),
     "experts on no rank": (bent(SHARED, applied={"local_experts": [32] * 7 + [31]}), {"contract_mismatch"}),
     "every slot loaded": (bent(EP, w13_weight={"slots_loaded": list(range(8))}), set()),
     "a slot that was not loaded": (bent(EP, w13_weight={"slots_loaded": [0, 1, 2, 4, 5, 6, 7]}), {"load_coverage"}),
-    "a slot behind the experts is a dummy": (bent(held(EP, 9), w13_weight={"slots_loaded": list(range(8))}), set()),
+    "a slot behind the experts is a dummy": (bent(with_experts(EP, 9), w13_weight={"slots_loaded": list(range(8))}), set()),
     "a slot that is said to be a dummy": (bent(EP, applied={"dummy_slots": [7]}, w13_weight={"slots_loaded": list(range(7))}), set()),
-    "another slot than the dummy": (bent(held(EP, 9), applied={"dummy_slots": [8]}, w2_weight={"slots_loaded": list(range(7))}), {"load_coverage"}),
+    "another slot than the dummy": (bent(with_experts(EP, 9), applied={"dummy_slots": [8]}, w2_weight={"slots_loaded": list(range(7))}), {"load_coverage"}),
     "nothing loaded": (bent(EP, w13_weight={"slots_loaded": []}), {"load_coverage"}),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ BF16 = {"weight_dtype": "bf16", "quant_type": "No", "activation_dtype": "bf16", 
 VLLM: dict[str, Any] = {"engine": "vllm@0.33.0", "env": {"VLLM_ROCM_USE_AITER": "1"}}
 
 
-def asked(activation: str, **more: Any) -> Query:
+def requested(activation: str, **more: Any) -> Query:
     return Query.parse({"model": "acme/new", "arch": "gfx950", "activation": activation} | SIZES | BF16 | more)
 
 
@@ -34,12 +34,12 @@ def asked(activation: str, **more: Any) -> Query:
     ],
 )
 def test_words_of_configurations_and_engines(word: str, activation: str) -> None:
-    assert asked(word).activation == activation
+    assert requested(word).activation == activation
 
 
 def test_a_word_that_nobody_knows_gets_the_nearest() -> None:
     with pytest.raises(QueryError, match=r"'relu3' is not one of the valid values \(did you mean Relu2?\?\)"):
-        asked("relu3")
+        requested("relu3")
 
 
 @pytest.mark.parametrize("engine", [{}, VLLM, {"engine": "atom"}])
@@ -54,22 +54,22 @@ def test_a_word_that_nobody_knows_gets_the_nearest() -> None:
 )
 def test_no_kernel_is_refused_with_the_reason(word: str, text: str, engine: dict[str, Any]) -> None:
     with pytest.raises(NoRecipeError, match=text) as caught:
-        Registry.default().resolve(asked(word, **engine))
+        Registry.default().resolve(requested(word, **engine))
     assert "Triton on plain bytes" in str(caught.value)
-    explained = Registry.default().explain(asked(word, **engine))
+    explained = Registry.default().explain(requested(word, **engine))
     assert "chosen" not in {rule.outcome for rule in explained.rules}
 
 
 @pytest.mark.parametrize("word", ["silu", "gelu"])
 @pytest.mark.parametrize("engine", [{}, VLLM])
 def test_what_has_kernels_is_answered(word: str, engine: dict[str, Any]) -> None:
-    assert Registry.default().resolve(asked(word, **engine)).call.activation == word.capitalize()
+    assert Registry.default().resolve(requested(word, **engine)).call.activation == word.capitalize()
 
 
 @pytest.mark.parametrize("gated", [True, False])
 def test_a_model_with_squared_relu_names_the_activation_first(gated: bool) -> None:
     with pytest.raises(NoRecipeError, match="squared ReLU"):
-        Registry.default().resolve(asked("relu2", gated=gated))
+        Registry.default().resolve(requested("relu2", gated=gated))
 
 
 def test_a_configuration_passes_its_activation_through() -> None:
@@ -108,7 +108,7 @@ TILES = {"w13_weight": {"layout": "sep16", "is_shuffled": True}, "w2_weight": {"
     ],
 )
 def test_check(word: str, more: dict[str, Any], kernels: list[Any], tensors: dict[str, Any], found: set[str]) -> None:
-    query = asked(word, **more).model_dump(mode="json", exclude_unset=True)
+    query = requested(word, **more).model_dump(mode="json", exclude_unset=True)
     observation = Observation.parse({"query": query, "applied": {"kernels": kernels, "tensors": tensors}})
     assert {finding.code for finding in Registry.default().check(observation).findings} == found
 
