@@ -96,13 +96,14 @@ def version_unsupported(evidence: Evidence) -> Iterator[Finding]:
 
 def untuned(evidence: Evidence) -> Iterator[Finding]:
     """Yield a shape that no row of the kernel tables covers."""
-    runs = [run for run in evidence.runs if run.predicted and run.tuned is False and run.error is None]
+    runs = [run for run in evidence.runs if run.predicted and run.tuned is False]
     if evidence.tables is not None and runs and evidence.call is not None and _shape_known(evidence.layer):
         hidden, inter = evidence.call.sizes
+        then = "a heuristic kernel runs" if any(run.error is None for run in runs) else "and no heuristic has a kernel"
         yield Finding.of(
             "untuned",
             f"no row of the kernel tables covers ({hidden}, {inter}, {evidence.call.experts} experts, top "
-            f"{evidence.call.top_k}) on {evidence.call.cu_num} compute units {at(runs)}: a heuristic kernel runs",
+            f"{evidence.call.top_k}) on {evidence.call.cu_num} compute units {at(runs)}: {then}",
             fix="tune the shape with AITER's gemm_moe_tune.py and load its rows",
             evidence=("https://github.com/ROCm/aiter/issues/3852",),
         )
