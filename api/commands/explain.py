@@ -21,6 +21,7 @@ from preshuffle.api.commands.screens.decision_view import query_text
 from preshuffle.api.commands.screens.screen import Screen, print_json, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column, Row, printable
 from preshuffle.registry.entries import Scalar
+from preshuffle.registry.layer import Source
 from preshuffle.registry.resolve import Explanation, Irrelevance, RuleTrace
 
 _STYLES = {
@@ -32,6 +33,15 @@ _STYLES = {
 }
 
 NOTHING = "nothing works"
+_SOURCES: dict[Source, str] = {
+    "given": "given",
+    "model": "of the model",
+    "engine": "by the engine",
+    "aiter": "by AITER's build",
+    "observed": "observed",
+    "default": "by default",
+    "unknown": "unknown",
+}
 _IRRELEVANT: dict[Irrelevance | None, str] = {
     "engine": "another engine or none",
     "arch": "another GPU",
@@ -80,6 +90,7 @@ def ticket(explanation: Explanation, *, every_rule: bool = False) -> str:
         f"query: {json.dumps(query, ensure_ascii=False)}",
         f"model entry: {explanation.model or 'none'}",
         *(f"{name}: {text}" for name, text in _of_model(explanation)),
+        *(f"{name}: {text}" for name, text in _layer(explanation)),
         f"switches: {_switches(explanation, shown)}",
         f"chosen: {chosen.rule} -> {chosen.recipe or NOTHING}: {chosen.why}" if chosen else "chosen: none",
     ]
@@ -101,6 +112,7 @@ def show_explanation(screen: Screen, explanation: Explanation, *, every_rule: bo
         [
             ("model entry", explanation.model or "none: the query must hold what the book does not know"),
             *_of_model(explanation),
+            *_layer(explanation),
             ("switches", _switches(explanation, shown)),
         ]
     )
@@ -126,6 +138,14 @@ def _of_model(explanation: Explanation) -> list[tuple[str, str]]:
         ("engine", "; ".join(explanation.engine)),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _layer(explanation: Explanation) -> list[tuple[str, str]]:
+    """Return the layer's facts by source, what is unknown last."""
+    by_source: dict[Source, list[str]] = {source: [] for source in _SOURCES}
+    for name, fact in explanation.layer.items():
+        by_source[fact.source].append(name if fact.source == "unknown" else f"{name}={fact.value}")
+    return [(title, ", ".join(by_source[source])) for source, title in _SOURCES.items() if by_source[source]]
 
 
 def _switches(explanation: Explanation, shown: Sequence[RuleTrace]) -> str:

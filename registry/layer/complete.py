@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from preshuffle.registry.base.memo import Memo
-from preshuffle.registry.entries import ModelEntry
+from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.layer.expert_slots import counted_fields, expert_slots, shared_experts_of
 from preshuffle.registry.layer.features import behaves_as, unknown_features
 from preshuffle.registry.layer.moe_layer import NOTHING, MoELayer
@@ -33,7 +33,7 @@ def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applie
     arch, query = book.arch_names.complete(query)
     problems = unknown_features(book, query.aiter_features) if query.aiter_features else ()
     model = book.model_names.find(query.model)
-    full = _with_model(query, model, applied)
+    full = _completed(query, model, arch, applied)
     build = behaves_as(book, query.aiter, query.aiter_features) if query.aiter_features else query.aiter
     if build != query.aiter:
         full = full.altered(aiter=build)
@@ -61,8 +61,8 @@ def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applie
     )
 
 
-def _with_model(query: Query, model: ModelEntry | None, applied: Applied) -> Query:
-    """Fill in what a query leaves out: as it was loaded, else from the model's entry."""
+def _completed(query: Query, model: ModelEntry | None, arch: ArchEntry | None, applied: Applied) -> Query:
+    """Fill in what a query leaves out: as it was loaded, else from the entries of its model and its GPU."""
     stated = query.__dict__
     missing: dict[str, Any] = {}
     if model is not None:
@@ -70,6 +70,8 @@ def _with_model(query: Query, model: ModelEntry | None, applied: Applied) -> Que
         if model.gated is False and "gated" not in query.model_fields_set:
             missing["gated"] = False
         missing["model"] = model.id
+    if query.cu_num is None and arch is not None and arch.default_cu_num is not None:
+        missing["cu_num"] = arch.default_cu_num  # all of its products have as many
     loaded = weight_dtype_of(applied) if applied.tensors and query.weight_dtype is None else None
     if loaded is not None:  # what was loaded says more than the model's entry
         missing["weight_dtype"] = loaded

@@ -31,7 +31,7 @@ from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Applied
 from preshuffle.registry.values.query import Query
 
-Source = Literal["given", "model", "engine", "aiter", "observed", "unknown"]
+Source = Literal["given", "model", "engine", "aiter", "observed", "default", "unknown"]
 """Where a fact comes from."""
 NOTHING = Applied()
 """What is known of a layer that nobody observed."""
@@ -100,7 +100,7 @@ class MoELayer:
             return "observed"
         if name in ("num_experts", "top_k") and self.slots.fused:
             return "engine"
-        return "model" if self.model is not None and name in self.model.given() else "given"
+        return "model" if self.model is not None and name in self.model.given() else "default"
 
     def checked(self) -> MoELayer:
         """Return the layer itself, if its query can be answered.

@@ -2,7 +2,7 @@
 
 from preshuffle.registry.resolve.choose import choose, engine_notes_of
 from preshuffle.registry.resolve.engine_runs import EngineRuns, engine_runs
-from preshuffle.registry.resolve.explain import Explanation, Irrelevance, RuleTrace, explain
+from preshuffle.registry.resolve.explain import Explanation, Irrelevance, LayerFact, RuleTrace, explain
 from preshuffle.registry.resolve.kernels import call_of_decision, predict_kernels, why_not_predicted
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.observation_of import (
@@ -23,6 +23,7 @@ __all__ = [
     "Explanation",
     "Irrelevance",
     "Judge",
+    "LayerFact",
     "Resolver",
     "RuleTrace",
     "RuleTrial",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.entries import Rule, Scalar
-from preshuffle.registry.layer import engine_notes, layer_of, unknown_engine
+from preshuffle.registry.layer import MoELayer, Source, engine_notes, layer_of, unknown_engine
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.match import RuleTrial, try_rules
 from preshuffle.registry.values.query import Query
@@ -21,6 +21,13 @@ _IRRELEVANT_FOR: dict[Irrelevance, tuple[str, ...]] = {
     "weights": ("weight_dtype", "quant_type"),
     "activation": ("activation",),
 }
+
+
+_LAYER_FACTS = (
+    "arch", "cu_num", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer",
+    "hidden_size", "intermediate_size", "num_experts", "top_k", "gated", "bias", "router_weight_on_input",
+    "swiglu_limit", "tp", "ep", "dp", "all_to_all", "aiter",
+)  # fmt: skip
 
 
 class RuleTrace(Frozen):
@@ -46,6 +53,18 @@ class RuleTrace(Frozen):
     why: str
 
 
+class LayerFact(Frozen):
+    """One fact of the layer, and where it comes from.
+
+    Attributes:
+        source: ``given`` by the query, the ``model``'s entry, a habit of the ``engine``, what an ``aiter`` build is
+            taken for, ``observed``, a ``default``, or ``unknown``.
+    """
+
+    value: Scalar | float
+    source: Source
+
+
 class Explanation(Frozen):
     """The whole path from a query to its rule.
 
@@ -55,6 +74,7 @@ class Explanation(Frozen):
         note: what else it says an operator should know.
         counted: why shared experts count among the experts; empty where none do.
         engine: what is to be said of the engine or its version, where the book does not know it.
+        layer: the layer's facts, as rules and kernels see them, each with its source.
     """
 
     query: Query
@@ -63,6 +83,7 @@ class Explanation(Frozen):
     note: str = ""
     counted: str = ""
     engine: tuple[str, ...] = ()
+    layer: FrozenDict[str, LayerFact]
     switches: FrozenDict[str, str]
     rules: tuple[RuleTrace, ...]
     registry_digest: str
@@ -97,10 +118,15 @@ def explain(query: Query, book: Book) -> Explanation:
         note=layer.model.note if layer.model else "",
         counted=layer.slots.reason,
         engine=_engine_notes(book, query, winner.rule if winner else None),
+        layer=FrozenDict({name: _fact(layer, name) for name in _LAYER_FACTS}),
         switches=FrozenDict(layer.switches.values),
         rules=tuple(_trace(item, winner) for item in order),
         registry_digest=book.digest,
     )
+
+
+def _fact(layer: MoELayer, name: str) -> LayerFact:
+    return LayerFact(value=getattr(layer.query, name), source=layer.source_of(name))
 
 
 def _engine_notes(book: Book, query: Query, rule: Rule | None) -> tuple[str, ...]:
