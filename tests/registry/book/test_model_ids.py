@@ -22,6 +22,11 @@ KNOWN = {
     "zai-org/GLM-5.3-Flash-BF16": (4096, 2048, 288, 8, "bf16"),
     "zai-org/GLM-4.7-Flash": (2048, 1536, 64, 4, "bf16"),
     "deepseek-ai/DeepSeek-V4.1-Flash": (5120, 2304, 384, 6, "fp4x2"),
+    "inclusionAI/Ling-3.0-flash-fp8": (2560, 768, 512, 8, "fp8"),
+    "inclusionAI/Ling-3.0-flash-fp4": (2560, 768, 512, 8, "fp4x2"),
+    "amd/GLM-5.3-MXFP4-AttnFP8": (6144, 2048, 256, 8, "fp4x2"),
+    "amd/Kimi-K2.5-MXFP4-AttnFP8": (7168, 2048, 384, 8, "fp4x2"),
+    "amd/Qwen3.5-397B-A17B-MXFP4-AttnFP8-V2": (4096, 1024, 512, 10, "fp4x2"),
     "amd/DeepSeek-V4-Pro-MXFP4": (7168, 3072, 384, 6, "fp4x2"),
     "amd/DeepSeek-R1-MXFP4-Preview": (7168, 2048, 256, 8, "fp4x2"),
     "deepseek-ai/DeepSeek-V2-Lite": (2048, 1408, 64, 6, "bf16"),
@@ -38,6 +43,10 @@ KNOWN = {
     "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": (2688, 1856, 128, 6, "bf16"),
 }
 UNKNOWN = [
+    "inclusionAI/Ling-3.0-flash-int4",
+    "RedHatAI/GLM-5.3-MXFP4",
+    "olka-fi/MiniMax-M2.7-MXFP4",
+    "/data/models/MiniMax-M2.7-MXFP4",
     "Qwen/Qwen3-32B",
     "Qwen/Qwen3.6-27B",
     "Qwen/Qwen3.8-27B",
@@ -76,6 +85,10 @@ def test_an_id_is_its_own_model(name: str) -> None:
     sizes = (entry.hidden_size, entry.intermediate_size, entry.num_experts, entry.top_k)
     assert (*sizes, entry.weight_dtype) == KNOWN[name]
     assert BOOK.model_names.find(f"/data/models/{name.split('/')[1]}/") is entry, "a local copy is the same model"
+
+
+def test_a_name_that_several_quantizers_use_is_known_with_its_owner_only() -> None:
+    assert BOOK.model_names.find("amd/MiniMax-M2.7-MXFP4") is BOOK.models["amd/MiniMax-M2.5-MXFP4"]
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
