@@ -10,7 +10,7 @@ from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryErr
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
-from preshuffle.registry.check.deployment.implied import implied_note, implied_runs
+from preshuffle.registry.check.deployment.implied import implied_note, implied_runs, with_engine_switches
 from preshuffle.registry.check.deployment.kernel_runs import kernel_runs
 from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
@@ -68,7 +68,7 @@ class Checker:
         Args:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
         """
-        layer = layer_of(observation.query, self.book, self._memo, observation.applied)
+        layer = with_engine_switches(layer_of(observation.query, self.book, self._memo, observation.applied))
         evidence, findings = self._judge(layer, possible_calls(layer))
         return Report(
             verdict=verdict_of(findings, evidence),

@@ -210,6 +210,7 @@ class Recipe(Frozen):
     They cannot be chosen apart.
 
     Attributes:
+        sets: switches of ``env`` that the engine sets itself while loading; a deployment need not report them.
         suits: what it is for, in a few words: the reason that is given where it was not chosen.
         source: what produces the values before they come to us, where that is not the checkpoint alone.
         validity: where it is known to hold or not, in words; shown beside it where it was not chosen.
@@ -220,6 +221,7 @@ class Recipe(Frozen):
     tensors: FrozenDict[Role, TensorRecipe]
     call: Call
     env: FrozenDict[str, str] = Field(default_factory=FrozenDict)
+    sets: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     requires: Requires = Requires()
     migration_safe: bool = False
@@ -243,4 +245,7 @@ class Recipe(Frozen):
         for role in ("w13_weight", "w2_weight"):
             if role not in self.tensors:
                 raise PlacedError(("tensors",), f"{role} is missing; every recipe says how both weights lie")
+        for index, name in enumerate(self.sets):
+            if name not in self.env:
+                raise PlacedError(("sets", index), f"{name} is not in env, which says what it is set to")
         return self

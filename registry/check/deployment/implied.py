@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.layer import MoELayer, why_unread
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import REQUIRED_OF, EngineRuns, engine_runs
 
 _NOTHING = EngineRuns()
@@ -27,15 +30,40 @@ def implied_runs(layer: MoELayer, backends: Backends) -> EngineRuns:
         or applied.swizzle_mx_scale
     ):
         return _NOTHING
-    facts = layer.rule_facts
-    unknown = frozenset({"tp", "ep"} - layer.stated)
-    reported = layer.query.env.keys()
-    key = (unknown, *sorted(layer.query.env.items()), *map(facts.get, (*layer.book.rule_index.fields, *REQUIRED_OF)))
-    runs: EngineRuns = layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, reported))
+    runs = _runs(layer)
     if layer.laid_out:
         return runs if runs.backend not in (None, "aiter") and _reads_w13(layer, runs) else _NOTHING
     named = _named(layer, backends) if runs.backend is None else None
     return replace(runs, named=named) if named else runs
+
+
+def _runs(layer: MoELayer) -> EngineRuns:
+    facts, env = layer.rule_facts, layer.requested.env
+    unknown = frozenset({"tp", "ep"} - layer.stated)
+    key = (unknown, *sorted(env.items()), *map(facts.get, (*layer.book.rule_index.fields, *REQUIRED_OF)))
+    return layer.memo.get("engine runs", key, lambda: engine_runs(layer.book, facts, unknown, env.keys()))
+
+
+def with_engine_switches(layer: MoELayer) -> MoELayer:
+    """Return a layer with the switches that its engine sets itself while loading."""
+    engine = layer.query.engine
+    if engine is None or layer.problems or engine.name not in _setting_engines(layer):
+        return layer
+    runs = _runs(layer).runs
+    names = set.intersection(*(set(run.recipe.sets) for run in runs)) if runs else set()
+    absent = {name: runs[0].recipe.env[name] for name in names if name not in layer.query.env}
+    return replace(layer, query=layer.query.altered(env=FrozenDict({**absent, **layer.query.env}))) if absent else layer
+
+
+def _setting_engines(layer: MoELayer) -> frozenset[str]:
+    """Return the engines of whose recipes some set switches."""
+    return layer.memo.get("engines that set switches", (), lambda: frozenset(_setting(layer.book)))
+
+
+def _setting(book: Book) -> Iterator[str]:
+    for prepared in book.rule_index.prepared:
+        if prepared.recipe is not None and prepared.recipe.sets and "engine" in prepared.conditions:
+            yield from map(str, prepared.conditions["engine"].values)
 
 
 def _reads_w13(layer: MoELayer, runs: EngineRuns) -> bool:

@@ -81,3 +81,16 @@ def test_what_was_observed_counts_first() -> None:
     found = report({"query": query, "applied": {"tensors": tensors, "kernels": [{"backend": "triton"}]}})
     assert (found.verdict, found.findings) == ("ok", ())
     assert not any("no kernel was reported" in text for text in found.notes)
+
+
+@pytest.mark.parametrize(("engine", "found"), [("vllm@0.33.0", set()), ("sglang@0.5.23", {"unsupported"})])
+def test_switches_that_an_engine_sets_itself_need_no_report(engine: str, found: set[str]) -> None:
+    env = {"vllm@0.33.0": AITER, "sglang@0.5.23": {"SGLANG_USE_AITER": "1"}}[engine]
+    query = {"model": "deepseek-ai/DeepSeek-V4-Pro", "arch": "gfx950", "tp": 4, "engine": engine, "env": env}
+    tensors = {
+        role: {"layout": layout, "is_shuffled": True}
+        for role, layout in (("w13_weight", "gui16"), ("w2_weight", "sep16"))
+    }
+    applied = {"gate_mode": "interleave", "tensors": tensors}
+    codes = {finding.code for finding in report({"query": query | {"aiter": "0.1.20"}, "applied": applied}).findings}
+    assert codes & {"unsupported"} == found, codes
