@@ -58,7 +58,7 @@ def _variants(book: Book, place: Place, family: Family, groups: set[str]) -> Ite
 def packing_problems(book: Book) -> Iterator[Problem]:
     """Yield packings over layouts that the book has not."""
     for id, packing in book.entries["packings"].items():
-        if packing.under not in book.known_layouts:
+        if packing.under is not None and packing.under not in book.known_layouts:
             valid = near(packing.under, sorted(book.known_layouts))
             place = book.places["packings", id]
             yield place.problem(f"{id}: unknown layout {packing.under!r}", "under", valid=valid)

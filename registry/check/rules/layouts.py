@@ -48,9 +48,10 @@ def reads_otherwise(layer: MoELayer, tensor: ObservedTensor, allowed: Sequence[s
         return False
     packings = layer.book.entries["packings"]
     under = [packings[name].under if name in packings else name for name in allowed]
-    if not layer.book.known_layouts.issuperset(under):
+    known = [name for name in under if name in layer.book.known_layouts]
+    if len(known) < len(allowed) and not tensor.plain:  # plain bytes are no packing, whichever it is
         return False
-    return not any(layer.reads_same(tensor, name) for name in under)
+    return not any(layer.reads_same(tensor, name) for name in known)
 
 
 def _mismatch(evidence: Evidence, tensor: ObservedTensor, allowed: tuple[str, ...], runs: list[KernelRun]) -> Finding:

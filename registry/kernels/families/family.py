@@ -84,10 +84,10 @@ class Packing(Frozen):
     No layout can describe it.
 
     Attributes:
-        under: the layout in which the values lie before they are packed.
+        under: the layout in which the values lie before they are packed; None where it is not known.
     """
 
     id: str
     title: str
-    under: str
+    under: str | None = None
     evidence: tuple[str, ...] = ()
