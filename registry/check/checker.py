@@ -60,6 +60,7 @@ class Checker:
         self._backends = Backends(book)
         self._contracts = Entries(book.entries["contracts"].values())
         self._known_bad = Entries(book.entries["known_bad"].values())
+        self.reads_deployment = self._contracts.reads("deployment") or self._known_bad.reads("deployment")
         self._conventions = tuple(map(Compiled.of, book.entries["pad_conventions"].values()))
 
     def check(self, observation: Observation) -> Report:

@@ -62,8 +62,10 @@ class Entries:
         self._by_value: dict[tuple[str, Scalar], list[Compiled]] = {}
         self._memo = Memo()
         fact_names = {MODEL_NAME}
+        exceptions: set[str] = set()
         for compiled in map(Compiled.of, entries):
             fact_names.update(condition.fact for condition in compiled.deployment)
+            exceptions.update(condition.fact for group in compiled.unless for condition in group)
             keys = [c for c in compiled.deployment if c.plain_values and c.fact not in _SIZES]
             keys.sort(key=lambda condition: (not condition.fact.startswith("env."), condition.fact in _COMMON))
             if not keys:
@@ -71,6 +73,11 @@ class Entries:
             for value in keys[0].plain_values if keys else ():
                 self._by_value.setdefault((keys[0].fact, value), []).append(compiled)
         self._fact_names = tuple(sorted(fact_names - _SIZES))
+        self._all_facts = fact_names | exceptions
+
+    def reads(self, fact: str) -> bool:
+        """Return whether any entry has a condition on a fact of the deployment."""
+        return fact in self._all_facts
 
     def may_hold(self, facts: Facts) -> list[Compiled]:
         """Return the entries whose conditions on the deployment hold."""

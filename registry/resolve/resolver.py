@@ -25,9 +25,18 @@ from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Applied
 from preshuffle.registry.values.query import Query
 
+_STATED = ("tokens", "dp")
+"""Fields for which it matters whether a query states them, whatever their value."""
+
 
 class Judge(Protocol):
-    """Says what is wrong with a layer: the rules of ``check``."""
+    """Says what is wrong with a layer: the rules of ``check``.
+
+    Attributes:
+        reads_deployment: whether any entry is for deployments of a name.
+    """
+
+    reads_deployment: bool
 
     def findings_of(self, layer: MoELayer, *, kernels: bool) -> tuple[Finding, ...]:
         """Return the findings of a layer; without kernels only those that need none."""
@@ -68,7 +77,9 @@ class Resolver:
             NoRecipeError: no rule answers, or one says that nothing works; the nearest are named.
             QueryError: the query contradicts itself.
         """
-        return self._memo.get("decisions", (query, kernels), lambda: self._decide(query, kernels))
+        stated = query.model_fields_set
+        key = (query, kernels, *(name in stated for name in _STATED))
+        return self._memo.get("decisions", key, lambda: self._decide(query, kernels))
 
     def _decide(self, query: Query, kernels: bool) -> Decision:
         book = self._book
@@ -80,7 +91,7 @@ class Resolver:
         if recipe is None:
             raise nothing_works(layer, rule)
         laid = self._laid_out(layer, recipe)
-        buckets, findings = self._judged(query, layer, laid, recipe, kernels)
+        buckets, findings = self._judged(query, laid, recipe, kernels)
         values = {
             "recipe": recipe.id,
             "rule": rule.id,
@@ -108,26 +119,25 @@ class Resolver:
         return LaidOut(tensors, call, applied_by(tensors, call), decision_digest(recipe.id, tensors, call, recipe.env))
 
     def _judged(
-        self, query: Query, layer: MoELayer, laid: LaidOut, recipe: Recipe, kernels: bool
+        self, query: Query, laid: LaidOut, recipe: Recipe, kernels: bool
     ) -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
         """Return the kernels of a decision, and what ``check`` finds where it is followed.
 
         Unread switches are left out: ``resolve``, which answers as the newest version where none is named, says more
-        of them.
+        of them. Deployments of other names share the answer, unless the book's entries tell them apart.
         """
+        if query.deployment is not None and not self._judge.reads_deployment:
+            query = query.altered(deployment=None)
 
         def judge() -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
-            seen = layer_of(
-                query_of_kernel(query, laid.applied, laid.call, recipe.env), self._book, self._memo, laid.applied
-            )
+            follows = query_of_kernel(query, laid.applied, laid.call, recipe.env)
+            seen = layer_of(follows, self._book, self._memo, laid.applied)
             buckets = predict_kernels(seen, laid.call, self._predictor) if kernels else ()
             findings = self._judge.findings_of(seen, kernels=kernels)
             return buckets, tuple(finding for finding in findings if finding.code != "flag_unknown")
 
-        if kernels:
-            return judge()
-        key = (laid, query.engine, query.env, layer.query.aiter)
-        return self._memo.get("findings without kernels", key, judge)
+        key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
+        return self._memo.get("judged", key, judge)
 
     def _with_lines(self, tensors: dict[Role, TensorDecision]) -> dict[Role, TensorDecision]:
         """Add the layout's line where its name does not suffice.

@@ -312,3 +312,17 @@ def test_a_switch_that_is_read_as_a_boolean_has_many_spellings(text: str) -> Non
 def test_a_switch_against_what_the_recipe_needs_is_a_conflict() -> None:
     decision = decide(engine="vllm", env={"VLLM_ROCM_USE_AITER": "False"})
     assert [finding.code for finding in decision.findings if finding.severity == "error"] == ["flag_conflict"]
+
+
+def test_stated_token_counts_are_not_the_default_ones() -> None:
+    """Equal queries: one states the token counts that another leaves out, and is judged at those alone."""
+    env = {"AITER_BF16_FP8_MOE_BOUND": "256"}
+    fields = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "activation_dtype": "bf16", "env": env}
+    left_out, stated = Query.parse(fields), Query.parse({**fields, "tokens": [1, 16, 64, 256, 1024, 4096, 16384]})
+    assert left_out == stated
+    found = [
+        next(f.message for f in REGISTRY.resolve(query).findings if f.code == "numerics_deviation")
+        for query in (left_out, stated)
+    ]
+    assert "at 256 and more tokens" in found[0]
+    assert "at 256, 1024, 4096, 16384 tokens" in found[1]
