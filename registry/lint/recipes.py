@@ -106,6 +106,8 @@ _STEPS: Final[dict[Step, _Allowed]] = {
     "pack_int4": _Allowed(("_weight",), ("i4x2",)),
 }
 _ORDER = tuple(_STEPS)
+_INPUTS: Final[dict[Role, Role]] = {"w13_weight": "w13_input_scale", "w2_weight": "w2_input_scale"}
+"""Weight and the static scale of its activations, which are the GPU's own fp8 too."""
 
 
 def _steps(place: Place, recipe: Recipe, role: Role, tensor: TensorRecipe) -> Iterator[Problem]:
@@ -139,6 +141,9 @@ def _scales(place: Place, recipe: Recipe) -> Iterator[Problem]:
                 has, lacks = (weight, scale) if step in first.steps else (scale, weight)
                 yield place.problem(f"{has} names the step {step}, and {lacks} does not", "tensors", lacks)
         yield from _pads(place, recipe.call.quant_type, weight, first, scale, second)
+        activations = recipe.tensors.get(input_role := _INPUTS[weight])
+        if activations is not None and "fnuz" in first.steps and "fnuz" not in activations.steps:
+            yield place.problem(f"{weight} names the step fnuz, and {input_role} does not", "tensors", input_role)
 
 
 def _pads(
