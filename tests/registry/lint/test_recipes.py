@@ -47,6 +47,7 @@ BOTH = "steps: [fnuz, requantize_max]"
 def test_the_recipes_that_these_tests_break_load(tmp_path: Path, text: str) -> None:
     assert "mine" in load_overlay(tmp_path, text).book.recipes
 
+
 INPUT_SCALE = "w2_input_scale: {layout: plain, dtype: fp32, steps: [reduce_max]}"
 
 WRONG = [
@@ -59,7 +60,7 @@ WRONG = [
     (FP8, "steps: [fnuz]", "steps: [fnuz, fnuz]", "each comes once, in the order fnuz"),
     (FP8, "steps: [fnuz]", "steps: [deinterleave_rows]", "tensors.w13_weight.steps.0: 'deinterleave_rows' is not one"),
     (TENSOR, "order: GGUU, is_shuffled: true, steps: [fnuz]", f"order: GGUU, {BOTH}", "w13_weight_scale does not"),
-    (TENSOR, "    call", f"      {INPUT_SCALE}\n    call", "w2_weight names the step fnuz, and w2_input_scale does not"),
+    (TENSOR, "    call", f"      {INPUT_SCALE}\n    call", "w2_weight names the step fnuz, and w2_input_scale does"),
     (TENSOR, "w13_weight_scale: {layout: plain", "w13_weight_scale: {layout: e8", "has one number for each"),
     (PLAIN, "    call", "      w2_weight_scale: {layout: plain, dtype: fp32}\n    call", "quant_type No has no w2"),
     # tails
