@@ -29,7 +29,7 @@ class Identifier:
     """
 
     def __init__(self, role: Role, space: HypothesisSpace, search: Search, ranks: Ranks) -> None:
-        """Take the hypotheses, the search that tests them, and what is known of the rank."""
+        """Take the hypotheses, their search and what is known of the rank."""
         self.role, self.space, self.search, self.ranks = role, space, search, ranks
         self.tried = 0
         self._stretches: list[Stretch] = []

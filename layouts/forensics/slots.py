@@ -35,7 +35,9 @@ class HeldExperts:
 
 
 def held_experts(experts: int, live: Bytes, ep: int | None, num_experts: int | None, bias: bool) -> HeldExperts | None:
-    """Return the experts that a rank holds, or None where they are the routed ones alone.
+    """Return the experts that a rank holds.
+
+    None where they are the routed ones alone.
 
     Args:
         experts: routed experts of the checkpoint.

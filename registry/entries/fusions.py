@@ -83,7 +83,10 @@ class FusionEntry(Frozen):
 
     @cached_property
     def specificity(self) -> Specificity:
-        """How specific it is; an AITER feature counts as an exact value, ``one_of`` as a list."""
+        """Specificity: an AITER feature counts as an exact value.
+
+        ``one_of`` counts as a list.
+        """
         kinds = [condition.kind for condition in self._flat.values()]
         exact, lists = kinds.count("exact") + len(self.aiter_features), kinds.count("list") + bool(self.one_of)
         return Specificity(exact, lists, kinds.count("pattern"), self.priority)

@@ -112,7 +112,9 @@ def method_of(config: Mapping[str, Any]) -> str:
 def shared_dtype(
     config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int, routed: ExpertQuantization
 ) -> str | None:
-    """Return the dtype of shared experts that are quantized otherwise than the routed ones, else None.
+    """Return the dtype of shared experts quantized otherwise than routed ones.
+
+    None where they are quantized alike.
 
     Args:
         config: the language model's configuration.

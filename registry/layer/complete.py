@@ -19,7 +19,7 @@ _RANKS = {"tp", "ep", "dp"}
 
 
 def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applied = NOTHING) -> MoELayer:
-    """Complete a query, and what was observed of its layer, from a book.
+    """Complete a query and what was observed, from a book.
 
     Nothing is raised: what the query gets wrong stands in ``problems`` (``MoELayer.checked``).
 

@@ -25,7 +25,7 @@ _FAULT_CODES: dict[str, FindingCode] = {"stops": "unsupported", "wrong": "known_
 
 @dataclass(frozen=True, slots=True)
 class SharedExperts:
-    """Shared experts of one layer, as its model or its configuration has them.
+    """Shared experts of one layer, as its model has them.
 
     Attributes:
         count: how many there are; 0 for none.
@@ -81,7 +81,10 @@ class Slots:
 
     @property
     def unknown_table(self) -> str | None:
-        """Say that kernels come from a table that is not read here; None where they do not."""
+        """Say that kernels come from a table that is not read.
+
+        None where they do not.
+        """
         if self.table == TABLE:
             return None
         return f"kernels come from {self.table}, whose rows are not known here: {self.reason}"
@@ -98,7 +101,10 @@ class Slots:
 
 
 def shared_experts_of(model: ModelEntry | None) -> SharedExperts | None:
-    """Return the shared experts that a model's entry tells of; None where there is no entry, or it is not sure."""
+    """Return the shared experts that a model's entry tells of.
+
+    None where there is no entry, or it is not sure.
+    """
     if model is None or "shared_experts" in model.unverified:
         return None
     return SharedExperts(
@@ -286,7 +292,7 @@ def _faults(holding: Iterable[PreparedFusion], observed: frozenset[str] | None) 
 
 
 def counted_fields(query: Query, slots: Slots) -> dict[str, int]:
-    """Return the fields of a query in which the slots of shared experts count."""
+    """Return a query's fields with the slots of shared experts counted."""
     if not slots.fused or slots.num_experts is None or slots.top_k is None:
         return {}
     if (slots.num_experts, slots.top_k) == (query.num_experts, query.top_k):

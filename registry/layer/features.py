@@ -66,7 +66,10 @@ def features_of(book: Book, aiter: str | None = None, probed: Mapping[str, bool]
 
 
 def unknown_features(book: Book, probed: Mapping[str, bool]) -> tuple[FieldProblem, ...]:
-    """Return a problem for each probed feature that the book has not, with the nearest ones."""
+    """Return a problem for each probed feature that is unknown.
+
+    It names the nearest ones.
+    """
     known = book.features
     return tuple(
         FieldProblem("aiter_features", f"unknown feature {name!r}", near(name, known))

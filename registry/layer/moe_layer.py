@@ -1,4 +1,4 @@
-"""One MoE layer on one rank: every fact of it, and its origin."""
+"""One MoE layer on one rank: its facts and their origin."""
 
 from __future__ import annotations
 
@@ -138,7 +138,10 @@ class MoELayer:
 
     @property
     def compute_units(self) -> tuple[int, ...]:
-        """Numbers of compute units that the GPU may have; none for an unknown GPU."""
+        """Numbers of compute units that the GPU may have.
+
+        None for an unknown GPU.
+        """
         if self.query.cu_num is not None:
             return (self.query.cu_num,)
         return tuple(dict.fromkeys(self.arch.cu_num.values())) if self.arch else ()
@@ -203,7 +206,7 @@ class MoELayer:
         return total // self.query.ep if total and not total % self.query.ep else None
 
     def faults(self, code: str) -> tuple[Finding, ...]:
-        """Return the faults of a code in what the engine makes of shared experts."""
+        """Return faults of a code in the handling of shared experts."""
         return tuple(finding for finding in self.slots.findings if finding.code == code)
 
     def hidden(self) -> int | None:
@@ -236,7 +239,10 @@ class MoELayer:
         return (count, rows, k * bits // 8) if bits else None
 
     def reads_same(self, tensor: ObservedTensor, layout: str) -> bool:
-        """Return whether a tensor's bytes are those of a layout; True where its own is unknown."""
+        """Return whether a tensor's bytes are those of a layout.
+
+        True where its own is unknown.
+        """
         if tensor.layout is None:
             return True
         shape = tensor.observation.physical_shape

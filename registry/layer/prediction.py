@@ -39,7 +39,10 @@ class Predictor:
         self._memo = memo
 
     def predict(self, layer: MoELayer, call: PossibleCall) -> Prediction:
-        """Return the kernels of a layer's call; none for sizes that no call can have."""
+        """Return the kernels of a layer's call.
+
+        None for sizes that no call can have.
+        """
         if layer.slots.table != TABLE:  # its rows are not known
             return Prediction()
         query, applied = layer.query, layer.applied

@@ -55,18 +55,24 @@ class ObservedTensor:
         return physical[axis] - logical[axis]
 
     def physical(self, axis: int) -> int | None:
-        """Return a physical size of ``[experts, rows, K]``; None where it is not known."""
+        """Return a physical size of ``[experts, rows, K]``.
+
+        None where it is not known.
+        """
         shape = self.observation.physical_shape
         return shape[axis] if shape is not None and len(shape) == 3 else None
 
     def logical(self, axis: int) -> int | None:
-        """Return a size without padding of ``[experts, rows, K]``; None where it is not known."""
+        """Return a size without padding of ``[experts, rows, K]``.
+
+        None where it is not known.
+        """
         shape = self.observation.logical_shape
         return shape[axis] if shape is not None and len(shape) == 3 else None
 
 
 def observed_tensors(applied: Applied, book: Book) -> Mapping[Role, ObservedTensor]:
-    """Return the tensors that were reported, by role, each with the book's layout."""
+    """Return the reported tensors by role, with the book's layouts."""
     known = book.known_layouts
     return {
         role: ObservedTensor(role, tensor, book.layout(tensor.layout) if tensor.layout in known else None)
@@ -75,7 +81,7 @@ def observed_tensors(applied: Applied, book: Book) -> Mapping[Role, ObservedTens
 
 
 def weight_dtype_of(applied: Applied) -> str | None:
-    """Return the dtype in which weights were loaded, as a query names it.
+    """Return the dtype of loaded weights, as a query names it.
 
     None where it was not reported, or bytes of no type (uint8) hold it.
     """

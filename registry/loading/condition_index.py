@@ -76,7 +76,7 @@ class Entries:
         self._all_facts = fact_names | exceptions
 
     def reads(self, fact: str) -> bool:
-        """Return whether any entry has a condition on a fact of the deployment."""
+        """Return whether any entry has a condition on a fact."""
         return fact in self._all_facts
 
     def may_hold(self, facts: Facts) -> list[Compiled]:

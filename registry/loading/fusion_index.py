@@ -36,7 +36,10 @@ class PreparedFusion:
         return not self.choices or any(_all_hold(choice, facts) for choice in self.choices)
 
     def holds_without(self, name: str, facts: Mapping[str, Scalar], switches: Mapping[str, Scalar]) -> bool:
-        """Whether the entry would hold without its conditions on a fact; False where it has none on it."""
+        """Whether the entry would hold without its conditions on a fact.
+
+        False where it has none on it.
+        """
         return name in self.names and self._without(name).holds(facts, switches)
 
     def _without(self, name: str) -> PreparedFusion:
@@ -70,7 +73,10 @@ class FusionIndex:
         return engine in self._by_engine
 
     def candidates(self, engine: str, model_type: str | None) -> tuple[PreparedFusion, ...]:
-        """Return an engine's entries that may hold for a model type, the most specific first."""
+        """Return an engine's entries that may hold for a model type.
+
+        The most specific come first.
+        """
         key = (engine, model_type)
         found = self._candidates.get(key)
         if found is None:

@@ -38,7 +38,10 @@ class Choice:
 
 
 def chosen(layer: MoELayer) -> tuple[Choice | None, tuple[Alternative, ...]]:
-    """Choose the rule of a layer, with alternatives; memoised by the facts that decide."""
+    """Choose the rule of a layer, with alternatives.
+
+    It is memoised by the facts that decide.
+    """
     book, facts = layer.book, layer.rule_facts
     fields = layer.memo.get("decisive fields", (), lambda: tuple({*book.rule_index.fields, *REQUIRED_OF}))
     return layer.memo.get("choices", tuple(map(facts.get, fields)), lambda: choose_with_alternatives(book, facts))

@@ -16,7 +16,7 @@ from preshuffle.registry.values.query import Query
 def call_of_decision(
     decision: Decision, query: Query, book: Book, tokens: int, memo: Memo | None = None
 ) -> DispatchCall | None:
-    """Return a decision's call as AITER's dispatch sees it at a token count.
+    """Return a decision's call as AITER's dispatch sees it.
 
     None where the compute units are not known, or another function is called.
     """

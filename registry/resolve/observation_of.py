@@ -41,7 +41,7 @@ def observation_of(decision: Decision, query: Query) -> Observation:
 
 
 def applied_by(tensors: Mapping[Role, TensorDecision], call: CallDecision) -> Applied:
-    """Return what a loader and an engine do that follow tensors and call exactly."""
+    """Return what a loader and an engine do that follow a decision."""
     dispatched = call.function == DISPATCHED  # other functions take no gate_mode
     predicted = is_predicted(call.function)  # other functions say whose kernels run
     told = {
@@ -77,7 +77,9 @@ def _reported(role: Role, tensor: TensorDecision) -> TensorObservation:
 
 
 def query_of_kernel(query: Query, applied: Applied, call: CallDecision, env: Mapping[str, str]) -> Query:
-    """Return a query as the kernel sees it, all that decides its parallelism stated.
+    """Return a query as the kernel sees it.
+
+    All that decides its parallelism is stated.
 
     An engine may requantize what the checkpoint holds, and pass another activation than the model's.
     """

@@ -30,7 +30,7 @@ def _matches(trials: Iterable[RuleTrial]) -> list[NearMatch]:
 
 
 def nearest_trials(layer: MoELayer, count: int = 3) -> list[RuleTrial]:
-    """Return the rules that cannot be used and fail by the least, the nearest first.
+    """Return the unusable rules that fail by the least, nearest first.
 
     Requirements of recipes only add to a rule's distance, so those of far rules need not be tried.
     """

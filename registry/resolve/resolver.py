@@ -39,7 +39,10 @@ class Judge(Protocol):
     reads_deployment: bool
 
     def findings_of(self, layer: MoELayer, *, kernels: bool) -> tuple[Finding, ...]:
-        """Return the findings of a layer; without kernels only those that need none."""
+        """Return the findings of a layer.
+
+        Without kernels only those that need none.
+        """
         ...
 
 

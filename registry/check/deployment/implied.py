@@ -45,7 +45,7 @@ def _runs(layer: MoELayer) -> EngineRuns:
 
 
 def with_engine_switches(layer: MoELayer) -> MoELayer:
-    """Return a layer with the switches that its engine sets itself while loading."""
+    """Return a layer with the switches that its engine sets itself."""
     engine = layer.query.engine
     if engine is None or layer.problems or engine.name not in _setting_engines(layer):
         return layer
