@@ -8,7 +8,8 @@ import pytest
 from preshuffle.registry import NoRecipeError, QueryError, Registry
 from preshuffle.registry.hf import language_model, model_type_of, moe_layers_of, query_fields
 from support.book.configurations import KIMI_K3
-from support.book.families import FAMILIES, WITHOUT_KERNEL, deepseek, mixtral, qwen
+from support.book.families import FAMILIES, WITHOUT_KERNEL
+from support.book.family_builders import deepseek, mixtral, qwen
 from support.book.strategies import BOOK, REGISTRY, load_overlay
 
 
