@@ -1,7 +1,19 @@
 """config.json bodies of further families: structure as published, small numbers changed, and what a query then says."""
 
 from support.book.configurations import BLOCK_FP8, CHANNEL_FP8
-from support.book.family_builders import DEEPSEEK, MIX, QWEN, VISION, Fields, deepseek, mixtral, qwen, sizes
+from support.book.family_builders import (
+    DEEPSEEK,
+    FP8,
+    MIX,
+    MXFP4,
+    QWEN,
+    VISION,
+    Fields,
+    deepseek,
+    mixtral,
+    qwen,
+    sizes,
+)
 from support.book.more_families import MORE_FAMILIES
 
 FAMILIES: dict[str, tuple[Fields, Fields]] = {
