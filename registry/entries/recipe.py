@@ -88,10 +88,16 @@ class Tail(Frozen):
     AITER pads it at its end.
 
     Where they do not divide, the buffer becomes two-dimensional, and one expert is no slice of it any more.
+
+    Attributes:
+        rows: multiple of all experts' rows together.
+        k: multiple of the groups of K.
+        fill: the byte that AITER writes there; counts where nothing else of the tensor is padded.
     """
 
     rows: Multiple = 1
     k: Multiple = 1
+    fill: Annotated[int, Field(ge=0, le=255)] | None = None
 
 
 class TensorRecipe(Frozen):

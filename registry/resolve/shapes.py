@@ -47,7 +47,7 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
             "logical_shape": full.logical,
             "physical_shape": full.physical,
             "pad": full.pad,
-            "fill": tensor.fill,
+            "fill": _fill(tensor, full),
             "dtype": _dtype(tensor.dtype, arch),
             "steps": steps_on(tensor.steps, arch),
             "short_shape": short.logical if short.logical != full.logical else None,
@@ -126,6 +126,14 @@ def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: Quan
         return _Shape(shape, padded, _pad(padded_rows - rows, 0))
     physical = _with_tail((experts, halves * padded_rows, _round_up(k, tensor.pad.k)), tensor.tail)
     return _Shape((experts, halves * rows, k), physical, _pad(padded_rows - rows, physical[-1] - k))
+
+
+def _fill(tensor: TensorRecipe, shape: _Shape) -> int:
+    """Return the byte in the pads: AITER's own where only the tail is padded."""
+    tail, k = tensor.tail, shape.logical[-1]
+    if tail is None or tail.fill is None or shape.pad.rows or _round_up(k, tensor.pad.k) != k:
+        return tensor.fill
+    return tail.fill if shape.physical[-1] != k else tensor.fill
 
 
 def _pad(rows: int, k: int) -> Pad:

@@ -11,6 +11,7 @@ import torch
 
 from preshuffle.layouts import apply
 from preshuffle.registry import Query
+from preshuffle.registry.base.words import Role
 from support.aiter.aiter_wheel import AiterFunctions
 from support.aiter.loader_steps import Steps, random_layer, run
 from support.book.engine_table import Case, read_table
@@ -75,12 +76,12 @@ METHODS: dict[str, tuple[dict[str, Any], Steps]] = {
     "S10 apart": (SMALL, Steps("deinterleave", (256, 256), 127, "sw", bias=True)),
     "S10 K3_OPT": (SMALL, Steps("deinterleave", (128, 256), 127, "gui", bias=True)),
     "S10 K3_OPT, apart": (SMALL, Steps("deinterleave", (128, 256), 127, "sw", bias=True)),
-    "S10 SiTU, fp8": (SMALL, Steps("", (256, 256), 127, "gui")),
-    "S10 SiTU, fp4x2": (SMALL, Steps("", (256, 256), 127, "sw")),
-    "S10 SiTU, K3_OPT, fp8": (SMALL, Steps("", (128, 256), 127, "gui")),
-    "S12": ({**SMALL, "hidden_size": 384}, Steps("", (256, 1), 1, "sw")),
-    "S12 K3_OPT": ({**SMALL, "hidden_size": 384}, Steps("", (128, 1), 1, "sw")),
-    "S12 gfx1250": ({**SMALL, "hidden_size": 384}, Steps("", (256, 1), 1, "gurow")),
+    "S10 SiTU, fp8": (SMALL, Steps("", (256, 256), 0, "gui")),
+    "S10 SiTU, fp4x2": (SMALL, Steps("", (256, 256), 0, "sw")),
+    "S10 SiTU, K3_OPT, fp8": (SMALL, Steps("", (128, 256), 0, "gui")),
+    "S12": ({**SMALL, "hidden_size": 384}, Steps("", (256, 1), 0, "sw")),
+    "S12 K3_OPT": ({**SMALL, "hidden_size": 384}, Steps("", (128, 1), 0, "sw")),
+    "S12 gfx1250": ({**SMALL, "hidden_size": 384}, Steps("", (256, 1), 0, "gurow")),
     "S13": (SMALL, Steps("", (256, 256), 1, "gui", bias=True)),
     "S13 apart": (SMALL, Steps("", (256, 256), 1, "sw", bias=True)),
     "S14": (WHOLE, Steps(w13="gui", fill=127)),
@@ -139,6 +140,23 @@ def test_a_loaders_bytes(aiter: AiterFunctions, id: str) -> None:
         ours, theirs = (made[role].contiguous().view(torch.uint8).flatten() for made in (tensors, expected))
         assert torch.equal(ours, theirs), f"{role}: {decided}"
         assert getattr(tensors[role], "is_shuffled", False) == (tagged and role in WEIGHTS)
+
+
+@pytest.mark.parametrize(("id", "sizes"), [("V5 TP 1", (512, 384)), ("S3", (512, 384)), ("V6 fp8", (384, 384))])
+def test_aiter_fills_the_tail_of_an_interleaved_scale(aiter: AiterFunctions, id: str, sizes: tuple[int, int]) -> None:
+    """Where nothing but the tail is padded, its bytes are those of AITER's function (127)."""
+    case = CASES[id]
+    role: Role = "w13_weight_scale" if id.startswith("V6") else "w2_weight_scale"
+    fields = {**SMALL, "hidden_size": sizes[0], "intermediate_size": sizes[1]}
+    decision = REGISTRY.resolve(Query.parse({**case.query, **fields, "tokens": [1]}))
+    layer = random_layer({"quant_type": "per_1x32", "weight_dtype": "fp4x2", "bias": False, **case.query, **fields}, ())
+    scale = layer[role].clone()
+    apply(layer, decision)
+    flat = scale.reshape(-1, scale.shape[-1])
+    padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8), value=127)  # as shuffle_scale does by itself
+    expected = aiter.shuffle_scale_a16w4(padded, scale.shape[0], role.startswith("w13"))
+    assert decision.tensors[role].fill == 127
+    assert torch.equal(layer[role].contiguous().view(torch.uint8).flatten(), expected.view(torch.uint8).flatten())
 
 
 def test_every_method_whose_functions_the_wheel_has_is_compared() -> None:
