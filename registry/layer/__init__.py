@@ -18,6 +18,7 @@ from preshuffle.registry.layer.sizes import NEEDED, LayerSizes
 from preshuffle.registry.layer.switches import (
     AITER,
     Switches,
+    is_off_before,
     is_undecided,
     read_switches,
     value_of,
@@ -51,6 +52,7 @@ __all__ = [
     "expert_slots",
     "features_of",
     "installed_aiter",
+    "is_off_before",
     "is_undecided",
     "layer_of",
     "possible_calls",

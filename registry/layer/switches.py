@@ -49,6 +49,7 @@ class Switches:
         facts: the same under the names that conditions use (``env.NAME``).
         honoured: the switches that the query sets and that count, with what their value means.
         findings: switches that the query sets and nobody reads.
+        assumed: those of the findings that rest on a version which the query leaves out or nobody can place.
         sets: query fields that the query's switches give, by field, where the query leaves the field out.
         problems: switches that count and have a value that they cannot have; they stand at their default.
     """
@@ -59,6 +60,7 @@ class Switches:
     findings: tuple[Finding, ...]
     sets: Mapping[str, str]
     problems: tuple[FieldProblem, ...] = ()
+    assumed: tuple[Finding, ...] = ()
 
 
 def read_switches(query: Query, book: Book, memo: Memo | None = None) -> Switches:
@@ -79,15 +81,20 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
     values: dict[str, str] = dict(defaults)
     honoured: dict[str, str] = {}
     findings: list[Finding] = []
+    assumed: list[Finding] = []
     problems: list[FieldProblem] = []
     for name in sorted(query.env.keys() & book.flags.keys()):
         flag, given = book.flags[name], value_of(book.flags[name], query.env[name])
         unread = why_unread(flag, query)
+        if unread is not None and is_off_before(flag, given, query):
+            continue
         if unread is not None:
             undecided = is_undecided(flag, query)
             effect, fix = ("is not counted on", _RELEASE) if undecided else ("changes nothing", f"unset {name}")
             message = f"{name}={given} {effect}: {unread}"
             findings.append(Finding.of("flag_unknown", message, actual=given, fix=fix, evidence=flag.evidence))
+            if undecided or why_unread(flag, query, newest=False) is None:
+                assumed.append(findings[-1])
         elif flag.values and given not in flag.values:
             valid = tuple(f"{value} ({meaning})" for value, meaning in flag.values.items())
             problems.append(FieldProblem(f"env.{name}", f"{given!r} has no meaning", valid))
@@ -100,7 +107,7 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
             findings.append(Finding.of("flag_unknown", message, actual=text, fix=f"unset {name}"))
     facts = {f"env.{name}": value for name, value in values.items()}
     sets: dict[str, str] = {field: values[name] for name in honoured if (field := book.flags[name].sets) is not None}
-    return Switches(values, facts, honoured, tuple(findings), sets, tuple(problems))
+    return Switches(values, facts, honoured, tuple(findings), sets, tuple(problems), tuple(assumed))
 
 
 def _defaults(query: Query, book: Book) -> dict[str, str]:
@@ -191,6 +198,21 @@ def is_undecided(flag: FlagEntry, query: Query) -> bool:
     if version is None or (flag.owner == AITER and is_newest(version)):
         return False
     return any(on_the_way_to(version, release) for release in (flag.since, flag.until) if release)
+
+
+def is_off_before(flag: FlagEntry, value: str, query: Query) -> bool:
+    """Say whether a switch turns off what its owner's release does not have yet.
+
+    That changes nothing, and nothing else is wanted: a launch script for several releases does so.
+    """
+    version = query.aiter if flag.owner == AITER else query.engine.version if query.engine else None
+    if version is None or flag.since is None or not flag.default == "0" == value_of(flag, value):
+        return False
+    if flag.owner != AITER and (query.engine is None or query.engine.name != flag.owner):
+        return False
+    if flag.owner == AITER and is_newest(version):
+        return False
+    return version_key(version) < version_key(flag.since)
 
 
 def _outside(flag: FlagEntry, version: str | None, newest: bool) -> str | None:

@@ -26,6 +26,7 @@ def reason(layer: MoELayer, winner: Prepared, notes: Iterable[str] = ()) -> str:
     for name, meaning in layer.switches.honoured.items():
         state = "decided" if f"env.{name}" in conditions else "is set and was read"
         parts.append(f"the switch {name}={layer.requested.env[name]} {state}: {meaning}")
+    parts += (finding.message for finding in layer.switches.assumed)
     if layer.slots.reason:
         parts.append(layer.slots.reason)
     if winner.recipe is not None:

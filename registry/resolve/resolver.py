@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe
-from preshuffle.registry.layer import MoELayer, Predictor, engine_notes, layer_of, unknown_engine, value_of
+from preshuffle.registry.layer import AITER, MoELayer, Predictor, engine_notes, layer_of, unknown_engine, value_of
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.choose import chosen
 from preshuffle.registry.resolve.kernels import predict_kernels
@@ -105,7 +105,7 @@ class Resolver:
             "env": FrozenDict(recipe.env),
             "kernels": buckets,
             "alternatives": others,
-            "findings": (*layer.switches.findings, *_switch_conflicts(query, book, recipe, findings), *findings),
+            "findings": (*_unread_switches(layer), *_switch_conflicts(query, book, recipe, findings), *findings),
             "registry_digest": book.digest,
             "decision_digest": laid.digest,
         }
@@ -126,8 +126,8 @@ class Resolver:
     ) -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
         """Return the kernels of a decision, and what ``check`` finds where it is followed.
 
-        Unread switches are left out: ``resolve``, which answers as the newest version where none is named, says more
-        of them. Deployments of other names share the answer, unless the book's entries tell them apart.
+        Switches of the query that nobody reads are left out: they are told before. Deployments of other names share
+        the answer, unless the book's entries tell them apart.
         """
         if query.deployment is not None and not self._judge.reads_deployment:
             query = query.altered(deployment=None)
@@ -137,7 +137,8 @@ class Resolver:
             seen = layer_of(follows, self._book, self._memo, laid.applied)
             buckets = predict_kernels(seen, laid.call, self._predictor) if kernels else ()
             findings = self._judge.findings_of(seen, kernels=kernels)
-            return buckets, tuple(finding for finding in findings if finding.code != "flag_unknown")
+            told = {f"{name}={value}" for name, value in query.env.items()}
+            return buckets, tuple(item for item in findings if item.code != "flag_unknown" or item.actual not in told)
 
         key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
         return self._memo.get("judged", key, judge)
@@ -154,10 +155,15 @@ class Resolver:
         }
 
 
+def _unread_switches(layer: MoELayer) -> Iterator[Finding]:
+    """Yield switches that nobody reads; what rests on an assumed version is in the reason."""
+    return (finding for finding in layer.switches.findings if finding not in layer.switches.assumed)
+
+
 def _switch_conflicts(query: Query, book: Book, recipe: Recipe, found: Iterable[Finding]) -> list[Finding]:
     """Return findings on switches that contradict the recipe's, unless some were found.
 
-    Switches that affect numerics only are judged by the kernels.
+    AITER's own switches, and those that affect numerics only, are judged by the kernels.
     """
     if any(finding.code == "flag_conflict" for finding in found):
         return []
@@ -172,6 +178,7 @@ def _switch_conflicts(query: Query, book: Book, recipe: Recipe, found: Iterable[
         )
         for name, value in recipe.env.items()
         if value_of(book.flags[name], query.env.get(name, value)) != value
+        and book.flags[name].owner != AITER
         and set(book.flags[name].affects) != {"numerics"}
     ]
 

@@ -73,6 +73,28 @@ def compare(registry: Registry, fields: dict[str, Any]) -> bool:
     return True
 
 
+SWITCHED: dict[str, dict[str, Any]] = {
+    "removed, the version left open": {"engine": "vllm", "env": {"VLLM_ROCM_USE_AITER_FUSED_MOE_A16W4": "1"}},
+    "removed": {"engine": "vllm@0.33.0", "env": {"VLLM_ROCM_USE_AITER_FUSED_MOE_A16W4": "1"}},
+    "removed from AITER, the version left open": {"env": {"AITER_USE_OPUS_MOE_SORTING": "1"}},
+    "read later": {"aiter": "0.1.15", "env": {"AITER_FLYDSL_FORCE": "0"}},
+    "read later, and off": {
+        "model": "moonshotai/Kimi-K3",
+        "engine": "sglang",
+        "aiter": "0.1.19",
+        "activation_dtype": "bf16",
+    },
+    "the recipe's, read later": {"model": "moonshotai/Kimi-K3", "engine": "vllm", "aiter": "0.1.15"},
+    "AITER's, against the recipe": {"arch": "gfx1250", "env": {"AITER_FORCE_A8W4": "0"}},
+    "vLLM's, against the recipe": {"arch": "gfx1250", "engine": "vllm@0.33.0", "env": {"VLLM_ROCM_USE_AITER": "0"}},
+}
+
+
+@pytest.mark.parametrize("fields", SWITCHED.values(), ids=SWITCHED)
+def test_switches_that_change_nothing_are_found_by_both(fields: dict[str, Any]) -> None:
+    assert compare(REGISTRY, {"model": "openai/gpt-oss-120b", "arch": "gfx950", **fields})
+
+
 def test_check_finds_what_resolve_told() -> None:
     for registry in registries():
         assert sum(compare(registry, fields) for fields in sampled()) > 300

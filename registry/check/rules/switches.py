@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.layer import AITER, MoELayer, is_undecided, value_of, why_unlisted, why_unread
+from preshuffle.registry.layer import AITER, MoELayer, is_off_before, is_undecided, value_of, why_unlisted, why_unread
 from preshuffle.registry.values.finding import Finding
 
 
@@ -56,7 +56,7 @@ def flag_unknown(evidence: Evidence) -> Iterator[Finding]:
 
 def _unread(flag: FlagEntry, layer: MoELayer) -> str | None:
     engine = layer.query.engine
-    if is_undecided(flag, layer.query):
+    if is_undecided(flag, layer.query) or is_off_before(flag, layer.query.env[flag.id], layer.query):
         return None
     if flag.owner == AITER:
         return why_unread(flag, layer.query, newest=False)

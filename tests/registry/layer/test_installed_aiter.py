@@ -182,10 +182,12 @@ def test_a_switch_that_an_unplaced_build_may_read_is_not_said_to_be_dead() -> No
 
     def said(**fields: Any) -> str:
         query = Query.parse({**asked, **fields})
-        found = [finding for finding in REGISTRY.resolve(query).findings if finding.code == "flag_unknown"]
+        decision = REGISTRY.resolve(query)
+        found = [finding.message for finding in decision.findings if finding.code == "flag_unknown"]
+        found += [part for part in decision.reason.split("; ") if "is not counted on" in part]
         observed = Observation(query=query, applied=Applied())
         checked = {finding.code for finding in REGISTRY.check(observed).findings}
-        return f"{' '.join(finding.message for finding in found)}{' checked' if 'flag_unknown' in checked else ''}"
+        return f"{' '.join(found)}{' checked' if 'flag_unknown' in checked else ''}"
 
     unplaced = "0.1.20.dev+gabcdef0"
     assert said(aiter=unplaced) == (
