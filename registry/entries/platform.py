@@ -175,6 +175,8 @@ class FlagEntry(Frozen):
         owner: who reads it: an engine's name, or ``aiter``.
         default: its value where it is not set; None where being unset is a value of its own.
         values: what it may be, with the meaning of each; empty where any text may stand.
+        choices: by engine, the closed list of an option's values, each with the first release that takes it; the engine
+            refuses any other value. Case and dashes for underscores do not count.
         boolean: read as true or false, whatever the spelling; its values are then "0" and "1".
         released: whether any release of its owner reads it.
         since: the owner's first version that reads it.
@@ -191,6 +193,7 @@ class FlagEntry(Frozen):
     owner: str
     default: str | None = None
     values: FrozenDict[str, str] = Field(default_factory=FrozenDict)
+    choices: FrozenDict[str, FrozenDict[str, Version | None]] = Field(default_factory=FrozenDict)
     boolean: bool = False
     meaning: str
     released: bool = True

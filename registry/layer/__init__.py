@@ -21,7 +21,9 @@ from preshuffle.registry.layer.switches import (
     is_off_before,
     is_undecided,
     read_switches,
+    refusal,
     value_of,
+    why_refused,
     why_unlisted,
     why_unread,
 )
@@ -58,11 +60,13 @@ __all__ = [
     "possible_calls",
     "read_after",
     "read_switches",
+    "refusal",
     "same_bytes",
     "shared_experts_of",
     "unknown_engine",
     "value_of",
     "why_lacking",
+    "why_refused",
     "why_unlisted",
     "why_unread",
 ]

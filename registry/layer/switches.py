@@ -35,7 +35,22 @@ def value_of(flag: FlagEntry, text: str) -> str:
     if flag.boolean:
         word = text.strip().lower()
         return "1" if word in _TRUE else "0" if word in _FALSE else text
-    return text
+    return text.lower().replace("-", "_") if flag.choices else text
+
+
+def why_refused(flag: FlagEntry, text: str, query: Query) -> str | None:
+    """Return why a query's engine refuses an option's value; None where it takes it or that is not known."""
+    engine = query.engine
+    choices = flag.choices.get(engine.name) if engine else None
+    if engine is None or choices is None:
+        return None
+    value = value_of(flag, text)
+    if value not in choices:
+        return f"{engine.name} takes only {', '.join(choices)}"
+    since, version = choices[value], engine.version
+    if not since or not version or on_the_way_to(version, since) or version_key(version) >= version_key(since):
+        return None
+    return f"{engine.name} {version} does not take it yet; {since} is the first"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +110,8 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
             findings.append(Finding.of("flag_unknown", message, actual=given, fix=fix, evidence=flag.evidence))
             if undecided or why_unread(flag, query, newest=False) is None:
                 assumed.append(findings[-1])
+        elif refused := why_refused(flag, given, query):
+            findings.append(refusal(flag, query.env[name], refused))
         elif flag.values and given not in flag.values:
             valid = tuple(f"{value} ({meaning})" for value, meaning in flag.values.items())
             problems.append(FieldProblem(f"env.{name}", f"{given!r} has no meaning", valid))
@@ -108,6 +125,12 @@ def _read(query: Query, book: Book, memo: Memo) -> Switches:
     facts = {f"env.{name}": value for name, value in values.items()}
     sets: dict[str, str] = {field: values[name] for name in honoured if (field := book.flags[name].sets) is not None}
     return Switches(values, facts, honoured, tuple(findings), sets, tuple(problems), tuple(assumed))
+
+
+def refusal(flag: FlagEntry, text: str, reason: str) -> Finding:
+    """Return the finding on an option's value that the engine refuses."""
+    message, fix = f"{flag.id}={text} is refused: {reason}", f"take one of the values of {flag.id}, or unset it"
+    return Finding.of("flag_unknown", message, actual=f"{flag.id}={text}", fix=fix, evidence=flag.evidence)
 
 
 def _defaults(query: Query, book: Book) -> dict[str, str]:

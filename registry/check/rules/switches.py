@@ -9,7 +9,17 @@ from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence
 from preshuffle.registry.entries import FlagEntry
-from preshuffle.registry.layer import AITER, MoELayer, is_off_before, is_undecided, value_of, why_unlisted, why_unread
+from preshuffle.registry.layer import (
+    AITER,
+    MoELayer,
+    is_off_before,
+    is_undecided,
+    refusal,
+    value_of,
+    why_refused,
+    why_unlisted,
+    why_unread,
+)
 from preshuffle.registry.values.finding import Finding
 
 
@@ -43,6 +53,10 @@ def flag_unknown(evidence: Evidence) -> Iterator[Finding]:
     layer = evidence.layer
     for name, value in layer.query.env.items():
         flag = layer.book.flags.get(name)
+        refused = why_refused(flag, value, layer.query) if flag is not None else None
+        if flag is not None and refused:
+            yield refusal(flag, value, refused)
+            continue
         reason = _unread(flag, layer) if flag is not None else why_unlisted(name, layer.book)
         if reason:
             yield Finding.of(
