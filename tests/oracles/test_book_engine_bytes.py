@@ -71,7 +71,6 @@ METHODS: dict[str, tuple[dict[str, Any], Steps]] = {
     "S6 quark_int4fp8": ({**WHOLE, "intermediate_size": 256}, Steps(values=("fold",))),
     "S8": (SMALL, Steps(values=FNUZ)),
     "S9": (SMALL, Steps()),
-    "S9 tensor": (SMALL, Steps(values=("fnuz", "requantize"))),
     "S10": (SMALL, Steps("deinterleave", (256, 256), 127, "gui", bias=True)),
     "S10 apart": (SMALL, Steps("deinterleave", (256, 256), 127, "sw", bias=True)),
     "S10 K3_OPT": (SMALL, Steps("deinterleave", (128, 256), 127, "gui", bias=True)),
