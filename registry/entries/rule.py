@@ -24,6 +24,7 @@ FIELDS: tuple[str, ...] = (*_PLAIN_FIELDS, "engine", "engine_version", "env")
 _GLOBS = frozenset({"model", "engine", "deployment"})
 _VERSIONS = frozenset({"aiter", "rocm", "engine_version"})
 _NUMBERS = frozenset({"cu_num", "hidden_size", "intermediate_size", "num_experts", "top_k", "tp", "ep", "dp"})
+_LIMITED = frozenset({*_NUMBERS, "model"})
 
 
 def kind_of(field: str) -> str:
@@ -37,7 +38,10 @@ _KIND = {field: kind_of(field) for field in FIELDS}
 
 @lru_cache
 def _adapter(field: str) -> TypeAdapter[Any]:
-    annotation: Any = Query.model_fields[field].annotation
+    info = Query.model_fields[field]
+    annotation: Any = info.annotation
+    for limit in info.metadata if field in _LIMITED else ():  # pydantic splits them off where None is no value
+        annotation = Annotated[annotation, limit]
     return TypeAdapter(annotation)
 
 
@@ -51,6 +55,8 @@ def _check_values(field: str, condition: Condition) -> None:
     """Refuse a value that no query can have: such a rule would never match, and nobody would notice."""
     if field == "engine" and any("@" in str(value) for value in condition.values):
         raise ValueError(f"{condition.text!r}: engine is the name alone; its version is engine_version")
+    if field == "engine" and "" in condition.values:
+        raise ValueError("an engine's name is never empty")
     if field not in _PLAIN_FIELDS:
         return
     for value in condition.values:

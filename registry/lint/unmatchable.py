@@ -15,7 +15,7 @@ from preshuffle.registry.layer import AITER, value_of
 from preshuffle.registry.loading import Book, Place
 
 _MOST: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("cu_num", "tp", "ep"), 4096),
+    **dict.fromkeys(("cu_num", "tp", "ep", "dp"), 4096),
     **dict.fromkeys(("hidden_size", "intermediate_size", "num_experts", "top_k"), 2**20),
 }
 """Greatest values that a query may state; the smallest is 1."""

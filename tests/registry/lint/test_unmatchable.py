@@ -13,6 +13,12 @@ GPT_OSS = "openai/gpt-oss-120b"
 NEVER = [
     ("{tp: '>4096'}", "3:12", "no tp satisfies '>4096'; it is a whole number from 1 to 4096"),
     ("{ep: '<1'}", "3:12", "no ep satisfies '<1'"),
+    ("{dp: '>4096'}", "3:12", "no dp satisfies '>4096'"),
+    ("{tp: 0}", "3:12", "greater than or equal to 1, found 0"),
+    ("{ep: [0, 2]}", "3:12", "greater than or equal to 1, found 0"),
+    ("{dp: 5000}", "3:12", "less than or equal to 4096, found 5000"),
+    ("{engine: ''}", "3:12", "an engine's name is never empty"),
+    ("{model: ''}", "3:12", "at least 1 character"),
     ("{tp: '>2,<3'}", "3:12", "no tp satisfies '>2,<3'"),
     ("{num_experts: '>1048576'}", "3:12", "no num_experts satisfies"),
     ("{num_experts: 8, top_k: 9}", "3:28", "9 experts for each token, of at most 8 in all"),
