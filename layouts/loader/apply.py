@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Literal
@@ -10,7 +10,9 @@ from typing import Literal
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend, check_function
+from preshuffle.layouts.loader.findings import check_findings
 from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare_job, undo_layout
+from preshuffle.layouts.loader.pads import Pads, check_pads, check_pads_argument
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import check_backend, layout_from
 from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
@@ -30,6 +32,7 @@ from preshuffle.layouts.stamps import (
 )
 from preshuffle.registry import Decision, LayoutError
 from preshuffle.registry.base.words import ROLES, Role
+from preshuffle.registry.values.finding import FindingCode
 
 
 def apply(
@@ -39,6 +42,8 @@ def apply(
     backend: Backend = "auto",
     again: Literal["refuse", "skip"] = "refuse",
     last_rank: bool = False,
+    pads: Pads = "refuse",
+    allow: Collection[FindingCode] = (),
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> ApplyResult:
     """Lay a layer's plain tensors out as a decision says.
@@ -49,13 +54,18 @@ def apply(
 
     Args:
         target: a module with the role attributes, or a dict of tensors; each ``[E, rows, K]`` (a bias ``[E, rows]``) of
-            one rank, rows in the checkpoint's order, in the plain or in the physical shape. In a buffer of the physical
+            one rank, rows in the checkpoint's order, in the plain or in the physical shape. Input scales that the
+            decision does not take may be there, and stay. In a buffer of the physical
             shape GUGU rows lie at its beginning; of GGUU rows each half begins at its half of the buffer.
         decision: what ``Registry.resolve`` decided.
         backend: as for ``apply_layout``; AITER's functions see layouts only, casts and plain tensors are always ours.
         again: what to do where the tensors are laid out already: ``refuse``, or ``skip`` if by the same decision.
         last_rank: the tensors are those of the last tensor-parallel rank, which may have less (only needed where they
             are in the physical shape; a plain shape tells by itself).
+        pads: what to do where a weight or a bias in the physical shape holds something in its pad: ``refuse``, because
+            a loader put it there and its shard is not the decision's, or ``overwrite`` where the pads are known to be
+            uninitialised memory. Pads of scales are never read: engines fill them in several ways.
+        allow: codes of error findings with which the decision is applied all the same.
         scratch_bytes: what in-place moves may hold beside the tensors, 64 MiB by default, at least one expert.
 
     Returns:
@@ -63,9 +73,12 @@ def apply(
         gave other bytes than the book's layout (with ``backend="auto"``; AITER's bytes are used then).
 
     Raises:
-        LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already.
+        LayoutError: a tensor is missing, too much, of another shape, dtype or device, strided, or laid out already;
+            a pad holds live values; or the decision carries an error that is not allowed.
     """
     check_backend_and_scratch(decision, backend, scratch_bytes)
+    check_pads_argument(pads)
+    check_findings(decision, allow)
     if again not in ("refuse", "skip"):
         raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
@@ -74,6 +87,8 @@ def apply(
         return describe(target, decision)
     jobs = [prepare_job(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
     _check_compatible(jobs)
+    if pads == "refuse":
+        check_pads(jobs)
     needed = {job.role: job.scratch_for(scratch_bytes) for job in jobs}
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
@@ -163,6 +178,8 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
         tensors.check_roles(decision.tensors, folded_roles(decision))
     for role in tensors.present(decision.tensors if decision else ROLES):
         stamp = stamp_of(tensors[role])
+        if stamp is None and decision is None and role.endswith("_input_scale"):
+            continue  # the layer keeps it, and the kernel does not get it
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: its layout is unknown")
         if stamp.state != "applied":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -10,9 +11,11 @@ import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend
 from preshuffle.layouts.loader.apply import apply, check_backend_and_scratch, inverse
+from preshuffle.layouts.loader.findings import check_findings
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import torch_shape
 from preshuffle.layouts.loader.job import check_fits, is_last_rank
+from preshuffle.layouts.loader.pads import Pads, check_pads_argument, pad_sums
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
@@ -22,6 +25,7 @@ from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import CopyPlan, Decision, LayoutError
 from preshuffle.registry.algebra.copy_plan import plan_relayout
 from preshuffle.registry.base.words import Role, Step
+from preshuffle.registry.values.finding import FindingCode
 
 _SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4")
 """Steps behind which fewer bytes lie than the plain values took (of a weight only the last)."""
@@ -48,7 +52,11 @@ def begin_reload(target: Target) -> None:
         step = next((step for step in _SHRINKS if step in stamp.steps), None)
         if step is not None and (role.endswith("_scale") or step == "pack_int4"):
             raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
-    put_stamps((tensors[role], replace(stamp, state="reloading")) for role, stamp in stamps.items())
+    begun = {
+        role: replace(stamp, state="reloading", pad_sums=pad_sums(role, tensors[role], stamp))
+        for role, stamp in stamps.items()
+    }
+    put_stamps((tensors[role], stamp) for role, stamp in begun.items())
     for role, stamp in stamps.items():
         if hasattr(tensors[role], AITER_TAG):
             delattr(tensors[role], AITER_TAG)
@@ -62,6 +70,8 @@ def finish_reload(
     *,
     backend: Backend = "auto",
     last_rank: bool = False,
+    pads: Pads = "refuse",
+    allow: Collection[FindingCode] = (),
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> ApplyResult:
     """Lay out what was loaded since ``begin_reload``.
@@ -73,11 +83,15 @@ def finish_reload(
         decision: what to apply.
         backend: as for ``apply``.
         last_rank: as for ``apply``.
+        pads: as for ``apply``; pads that nothing has written since ``begin_reload`` are overwritten.
+        allow: as for ``apply``.
         scratch_bytes: as for ``apply``.
 
     Raises:
         LayoutError: no reload was begun for the layer, or a precondition of ``apply`` does not hold.
     """
+    check_pads_argument(pads)
+    check_findings(decision, allow)
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors, folded_roles(decision))
     stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
@@ -85,7 +99,9 @@ def finish_reload(
     for role, stamp in stamps.items():
         if not begun or (stamp is not None and stamp.state != "reloading"):
             raise LayoutError(f"{role}: no reload was begun")
-    return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
+    return apply(
+        target, decision, backend=backend, last_rank=last_rank, pads=pads, allow=allow, scratch_bytes=scratch_bytes
+    )
 
 
 def retag(target: Target) -> tuple[Role, ...]:
@@ -112,7 +128,12 @@ def retag(target: Target) -> tuple[Role, ...]:
 
 
 def relayout(
-    target: Target, decision: Decision, *, backend: Backend = "auto", scratch_bytes: int = SCRATCH_BYTES
+    target: Target,
+    decision: Decision,
+    *,
+    backend: Backend = "auto",
+    allow: Collection[FindingCode] = (),
+    scratch_bytes: int = SCRATCH_BYTES,
 ) -> ApplyResult:
     """Convert a target from one decision to another.
 
@@ -123,13 +144,15 @@ def relayout(
         target: laid out, stamped tensors.
         decision: the new decision, of the same model and rank.
         backend: as for ``apply``, where plain bytes are laid out.
+        allow: as for ``apply``.
         scratch_bytes: as for ``apply``.
 
     Raises:
         LayoutError: a tensor is not laid out, was laid out from other rows, or its plain form is not what the decision
-            takes. Nothing is changed then.
+            takes; or the decision carries an error that is not allowed. Nothing is changed then.
     """
     check_backend_and_scratch(decision, backend, scratch_bytes)
+    check_findings(decision, allow)
     tensors = RoleTensors(target)
     tensors.check_roles(decision.tensors, folded_roles(decision))
     stamps: dict[Role, Stamp] = {}
@@ -150,7 +173,7 @@ def relayout(
     direct = {role: _one_pass_move(tensors[role], stamp, decision, role) for role, stamp in stamps.items()}
     if any(move is None for move in direct.values()):
         inverse(target)
-        return apply(target, decision, backend=backend, last_rank=last_rank, scratch_bytes=scratch_bytes)
+        return apply(target, decision, backend=backend, last_rank=last_rank, allow=allow, scratch_bytes=scratch_bytes)
     data = {role: as_bytes(tensors[role].detach()) for role in direct}
     moves = {
         role: move

@@ -80,7 +80,8 @@ class RoleTensors:
             wanted: the roles.
             folded: those whose second-level scale belongs to the target, too.
 
-        Scales of inputs may both be left out: a checkpoint whose activations are quantized on the fly has none.
+        Scales of inputs may both be left out: a checkpoint whose activations are quantized on the fly has none. Where
+        the decision has none, a layer may hold them: its kernel does not get them, and they stay as they are.
 
         Raises:
             LayoutError: names what is missing and what is too much.
@@ -89,7 +90,12 @@ class RoleTensors:
         dynamic = not any(role.endswith(_INPUT) for role in self.names)
         missing = [role for role in needed if role not in self.names and not (dynamic and role.endswith(_INPUT))]
         problems = [f"missing: {', '.join(missing)}"]
-        extra = [name for role, name in self.names.items() if role not in needed]
+        takes_inputs = any(role.endswith(_INPUT) for role in needed)
+        extra = [
+            name
+            for role, name in self.names.items()
+            if role not in needed and (takes_inputs or not role.endswith(_INPUT))
+        ]
         if isinstance(self.target, MutableMapping):
             seconds = {self._seconds[role] for role in folded if role in self._seconds}
             known = {*ROLES, *self.names.values(), *seconds}

@@ -174,7 +174,8 @@ def probe(
         decision = decide_with_recipe(recipe, query, registry)
         golden = make_golden(decision, query.top_k or 1)
         tensors = {role: tensor.clone().to(device) for role, tensor in golden.tensors.items()}
-        apply(tensors, decision)
+        # what a finding says is wrong is what is measured here
+        apply(tensors, decision, allow={finding.code for finding in decision.findings})
         layer = _Layer(golden, tensors, torch.device(device), registry.book)
         results += [_probe_one(runner, layer, count, repeats) for count in tokens]
     verdict = max((result.verdict for result in results), key=_WORST.index, default="pass")

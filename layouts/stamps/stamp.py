@@ -71,6 +71,7 @@ class Stamp:
         state: ``applied``; ``reloading`` while plain bytes are being written over the laid-out ones; ``broken`` while a
             move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
         aiter_bytes: AITER's function gave the bytes, and they differ from those of ``layout``.
+        pad_sums: checksums of the pads when a reload began; None where none began, or the pads prove nothing.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -96,6 +97,7 @@ class Stamp:
     state: State = "applied"
     layout_line: str | None = None
     aiter_bytes: bool = False
+    pad_sums: tuple[int, ...] | None = None
 
     def to_text(self) -> str:
         """Serialise the stamp as JSON, for a safetensors header."""

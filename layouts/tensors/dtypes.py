@@ -19,7 +19,7 @@ ACCEPTED_DTYPES: Final[dict[TensorDtype, tuple[torch.dtype, ...]]] = {
     "fp32": (torch.float32,),
     "fp8_e4m3fn": (torch.float8_e4m3fn,),
     "fp8_e4m3fnuz": (torch.float8_e4m3fnuz,),
-    "fp4x2": (FP4X2, torch.uint8),
+    "fp4x2": (FP4X2, torch.uint8, torch.int8),
     "i4x2": (I4X2, torch.uint8, torch.int8, torch.int32, torch.uint32),
     "i8": (torch.int8,),
     "e8m0": (torch.uint8, E8M0),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from preshuffle.layouts import apply, inverse, prove, stamp_of
-from preshuffle.registry import Observation, Query, Registry
+from preshuffle.registry import LayoutError, Observation, Query, Registry
 from support.tensors.plain_layer import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +33,9 @@ def test_the_example_of_extending_resolves_applies_and_proves(tmp_path: Path) ->
     assert (decision.recipe, decision.rule) == ("acme.mxfp4", "acme.gpt-oss")
     plain = checkpoint(decision)
     tensors = {role: tensor.clone() for role, tensor in plain.items()}
-    apply(tensors, decision)
+    with pytest.raises(LayoutError, match=r"layout_mismatch: bytes are acme64 .*allow=\['layout_mismatch'\]"):
+        apply(tensors, decision)  # the book knows AITER's kernels, and not Acme's
+    apply(tensors, decision, allow=["layout_mismatch"])
     stamp = stamp_of(tensors["w13_weight"])
     assert stamp is not None
     assert stamp.layout == "acme64"

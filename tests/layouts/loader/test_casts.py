@@ -97,3 +97,19 @@ def test_a_scale_of_one_number_for_each_expert_is_written_and_seen() -> None:
     assert expert_view(tensors, "w2_weight_scale", 2) == 0.25
     with pytest.raises(LayoutError, match="w2_input_scale: all experts share one number"):
         expert_view(tensors, "w2_input_scale", 0)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_fp4_typed_int8_is_taken_like_uint8_and_given_back_as_int8(padded: bool) -> None:
+    decision = decide("fp4x2")
+    plain = plain_tensors(decision)
+    apply(wanted := dict(plain), decision)
+    typed = {role: tensor.view(torch.int8) if role.endswith("_weight") else tensor for role, tensor in plain.items()}
+    typed = in_padded_buffers(typed, decision) if padded else typed
+    tensors = {role: tensor.clone() for role, tensor in typed.items()}
+    apply(tensors, decision)
+    for role in ("w13_weight", "w2_weight"):
+        assert tensors[role].dtype == wanted[role].dtype
+        assert tensors[role].view(torch.uint8).equal(wanted[role].view(torch.uint8))
+    inverse(tensors, decision)
+    assert all(tensors[role].dtype == typed[role].dtype and tensors[role].equal(typed[role]) for role in typed)

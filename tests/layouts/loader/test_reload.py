@@ -27,6 +27,7 @@ from preshuffle.layouts.loader.result import AITER_TAG
 from preshuffle.layouts.moves import executor_torch
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import LayoutError
+from preshuffle.registry.values.finding import FindingCode
 from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
 
@@ -317,6 +318,7 @@ def test_relayout_knows_the_last_rank() -> None:
     first, second = decide("fp4x2", tp=4), decide("fp4x2", tp=4, engine="atom")
     plain = plain_tensors(first, last_rank=True)
     apply(tensors := in_padded_buffers(plain, first), first, last_rank=True)
-    relayout(tensors, second)
-    apply(wanted := in_padded_buffers(plain, first), second, last_rank=True)
+    allow: list[FindingCode] = ["scale_shape"]  # ATOM's loader would slice through a group of 32; this one has not
+    relayout(tensors, second, allow=allow)
+    apply(wanted := in_padded_buffers(plain, first), second, last_rank=True, allow=allow)
     assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)

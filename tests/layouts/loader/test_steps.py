@@ -306,6 +306,28 @@ class TestFold:
         inverse(module)  # folding ones loses nothing
         assert not hasattr(module.w13_weight, "is_shuffled")
 
+    @pytest.mark.parametrize("static", [False, True])
+    def test_static_scales_that_the_kernel_does_not_take_stay_on_the_layer(self, static: bool) -> None:
+        plain = {**per_token(1), "w13_weight_scale_2": floats(EXPERTS), "w2_weight_scale_2": floats(EXPERTS, seed=12)}
+        module = torch.nn.Module()
+        for name, tensor in copies(plain).items():
+            module.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
+        for name in ("w13_input_scale", "w2_input_scale"):
+            scale = torch.nn.Parameter(floats(EXPERTS, seed=13), requires_grad=False) if static else None
+            module.register_parameter(name, scale)
+        held = module.w13_input_scale
+        applied = apply(module, decide("folded", "gfx950"))
+        assert module.w13_input_scale is held
+        assert "w13_input_scale" not in applied.tensors
+        with pytest.raises(LayoutError, match="the step fold multiplied scales"):
+            inverse(module)
+
+    def test_an_inverse_leaves_static_scales_alone(self) -> None:
+        tensors = {**per_token(1), "w13_input_scale": floats(EXPERTS), "w2_input_scale": floats(EXPERTS)}
+        apply(laid := copies(tensors), decide("token", "gfx950"))
+        inverse(laid)
+        assert all(same(laid[role], tensors[role]) for role in tensors)
+
     def test_a_second_level_that_is_missing_is_named(self) -> None:
         with pytest.raises(LayoutError, match="w13_weight_scale_2 is missing, which the step fold needs"):
             apply(per_token(1), decide("folded", "gfx950"))

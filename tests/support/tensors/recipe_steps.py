@@ -99,7 +99,10 @@ def registry() -> Registry:
 
 
 def decide(name: str, arch: str = "gfx942", **fields: Any) -> Decision:
-    """Decide one of the recipes on a small layer."""
+    """Decide one of the recipes on a small layer.
+
+    Findings are left out: these recipes make bytes that no kernel reads, which ``apply`` would refuse.
+    """
     query: dict[str, Any] = {
         "model": f"steps/{name}",
         "arch": arch,
@@ -117,7 +120,7 @@ def decide(name: str, arch: str = "gfx942", **fields: Any) -> Decision:
         "bias": name in ("alternating", "mxfp4"),
         "tokens": [1],
     }
-    return registry().resolve(Query.parse({**query, **fields}))
+    return registry().resolve(Query.parse({**query, **fields})).model_copy(update={"findings": ()})
 
 
 def fp8(*shape: int, seed: int = 0, zeros: bool = False) -> torch.Tensor:
