@@ -27,7 +27,7 @@ from preshuffle.registry.layer.switches import (
     why_unlisted,
     why_unread,
 )
-from preshuffle.registry.layer.tensors import SCALES, WEIGHTS, ObservedTensor, either_of, same_bytes
+from preshuffle.registry.layer.tensors import SCALES, WEIGHTS, ObservedTensor, either_of, same_bytes, weight_dtype_of
 
 __all__ = [
     "AITER",
@@ -65,6 +65,7 @@ __all__ = [
     "shared_experts_of",
     "unknown_engine",
     "value_of",
+    "weight_dtype_of",
     "why_lacking",
     "why_refused",
     "why_unlisted",

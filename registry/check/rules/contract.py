@@ -34,6 +34,7 @@ def contract_mismatch(evidence: Evidence) -> Iterator[Finding]:
             message = f"{entry.says} ({runs[0].name} {at(runs)})"
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
     yield from experts.counts(evidence)
+    yield from experts.sizes(evidence)
     yield from experts.expert_map(evidence)
     yield from experts.expert_mask(evidence)
     yield from _label(evidence)

@@ -1,4 +1,4 @@
-"""Rules on experts: how many a rank holds, and its expert mask.
+"""Rules on experts: how many a rank holds, their sizes, and its expert mask.
 
 Code: contract_mismatch.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.deployment.evidence import Evidence
 from preshuffle.registry.entries import ModelEntry
 from preshuffle.registry.layer import WEIGHTS, MoELayer, shared_experts_of
 from preshuffle.registry.values.finding import Finding
 
+_PADDED = 256
+"""Greatest multiple to which engines pad sizes before they make the weights."""
 _MASK = "https://github.com/vllm-project/vllm/pull/47158"
 
 
@@ -49,6 +52,63 @@ def counts(evidence: Evidence) -> Iterator[Finding]:
         )
         return
     yield from _on_all_ranks(layer, totals)
+
+
+def sizes(evidence: Evidence) -> Iterator[Finding]:
+    """Yield unpadded sizes of weights that contradict the model, or each other.
+
+    A size up to the next multiple of 256 may be an engine's own padding, and K may be counted in packed bytes.
+    """
+    layer = evidence.layer
+    w13, w2 = (_logical(layer, role) for role in WEIGHTS)
+    hidden = _certain(layer, "hidden_size")
+    seen: list[tuple[Role, str, int, int]] = []
+    if hidden is not None:
+        seen += [("w13_weight", "a hidden size of", w13[2], hidden)] if w13 else []
+        seen += [("w2_weight", "a hidden size of", w2[1], hidden)] if w2 else []
+    whole = _certain(layer, "intermediate_size")
+    if whole is not None:
+        seen += [("w2_weight", "an intermediate size of", w2[2], whole)] if w2 else []
+        seen += [("w13_weight", "an intermediate size of", w13[1] // layer.halves, whole)] if w13 else []
+    if w13 and w2:
+        seen += [("w2_weight", "experts:", w2[0], w13[0])]
+    for role, what, actual, expected in seen:
+        wrong = actual != expected if what == "experts:" else _contradicts(what, actual, expected)
+        if wrong:
+            text = f"w13_weight has {expected}" if what == "experts:" else f"the layer has {expected}"
+            yield Finding.of(
+                "contract_mismatch",
+                f"{role} has {what} {actual}; {text}",
+                role=role,
+                expected=str(expected),
+                actual=str(actual),
+                fix="load the checkpoint that the query names, and state the parallelism that the weights were cut for",
+            )
+            return
+
+
+def _contradicts(what: str, actual: int, expected: int) -> bool:
+    """Say whether a size is neither the expected one nor a padded or packed form of it.
+
+    A rank has the whole intermediate size at most; what its share is, its engine's way of cutting decides.
+    """
+    most = -(-expected // _PADDED) * _PADDED
+    if what == "an intermediate size of":
+        return actual > most
+    return not expected <= actual <= most and actual not in {expected // packed for packed in (2, 8)}
+
+
+def _certain(layer: MoELayer, name: str) -> int | None:
+    """Return a size that the query states, or an entry of its model that was read."""
+    unread = layer.model is None or name in layer.model.unverified
+    size: int | None = getattr(layer.query, name)
+    return None if unread and name not in layer.stated else size
+
+
+def _logical(layer: MoELayer, role: Role) -> tuple[int, ...] | None:
+    tensor = layer.tensors.get(role)
+    shape = tensor.observation.logical_shape if tensor else None
+    return shape if shape is not None and len(shape) == 3 else None
 
 
 def _apart(layer: MoELayer, model: ModelEntry) -> str:

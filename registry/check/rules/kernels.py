@@ -13,7 +13,7 @@ from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
 from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, behaviour_of
-from preshuffle.registry.layer import WEIGHTS, MoELayer
+from preshuffle.registry.layer import WEIGHTS, MoELayer, weight_dtype_of
 from preshuffle.registry.values.finding import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
@@ -120,7 +120,8 @@ def _shape_known(layer: MoELayer) -> bool:
 
 
 def numerics_deviation(evidence: Evidence) -> Iterator[Finding]:
-    """Yield activations in another precision than the checkpoint wants."""
+    """Yield weights of another dtype than the query states, and activations in another precision than it wants."""
+    yield from _other_weights(evidence.layer)
     wanted = evidence.layer.query.activation_dtype
     known = [run for run in evidence.runs if run.runs_in is not None and run.error is None and not run.blocked]
     if wanted is None or not known:
@@ -139,6 +140,19 @@ def numerics_deviation(evidence: Evidence) -> Iterator[Finding]:
         fix="set AITER's token bounds and gate_mode (or the engine's switch for them) so that kernels run "
         f"{wanted}, or accept the other numerics knowingly",
     )
+
+
+def _other_weights(layer: MoELayer) -> Iterator[Finding]:
+    stated, loaded = layer.requested.weight_dtype, weight_dtype_of(layer.applied)
+    packed = loaded == "i8" and stated == "i4x2"
+    if stated is not None and loaded is not None and loaded != stated and not packed:
+        yield Finding.of(
+            "numerics_deviation",
+            f"the weights are {loaded}; the query says {stated}",
+            expected=stated,
+            actual=loaded,
+            fix="load the checkpoint that the query names, or state what the engine requantizes its weights to",
+        )
 
 
 def stale_row(evidence: Evidence) -> Iterator[Finding]:
