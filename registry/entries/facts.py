@@ -34,7 +34,7 @@ _PLAIN = frozenset(
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
         "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit", "all_to_all",
-        "input_scales",
+        "input_scales", "activation_scales",
     }
 )  # fmt: skip
 RUN_FACTS = frozenset(

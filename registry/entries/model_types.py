@@ -134,6 +134,8 @@ class QuantizationEntry(Frozen):
         general: path to what holds for all other modules; empty for the section itself.
         exclude: names of lists of modules that are not quantized.
         cases: the first that fits says what the experts are.
+        activation_scales: path that says whether scales of activations are computed (true, ``dynamic``) or come with
+            the checkpoint (false, ``static``).
         harmless: further keys that say nothing of the experts' dtype or layout: dotted paths, or globs of them, with
             the values for which that holds (none listed: any).
     """
@@ -144,6 +146,7 @@ class QuantizationEntry(Frozen):
     general: str = ""
     exclude: tuple[str, ...] = ()
     cases: tuple[QuantizationCase, ...]
+    activation_scales: str | None = None
     harmless: FrozenDict[str, tuple[Any, ...]] = Field(default_factory=FrozenDict)
     evidence: Evidence = ()
 

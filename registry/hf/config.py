@@ -167,6 +167,8 @@ def _fields(
         if not isinstance(dtype, str) or dtype not in _TORCH_DTYPES:
             raise QueryError([FieldProblem("dtype", f"needed for unquantized experts, found {dtype!r}", _dtypes())])
         facts["weight_dtype"] = facts["activation_dtype"] = _TORCH_DTYPES[dtype]
+    if facts.get("quant_type") == "per_Tensor" and quantization.activation_scales:
+        fields["activation_scales"] = quantization.activation_scales
     return fields | facts
 
 

@@ -18,6 +18,7 @@ SECTION = "quantization_config"
 NONE = "none"
 _METHOD = f"{SECTION}.quant_method"
 _LONGEST = 300
+_SCALES = {"true": "dynamic", "dynamic": "dynamic", "false": "static", "static": "static"}
 _CLASSES = ("Linear", "FusedMoE", "RoutedExperts")
 """Classes of modules by which groups name experts."""
 
@@ -29,10 +30,12 @@ class ExpertQuantization:
     Attributes:
         method: the ``quant_method``, ``none`` where the experts are not quantized.
         case: the book's case that fits.
+        activation_scales: ``static`` or ``dynamic``; None where the section does not say.
     """
 
     method: str
     case: QuantizationCase
+    activation_scales: str | None = None
 
 
 def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> ExpertQuantization:
@@ -66,8 +69,13 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     for case in known.cases:
         if fits(case, spec):
             _check_alike(settings, known, modules, case)
-            return ExpertQuantization(method, case)
+            return ExpertQuantization(method, case, _activation_scales(spec, known))
     raise QueryError([_no_case(known.id, known.cases, spec, place)])
+
+
+def _activation_scales(spec: Mapping[str, Any], known: QuantizationEntry) -> str | None:
+    """Return whether activations' scales come with the checkpoint or are computed."""
+    return _SCALES.get(str(_at(spec, known.activation_scales)).lower()) if known.activation_scales else None
 
 
 def _check_alike(

@@ -254,7 +254,7 @@ class MoELayer:
 _QUERY_FACTS = (
     "model", "arch", "cu_num", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order",
     "producer", "hidden_size", "intermediate_size", "num_experts", "top_k", "gated", "bias",
-    "router_weight_on_input", "rocm", "deployment",
+    "router_weight_on_input", "activation_scales", "rocm", "deployment",
 )  # fmt: skip
 _APPLIED_FACTS = (
     "function", "gate_mode", "doweight_stage1", "router_weight", "hidden_pad", "intermediate_pad", "bias_passed",
@@ -285,6 +285,7 @@ def _entry_facts(layer: MoELayer) -> dict[str, Scalar]:
         "experts": layer.local_experts,
         "moe_shape": moe_shape(layer.local_experts, hidden, query.top_k),
         "mask_ones": max(applied.mask_ones) if applied.mask_ones else None,
+        "activation_scales": query.activation_scales or ("static" if "w13_input_scale" in tensors else None),
         "input_scales": "w13_input_scale" in tensors or None,
         "w2_groups": -(-inter // layer.group) if inter and layer.group > 1 else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -88,6 +88,7 @@ class Query(Input):
         gate_up_order: row order of w13 in the checkpoint.
         num_experts: of the whole model, fused shared experts counted (so does ``top_k``).
         router_weight_on_input: the router's weight multiplies what goes into an expert, not what comes out.
+        activation_scales: whether the checkpoint has scales of the experts' activations (static), or they are computed.
         swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
         tp: tensor-parallel size; shards independently of ``ep``.
         dp: data-parallel size.
@@ -114,6 +115,7 @@ class Query(Input):
     gated: bool = True
     bias: bool | None = None
     router_weight_on_input: bool | None = None
+    activation_scales: Literal["static", "dynamic"] | None = None
     swiglu_limit: Clamp | None = None
     tp: Ranks = 1
     ep: Ranks = 1

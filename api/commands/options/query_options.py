@@ -46,6 +46,7 @@ _HELP = {
     "intermediate_size": "of one expert, unsharded",
     "bias": "whether the experts have biases",
     "router_weight_on_input": "whether the router's weight multiplies what goes into an expert (Llama 4)",
+    "activation_scales": "static where the checkpoint has them, else dynamic",
     "gated": "whether w13 holds gate and up (the default)",
     "tp": "tensor-parallel size",
     "ep": "expert-parallel size",

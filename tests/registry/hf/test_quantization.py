@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshuffle.registry import QueryError, Registry
+from preshuffle.registry.hf import query_of
 from preshuffle.registry.hf.module_patterns import matches_module
 from support.book.quantizations import BLOCK, CASES, FP4, FP8, MODEL, PLAIN, compressed, floats, quark
 from support.book.strategies import BOOK, load_overlay
@@ -204,3 +205,15 @@ def test_a_method_is_data(tmp_path: Any) -> None:
 )
 def test_patterns(pattern: str, module: str, wanted: bool) -> None:
     assert matches_module(pattern, module) is wanted
+
+
+@pytest.mark.parametrize(("dynamic", "wanted"), [(True, "dynamic"), (False, "static"), (None, None)])
+def test_whether_scales_of_activations_are_static(dynamic: bool | None, wanted: str | None) -> None:
+    number = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}
+    group = {"targets": ["Linear"], "weights": number, "input_activations": {**number, "dynamic": dynamic}}
+    config = {
+        "model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "num_hidden_layers": 2, "hidden_act": "silu",
+        "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}},
+    }  # fmt: skip
+    assert query_of(config, BOOK, {"arch": "gfx942"}).activation_scales == wanted
