@@ -60,6 +60,8 @@ def held_experts(experts: int, live: Bytes, ep: int | None, num_experts: int | N
         if held is None or experts % size or (told is not None and held != told):
             continue
         slots = held - experts // size
+        if slots == 0 and not ep:  # a rank's routed experts alone: nothing is left to guess
+            return None
         if slots > 0 and (ep or told or slots <= _MOST_GUESSED):
             found.append(HeldExperts(experts // size, slots, size))
     if found:

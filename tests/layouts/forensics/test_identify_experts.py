@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from preshuffle.layouts import apply, apply_layout, identify, write_checkpoint
 from preshuffle.layouts.forensics.files import TensorLocation, identify_files
 from preshuffle.layouts.forensics.joined_source import JoinedTensors
-from preshuffle.layouts.forensics.source import SourceError
+from preshuffle.layouts.forensics.slots import held_experts
+from preshuffle.layouts.forensics.source import SourceError, of_tensor
 from preshuffle.registry import Registry
 from support.book.quantizations import CASES, MODEL
 from support.book.strategies import REGISTRY
@@ -90,3 +91,13 @@ def test_slots_behind_the_routed_experts_in_memory() -> None:
 
 def _noise(*shape: int, seed: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_routed_experts_alone_leave_no_slot_to_guess() -> None:
+    """Sixteen of sixteen experts are those of ep 1, not eight of ep 2 and eight slots."""
+    live = of_tensor(torch.zeros(16, 4, 4, dtype=torch.uint8), "live")
+    assert held_experts(16, live, None, None, False) is None
+    fused = of_tensor(torch.zeros(17, 4, 4, dtype=torch.uint8), "live")
+    held = held_experts(16, fused, None, None, False)
+    assert held is not None
+    assert (held.routed, held.slots, held.ep) == (16, 1, 1)
