@@ -74,9 +74,10 @@ def check_pads(jobs: Iterable[Job]) -> None:
 
 
 def pad_parts(tensor: torch.Tensor, stamp: Stamp) -> list[PadPart]:
-    """Return the pads of a buffer of plain rows in the physical shape, as views.
+    """Return the pads of a buffer in the physical shape, as views.
 
-    Empty where the tensor has no pad. Of GGUU rows each half ends with its pad, of GUGU rows the buffer does.
+    Its rows are plain. Empty where the tensor has no pad. Of GGUU rows each half ends with its pad, of GUGU rows the
+    buffer does.
 
     Args:
         tensor: ``[experts, rows, K]``, or ``[experts, rows]``.
@@ -91,7 +92,10 @@ def pad_parts(tensor: torch.Tensor, stamp: Stamp) -> list[PadPart]:
 
 
 def pad_sums(role: Role, tensor: torch.Tensor, stamp: Stamp) -> tuple[int, ...] | None:
-    """Return a checksum of each of a buffer's pads, or None for a role that is not judged."""
+    """Return a checksum of each of a buffer's pads.
+
+    None for a role that is not judged.
+    """
     if not is_judged(role) or tuple(tensor.shape) != stamp.physical_shape or not tensor.is_contiguous():
         return None
     return tuple(_sum_of_words(part.data) for part in pad_parts(tensor, stamp))

@@ -39,7 +39,10 @@ def value_of(flag: FlagEntry, text: str) -> str:
 
 
 def why_refused(flag: FlagEntry, text: str, query: Query) -> str | None:
-    """Return why a query's engine refuses an option's value; None where it takes it or that is not known."""
+    """Return why a query's engine refuses an option's value.
+
+    None where it takes it, or that is not known.
+    """
     engine = query.engine
     choices = flag.choices.get(engine.name) if engine else None
     if engine is None or choices is None:
@@ -224,7 +227,7 @@ def is_undecided(flag: FlagEntry, query: Query) -> bool:
 
 
 def is_off_before(flag: FlagEntry, value: str, query: Query) -> bool:
-    """Say whether a switch turns off what its owner's release does not have yet.
+    """Say whether a switch turns off what its owner lacks.
 
     That changes nothing, and nothing else is wanted: a launch script for several releases does so.
     """

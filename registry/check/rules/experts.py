@@ -1,4 +1,4 @@
-"""Rules on experts: how many a rank holds, their sizes, and its expert mask.
+"""Rules on experts: their number, sizes and expert mask.
 
 Code: contract_mismatch.
 """
@@ -55,7 +55,7 @@ def counts(evidence: Evidence) -> Iterator[Finding]:
 
 
 def sizes(evidence: Evidence) -> Iterator[Finding]:
-    """Yield unpadded sizes of weights that contradict the model, or each other.
+    """Yield unpadded sizes of weights that contradict the query, or each other.
 
     A size up to the next multiple of 256 may be an engine's own padding, and K may be counted in packed bytes.
     """
@@ -99,10 +99,9 @@ def _contradicts(what: str, actual: int, expected: int) -> bool:
 
 
 def _certain(layer: MoELayer, name: str) -> int | None:
-    """Return a size that the query states, or an entry of its model that was read."""
-    unread = layer.model is None or name in layer.model.unverified
-    size: int | None = getattr(layer.query, name)
-    return None if unread and name not in layer.stated else size
+    """Return a size that the query states itself: of a model's name there may be smaller copies."""
+    size: int | None = getattr(layer.query, name) if name in layer.stated else None
+    return size
 
 
 def _logical(layer: MoELayer, role: Role) -> tuple[int, ...] | None:

@@ -120,7 +120,7 @@ def _shape_known(layer: MoELayer) -> bool:
 
 
 def numerics_deviation(evidence: Evidence) -> Iterator[Finding]:
-    """Yield weights of another dtype than the query states, and activations in another precision than it wants."""
+    """Yield weights and activations of another precision than the query wants."""
     yield from _other_weights(evidence.layer)
     wanted = evidence.layer.query.activation_dtype
     known = [run for run in evidence.runs if run.runs_in is not None and run.error is None and not run.blocked]
