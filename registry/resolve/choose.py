@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from preshuffle.registry.entries import Recipe, Scalar
+from preshuffle.registry.entries import Recipe, Rule, Scalar
 from preshuffle.registry.layer import MoELayer, engine_notes, read_after, unknown_engine
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.requirements import REQUIRED_OF, Miss, lacking
 from preshuffle.registry.values.decision import Alternative
+from preshuffle.registry.values.query import Engine
 
 MOST_MISSED = 2
 """Number of circumstances that a near rule may miss."""
@@ -51,6 +52,16 @@ def choose_with_alternatives(book: Book, facts: Mapping[str, Scalar]) -> tuple[C
     """Return the winning rule, if any, and its alternatives (``choose`` and ``alternatives``)."""
     choice = choose(book, facts)
     return choice, () if choice is None else alternatives(choice, facts)
+
+
+def engine_notes_under(book: Book, engine: Engine | None, rule: Rule | None) -> tuple[str, ...]:
+    """Return what an answer by a rule must say of the engine.
+
+    An unknown name is told, unless the rule is for that engine.
+    """
+    known = rule is not None and "engine" in rule.conditions()
+    unknown = None if known else unknown_engine(book, engine)
+    return (unknown,) if unknown else engine_notes(book, engine, rule.since if rule else None)
 
 
 def engine_notes_of(layer: MoELayer) -> tuple[str, ...]:

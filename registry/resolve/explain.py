@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
-from preshuffle.registry.entries import Rule, Scalar
-from preshuffle.registry.layer import MoELayer, Source, engine_notes, layer_of, unknown_engine
+from preshuffle.registry.entries import Scalar
+from preshuffle.registry.layer import MoELayer, Source, layer_of
 from preshuffle.registry.loading import Book
+from preshuffle.registry.resolve.choose import engine_notes_under
 from preshuffle.registry.resolve.match import RuleTrial, try_rules
 from preshuffle.registry.values.query import Query
 
@@ -117,7 +118,7 @@ def explain(query: Query, book: Book) -> Explanation:
         else (),
         note=layer.model.note if layer.model else "",
         counted=layer.slots.reason,
-        engine=_engine_notes(book, query, winner.rule if winner else None),
+        engine=engine_notes_under(book, query.engine, winner.rule if winner else None),
         layer=FrozenDict({name: _fact(layer, name) for name in _LAYER_FACTS}),
         switches=FrozenDict(layer.switches.values),
         rules=tuple(_trace(item, winner) for item in order),
@@ -127,11 +128,6 @@ def explain(query: Query, book: Book) -> Explanation:
 
 def _fact(layer: MoELayer, name: str) -> LayerFact:
     return LayerFact(value=getattr(layer.query, name), source=layer.source_of(name))
-
-
-def _engine_notes(book: Book, query: Query, rule: Rule | None) -> tuple[str, ...]:
-    unknown = unknown_engine(book, query.engine)
-    return (unknown,) if unknown else engine_notes(book, query.engine, rule.since if rule else None)
 
 
 def _trace(item: RuleTrial, winner: RuleTrial | None) -> RuleTrace:

@@ -10,9 +10,9 @@ from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe
-from preshuffle.registry.layer import AITER, MoELayer, Predictor, engine_notes, layer_of, unknown_engine, value_of
-from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.choose import chosen
+from preshuffle.registry.layer import AITER, MoELayer, Predictor, layer_of, value_of
+from preshuffle.registry.loading import Book
+from preshuffle.registry.resolve.choose import chosen, engine_notes_under
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.observation_of import applied_by, query_of_kernel
 from preshuffle.registry.resolve.reason import reason
@@ -98,7 +98,7 @@ class Resolver:
         values = {
             "recipe": recipe.id,
             "rule": rule.id,
-            "reason": reason(layer, choice.winner, _engine_notes(book, query, choice.winner)),
+            "reason": reason(layer, choice.winner, engine_notes_under(book, query.engine, rule)),
             "reason_kind": reason_kind(book, choice.winner, layer.switches.honoured),
             "tensors": laid.tensors,
             "call": laid.call,
@@ -181,9 +181,3 @@ def _switch_conflicts(query: Query, book: Book, recipe: Recipe, found: Iterable[
         and book.flags[name].owner != AITER
         and set(book.flags[name].affects) != {"numerics"}
     ]
-
-
-def _engine_notes(book: Book, query: Query, winner: Prepared) -> tuple[str, ...]:
-    """Return the notes on a query's engine; its name counts where the rule wants none in particular."""
-    unknown = None if "engine" in winner.conditions else unknown_engine(book, query.engine)
-    return (unknown,) if unknown else engine_notes(book, query.engine, winner.rule.since)
