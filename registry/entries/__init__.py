@@ -15,6 +15,7 @@ from preshuffle.registry.entries.deployments import (
 )
 from preshuffle.registry.entries.engines import EngineEntry
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
+from preshuffle.registry.entries.evidence import CodeReference, code_references
 from preshuffle.registry.entries.facts import (
     COUNTED,
     LAYOUT_FACTS,
@@ -71,6 +72,7 @@ __all__ = [
     "BackendEntry",
     "Call",
     "CheckpointTensor",
+    "CodeReference",
     "Condition",
     "Conditional",
     "ContractEntry",
@@ -110,6 +112,7 @@ __all__ = [
     "TargetNamesEntry",
     "TensorRecipe",
     "Variant",
+    "code_references",
     "facts_of",
     "glob_test",
     "moe_shape",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
-from preshuffle.registry.base.frozen import Frozen, FrozenDict, freeze
+from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
 from preshuffle.registry.base.words import Activation, Dtype, Role
 from preshuffle.registry.entries.facts import FactCondition
 
@@ -71,12 +71,15 @@ class KnownBadEntry(Conditional):
             right, and the engine's own code would do otherwise.
         says: what was seen.
         workaround: what to do.
+        since: the first release whose code was read to do so, of AITER, or of the engine that ``when`` names. It is no
+            condition.
     """
 
     id: str
     effect: Literal["wrong", "crash", "slow", "differs"]
     says: Text
     workaround: Text
+    since: Version | None = None
     evidence: Evidence
 
     @model_validator(mode="after")
@@ -94,6 +97,8 @@ class ContractEntry(Conditional):
             nothing is concluded from the run.
         blocks: whether the run cannot happen, so that its bytes are not compared.
         refuses: whether no recipe is given where the conditions on the layer hold, whatever kernel runs it.
+        since: the first release whose code was read to do so, of AITER, or of the engine that ``when`` names. It is no
+            condition.
     """
 
     id: str
@@ -103,6 +108,7 @@ class ContractEntry(Conditional):
     refuses: bool = False
     says: Text
     fix: Text
+    since: Version | None = None
     evidence: Evidence
 
 

@@ -75,9 +75,9 @@ class Rule(Frozen):
         when: conditions by query field; ``engine`` is the engine's name, ``engine_version`` its version, ``env`` a
             mapping of switches to values. A null means that the query leaves the field out.
         use: the recipe; null where nothing works, and ``because`` says why.
-        since: the first release of the engine whose code was read to do so. An older release is answered as this one,
-            and the answer says so; it is no condition.
-        until: the first release that no longer does so; a condition on ``engine_version``.
+        since: the first release whose code was read to do so: the engine's that ``when`` names, else AITER's. An older
+            release is answered as this one, and the answer says so; it is no condition.
+        until: the first release that no longer does so; a condition on ``engine_version``, else on ``aiter``.
         priority: breaks a tie between rules that are equally specific.
         because: the reason, in words.
     """
@@ -98,14 +98,11 @@ class Rule(Frozen):
         return self
 
     def _check_releases(self) -> None:
-        """Refuse releases of no engine, releases in the wrong order, and a last one given twice."""
-        for field in ("since", "until"):
-            if getattr(self, field) is not None and "engine" not in self.when:
-                raise PlacedError((field,), "releases are an engine's; give `when` an engine")
+        """Refuse releases in the wrong order, and a last one given twice."""
         if self.until is None:
             return
-        if "engine_version" in self.when:
-            raise PlacedError(("until",), "give the last release once: as until, or as when.engine_version")
+        if self._version in self.when:
+            raise PlacedError(("until",), f"give the last release once: as until, or as when.{self._version}")
         if self.since is not None and version_key(self.since) >= version_key(self.until):
             raise PlacedError(("until",), f"until {self.until} is not newer than since {self.since}")
 
@@ -123,9 +120,19 @@ class Rule(Frozen):
                     flat[switch] = _condition(("when", field, name), switch, value, "number")
             else:
                 raise PlacedError(("when", field), "a mapping of switches to values is needed")
-        if self.until is not None and "engine_version" not in flat:
-            flat["engine_version"] = _condition(("until",), "engine_version", f"<{self.until}", "version")
+        if self.until is not None and self._version not in flat:
+            flat[self._version] = _condition(("until",), self._version, f"<{self.until}", "version")
         return flat
+
+    @property
+    def _version(self) -> str:
+        """The field whose releases ``since`` and ``until`` are."""
+        return "aiter" if self.when.get("engine") is None else "engine_version"
+
+    @property
+    def engine_since(self) -> str | None:
+        """The first release of its engine that was read; None where the releases are AITER's."""
+        return self.since if self._version == "engine_version" else None
 
     @cached_property
     def specificity(self) -> Specificity:

@@ -12,6 +12,7 @@ from preshuffle.registry.lint.conditions import condition_problems
 from preshuffle.registry.lint.families import family_problems, packing_problems, same_names, unknown_families
 from preshuffle.registry.lint.fusions import fusion_problems
 from preshuffle.registry.lint.recipes import recipe_problems
+from preshuffle.registry.lint.refusals import refusal_problems
 from preshuffle.registry.lint.releases import release_problems
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unmatchable import unmatchable
@@ -41,6 +42,7 @@ def lint(book: Book) -> list[Problem]:
     for rule in book.rules.values():
         problems += _rule(book, rule)
     problems += fusion_problems(book)
+    problems += refusal_problems(book)
     if not problems:
         problems += _ties(book)
         problems += _unreachable(book)

@@ -61,7 +61,7 @@ def engine_notes_under(book: Book, engine: Engine | None, rule: Rule | None) -> 
     """
     known = rule is not None and "engine" in rule.conditions()
     unknown = None if known else unknown_engine(book, engine)
-    return (unknown,) if unknown else engine_notes(book, engine, rule.since if rule else None)
+    return (unknown,) if unknown else engine_notes(book, engine, rule.engine_since if rule else None)
 
 
 def engine_notes_of(layer: MoELayer) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def engine_notes_of(layer: MoELayer) -> tuple[str, ...]:
         return (unknown,)
     later = layer.memo.get("read after", engine, lambda: read_after(book, engine))
     choice = chosen(layer)[0] if later else None
-    return engine_notes(book, engine, choice.winner.rule.since if choice else None)
+    return engine_notes(book, engine, choice.winner.rule.engine_since if choice else None)
 
 
 def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:

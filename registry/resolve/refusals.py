@@ -21,7 +21,7 @@ _FIELD_WEIGHTS = {"weight_dtype": 3, "quant_type": 3}
 def nothing_works(layer: MoELayer, rule: Rule) -> NoRecipeError:
     """Return the error of a rule that rules every recipe out."""
     message = f"nothing is known to work for {_described(layer)}: {rule.because} (rule {rule.id})"
-    message = "; ".join([message, *engine_notes(layer.book, layer.requested.engine, rule.since)])
+    message = "; ".join([message, *engine_notes(layer.book, layer.requested.engine, rule.engine_since)])
     return NoRecipeError(message, _matches(nearest_trials(layer)), rule=rule.id, evidence=rule.evidence)
 
 

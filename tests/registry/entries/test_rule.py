@@ -159,3 +159,20 @@ def test_a_rule_may_say_that_nothing_works(tmp_path: Path) -> None:
 def test_a_rule_without_use_does_not_load(tmp_path: Path) -> None:
     with pytest.raises(BookError, match=r"use: missing"):
         load_overlay(tmp_path, NOTHING.replace("    use: null\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("when", "version", "engine_since"),
+    [
+        ({"arch": "gfx950"}, "aiter", None),
+        ({"arch": "gfx950", "engine": None}, "aiter", None),
+        ({"arch": "gfx950", "engine": "vllm"}, "engine_version", "0.1.14"),
+    ],
+)
+def test_releases_are_the_engines_else_aiters(when: dict[str, object], version: str, engine_since: str | None) -> None:
+    released = Rule.model_validate({"id": "a", "when": when, "since": "0.1.14", "until": "0.1.20", **WHY})
+    assert released.conditions()[version].text == "<0.1.20"
+    assert set(released.conditions()) == {*when, version}
+    assert released.engine_since == engine_since
+    with pytest.raises(ValueError, match="give the last release once"):
+        Rule.model_validate({"id": "a", "when": {**when, version: ">=0.1"}, "until": "0.1.20", **WHY})

@@ -11,7 +11,7 @@ from support.book.strategies import REGISTRY
 TOLD = ("known_bad", "version_unsupported", "pad_required")
 CASES: dict[str, dict[str, Any]] = {
     "CK-Tile's stage 2": {"model": "amd/MiniMax-M3-MXFP4", "tp": 8, "engine": "vllm", "aiter": "0.1.20"},
-    "FlyDSL's fp4 kernels": {"model": "openai/gpt-oss-120b", "tp": 2, "engine": "atom", "aiter": "0.1.16"},
+    "FlyDSL's fp4 kernels": {"model": "openai/gpt-oss-120b", "tp": 2, "engine": "atom", "aiter": "0.1.15"},
     "scales that an old AITER does not pad": {"model": "deepseek-ai/DeepSeek-V4-Pro", "tp": 8, "aiter": "0.1.16"},
     "gfx1250 too early": {"model": "amd/GLM-5.2-MXFP4", "arch": "gfx1250", "engine": "sglang", "aiter": "0.1.16"},
     "SiTUv2 on an AITER before it, CUs unknown": {
@@ -19,8 +19,8 @@ CASES: dict[str, dict[str, Any]] = {
         "env": {"--quantization-config.moe.weight": "int4_per_group_32"},
     },
     "one version of vLLM": {"model": "openai/gpt-oss-120b", "engine": "vllm@0.23.1"},
-    "a model's name, not its entry's": {
-        "model": "MiniMaxAI/MiniMax-M2.5", "ep": 8, "aiter": "0.1.16", "tokens": [64, 16384],
+    "a code object by its tile": {
+        "model": "MiniMaxAI/MiniMax-M2.5", "ep": 8, "aiter": "0.1.14", "tokens": [64, 16384],
     },
     "nothing listed": {"model": "openai/gpt-oss-120b", "tp": 8},
 }  # fmt: skip
