@@ -12,6 +12,7 @@ from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
 from preshuffle.registry.check.deployment.implied import implied_note, implied_runs, with_engine_switches
 from preshuffle.registry.check.deployment.kernel_runs import kernel_runs
+from preshuffle.registry.check.judgement import Judgement, in_every_version
 from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.layer import (
@@ -20,6 +21,7 @@ from preshuffle.registry.layer import (
     Predictor,
     layer_of,
     possible_calls,
+    supposed_layers,
 )
 from preshuffle.registry.loading import Book, Compiled, Entries
 from preshuffle.registry.resolve import EngineRuns, call_decision, engine_notes_of, tensor_decisions
@@ -69,16 +71,16 @@ class Checker:
         Args:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
         """
-        layer = with_engine_switches(layer_of(observation.query, self.book, self._memo, observation.applied))
-        evidence, findings = self._judge(layer, possible_calls(layer))
+        layer = layer_of(observation.query, self.book, self._memo, observation.applied)
+        judged = self._judge(layer)
         return Report(
-            verdict=verdict_of(findings, evidence),
-            findings=tuple(findings),
+            verdict=verdict_of(judged),
+            findings=judged.findings,
             notes=(
                 *self._arch_notes(layer),
                 *engine_notes_of(layer),
-                *implied_note(layer, evidence.implied),
-                *filter(None, [layer.slots.unknown_table]),
+                *implied_note(layer, judged.evidence.implied),
+                *filter(None, [layer.slots.unknown_table, judged.note]),
             ),
         )
 
@@ -89,14 +91,21 @@ class Checker:
             layer: with what was applied.
             kernels: without them only what is wrong whichever kernel AITER picks.
         """
-        return tuple(self._judge(layer, possible_calls(layer) if kernels else iter(()))[1])
+        return self._judge(layer, kernels=kernels).findings
 
-    def _judge(self, layer: MoELayer, calls: Iterator[PossibleCall]) -> tuple[Evidence, list[Finding]]:
+    def _judge(self, layer: MoELayer, *, kernels: bool = True) -> Judgement:
+        """Judge a layer; where no AITER is stated, under each that it may run on."""
+        judged = (self._judge_stated(with_engine_switches(one), kernels) for one in supposed_layers(layer))
+        return in_every_version(next(judged), judged)
+
+    def _judge_stated(self, layer: MoELayer, kernels: bool) -> Judgement:
+        calls = possible_calls(layer) if kernels else iter(())
         first = self._evidence(layer, next(calls, None), implied_runs(layer, self._backends))
         findings = [finding for rule in _ON_OBSERVED for finding in rule.check(first)]
-        findings += self._call_findings(first, calls)
+        on_call, certain = self._call_findings(first, calls)
+        findings += on_call
         findings.sort(key=lambda finding: finding.severity != "error")
-        return first, findings
+        return Judgement(first, tuple(findings), certain)
 
     @staticmethod
     def _arch_notes(layer: MoELayer) -> tuple[str, ...]:
@@ -104,32 +113,34 @@ class Checker:
         names = layer.book.arch_names
         return () if layer.arch else (names.unknown(layer.requested.arch),)
 
-    def _call_findings(self, first: Evidence, others: Iterator[PossibleCall]) -> list[Finding]:
-        """Return findings that depend on the call.
+    def _call_findings(self, first: Evidence, others: Iterator[PossibleCall]) -> tuple[list[Finding], bool]:
+        """Return findings that depend on the call, and whether no doubtful call acquits it.
 
         They are those of the most plausible call. Errors count only if every possible call has some; where all calls
         share an error, only shared errors are reported, since the others may be of a call that was not made. A call
         that could not run, or whose kernels read what is not known, acquits nothing, unless the first is no better.
         """
         found = _run(_ON_THE_CALL, first)
-        runs = _can_run(first, found)
+        runs, certain = _can_run(first, found), True
         shared = {finding.code for finding in found}
         for call in others if found else ():
             evidence = self._evidence(first.layer, call, first.implied)
             other = _run(_ON_THE_CALL, evidence)
-            if runs and not _can_run(evidence, other):
+            can_run = _can_run(evidence, other)
+            if runs and not can_run:
                 continue
             codes = {finding.code for finding in other}
-            if first.call and call.aiter != first.call.aiter:
-                codes.add("untuned")  # the kernels that are told are the newest AITER's
-            if not any(finding.severity == "error" for finding in other):
+            if not _has_errors(other):
+                certain = certain and (can_run or not _has_errors(found))
                 found = [finding for finding in found if finding.severity == "warning"]
             found = [finding for finding in found if finding.severity == "error" or finding.code in codes]
             shared &= codes
             if not found:
                 break
-        certain = [finding for finding in found if finding.severity == "error" and finding.code in shared]
-        return [finding for finding in found if finding.severity == "warning" or not certain or finding in certain]
+        shared_errors = [finding for finding in found if finding.severity == "error" and finding.code in shared]
+        if shared_errors:
+            found = [finding for finding in found if finding.severity == "warning" or finding in shared_errors]
+        return found, certain
 
     def _evidence(self, layer: MoELayer, call: PossibleCall | None, implied: EngineRuns) -> Evidence:
         runs = kernel_runs(layer, call, self._backends, self._predictor, implied)
@@ -184,6 +195,10 @@ def _can_run(evidence: Evidence, findings: Sequence[Finding]) -> bool:
     if any(finding.code in _NO_KERNEL for finding in findings):
         return False
     return bool(evidence.runs) and all(run.reads and not run.blocked for run in evidence.runs)
+
+
+def _has_errors(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
 
 
 def _run(rules: Sequence[CheckRule], evidence: Evidence) -> list[Finding]:

@@ -15,6 +15,7 @@ from preshuffle.registry.layer.installed_aiter import installed_aiter
 from preshuffle.registry.layer.moe_layer import MoELayer, Source
 from preshuffle.registry.layer.prediction import REACH, Prediction, Predictor
 from preshuffle.registry.layer.sizes import NEEDED, LayerSizes
+from preshuffle.registry.layer.supposed import supposed_layers
 from preshuffle.registry.layer.switches import (
     AITER,
     Switches,
@@ -63,6 +64,7 @@ __all__ = [
     "refusal",
     "same_bytes",
     "shared_experts_of",
+    "supposed_layers",
     "unknown_engine",
     "value_of",
     "weight_dtype_of",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TypeVar
 
-from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.base.words import GateMode, Role
 from preshuffle.registry.kernels import DispatchCall, behaviour_of
 from preshuffle.registry.layer.moe_layer import MoELayer
@@ -22,7 +21,6 @@ ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")
 """Tensors whose row order is that of the call's gate_mode."""
 _PADDINGS = (256, 1)
 _TOP_K = (8, 2)
-_VERSIONS = (None, "0.1.18", "0.1.14")
 
 T = TypeVar("T")
 
@@ -36,6 +34,7 @@ class PossibleCall:
         is_shuffled: whether w1 or w2 carries the tag.
         bias: whether biases are passed.
         sizes: ``(model_dim, inter_dim)``, physical.
+        aiter: None is the newest known.
         doweight_stage1: whether the kernel multiplies the router's weights in stage 1.
     """
 
@@ -66,7 +65,7 @@ def possible_calls(layer: MoELayer) -> Iterator[PossibleCall]:
         _known_or(layer.local_experts, (128,)),
         _known_or(query.top_k, _TOP_K),
         layer.compute_units,
-        _known_or(query.aiter, _versions(layer)),
+        (None if layer.supposes_newest else query.aiter,),
         _weighted_stages(layer),
     )
     for values in islice(product(*axes), _MOST_CALLS):
@@ -127,21 +126,6 @@ def weight_word(layer: MoELayer) -> str:
 
 def _known_or(known: T | None, otherwise: tuple[T, ...]) -> tuple[T, ...]:
     return otherwise if known is None else (known,)
-
-
-def _versions(layer: MoELayer) -> tuple[str | None, ...]:
-    """Return the AITER versions to suppose where none is told; None is the newest known.
-
-    A release of an engine runs no older AITER than the one that it is written for.
-    """
-    engine = layer.query.engine
-    entry = layer.book.engines.get(engine.name) if engine else None
-    if engine is None or engine.version is None or entry is None or entry.aiter is None:
-        return _VERSIONS
-    if version_key(engine.version) < version_key(entry.newest):
-        return _VERSIONS
-    oldest = version_key(entry.aiter)
-    return tuple(version for version in _VERSIONS if version is None or version_key(version) >= oldest)
 
 
 def _gate_modes(layer: MoELayer) -> tuple[GateMode, ...]:

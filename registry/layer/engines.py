@@ -47,6 +47,18 @@ def unknown_engine(book: Book, engine: Engine | None) -> str | None:
     return f"unknown engine {engine.name!r}; {hint}"
 
 
+def aiter_of(book: Book, engine: Engine) -> str | None:
+    """Return the AITER that an engine's release is written for.
+
+    None where no release is named, or the book does not know it.
+    """
+    entry = book.engines.get(engine.name)
+    if entry is None or engine.version is None:
+        return None
+    newest = version_key(engine.version) >= version_key(entry.newest)
+    return entry.aiter if newest else _aiter_before(entry, engine.version)
+
+
 def read_after(book: Book, engine: Engine) -> bool:
     """Say whether some rule was first read in a later release."""
     if engine.version is None:

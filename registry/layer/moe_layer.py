@@ -10,6 +10,7 @@ from typing import Literal
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.base.words import BITS, GROUP, Role
 from preshuffle.registry.entries import (
     LAYOUT_FACTS,
@@ -56,6 +57,7 @@ class MoELayer:
         applied: what was done to the tensors and passed to the kernel; empty for a query alone.
         tensors: the tensors that were reported.
         problems: fields of the query that cannot be what they say.
+        supposed: whether no AITER was stated and this one is supposed.
     """
 
     book: Book
@@ -70,6 +72,7 @@ class MoELayer:
     applied: Applied = NOTHING
     tensors: Mapping[Role, ObservedTensor] = field(default_factory=dict)
     problems: tuple[FieldProblem, ...] = ()
+    supposed: bool = False
 
     @property
     def stated(self) -> set[str]:
@@ -135,6 +138,11 @@ class MoELayer:
             QueryError: a token would need more experts than there are.
         """
         return sizes_of(self.query, self.model is not None)
+
+    @property
+    def supposes_newest(self) -> bool:
+        """Whether the newest known AITER, or a later one, is supposed, since none was stated."""
+        return self.supposed and version_key(self.query.aiter or "") >= version_key(dispatch_book().newest)
 
     @property
     def compute_units(self) -> tuple[int, ...]:

@@ -95,6 +95,7 @@ class Resolver:
             raise nothing_works(layer, rule)
         laid = self._laid_out(layer, recipe)
         buckets, findings = self._judged(query, laid, recipe, kernels)
+        unread = _unread_switches(layer)
         values = {
             "recipe": recipe.id,
             "rule": rule.id,
@@ -105,7 +106,11 @@ class Resolver:
             "env": FrozenDict(recipe.env),
             "kernels": buckets,
             "alternatives": others,
-            "findings": (*_unread_switches(layer), *_switch_conflicts(query, book, recipe, findings), *findings),
+            "findings": (
+                *unread,
+                *_switch_conflicts(query, book, recipe, findings),
+                *_others(findings, unread),
+            ),
             "registry_digest": book.digest,
             "decision_digest": laid.digest,
         }
@@ -126,8 +131,7 @@ class Resolver:
     ) -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
         """Return the kernels of a decision, and what ``check`` finds where it is followed.
 
-        Switches of the query that nobody reads are left out: they are told before. Deployments of other names share
-        the answer, unless the book's entries tell them apart.
+        Deployments of other names share the answer, unless the book's entries tell them apart.
         """
         if query.deployment is not None and not self._judge.reads_deployment:
             query = query.altered(deployment=None)
@@ -137,8 +141,7 @@ class Resolver:
             seen = layer_of(follows, self._book, self._memo, laid.applied)
             buckets = predict_kernels(seen, laid.call, self._predictor) if kernels else ()
             findings = self._judge.findings_of(seen, kernels=kernels)
-            told = {f"{name}={value}" for name, value in query.env.items()}
-            return buckets, tuple(item for item in findings if item.code != "flag_unknown" or item.actual not in told)
+            return buckets, findings
 
         key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
         return self._memo.get("judged", key, judge)
@@ -155,9 +158,20 @@ class Resolver:
         }
 
 
-def _unread_switches(layer: MoELayer) -> Iterator[Finding]:
-    """Yield switches that nobody reads; what rests on an assumed version is in the reason."""
-    return (finding for finding in layer.switches.findings if finding not in layer.switches.assumed)
+def _unread_switches(layer: MoELayer) -> tuple[Finding, ...]:
+    """Return switches that nobody reads; what rests on an assumed version is in the reason."""
+    return tuple(finding for finding in layer.switches.findings if finding not in layer.switches.assumed)
+
+
+def _others(findings: Iterable[Finding], unread: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield what was judged but for switches that were found before."""
+    known = {_switch(finding) for finding in unread}
+    return (finding for finding in findings if finding.code != "flag_unknown" or _switch(finding) not in known)
+
+
+def _switch(finding: Finding) -> str:
+    """Return the switch that a finding is about: its message begins with ``NAME=value``."""
+    return finding.message.partition("=")[0]
 
 
 def _switch_conflicts(query: Query, book: Book, recipe: Recipe, found: Iterable[Finding]) -> list[Finding]:

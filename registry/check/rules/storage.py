@@ -48,8 +48,9 @@ def stale_cache(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _differences(evidence: Evidence, cache: CacheKey) -> Iterator[tuple[str, str, str]]:
-    query, stated, aiter = evidence.layer.query, evidence.layer.stated, evidence.layer.requested.aiter
-    if cache.arch is not None and evidence.layer.book.arch_names.gfx(cache.arch) != query.arch:
+    layer = evidence.layer
+    query, stated, aiter = layer.query, layer.stated, None if layer.supposed else layer.requested.aiter
+    if cache.arch is not None and layer.book.arch_names.gfx(cache.arch) != query.arch:
         yield "arch", cache.arch, query.arch
     for name in ("tp", "ep"):
         made = getattr(cache, name)

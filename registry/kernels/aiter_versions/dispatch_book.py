@@ -125,6 +125,7 @@ class DispatchBook(BookModel):
 
     newest: str
     newest_label: str
+    oldest_supposed: str
     commits: dict[str, str]
     env_since: dict[str, str]
     timeline: tuple[TimelineEntry, ...]

@@ -1,0 +1,44 @@
+"""AITER versions that a layer may run on where none is stated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.kernels import dispatch_book
+from preshuffle.registry.layer.complete import layer_of
+from preshuffle.registry.layer.engines import aiter_of
+from preshuffle.registry.layer.moe_layer import MoELayer
+from preshuffle.registry.loading import Book
+
+
+def supposed_layers(layer: MoELayer) -> Iterator[MoELayer]:
+    """Yield the layer under each AITER that it may run on, the most plausible first.
+
+    A stated version is the only one. Else it may be any at which the book knows a change; a release of an engine runs
+    no older AITER than the one that it is written for.
+    """
+    if layer.query.aiter is not None:
+        yield layer
+        return
+    for version in _versions(layer):
+        query = layer.requested.altered(aiter=version)
+        yield replace(layer_of(query, layer.book, layer.memo, layer.applied), supposed=True)
+
+
+def _versions(layer: MoELayer) -> tuple[str, ...]:
+    engine, book = layer.query.engine, layer.book
+    pin = aiter_of(book, engine) if engine is not None else None
+    return layer.memo.get("supposed AITER versions", pin, lambda: _versions_since(book, pin))
+
+
+def _versions_since(book: Book, pin: str | None) -> tuple[str, ...]:
+    """Return versions no older than an engine's pin: its own or the newest release first, then newest to oldest."""
+    dispatch = dispatch_book()
+    features = (feature.since for feature in book.features.values())
+    known = {dispatch.newest, *features, *(entry.since for entry in dispatch.timeline)}
+    oldest = version_key(pin or dispatch.oldest_supposed)
+    first = pin or dispatch.newest
+    newer = sorted((version for version in known if version_key(version) >= oldest), key=version_key, reverse=True)
+    return (first, *(version for version in newer if version_key(version) != version_key(first)))
