@@ -1,4 +1,4 @@
-# make install | demo | test | test-fast | check | bench
+# make install | demo | test | test-fast | check | engines | bench
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -23,7 +23,7 @@ SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/layouts/loader/test_app
 BENCH ?= $(wildcard bench/bench_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint check bench soak clean
+.PHONY: help install demo test test-fast lint check bench soak engines clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with all that development needs"
@@ -33,6 +33,7 @@ help:
 	@echo "make lint      style and types"
 	@echo "make check     style, types and tests"
 	@echo "make soak      the tests marked slow"
+	@echo "make engines   layers converted by the code of vLLM, SGLang and ATOM (fetched into .engines), and a table of them"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
 
 install: $(STAMP)
@@ -66,8 +67,13 @@ check: lint test
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+# The engines are run beside the product: they are in no environment of it, and nothing of them is committed.
+engines: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m support.engines.fetch
+	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
+
 bench: $(STAMP)
 	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
 
 clean:
-	rm -rf $(VENV) build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .engines build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

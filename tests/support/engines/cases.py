@@ -1,0 +1,75 @@
+"""Cases of the comparison with engines: rows of `tests/tables/engines_*.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TABLES = Path(__file__).parents[2] / "tables"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer in one engine on one GPU architecture.
+
+    Attributes:
+        form: how the checkpoint stores weights: a key of `checkpoint.FORMATS`.
+        quantization: the section of that name in the model's configuration.
+        options: what the engine is started with, and what its model says.
+        env: environment of engine and query.
+        query: fields of the query beside sizes, engine and architecture.
+        expect: what must come out: equal, rank, differs, refused or raises.
+        differs: arguments of the call that differ, sorted.
+        fault: whose fault a difference is, and what it is.
+    """
+
+    name: str
+    engine: str
+    arch: str
+    model: str
+    form: str
+    hidden: int
+    intermediate: int
+    experts: int = 2
+    top_k: int = 1
+    tp: int = 1
+    rank: int = 0
+    activation: str = "silu"
+    bias: bool = False
+    static: bool = False
+    swiglu_limit: float | None = None
+    quantization: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    query: dict[str, Any] = field(default_factory=dict)
+    expect: str = "equal"
+    differs: tuple[str, ...] = ()
+    fault: str = ""
+
+
+def read_cases(engine: str) -> list[Case]:
+    """Return all cases of an engine."""
+    table = yaml.safe_load((TABLES / f"engines_{engine}.yaml").read_text(encoding="utf-8"))
+    return [case for row in table["runs"] for case in _cases_of(engine, row, table)]
+
+
+def _cases_of(engine: str, row: dict[str, Any], table: dict[str, Any]) -> Iterator[Case]:
+    layer = table["layers"][row["layer"]]
+    fields = {**layer, **row}
+    for key in ("options", "env", "query"):
+        fields[key] = {**table.get(key, {}), **layer.get(key, {}), **row.get(key, {})}
+    name, archs, sizes, note = (fields.pop(key, default) for key, default in DEFAULTS.items())
+    fields["env"] = {key: str(value) for key, value in fields["env"].items()}
+    fields["differs"] = tuple(fields.get("differs", ()))
+    for arch in archs:
+        for tp in sizes:
+            rank = min(fields.get("rank", 0), tp - 1)
+            title = " ".join(filter(None, (name, note, arch, f"tp{tp}", f"rank{rank}" if rank else "")))
+            yield Case(**{**fields, "name": title, "engine": engine, "arch": arch, "tp": tp, "rank": rank})
+
+
+DEFAULTS: dict[str, Any] = {"layer": "", "arch": ("gfx950", "gfx942"), "tp": (1, 2, 4, 8), "note": ""}

@@ -1,0 +1,134 @@
+"""What an engine did with a layer compared with what the product does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preshuffle.layouts import apply
+from preshuffle.registry import Decision
+from preshuffle.registry.base.words import Role
+from preshuffle.registry.values.decision import CallDecision
+from support.engines.aiter_standin import ActivationType, QuantType
+
+ARGUMENTS: dict[str, Role] = {
+    "w1": "w13_weight",
+    "w2": "w2_weight",
+    "w1_scale": "w13_weight_scale",
+    "w2_scale": "w2_weight_scale",
+    "bias1": "w13_bias",
+    "bias2": "w2_bias",
+    "a1_scale": "w13_input_scale",
+    "a2_scale": "w2_input_scale",
+}
+"""Roles by the parameters of AITER's `fused_moe`."""
+
+
+@dataclass
+class Comparison:
+    """Differences of one layer; ``ranks`` are equal bytes in another number of dimensions."""
+
+    differences: list[str] = field(default_factory=list)
+    ranks: list[str] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """Say equal, rank or differs."""
+        return "differs" if self.differences else "rank" if self.ranks else "equal"
+
+
+def compare(call: Mapping[str, Any], decision: Decision, plain: Mapping[Role, Tensor]) -> Comparison:
+    """Compare the recorded call with `apply` on plain tensors and with the decided call."""
+    target: dict[str, Tensor] = {role: tensor.clone() for role, tensor in plain.items()}
+    apply(target, decision, backend="native", allow=[finding.code for finding in decision.findings])
+    found = Comparison()
+    for argument, role in ARGUMENTS.items():
+        _compare_tensor(found, argument, call.get(argument), target.get(role))
+    for argument, expected in expected_arguments(decision.call).items():
+        if call.get(argument, "absent") != expected:
+            found.differences.append(f"{argument}: engine {call.get(argument, 'absent')!r}, book {expected!r}")
+    return found
+
+
+def _compare_tensor(found: Comparison, name: str, engine: Tensor | None, ours: Tensor | None) -> None:
+    if engine is None or ours is None:
+        if engine is not ours:
+            found.differences.append(f"{name}: {'engine' if engine is None else 'book'} passes none")
+        return
+    if engine.element_size() != ours.element_size() or engine.numel() != ours.numel():
+        found.differences.append(f"{name}: engine {describe(engine)}, book {describe(ours)}")
+        return
+    if not torch.equal(bytes_of(engine), bytes_of(ours)):
+        unequal = (bytes_of(engine) != bytes_of(ours)).float().mean().item()
+        found.differences.append(f"{name}: {unequal:.1%} of its bytes")
+    if engine.dtype != ours.dtype and not {engine.dtype, ours.dtype} <= EXPONENTS:
+        found.differences.append(f"{name}: engine {engine.dtype}, book {ours.dtype}")
+    if squeezed(engine) != squeezed(ours):
+        found.ranks.append(f"{name}: engine {describe(engine)}, book {describe(ours)}")
+    if name in ("w1", "w2") and shuffled(engine) != shuffled(ours):
+        found.differences.append(f"{name}.is_shuffled: engine {shuffled(engine)}, book {shuffled(ours)}")
+
+
+EXPONENTS = {torch.uint8, torch.float8_e8m0fnu}
+"""dtypes of e8m0 scales: AITER takes either."""
+
+
+def squeezed(tensor: Tensor) -> tuple[int, ...]:
+    """Return the shape without dimensions of one at the end."""
+    shape = list(tensor.shape)
+    while shape and shape[-1] == 1:
+        shape.pop()
+    return tuple(shape)
+
+
+def describe(tensor: Tensor) -> str:
+    """Return dtype and shape."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def bytes_of(tensor: Tensor) -> Tensor:
+    """Return a tensor's bytes."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def shuffled(tensor: Tensor) -> bool:
+    """Return AITER's tag."""
+    return bool(getattr(tensor, "is_shuffled", False))
+
+
+QUANT_TYPES = {"per_1x128": "per_128x128"}
+"""AITER's own names of quantization types where the book has others."""
+
+
+def expected_arguments(call: CallDecision) -> dict[str, Any]:
+    """Return scalar arguments of `fused_moe` that a decision wants."""
+    expected: dict[str, Any] = {
+        "quant_type": QUANT_TYPES.get(call.quant_type, call.quant_type),
+        "activation": call.activation,
+        "gate_mode": call.gate_mode if call.gate_mode_passed else "separated",
+        "hidden_pad": call.hidden_pad,
+        "intermediate_pad": call.intermediate_pad,
+        "swiglu_limit": call.swiglu_limit or 0.0,
+        "doweight_stage1": call.doweight_stage1,
+    }
+    if call.activation == "Situv2":
+        expected |= {"beta": call.situ_beta, "linear_beta": call.situ_linear_beta}
+    return expected
+
+
+def scalar_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded call with enumerators as names and defaults filled in."""
+    return {
+        **call,
+        "quant_type": QUANT_TYPES.get(name := call.get("quant_type", QuantType.No).name, name),
+        "activation": call.get("activation", ActivationType.Silu).name,
+        "gate_mode": str(getattr(call.get("gate_mode"), "value", call.get("gate_mode") or "separated")),
+        "hidden_pad": call.get("hidden_pad", 0),
+        "intermediate_pad": call.get("intermediate_pad", 0),
+        "swiglu_limit": call.get("swiglu_limit") or 0.0,
+        "doweight_stage1": bool(call.get("doweight_stage1", False)),
+    }

@@ -1,0 +1,127 @@
+"""SGLang's own conversion of one layer, run on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from support.engines import aiter_standin
+from support.engines.cases import Case
+from support.engines.checkpoint import SHARDS, Checkpoint
+from support.engines.standins import install_standins
+
+ABSENT = (
+    *("transformers", "zmq", "sgl_kernel", "xgrammar", "outlines", "llguidance", "PIL", "aiohttp", "requests", "tqdm"),
+    *(
+        "huggingface_hub",
+        "IPython",
+        "pybase64",
+        "setproctitle",
+        "compressed_tensors",
+        "openai_harmony",
+        "partial_json_parser",
+    ),
+    *("sentencepiece", "tiktoken", "interegular", "dill", "openai", "anthropic", "soundfile", "decord", "timm"),
+    *("torchao", "torchaudio", "torchvision", "mooncake", "sglang_kernel", "gguf", "blobfile", "av", "modelscope"),
+    *("tvm_ffi", "flydsl", "einops", "numba", "cuda"),
+)
+REPLACED = (
+    *(
+        "sglang.srt.utils.hf_transformers_patches",
+        "sglang.srt.sampling.custom_logit_processor",
+        "sglang.srt.disaggregation",
+        "sglang.lang",
+    ),
+    *("sglang.kernels.jit.utils.compile",),
+)
+
+
+def prepare(tree: Path, arch: str) -> None:
+    """Make SGLang importable."""
+    sys.path.insert(0, str(tree))
+    install_standins(ABSENT, REPLACED)
+
+
+def run(case: Case, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Create, load and convert a layer, and return its call of `fused_moe`."""
+    from sglang.srt.runtime_context import get_context, get_parallel
+
+    arguments = {"moe_runner_backend": case.options.get("moe_runner_backend", "auto"), "tp_size": 1, "device": "cpu"}
+    ranks = {"moe_tp_size": case.tp, "moe_tp_rank": case.rank, "moe_ep_size": 1, "moe_ep_rank": 0, "tp_size": case.tp}
+    ranks |= {"tp_rank": case.rank, "attn_tp_size": case.tp, "attn_tp_rank": case.rank}
+    with get_context().override_server_args(**arguments), get_parallel().override(**ranks), torch.device("cpu"):
+        from sglang.srt.layers.moe.utils import initialize_moe_config
+
+        initialize_moe_config()
+        layer = _layer(case)
+        _load(layer, checkpoint, case)
+        layer.quant_method.process_weights_after_loading(layer)
+        return _call(layer, case)
+
+
+def _layer(case: Case) -> Any:
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
+
+    options = case.options
+    return FusedMoE(
+        num_experts=case.experts,
+        hidden_size=case.hidden,
+        intermediate_size=case.intermediate,
+        layer_id=0,
+        top_k=case.top_k,
+        params_dtype=torch.bfloat16,
+        quant_config=_quantization(case),
+        prefix="model.layers.0.mlp.experts",
+        activation=case.activation,
+        gemm1_alpha=options.get("gemm1_alpha"),
+        gemm1_clamp_limit=options.get("gemm1_clamp_limit"),
+        swiglu_limit=case.swiglu_limit,
+        use_weight_loader_fused=options.get("fused_loader", False),
+        with_bias=case.bias,
+        gate_up_interleaved=options.get("gate_up_interleaved", True),
+    )
+
+
+def _quantization(case: Case) -> Any:
+    from sglang.srt.layers.quantization import get_quantization_config
+
+    if not case.quantization:
+        return None
+    method = case.options.get("method") or case.quantization["quant_method"]
+    return get_quantization_config(method).from_config(dict(case.quantization))
+
+
+NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "weight_bias", "input_scale": "input_scale"}
+
+
+def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
+    """Load by the layer's own weight loader, one projection of one expert at a time."""
+    parameters = dict(layer.named_parameters())
+    for shard, kind in checkpoint.tensors:
+        stem = f"{'w2' if shard == 'w2' else 'w13'}_{NAMES[kind]}"
+        name = stem if stem in parameters else f"{stem}_inv"
+        for expert in range(case.experts):
+            loaded = checkpoint.shard_of(expert, shard, kind)
+            full = f"model.layers.0.mlp.experts.{expert}.{SHARDS[shard]}_proj.{name.partition('_')[2]}"
+            parameters[name].weight_loader(parameters[name], loaded, full, shard, expert)
+
+
+def _call(layer: Any, case: Case) -> dict[str, Any]:
+    from sglang.srt.layers.moe.token_dispatcher.standard import StandardDispatchOutput
+    from sglang.srt.layers.moe.topk import StandardTopKOutput
+
+    aiter_standin.calls.clear()
+    tokens = 4
+    topk = StandardTopKOutput(
+        topk_weights=torch.ones(tokens, case.top_k),
+        topk_ids=torch.zeros(tokens, case.top_k, dtype=torch.int32),
+        router_logits=torch.zeros(tokens, case.experts),
+    )
+    hidden = torch.zeros(tokens, case.hidden, dtype=torch.bfloat16)
+    fields = dict.fromkeys(StandardDispatchOutput._fields)
+    layer.run_moe_core(StandardDispatchOutput(**{**fields, "hidden_states": hidden, "topk_output": topk}))
+    (call,) = aiter_standin.calls
+    return call

@@ -1,0 +1,146 @@
+"""vLLM's own conversion of one layer, run on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from support.engines import aiter_standin
+from support.engines.cases import Case
+from support.engines.checkpoint import SHARDS, Checkpoint
+from support.engines.standins import install_standins, module_of
+
+ABSENT = (
+    *("transformers", "msgspec", "cloudpickle", "zmq", "cbor2", "blake3", "gguf", "cachetools", "psutil", "tqdm"),
+    *("huggingface_hub", "PIL", "aiohttp", "requests", "tokenizers", "openai", "cpuinfo", "compressed_tensors"),
+    *("prometheus_client", "pybase64", "lark", "diskcache", "setproctitle", "ray", "depyf", "numba", "ninja", "flydsl"),
+    *("opentelemetry", "partial_json_parser", "einops", "cv2", "torchvision", "torchaudio", "tiktoken"),
+    *("vllm._C", "vllm._C_stable_libtorch", "vllm._rocm_C", "vllm._moe_C"),
+)
+"""Packages and compiled extensions that an import asks for; experts need none of them."""
+
+REPLACED = (
+    *("vllm.renderers", "vllm.entrypoints", "vllm.parser", "vllm.multimodal", "vllm.inputs", "vllm.tool_parsers"),
+    *("vllm.reasoning", "vllm.transformers_utils", "vllm.distributed.kv_transfer", "vllm.tokenizers"),
+)
+"""Parts of vLLM without experts, which import much."""
+
+
+def prepare(tree: Path, arch: str) -> None:
+    """Make vLLM importable."""
+    sys.path.insert(0, str(tree))
+    module_of(
+        "amdsmi",
+        AmdSmiException=RuntimeError,
+        amdsmi_init=lambda: None,
+        amdsmi_shut_down=lambda: None,
+        amdsmi_get_processor_handles=lambda: [0],
+        amdsmi_get_gpu_asic_info=lambda _: {"target_graphics_version": arch, "market_name": "AMD", "device_id": "0"},
+    )
+    install_standins(ABSENT, REPLACED)
+    import vllm._aiter_ops as ops
+    from vllm.v1.worker.workspace import init_workspace_manager
+
+    init_workspace_manager(torch.device("cpu"))
+    torch.ops.vllm.rocm_aiter_fused_moe = ops._rocm_aiter_fused_moe_impl  # type: ignore[attr-defined]
+
+
+def run(case: Case, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Create, load and convert a layer, and return its call of `fused_moe`."""
+    from vllm.config import VllmConfig, set_current_vllm_config
+
+    config = VllmConfig()
+    config.kernel_config.moe_backend = case.options.get("moe_backend", "auto")
+    hf_config = SimpleNamespace(model_type=case.options.get("model_type", ""))
+    config.model_config = SimpleNamespace(
+        dtype=torch.bfloat16,
+        hf_config=hf_config,
+        hf_text_config=hf_config,
+        enforce_eager=True,
+        quantization_config=None,
+    )
+    with set_current_vllm_config(config):
+        layer = _layer(case)
+        _load(layer, checkpoint, case)
+        layer.quant_method.process_weights_after_loading(layer)
+        return _call(layer, case)
+
+
+def _layer(case: Case) -> Any:
+    import vllm.distributed.parallel_state as state
+    from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+    from vllm.model_executor.layers.fused_moe.config import (
+        FusedMoEConfig,
+        FusedMoEParallelConfig,
+        RoutingMethodType,
+    )
+    from vllm.model_executor.layers.fused_moe.expert_map_manager import ExpertMapManager
+    from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+
+    group = SimpleNamespace(world_size=case.tp, rank_in_group=case.rank)
+    state._TP = group
+    parallel = FusedMoEParallelConfig(
+        *(case.tp, 1, 1, 1, case.rank, 0, 0, 0, 1), use_ep=False, all2all_backend="", enable_eplb=False
+    )
+    moe = FusedMoEConfig(
+        num_experts=case.experts,
+        experts_per_token=case.top_k,
+        hidden_dim=case.hidden,
+        intermediate_size=case.intermediate,
+        num_local_experts=case.experts,
+        num_logical_experts=case.experts,
+        activation=MoEActivation.from_str(case.activation),
+        device="cpu",
+        routing_method=RoutingMethodType.Default,
+        moe_parallel_config=parallel,
+        in_dtype=torch.bfloat16,
+        moe_backend=case.options.get("moe_backend", "auto"),
+        has_bias=case.bias,
+        swiglu_limit=case.swiglu_limit,
+        swiglu_alpha=case.options.get("swiglu_alpha"),
+        swiglu_beta=case.options.get("swiglu_beta"),
+        activation_situ_beta=case.options.get("situ_beta"),
+        activation_situ_linear_beta=case.options.get("situ_linear_beta"),
+    )
+    manager = ExpertMapManager(8192, case.top_k, case.experts, 0, None, parallel, "linear", False)
+    return RoutedExperts("model.layers.0.mlp.experts", torch.bfloat16, moe, _quantization(case), manager)
+
+
+def _quantization(case: Case) -> Any:
+    from vllm.model_executor.layers.quantization import get_quantization_config
+
+    if not case.quantization:
+        return None
+    method = case.options.get("method") or case.quantization["quant_method"]
+    return get_quantization_config(method).from_config(dict(case.quantization))
+
+
+NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_scale": "input_scale"}
+
+
+def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
+    """Load by the layer's own weight loader, one projection of one expert at a time."""
+    parameters = dict(layer.named_parameters())
+    for shard, kind in checkpoint.tensors:
+        stem = f"{'w2' if shard == 'w2' else 'w13'}_{NAMES[kind]}"
+        name = stem if stem in parameters else f"{stem}_inv"
+        for expert in range(case.experts):
+            loaded = checkpoint.shard_of(expert, shard, kind)
+            full = f"experts.{expert}.{SHARDS[shard]}_proj.{name.partition('_')[2]}"
+            parameters[name].weight_loader(parameters[name], loaded, full, shard, expert)
+
+
+def _call(layer: Any, case: Case) -> dict[str, Any]:
+    aiter_standin.calls.clear()
+    tokens = 4
+    hidden = torch.zeros(tokens, layer.hidden_size, dtype=torch.bfloat16)
+    weights = torch.ones(tokens, case.top_k)
+    ids = torch.zeros(tokens, case.top_k, dtype=torch.int32)
+    layer._ensure_moe_quant_config_init()
+    layer.forward_modular(hidden, weights, ids)
+    (call,) = aiter_standin.calls
+    return call

@@ -1,0 +1,99 @@
+"""Child process: run an engine's conversion of some layers and compare.
+
+`python -m support.engines.worker CASES RESULTS`: both files are JSON; one engine, one architecture, one environment.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preshuffle.registry import Decision, PreshuffleError, Query, Registry
+from support.engines import aiter_standin
+from support.engines.cases import Case
+from support.engines.checkpoint import Checkpoint
+from support.engines.comparison import compare, scalar_arguments
+from support.engines.standins import COMPUTE_UNITS, pretend_rocm
+from support.engines.trees import RELEASES, ROOT, tree_of
+
+
+@dataclass
+class Result:
+    """What came of a case."""
+
+    name: str
+    outcome: str
+    details: list[str]
+    recipe: str = ""
+    differences: list[str] = field(default_factory=list)
+
+
+def decide(registry: Registry, case: Case) -> Decision:
+    """Return the product's decision for a case."""
+    query: dict[str, Any] = {
+        "model": case.model,
+        "arch": case.arch,
+        "engine": f"{case.engine}@{RELEASES[case.engine]}",
+        "aiter": RELEASES["aiter"],
+        "hidden_size": case.hidden,
+        "intermediate_size": case.intermediate,
+        "num_experts": case.experts,
+        "top_k": case.top_k,
+        "tp": case.tp,
+        "env": case.env,
+        "tokens": [16],
+        **case.query,
+    }
+    return registry.resolve(Query.parse(query))
+
+
+def run_case(registry: Registry, engine: Any, case: Case) -> Result:
+    """Run one case; what the engine or the product raises is an outcome too."""
+    try:
+        decision = decide(registry, case)
+    except PreshuffleError as error:
+        return Result(case.name, "refused", [str(error)[:400]])
+    sizes = (case.experts, case.hidden, case.intermediate)
+    checkpoint = Checkpoint(case.form, *sizes, bias=case.bias, static=case.static)
+    codes: list[str] = sorted({finding.code for finding in decision.findings if finding.severity == "error"})
+    try:
+        call = engine.run(case, checkpoint)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
+        return Result(case.name, "raises", [text, *codes], decision.recipe)
+    if call is None:
+        return Result(case.name, "other kernels", codes, decision.recipe)
+    try:
+        found = compare(scalar_arguments(call), decision, checkpoint.plain(decision, case.rank))
+    except Exception as error:
+        return Result(case.name, "apply refuses", [f"{type(error).__name__}: {str(error)[:300]}"], decision.recipe)
+    details = [*found.differences, *found.ranks, *codes]
+    return Result(case.name, found.outcome, details, decision.recipe, found.differences)
+
+
+def main(cases: Path, results: Path) -> None:
+    """Run all cases of a file."""
+    warnings.simplefilter("ignore")
+    todo = [Case(**row) for row in json.loads(cases.read_text())]
+    name, arch = todo[0].engine, todo[0].arch
+    sys.path.append(str(ROOT / "dependencies"))
+    registry = Registry.load()
+    pretend_rocm(arch)
+    aiter, tree = tree_of("aiter"), tree_of(name)
+    assert aiter is not None
+    assert tree is not None
+    aiter_standin.install_aiter(aiter, arch, COMPUTE_UNITS[arch])
+    engine = importlib.import_module(f"support.engines.{name}_engine")
+    engine.prepare(tree, arch)
+    results.write_text(json.dumps([asdict(run_case(registry, engine, case)) for case in todo]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
