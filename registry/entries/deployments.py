@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
+from preshuffle.registry.base.linear_pattern import Pattern
 from preshuffle.registry.base.words import Activation, Dtype, Role
 from preshuffle.registry.entries.facts import FactCondition
 
@@ -169,7 +170,7 @@ class KernelLabelEntry(Frozen):
     """
 
     id: str
-    pattern: Text
+    pattern: Pattern
     families: FrozenDict[Literal["1", "2", "1-stage"], str]
     reads: FrozenDict[Role, tuple[str, ...]] = Field(default_factory=FrozenDict)
     takes: Dtype | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from functools import lru_cache
+
+from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.linear_pattern import MAX_PATTERN, PatternSyntaxError, linear_pattern
 
 _REGEX = "re:"
 
@@ -15,6 +16,10 @@ def matches_module(pattern: str, module: str) -> bool:
 
     A pattern is a regular expression behind ``re:`` (compressed-tensors), a glob with ``*`` (Quark), or a name: the
     module's own, that of a module above it, or some parts of its path (``mlp.experts``).
+    An invalid expression matches nothing.
+
+    Raises:
+        QueryError: the pattern is too long, or cannot be matched in linear time.
 
     Example:
         >>> matches_module("re:.*mlp.experts.*", "model.layers.3.mlp.experts.0.up_proj")
@@ -25,9 +30,16 @@ def matches_module(pattern: str, module: str) -> bool:
         False
     """
     if pattern.startswith(_REGEX):
-        expression = _compiled(pattern.removeprefix(_REGEX))
-        return expression is not None and expression.match(module) is not None
+        try:
+            return linear_pattern(pattern.removeprefix(_REGEX)).starts(module)
+        except PatternSyntaxError:
+            return False
+        except ValueError as error:
+            raise QueryError([FieldProblem("quantization_config", f"a pattern of modules: {error}")]) from None
     if "*" in pattern or "?" in pattern:
+        if len(pattern) > MAX_PATTERN:
+            text = f"a pattern of modules has at most {MAX_PATTERN} characters, found {len(pattern)}"
+            raise QueryError([FieldProblem("quantization_config", f"{text}: {pattern[:60]!r}…")])
         return fnmatchcase(module, pattern) or fnmatchcase(module, f"{pattern}.*")
     return f".{pattern}." in f".{module}."
 
@@ -35,12 +47,3 @@ def matches_module(pattern: str, module: str) -> bool:
 def any_matches_module(patterns: Iterable[str], module: str) -> bool:
     """Return whether any of the patterns matches a module."""
     return any(matches_module(pattern, module) for pattern in patterns)
-
-
-@lru_cache(maxsize=256)
-def _compiled(expression: str) -> re.Pattern[str] | None:
-    """Compile an expression; None where it is invalid, so that it matches nothing."""
-    try:
-        return re.compile(expression)
-    except (re.error, RecursionError):
-        return None

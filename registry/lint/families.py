@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
 from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.linear_pattern import linear_pattern
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import ROLES
 from preshuffle.registry.kernels import DispatchCall, Family, RuntimeFacts
@@ -20,11 +20,7 @@ _IGNORABLE: Final = frozenset({*DispatchCall.model_fields, "swiglu_limit"})
 def family_problems(book: Book, family: Family) -> Iterator[Problem]:
     """Yield what is wrong with a kernel family."""
     place = book.places["kernel_families", family.id]
-    try:
-        groups = set(re.compile(family.grammar).groupindex)
-    except (re.error, RecursionError, OverflowError) as error:
-        yield place.problem(f"{family.id}: not a regular expression: {error}", "grammar")
-        return
+    groups = set(linear_pattern(family.grammar).program.names)
     if not (family.grammar.startswith("^") and family.grammar.endswith("$")):
         yield place.problem(f"{family.id}: a grammar is of the whole name; write ^…$", "grammar")
     for index, name in enumerate(family.archs):

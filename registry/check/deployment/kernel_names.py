@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from preshuffle.registry.base.linear_pattern import linear_pattern
 from preshuffle.registry.entries import KernelLabelEntry
 from preshuffle.registry.kernels import KernelChoice, RuntimeFacts, Stage
 from preshuffle.registry.layer import MoELayer, PossibleCall
@@ -38,7 +38,7 @@ class NamedKernel:
 def label_of(layer: MoELayer, name: str) -> KernelLabelEntry | None:
     """Return the label that a name is; None for full names."""
     for entry in layer.book.entries["kernel_labels"].values():
-        if re.fullmatch(entry.pattern, name, re.IGNORECASE):
+        if linear_pattern(entry.pattern, ignore_case=True).matches(name):
             return entry  # type: ignore[no-any-return]
     return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 from preshuffle.registry.base.errors import BookError
 from preshuffle.registry.base.frozen import FrozenDict
+from preshuffle.registry.base.linear_pattern import LinearPattern, linear_pattern
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
@@ -19,7 +19,7 @@ from preshuffle.registry.text import packaged_document
 FAMILIES: Final = "kernel_families.yaml"
 _MEMO_SIZE = 16384
 StagedReads = tuple[Stage, Stage | None, tuple[str, ...]]
-Grammars = tuple[tuple[Family, re.Pattern[str]], ...]
+Grammars = tuple[tuple[Family, LinearPattern], ...]
 
 
 class RuntimeFacts(NamedTuple):
@@ -63,7 +63,7 @@ class Families:
 
     @cached_property
     def _grammars(self) -> Grammars:
-        return tuple((family, re.compile(family.grammar)) for family in self)
+        return tuple((family, linear_pattern(family.grammar)) for family in self)
 
     @cached_property
     def _by_func(self) -> dict[str, Grammars]:
@@ -81,16 +81,17 @@ class Families:
         return self.memo.get("kernel names", kernel, lambda: self._parse_name(kernel))
 
     def _parse_name(self, kernel: str) -> tuple[str, dict[str, str]] | None:
-        matches = ((family, grammar.fullmatch(kernel)) for family, grammar in self._grammars if kernel)
-        found = next(((family, match) for family, match in matches if match is not None), None)
-        return None if found is None else (found[0].id, _groups(found[1]))
+        parsed = ((family.id, grammar.groups(kernel)) for family, grammar in self._grammars if kernel)
+        return next(((id, groups) for id, groups in parsed if groups is not None), None)
 
     def is_known_name(self, kernel: str) -> bool:
         """Return whether a name in tables is known.
 
         It is a kernel of a known family, or a tag that stands for a heuristic.
         """
-        return self.parse_name(kernel) is not None or any(re.fullmatch(tag.pattern, kernel) for tag in self._tags)
+        return self.parse_name(kernel) is not None or any(
+            linear_pattern(tag.pattern).matches(kernel) for tag in self._tags
+        )
 
     def stages_of(self, func1: str, kernel1: str, func2: str | None, kernel2: str, facts: RuntimeFacts) -> StagedReads:
         """Return both stages with family and layouts read, and the notes.
@@ -114,10 +115,9 @@ class Families:
     def _stage(self, func: str, kernel: str, position: int, facts: RuntimeFacts) -> tuple[Stage, str | None]:
         other_stage = str(3 - position)
         for family, grammar in self._by_func.get(func, ()):
-            match = grammar.fullmatch(kernel)
-            if match is None or family.stage == other_stage:
+            groups = None if family.stage == other_stage else grammar.groups(kernel)
+            if groups is None:
                 continue
-            groups = _groups(match)
             variant = next((v for v in family.variants if _fits(v, facts._asdict(), groups)), None)
             reads = FrozenDict({} if variant is None else variant.reads)
             stage = Stage(func=func, kernel=kernel, family=family.id, reads=reads)
@@ -150,10 +150,6 @@ class Families:
         parsed = (self.parse_name(name) for name in names if name)
         owners = (self.by_id[found[0]] for found in parsed if found is not None)
         return next((owner for owner in owners if owner.since and version_key(aiter) < version_key(owner.since)), None)
-
-
-def _groups(match: re.Match[str]) -> dict[str, str]:
-    return {name: text or "" for name, text in match.groupdict().items()}
 
 
 def _fits(variant: FamilyVariant, facts: dict[str, Any], groups: dict[str, str]) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from preshuffle.registry.base.frozen import Frozen, Version
+from preshuffle.registry.base.linear_pattern import MAX_PATTERN, Pattern, linear_pattern
 
 
-def _expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"not a regular expression: {error}") from None
+def _grammar(text: str) -> str:
+    linear_pattern(text).program  # noqa: B018 - raises where groups cannot be read
     return text
 
 
@@ -54,7 +51,7 @@ class Family(Frozen):
     id: str
     stage: Literal["1", "2", "1-stage"]
     funcs: Annotated[tuple[str, ...], Field(min_length=1)]
-    grammar: Annotated[str, Field(max_length=2000)]
+    grammar: Annotated[str, Field(max_length=MAX_PATTERN), AfterValidator(_grammar)]
     priority: int = 0
     tables: bool = True
     archs: tuple[str, ...] = ()
@@ -71,11 +68,9 @@ class KernelTag(Frozen):
     """Pattern of names in tables that stand for no kernel."""
 
     id: str
-    pattern: Annotated[str, Field(max_length=2000)]
+    pattern: Pattern
     title: str
     evidence: tuple[str, ...] = ()
-
-    _compiles = field_validator("pattern")(_expression)
 
 
 class Packing(Frozen):
