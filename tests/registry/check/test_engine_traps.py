@@ -90,6 +90,16 @@ def test_rows_that_nobody_reports_are_taken_as_the_engine_takes_them() -> None:
     assert checked(a4w4, source_order=None) == {"vllm.a4w4.rows": "error"}
 
 
+def test_biases_that_vllm_drops() -> None:
+    registry = Registry.default()
+    for biased in (True, False):
+        decision = registry.resolve(query(MXFP4, VLLM, activation_dtype="fp4x2", bias=biased))
+        assert ("contract_mismatch" in {finding.code for finding in decision.findings}) is biased
+    decision = registry.resolve(query(MXFP4, VLLM, gate_up_order="GUGU", bias=True))
+    assert decision.call.bias
+    assert not [finding for finding in decision.findings if finding.severity == "error"]
+
+
 def test_a_layout_that_nobody_reports_is_the_engines() -> None:
     unknown: dict[str, Any] = {"layout": None}
     assert checked(query(K3, SGLANG), w13_weight=unknown) == {"sglang.situv2.a16w4": "error"}
