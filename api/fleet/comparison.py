@@ -32,7 +32,7 @@ def compare(book: Book, decided: TensorDecision | None, observed: TensorObservat
     shape = observed.physical_shape if observed else None
     if decided is None:
         return LayoutComparison(applied=applied, decided=None, same_bytes=None, same_shape=None)
-    same_shape = None if shape is None else tuple(shape) == decided.physical_shape
+    same_shape = None if shape is None else tuple(shape) in (decided.physical_shape, decided.passed_shape)
     equal_bytes = None
     if applied is not None and applied in known_layouts(book):
         equal_bytes = same_bytes(book, applied, decided.layout, decided.physical_shape)

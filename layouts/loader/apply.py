@@ -188,9 +188,9 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
         check_role(role, stamp)
         if decision and stamp.decision_digest != decision.decision_digest:
             raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
-        if tuple(tensors[role].shape) != stamp.physical_shape:
+        if tuple(tensors[role].shape) != stamp.tensor_shape:
             shape = tuple(tensors[role].shape)
-            raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
+            raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.tensor_shape}")
         check_undo(role, stamp)
         if keeps_storage(role, stamp):
             check_writable(role, tensors[role])

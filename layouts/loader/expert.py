@@ -95,7 +95,8 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
         return tensor[expert]
     tile = layout_from(stamp).pattern.row_tile
     flat = tensor.dim() != len(stamp.shape)
-    rows = stamp.flat_rows or (stamp.physical_shape[0] // stamp.shape[0] if flat else stamp.physical_shape[1])
+    tail = len(stamp.physical_shape) != len(stamp.shape)
+    rows = stamp.flat_rows or (stamp.physical_shape[0] // stamp.shape[0] if tail else stamp.physical_shape[1])
     if rows % tile:
         raise LayoutError(
             f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
@@ -118,9 +119,9 @@ def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
     if stamp is None or stamp.state != "applied":
         raise LayoutError(f"{role} is not laid out ({stamp.state if stamp else 'no stamp'})")
     check_role(role, stamp)
-    if tuple(tensor.shape) != stamp.physical_shape:
+    if tuple(tensor.shape) != stamp.tensor_shape:
         shape = tuple(tensor.shape)
-        raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.physical_shape}")
+        raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.tensor_shape}")
     return tensor, stamp
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from preshuffle.layouts.loader.single import layout_from
+from preshuffle.layouts.loader.single import layout_from, layout_of
 from preshuffle.layouts.moves import InPlace
 from preshuffle.layouts.stamps import Stamp
-from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, plan_copy
+from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, TensorDecision, plan_copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,15 @@ class Geometry:
         physical = (stamp.shape[0], stamp.flat_rows, stamp.physical_shape[-1])
         return _by_expert(replace(stamp, layout="plain", layout_line=None, physical_shape=physical), item)
 
+    def by_way_of_rows(self) -> tuple[Geometry, Geometry]:
+        """Return the same move as two: into padded plain rows, gate's first, and from there into the layout.
+
+        Between them a part of the pads can be given another byte.
+        """
+        first = replace(self, layout=layout_of("plain"), alternates=False)
+        second = replace(self, live_rows=self.rows, live_k=self.k, alternating=False, padded_source=True)
+        return first, second
+
     def bound(self, experts: int, layout: Layout | None = None) -> BoundLayout:
         """Bind a layout to some experts of the tensor.
 
@@ -90,6 +99,37 @@ def sizes_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return ``(experts, rows, K)``; missing dimensions are 1."""
     experts, rows, k = (*shape, 1, 1)[:3]
     return experts, rows, k
+
+
+def plan_geometry(stamp: Stamp, item: int) -> tuple[Geometry, Geometry | None]:
+    """Plan a tensor's move.
+
+    Returns its geometry, and that of the move before it that pads plain rows, or None.
+
+    Raises:
+        LayoutError: the shape does not fit the layout.
+    """
+    geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
+    if stamp.tail is not None and stage is None:
+        stage, geometry = geometry.by_way_of_rows()
+    geometry.plan(1)
+    if stage is not None:
+        stage.plan(1)
+    return geometry, stage
+
+
+def flat_rows_of(decided: TensorDecision) -> int | None:
+    """Return one expert's padded rows, where tiles span experts.
+
+    So it is where tiles, or the padded tail, run over experts; None where each expert is whole.
+    """
+    layout = layout_from(decided)
+    if layout.unit != "group" or len(decided.logical_shape) != 3 or layout.pattern.splits_gate_up:
+        return None
+    experts, rows, _ = decided.logical_shape
+    flat = rows + decided.pad.rows * (2 if decided.order else 1)
+    padded_tail = len(decided.physical_shape) == 2 and decided.physical_shape[0] != experts * flat
+    return flat if padded_tail or flat % layout.pattern.row_tile else None
 
 
 def _by_expert(stamp: Stamp, item: int) -> Geometry:

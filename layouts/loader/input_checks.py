@@ -56,6 +56,27 @@ def source_shape(shape: tuple[int, ...], decided: TensorDecision, dtype: torch.d
     return shape if "pack_int4" in decided.steps else torch_shape(shape, decided, dtype)
 
 
+def by_expert(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torch.Tensor:
+    """Return a contiguous tensor as ``[experts, rows, K]``.
+
+    A weight may come in a checkpoint's blocks ``[experts, rows, groups, bytes of a group]``, an MX scale as
+    ``[experts * rows, K]``; any other tensor is returned as it is.
+    """
+    if tensor.dim() == 4 and role.endswith("_weight"):
+        return tensor.flatten(2)
+    if decided.passed_shape is None or tensor.dim() != 2:
+        return tensor
+    for shape in (decided.logical_shape, decided.short_shape, decided.physical_shape):
+        if shape is not None and tuple(tensor.shape) == (shape[0] * shape[1], shape[2]):
+            return tensor.view(shape)
+    return tensor
+
+
+def passed_shape(decided: TensorDecision) -> tuple[int, ...] | None:
+    """Return torch's shape of the tensor that the kernel gets, where it is not the physical one."""
+    return None if decided.passed_shape is None else torch_shape(decided.passed_shape, decided)
+
+
 def check_dtype(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torch.dtype:
     """Return the dtype of the laid-out tensor.
 

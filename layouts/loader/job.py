@@ -11,10 +11,9 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend, LayoutJob, is_native, run_aiter_function
-from preshuffle.layouts.loader.geometry import Geometry
-from preshuffle.layouts.loader.input_checks import check_dtype, check_shape, source_shape
+from preshuffle.layouts.loader.geometry import Geometry, flat_rows_of, plan_geometry
+from preshuffle.layouts.loader.input_checks import by_expert, check_dtype, check_shape, passed_shape, source_shape
 from preshuffle.layouts.loader.int4 import PACK, pack_int4, unpack_int4
-from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.steps import (
     REDUCTIONS,
     ValueSteps,
@@ -26,7 +25,7 @@ from preshuffle.layouts.loader.target import RoleTensors
 from preshuffle.layouts.moves import SCRATCH_BYTES, inference_writable, lay_out, take_back
 from preshuffle.layouts.stamps import Loss, Stamp, check_writable, drop_stamp, put_stamp
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES, as_bytes, cast_back, needs_cast, survives_cast
-from preshuffle.registry import Decision, LayoutError, TensorDecision
+from preshuffle.registry import Decision, LayoutError
 from preshuffle.registry.base.words import Role
 
 
@@ -47,7 +46,6 @@ class Job:
     stamp: Stamp
     values: ValueSteps
     target_dtype: torch.dtype
-    physical_shape: tuple[int, ...]
     fill: int
     last: bool | None
 
@@ -95,16 +93,16 @@ class Job:
         stamp = replace(self.stamp, aiter_bytes=not native and backend == "auto")
         if native and self.in_place and self.stage is None:
             self.geometry.in_place.lay_out(plain, scratch, self.fill)
-            return self._with_target_dtype(), stamp
+            return self._as_passed(), stamp
         laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
         if native:
             lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
         else:
             laid.copy_(run_aiter_function(work, plain))
         if self.in_place:
-            return self._with_target_dtype(), stamp
+            return self._as_passed(), stamp
         packed = pack_int4(laid) if self.packs else laid
-        return packed.view(self.target_dtype).view(self.physical_shape), stamp
+        return packed.view(self.target_dtype).view(self.stamp.tensor_shape), stamp
 
     def _plain(self) -> torch.Tensor:
         """Return the plain bytes after the steps.
@@ -127,15 +125,19 @@ class Job:
             return plain
         rows = torch.empty(self.stage.experts * self.stage.expert_bytes, dtype=torch.uint8, device=plain.device)
         lay_out(self.stage.plan(self.stage.experts), plain, rows, self.fill)
+        if self.stamp.tail is not None:
+            first, fill = self.stamp.tail
+            rows.view(-1, self.stage.k)[:, first * self.target_dtype.itemsize :] = fill
         return rows
 
     def _empty(self, plain: torch.Tensor) -> torch.Tensor:
         size = self.geometry.experts * self.geometry.expert_bytes
         return torch.empty(size, dtype=torch.uint8, device=plain.device)
 
-    def _with_target_dtype(self) -> torch.Tensor:
-        """Return the tensor under the dtype that the kernel expects."""
-        return self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
+    def _as_passed(self) -> torch.Tensor:
+        """Return the tensor under the dtype and the shape that the kernel expects."""
+        tensor = self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
+        return tensor if self.stamp.passed_shape is None else tensor.detach().view(self.stamp.passed_shape)
 
 
 def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank: bool) -> Job:
@@ -146,13 +148,13 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
     """
     decided, tensor = decision.tensors[role], tensors[role]
     origin_shape, origin_dtype = tuple(tensor.shape), tensor.dtype
-    if tensor.dim() == 4 and role.endswith("_weight") and tensor.is_contiguous():
-        tensor = tensor.flatten(2)  # a checkpoint's blocks: [E, rows, groups, bytes of a group]
+    if tensor.is_contiguous():
+        tensor = by_expert(role, tensor, decided)
     if tensor.device.type == "meta":
         raise LayoutError(f"{role} is on the meta device: it has no bytes")
     if not tensor.is_contiguous():
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
-    values = _values(role, tensor, decided, tensors)
+    values = _values(role, tensor, decision, tensors)
     if not values.reduces:
         dtype = check_dtype(role, tensor, decided)
         shapes = check_shape(role, tensor, decided, dtype, last_rank)
@@ -182,13 +184,12 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
         is_shuffled=decided.is_shuffled,
         steps=decided.steps,
         lost=lost,
-        flat_rows=_flat_rows(decided),
+        flat_rows=flat_rows_of(decided),
+        passed_shape=passed_shape(decided),
+        tail=(decided.tail.first_k, decided.tail.fill) if decided.tail else None,
     )
-    geometry, stage = Geometry.of(stamp, dtype.itemsize), Geometry.staged(stamp, dtype.itemsize)
-    geometry.plan(1)
-    if stage is not None:
-        stage.plan(1)
-    job = Job(role, tensor, geometry, stage, stamp, values, dtype, shapes.physical, decided.fill, shapes.last)
+    geometry, stage = plan_geometry(stamp, dtype.itemsize)
+    job = Job(role, tensor, geometry, stage, stamp, values, dtype, decided.fill, shapes.last)
     if job.in_place:
         check_writable(role, tensor)
     if job.packs and geometry.experts * geometry.expert_bytes % PACK:
@@ -196,27 +197,22 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
     return job
 
 
-def _values(role: Role, tensor: torch.Tensor, decided: TensorDecision, tensors: RoleTensors) -> ValueSteps:
+def _shard_scales(scale: Role, decision: Decision, tensors: RoleTensors) -> torch.Tensor | None:
+    """Return the scales of gate and up: a weight's scale, or the scale of it where that is folded in."""
+    decided = decision.tensors.get(scale)
+    if decided is not None and "fold_max" in decided.steps:
+        return tensors.second(scale)
+    return tensors[scale] if scale in tensors.names else None
+
+
+def _values(role: Role, tensor: torch.Tensor, decision: Decision, tensors: RoleTensors) -> ValueSteps:
+    decided = decision.tensors[role]
     scale: Role = "w13_weight_scale" if role.startswith("w13") else "w2_weight_scale"
-    shards = tensors[scale] if role.endswith("_weight") and scale in tensors.names else None
+    shards = _shard_scales(scale, decision, tensors) if role.endswith("_weight") else None
     values = prepare_steps(role, decided, tensor, shards, tensors.second(role))
     if values.reduces:
         check_reduced(role, decided, tensor)
     return values
-
-
-def _flat_rows(decided: TensorDecision) -> int | None:
-    """Return one expert's padded rows, where tiles span experts.
-
-    So it is where tiles, or the padded tail, run over experts; None where each expert is whole.
-    """
-    layout = layout_from(decided)
-    if layout.unit != "group" or len(decided.logical_shape) != 3 or layout.pattern.splits_gate_up:
-        return None
-    experts, rows, _ = decided.logical_shape
-    flat = rows + decided.pad.rows * (2 if decided.order else 1)
-    padded_tail = len(decided.physical_shape) == 2 and decided.physical_shape[0] != experts * flat
-    return flat if padded_tail or flat % layout.pattern.row_tile else None
 
 
 def undo_layout(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
@@ -264,7 +260,7 @@ def check_fits(role: Role, stamp: Stamp, decision: Decision, last_rank: bool) ->
     if role.endswith("_scale") and REDUCTIONS & {*stamp.steps, *decided.steps}:
         return
     plain = torch.empty(stamp.source_shape, dtype=stamp.source_dtype, device="meta")
-    plain = plain.flatten(2) if plain.dim() == 4 else plain
+    plain = by_expert(role, plain, decided)
     check_shape(role, plain, decided, check_dtype(role, plain, decided), last_rank)
 
 
@@ -324,6 +320,7 @@ _LOST: Final[dict[Loss, str]] = {
     "requantize_max": "gave shards of different scales one scale",
     "reduce_max": "kept the largest of different scales",
     "fold": "multiplied scales, which cannot be undone exactly",
+    "fold_max": "multiplied scales, which cannot be undone exactly",
 }
 
 

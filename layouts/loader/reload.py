@@ -13,7 +13,7 @@ from preshuffle.layouts.loader.aiter_authority import Backend
 from preshuffle.layouts.loader.apply import apply, check_backend_and_scratch, inverse
 from preshuffle.layouts.loader.findings import check_findings
 from preshuffle.layouts.loader.geometry import Geometry
-from preshuffle.layouts.loader.input_checks import torch_shape
+from preshuffle.layouts.loader.input_checks import passed_shape, torch_shape
 from preshuffle.layouts.loader.job import check_fits, is_last_rank
 from preshuffle.layouts.loader.pads import Pads, check_pads_argument, pad_sums
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
@@ -60,6 +60,8 @@ def begin_reload(target: Target) -> None:
     for role, stamp in stamps.items():
         if hasattr(tensors[role], AITER_TAG):
             delattr(tensors[role], AITER_TAG)
+        if stamp.passed_shape is not None:
+            tensors[role] = tensors[role].detach().view(stamp.physical_shape)  # as loaders know it
         if "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
             tensors[role] = tensors[role].detach().view(torch.float8_e4m3fn)  # a copy into it would convert by value
 
@@ -191,6 +193,8 @@ def relayout(
             put_stamp(tensors[role], replace(new, state="broken"))
             moves[role].lay_out(data[role], scratch[: needed[role]], new.fill)
         put_stamp(tensors[role], new)
+        if tuple(tensors[role].shape) != new.tensor_shape:
+            tensors[role] = tensors[role].detach().view(new.tensor_shape)
     return describe(target, decision)
 
 
@@ -203,6 +207,7 @@ def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:
     return replace(
         stamp, recipe=decision.recipe, decision_digest=decision.decision_digest, layout=decided.layout,
         layout_line=decided.layout_line, order=decided.order, is_shuffled=decided.is_shuffled,
+        passed_shape=passed_shape(decided),
     )  # fmt: skip
 
 
@@ -213,8 +218,9 @@ def _one_pass_move(tensor: torch.Tensor, stamp: Stamp, decision: Decision, role:
     """
     decided = decision.tensors[role]
     physical = torch_shape(decided.physical_shape, decided, tensor.dtype)
-    same = (physical, decided.fill, decided.order, decided.is_shuffled, decided.steps)
-    if same != (stamp.physical_shape, stamp.fill, stamp.order, stamp.is_shuffled, stamp.steps):
+    tail = (decided.tail.first_k, decided.tail.fill) if decided.tail else None
+    same = (physical, decided.fill, tail, decided.order, decided.is_shuffled, decided.steps)
+    if same != (stamp.physical_shape, stamp.fill, stamp.tail, stamp.order, stamp.is_shuffled, stamp.steps):
         return None
     if stamp.aiter_bytes or stamp.flat_rows is not None or "pack_int4" in stamp.steps or not tensor.is_contiguous():
         return None

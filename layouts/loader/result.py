@@ -53,6 +53,7 @@ def _observed(role: Role, tensors: RoleTensors, decision: Decision, stamp: Stamp
         dtype=decided.dtype,
         logical_shape=decided.logical_shape,
         physical_shape=decided.physical_shape,
+        passed_shape=decided.passed_shape,
         pad_fill=("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
     )
 

@@ -35,7 +35,7 @@ class ValueSteps:
         dtype: in which the values are after the steps (of a weight).
         order: the plain rows' order; None where they are not those of gate and up.
         shards: float32 ``[experts, halves]``: w13's own scales, as they are before they become one (requantize_max).
-        second: float32 ``[experts]`` or ``[experts, halves]``: the second-level scale (fold).
+        second: float32 ``[experts, 1]`` or ``[experts, halves]``: the second-level scale (fold, fold_max).
     """
 
     role: Role
@@ -108,8 +108,8 @@ def prepare_steps(
         role: the tensor's.
         decided: its decision.
         plain: the tensor itself.
-        scale: a weight's scale (requantize_max).
-        second: a scale's second-level scale (fold).
+        scale: a weight's scale of gate and of up (requantize_max).
+        second: a scale's second-level scale (fold, fold_max).
 
     Raises:
         LayoutError: something is missing, or of another shape.
@@ -123,6 +123,8 @@ def prepare_steps(
             shards = shards * 2
     if "fold" in decided.steps:
         second = _numbers(f"{role}_2", second, experts, halves, "fold")
+    elif "fold_max" in decided.steps:
+        second = _numbers(f"{role}_2", second, experts, halves, "fold_max").amax(1, keepdim=True)
     return ValueSteps(role, decided.steps, dtype, decided.source_order, shards, second)
 
 
@@ -279,6 +281,7 @@ _CHANGES: Final[dict[Step, Callable[[ValueSteps, torch.Tensor, int], None]]] = {
     "fnuz": _fnuz_,
     "requantize_max": _requantize_,
     "fold": _fold_,
+    "fold_max": _fold_,
 }
 
 
@@ -327,6 +330,7 @@ _LOSSES: Final[dict[Step, Callable[[ValueSteps, torch.Tensor], bool]]] = {
     "requantize_max": _loses_requantize,
     "reduce_max": _loses_reduce,
     "fold": _loses_fold,
+    "fold_max": _loses_fold,
     "pack_int4": _loses_pack,
 }
 

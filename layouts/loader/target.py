@@ -145,7 +145,7 @@ def _attribute(module: torch.nn.Module, name: str) -> Any:
 
 def folded_roles(decision: Decision) -> tuple[Role, ...]:
     """Return the roles that a second-level scale is folded into."""
-    return tuple(role for role, decided in decision.tensors.items() if "fold" in decided.steps)
+    return tuple(role for role, decided in decision.tensors.items() if {"fold", "fold_max"} & set(decided.steps))
 
 
 def role_names(role: Role, book: Book) -> tuple[str, ...]:

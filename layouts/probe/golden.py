@@ -71,7 +71,7 @@ def decide_with_recipe(recipe: Recipe, query: Query, registry: Registry) -> Deci
         return decision
     book = registry.book
     layer = layer_of(query, book).checked()
-    decided = tensor_decisions(recipe, layer.sizes, layer.known_arch)
+    decided = tensor_decisions(recipe, layer.sizes, layer.known_arch, layer.book)
     tensors = {role: in_layout(tensor, tensor.layout, book) for role, tensor in decided.items()}
     call = call_decision(recipe, layer, tensors)
     applied = applied_by(tensors, call)

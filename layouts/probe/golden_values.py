@@ -15,6 +15,7 @@ import torch
 
 from preshuffle.layouts.loader import source_shape, torch_shape
 from preshuffle.registry import Decision, LayoutError, TensorDecision
+from preshuffle.registry.base.words import Step
 
 _GATE, _UP, _DOWN = (-5, -3), (-4, -2), (-8, -5)
 """Exponents of e8m0 scales, for values of MXFP4's size."""
@@ -23,6 +24,10 @@ _DOWN_BIAS = 8.0
 _FP4_SIZE: Final = 2.9
 """Root mean square of random fp4 values; the exponents above are meant for them."""
 _FP8_SPREAD: Final = 24.0
+
+
+_SECOND_LEVEL: Final[dict[Step, tuple[int, ...]]] = {"fold": (), "fold_max": (2,)}
+"""Shape of the scale of a scale, per expert, by the step that folds it."""
 
 
 def plain_values(decision: Decision, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -41,8 +46,10 @@ def plain_values(decision: Decision, seed: int = 0) -> dict[str, torch.Tensor]:
             tensors[role] = _weight(role, decided, decision, random)
         elif role.endswith("_weight_scale"):
             tensors[role] = _scale(role, decided, decision, random)
-            if "fold" in decided.steps:
-                tensors[f"{role}_2"] = 2.0 ** torch.randint(-1, 2, decided.logical_shape[:1], generator=random)
+            for step, shape in _SECOND_LEVEL.items():
+                if step in decided.steps:
+                    sizes = (decided.logical_shape[0], *shape)
+                    tensors[f"{role}_2"] = 2.0 ** torch.randint(-1, 2, sizes, generator=random)
         elif role.endswith("_bias"):
             tensors[role] = _bias(torch_shape(decided.logical_shape, decided), w13, alternating, random)
     return tensors

@@ -83,10 +83,14 @@ def _present(laid: Mapping[str, torch.Tensor], decision: Decision) -> list[tuple
 def _shapes(laid: Mapping[str, torch.Tensor], decision: Decision) -> Check:
     wrong = [f"{role} is missing" for role in decision.tensors if role not in laid and "input_scale" not in role]
     for role, decided in _present(laid, decision):
-        found, wanted = tuple(laid[role].shape), torch_shape(decided.physical_shape, decided, laid[role].dtype)
+        found, wanted = tuple(laid[role].shape), torch_shape(_shape_of(decided), decided, laid[role].dtype)
         if found not in (wanted, wanted[:-1] if wanted[-1:] == (1,) and len(wanted) > 1 else wanted):
             wrong.append(f"{role} {found}, not {wanted}")
     return Check("shapes", not wrong, "; ".join(wrong) or f"{len(_present(laid, decision))} tensors as decided")
+
+
+def _shape_of(decided: TensorDecision) -> tuple[int, ...]:
+    return decided.passed_shape or decided.physical_shape
 
 
 def _tags(laid: Mapping[str, torch.Tensor], decision: Decision) -> Check:
@@ -130,6 +134,8 @@ def _padded_halves(live: torch.Tensor, like: torch.Tensor, decided: TensorDecisi
     if decided.order and decided.source_order == "GUGU":
         data = torch.cat([data[0::2], data[1::2]])
     padded = torch.full((halves, like.shape[0] // halves, like.shape[1]), decided.fill, dtype=torch.uint8)
+    if decided.tail is not None:
+        padded[:, :, decided.tail.first_k :] = decided.tail.fill
     padded[:, : data.shape[0] // halves, : data.shape[1]] = data.view(halves, -1, data.shape[1])
     return padded.view(like.shape)
 

@@ -39,8 +39,11 @@ def _apply_steps(role: Role, plain: Mapping[str, torch.Tensor], decided: TensorD
         tensor = _fnuz(role, tensor)
     if "fold" in decided.steps and f"{role}_2" in plain:
         tensor = tensor.to(torch.float32) * _expand_by_row(plain[f"{role}_2"].detach().cpu(), tensor, decided)
+    if "fold_max" in decided.steps and f"{role}_2" in plain:
+        second = plain[f"{role}_2"].detach().cpu().view(tensor.shape[0], -1).amax(1)
+        tensor = tensor.to(torch.float32) * _expand_by_row(second, tensor, decided)
     if "requantize_max" in decided.steps and role.endswith("_weight"):
-        scales = plain[f"{role}_scale"].detach().cpu().to(torch.float32)
+        scales = plain.get(f"{role}_scale_2", plain[f"{role}_scale"]).detach().cpu().to(torch.float32)
         scales = scales * 2 if "fnuz" in decided.steps else scales
         if scales.dim() > 1:
             tensor = _requantize(tensor, _expand_by_row(scales, tensor, decided), scales.amax(1))

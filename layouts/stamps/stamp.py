@@ -56,7 +56,9 @@ class Stamp:
         layout_line: what that layout is, where it is an overlay's and not the packaged book's.
         shape: torch's shape of the live values, before padding.
         source_shape: torch's shape of the tensor that was laid out.
-        physical_shape: torch's shape of the laid-out tensor.
+        physical_shape: torch's shape of the laid-out values.
+        tail: where a second byte of K's pad begins, in elements, and the byte; None where all pads hold ``fill``.
+        passed_shape: torch's shape of the laid-out tensor, where it is another view of them (an MX scale's).
         pad: pads in the tensor's own count, (rows of each half, K).
         dtype: what the kernel gets.
         source_dtype: torch's dtype of the plain tensor, to which an inverse returns.
@@ -98,6 +100,13 @@ class Stamp:
     layout_line: str | None = None
     aiter_bytes: bool = False
     pad_sums: tuple[int, ...] | None = None
+    passed_shape: Sizes | None = None
+    tail: tuple[Count, Annotated[int, Field(ge=0, le=255)]] | None = None
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """Torch's shape of the laid-out tensor."""
+        return self.passed_shape or self.physical_shape
 
     def to_text(self) -> str:
         """Serialise the stamp as JSON, for a safetensors header."""
@@ -220,10 +229,8 @@ def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[
         name = key.removeprefix(_HEADER)
         if key.startswith(_HEADER) and name in tensors:
             stamp = Stamp.from_text(text)
-            if tuple(tensors[name].shape) != stamp.physical_shape:
-                raise LayoutError(
-                    f"{name} has shape {tuple(tensors[name].shape)}; its stamp says {stamp.physical_shape}"
-                )
+            if tuple(tensors[name].shape) != stamp.tensor_shape:
+                raise LayoutError(f"{name} has shape {tuple(tensors[name].shape)}; its stamp says {stamp.tensor_shape}")
             carriers = ACCEPTED_DTYPES[stamp.dtype]
             if tensors[name].element_size() not in {dtype.itemsize for dtype in carriers}:
                 raise LayoutError(f"{name} is {dtype_name(tensors[name].dtype)}; its stamp says {stamp.dtype}")

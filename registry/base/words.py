@@ -33,8 +33,11 @@ OtherActivation = Literal["GeluTanh", "Relu", "Relu2", "SwigluStep"]
 ModelActivation = Literal[Activation, OtherActivation]
 GateMode = Literal["separated", "interleave"]
 RowOrder = Literal["GGUU", "GUGU"]
-Step = Literal["fnuz", "requantize_max", "reduce_max", "fold", "pack_int4"]
+Step = Literal["fnuz", "requantize_max", "reduce_max", "fold", "fold_max", "pack_int4"]
 CallBackend = Literal["aiter", "triton", "mega", "flydsl"]
+
+PassedAs = Literal["rows", "tiles"]
+"""Shape in which a kernel takes an MX scale: ``[experts * rows, K]``, or ``[experts, rows / 32, 32 * K]``."""
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
@@ -43,6 +46,7 @@ STEPS: Final[dict[Step, str]] = {
     "requantize_max": "gate's and up's scales become their maximum, with which values are quantized again",
     "reduce_max": "static scales become their maximum",
     "fold": "multiplied by the scale of the scale",
+    "fold_max": "multiplied by the larger of gate's and up's scales of the scale",
     "pack_int4": "laid out as int8, then packed, 8 values to 4 bytes",
 }
 """What is done to values, in words."""

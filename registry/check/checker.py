@@ -182,7 +182,7 @@ class Checker:
             return
         for recipe in self.book.recipes.values():
             try:
-                tensors = tensor_decisions(recipe, sizes, layer.known_arch)
+                tensors = tensor_decisions(recipe, sizes, layer.known_arch, layer.book)
             except (QueryError, LayoutError):
                 continue
             call = call_decision(recipe, layer, tensors)

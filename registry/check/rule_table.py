@@ -147,7 +147,7 @@ RULES: tuple[CheckRule, ...] = (
         (f"{_VLLM}/pull/44679",),
     ),
     CheckRule(
-        "scale_shape", shapes.scale_shape, False,
+        "scale_shape", shapes.scale_shape, True,
         "A kernel computes the scale's strides from the weight's shape, so both need the same padding.",
         "Kernels derive the scale's strides from the weight's shape. If only one of them is padded, every row but the "
         "first uses foreign scales: fluent text, halved accuracy.",

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
 from preshuffle.registry.base.linear_pattern import Pattern
-from preshuffle.registry.base.words import Activation, Dtype, Role
+from preshuffle.registry.base.words import Activation, Dtype, PassedAs, Role
 from preshuffle.registry.entries.facts import FactCondition
 
 Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -138,6 +138,7 @@ class BackendEntry(Frozen):
         archs: where it exists; empty for everywhere.
         expert_map: the kind of expert map that it takes; None where it is not known.
         dense: whether it reads dense memory (a strided view would be read wrongly).
+        mx_scales: the shape in which it takes MX scales, where their layout has none; None where it is not known.
         variants: what it reads; the first that fits counts. ``through: aiter`` hands over to AITER's own dispatch.
     """
 
@@ -147,6 +148,7 @@ class BackendEntry(Frozen):
     archs: tuple[str, ...] = ()
     expert_map: Literal["mask", "index"] | None = None
     dense: bool = True
+    mx_scales: PassedAs | None = None
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     evidence: Evidence
 

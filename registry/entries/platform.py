@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from preshuffle.registry.algebra.layout import Layout, Unit
 from preshuffle.registry.base.errors import LayoutError, PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Size, Version
+from preshuffle.registry.base.words import PassedAs
 
 Evidence = tuple[str, ...]
 
@@ -30,7 +31,11 @@ class AiterFunction(Frozen):
 
 
 class LayoutEntry(Frozen):
-    """Layout: its pattern, aliases, and AITER's functions, newest first."""
+    """Layout: its pattern, aliases, and AITER's functions, newest first.
+
+    Attributes:
+        passed_as: the shape in which kernels take an MX scale that lies so; None where its backend decides.
+    """
 
     id: str
     title: str = ""
@@ -38,6 +43,7 @@ class LayoutEntry(Frozen):
     unit: Unit = "any"
     k_multiple: Annotated[int, Field(ge=1)] | None = None
     aliases: tuple[str, ...] = ()
+    passed_as: PassedAs | None = None
     aiter: tuple[AiterFunction, ...] = ()
     evidence: Evidence = ()
 

@@ -92,7 +92,7 @@ class Tail(Frozen):
     Attributes:
         rows: multiple of all experts' rows together.
         k: multiple of the groups of K.
-        fill: the byte that AITER writes there; counts where nothing else of the tensor is padded.
+        fill: the byte that AITER writes behind K, in padded rows, too; the recipe's ``fill`` where it is left out.
     """
 
     rows: Multiple = 1

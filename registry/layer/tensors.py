@@ -72,12 +72,42 @@ class ObservedTensor:
 
 
 def observed_tensors(applied: Applied, book: Book) -> Mapping[Role, ObservedTensor]:
-    """Return the reported tensors by role, with the book's layouts."""
+    """Return the reported tensors by role, with the book's layouts.
+
+    A scale's physical shape is ``[experts, rows, K]``, whichever shape of it was reported.
+    """
     known = book.known_layouts
-    return {
-        role: ObservedTensor(role, tensor, book.layout(tensor.layout) if tensor.layout in known else None)
-        for role, tensor in applied.tensors.items()
-    }
+    tensors: dict[Role, ObservedTensor] = {}
+    for role, tensor in applied.tensors.items():
+        layout = book.layout(tensor.layout) if tensor.layout in known else None
+        shape = tensor.physical_shape or tensor.passed_shape
+        if shape is not None and role in SCALES:
+            shape = _by_expert(shape, tensor, applied.tensors.get(SCALES[role]), book)
+        if shape != tensor.physical_shape:
+            tensor = tensor.model_copy(update={"physical_shape": shape})
+        tensors[role] = ObservedTensor(role, tensor, layout)
+    return tensors
+
+
+def _by_expert(
+    shape: tuple[int, ...], scale: TensorObservation, weight: TensorObservation | None, book: Book
+) -> tuple[int, ...]:
+    """Return ``[experts, rows, K]`` of a scale that was reported as its kernel gets it.
+
+    Its weight, or its own size before padding, tells the experts; a buffer that is padded at its tail stays as it is.
+    """
+    known = [weight.physical_shape, weight.logical_shape] if weight else []
+    for sizes in (*known, scale.logical_shape):
+        if sizes is None or len(sizes) != 3:
+            continue
+        experts, rows, _ = sizes
+        if len(shape) == 2 and shape[0] == experts * rows:
+            return experts, rows, shape[1]
+        if len(shape) == 3 and shape[0] == experts and shape[1] < rows:
+            for tile in book.passed_tiles:
+                if shape[1] * tile == rows and shape[2] % tile == 0:
+                    return experts, rows, shape[2] // tile
+    return shape
 
 
 def weight_dtype_of(applied: Applied) -> str | None:

@@ -100,9 +100,12 @@ class _Allowed:
 _FP8 = ("fp8", "fp8_e4m3fnuz")
 _STEPS: Final[dict[Step, _Allowed]] = {
     "fnuz": _Allowed(("_weight", "_weight_scale", "_input_scale"), (*_FP8, "fp32", "e8m0")),
-    "requantize_max": _Allowed(("w13_weight", "w13_weight_scale"), (*_FP8, "fp8_e4m3fn", "fp32"), ("per_Tensor",)),
+    "requantize_max": _Allowed(
+        ("w13_weight", "w13_weight_scale"), (*_FP8, "fp8_e4m3fn", "fp32"), ("per_Tensor", "per_Token")
+    ),
     "reduce_max": _Allowed(("_input_scale",), ("fp32",)),
     "fold": _Allowed(("_weight_scale",), ("fp32", "bf16")),
+    "fold_max": _Allowed(("w13_weight_scale",), ("fp32", "bf16")),
     "pack_int4": _Allowed(("_weight",), ("i4x2",)),
 }
 _ORDER = tuple(_STEPS)
@@ -137,7 +140,8 @@ def _scales(place: Place, recipe: Recipe) -> Iterator[Problem]:
             yield place.problem(f"quant_type No has no {scale}", "tensors", scale)
             continue
         for step in ("fnuz", "requantize_max"):
-            if (step in first.steps) != (step in second.steps):
+            folded = step == "requantize_max" and "fold_max" in second.steps
+            if (step in first.steps) != (folded or step in second.steps):
                 has, lacks = (weight, scale) if step in first.steps else (scale, weight)
                 yield place.problem(f"{has} names the step {step}, and {lacks} does not", "tensors", lacks)
         yield from _pads(place, recipe.call.quant_type, weight, first, scale, second)

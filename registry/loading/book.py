@@ -179,6 +179,13 @@ class Book:
         }
 
     @cached_property
+    def passed_tiles(self) -> tuple[int, ...]:
+        """Rows of the tiles of scales that are passed tile by tile."""
+        entries = self.layouts.values()
+        tiles = (entry.layout().pattern.row_tile for entry in entries if entry.passed_as == "tiles")
+        return tuple(dict.fromkeys(tiles))
+
+    @cached_property
     def known_layouts(self) -> frozenset[str]:
         """Layout ids and their aliases."""
         return frozenset(name for entry in self.layouts.values() for name in (entry.id, *entry.aliases))

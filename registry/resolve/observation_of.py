@@ -71,6 +71,7 @@ def _reported(role: Role, tensor: TensorDecision) -> TensorObservation:
         "dtype": tensor.dtype,
         "logical_shape": tensor.logical_shape,
         "physical_shape": tensor.physical_shape,
+        "passed_shape": tensor.passed_shape,
         "pad_fill": tensor.fill if tensor.physical_shape != tensor.logical_shape else None,
     }
     return unvalidated(TensorObservation, {**_TENSOR, **told}, set(told))

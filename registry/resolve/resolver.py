@@ -122,7 +122,7 @@ class Resolver:
         return self._memo.get("laid out", key, lambda: self._lay_out(layer, recipe))
 
     def _lay_out(self, layer: MoELayer, recipe: Recipe) -> LaidOut:
-        tensors = FrozenDict(self._with_lines(tensor_decisions(recipe, layer.sizes, layer.known_arch)))
+        tensors = FrozenDict(self._with_lines(tensor_decisions(recipe, layer.sizes, layer.known_arch, self._book)))
         call = call_decision(recipe, layer, tensors)
         return LaidOut(tensors, call, applied_by(tensors, call), decision_digest(recipe.id, tensors, call, recipe.env))
 

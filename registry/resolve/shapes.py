@@ -20,10 +20,10 @@ from preshuffle.registry.entries import (
 )
 from preshuffle.registry.layer import LayerSizes, MoELayer
 from preshuffle.registry.loading import Book
-from preshuffle.registry.values.decision import CallDecision, Pad, TensorDecision
+from preshuffle.registry.values.decision import CallDecision, Pad, TailFill, TensorDecision
 
 
-def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict[Role, TensorDecision]:
+def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry, book: Book) -> dict[Role, TensorDecision]:
     """Return layout, shape and padding of each tensor of rank 0.
 
     Biases that the model does not have are left out.
@@ -41,13 +41,16 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
         full = _shape(role, tensor, sizes, recipe.call.quant_type, first)
         short = full if last == first else _shape(role, tensor, sizes, recipe.call.quant_type, last)
         order = _order(role, tensor, sizes, recipe.call.quant_type, full.logical)
+        fill, tail = _fills(tensor, full)
         values = {
             "layout": tensor.layout,
             "layout_line": None,
             "logical_shape": full.logical,
             "physical_shape": full.physical,
+            "passed_shape": _passed_shape(tensor, full, recipe.call.backend, book),
             "pad": full.pad,
-            "fill": _fill(tensor, full),
+            "fill": fill,
+            "tail": tail,
             "dtype": _dtype(tensor.dtype, arch),
             "steps": steps_on(tensor.steps, arch),
             "short_shape": short.logical if short.logical != full.logical else None,
@@ -58,6 +61,25 @@ def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry) -> dict
         }
         decisions[role] = unvalidated(TensorDecision, values)
     return decisions
+
+
+def _passed_shape(tensor: TensorRecipe, shape: _Shape, backend: str, book: Book) -> tuple[int, ...] | None:
+    """Return the shape in which the kernel takes an MX scale.
+
+    None where that is the physical shape, and for other tensors.
+    """
+    if tensor.dtype != "e8m0" or len(shape.physical) != 3:
+        return None
+    layout = book.layout(tensor.layout)
+    reader: BackendEntry | None = book.entries["backends"].get(backend)
+    passed_as = book.layouts[layout.id].passed_as or (reader.mx_scales if reader else None)
+    if passed_as is None:
+        return None
+    experts, rows, k = shape.physical
+    if passed_as == "rows":
+        return experts * rows, k
+    tile = layout.pattern.row_tile
+    return (experts, rows // tile, tile * k) if tile > 1 and rows % tile == 0 else None
 
 
 def call_decision(recipe: Recipe, layer: MoELayer, tensors: Mapping[Role, TensorDecision]) -> CallDecision:
@@ -128,12 +150,23 @@ def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: Quan
     return _Shape((experts, halves * rows, k), physical, _pad(padded_rows - rows, physical[-1] - k))
 
 
-def _fill(tensor: TensorRecipe, shape: _Shape) -> int:
-    """Return the byte in the pads: AITER's own where only the tail is padded."""
-    tail, k = tensor.tail, shape.logical[-1]
-    if tail is None or tail.fill is None or shape.pad.rows or _round_up(k, tensor.pad.k) != k:
-        return tensor.fill
-    return tail.fill if shape.physical[-1] != k else tensor.fill
+def _fills(tensor: TensorRecipe, shape: _Shape) -> tuple[int, TailFill | None]:
+    """Return the byte in the pads, and the part of K's pad that AITER's function fills with another.
+
+    Where only that part is padded its byte is the only one.
+    """
+    tail = tensor.tail
+    if tail is None or tail.fill is None or len(shape.logical) != 3:
+        return tensor.fill, None
+    k = shape.logical[-1]
+    own = _round_up(k, tensor.pad.k)
+    if shape.physical[-1] == own:
+        return tensor.fill, None
+    if own == k and not shape.pad.rows:
+        return tail.fill, None
+    if tail.fill == tensor.fill:
+        return tensor.fill, None
+    return tensor.fill, unvalidated(TailFill, {"first_k": own, "fill": tail.fill})
 
 
 def _pad(rows: int, k: int) -> Pad:

@@ -36,6 +36,18 @@ class Pad(Frozen):
     k: Annotated[int, Field(ge=0)] = 0
 
 
+class TailFill(Frozen):
+    """Second byte of a pad along K, behind the pad that the engine itself makes.
+
+    Attributes:
+        first_k: where it begins, in the tensor's own count.
+        fill: the byte, which AITER's function writes there.
+    """
+
+    first_k: Annotated[int, Field(ge=1)]
+    fill: Annotated[int, Field(ge=0, le=255)]
+
+
 class TensorDecision(Frozen):
     """How one tensor of one rank must lie.
 
@@ -47,6 +59,10 @@ class TensorDecision(Frozen):
         logical_shape: of tensor-parallel rank 0, before padding.
         short_shape: of the last rank, where it gets less; its pads are larger by the difference.
         physical_shape: after padding; the same on every rank; ``[experts * rows, K]`` where the tail is padded.
+        passed_shape: of the tensor that the kernel gets, where it is another one over the same bytes: an MX scale is
+            passed as ``[experts * rows, K]``, on gfx1250 as ``[experts, rows / 32, 32 * K]``.
+        fill: the byte in the pads.
+        tail: the part of K's pad that holds another byte; None where all pads hold the same.
         steps: what is done to the values on this GPU, in order.
         source_order: the row order of the checkpoint; None for tensors without gate and up.
         order: the row order in which the rows are laid out.
@@ -58,8 +74,10 @@ class TensorDecision(Frozen):
     layout_line: str | None = None
     logical_shape: tuple[int, ...]
     physical_shape: tuple[int, ...]
+    passed_shape: tuple[int, ...] | None = None
     pad: Pad
     fill: int
+    tail: TailFill | None = None
     dtype: TensorDtype
     steps: tuple[Step, ...] = ()
     short_shape: tuple[int, ...] | None = None

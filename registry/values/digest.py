@@ -31,14 +31,17 @@ def decision_digest(
 
 def _tensor(tensor: TensorDecision) -> str:
     pad = tensor.pad
+    passed = "" if tensor.passed_shape is None else f'"passed_shape":{_list(tensor.passed_shape)},'
+    tail = tensor.tail
+    tail_text = "" if tail is None else f',"tail":{{"fill":{tail.fill},"first_k":{tail.first_k}}}'
     line = "" if tensor.layout_line is None else f'"layout_line":{_word(tensor.layout_line)},'
     return (
         f'{{"dtype":"{tensor.dtype}","fill":{tensor.fill},"is_shuffled":{_flag(tensor.is_shuffled)},'
         f'"layout":{_word(tensor.layout)},{line}'
         f'"logical_shape":{_list(tensor.logical_shape)},"order":{_word(tensor.order)},'
-        f'"pad":{{"k":{pad.k},"rows":{pad.rows}}},"physical_shape":{_list(tensor.physical_shape)},'
+        f'"pad":{{"k":{pad.k},"rows":{pad.rows}}},{passed}"physical_shape":{_list(tensor.physical_shape)},'
         f'"rank0_only":{_flag(tensor.rank0_only)},"short_shape":{_list(tensor.short_shape)},'
-        f'"source_order":{_word(tensor.source_order)},"steps":{_list(map(_word, tensor.steps))}}}'
+        f'"source_order":{_word(tensor.source_order)},"steps":{_list(map(_word, tensor.steps))}{tail_text}}}'
     )
 
 

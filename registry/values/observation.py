@@ -31,6 +31,8 @@ class TensorObservation(Frozen):
     """One tensor as the kernel gets it.
 
     Attributes:
+        physical_shape: with its padding, as ``[experts, rows, K]`` or as the kernel gets it.
+        passed_shape: of the tensor that the kernel gets, K in values (of a scale in groups).
         rows_loaded: rows of the checkpoint that each rank read.
         slots_loaded: expert slots of one rank that the loader filled, by number.
     """
@@ -41,6 +43,7 @@ class TensorObservation(Frozen):
     dtype: TensorDtype | None = None
     logical_shape: Shape | None = None
     physical_shape: Shape | None = None
+    passed_shape: Shape | None = None
     pad_fill: Literal["zero", "uninitialised"] | Byte | None = None
     address_changed: bool | None = None
     rows_loaded: tuple[Count, ...] | None = None

@@ -42,7 +42,7 @@ METHODS: dict[str, tuple[dict[str, Any], Steps]] = {
     "V5 Swiglu": (SMALL, Steps("", (256, 256), 0, "gui")),
     "V5 fp4x2": (SMALL, Steps("", (128, 128), 0, "sw")),
     "V6 by default": (SMALL, Steps("", (128, 128), 0, "sw")),
-    "V6 fp8": (SMALL, Steps("", (128, 128), 0, "gui")),
+    "V6 fp8": (SMALL, Steps("", (128, 128), 0, "gui", w2_scales="e8")),
     "V6 bf16": (SMALL, Steps("", (128, 128), 0, "sw")),
     "V7": (SMALL, Steps("", (128, 128), 0, "sw", "pairs", values=("pack",))),
     "V8 gpt-oss by name": (SMALL, Steps("deinterleave", (128, 256), 0, "sw", bias=True)),
@@ -97,7 +97,7 @@ MADE: dict[str, dict[str, Any]] = {
 METHODS |= {
     "S4": (WHOLE, Steps()),
     "S5 gfx942": (WHOLE, Steps(values=FNUZ)),
-    "S7": (SMALL, Steps(values=("fold",))),
+    "S7": (SMALL, Steps(values=("fold_max",))),
     "S11": ({**WHOLE, "hidden_size": 384}, Steps(fill=127)),
 }
 COLUMNS = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from math import prod
 
 from preshuffle.registry.base.words import BLOCK_ROWS, Role
-from preshuffle.registry.check.deployment.evidence import Evidence
+from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.layer import SCALES, MoELayer, ObservedTensor
 from preshuffle.registry.values.finding import Finding
 
@@ -28,6 +28,7 @@ def scale_shape(evidence: Evidence) -> Iterator[Finding]:
     for entry, _ in evidence.contracts:
         if entry.code == "scale_shape":
             yield Finding.of(entry.code, entry.says, role=entry.role, fix=entry.fix, evidence=entry.evidence)
+    yield from _refused_dimensions(evidence)
     disagreements = _one_each if layer.query.quant_type == "per_Tensor" else _disagreements
     if layer.query.quant_type not in (*_ROWS, "per_Tensor"):
         return
@@ -47,6 +48,31 @@ def scale_shape(evidence: Evidence) -> Iterator[Finding]:
             )
             break
     yield from _input_scales(evidence)
+
+
+def _refused_dimensions(evidence: Evidence) -> Iterator[Finding]:
+    """Yield MX scales with more or fewer dimensions than a kernel takes."""
+    families = evidence.layer.book.families.by_id
+    for stage, role in enumerate(SCALES):
+        scale = evidence.layer.tensors.get(role)
+        passed = scale.observation.passed_shape if scale else None
+        if passed is None:
+            continue
+        runs = [run for run in evidence.runs if not run.blocked and run.families[stage] in families]
+        for dims in (2, 3):
+            refusing = [run for run in runs if families[run.families[stage]].mx_scale_dims == dims != len(passed)]
+            if refusing:
+                family = families[refusing[0].families[stage]]
+                yield Finding.of(
+                    "scale_shape",
+                    f"{role} is passed with {len(passed)} dimensions; {family.id} {at(refusing)} takes {dims}, and "
+                    "raises",
+                    role=role,
+                    expected="[experts * rows, K]" if dims == 2 else "[experts, rows, K]",
+                    actual=str(list(passed)),
+                    fix=f"pass {role} as a view of {dims} dimensions: the bytes stay as they are",
+                    evidence=family.evidence,
+                )
 
 
 def _input_scales(evidence: Evidence) -> Iterator[Finding]:

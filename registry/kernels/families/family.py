@@ -44,6 +44,7 @@ class Family(Frozen):
         row_order: row order of w13 that it expects, in words.
         activation: how it takes activations, in words.
         ignores: call arguments that it silently drops.
+        mx_scale_dims: dimensions that MX scales must have; None where it takes any number.
         variants: what it reads; the first that fits counts.
         evidence: where this is written.
     """
@@ -60,6 +61,7 @@ class Family(Frozen):
     row_order: str = ""
     activation: str = ""
     ignores: tuple[str, ...] = ()
+    mx_scale_dims: Literal[2, 3] | None = None
     variants: Annotated[tuple[FamilyVariant, ...], Field(min_length=1)]
     evidence: tuple[str, ...] = ()
 

@@ -28,11 +28,16 @@ def decisions() -> list[Decision]:
 
 
 def meant(decision: Decision, parts: set[str]) -> dict[str, Any]:
-    """What a digest is of: a layout's line only where an overlay defines the layout, flags of router weights if set."""
+    """What a digest is of.
+
+    A layout's line only where an overlay defines the layout, a second shape or fill where there is one, flags of router
+    weights if set.
+    """
     said = decision.model_dump(mode="json", include=parts)
     for tensor in said["tensors"].values():
-        if tensor["layout_line"] is None:
-            del tensor["layout_line"]
+        for name in ("layout_line", "passed_shape", "tail"):
+            if tensor[name] is None:
+                del tensor[name]
     del said["call"]["expert_map"]  # follows from the backend
     for flag in ("doweight_stage1", "weighted_by_caller"):
         if not said["call"][flag]:

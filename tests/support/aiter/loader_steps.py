@@ -32,7 +32,8 @@ class Steps:
         fill: the byte in which its scale buffers start, and what stands for AITER's uninitialised tails.
         w13: AITER's function for w13 and its scale: "sw", "gui", "gurow" or "plain".
         scales: how scales lie where that does not follow from `w13`: "n32k4", "n32k8", "e8" or "plain".
-        values: what it does to values: "fnuz", "requantize", "fold", "pack".
+        w2_scales: the same for w2 alone.
+        values: what it does to values: "fnuz", "requantize", "fold", "fold_max", "pack".
         bias: whether it converts biases.
     """
 
@@ -41,6 +42,7 @@ class Steps:
     fill: int = 0
     w13: str = "sw"
     scales: str = ""
+    w2_scales: str = ""
     values: tuple[str, ...] = ()
     bias: bool = False
 
@@ -115,8 +117,15 @@ def _weight(aiter: AiterFunctions, role: str, tensor: Tensor, steps: Steps) -> T
 
 
 def _scale(aiter: AiterFunctions, role: str, tensor: Tensor, steps: Steps) -> Tensor:
-    """Lay a scale out; its tail is filled first, since AITER leaves its padding uninitialised."""
-    how = steps.scales or {"sw": "e8", "gui": "gui", "gurow": "gurow", "plain": "plain"}[steps.w13]
+    """Lay a scale out.
+
+    AITER fills the tail with 127 where gate and up interleave (since aiter#4130), else it leaves it uninitialised.
+    """
+    how = (
+        (steps.w2_scales if role.startswith("w2") else "")
+        or steps.scales
+        or {"sw": "e8", "gui": "gui", "gurow": "gurow", "plain": "plain"}[steps.w13]
+    )
     experts = tensor.shape[0]
     if how == "plain":
         return tensor
@@ -127,10 +136,10 @@ def _scale(aiter: AiterFunctions, role: str, tensor: Tensor, steps: Steps) -> Te
         rows = _rows(tensor, "interleave") if how == "gurow" and role.startswith("w13") else tensor
         width = 8 if how == "n32k8" else 4
         return rows.reshape(experts, -1, 32, tensor.shape[2] // width, width).transpose(2, 3).contiguous()
-    flat = _tailed(tensor.reshape(-1, tensor.shape[2]), 1 if how == "gui" else 256, steps.fill)
+    flat = tensor.reshape(-1, tensor.shape[2])
     if how == "gui":
-        return aiter.shuffle_scale_a16w4(flat, experts, role.startswith("w13"))
-    return aiter.e8m0_shuffle(flat)
+        return aiter.shuffle_scale_a16w4(_tailed(flat, 1, 127), experts, role.startswith("w13"))
+    return aiter.e8m0_shuffle(_tailed(flat, 256, steps.fill))
 
 
 def _tailed(flat: Tensor, rows: int, fill: int) -> Tensor:
@@ -176,7 +185,20 @@ def _fold(tensors: Tensors) -> Tensors:
     return done
 
 
-VALUES: dict[str, Callable[[Tensors], Tensors]] = {"fnuz": _fnuz, "requantize": _requantize, "fold": _fold}
+def _fold_max(tensors: Tensors) -> Tensors:
+    """Requantize gate and up with the larger of their two scales, then fold that one into the scales of the rows."""
+    pairs = {**tensors, "w13_weight_scale": tensors["w13_weight_scale_2"]}
+    done = _requantize(pairs)
+    largest = done["w13_weight_scale"]
+    return _fold({**done, "w13_weight_scale": tensors["w13_weight_scale"], "w13_weight_scale_2": largest})
+
+
+VALUES: dict[str, Callable[[Tensors], Tensors]] = {
+    "fnuz": _fnuz,
+    "requantize": _requantize,
+    "fold": _fold,
+    "fold_max": _fold_max,
+}
 
 
 def random_layer(query: dict[str, Any], values: tuple[str, ...], *, inputs: bool = False) -> Tensors:
@@ -231,4 +253,4 @@ def _random_scale(
     if kind == "per_Tensor":
         return {"scale": powers if halves == 2 else powers[:, 0]}
     scale = random_bytes(experts, *sizes[kind], seed=seed, low=1).float() / 16
-    return {"scale": scale, "scale_2": powers} if "fold" in values else {"scale": scale}
+    return {"scale": scale, "scale_2": powers} if {"fold", "fold_max"} & set(values) else {"scale": scale}
