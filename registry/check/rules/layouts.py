@@ -77,13 +77,34 @@ def _fix(evidence: Evidence, tensor: ObservedTensor, wanted: Layout, runs: list[
     actual = tensor.layout
     assert actual is not None
     lay = f"lay {tensor.role} out as {wanted.id}{_recipe(evidence, tensor.role, wanted.id)}"
+    served = _runs_served(evidence, tensor, runs)
     if runs[0].reader == "own":
-        return f"{lay}, which {runs[0].name} reads, or run a kernel that reads {actual.id}"
+        run_other = f"run a kernel that reads {actual.id}"
+        return f"{run_other} at every token count" if served else f"{lay}, which {runs[0].name} reads, or {run_other}"
     call = evidence.call
     if call and tensor.role.startswith("w13") and actual.gate_mode != wanted.gate_mode != actual.id != "plain":
-        if call.gate_mode != actual.gate_mode:
-            return f"pass gate_mode={actual.gate_mode}, or {lay}"
+        families, arch = evidence.layer.book.families, evidence.layer.query.arch
+        if call.gate_mode != actual.gate_mode and families.read_on(arch, tensor.role, actual.id):
+            return f"pass gate_mode={actual.gate_mode}" + ("" if served else f", or {lay}")
+    if served:
+        return (
+            f"have one kernel family at every token count ({served[0].name} reads {actual.id} {at(served)}): "
+            "table rows for this shape, or another activation dtype or backend"
+        )
     return lay
+
+
+def _runs_served(evidence: Evidence, tensor: ObservedTensor, misreading: Sequence[KernelRun]) -> list[KernelRun]:
+    """Return the runs at other token counts that read a tensor as it lies: another layout would break them."""
+    return [
+        run
+        for run in evidence.runs
+        if run.lo is not None
+        and run.reader == "aiter"
+        and run not in misreading
+        and (allowed := run.reads.get(tensor.role))
+        and not reads_otherwise(evidence.layer, tensor, allowed)
+    ]
 
 
 def _recipe(evidence: Evidence, role: Role, layout: str) -> str:

@@ -132,6 +132,15 @@ class Families:
                 return False
         return True
 
+    def read_on(self, arch: str, role: str, layout: str) -> bool:
+        """Return whether some family of a GPU reads a role in a layout."""
+        return any(
+            variant.reads.get(role) == layout
+            for family in self.by_id.values()
+            if not family.archs or arch in family.archs
+            for variant in family.variants
+        )
+
     def row_of_later(self, aiter: str | None, choice: KernelChoice) -> Family | None:
         """Return the family of a tuned kernel that an AITER lacks.
 
