@@ -45,6 +45,8 @@ def refusal_problems(book: Book) -> Iterator[Problem]:
             continue
         if entry.since is None and not _VERSIONS & _conditions(entry):
             yield place.problem(f"{entry.id} refuses and names no version: give `since`, or a condition on one")
+        if section == "known_bad" and "model" in _conditions(entry):
+            yield place.problem(f"{entry.id} is keyed by a model: key it by the kernel, shape or switch that is broken")
         if section != "known_bad" and not code_references(entry.evidence):
             yield place.problem(
                 f"{entry.id} refuses without evidence in code of a release: file and symbol", valid=_CODE_FORM
