@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part, unpack_int32
+from preshuffle.layouts.checkpoint.shard_index import read_shards
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import CheckpointTensor
@@ -65,7 +65,7 @@ class Checkpoint:
         config = read_config(folder)
         entry = model_type_of(config, book)
         language = language_model(config, entry)
-        shards = _shards(folder)
+        shards = read_shards(folder / INDEX, folder / SINGLE)
         experts: dict[int, Tensors] = {}
         for layer in moe_layers_of(language, entry):
             variants = checkpoint_tensors(language, entry, book, layer)
@@ -182,21 +182,3 @@ def _join(role: Role, parts: list[torch.Tensor]) -> torch.Tensor:
 
 def _is_there(variant: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:
     return all(entry.name.format(layer=layer, expert=0) in shards for entry in variant.values())
-
-
-def _shards(folder: Path) -> dict[str, Path]:
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            return {str(name): folder / str(file) for name, file in table.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index}: not a safetensors index ({error})") from None
-    single = folder / SINGLE
-    if not single.is_file():
-        raise CheckpointError(f"{folder}: neither {INDEX} nor {SINGLE} is there")
-    try:
-        with safe_open(single, framework="pt") as shard:
-            return dict.fromkeys(shard.keys(), single)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{single}: cannot be read: {error}") from None

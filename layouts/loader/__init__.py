@@ -4,8 +4,8 @@ from preshuffle.layouts.loader.aiter_authority import load_aiter_function
 from preshuffle.layouts.loader.apply import apply, inverse
 from preshuffle.layouts.loader.expert import expert_view, write_expert
 from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
-from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout, retag
-from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
+from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout
+from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe, retag
 from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_from, layout_of
 from preshuffle.layouts.loader.target import RoleTensors, role_names
 

@@ -13,22 +13,27 @@ from preshuffle.layouts.loader.aiter_authority import Backend, check_function
 from preshuffle.layouts.loader.findings import check_findings
 from preshuffle.layouts.loader.job import Job, check_undo, keeps_storage, prepare_job, undo_layout
 from preshuffle.layouts.loader.pads import Pads, check_pads, check_pads_argument
-from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
+from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe, describe_stamped, retag
 from preshuffle.layouts.loader.single import check_backend, layout_from
 from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
 from preshuffle.layouts.moves import SCRATCH_BYTES
 from preshuffle.layouts.stamps import (
     Stamp,
+    check_known,
     check_role,
     check_writable,
+    exclusive,
     extents_overlap,
     find_mappings,
+    forget_copies,
+    hand_over_stamps,
     mark_unmapped,
     memory_extents_of,
     overlapping_stamps,
     put_stamps,
     record_location,
     stamp_of,
+    watch,
 )
 from preshuffle.registry import Decision, LayoutError
 from preshuffle.registry.base.words import ROLES, Role
@@ -82,9 +87,17 @@ def apply(
     if again not in ("refuse", "skip"):
         raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors, folded_roles(decision))
-    if _already_applied(tensors, decision, again):
-        return describe(target, decision)
+    with exclusive(target, tensors.values):
+        tensors.check_roles(decision.tensors, folded_roles(decision))
+        if _already_applied(tensors, decision, again):
+            retag(target)
+            return describe(target, decision)
+        return _apply(tensors, decision, backend, last_rank, pads, scratch_bytes)
+
+
+def _apply(
+    tensors: RoleTensors, decision: Decision, backend: Backend, last_rank: bool, pads: Pads, scratch_bytes: int
+) -> ApplyResult:
     jobs = [prepare_job(role, tensors, decision, last_rank) for role in tensors.present(decision.tensors)]
     _check_compatible(jobs)
     if pads == "refuse":
@@ -103,7 +116,9 @@ def apply(
         tensors[job.role], _ = results[job.role]
         if job.stamp.is_shuffled:
             setattr(tensors[job.role], AITER_TAG, True)
-    return describe(target, decision)
+        watch(tensors[job.role])
+        hand_over_stamps(tensors[job.role])
+    return describe_stamped(tensors, decision, {role: stamp for role, (_, stamp) in results.items()})
 
 
 def check_backend_and_scratch(decision: Decision, backend: Backend, scratch_bytes: int) -> None:
@@ -156,7 +171,11 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
             recipe has lost something. Nothing is changed then.
     """
     tensors = RoleTensors(target)
-    stamps = _stamps_to_undo(tensors, decision)
+    with exclusive(target, tensors.values):
+        _inverse(tensors, _stamps_to_undo(tensors, decision))
+
+
+def _inverse(tensors: RoleTensors, stamps: dict[Role, Stamp]) -> None:
     # those that get new storage come first: until they are done, nothing of the target has changed
     first = {
         role: undo_layout(role, tensors[role], stamp)
@@ -165,6 +184,7 @@ def inverse(target: Target, decision: Decision | None = None) -> None:
     }
     for role, stamp in stamps.items():
         plain = first[role] if role in first else undo_layout(role, tensors[role], stamp)
+        forget_copies(tensors[role])
         if hasattr(plain, AITER_TAG):
             delattr(plain, AITER_TAG)
         tensors[role] = plain
@@ -182,6 +202,7 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
             continue  # the layer keeps it, and the kernel does not get it
         if stamp is None:
             raise LayoutError(f"{role} has no stamp: its layout is unknown")
+        check_known(role, tensors[role], stamp)
         if stamp.state != "applied":
             place = record_location(tensors[role])
             raise LayoutError(f"{role} is {stamp.state}, not laid out: there is nothing to invert{place}")
@@ -205,6 +226,7 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():
+        check_known(role, tensors[role], stamp)
         if stamp.state == "broken":
             place = record_location(tensors[role])
             raise LayoutError(
@@ -221,6 +243,7 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
         if found is None and getattr(tensors[role], AITER_TAG, False):
             raise LayoutError(f"{role} has {AITER_TAG} but no stamp: another loader laid it out")
         for under in overlapping_stamps(tensors[role]) if found is None else ():
+            check_known(f"a part of {role}", tensors[role], under)
             if under.state != "reloading":
                 raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role or 'a part'})")
     return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,21 @@ from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.steps import apply_steps_to_part
 from preshuffle.layouts.loader.target import RoleTensors, Target
 from preshuffle.layouts.moves import inference_writable, lay_out
-from preshuffle.layouts.stamps import Loss, Stamp, check_role, check_writable, put_stamp, stamp_of, tensors_overlap
+from preshuffle.layouts.stamps import (
+    Loss,
+    Stamp,
+    check_known,
+    check_role,
+    check_writable,
+    exclusive,
+    finish_write,
+    lend,
+    prepare_write,
+    put_stamp,
+    soundness_of,
+    stamp_of,
+    tensors_overlap,
+)
 from preshuffle.layouts.tensors import FLOAT_DTYPES, as_bytes, survives_cast
 from preshuffle.registry import LayoutError, PlainView
 from preshuffle.registry.algebra.copy_plan import plan_part
@@ -38,7 +52,16 @@ def write_expert(
     Raises:
         LayoutError: the tensor is not laid out, or the part is not inside the expert. Nothing is written then.
     """
-    tensor, stamp = _laid_out(target, role)
+    tensors = RoleTensors(target)
+    with exclusive(target, tensors.values):
+        _write_expert(tensors, expert, role, plain_rows, first_row, first_k)
+
+
+def _write_expert(
+    tensors: RoleTensors, expert: int, role: Role, plain_rows: torch.Tensor, first_row: int, first_k: int
+) -> None:
+    tensor, stamp = _laid_out(tensors, role, prepare_write)
+    sound = soundness_of(tensor)
     if stamp.aiter_bytes:
         raise LayoutError(f"{role}: AITER's bytes differ from layout {stamp.layout}; reload the layer to change it")
     if not isinstance(plain_rows, torch.Tensor):
@@ -71,13 +94,14 @@ def write_expert(
         for plan in plans:
             lay_out(plan, plain, as_bytes(tensor.detach()), stamp.fill)
     cut: tuple[Loss, ...] = () if exact else ("cast",)
-    put_stamp(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost, *cut)))))
+    finish_write(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost, *cut)))), sound)
 
 
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
     """Return a view of one expert's laid-out bytes ``[rows, K]``.
 
-    No byte moves: it is for migration, of a flat scale, too.
+    No byte moves: it is for migration, of a flat scale, too. What is written through the view is taken for an expert's
+    laid-out bytes, as long as the returned object lives; what is written in another way is not.
 
     Of a bias the view is ``[rows]``, of a scale of one number for each expert that number.
 
@@ -85,14 +109,16 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
         LayoutError: the tensor is not laid out, there is no such expert, or its bytes are no slice: a scale whose rows
             do not fill a tile shares tiles with the next expert, and some scales are one number for all.
     """
-    tensor, stamp = _laid_out(target, role)
+    tensor, stamp = _laid_out(RoleTensors(target), role, stamp_of)
     _check_integers(expert=expert)
     if not 0 <= expert < stamp.shape[0]:
         raise LayoutError(f"{role}: expert {expert}; valid: 0..{stamp.shape[0] - 1}")
     if "reduce_max" in stamp.steps:
         raise LayoutError(f"{role}: all experts share one number")
     if tensor.dim() == len(stamp.shape) == 1:
-        return tensor[expert]
+        number = tensor.data[expert]
+        lend(tensor, number)
+        return number
     tile = layout_from(stamp).pattern.row_tile
     flat = tensor.dim() != len(stamp.shape)
     tail = len(stamp.physical_shape) != len(stamp.shape)
@@ -101,7 +127,9 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
         raise LayoutError(
             f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
         )
-    return tensor[expert * rows : (expert + 1) * rows] if flat else tensor[expert]
+    view = tensor.data[expert * rows : (expert + 1) * rows] if flat else tensor.data[expert]
+    lend(tensor, view)
+    return view
 
 
 def _check_integers(**numbers: int) -> None:
@@ -110,12 +138,15 @@ def _check_integers(**numbers: int) -> None:
             raise LayoutError(f"{name} = {number!r}; valid: a whole number")
 
 
-def _laid_out(target: Target, role: Role) -> tuple[torch.Tensor, Stamp]:
-    tensors = RoleTensors(target)
+def _laid_out(
+    tensors: RoleTensors, role: Role, lookup: Callable[[torch.Tensor], Stamp | None]
+) -> tuple[torch.Tensor, Stamp]:
     if role not in tensors.names:
         raise LayoutError(f"the target has no {role}; it has: {', '.join(tensors.names)}")
     tensor = tensors[role]
-    stamp = stamp_of(tensor)
+    stamp = lookup(tensor)
+    if stamp is not None:
+        check_known(role, tensor, stamp)
     if stamp is None or stamp.state != "applied":
         raise LayoutError(f"{role} is not laid out ({stamp.state if stamp else 'no stamp'})")
     check_role(role, stamp)

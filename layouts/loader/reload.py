@@ -20,7 +20,17 @@ from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe
 from preshuffle.layouts.loader.single import layout_from
 from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
 from preshuffle.layouts.moves import SCRATCH_BYTES, InPlace
-from preshuffle.layouts.stamps import Stamp, check_role, check_writable, put_stamp, put_stamps, stamp_of
+from preshuffle.layouts.stamps import (
+    Stamp,
+    check_known,
+    check_role,
+    check_writable,
+    exclusive,
+    put_stamp,
+    put_stamps,
+    stamp_of,
+    watch,
+)
 from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import CopyPlan, Decision, LayoutError
 from preshuffle.registry.algebra.copy_plan import plan_relayout
@@ -41,6 +51,11 @@ def begin_reload(target: Target) -> None:
         LayoutError: no tensor has a stamp (nothing was laid out), or one has AITER's tag and none.
     """
     tensors = RoleTensors(target)
+    with exclusive(target, tensors.values):
+        _begin(tensors)
+
+
+def _begin(tensors: RoleTensors) -> None:
     found = {role: stamp_of(tensors[role]) for role in tensors.names}
     stamps = {role: stamp for role, stamp in found.items() if stamp is not None}
     for role, stamp in found.items():
@@ -95,38 +110,16 @@ def finish_reload(
     check_pads_argument(pads)
     check_findings(decision, allow)
     tensors = RoleTensors(target)
-    tensors.check_roles(decision.tensors, folded_roles(decision))
-    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
-    begun = any(stamp is not None and stamp.state == "reloading" for stamp in stamps.values())
-    for role, stamp in stamps.items():
-        if not begun or (stamp is not None and stamp.state != "reloading"):
-            raise LayoutError(f"{role}: no reload was begun")
-    return apply(
-        target, decision, backend=backend, last_rank=last_rank, pads=pads, allow=allow, scratch_bytes=scratch_bytes
-    )
-
-
-def retag(target: Target) -> tuple[Role, ...]:
-    """Restore AITER's tag; return the roles that lacked it.
-
-    Every object gets it whose stamp asks for it.
-
-    The tag is a Python attribute, lost by ``nn.Parameter(t)``, ``.data`` and ``.view(dtype)``; the stamp is not.
-    """
-    tensors = RoleTensors(target)
-    lacked: list[Role] = []
-    for role in tensors.names:
-        tensor = tensors[role]
-        stamp = stamp_of(tensor)
-        if (
-            stamp is not None
-            and stamp.is_shuffled
-            and stamp.state == "applied"
-            and not getattr(tensor, AITER_TAG, False)
-        ):
-            setattr(tensor, AITER_TAG, True)
-            lacked.append(role)
-    return tuple(lacked)
+    with exclusive(target, tensors.values):
+        tensors.check_roles(decision.tensors, folded_roles(decision))
+        stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+        begun = any(stamp is not None and stamp.state == "reloading" for stamp in stamps.values())
+        for role, stamp in stamps.items():
+            if not begun or (stamp is not None and stamp.state != "reloading"):
+                raise LayoutError(f"{role}: no reload was begun")
+        return apply(
+            target, decision, backend=backend, last_rank=last_rank, pads=pads, allow=allow, scratch_bytes=scratch_bytes
+        )
 
 
 def relayout(
@@ -156,11 +149,25 @@ def relayout(
     check_backend_and_scratch(decision, backend, scratch_bytes)
     check_findings(decision, allow)
     tensors = RoleTensors(target)
+    with exclusive(target, tensors.values):
+        return _relayout(tensors, decision, backend, allow, scratch_bytes)
+
+
+def _relayout(
+    tensors: RoleTensors,
+    decision: Decision,
+    backend: Backend,
+    allow: Collection[FindingCode],
+    scratch_bytes: int,
+) -> ApplyResult:
+    target = tensors.target
     tensors.check_roles(decision.tensors, folded_roles(decision))
     stamps: dict[Role, Stamp] = {}
     for role in tensors.present(decision.tensors):
         decided = decision.tensors[role]
         stamp = stamp_of(tensors[role])
+        if stamp is not None:
+            check_known(role, tensors[role], stamp)
         if stamp is None or stamp.state != "applied":
             raise LayoutError(f"{role} is not laid out: apply the decision instead")
         check_role(role, stamp)
@@ -195,6 +202,7 @@ def relayout(
         put_stamp(tensors[role], new)
         if tuple(tensors[role].shape) != new.tensor_shape:
             tensors[role] = tensors[role].detach().view(new.tensor_shape)
+        watch(tensors[role])
     return describe(target, decision)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from preshuffle.layouts.loader.target import RoleTensors, Target
@@ -31,7 +32,19 @@ def describe(target: Target, decision: Decision) -> ApplyResult:
     Tensors from stamps and tags, the call from the decision.
     """
     tensors = RoleTensors(target)
-    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    return describe_stamped(
+        tensors, decision, {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    )
+
+
+def describe_stamped(tensors: RoleTensors, decision: Decision, stamps: Mapping[Role, Stamp | None]) -> ApplyResult:
+    """Describe what a target holds, its stamps being known.
+
+    Args:
+        tensors: the target's.
+        decision: what was applied.
+        stamps: by role, those that the target has.
+    """
     return ApplyResult(
         gate_mode=decision.call.gate_mode,
         hidden_pad=decision.call.hidden_pad,
@@ -39,16 +52,41 @@ def describe(target: Target, decision: Decision) -> ApplyResult:
         swiglu_limit=decision.call.swiglu_limit,
         bias_passed=decision.call.bias,
         events=("apply",),
-        tensors={role: _observed(role, tensors, decision, stamp) for role, stamp in stamps.items()},
+        tensors={role: _observed(role, tensors, decision, stamps[role]) for role in decision.tensors if role in stamps},
         findings=tuple(_difference(role, stamp) for role, stamp in stamps.items() if stamp and stamp.aiter_bytes),
     )
 
 
+def retag(target: Target) -> tuple[Role, ...]:
+    """Restore AITER's tag; return the roles that lacked it.
+
+    Every object gets it whose stamp asks for it.
+
+    The tag is a Python attribute, lost by ``nn.Parameter(t)``, ``.data`` and ``.view(dtype)``; the stamp is not.
+    """
+    tensors = RoleTensors(target)
+    lacked: list[Role] = []
+    for role in tensors.names:
+        tensor = tensors[role]
+        stamp = stamp_of(tensor)
+        if (
+            stamp is not None
+            and stamp.is_shuffled
+            and stamp.state == "applied"
+            and not getattr(tensor, AITER_TAG, False)
+        ):
+            setattr(tensor, AITER_TAG, True)
+            lacked.append(role)
+    return tuple(lacked)
+
+
 def _observed(role: Role, tensors: RoleTensors, decision: Decision, stamp: Stamp | None) -> TensorObservation:
     tensor, decided = tensors[role], decision.tensors[role]
+    known, tagged = stamp is not None and stamp.state == "applied", bool(getattr(tensor, AITER_TAG, False))
+    unknown = stamp is not None and stamp.state == "unknown"
     return TensorObservation(
-        layout=stamp.layout if stamp and not stamp.aiter_bytes else None,
-        is_shuffled=bool(getattr(tensor, AITER_TAG, False)) if decided.is_shuffled else None,
+        layout=stamp.layout if stamp and known and not stamp.aiter_bytes else None,
+        is_shuffled=tagged if decided.is_shuffled and not unknown else None,
         contiguous=tensor.is_contiguous(),
         dtype=decided.dtype,
         logical_shape=decided.logical_shape,

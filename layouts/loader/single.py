@@ -16,6 +16,7 @@ from preshuffle.layouts.stamps import (
     check_writable,
     drop_stamp,
     enclosing_stamps,
+    exclusive,
     extent_of,
     is_shared_file,
     mark_unmapped,
@@ -24,7 +25,7 @@ from preshuffle.layouts.stamps import (
     record_location,
     tensors_overlap,
 )
-from preshuffle.layouts.tensors import as_bytes
+from preshuffle.layouts.tensors import as_bytes, check_memory, dtype_name
 from preshuffle.registry import (
     BoundLayout,
     CopyPlan,
@@ -101,8 +102,23 @@ def apply_layout(
         True
     """
     check_backend(backend)
+    _check_dense("the tensor", tensor)
+    if isinstance(out, torch.Tensor):
+        _check_dense("out", out)
+    involved = [one for one in (tensor, out) if isinstance(one, torch.Tensor)]
+    with exclusive(object(), lambda: involved):
+        return _apply_layout(tensor, layout_of(layout_id), experts, out, fill, backend)
+
+
+def _apply_layout(
+    tensor: torch.Tensor,
+    layout: Layout,
+    experts: int | None,
+    out: torch.Tensor | None,
+    fill: int | None,
+    backend: Backend,
+) -> torch.Tensor:
     _check_input(tensor, fill)
-    layout = layout_of(layout_id)
     source = _readable(tensor, layout)
     fit = _fit(tuple(source.shape), source.stride(), source.dtype, layout, _experts(experts), fill)
     result = _result(tensor, fit, out)
@@ -135,7 +151,7 @@ def invert_layout(
     Raises:
         LayoutError: the shape does not fit the layout.
     """
-    _check_dense(tensor)
+    _check_dense("the tensor", tensor)
     valid = isinstance(shape, tuple | list) and all(isinstance(size, int) and size > 0 for size in shape)
     if shape is not None and not valid:
         raise LayoutError(f"shape = {shape!r}; valid: sizes of 1 or more")
@@ -175,19 +191,19 @@ class _Fit:
         return self.plan.nbytes
 
 
-def _check_dense(tensor: torch.Tensor) -> None:
+def _check_dense(name: str, tensor: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise LayoutError(f"a {type(tensor).__name__} is no tensor")
     if tensor.device.type == "meta":
-        raise LayoutError("the tensor is on the meta device: it has no bytes")
+        raise LayoutError(f"{name} is on the meta device: it has no bytes")
     if tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
         named = {"quantized": tensor.is_quantized, "nested": tensor.is_nested}
         kind = next((name for name, found in named.items() if found), str(tensor.layout).removeprefix("torch."))
-        raise LayoutError(f"the tensor is {kind}; valid: a dense tensor of plain bytes")
+        raise LayoutError(f"{name} is {kind}; valid: a dense tensor of plain bytes")
+    check_memory(name, tensor)
 
 
 def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
-    _check_dense(tensor)
     for stamp in overlapping_stamps(tensor):
         if stamp.state == "broken" or (stamp.layout != "plain" and stamp.state != "reloading"):
             raise LayoutError(f"the tensor is {_state_text(stamp)}{record_location(tensor)}")
@@ -196,7 +212,12 @@ def _check_input(tensor: torch.Tensor, fill: int | None) -> None:
 
 
 def _state_text(stamp: Stamp) -> str:
-    what = {"applied": "laid out already", "broken": "left partly laid out", "reloading": "being loaded again"}
+    what = {
+        "applied": "laid out already",
+        "broken": "left partly laid out",
+        "reloading": "being loaded again",
+        "unknown": "of unknown layout, written to after it was laid out",
+    }
     return f"{what[stamp.state]} ({stamp.layout}, recipe {stamp.recipe})"
 
 
@@ -323,6 +344,7 @@ def _dimensions(shape: tuple[int, ...], experts: int | None) -> tuple[int, int, 
 def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.Tensor:
     if out is None:
         new = torch.empty(fit.shape, dtype=tensor.dtype, device=tensor.device)
+        check_memory("the result", new)
         mark_unmapped(new)
         return new
     if not isinstance(out, torch.Tensor):
@@ -339,6 +361,9 @@ def _result(tensor: torch.Tensor, fit: _Fit, out: torch.Tensor | None) -> torch.
         )
     if tensors_overlap(tensor, out):
         raise LayoutError("out shares bytes with the tensor")
+    if out.data_ptr() % tensor.element_size():
+        size = tensor.element_size()
+        raise LayoutError(f"out begins at a byte that is no multiple of the {size} of a {dtype_name(tensor.dtype)}")
     return as_bytes(out).view(tensor.dtype).view(fit.shape)
 
 

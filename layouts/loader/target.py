@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from preshuffle.layouts.tensors import check_memory
 from preshuffle.registry import Decision, LayoutError, Registry
 from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.entries import SECOND_LEVEL
@@ -50,6 +51,7 @@ class RoleTensors:
                     raise LayoutError(f"{found[0]} is a {type(value).__name__}; a tensor is needed")
                 if value.layout != torch.strided:
                     raise LayoutError(f"{found[0]} is {value.layout}; a dense tensor is needed")
+                check_memory(found[0], value)
                 self.names[role] = found[0]
             second = f"{role}{SECOND_LEVEL}"
             name = next(iter(taken.get(second, (second,))))
@@ -108,6 +110,10 @@ class RoleTensors:
     def present(self, wanted: Iterable[Role]) -> list[Role]:
         """Return the wanted roles that the target has, in order."""
         return [role for role in wanted if role in self.names]
+
+    def values(self) -> list[torch.Tensor]:
+        """Return the target's tensors."""
+        return [self[role] for role in self.names]
 
     def __getitem__(self, role: Role) -> torch.Tensor:
         """Return a role's tensor."""

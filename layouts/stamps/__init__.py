@@ -1,41 +1,56 @@
 """Stamps: records of the layout that a tensor's bytes are in."""
 
+from preshuffle.layouts.stamps.copies import forget_copies, hand_over_stamps
+from preshuffle.layouts.stamps.exclusive import exclusive
 from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
 from preshuffle.layouts.stamps.memory_extents import extent_of, extents_overlap, memory_extents_of, tensors_overlap
+from preshuffle.layouts.stamps.metadata import stamps_from_metadata, stamps_to_metadata
 from preshuffle.layouts.stamps.stamp import (
-    Loss,
-    Stamp,
+    check_known,
     check_role,
     drop_stamp,
     enclosing_stamps,
+    finish_write,
+    lend,
     overlapping_stamps,
+    prepare_write,
     put_stamp,
     put_stamps,
     record_location,
+    soundness_of,
     stamp_of,
-    stamps_from_metadata,
-    stamps_to_metadata,
+    watch,
 )
+from preshuffle.layouts.stamps.stamp_fields import Loss, Stamp
 
 __all__ = [
     "Loss",
     "Stamp",
+    "check_known",
     "check_role",
     "check_writable",
     "drop_stamp",
     "enclosing_stamps",
+    "exclusive",
     "extent_of",
     "extents_overlap",
     "find_mappings",
+    "finish_write",
+    "forget_copies",
+    "hand_over_stamps",
     "is_shared_file",
+    "lend",
     "mark_unmapped",
     "memory_extents_of",
     "overlapping_stamps",
+    "prepare_write",
     "put_stamp",
     "put_stamps",
     "record_location",
+    "soundness_of",
     "stamp_of",
     "stamps_from_metadata",
     "stamps_to_metadata",
     "tensors_overlap",
+    "watch",
 ]

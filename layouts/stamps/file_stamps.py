@@ -1,6 +1,9 @@
 """Stamps of memory-mapped files, in a sidecar ``FILE.preshuffle``.
 
-Any process can read what the file's bytes are, whatever became of the process that wrote them.
+Any process can read what the file's bytes are, whatever became of the process that wrote them. The record's digest is
+compared with the file at every reading: neither its inode nor its times prove that its bytes are still the same. An
+attribute of the file names its record, so that a hard link or another name leads to it. Shared memory keeps the record
+in the attribute itself.
 
 The record is written and synchronised before the first byte of a move and again after its last one, so that a process
 that is killed half-way leaves a file which is known to be broken.
@@ -14,16 +17,21 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+from preshuffle.layouts.stamps.inode_marks import (
+    is_shared_memory,
+    read_pointer,
+    read_stamps_of_memory,
+    write_pointer,
+    write_stamps_of_memory,
+)
+from preshuffle.layouts.stamps.samples import digest_of, sample_file
 from preshuffle.registry import LayoutError
 
 SUFFIX: Final = ".preshuffle"
 _VERSION: Final = 1
-_SAMPLES: Final = 256
-_SAMPLE_BYTES: Final = 64
 
 Extent = tuple[int, int]
 
@@ -34,7 +42,7 @@ class Entry:
 
     Attributes:
         stamp: the stamp's JSON.
-        settled: whether the bytes stay as they are now; their digest is kept then, so that a copy of the file is known.
+        settled: whether the bytes stay as they are now; their digest is stored then, and compared from then on.
     """
 
     stamp: str
@@ -42,14 +50,27 @@ class Entry:
 
 
 def record_of(path: Path) -> Path:
-    """Return the path of a file's sidecar record."""
-    return path.with_name(path.name + SUFFIX)
+    """Return the path of a file's record.
+
+    Beside the file, or where the file's attribute says: it has got another name since, or several.
+    """
+    beside = path.with_name(path.name + SUFFIX)
+    if is_shared_memory(path) or beside.exists():
+        return beside
+    named = read_pointer(path)
+    return named if named is not None and named.is_file() else beside
+
+
+def describe_record(path: Path) -> str:
+    """Return where a file's record is, for messages."""
+    return f"the attributes of {path}" if is_shared_memory(path) else str(record_of(path))
 
 
 def read_stamps(path: Path) -> dict[Extent, str]:
     """Return the stamps of a file by byte range.
 
-    Empty where there is no record.
+    Empty where there is no record. A laid-out range without a digest (it was lent to somebody who writes it) is
+    returned as ``unknown``.
 
     Raises:
         LayoutError: the record is damaged, or of other bytes than the file holds.
@@ -57,14 +78,18 @@ def read_stamps(path: Path) -> dict[Extent, str]:
     found = _read(path)
     if not found:
         return {}
-    status = path.stat()
+    size = path.stat().st_size
+    stamps: dict[Extent, str] = {}
     for begin, end, entry in _entries(found):
-        same = found["inode"] == status.st_ino or entry["digest"] is None
-        if end > status.st_size or not (same or entry["digest"] == _digest(path, (begin, end))):
+        stamp, digest = entry["stamp"], entry["digest"]
+        if end > size or digest not in (None, digest_of(sample_file(path, (begin, end)))):
             raise LayoutError(
-                f"{record_of(path)} does not match the bytes of {path}: remove it if the file was rewritten"
+                f"{describe_record(path)} does not match the bytes of {path}: remove it if the file was rewritten"
             )
-    return {(begin, end): json.dumps(entry["stamp"]) for begin, end, entry in _entries(found)}
+        if digest is None and isinstance(stamp, dict) and stamp.get("state") == "applied":
+            stamp = {**stamp, "state": "unknown"}
+        stamps[begin, end] = json.dumps(stamp)
+    return stamps
 
 
 def write_stamps(path: Path, changes: Mapping[Extent, Entry | None]) -> None:
@@ -82,26 +107,27 @@ def write_stamps(path: Path, changes: Mapping[Extent, Entry | None]) -> None:
             for (begin, end), entry in changes.items():
                 known = {(b, e): record for (b, e), record in known.items() if e <= begin or end <= b}
                 if entry is not None:
-                    digest = _digest(path, (begin, end)) if entry.settled else None
+                    digest = digest_of(sample_file(path, (begin, end))) if entry.settled else None
                     known[begin, end] = {"stamp": json.loads(entry.stamp), "digest": digest}
             _write(path, known)
     except OSError as error:
         raise LayoutError(
-            f"{record_of(path)} cannot be written ({error.strerror}); "
+            f"{describe_record(path)} cannot be written ({error.strerror}); "
             "without it an interrupted move could not be detected"
         ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    record = record_of(path)
+    record = describe_record(path)
     try:
-        found: dict[str, Any] = json.loads(record.read_text())
+        text = read_stamps_of_memory(path) if is_shared_memory(path) else record_of(path).read_text()
+        found: dict[str, Any] = json.loads(text) if text or not is_shared_memory(path) else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LayoutError(f"{record} cannot be read: {error}") from None
     try:
-        if found["version"] != _VERSION or not isinstance(found["inode"], int):
+        if found and (found["version"] != _VERSION or not isinstance(found["inode"], int)):
             raise ValueError(f"version {found['version']}; valid: {_VERSION}")
         _entries(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -115,21 +141,29 @@ def _entries(found: dict[str, Any]) -> list[tuple[int, int, dict[str, Any]]]:
 
 
 def _write(path: Path, known: Mapping[Extent, dict[str, Any]]) -> None:
+    inode = path.stat().st_ino
+    entries = [{"begin": begin, "end": end, **entry} for (begin, end), entry in sorted(known.items())]
+    content = {"version": _VERSION, "inode": inode, "bytes": entries}
+    if is_shared_memory(path):
+        write_stamps_of_memory(path, json.dumps(content) if known else "")
+        return
     record = record_of(path)
+    if record.parent != path.parent or record.name != path.name + SUFFIX:
+        record = record if _read(path).get("inode") == inode else path.with_name(path.name + SUFFIX)
     if not known:
         record.unlink(missing_ok=True)
-        _synchronise(path.parent)
+        write_pointer(path, None)
+        _synchronise(record.parent)
         return
-    entries = [{"begin": begin, "end": end, **entry} for (begin, end), entry in sorted(known.items())]
-    text = json.dumps({"version": _VERSION, "inode": path.stat().st_ino, "bytes": entries}, indent=1)
     draft = record.with_name(f"{record.name}.{os.getpid()}")
     try:
-        draft.write_text(text + "\n")
+        draft.write_text(json.dumps(content, indent=1) + "\n")
         _synchronise(draft)
         os.replace(draft, record)
     finally:
         draft.unlink(missing_ok=True)
-    _synchronise(path.parent)
+    write_pointer(path, record.absolute())
+    _synchronise(record.parent)
 
 
 def _synchronise(path: Path) -> None:
@@ -152,14 +186,3 @@ def _locked(path: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-
-
-def _digest(path: Path, extent: Extent) -> str:
-    """Return a digest of samples spread over a byte range."""
-    begin, end = extent
-    digest = blake2b(digest_size=16)
-    with path.open("rb") as file:
-        for number in range(_SAMPLES):
-            at = begin + number * max(end - begin - _SAMPLE_BYTES, 0) // (_SAMPLES - 1)
-            digest.update(os.pread(file.fileno(), min(_SAMPLE_BYTES, end - at), at))
-    return digest.hexdigest()

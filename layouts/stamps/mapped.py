@@ -17,10 +17,13 @@ from typing import Final
 
 import torch
 
+from preshuffle.layouts.stamps.inode_marks import is_shared_memory, marks_shared_memory
 from preshuffle.registry import LayoutError
 
 _ATTRIBUTE: Final = "_preshuffle_mapping"
 _MAPS: Final = Path("/proc/self/maps")
+_DESCRIPTORS: Final = Path("/proc/self/fd")
+_SHARED_MEMORY: Final = "/dev/shm/"
 _DELETED: Final = " (deleted)"
 _QUERY: Final = struct.Struct("9Q4I2Q")
 """Linux's ``struct procmap_query``: size, flags, address; the answer's begin, end, flags, page size, offset, inode and
@@ -35,29 +38,31 @@ class Mapping:
     """File that is mapped into a storage's memory.
 
     Attributes:
-        path: the file.
+        path: the file, under one of its names.
         offset: where in the file the storage's first byte lies.
         shared: whether what is written to the storage reaches the file; else it is this process's own copy.
         writable: whether it can be written to; else the process that tries is ended.
+        inode: device and inode: the same under each of the file's names.
     """
 
     path: Path
     offset: int
     shared: bool
     writable: bool = True
+    inode: tuple[int, int] = (0, 0)
 
 
 def mapping_of(tensor: torch.Tensor) -> Mapping | None:
     """Return the file mapped under a tensor's storage.
 
-    None for ordinary memory, for a GPU's, and for a file without a name.
+    None for ordinary memory, for a GPU's, and for a file without a name that is not shared memory.
 
-    What was found is kept with the storage: memory keeps its file for as long as it is mapped.
+    What was found is kept with the storage and its address: memory keeps its file for as long as it is mapped.
     """
     storage = tensor.untyped_storage()
-    if not hasattr(storage, _ATTRIBUTE):
+    if _is_new(storage):
         find_mappings([tensor])
-    found: Mapping | None = getattr(storage, _ATTRIBUTE, None)
+    _, found = getattr(storage, _ATTRIBUTE, (0, None))
     return found
 
 
@@ -80,12 +85,12 @@ def find_mappings(tensors: Iterable[torch.Tensor]) -> None:
     The kernel's list is read once for all storages that are not cached yet.
     """
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
-    new = [storage for storage in storages if not hasattr(storage, _ATTRIBUTE)]
+    new = [storage for storage in storages if _is_new(storage)]
     if not new:
         return
     addresses = [storage.data_ptr() for storage in new]
-    for storage, mapping in zip(new, _query_addresses(addresses), strict=True):
-        setattr(storage, _ATTRIBUTE, mapping)
+    for storage, address, mapping in zip(new, addresses, _query_addresses(addresses), strict=True):
+        setattr(storage, _ATTRIBUTE, (address, mapping))
 
 
 def mark_unmapped(tensor: torch.Tensor) -> None:
@@ -93,7 +98,13 @@ def mark_unmapped(tensor: torch.Tensor) -> None:
 
     Saves the search for storages that were allocated just now.
     """
-    setattr(tensor.untyped_storage(), _ATTRIBUTE, None)
+    storage = tensor.untyped_storage()
+    setattr(storage, _ATTRIBUTE, (storage.data_ptr(), None))
+
+
+def _is_new(storage: torch.UntypedStorage) -> bool:
+    address, _ = getattr(storage, _ATTRIBUTE, (None, None))
+    return bool(address != storage.data_ptr())
 
 
 def _query_addresses(addresses: list[int]) -> list[Mapping | None]:
@@ -158,10 +169,33 @@ def _search_text(addresses: list[int]) -> list[Mapping | None]:
 
 
 def _mapping_if_current(path: str, inode: int, offset: int, shared: bool, writable: bool) -> Mapping | None:
-    """Return the mapping if its name still leads to the file."""
+    """Return the mapping if its name still leads to the file.
+
+    Shared memory whose name is gone is reached through an open descriptor, which torch keeps.
+    """
+    if path.endswith(_DELETED):
+        named = _descriptor_of(path, inode)
+    else:
+        named = Path(path)
     try:
-        if path.endswith(_DELETED) or os.stat(path).st_ino != inode:
-            return None
+        status = os.stat(named) if named is not None else None
     except OSError:
         return None
-    return Mapping(Path(path), offset, shared, writable)
+    if named is None or status is None or status.st_ino != inode:
+        return None
+    if is_shared_memory(named) and not marks_shared_memory():
+        return None
+    return Mapping(named, offset, shared, writable, (status.st_dev, inode))
+
+
+def _descriptor_of(path: str, inode: int) -> Path | None:
+    """Return the path of this process's descriptor of an unnamed file, or None."""
+    if not path.startswith(_SHARED_MEMORY):
+        return None
+    for descriptor in sorted(_DESCRIPTORS.iterdir(), key=lambda entry: int(entry.name)):
+        try:
+            if os.readlink(descriptor) == path and os.stat(descriptor).st_ino == inode:
+                return descriptor
+        except OSError:
+            continue
+    return None

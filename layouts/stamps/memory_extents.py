@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from preshuffle.layouts.stamps.mapped import mapping_of
 
-MemoryExtent = tuple[torch.device | Path, int, int]
-"""Some bytes: of which device's memory or which file, the first, and past the last."""
+MemoryExtent = tuple[torch.device | tuple[int, int], int, int]
+"""Some bytes: of which device's memory or which file (device and inode), the first, and past the last."""
 
 
 def tensors_overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -28,7 +26,7 @@ def memory_extents_of(tensor: torch.Tensor) -> tuple[MemoryExtent, ...]:
     begin, end = extent_of(tensor)
     start, mapping = tensor.data_ptr(), mapping_of(tensor)
     memory: MemoryExtent = (tensor.device, start, start + end - begin)
-    return (memory,) if mapping is None else (memory, (mapping.path, mapping.offset + begin, mapping.offset + end))
+    return (memory,) if mapping is None else (memory, (mapping.inode, mapping.offset + begin, mapping.offset + end))
 
 
 def extents_overlap(one: tuple[MemoryExtent, ...], other: tuple[MemoryExtent, ...]) -> bool:

@@ -1,152 +1,46 @@
-"""Stamps: what a tensor's bytes are, recorded with their storage.
+"""Look up and record stamps of tensors, in memory and in mapped files.
 
 A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.view(dtype)`` and ``.detach()``. The
 storage is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another
 storage and no stamp. Where the storage is a mapped file, the stamp is kept beside the file, for every process.
+
+Bytes that something else wrote since are noticed, by torch's counter of writes and by a sample, and are ``unknown``.
 """
 
 from __future__ import annotations
 
-import json
+import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from math import prod
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Final
 
 import torch
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
-from preshuffle.layouts.stamps.file_stamps import Entry, Extent, read_stamps, record_of, write_stamps
-from preshuffle.layouts.stamps.mapped import find_mappings, mapping_of
+from preshuffle.layouts.stamps.copies import adopt_stamps, has_copied_stamps
+from preshuffle.layouts.stamps.entry import StampEntry, add_witness, is_unchanged, note_soundness, take_sample
+from preshuffle.layouts.stamps.file_stamps import Entry, Extent, describe_record, read_stamps, write_stamps
+from preshuffle.layouts.stamps.mapped import Mapping, find_mappings, mapping_of
 from preshuffle.layouts.stamps.memory_extents import extent_of
-from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES, dtype_name
+from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord
+from preshuffle.layouts.stamps.samples import digest_of, sample_file
+from preshuffle.layouts.stamps.stamp_fields import Stamp
+from preshuffle.layouts.tensors import check_memory
 from preshuffle.registry import LayoutError
-from preshuffle.registry.base.words import Role, RowOrder, Step, TensorDtype
+from preshuffle.registry.base.words import Role
 
-_ATTRIBUTE: Final = "_preshuffle_stamps"
-_HEADER: Final = "preshuffle."
-
-State = Literal["applied", "reloading", "broken"]
-Loss = Step | Literal["cast"]
-
-
-def _dtype(name: object) -> torch.dtype:
-    found = name if isinstance(name, torch.dtype) else getattr(torch, str(name), None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"{name!r} is no dtype of torch")
-    return found
-
-
-Sizes = tuple[Annotated[int, Field(gt=0)], ...]
-Count = Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """Record of what was done to one tensor's bytes.
-
-    Attributes:
-        recipe: the recipe's id.
-        decision_digest: of the decision that was applied.
-        role: which tensor of the layer it is; None of bytes that ``apply_layout`` has not finished.
-        layout: the layout that its bytes are in.
-        layout_line: what that layout is, where it is an overlay's and not the packaged book's.
-        shape: torch's shape of the live values, before padding.
-        source_shape: torch's shape of the tensor that was laid out.
-        physical_shape: torch's shape of the laid-out values.
-        tail: where a second byte of K's pad begins, in elements, and the byte; None where all pads hold ``fill``.
-        passed_shape: torch's shape of the laid-out tensor, where it is another view of them (an MX scale's).
-        pad: pads in the tensor's own count, (rows of each half, K).
-        dtype: what the kernel gets.
-        source_dtype: torch's dtype of the plain tensor, to which an inverse returns.
-        source_order: row order of the plain tensor; None where it has no gate and up.
-        order: row order under the layout.
-        fill: the byte in the pads.
-        padded_source: the plain tensor already had the physical shape.
-        is_shuffled: whether AITER's tag belongs on the object that the kernel gets.
-        steps: what was done to the values.
-        lost: those of the steps that cannot be undone on these values; ``cast`` where a narrower dtype cut them.
-        flat_rows: padded rows of one expert, where tiles or the padded tail run over experts.
-        state: ``applied``; ``reloading`` while plain bytes are being written over the laid-out ones; ``broken`` while a
-            move in place is under way, or if it was interrupted: the bytes are neither plain nor laid out.
-        aiter_bytes: AITER's function gave the bytes, and they differ from those of ``layout``.
-        pad_sums: checksums of the pads when a reload began; None where none began, or the pads prove nothing.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    recipe: str
-    decision_digest: str
-    role: Role | None
-    layout: str
-    shape: Sizes
-    source_shape: Sizes
-    physical_shape: Sizes
-    pad: tuple[Count, Count]
-    dtype: TensorDtype
-    source_dtype: Annotated[torch.dtype, PlainValidator(_dtype)]
-    source_order: RowOrder | None
-    order: RowOrder | None
-    fill: Annotated[int, Field(ge=0, le=255)]
-    padded_source: bool
-    is_shuffled: bool
-    steps: tuple[Step, ...] = ()
-    lost: tuple[Loss, ...] = ()
-    flat_rows: Annotated[int, Field(gt=0)] | None = None
-    state: State = "applied"
-    layout_line: str | None = None
-    aiter_bytes: bool = False
-    pad_sums: tuple[int, ...] | None = None
-    passed_shape: Sizes | None = None
-    tail: tuple[Count, Annotated[int, Field(ge=0, le=255)]] | None = None
-
-    @property
-    def tensor_shape(self) -> tuple[int, ...]:
-        """Torch's shape of the laid-out tensor."""
-        return self.passed_shape or self.physical_shape
-
-    def to_text(self) -> str:
-        """Serialise the stamp as JSON, for a safetensors header."""
-        values = asdict(self)
-        values["source_dtype"] = str(self.source_dtype).removeprefix("torch.")
-        return json.dumps(values, separators=(",", ":"))
-
-    @staticmethod
-    def from_text(text: str) -> Stamp:
-        """Parse a stamp from its JSON.
-
-        Raises:
-            LayoutError: the text is no stamp.
-        """
-        try:
-            stamp = _adapter().validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise LayoutError(f"not a stamp ({f'{place}: ' if place else ''}{first['msg']}): {text[:80]!r}") from None
-        same_size = stamp.padded_source or stamp.steps or prod(stamp.source_shape) == prod(stamp.shape)
-        cast = stamp.source_dtype in FLOAT_DTYPES and not set(ACCEPTED_DTYPES.get(stamp.dtype, ())) & set(FLOAT_DTYPES)
-        if cast or not same_size:
-            raise LayoutError(f"not a stamp (its source is of another shape or dtype): {text[:80]!r}")
-        return stamp
-
-
-# Process-wide: built once from the class, never changed.
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[Stamp]:
-    return TypeAdapter(Stamp)
+# Process-wide: views that callers of this process may write to mapped files through.
+_LENT_FILES: Final[dict[tuple[tuple[int, int], Extent], list[weakref.ref[torch.Tensor]]]] = {}
 
 
 def stamp_of(tensor: torch.Tensor) -> Stamp | None:
     """Return the stamp of a tensor's bytes, or None.
 
-    A view of part of a stamped tensor (one expert, say) has the whole tensor's stamp.
+    A view of part of a stamped tensor (one expert, say) has the whole tensor's stamp. The stamp of bytes that something
+    else wrote to is ``unknown``, as far as a sample shows. The sample of a GPU's memory is waited for.
     """
     begin, end = extent_of(tensor)
-    for (first, last), stamp in _stamps(tensor).items():
+    for (first, last), stamp in _overlapping(tensor).items():
         if first <= begin and end <= last:
             return stamp
     return None
@@ -166,11 +60,6 @@ def enclosing_stamps(tensor: torch.Tensor) -> list[Stamp]:
     return [stamp for (first, last), stamp in _overlapping(tensor).items() if first < begin or end < last]
 
 
-def _overlapping(tensor: torch.Tensor) -> dict[Extent, Stamp]:
-    begin, end = extent_of(tensor)
-    return {(first, last): stamp for (first, last), stamp in _stamps(tensor).items() if first < end and begin < last}
-
-
 def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
     """Stamp a tensor's bytes; replace what was recorded before.
 
@@ -185,13 +74,89 @@ def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp | None]]) -> None:
 
     Those of one file are written at once.
     """
-    _record(list(stamped))
+    stamped = list(stamped)
+    find_mappings(tensor for tensor, _ in stamped)
+    files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
+    for tensor, stamp in stamped:
+        mapping = mapping_of(tensor)
+        if mapping is None or not mapping.shared:
+            _record_in_memory(tensor, mapping, stamp)
+            continue
+        begin, end = extent_of(tensor)
+        entry = Entry(stamp.to_text(), settled=stamp.state == "applied") if stamp is not None else None
+        files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
+    for path, changes in files.items():
+        write_stamps(path, changes)
 
 
 def drop_stamp(tensor: torch.Tensor) -> None:
     """Remove every stamp of a tensor's bytes."""
-    if _stamps(tensor):
-        _record([(tensor, None)])
+    if _overlapping(tensor):
+        put_stamps([(tensor, None)])
+
+
+def watch(tensor: torch.Tensor) -> None:
+    """Take a tensor for a witness of torch's writes to its bytes."""
+    record = MEMORY.find(tensor.untyped_storage())
+    for _, entry in _entries(record, tensor) if record is not None else ():
+        add_witness(entry, tensor)
+
+
+def prepare_write(tensor: torch.Tensor) -> Stamp | None:
+    """Return the stamp of bytes that the product is about to write to.
+
+    As ``stamp_of``, but a GPU is not waited for: bytes that were changed before show later.
+    """
+    record = None if _shared_mapping(tensor) or has_copied_stamps(tensor) else MEMORY.find(tensor.untyped_storage())
+    begin, end = _addresses(tensor)
+    for extent, entry in _entries(record, tensor) if record is not None and tensor.device.type != "cpu" else ():
+        storage = record.storage_for(extent) if record is not None else None
+        if extent[0] <= begin and end <= extent[1] and entry.stamp.state == "applied" and storage is not None:
+            note_soundness(entry, storage, extent)
+            return entry.stamp.as_unknown() if entry.written else entry.stamp
+    return stamp_of(tensor)
+
+
+def finish_write(tensor: torch.Tensor, stamp: Stamp, sound: torch.Tensor | None) -> None:
+    """Stamp bytes that the product has written to.
+
+    Args:
+        tensor: all of them.
+        stamp: what they are, if they were before what their stamp said.
+        sound: what ``soundness_of`` returned before the product wrote.
+    """
+    put_stamp(tensor, stamp)
+    record = MEMORY.find(tensor.untyped_storage()) if sound is not None else None
+    for _, entry in _entries(record, tensor) if record is not None else ():
+        entry.sound = sound
+
+
+def soundness_of(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return what is not known yet of a GPU's bytes (see ``prepare_write``)."""
+    record = MEMORY.find(tensor.untyped_storage())
+    found = [entry.sound for _, entry in _entries(record, tensor)] if record is not None else []
+    return next((sound for sound in found if sound is not None), None)
+
+
+def lend(tensor: torch.Tensor, view: torch.Tensor) -> None:
+    """Let a view write laid-out bytes, as long as its object lives.
+
+    Args:
+        tensor: laid out, all of it.
+        view: shows a part of it.
+    """
+    reference = weakref.ref(view)
+    mapping = _shared_mapping(tensor)
+    if mapping is not None:
+        begin, end = (edge + mapping.offset for edge in extent_of(tensor))
+        for extent, text in read_stamps(mapping.path).items():
+            if extent[0] <= begin and end <= extent[1] and mapping.writable:
+                _LENT_FILES.setdefault((mapping.inode, extent), []).append(reference)
+                write_stamps(mapping.path, {extent: Entry(_applied(text), settled=False)})
+        return
+    record = MEMORY.find(tensor.untyped_storage())
+    for _, entry in _entries(record, tensor) if record is not None else ():
+        entry.lent.append((reference, *_addresses(view)))
 
 
 def check_role(role: Role, stamp: Stamp) -> None:
@@ -200,98 +165,159 @@ def check_role(role: Role, stamp: Stamp) -> None:
         raise LayoutError(f"{role} holds what was laid out as {stamp.role} ({stamp.layout}, recipe {stamp.recipe})")
 
 
+def check_known(name: str, tensor: torch.Tensor, stamp: Stamp) -> None:
+    """Raise a LayoutError where something else wrote to a tensor since it was laid out."""
+    if stamp.state == "unknown":
+        raise LayoutError(
+            f"{name} was written to after it was laid out (recipe {stamp.recipe}){record_location(tensor)}: "
+            "whether its bytes are plain, laid out or a mixture is unknown, and nothing was changed. Call begin_reload, "
+            "load its plain rows (or leave them, where all of them are plain already), and call finish_reload"
+        )
+
+
 def record_location(tensor: torch.Tensor) -> str:
     """Return where a file's stamp is recorded, for messages.
 
     Empty where the stamp is in this process's memory and no file's.
     """
     mapping = mapping_of(tensor)
-    return f" (says {record_of(mapping.path)})" if mapping is not None else ""
+    return f" (says {describe_record(mapping.path)})" if mapping is not None else ""
 
 
-def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Return stamps as metadata of a safetensors file.
-
-    Tensors without a stamp are left out.
-    """
-    found = {name: stamp_of(tensor) for name, tensor in tensors.items()}
-    return {f"{_HEADER}{name}": stamp.to_text() for name, stamp in found.items() if stamp is not None}
+def sample_digest(tensor: torch.Tensor) -> str:
+    """Return the digest of a sample of a tensor's bytes."""
+    return digest_of(take_sample(tensor.untyped_storage(), _addresses(tensor)))
 
 
-def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> None:
-    """Stamp tensors from the metadata of their safetensors file.
-
-    Raises:
-        LayoutError: the metadata is damaged, or a tensor has another shape than its stamp says; none is stamped then.
-    """
-    stamps: dict[str, Stamp] = {}
-    for key, text in (metadata or {}).items():
-        name = key.removeprefix(_HEADER)
-        if key.startswith(_HEADER) and name in tensors:
-            stamp = Stamp.from_text(text)
-            if tuple(tensors[name].shape) != stamp.tensor_shape:
-                raise LayoutError(f"{name} has shape {tuple(tensors[name].shape)}; its stamp says {stamp.tensor_shape}")
-            carriers = ACCEPTED_DTYPES[stamp.dtype]
-            if tensors[name].element_size() not in {dtype.itemsize for dtype in carriers}:
-                raise LayoutError(f"{name} is {dtype_name(tensors[name].dtype)}; its stamp says {stamp.dtype}")
-            stamps[name] = stamp
-    for name, stamp in stamps.items():
-        put_stamp(tensors[name], stamp)
-
-
-def _stamps(tensor: torch.Tensor) -> dict[Extent, Stamp]:
-    storage, mapping = tensor.untyped_storage(), mapping_of(tensor)
-    if mapping is not None and (mapping.shared or not hasattr(storage, _ATTRIBUTE)):
-        texts, start = read_stamps(mapping.path), mapping.offset
-        inside = {extent: text for extent, text in texts.items() if extent[1] > start}
-        try:
-            found = {(first - start, last - start): Stamp.from_text(text) for (first, last), text in inside.items()}
-        except LayoutError as error:
-            raise LayoutError(f"{record_of(mapping.path)}: {error}") from None
-        if mapping.shared:
-            return found
-        _store(storage, found)
-    return _stored(storage)
-
-
-def _store(storage: torch.UntypedStorage, stamps: dict[Extent, Stamp]) -> None:
-    setattr(storage, _ATTRIBUTE, (storage.data_ptr(), stamps))
-
-
-def _stored(storage: torch.UntypedStorage) -> dict[Extent, Stamp]:
-    """Return a storage's valid stamps.
-
-    None of them where its memory lies elsewhere by now, or is too small (``resize_``).
-
-    Memory that was freed and given back at the same address between two checks cannot be distinguished from memory
-    that was kept.
-    """
-    address, stamps = getattr(storage, _ATTRIBUTE, (0, {}))
-    if not stamps:
+def _overlapping(tensor: torch.Tensor) -> dict[Extent, Stamp]:
+    """Return stamps by the bytes of the tensor's storage."""
+    check_memory("the tensor", tensor)
+    if tensor.device.type == "meta":
         return {}
-    moved = storage.data_ptr() != address and not (storage.device.type == "cpu" and storage.is_shared())
-    if moved or max(end for _, end in stamps) > storage.nbytes():
-        setattr(storage, _ATTRIBUTE, (0, {}))
+    mapping = _shared_mapping(tensor)
+    if mapping is not None:
+        return _in_file(tensor, mapping)
+    record = _memory_record(tensor)
+    if record is None:
         return {}
-    found: dict[Extent, Stamp] = stamps
+    start = tensor.untyped_storage().data_ptr()
+    found = {(first - start, last - start): _verified(record, (first, last), entry)
+             for (first, last), entry in _entries(record, tensor)}  # fmt: skip
+    for _, entry in _entries(record, tensor):
+        if entry.stamp.state == "applied" and not entry.written:
+            add_witness(entry, tensor)
     return found
 
 
-def _record(stamped: list[tuple[torch.Tensor, Stamp | None]]) -> None:
-    find_mappings(tensor for tensor, _ in stamped)
-    files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
-    for tensor, stamp in stamped:
-        begin, end = extent_of(tensor)
-        mapping = mapping_of(tensor)
-        if mapping is not None and mapping.shared:
-            entry = Entry(stamp.to_text(), settled=stamp.state == "applied") if stamp is not None else None
-            files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
+def _verified(record: MemoryRecord, extent: Extent, entry: StampEntry) -> Stamp:
+    if entry.stamp.state != "applied" or is_unchanged(entry, record.storage_for(extent), extent):
+        return entry.stamp
+    return entry.stamp.as_unknown()
+
+
+def _entries(record: MemoryRecord, tensor: torch.Tensor) -> list[tuple[Extent, StampEntry]]:
+    begin, end = _addresses(tensor)
+    return [(extent, entry) for extent, entry in list(record.entries.items()) if extent[0] < end and begin < extent[1]]
+
+
+def _memory_record(tensor: torch.Tensor) -> MemoryRecord | None:
+    storage, mapping = tensor.untyped_storage(), mapping_of(tensor)
+    if has_copied_stamps(tensor):
+        adopt_stamps(tensor)
+    record = MEMORY.find(storage)
+    if record is None and mapping is not None:
+        return _seeded(storage, mapping)
+    return record
+
+
+def _seeded(storage: torch.UntypedStorage, mapping: Mapping) -> MemoryRecord | None:
+    """Record what a file's stamps say of a private mapping of it.
+
+    Its bytes are this process's own, and may have been changed before.
+    """
+    record = MEMORY.find(storage, create=True)
+    start = storage.data_ptr() - mapping.offset
+    for (first, last), text in read_stamps(mapping.path).items() if record is not None else ():
+        begin, end = first + start, last + start
+        if record is None or begin < record.begin or record.end < end:
             continue
-        stamps = {
-            extent: stored for extent, stored in _stamps(tensor).items() if extent[1] <= begin or end <= extent[0]
-        }
+        sample = take_sample(storage, (begin, end))
+        same = digest_of(sample) == digest_of(sample_file(mapping.path, (first, last)))
+        record.entries[begin, end] = StampEntry(_parsed(mapping, text), sample, written=not same)
+    return record
+
+
+def _in_file(tensor: torch.Tensor, mapping: Mapping) -> dict[Extent, Stamp]:
+    _publish(tensor, mapping)
+    begin, end = extent_of(tensor)
+    found: dict[Extent, Stamp] = {}
+    for (first, last), text in read_stamps(mapping.path).items():
+        stamp, extent = _parsed(mapping, text), (first - mapping.offset, last - mapping.offset)
+        if stamp.state == "unknown":
+            stamp = _settled(mapping, (first, last), text) or stamp.as_unknown()
+        if extent[0] < end and begin < extent[1]:
+            found[extent] = stamp
+    return found
+
+
+def _settled(mapping: Mapping, extent: Extent, text: str) -> Stamp | None:
+    """Return the stamp of bytes that this process lent; None of others."""
+    views = _LENT_FILES.get((mapping.inode, extent))
+    if views is None:
+        return None
+    if all(view() is None for view in views):
+        del _LENT_FILES[mapping.inode, extent]
+        write_stamps(mapping.path, {extent: Entry(_applied(text), settled=True)})
+    return Stamp.from_text(_applied(text))
+
+
+def _applied(text: str) -> str:
+    return text.replace('"state": "unknown"', '"state": "applied"')
+
+
+def _publish(tensor: torch.Tensor, mapping: Mapping) -> None:
+    """Move stamps from memory to the file that its memory has become (``share_memory_``)."""
+    storage = tensor.untyped_storage()
+    record = MEMORY.find(storage)
+    if record is None or not record.entries:
+        return
+    start, changes = storage.data_ptr() - mapping.offset, {}
+    for extent, entry in record.entries.items():
+        stamp = _verified(record, extent, entry)
+        settled = stamp.state == "applied"
+        changes[extent[0] - start, extent[1] - start] = Entry(entry.stamp.to_text(), settled)
+    record.entries.clear()
+    write_stamps(mapping.path, changes)
+
+
+def _parsed(mapping: Mapping, text: str) -> Stamp:
+    try:
+        return Stamp.from_text(text)
+    except LayoutError as error:
+        raise LayoutError(f"{describe_record(mapping.path)}: {error}") from None
+
+
+def _record_in_memory(tensor: torch.Tensor, mapping: Mapping | None, stamp: Stamp | None) -> None:
+    storage, extent = tensor.untyped_storage(), _addresses(tensor)
+    if mapping is not None:
+        _memory_record(tensor)
+    with MEMORY.lock:
+        record = MEMORY.find(storage, create=stamp is not None)
+        if record is None:
+            return
+        record.discard(*extent)
         if stamp is not None:
-            stamps[begin, end] = stamp
-        _store(tensor.untyped_storage(), stamps)
-    for path, changes in files.items():
-        write_stamps(path, changes)
+            sample = take_sample(storage, extent) if stamp.state == "applied" else None
+            record.entries[extent] = entry = StampEntry(stamp, sample)
+            add_witness(entry, tensor)
+
+
+def _addresses(tensor: torch.Tensor) -> Extent:
+    begin, end = extent_of(tensor)
+    start = tensor.untyped_storage().data_ptr()
+    return start + begin, start + end
+
+
+def _shared_mapping(tensor: torch.Tensor) -> Mapping | None:
+    mapping = mapping_of(tensor)
+    return mapping if mapping is not None and mapping.shared else None

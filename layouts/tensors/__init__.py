@@ -11,6 +11,7 @@ from preshuffle.layouts.tensors.dtypes import (
     needs_cast,
     survives_cast,
 )
+from preshuffle.layouts.tensors.memory import check_memory
 from preshuffle.layouts.tensors.numbers import decode_values, expand_scales
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "VALUES_PER_ELEMENT",
     "as_bytes",
     "cast_back",
+    "check_memory",
     "decode_values",
     "dtype_name",
     "expand_scales",

@@ -1,0 +1,171 @@
+"""Process-wide records of stamped memory, by device and address.
+
+The record hangs on the storage, so that it survives every re-wrapping of a tensor and dies with the memory. Another
+storage on the same memory (NumPy, DLPack, ``frombuffer``) finds it by its address.
+"""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.stamps.entry import StampEntry, continues
+
+_ATTRIBUTE: Final = "_preshuffle_stamps"
+_MOST_ORPHANS: Final = 1024
+
+Extent = tuple[int, int]
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class MemoryRecord:
+    """Stamps of one block of a device's memory.
+
+    Attributes:
+        begin: address of the block's first byte.
+        end: address behind its last one.
+        entries: stamps by the addresses of their bytes.
+        storages: storages on the block, each with its address and its bytes.
+    """
+
+    device: torch.device
+    begin: int
+    end: int
+    entries: dict[Extent, StampEntry] = field(default_factory=dict)
+    storages: list[tuple[weakref.ref[torch.UntypedStorage], int, int]] = field(default_factory=list)
+
+    def storage_for(self, extent: Extent) -> torch.UntypedStorage | None:
+        """Return a living storage that covers some addresses, or None."""
+        for reference, address, nbytes in self.storages:
+            storage = reference()
+            if storage is not None and address <= extent[0] and extent[1] <= address + nbytes:
+                return storage
+        return None
+
+    def discard(self, begin: int, end: int) -> None:
+        """Remove the entries that overlap some addresses."""
+        self.entries = {
+            extent: entry for extent, entry in self.entries.items() if extent[1] <= begin or end <= extent[0]
+        }
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether every storage is gone that was seen on the block."""
+        return all(reference() is None for reference, _, _ in self.storages)
+
+
+class MemoryRecords:
+    """Records of all memory of this process.
+
+    Records of one device never overlap. They are weakly referenced: storages keep them alive. Memory that no storage of
+    torch owns (a NumPy array's, say) may outlive its storages, so its record stays, to be compared with the bytes when
+    another storage shows them.
+    """
+
+    def __init__(self) -> None:
+        """Create an empty table."""
+        self.lock = RLock()
+        self._records: dict[torch.device, list[tuple[int, weakref.ref[MemoryRecord]]]] = {}
+        self._foreign: OrderedDict[int, MemoryRecord] = OrderedDict()
+
+    def find(self, storage: torch.UntypedStorage, *, create: bool = False) -> MemoryRecord | None:
+        """Return the record of a storage's memory.
+
+        None where there is none and none is created.
+
+        A storage whose memory lies elsewhere by now, or is smaller (``resize_``), has lost its stamps, unless it was
+        moved to shared memory with its bytes.
+        """
+        address, nbytes, record = getattr(storage, _ATTRIBUTE, (0, 0, None))
+        pointer, size = storage.data_ptr(), storage.nbytes()
+        if record is not None and (address, nbytes) == (pointer, size):
+            found: MemoryRecord = record
+            return found
+        if size == 0 and record is None:
+            return None
+        with self.lock:
+            moved: dict[Extent, StampEntry] = {}
+            if record is not None:
+                if pointer != address and size == nbytes and storage.device.type == "cpu" and storage.is_shared():
+                    moved = _shifted(record, address, pointer, nbytes)
+                record.discard(address, address + nbytes)
+                record.storages = [one for one in record.storages if one[0]() is not storage]
+                delattr(storage, _ATTRIBUTE)
+            overlapping = self._overlapping(storage.device, pointer, pointer + size)
+            if not (overlapping or moved or create) or size == 0:
+                return None
+            merged = self._merge(overlapping, storage.device, pointer, pointer + size)
+            merged.entries.update(moved)
+            self._attach(storage, merged)
+            return merged
+
+    def _overlapping(self, device: torch.device, begin: int, end: int) -> list[MemoryRecord]:
+        known = self._records.get(device, [])
+        first = max(bisect_left(known, begin, key=lambda item: item[0]) - 1, 0)
+        found: list[MemoryRecord] = []
+        for _, reference in known[first:]:
+            record = reference()
+            if record is not None and end <= record.begin:
+                break
+            if record is not None and begin < record.end:
+                found.append(record)
+        return found
+
+    def _merge(self, overlapping: list[MemoryRecord], device: torch.device, begin: int, end: int) -> MemoryRecord:
+        if len(overlapping) == 1 and overlapping[0].begin <= begin and end <= overlapping[0].end:
+            return overlapping[0]
+        begin = min([begin, *(record.begin for record in overlapping)])
+        end = max([end, *(record.end for record in overlapping)])
+        merged = MemoryRecord(device, begin, end)
+        living = [item for item in self._records.get(device, []) if item[1]() not in (None, *overlapping)]
+        for record in overlapping:
+            merged.entries.update(record.entries)
+            self._foreign.pop(id(record), None)
+            for reference, _, _ in record.storages:
+                storage = reference()
+                if storage is not None:
+                    self._attach(storage, merged)
+            if record.is_orphan:
+                merged.storages.extend(record.storages)
+        self._records[device] = living
+        insort(living, (begin, weakref.ref(merged)), key=lambda item: item[0])
+        return merged
+
+    def _attach(self, storage: torch.UntypedStorage, record: MemoryRecord) -> None:
+        pointer, size = storage.data_ptr(), storage.nbytes()
+        orphan = bool(record.storages) and record.is_orphan
+        record.storages = [one for one in record.storages if one[0]() is not None]
+        record.storages.append((weakref.ref(storage), pointer, size))
+        setattr(storage, _ATTRIBUTE, (pointer, size, record))
+        if orphan:
+            record.entries = {
+                extent: entry
+                for extent, entry in record.entries.items()
+                if pointer <= extent[0] and extent[1] <= pointer + size and continues(entry, storage, extent)
+            }
+        if storage.resizable():
+            self._foreign.pop(id(record), None)
+        elif all(not one.resizable() for reference, _, _ in record.storages if (one := reference()) is not None):
+            self._foreign[id(record)] = record
+            self._foreign.move_to_end(id(record))
+            while len(self._foreign) > _MOST_ORPHANS:
+                self._foreign.popitem(last=False)
+
+
+# Process-wide: memory is, whichever thread stamps it.
+MEMORY: Final = MemoryRecords()
+
+
+def _shifted(record: MemoryRecord, address: int, pointer: int, nbytes: int) -> dict[Extent, StampEntry]:
+    shift = pointer - address
+    return {
+        (begin + shift, end + shift): entry
+        for (begin, end), entry in record.entries.items()
+        if address <= begin and end <= address + nbytes
+    }

@@ -1,0 +1,60 @@
+"""Stamps in the metadata of safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import torch
+
+from preshuffle.layouts.stamps.stamp import put_stamp, sample_digest, stamp_of
+from preshuffle.layouts.stamps.stamp_fields import Stamp
+from preshuffle.layouts.tensors import ACCEPTED_DTYPES, dtype_name
+from preshuffle.registry import LayoutError
+
+_HEADER: Final = "preshuffle."
+
+
+def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return stamps as metadata of a safetensors file.
+
+    Each with a digest of its bytes. Tensors without a stamp, and those whose bytes were changed since, are left out.
+    """
+    found = {name: stamp_of(tensor) for name, tensor in tensors.items()}
+    return {
+        f"{_HEADER}{name}": _with_digest(stamp, tensors[name]).to_text()
+        for name, stamp in found.items()
+        if stamp is not None and stamp.state != "unknown"
+    }
+
+
+def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> None:
+    """Stamp tensors from the metadata of their safetensors file.
+
+    Raises:
+        LayoutError: the metadata is damaged, or a tensor has another shape, dtype or other bytes than its stamp says;
+            none is stamped then.
+    """
+    stamps: dict[str, Stamp] = {}
+    for key, text in (metadata or {}).items():
+        name = key.removeprefix(_HEADER)
+        if key.startswith(_HEADER) and name in tensors:
+            stamps[name] = _checked(name, tensors[name], Stamp.from_text(text))
+    for name, stamp in stamps.items():
+        put_stamp(tensors[name], stamp)
+
+
+def _checked(name: str, tensor: torch.Tensor, stamp: Stamp) -> Stamp:
+    if tuple(tensor.shape) != stamp.tensor_shape:
+        raise LayoutError(f"{name} has shape {tuple(tensor.shape)}; its stamp says {stamp.tensor_shape}")
+    if tensor.element_size() not in {dtype.itemsize for dtype in ACCEPTED_DTYPES[stamp.dtype]}:
+        raise LayoutError(f"{name} is {dtype_name(tensor.dtype)}; its stamp says {stamp.dtype}")
+    if stamp.digest is not None and stamp.digest != sample_digest(tensor):
+        raise LayoutError(f"{name} does not hold the bytes that its stamp says ({stamp.layout}): they were changed")
+    return replace(stamp, digest=None)
+
+
+def _with_digest(stamp: Stamp, tensor: torch.Tensor) -> Stamp:
+    whole = stamp.state == "applied" and tuple(tensor.shape) == stamp.tensor_shape and tensor.is_contiguous()
+    return replace(stamp, digest=sample_digest(tensor)) if whole else stamp
