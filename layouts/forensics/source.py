@@ -200,6 +200,8 @@ class TensorFile:
                 header = json.loads(stream.read(size))
         except OSError as error:
             raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except RecursionError:
+            raise SourceError(f"{path}: not a safetensors file (nested too deeply)") from None
         except ValueError as error:
             if isinstance(error, SourceError):
                 raise

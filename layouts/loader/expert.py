@@ -100,8 +100,8 @@ def _write_expert(
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
     """Return a view of one expert's laid-out bytes ``[rows, K]``.
 
-    No byte moves: it is for migration, of a flat scale, too. What is written through the view is taken for an expert's
-    laid-out bytes, as long as the returned object lives; what is written in another way is not.
+    No byte moves: it is for migration, of a flat scale, too. What is written through the view, or a view of it, is
+    taken for an expert's laid-out bytes; what is written in another way is not.
 
     Of a bias the view is ``[rows]``, of a scale of one number for each expert that number.
 
@@ -116,9 +116,7 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
     if "reduce_max" in stamp.steps:
         raise LayoutError(f"{role}: all experts share one number")
     if tensor.dim() == len(stamp.shape) == 1:
-        number = tensor.data[expert]
-        lend(tensor, number)
-        return number
+        return lend(tensor, expert, expert + 1)[0]
     tile = layout_from(stamp).pattern.row_tile
     flat = tensor.dim() != len(stamp.shape)
     tail = len(stamp.physical_shape) != len(stamp.shape)
@@ -127,9 +125,9 @@ def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
         raise LayoutError(
             f"{role}: {rows} rows do not fill tiles of {tile}, so an expert's bytes are no slice of their own"
         )
-    view = tensor.data[expert * rows : (expert + 1) * rows] if flat else tensor.data[expert]
-    lend(tensor, view)
-    return view
+    first, past = (expert * rows, (expert + 1) * rows) if flat else (expert, expert + 1)
+    view = lend(tensor, first, past)
+    return view if flat else view[0]
 
 
 def _check_integers(**numbers: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from preshuffle.layouts.loader.target import RoleTensors, Target
-from preshuffle.layouts.stamps import Stamp, stamp_of
+from preshuffle.layouts.stamps import Stamp, hand_over_stamps, stamp_of
 from preshuffle.registry import Applied, Decision, Finding, TensorObservation
 from preshuffle.registry.base.words import Role
 
@@ -69,6 +69,8 @@ def retag(target: Target) -> tuple[Role, ...]:
     for role in tensors.names:
         tensor = tensors[role]
         stamp = stamp_of(tensor)
+        if stamp is not None and stamp.state == "applied":
+            hand_over_stamps(tensor)
         if (
             stamp is not None
             and stamp.is_shuffled

@@ -26,7 +26,7 @@ class StampEntry:
         written: whether torch wrote to the bytes since, as far as a witness showed.
         sound: GPU bool: whether the sample was right when the product itself wrote; None where that is known.
         witnesses: tensors on the bytes, each with its ``_version`` when it was seen.
-        lent: views that the caller may write laid-out bytes through, with the byte range of each in the sampled bytes.
+        lent: storages of views that the caller may write laid-out bytes through, with the addresses of each view.
     """
 
     stamp: Stamp
@@ -34,11 +34,7 @@ class StampEntry:
     written: bool = False
     sound: torch.Tensor | None = None
     witnesses: list[tuple[weakref.ref[torch.Tensor], int]] = field(default_factory=list)
-    lent: list[tuple[weakref.ref[torch.Tensor], int, int]] = field(default_factory=list)
-
-    def copied(self) -> StampEntry:
-        """Return an entry for a copy of the bytes: the same stamp and sample."""
-        return StampEntry(self.stamp, self.sample, self.written, self.sound)
+    lent: list[tuple[weakref.ref[torch.UntypedStorage], int, int]] = field(default_factory=list)
 
 
 def add_witness(entry: StampEntry, tensor: torch.Tensor) -> None:
@@ -78,10 +74,9 @@ def is_unchanged(entry: StampEntry, storage: torch.UntypedStorage | None, extent
     now = take_sample(storage, extent)
     if not entry.lent:
         return torch.equal(now, entry.sample)
-    ended, open_ranges = [one for one in entry.lent if one[0]() is None], []
+    closed = [(begin, end) for lent, begin, end in entry.lent if lent() is None]
     entry.lent = [one for one in entry.lent if one[0]() is not None]
     open_ranges = [(begin, end) for _, begin, end in entry.lent]
-    closed = [(begin, end) for _, begin, end in ended]
     entry.sample = torch.where(_inside(closed, extent).to(now.device), now, entry.sample)
     return bool(((now == entry.sample) | _inside(open_ranges, extent).to(now.device)).all())
 

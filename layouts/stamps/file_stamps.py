@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from preshuffle.layouts.stamps.inode_marks import (
     is_shared_memory,
     read_pointer,
     read_stamps_of_memory,
+    takes_pointers,
     write_pointer,
     write_stamps_of_memory,
 )
@@ -57,8 +58,17 @@ def record_of(path: Path) -> Path:
     beside = path.with_name(path.name + SUFFIX)
     if is_shared_memory(path) or beside.exists():
         return beside
-    named = read_pointer(path)
+    named = read_pointer(path) if takes_pointers(path) else _record_with_inode(path)
     return named if named is not None and named.is_file() else beside
+
+
+def _record_with_inode(path: Path) -> Path | None:
+    """Return the record in a file's folder that names its inode, where files have no attributes."""
+    for record in sorted(path.parent.glob(f"*{SUFFIX}")):
+        with suppress(OSError, ValueError, RecursionError, AttributeError):
+            if json.loads(record.read_text()).get("inode") == path.stat().st_ino:
+                return record
+    return None
 
 
 def describe_record(path: Path) -> str:

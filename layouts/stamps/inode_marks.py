@@ -33,6 +33,15 @@ def read_pointer(path: Path) -> Path | None:
     return Path(os.fsdecode(text)) if text else None
 
 
+def takes_pointers(path: Path) -> bool:
+    """Return whether a file's system has attributes."""
+    try:
+        os.getxattr(path, _POINTER)
+    except OSError as error:
+        return error.errno in _ABSENT
+    return True
+
+
 def write_pointer(path: Path, record: Path | None) -> None:
     """Name a file's record in its attribute; None removes it.
 

@@ -98,6 +98,9 @@ class MemoryRecords:
                 record.storages = [one for one in record.storages if one[0]() is not storage]
                 delattr(storage, _ATTRIBUTE)
             overlapping = self._overlapping(storage.device, pointer, pointer + size)
+            for orphan in overlapping:
+                if orphan.is_orphan:
+                    _keep_what_continues(orphan, storage)
             if not (overlapping or moved or create) or size == 0:
                 return None
             merged = self._merge(overlapping, storage.device, pointer, pointer + size)
@@ -131,24 +134,15 @@ class MemoryRecords:
                 storage = reference()
                 if storage is not None:
                     self._attach(storage, merged)
-            if record.is_orphan:
-                merged.storages.extend(record.storages)
         self._records[device] = living
         insort(living, (begin, weakref.ref(merged)), key=lambda item: item[0])
         return merged
 
     def _attach(self, storage: torch.UntypedStorage, record: MemoryRecord) -> None:
         pointer, size = storage.data_ptr(), storage.nbytes()
-        orphan = bool(record.storages) and record.is_orphan
         record.storages = [one for one in record.storages if one[0]() is not None]
         record.storages.append((weakref.ref(storage), pointer, size))
         setattr(storage, _ATTRIBUTE, (pointer, size, record))
-        if orphan:
-            record.entries = {
-                extent: entry
-                for extent, entry in record.entries.items()
-                if pointer <= extent[0] and extent[1] <= pointer + size and continues(entry, storage, extent)
-            }
         if storage.resizable():
             self._foreign.pop(id(record), None)
         elif all(not one.resizable() for reference, _, _ in record.storages if (one := reference()) is not None):
@@ -160,6 +154,16 @@ class MemoryRecords:
 
 # Process-wide: memory is, whichever thread stamps it.
 MEMORY: Final = MemoryRecords()
+
+
+def _keep_what_continues(record: MemoryRecord, storage: torch.UntypedStorage) -> None:
+    """Keep the entries of a record without storages whose very bytes a new storage shows."""
+    begin, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    record.entries = {
+        extent: entry
+        for extent, entry in record.entries.items()
+        if begin <= extent[0] and extent[1] <= end and continues(entry, storage, extent)
+    }
 
 
 def _shifted(record: MemoryRecord, address: int, pointer: int, nbytes: int) -> dict[Extent, StampEntry]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from preshuffle.layouts.stamps.copies import adopt_stamps, has_copied_stamps
 from preshuffle.layouts.stamps.entry import StampEntry, add_witness, is_unchanged, note_soundness, take_sample
@@ -25,12 +26,12 @@ from preshuffle.layouts.stamps.memory_extents import extent_of
 from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord
 from preshuffle.layouts.stamps.samples import digest_of, sample_file
 from preshuffle.layouts.stamps.stamp_fields import Stamp
-from preshuffle.layouts.tensors import check_memory
+from preshuffle.layouts.tensors import as_bytes, check_memory
 from preshuffle.registry import LayoutError
 from preshuffle.registry.base.words import Role
 
 # Process-wide: views that callers of this process may write to mapped files through.
-_LENT_FILES: Final[dict[tuple[tuple[int, int], Extent], list[weakref.ref[torch.Tensor]]]] = {}
+_LENT_FILES: Final[dict[tuple[tuple[int, int], Extent], list[weakref.ref[torch.UntypedStorage]]]] = {}
 
 
 def stamp_of(tensor: torch.Tensor) -> Stamp | None:
@@ -138,25 +139,30 @@ def soundness_of(tensor: torch.Tensor) -> torch.Tensor | None:
     return next((sound for sound in found if sound is not None), None)
 
 
-def lend(tensor: torch.Tensor, view: torch.Tensor) -> None:
-    """Let a view write laid-out bytes, as long as its object lives.
+def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
+    """Return a view of part of a laid-out tensor that the caller may write laid-out bytes through.
+
+    Until it and every view of it are gone, its bytes are believed; then they are sampled again.
 
     Args:
-        tensor: laid out, all of it.
-        view: shows a part of it.
+        tensor: laid out, all of it, contiguous.
+        first: of its first dimension, where the part begins.
+        past: behind its end.
     """
-    reference = weakref.ref(view)
+    view = from_dlpack(as_bytes(tensor.data)).view(tensor.dtype).view(tensor.shape)[first:past]
+    lent = weakref.ref(view.untyped_storage())  # a storage of its own: it lives as long as a view of it
     mapping = _shared_mapping(tensor)
     if mapping is not None:
         begin, end = (edge + mapping.offset for edge in extent_of(tensor))
         for extent, text in read_stamps(mapping.path).items():
             if extent[0] <= begin and end <= extent[1] and mapping.writable:
-                _LENT_FILES.setdefault((mapping.inode, extent), []).append(reference)
+                _LENT_FILES.setdefault((mapping.inode, extent), []).append(lent)
                 write_stamps(mapping.path, {extent: Entry(_applied(text), settled=False)})
-        return
+        return view
     record = MEMORY.find(tensor.untyped_storage())
     for _, entry in _entries(record, tensor) if record is not None else ():
-        entry.lent.append((reference, *_addresses(view)))
+        entry.lent.append((lent, *_addresses(view)))
+    return view
 
 
 def check_role(role: Role, stamp: Stamp) -> None:
@@ -170,7 +176,7 @@ def check_known(name: str, tensor: torch.Tensor, stamp: Stamp) -> None:
     if stamp.state == "unknown":
         raise LayoutError(
             f"{name} was written to after it was laid out (recipe {stamp.recipe}){record_location(tensor)}: "
-            "whether its bytes are plain, laid out or a mixture is unknown, and nothing was changed. Call begin_reload, "
+            "whether its bytes are plain, laid out or a mixture is unknown; nothing was changed. Call begin_reload, "
             "load its plain rows (or leave them, where all of them are plain already), and call finish_reload"
         )
 
