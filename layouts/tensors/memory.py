@@ -14,7 +14,10 @@ def check_memory(name: str, tensor: torch.Tensor) -> None:
         LayoutError: it is a stand-in without bytes: a FakeTensor, or what ``torch.vmap`` and ``torch.func`` pass.
     """
     try:
-        device = tensor.untyped_storage().device
+        storage = tensor.untyped_storage()
+        device = storage.device
+        if device.type != "meta":
+            storage.data_ptr()  # raises where nothing is allocated
     except (NotImplementedError, RuntimeError):
         raise LayoutError(
             f"{name} is a {type(tensor).__name__} that wraps another one (vmap, torch.func) and has no bytes; "
