@@ -161,21 +161,7 @@ def _relayout(
     scratch_bytes: int,
 ) -> ApplyResult:
     target = tensors.target
-    tensors.check_roles(decision.tensors, folded_roles(decision))
-    stamps: dict[Role, Stamp] = {}
-    for role in tensors.present(decision.tensors):
-        decided = decision.tensors[role]
-        stamp = stamp_of(tensors[role])
-        if stamp is not None:
-            check_known(role, tensors[role], stamp)
-        if stamp is None or stamp.state != "applied":
-            raise LayoutError(f"{role} is not laid out: apply the decision instead")
-        check_role(role, stamp)
-        if (stamp.source_order, stamp.dtype) != (decided.source_order, decided.dtype):
-            raise LayoutError(
-                f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
-            )
-        stamps[role] = stamp
+    stamps = _stamps_to_convert(tensors, decision)
     last_rank = any(is_last_rank(role, stamp, decision) for role, stamp in stamps.items())
     for role, stamp in stamps.items():
         check_fits(role, stamp, decision, last_rank)
@@ -204,6 +190,25 @@ def _relayout(
             tensors[role] = tensors[role].detach().view(new.tensor_shape)
         watch(tensors[role])
     return describe(target, decision)
+
+
+def _stamps_to_convert(tensors: RoleTensors, decision: Decision) -> dict[Role, Stamp]:
+    tensors.check_roles(decision.tensors, folded_roles(decision))
+    stamps: dict[Role, Stamp] = {}
+    for role in tensors.present(decision.tensors):
+        decided = decision.tensors[role]
+        stamp = stamp_of(tensors[role])
+        if stamp is not None:
+            check_known(role, tensors[role], stamp)
+        if stamp is None or stamp.state != "applied":
+            raise LayoutError(f"{role} is not laid out: apply the decision instead")
+        check_role(role, stamp)
+        if (stamp.source_order, stamp.dtype) != (decided.source_order, decided.dtype):
+            raise LayoutError(
+                f"{role} was laid out from {stamp.source_order} rows as {stamp.dtype}; the decision differs"
+            )
+        stamps[role] = stamp
+    return stamps
 
 
 def restamped(role: Role, stamp: Stamp, decision: Decision) -> Stamp:

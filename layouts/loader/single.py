@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,16 +13,14 @@ from preshuffle.layouts.moves import inference_writable, lay_out, take_back
 from preshuffle.layouts.stamps import (
     Stamp,
     check_writable,
-    drop_stamp,
     enclosing_stamps,
     exclusive,
     extent_of,
-    is_shared_file,
     mark_unmapped,
     overlapping_stamps,
-    put_stamp,
     record_location,
     tensors_overlap,
+    unfinished,
 )
 from preshuffle.layouts.tensors import as_bytes, check_memory, dtype_name
 from preshuffle.registry import (
@@ -125,7 +122,7 @@ def _apply_layout(
     plain = _spanned_bytes(source)
     work = LayoutJob(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
     aiter_bytes = None if is_native(backend, work, plain) else run_aiter_function(work, plain)
-    with _unfinished(result, layout) if out is not None else nullcontext(), inference_writable(result):
+    with unfinished(result, layout) if out is not None else nullcontext(), inference_writable(result):
         if aiter_bytes is None:
             lay_out(fit.plan, plain, as_bytes(result), fill or 0)
         else:
@@ -243,35 +240,6 @@ def _spanned_bytes(tensor: torch.Tensor) -> torch.Tensor:
         return as_bytes(tensor)
     begin, end = extent_of(tensor)
     return as_bytes(tensor.as_strided(((end - begin) // tensor.element_size(),), (1,)))
-
-
-@contextmanager
-def _unfinished(result: torch.Tensor, layout: Layout) -> Iterator[None]:
-    """Stamp bytes as broken while they are written.
-
-    Only where others would find the stamp (a mapped file), or where writing fails; there is no stamp afterwards.
-    """
-    in_file = is_shared_file(result)
-    if in_file:
-        put_stamp(result, _half_done(result, layout))
-    else:
-        drop_stamp(result)
-    try:
-        yield
-    except BaseException:
-        put_stamp(result, _half_done(result, layout))
-        raise
-    if in_file:
-        drop_stamp(result)
-
-
-def _half_done(result: torch.Tensor, layout: Layout) -> Stamp:
-    size = (result.numel() * result.element_size(),)
-    return Stamp(
-        recipe="apply_layout", decision_digest="", role=None, layout=layout.id, layout_line=layout.line,
-        shape=size, source_shape=size, physical_shape=size, pad=(0, 0), dtype="uint8", source_dtype=torch.uint8,
-        source_order=None, order=None, fill=0, padded_source=True, is_shuffled=False, state="broken",
-    )  # fmt: skip
 
 
 def check_backend(backend: str) -> None:

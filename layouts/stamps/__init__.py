@@ -22,6 +22,7 @@ from preshuffle.layouts.stamps.stamp import (
     watch,
 )
 from preshuffle.layouts.stamps.stamp_fields import Loss, Stamp
+from preshuffle.layouts.stamps.unfinished import unfinished
 
 __all__ = [
     "Loss",
@@ -52,5 +53,6 @@ __all__ = [
     "stamps_from_metadata",
     "stamps_to_metadata",
     "tensors_overlap",
+    "unfinished",
     "watch",
 ]

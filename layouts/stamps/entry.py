@@ -1,4 +1,4 @@
-"""Stamp of some bytes in memory, with what shows that they are still the same."""
+"""Stamp of bytes in memory, with the evidence that they are unchanged."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def take_sample(storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor:
 
 
 def is_unchanged(entry: StampEntry, storage: torch.UntypedStorage | None, extent: Extent) -> bool:
-    """Return whether bytes are still what was stamped, as far as is seen.
+    """Return whether bytes are still what was stamped.
 
-    On a GPU the answer is waited for.
+    As far as a sample and torch's counters show. On a GPU the answer is waited for.
 
     Args:
         entry: laid out.
@@ -95,9 +95,9 @@ def note_soundness(entry: StampEntry, storage: torch.UntypedStorage, extent: Ext
 
 
 def continues(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) -> bool:
-    """Return whether a new storage shows the very bytes of an entry whose storages are gone.
+    """Return whether a new storage shows the bytes of an orphaned entry.
 
-    Plain bytes and bytes that are all the same prove nothing.
+    Its own storages are gone. Plain bytes and bytes that are all the same prove nothing.
     """
     if entry.sample is None or entry.stamp.layout == "plain" or bool((entry.sample == entry.sample[0]).all()):
         return False

@@ -28,7 +28,7 @@ def is_shared_memory(path: Path) -> bool:
 
 
 def read_pointer(path: Path) -> Path | None:
-    """Return the path of the record that a file's attribute names, or None."""
+    """Return the record that a file's attribute names, or None."""
     text = _read(path, _POINTER)
     return Path(os.fsdecode(text)) if text else None
 
@@ -60,7 +60,7 @@ def read_stamps_of_memory(path: Path) -> str:
 
 
 def write_stamps_of_memory(path: Path, text: str) -> None:
-    """Store the text of the stamps of shared memory; an empty one removes it.
+    """Store the text of shared memory's stamps; an empty one removes it.
 
     Raises:
         OSError: the attribute cannot be written.

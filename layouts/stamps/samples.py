@@ -24,9 +24,9 @@ _ALL: Final = _SAMPLES * _WORD
 # Process-wide: a pure function of a size that every layer repeats.
 @lru_cache(maxsize=1024)
 def sample_words(nbytes: int) -> tuple[int, ...]:
-    """Return which words of eight bytes a sample of so many bytes reads.
+    """Return the numbers of the words that a sample reads.
 
-    One of each of 512 equal parts, in order; the same in every process.
+    Words of eight bytes, one of each of 512 equal parts, in order; the same in every process.
     """
     words, state, found = nbytes // _WORD, nbytes, []
     for number in range(_SAMPLES):
@@ -44,9 +44,9 @@ def sampled_extents(nbytes: int) -> list[tuple[int, int]]:
 
 
 def sample_memory(storage: torch.UntypedStorage, begin: int, nbytes: int) -> torch.Tensor:
-    """Return a sample of a storage's bytes as flat uint8, on its device.
+    """Return a sample of a storage's bytes, on its device.
 
-    A GPU is not waited for.
+    Flat uint8. A GPU is not waited for.
 
     Args:
         storage: memory, all of it there.

@@ -1,4 +1,4 @@
-"""Look up and record stamps of tensors, in memory and in mapped files.
+"""Lookup and recording of stamps, in memory and in mapped files.
 
 A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.view(dtype)`` and ``.detach()``. The
 storage is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another
@@ -104,7 +104,7 @@ def watch(tensor: torch.Tensor) -> None:
 
 
 def prepare_write(tensor: torch.Tensor) -> Stamp | None:
-    """Return the stamp of bytes that the product is about to write to.
+    """Return the stamp of bytes before the product writes to them.
 
     As ``stamp_of``, but a GPU is not waited for: bytes that were changed before show later.
     """
@@ -140,7 +140,7 @@ def soundness_of(tensor: torch.Tensor) -> torch.Tensor | None:
 
 
 def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
-    """Return a view of part of a laid-out tensor that the caller may write laid-out bytes through.
+    """Return a view that the caller may write laid-out bytes through.
 
     Until it and every view of it are gone, its bytes are believed; then they are sampled again.
 
@@ -172,7 +172,7 @@ def check_role(role: Role, stamp: Stamp) -> None:
 
 
 def check_known(name: str, tensor: torch.Tensor, stamp: Stamp) -> None:
-    """Raise a LayoutError where something else wrote to a tensor since it was laid out."""
+    """Raise a LayoutError for bytes that were changed since they were stamped."""
     if stamp.state == "unknown":
         raise LayoutError(
             f"{name} was written to after it was laid out (recipe {stamp.recipe}){record_location(tensor)}: "

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
-import io
-import pickle
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -135,7 +132,7 @@ def test_the_way_back_is_a_reload() -> None:
     tensors, fresh = laid_layer(), plain_layer(seed=5)
     wanted = laid_layer(seed=5)
     for role, tensor in tensors.items():
-        raw(tensor.data).copy_(raw(fresh[role].float() if role.endswith("bias") else fresh[role]))
+        raw(tensor.data).view(-1).copy_(raw(fresh[role].float() if "bias" in role else fresh[role]).view(-1))
     with pytest.raises(LayoutError, match="Call begin_reload, load its plain rows"):
         apply(tensors, DECISION)
     begin_reload(tensors)
@@ -284,64 +281,11 @@ def test_memory_that_is_reused_is_no_stamp() -> None:
         del tensors, arrays, plain
 
 
-COPIES: dict[str, Callable[[Any], Any]] = {
-    "deepcopy": copy.deepcopy,
-    "copy": copy.copy,
-    "pickle": lambda tensors: pickle.loads(pickle.dumps(tensors)),
-    "torch.save": lambda tensors: saved(tensors, weights_only=True),
-    "torch.save, any": lambda tensors: saved(tensors, weights_only=False),
-    "clone": lambda tensors: {role: tensor.clone() for role, tensor in tensors.items()},
-    "state_dict": lambda tensors: dict(as_module(tensors).state_dict()),
-    "deepcopy of a module": lambda tensors: dict(copy.deepcopy(as_module(tensors)).named_parameters()),
-}
-
-
-def saved(tensors: Tensors, *, weights_only: bool) -> Tensors:
-    buffer = io.BytesIO()
-    torch.save(tensors, buffer)
-    buffer.seek(0)
-    loaded: Tensors = torch.load(buffer, weights_only=weights_only)
-    return loaded
-
-
 def as_module(tensors: Tensors) -> torch.nn.Module:
     module = torch.nn.Module()
     for role, tensor in tensors.items():
         module.register_parameter(role, torch.nn.Parameter(tensor, requires_grad=False))
     return module
-
-
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_copies_carry_their_stamp_or_plainly_have_none(make: Callable[[Any], Any]) -> None:
-    tensors = laid_layer()
-    tensors = {role: tensor.view(torch.uint8) if "weight" in role else tensor for role, tensor in tensors.items()}
-    retag(tensors)
-    plain = plain_layer()
-    copies = make(dict(tensors))
-    states = {state_of(tensor) for tensor in copies.values()}
-    assert states in ({"applied"}, {None})
-    if states == {None}:
-        assert not any(hasattr(tensor, AITER_TAG) for tensor in copies.values())
-        return
-    inverse(copies)
-    assert all(raw(copies[role]).equal(raw(plain[role])) for role in ("w13_weight", "w2_weight"))
-
-
-@pytest.mark.parametrize("make", [COPIES["deepcopy"], COPIES["pickle"], COPIES["torch.save"]])
-def test_a_copy_that_was_written_to_claims_nothing(make: Callable[[Any], Any]) -> None:
-    tensors = laid_layer()
-    tensors = {role: tensor.view(torch.uint8) if "weight" in role else tensor for role, tensor in tensors.items()}
-    copies = make(dict(tensors))
-    copies[WEIGHT].data.copy_(plain_layer()[WEIGHT])
-    assert state_of(copies[WEIGHT]) in (None, "unknown")
-    assert state_of(tensors[WEIGHT]) == "applied"
-
-
-def test_a_copy_of_what_was_inverted_has_no_stamp() -> None:
-    tensors = laid_layer()
-    inverse(tensors)
-    copies = copy.deepcopy(tensors)
-    assert all(stamp_of(tensor) is None for tensor in copies.values())
 
 
 def test_a_header_goes_with_its_bytes_only() -> None:
