@@ -45,7 +45,8 @@ os.register_at_fork(after_in_child=_CLAIMS.reset)
 def exclusive(target: object, tensors: Callable[[], Iterable[torch.Tensor]]) -> Iterator[None]:
     """Lock a target and its bytes against other threads.
 
-    Waits until no other thread works on them. A thread may enter again. Nothing is waited for while something else is claimed, unless by the same thread.
+    Waits until no other thread works on them. A thread may enter again. Nothing is waited for while something
+    else is claimed, unless by the same thread.
 
     Args:
         target: what the tensors stand in.
