@@ -14,9 +14,10 @@ import torch
 
 from preshuffle.layouts.tensors import E8M0
 from preshuffle.registry import PreshuffleError, Query
-from preshuffle.registry.algebra.shard import Slice, cut, split_experts
+from preshuffle.registry.algebra.shard import Slice, cut, cut_slices, cut_values, split_experts
 from preshuffle.registry.base.words import GROUP, Role
 from preshuffle.registry.entries import CheckpointTensor, StoredDtype
+from preshuffle.registry.layer import shard_share
 
 STORED: Final[dict[StoredDtype, torch.dtype]] = {
     "uint8": torch.uint8,
@@ -81,7 +82,7 @@ class Part:
         if missing:
             raise CheckpointError(f"the query must say {', '.join(missing)}")
         group = GROUP.get(str(query.quant_type), 1)
-        columns = cut(query.intermediate_size or 0, query.tp, group)[tp_rank]
+        columns = _columns(query, group)[tp_rank]
         count = query.num_experts or 0
         routed = count if routed is None else routed
         if count - routed not in (0, query.ep):
@@ -216,3 +217,21 @@ def unpack_int32(tensor: torch.Tensor) -> torch.Tensor:
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
+
+
+def _columns(query: Query, group: int) -> tuple[Slice, ...]:
+    """Return what each tensor-parallel rank loads of the intermediate size.
+
+    Raises:
+        CheckpointError: the query cuts by padded sizes, which only a recipe knows.
+        QueryError: the size cannot be cut so.
+    """
+    size, how = query.intermediate_size or 0, query.shard or "groups"
+    if how == "padded":
+        raise CheckpointError("shard padded: a recipe says the padded size; valid: groups, values, whole_blocks")
+    if how == "values":
+        return cut_values(size, query.tp, group)
+    if how == "groups":
+        return cut(size, query.tp, group)
+    share = shard_share(how, size, query.tp, query.quant_type or "No", lambda _: 1)
+    return cut_slices(size, query.tp, share)

@@ -57,6 +57,37 @@ def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
 
 
 @lru_cache(maxsize=4096)
+def cut_slices(size: int, ranks: int, share: int) -> tuple[Slice, ...]:
+    """Cut a dimension into slices of one size; the last ranks may get less, or nothing.
+
+    This is how loaders cut that count by the size of a rank's buffer. Every value is on exactly one rank.
+
+    Args:
+        size: values of the dimension.
+        ranks: tensor-parallel size.
+        share: values of a whole slice; ranks times share are at least the size.
+
+    Example:
+        >>> [piece.size for piece in cut_slices(1536, 8, 256)]
+        [256, 256, 256, 256, 256, 256, 0, 0]
+    """
+    return tuple(Slice(min(rank * share, size), min((rank + 1) * share, size)) for rank in range(ranks))
+
+
+def cut_values(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
+    """Cut a dimension into equal numbers of values.
+
+    Raises:
+        QueryError: they do not divide, or two ranks would share the scale of a group.
+    """
+    share, rest = divmod(size, ranks)
+    if rest or share % group:
+        why = f"{ranks} ranks do not divide {size}" if rest else f"{share} values cut through groups of {group}"
+        raise QueryError([FieldProblem("shard", f"values: {why}", ("groups",))])
+    return cut_slices(size, ranks, share)
+
+
+@lru_cache(maxsize=4096)
 def split_experts(num_experts: int, ranks: int) -> tuple[Slice, ...]:
     """Split the experts evenly between expert-parallel ranks.
 

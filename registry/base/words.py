@@ -36,6 +36,12 @@ RowOrder = Literal["GGUU", "GUGU"]
 Step = Literal["fnuz", "requantize_max", "reduce_max", "fold", "fold_max", "pack_int4"]
 CallBackend = Literal["aiter", "triton", "mega", "flydsl"]
 
+Shard = Literal["groups", "values", "whole_blocks", "padded"]
+"""How a loader cuts the intermediate size between tensor-parallel ranks.
+
+Whole scale groups; equal numbers of values; whole blocks of 128; or slices of the size to which a rank's buffer is
+padded.
+"""
 PassedAs = Literal["rows", "tiles"]
 """Shape in which a kernel takes an MX scale: ``[experts * rows, K]``, or ``[experts, rows / 32, 32 * K]``."""
 

@@ -180,9 +180,11 @@ class Checker:
             sizes = layer.sizes
         except (NoRecipeError, QueryError):
             return
-        for recipe in self.book.recipes.values():
+        cut_by_rules = ((rule.use, rule.shard) for rule in self.book.rules.values() if rule.use and rule.shard)
+        for name, shard in dict.fromkeys((*((name, None) for name in self.book.recipes), *cut_by_rules)):
+            recipe = self.book.recipes[name]
             try:
-                tensors = tensor_decisions(recipe, sizes, layer.known_arch, layer.book)
+                tensors = tensor_decisions(recipe, sizes, layer.known_arch, layer.book, shard)
             except (QueryError, LayoutError):
                 continue
             call = call_decision(recipe, layer, tensors)

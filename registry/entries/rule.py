@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
 from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.base.words import Shard
 from preshuffle.registry.entries.condition import Condition, Scalar
 from preshuffle.registry.text import field_problems
 from preshuffle.registry.values.query import Query
@@ -78,6 +79,7 @@ class Rule(Frozen):
         since: the first release whose code was read to do so: the engine's that ``when`` names, else AITER's. An older
             release is answered as this one, and the answer says so; it is no condition.
         until: the first release that no longer does so; a condition on ``engine_version``, else on ``aiter``.
+        shard: how the engine's loader cuts the intermediate size between the ranks; None for whole scale groups.
         priority: breaks a tie between rules that are equally specific.
         because: the reason, in words.
     """
@@ -85,6 +87,7 @@ class Rule(Frozen):
     id: str
     when: Annotated[FrozenDict[str, Any], AfterValidator(freeze)]
     use: str | None
+    shard: Shard | None = None
     priority: int = 0
     because: Annotated[str, Field(min_length=1)]
     evidence: tuple[str, ...] = ()

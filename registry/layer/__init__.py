@@ -14,7 +14,7 @@ from preshuffle.registry.layer.features import behaves_as, features_of, why_lack
 from preshuffle.registry.layer.installed_aiter import installed_aiter
 from preshuffle.registry.layer.moe_layer import MoELayer, Source
 from preshuffle.registry.layer.prediction import REACH, Prediction, Predictor
-from preshuffle.registry.layer.sizes import NEEDED, LayerSizes
+from preshuffle.registry.layer.sizes import NEEDED, LayerSizes, shard_share
 from preshuffle.registry.layer.supposed import supposed_layers
 from preshuffle.registry.layer.switches import (
     AITER,
@@ -63,6 +63,7 @@ __all__ = [
     "read_switches",
     "refusal",
     "same_bytes",
+    "shard_share",
     "shared_experts_of",
     "supposed_layers",
     "unknown_engine",

@@ -14,7 +14,9 @@ from typing import TypeVar
 from preshuffle.registry.base.words import GateMode, Role
 from preshuffle.registry.kernels import DispatchCall, behaviour_of
 from preshuffle.registry.layer.moe_layer import MoELayer
+from preshuffle.registry.layer.sizes import shard_share
 from preshuffle.registry.layer.tensors import WEIGHTS
+from preshuffle.registry.values.query import Query
 
 _MOST_CALLS = 32
 ROWS_OF_W13: tuple[Role, ...] = ("w13_weight", "w13_weight_scale")
@@ -179,11 +181,18 @@ def _sizes(layer: MoELayer) -> tuple[tuple[int, int], ...]:
         return ((hidden, inter),)
     live, width = layer.hidden(), layer.intermediate()
     if width is None and layer.query.intermediate_size:
-        width = max(layer.query.intermediate_size // layer.query.tp, 1)
+        width = _share(layer.query, layer.query.intermediate_size)
     if not (hidden or live) or not (inter or width):
         return ()
     pairs = [(hidden or _up(live, to), inter or _up(width, to)) for to in _PADDINGS]
     return tuple(dict.fromkeys(pairs))
+
+
+def _share(query: Query, size: int) -> int:
+    """Return a rank's share of the intermediate size, before a recipe's padding."""
+    if query.shard == "whole_blocks":
+        return shard_share("whole_blocks", size, query.tp, query.quant_type or "No", lambda _: 1)
+    return max(size // query.tp, 1)
 
 
 def _up(size: int | None, multiple: int) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from preshuffle.registry.algebra.shard import cut, split_experts
+from preshuffle.registry.algebra.shard import Slice, cut, cut_slices, cut_values, split_experts
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
-from preshuffle.registry.base.words import GROUP, ModelActivation, QuantType, RowOrder
+from preshuffle.registry.base.words import GROUP, ModelActivation, QuantType, RowOrder, Shard
 from preshuffle.registry.values.query import Query
 
+WHOLE_BLOCK: Final = 128
+"""Rows of a block of block-scaled fp8, and of AITER's padding, which SGLang cuts by."""
 NEEDED = (
     "weight_dtype",
     "quant_type",
@@ -22,6 +26,32 @@ NEEDED = (
     "bias",
 )
 """What must be known of a layer before its tensors can be decided."""
+
+
+class RankShards(NamedTuple):
+    """Slices of the intermediate size, one per tensor-parallel rank.
+
+    Attributes:
+        pieces: what each rank loads; the last ones may load nothing.
+        share: values of a rank's buffer, before a recipe's padding.
+    """
+
+    pieces: tuple[Slice, ...]
+    share: int
+
+
+def shard_share(how: Shard, size: int, ranks: int, quant_type: QuantType, multiple: Callable[[int], int]) -> int:
+    """Return the values of a rank's slice, of loaders that count by whole blocks or by a rank's padded size.
+
+    Example:
+        >>> shard_share("whole_blocks", 1536, 8, "per_1x128", lambda size: 1)
+        256
+    """
+    group = GROUP.get(quant_type, 1)
+    block = group if how == "padded" or quant_type == "per_1x32" else WHOLE_BLOCK
+    even = -(-size // (ranks * group)) * group
+    step = multiple(even) if how == "padded" else block
+    return -(-even // step) * step
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +69,7 @@ class LayerSizes:
     gate_up_order: RowOrder | None
     tp: int
     ep: int
+    shard: Shard | None = None
 
     @property
     def halves(self) -> int:
@@ -55,9 +86,25 @@ class LayerSizes:
         """Experts of one expert-parallel rank."""
         return split_experts(self.experts, self.ep)[0].size
 
-    def rank_intermediate(self, rank: int) -> int:
-        """Intermediate size of one tensor-parallel rank."""
-        return cut(self.intermediate, self.tp, self.group)[rank].size
+    def shards(self, default: Shard | None, multiple: Callable[[int], int]) -> RankShards:
+        """Cut the intermediate size between the ranks.
+
+        Args:
+            default: how the engine's loader cuts, where the query does not say it; None for whole groups.
+            multiple: what a rank's share is padded to, by its size.
+
+        Raises:
+            QueryError: the size cannot be cut so.
+        """
+        how = self.shard or default or "groups"
+        if how == "values":
+            pieces = cut_values(self.intermediate, self.tp, self.group)
+        elif how == "groups":
+            pieces = cut(self.intermediate, self.tp, self.group)
+        else:
+            share = shard_share(how, self.intermediate, self.tp, self.quant_type, multiple)
+            return RankShards(cut_slices(self.intermediate, self.tp, share), share)
+        return RankShards(pieces, pieces[0].size)
 
 
 def sizes_of(query: Query, known: bool) -> LayerSizes:
@@ -93,4 +140,5 @@ def sizes_of(query: Query, known: bool) -> LayerSizes:
         gate_up_order=values["gate_up_order"],
         tp=query.tp,
         ep=query.ep,
+        shard=query.shard,
     )

@@ -72,7 +72,7 @@ def contradiction(book: Book, rule: Rule) -> str | None:
     fewest: list[str] = []
     for values in product(*choices.values()):
         facts: Mapping[str, Scalar] = dict(zip(choices, values, strict=True))
-        unmet = lacking(book, book.recipes[rule.use], facts)
+        unmet = lacking(book, book.recipes[rule.use], facts, rule.shard)
         if not unmet:
             return None
         fewest = unmet if not fewest or len(unmet) < len(fewest) else fewest

@@ -13,7 +13,7 @@ from operator import attrgetter
 from preshuffle.registry.entries import Condition, Recipe, Rule, Scalar
 
 CIRCUMSTANCES = frozenset(
-    {"activation_dtype", "tp", "ep", "dp", "all_to_all", "cu_num", "aiter", "rocm", "engine_version"}
+    {"activation_dtype", "tp", "ep", "dp", "shard", "all_to_all", "cu_num", "aiter", "rocm", "engine_version"}
 )
 """Fields that can change while model, checkpoint, GPU and engine stay the same; every switch is one, too."""
 

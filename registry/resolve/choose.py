@@ -92,7 +92,7 @@ def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
             continue
         unmet: tuple[str, ...] = ()
         if not missed:
-            unmet = () if item.recipe is None else tuple(lacking(book, item.recipe, facts))
+            unmet = () if item.recipe is None else tuple(lacking(book, item.recipe, facts, item.rule.shard))
             if winner is None and not unmet:
                 winner = item
                 continue

@@ -115,7 +115,7 @@ def engine_runs(
         if depends is None:
             continue
         recipe = prepared.recipe
-        if recipe is None or lacking(book, recipe, facts):
+        if recipe is None or lacking(book, recipe, facts, prepared.rule.shard):
             described = False  # the engine raises, or runs what no rule describes
         else:
             unset = dict(_unset(book, recipe, facts))

@@ -27,7 +27,7 @@ _IRRELEVANT_FOR: dict[Irrelevance, tuple[str, ...]] = {
 _LAYER_FACTS = (
     "arch", "cu_num", "weight_dtype", "quant_type", "activation", "activation_dtype", "gate_up_order", "producer",
     "hidden_size", "intermediate_size", "num_experts", "top_k", "gated", "bias", "router_weight_on_input",
-    "activation_scales", "swiglu_limit", "tp", "ep", "dp", "all_to_all", "aiter",
+    "activation_scales", "swiglu_limit", "shard", "tp", "ep", "dp", "all_to_all", "aiter",
 )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> RuleTrial:
         if not condition.matches(facts.get(name))
     )
     recipe = None if rule.use is None else book.recipes[rule.use]
+    unmet = [] if recipe is None else lacking(book, recipe, facts, rule.shard)
     missed = {str(miss) for miss in misses}
     return RuleTrial(
         rule,
@@ -72,6 +73,6 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> RuleTrial:
         {name: condition.text for name, condition in conditions.items()},
         {name: facts.get(name) for name in conditions},
         misses,
-        () if recipe is None else tuple(text for text in lacking(book, recipe, facts) if text not in missed),
+        tuple(text for text in unmet if text not in missed),
         tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and name != "engine"),
     )

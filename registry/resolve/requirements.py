@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
-from preshuffle.registry.base.words import GROUP
+from preshuffle.registry.base.words import GROUP, QuantType, Shard
 from preshuffle.registry.entries import ContractEntry, PadRule, Recipe, Scalar, multiple_for
-from preshuffle.registry.layer import why_lacking
+from preshuffle.registry.layer import shard_share, why_lacking
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import read_probed
 
@@ -44,11 +44,13 @@ class Requirement:
     unmet: Callable[[Book, Recipe, Facts], Iterable[str]]
 
 
-def lacking(book: Book, recipe: Recipe, facts: Facts) -> list[str]:
+def lacking(book: Book, recipe: Recipe, facts: Facts, shard: Shard | None = None) -> list[str]:
     """Return the requirements of a recipe that a query does not meet.
 
-    Unknown facts (no AITER version) count as met.
+    Unknown facts (no AITER version) count as met. ``shard`` is how the rule's engine cuts, where no query says it.
     """
+    if shard is not None and facts.get("shard") is None:
+        facts = {**facts, "shard": shard}
     return [text for requirement in REQUIREMENTS for text in requirement.unmet(book, recipe, facts)]
 
 
@@ -125,7 +127,7 @@ def _multiples(_: Book, recipe: Recipe, facts: Facts) -> Iterator[str]:
         size = facts.get(name)
         if not isinstance(size, int):
             continue
-        for part in _rank_sizes(name, size, tp, GROUP.get(recipe.call.quant_type, 1)):
+        for part in _rank_sizes(name, size, tp, recipe.call.quant_type, facts.get("shard")):
             multiple = multiple_for(rule, part)
             if part % multiple:
                 padded = -(-part // multiple) * multiple
@@ -144,13 +146,16 @@ def _where_it_divides(name: str, size: int, tp: int, rule: PadRule) -> str:
     return f"; it divides at tp {', '.join(whole)}, and ep does not cut it" if whole else ""
 
 
-def _rank_sizes(name: str, size: int, tp: int, group: int) -> tuple[int, ...]:
-    """Return a dimension's sizes on the ranks.
+def _rank_sizes(name: str, size: int, tp: int, quant_type: QuantType, shard: Scalar) -> tuple[int, ...]:
+    """Return a dimension's sizes on the ranks, as their buffers are allocated.
 
     Equal shares, where whole groups would leave a rank with nothing.
     """
     if name == "hidden_size":
         return (size,)
+    group = GROUP.get(quant_type, 1)
+    if shard == "whole_blocks":
+        return (shard_share("whole_blocks", size, tp, quant_type, lambda _: 1),)
     try:
         return tuple(piece.size for piece in cut(size, tp, group))
     except QueryError:
@@ -166,7 +171,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(("gated",), _gated),
     Requirement(("router_weight_on_input",), _router_weight),
     _one_of("activation", lambda recipe: recipe.requires.activation),
-    Requirement(("hidden_size", "intermediate_size", "tp"), _multiples),
+    Requirement(("hidden_size", "intermediate_size", "tp", "shard"), _multiples),
     _one_of("gate_up_order", lambda recipe: recipe.requires.gate_up_order),
 )
 """In the order in which a refusal names them."""

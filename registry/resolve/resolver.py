@@ -8,7 +8,7 @@ from typing import Protocol
 
 from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
-from preshuffle.registry.base.words import Role
+from preshuffle.registry.base.words import Role, Shard
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.layer import AITER, MoELayer, Predictor, layer_of, value_of
 from preshuffle.registry.loading import Book
@@ -93,7 +93,7 @@ class Resolver:
         rule, recipe = choice.winner.rule, choice.winner.recipe
         if recipe is None:
             raise nothing_works(layer, rule)
-        laid = self._laid_out(layer, recipe)
+        laid = self._laid_out(layer, recipe, rule.shard)
         buckets, findings = self._judged(query, laid, recipe, kernels)
         unread = _unread_switches(layer)
         values = {
@@ -116,13 +116,23 @@ class Resolver:
         }
         return unvalidated(Decision, values)
 
-    def _laid_out(self, layer: MoELayer, recipe: Recipe) -> LaidOut:
+    def _laid_out(self, layer: MoELayer, recipe: Recipe, shard: Shard | None) -> LaidOut:
         full, model = layer.query, layer.model.id if layer.model else None
-        key = (recipe.id, layer.sizes, layer.known_arch.id, full.swiglu_limit, full.router_weight_on_input, model)
-        return self._memo.get("laid out", key, lambda: self._lay_out(layer, recipe))
+        key = (
+            recipe.id,
+            shard,
+            layer.sizes,
+            layer.known_arch.id,
+            full.swiglu_limit,
+            full.router_weight_on_input,
+            model,
+        )
+        return self._memo.get("laid out", key, lambda: self._lay_out(layer, recipe, shard))
 
-    def _lay_out(self, layer: MoELayer, recipe: Recipe) -> LaidOut:
-        tensors = FrozenDict(self._with_lines(tensor_decisions(recipe, layer.sizes, layer.known_arch, self._book)))
+    def _lay_out(self, layer: MoELayer, recipe: Recipe, shard: Shard | None) -> LaidOut:
+        tensors = FrozenDict(
+            self._with_lines(tensor_decisions(recipe, layer.sizes, layer.known_arch, self._book, shard))
+        )
         call = call_decision(recipe, layer, tensors)
         return LaidOut(tensors, call, applied_by(tensors, call), decision_digest(recipe.id, tensors, call, recipe.env))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, QueryError
 from preshuffle.registry.base.frozen import unvalidated
-from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, Role, RowOrder, Step, TensorDtype
+from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, Role, RowOrder, Shard, Step, TensorDtype
 from preshuffle.registry.entries import (
     ArchEntry,
     BackendEntry,
@@ -23,23 +24,27 @@ from preshuffle.registry.loading import Book
 from preshuffle.registry.values.decision import CallDecision, Pad, TailFill, TensorDecision
 
 
-def tensor_decisions(recipe: Recipe, sizes: LayerSizes, arch: ArchEntry, book: Book) -> dict[Role, TensorDecision]:
+def tensor_decisions(
+    recipe: Recipe, sizes: LayerSizes, arch: ArchEntry, book: Book, shard: Shard | None = None
+) -> dict[Role, TensorDecision]:
     """Return layout, shape and padding of each tensor of rank 0.
 
-    Biases that the model does not have are left out.
+    Biases that the model does not have are left out. ``shard`` is how the engine's loader cuts, where the query does
+    not say it.
 
     Raises:
         QueryError: the sizes cannot be cut between the ranks, or scale blocks hold rows of gate and up.
     """
     if sizes.hidden % sizes.group:
         raise QueryError([FieldProblem("hidden_size", f"{sizes.hidden} is not whole groups of {sizes.group}")])
-    first, last = sizes.rank_intermediate(0), sizes.rank_intermediate(-1)
+    pieces, share = sizes.shards(shard, partial(multiple_for, recipe.tensors["w13_weight"].pad.rows))
+    first, last = pieces[0].size, pieces[-1].size
     decisions: dict[Role, TensorDecision] = {}
     for role, tensor in recipe.tensors.items():
         if role.endswith("_bias") and not sizes.bias:
             continue
-        full = _shape(role, tensor, sizes, recipe.call.quant_type, first)
-        short = full if last == first else _shape(role, tensor, sizes, recipe.call.quant_type, last)
+        full = _shape(role, tensor, sizes, recipe.call.quant_type, first, share)
+        short = full if last == first else _shape(role, tensor, sizes, recipe.call.quant_type, last, share)
         order = _order(role, tensor, sizes, recipe.call.quant_type, full.logical)
         fill, tail = _fills(tensor, full)
         values = {
@@ -133,20 +138,27 @@ class _Shape(NamedTuple):
     pad: Pad
 
 
-def _shape(role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: QuantType, intermediate: int) -> _Shape:
-    halves = sizes.halves if role.startswith("w13") else 1
-    rows, k = (intermediate, sizes.hidden) if role.startswith("w13") else (sizes.hidden, intermediate)
+def _shape(
+    role: Role, tensor: TensorRecipe, sizes: LayerSizes, quant_type: QuantType, intermediate: int, share: int
+) -> _Shape:
+    """Return a tensor's shapes on a rank that loads ``intermediate`` of the ``share`` values of its buffer."""
+    w13 = role.startswith("w13")
+    halves = sizes.halves if w13 else 1
+    rows, k = (intermediate, sizes.hidden) if w13 else (sizes.hidden, intermediate)
+    all_rows, all_k = (share, sizes.hidden) if w13 else (sizes.hidden, share)
     experts = sizes.local_experts
     if role.endswith("_scale"):
         length = _scale_length(role, tensor, sizes.local_experts, quant_type)
         if length is not None:
             return _Shape((length,), (length,), _pad(0, 0))
-        rows, k = -(-rows // BLOCK_ROWS.get(quant_type, 1)), _groups(k, quant_type)
-    padded_rows = _round_up(rows, tensor.pad.rows)
+        block = BLOCK_ROWS.get(quant_type, 1)
+        rows, k = -(-rows // block), _groups(k, quant_type)
+        all_rows, all_k = -(-all_rows // block), _groups(all_k, quant_type)
+    padded_rows = _round_up(all_rows, tensor.pad.rows)
     if role.endswith("_bias"):
         shape, padded = (experts, halves * rows), (experts, halves * padded_rows)
         return _Shape(shape, padded, _pad(padded_rows - rows, 0))
-    physical = _with_tail((experts, halves * padded_rows, _round_up(k, tensor.pad.k)), tensor.tail)
+    physical = _with_tail((experts, halves * padded_rows, _round_up(all_k, tensor.pad.k)), tensor.tail)
     return _Shape((experts, halves * rows, k), physical, _pad(padded_rows - rows, physical[-1] - k))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from preshuffle.registry.base.frozen import Clamp, Frozen, FrozenDict, Ranks, Size, Tokens, Version
-from preshuffle.registry.base.words import Dtype, ModelActivation, QuantType, RowOrder, activation_of
+from preshuffle.registry.base.words import Dtype, ModelActivation, QuantType, RowOrder, Shard, activation_of
 from preshuffle.registry.values.input import Input
 
 TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
@@ -90,6 +90,8 @@ class Query(Input):
         router_weight_on_input: the router's weight multiplies what goes into an expert, not what comes out.
         activation_scales: whether the checkpoint has scales of the experts' activations (static), or they are computed.
         swiglu_limit: where the activation clamps gate and up; 0.0 is no clamp.
+        shard: how the loader cuts the intermediate size between the ranks, where that is not as the engine's rule says:
+            whole scale groups, equal numbers of values, whole blocks of 128, or slices of the padded size of a rank.
         tp: tensor-parallel size; shards independently of ``ep``.
         dp: data-parallel size.
         all_to_all: how tokens go between expert-parallel ranks (none, mori, deepep, ...); None where it is not told.
@@ -117,6 +119,7 @@ class Query(Input):
     router_weight_on_input: bool | None = None
     activation_scales: Literal["static", "dynamic"] | None = None
     swiglu_limit: Clamp | None = None
+    shard: Shard | None = None
     tp: Ranks = 1
     ep: Ranks = 1
     dp: Ranks = 1

@@ -47,6 +47,7 @@ _HELP = {
     "bias": "whether the experts have biases",
     "router_weight_on_input": "whether the router's weight multiplies what goes into an expert (Llama 4)",
     "activation_scales": "static where the checkpoint has them, else dynamic",
+    "shard": "how the loader cuts the intermediate size between ranks, where it is not as the engine's rule says",
     "gated": "whether w13 holds gate and up (the default)",
     "tp": "tensor-parallel size",
     "ep": "expert-parallel size",
