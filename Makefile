@@ -71,6 +71,7 @@ soak: $(STAMP)
 engines: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m support.engines.fetch
 	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m support.engines.figures
 
 bench: $(STAMP)
 	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done

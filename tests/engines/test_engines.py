@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from support.engines.cases import Case, read_cases
+from support.engines.figures import ENGINES
 from support.engines.runs import result_of
 from support.engines.trees import missing
 
 pytestmark = pytest.mark.engines
-ENGINES = ("vllm", "sglang")
 CASES = [case for engine in ENGINES for case in read_cases(engine)]
 
 
@@ -22,13 +22,3 @@ def test_a_layer_is_as_the_table_says(case: Case) -> None:
     assert result["outcome"] == case.expect, f"{result['recipe']}\n{details}"
     if case.expect == "differs":
         assert sorted(line.partition(":")[0] for line in result["differences"]) == sorted(case.differs), details
-
-
-def test_every_difference_names_whose_fault_it_is() -> None:
-    assert [case.name for case in CASES if (case.expect == "differs") != bool(case.differs and case.fault)] == []
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_names_of_cases_are_unique(engine: str) -> None:
-    names = [case.name for case in CASES if case.engine == engine]
-    assert len(names) == len(set(names))

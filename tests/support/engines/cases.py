@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ class Case:
 
     Attributes:
         form: how the checkpoint stores weights: a key of `checkpoint.FORMATS`.
+        order: row order of w13 in the checkpoint.
         quantization: the section of that name in the model's configuration.
         options: what the engine is started with, and what its model says.
         env: environment of engine and query.
+        flags: options of the engine's command line, as the query's environment has them.
         query: fields of the query beside sizes, engine and architecture.
-        expect: what must come out: equal, rank, differs, refused or raises.
+        expect: what must come out (`figures.OUTCOMES`).
         differs: arguments of the call that differ, sorted.
         fault: whose fault a difference is, and what it is.
     """
@@ -39,6 +42,7 @@ class Case:
     tp: int = 1
     rank: int = 0
     activation: str = "silu"
+    order: str = "GGUU"
     bias: bool = False
     static: bool = False
     swiglu_limit: float | None = None
@@ -46,6 +50,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     query: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, str] = field(default_factory=dict)
     expect: str = "equal"
     differs: tuple[str, ...] = ()
     fault: str = ""
@@ -53,18 +58,29 @@ class Case:
 
 def read_cases(engine: str) -> list[Case]:
     """Return all cases of an engine."""
-    table = yaml.safe_load((TABLES / f"engines_{engine}.yaml").read_text(encoding="utf-8"))
-    return [case for row in table["runs"] for case in _cases_of(engine, row, table)]
+    table = _read(engine)
+    layers = _read("layers")["layers"]
+    cases = [case for row in table["runs"] for case in _cases_of(engine, row, layers[row["layer"]], table["env"])]
+    return [replace(case, **_expected(case.name, table["differences"])) for case in cases]
 
 
-def _cases_of(engine: str, row: dict[str, Any], table: dict[str, Any]) -> Iterator[Case]:
-    layer = table["layers"][row["layer"]]
+def _expected(name: str, differences: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the first pattern that matches a case says of it."""
+    found = next((row for row in differences if re.search(row["cases"], name)), {})
+    return {key: tuple(value) if key == "differs" else value for key, value in found.items() if key != "cases"}
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((TABLES / f"engines_{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _cases_of(engine: str, row: dict[str, Any], layer: dict[str, Any], env: dict[str, str]) -> Iterator[Case]:
     fields = {**layer, **row}
-    for key in ("options", "env", "query"):
-        fields[key] = {**table.get(key, {}), **layer.get(key, {}), **row.get(key, {})}
+    for key in ("options", "env", "query", "flags"):
+        fields[key] = {**layer.get(key, {}), **row.get(key, {})}
+    fields["env"] = {**env, **fields["env"]}
     name, archs, sizes, note = (fields.pop(key, default) for key, default in DEFAULTS.items())
     fields["env"] = {key: str(value) for key, value in fields["env"].items()}
-    fields["differs"] = tuple(fields.get("differs", ()))
     for arch in archs:
         for tp in sizes:
             rank = min(fields.get("rank", 0), tp - 1)

@@ -91,6 +91,8 @@ class Checkpoint:
         for role, decided in decision.tensors.items():
             projection, _, kind = role.partition("_")
             kind = {"weight_scale": "scale"}.get(kind, kind)
+            if kind == "input_scale" and ("w1", kind) not in self.tensors:
+                continue
             if kind == "input_scale":
                 made[role] = self.tensors["w1" if projection == "w13" else "w2", kind]
             elif projection == "w13":
@@ -119,6 +121,19 @@ class Checkpoint:
             return whole.clone()
         k = decided.logical_shape[2] // (self.form.packed if kind == "weight" else 1)
         return whole[..., rank * k : (rank + 1) * k].contiguous()
+
+    def fused(self, projection: str, kind: str, tp: int, rank: int) -> Tensor:
+        """Return one rank's part of a tensor of all experts, gate and up in turn, cut in whole groups of 32."""
+        whole = self.tensors["w1" if projection == "w13" else "w2", kind]
+        inner = self.tensors["w1", "weight"].shape[1]
+        size = -(-inner // 32 // tp) * 32
+        if projection == "w13":
+            cut = slice(rank * size, (rank + 1) * size)
+            return torch.stack([whole[:, cut], self.tensors["w3", kind][:, cut]], 2).flatten(1, 2)
+        if kind == "bias":
+            return whole if rank == 0 else torch.zeros_like(whole)
+        per_element = self.form.packed if kind == "weight" else self.form.k
+        return whole[..., rank * size // per_element : (rank + 1) * size // per_element]
 
     def shard_of(self, expert: int, shard: str, kind: str) -> Any:
         """Return what a checkpoint's file has for one expert."""

@@ -112,7 +112,7 @@ def expected_arguments(call: CallDecision) -> dict[str, Any]:
         "gate_mode": call.gate_mode if call.gate_mode_passed else "separated",
         "hidden_pad": call.hidden_pad,
         "intermediate_pad": call.intermediate_pad,
-        "swiglu_limit": call.swiglu_limit or 0.0,
+        "swiglu_limit": limit_of(call.activation, call.swiglu_limit),
         "doweight_stage1": call.doweight_stage1,
     }
     if call.activation == "Situv2":
@@ -120,15 +120,21 @@ def expected_arguments(call: CallDecision) -> dict[str, Any]:
     return expected
 
 
+def limit_of(activation: str, limit: float | None) -> float:
+    """Return the clamp that AITER computes with: since 0.1.17 it reads none as 7 for Swiglu."""
+    return limit or (7.0 if activation == "Swiglu" else 0.0)
+
+
 def scalar_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded call with enumerators as names and defaults filled in."""
+    activation = call.get("activation", ActivationType.Silu).name
     return {
         **call,
         "quant_type": QUANT_TYPES.get(name := call.get("quant_type", QuantType.No).name, name),
-        "activation": call.get("activation", ActivationType.Silu).name,
+        "activation": activation,
         "gate_mode": str(getattr(call.get("gate_mode"), "value", call.get("gate_mode") or "separated")),
         "hidden_pad": call.get("hidden_pad", 0),
         "intermediate_pad": call.get("intermediate_pad", 0),
-        "swiglu_limit": call.get("swiglu_limit") or 0.0,
+        "swiglu_limit": limit_of(activation, call.get("swiglu_limit")),
         "doweight_stage1": bool(call.get("doweight_stage1", False)),
     }

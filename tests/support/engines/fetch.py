@@ -18,7 +18,7 @@ REPOSITORIES = {
     "aiter": ("https://github.com/ROCm/aiter", "e4048607a535ace3a2b51ded31b1c8c2d45c0879"),
 }
 """Repositories with the commit that is run."""
-DEPENDENCIES = ("msgspec", "orjson", "psutil")
+DEPENDENCIES = ("msgspec", "orjson", "psutil", "compressed-tensors", "loguru")
 """Small packages for which a stand-in would not do."""
 
 

@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from support.engines.cases import Case, read_cases
-from support.engines.trees import ROOT, missing
+from support.engines.trees import ROOT
 
 TESTS = Path(__file__).parents[2]
 TIMEOUT_S = 900
@@ -52,11 +50,3 @@ def results_of(key: Key) -> dict[str, dict[str, Any]]:
 def result_of(case: Case) -> dict[str, Any]:
     """Return what came of one case."""
     return results_of(key_of(case))[case.name]
-
-
-def all_results(engines: Iterable[str]) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Run every case of the engines that are here."""
-    for engine in engines:
-        if missing(engine) is None:
-            for _, cases in groupby(sorted(read_cases(engine), key=key_of), key_of):
-                yield from ((case, result_of(case)) for case in cases)

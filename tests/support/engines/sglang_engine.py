@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from support.engines import aiter_standin
 from support.engines.cases import Case
 from support.engines.checkpoint import SHARDS, Checkpoint
 from support.engines.standins import install_standins
@@ -20,7 +20,7 @@ ABSENT = (
         "IPython",
         "pybase64",
         "setproctitle",
-        "compressed_tensors",
+        "compressed_tensors_absent",
         "openai_harmony",
         "partial_json_parser",
     ),
@@ -43,10 +43,12 @@ def prepare(tree: Path, arch: str) -> None:
     """Make SGLang importable."""
     sys.path.insert(0, str(tree))
     install_standins(ABSENT, REPLACED)
+    for name in ("info_once", "warning_once"):
+        setattr(logging.Logger, name, logging.Logger.debug)
 
 
-def run(case: Case, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Create, load and convert a layer, and return its call of `fused_moe`."""
+def run(case: Case, checkpoint: Checkpoint) -> None:
+    """Create, load, convert and call a layer."""
     from sglang.srt.runtime_context import get_context, get_parallel
 
     arguments = {"moe_runner_backend": case.options.get("moe_runner_backend", "auto"), "tp_size": 1, "device": "cpu"}
@@ -59,7 +61,7 @@ def run(case: Case, checkpoint: Checkpoint) -> dict[str, Any]:
         layer = _layer(case)
         _load(layer, checkpoint, case)
         layer.quant_method.process_weights_after_loading(layer)
-        return _call(layer, case)
+        _call(layer, case)
 
 
 def _layer(case: Case) -> Any:
@@ -91,7 +93,10 @@ def _quantization(case: Case) -> Any:
     if not case.quantization:
         return None
     method = case.options.get("method") or case.quantization["quant_method"]
-    return get_quantization_config(method).from_config(dict(case.quantization))
+    config = get_quantization_config(method).from_config({"packed_modules_mapping": {}, **case.quantization})
+    for name, value in case.options.get("config", {}).items():
+        setattr(config, name, value)
+    return config
 
 
 NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "weight_bias", "input_scale": "input_scale"}
@@ -100,20 +105,33 @@ NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "weight_bias", "in
 def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
     """Load by the layer's own weight loader, one projection of one expert at a time."""
     parameters = dict(layer.named_parameters())
+    if case.order == "GUGU":
+        _load_fused(parameters, checkpoint, case)
+        return
     for shard, kind in checkpoint.tensors:
         stem = f"{'w2' if shard == 'w2' else 'w13'}_{NAMES[kind]}"
         name = stem if stem in parameters else f"{stem}_inv"
         for expert in range(case.experts):
             loaded = checkpoint.shard_of(expert, shard, kind)
+            if case.options.get("typed_scales") and kind == "scale":
+                loaded = loaded.view(torch.float8_e8m0fnu)
             full = f"model.layers.0.mlp.experts.{expert}.{SHARDS[shard]}_proj.{name.partition('_')[2]}"
             parameters[name].weight_loader(parameters[name], loaded, full, shard, expert)
 
 
-def _call(layer: Any, case: Case) -> dict[str, Any]:
+def _load_fused(parameters: dict[str, Any], checkpoint: Checkpoint, case: Case) -> None:
+    """Load all experts at once, as the engine's gpt-oss model does, which cuts ranks itself."""
+    for projection in ("w13", "w2"):
+        for kind in ("weight", "scale", "bias"):
+            name = f"{projection}_{NAMES[kind]}"
+            loaded = checkpoint.fused(projection, kind, case.tp, case.rank)
+            parameters[name].weight_loader(parameters[name], loaded, weight_name=name, shard_id=None, expert_id=None)
+
+
+def _call(layer: Any, case: Case) -> None:
     from sglang.srt.layers.moe.token_dispatcher.standard import StandardDispatchOutput
     from sglang.srt.layers.moe.topk import StandardTopKOutput
 
-    aiter_standin.calls.clear()
     tokens = 4
     topk = StandardTopKOutput(
         topk_weights=torch.ones(tokens, case.top_k),
@@ -123,5 +141,3 @@ def _call(layer: Any, case: Case) -> dict[str, Any]:
     hidden = torch.zeros(tokens, case.hidden, dtype=torch.bfloat16)
     fields = dict.fromkeys(StandardDispatchOutput._fields)
     layer.run_moe_core(StandardDispatchOutput(**{**fields, "hidden_states": hidden, "topk_output": topk}))
-    (call,) = aiter_standin.calls
-    return call

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from support.engines import aiter_standin
 from support.engines.cases import Case
 from support.engines.checkpoint import SHARDS, Checkpoint
 from support.engines.standins import install_standins, module_of
 
 ABSENT = (
     *("transformers", "msgspec", "cloudpickle", "zmq", "cbor2", "blake3", "gguf", "cachetools", "psutil", "tqdm"),
-    *("huggingface_hub", "PIL", "aiohttp", "requests", "tokenizers", "openai", "cpuinfo", "compressed_tensors"),
+    *("huggingface_hub", "PIL", "aiohttp", "requests", "tokenizers", "openai", "cpuinfo"),
     *("prometheus_client", "pybase64", "lark", "diskcache", "setproctitle", "ray", "depyf", "numba", "ninja", "flydsl"),
     *("opentelemetry", "partial_json_parser", "einops", "cv2", "torchvision", "torchaudio", "tiktoken"),
     *("vllm._C", "vllm._C_stable_libtorch", "vllm._rocm_C", "vllm._moe_C"),
@@ -46,11 +45,18 @@ def prepare(tree: Path, arch: str) -> None:
     from vllm.v1.worker.workspace import init_workspace_manager
 
     init_workspace_manager(torch.device("cpu"))
+    torch.ops._C.static_scaled_fp8_quant = static_scaled_fp8_quant  # type: ignore[attr-defined]
     torch.ops.vllm.rocm_aiter_fused_moe = ops._rocm_aiter_fused_moe_impl  # type: ignore[attr-defined]
 
 
-def run(case: Case, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Create, load and convert a layer, and return its call of `fused_moe`."""
+def static_scaled_fp8_quant(output: torch.Tensor, values: torch.Tensor, scale: torch.Tensor, *_: Any) -> None:
+    """Quantize with one scale, as vLLM's compiled kernel of that name does: times the scale's reciprocal, clamped."""
+    largest = torch.finfo(output.dtype).max
+    output.copy_((values.float() * (1 / scale.float())).clamp(-largest, largest).to(output.dtype))
+
+
+def run(case: Case, checkpoint: Checkpoint) -> None:
+    """Create, load, convert and call a layer."""
     from vllm.config import VllmConfig, set_current_vllm_config
 
     config = VllmConfig()
@@ -67,7 +73,7 @@ def run(case: Case, checkpoint: Checkpoint) -> dict[str, Any]:
         layer = _layer(case)
         _load(layer, checkpoint, case)
         layer.quant_method.process_weights_after_loading(layer)
-        return _call(layer, case)
+        _call(layer, case)
 
 
 def _layer(case: Case) -> Any:
@@ -125,6 +131,9 @@ NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_sca
 def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
     """Load by the layer's own weight loader, one projection of one expert at a time."""
     parameters = dict(layer.named_parameters())
+    if case.order == "GUGU":
+        _load_fused(parameters, checkpoint, case)
+        return
     for shard, kind in checkpoint.tensors:
         stem = f"{'w2' if shard == 'w2' else 'w13'}_{NAMES[kind]}"
         name = stem if stem in parameters else f"{stem}_inv"
@@ -134,13 +143,19 @@ def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
             parameters[name].weight_loader(parameters[name], loaded, full, shard, expert)
 
 
-def _call(layer: Any, case: Case) -> dict[str, Any]:
-    aiter_standin.calls.clear()
+def _load_fused(parameters: dict[str, Any], checkpoint: Checkpoint, case: Case) -> None:
+    """Load all experts at once, as the engine's gpt-oss model does, which cuts ranks itself."""
+    for projection in ("w13", "w2"):
+        for kind in ("weight", "scale", "bias"):
+            name = f"{projection}_{NAMES[kind]}"
+            loaded = checkpoint.fused(projection, kind, case.tp, case.rank)
+            parameters[name].weight_loader(parameters[name], loaded, weight_name=name, shard_id=None, expert_id=None)
+
+
+def _call(layer: Any, case: Case) -> None:
     tokens = 4
     hidden = torch.zeros(tokens, layer.hidden_size, dtype=torch.bfloat16)
     weights = torch.ones(tokens, case.top_k)
     ids = torch.zeros(tokens, case.top_k, dtype=torch.int32)
     layer._ensure_moe_quant_config_init()
     layer.forward_modular(hidden, weights, ids)
-    (call,) = aiter_standin.calls
-    return call

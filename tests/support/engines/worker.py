@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from preshuffle.registry import Decision, PreshuffleError, Query, Registry
 from support.engines import aiter_standin
 from support.engines.cases import Case
@@ -46,7 +48,7 @@ def decide(registry: Registry, case: Case) -> Decision:
         "num_experts": case.experts,
         "top_k": case.top_k,
         "tp": case.tp,
-        "env": case.env,
+        "env": {**case.env, **case.flags},
         "tokens": [16],
         **case.query,
     }
@@ -55,27 +57,36 @@ def decide(registry: Registry, case: Case) -> Decision:
 
 def run_case(registry: Registry, engine: Any, case: Case) -> Result:
     """Run one case; what the engine or the product raises is an outcome too."""
+    checkpoint = Checkpoint(case.form, case.experts, case.hidden, case.intermediate, bias=case.bias, static=case.static)
+    call, raised = run_engine(engine, case, checkpoint)
     try:
         decision = decide(registry, case)
     except PreshuffleError as error:
-        return Result(case.name, "refused", [str(error)[:400]])
-    sizes = (case.experts, case.hidden, case.intermediate)
-    checkpoint = Checkpoint(case.form, *sizes, bias=case.bias, static=case.static)
+        outcome = "both refuse" if raised else "refused" if call else "refused, other kernels"
+        return Result(case.name, outcome, [*filter(None, [raised]), str(error)[:400]])
     codes: list[str] = sorted({finding.code for finding in decision.findings if finding.severity == "error"})
-    try:
-        call = engine.run(case, checkpoint)
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
-        return Result(case.name, "raises", [text, *codes], decision.recipe)
     if call is None:
-        return Result(case.name, "other kernels", codes, decision.recipe)
+        return Result(case.name, "raises" if raised else "other kernels", [raised or "", *codes], decision.recipe)
     try:
         found = compare(scalar_arguments(call), decision, checkpoint.plain(decision, case.rank))
     except Exception as error:
         return Result(case.name, "apply refuses", [f"{type(error).__name__}: {str(error)[:300]}"], decision.recipe)
     details = [*found.differences, *found.ranks, *codes]
     return Result(case.name, found.outcome, details, decision.recipe, found.differences)
+
+
+def run_engine(engine: Any, case: Case, checkpoint: Checkpoint) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the engine's call of `fused_moe`, None where it makes none, and what the engine raised."""
+    aiter_standin.calls.clear()
+    try:
+        engine.run(case, checkpoint)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and "fused_experts" in str(error):
+            return None, None  # the engine's own Triton kernels, which no CPU runs
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
+        return None, text
+    return (aiter_standin.calls[-1] if aiter_standin.calls else None), None
 
 
 def main(cases: Path, results: Path) -> None:
@@ -85,6 +96,7 @@ def main(cases: Path, results: Path) -> None:
     name, arch = todo[0].engine, todo[0].arch
     sys.path.append(str(ROOT / "dependencies"))
     registry = Registry.load()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills what torch.empty leaves uninitialized
     pretend_rocm(arch)
     aiter, tree = tree_of("aiter"), tree_of(name)
     assert aiter is not None

@@ -1,0 +1,76 @@
+"""Figures of the comparison with engines, from the tables that `make engines` proves.
+
+`python -m support.engines.figures` prints them; `docs/engines-compared.md` holds the same text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from support.engines.cases import Case, read_cases
+from support.engines.trees import RELEASES
+
+ENGINES = ("vllm", "sglang")
+OUTCOMES = {
+    "equal": "equal",
+    "rank": "equal but 2-D/3-D scale",
+    "differs": "differs",
+    "apply refuses": "`apply` refuses",
+    "refused": "refused here only",
+    "refused, other kernels": "not AITER's, both say",
+    "both refuse": "raises, refused here too",
+    "raises": "raises, not refused here",
+    "other kernels": "not AITER's, not said here",
+}
+"""What can come of a case, with the heading of its column."""
+OWNERS = ("book", "engine", "aiter")
+
+HEAD = """\
+# Compared with the engines' own code
+
+vLLM's and SGLang's real code (quantization methods, weight loaders, `process_weights_after_loading`, the call) was run
+on a CPU beside the product, on layers with the real inner sizes of the experts, at TP 1, 2, 4 and 8. Every byte, shape,
+dtype and tag of what `fused_moe` gets was compared, and every argument of the call. `make engines` runs them again;
+`tests/tables/engines_*.yaml` are the cases, and `python -m support.engines.figures` (in `tests/`) writes this page.
+"""
+
+
+def counts(cases: Iterable[Case]) -> dict[tuple[str, str], Counter[str]]:
+    """Return how many cases have which outcome, by engine and architecture."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for case in cases:
+        found.setdefault((case.engine, case.arch), Counter())[case.expect] += 1
+    return found
+
+
+def table(cases: list[Case]) -> list[str]:
+    """Return one row per engine and architecture."""
+    used = [outcome for outcome in OUTCOMES if any(case.expect == outcome for case in cases)]
+    lines = [_row(["run", "layers", *(OUTCOMES[outcome] for outcome in used)]), _row(["---"] * (len(used) + 2))]
+    for (engine, arch), found in counts(cases).items():
+        name = f"{engine} {RELEASES[engine]}, {arch}"
+        lines.append(_row([name, str(found.total()), *(str(found[outcome]) for outcome in used)]))
+    return lines
+
+
+def faults(cases: list[Case]) -> list[str]:
+    """Return the named faults, the book's own first, each with the number of layers that have it."""
+    found = Counter((case.engine, case.fault) for case in cases if case.fault)
+    ranked = sorted(found.items(), key=lambda item: (OWNERS.index(item[0][1].partition(":")[0]), item[0]))
+    return [f"* {engine}, {count} layers, {fault}" for (engine, fault), count in ranked]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def page() -> str:
+    """Return the whole page."""
+    cases = [case for engine in ENGINES for case in read_cases(engine)]
+    heading = "## Whose fault a difference is"
+    return "\n".join([HEAD, *table(cases), "", heading, "", *faults(cases), ""])
+
+
+if __name__ == "__main__":
+    print(page(), end="")
