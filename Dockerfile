@@ -5,14 +5,16 @@
 # In its container the service listens on every address, so it does not start without tokens.
 # The loader, on a ROCm image that brings torch and AMD's AITER:
 #   docker build --target loader --build-arg ROCM_BASE=<your ROCm image> -t preshuffle-loader .
+# make pin-images writes the digest of its tag behind it, where its registry can be reached.
 ARG PYTHON_IMAGE=python:3.12-slim
 # The loader has no default base: from scratch its first step fails, and says so.
 ARG ROCM_BASE=scratch
 
 FROM ${PYTHON_IMAGE} AS wheel
 WORKDIR /src
-COPY constraints.txt ./
-RUN pip install --no-cache-dir -c constraints.txt build setuptools
+# Whatever pip installs in an image is in a lock with hashes (make lock), in the versions of constraints.txt.
+COPY requirements requirements
+RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY preshuffle preshuffle
 COPY registry registry
@@ -22,14 +24,13 @@ RUN python -m build --wheel --no-isolation --outdir /dist
 
 FROM ${ROCM_BASE} AS loader
 USER root
-COPY --from=wheel /dist/*.whl /src/constraints.txt /tmp/wheel/
-# What torch and AITER are is the base image's business (AMD's AITER has to be there): the wheel is installed without
-# dependencies, and of those only the ones that cannot pull torch are named.
+COPY --from=wheel /dist/*.whl /src/requirements/loader.txt /tmp/wheel/
+# What torch and AITER are is the base image's business (AMD's AITER has to be there), and the digest of ROCM_BASE pins
+# them: the wheel is installed without dependencies, and the lock holds only those that cannot pull torch.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1
 RUN python3 -c "import importlib.metadata as m; print('amd-aiter', m.version('amd-aiter'), 'torch', m.version('torch'))" \
- && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt pydantic einops packaging PyYAML \
- && python3 -m pip install --no-cache-dir -c /tmp/wheel/constraints.txt --no-deps safetensors \
- && python3 -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl \
+ && python3 -m pip install --no-cache-dir --require-hashes -r /tmp/wheel/loader.txt \
+ && python3 -m pip install --no-cache-dir --no-index --no-deps /tmp/wheel/*.whl \
  && rm -rf /tmp/wheel \
  && preshuffle --version \
  && preshuffle registry check \
@@ -39,9 +40,9 @@ USER 10001:10001
 WORKDIR /home/preshuffle
 
 FROM ${PYTHON_IMAGE} AS service
-COPY constraints.txt /tmp/wheel/
-COPY --from=wheel /dist/*.whl /tmp/wheel/
-RUN pip install --no-cache-dir -c /tmp/wheel/constraints.txt "$(ls /tmp/wheel/*.whl)[service,postgres]" \
+COPY --from=wheel /dist/*.whl /src/requirements/service.txt /tmp/wheel/
+RUN pip install --no-cache-dir --require-hashes -r /tmp/wheel/service.txt \
+ && pip install --no-cache-dir --no-index --no-deps /tmp/wheel/*.whl \
  && rm -rf /tmp/wheel \
  && preshuffle registry check \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin preshuffle \

@@ -1,4 +1,4 @@
-# make install | demo | test | test-fast | check | engines | bench
+# make install | demo | test | test-fast | check | engines | bench; make help says the rest
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -21,9 +21,25 @@ SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/layouts/loader/test_app
   tests/registry/loading/test_book.py tests/registry/loading/test_book_fuzz.py \
   tests/registry/loading/test_rule_index.py tests/registry/resolve/test_recipe_shapes.py
 BENCH ?= $(wildcard bench/bench_*.py)
+# Tests that the oldest and the newest dependencies have to pass, each in an environment of its own. TORCH=torch takes
+# the oldest or the newest torch; on PyPI those are CUDA builds, so name the index of a CPU build in PIP_EXTRA_INDEX_URL.
+LOWEST ?= .venv-lowest
+NEWEST ?= .venv-newest
+TORCH ?= torch==2.13.0
+PARTS ?= tests/registry tests/layouts/checkpoint tests/layouts/stamps tests/layouts/loader tests/layouts/moves tests/api
+TESTED := -e '.[layouts,service,postgres]' build pytest pytest-xdist hypothesis schemathesis selenium kubernetes-validate numpy
+PIP := -m pip --disable-pip-version-check
+# Tools of a release, in an environment of their own: what they need is not held to constraints.txt.
+TOOLS ?= .venv-tools
+RELEASE_TOOLS := uv==0.13.9 cyclonedx-bom==7.5.0 pip-audit==2.10.1
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --constraints constraints.txt --custom-compile-command "make lock"
+DOCKER ?= docker
+IMAGE ?= preshuffle:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint check bench soak engines clean
+.PHONY: test-lowest test-newest lock pin-images image sbom sbom-image audit
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with all that development needs"
@@ -35,6 +51,11 @@ help:
 	@echo "make soak      the tests marked slow"
 	@echo "make engines   layers converted by the code of vLLM, SGLang and ATOM (fetched into .engines), and a table of them"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
+	@echo "make test-lowest, make test-newest   the tests of PARTS at the oldest and at the newest versions of dependencies"
+	@echo "make lock      requirements/*.txt: what the images install, with hashes, in the versions of constraints.txt"
+	@echo "make pin-images the digests of the base images into the Dockerfile, where their registry can be reached"
+	@echo "make image, make sbom, make sbom-image   the service's image; the wheel and the image with their bills of materials"
+	@echo "make audit     known vulnerabilities of what the images install, where a database can be reached"
 
 install: $(STAMP)
 
@@ -76,5 +97,48 @@ engines: $(STAMP)
 bench: $(STAMP)
 	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
 
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) deploy/packages/lowest.py '$(TORCH)' > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python $(PIP) install --quiet -c $(LOWEST)/constraints.txt '$(TORCH)' $(TESTED)
+	$(LOWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER)
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) $(PARTS) $(ARGS)
+
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python $(PIP) install --quiet --upgrade '$(TORCH)' $(TESTED)
+	$(NEWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER)
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) $(PARTS) $(ARGS)
+
+$(TOOLS)/.stamp: Makefile
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python $(PIP) install --quiet $(RELEASE_TOOLS)
+	@touch $@
+
+# torch is in none of them: the service has no use for it, and the loader takes that of its base image.
+lock: $(TOOLS)/.stamp
+	printf 'build\nsetuptools\n' | $(COMPILE) - -o requirements/build.txt
+	printf 'safetensors\n' | $(COMPILE) pyproject.toml - -o requirements/loader.txt
+	$(COMPILE) pyproject.toml --extra service --extra postgres -o requirements/service.txt
+
+pin-images:
+	@$(PYTHON) deploy/packages/pin_images.py
+
+image:
+	$(DOCKER) build --target service --tag $(IMAGE) .
+
+sbom: $(STAMP) $(TOOLS)/.stamp
+	$(BIN)/python -m build --wheel --outdir dist
+	wheel=$$(ls -t dist/*.whl | head -n 1) && $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+	  --mc-type application --sv 1.6 --of JSON --output-reproducible -o "$$wheel.cdx.json" requirements/service.txt
+
+sbom-image: $(TOOLS)/.stamp
+	mkdir -p dist
+	$(DOCKER) run --rm -i --entrypoint python3 $(IMAGE) - $(IMAGE) < deploy/packages/image_sbom.py > dist/image.cdx.json
+	$(TOOLS)/bin/python deploy/packages/validate_sbom.py dist/image.cdx.json
+
+audit: $(TOOLS)/.stamp
+	@$(PYTHON) deploy/packages/audit.py $(TOOLS)/bin/pip-audit requirements/*.txt
+
 clean:
-	rm -rf $(VENV) .engines build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .engines $(LOWEST) $(NEWEST) $(TOOLS) build dist .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

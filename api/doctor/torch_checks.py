@@ -6,15 +6,20 @@ A broken installation may crash the process that imports it.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from preshuffle.api.doctor.check import Check, Status
 from preshuffle.registry import Registry
 
 _TIMEOUT_S = 120
+_INDEX = "https://download.pytorch.org/whl"
+_ROCM_VERSION = Path("/opt/rocm/.info/version")
+_SOME_ROCM = "rocm7.1"
 _PROBE = """
 import json, torch
 devices = []
@@ -42,15 +47,21 @@ _VERDICTS = {
 def check_torch(version: str | None, registry: Registry | None) -> Iterator[Check]:
     """Check that torch is installed and imports; list its GPUs."""
     if version is None:
-        detail = "not installed: the loader needs it; registry and service do not"
-        yield Check(name="torch", status="info", detail=detail, fix='pip install "preshuffle[layouts]"')
+        detail = f"not installed: the loader needs it; registry and service do not. {_other_builds()}"
+        fix = f'pip install torch --index-url {_index()} && pip install "preshuffle[layouts]"'
+        yield Check(name="torch", status="info", detail=detail, fix=fix)
         return
     facts, error = _probe()
     if facts is None:
         yield Check(name="torch", status="problem", detail=f"{version} does not import: {error}")
         return
     built = f"ROCm {facts['hip']}" if facts["hip"] else f"CUDA {facts['cuda']}" if facts["cuda"] else "CPU only"
-    yield Check(name="torch", status="ok", detail=f"{version}, {built}")
+    if facts["cuda"] and not facts["hip"]:
+        detail = f"{version}, {built}: AITER needs a ROCm build. {_other_builds()}"
+        fix = f"pip install --force-reinstall torch --index-url {_index()}"
+        yield Check(name="torch", status="info", detail=detail, fix=fix)
+    else:
+        yield Check(name="torch", status="ok", detail=f"{version}, {built}")
     if not facts["devices"]:
         yield Check(name="gpu", status="info", detail="torch finds none")
     for name, arch, units in facts["devices"]:
@@ -64,6 +75,25 @@ def check_torch(version: str | None, registry: Registry | None) -> Iterator[Chec
         else:
             yield Check(name="gpu", status="warning", detail=f"{name}: {arch}, which the registry does not know")
     yield from _check_bytes(bool(facts["hip"]))
+
+
+def _rocm() -> str | None:
+    """Return the installed ROCm as PyTorch's indexes name it, such as ``rocm7.1``, or None."""
+    try:
+        found = re.match(r"\d+\.\d+", _ROCM_VERSION.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return f"rocm{found[0]}" if found else None
+
+
+def _index() -> str:
+    """Return the index of torch's builds for this machine: ROCm's where ROCm is installed, else the CPU's."""
+    return f"{_INDEX}/{_rocm() or 'cpu'}"
+
+
+def _other_builds() -> str:
+    rocm = f"{_INDEX}/{_rocm() or _SOME_ROCM}"
+    return f"PyPI's torch is built for CUDA; the builds for ROCm are at {rocm}, those for CPUs at {_INDEX}/cpu"
 
 
 def _check_bytes(hip: bool) -> Iterator[Check]:

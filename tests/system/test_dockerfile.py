@@ -78,23 +78,33 @@ def test_the_service_keeps_its_store_in_a_volume() -> None:
     assert json.loads(service.all("ENTRYPOINT")[0]) == ["preshuffle"]
 
 
+def test_whatever_pip_installs_is_locked_with_hashes_or_the_wheel() -> None:
+    for stage in STAGES.values():
+        for step in stage.all("RUN"):
+            for command in re.findall(r"pip install ([^&]*)", step):
+                locked = re.search(r"--require-hashes -r \S*?(\w+\.txt)$", command.strip())
+                wheel = re.search(r"--no-index --no-deps /tmp/wheel/\*\.whl$", command.strip())
+                assert locked or wheel, command
+                assert locked is None or (ROOT / "requirements" / locked[1]).is_file()
+
+
 def test_the_service_has_the_pinned_web_packages_and_no_torch() -> None:
     (step,) = STAGES["service"].all("RUN")
-    assert "[service,postgres]" in step
-    assert "-c /tmp/wheel/constraints.txt" in step
+    assert "--require-hashes -r /tmp/wheel/service.txt" in step
     assert "torch" not in step
     assert "layouts" not in step
 
 
 def test_the_loader_leaves_the_base_images_torch_alone() -> None:
     (step,) = STAGES["loader"].all("RUN")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {re.split(r"[<>=\[]", needed)[0] for needed in project["dependencies"]}
-    assert names <= set(step.split())
-    for needed in project["optional-dependencies"]["layouts"]:
-        name = re.split(r"[<>=]", needed)[0]
-        assert bool(re.search(rf"pip install [^&]*\b{name}\b", step)) is (name != "torch")
+    assert "--require-hashes -r /tmp/wheel/loader.txt" in step
     assert re.search(r"--no-deps /tmp/wheel/\*\.whl", step)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = set(re.findall(r"(?m)^([\w.-]+)==", (ROOT / "requirements" / "loader.txt").read_text(encoding="utf-8")))
+    assert not locked & {"torch", "triton", "amd-aiter"}
+    for needed in [*project["dependencies"], *project["optional-dependencies"]["layouts"]]:
+        name = re.split(r"[<>=\[]", needed)[0].lower()
+        assert (name in locked) is (name != "torch")
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:

@@ -149,9 +149,28 @@ def test_torch_and_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not an AMD GPU" in other.detail
 
 
+@pytest.mark.parametrize(("version", "index"), [("7.2.1-65\n", "/whl/rocm7.2"), ("?", "/whl/cpu"), (None, "/whl/cpu")])
+def test_torch_is_taken_from_the_index_of_what_is_installed(
+    version: str | None, index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if version is not None:
+        (tmp_path / "version").write_text(version)
+    monkeypatch.setattr(torch_checks, "_ROCM_VERSION", tmp_path / "version")
+    (absent,) = check_torch(None, None)
+    assert index in (absent.fix or "")
+    assert "/whl/rocm7." in absent.detail
+    assert "/whl/cpu" in absent.detail
+    cuda = checks_of_torch(monkeypatch, cuda="13.0")["torch"]
+    assert cuda.status == "info"
+    assert "AITER needs a ROCm build" in cuda.detail
+    assert (cuda.fix or "").endswith(index)
+
+
 def test_missing_or_broken_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     (absent,) = check_torch(None, None)
-    assert (absent.status, absent.fix) == ("info", 'pip install "preshuffle[layouts]"')
+    assert absent.status == "info"
+    assert absent.fix is not None
+    assert absent.fix.endswith('/whl/cpu && pip install "preshuffle[layouts]"')
 
     def answering(code: int, out: str, err: str) -> None:
         done = subprocess.CompletedProcess([], code, out, err)
@@ -203,7 +222,7 @@ def test_missing_and_old_packages_of_an_extra(
     (check,) = check_extra(Installed({"uvicorn": [Old()]}), "service")
     assert check.status == "info"
     assert "fastapi is missing" in check.detail
-    assert "uvicorn 0.1 is older than 0.34" in check.detail
+    assert "uvicorn 0.1 is older than 0.53" in check.detail
     assert check.fix == 'pip install "preshuffle[service]"'
 
 
