@@ -22,9 +22,9 @@ from preshuffle.api.rollout import Candidate, Planner
 from preshuffle.api.routes import books, check, deployments, events, health, history, kernels, plan, resolve
 from preshuffle.api.routes import metrics as metrics_routes
 from preshuffle.api.routes import registry as registry_routes
-from preshuffle.api.server import Find, Front, HeartbeatRoute, bind, check_host, run, served_beside, url_of
+from preshuffle.api.server import Find, Front, HeartbeatRoute, bind, check_host, own_names, run, served_beside, url_of
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import Retention, Store
+from preshuffle.api.store import Quota, Retention, Store
 from preshuffle.api.table_files import load_tables
 from preshuffle.api.upkeep import (
     BackgroundLoop,
@@ -117,7 +117,11 @@ def make_service(settings: Settings, registry: Registry, store: Store) -> Servic
 
 
 def create_app(
-    settings: Settings, registry: Registry, store: Store | None = None, access: Access | None = None
+    settings: Settings,
+    registry: Registry,
+    store: Store | None = None,
+    access: Access | None = None,
+    hosts: frozenset[str] | None = None,
 ) -> FastAPI:
     """Build the application; ``app.state.front`` is what a server runs.
 
@@ -126,12 +130,15 @@ def create_app(
         registry: the first one that answers.
         store: an open store; it is closed when the service shuts down.
         access: who may do what; left out, it is read from the settings' file of tokens.
+        hosts: names that requests may be for, besides loopback addresses; left out, any.
 
     Raises:
         StoreError: the store cannot be opened.
         ServeError: the file of tokens cannot be read or is not valid.
     """
-    service = make_service(settings, registry, store if store is not None else Store(settings.db).create())
+    service = make_service(
+        settings, registry, store if store is not None else Store(settings.db, quota_of(settings)).create()
+    )
     app = FastAPI(
         title="preshuffle",
         version=preshuffle.__version__,
@@ -153,6 +160,7 @@ def create_app(
         _cached_paths(service),
         HeartbeatRoute(service.heartbeats),
         hidden_of(settings),
+        hosts,
     )
     return app
 
@@ -203,6 +211,17 @@ def hidden_of(settings: Settings) -> frozenset[str]:
     return frozenset() if settings.management_port is None else frozenset({metrics_routes.METRICS_PATH})
 
 
+def quota_of(settings: Settings) -> Quota:
+    """Return the quota of the settings."""
+    mib = 1 << 20
+    return Quota(
+        replicas=settings.max_replicas,
+        bytes=int(settings.max_mib * mib),
+        token_replicas=settings.token_replicas,
+        token_bytes=int(settings.token_mib * mib),
+    )
+
+
 def load_registry(settings: Settings) -> Registry:
     """Load the registry that the settings name.
 
@@ -230,16 +249,17 @@ def serve(settings: Settings) -> None:
     check_host(settings)
     access = access_of(settings)
     registry = load_registry(settings)
-    store = Store(settings.db)
+    store = Store(settings.db, quota_of(settings))
     set_up(settings.log)
     with ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
         port = settings.management_port
         management = None if port is None else stack.enter_context(bind(settings.host, port))
-        app = create_app(settings, registry, store.create(), access)
+        hosts = own_names(settings)
+        app = create_app(settings, registry, store.create(), access, hosts)
         parts = f"registry {registry.digest[:19]}, store {store.name}"
         if management is not None:
-            stack.enter_context(served_beside(app, management, settings.head_seconds))
+            stack.enter_context(served_beside(app, management, settings.head_seconds, hosts))
             parts += f", management {url_of(management, settings.host)}"
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()

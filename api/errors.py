@@ -18,3 +18,10 @@ class StoreError(PreshuffleError):
 
 class StoreFullError(StoreError):
     """The store's disk is full; nothing was changed, and reading works."""
+
+
+class QuotaError(StoreError):
+    """The quota of stored replicas or bytes is used up.
+
+    Nothing was changed.
+    """

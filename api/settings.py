@@ -37,6 +37,10 @@ class Settings(Frozen):
         log: ``json`` (one object a line) or ``text``.
         history_rows: retention, in changes of all deployments together (of each at most 1000).
         history_days: retention in days.
+        max_replicas: quota of stored replicas in all.
+        max_mib: quota of stored reports and judgements in all, in MiB.
+        token_replicas: quota of stored replicas of one token: those that it reported last.
+        token_mib: quota of these replicas' reports and judgements, in MiB.
     """
 
     host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
@@ -51,6 +55,10 @@ class Settings(Frozen):
     log: Literal["text", "json"] = "text"
     history_rows: Annotated[int, Field(ge=1000)] = 1_000_000
     history_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
+    max_replicas: Annotated[int, Field(ge=1)] = 100_000
+    max_mib: Annotated[float, Field(gt=0, le=1 << 30)] = 1024.0
+    token_replicas: Annotated[int, Field(ge=1)] = 50_000
+    token_mib: Annotated[float, Field(gt=0, le=1 << 30)] = 512.0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:

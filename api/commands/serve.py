@@ -31,6 +31,10 @@ _HELP: Final = {
     "log": "text, or json: one object a line",
     "history_rows": "changes that the history keeps, of all deployments together",
     "history_days": "days for which it keeps them",
+    "max_replicas": "replicas that may be stored in all",
+    "max_mib": "MiB that their reports may take in all",
+    "token_replicas": "replicas that one token may have stored",
+    "token_mib": "MiB that their reports may take",
 }
 
 

@@ -2,7 +2,7 @@
 
 from preshuffle.api.server.front import Find, Front
 from preshuffle.api.server.heartbeat_route import HEARTBEAT_PATH, HeartbeatRoute
-from preshuffle.api.server.listen import bind, check_host, run, url_of
+from preshuffle.api.server.listen import bind, check_host, own_names, run, url_of
 from preshuffle.api.server.management import served_beside
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "HeartbeatRoute",
     "bind",
     "check_host",
+    "own_names",
     "run",
     "served_beside",
     "url_of",

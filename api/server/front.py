@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preshuffle.api.server.connection import MAX_HEAD
 from preshuffle.api.server.heartbeat_route import HEARTBEAT_PATH, HeartbeatRoute
+from preshuffle.api.server.origin import check_origin
 from preshuffle.api.web import (
     MIN_COMPRESSED,
     REQUEST_ID,
@@ -44,6 +45,8 @@ _OTHER: Final = "other"
 """Label of methods and paths that are none of the service's."""
 _READ: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id", b"accept-encoding"})
 _LEVEL: Final = 6
+_LONGEST_PATH: Final = 256
+"""Characters of a path in the log."""
 _GZIP: Final = re.compile(rb"(?i)(?:^|[,\s])gzip\s*(?:$|,|;\s*q=(?!0(?:\.0*)?\s*(?:$|,)))")
 """Matches an ``Accept-Encoding`` that names GZip, and not with weight 0."""
 _DEFAULTS: Final = ((b"x-content-type-options", b"nosniff"), (b"vary", b"Accept-Encoding"))
@@ -59,7 +62,7 @@ class _Head:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = {}
-        self.size = len(scope.get("query_string", b""))
+        self.size = len(scope.get("raw_path") or self.path) + len(scope.get("query_string", b""))
         for name, value in scope["headers"]:
             self.size += len(name) + len(value)
             if name in _READ:
@@ -91,6 +94,7 @@ class Front:
         cached: by path, finds the cached responses to GET requests.
         heartbeats: answers heartbeats.
         hidden: paths that are not served here, whatever the application has.
+        own_names: host names that requests may be for, besides loopback addresses; None: any.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Front:
         cached: Mapping[str, Find],
         heartbeats: HeartbeatRoute,
         hidden: frozenset[str],
+        own_names: frozenset[str] | None = None,
     ) -> None:
         """Wrap the application."""
         self._app = app
@@ -110,6 +115,7 @@ class Front:
         self._cached = cached
         self._heartbeats = heartbeats
         self._hidden = hidden
+        self._own_names = own_names
         paths = [getattr(route, "path", "") for route in app.routes]
         self._plain = frozenset(path for path in paths if "{" not in path)
 
@@ -147,7 +153,9 @@ class Front:
             ProblemError: it may not.
         """
         if head.size > MAX_HEAD:
-            raise ProblemError("head-too-large", f"headers may have {MAX_HEAD} bytes, these have {head.size}")
+            detail = f"path and headers may have {MAX_HEAD} bytes together, these have {head.size}"
+            raise ProblemError("head-too-large", detail)
+        check_origin(scope, self._own_names)
         if head.path in self._hidden:
             raise ProblemError("not-found", f"{head.path} is served on the management port")
         name = self._access.admit(head.method, head.path, head.text(b"authorization") or None)
@@ -188,10 +196,17 @@ class Front:
         self._metrics.answered(method if method in _METHODS else _OTHER, route, status, seconds)
         if status >= 500 or (status >= 400 and status != 404) or _is_logged(method, path):
             level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
-            fields: dict[str, Any] = {"method": method, "path": path, "status": status, "ms": round(seconds * 1000, 2)}
+            shown = _shown(path)
+            fields: dict[str, Any] = {"method": method, "path": shown, "status": status, "ms": round(seconds * 1000, 2)}
             if identity := identity_of(scope):
                 fields["identity"] = identity
-            log.log(level, "%s %s %d", method, path, status, extra=fields)
+            log.log(level, "%s %s %d", method, shown, status, extra=fields)
+
+
+def _shown(path: str) -> str:
+    """Return a path for the log: not too long, and on one line."""
+    text = "".join(char if char.isprintable() else f"%{ord(char):02X}" for char in path[:_LONGEST_PATH])
+    return text if len(path) <= _LONGEST_PATH else f"{text}… ({len(path)} characters)"
 
 
 def _is_logged(method: str, path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import signal
 import socket
 import threading
@@ -16,11 +17,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from preshuffle.api.errors import ServeError
-from preshuffle.api.server.connection import Connection
+from preshuffle.api.server.connection import MAX_CONNECTIONS, Connection, Limits
 from preshuffle.api.server.front import Front
 from preshuffle.api.settings import Settings
 
 _BACKLOG: Final = 512
+_OTHER_FILES: Final = 1024
+"""File descriptors for connections that wait to be refused, the store, and child processes."""
 GRACE_S: Final = 4
 """Seconds that running requests get after the signal to stop."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -38,6 +41,14 @@ def check_host(settings: Settings) -> None:
             "Give a file of tokens with --tokens (PRESHUFFLE_TOKENS; `preshuffle token` makes one), or listen on "
             "127.0.0.1"
         )
+
+
+def own_names(settings: Settings) -> frozenset[str] | None:
+    """Return host names allowed besides loopback addresses; None: any.
+
+    Without tokens, a page of any site could send the browser here under a name of its own (DNS rebinding).
+    """
+    return None if settings.tokens is not None else frozenset({"localhost", settings.host.lower()})
 
 
 def is_loopback(host: str) -> bool:
@@ -84,16 +95,16 @@ def run(app: Front, listener: socket.socket, on_stop: Callable[[], None], head_s
         on_stop: called on the signal, before running requests are waited for: it ends streams, which never end alone.
         head_seconds: how long a request line and its headers may take to arrive.
     """
-    config = config_of(app, head_seconds, timeout_graceful_shutdown=GRACE_S)
+    config = config_of(app, head_seconds, connections=_most_connections(), timeout_graceful_shutdown=GRACE_S)
     with _signals_stop_quietly():
         _Server(config, on_stop).run(sockets=[listener])
 
 
-def config_of(app: ASGIApp, head_seconds: float, **options: Any) -> uvicorn.Config:
-    """Return uvicorn's configuration: no access log, no proxy headers, head limits."""
+def config_of(app: ASGIApp, head_seconds: float, connections: int, **options: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration: no access log, no proxy headers, limits on connections."""
     return uvicorn.Config(
         app,
-        http=partial(Connection, head_seconds=head_seconds),  # type: ignore[arg-type]
+        http=partial(Connection, limits=Limits(head_seconds, connections)),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
@@ -101,6 +112,20 @@ def config_of(app: ASGIApp, head_seconds: float, **options: Any) -> uvicorn.Conf
         proxy_headers=False,
         **options,
     )
+
+
+def _most_connections() -> int:
+    """Return how many clients may connect; each needs a file descriptor, and so does other work."""
+    soft, hard = (_number(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    enough = MAX_CONNECTIONS + _OTHER_FILES
+    if soft < enough:
+        soft = min(hard, enough)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return min(MAX_CONNECTIONS, max(soft - _OTHER_FILES, soft // 2))
+
+
+def _number(limit: int) -> int:
+    return 1 << 30 if limit == resource.RLIM_INFINITY else limit
 
 
 class _Server(uvicorn.Server):

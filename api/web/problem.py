@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from preshuffle.api.errors import StoreError, StoreFullError
+from preshuffle.api.errors import QuotaError, StoreError, StoreFullError
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.finding import FindingCode
@@ -36,6 +36,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed-request": (400, "The request is not valid HTTP"),
     "unauthorized": (401, "A token is needed"),
     "forbidden": (403, "The token does not permit this"),
+    "cross-site": (403, "Another site's page sent this request"),
     "no-recipe": (404, "No recipe answers this query"),
     "not-found": (404, "This path does not exist"),
     "unknown-book": (404, "No book of this digest is known"),
@@ -46,15 +47,18 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "tables-exist": (409, "Other kernel tables exist for this version"),
     "precondition-failed": (412, "The deployment has changed since"),
     "body-too-large": (413, "The body is too large"),
+    "misdirected": (421, "This service does not answer for this host"),
     "unsupported-media-type": (415, "The body's media type is not understood"),
     "invalid-input": (422, "The input is not valid"),
     "head-too-large": (431, "The request's headers are too large"),
     "internal": (500, "Internal error of the service"),
     "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
     "interrupted": (503, "The work was stopped before it ended"),
+    "busy": (503, "The service has too much to do"),
     "store-unavailable": (503, "The store does not answer"),
     "too-many-listeners": (503, "Too many clients listen for events"),
     "store-full": (507, "The store's disk is full"),
+    "quota-exceeded": (507, "No more reports can be stored"),
     "tables-full": (507, "No more kernel tables can be stored"),
 }
 _BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
@@ -140,6 +144,8 @@ def as_problem(error: PreshuffleError) -> ProblemError:
             return ProblemError("no-recipe", error.message, nearest=nearest, missing=error.missing)
         case LayoutError():
             return ProblemError("invalid-input", str(error), problems=[])
+        case QuotaError():
+            return ProblemError("quota-exceeded", str(error))
         case StoreFullError():
             log.error("%s", error)
             return ProblemError("store-full", str(error), headers={"Retry-After": "60"})

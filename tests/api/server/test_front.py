@@ -164,7 +164,7 @@ def test_the_management_port_has_the_metrics_to_itself(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
         with socket.create_connection(("127.0.0.1", int(beside.rsplit(":", 1)[1]))) as slow:
             slow.settimeout(60)
-            slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+            slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n")
             assert slow.recv(65536).startswith(b"HTTP/1.1 408")
         assert server.stop() == 0
 
@@ -178,12 +178,12 @@ def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
         ):
             slow.settimeout(60)
             idle.settimeout(60)
-            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
             assert slow.recv(65536).startswith(b"HTTP/1.1 408")
             assert idle.recv(10) == b""
         with socket.create_connection(("127.0.0.1", port)) as second:
             second.settimeout(60)
-            second.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            second.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = b""
             while not answer.endswith(b'"}'):
                 answer += second.recv(65536)
@@ -208,13 +208,13 @@ def test_a_body_that_nobody_reads_holds_no_connection(tmp_path: Path) -> None:
             with socket.create_connection(("127.0.0.1", port)) as slow:
                 slow.settimeout(0.05)
                 method = b"GET" if path == b"/healthz" else b"POST"
-                slow.sendall(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+                slow.sendall(method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
                 assert ended_while(slow, partial(slow.sendall, b"a")), path
         with socket.create_connection(("127.0.0.1", port)) as kept:  # one that comes is no reason to end it
             kept.settimeout(60)
-            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
             assert read_until(kept, b'"ok"}').startswith(b"HTTP/1.1 200")
-            kept.sendall(b"a" * 100_000 + b"GET /v1/none HTTP/1.1\r\nHost: x\r\n\r\n")
+            kept.sendall(b"a" * 100_000 + b"GET /v1/none HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_until(kept, b"}").startswith(b"HTTP/1.1 404")
             kept.sendall(b"GET /hea")
             assert b"408" in kept.recv(65536)
@@ -247,7 +247,7 @@ def read_until(peer: socket.socket, end: bytes) -> bytes:
 def test_a_body_of_100_mb_is_not_read(tmp_path: Path) -> None:
     with running_server(tmp_path / "store.db") as server:
         port = int(server.url.rsplit(":", 1)[1])
-        head = b"POST /v1/check HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = b"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", port)) as declared:
             declared.sendall(head + b"Content-Length: 104857600\r\n\r\n")
             assert declared.recv(65536).startswith(b"HTTP/1.1 413")

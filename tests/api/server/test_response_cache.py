@@ -27,7 +27,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def request(path: str, *headers: str, version: str = "1.1", body: str = "") -> bytes:
-    lines = [f"GET {path} HTTP/{version}", "Host: x", *headers, *([f"Content-Length: {len(body)}"] if body else [])]
+    lines = [
+        f"GET {path} HTTP/{version}",
+        "Host: localhost",
+        *headers,
+        *([f"Content-Length: {len(body)}"] if body else []),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 

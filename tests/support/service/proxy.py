@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut: what a broken network does to whoever is connected through it."""
+"""A TCP proxy that can be cut or hang: what a broken network does to whoever is connected through it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._open = True
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -28,6 +30,7 @@ class Proxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._flowing.set()
         self.cut()
 
     def cut(self) -> None:
@@ -38,9 +41,14 @@ class Proxy:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
+    def hang(self) -> None:
+        """Keep every connection, accept new ones, and forward nothing."""
+        self._flowing.clear()
+
     def mend(self) -> None:
-        """Let new connections through."""
+        """Let new connections through, and forward again."""
         self._open = True
+        self._flowing.set()
 
     def _accept(self) -> None:
         while True:
@@ -54,15 +62,15 @@ class Proxy:
             server = socket.create_connection(("127.0.0.1", self._target))
             self._sockets += [client, server]
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
 
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    for one in (source, sink):
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-    with suppress(OSError):
-        source.close()
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
+        for one in (source, sink):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            source.close()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,19 +56,23 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_server(db: Path | str, *options: str, stderr: bool = False, **settings: str) -> Iterator[Server]:
-    """Start the service on a free port of the loopback interface, and end it; ``stderr`` keeps its log to be read.
+def running_server(db: Path | str, *options: str, stderr: bool | Path = False, **settings: str) -> Iterator[Server]:
+    """Start the service on a free port of the loopback interface, and end it.
+
+    ``stderr`` keeps its log to be read, in a pipe or a file.
 
     ``db`` is a file for SQLite, or the URL of a database.
     """
     url = db if isinstance(db, str) else f"sqlite:///{db}"
-    process = subprocess.Popen(
-        [*COMMAND, "--port", "0", "--db", url, *options],
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if stderr else None,
-        text=True,
-    )
+    with ExitStack() as stack:
+        pipe = subprocess.PIPE if stderr else None
+        process = subprocess.Popen(
+            [*COMMAND, "--port", "0", "--db", url, *options],
+            env=environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=stack.enter_context(stderr.open("wb")) if isinstance(stderr, Path) else pipe,
+            text=True,
+        )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
