@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.rollout import Candidate, Planner
+from preshuffle.api.rollout import Candidate, Planner, while_connected
 from preshuffle.api.web import MAX_BODY, FieldFault, ProblemError, invalid_input, read_body
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 
@@ -38,7 +38,9 @@ def install(app: FastAPI, answers: Answers, planner: Planner, render: Renderer) 
     async def plan(request: Request) -> Response:
         values = await _read_form(request)
         try:
-            found = await planner.plan(_candidate(values))
+            candidate = _candidate(values)
+            async with planner.turn():
+                found = await while_connected(request, planner.plan(candidate))
         except QueryError as error:
             return show(values, 422, problems=_faults(invalid_input(error.problems)))
         except ProblemError as error:

@@ -1,6 +1,7 @@
 """Rollout plans: what another book, tables or AITER would change."""
 
 from preshuffle.api.rollout.book_changes import BookChanges, compare_entries
+from preshuffle.api.rollout.disconnect import while_connected
 from preshuffle.api.rollout.plan import Candidate, Plan, PlanItem
 from preshuffle.api.rollout.planner import Planner
 
@@ -11,4 +12,5 @@ __all__ = [
     "PlanItem",
     "Planner",
     "compare_entries",
+    "while_connected",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from anyio import to_thread
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.rollout import Candidate, Plan, Planner
-from preshuffle.api.web import BODY_PROBLEMS, json_body, json_input, problems
+from preshuffle.api.rollout import Candidate, Plan, Planner, while_connected
+from preshuffle.api.web import BODY_PROBLEMS, json_body, problems, read_json
 
 TAGS: Final[list[str | Enum]] = ["plan"]
 MAX_BODY: Final = 32 << 20
@@ -25,9 +26,6 @@ EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-CandidateBody = Annotated[Candidate, json_input(Candidate.parse, MAX_BODY)]
-
-
 def router(planner: Planner) -> APIRouter:
     """Return the route."""
     routes = APIRouter()
@@ -38,12 +36,15 @@ def router(planner: Planner) -> APIRouter:
         operation_id="plan",
         summary="What another book, other kernel tables or another AITER would change for the known deployments",
         response_model=Plan,
-        responses=problems(*BODY_PROBLEMS, "store-unavailable", "interrupted"),
+        responses=problems(*BODY_PROBLEMS, "store-unavailable", "interrupted", "busy"),
         openapi_extra=json_body(Candidate, EXAMPLE),
     )
-    async def post(candidate: CandidateBody) -> Response:
-        found = await planner.plan(candidate)
-        body = await to_thread.run_sync(found.model_dump_json)
+    async def post(request: Request) -> Response:
+        async with planner.turn():  # before the body is read: bodies of jobs that wait take no memory
+            value = await read_json(request, MAX_BODY)
+            candidate = await to_thread.run_sync(Candidate.parse, value)
+            found = await while_connected(request, planner.plan(candidate))
+            body = await to_thread.run_sync(found.model_dump_json)
         return Response(body, media_type="application/json")
 
     return routes

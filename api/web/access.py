@@ -13,8 +13,11 @@ from preshuffle.api.web.tokens import Token, Tokens
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
 """Probes: an orchestrator has no token."""
-QUESTIONS: Final = frozenset({"/v1/resolve", "/v1/resolve/batch", "/v1/check", "/v1/check/batch", "/v1/plan", "/plan"})
-"""Paths whose POST changes nothing."""
+QUESTIONS: Final = frozenset({"/v1/resolve", "/v1/resolve/batch", "/v1/check", "/v1/check/batch"})
+"""Paths whose POST changes nothing and costs little.
+
+A plan is not among them: it changes nothing, but takes minutes and memory, and only operators need it.
+"""
 _DEPLOYMENTS: Final = "/v1/deployments/"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="preshuffle", Basic realm="preshuffle", charset="UTF-8"'}
