@@ -18,7 +18,7 @@ from preshuffle.api.answers import Answers
 from preshuffle.api.pages.layer_section import picture_of
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.routes import books
-from preshuffle.api.store import Store, stored_books
+from preshuffle.api.store import Store, in_thread, stored_books
 from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import LayoutReader, readers_of
@@ -39,12 +39,12 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
     @app.get("/book", include_in_schema=False)
     async def book() -> Response:
-        stored = await to_thread.run_sync(stored_books, store, answers.registry.digest)
+        stored = await in_thread(stored_books, store, answers.registry.digest)
         return render("book.html", place="book", stored=stored)
 
     @app.get("/book/diff", include_in_schema=False)
     async def diff(params: Annotated[books.DiffParams, Query()]) -> Response:
-        found = await to_thread.run_sync(books.changes_between, store, answers, params)
+        found = await in_thread(books.changes_between, store, answers, params)
         return render("book_diff.html", place="book", diff=found)
 
     @app.get("/book/{section}", include_in_schema=False)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Final
 
-from anyio import to_thread
 from fastapi import FastAPI, Query
 from pydantic import Field
 from starlette.responses import Response
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.routes import deployments
-from preshuffle.api.store import Store
+from preshuffle.api.store import Store, in_thread
 from preshuffle.api.web import Params
 
 SPANS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (None, "all"))
@@ -37,7 +36,7 @@ def install(app: FastAPI, store: Store, render: Renderer) -> None:
     async def show(path: str, subject: str | None, params: ChangesParams) -> Response:
         since = None if params.hours is None else datetime.now(UTC) - timedelta(hours=params.hours)
         read = partial(store.history, _PAGE, subject=subject, before=params.cursor, since=since)
-        events = await to_thread.run_sync(read)
+        events = await in_thread(read)
         return render(
             "changes.html",
             place="changes",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from anyio import to_thread
 from fastapi import FastAPI, Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +17,7 @@ from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.layer_section import sections
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.routes import deployments
-from preshuffle.api.store import Store
+from preshuffle.api.store import Store, in_thread
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""
@@ -31,7 +30,7 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
 
     @app.get("/", include_in_schema=False)
     async def index(request: Request, params: Annotated[deployments.PageParams, Query()]) -> Response:
-        context = await to_thread.run_sync(_index, store, answers, params)
+        context = await in_thread(_index, store, answers, params)
         base = str(request.base_url).rstrip("/")
         return render("index.html", place="deployments", base=base, example=deployments.EXAMPLE, **context)
 
@@ -40,7 +39,7 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
         request: Request, name: deployments.Name, seen: Annotated[str, Query(max_length=128)] = ""
     ) -> Response:
         brief = request.headers.get("hx-request") == "true"  # only what changes by itself is taken from the answer
-        return await to_thread.run_sync(_deployment, store, answers, render, name, seen, brief)
+        return await in_thread(_deployment, store, answers, render, name, seen, brief)
 
 
 def _index(store: Store, answers: Answers, params: deployments.PageParams) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Final
 
-from anyio import to_thread
 from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
 from preshuffle.api.rollout import BookChanges, compare_entries
-from preshuffle.api.store import BookEntries, KeptBooks, Store, entries_of, stored_books, stored_entries
+from preshuffle.api.store import BookEntries, KeptBooks, Store, entries_of, in_thread, stored_books, stored_entries
 from preshuffle.api.web import Params, ProblemError, problems
 
 TAGS: Final[list[str | Enum]] = ["registry"]
@@ -40,7 +39,7 @@ def router(store: Store, answers: Answers) -> APIRouter:
         responses=problems("store-unavailable"),
     )
     async def listing() -> Response:
-        found = await to_thread.run_sync(stored_books, store, answers.registry.digest)
+        found = await in_thread(stored_books, store, answers.registry.digest)
         return Response(found.model_dump_json(), media_type="application/json")
 
     @routes.get(
@@ -52,7 +51,7 @@ def router(store: Store, answers: Answers) -> APIRouter:
         responses=problems("invalid-input", "unknown-book", "store-unavailable"),
     )
     async def diff(params: Annotated[DiffParams, Query()]) -> Response:
-        found = await to_thread.run_sync(changes_between, store, answers, params)
+        found = await in_thread(changes_between, store, answers, params)
         return Response(found.model_dump_json(), media_type="application/json")
 
     return routes

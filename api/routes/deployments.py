@@ -31,13 +31,14 @@ from preshuffle.api.fleet import (
 )
 from preshuffle.api.routes.resolve import EXAMPLE as QUERY_EXAMPLE
 from preshuffle.api.server import HEARTBEAT_PATH
-from preshuffle.api.store import Precondition, Store
+from preshuffle.api.store import Precondition, Store, in_thread
 from preshuffle.api.upkeep import Heartbeats, recheck
 from preshuffle.api.web import (
     BODY_PROBLEMS,
     STORE_PROBLEMS,
     Params,
     ProblemError,
+    identity_of,
     invalid_input,
     json_body,
     json_input,
@@ -143,7 +144,8 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
             seen.append(revision)
 
         who = request_identity(request)
-        receipt = await to_thread.run_sync(take, store, answers, name, params.replica, report, who, precondition)
+        owner = identity_of(request.scope) or ""
+        receipt = await in_thread(take, store, answers, name, params.replica, report, who, precondition, owner)
         return Response(
             receipt.model_dump_json(),
             201 if seen[-1] is None else 200,
@@ -161,7 +163,7 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
     )
     async def listing(params: Annotated[PageParams, Query()]) -> Response:
         after = read_cursor(params.cursor) if params.cursor else ""
-        page = await to_thread.run_sync(list_page, store, answers, params.limit, after, params.states, params.name)
+        page = await in_thread(list_page, store, answers, params.limit, after, params.states, params.name)
         return Response(page.model_dump_json(), media_type="application/json")
 
     @routes.get(
@@ -176,7 +178,7 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
         },
     )
     async def get(name: Name) -> Response:
-        shown = await to_thread.run_sync(find, store, answers, name)
+        shown = await in_thread(find, store, answers, name)
         body = await to_thread.run_sync(shown.model_dump_json)
         return Response(body, headers={"ETag": etag(shown.revision)}, media_type="application/json")
 
@@ -189,7 +191,7 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
         responses=problems("invalid-input", "unknown-deployment", "unhealthy-deployment", "store-unavailable"),
     )
     async def health(name: Name) -> Response:
-        body = await to_thread.run_sync(_health, store, answers, name)
+        body = await in_thread(_health, store, answers, name)
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
     @routes.delete(
@@ -203,7 +205,7 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
     )
     async def delete(request: Request, name: Name, params: Annotated[DeleteParams, Query()]) -> Response:
         forget = partial(store.delete, who=request_identity(request), precondition=_precondition(request, name))
-        if not await to_thread.run_sync(forget, name, params.replica):
+        if not await in_thread(forget, name, params.replica):
             raise unknown(name)
         return Response(status_code=204)
 
@@ -272,6 +274,7 @@ def take(
     report: ReplicaReport,
     who: str,
     precondition: Precondition,
+    owner: str = "",
 ) -> Receipt:
     """Judge a report; store both.
 
@@ -279,7 +282,8 @@ def take(
         StoreError: the store does not answer or its disk is full; nothing was changed.
     """
     registry = answers.registry
-    receipt = store.put(name, replica, report, judge(report, registry), who=who, precondition=precondition)
+    judged = judge(report, registry)
+    receipt = store.put(name, replica, report, judged, who=who, owner=owner, precondition=precondition)
     if answers.registry is not registry:  # replaced meanwhile: the re-check may have passed this replica already
         recheck(store, answers.registry, only=(name, replica))
     return receipt

@@ -5,13 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Literal
 
-from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.store import Store
+from preshuffle.api.store import Store, in_thread
 from preshuffle.api.upkeep import Watching
 from preshuffle.api.web import problems
 from preshuffle.registry.base.frozen import Frozen
@@ -62,7 +61,7 @@ def router(store: Store, answers: Answers, watching: Watching) -> APIRouter:
         responses=problems("store-unavailable"),
     )
     async def readyz() -> Response:
-        await to_thread.run_sync(store.counters)
+        await in_thread(store.counters)
         ready = Readiness(
             registry_digest=answers.registry.digest,
             book_problems=tuple(map(str, watching.book.state.problems[:SHOWN])),

@@ -7,13 +7,12 @@ from enum import Enum
 from functools import partial
 from typing import Annotated, Final
 
-from anyio import to_thread
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from preshuffle.api.routes.deployments import Name, unknown
-from preshuffle.api.store import Events, Store
+from preshuffle.api.store import Events, Store, in_thread
 from preshuffle.api.web import Params, problems
 
 TAGS: Final[list[str | Enum]] = ["history"]
@@ -45,7 +44,7 @@ def router(store: Store) -> APIRouter:
     )
     async def everything(params: Annotated[HistoryParams, Query()]) -> Response:
         read = partial(store.history, params.limit, before=params.cursor, since=params.since)
-        return _respond(await to_thread.run_sync(read))
+        return _respond(await in_thread(read))
 
     @routes.get(
         "/v1/deployments/{name}/history",
@@ -57,8 +56,8 @@ def router(store: Store) -> APIRouter:
     )
     async def one(name: Name, params: Annotated[HistoryParams, Query()]) -> Response:
         read = partial(store.history, params.limit, subject=name, before=params.cursor, since=params.since)
-        events = await to_thread.run_sync(read)
-        if not events.events and await to_thread.run_sync(store.get, name) is None:
+        events = await in_thread(read)
+        if not events.events and await in_thread(store.get, name) is None:
             raise unknown(name)
         return _respond(events)
 

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers, ListingCache
+from preshuffle.api.store import in_thread
 from preshuffle.api.upkeep import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
 from preshuffle.api.web import (
     BODY_PROBLEMS,
@@ -134,7 +135,7 @@ def router(library: KernelLibrary, answers: Answers, listing: ListingCache) -> A
     async def put(request: Request, version: Version) -> Response:
         aiter = read_version(version)
         files = await _read_files(request)
-        uploaded, new = await to_thread.run_sync(library.put, aiter, files, request_identity(request))
+        uploaded, new = await in_thread(library.put, aiter, files, request_identity(request))
         return _respond(_uploaded_view(uploaded, answers.registry.book.families), uploaded, 201 if new else 200)
 
     @routes.get(

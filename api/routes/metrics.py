@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from anyio import to_thread
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from preshuffle.api.store import in_thread
 from preshuffle.api.web import METRICS_TYPE, FleetCounts, Metrics, problems
 
 METRICS_PATH: Final = "/metrics"
@@ -31,6 +31,6 @@ def router(metrics: Metrics, fleet: FleetCounts) -> APIRouter:
         },
     )
     async def text() -> Response:
-        return Response(await to_thread.run_sync(metrics.text, fleet), media_type=METRICS_TYPE)
+        return Response(await in_thread(metrics.text, fleet), media_type=METRICS_TYPE)
 
     return routes

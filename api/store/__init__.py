@@ -11,7 +11,9 @@ from preshuffle.api.store.book_store import (
     stored_books,
     stored_entries,
 )
+from preshuffle.api.store.database import in_thread
 from preshuffle.api.store.history import SERVICE, Events, FieldChange, HistoryEntry, ReplicaStatus, differences, record
+from preshuffle.api.store.quota import Quota
 from preshuffle.api.store.retention import Retention, prune
 from preshuffle.api.store.rows import AnyRow, JudgedDeployment, bound_key, in_keys, is_silent, now_ms, read_baseline
 from preshuffle.api.store.schema import beats, replicas
@@ -28,6 +30,7 @@ __all__ = [
     "JudgedDeployment",
     "KeptBooks",
     "Precondition",
+    "Quota",
     "ReplicaKey",
     "ReplicaStatus",
     "Retention",
@@ -40,6 +43,7 @@ __all__ = [
     "differences",
     "entries_of",
     "in_keys",
+    "in_thread",
     "is_silent",
     "judged_values",
     "kernel_store",

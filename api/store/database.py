@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from typing import Final, Protocol, TypeVar, TypeVarTuple, Unpack
 
+from anyio import CapacityLimiter, fail_after, to_thread
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
+
+from preshuffle.api.errors import StoreError, StoreFullError
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 VALID: Final = (
     "valid: sqlite:///PATH, as in sqlite:///preshuffle.db or sqlite:////var/lib/preshuffle/store.db, "
     "or postgresql://USER:PASSWORD@HOST/DATABASE"
 )
+
+_THREADS: Final = CapacityLimiter(16)
+"""Threads of their own: where the database hangs, whatever needs none goes on."""
+_QUEUE_S: Final = 10.0
+
+
+async def in_thread(function: Callable[[Unpack[Arguments]], Result], *arguments: *Arguments) -> Result:
+    """Call a function that uses the store in a worker thread.
+
+    Raises:
+        StoreError: all of them wait for the database, or as the function says.
+    """
+    try:
+        with fail_after(_QUEUE_S):
+            return await to_thread.run_sync(function, *arguments, limiter=_THREADS)
+    except TimeoutError:
+        raise StoreError(f"the store does not answer: others have waited for it for {_QUEUE_S:g} s") from None
 
 
 class Database(Protocol):
@@ -22,7 +46,7 @@ class Database(Protocol):
         """Name for messages, without secrets."""
 
     def missing_reason(self) -> str | None:
-        """Return why the database is missing, if known without a query."""
+        """Return why the database is missing or replaced, without a query."""
 
     def begin(self, write: bool = False) -> AbstractContextManager[Connection]:
         """Return a transaction, committed at its end; writers pass ``write=True``."""
@@ -36,6 +60,15 @@ class Database(Protocol):
     def is_full(self, error: SQLAlchemyError) -> bool:
         """Whether an error means that the disk is full."""
 
+    def shrink_journal(self) -> bool:
+        """Free disk space of the journal; return whether there was any."""
+
+    def release_reserve(self) -> bool:
+        """Free the disk space reserved for deletions; whether there was any."""
+
+    def keep_reserve(self) -> None:
+        """Reserve disk space for deletions, unless that has been done."""
+
     def close(self) -> None:
         """Close every connection."""
 
@@ -44,3 +77,23 @@ def cause(error: SQLAlchemyError) -> str:
     """Return the first line of the database's own message."""
     lines = str(getattr(error, "orig", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def repeat_when_full(database: Database, change: Callable[[], Result], may_use_reserve: bool = False) -> Result:
+    """Make a change; on a full disk, make room and repeat.
+
+    Raises:
+        StoreFullError: there is no room, even so; nothing was changed.
+    """
+    try:
+        return change()
+    except StoreFullError:
+        if database.shrink_journal():
+            with suppress(StoreFullError):
+                return change()
+        if not (may_use_reserve and database.release_reserve()):
+            raise
+    try:
+        return change()
+    finally:
+        database.keep_reserve()

@@ -20,8 +20,12 @@ def open_database(url: str) -> Database:
     except (ArgumentError, ValueError):
         raise StoreError(f"--db {url!r} is not a database URL; {VALID}") from None
     if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        from preshuffle.api.store.postgres import PostgresDatabase
-
+        try:
+            from preshuffle.api.store.postgres import PostgresDatabase
+        except ImportError:  # also where the driver finds no libpq
+            shown = parsed.set(username=None, password=None, query={}).render_as_string()
+            message = f"{shown} needs a driver that is not installed; pip install 'preshuffle[postgres]'"
+            raise StoreError(message) from None
         return PostgresDatabase(parsed)
     if parsed.drivername == "sqlite":
         from preshuffle.api.store.sqlite import SqliteDatabase

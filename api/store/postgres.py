@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import URL, Connection, create_engine, func, select
+import psycopg
+from sqlalchemy import URL, Connection, create_engine, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api.errors import StoreError
 from preshuffle.api.store.database import cause
 from preshuffle.api.store.migrate import version_of
 
+ANSWER_S: Final = 10.0
+"""Seconds in which the server must answer; it ends its own statements sooner."""
 _SESSION: Final = (
-    "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000 "
+    "-c statement_timeout=8000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000 "
     "-c synchronous_commit=on"
 )
 _CONNECT: Final = {
@@ -37,24 +41,20 @@ class PostgresDatabase:
         """Connect and check the schema; change nothing.
 
         Raises:
-            StoreError: the driver is missing, the server does not answer, or the database belongs to something else.
+            StoreError: the server does not answer, or the database belongs to something else.
         """
         self.name = URL.create("postgresql", host=url.host, port=url.port, database=url.database).render_as_string()
-        try:
-            import psycopg  # noqa: F401
-        except ModuleNotFoundError:
-            message = f"{self.name} needs a driver that is not installed; pip install 'preshuffle[postgres]'"
-            raise StoreError(message) from None
         # a value in the URL's query string wins over the default here
         defaults = {name: value for name, value in _CONNECT.items() if name not in url.query}
         self._engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=8,
             max_overflow=0,
-            pool_timeout=10,
+            pool_timeout=5,
             pool_pre_ping=True,
             connect_args={"options": _SESSION, **defaults},
         )
+        event.listen(self._engine, "do_connect", _connect)
         try:
             with self.begin() as connection:
                 version_of(connection, self.name)
@@ -100,6 +100,48 @@ class PostgresDatabase:
         """Whether the server's disk is full."""
         return getattr(getattr(error, "orig", None), "sqlstate", None) == _DISK_FULL
 
+    def shrink_journal(self) -> bool:
+        """Return False: the server does that by itself."""
+        return False
+
+    def release_reserve(self) -> bool:
+        """Return False: the server's disk is out of reach."""
+        return False
+
+    def keep_reserve(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+class ImpatientConnection(psycopg.Connection[Any]):
+    """Connection that closes itself if an answer takes longer than ``ANSWER_S``.
+
+    A server that hangs, or a network that lost it, sends no error; neither TCP's timers nor the server's own help.
+    """
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Wait for an answer, for a limited time.
+
+        psycopg resumes the generator several times a second, whether or not there is one.
+        """
+        return super().wait(self._limited(gen), *args, **options)
+
+    def _limited(self, answer: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        deadline = time.monotonic() + ANSWER_S
+        ready = None
+        while True:
+            try:
+                wanted = answer.send(ready)
+            except StopIteration as end:
+                return end.value
+            ready = yield wanted
+            if time.monotonic() > deadline:
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer within {ANSWER_S:g} s")
+
+
+def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> ImpatientConnection:
+    return ImpatientConnection.connect(*arguments, **options)

@@ -77,6 +77,18 @@ beats = Table(
 )
 """Last heartbeat of each replica; narrow, since it is written often. ``silent``: already in the history."""
 
+usage = Table(
+    "usage",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("replica", Integer, primary_key=True),
+    Column("owner", String(128), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
+    Index("usage_owner", "owner", "bytes"),  # sums read no row
+)
+"""Who reported each replica last (a token's name; empty without), and bytes of report and judgement then."""
+
 history = Table(
     "history",
     metadata,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,10 @@ from preshuffle.api.store.migrate import version_of
 
 _MAGIC: Final = b"SQLite format 3\x00"
 BUSY_MS: Final = 5000
+_RESERVE: Final = 8 << 20
+"""Bytes that are set aside: twice as many as the journal usually has."""
+
+log = logging.getLogger("preshuffle.api")
 
 
 class SqliteDatabase:
@@ -36,7 +42,11 @@ class SqliteDatabase:
         self._engine = create_engine(
             f"sqlite:///{self.path}", pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000}
         )
+        self._reserve = self.path.with_name(f"{self.path.name}-reserve")
+        self._keeps_reserve = False
+        self._opened: tuple[int, int] | None = None
         event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "connect", self._note_file)
         event.listen(self._engine, "begin", _begin)
         if exists:
             _check_tables(self.path)
@@ -47,19 +57,32 @@ class SqliteDatabase:
         return str(self.path)
 
     def missing_reason(self) -> str | None:
-        """Return a message if the file was deleted.
+        """Return a message if the file was deleted or replaced.
 
-        SQLite would go on with the unlinked file, which nobody else can see.
+        SQLite would go on with the unlinked file, which nobody else can see. Its number cannot belong to another file
+        meanwhile, since a connection of the pool has it open.
         """
-        if self.path.exists():
+        try:
+            found = _identity(self.path)
+        except OSError:
+            return f"{self.path} does not exist: never created, or moved or deleted while the service ran"
+        if self._opened is None or found == self._opened:
             return None
-        return f"{self.path} does not exist: never created, or moved or deleted while the service ran"
+        return (
+            f"{self.path} was replaced by another file while the service ran; nothing is read or written until the "
+            "service is restarted, which takes the new file, or the old one is moved back"
+        )
 
     @contextmanager
     def begin(self, write: bool = False) -> Iterator[Connection]:
         """Return a transaction; a writer takes the lock at its start."""
         with self._engine.connect().execution_options(write=write) as connection, connection.begin():
             yield connection
+
+    def _note_file(self, _connection: Any, _record: Any) -> None:
+        """Remember which file was opened first."""
+        if self._opened is None:
+            self._opened = _identity(self.path)
 
     def lock_schema(self, connection: Connection) -> None:
         """Do nothing: a writer has exclusive access to the file."""
@@ -74,9 +97,53 @@ class SqliteDatabase:
         code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
         return code == sqlite3.SQLITE_FULL
 
+    def shrink_journal(self) -> bool:
+        """Checkpoint and truncate the journal; return whether that freed space."""
+        journal = self.path.with_name(f"{self.path.name}-wal")
+        try:
+            before = journal.stat().st_size
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            return journal.stat().st_size < before
+        except (OSError, SQLAlchemyError):  # the database cannot grow
+            return False
+
+    def release_reserve(self) -> bool:
+        """Delete the reserve file; return whether there was one."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    def keep_reserve(self) -> None:
+        """Set disk space aside, in a file beside the database.
+
+        A change that only deletes needs space too, for its journal. What the journal takes is given back first.
+        """
+        self._keeps_reserve = True
+        if self._reserve.exists():
+            return
+        try:
+            self.shrink_journal()
+            disk = os.statvfs(self.path.parent)
+            size = min(_RESERVE, disk.f_bavail * disk.f_frsize // 4)
+            with self._reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as error:
+            log.warning("no disk space could be set aside beside %s: %s", self.path, error)
+            self.release_reserve()
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+        if self._keeps_reserve:
+            self.release_reserve()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _path(url: URL) -> Path:

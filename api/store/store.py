@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, delete, select, update
@@ -17,12 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.api.fleet import Beat, Deployment, Judgement, Receipt, ReplicaReport, State
 from preshuffle.api.store import history
-from preshuffle.api.store.database import cause
+from preshuffle.api.store.database import cause, repeat_when_full
 from preshuffle.api.store.history import Events, HistoryEntry, ReplicaStatus
 from preshuffle.api.store.migrate import newest, upgrade, version_of
 from preshuffle.api.store.open import open_database
+from preshuffle.api.store.quota import Quota, charge
 from preshuffle.api.store.rows import (
-    AnyRow,
     JudgedDeployment,
     bound_key,
     count_states,
@@ -39,7 +40,9 @@ from preshuffle.api.store.schema import beats, deployments, meta, replicas
 from preshuffle.api.store.writes import (
     heartbeat_update,
     increment,
+    receipt_of,
     replica_row,
+    status_of,
     write_beat,
     write_deployment,
     write_replica,
@@ -53,20 +56,20 @@ _BATCH: Final = 400
 """Largest number of rows per statement."""
 
 
-def _no_precondition(_revision: int | None) -> None:
-    return
+def _no_precondition(_revision: int | None) -> None: ...
 
 
 class Store:
     """Transactional store of deployments; acknowledged changes survive a crash."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, quota: Quota | None = None) -> None:
         """Open the database without changing it; ``create`` prepares it.
 
         Raises:
             StoreError: the URL or the database cannot be used.
         """
         self.url = url
+        self._quota = quota or Quota()
         self._database = open_database(url)
         self.name = self._database.name
 
@@ -83,6 +86,7 @@ class Store:
         except SQLAlchemyError as error:
             self.close()
             raise StoreError(f"{self.name} cannot be used: {cause(error)}; name another store with --db") from None
+        self._database.keep_reserve()
         return self
 
     def check_current(self) -> None:
@@ -120,15 +124,30 @@ class Store:
         judgement: Judgement,
         *,
         who: str = history.SERVICE,
+        owner: str = "",
         precondition: Precondition = _no_precondition,
     ) -> Receipt:
         """Store a replica's report, replacing its last one.
 
-        An equal report changes no revision and no time but that of the heartbeat.
+        An equal report changes no revision and no time but that of the heartbeat. ``owner``: the token, for its quota.
 
         Raises:
+            QuotaError: it would be too much; nothing was changed.
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
+        change = partial(self._put, name, replica, report, judgement, who, owner, precondition)
+        return repeat_when_full(self._database, change)
+
+    def _put(
+        self,
+        name: str,
+        replica: int,
+        report: ReplicaReport,
+        judgement: Judgement,
+        who: str,
+        owner: str,
+        precondition: Precondition,
+    ) -> Receipt:
         text, now = report.canonical(), now_ms()
         with self.changing("changes") as connection:
             stored = deployment_row(connection, name)
@@ -136,24 +155,26 @@ class Store:
             before = replica_row(connection, name, replica)
             if stored and before and before.report == text:
                 connection.execute(heartbeat_update(name, replica).values(seen_ms=now))
-                return _receipt(name, replica, stored.revision, False, before.created_ms, before.replaced_ms)
+                return receipt_of(name, replica, stored.revision, False, before.created_ms, before.replaced_ms)
             revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=stored is None)
             write_replica(connection, name, replica, text, judgement, now, new=before is None)
             write_beat(connection, name, replica, report, now, new=before is None)
+            size = len(text.encode()) + len(judgement.text.encode())
+            charge(connection, self._quota, name, replica, owner, size)
             entry = HistoryEntry(
                 who,
                 "report",
                 name,
                 replica,
                 revision,
-                _status(before),
+                status_of(before),
                 ReplicaStatus(judgement.verdict, judgement.state),
                 judgement.by,
                 history.differences(json.loads(before.report) if before else None, json.loads(text)),
             )
             history.record(connection, now, [entry])
-            return _receipt(name, replica, revision, True, before.created_ms if before else now, now)
+            return receipt_of(name, replica, revision, True, before.created_ms if before else now, now)
 
     def get(self, name: str) -> Deployment | None:
         """Return a deployment with all its replicas, or None.
@@ -213,16 +234,21 @@ class Store:
         who: str = history.SERVICE,
         precondition: Precondition = _no_precondition,
     ) -> bool:
-        """Delete a deployment, or one of its replicas.
+        """Delete a deployment, or one replica; return whether there was any.
 
-        The last replica takes the deployment along.
-
-        Returns:
-            Whether there was anything to delete.
+        The last replica takes the deployment along. Where the disk is full, disk space that was set aside is used.
 
         Raises:
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
+        change = partial(self._delete, name, replica, who, precondition)
+        return repeat_when_full(self._database, change, may_use_reserve=True)
+
+    def keep_reserve(self) -> None:
+        """Set disk space aside again where a deletion had to use it."""
+        self._database.keep_reserve()
+
+    def _delete(self, name: str, replica: int | None, who: str, precondition: Precondition) -> bool:
         now = now_ms()
         with self.changing("changes") as connection:
             stored = deployment_row(connection, name)
@@ -242,7 +268,7 @@ class Store:
                 connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
             revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=False)
-            entries = [HistoryEntry(who, "forget", name, row.replica, revision, _status(row)) for row in deleted]
+            entries = [HistoryEntry(who, "forget", name, row.replica, revision, status_of(row)) for row in deleted]
             history.record(connection, now, entries)
             return True
 
@@ -280,21 +306,8 @@ class Store:
             return history.read(connection, limit, subject=subject, before=before, since=since)
 
     def leadership(self) -> AbstractContextManager[bool]:
-        """Try to become the one process that re-checks, until the context ends.
-
-        Raises:
-            StoreError: the store does not answer.
-        """
+        """Try to become the one process that re-checks, until the context ends."""
         return self._database.leadership()
-
-    def transaction(self, write: bool = False) -> AbstractContextManager[Connection]:
-        """Return a transaction; writers pass ``write=True``.
-
-        Raises:
-            StoreError: the store does not answer; nothing was changed.
-            StoreFullError: its disk is full; nothing was changed.
-        """
-        return self._transaction(write)
 
     @contextmanager
     def changing(self, *counters: str) -> Iterator[Connection]:
@@ -305,16 +318,20 @@ class Store:
         Raises:
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             for counter in counters:
                 increment(connection, counter)
             yield connection
 
     @contextmanager
-    def _transaction(self, write: bool) -> Iterator[Connection]:
-        missing_reason = self._database.missing_reason()
-        if missing_reason:
-            raise StoreError(missing_reason)
+    def transaction(self, write: bool = False) -> Iterator[Connection]:
+        """Return a transaction; writers pass ``write=True``.
+
+        Raises:
+            StoreError: the store does not answer; nothing was changed.
+            StoreFullError: its disk is full; nothing was changed.
+        """
+        self._check_presence()
         try:
             with self._database.begin(write) as connection:
                 yield connection
@@ -323,18 +340,10 @@ class Store:
                 message = f"{self.name} cannot grow, its disk is full: {cause(error)}; nothing was changed"
                 raise StoreFullError(message) from error
             raise StoreError(f"{self.name} does not answer: {cause(error)}") from error
+        if write:
+            self._check_presence()  # what was written to a file that is gone must not be acknowledged
 
-
-def _status(row: AnyRow | None) -> ReplicaStatus | None:
-    return ReplicaStatus(row.verdict, row.state) if row is not None else None
-
-
-def _receipt(name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:
-    return Receipt(
-        name=name,
-        replica=replica,
-        revision=revision,
-        changed=changed,
-        created_at=moment(created_ms),
-        replaced_at=moment(replaced_ms),
-    )
+    def _check_presence(self) -> None:
+        missing_reason = self._database.missing_reason()
+        if missing_reason:
+            raise StoreError(missing_reason)

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from preshuffle.api.fleet import Judgement, ReplicaReport
-from preshuffle.api.store.rows import AnyRow
+from preshuffle.api.fleet import Judgement, Receipt, ReplicaReport
+from preshuffle.api.store.history import ReplicaStatus
+from preshuffle.api.store.rows import AnyRow, moment
 from preshuffle.api.store.schema import beats, deployments, meta, replicas
 
 
@@ -72,3 +73,20 @@ def judged_values(judgement: Judgement) -> dict[str, Any]:
         "judgement": judgement.text,
         "baseline": json.dumps(judgement.baseline),
     }
+
+
+def status_of(row: AnyRow | None) -> ReplicaStatus | None:
+    """Return the verdict and state in a replica's row."""
+    return ReplicaStatus(row.verdict, row.state) if row is not None else None
+
+
+def receipt_of(name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:
+    """Return the acknowledgement of a report."""
+    return Receipt(
+        name=name,
+        replica=replica,
+        revision=revision,
+        changed=changed,
+        created_at=moment(created_ms),
+        replaced_at=moment(replaced_ms),
+    )

@@ -104,6 +104,7 @@ class BackgroundLoop:
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + _PRUNE_S
             prune(self._store, self._retention)
+            self._store.keep_reserve()
         name = judge_name(self._answers.registry)
         if name != self._judge:
             self._worker.stop()

@@ -9,11 +9,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from anyio import to_thread
-
 from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet import Beat
-from preshuffle.api.store import ReplicaKey, Store
+from preshuffle.api.store import ReplicaKey, Store, in_thread
 
 GATHER_S: Final = 0.01
 """Seconds that the first heartbeat of a group waits for others."""
@@ -53,7 +51,7 @@ class Heartbeats:
 
     async def _write_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            known = await to_thread.run_sync(self._store.beat, [replica_key for replica_key, _ in group])
+            known = await in_thread(self._store.beat, [replica_key for replica_key, _ in group])
         except StoreError as error:
             for _, future in group:
                 if not future.done():

@@ -38,7 +38,7 @@ BODY_PROBLEMS: Final = (
     "unsupported-media-type",
     "invalid-input",
 )
-STORE_PROBLEMS: Final = ("store-unavailable", "store-full")
+STORE_PROBLEMS: Final = ("store-unavailable", "store-full", "quota-exceeded")
 
 
 def json_body(model: type[BaseModel], example: Any) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from preshuffle.api.routes.kernels import EXAMPLE as TABLE
+from support.service.attack import watching_health
 from support.service.postgres import new_database
 from support.service.proxy import Proxy
-from support.service.server import REPORT, Server, running_server
+from support.service.server import OBSERVATION, REPORT, Server, running_server
 
 
 @dataclass
@@ -108,6 +109,34 @@ def test_a_cut_connection_is_said_and_mends(pair: Pair) -> None:
     pair.proxy.mend()
     seconds_until(lambda: httpx.get(f"{pair.second.url}/readyz", timeout=60).status_code == 200)
     assert "cut" in names(pair.second)
+
+
+def test_a_database_that_hangs_is_given_up_and_reads_go_on(pair: Pair) -> None:
+    query = "model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2"
+    pair.proxy.hang()
+    try:
+        with ThreadPoolExecutor(40) as pool, watching_health(pair.second) as watch:
+            started = time.monotonic()
+            url = f"{pair.second.url}/v1/deployments/hung"
+            beats = [pool.submit(httpx.post, f"{url}/heartbeat", timeout=120) for _ in range(10)]
+            writes = [pool.submit(httpx.put, url, json=REPORT, timeout=120) for _ in range(30)]
+            for number in range(4):  # none of them is cached
+                answer = httpx.get(f"{pair.second.url}/v1/resolve?{query}&tp={2**number}", timeout=60)
+                assert answer.status_code == 200
+            checked = httpx.post(f"{pair.second.url}/v1/check", json=OBSERVATION, timeout=60)
+            assert checked.status_code == 200
+            reads_took = time.monotonic() - started
+            answers = [future.result() for future in (*beats, *writes)]
+            took = time.monotonic() - started
+        assert {answer.status_code for answer in answers} == {503}
+        assert {answer.json()["type"] for answer in answers} == {"urn:preshuffle:problem:store-unavailable"}
+        assert watch.failed == 0
+        assert reads_took < 8, "less than the time that the database gets"
+        assert took < 60
+    finally:
+        pair.proxy.mend()
+    seconds_until(lambda: httpx.get(f"{pair.second.url}/readyz", timeout=60).status_code == 200)
+    assert httpx.put(f"{pair.second.url}/v1/deployments/after-hang", json=REPORT, timeout=60).status_code == 201
 
 
 def test_one_is_killed_and_the_other_goes_on(pair: Pair, tmp_path: Path) -> None:

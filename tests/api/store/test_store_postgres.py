@@ -1,11 +1,15 @@
-"""PostgreSQL store: refused databases, no password in messages, a full disk."""
+"""PostgreSQL store: refused databases, no password in messages, a full disk, a server that hangs."""
+
+import time
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from preshuffle.api.errors import StoreError, StoreFullError
+from preshuffle.api.store import postgres
 from preshuffle.api.store.store import Store
 from support.service.postgres import new_database, small_tablespace
+from support.service.proxy import Proxy
 from support.service.stores import put, report
 
 
@@ -36,6 +40,24 @@ def test_a_database_of_something_else_is_left_unchanged() -> None:
     with engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")).scalar() == 1
     engine.dispose()
+
+
+def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "ANSWER_S", 1.0)
+    url = make_url(new_database())
+    with Proxy(url.port or 0) as proxy:
+        store = Store(url.set(port=proxy.port).render_as_string(hide_password=False)).create()
+        put(store, "a")
+        proxy.hang()
+        for _ in range(2):  # a connection that was open, and a new one
+            started = time.monotonic()
+            with pytest.raises(StoreError, match="does not answer"):
+                put(store, "b")
+            assert time.monotonic() - started < 20
+        proxy.mend()
+        put(store, "c")
+        assert [deployment.name for deployment in store.page(5)[0]] == ["a", "c"]
+        store.close()
 
 
 @pytest.mark.slow

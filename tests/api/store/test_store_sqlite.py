@@ -4,20 +4,23 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event, update
 
+from preshuffle.api.app import create_app
 from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.api.fleet.judgement import judge_name
+from preshuffle.api.settings import Settings
 from preshuffle.api.store.schema import replicas
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.recheck import is_due, recheck
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.load import load_book
+from support.service.server import REPORT, Client
 from support.service.stores import put, report
 
 
@@ -97,6 +100,51 @@ def test_a_deleted_file_is_reported(tmp_path: Path) -> None:
     store.close()
 
 
+def replace(file: Path, new: Path) -> None:
+    new.replace(file)
+    for journal in ("-wal", "-shm"):
+        file.with_name(file.name + journal).unlink(missing_ok=True)
+
+
+def test_a_replaced_file_is_noticed_before_anything_is_acknowledged(tmp_path: Path) -> None:
+    file, other, old = tmp_path / "store.db", tmp_path / "other.db", tmp_path / "old.db"
+    Store(f"sqlite:///{other}").create().close()
+    store = Store(f"sqlite:///{file}").create()
+    client = Client(create_app(Settings(), Registry.default(), store).state.front)
+    assert client.put("/v1/deployments/a", json=REPORT).status_code == 201
+    os.link(file, old)
+    replace(file, other)
+    for answer in (
+        client.put("/v1/deployments/b", json=REPORT),
+        client.delete("/v1/deployments/a"),
+        client.post("/v1/deployments/a/heartbeat"),
+        client.get("/readyz"),
+        client.get("/v1/deployments"),
+    ):
+        assert answer.status_code == 503
+        assert "was replaced by another file" in answer.json()["detail"]
+        assert "restarted" in answer.json()["detail"]
+    assert client.get("/healthz").status_code == 200
+    assert sqlite3.connect(file).execute("SELECT count(*) FROM replicas").fetchone() == (0,)
+    old.replace(file)  # back again
+    assert client.get("/readyz").status_code == 200
+    assert client.put("/v1/deployments/a", json={**REPORT, "node": "b"}).status_code == 200
+    store.close()
+
+
+def test_a_file_that_is_replaced_during_a_write_is_noticed(tmp_path: Path) -> None:
+    file, other = tmp_path / "store.db", tmp_path / "other.db"
+    Store(f"sqlite:///{other}").create().close()
+    store = Store(f"sqlite:///{file}").create()
+
+    def meanwhile(_revision: int | None) -> None:
+        other.replace(file)
+
+    with pytest.raises(StoreError, match="was replaced"):
+        put(store, "a", precondition=meanwhile)
+    store.close()
+
+
 def test_a_locked_store_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preshuffle.api.store.sqlite.BUSY_MS", 50)
     store = Store(f"sqlite:///{tmp_path}/store.db").create()
@@ -155,6 +203,28 @@ def test_a_full_disk_loses_nothing_and_room_is_used_again(small_disk: Path) -> N
     again = Store(f"sqlite:///{small_disk}/store.db").create()
     assert names(again) == ["after", *done]
     again.close()
+
+
+def test_a_full_disk_is_freed_over_http(small_disk: Path) -> None:
+    store = Store(f"sqlite:///{small_disk}/store.db").create()
+    client = Client(create_app(Settings(), Registry.default(), store).state.front)
+    (small_disk / "ballast").write_bytes(bytes(300_000))
+    for round_ in range(3):
+        done = fill(store)
+        with suppress(OSError), (small_disk / f"more{round_}").open("wb") as file:
+            while file.write(bytes(4096)):
+                file.flush()
+        assert client.put("/v1/deployments/none", json=REPORT).status_code == 507
+        for name in done[: len(done) // 2 + 1]:
+            answer = client.delete(f"/v1/deployments/{name}")
+            assert answer.status_code == 204, answer.text
+        assert client.get("/v1/deployments").status_code == 200
+        (small_disk / f"more{round_}").unlink()
+        assert client.put("/v1/deployments/again", json=REPORT).status_code in (200, 201)
+        for name in names(store):
+            store.delete(name)
+    store.close()
+    assert not (small_disk / "store.db-reserve").exists()
 
 
 def test_a_database_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
