@@ -11,10 +11,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from preshuffle.api.server.byte_budget import BodySize, ByteBudget
+from preshuffle.api.server.flow import HeldFlow, ReadingTurns
 from preshuffle.api.web import PROBLEM_TYPE, ProblemError
 
 MAX_HEAD: Final = 32 << 10
@@ -31,22 +32,13 @@ UNREAD_SECONDS: Final = 10.0
 _READ_AT_LEAST: Final = 16 << 10
 _PIECE: Final = 4096
 """Bytes that are parsed before the number of pipelined requests is looked at."""
+_BODY_PIECE: Final = 16 << 10
+"""The same within a body, which costs less."""
 _PIPELINED: Final = 32
 """Requests that wait on one connection; the bytes of more wait unparsed."""
 _LINGER_S: Final = 2.0
 """Seconds in which a client may read why it was refused."""
 _RETRY_S: Final = 5
-
-
-class HeldFlow(FlowControl):
-    """Flow control that resumes reading only when nothing is left to parse."""
-
-    held = False
-
-    def resume_reading(self) -> None:
-        """Resume, unless bytes wait that were read before."""
-        if not self.held:
-            super().resume_reading()
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,7 @@ class Limits:
     bodies: ByteBudget[Connection] = field(
         default_factory=lambda: ByteBudget(MAX_BODIES, Connection.refuse_body), init=False
     )
+    turns: ReadingTurns = field(default_factory=ReadingTurns, init=False)
     unsent: ByteBudget[Connection] = field(
         default_factory=lambda: ByteBudget(MAX_UNSENT, Connection.drop_unread), init=False
     )
@@ -117,15 +110,32 @@ class Connection(HttpToolsProtocol):
         if self._unparsed:
             self._unparsed += data
             return
-        for start in range(0, len(data), _PIECE):
-            self._parse(data[start : start + _PIECE])
+        start = 0
+        while start < len(data):
+            end = start + (_BODY_PIECE if self._in_body else _PIECE)
+            self._parse(data[start:end])
+            start = end
             if self._refused or self.transport.is_closing():
                 return
-            if len(self.pipeline) >= _PIPELINED and start + _PIECE < len(data):
-                self._unparsed = data[start + _PIECE :]
-                self.flow.held = True
-                self.flow.pause_reading()
+            if len(self.pipeline) >= _PIPELINED and start < len(data):
+                self._unparsed = data[start:]
+                self._hold()
                 return
+        if self._in_body and self._limits.bodies.held_by(self) > HIGH_WATER_LIMIT:
+            self._hold()
+            self._limits.turns.wait(self)
+
+    def go_on_reading(self) -> None:
+        """Resume reading a body, unless the application has to catch up."""
+        if self._unparsed or self.transport.is_closing():
+            return
+        self.flow.held = False
+        if self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+
+    def _hold(self) -> None:
+        self.flow.held = True
+        self.flow.pause_reading()
 
     def _parse_rest(self) -> None:
         data, self._unparsed = self._unparsed, b""
