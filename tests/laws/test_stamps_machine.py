@@ -1,0 +1,225 @@
+"""Whatever is done to tensors, a stamp never claims a layout that the bytes are not in."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from preshuffle.layouts import (
+    apply,
+    begin_reload,
+    describe,
+    expert_view,
+    finish_reload,
+    inverse,
+    relayout,
+    retag,
+    stamp_of,
+    stamps_from_metadata,
+    stamps_to_metadata,
+)
+from preshuffle.registry import Decision, LayoutError
+from support.tensors.moe import decide, in_padded_buffers, plain_tensors
+
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_experts": 4, "top_k": 2}
+DECISIONS = (decide("fp4x2", **SIZES), decide("bf16", **SIZES))
+SEEDS = (0, 1)
+
+Tensors = dict[str, torch.Tensor]
+
+
+def raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().view(torch.uint8).view(-1)
+
+
+def plain_layer(seed: int) -> Tensors:
+    plain = plain_tensors(DECISIONS[0], seed=seed)
+    plain |= {role: plain[role].float() for role in ("w13_bias", "w2_bias")}
+    return in_padded_buffers(plain, DECISIONS[0])
+
+
+@lru_cache(maxsize=8)
+def laid_bytes(number: int, seed: int) -> dict[str, torch.Tensor]:
+    apply(tensors := plain_layer(seed), DECISIONS[number])
+    return {role: raw(tensor).clone() for role, tensor in tensors.items()}
+
+
+def is_laid(role: str, data: torch.Tensor, digest: str) -> bool:
+    """Whether each expert's bytes are those of one of the seeds."""
+    number = next(index for index, decision in enumerate(DECISIONS) if decision.decision_digest == digest)
+    parts = data.view(SIZES["num_experts"], -1)
+    wanted = [laid_bytes(number, seed)[role].view(parts.shape) for seed in SEEDS]
+    return all(any(part.equal(one) for laid in wanted for one in laid) for part in parts)
+
+
+WRITES: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
+    "copy_": lambda tensor, plain: tensor.detach().view(torch.uint8).view(-1).copy_(plain),
+    "data": lambda tensor, plain: raw(tensor.data).copy_(plain),
+    "zero_": lambda tensor, plain: raw(tensor).zero_(),
+    "byte": lambda tensor, plain: raw(tensor)[7:8].bitwise_xor_(torch.tensor([1], dtype=torch.uint8)),
+    "numpy": lambda tensor, plain: raw(tensor).numpy().__setitem__(slice(None), plain.numpy()),
+    "half": lambda tensor, plain: raw(tensor.data)[: plain.numel() // 2].copy_(plain[: plain.numel() // 2]),
+    "expert": lambda tensor, plain: raw(tensor.data).view(4, -1)[2].copy_(plain.view(4, -1)[2]),
+    "storage": lambda tensor, plain: tensor.untyped_storage().copy_(plain.clone().untyped_storage()),
+}
+COPIES: dict[str, Callable[[Tensors], Tensors]] = {
+    "clone": lambda tensors: {role: tensor.view(torch.uint8).clone() for role, tensor in tensors.items()},
+    "deepcopy": copy.deepcopy,
+    "dict": dict,
+    "detach": lambda tensors: {role: tensor.detach() for role, tensor in tensors.items()},
+    "parameter": lambda tensors: {
+        role: torch.nn.Parameter(tensor.data, requires_grad=False) for role, tensor in tensors.items()
+    },
+    "numpy": lambda tensors: {
+        role: torch.from_numpy(tensor.detach().view(torch.uint8).numpy()).view(tensor.dtype)
+        for role, tensor in tensors.items()
+    },
+}
+layers = st.integers(0, 3)
+decisions = st.sampled_from(DECISIONS)
+roles = st.sampled_from(["w13_weight", "w2_weight", "w13_weight_scale", "w2_bias"])
+
+
+class StampMachine(RuleBasedStateMachine):
+    """Layers of tensors, with everything that is done to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[Tensors] = [plain_layer(0)]
+        self.metadata: dict[str, str] = {}
+
+    def layer(self, number: int) -> Tensors:
+        return self.layers[number % len(self.layers)]
+
+    @rule(seed=st.sampled_from(SEEDS))
+    def load(self, seed: int) -> None:
+        self.layers = [*self.layers[-3:], plain_layer(seed)]
+
+    @rule(number=layers)
+    def free(self, number: int) -> None:
+        if len(self.layers) > 1:
+            del self.layers[number % len(self.layers)]
+
+    @rule(number=layers, decision=decisions, again=st.sampled_from(["refuse", "skip"]))
+    def lay_out(self, number: int, decision: Decision, again: str) -> None:
+        # only plain bytes are worth laying out: what is neither makes no statement
+        if any(self.is_plain(tensors) for tensors in (self.layer(number),)) or again == "skip":
+            with suppress(LayoutError):
+                if self.is_plain(self.layer(number)) or all(map(stamp_of, self.layer(number).values())):
+                    apply(self.layer(number), decision, again=again)  # type: ignore[arg-type]
+
+    @rule(number=layers, decision=decisions)
+    def lay_out_in_threads(self, number: int, decision: Decision) -> None:
+        if not self.is_plain(self.layer(number)):
+            return
+
+        def work() -> None:
+            with suppress(LayoutError):
+                apply(dict(self.layer(number)), decision)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    @rule(number=layers)
+    def take_out(self, number: int) -> None:
+        before = {role: raw(tensor).clone() for role, tensor in self.layer(number).items()}
+        known = all((stamp := stamp_of(tensor)) and stamp.state == "applied" for tensor in self.layer(number).values())
+        try:
+            inverse(self.layer(number))
+        except LayoutError:
+            assert all(raw(self.layer(number)[role]).equal(before[role]) for role in before)
+            return
+        assert known
+
+    @rule(number=layers, decision=decisions)
+    def convert(self, number: int, decision: Decision) -> None:
+        with suppress(LayoutError):
+            relayout(self.layer(number), decision)
+
+    @rule(number=layers, decision=decisions, seed=st.sampled_from(SEEDS))
+    def reload(self, number: int, decision: Decision, seed: int) -> None:
+        with suppress(LayoutError):
+            begin_reload(self.layer(number))
+            for role, tensor in plain_layer(seed).items():
+                raw(self.layer(number)[role].data).copy_(raw(tensor))
+            finish_reload(self.layer(number), decision)
+
+    @rule(number=layers, role=roles, how=st.sampled_from(sorted(WRITES)), seed=st.sampled_from(SEEDS))
+    def write(self, number: int, role: str, how: str, seed: int) -> None:
+        WRITES[how](self.layer(number)[role], raw(plain_layer(seed)[role]))
+
+    @rule(number=layers, source=st.integers(0, 3), to=st.integers(0, 3))
+    def move_expert(self, number: int, source: int, to: int) -> None:
+        with suppress(LayoutError):
+            taken = raw(expert_view(self.layer(number), "w13_weight", source)).clone()
+            raw(expert_view(self.layer(number), "w13_weight", to)).copy_(taken)
+
+    @rule(number=layers, how=st.sampled_from(sorted(COPIES)))
+    def copy(self, number: int, how: str) -> None:
+        self.layers = [*self.layers[-3:], COPIES[how](self.layer(number))]
+
+    @rule(number=layers)
+    def save(self, number: int) -> None:
+        self.metadata = stamps_to_metadata(self.layer(number))
+
+    @rule(number=layers)
+    def restore(self, number: int) -> None:
+        with suppress(LayoutError):
+            stamps_from_metadata(self.layer(number), self.metadata)
+
+    @rule(number=layers)
+    def tag(self, number: int) -> None:
+        retag(self.layer(number))
+
+    @staticmethod
+    def is_plain(tensors: Tensors) -> bool:
+        return any(
+            all(raw(tensor).equal(raw(plain[role])) for role, tensor in tensors.items())
+            for plain in map(plain_layer, SEEDS)
+        )
+
+    @invariant()
+    def no_claim_is_false(self) -> None:
+        for tensors in self.layers:
+            for role, tensor in tensors.items():
+                stamp = stamp_of(tensor)
+                if stamp is not None and stamp.state == "applied":
+                    assert is_laid(role, raw(tensor), stamp.decision_digest), (role, stamp.recipe)
+            seen = describe(tensors, DECISIONS[0]).tensors
+            for role, observed in seen.items():
+                stamp = stamp_of(tensors[role])
+                assert observed.layout is None or (stamp is not None and stamp.state == "applied")
+
+
+def run(examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        StampMachine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=examples < 100,
+        ),
+    )
+
+
+def test_no_stamp_lies() -> None:
+    run(examples=12, steps=20)
+
+
+@pytest.mark.slow
+def test_no_stamp_lies_for_long() -> None:
+    run(examples=400, steps=50)
