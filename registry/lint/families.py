@@ -20,7 +20,7 @@ _IGNORABLE: Final = frozenset({*DispatchCall.model_fields, "swiglu_limit"})
 def family_problems(book: Book, family: Family) -> Iterator[Problem]:
     """Yield what is wrong with a kernel family."""
     place = book.places["kernel_families", family.id]
-    groups = set(linear_pattern(family.grammar).program.names)
+    groups = set(linear_pattern(family.grammar).names)
     if not (family.grammar.startswith("^") and family.grammar.endswith("$")):
         yield place.problem(f"{family.id}: a grammar is of the whole name; write ^…$", "grammar")
     for index, name in enumerate(family.archs):

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from preshuffle.registry.base.frozen import Frozen, Version
-from preshuffle.registry.base.linear_pattern import MAX_PATTERN, Pattern, linear_pattern
-
-
-def _grammar(text: str) -> str:
-    linear_pattern(text).program  # noqa: B018 - raises where groups cannot be read
-    return text
+from preshuffle.registry.base.linear_pattern import Pattern
 
 
 class FamilyVariant(Frozen):
@@ -52,7 +47,7 @@ class Family(Frozen):
     id: str
     stage: Literal["1", "2", "1-stage"]
     funcs: Annotated[tuple[str, ...], Field(min_length=1)]
-    grammar: Annotated[str, Field(max_length=MAX_PATTERN), AfterValidator(_grammar)]
+    grammar: Pattern
     priority: int = 0
     tables: bool = True
     archs: tuple[str, ...] = ()

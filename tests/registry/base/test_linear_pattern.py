@@ -85,7 +85,6 @@ def test_groups_are_those_of_re(pattern: str) -> None:
         "1",
         "abab",
         "aba",
-        "é!",
         "b\n",
     ):
         match = expected.fullmatch(text)
@@ -113,8 +112,8 @@ def test_packaged_patterns_and_globs_take_no_time_for_hostile_names() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "reason"),
-    [("(?=a)b", "look-around"), (r"(a)\1", "backreferences"), ("(a", "not a regular expression"), ("a)(?:b", "not a"),
-     (r"(\w{90}){90}", "size"), ("(" * 1900, "not a regular"), ("a" * 2001, "2000 characters")],
+    [("(?=a)b", "look-around"), (r"(a)\1", "back-references"), ("(a", "not a regular expression"), ("a)(?:b", "not a"),
+     (r"(\w{90}){90}", "repetition size"), ("(" * 1900, "not a regular"), ("a" * 2001, "2000 characters")],
 )  # fmt: skip
 def test_a_pattern_of_no_linear_time_is_one_clear_error(pattern: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as found:
