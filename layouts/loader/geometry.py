@@ -60,9 +60,9 @@ class Geometry:
         return _by_expert(replace(stamp, layout="plain", layout_line=None, physical_shape=physical), item)
 
     def by_way_of_rows(self) -> tuple[Geometry, Geometry]:
-        """Return the same move as two: into padded plain rows, gate's first, and from there into the layout.
+        """Return the same move as two, by way of padded plain rows.
 
-        Between them a part of the pads can be given another byte.
+        Rows of gate come first there. Between them a part of the pads can be given another byte.
         """
         first = replace(self, layout=layout_of("plain"), alternates=False)
         second = replace(self, live_rows=self.rows, live_k=self.k, alternating=False, padded_source=True)

@@ -58,9 +58,10 @@ def cut(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
 
 @lru_cache(maxsize=4096)
 def cut_slices(size: int, ranks: int, share: int) -> tuple[Slice, ...]:
-    """Cut a dimension into slices of one size; the last ranks may get less, or nothing.
+    """Cut a dimension into slices of one size.
 
-    This is how loaders cut that count by the size of a rank's buffer. Every value is on exactly one rank.
+    The last ranks may get less, or nothing. This is how loaders cut that count by the size of a rank's buffer. Every
+    value is on exactly one rank.
 
     Args:
         size: values of the dimension.

@@ -41,7 +41,7 @@ class RankShards(NamedTuple):
 
 
 def shard_share(how: Shard, size: int, ranks: int, quant_type: QuantType, multiple: Callable[[int], int]) -> int:
-    """Return the values of a rank's slice, of loaders that count by whole blocks or by a rank's padded size.
+    """Return the size of a slice of whole blocks, or of padded size.
 
     Example:
         >>> shard_share("whole_blocks", 1536, 8, "per_1x128", lambda size: 1)

@@ -37,7 +37,7 @@ class Pad(Frozen):
 
 
 class TailFill(Frozen):
-    """Second byte of a pad along K, behind the pad that the engine itself makes.
+    """Second byte of a pad along K, behind the engine's own pad.
 
     Attributes:
         first_k: where it begins, in the tensor's own count.
