@@ -134,7 +134,7 @@ class Rule(Frozen):
 
     @property
     def engine_since(self) -> str | None:
-        """The first release of its engine that was read; None where the releases are AITER's."""
+        """The first release that was read; None where it is AITER's."""
         return self.since if self._version == "engine_version" else None
 
     @cached_property

@@ -34,7 +34,7 @@ def refusing_entries(book: Book) -> Iterator[tuple[str, Refusal]]:
 
 
 def refusal_problems(book: Book) -> Iterator[Problem]:
-    """Yield refusals of the packaged book that rest on no version or no code.
+    """Yield packaged refusals that rest on no version or no code.
 
     A thread or a comment tells what somebody saw; code at a release tells what cannot work, and for how long. A known
     problem may be what was seen, but never without versions.

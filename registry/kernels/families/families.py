@@ -133,7 +133,7 @@ class Families:
         return True
 
     def read_on(self, arch: str, role: str, layout: str) -> bool:
-        """Return whether some family of a GPU reads a role in a layout."""
+        """Return whether a GPU's kernels read a role in a layout."""
         return any(
             variant.reads.get(role) == layout
             for family in self.by_id.values()
