@@ -70,7 +70,7 @@ METHODS: dict[str, tuple[dict[str, Any], Steps]] = {
     "S5": (WHOLE, Steps(w13="gui", fill=127)),
     "S6": ({**WHOLE, "intermediate_size": 256}, Steps(values=("fold",))),
     "S6 quark_int4fp8": ({**WHOLE, "intermediate_size": 256}, Steps(values=("fold",))),
-    "S8": (SMALL, Steps(values=FNUZ)),
+    "S8": (SMALL, Steps(pads=(128, 1), values=FNUZ)),
     "S9": (SMALL, Steps()),
     "S10": (SMALL, Steps("deinterleave", (256, 256), 127, "gui", bias=True)),
     "S10 apart": (SMALL, Steps("deinterleave", (256, 256), 127, "sw", bias=True)),

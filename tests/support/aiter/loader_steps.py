@@ -90,7 +90,8 @@ def _allocated(role: str, tensor: Tensor, steps: Steps) -> Tensor:
     intermediate, hidden = steps.pads
     scale, w13 = role.endswith("_scale"), role.startswith("w13")
     row, column = (intermediate, hidden) if w13 else (hidden, intermediate)
-    column = max(1, column // (GROUP if scale else 2 if tensor.dtype == torch.uint8 else 1))
+    per_row = scale and tensor.shape[-1] == 1  # K of such a scale is no dimension
+    column = 1 if per_row else max(1, column // (GROUP if scale else 2 if tensor.dtype == torch.uint8 else 1))
     turns = w13 and steps.rows in ("interleave", "keep turns")
     parts = [
         _grown(part, 2 * row if turns else row, column, steps.fill if scale else 0)
