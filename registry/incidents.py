@@ -8,7 +8,6 @@ Every case must get its codes and verdict, every control no false alarm.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry import Registry
+from preshuffle.registry.text import parse_json
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report
 
@@ -67,7 +67,7 @@ def score(folder: Path | str, registry: Registry) -> Tally:
 
 
 def _score(path: Path, registry: Registry) -> Score:
-    case = json.loads(path.read_text(encoding="utf-8"))
+    case = parse_json(path.read_text(encoding="utf-8"))
     report = registry.check(Observation.parse(case["observation"]))
     codes = tuple(dict.fromkeys(finding.code for finding in report.findings))
     return Score(case.get("id", path.stem), report.verdict, codes, tuple(problems(case["expect"], report)))

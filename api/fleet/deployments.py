@@ -13,6 +13,7 @@ from pydantic import Field, field_serializer, model_validator
 
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.limits import MAX_GROUPS, at_most
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.observation import Observation
 
@@ -52,7 +53,7 @@ class ReplicaReport(Input):
         ttl_s: seconds without a report or heartbeat after which the replica counts as stale.
     """
 
-    groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=256)]
+    groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=MAX_GROUPS), at_most(MAX_GROUPS)]
     node: Label | None = None
     aiter_build: Label | None = None
     registry_digest: Digest | None = None

@@ -6,6 +6,8 @@ The store keeps it beside the report, so that a list needs no registry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from time import thread_time
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -14,7 +16,7 @@ from preshuffle.api.fleet.comparison import LayoutComparison, compare
 from preshuffle.api.fleet.deployments import Group, ReplicaReport
 from preshuffle.api.fleet.states import State, state_of
 from preshuffle.registry import Registry
-from preshuffle.registry.base.errors import PreshuffleError
+from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.finding import Finding
@@ -90,20 +92,32 @@ def judge_name(registry: Registry) -> str:
     return f"{registry.digest}+{tables}"
 
 
-def judge(report: ReplicaReport, registry: Registry, baseline: Baseline | None = None) -> Judgement:
+def judge(
+    report: ReplicaReport, registry: Registry, baseline: Baseline | None = None, seconds: float = inf
+) -> Judgement:
     """Check every group of a report and resolve its query.
 
     Args:
         report: of a replica.
         registry: checks and resolves.
         baseline: what drift is measured from; None for a new report.
+        seconds: of computing that it may take.
+
+    Raises:
+        QueryError: it takes longer.
     """
-    decisions = [_resolve(group.observation.query, registry) for group in report.groups]
+    started, decisions, reports = thread_time(), [], []
+    for number, group in enumerate(report.groups):
+        if thread_time() - started > seconds:
+            text = f"the first {number} of {len(report.groups)} take {seconds:g} s to check; valid: fewer that differ"
+            raise QueryError([FieldProblem("groups", text)])
+        decisions.append(_resolve(group.observation.query, registry))
+        reports.append(registry.check(group.observation))
     if baseline is None or len(baseline) != len(decisions):
         baseline = tuple(map(_first_baseline, report.groups, decisions))
     groups = [
-        _judge_group(group, decision, baseline_digest, registry.check(group.observation), registry)
-        for group, decision, baseline_digest in zip(report.groups, decisions, baseline, strict=True)
+        _judge_group(group, decision, baseline_digest, checked, registry)
+        for group, decision, baseline_digest, checked in zip(report.groups, decisions, baseline, reports, strict=True)
     ]
     return Judgement(judge_name(registry), tuple(groups), baseline)
 

@@ -104,7 +104,7 @@ def router(answers: Answers) -> APIRouter:
     )
     async def batch(request: Request, observations: BatchBody) -> Response:
         answer = partial(_check_one, answers, path=request.url.path)
-        body = await to_thread.run_sync(write_batch, observations, answer)
+        body = await to_thread.run_sync(write_batch, observations, answer, request.url.path)
         return Response(body, media_type="application/json")
 
     return routes

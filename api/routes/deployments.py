@@ -35,6 +35,7 @@ from preshuffle.api.store import Precondition, Store, in_thread
 from preshuffle.api.upkeep import Heartbeats, recheck
 from preshuffle.api.web import (
     BODY_PROBLEMS,
+    REQUEST_SECONDS,
     STORE_PROBLEMS,
     Params,
     ProblemError,
@@ -280,9 +281,10 @@ def take(
 
     Raises:
         StoreError: the store does not answer or its disk is full; nothing was changed.
+        QueryError: its groups take too long to check.
     """
     registry = answers.registry
-    judged = judge(report, registry)
+    judged = judge(report, registry, seconds=REQUEST_SECONDS)
     receipt = store.put(name, replica, report, judged, who=who, owner=owner, precondition=precondition)
     if answers.registry is not registry:  # replaced meanwhile: the re-check may have passed this replica already
         recheck(store, answers.registry, only=(name, replica))

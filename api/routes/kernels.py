@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
@@ -37,6 +36,7 @@ from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import Families, Family, Hazard, TableSet
+from preshuffle.registry.text import DuplicateKeyError, parse_json
 
 TAGS: Final[list[str | Enum]] = ["kernels"]
 CSV: Final = "text/csv"
@@ -217,16 +217,10 @@ async def _read_files(request: Request) -> Mapping[str, bytes]:
 
 
 def _from_json(body: bytes) -> dict[str, bytes]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise invalid_input([FieldProblem(twice[:80], "occurs twice")])
-        return found
-
     try:
-        value = json.loads(body.decode(), object_pairs_hook=once)
+        value = parse_json(body.decode())
+    except DuplicateKeyError as error:
+        raise invalid_input([FieldProblem(error.key, "occurs twice")]) from None
     except RecursionError as error:
         raise ProblemError("json-too-deep", str(error)) from None
     except ValueError as error:

@@ -27,6 +27,7 @@ from preshuffle.api.web import (
     json_input,
     parse_json,
     parse_params,
+    parsed,
     problem_response,
     problems,
     read_batch,
@@ -102,7 +103,7 @@ def router(answers: Answers, cache: ResponseCache) -> APIRouter:
         answer = cache.find_posted(body)
         if answer is None:
             registry = answers.registry
-            answer = await answers.ask(Query.parse(parse_json(body)))
+            answer = await answers.ask(await parsed(body, lambda text: Query.parse(parse_json(text))))
             cache.store_posted(body, answer, registry)
         return _respond(request, answer)
 
@@ -131,7 +132,7 @@ def router(answers: Answers, cache: ResponseCache) -> APIRouter:
     )
     async def batch(request: Request, queries: BatchBody) -> Response:
         answer = partial(_answer_one, answers, path=request.url.path)
-        body = await to_thread.run_sync(write_batch, queries, answer)
+        body = await to_thread.run_sync(write_batch, queries, answer, request.url.path)
         return Response(body, media_type="application/json")
 
     return routes

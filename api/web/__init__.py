@@ -2,7 +2,7 @@
 
 from preshuffle.api.web import openapi, problem
 from preshuffle.api.web.access import Access, Reads, need_of
-from preshuffle.api.web.batch import MAX_BATCH, read_batch, write_batch, write_problem
+from preshuffle.api.web.batch import MAX_BATCH, REQUEST_SECONDS, read_batch, write_batch, write_problem
 from preshuffle.api.web.cached_response import (
     IF_NONE_MATCH,
     MIN_COMPRESSED,
@@ -12,7 +12,7 @@ from preshuffle.api.web.cached_response import (
     weak,
 )
 from preshuffle.api.web.direct_route import DirectRoute
-from preshuffle.api.web.limits import MAX_BODY, json_input, parse_json, read_body, read_json, read_json_body
+from preshuffle.api.web.limits import MAX_BODY, json_input, parse_json, parsed, read_body, read_json_body
 from preshuffle.api.web.logs import REQUEST_ID, Style, request_id, set_up
 from preshuffle.api.web.metrics import METRICS_TYPE, FleetCounts, Metrics
 from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
@@ -40,6 +40,7 @@ __all__ = [
     "NOT_MODIFIED",
     "PROBLEM_TYPE",
     "REQUEST_ID",
+    "REQUEST_SECONDS",
     "STORE_PROBLEMS",
     "Access",
     "CachedResponse",
@@ -65,12 +66,12 @@ __all__ = [
     "openapi",
     "parse_json",
     "parse_params",
+    "parsed",
     "problem",
     "problem_response",
     "problems",
     "read_batch",
     "read_body",
-    "read_json",
     "read_json_body",
     "request_id",
     "request_identity",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import thread_time
 from typing import Any, Final
 
 from preshuffle.api.web.problem import ProblemError
@@ -10,6 +11,8 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.values.query import TOKENS
 
 MAX_BATCH: Final = 1000
+REQUEST_SECONDS: Final = 0.6
+"""Seconds of computing that one request may take before the rest of it is refused."""
 MAX_BATCH_TOKENS: Final = 10_000
 """Token counts of all queries of a batch: each costs a kernel prediction."""
 
@@ -36,9 +39,23 @@ def read_batch(value: Any, field: str, query_of: Callable[[Any], Any]) -> list[A
     return items
 
 
-def write_batch(items: Sequence[Any], answer: Callable[[Any], bytes]) -> bytes:
-    """Return the body that answers a batch, input by input."""
-    return b'{"results":[' + b",".join(map(answer, items)) + b"]}"
+def write_batch(items: Sequence[Any], answer: Callable[[Any], bytes], path: str) -> bytes:
+    """Return the body that answers a batch, input by input.
+
+    Once the inputs have taken ``REQUEST_SECONDS``, each of the others gets a problem: to be sent again.
+    """
+    started = thread_time()
+    results: list[bytes] = []
+    for number, item in enumerate(items):
+        if thread_time() - started > REQUEST_SECONDS:
+            detail = (
+                f"the first {number} inputs took {REQUEST_SECONDS:g} s of computing; send this one in another batch"
+            )
+            late = write_problem(ProblemError("budget-exhausted", detail), path)
+            results += [late] * (len(items) - number)
+            break
+        results.append(answer(item))
+    return b'{"results":[' + b",".join(results) + b"]}"
 
 
 def write_problem(problem: ProblemError, path: str) -> bytes:

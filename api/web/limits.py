@@ -8,14 +8,19 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from anyio import to_thread
 from fastapi import Depends
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from preshuffle.api.web.problem import ProblemError
+from preshuffle.api.web.problem import ProblemError, invalid_input
+from preshuffle.registry.base.errors import FieldProblem
+from preshuffle.registry.text import DuplicateKeyError, check_keys
 
 MAX_BODY: Final = 1 << 20
 """Bytes that a body may have."""
+SMALL_BODY: Final = 16 << 10
+"""Bytes of a body that is parsed on the event loop."""
 BODY_SECONDS: Final = 30.0
 """How long a body may take to arrive."""
 _LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
@@ -28,18 +33,15 @@ def json_input(parse: Callable[[Any], object], limit: int = MAX_BODY) -> Any:
     """
 
     async def read(request: Request) -> object:
-        return parse(await read_json(request, limit))
+        body = await read_json_body(request, limit)
+        return await parsed(body, lambda text: parse(parse_json(text)))
 
     return Depends(read)
 
 
-async def read_json(request: Request, limit: int = MAX_BODY) -> Any:
-    """Read and parse a JSON body.
-
-    Raises:
-        ProblemError: as ``read_json_body`` and ``parse_json``.
-    """
-    return parse_json(await read_json_body(request, limit))
+async def parsed(body: bytes, parse: Callable[[bytes], Any]) -> Any:
+    """Parse a body; a large one in a thread, so that the event loop goes on."""
+    return parse(body) if len(body) <= SMALL_BODY else await to_thread.run_sync(parse, body)
 
 
 async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
@@ -62,16 +64,20 @@ async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
 def parse_json(body: bytes) -> Any:
     """Parse JSON strictly.
 
-    NaN and Infinity are not JSON; half surrogate pairs are not text.
+    NaN and Infinity are not JSON; half surrogate pairs are not text; an object has each key once.
 
     Raises:
-        ProblemError: 400 not JSON or nested too deeply.
+        ProblemError: 400 not JSON or nested too deeply, 422 a key is given twice.
     """
     try:
         value = from_json(body, allow_inf_nan=False)
         if _LARGE.search(body):
             json.dumps(value, allow_nan=False)  # 1e999 was read as infinity
+        if b":" in body:
+            check_keys(body)
         return value
+    except DuplicateKeyError as error:
+        raise invalid_input([FieldProblem(error.key, "occurs twice in one object")]) from None
     except ValueError as error:
         if "recursion" in str(error):
             raise ProblemError("json-too-deep", str(error)) from None

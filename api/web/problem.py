@@ -53,6 +53,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "head-too-large": (431, "The request's headers are too large"),
     "internal": (500, "Internal error of the service"),
     "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
+    "budget-exhausted": (503, "The request has used up its computing time"),
     "interrupted": (503, "The work was stopped before it ended"),
     "busy": (503, "The service has too much to do"),
     "store-unavailable": (503, "The store does not answer"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from preshuffle.registry.base.limits import MAX_PROBLEMS, more
+
 
 class PreshuffleError(Exception):
     """Base of all errors of this project.
@@ -18,13 +20,18 @@ class PreshuffleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in the book: place, message, valid values."""
+    """One mistake in the book: place, message, valid values.
+
+    Attributes:
+        count: of mistakes that it stands for.
+    """
 
     file: str
     line: int
     column: int
     message: str
     valid: tuple[str, ...] = ()
+    count: int = 1
 
     def __str__(self) -> str:
         """Return ``file:line:column: message; valid: …``."""
@@ -33,11 +40,18 @@ class Problem:
 
 
 class BookError(PreshuffleError, ValueError):
-    """Book or overlay that does not load; ``problems`` lists every mistake."""
+    """Book or overlay that does not load; ``problems`` lists every mistake.
+
+    Of more than ``MAX_PROBLEMS`` it has the first, and one that says how many more there are.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Keep the problems in the order of the files."""
         self.problems = tuple(problems)
+        if len(problems) > MAX_PROBLEMS:
+            first, count = problems[MAX_PROBLEMS], sum(problem.count for problem in problems[MAX_PROBLEMS:])
+            rest = Problem(first.file, first.line, first.column, more(count, "problems"), count=count)
+            self.problems = (*problems[:MAX_PROBLEMS], rest)
         super().__init__(self.problems)
 
     def __str__(self) -> str:

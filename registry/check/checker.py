@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
+from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
@@ -105,7 +107,7 @@ class Checker:
         on_call, certain = self._call_findings(first, calls)
         findings += on_call
         findings.sort(key=lambda finding: finding.severity != "error")
-        return Judgement(first, tuple(findings), certain)
+        return Judgement(first, tuple(_listed(findings)), certain)
 
     @staticmethod
     def _arch_notes(layer: MoELayer) -> tuple[str, ...]:
@@ -190,6 +192,19 @@ class Checker:
             call = call_decision(recipe, layer, tensors)
             digest = decision_digest(recipe.id, tensors, call, recipe.env)
             yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
+
+
+def _listed(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the first findings of each code, and how many more there are."""
+    total = Counter(finding.code for finding in findings)
+    seen: Counter[str] = Counter()
+    for finding in findings:
+        seen[finding.code] += 1
+        if seen[finding.code] <= MAX_PROBLEMS:
+            yield finding
+        elif seen[finding.code] == total[finding.code]:
+            message = more(total[finding.code] - MAX_PROBLEMS, "findings of this kind")
+            yield Finding(code=finding.code, severity=finding.severity, message=message)
 
 
 def _can_run(evidence: Evidence, findings: Sequence[Finding]) -> bool:

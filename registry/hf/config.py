@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, exp
 from preshuffle.registry.hf.quantization_keys import unread_keys, unread_problem
 from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, read_switches
 from preshuffle.registry.loading import Book
+from preshuffle.registry.text import parse_json
 from preshuffle.registry.values.query import Query
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
@@ -38,7 +38,7 @@ def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     path = Path(config)
     try:
         path = path / "config.json" if path.is_dir() else path
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise QueryError([FieldProblem(str(path), "not valid JSON: nested too deeply")]) from None
     except OSError as error:

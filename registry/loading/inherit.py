@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.limits import MAX_PROBLEMS
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.loading.book import Place
 
+_MAX_CHAIN = 32
 _OWN = frozenset({"id", "like", "aliases", "evidence"})
 """Fields that no type takes from another."""
 
@@ -24,6 +26,7 @@ def inherit(
         problems: takes a problem for each ``like`` that is unknown or leads back to itself.
     """
     complete: dict[str, ModelTypeEntry] = {}
+    known = sorted(types)
 
     def resolved(id: str, before: tuple[str, ...]) -> ModelTypeEntry:
         if id in complete:
@@ -31,9 +34,12 @@ def inherit(
         entry = types[id]
         base = entry.like
         if base is not None and (base in before or base not in types or base == id):
-            known = sorted(set(types) - {id})
             text = f"{id!r} is like itself" if base in types else f"unknown model type {base!r}"
-            problems.append(places["model_types", id].problem(text, "like", valid=near(base, known)))
+            valid = near(base, (name for name in known if name != id)) if len(problems) <= MAX_PROBLEMS else ()
+            problems.append(places["model_types", id].problem(text, "like", valid=valid))
+        elif len(before) >= _MAX_CHAIN:
+            text = f"more than {_MAX_CHAIN} model types are like each other in a row"
+            problems.append(places["model_types", id].problem(text, "like"))
         elif base is not None:
             entry = _completed(entry, resolved(base, (*before, id)))
         complete[id] = entry

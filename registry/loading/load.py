@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.entries import (
     ArchEntry,
     BackendEntry,
@@ -38,7 +40,7 @@ from preshuffle.registry.kernels import Family, KernelTag, Packing
 from preshuffle.registry.loading.book import Book, Place
 from preshuffle.registry.loading.inherit import inherit
 from preshuffle.registry.loading.names import translate_names
-from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_document
+from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_document, short
 
 SECTIONS: Mapping[str, type[Frozen]] = {
     "layouts": LayoutEntry,
@@ -74,6 +76,8 @@ OTHER_SCHEMA = frozenset({"aiter_dispatch.yaml"})
 
 
 _MAX_BYTES = 1 << 20
+_MAX_READ = 10 * MAX_PROBLEMS
+# Problems after which the other entries of a section are not read, and count as one problem each.
 
 
 Entry = TypeVar("Entry", bound=Frozen)
@@ -155,28 +159,49 @@ def _collect_entries(
         problems.append(document.problem((), "a book file is a mapping of sections", tuple(SECTIONS)))
         return
     for section, items in document.value.items():
-        if section not in SECTIONS:
+        if len(problems) > MAX_PROBLEMS and (section not in SECTIONS or not isinstance(items, dict)):
+            problems.append(_unlisted(document))
+        elif section not in SECTIONS:
             problems.append(document.problem((section,), f"unknown section {section!r}", tuple(SECTIONS)))
         elif not isinstance(items, dict):
             problems.append(document.problem((section,), f"{section} is a mapping of ids to entries"))
         else:
-            for id, raw in items.items():
-                place = Place(document, (section, id))
-                if (first := seen.get((section, id))) is not None:
-                    line = first.document.line(first.path)
-                    problems.append(
-                        place.problem(f"duplicate id {id!r} in {section}, first at {first.document.name}:{line}")
-                    )
-                    continue
-                seen[section, id] = place
-                entry = _entry(SECTIONS[section], id, raw, place, problems)
-                if entry is not None:
-                    entries[section][id] = entry
+            _collect_section(document, section, items, entries[section], seen, problems)
+
+
+def _collect_section(
+    document: Document,
+    section: str,
+    items: dict[str, Any],
+    entries: dict[str, Any],
+    seen: dict[tuple[str, str], Place],
+    problems: list[Problem],
+) -> None:
+    for number, (id, raw) in enumerate(items.items()):
+        if len(problems) > _MAX_READ:
+            problems.append(_unlisted(document, len(items) - number))
+            return
+        place = Place(document, (section, id))
+        if len(problems) > MAX_PROBLEMS and (section, id) in seen:
+            problems.append(_unlisted(document))
+            continue
+        if (first := seen.get((section, id))) is not None:
+            line = first.document.line(first.path)
+            problems.append(place.problem(f"duplicate id {id!r} in {section}, first at {first.document.name}:{line}"))
+            continue
+        seen[section, id] = place
+        entry = _entry(SECTIONS[section], id, raw, place, problems)
+        if entry is not None:
+            entries[id] = entry
 
 
 def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[Problem]) -> Entry | None:
+    listed = len(problems) <= MAX_PROBLEMS
+    if not listed and (not isinstance(raw, dict) or "id" in raw):
+        problems.append(_unlisted(place.document))
+        return None
     if not isinstance(raw, dict):
-        problems.append(place.problem(f"{id} needs fields, found {raw!r}", valid=_field_names(model)))
+        problems.append(place.problem(f"{id} needs fields, found {short(raw)}", valid=_field_names(model)))
         return None
     if "id" in raw:
         problems.append(place.problem("the id is the entry's key; leave this field out", "id"))
@@ -184,10 +209,21 @@ def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[P
     try:
         return model.model_validate({"id": id, **raw})
     except ValidationError as error:
-        for path, problem in field_problems(error):
+        if not listed:
+            problems.append(_unlisted(place.document, error.error_count()))
+            return None
+        hidden = error.error_count() - MAX_PROBLEMS
+        for path, problem in field_problems(error)[:MAX_PROBLEMS]:
             valid = problem.valid or (_field_names(model) if len(path) == 1 and "unknown" in problem.message else ())
             problems.append(place.problem(str(type(problem)(problem.field, problem.message, valid)), *path))
+        if hidden > 0:
+            problems.append(replace(place.problem(more(hidden, "problems")), count=hidden))
         return None
+
+
+def _unlisted(document: Document, count: int = 1) -> Problem:
+    """Return a problem that is counted only: many are listed already, and finding a place takes time."""
+    return Problem(document.name, 1, 1, "and more", count=count)
 
 
 def _field_names(model: type[Frozen]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from preshuffle.registry.text.book_cache import FOLDER, packaged_document
 from preshuffle.registry.text.document import Document
-from preshuffle.registry.text.field_problems import Path, field_problems
+from preshuffle.registry.text.field_problems import Path, field_problems, short
+from preshuffle.registry.text.json_text import DuplicateKeyError, check_keys, parse_json
 
 if TYPE_CHECKING:
     from preshuffle.registry.text.yaml_text import parse_yaml as parse_yaml
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 __all__ = [
     "FOLDER",
     "Document",
+    "DuplicateKeyError",
     "Path",
+    "check_keys",
     "field_problems",
     "packaged_document",
+    "parse_json",
     "parse_yaml",
+    "short",
 ]
 
 

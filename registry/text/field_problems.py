@@ -7,15 +7,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import FieldProblem
+from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.base.suggestions import close_to
 
+_LONGEST_PATH = 512
+_LONGEST_SHOWN = 1024
 Path = tuple[str | int, ...]
 
 
 def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
-    """Return one plain sentence per wrong field, with the valid values."""
+    """Return one plain sentence per wrong field, with the valid values.
+
+    Of more than ``MAX_PROBLEMS`` the first, and how many more there are.
+    """
     found: list[tuple[Path, FieldProblem]] = []
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    for item in items[:MAX_PROBLEMS]:
         context = item.get("ctx", {})
         path: Path = (*item["loc"], *getattr(context.get("error"), "path", ()))
         if item["type"] == "too_short" and any(other[: len(path)] == path for other, _ in found):
@@ -34,8 +41,15 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
         else:
             text = item["msg"]
             message = f"{text[:1].lower()}{text[1:]}, found {short(item['input'])}"
-        found.append((path, FieldProblem(".".join(str(part) for part in path) or "(whole)", message, valid)))
+        found.append((path, FieldProblem(_dotted(path), message, valid)))
+    if len(items) > MAX_PROBLEMS:
+        found.append(((), FieldProblem("(whole)", more(len(items) - MAX_PROBLEMS, "problems"))))
     return found
+
+
+def _dotted(path: Path) -> str:
+    text = ".".join(str(part) for part in path) or "(whole)"
+    return text if len(text) <= _LONGEST_PATH else f"{text[:_LONGEST_PATH]}…"
 
 
 def _meant(value: Any, valid: tuple[str, ...]) -> str:
@@ -48,7 +62,7 @@ def _meant(value: Any, valid: tuple[str, ...]) -> str:
 def short(value: Any) -> str:
     """Return a value's ``repr``, shortened for error messages."""
     try:
-        shown = repr(value)
+        shown = repr(value[:_LONGEST_SHOWN] if isinstance(value, str) else value)
     except ValueError:  # Python does not write out integers of thousands of digits
         shown = "a number of thousands of digits"
     return shown if len(shown) < 80 else shown[:77] + "..."

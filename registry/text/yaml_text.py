@@ -24,7 +24,10 @@ from preshuffle.registry.text.field_problems import short
 from preshuffle.registry.text.positions import _BASE
 
 _STR, _BOOL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
-_MAX_NODES = 200_000
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_MAX_DIGITS = 400
+_MAX_NODES = 125_000
+_MAX_MISTAKES = 1000
 _MAX_DEPTH = 64
 
 
@@ -42,7 +45,7 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         message = getattr(error, "problem", None) or str(error).splitlines()[0]
         line, column = (mark.line + 1, mark.column + 1) if mark else _refused_character(text, error)
-        return Document(name, None, ""), [Problem(name, line, column, f"not valid YAML: {message}")]
+        return Document(name, None, ""), [*reader.problems, Problem(name, line, column, f"not valid YAML: {message}")]
     finally:
         reader.loader.dispose()
     return Document(name, value, text), reader.problems
@@ -122,7 +125,7 @@ class _Reader:
             key = event.value
             value = self._value(self._event(), depth)
             if key in result:
-                self._complain(event, f"duplicate key {key!r}, first at line {lines[key]}")
+                self._complain(event, f"duplicate key {short(key)}, first at line {lines[key]}")
                 continue
             lines[key] = event.start_mark.line + 1
             result[key] = value
@@ -132,6 +135,11 @@ class _Reader:
         text = event.value
         if tag == _BOOL and text.lower() not in {"true", "false"}:
             return text  # YAML 1.1 reads No, on and yes as booleans; No is one of AITER's quant_types
+        if tag in _NUMBERS and ":" in text:
+            return text  # YAML 1.1 reads 1:30 as the number 90, to the base 60
+        if tag in _NUMBERS and len(text) > _MAX_DIGITS:
+            self._complain(event, f"a number has at most {_MAX_DIGITS} characters, found {len(text):,}")
+            return None
         key = (tag, text)
         if key not in self._known:
             try:
@@ -145,3 +153,5 @@ class _Reader:
     def _complain(self, event: Any, message: str) -> None:
         mark = event.start_mark
         self.problems.append(Problem(self.name, mark.line + 1, mark.column + 1, message))
+        if len(self.problems) > _MAX_MISTAKES:
+            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_MISTAKES} mistakes", problem_mark=mark)

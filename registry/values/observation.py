@@ -10,6 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, number
+from preshuffle.registry.base.limits import (
+    MAX_EVENTS,
+    MAX_KERNELS,
+    MAX_RANKS,
+    MAX_SLOTS,
+    MAX_TENSORS,
+    KernelName,
+    Name,
+    at_most,
+)
 from preshuffle.registry.base.words import Dtype, GateMode, Role, RowOrder, TensorDtype
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.query import Query
@@ -22,8 +32,15 @@ def _as_list(value: Any) -> Any:
 
 Event = Literal["apply", "reload", "begin_reload", "load_raw", "rewrap", "migrate", "sleep", "wake"]
 Count = Annotated[int, Field(ge=0, le=2**62), BeforeValidator(number)]
-PerRank = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Any)]
+PerRank = Annotated[
+    tuple[Count, ...],
+    Field(min_length=1, max_length=MAX_RANKS),
+    at_most(MAX_RANKS),
+    BeforeValidator(_as_list, json_schema_input_type=Any),
+]
 Shape = Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
+Slots = Annotated[tuple[Count, ...], Field(max_length=MAX_SLOTS), at_most(MAX_SLOTS)]
+Rank = Annotated[int, Field(ge=-(2**62), le=2**62)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -37,7 +54,7 @@ class TensorObservation(Frozen):
         slots_loaded: expert slots of one rank that the loader filled, by number.
     """
 
-    layout: str | None = None
+    layout: Name | None = None
     is_shuffled: bool | None = None
     contiguous: bool = True
     dtype: TensorDtype | None = None
@@ -46,27 +63,27 @@ class TensorObservation(Frozen):
     passed_shape: Shape | None = None
     pad_fill: Literal["zero", "uninitialised"] | Byte | None = None
     address_changed: bool | None = None
-    rows_loaded: tuple[Count, ...] | None = None
-    slots_loaded: tuple[Count, ...] | None = None
+    rows_loaded: Annotated[tuple[Count, ...], Field(max_length=MAX_RANKS), at_most(MAX_RANKS)] | None = None
+    slots_loaded: Slots | None = None
 
 
 class ObservedKernel(Frozen):
     """A kernel that ran, or the backend that ran it."""
 
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    stage1: str | None = None
-    stage2: str | None = None
-    backend: str | None = None
+    tokens: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    stage1: KernelName | None = None
+    stage2: KernelName | None = None
+    backend: Name | None = None
 
 
 class CacheKey(Frozen):
     """What a cache of laid-out weights was made for."""
 
-    recipe_digest: str | None = None
-    aiter: str | None = None
-    arch: str | None = None
-    tp: int | None = None
-    ep: int | None = None
+    recipe_digest: Name | None = None
+    aiter: Name | None = None
+    arch: Name | None = None
+    tp: Rank | None = None
+    ep: Rank | None = None
 
 
 class Applied(Frozen):
@@ -83,7 +100,7 @@ class Applied(Frozen):
         dummy_slots: expert slots of a rank that the router never chooses.
     """
 
-    function: str | None = None
+    function: Name | None = None
     gate_mode: GateMode | None = None
     doweight_stage1: bool | None = None
     router_weight: Literal["input", "output"] | None = None
@@ -95,18 +112,18 @@ class Applied(Frozen):
     mask_ones: PerRank | None = None
     mask_size: Count | None = None
     local_experts: PerRank | None = None
-    dummy_slots: tuple[Count, ...] = ()
+    dummy_slots: Slots = ()
     quant_dtype_a: Dtype | None = None
-    swizzle_mx_scale: str | None = None
+    swizzle_mx_scale: Name | None = None
     source_order: RowOrder | None = None
-    fallback_backend: str | None = None
+    fallback_backend: Name | None = None
     graphs: bool | None = None
     eplb: bool | None = None
     lora: bool | None = None
-    kernels: tuple[ObservedKernel, ...] = ()
+    kernels: Annotated[tuple[ObservedKernel, ...], Field(max_length=MAX_KERNELS), at_most(MAX_KERNELS)] = ()
     cache: CacheKey | None = None
-    events: tuple[Event, ...] = ()
-    tensors: FrozenDict[Role, TensorObservation] = Field(default_factory=FrozenDict)
+    events: Annotated[tuple[Event, ...], Field(max_length=MAX_EVENTS), at_most(MAX_EVENTS)] = ()
+    tensors: Annotated[FrozenDict[Role, TensorObservation], at_most(MAX_TENSORS)] = Field(default_factory=FrozenDict)
 
 
 class Observation(Input):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from preshuffle.registry.base.frozen import Clamp, Frozen, FrozenDict, Ranks, Size, Tokens, Version
+from preshuffle.registry.base.limits import MAX_FEATURES, MAX_SWITCHES, MAX_TOKENS, Name, SwitchValue, at_most
 from preshuffle.registry.base.words import Dtype, ModelActivation, QuantType, RowOrder, Shard, activation_of
 from preshuffle.registry.values.input import Input
 
@@ -18,7 +19,7 @@ TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
 class Engine(Frozen):
     """An inference engine, and its version where it is known."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[Name, Field(min_length=1)]
     version: Version | None = None
 
     def __str__(self) -> str:
@@ -109,7 +110,7 @@ class Query(Input):
     activation: Annotated[ModelActivation | None, BeforeValidator(_activation)] = None
     activation_dtype: Dtype | None = None
     gate_up_order: RowOrder | None = None
-    producer: str | None = None
+    producer: Name | None = None
     hidden_size: Size | None = None
     intermediate_size: Size | None = None
     num_experts: Size | None = None
@@ -127,14 +128,18 @@ class Query(Input):
     engine: Annotated[Engine | None, BeforeValidator(_engine, json_schema_input_type=Engine | str | None)] = None
     aiter: Version | None = None
     aiter_features: Annotated[
-        dict[str, bool],
+        dict[Name, bool],
         BeforeValidator(_probed, json_schema_input_type=dict[str, bool] | str),
         AfterValidator(ProbedFeatures),
-    ] = Field(default_factory=ProbedFeatures, max_length=256)
+        at_most(MAX_FEATURES),
+    ] = Field(default_factory=ProbedFeatures, max_length=MAX_FEATURES)
     rocm: Version | None = None
-    deployment: str | None = None
+    deployment: Name | None = None
     env: Annotated[
-        FrozenDict[str, str],
+        FrozenDict[Name, SwitchValue],
+        at_most(MAX_SWITCHES),
         BeforeValidator(_environment, json_schema_input_type=dict[str, str | int]),
-    ] = Field(default_factory=FrozenDict)
-    tokens: Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=256), AfterValidator(_once)] = TOKENS
+    ] = Field(default_factory=FrozenDict, max_length=MAX_SWITCHES)
+    tokens: Annotated[
+        tuple[Tokens, ...], Field(min_length=1, max_length=MAX_TOKENS), at_most(MAX_TOKENS), AfterValidator(_once)
+    ] = TOKENS

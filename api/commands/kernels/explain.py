@@ -10,7 +10,6 @@ Exit codes: 0 explained, 1 AITER raises for the call or no recipe answers, 2 bad
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,7 +28,7 @@ from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryEr
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, StageTrace, Trace, says, trace
 from preshuffle.registry.resolve import call_of_decision, why_not_predicted
-from preshuffle.registry.text import field_problems
+from preshuffle.registry.text import field_problems, parse_json
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
@@ -103,7 +102,7 @@ def _of_call(args: argparse.Namespace) -> _Dispatch:
 def _call_fields(given: list[str]) -> dict[str, Any]:
     if len(given) == 1 and given[0].lstrip().startswith("{"):
         try:
-            value = json.loads(given[0])
+            value = parse_json(given[0])
         except (ValueError, RecursionError) as error:
             raise UsageError(f"--call: not valid JSON: {error}") from None
     elif len(given) == 1 and "=" not in given[0]:

@@ -11,7 +11,6 @@ Exit codes: 0 answered (warnings at most), 1 error findings or no recipe, 2 bad 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +32,7 @@ from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
 from preshuffle.registry.resolve import why_not_predicted
-from preshuffle.registry.text import field_problems
+from preshuffle.registry.text import field_problems, parse_json
 from preshuffle.registry.values.decision import CallDecision, KernelBucket
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
@@ -172,7 +171,7 @@ def _predict_lines(args: argparse.Namespace) -> int:
 
 def _answer(line: str, number: int, aiter: str | None, tables: KernelTables | None) -> KernelChoice | LineError:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
         if isinstance(value, dict) and "in" in value:
             value = value["in"]
         if not isinstance(value, dict):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.base.errors import BookError, FieldProblem, QueryError
-from preshuffle.registry.text import Document
+from preshuffle.registry.text import Document, parse_json
 
 STDIN = "-"
 
@@ -33,7 +32,7 @@ def read_document(path: str, what: str = "a mapping of query fields") -> Documen
     value = document.value
     if text.lstrip()[:1] == "{" and not any("duplicate" in problem.message for problem in problems):
         try:  # JSON is nearly YAML; where they differ (tabs, surrogate pairs), JSON has the say
-            value, problems = json.loads(text), []
+            value, problems = parse_json(text), []
         except (ValueError, RecursionError):
             pass
     if problems:
