@@ -138,7 +138,10 @@ class _Reader:
         if tag in _NUMBERS and ":" in text:
             return text  # YAML 1.1 reads 1:30 as the number 90, to the base 60
         if tag in _NUMBERS and len(text) > _MAX_DIGITS:
-            self._complain(event, f"a number has at most {_MAX_DIGITS} characters, found {len(text):,}")
+            kind = tag.rsplit(":")[-1]
+            self._complain(
+                event, f"{short(text)} is not a valid {kind}: {len(text):,} characters; valid: {_MAX_DIGITS}"
+            )
             return None
         key = (tag, text)
         if key not in self._known:

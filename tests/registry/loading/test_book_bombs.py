@@ -1,0 +1,63 @@
+"""Overlays that were made to be costly are refused, or load, within a second of computing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from preshuffle.registry.base.errors import BookError
+from preshuffle.registry.base.limits import MAX_PROBLEMS
+from preshuffle.registry.loading import load_book
+from preshuffle.registry.text import parse_yaml
+from support.book.bombs import LIMIT, bad_keys, bombs, good_rules
+
+SLOW_MACHINE = 4.0
+"""Seconds allowed here: the machines of tests are shared; the figures of a quiet one are in bench/RESULTS.md."""
+QUICK = ("bad keys of one entry", "bad entries", "a key twice", "laughs", "merges", "deep lists", "many documents",
+         "long numbers", "sets", "unknown bases")  # fmt: skip
+BOMBS = dict(bombs())
+
+
+def refuse(text: str) -> BookError | None:
+    assert len(text) <= LIMIT
+    started = time.process_time()
+    found = None
+    try:
+        load_book(texts=[{"o.yaml": text}])
+    except BookError as error:
+        found = error
+    if found is not None:
+        assert len(found.problems) <= MAX_PROBLEMS + 1
+        assert len(str(found)) < 1 << 20
+    assert time.process_time() - started < SLOW_MACHINE
+    return found
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_costly_overlay_is_refused_at_once(name: str) -> None:
+    assert refuse(BOMBS[name]) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOMBS)
+def test_every_costly_overlay_is_answered_at_once(name: str) -> None:
+    refuse(BOMBS[name])
+
+
+def test_of_many_mistakes_a_hundred_are_told_and_the_rest_is_counted() -> None:
+    error = refuse(bad_keys(60_000))
+    assert error is not None
+    assert len(error.problems) == MAX_PROBLEMS + 1
+    assert [problem.line for problem in error.problems[:3]] == [2, 2, 3] or error.problems[0].line in (2, 3)
+    assert "and 59,9" in str(error.problems[-1])
+
+
+def test_thousands_of_good_rules_load_at_once() -> None:
+    assert refuse(good_rules(4000)) is None
+
+
+def test_numbers_to_the_base_60_are_text() -> None:
+    document, problems = parse_yaml("a: 1:30\nb: 190:20:30.15\nc: 12\nd: -1:30\ne: 1.5", "x")
+    assert not problems
+    assert document.value == {"a": "1:30", "b": "190:20:30.15", "c": 12, "d": "-1:30", "e": 1.5}
