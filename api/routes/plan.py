@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.rollout import Candidate, Plan, Planner, while_connected
-from preshuffle.api.web import BODY_PROBLEMS, json_body, problems, read_json
+from preshuffle.api.web import BODY_PROBLEMS, json_body, parse_json, parsed, problems, read_json_body
 
 TAGS: Final[list[str | Enum]] = ["plan"]
 MAX_BODY: Final = 32 << 20
@@ -41,10 +41,10 @@ def router(planner: Planner) -> APIRouter:
     )
     async def post(request: Request) -> Response:
         async with planner.turn():  # before the body is read: bodies of jobs that wait take no memory
-            value = await read_json(request, MAX_BODY)
-            candidate = await to_thread.run_sync(Candidate.parse, value)
+            body = await read_json_body(request, MAX_BODY)
+            candidate = await parsed(body, lambda text: Candidate.parse(parse_json(text)))
             found = await while_connected(request, planner.plan(candidate))
-            body = await to_thread.run_sync(found.model_dump_json)
-        return Response(body, media_type="application/json")
+            answer = await to_thread.run_sync(found.model_dump_json)
+        return Response(answer, media_type="application/json")
 
     return routes
