@@ -41,7 +41,7 @@ class RankShards(NamedTuple):
 
 
 def shard_share(how: Shard, size: int, ranks: int, quant_type: QuantType, multiple: Callable[[int], int]) -> int:
-    """Return the size of a slice of whole blocks, or of padded size.
+    """Return the size of one slice, in whole blocks or padded.
 
     Example:
         >>> shard_share("whole_blocks", 1536, 8, "per_1x128", lambda size: 1)
