@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 LOWEST = ROOT / "deploy" / "packages" / "lowest.py"
 
-DISTRIBUTIONS = {"yaml": "pyyaml", "prometheus_client": "prometheus-client", "aiter": "amd-aiter"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "re2": "google-re2", "prometheus_client": "prometheus-client", "aiter": "amd-aiter"}
 """Distributions whose name is not that of their module."""
 
 PINNED_BY_OTHERS = {"pydantic_core": "pydantic", "triton": "torch"}
