@@ -73,7 +73,7 @@ def by_expert(role: Role, tensor: torch.Tensor, decided: TensorDecision) -> torc
 
 
 def passed_shape(decided: TensorDecision) -> tuple[int, ...] | None:
-    """Return the passed tensor's shape, or None if it is the physical one."""
+    """Return the passed tensor's shape; None if it is physical."""
     return None if decided.passed_shape is None else torch_shape(decided.passed_shape, decided)
 
 
