@@ -94,7 +94,8 @@ class StampMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers: list[Tensors] = [plain_layer(0)]
+        self.layers: list[Tensors] = [plain_layer(0), plain_layer(1)]
+        apply(self.layers[1], DECISIONS[0])
         self.metadata: dict[str, str] = {}
 
     def layer(self, number: int) -> Tensors:
@@ -217,7 +218,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_no_stamp_lies() -> None:
-    run(examples=12, steps=20)
+    run(examples=30, steps=20)
 
 
 @pytest.mark.slow
