@@ -125,7 +125,7 @@ class Planner:
     def _plan_in_child(self, candidate: Candidate) -> Plan:
         """Plan in a child process with a time limit.
 
-        A pattern in an uploaded book may never end by itself.
+        An uploaded book may take long to compare.
         """
         timer = threading.Timer(_TIMEOUT_S, self._worker.stop)
         timer.daemon = True
