@@ -218,7 +218,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_no_stamp_lies() -> None:
-    run(examples=30, steps=20)
+    run(examples=12, steps=20)
 
 
 @pytest.mark.slow
