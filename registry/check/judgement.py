@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from preshuffle.registry.check.deployment.evidence import Evidence
@@ -31,32 +31,38 @@ class Judgement:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
-def in_every_version(first: Judgement, others: Iterable[Judgement]) -> Judgement:
+def in_every_version(first: Judgement, others: Iterator[Judgement]) -> Judgement:
     """Return what is wrong whichever AITER runs.
 
     An error counts only if every version has some. Where one has none, the layer is right or wrong depending on what
-    was not stated.
+    was not stated. Warnings alone stop nothing: they are compared with the oldest version only.
 
     Args:
         first: under the most plausible version.
-        others: under the other versions; read only as far as they matter.
+        others: under the other versions, the oldest first; read only as far as they matter.
     """
-    shared = {finding.code for finding in first.findings}
-    kept, clean = shared, False
-    for other in others if first.findings else ():
-        if first.errors and not other.errors:
-            return _undecided(first, other)
-        codes = {finding.code for finding in other.findings} | {"untuned"}  # told of the newest AITER's kernels
-        shared = shared & codes
-        clean = clean or not other.findings
-        if not shared and clean:
-            break
     if not first.errors:
-        kept = shared if shared or clean else kept
-        return replace(first, findings=tuple(finding for finding in first.findings if finding.code in kept))
+        oldest = next(others, None) if first.findings else None
+        return first if oldest is None or oldest.errors else _shared(first, oldest)
+    shared = {finding.code for finding in first.findings}
+    for other in others:
+        if not other.errors:
+            return _undecided(first, other)
+        shared &= _codes(other)
     certain = tuple(finding for finding in first.errors if finding.code in shared) or first.errors
     warnings = tuple(finding for finding in first.findings if finding.severity == "warning" and finding.code in shared)
     return replace(first, findings=certain + warnings)
+
+
+def _codes(judged: Judgement) -> set[str]:
+    """Return codes of findings; kernels are told of the newest AITER, so whether they are tuned is, too."""
+    return {finding.code for finding in judged.findings} | {"untuned"}
+
+
+def _shared(first: Judgement, oldest: Judgement) -> Judgement:
+    """Return warnings that the oldest version has, too; all of them where both have some, and none in common."""
+    shared = tuple(finding for finding in first.findings if finding.code in _codes(oldest))
+    return replace(first, findings=shared) if shared or not oldest.findings else first
 
 
 def _undecided(first: Judgement, other: Judgement) -> Judgement:

@@ -141,7 +141,7 @@ class MoELayer:
 
     @property
     def supposes_newest(self) -> bool:
-        """Whether the newest known AITER, or a later one, is supposed, since none was stated."""
+        """Whether the newest known AITER, or a later one, is supposed."""
         return self.supposed and version_key(self.query.aiter or "") >= version_key(dispatch_book().newest)
 
     @property

@@ -14,10 +14,10 @@ from preshuffle.registry.loading import Book
 
 
 def supposed_layers(layer: MoELayer) -> Iterator[MoELayer]:
-    """Yield the layer under each AITER that it may run on, the most plausible first.
+    """Yield the layer under each AITER that it may run on.
 
-    A stated version is the only one. Else it may be any at which the book knows a change; a release of an engine runs
-    no older AITER than the one that it is written for.
+    A stated version is the only one. Else it may be any at which the book knows a change: the most plausible comes
+    first, then the oldest to the newest. A release of an engine runs no older AITER than the one it is written for.
     """
     if layer.query.aiter is not None:
         yield layer
@@ -34,11 +34,11 @@ def _versions(layer: MoELayer) -> tuple[str, ...]:
 
 
 def _versions_since(book: Book, pin: str | None) -> tuple[str, ...]:
-    """Return versions no older than an engine's pin: its own or the newest release first, then newest to oldest."""
+    """Return versions no older than an engine's pin: its own or the newest release first, then oldest to newest."""
     dispatch = dispatch_book()
     features = (feature.since for feature in book.features.values())
     known = {dispatch.newest, *features, *(entry.since for entry in dispatch.timeline)}
     oldest = version_key(pin or dispatch.oldest_supposed)
     first = pin or dispatch.newest
-    newer = sorted((version for version in known if version_key(version) >= oldest), key=version_key, reverse=True)
-    return (first, *(version for version in newer if version_key(version) != version_key(first)))
+    versions = sorted((version for version in known if version_key(version) >= oldest), key=version_key)
+    return (first, *(version for version in versions if version_key(version) != version_key(first)))

@@ -128,4 +128,4 @@ def test_a_version_that_decides_is_asked_for() -> None:
     del raw["query"]["aiter"]
     report = REGISTRY.check(Observation.parse(raw))
     assert (report.verdict, report.findings) == ("unknown", ())
-    assert any(note.endswith("with 0.1.19 there is none: say which AITER runs") for note in report.notes), report.notes
+    assert any(note.endswith("with 0.1.14 there is none: say which AITER runs") for note in report.notes), report.notes
