@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
+from math import prod
 from typing import Final
 
 import torch
@@ -64,9 +65,7 @@ def _begin(tensors: RoleTensors) -> None:
     if not found:
         raise LayoutError("the target has no tensor of a layer: there is nothing to reload")
     for role, stamp in stamps.items():
-        step = next((step for step in _SHRINKS if step in stamp.steps), None)
-        if step is not None and (role.endswith("_scale") or step == "pack_int4"):
-            raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
+        _check_reloadable(role, tensors[role], stamp)
     begun = {
         role: replace(stamp, state="reloading", pad_sums=pad_sums(role, tensors[role], stamp))
         for role, stamp in stamps.items()
@@ -79,6 +78,15 @@ def _begin(tensors: RoleTensors) -> None:
             tensors[role] = tensors[role].detach().view(stamp.physical_shape)  # as loaders know it
         if "fnuz" in stamp.steps and tensors[role].dtype == torch.float8_e4m3fnuz:
             tensors[role] = tensors[role].detach().view(torch.float8_e4m3fn)  # a copy into it would convert by value
+
+
+def _check_reloadable(role: Role, tensor: torch.Tensor, stamp: Stamp) -> None:
+    if stamp.passed_shape is not None and tensor.numel() != prod(stamp.physical_shape):
+        size = "x".join(map(str, stamp.physical_shape))
+        raise LayoutError(f"{role} has {tensor.numel()} values; its stamp is of a tensor of {size}")
+    step = next((step for step in _SHRINKS if step in stamp.steps), None)
+    if step is not None and (role.endswith("_scale") or step == "pack_int4"):
+        raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
 
 
 def finish_reload(

@@ -54,11 +54,6 @@ class MemoryRecord:
             extent: entry for extent, entry in self.entries.items() if extent[1] <= begin or end <= extent[0]
         }
 
-    @property
-    def is_orphan(self) -> bool:
-        """Whether every storage is gone that was seen on the block."""
-        return all(reference() is None for reference, _, _ in self.storages)
-
 
 class MemoryRecords:
     """Records of all memory of this process.
@@ -98,9 +93,8 @@ class MemoryRecords:
                 record.storages = [one for one in record.storages if one[0]() is not storage]
                 delattr(storage, _ATTRIBUTE)
             overlapping = self._overlapping(storage.device, pointer, pointer + size)
-            for orphan in overlapping:
-                if orphan.is_orphan:
-                    _keep_what_continues(orphan, storage)
+            for known in overlapping:
+                _keep_what_continues(known, storage)
             if not (overlapping or moved or create) or size == 0:
                 return None
             merged = self._merge(overlapping, storage.device, pointer, pointer + size)
@@ -157,12 +151,18 @@ MEMORY: Final = MemoryRecords()
 
 
 def _keep_what_continues(record: MemoryRecord, storage: torch.UntypedStorage) -> None:
-    """Keep the entries of a record without storages whose very bytes a new storage shows."""
+    """Drop entries of freed memory that a new storage shows, unless it shows their very bytes.
+
+    A living storage that covers an entry proves that its memory was not freed.
+    """
     begin, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
     record.entries = {
         extent: entry
         for extent, entry in record.entries.items()
-        if begin <= extent[0] and extent[1] <= end and continues(entry, storage, extent)
+        if extent[1] <= begin
+        or end <= extent[0]
+        or record.storage_for(extent) is not None
+        or (begin <= extent[0] and extent[1] <= end and continues(entry, storage, extent))
     }
 
 

@@ -160,6 +160,8 @@ class StampMachine(RuleBasedStateMachine):
     @rule(number=layers, role=roles, how=st.sampled_from(sorted(WRITES)), seed=st.sampled_from(SEEDS))
     def write(self, number: int, role: str, how: str, seed: int) -> None:
         WRITES[how](self.layer(number)[role], raw(plain_layer(seed)[role]))
+        if how == "byte":  # torch's counter shows it; metadata has a sample alone, which need not see one byte
+            self.metadata = {}
 
     @rule(number=layers, source=st.integers(0, 3), to=st.integers(0, 3))
     def move_expert(self, number: int, source: int, to: int) -> None:
