@@ -14,6 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from support.engines.standins import install_standins, module_of
 
 
@@ -81,7 +84,22 @@ def install_aiter(tree: Path, arch: str, compute_units: int) -> None:
         real = importlib.import_module(module)
         for name in names:
             setattr(aiter, name, getattr(real, name))
+    sys.modules["aiter.ops.quant"].static_per_tensor_quant = static_per_tensor_quant  # type: ignore[attr-defined]
     aiter.dtypes = importlib.import_module("aiter.utility.dtypes")  # type: ignore[attr-defined]
+
+
+def static_per_tensor_quant(out: Tensor, values: Tensor, scale: Tensor) -> None:
+    """Quantize with one scale as AITER's compiled kernel does.
+
+    Values are multiplied by the scale's reciprocal. fp8 is clamped; int8 is cut to a whole number whose low byte stays
+    (`csrc/include/aiter_opus_plus.h`: `fp32_to_fp8_scaled_x2`, `fp32_to_i8_scaled_x2`).
+    """
+    scaled = values.float() * (1 / scale.float())
+    if out.dtype is torch.int8:
+        out.copy_(scaled.to(torch.int32).to(torch.int8))
+        return
+    largest = torch.finfo(out.dtype).max
+    out.copy_(scaled.clamp(-largest, largest).to(out.dtype))
 
 
 WITH_COMPILED_PARTS = ("aiter.tuned_gemm", "aiter.ops.triton.gemm", "aiter.ops.triton.fusions", "aiter.ops.triton.moe")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from support.engines.cases import Case, read_cases
 from support.engines.trees import RELEASES
 
-ENGINES = ("vllm", "sglang")
+ENGINES = ("vllm", "sglang", "atom")
 OUTCOMES = {
     "equal": "equal",
     "rank": "equal but 2-D/3-D scale",
@@ -29,10 +29,11 @@ OWNERS = ("book", "engine", "aiter")
 HEAD = """\
 # Compared with the engines' own code
 
-vLLM's and SGLang's real code (quantization methods, weight loaders, `process_weights_after_loading`, the call) was run
-on a CPU beside the product, on layers with the real inner sizes of the experts, at TP 1, 2, 4 and 8. Every byte, shape,
-dtype and tag of what `fused_moe` gets was compared, and every argument of the call. `make engines` runs them again;
-`tests/tables/engines_*.yaml` are the cases, and `python -m support.engines.figures` (in `tests/`) writes this page.
+The real code of vLLM, SGLang and ATOM (quantization methods, weight loaders, `process_weights_after_loading`, the call)
+was run on a CPU beside the product, on layers with the real inner sizes of the experts, at TP 1, 2, 4 and 8. Every
+byte, shape, dtype and tag of what `fused_moe` gets was compared, and every argument of the call. `make engines` runs
+them again; `tests/tables/engines_*.yaml` are the cases, and `python -m support.engines.figures` (in `tests/`) writes
+this page.
 """
 
 
