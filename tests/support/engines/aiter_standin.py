@@ -89,11 +89,16 @@ def install_aiter(tree: Path, arch: str, compute_units: int) -> None:
 
 
 def static_per_tensor_quant(out: Tensor, values: Tensor, scale: Tensor) -> None:
-    """Quantize with one scale as AITER's compiled kernel does.
+    """Quantize fp16 or bf16 values with one scale as AITER's compiled kernel does.
 
     Values are multiplied by the scale's reciprocal. fp8 is clamped; int8 is cut to a whole number whose low byte stays
     (`csrc/include/aiter_opus_plus.h`: `fp32_to_fp8_scaled_x2`, `fp32_to_i8_scaled_x2`).
+
+    Raises:
+        RuntimeError: other values (`csrc/include/aiter_dispatch.h`: `AITER_DISPATCH_FLOATING16_TYPES_rmTorch`).
     """
+    if values.dtype not in (torch.float16, torch.bfloat16):
+        raise RuntimeError(f"scaled_quant_kernel not implemented for dtype {values.dtype}")
     scaled = values.float() * (1 / scale.float())
     if out.dtype is torch.int8:
         out.copy_(scaled.to(torch.int32).to(torch.int8))

@@ -121,6 +121,8 @@ def _layer(case: Case) -> Any:
     )
     if case.swiglu_limit is not None:
         layer.swiglu_limit = case.swiglu_limit
+    for name, value in case.options.get("quant_method", {}).items():
+        setattr(layer.quant_method, name, value)  # as the model does after it has made its experts
     return layer
 
 
@@ -139,6 +141,8 @@ def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
             continue  # the engine drops keys of a checkpoint that no parameter has
         for expert in range(case.experts):
             loaded = checkpoint.shard_of(expert, shard, kind)
+            if case.options.get("flat_scales") and kind == "scale":
+                loaded = loaded.squeeze(-1)
             full = f"{layer.prefix}.{expert}.{SHARDS[shard]}_proj.{NAMES[kind]}"
             parameter.weight_loader(parameter, loaded, full, shard, expert)
 
