@@ -64,7 +64,7 @@ def test_decisions_equal_the_books_and_are_cached(url: str) -> None:
 
 
 def test_a_query_too_long_for_a_url_is_posted(url: str) -> None:
-    long = QUERY.model_copy(update={"deployment": "d" * 7000})
+    long = QUERY.model_copy(update={"env": {f"OTHER_{number}": "x" * 200 for number in range(40)}})
     with Client(url, transport=(counting := Counting())) as client:
         assert client.resolve(long).value.recipe == Registry.default().resolve(QUERY).recipe
     assert counting.answers == [("POST", 200)]
