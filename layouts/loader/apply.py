@@ -209,7 +209,7 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
         check_role(role, stamp)
         if decision and stamp.decision_digest != decision.decision_digest:
             raise LayoutError(f"{role} was laid out by another decision ({stamp.recipe}, {stamp.decision_digest})")
-        if tuple(tensors[role].shape) != stamp.tensor_shape:
+        if tuple(tensors[role].shape) not in (stamp.tensor_shape, stamp.physical_shape):
             shape = tuple(tensors[role].shape)
             raise LayoutError(f"{role} of shape {shape} is a part of what was laid out; valid: {stamp.tensor_shape}")
         check_undo(role, stamp)
