@@ -1,4 +1,4 @@
-"""Benchmark of what stamps cost: their share of one apply of a gpt-oss layer.
+"""Benchmark of what stamps cost in one apply of a layer.
 
 ``python bench/bench_stamps.py [--experts 16] [--rounds 5]``. Every function of ``layouts.stamps`` that
 ``apply`` calls is timed inside the same run, so that a noisy machine changes both numbers alike.
@@ -42,7 +42,7 @@ class Clock:
         return run
 
     def timed_context(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a context manager whose entry and exit are counted, not its body."""
+        """Return a context manager whose entry and exit are counted."""
 
         @contextmanager
         def run(*arguments: Any) -> Any:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def share_of(decision: Decision, padded: bool) -> tuple[float, float, float]:
-    """Return seconds of one apply, of its stamps, and of one look at a stamp."""
+    """Return seconds of an apply, its stamps and one lookup."""
     tensors: dict[str, torch.Tensor] = {}
     for role, decided in decision.tensors.items():
         shape = torch_shape(decided.physical_shape if padded else decided.logical_shape, decided)

@@ -40,7 +40,7 @@ def json_input(parse: Callable[[Any], object], limit: int = MAX_BODY) -> Any:
 
 
 async def parsed(body: bytes, parse: Callable[[bytes], Any]) -> Any:
-    """Parse a body; a large one in a thread, so that the event loop goes on."""
+    """Parse a body; large ones in a thread beside the event loop."""
     return parse(body) if len(body) <= SMALL_BODY else await to_thread.run_sync(parse, body)
 
 

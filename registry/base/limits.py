@@ -38,7 +38,7 @@ SwitchValue = Annotated[str, Field(max_length=MAX_VALUE)]
 
 
 def at_most(limit: int) -> BeforeValidator:
-    """Return the check of a list's or an object's length, before its items are read.
+    """Return the check of a length, before the items are read.
 
     pydantic's own ``max_length`` does not count items that are not valid, and writes an error for each.
     """

@@ -1,4 +1,4 @@
-"""Strict JSON: a key that is given twice is an error, as in YAML."""
+"""Strict JSON: a key given twice is an error, as in YAML."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def check_keys(text: str | bytes) -> None:
-    """Refuse keys that are given twice in text that is known to be JSON; no number is converted.
+    """Refuse keys that are given twice in valid JSON text.
+
+    No number is converted.
 
     Raises:
         DuplicateKeyError: an object has a key twice.

@@ -6,7 +6,6 @@ Problems have their place in the file; kernel tables give warnings.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from pydantic import Field
 
@@ -16,7 +15,7 @@ from preshuffle.api.commands.screens.decision_view import show_findings
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
-from preshuffle.registry.base.errors import BookError
+from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KernelTables, TableError
 from preshuffle.registry.lint import dispatch_book_problems, family_problems
@@ -65,6 +64,12 @@ class CheckReport(Frozen):
         return OK if self.ok else BAD_INPUT
 
 
+def _shown(problem: Problem) -> BookProblem:
+    return BookProblem(
+        file=problem.file, line=problem.line, column=problem.column, message=problem.message, valid=problem.valid
+    )
+
+
 def check_books(args: argparse.Namespace) -> CheckReport:
     """Load and check book and tables."""
     try:
@@ -73,7 +78,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
         if problems := [*problems, *dispatch_book_problems(), *reach_problems(registry)]:
             raise BookError(problems)
     except BookError as error:
-        return CheckReport(ok=False, problems=tuple(BookProblem(**asdict(problem)) for problem in error.problems))
+        return CheckReport(ok=False, problems=tuple(map(_shown, error.problems)))
     report = CheckReport(
         ok=True,
         registry_digest=registry.digest,

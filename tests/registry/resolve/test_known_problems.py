@@ -54,7 +54,7 @@ def test_without_kernels_nothing_is_said_of_them() -> None:
     assert told(decision.findings) == set()
 
 
-@pytest.mark.parametrize("engine", [None, "atom", "vllm", "sglang"])
+@pytest.mark.parametrize("engine", [None, "atom", "vllm"])  # SGLang cuts in whole blocks
 @pytest.mark.parametrize(
     ("model", "size", "share"), [("MiniMaxAI/MiniMax-M2.5", 1536, 192), ("Qwen/Qwen3-30B-A3B-FP8", 768, 96)]
 )

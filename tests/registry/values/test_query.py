@@ -68,7 +68,7 @@ NAN = float("nan")
         ("tokens", [0], "tokens.0: input should be greater than or equal to 1, found 0"),
         ("tokens", [1, True], "tokens.1: a number is needed, found True"),
         ("tokens", [2**31 + 1], "tokens.0: input should be less than or equal to 2147483648"),
-        ("tokens", [1] * 257, "tokens: tuple should have at most 256 items after validation, not 257"),
+        ("tokens", [1] * 257, "tokens: 257 items; valid: 256 at most"),
         ("tokens", "1,64", "tokens: input should be a valid tuple, found '1,64'"),
         ("env", {"A": True}, "env.A: input should be a valid string, found True"),
         ("env", {"A": None}, "env.A: input should be a valid string, found None"),
