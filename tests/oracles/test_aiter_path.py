@@ -86,7 +86,8 @@ def test_aiters_kernel_multiplies_with_what_apply_made_of_a_checkpoint(checkpoin
             codes, scales = plain[f"{name}_weight"][expert], plain[f"{name}_weight_scale"][expert]
             if name == "w13":
                 codes, scales = (torch.cat([part[0::2], part[1::2]]) for part in (codes, scales))
-            laid = [tensors[f"{name}_weight{suffix}"][expert].view(torch.uint8) for suffix in ("", "_scale")]
+            layer = [tensors[f"{name}_weight{suffix}"].view(torch.uint8) for suffix in ("", "_scale")]
+            laid = [part.view(SMALL["num_experts"], -1, part.shape[-1])[expert] for part in layer]
             x = random_mxfp4(M, 2 * laid[0].shape[1], seed=expert)
             gemms.append(Gemm(x.codes, laid[0], x.scales, laid[1]))
             weight = Mxfp4(codes, scales).dequantize()

@@ -149,7 +149,7 @@ def mend(tensors: Tensors, claims: dict[str, str], states: dict[str, Tensors]) -
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.view(torch.uint8).equal(other.view(torch.uint8))
+    return one.view(torch.uint8).flatten().equal(other.view(torch.uint8).flatten())
 
 
 if __name__ == "__main__":
