@@ -48,6 +48,10 @@ class MemoryRecord:
                 return storage
         return None
 
+    def is_shown_by_another(self, storage: torch.UntypedStorage) -> bool:
+        """Whether a living storage besides this one is on the block."""
+        return any(one is not None and one is not storage for one in (reference() for reference, _, _ in self.storages))
+
     def discard(self, begin: int, end: int) -> None:
         """Remove the entries that overlap some addresses."""
         self.entries = {
@@ -68,6 +72,10 @@ class MemoryRecords:
         self.lock = RLock()
         self._records: dict[torch.device, list[tuple[int, weakref.ref[MemoryRecord]]]] = {}
         self._foreign: OrderedDict[int, MemoryRecord] = OrderedDict()
+
+    def has_met(self, storage: torch.UntypedStorage) -> bool:
+        """Whether a storage was found or recorded before."""
+        return hasattr(storage, _ATTRIBUTE)
 
     def find(self, storage: torch.UntypedStorage, *, create: bool = False) -> MemoryRecord | None:
         """Return the record of a storage's memory.

@@ -230,8 +230,9 @@ def _memory_record(tensor: torch.Tensor) -> MemoryRecord | None:
     storage, mapping = tensor.untyped_storage(), mapping_of(tensor)
     if has_copied_stamps(tensor):
         adopt_stamps(tensor)
+    met = MEMORY.has_met(storage)
     record = MEMORY.find(storage)
-    if record is None and mapping is not None:
+    if mapping is not None and (record is None or not (met or record.is_shown_by_another(storage))):
         return _seeded(storage, mapping)
     return record
 
