@@ -31,26 +31,42 @@ class MemoryRecord:
         begin: address of the block's first byte.
         end: address behind its last one.
         entries: stamps by the addresses of their bytes.
-        storages: storages on the block, each with its address and its bytes.
+        storages: storages on the block, each with its address, its bytes, and whether the memory dies with it.
     """
 
     device: torch.device
     begin: int
     end: int
     entries: dict[Extent, StampEntry] = field(default_factory=dict)
-    storages: list[tuple[weakref.ref[torch.UntypedStorage], int, int]] = field(default_factory=list)
+    storages: list[tuple[weakref.ref[torch.UntypedStorage], int, int, bool]] = field(default_factory=list)
 
     def storage_for(self, extent: Extent) -> torch.UntypedStorage | None:
         """Return a living storage that covers some addresses, or None."""
-        for reference, address, nbytes in self.storages:
+        for reference, address, nbytes, _ in self.storages:
             storage = reference()
             if storage is not None and address <= extent[0] and extent[1] <= address + nbytes:
                 return storage
         return None
 
     def is_shown_by_another(self, storage: torch.UntypedStorage) -> bool:
-        """Whether a living storage besides this one is on the block."""
-        return any(one is not None and one is not storage for one in (reference() for reference, _, _ in self.storages))
+        """Whether a living storage besides this one shows some of its bytes."""
+        begin, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+        return any(
+            address < end and begin < address + nbytes and reference() not in (None, storage)
+            for reference, address, nbytes, _ in self.storages
+        )
+
+    def sweep(self) -> None:
+        """Forget storages that are gone, and the stamps of memory that they owned."""
+        gone = [one for one in self.storages if one[0]() is None]
+        self.storages = [one for one in self.storages if one[0]() is not None]
+        for _, address, nbytes, owned in gone if self.entries else ():
+            if owned:
+                self.entries = {
+                    extent: entry
+                    for extent, entry in self.entries.items()
+                    if extent[1] <= address or address + nbytes <= extent[0] or self.storage_for(extent) is not None
+                }
 
     def discard(self, begin: int, end: int) -> None:
         """Remove the entries that overlap some addresses."""
@@ -102,6 +118,7 @@ class MemoryRecords:
                 delattr(storage, _ATTRIBUTE)
             overlapping = self._overlapping(storage.device, pointer, pointer + size)
             for known in overlapping:
+                known.sweep()
                 _keep_what_continues(known, storage)
             if not (overlapping or moved or create) or size == 0:
                 return None
@@ -132,7 +149,7 @@ class MemoryRecords:
         for record in overlapping:
             merged.entries.update(record.entries)
             self._foreign.pop(id(record), None)
-            for reference, _, _ in record.storages:
+            for reference, _, _, _ in record.storages:
                 storage = reference()
                 if storage is not None:
                     self._attach(storage, merged)
@@ -142,12 +159,13 @@ class MemoryRecords:
 
     def _attach(self, storage: torch.UntypedStorage, record: MemoryRecord) -> None:
         pointer, size = storage.data_ptr(), storage.nbytes()
-        record.storages = [one for one in record.storages if one[0]() is not None]
-        record.storages.append((weakref.ref(storage), pointer, size))
+        record.sweep()
+        record.storages = [one for one in record.storages if one[0]() is not storage]
+        record.storages.append((weakref.ref(storage), pointer, size, storage.resizable()))
         setattr(storage, _ATTRIBUTE, (pointer, size, record))
         if storage.resizable():
             self._foreign.pop(id(record), None)
-        elif all(not one.resizable() for reference, _, _ in record.storages if (one := reference()) is not None):
+        elif all(not one.resizable() for reference, _, _, _ in record.storages if (one := reference()) is not None):
             self._foreign[id(record)] = record
             self._foreign.move_to_end(id(record))
             while len(self._foreign) > _MOST_ORPHANS:

@@ -288,13 +288,15 @@ def _publish(tensor: torch.Tensor, mapping: Mapping) -> None:
     record = MEMORY.find(storage)
     if record is None or not record.entries:
         return
-    start, changes = storage.data_ptr() - mapping.offset, {}
-    for extent, entry in record.entries.items():
+    begin, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    start, changes = begin - mapping.offset, {}
+    for extent, entry in [item for item in record.entries.items() if begin <= item[0][0] and item[0][1] <= end]:
         stamp = _verified(record, extent, entry)
         settled = stamp.state == "applied"
         changes[extent[0] - start, extent[1] - start] = Entry(entry.stamp.to_text(), settled)
-    record.entries.clear()
-    write_stamps(mapping.path, changes)
+    record.discard(begin, end)
+    if changes:
+        write_stamps(mapping.path, changes)
 
 
 def _parsed(mapping: Mapping, text: str) -> Stamp:
