@@ -67,7 +67,7 @@ def check_killed(folder: Path, rounds: int, seed: int, hit: set[str]) -> None:
 
 
 def test_a_killed_process_leaves_old_bytes_or_says_that_they_are_broken(tmp_path: Path) -> None:
-    check_killed(tmp_path, rounds=12, seed=1, hit={"apply", "inverse", "out"})
+    check_killed(tmp_path, rounds=20, seed=1, hit={"apply", "inverse", "out"})
 
 
 @pytest.mark.slow
