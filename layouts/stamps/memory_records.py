@@ -57,7 +57,7 @@ class MemoryRecord:
         )
 
     def sweep(self) -> None:
-        """Forget storages that are gone, and the stamps of memory that they owned."""
+        """Forget storages that are gone, and stamps of their own memory."""
         gone = [one for one in self.storages if one[0]() is None]
         self.storages = [one for one in self.storages if one[0]() is not None]
         for _, address, nbytes, owned in gone if self.entries else ():
