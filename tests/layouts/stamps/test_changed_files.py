@@ -13,18 +13,10 @@ import torch
 
 from preshuffle.layouts import apply, expert_view, inverse, stamp_of, write_expert
 from preshuffle.registry import LayoutError
-from support.tensors.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import plain_tensors
+from support.tensors.padded_layer import DECISION, Tensors, own_storage_layer
 
-DECISION = decide("fp4x2")
 WEIGHT: Final = "w13_weight"
-
-Tensors = dict[str, torch.Tensor]
-
-
-def plain_layer() -> Tensors:
-    plain = plain_tensors(DECISION)
-    plain |= {role: plain[role].float() for role in ("w13_bias", "w2_bias")}
-    return in_padded_buffers(plain, DECISION)
 
 
 def mapped(folder: Path, *, shared: bool = True) -> Tensors:
@@ -32,7 +24,7 @@ def mapped(folder: Path, *, shared: bool = True) -> Tensors:
         role: torch.from_file(str(folder / role), shared=shared, size=tensor.numel(), dtype=tensor.dtype).view(
             tensor.shape
         )
-        for role, tensor in plain_layer().items()
+        for role, tensor in own_storage_layer().items()
     }
 
 
@@ -41,7 +33,7 @@ def data(tensor: torch.Tensor) -> bytes:
 
 
 def laid_files(folder: Path) -> Tensors:
-    for role, tensor in plain_layer().items():
+    for role, tensor in own_storage_layer().items():
         (folder / role).write_bytes(data(tensor))
     apply(tensors := mapped(folder), DECISION)
     return tensors
@@ -111,7 +103,7 @@ def test_a_changed_file_keeps_no_stamp(
     tensors = laid_files(tmp_path)
     if not still_mapped:
         del tensors
-    change(tmp_path / WEIGHT, data(plain_layer()[WEIGHT]))
+    change(tmp_path / WEIGHT, data(own_storage_layer()[WEIGHT]))
     size = (tmp_path / WEIGHT).stat().st_size
     with pytest.raises(LayoutError, match=r"w13_weight\.preshuffle does not match the bytes"):
         stamp_of(torch.from_file(str(tmp_path / WEIGHT), shared=True, size=size, dtype=torch.uint8))
@@ -143,13 +135,13 @@ def copied(folder: Path) -> Path:
 def test_another_name_leads_to_the_stamp(name: Callable[[Path], Path], tmp_path: Path) -> None:
     laid_files(tmp_path)
     path = name(tmp_path)
-    plain = plain_layer()[WEIGHT]
+    plain = own_storage_layer()[WEIGHT]
     other = torch.from_file(str(path), shared=True, size=plain.numel(), dtype=torch.uint8).view(plain.shape)
     stamp = stamp_of(other)
     assert stamp is not None
     assert stamp.layout == "sep16"
     with pytest.raises(LayoutError, match="w13_weight is laid out already"):
-        apply({**plain_layer(), WEIGHT: other}, DECISION)
+        apply({**own_storage_layer(), WEIGHT: other}, DECISION)
     target = {**mapped_rest(tmp_path), WEIGHT: other}
     inverse(target, DECISION)
     assert target[WEIGHT].equal(plain)
@@ -161,7 +153,7 @@ def mapped_rest(folder: Path) -> Tensors:
         role: torch.from_file(str(folder / role), shared=True, size=tensor.numel(), dtype=tensor.dtype).view(
             tensor.shape
         )
-        for role, tensor in plain_layer().items()
+        for role, tensor in own_storage_layer().items()
         if role != WEIGHT
     }
 
@@ -169,7 +161,7 @@ def mapped_rest(folder: Path) -> Tensors:
 def test_a_copy_has_a_record_of_its_own(tmp_path: Path) -> None:
     laid_files(tmp_path)
     shutil.copy2(tmp_path / WEIGHT, tmp_path / "copied")  # with its attributes, but without its record
-    plain = plain_layer()[WEIGHT]
+    plain = own_storage_layer()[WEIGHT]
     other = torch.from_file(str(tmp_path / "copied"), shared=True, size=plain.numel(), dtype=torch.uint8)
     shutil.copytree(tmp_path, rest := tmp_path.parent / f"{tmp_path.name}-rest")
     inverse({**mapped_rest(rest), WEIGHT: other.view(plain.shape)}, DECISION)
@@ -181,7 +173,7 @@ def test_a_copy_has_a_record_of_its_own(tmp_path: Path) -> None:
 def test_a_private_mapping_that_was_changed_claims_nothing(tmp_path: Path) -> None:
     laid_files(tmp_path)
     private = mapped(tmp_path, shared=False)
-    private[WEIGHT].copy_(plain_layer()[WEIGHT])
+    private[WEIGHT].copy_(own_storage_layer()[WEIGHT])
     stamp = stamp_of(private[WEIGHT])
     assert stamp is not None
     assert stamp.state == "unknown"
@@ -208,7 +200,7 @@ def test_what_is_lent_and_never_given_back_is_unknown_to_others(tmp_path: Path) 
     (tmp_path / "copy").mkdir()
     shutil.copy(tmp_path / WEIGHT, tmp_path / "copy")
     shutil.copy(tmp_path / f"{WEIGHT}.preshuffle", tmp_path / "copy")
-    plain = plain_layer()[WEIGHT]
+    plain = own_storage_layer()[WEIGHT]
     other = torch.from_file(str(tmp_path / "copy" / WEIGHT), shared=True, size=plain.numel(), dtype=torch.uint8)
     stamp = stamp_of(other)
     assert stamp is not None

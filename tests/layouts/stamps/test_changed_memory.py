@@ -29,30 +29,10 @@ from preshuffle.layouts import (
 )
 from preshuffle.layouts.loader import AITER_TAG
 from preshuffle.registry import LayoutError
-from support.tensors.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import decide, plain_tensors
+from support.tensors.padded_layer import DECISION, Tensors, laid_layer, plain_layer, raw, state_of
 
-DECISION = decide("fp4x2")
 WEIGHT: Final = "w13_weight"
-
-Tensors = dict[str, torch.Tensor]
-
-
-def plain_layer(seed: int = 0) -> Tensors:
-    return in_padded_buffers(plain_tensors(DECISION, seed=seed), DECISION)
-
-
-def laid_layer(seed: int = 0) -> Tensors:
-    apply(tensors := plain_layer(seed), DECISION)
-    return tensors
-
-
-def raw(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().view(torch.uint8)
-
-
-def state_of(tensor: torch.Tensor) -> str | None:
-    stamp = stamp_of(tensor)
-    return stamp.state if stamp else None
 
 
 def load_state_dict(tensor: torch.Tensor, plain: torch.Tensor) -> None:

@@ -11,32 +11,11 @@ from typing import Any, Final
 import pytest
 import torch
 
-from preshuffle.layouts import apply, inverse, retag, stamp_of
+from preshuffle.layouts import inverse, retag, stamp_of
 from preshuffle.layouts.loader import AITER_TAG
-from support.tensors.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.padded_layer import Tensors, laid_layer, plain_layer, raw, state_of
 
-DECISION = decide("fp4x2")
 WEIGHT: Final = "w13_weight"
-
-Tensors = dict[str, torch.Tensor]
-
-
-def plain_layer() -> Tensors:
-    return in_padded_buffers(plain_tensors(DECISION), DECISION)
-
-
-def laid_layer() -> Tensors:
-    apply(tensors := plain_layer(), DECISION)
-    return tensors
-
-
-def raw(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().view(torch.uint8)
-
-
-def state_of(tensor: torch.Tensor) -> str | None:
-    stamp = stamp_of(tensor)
-    return stamp.state if stamp else None
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {

@@ -16,19 +16,10 @@ import torch.multiprocessing as mp
 from preshuffle.layouts import apply, inverse, stamp_of
 from preshuffle.layouts.stamps.inode_marks import marks_shared_memory
 from preshuffle.registry import LayoutError
-from support.tensors.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.padded_layer import DECISION, Tensors, own_storage_layer
 
-DECISION = decide("fp4x2")
 SHARED = Path("/dev/shm")
 needs_attributes = pytest.mark.skipif(not marks_shared_memory(), reason="this kernel's shared memory has no attributes")
-
-Tensors = dict[str, torch.Tensor]
-
-
-def plain_layer() -> Tensors:
-    plain = plain_tensors(DECISION)
-    plain |= {role: plain[role].float() for role in ("w13_bias", "w2_bias")}
-    return in_padded_buffers(plain, DECISION)
 
 
 @pytest.fixture(autouse=True)
@@ -72,21 +63,21 @@ def run_child(work: Callable[[Any, Tensors], None], tensors: Tensors) -> list[st
 def test_stamps_go_to_the_other_process_and_back(name: str) -> None:
     wanted = [decided.layout for decided in DECISION.tensors.values()]
     with strategy(name):
-        tensors = {role: tensor.share_memory_() for role, tensor in plain_layer().items()}
+        tensors = {role: tensor.share_memory_() for role, tensor in own_storage_layer().items()}
         assert run_child(applied_by_child, tensors) == wanted
         assert [getattr(stamp_of(tensors[role]), "layout", None) for role in DECISION.tensors] == wanted
         with pytest.raises(LayoutError, match="w13_weight is laid out already"):
             apply(tensors, DECISION)
         inverse(tensors)
         assert run_child(seen_by_child, tensors) == [None] * len(wanted)
-        assert all(tensor.equal(plain_layer()[role]) for role, tensor in tensors.items())
+        assert all(tensor.equal(own_storage_layer()[role]) for role, tensor in tensors.items())
 
 
 @needs_attributes
 @pytest.mark.parametrize("name", sorted(mp.get_all_sharing_strategies()))
 def test_what_is_laid_out_before_it_is_shared_is_known(name: str) -> None:
     with strategy(name):
-        apply(tensors := plain_layer(), DECISION)
+        apply(tensors := own_storage_layer(), DECISION)
         shared = {role: tensors[role].view(torch.uint8) for role in ("w13_weight", "w2_weight")}
         for tensor in shared.values():
             tensor.share_memory_()
@@ -95,7 +86,7 @@ def test_what_is_laid_out_before_it_is_shared_is_known(name: str) -> None:
 
 
 def test_pythons_shared_memory_has_no_file_beside_it() -> None:
-    plain = plain_layer()
+    plain = own_storage_layer()
     blocks, tensors = [], {}
     for role, tensor in plain.items():
         blocks.append(shared_memory.SharedMemory(create=True, size=tensor.nbytes))

@@ -12,20 +12,10 @@ import torch
 from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload, inverse, relayout, stamp_of
 from preshuffle.layouts.loader import AITER_TAG
 from preshuffle.registry import LayoutError
-from support.tensors.moe import decide, in_padded_buffers, plain_tensors
+from support.tensors.moe import decide
+from support.tensors.padded_layer import DECISION, Tensors, plain_layer, raw
 
-DECISION = decide("fp4x2")
 THREADS = 4
-
-Tensors = dict[str, torch.Tensor]
-
-
-def plain_layer(seed: int = 0) -> Tensors:
-    return in_padded_buffers(plain_tensors(DECISION, seed=seed), DECISION)
-
-
-def raw(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().view(torch.uint8)
 
 
 def at_once(works: list[Callable[[], object]]) -> list[object]:
