@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from support.engines.cases import Case
-from support.engines.checkpoint import SHARDS, Checkpoint
+from support.engines.checkpoint import Checkpoint
+from support.engines.loading import load
 from support.engines.standins import install_standins
 
 ABSENT = (
@@ -59,7 +60,7 @@ def run(case: Case, checkpoint: Checkpoint) -> None:
 
         initialize_moe_config()
         layer = _layer(case)
-        _load(layer, checkpoint, case)
+        load(layer, checkpoint, case, NAMES, "model.layers.0.mlp.experts")
         layer.quant_method.process_weights_after_loading(layer)
         _call(layer, case)
 
@@ -100,32 +101,6 @@ def _quantization(case: Case) -> Any:
 
 
 NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "weight_bias", "input_scale": "input_scale"}
-
-
-def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
-    """Load by the layer's own weight loader, one projection of one expert at a time."""
-    parameters = dict(layer.named_parameters())
-    if case.order == "GUGU":
-        _load_fused(parameters, checkpoint, case)
-        return
-    for shard, kind in checkpoint.tensors:
-        stem = f"{'w2' if shard == 'w2' else 'w13'}_{NAMES[kind]}"
-        name = stem if stem in parameters else f"{stem}_inv"
-        for expert in range(case.experts):
-            loaded = checkpoint.shard_of(expert, shard, kind)
-            if case.options.get("typed_scales") and kind == "scale":
-                loaded = loaded.view(torch.float8_e8m0fnu)
-            full = f"model.layers.0.mlp.experts.{expert}.{SHARDS[shard]}_proj.{name.partition('_')[2]}"
-            parameters[name].weight_loader(parameters[name], loaded, full, shard, expert)
-
-
-def _load_fused(parameters: dict[str, Any], checkpoint: Checkpoint, case: Case) -> None:
-    """Load all experts at once, as the engine's gpt-oss model does, which cuts ranks itself."""
-    for projection in ("w13", "w2"):
-        for kind in ("weight", "scale", "bias"):
-            name = f"{projection}_{NAMES[kind]}"
-            loaded = checkpoint.fused(projection, kind, case.tp, case.rank)
-            parameters[name].weight_loader(parameters[name], loaded, weight_name=name, shard_id=None, expert_id=None)
 
 
 def _call(layer: Any, case: Case) -> None:

@@ -1,0 +1,45 @@
+"""Loading of a checkpoint by a layer's own weight loader, as vLLM and SGLang call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from support.engines.cases import Case
+from support.engines.checkpoint import SHARDS, Checkpoint
+
+
+def load(layer: Any, checkpoint: Checkpoint, case: Case, names: Mapping[str, str], prefix: str) -> None:
+    """Load one projection of one expert at a time; alternating rows at once.
+
+    Args:
+        layer: the engine's.
+        checkpoint: what is loaded.
+        case: what is compared.
+        names: the parameters' names behind ``w13_`` and ``w2_``, by kind of tensor.
+        prefix: of an expert's name in the checkpoint.
+    """
+    parameters = dict(layer.named_parameters())
+    if case.order == "GUGU":
+        _load_fused(parameters, checkpoint, case, names)
+        return
+    for shard, kind in checkpoint.tensors:
+        stem = f"{'w2' if shard == 'w2' else 'w13'}_{names[kind]}"
+        name = stem if stem in parameters else f"{stem}_inv"
+        for expert in range(case.experts):
+            loaded = checkpoint.shard_of(expert, shard, kind)
+            if case.options.get("typed_scales") and kind == "scale":
+                loaded = loaded.view(torch.float8_e8m0fnu)
+            full = f"{prefix}.{expert}.{SHARDS[shard]}_proj.{name.partition('_')[2]}"
+            parameters[name].weight_loader(parameters[name], loaded, full, shard, expert)
+
+
+def _load_fused(parameters: dict[str, Any], checkpoint: Checkpoint, case: Case, names: Mapping[str, str]) -> None:
+    """Load all experts at once, as the engines' gpt-oss models do, which cut ranks themselves."""
+    for projection in ("w13", "w2"):
+        for kind in ("weight", "scale", "bias"):
+            name = f"{projection}_{names[kind]}"
+            loaded = checkpoint.fused(projection, kind, case.tp, case.rank)
+            parameters[name].weight_loader(parameters[name], loaded, weight_name=name, shard_id=None, expert_id=None)
