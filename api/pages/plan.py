@@ -54,10 +54,8 @@ async def _read_form(request: Request) -> dict[str, str]:
     """Read the form's fields.
 
     Raises:
-        ProblemError: it does not come from this page, is too large, or is no form.
+        ProblemError: it is too large, or is no form.
     """
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise ProblemError("forbidden", "this form is answered only where this service's own page sent it")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:
         raise ProblemError("unsupported-media-type", f"Content-Type must be {_FORM}; found {kind!r}")

@@ -35,7 +35,6 @@ class Planner:
         self._store = store
         self._answers = answers
         self._one_at_a_time = CapacityLimiter(1)
-        self._reading = CapacityLimiter(1)
         self._jobs = 0
         self._worker = WorkerProcess()
         self._shutting_down = False
@@ -63,13 +62,13 @@ class Planner:
             raise ProblemError("busy", detail, headers={"Retry-After": _RETRY_AFTER})
         self._jobs += 1
         try:
-            async with self._reading:
+            async with self._one_at_a_time:
                 yield
         finally:
             self._jobs -= 1
 
     async def plan(self, candidate: Candidate) -> Plan:
-        """Return what a candidate would change.
+        """Return what a candidate would change, within a turn.
 
         A caller that is cancelled ends the child process.
 
@@ -77,10 +76,6 @@ class Planner:
             ProblemError: the candidate does not load, or the plan was cancelled.
             StoreError: the store does not answer.
         """
-        async with self._one_at_a_time:
-            return await self._plan_in_thread(candidate)
-
-    async def _plan_in_thread(self, candidate: Candidate) -> Plan:
         outcome: list[Plan | Exception] = []
         done = Event()
         async with create_task_group() as group:

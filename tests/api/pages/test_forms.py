@@ -27,7 +27,8 @@ rules:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
-    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()))
+    """Return a client of what a server runs: the front checks who sends a request."""
+    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()).state.front)
 
 
 def test_the_form_has_every_field_of_a_query_and_asks_nothing_yet(client: Client) -> None:

@@ -185,7 +185,8 @@ def test_a_running_plan_is_cancelled_at_shutdown(tmp_path: Path, monkeypatch: py
 
     async def ask() -> None:
         with pytest.raises(ProblemError) as caught:
-            await planner.plan(candidate)
+            async with planner.turn():
+                await planner.plan(candidate)
         kinds.append(caught.value.kind)
 
     async def main() -> None:
