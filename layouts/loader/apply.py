@@ -60,7 +60,8 @@ def apply(
     Args:
         target: a module with the role attributes, or a dict of tensors; each ``[E, rows, K]`` (a bias ``[E, rows]``) of
             one rank, rows in the checkpoint's order, in the plain or in the physical shape. Input scales that the
-            decision does not take may be there, and stay. In a buffer of the physical
+            decision does not take may be there, and stay. A scale that has a ``default`` may be left out: the scale of
+            the whole tensor then stands under its name, and is replaced. In a buffer of the physical
             shape GUGU rows lie at its beginning; of GGUU rows each half begins at its half of the buffer.
         decision: what ``Registry.resolve`` decided.
         backend: as for ``apply_layout``; AITER's functions see layouts only, casts and plain tensors are always ours.
@@ -88,6 +89,7 @@ def apply(
         raise LayoutError(f"again = {again!r}; valid: refuse, skip")
     tensors = RoleTensors(target)
     with exclusive(target, tensors.values):
+        tensors.make_defaults(decision)
         tensors.check_roles(decision.tensors, folded_roles(decision))
         if _already_applied(tensors, decision, again):
             retag(target)

@@ -165,6 +165,8 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
         shapes = check_shape(role, tensor, decided, dtype, last_rank)
     elif needs_cast(tensor.dtype, dtype) and not survives_cast(tensor.detach(), dtype, tensor.dtype):
         lost = (*lost, "cast")
+    if tensors.is_default(role):
+        lost = (*lost, "default")
     stamp = Stamp(
         recipe=decision.recipe,
         decision_digest=decision.decision_digest,
@@ -310,12 +312,13 @@ def check_undo(role: Role, stamp: Stamp) -> None:
             f"{role} cannot be inverted: AITER's bytes differ from layout {stamp.layout}; load the checkpoint again"
         )
     for step in stamp.lost:
-        kind, why = "cast" if step == "cast" else f"step {step}", _LOST[step]
+        kind, why = step if step in ("cast", "default") else f"step {step}", _LOST[step]
         raise LayoutError(f"{role} cannot be inverted: the {kind} {why}; load the checkpoint again")
 
 
 _LOST: Final[dict[Loss, str]] = {
     "cast": "to another dtype rounded numbers",
+    "default": "put numbers there that the checkpoint does not have",
     "fnuz": "turned negative zeros into zeros (of a scale: saturated it)",
     "requantize_max": "gave shards of different scales one scale",
     "reduce_max": "kept the largest of different scales",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache, partial
+from math import prod
 from typing import Any
 
 import torch
 
 from preshuffle.layouts.tensors import check_memory
-from preshuffle.registry import Decision, LayoutError, Registry
+from preshuffle.registry import Decision, LayoutError, Registry, TensorDecision
 from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.entries import SECOND_LEVEL
 from preshuffle.registry.loading import Book
@@ -38,6 +39,7 @@ class RoleTensors:
         )
         self.names: dict[Role, str] = {}
         self._seconds: dict[str, str] = {}
+        self._made: dict[Role, torch.Tensor] = {}
         taken = self._engine_names()
         for role in ROLES:
             found = list(taken.get(role, ()))
@@ -67,6 +69,31 @@ class RoleTensors:
                     if name not in taken.setdefault(role, []):
                         taken[role].append(name)
         return taken
+
+    def make_defaults(self, decision: Decision) -> None:
+        """Make the scales that the decision says an engine makes, in memory of their own.
+
+        The checkpoint's own scale, under the role's name or as its second level, becomes what is folded into it.
+        """
+        for role, decided in decision.tensors.items():
+            if decided.default is None or not self._left_out(role, decided):
+                continue
+            name = self.names.setdefault(role, role)
+            second = self._seconds.setdefault(role, name)
+            device = self._get(second).device
+            self._made[role] = torch.full(decided.logical_shape, decided.default, device=device)
+
+    def _left_out(self, role: Role, decided: TensorDecision) -> bool:
+        """Return whether a target has only what is folded into a scale."""
+        if role not in self.names:
+            return role in self._seconds
+        shape, halves = tuple(self[role].shape), 2 if decided.order else 1
+        one_for_each = bool(shape) and shape[0] == decided.logical_shape[0] and prod(shape[1:]) in (1, halves)
+        return role not in self._seconds and one_for_each and decided.logical_shape[1] > halves
+
+    def is_default(self, role: Role) -> bool:
+        """Return whether a role's tensor was made and is in no checkpoint."""
+        return role in self._made
 
     def second(self, role: Role) -> torch.Tensor | None:
         """Return a role's second-level scale, or None."""
@@ -117,7 +144,7 @@ class RoleTensors:
 
     def __getitem__(self, role: Role) -> torch.Tensor:
         """Return a role's tensor."""
-        tensor: torch.Tensor = self._get(self.names[role])
+        tensor: torch.Tensor = self._made[role] if role in self._made else self._get(self.names[role])
         return tensor
 
     def __setitem__(self, role: Role, tensor: torch.Tensor) -> None:
@@ -126,10 +153,11 @@ class RoleTensors:
         A parameter stays one, with the attributes that it had.
         """
         name = self.names[role]
+        self._made.pop(role, None)
         if not isinstance(self.target, torch.nn.Module):
             self.target[name] = tensor
             return
-        old = getattr(self.target, name)
+        old = getattr(self.target, name, None)
         if tensor is old:
             return
         if isinstance(old, torch.nn.Parameter):

@@ -54,7 +54,7 @@ def prove(
         inverse and a float64 forward agree. Steps are done once more, in another way. Where a step cannot be undone the
         inverse is a refusal, and that is what is checked.
     """
-    before, after = _by_role(plain), _by_role(laid)
+    before, after = _by_role(plain, decision), _by_role(laid)
     wanted = apply_reference_steps(before, decision)
     return (
         _shapes(after, decision),
@@ -65,12 +65,14 @@ def prove(
     )
 
 
-def _by_role(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors by role.
+def _by_role(tensors: Mapping[str, torch.Tensor], decision: Decision | None = None) -> dict[str, torch.Tensor]:
+    """Return the tensors by role, with the scales that a decision says an engine makes.
 
     The scale of a scale is called like it with ``_2``.
     """
     found = RoleTensors(dict(tensors))
+    if decision is not None:
+        found.make_defaults(decision)
     named: dict[str, torch.Tensor] = {role: found[role] for role in ROLES if role in found.names}
     seconds = {f"{role}_2": found.second(role) for role in ROLES}
     return {**named, **{name: tensor for name, tensor in seconds.items() if tensor is not None}}

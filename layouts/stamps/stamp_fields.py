@@ -17,7 +17,7 @@ from preshuffle.registry.base.words import Role, RowOrder, Step, TensorDtype
 
 State = Literal["applied", "reloading", "broken", "unknown"]
 UNKNOWN: Final = "unknown"
-Loss = Step | Literal["cast"]
+Loss = Step | Literal["cast", "default"]
 
 
 def _dtype(name: object) -> torch.dtype:

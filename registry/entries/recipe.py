@@ -114,6 +114,8 @@ class TensorRecipe(Frozen):
         is_shuffled: whether AITER's tag must be on the object that the kernel gets.
         rank0_only: whether only tensor-parallel rank 0 holds live values (others hold zeros), as for a bias that is
             added once to the reduced sum.
+        default: the number in every place of a scale that the checkpoint does not have and the engine makes; the
+            checkpoint's own scale is then what is folded into it. None where it must be there.
     """
 
     layout: str
@@ -125,6 +127,7 @@ class TensorRecipe(Frozen):
     order: RowOrder | None = None
     is_shuffled: bool = False
     rank0_only: bool = False
+    default: Annotated[float, Field(gt=0)] | None = None
 
 
 class PadArgument(Frozen):

@@ -124,6 +124,9 @@ def _steps(place: Place, recipe: Recipe, role: Role, tensor: TensorRecipe) -> It
         elif allowed.quant_types and recipe.call.quant_type not in allowed.quant_types:
             text = f"{step} is no step for quant_type {recipe.call.quant_type}"
             yield place.problem(text, *at, valid=allowed.quant_types)
+    if tensor.default is not None and not {"fold", "fold_max"} & set(tensor.steps):
+        text = f"{role} has a default, and no step folds the checkpoint's own scale into it"
+        yield place.problem(text, "tensors", role, "default", valid=("a step fold or fold_max",))
     ordered = sorted(set(tensor.steps), key=_ORDER.index)
     if list(tensor.steps) != ordered:
         text = f"{role}: steps {', '.join(tensor.steps)}; each comes once, in the order {', '.join(ordered)}"

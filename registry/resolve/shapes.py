@@ -63,6 +63,7 @@ def tensor_decisions(
             "order": order,
             "rank0_only": tensor.rank0_only,
             "is_shuffled": tensor.is_shuffled,
+            "default": tensor.default,
         }
         decisions[role] = unvalidated(TensorDecision, values)
     return decisions

@@ -68,6 +68,8 @@ class TensorDecision(Frozen):
         order: the row order in which the rows are laid out.
         rank0_only: ranks other than tensor-parallel rank 0 hold zeros.
         is_shuffled: whether AITER's tag must be on the object that the kernel gets.
+        default: the number in every place of a scale that the checkpoint may leave out, because the engine makes it;
+            only the scale that is folded into it must be there. None where the checkpoint has it.
     """
 
     layout: str
@@ -85,6 +87,7 @@ class TensorDecision(Frozen):
     order: RowOrder | None = None
     rank0_only: bool = False
     is_shuffled: bool = False
+    default: float | None = None
 
     @property
     def laid_bits(self) -> int:

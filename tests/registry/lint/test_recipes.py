@@ -57,6 +57,7 @@ WRONG = [
     (FP8, "order: GGUU, is_shuffled: true, steps: [fnuz]", f"order: GGUU, {BOTH}", "no step for quant_type per_1x128"),
     (FP8, "steps: [fnuz]", "steps: [reduce_max]", "reduce_max is no step for w13_weight; valid: _input_scale"),
     (FP8, "steps: [fnuz]", "steps: [pack_int4]", "pack_int4 is no step for fp8; valid: i4x2"),
+    (FP8, "steps: [fnuz]", "steps: [fnuz], default: 1.0", "has a default, and no step folds"),
     (FP8, "steps: [fnuz]", "steps: [fnuz, fnuz]", "each comes once, in the order fnuz"),
     (FP8, "steps: [fnuz]", "steps: [deinterleave_rows]", "tensors.w13_weight.steps.0: 'deinterleave_rows' is not one"),
     (TENSOR, "order: GGUU, is_shuffled: true, steps: [fnuz]", f"order: GGUU, {BOTH}", "w13_weight_scale does not"),

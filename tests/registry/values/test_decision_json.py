@@ -38,6 +38,7 @@ def meant(decision: Decision, parts: set[str]) -> dict[str, Any]:
         for name in ("layout_line", "passed_shape", "tail"):
             if tensor[name] is None:
                 del tensor[name]
+        del tensor["default"]  # says what may be left out; bytes made of the same tensors stay
     del said["call"]["expert_map"]  # follows from the backend
     for flag in ("doweight_stage1", "weighted_by_caller"):
         if not said["call"][flag]:

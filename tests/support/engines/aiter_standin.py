@@ -84,7 +84,8 @@ def install_aiter(tree: Path, arch: str, compute_units: int) -> None:
         real = importlib.import_module(module)
         for name in names:
             setattr(aiter, name, getattr(real, name))
-    sys.modules["aiter.ops.quant"].static_per_tensor_quant = static_per_tensor_quant  # type: ignore[attr-defined]
+    for owner in (aiter, sys.modules["aiter.ops.quant"]):
+        owner.static_per_tensor_quant = static_per_tensor_quant  # type: ignore[attr-defined]
     aiter.dtypes = importlib.import_module("aiter.utility.dtypes")  # type: ignore[attr-defined]
 
 
