@@ -134,6 +134,7 @@ class QuantizationEntry(Frozen):
         general: path to what holds for all other modules; empty for the section itself.
         exclude: names of lists of modules that are not quantized.
         cases: the first that fits says what the experts are.
+        refused: why no engine runs experts of this method through AITER's fused MoE, where that is known.
         activation_scales: path that says whether scales of activations are computed (true, ``dynamic``) or come with
             the checkpoint (false, ``static``).
         harmless: further keys that say nothing of the experts' dtype or layout: dotted paths, or globs of them, with
@@ -145,10 +146,17 @@ class QuantizationEntry(Frozen):
     grouped: str | None = None
     general: str = ""
     exclude: tuple[str, ...] = ()
-    cases: tuple[QuantizationCase, ...]
+    cases: tuple[QuantizationCase, ...] = ()
+    refused: str | None = None
     activation_scales: str | None = None
     harmless: FrozenDict[str, tuple[Any, ...]] = Field(default_factory=FrozenDict)
     evidence: Evidence = ()
+
+    @model_validator(mode="after")
+    def _reads_or_refuses(self) -> Self:
+        if bool(self.cases) is bool(self.refused):
+            raise PlacedError(("cases",), "either cases say what the experts are, or refused says why none run")
+        return self
 
 
 class ModelTypeEntry(Frozen):

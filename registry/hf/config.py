@@ -14,7 +14,7 @@ from preshuffle.registry.hf.layer_values import values_of
 from preshuffle.registry.hf.model_types import language_model, model_type_of
 from preshuffle.registry.hf.moe_layers import count_layers, moe_layers_of, number_of
 from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, experts_of, shared_dtype
-from preshuffle.registry.hf.quantization_keys import unread_keys, unread_problem
+from preshuffle.registry.hf.quantization_keys import unread_beside, unread_keys, unread_problem
 from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, read_switches
 from preshuffle.registry.loading import Book
 from preshuffle.registry.text import parse_json
@@ -80,7 +80,7 @@ def query_fields(
     layers = _layers(language, entry, layer)
     quantization = _experts(language, entry, book, layers)
     if not {"weight_dtype", "quant_type"} <= set(given):
-        _refuse_unread_keys(language, entry, book, layers)
+        _refuse_unread_keys(values, language, entry, book, layers)
     fields = {**_fields(language, entry, book, quantization, layers), **given}
     _check_fixed(language, entry, book, str(fields["model"]))
     shared = _shared_experts(language, entry, book, quantization)
@@ -125,10 +125,15 @@ def _experts(
 
 
 def _refuse_unread_keys(
-    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
+    config: Mapping[str, Any],
+    language: Mapping[str, Any],
+    entry: ModelTypeEntry,
+    book: Book,
+    layers: tuple[int, ...],
 ) -> None:
     """Refuse unread quantization keys that may change the experts."""
     found = [key for key in unread_keys(language, entry, book, layers) if key.matters]
+    found += unread_beside(language, entry) or unread_beside(config, entry)
     if found:
         raise QueryError([unread_problem(found)])
 

@@ -13,6 +13,8 @@ from preshuffle.registry.hf.paths import value_at
 from preshuffle.registry.hf.quantization import SECTION
 from preshuffle.registry.loading import Book
 
+_OLDER_SECTION = "compression_config"
+"""Name of the section that compressed-tensors wrote first; engines read it where the other is missing."""
 _OUTER = (SECTION, "dtype", "torch_dtype", "_name_or_path", "expert_dtype")
 _SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size", "d_model", "n_layer")
 """Fields that a whole configuration has, whatever its type."""
@@ -40,12 +42,20 @@ def model_type_of(config: Mapping[str, Any], book: Book) -> ModelTypeEntry:
 
 def language_model(config: Mapping[str, Any], entry: ModelTypeEntry) -> Mapping[str, Any]:
     """Return the language model's configuration, completed from the outer ones."""
+    config = _with_section(config)
     for part in filter(None, entry.section.split(".")):
         inner = config.get(part)
         if isinstance(inner, Mapping):
+            inner = _with_section(inner)
             outer = {name: config[name] for name in _OUTER if config.get(name) and inner.get(name) is None}
             config = {**inner, **outer}
     return config
+
+
+def _with_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration with its quantization section under the name that is read here."""
+    older = config.get(_OLDER_SECTION)
+    return {**config, SECTION: older} if older and not config.get(SECTION) else config
 
 
 def _wrapped(config: Mapping[str, Any], name: str, sections: tuple[str, ...], book: Book) -> ModelTypeEntry:

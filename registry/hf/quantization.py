@@ -18,6 +18,8 @@ SECTION = "quantization_config"
 NONE = "none"
 _METHOD = f"{SECTION}.quant_method"
 _LONGEST = 300
+_LEFT_OUT = "-:"
+"""Before a regular expression of GPTQ's ``dynamic``: these modules are not quantized."""
 _SCALES = {"true": "dynamic", "dynamic": "dynamic", "false": "static", "static": "static"}
 _CLASSES = ("Linear", "FusedMoE", "RoutedExperts")
 """Classes of modules by which groups name experts."""
@@ -63,7 +65,9 @@ def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, lay
     if claimed:
         raise QueryError([_no_case(entry.id, claimed, config, "config")])
     if known is None:
-        raise QueryError([FieldProblem(f"{SECTION}.quant_method", f"unknown {method!r}", near(method, _methods(book)))])
+        raise QueryError([FieldProblem(_METHOD, f"unknown {method!r}", near(method, _methods(book)))])
+    if known.refused:
+        raise QueryError([FieldProblem(_METHOD, f"{method!r}: {known.refused}", tuple(_methods(book)))])
     settings = section if isinstance(section, Mapping) else {}
     spec, place = _spec(settings, known, modules)
     for case in known.cases:
@@ -173,7 +177,7 @@ def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
 
 
 def _methods(book: Book) -> list[str]:
-    return [method for method in book.quantizations if method != NONE]
+    return [method for method, entry in book.quantizations.items() if method != NONE and not entry.refused]
 
 
 def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
@@ -228,7 +232,9 @@ def _excluded(section: Mapping[str, Any], lists: tuple[str, ...], modules: list[
 
 def _patterns(section: Mapping[str, Any], lists: tuple[str, ...]) -> list[str]:
     found = [section.get(name) for name in lists]
-    return [item for items in found if isinstance(items, list) for item in items if isinstance(item, str)]
+    listed = [item for items in found if isinstance(items, list) for item in items if isinstance(item, str)]
+    mapped = [key for items in found if isinstance(items, Mapping) for key in items if isinstance(key, str)]
+    return listed + [f"re:{key.removeprefix(_LEFT_OUT)}" for key in mapped if key.startswith(_LEFT_OUT)]
 
 
 def _spec(
@@ -264,7 +270,10 @@ def _expert_specs(
 def _at(config: Mapping[str, Any], path: str) -> Any:
     value: Any = config
     for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, list) and part.isdecimal():
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 

@@ -16,13 +16,19 @@ from preshuffle.registry.loading import Book
 
 _MATTERS = re.compile(
     r"dtype|bit|expert|moe|stor(e|age)|layout|pack|format|algo|scheme|group|block|scale|spars|transform|order|"
-    r"(fp|int|nf|mx|nv)\d|mxfp|nvfp|zero_point|zp|quantized_layers|layer_type",
+    r"(fp|int|nf|mx|nv)\d|mxfp|nvfp|zero_point|zp|quantized_layers|layer_type|transpos|interleav|permut|shuffl|swizzl|"
+    r"rotat|hadamard|codebook",
     re.IGNORECASE,
 )
 """Words of keys and values that may be about the experts' dtype or layout."""
 _ELSEWHERE = re.compile(r"att(entio)?n|kv|vision|visual|audio|lm_head|embed|rope|rotary|draft|mtp", re.IGNORECASE)
 _EXPERTS = re.compile(r"expert|moe|ffn|mlp|w13|w2", re.IGNORECASE)
 """Words of keys that are about other modules, and about experts."""
+_BESIDE = re.compile(
+    r"quantization|quant(ization)?_(algo|bits|config|method|params|type)|hf_quant_config|store_dtype|"
+    r"(routed_)?(expert|moe)s?_(\w+_)?(dtype|bits|quant\w*)"
+)
+"""Keys beside the quantization section that may be about the experts' dtype."""
 _OFF: tuple[Any, ...] = (None, False, "", (), {})
 
 
@@ -83,6 +89,19 @@ def unread_keys(
     return tuple(found.values())
 
 
+def unread_beside(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[UnreadKey, ...]:
+    """Return keys of the configuration itself that speak of the experts' dtype and that nothing reads.
+
+    Args:
+        config: the language model's configuration.
+        entry: how its model type names things.
+    """
+    read = {SECTION, *(path for case in entry.cases for path in case.when)}
+    off = (*_OFF, config.get("dtype"), config.get("torch_dtype"))
+    found = ((name, value) for name, value in config.items() if name not in read and _BESIDE.fullmatch(name))
+    return tuple(UnreadKey(name, value, True) for name, value in found if freeze(value) not in off)
+
+
 def _paths(known: QuantizationEntry) -> set[str]:
     return {path for case in known.cases for path in case.when}
 
@@ -119,12 +138,14 @@ def _matters(path: str, text: str) -> bool:
 
 
 def _leaves(settings: Mapping[str, Any], read: set[str], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield paths and values of unread leaf keys."""
+    """Yield paths and values of unread leaf keys, of mappings in lists too (``weight.0.dtype``)."""
     for name, value in settings.items():
         path = f"{above}{name}"
         if path in read:
             continue
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, read, f"{path}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            yield from _leaves({str(place): item for place, item in enumerate(value)}, read, f"{path}.")
         else:
             yield path, value

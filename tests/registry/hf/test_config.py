@@ -119,7 +119,7 @@ def test_an_odd_torch_dtype_does_not_count(dtype: object) -> None:
         ({"model_type": "gpt-oss"}, "model_type: unknown 'gpt-oss'; valid: gpt_oss"),
         (changed(quantization_config=WITHOUT), "dtype: needed for unquantized experts, found None; valid: bfloat16"),
         (changed(quantization_config="mxfp4"), "quantization_config: input should be a mapping, found 'mxfp4'"),
-        (changed(quantization_config={"quant_method": "awq"}), "quantization_config.quant_method: unknown 'awq'; va"),
+        (changed(quantization_config={"quant_method": "exl3"}), "quantization_config.quant_method: unknown 'exl3'; v"),
         (changed(quantization_config={"quant_method": ["mxfp4"]}), "quantization_config.quant_method: unknown \"['mxf"),
         (changed(hidden_size="wide"), "hidden_size: input should be a valid integer, unable to parse string"),
         (changed(hidden_size=float("nan")), "hidden_size: input should be a finite number"),

@@ -28,7 +28,38 @@ def test_what_a_section_says_of_the_experts(section: Any, wanted: tuple[str, str
 
 def test_every_method_of_the_book_is_tested() -> None:
     methods = {section["quant_method"] for _, section, _ in CASES if section}
-    assert {"none", *methods} == set(BOOK.quantizations)
+    assert {"none", *methods} == {method for method, entry in BOOK.quantizations.items() if entry.cases}
+
+
+REFUSED = sorted(method for method, entry in BOOK.quantizations.items() if entry.refused)
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_a_method_that_no_kernel_runs_is_refused_with_the_reason(method: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        experts({"quant_method": method, "bits": 4, "group_size": 128})
+    (problem,) = caught.value.problems
+    assert problem.field == "quantization_config.quant_method"
+    assert problem.message == f"{method!r}: {BOOK.quantizations[method].refused}"
+    assert method not in problem.valid
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_experts_that_such_a_method_leaves_out_are_not_quantized(method: str) -> None:
+    for name in BOOK.quantizations[method].exclude:
+        left_out: Any = {"-:.*mlp.experts.*": {}} if name == "dynamic" else ["lm_head", "mlp.experts"]
+        assert experts({"quant_method": method, name: left_out}) == PLAIN, name
+        with pytest.raises(QueryError, match=method):
+            experts({"quant_method": method, name: {"-:.*self_attn.*": {}} if name == "dynamic" else ["self_attn"]})
+
+
+def test_the_older_name_of_the_section_is_read() -> None:
+    section = compressed(floats(8, "channel"), {"strategy": "token", "dynamic": True})
+    for config in ({"compression_config": section}, {"compression_config": section, "quantization_config": None}):
+        query = Registry.default().query_from_hf_config({**MODEL, **config}, arch="gfx950")
+        assert (query.weight_dtype, query.quant_type) == ("fp8", "per_Token")
+    both = {**MODEL, "compression_config": section, "quantization_config": BLOCK}
+    assert Registry.default().query_from_hf_config(both, arch="gfx950").quant_type == "per_1x128"
 
 
 def test_the_producer_is_the_method_or_who_the_model_type_names() -> None:
@@ -109,7 +140,7 @@ def test_a_group_that_names_the_experts_counts_before_their_class() -> None:
 @pytest.mark.parametrize(
     ("section", "start"),
     [
-        ({"quant_method": "gptq", "bits": 4}, "quantization_config.quant_method: unknown 'gptq'; valid: "),
+        ({"quant_method": "exl3", "bits": 4}, "quantization_config.quant_method: unknown 'exl3'; valid: "),
         ({"bits": 4}, "quantization_config.quant_method: missing from the configuration"),
         ([1], "quantization_config: input should be a mapping, found [1]"),
         (

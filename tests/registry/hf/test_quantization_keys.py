@@ -53,7 +53,15 @@ def weights_of(section: dict[str, Any], **more: Any) -> dict[str, Any]:
         ),
         (weights_of(INT4, symmetric=False), "config_groups.group_0.weights.symmetric: False"),
         (weights_of(INT4, actorder="group"), "config_groups.group_0.weights.actorder: 'group'"),
+        (weights_of(INT4, actorder="dynamic"), "config_groups.group_0.weights.actorder: 'dynamic'"),
+        (weights_of(INT4, zp_dtype="torch.int8"), "config_groups.group_0.weights.zp_dtype: 'torch.int8'"),
         ({**CHANNEL_FP8, "format": "marlin-24"}, "format: 'marlin-24'"),
+        ({**BLOCK, "transposed": True}, "transposed: True"),
+        ({**BLOCK, "online_hadamard": 32}, "online_hadamard: 32"),
+        (
+            quark([{**FP8, "qscheme": "per_tensor"}, {"dtype": "int4", "qscheme": "per_channel", "group_zp": 1}], FP8),
+            "global_quant_config.weight.1.group_zp: 1",
+        ),
     ],
 )
 def test_a_key_that_may_change_the_experts_is_an_error_that_names_it(section: dict[str, Any], key: str) -> None:
@@ -64,6 +72,32 @@ def test_a_key_that_may_change_the_experts_is_an_error_that_names_it(section: di
     assert "is not read here" in problem.message
     stated = experts(section, weight_dtype="fp8", quant_type="per_1x128", activation_dtype="fp8")
     assert stated == ("fp8", "per_1x128", "fp8"), "who says it beside the configuration has decided"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("expert_dtype", "fp4"),
+        ("moe_expert_dtype", "fp4"),
+        ("routed_experts_quant_method", "mxfp4"),
+        ("moe_quant_config", {"bits": 4}),
+        ("quantization", {"quant_algo": "NVFP4"}),
+        ("hf_quant_config", {"quantization": {"quant_algo": "NVFP4"}}),
+        ("quant_config", {"quant_method": "awq"}),
+        ("store_dtype", "mxfp4"),
+    ],
+)
+def test_a_key_beside_the_section_is_an_error_that_names_it(key: str, value: Any) -> None:
+    for section in (None, BLOCK):
+        config = {**MODEL, key: value, "quantization_config": section}
+        with pytest.raises(QueryError) as caught:
+            Registry.default().query_from_hf_config(config, arch="gfx950")
+        (problem,) = caught.value.problems
+        assert problem.field == key
+        assert "is not read here" in problem.message
+        harmless: Any
+        for harmless in (None, {}, "", "bfloat16"):
+            assert Registry.default().query_from_hf_config({**config, key: harmless}, arch="gfx950")
 
 
 def test_several_keys_are_one_error() -> None:
@@ -80,6 +114,7 @@ def test_several_keys_are_one_error() -> None:
         {**BLOCK, "store_dtype": None},
         {**BLOCK, "fmt": "e4m3", "scale_fmt": "ue8m0", "kv_cache_scheme": {"num_bits": 8}, "dequantize": False},
         {**BLOCK, "colour": "red", "owner": {"name": "me"}},
+        {**BLOCK, "modules_to_not_convert": ["gate", "e_score_correction_bias", "lm_head"]},
         {**BLOCK, "attn_dtype": "fp8", "vision_tower": {"quant_algo": "int8"}, "mtp": {"weight_dtype": "bf16"}},
     ],
 )
@@ -92,6 +127,22 @@ def test_what_makers_write_is_known(section: dict[str, Any]) -> None:
     config = {**MODEL, "quantization_config": section}
     assert experts(section)[0] is not None
     assert unread_notes(config, BOOK) == ()
+
+
+@pytest.mark.parametrize("order", [None, "weight", "static"])
+def test_an_order_of_columns_that_is_stored_as_it_runs_does_no_harm(order: str | None) -> None:
+    assert experts(weights_of(INT4, actorder=order))[0] == "i4x2"
+
+
+def test_a_dense_sparsity_section_does_no_harm() -> None:
+    dense = {
+        "format": "dense",
+        "sparsity_structure": "unstructured",
+        "global_sparsity": 0.1,
+        "targets": [],
+        "ignore": [],
+    }
+    assert experts({**CHANNEL_FP8, "sparsity_config": dense})[0] == "fp8"
 
 
 def test_other_keys_are_notes() -> None:

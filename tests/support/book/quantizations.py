@@ -69,6 +69,21 @@ CASES: list[tuple[str, Any, tuple[str, str, str]]] = [
         compressed(floats(8, "block", block_structure=[128, 128]), {"strategy": "group", "dynamic": True}),
         ("fp8", "per_1x128", "fp8"),
     ),
+    (
+        "ct block as text",
+        compressed(floats(8, "block", block_structure="128x128"), {"strategy": "group", "dynamic": True}),
+        ("fp8", "per_1x128", "fp8"),
+    ),
+    (
+        "quark int4 by channel, after fp8 by tensor",
+        quark([{**FP8, "qscheme": "per_tensor"}, {"dtype": "int4", "qscheme": "per_channel", "symmetric": True}], FP8),
+        ("i4x2", "per_Token", "fp8"),
+    ),
+    (
+        "modelopt",
+        {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"]},
+        ("fp8", "per_Tensor", "fp8"),
+    ),
     ("ct mxfp8", compressed(floats(8, "group", group_size=32), None), ("fp8", "per_1x32", "fp8")),
     ("ct mxfp4", compressed(floats(4, "group", group_size=32), None), ("fp4x2", "per_1x32", "bf16")),
     (
