@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.layer.expert_slots import counted_fields, expert_slots, shared_experts_of
 from preshuffle.registry.layer.features import behaves_as, unknown_features
 from preshuffle.registry.layer.moe_layer import NOTHING, MoELayer
 from preshuffle.registry.layer.switches import read_switches
-from preshuffle.registry.layer.tensors import observed_tensors, weight_dtype_of
+from preshuffle.registry.layer.tensors import ObservedTensor, observed_tensors, weight_dtype_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.observation import Applied
 from preshuffle.registry.values.query import Query
@@ -29,8 +31,27 @@ def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applie
         memo: stores what other queries share; None stores nothing.
         applied: what was observed.
     """
-    memo = memo or Memo()
     arch, query = book.arch_names.complete(query)
+    tensors = observed_tensors(applied, book) if applied.tensors else {}
+    return _complete(query, book, memo or Memo(), arch, applied, tensors)
+
+
+def supposing(layer: MoELayer, version: str) -> MoELayer:
+    """Return a layer that states no AITER as it is under a version of it."""
+    query = layer.requested.altered(aiter=version)
+    return _complete(query, layer.book, layer.memo, layer.arch, layer.applied, layer.tensors, supposed=True)
+
+
+def _complete(
+    query: Query,
+    book: Book,
+    memo: Memo,
+    arch: ArchEntry | None,
+    applied: Applied,
+    tensors: Mapping[Role, ObservedTensor],
+    *,
+    supposed: bool = False,
+) -> MoELayer:
     problems = unknown_features(book, query.aiter_features) if query.aiter_features else ()
     model = book.model_names.find(query.model)
     full = _completed(query, model, arch, applied)
@@ -43,8 +64,6 @@ def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applie
     slots = expert_slots(full, shared_experts_of(model), switches, book, memo, given=given, observed=observed)
     if counted := counted_fields(full, slots):
         full = full.altered(**counted)
-    masked = (full.ep > 1 or applied.expert_map == "mask") and slots.masked_column is not False
-    tensors = observed_tensors(applied, book) if applied.tensors else {}
     return MoELayer(
         book,
         memo,
@@ -54,10 +73,11 @@ def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applie
         model,
         switches,
         slots,
-        masked,
+        (full.ep > 1 or applied.expert_map == "mask") and slots.masked_column is not False,
         applied,
         tensors,
         (*problems, *switches.problems),
+        supposed,
     )
 
 

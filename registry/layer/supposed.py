@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import dispatch_book
-from preshuffle.registry.layer.complete import layer_of
+from preshuffle.registry.layer.complete import supposing
 from preshuffle.registry.layer.engines import aiter_of
 from preshuffle.registry.layer.moe_layer import MoELayer
 from preshuffle.registry.loading import Book
@@ -23,8 +22,7 @@ def supposed_layers(layer: MoELayer) -> Iterator[MoELayer]:
         yield layer
         return
     for version in _versions(layer):
-        query = layer.requested.altered(aiter=version)
-        yield replace(layer_of(query, layer.book, layer.memo, layer.applied), supposed=True)
+        yield supposing(layer, version)
 
 
 def _versions(layer: MoELayer) -> tuple[str, ...]:

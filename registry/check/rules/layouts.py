@@ -17,24 +17,22 @@ from preshuffle.registry.values.finding import Finding
 
 def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
     """Yield tensors whose bytes a kernel reads in another layout."""
-    misread_by: dict[tuple[Role, tuple[str, ...]], list[KernelRun]] = {}
-    judged: dict[tuple[Role, tuple[str, ...]], bool] = {}
     families, arch = evidence.layer.book.families, evidence.layer.query.arch
-    for run in evidence.runs:
-        if run.reader == "unknown" or run.blocked or not families.exist_for(arch, run.families):
-            continue
-        for role, tensor in evidence.layer.tensors.items():
-            allowed = run.reads.get(role)
-            if not allowed:
-                continue
-            key = (role, allowed)
-            if key not in judged:
-                judged[key] = reads_otherwise(evidence.layer, tensor, allowed)
-            if judged[key]:
-                misread_by.setdefault(key, []).append(run)
-    for (role, allowed), runs in misread_by.items():
-        yield _mismatch(evidence, evidence.layer.tensors[role], allowed, runs)
-    yield from _scales(evidence, {role for role, _ in misread_by})
+    reading = [
+        run
+        for run in evidence.runs
+        if run.reader != "unknown" and not run.blocked and families.exist_for(arch, run.families)
+    ]
+    misread: set[Role] = set()
+    for role, tensor in evidence.layer.tensors.items():
+        readers: dict[tuple[str, ...], list[KernelRun]] = {}
+        for run in reading:
+            readers.setdefault(run.reads.get(role, ()), []).append(run)
+        for allowed, runs in readers.items():
+            if allowed and reads_otherwise(evidence.layer, tensor, allowed):
+                misread.add(role)
+                yield _mismatch(evidence, tensor, allowed, runs)
+    yield from _scales(evidence, misread)
     yield from _adapters(evidence)
     for entry, hits in evidence.contracts:
         if entry.code == "layout_mismatch":

@@ -219,7 +219,7 @@ def survey(
 def _at_padded(choice: KernelChoice, padded: int) -> KernelChoice:
     """Return a choice at another token count of its range."""
     same = choice.padded_tokens == padded
-    return choice if same else choice.model_copy(update={"padded_tokens": padded})
+    return choice if same else choice.altered(padded_tokens=padded)
 
 
 def _buckets(case: DispatchCase, chosen: TableSet | None, summary: _Summary) -> tuple[TokenBucket, ...]:
