@@ -74,7 +74,7 @@ class Checker:
             observation: what was done; what it leaves out is unknown, and nothing is concluded from it.
         """
         layer = layer_of(observation.query, self.book, self._memo, observation.applied)
-        judged = self._judge(layer)
+        judged = self._judge(supposed_layers(observation.query, self.book, self._memo, observation.applied))
         return Report(
             verdict=verdict_of(judged),
             findings=judged.findings,
@@ -86,18 +86,17 @@ class Checker:
             ),
         )
 
-    def findings_of(self, layer: MoELayer, *, kernels: bool = True) -> tuple[Finding, ...]:
+    def findings_of(self, layers: Iterator[MoELayer], *, kernels: bool = True) -> tuple[Finding, ...]:
         """Return what is wrong with a layer.
 
         Args:
-            layer: with what was applied.
+            layers: it with what was applied, under each AITER that it may run on (``supposed_layers``).
             kernels: without them only what is wrong whichever kernel AITER picks.
         """
-        return self._judge(layer, kernels=kernels).findings
+        return self._judge(layers, kernels=kernels).findings
 
-    def _judge(self, layer: MoELayer, *, kernels: bool = True) -> Judgement:
-        """Judge a layer; where no AITER is stated, under each that it may run on."""
-        judged = (self._judge_stated(with_engine_switches(one), kernels) for one in supposed_layers(layer))
+    def _judge(self, layers: Iterator[MoELayer], *, kernels: bool = True) -> Judgement:
+        judged = (self._judge_stated(with_engine_switches(layer), kernels) for layer in layers)
         return in_every_version(next(judged), judged)
 
     def _judge_stated(self, layer: MoELayer, kernels: bool) -> Judgement:

@@ -20,7 +20,9 @@ from preshuffle.registry.values.query import Query
 _RANKS = {"tp", "ep", "dp"}
 
 
-def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applied = NOTHING) -> MoELayer:
+def layer_of(
+    query: Query, book: Book, memo: Memo | None = None, applied: Applied = NOTHING, *, supposed: bool = False
+) -> MoELayer:
     """Complete a query and what was observed, from a book.
 
     Nothing is raised: what the query gets wrong stands in ``problems`` (``MoELayer.checked``).
@@ -30,14 +32,15 @@ def layer_of(query: Query, book: Book, memo: Memo | None = None, applied: Applie
         book: where the facts of its model, GPU, engine and switches come from.
         memo: stores what other queries share; None stores nothing.
         applied: what was observed.
+        supposed: whether nobody stated the query's AITER.
     """
     arch, query = book.arch_names.complete(query)
     tensors = observed_tensors(applied, book) if applied.tensors else {}
-    return _complete(query, book, memo or Memo(), arch, applied, tensors)
+    return _complete(query, book, memo or Memo(), arch, applied, tensors, supposed)
 
 
 def supposing(layer: MoELayer, version: str) -> MoELayer:
-    """Return a layer that states no AITER as it is under a version of it."""
+    """Return a layer whose AITER is supposed as it is under another one."""
     query = layer.requested.altered(aiter=version)
     return _complete(query, layer.book, layer.memo, layer.arch, layer.applied, layer.tensors, supposed=True)
 
@@ -49,8 +52,7 @@ def _complete(
     arch: ArchEntry | None,
     applied: Applied,
     tensors: Mapping[Role, ObservedTensor],
-    *,
-    supposed: bool = False,
+    supposed: bool,
 ) -> MoELayer:
     problems = unknown_features(book, query.aiter_features) if query.aiter_features else ()
     model = book.model_names.find(query.model)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role, Shard
 from preshuffle.registry.entries import Recipe
-from preshuffle.registry.layer import AITER, MoELayer, Predictor, layer_of, value_of
+from preshuffle.registry.layer import AITER, MoELayer, Predictor, layer_of, supposed_layers, value_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve.choose import chosen, engine_notes_under
 from preshuffle.registry.resolve.kernels import predict_kernels
@@ -38,8 +39,8 @@ class Judge(Protocol):
 
     reads_deployment: bool
 
-    def findings_of(self, layer: MoELayer, *, kernels: bool) -> tuple[Finding, ...]:
-        """Return the findings of a layer.
+    def findings_of(self, layers: Iterator[MoELayer], *, kernels: bool) -> tuple[Finding, ...]:
+        """Return the findings of a layer, under each AITER that it may run on.
 
         Without kernels only those that need none.
         """
@@ -148,10 +149,14 @@ class Resolver:
 
         def judge() -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
             follows = query_of_kernel(query, laid.applied, laid.call, recipe.env)
-            seen = layer_of(follows, self._book, self._memo, laid.applied)
-            buckets = predict_kernels(seen, laid.call, self._predictor) if kernels else ()
-            findings = self._judge.findings_of(seen, kernels=kernels)
-            return buckets, findings
+            layers = supposed_layers(follows, self._book, self._memo, laid.applied)
+            first = next(layers)
+            findings = self._judge.findings_of(chain((first,), layers), kernels=kernels)
+            if not kernels:
+                return (), findings
+            if first.supposed and not first.supposes_newest:  # kernels are told of what is stated
+                first = layer_of(follows, self._book, self._memo, laid.applied)
+            return predict_kernels(first, laid.call, self._predictor), findings
 
         key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
         return self._memo.get("judged", key, judge)

@@ -191,7 +191,7 @@ def reachable_buckets(
         256
     """
     case, chosen = open_call(call, tables, families)
-    return list(_buckets(case, chosen, _Summary(case.at(1), chosen, upto)))
+    return list(_ranges(case, chosen, _Summary(case.at(1), chosen, upto)).buckets)
 
 
 def survey(
@@ -204,32 +204,49 @@ def survey(
     """Return ``dispatch`` at token counts together with ``reachable_buckets``."""
     case, chosen = open_call(call, tables, families)
     summary = _Summary(case.at(1), chosen, upto)
-    buckets = list(_buckets(case, chosen, summary))
-    if not summary.usable:
-        return [outcome(case.at(count), chosen) for count in tokens], buckets
-    starts = [bucket.lo for bucket in buckets]
+    ranges = _ranges(case, chosen, summary)
+    tiers, last = case.behaviour.data.padding, upto or _LARGEST
     return [
-        _at_padded(buckets[bisect_right(starts, count) - 1].choice, tier_value(case.behaviour.data.padding, count))
-        if 1 <= count <= (upto or _LARGEST)
+        ranges.at(count, tier_value(tiers, count))
+        if summary.usable and 1 <= count <= last
         else outcome(case.at(count), chosen)
         for count in tokens
-    ], buckets
+    ], list(ranges.buckets)
 
 
-def _at_padded(choice: KernelChoice, padded: int) -> KernelChoice:
-    """Return a choice at another token count of its range."""
-    same = choice.padded_tokens == padded
-    return choice if same else choice.altered(padded_tokens=padded)
+class _Ranges:
+    """Ranges of one kind of call, and choices within them by padded count.
+
+    Attributes:
+        buckets: the ranges.
+    """
+
+    def __init__(self, buckets: tuple[TokenBucket, ...]) -> None:
+        self.buckets = buckets
+        self._starts = [bucket.lo for bucket in buckets]
+        self._padded: dict[tuple[int, int], KernelChoice] = {}
+
+    def at(self, count: int, padded: int) -> KernelChoice:
+        """Return the choice at a token count, which AITER pads to ``padded``."""
+        index = bisect_right(self._starts, count) - 1
+        choice = self._padded.get((index, padded))
+        if choice is None:
+            choice = self.buckets[index].choice
+            if choice.padded_tokens != padded:
+                choice = choice.altered(padded_tokens=padded)
+            self._padded[index, padded] = choice
+        return choice
 
 
-def _buckets(case: DispatchCase, chosen: TableSet | None, summary: _Summary) -> tuple[TokenBucket, ...]:
+def _ranges(case: DispatchCase, chosen: TableSet | None, summary: _Summary) -> _Ranges:
     """Return the ranges of a call, memoised by its summary."""
     kind = summary.kind(chosen)
     if kind is None:
-        return _compute_ranges(case, chosen, summary, Memo())
+        return _Ranges(_compute_ranges(case, chosen, summary, Memo()))
     # One memo per kind: its key is long, and at each point only the summary differs.
     memo = case.families.outcomes.get("kinds", kind, Memo)
-    return memo.get("ranges", (summary.points, summary.values), lambda: _compute_ranges(case, chosen, summary, memo))
+    key = (summary.points, summary.values)
+    return memo.get("ranges", key, lambda: _Ranges(_compute_ranges(case, chosen, summary, memo)))
 
 
 def _compute_ranges(
