@@ -4,7 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preshuffle.registry import QueryError, Registry
@@ -190,6 +190,7 @@ KEYS = sorted(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # busy machines make text slowly
 @given(
     st.sampled_from(sorted(BOOK.quantizations)), st.dictionaries(st.sampled_from([*KEYS, "targets"]), JSON, max_size=5)
 )
