@@ -74,12 +74,15 @@ class KnownBadEntry(Conditional):
         workaround: what to do.
         since: the first release whose code was read to do so, of AITER, or of the engine that ``when`` names. It is no
             condition.
+        rests_on: ``code`` where the cause was read in the code of a release; ``reports`` where it is what people saw
+            and the cause was not found. The finding says so.
     """
 
     id: str
     effect: Literal["wrong", "crash", "slow", "differs"]
     says: Text
     workaround: Text
+    rests_on: Literal["code", "reports"] = "code"
     since: Version | None = None
     evidence: Evidence
 

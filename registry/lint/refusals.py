@@ -37,7 +37,7 @@ def refusal_problems(book: Book) -> Iterator[Problem]:
     """Yield packaged refusals that rest on no version or no code.
 
     A thread or a comment tells what somebody saw; code at a release tells what cannot work, and for how long. A known
-    problem may be what was seen, but never without versions.
+    problem may be what was seen, if it says so (``rests_on: reports``), but never without versions.
     """
     for section, entry in refusing_entries(book):
         place = book.places[section, entry.id]
@@ -47,7 +47,8 @@ def refusal_problems(book: Book) -> Iterator[Problem]:
             yield place.problem(f"{entry.id} refuses and names no version: give `since`, or a condition on one")
         if section == "known_bad" and "model" in _conditions(entry):
             yield place.problem(f"{entry.id} is keyed by a model: key it by the kernel, shape or switch that is broken")
-        if section != "known_bad" and not code_references(entry.evidence):
+        reported = isinstance(entry, KnownBadEntry) and entry.rests_on == "reports"
+        if not reported and not code_references(entry.evidence):
             yield place.problem(
                 f"{entry.id} refuses without evidence in code of a release: file and symbol", valid=_CODE_FORM
             )

@@ -16,6 +16,7 @@ _EFFECTS = {
     "slow": "is slow",
     "differs": "differs from what is right here",
 }
+_SOURCES = {"code": "", "reports": ", as reports say (the cause was not found in code)"}
 _HARMLESS = frozenset({"slow", "differs"})
 
 
@@ -29,7 +30,7 @@ def known_bad(evidence: Evidence) -> Iterator[Finding]:
         where = f" ({runs[0].name} {at(runs)})" if runs[0].reader == "aiter" else ""
         finding = Finding.of(
             "known_bad",
-            f"{entry.says}: it {_EFFECTS[entry.effect]}{where}",
+            f"{entry.says}: it {_EFFECTS[entry.effect]}{where}{_SOURCES[entry.rests_on]}",
             actual=entry.id,
             fix=entry.workaround,
             evidence=entry.evidence,

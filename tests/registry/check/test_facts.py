@@ -54,6 +54,8 @@ K3: Raw = {
     "tp": 8,
 }
 QWEN: Raw = {"hidden_size": 4096, "intermediate_size": 1536, "num_experts": 128, "top_k": 8, "tp": 8}
+KIMI: Raw = {"hidden_size": 7168, "intermediate_size": 2048, "num_experts": 384, "top_k": 8, "tp": 1, "ep": 4}
+MASK = {"expert_map": "mask"}
 UNTAGGED = {"w13_weight": {"is_shuffled": False}, "w2_weight": {"is_shuffled": False}}
 OSS_GUI = deployment(SWIGLU, INTERLEAVED, pad=256, applied=ITLV | BIAS, tokens=[1, 16], **OSS)
 MXMOE = {
@@ -73,6 +75,8 @@ WRONG: dict[str, tuple[Raw, set[str]]] = {
     "gfx1250 bytes before the kernels (aiter#3871)": (deployment(A4W4, GFX1250, applied=ITLV, arch="gfx1250", aiter="0.1.16"), {"version_unsupported"}),
     "fn weights on an fnuz GPU (ATOM#1793)": (bent(deployment(BLOCK, TILES, applied=AITER, arch="gfx942", cu_num=304), w2_weight={"dtype": "fp8_e4m3fn"}), {"contract_mismatch"}),
     "interleaved scales padded to 12 groups (aiter#4130)": (deployment(A8W4, INTERLEAVED, applied=ITLV, aiter="0.1.17", **DSV4), {"version_unsupported"}),
+    "192 columns of fp16 on gfx950 before tiles of 64": (deployment({**BF16, "weight_dtype": "fp16", "activation_dtype": "fp16"}, TILES, applied=AITER, aiter="0.1.7.post5", **QWEN), {"known_bad"}),
+    "CK's fp4 kernels with 96 experts a rank (aiter#2343)": (deployment(A4W4, SEPARATED, applied=AITER | MASK, aiter="0.1.10.post2", **KIMI), {"known_bad"}),
     "no tile of 192 (aiter#915)": (deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.5", **QWEN), {"known_bad"}),
     "unaligned CK size (aiter#5444)": (deployment(BF16, TILES, applied=AITER, **QWEN | {"intermediate_size": 1792}), {"pad_required"}),
     "unpadded gpt-oss (vllm#34285)": (deployment(SWIGLU, SEPARATED, applied=SEP | BIAS, **OSS), {"pad_required"}),
@@ -116,7 +120,12 @@ RIGHT: dict[str, Raw] = {
     "two recipes for one key: alternating": deployment(A8W4, INTERLEAVED, applied=ITLV, **DSV4),
     "interleaved scales padded by 0.1.18": deployment(A8W4, INTERLEAVED, applied=ITLV, aiter="0.1.18", **DSV4),
     "separated scales of 12 groups, any AITER": deployment(A4W4, SEPARATED, applied=SEP, aiter="0.1.16", **DSV4),
-    "192 tuned online": deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.8", env={"AITER_ONLINE_TUNE": "1"}, **QWEN),
+    "192 tuned online": deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.7.post5", env={"AITER_ONLINE_TUNE": "1"}, **QWEN),
+    "192 from the release on that has tiles of 64": deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.8", **QWEN),
+    "192 padded to 256": deployment(BF16, TILES, pad=256, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.7.post5", **QWEN),
+    "48 experts of the shape of which 96 faulted": deployment(A4W4, SEPARATED, applied=AITER | MASK, aiter="0.1.10.post2", **KIMI | {"ep": 8}),
+    "96 experts of that shape without expert parallelism": deployment(A4W4, SEPARATED, applied=AITER, aiter="0.1.10.post2", **KIMI | {"num_experts": 96, "ep": 1}),
+    "96 experts of that shape in FlyDSL's kernels": deployment(A4W4, SEPARATED, applied=AITER | MASK | SEP, aiter="0.1.20", **KIMI),
     "192 today": deployment(BF16, TILES, applied=AITER, **QWEN),
     "vLLM's own pads at TP 1": bent(OSS_GUI, query={"engine": "vllm"}, applied={"hidden_pad": 128, "intermediate_pad": 384}),
     "the legacy path sets no tags": bent(deployment(SWIGLU, INTERLEAVED, pad=256, applied=BIAS, aiter="0.1.13", tokens=[1, 16], **OSS), **UNTAGGED),
