@@ -40,7 +40,7 @@ def test_every_packaged_refusal_names_code_and_versions() -> None:
     refusing = list(refusing_entries(BOOK))
     assert {section for section, _ in refusing} == {"rules", "contracts", "known_bad"}
     assert len(refusing) > 100
-    for section, entry in refusing:
+    for _, entry in refusing:
         reported = isinstance(entry, KnownBadEntry) and entry.rests_on == "reports"
         assert reported or code_references(entry.evidence), entry.id
     reports = {entry.id for _, entry in refusing if isinstance(entry, KnownBadEntry) and entry.rests_on == "reports"}
