@@ -134,6 +134,28 @@ def _tensor_notes(decision: Decision) -> Iterator[str]:
     short = [f"{role} {shape_text(t.short_shape)}" for role, t in decision.tensors.items() if t.short_shape]
     if short:
         yield f"the last rank holds less: {', '.join(short)}"
+    yield from _passed_notes(decision)
+
+
+def _passed_notes(decision: Decision) -> Iterator[str]:
+    """Yield what a kernel gets in another shape, may be left out, or is padded with two bytes."""
+    shapes = [
+        f"{role} {shape_text(tensor.passed_shape)}"
+        for role, tensor in decision.tensors.items()
+        if tensor.passed_shape not in (None, tensor.physical_shape)
+    ]
+    if shapes:
+        yield f"passed to the kernel in another shape over the same bytes: {', '.join(shapes)}"
+    tails = [
+        f"{role} {tensor.tail.fill} from K {tensor.tail.first_k} on, {tensor.fill} before"
+        for role, tensor in decision.tensors.items()
+        if tensor.tail
+    ]
+    if tails:
+        yield f"pads that hold two bytes: {'; '.join(tails)}"
+    made = [f"{role} {tensor.default:g}" for role, tensor in decision.tensors.items() if tensor.default is not None]
+    if made:
+        yield f"made where the checkpoint has only the scale of the whole tensor: {', '.join(made)}"
 
 
 def _is_padded(tensor: TensorDecision) -> bool:

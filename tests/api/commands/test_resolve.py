@@ -292,3 +292,28 @@ def test_data_parallel_size_and_backend_decide_about_shared_experts(capsys: pyte
     assert "ATOM_FUSE_SHARED_EXPERT=0 keeps shared experts apart" in apart.reason
     assert "--all-to-all" in refused(capsys, *options, "--all-to-all", "MoRI EP")
     assert "dp" in refused(capsys, *options, "--dp", "0")
+
+
+def test_the_table_shows_what_the_kernel_gets_in_another_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["resolve", "--model", "amd/MiniMax-M3-MXFP4", "--arch", "gfx950", "--engine", "vllm", "--tp", "8"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "passed to the kernel in another shape over the same bytes: w13_weight_scale 98304×192 call" in out
+
+
+def test_the_table_shows_pads_that_hold_two_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    switches = ["--env", "AITER_SITUV2_A8W4=1", "--env", "SGLANG_AITER_K3_OPT=1"]
+    main(["resolve", "--model", "moonshotai/Kimi-K3", "--arch", "gfx950", "--engine", "sglang", "--tp", "32", *switches])
+    assert "pads that hold two bytes: w2_weight_scale 127 from K 4 on, 0 before" in capsys.readouterr().out
+
+
+def test_the_table_shows_scales_that_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    kind = ["--weight-dtype", "fp8", "--quant-type", "per_Tensor", "--activation-dtype", "fp8", "--producer", "fp8"]
+    main(["resolve", "--model", "mistralai/Mixtral-8x7B-v0.1", "--arch", "gfx950", "--engine", "sglang", *kind])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "has only the scale of the whole tensor: w13_weight_scale 1, w2_weight_scale 1" in out
+
+
+def test_the_table_says_nothing_of_shapes_that_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["resolve", "--model", "Qwen/Qwen3-235B-A22B", "--arch", "gfx950"])
+    out = capsys.readouterr().out
+    assert not any(text in out for text in ("passed to the kernel", "two bytes", "made where"))

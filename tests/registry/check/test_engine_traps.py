@@ -44,7 +44,7 @@ def known_bad(findings: tuple[Finding, ...]) -> dict[str, str]:
     ("requested", "found"),
     [
         (query(MIXTRAL, engine="atom"), {"atom.fp8-tensor.int8": "error"}),
-        (query(MIXTRAL, engine="atom", env={"ATOM_QUANT_FP8": "1"}), {}),
+        (query(MIXTRAL, engine="atom", env={"ATOM_QUANT_FP8": "1"}), {"atom.fp8-tensor.int8": "error"}),
         (query(MIXTRAL, CT, engine="atom"), {"atom.ct-fp8-tensor.input-scales": "warning"}),
         (query(MIXTRAL, VLLM), {}),
         (query(MXFP4, VLLM), {"vllm.quark.w-mxfp4.rows.loader": "warning"}),
@@ -113,3 +113,13 @@ def test_input_scales_of_one_number(shape: list[int], codes: set[str]) -> None:
     fields = observation_of(registry.resolve(requested), requested).model_dump(mode="json", exclude_unset=True)
     fields["applied"]["tensors"]["w13_input_scale"] = {"layout": "plain", "physical_shape": shape}
     assert {finding.code for finding in registry.check(Observation.parse(fields)).findings} == codes
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_a_switch_that_nothing_reads_is_said_to_change_nothing(value: str) -> None:
+    registry = Registry.default()
+    requested = query(MIXTRAL, engine="atom@0.1.6rc0", env={"ATOM_QUANT_FP8": value})
+    decision = registry.resolve(requested)
+    for findings in (decision.findings, registry.check(observation_of(decision, requested)).findings):
+        (said,) = [finding for finding in findings if finding.code == "flag_unknown"]
+        assert f"ATOM_QUANT_FP8={value} changes nothing" in said.message
