@@ -302,7 +302,8 @@ def test_the_table_shows_what_the_kernel_gets_in_another_shape(capsys: pytest.Ca
 
 def test_the_table_shows_pads_that_hold_two_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     switches = ["--env", "AITER_SITUV2_A8W4=1", "--env", "SGLANG_AITER_K3_OPT=1"]
-    main(["resolve", "--model", "moonshotai/Kimi-K3", "--arch", "gfx950", "--engine", "sglang", "--tp", "32", *switches])
+    layer = ["--model", "moonshotai/Kimi-K3", "--arch", "gfx950", "--engine", "sglang", "--tp", "32"]
+    main(["resolve", *layer, *switches])
     assert "pads that hold two bytes: w2_weight_scale 127 from K 4 on, 0 before" in capsys.readouterr().out
 
 
