@@ -40,7 +40,7 @@ def layer_of(
 
 
 def supposing(layer: MoELayer, version: str) -> MoELayer:
-    """Return a layer whose AITER is supposed as it is under another one."""
+    """Return a layer as it is under another supposed AITER."""
     query = layer.requested.altered(aiter=version)
     return _complete(query, layer.book, layer.memo, layer.arch, layer.applied, layer.tensors, supposed=True)
 

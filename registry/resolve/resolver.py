@@ -40,7 +40,7 @@ class Judge(Protocol):
     reads_deployment: bool
 
     def findings_of(self, layers: Iterator[MoELayer], *, kernels: bool) -> tuple[Finding, ...]:
-        """Return the findings of a layer, under each AITER that it may run on.
+        """Return the findings of a layer under its possible AITER versions.
 
         Without kernels only those that need none.
         """
