@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
 
 if TYPE_CHECKING:
     from preshuffle.api.store.store import Store
+
+# Other processes share the machine: how long an example takes says nothing of the code.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")
