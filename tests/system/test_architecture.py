@@ -32,7 +32,19 @@ ORDER: Order = {
         *("base", "text", "algebra", "kernels", "values", "entries", "loading", "layer", "resolve"),
         *(("hf", "lint"), "check", "", "reach", "incidents"),
     ),
-    "layouts": ("tensors", "moves", "stamps", "checkpoint", "loader", "forensics", "proof", "probe", ""),
+    "layouts": (
+        "tensors",
+        "moves",
+        "stamps",
+        "checkpoint",
+        "loader",
+        "forensics",
+        "proof",
+        "probe",
+        "emulator",
+        "derive",
+        "",
+    ),
     # `commands` sit near the top because they start the app and use the client.
     "api": (
         *("", "errors", "fleet", "web", "settings", "table_files", "store", "answers", "upkeep", "rollout", "server"),

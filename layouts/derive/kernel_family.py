@@ -1,0 +1,105 @@
+"""Families of assembly kernels: arguments and computation of each, as data."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from preshuffle.layouts.derive.errors import DeriveError
+
+ScaleKind = Literal["row", "block", "mx", "none"]
+OutputKind = Literal["bf16", "f16", "fp8_block"]
+Stages = Literal["1", "1-stage"]
+
+STAGE_1_ARGUMENTS = (
+    *("out", "x", "w13", "valid", "x_scale", "w13_scale", "zero", "sorted_ids", "tile_experts"),
+    *("model_dim", "inter_dim", "tokens", "experts", "x_stride", "w13_stride", "out_stride", "w13_expert_stride"),
+    *("w13_scale_stride", "smooth_stride", "top_k", "zero", "zero", "weights"),
+)
+"""Arguments of asm_moe_2stage.cu's kernels, 16 bytes each."""
+
+ONE_STAGE_ARGUMENTS = (
+    *("out", "x", "w13", "valid", "w2", "x_scale", "w13_scale", "w2_scale", "zero", "sorted_ids", "weights"),
+    *("tile_experts", "model_dim", "inter_dim", "tokens", "experts", "x_stride", "w13_stride", "w2_stride"),
+    *("out_stride", "w13_expert_stride", "w2_expert_stride", "w13_scale_stride", "w2_scale_stride", "smooth_stride"),
+    *("top_k", "zero", "column_blocks"),
+)
+"""Arguments of asm_fmoe.cu's kernels, 16 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFamily:
+    """Assembly kernels that are called alike.
+
+    Attributes:
+        id: of this table.
+        book_family: id of the book's kernel family, whose claim is compared.
+        file_name: regular expression of the stem; ``tile_m`` and ``tile_n`` are its groups.
+        weight_format: key of `weight_formats.FORMATS`.
+        scale: of weights: one float32 per row, per 128 x 128 block, or one e8m0 byte per 32 elements.
+        between: rounding of the activations between the stages: nothing, or a number format.
+        routed_weight: whether stage 1 multiplies by the routing weight, before the activation.
+    """
+
+    id: str
+    book_family: str
+    file_name: str
+    stage: Stages
+    weight_format: str
+    scale: ScaleKind
+    output: OutputKind
+    arguments: tuple[str, ...]
+    between: str = ""
+    routed_weight: bool = False
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Tensors whose layout can be asked."""
+        weights = ("w13_weight",) if self.stage == "1" else ("w13_weight", "w2_weight")
+        if self.scale == "none":
+            return weights
+        return (*weights, *(f"{role}_scale" for role in weights))
+
+
+def _stage_1(id: str, kind: str, weight_format: str, scale: ScaleKind, output: OutputKind) -> KernelFamily:
+    return KernelFamily(
+        id=id,
+        book_family="asm_stage1",
+        file_name=rf"fmoe_stage1_bf16_{kind}_g1u1_(?P<tile_m>\d+)x(?P<tile_n>\d+)(?:_\dtg)?(?:_pf\d)?",
+        stage="1",
+        weight_format=weight_format,
+        scale=scale,
+        output=output,
+        arguments=STAGE_1_ARGUMENTS,
+        routed_weight=kind.endswith("doweight"),
+    )
+
+
+FAMILIES: tuple[KernelFamily, ...] = (
+    _stage_1("stage1_fp8", "pertokenFp8", "fp8", "row", "bf16"),
+    _stage_1("stage1_fp8_routed", "pertokenFp8_doweight", "fp8", "row", "bf16"),
+    _stage_1("stage1_int8", "pertokenInt8", "int8", "row", "bf16"),
+    _stage_1("stage1_fp8_block", "pertokenFp8_blockscale", "fp8", "block", "fp8_block"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelKind:
+    """Family of one kernel and the tile that its name states."""
+
+    family: KernelFamily
+    tile_m: int
+    tile_n: int
+
+
+def kind_of(stem: str) -> KernelKind:
+    """Return what the name of a code object's file says.
+
+    Raises:
+        DeriveError: no family here has that name.
+    """
+    for family in FAMILIES:
+        found = re.fullmatch(family.file_name, stem)
+        if found:
+            return KernelKind(family, int(found["tile_m"]), int(found["tile_n"]))
+    known = ", ".join(family.id for family in FAMILIES)
+    raise DeriveError(f"{stem}: how this kernel is called is not known here; known families: {known}")

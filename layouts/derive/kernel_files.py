@@ -1,0 +1,59 @@
+"""Code objects of an AITER, found by kernel name."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+from preshuffle.layouts.derive.errors import DeriveError
+
+DISTRIBUTION = "amd-aiter"
+FOLDERS = ("aiter_meta/hsa", "hsa")
+ARCHS = ("gfx942", "gfx950")
+MANGLED = re.compile(r"_ZN5aiter\d+(.+)E")
+
+
+def find_kernel(kernel: str, aiter: str = "installed", arch: str | None = None) -> Path:
+    """Return the code object of a kernel.
+
+    Args:
+        kernel: a file, the stem of a file, or a kernel's name as AITER's tables have it.
+        aiter: ``installed``, or a folder that holds ``hsa`` (a checkout) or ``aiter_meta/hsa`` (an unpacked wheel).
+        arch: GPU, needed where both have a kernel of that name.
+
+    Raises:
+        DeriveError: there is no AITER, no such kernel, or more than one.
+    """
+    if Path(kernel).is_file():
+        return Path(kernel)
+    root = hsa_folder(aiter)
+    mangled = MANGLED.fullmatch(kernel)
+    stem = mangled[1] if mangled else kernel.removesuffix(".co")
+    found = [path for name in ([arch] if arch else ARCHS) for path in sorted((root / name).rglob(f"{stem}.co"))]
+    if not found:
+        raise DeriveError(f"{kernel} is no file, and {root} has no {stem}.co for {arch or ' or '.join(ARCHS)}")
+    if len(found) > 1:
+        places = ", ".join(str(path.relative_to(root)) for path in found)
+        raise DeriveError(f"{kernel} is ambiguous, name the GPU (--arch) or the file: {places}")
+    return found[0]
+
+
+def hsa_folder(aiter: str = "installed") -> Path:
+    """Return the folder with AITER's code objects, one sub-folder per GPU.
+
+    Raises:
+        DeriveError: AMD's AITER is not installed, or the folder has none.
+    """
+    root = _installed() if aiter == "installed" else Path(aiter)
+    for folder in FOLDERS:
+        if (root / folder).is_dir():
+            return root / folder
+    raise DeriveError(f"{root} has none of {', '.join(FOLDERS)}: give the folder of a checkout or unpacked wheel")
+
+
+def _installed() -> Path:
+    try:
+        return Path(str(metadata.distribution(DISTRIBUTION).locate_file("")))
+    except metadata.PackageNotFoundError as error:
+        raise DeriveError(
+            f"{DISTRIBUTION} is not installed: pip install --no-deps {DISTRIBUTION}, or --aiter DIR"
+        ) from error

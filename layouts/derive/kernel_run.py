@@ -1,0 +1,180 @@
+"""Emulated calls of one kernel on tensors of a small layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preshuffle.layouts.derive.kernel_family import KernelKind
+from preshuffle.layouts.derive.routing import TileRouting
+from preshuffle.layouts.derive.weight_formats import FORMATS, Bytes, Floats, WeightFormat
+from preshuffle.layouts.emulator import FP8_OF_ARCH, GlobalMemory, Program, bf16_to_float, launch
+
+BLOCK = 128
+MX_GROUP = 32
+READ_AHEAD = 1 << 16
+"""Bytes behind each buffer that prefetches may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSizes:
+    """Sizes of a layer."""
+
+    experts: int
+    inter_dim: int
+    model_dim: int
+
+    def shape(self, role: str) -> tuple[int, int, int]:
+        """Return experts, rows and K, in elements, of a weight."""
+        if role.startswith("w13"):
+            return self.experts, 2 * self.inter_dim, self.model_dim
+        return self.experts, self.model_dim, self.inter_dim
+
+
+class KernelRun:
+    """Kernel with its buffers; tensors can be exchanged between runs."""
+
+    def __init__(self, program: Program, kind: KernelKind, sizes: LayerSizes, routing: TileRouting) -> None:
+        """Allocate buffers for a layer and a routing."""
+        self.program, self.kind, self.sizes, self.routing = program, kind, sizes, routing
+        self.memory = GlobalMemory()
+        for name, size in self._buffer_sizes().items():
+            self.memory.reserve(name, size, READ_AHEAD)
+        self._set("valid", np.array([len(routing.sorted_ids), routing.tokens], np.int32))
+        self._set("sorted_ids", routing.sorted_ids)
+        self._set("tile_experts", routing.tile_experts)
+        self._set("weights", routing.weights)
+        values = self._argument_values()
+        packed = b"".join(values[name].to_bytes(16, "little") for name in kind.family.arguments)
+        self._arguments = self.memory.add("arguments", np.frombuffer(packed, np.uint8), READ_AHEAD)
+        self.instructions = 0
+
+    @property
+    def format(self) -> WeightFormat:
+        """Number format of the weights."""
+        return FORMATS[self.kind.family.weight_format]
+
+    @property
+    def arch(self) -> str:
+        """GPU that the kernel is for."""
+        return self.program.code.arch
+
+    def set_tensors(self, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write tensors, as they lie in memory, by buffer name."""
+        for name, tensor in tensors.items():
+            self._set(name, tensor)
+
+    def run(self) -> Floats:
+        """Run all blocks and return the output.
+
+        Shape ``[tokens, top_k, inter_dim]`` for stage 1, ``[tokens, model_dim]`` for a whole layer.
+        """
+        self.memory.bytes_of("out")[:] = 0
+        self.instructions += launch(self.program, self.memory, self._arguments, self._blocks()).instructions
+        return self._output()
+
+    def scale_size(self, role: str) -> int:
+        """Return the bytes of a weight's scales."""
+        experts, rows, k = self.sizes.shape(role)
+        scale = self.kind.family.scale
+        if scale == "row":
+            return 4 * experts * rows
+        if scale == "block":
+            return 4 * experts * (rows // BLOCK) * (k // BLOCK)
+        return experts * rows * (k // MX_GROUP) if scale == "mx" else 4
+
+    def weight_size(self, role: str) -> int:
+        """Return the bytes of a weight."""
+        experts, rows, k = self.sizes.shape(role)
+        return experts * rows * self.format.bytes_of_k(k)
+
+    def _set(self, name: str, tensor: NDArray[np.generic]) -> None:
+        raw = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+        self.memory.bytes_of(name)[: len(raw)] = raw
+
+    def _buffer_sizes(self) -> dict[str, int]:
+        sizes, routing = self.sizes, self.routing
+        k_bytes = self.format.bytes_of_k(sizes.model_dim)
+        return {
+            "out": self._out_bytes(),
+            "x": routing.tokens * k_bytes,
+            "w13": self.weight_size("w13_weight"),
+            "w2": self.weight_size("w2_weight"),
+            "x_scale": self._x_scale_bytes(),
+            "w13_scale": self.scale_size("w13_weight"),
+            "w2_scale": self.scale_size("w2_weight"),
+            "valid": 8,
+            "sorted_ids": 4 * len(routing.sorted_ids),
+            "tile_experts": 4 * len(routing.tile_experts),
+            "weights": 4 * len(routing.sorted_ids),
+        }
+
+    def _x_scale_bytes(self) -> int:
+        groups = {"row": 4, "block": 4 * (self.sizes.model_dim // BLOCK), "none": 4}
+        scale = self.kind.family.scale
+        if scale == "mx":  # in the order of the sorted rows, padded for tiles of 256 rows and 8 groups
+            rows = -(-len(self.routing.sorted_ids) // 256) * 256
+            return rows * (-(-(self.sizes.model_dim // MX_GROUP) // 8) * 8)
+        return self.routing.tokens * groups[scale]
+
+    def _out_bytes(self) -> int:
+        tokens, family = self.routing.tokens, self.kind.family
+        if family.stage == "1-stage":
+            return 2 * tokens * self.sizes.model_dim
+        values = tokens * self.routing.top_k * self.sizes.inter_dim
+        return values + 4 * (values // BLOCK) if family.output == "fp8_block" else 2 * values
+
+    def _argument_values(self) -> dict[str, int]:
+        sizes, family = self.sizes, self.kind.family
+        w13_stride, w2_stride = self.format.bytes_of_k(sizes.model_dim), self.format.bytes_of_k(sizes.inter_dim)
+        out_width = sizes.model_dim if family.stage == "1-stage" else self.routing.top_k * sizes.inter_dim
+        numbers = {
+            "zero": 0,
+            "model_dim": sizes.model_dim,
+            "inter_dim": sizes.inter_dim,
+            "tokens": self.routing.tokens,
+            "experts": sizes.experts,
+            "x_stride": w13_stride,
+            "w13_stride": w13_stride,
+            "w2_stride": w2_stride,
+            "out_stride": out_width * (1 if family.output == "fp8_block" else 2),
+            "w13_expert_stride": 2 * sizes.inter_dim * w13_stride,
+            "w2_expert_stride": sizes.model_dim * w2_stride,
+            "w13_scale_stride": self.scale_size("w13_weight") // sizes.experts,
+            "w2_scale_stride": self.scale_size("w2_weight") // sizes.experts,
+            "smooth_stride": 4 * sizes.inter_dim,
+            "top_k": self.routing.top_k,
+            "column_blocks": self._column_blocks(),
+        }
+        return numbers | {name: self.memory.address(name) for name in self._buffer_sizes()}
+
+    def _column_blocks(self) -> int:
+        return -(-self.sizes.inter_dim // self.kind.tile_n)
+
+    def _blocks(self) -> list[tuple[int, int, int]]:
+        tiles = len(self.routing.tile_experts)
+        return [(column, tile, 0) for tile in range(tiles) for column in range(self._column_blocks())]
+
+    def _output(self) -> Floats:
+        raw, family = self.memory.bytes_of("out"), self.kind.family
+        routing, sizes = self.routing, self.sizes
+        shape = (routing.tokens, sizes.model_dim)
+        if family.stage == "1":
+            shape = (routing.tokens, routing.top_k * sizes.inter_dim)
+        if family.output == "fp8_block":
+            values = _blockwise(raw, shape, self.arch)
+        elif family.output == "f16":
+            values = raw.view(np.float16).astype(np.float64).reshape(shape)
+        else:
+            values = bf16_to_float(raw.view(np.uint16)).astype(np.float64).reshape(shape)
+        return values.reshape(routing.tokens, routing.top_k, -1) if family.stage == "1" else values
+
+
+def _blockwise(raw: Bytes, shape: tuple[int, int], arch: str) -> Floats:
+    """Return fp8 values times the float32 scales, one per 128 columns, that follow them."""
+    count = shape[0] * shape[1]
+    scales = raw[count:].view(np.float32).reshape(shape[0], -1)
+    values = FP8_OF_ARCH[arch][raw[:count]].reshape(shape)
+    scaled: Floats = values * np.repeat(scales.astype(np.float64), BLOCK, 1)
+    return scaled

@@ -1,0 +1,108 @@
+"""Numbers of a kernel with each layout: relative L2 against float64."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preshuffle.layouts.derive.kernel_run import KernelRun
+from preshuffle.layouts.derive.placement import fits, place, place_codes
+from preshuffle.layouts.derive.random_layer import (
+    E8M0_BIAS,
+    expected,
+    random_layer,
+)
+from preshuffle.layouts.derive.weight_formats import Floats
+from preshuffle.registry import Layout
+
+Assignment = Mapping[str, Layout]
+"""Layout of each role."""
+
+
+class NumbersTrial:
+    """One random layer on one kernel, tried with layouts."""
+
+    def __init__(self, run: KernelRun, layouts: Mapping[str, Layout]) -> None:
+        """Draw the layer and compute its float64 result."""
+        self.run, self.layouts = run, layouts
+        self.layer = random_layer(run)
+        self.expected = expected(run, self.layer)
+        self._used = np.zeros((run.routing.tokens, run.routing.top_k), np.bool_)
+        for token, slot, _, _ in run.routing.rows:
+            self._used[token, slot] = True
+        run.set_tensors(
+            {
+                "x": run.format.pack(self.layer.codes["x"]),
+                "x_scale": placed_activation_scales(run, self.layer.scales["x"], layouts),
+            }
+        )
+
+    def relative_error(self, assignment: Assignment) -> float:
+        """Return the relative L2 of the output with these layouts."""
+        run = self.run
+        for role, layout in assignment.items():
+            run.set_tensors({buffer_of(role): self.tensor(role, layout)})
+        found = run.run()
+        used = self._used if run.kind.family.stage == "1" else self._used.any(1)
+        difference, wanted = (found - self.expected)[used], self.expected[used]
+        return float(np.linalg.norm(difference) / np.linalg.norm(wanted))
+
+    def tensor(self, role: str, layout: Layout) -> NDArray[np.generic]:
+        """Return a weight or its scales as they lie in memory."""
+        if role.endswith("_scale"):
+            return placed_scales(self.run, self.layer.scales[role.removesuffix("_scale")], layout)
+        return place_codes(self.layer.codes[role], self.run.format, layout)
+
+    def candidates(self, role: str) -> dict[str, Layout]:
+        """Return the layouts of the book that this role can be in."""
+        scales = role.endswith("_scale")
+        if scales and self.run.kind.family.scale != "mx":
+            return {"plain": self.layouts["plain"]}
+        shape = unit_shape(self.run, role)
+        units = ("group", "any") if scales else ("byte", "any")
+        return {id: layout for id, layout in self.layouts.items() if layout.unit in units and fits(layout, shape)}
+
+
+def unit_shape(run: KernelRun, role: str) -> tuple[int, int, int]:
+    """Return experts, rows and K of a role in its layout's units.
+
+    Bytes of a weight, groups of a scale.
+    """
+    experts, rows, k = run.sizes.shape(role)
+    if role.endswith("_scale"):
+        return experts, rows, k // 32
+    return experts, rows, run.format.bytes_of_k(k)
+
+
+def buffer_of(role: str) -> str:
+    """Return the buffer that holds a role."""
+    return role.replace("_weight", "")
+
+
+def placed_scales(run: KernelRun, scales: Floats, layout: Layout) -> NDArray[np.generic]:
+    """Return a weight's scales as they lie in memory."""
+    if run.kind.family.scale == "mx":
+        return place(e8m0(scales), layout)
+    return scales.astype(np.float32)
+
+
+def e8m0(scales: Floats) -> NDArray[np.uint8]:
+    """Return powers of two as e8m0 bytes."""
+    return (np.log2(scales) + E8M0_BIAS).astype(np.uint8)
+
+
+def placed_activation_scales(run: KernelRun, scales: Floats, layouts: Mapping[str, Layout]) -> NDArray[np.generic]:
+    """Return scales ``[tokens, groups]`` as AITER passes them."""
+    kind = run.kind.family.scale
+    if kind == "block":
+        return np.ascontiguousarray(scales.astype(np.float32).T)
+    if kind != "mx":
+        return scales.astype(np.float32)
+    groups = scales.shape[1]
+    rows = np.full((1, -(-len(run.routing.sorted_ids) // 256) * 256, -(-groups // 8) * 8), E8M0_BIAS, np.uint8)
+    bytes_of_token = e8m0(scales)
+    for at, packed in enumerate(run.routing.sorted_ids.tolist()):
+        token = packed & 0xFFFFFF
+        if token < run.routing.tokens:
+            rows[0, at, :groups] = bytes_of_token[token]
+    return place(rows, layouts["e8"])

@@ -1,0 +1,106 @@
+"""Random layers: tensors of codes and scales, and their result in float64."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from preshuffle.layouts.derive.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
+from preshuffle.layouts.derive.routing import TileRouting, sort_into_tiles
+from preshuffle.layouts.derive.weight_formats import Codes, Floats
+from preshuffle.layouts.emulator import E2M1, float_to_code
+
+SEED = 15
+E8M0_BIAS = 127
+
+
+@dataclass(frozen=True, slots=True)
+class RandomLayer:
+    """Weights, activations and scales of a layer.
+
+    Attributes:
+        codes: ``x``, ``w13_weight`` and ``w2_weight`` as codes.
+        scales: by the same names; float32, or e8m0 bytes as float64 exponents are not kept.
+    """
+
+    codes: dict[str, Codes]
+    scales: dict[str, Floats] = field(default_factory=dict)
+
+
+def random_routing(sizes: LayerSizes, tile_rows: int) -> TileRouting:
+    """Return a routing with a partly filled tile and two slots."""
+    generator = np.random.default_rng(SEED)
+    tokens = max(tile_rows - 9, 7)
+    chosen = [list(range(tokens)), list(range(2, 2 + min(20, tokens - 2)))]
+    chosen += [[] for _ in range(sizes.experts - 2)]
+    return sort_into_tiles(chosen, tokens, tile_rows, generator.uniform(0.3, 1, tokens).astype(np.float32))
+
+
+def random_layer(run: KernelRun) -> RandomLayer:
+    """Return random tensors for a kernel."""
+    generator = np.random.default_rng(SEED + 1)
+    shapes: dict[str, tuple[int, ...]] = {"x": (run.routing.tokens, run.sizes.model_dim)}
+    shapes |= {role: run.sizes.shape(role) for role in ("w13_weight", "w2_weight")}
+    codes = {name: run.format.random(generator, shape, run.arch) for name, shape in shapes.items()}
+    return RandomLayer(codes, {name: _random_scale(run, generator, shape) for name, shape in shapes.items()})
+
+
+def _random_scale(run: KernelRun, generator: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Return scales: per row, per block or per group; for activations one per token instead of a block of rows."""
+    kind = run.kind.family.scale
+    *rows, k = shape
+    if kind == "mx":
+        return np.exp2(generator.integers(-8, -3, (*rows, k // MX_GROUP)).astype(np.float64))
+    if kind == "none":
+        return np.ones((*rows, 1))
+    if kind == "row":
+        size = (*rows, 1)
+    else:
+        size = (*rows, k // BLOCK) if len(shape) == 2 else (rows[0], rows[1] // BLOCK, k // BLOCK)
+    factor = run.format.unit_scale * (0.05 if len(shape) == 3 else 1.0)
+    return (generator.uniform(0.5, 1.5, size) * factor).astype(np.float32).astype(np.float64)
+
+
+def values_of(run: KernelRun, layer: RandomLayer, name: str) -> Floats:
+    """Return a tensor in float64, its scales applied."""
+    codes, scales = layer.codes[name], layer.scales[name]
+    values = run.format.decode(codes, run.arch)
+    for axis in range(1 if codes.ndim == 2 else 2, codes.ndim):
+        scales = np.repeat(scales, codes.shape[axis] // scales.shape[axis], axis)
+    if codes.ndim == 3:
+        scales = np.repeat(scales, codes.shape[1] // scales.shape[1], 1)
+    scaled: Floats = values * scales
+    return scaled
+
+
+def expected(run: KernelRun, layer: RandomLayer) -> Floats:
+    """Return in float64 what the kernel should compute."""
+    x, w13 = values_of(run, layer, "x"), values_of(run, layer, "w13_weight")
+    inter_dim, family = run.sizes.inter_dim, run.kind.family
+    w2 = values_of(run, layer, "w2_weight") if family.stage == "1-stage" else None
+    width = run.sizes.model_dim if w2 is not None else inter_dim
+    result = np.zeros((run.routing.tokens, run.routing.top_k, width))
+    for token, slot, expert, weight in run.routing.rows:
+        both = w13[expert] @ x[token] * (weight if family.routed_weight else 1.0)
+        hidden = silu(both[:inter_dim]) * both[inter_dim:]
+        if w2 is None:
+            result[token, slot] = hidden
+        else:
+            result[token, slot] = weight * (w2[expert] @ _rounded(hidden, family.between))
+    return result if w2 is None else result.sum(1)
+
+
+def silu(values: Floats) -> Floats:
+    """Return x times sigmoid(x)."""
+    result: Floats = values / (1 + np.exp(-values))
+    return result
+
+
+def _rounded(hidden: Floats, between: str) -> Floats:
+    """Round as MXFP4 kernels do between their stages: per 32 values, scale 2^ceil(log2(max / 6))."""
+    if between != "fp4":
+        return hidden
+    groups = hidden.reshape(-1, MX_GROUP)
+    largest = np.abs(groups).max(1, keepdims=True)
+    scale = np.exp2(np.ceil(np.log2(np.where(largest > 0, largest, 1) / 6)))
+    rounded: Floats = (E2M1[float_to_code(groups / scale, E2M1)] * scale).reshape(hidden.shape)
+    return rounded

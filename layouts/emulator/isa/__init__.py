@@ -1,0 +1,1 @@
+"""Instruction set of gfx942 and gfx950: decoding, registers, meaning of instructions."""
