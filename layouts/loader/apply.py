@@ -33,6 +33,7 @@ from preshuffle.layouts.stamps import (
     put_stamps,
     record_location,
     stamp_of,
+    verified_stamp_of,
     watch,
 )
 from preshuffle.registry import Decision, LayoutError
@@ -199,7 +200,7 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
     if decision:
         tensors.check_roles(decision.tensors, folded_roles(decision))
     for role in tensors.present(decision.tensors if decision else ROLES):
-        stamp = stamp_of(tensors[role])
+        stamp = verified_stamp_of(tensors[role])
         if stamp is None and decision is None and role.endswith("_input_scale"):
             continue  # the layer keeps it, and the kernel does not get it
         if stamp is None:
@@ -225,7 +226,7 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
     find_mappings(tensors[role] for role in tensors.present(decision.tensors))
-    stamps = {role: stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    stamps = {role: verified_stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():
         check_known(role, tensors[role], stamp)

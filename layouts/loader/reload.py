@@ -30,6 +30,7 @@ from preshuffle.layouts.stamps import (
     put_stamp,
     put_stamps,
     stamp_of,
+    verified_stamp_of,
     watch,
 )
 from preshuffle.layouts.tensors import as_bytes
@@ -205,7 +206,7 @@ def _stamps_to_convert(tensors: RoleTensors, decision: Decision) -> dict[Role, S
     stamps: dict[Role, Stamp] = {}
     for role in tensors.present(decision.tensors):
         decided = decision.tensors[role]
-        stamp = stamp_of(tensors[role])
+        stamp = verified_stamp_of(tensors[role])
         if stamp is not None:
             check_known(role, tensors[role], stamp)
         if stamp is None or stamp.state != "applied":

@@ -19,6 +19,7 @@ from preshuffle.layouts.stamps.stamp import (
     record_location,
     soundness_of,
     stamp_of,
+    verified_stamp_of,
     watch,
 )
 from preshuffle.layouts.stamps.stamp_fields import Loss, Stamp
@@ -54,5 +55,6 @@ __all__ = [
     "stamps_to_metadata",
     "tensors_overlap",
     "unfinished",
+    "verified_stamp_of",
     "watch",
 ]

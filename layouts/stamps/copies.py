@@ -1,7 +1,7 @@
 """Stamps that go with a copy of a tensor (``deepcopy``, ``pickle``, ``torch.save``).
 
 Such copies take a tensor's Python attributes along, AITER's tag among them, but not its storage's. So one attribute of
-the tensor hands the stamps over, and the copy's bytes are compared with them. ``clone`` takes nothing along.
+the tensor hands the stamps over, and all of the copy's bytes are compared with them. ``clone`` takes nothing along.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.stamps.entry import Extent, StampEntry, is_unchanged, take_sample
+from preshuffle.layouts.stamps.entry import Extent, StampEntry, is_unchanged, take_digest, take_fingerprint
 from preshuffle.layouts.stamps.memory_records import MEMORY
-from preshuffle.layouts.stamps.samples import digest_of
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 
 _ATTRIBUTE: Final = "_preshuffle_copy"
@@ -44,9 +43,9 @@ class StampSource:
         first, past = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
         for extent, entry in record.entries.items():
             inside = first <= extent[0] and extent[1] <= past
-            if inside and entry.sample is not None and is_unchanged(entry, storage, extent):
+            if inside and entry.fingerprint is not None and is_unchanged(entry, storage, extent, thorough=True):
                 key = f"{extent[0] - first}-{extent[1] - first}"
-                found[key] = f"{digest_of(entry.sample)} {entry.stamp.to_text()}"
+                found[key] = f"{take_digest(storage, extent)} {entry.stamp.to_text()}"
         return found
 
 
@@ -76,9 +75,8 @@ def adopt_stamps(tensor: torch.Tensor) -> None:
         begin, end = (int(number) + storage.data_ptr() for number in key.split("-"))
         digest, _, stamp = text.partition(" ")
         if begin <= end <= storage.data_ptr() + storage.nbytes():
-            sample = take_sample(storage, (begin, end))
-            if digest_of(sample) == digest:
-                found[begin, end] = StampEntry(Stamp.from_text(stamp), sample)
+            if take_digest(storage, (begin, end)) == digest:
+                found[begin, end] = StampEntry(Stamp.from_text(stamp), take_fingerprint(storage, (begin, end)), digest)
     record = MEMORY.find(storage, create=True) if found else None
     if record is not None:
         record.entries.update(found)

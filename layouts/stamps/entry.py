@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.samples import sample_memory, sampled_extents
+from preshuffle.layouts.stamps.digests import digest_memory, fingerprint, is_uniform, part_edges
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 
 _MOST_WITNESSES: Final = 4
@@ -22,15 +22,17 @@ class StampEntry:
 
     Attributes:
         stamp: what was recorded.
-        sample: of the bytes when they were stamped; None unless they are laid out.
+        fingerprint: of the bytes when they were stamped; None unless they are laid out.
+        digest: of all of them, where somebody had read them all.
         written: whether torch wrote to the bytes since, as far as a witness showed.
-        sound: GPU bool: whether the sample was right when the product itself wrote; None where that is known.
+        sound: GPU bool: whether the fingerprint was right when the product itself wrote; None where that is known.
         witnesses: tensors on the bytes, each with its ``_version`` when it was seen.
         lent: storages of views that the caller may write laid-out bytes through, with the addresses of each view.
     """
 
     stamp: Stamp
-    sample: torch.Tensor | None = None
+    fingerprint: torch.Tensor | None = None
+    digest: str | None = None
     written: bool = False
     sound: torch.Tensor | None = None
     witnesses: list[tuple[weakref.ref[torch.Tensor], int]] = field(default_factory=list)
@@ -50,35 +52,53 @@ def add_witness(entry: StampEntry, tensor: torch.Tensor) -> None:
     entry.witnesses = living
 
 
-def take_sample(storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor:
-    """Return a sample of the bytes at some addresses of a storage."""
-    return sample_memory(storage, extent[0] - storage.data_ptr(), extent[1] - extent[0])
+def take_fingerprint(storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor:
+    """Return the fingerprint of the bytes at some addresses of a storage."""
+    return fingerprint(storage, extent[0] - storage.data_ptr(), extent[1] - extent[0])
 
 
-def is_unchanged(entry: StampEntry, storage: torch.UntypedStorage | None, extent: Extent) -> bool:
+def take_digest(storage: torch.UntypedStorage, extent: Extent) -> str:
+    """Return the digest of all bytes at some addresses of a storage."""
+    return digest_memory(storage, extent[0] - storage.data_ptr(), extent[1] - extent[0])
+
+
+def is_unchanged(
+    entry: StampEntry, storage: torch.UntypedStorage | None, extent: Extent, *, thorough: bool = False
+) -> bool:
     """Return whether bytes are still what was stamped.
 
-    As far as a sample and torch's counters show. On a GPU the answer is waited for.
+    As far as a fingerprint and torch's counters show. On a GPU the answer is waited for.
 
     Args:
         entry: laid out.
         storage: on the bytes, all of them; None where no living one covers them.
         extent: their addresses.
+        thorough: compare every byte, where a digest of all is known.
     """
-    if storage is None or entry.sample is None:
+    if storage is None or entry.fingerprint is None:
         return False
     _ask_witnesses(entry, storage, extent)
     if entry.written or (entry.sound is not None and not bool(entry.sound)):
         return False
     entry.sound = None
-    now = take_sample(storage, extent)
-    if not entry.lent:
-        return torch.equal(now, entry.sample)
+    now = take_fingerprint(storage, extent)
+    if entry.lent:
+        return _is_unchanged_beside_lent(entry, entry.fingerprint, now, extent)
+    if not torch.equal(now, entry.fingerprint):
+        return False
+    return not thorough or entry.digest in (None, take_digest(storage, extent))
+
+
+def _is_unchanged_beside_lent(entry: StampEntry, known: torch.Tensor, now: torch.Tensor, extent: Extent) -> bool:
+    """Compare the bytes that no view reaches.
+
+    Those of living views are believed, and what views that are gone left behind.
+    """
     closed = [(begin, end) for lent, begin, end in entry.lent if lent() is None]
     entry.lent = [one for one in entry.lent if one[0]() is not None]
     open_ranges = [(begin, end) for _, begin, end in entry.lent]
-    entry.sample = torch.where(_inside(closed, extent).to(now.device), now, entry.sample)
-    return bool(((now == entry.sample) | _inside(open_ranges, extent).to(now.device)).all())
+    entry.fingerprint = torch.where(_inside(closed, extent).to(now.device), now, known)
+    return bool(((now == entry.fingerprint) | _inside(open_ranges, extent).to(now.device)).all())
 
 
 def note_soundness(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) -> None:
@@ -87,10 +107,10 @@ def note_soundness(entry: StampEntry, storage: torch.UntypedStorage, extent: Ext
     A GPU is not waited for: what it finds is read with the next question.
     """
     _ask_witnesses(entry, storage, extent)
-    if entry.sample is None or storage.device.type == "cpu" or entry.lent:
+    if entry.fingerprint is None or storage.device.type == "cpu" or entry.lent:
         entry.written = entry.written or not is_unchanged(entry, storage, extent)
         return
-    same = (take_sample(storage, extent) == entry.sample).all()
+    same = (take_fingerprint(storage, extent) == entry.fingerprint).all()
     entry.sound = same if entry.sound is None else entry.sound & same
 
 
@@ -99,7 +119,9 @@ def continues(entry: StampEntry, storage: torch.UntypedStorage, extent: Extent) 
 
     Its own storages are gone. Plain bytes and bytes that are all the same prove nothing.
     """
-    if entry.sample is None or entry.stamp.layout == "plain" or bool((entry.sample == entry.sample[0]).all()):
+    if entry.fingerprint is None or entry.stamp.layout == "plain":
+        return False
+    if is_uniform(storage, extent[0] - storage.data_ptr(), extent[1] - extent[0]):
         return False
     entry.witnesses, entry.lent = [], []
     return is_unchanged(entry, storage, extent)
@@ -123,9 +145,9 @@ def _ask_witnesses(entry: StampEntry, storage: torch.UntypedStorage, extent: Ext
 
 
 def _inside(ranges: list[Extent], extent: Extent) -> torch.Tensor:
-    """Return which sampled bytes lie in some ranges of addresses."""
-    places = torch.cat([torch.arange(begin, end) for begin, end in sampled_extents(extent[1] - extent[0])]) + extent[0]
-    found = torch.zeros(len(places), dtype=torch.bool)
+    """Return which parts of a fingerprint touch some ranges of addresses."""
+    edges = part_edges(extent[1] - extent[0]) + extent[0]
+    found = torch.zeros(len(edges) - 1, dtype=torch.bool, device="cpu")
     for begin, end in ranges:
-        found |= (begin <= places) & (places < end)
+        found |= (edges[:-1] < end) & (begin < edges[1:])
     return found

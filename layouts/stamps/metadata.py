@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.stamp import put_stamp, sample_digest, stamp_of
+from preshuffle.layouts.stamps.stamp import digest_of_all, put_stamps, verified_stamp_of
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES, dtype_name
 from preshuffle.registry import LayoutError
@@ -19,9 +19,10 @@ _HEADER: Final = "preshuffle."
 def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return stamps as metadata of a safetensors file.
 
-    Each with a digest of its bytes. Tensors without a stamp, and those whose bytes were changed since, are left out.
+    Each with a digest of all its bytes. Tensors without a stamp, and those whose bytes were changed since, are left
+    out.
     """
-    found = {name: stamp_of(tensor) for name, tensor in tensors.items()}
+    found = {name: verified_stamp_of(tensor) for name, tensor in tensors.items()}
     return {
         f"{_HEADER}{name}": _with_digest(stamp, tensors[name]).to_text()
         for name, stamp in found.items()
@@ -42,7 +43,7 @@ def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[
         if key.startswith(_HEADER) and name in tensors:
             stamps[name] = _checked(name, tensors[name], Stamp.from_text(text))
     for name, stamp in stamps.items():
-        put_stamp(tensors[name], stamp)
+        put_stamps([(tensors[name], replace(stamp, digest=None))], digest=stamp.digest)
 
 
 def _checked(name: str, tensor: torch.Tensor, stamp: Stamp) -> Stamp:
@@ -50,11 +51,11 @@ def _checked(name: str, tensor: torch.Tensor, stamp: Stamp) -> Stamp:
         raise LayoutError(f"{name} has shape {tuple(tensor.shape)}; its stamp says {stamp.tensor_shape}")
     if tensor.element_size() not in {dtype.itemsize for dtype in ACCEPTED_DTYPES[stamp.dtype]}:
         raise LayoutError(f"{name} is {dtype_name(tensor.dtype)}; its stamp says {stamp.dtype}")
-    if stamp.digest is not None and stamp.digest != sample_digest(tensor):
+    if stamp.digest is not None and stamp.digest != digest_of_all(tensor):
         raise LayoutError(f"{name} does not hold the bytes that its stamp says ({stamp.layout}): they were changed")
-    return replace(stamp, digest=None)
+    return stamp
 
 
 def _with_digest(stamp: Stamp, tensor: torch.Tensor) -> Stamp:
     whole = stamp.state == "applied" and tuple(tensor.shape) == stamp.tensor_shape and tensor.is_contiguous()
-    return replace(stamp, digest=sample_digest(tensor)) if whole else stamp
+    return replace(stamp, digest=digest_of_all(tensor)) if whole else stamp

@@ -4,7 +4,15 @@ A Python attribute of a tensor is lost by ``nn.Parameter(t)``, ``.data``, ``.vie
 storage is the same object under all of them, and dies with its last tensor; so does the stamp. A clone has another
 storage and no stamp. Where the storage is a mapped file, the stamp is kept beside the file, for every process.
 
-Bytes that something else wrote since are noticed, by torch's counter of writes and by a sample, and are ``unknown``.
+Bytes that something else wrote since are ``unknown``. What is noticed:
+
+* every write that torch counts on the stamped tensor or a view of it, of whatever size;
+* every other write (NumPy, DLPack, ``.data``, another process) that a fingerprint shows: all of them where a tensor has
+  up to 1 MiB, else every run of bytes as long as 1/1,024 of it (1/16,384 on a GPU);
+* every change of a single byte, before bytes are moved, of a tensor whose digest is known: of a mapped file, of what
+  was stamped from the metadata of a file, and of a copy (``deepcopy``, ``pickle``, ``torch.save``).
+
+What ``write_expert`` or an expert's view wrote has no digest of all until the layer is laid out again.
 """
 
 from __future__ import annotations
@@ -13,38 +21,60 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from preshuffle.layouts.stamps.copies import adopt_stamps, has_copied_stamps
-from preshuffle.layouts.stamps.entry import StampEntry, add_witness, is_unchanged, note_soundness, take_sample
-from preshuffle.layouts.stamps.file_stamps import Entry, Extent, describe_record, read_stamps, write_stamps
+from preshuffle.layouts.stamps.entry import (
+    StampEntry,
+    add_witness,
+    is_unchanged,
+    note_soundness,
+    take_digest,
+    take_fingerprint,
+)
+from preshuffle.layouts.stamps.file_stamps import (
+    Entry,
+    Extent,
+    describe_record,
+    digest_in_record,
+    lend_file,
+    parse_recorded,
+    read_stamps,
+    stamps_of_file,
+    write_stamps,
+)
 from preshuffle.layouts.stamps.mapped import Mapping, find_mappings, mapping_of
 from preshuffle.layouts.stamps.memory_extents import extent_of
 from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord
-from preshuffle.layouts.stamps.samples import digest_of, sample_file
+from preshuffle.layouts.stamps.samples import digest_of, sample_file, sample_memory
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 from preshuffle.layouts.tensors import as_bytes, check_memory
 from preshuffle.registry import LayoutError
 from preshuffle.registry.base.words import Role
-
-# Process-wide: views that callers of this process may write to mapped files through.
-_LENT_FILES: Final[dict[tuple[tuple[int, int], Extent], list[weakref.ref[torch.UntypedStorage]]]] = {}
 
 
 def stamp_of(tensor: torch.Tensor) -> Stamp | None:
     """Return the stamp of a tensor's bytes, or None.
 
     A view of part of a stamped tensor (one expert, say) has the whole tensor's stamp. The stamp of bytes that something
-    else wrote to is ``unknown``, as far as a sample shows. The sample of a GPU's memory is waited for.
+    else wrote to is ``unknown``, as far as a fingerprint shows. That of a GPU's memory is waited for.
     """
+    return _enclosing(tensor, _overlapping(tensor))
+
+
+def verified_stamp_of(tensor: torch.Tensor) -> Stamp | None:
+    """Return the stamp of a tensor's bytes before they are moved.
+
+    As ``stamp_of``, but every byte is compared where a digest of all is known.
+    """
+    return _enclosing(tensor, _overlapping(tensor, thorough=True))
+
+
+def _enclosing(tensor: torch.Tensor, stamps: dict[Extent, Stamp]) -> Stamp | None:
     begin, end = extent_of(tensor)
-    for (first, last), stamp in _overlapping(tensor).items():
-        if first <= begin and end <= last:
-            return stamp
-    return None
+    return next((stamp for (first, last), stamp in stamps.items() if first <= begin and end <= last), None)
 
 
 def overlapping_stamps(tensor: torch.Tensor) -> list[Stamp]:
@@ -70,10 +100,17 @@ def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
     put_stamps([(tensor, stamp)])
 
 
-def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp | None]]) -> None:
+def put_stamps(
+    stamped: Iterable[tuple[torch.Tensor, Stamp | None]], *, whole: bool = True, digest: str | None = None
+) -> None:
     """Stamp several tensors' bytes; None removes a stamp.
 
     Those of one file are written at once.
+
+    Args:
+        stamped: the tensors and their stamps.
+        whole: record the digest of all bytes of files.
+        digest: of all bytes of a single tensor in memory, where it is known.
     """
     stamped = list(stamped)
     find_mappings(tensor for tensor, _ in stamped)
@@ -81,10 +118,11 @@ def put_stamps(stamped: Iterable[tuple[torch.Tensor, Stamp | None]]) -> None:
     for tensor, stamp in stamped:
         mapping = mapping_of(tensor)
         if mapping is None or not mapping.shared:
-            _record_in_memory(tensor, mapping, stamp)
+            _record_in_memory(tensor, mapping, stamp, digest)
             continue
         begin, end = extent_of(tensor)
-        entry = Entry(stamp.to_text(), settled=stamp.state == "applied") if stamp is not None else None
+        settled = stamp is not None and stamp.state == "applied"
+        entry = Entry(stamp.to_text(), settled, settled and whole) if stamp is not None else None
         files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
     for path, changes in files.items():
         write_stamps(path, changes)
@@ -126,7 +164,7 @@ def finish_write(tensor: torch.Tensor, stamp: Stamp, sound: torch.Tensor | None)
         stamp: what they are, if they were before what their stamp said.
         sound: what ``soundness_of`` returned before the product wrote.
     """
-    put_stamp(tensor, stamp)
+    put_stamps([(tensor, stamp)], whole=False)
     record = MEMORY.find(tensor.untyped_storage()) if sound is not None else None
     for _, entry in _entries(record, tensor) if record is not None else ():
         entry.sound = sound
@@ -142,7 +180,7 @@ def soundness_of(tensor: torch.Tensor) -> torch.Tensor | None:
 def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
     """Return a view that the caller may write laid-out bytes through.
 
-    Until it and every view of it are gone, its bytes are believed; then they are sampled again.
+    Until it and every view of it are gone, its bytes are believed; then their fingerprint is taken again.
 
     Args:
         tensor: laid out, all of it, contiguous.
@@ -154,14 +192,12 @@ def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
     mapping = _shared_mapping(tensor)
     if mapping is not None:
         begin, end = (edge + mapping.offset for edge in extent_of(tensor))
-        for extent, text in read_stamps(mapping.path).items():
-            if extent[0] <= begin and end <= extent[1] and mapping.writable:
-                _LENT_FILES.setdefault((mapping.inode, extent), []).append(lent)
-                write_stamps(mapping.path, {extent: Entry(_applied(text), settled=False)})
+        lend_file(mapping, (begin, end), lent)
         return view
     record = MEMORY.find(tensor.untyped_storage())
     for _, entry in _entries(record, tensor) if record is not None else ():
         entry.lent.append((lent, *_addresses(view)))
+        entry.digest = None
     return view
 
 
@@ -190,24 +226,24 @@ def record_location(tensor: torch.Tensor) -> str:
     return f" (says {describe_record(mapping.path)})" if mapping is not None else ""
 
 
-def sample_digest(tensor: torch.Tensor) -> str:
-    """Return the digest of a sample of a tensor's bytes."""
-    return digest_of(take_sample(tensor.untyped_storage(), _addresses(tensor)))
+def digest_of_all(tensor: torch.Tensor) -> str:
+    """Return the digest of all bytes of a tensor."""
+    return take_digest(tensor.untyped_storage(), _addresses(tensor))
 
 
-def _overlapping(tensor: torch.Tensor) -> dict[Extent, Stamp]:
+def _overlapping(tensor: torch.Tensor, *, thorough: bool = False) -> dict[Extent, Stamp]:
     """Return stamps by the bytes of the tensor's storage."""
     check_memory("the tensor", tensor)
     if tensor.device.type == "meta":
         return {}
     mapping = _shared_mapping(tensor)
     if mapping is not None:
-        return _in_file(tensor, mapping)
+        return _in_file(tensor, mapping, thorough)
     record = _memory_record(tensor)
     if record is None:
         return {}
     start = tensor.untyped_storage().data_ptr()
-    found = {(first - start, last - start): _verified(record, (first, last), entry)
+    found = {(first - start, last - start): _verified(record, (first, last), entry, thorough)
              for (first, last), entry in _entries(record, tensor)}  # fmt: skip
     for _, entry in _entries(record, tensor):
         if entry.stamp.state == "applied" and not entry.written:
@@ -215,8 +251,10 @@ def _overlapping(tensor: torch.Tensor) -> dict[Extent, Stamp]:
     return found
 
 
-def _verified(record: MemoryRecord, extent: Extent, entry: StampEntry) -> Stamp:
-    if entry.stamp.state != "applied" or is_unchanged(entry, record.storage_for(extent), extent):
+def _verified(record: MemoryRecord, extent: Extent, entry: StampEntry, thorough: bool) -> Stamp:
+    if entry.stamp.state != "applied":
+        return entry.stamp
+    if is_unchanged(entry, record.storage_for(extent), extent, thorough=thorough):
         return entry.stamp
     return entry.stamp.as_unknown()
 
@@ -248,38 +286,23 @@ def _seeded(storage: torch.UntypedStorage, mapping: Mapping) -> MemoryRecord | N
         begin, end = first + start, last + start
         if record is None or begin < record.begin or record.end < end:
             continue
-        sample = take_sample(storage, (begin, end))
-        same = digest_of(sample) == digest_of(sample_file(mapping.path, (first, last)))
-        record.entries[begin, end] = StampEntry(_parsed(mapping, text), sample, written=not same)
+        same = digest_of(sample_memory(storage, first - mapping.offset, last - first)) == digest_of(
+            sample_file(mapping.path, (first, last))
+        )
+        known, digest = take_fingerprint(storage, (begin, end)), digest_in_record(mapping.path, (first, last))
+        record.entries[begin, end] = StampEntry(parse_recorded(mapping.path, text), known, digest, written=not same)
     return record
 
 
-def _in_file(tensor: torch.Tensor, mapping: Mapping) -> dict[Extent, Stamp]:
+def _in_file(tensor: torch.Tensor, mapping: Mapping, thorough: bool) -> dict[Extent, Stamp]:
     _publish(tensor, mapping)
     begin, end = extent_of(tensor)
     found: dict[Extent, Stamp] = {}
-    for (first, last), text in read_stamps(mapping.path).items():
-        stamp, extent = _parsed(mapping, text), (first - mapping.offset, last - mapping.offset)
-        if stamp.state == "unknown":
-            stamp = _settled(mapping, (first, last), text) or stamp.as_unknown()
+    for (first, last), stamp in stamps_of_file(mapping, thorough=thorough).items():
+        extent = (first - mapping.offset, last - mapping.offset)
         if extent[0] < end and begin < extent[1]:
             found[extent] = stamp
     return found
-
-
-def _settled(mapping: Mapping, extent: Extent, text: str) -> Stamp | None:
-    """Return the stamp of bytes that this process lent; None of others."""
-    views = _LENT_FILES.get((mapping.inode, extent))
-    if views is None:
-        return None
-    if all(view() is None for view in views):
-        del _LENT_FILES[mapping.inode, extent]
-        write_stamps(mapping.path, {extent: Entry(_applied(text), settled=True)})
-    return Stamp.from_text(_applied(text))
-
-
-def _applied(text: str) -> str:
-    return text.replace('"state": "unknown"', '"state": "applied"')
 
 
 def _publish(tensor: torch.Tensor, mapping: Mapping) -> None:
@@ -291,22 +314,14 @@ def _publish(tensor: torch.Tensor, mapping: Mapping) -> None:
     begin, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
     start, changes = begin - mapping.offset, {}
     for extent, entry in [item for item in record.entries.items() if begin <= item[0][0] and item[0][1] <= end]:
-        stamp = _verified(record, extent, entry)
-        settled = stamp.state == "applied"
-        changes[extent[0] - start, extent[1] - start] = Entry(entry.stamp.to_text(), settled)
+        settled = _verified(record, extent, entry, thorough=False).state == "applied"
+        changes[extent[0] - start, extent[1] - start] = Entry(entry.stamp.to_text(), settled, whole=settled)
     record.discard(begin, end)
     if changes:
         write_stamps(mapping.path, changes)
 
 
-def _parsed(mapping: Mapping, text: str) -> Stamp:
-    try:
-        return Stamp.from_text(text)
-    except LayoutError as error:
-        raise LayoutError(f"{describe_record(mapping.path)}: {error}") from None
-
-
-def _record_in_memory(tensor: torch.Tensor, mapping: Mapping | None, stamp: Stamp | None) -> None:
+def _record_in_memory(tensor: torch.Tensor, mapping: Mapping | None, stamp: Stamp | None, digest: str | None) -> None:
     storage, extent = tensor.untyped_storage(), _addresses(tensor)
     if mapping is not None:
         _memory_record(tensor)
@@ -316,8 +331,8 @@ def _record_in_memory(tensor: torch.Tensor, mapping: Mapping | None, stamp: Stam
             return
         record.discard(*extent)
         if stamp is not None:
-            sample = take_sample(storage, extent) if stamp.state == "applied" else None
-            record.entries[extent] = entry = StampEntry(stamp, sample)
+            known = take_fingerprint(storage, extent) if stamp.state == "applied" else None
+            record.entries[extent] = entry = StampEntry(stamp, known, digest)
             add_witness(entry, tensor)
 
 

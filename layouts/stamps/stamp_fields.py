@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import torch
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
+from preshuffle.layouts.stamps.digests import DIGEST
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES
 from preshuffle.registry import LayoutError
 from preshuffle.registry.base.words import Role, RowOrder, Step, TensorDtype
@@ -62,7 +63,7 @@ class Stamp:
             ``unknown`` where something else wrote to the bytes since: ``layout`` is ``unknown`` then, too.
         aiter_bytes: AITER's function gave the bytes, and they differ from those of ``layout``.
         pad_sums: checksums of the pads when a reload began; None where none began, or the pads prove nothing.
-        digest: of a sample of the bytes, in the metadata of a file; None elsewhere.
+        digest: of all bytes, in the metadata of a file; None elsewhere.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -91,7 +92,7 @@ class Stamp:
     pad_sums: tuple[int, ...] | None = None
     passed_shape: Sizes | None = None
     tail: tuple[Count, Annotated[int, Field(ge=0, le=255)]] | None = None
-    digest: str | None = field(default=None, compare=False)
+    digest: Annotated[str, Field(pattern=DIGEST)] | None = field(default=None, compare=False)
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:

@@ -66,8 +66,21 @@ WRITES: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
     ).copy_(plain.view(-1)),
     "inference mode": lambda tensor, plain: in_inference_mode(tensor, plain),
     "out=": lambda tensor, plain: torch.bitwise_xor(raw(tensor), 1, out=raw(tensor)),
+    "one byte in numpy": lambda tensor, plain: (
+        raw(tensor).numpy().__setitem__((3, 901, 77), int(raw(tensor)[3, 901, 77]) ^ 1)
+    ),
+    "one byte of data": lambda tensor, plain: raw(tensor.data).view(-1)[12345].bitwise_xor_(128),
+    "the last byte by memset": lambda tensor, plain: ctypes.memset(
+        tensor.data_ptr() + tensor.nbytes - 1, 255 - int(raw(tensor).view(-1)[-1]), 1
+    ),
+    "two words exchanged": lambda tensor, plain: exchange_words(raw(tensor).numpy().reshape(-1).view(np.int64)),
     "two experts exchanged": lambda tensor, plain: raw(tensor.data).copy_(raw(tensor).clone()[[1, 0, 2, 3]]),
 }
+
+
+def exchange_words(words: Any) -> None:
+    one, other = next((one, one + 1) for one in range(1000, 2000) if words[one] != words[one + 1])
+    words[[one, other]] = words[[other, one]]
 
 
 def in_inference_mode(tensor: torch.Tensor, plain: torch.Tensor) -> None:

@@ -1,0 +1,182 @@
+"""Fingerprints of bytes in memory, and digests of every byte.
+
+A *fingerprint* is taken by ``apply`` and compared at every look. It reads all bytes of up to 1 MiB, and of more one
+word of eight bytes in each of 2,048 equal parts (32,768 on a GPU), so that every run of bytes as long as two such parts
+is seen: 1/1,024 of a tensor (1/16,384). On a CPU each word costs a page's address, up to a microsecond; reading
+all bytes would cost a fifth of ``apply`` there, a third on a GPU.
+
+A *digest* reads every byte. It is taken where they are all read or written anyway: in the metadata of a file, beside a
+mapped file, and with a copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import torch
+
+_WORD: Final = 8
+_ALL: Final = 1 << 20
+"""Up to so many bytes a fingerprint reads all of them."""
+_PART_WORDS: Final = 64
+"""Words of a part of such a fingerprint."""
+_PARTS: Final = 512
+"""Parts of a fingerprint of more bytes."""
+_CPU_SAMPLES, _GPU_SAMPLES = 4, 64
+"""Words that are read of each of those parts."""
+_ROW_WORDS: Final = 4096
+"""Words of a row of a digest, each row with a sum of its own."""
+_CPU_BLOCK, _GPU_BLOCK = 7 * _ROW_WORDS * _WORD, 1 << 26
+"""Bytes that are multiplied at once: what a core's cache takes, and torch gives to no second thread (32,768 words are
+its limit): waiting for one takes milliseconds on a busy machine. And what occupies a GPU."""
+_PREFIX: Final = "sum64:"
+DIGEST: Final = rf"^{_PREFIX}[0-9a-f]{{32}}$"
+"""Pattern of a digest's text."""
+
+
+def fingerprint(storage: torch.UntypedStorage, begin: int, nbytes: int) -> torch.Tensor:
+    """Return a sum of each part of a storage's bytes.
+
+    Flat int64, on its device. A GPU is not waited for.
+
+    Args:
+        storage: memory, all of it there.
+        begin: of the bytes, counted from the storage's first.
+        nbytes: how many there are.
+    """
+    return _sums(_words(storage, begin, nbytes))
+
+
+def part_edges(nbytes: int) -> torch.Tensor:
+    """Return the edges of a fingerprint's parts.
+
+    Where each begins, and where the last one ends.
+    """
+    if nbytes <= _ALL:
+        return (torch.arange(-(-nbytes // (_PART_WORDS * _WORD)) + 1, device="cpu") * _PART_WORDS * _WORD).clamp(
+            max=nbytes
+        )
+    return torch.arange(_PARTS + 1, device="cpu") * (nbytes // _WORD) // _PARTS * _WORD
+
+
+def is_uniform(storage: torch.UntypedStorage, begin: int, nbytes: int) -> bool:
+    """Return whether all bytes that a fingerprint reads are the same."""
+    flat = _flat(storage, begin, nbytes)
+    seen = flat if nbytes <= _ALL else _words(storage, begin, nbytes).view(-1).view(torch.uint8)
+    return bool((seen == seen[:1]).all())
+
+
+def digest_memory(storage: torch.UntypedStorage, begin: int, nbytes: int) -> str:
+    """Return the digest of all bytes of a range.
+
+    A GPU is waited for.
+    """
+    return _digest(_flat(storage, begin, nbytes).split(_block(storage.device)) if nbytes else ())
+
+
+def digest_file(path: Path, extent: tuple[int, int]) -> str:
+    """Return the digest of a byte range of a file."""
+    return _digest(_blocks_of(path, extent))
+
+
+def _blocks_of(path: Path, extent: tuple[int, int]) -> Iterator[torch.Tensor]:
+    place, end = extent
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        while place < end:
+            block = bytearray(min(_CPU_BLOCK, end - place))
+            count, view = 0, memoryview(block)
+            while count < len(block) and (read := os.preadv(handle, [view[count:]], place + count)):
+                count += read
+            if count < len(block):  # the file ends here
+                return
+            yield torch.frombuffer(block, dtype=torch.uint8)
+            place += count
+    finally:
+        os.close(handle)
+
+
+def _digest(blocks: Iterable[torch.Tensor]) -> str:
+    """Return the digest of consecutive blocks.
+
+    All but the last one are of whole rows.
+    """
+    found, nbytes = blake2b(digest_size=16), 0
+    for block in blocks:
+        found.update(_sums(_padded(block, _ROW_WORDS)).cpu().numpy().tobytes())
+        nbytes += block.numel()
+    found.update(nbytes.to_bytes(8, "little"))
+    return _PREFIX + found.hexdigest()
+
+
+def _sums(words: torch.Tensor) -> torch.Tensor:
+    """Return a weighted sum of each row of words."""
+    weights = _weights(words.shape[1], words.device)
+    rows = _block(words.device) // (words.shape[1] * _WORD)
+    return torch.cat([(some * weights).sum(1) for some in words.split(rows)])
+
+
+def _block(device: torch.device) -> int:
+    return _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
+
+
+def _flat(storage: torch.UntypedStorage, begin: int, nbytes: int) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, begin, (nbytes,), (1,))
+
+
+def _words(storage: torch.UntypedStorage, begin: int, nbytes: int) -> torch.Tensor:
+    """Return the words that a fingerprint reads, ``[parts, words of a part]``."""
+    flat = _flat(storage, begin, nbytes)
+    if nbytes <= _ALL:
+        return _padded(flat, _PART_WORDS)
+    places = _places(nbytes, storage.device)
+    if flat.data_ptr() % _WORD == 0 and begin % _WORD == 0:
+        words = flat[: nbytes // _WORD * _WORD].view(torch.int64)[places]
+    else:
+        bytes_of_words = places.unsqueeze(1) * _WORD + torch.arange(_WORD, device=storage.device)
+        words = flat[bytes_of_words.view(-1)].view(torch.int64)
+    return words.view(_PARTS, -1)
+
+
+def _padded(flat: torch.Tensor, width: int) -> torch.Tensor:
+    """Return bytes as words ``[rows, width]``, the last row filled with zeros."""
+    whole = flat.numel() % (width * _WORD) == 0
+    if whole and flat.data_ptr() % _WORD == 0 and flat.storage_offset() % _WORD == 0:
+        return flat.view(torch.int64).view(-1, width)
+    rows = -(-flat.numel() // (width * _WORD))
+    padded = torch.zeros(rows * width * _WORD, dtype=torch.uint8, device=flat.device)
+    padded[: flat.numel()] = flat
+    return padded.view(torch.int64).view(-1, width)
+
+
+# Process-wide: pure functions of sizes that every layer repeats.
+@lru_cache(maxsize=256)
+def _places(nbytes: int, device: torch.device) -> torch.Tensor:
+    """Return the number of one word in each of many equal parts.
+
+    The places inside the parts are irregular: a layout leaves some bytes where they were, at regular distances.
+    """
+    count = _PARTS * (_CPU_SAMPLES if device.type == "cpu" else _GPU_SAMPLES)
+    with torch.inference_mode(False):
+        edges = torch.arange(count + 1, device="cpu") * (nbytes // _WORD) // count
+        return (edges[:-1] + (_mixed(count, nbytes) & 2**31 - 1) % edges.diff()).to(device)
+
+
+@lru_cache(maxsize=64)
+def _weights(count: int, device: torch.device) -> torch.Tensor:
+    """Return odd numbers: sums weighted with them show that words were exchanged."""
+    with torch.inference_mode(False):
+        return (_mixed(count, 0) | 1).to(device)
+
+
+def _mixed(count: int, seed: int) -> torch.Tensor:
+    """Return irregular int64 numbers, the same in every process (splitmix64)."""
+    mixed = torch.arange(1, count + 1, device="cpu") * -7046029254386353131 + seed
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        mixed = (mixed ^ (mixed >> shift & 2 ** (64 - shift) - 1)) * factor
+    return mixed ^ (mixed >> 31 & 2**33 - 1)
