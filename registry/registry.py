@@ -16,7 +16,14 @@ from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.layer import Predictor, layer_of
 from preshuffle.registry.lint import lint
 from preshuffle.registry.loading import Book, load_book
-from preshuffle.registry.resolve import Resolver, call_of_decision, engine_notes_of, why_not_predicted
+from preshuffle.registry.resolve import (
+    LoaderCut,
+    Resolver,
+    call_of_decision,
+    engine_notes_of,
+    loader_cut,
+    why_not_predicted,
+)
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.query import Query
 
@@ -176,6 +183,13 @@ class Registry:
             return self.resolve(query)
         except (NoRecipeError, QueryError, LayoutError):
             return None
+
+    def loader_cut(self, query: Query) -> LoaderCut:
+        """Return how the loader of a query's engine cuts the intermediate size between tensor-parallel ranks.
+
+        As the query's ``shard`` says, else as the rule that answers the query says, else in whole scale groups.
+        """
+        return loader_cut(layer_of(query, self.book, self._memo))
 
     def explain(self, query: Query) -> Explanation:
         """Explain a query: every rule considered, and its outcome.

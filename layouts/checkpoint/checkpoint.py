@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Checkpoint:
         layers: how many layers the model has.
         routed: how many routed experts a layer has.
         experts: layer to its experts' tensors by role, as the book says; dense layers have none.
+        registry: whose rules say how engines' loaders cut.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Checkpoint:
     layers: int
     routed: int | None
     experts: Mapping[int, Tensors]
+    registry: Registry = field(repr=False, compare=False)
 
     @staticmethod
     def open(folder: Path | str, registry: Registry | None = None) -> Checkpoint:
@@ -60,7 +62,8 @@ class Checkpoint:
             CheckpointError: a file is missing or is not what its name says.
             QueryError: the configuration cannot be read, or no entry of the book knows the model type.
         """
-        book = (registry or Registry.default()).book
+        registry = registry or Registry.default()
+        book = registry.book
         folder = Path(folder)
         config = read_config(folder)
         entry = model_type_of(config, book)
@@ -75,7 +78,7 @@ class Checkpoint:
                 raise CheckpointError(f"{folder}: {how}")
             experts[layer] = next((variant for variant in variants if _is_there(variant, layer, shards)), variants[0])
         routed = number_of(language, entry.fields.get("num_experts", ()))
-        return Checkpoint(folder, config, shards, layers_of(language, entry), routed, experts)
+        return Checkpoint(folder, config, shards, layers_of(language, entry), routed, experts, registry)
 
     @property
     def tensors(self) -> Tensors:
@@ -91,6 +94,10 @@ class Checkpoint:
         ``[experts, rows, K]`` in groups (per_1x32), in blocks (per_1x128, each half on its own), ``[experts, rows, 1]``
         (per_Token), or one number per linear layer: ``[experts, 2]`` of w13, ``[experts]`` of w2 (per_Tensor). Static
         scales of activations are ``[experts]``, of gate's and up's the larger. Packed int4 comes as signed bytes.
+
+        The intermediate size is cut as the loader of the query's engine does it (``Registry.loader_cut``). Where
+        it cuts by the size of a rank's buffer (whole blocks, padded), every rank gets tensors of that size, with zeros
+        behind its last value.
 
         A bias of w2 is live on tensor-parallel rank 0 only, zeros elsewhere: it is added once to the reduced sum.
 
@@ -109,7 +116,7 @@ class Checkpoint:
         if layer not in self.experts:
             valid = f"{min(self.experts)}..{max(self.experts)}" if self.experts else "none"
             raise CheckpointError(f"{self.folder}: layer {layer} has no experts; valid: {valid}")
-        part = Part.of(query, tp_rank, ep_rank, self.routed)
+        part = Part.of(query, tp_rank, ep_rank, self.routed, self.registry.loader_cut(query))
         with ExitStack() as stack:
             files = _Files(self.folder, self.shards, stack)
             return {role: files.role(role, entry, layer, part) for role, entry in self.experts[layer].items()}

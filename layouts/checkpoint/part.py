@@ -14,10 +14,10 @@ import torch
 
 from preshuffle.layouts.tensors import E8M0
 from preshuffle.registry import PreshuffleError, Query
-from preshuffle.registry.algebra.shard import Slice, cut, cut_slices, cut_values, split_experts
+from preshuffle.registry.algebra.shard import Slice, split_experts
 from preshuffle.registry.base.words import GROUP, Role
 from preshuffle.registry.entries import CheckpointTensor, StoredDtype
-from preshuffle.registry.layer import shard_share
+from preshuffle.registry.resolve import LoaderCut
 
 STORED: Final[dict[StoredDtype, torch.dtype]] = {
     "uint8": torch.uint8,
@@ -50,6 +50,8 @@ class Part:
         experts: of all routed experts.
         shared: whether the shared expert comes behind them, as an expert of the layer.
         columns: of the intermediate size.
+        share: values of the intermediate size in what is returned: more than ``columns`` where the loader cuts by the
+            size of a rank's buffer and this rank fills only a part of it.
         group: values of K that share a scale.
         tp_rank: tensor-parallel rank.
     """
@@ -57,12 +59,13 @@ class Part:
     experts: Slice
     shared: bool
     columns: Slice
+    share: int
     group: int
     query: Query
     tp_rank: int
 
     @staticmethod
-    def of(query: Query, tp_rank: int, ep_rank: int, routed: int | None = None) -> Part:
+    def of(query: Query, tp_rank: int, ep_rank: int, routed: int | None = None, cut: LoaderCut | None = None) -> Part:
         """Cut a model between ranks and return one rank's part.
 
         Args:
@@ -70,6 +73,7 @@ class Part:
             tp_rank: tensor-parallel rank.
             ep_rank: expert-parallel rank.
             routed: how many routed experts the checkpoint has; all that the query counts if None.
+            cut: how the loader cuts the intermediate size; as the query's ``shard`` says if None.
 
         Raises:
             CheckpointError: the query leaves a size out, or has no such rank.
@@ -82,13 +86,16 @@ class Part:
         if missing:
             raise CheckpointError(f"the query must say {', '.join(missing)}")
         group = GROUP.get(str(query.quant_type), 1)
-        columns = _columns(query, group)[tp_rank]
+        cut = cut or LoaderCut(query.shard or "groups")
+        pieces, buffer = cut.shards(query)
+        columns = pieces[tp_rank]
+        share = buffer if cut.shard in ("whole_blocks", "padded") else columns.size
         count = query.num_experts or 0
         routed = count if routed is None else routed
         if count - routed not in (0, query.ep):
             valid = f"{routed}, or {routed + query.ep} with a shared expert on each expert-parallel rank"
             raise CheckpointError(f"the query counts {count} experts; valid for this checkpoint: {valid}")
-        return Part(split_experts(routed, query.ep)[ep_rank], count > routed, columns, group, query, tp_rank)
+        return Part(split_experts(routed, query.ep)[ep_rank], count > routed, columns, share, group, query, tp_rank)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -109,16 +116,16 @@ class Part:
         if role.startswith("w13"):
             if self.query.gate_up_order == "GUGU":
                 rows: torch.Tensor = view[experts, 2 * self.columns.start : 2 * self.columns.stop]
-                return rows
+                return _filled(rows, 1, 2 * self.share)
             parts = [view[experts, half + self.columns.start : half + self.columns.stop] for half in (0, intermediate)]
-            return torch.cat(parts, dim=1)
+            return torch.cat([_filled(part, 1, self.share) for part in parts], dim=1)
         if role == "w2_bias":
             bias: torch.Tensor = view[experts]
             return bias if self.tp_rank == 0 else torch.zeros_like(bias)
         size = view.get_shape()[2]
         first, last = (edge * size // intermediate for edge in (self.columns.start, self.columns.stop))
         columns: torch.Tensor = view[experts, :, first:last]
-        return columns
+        return _filled(columns, 2, self.share * size // intermediate)
 
     def take_linear(self, role: Role, entry: CheckpointTensor, view: Any) -> torch.Tensor:
         """Slice one expert's linear layer ``[rows, K]``.
@@ -136,22 +143,27 @@ class Part:
             number: torch.Tensor = view[:] if found else view[...]
             return number.reshape(())
         rows = role.startswith("w13")
-        first, last = self._cut(wanted[0 if rows else 1], self.sizes[1])
+        first, last, share = self._cut(wanted[0 if rows else 1], self.sizes[1])
         single = wanted[0 if rows else 1] == 1  # one scale for every value of K
         if len(found) < 2:
-            taken: torch.Tensor = view[first:last] if rows else view[:]
+            taken: torch.Tensor = _filled(view[first:last], 0, share) if rows else view[:]
             return taken.reshape(-1, 1)
-        piece: torch.Tensor = view[first:last] if rows else view[:] if single else view[:, first:last]
-        return piece
+        if rows:
+            return _filled(view[first:last], 0, share)
+        columns: torch.Tensor = view[:] if single else _filled(view[:, first:last], 1, share)
+        return columns
 
-    def _cut(self, size: int, intermediate: int) -> tuple[int, int]:
-        """Return the rank's range of a cut dimension.
+    def _cut(self, size: int, intermediate: int) -> tuple[int, int, int]:
+        """Return the rank's range of a cut dimension, and the size of its buffer there.
 
         The dimension counts the intermediate size in values, groups, blocks or bytes.
         """
         if self.query.quant_type == "per_1x128" and size == -(-intermediate // BLOCK):
-            return self.columns.start // BLOCK, -(-self.columns.stop // BLOCK)
-        return self.columns.start * size // intermediate, self.columns.stop * size // intermediate
+            return self.columns.start // BLOCK, -(-self.columns.stop // BLOCK), -(-self.share // BLOCK)
+        first, last, share = (
+            edge * size // intermediate for edge in (self.columns.start, self.columns.stop, self.share)
+        )
+        return first, last, share
 
     def linear_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
         """Return the stored shape of one expert's linear layer.
@@ -215,23 +227,19 @@ def unpack_int32(tensor: torch.Tensor) -> torch.Tensor:
     return (nibbles - 8).to(torch.int8).flatten(-2)
 
 
+def _filled(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    """Return a tensor with zeros behind its last value, up to a size; packed zeros where it is of int32 words."""
+    missing = size - tensor.shape[dim]
+    if missing <= 0:
+        return tensor
+    shape = (*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :])
+    zero = _PACKED_ZEROS if tensor.dtype == torch.int32 else 0
+    return torch.cat([tensor, torch.full(shape, zero, dtype=torch.int32).to(tensor.dtype)], dim)
+
+
+_PACKED_ZEROS: Final = -0x77777778
+"""A word of eight int4 zeros, each stored plus 8."""
+
+
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
-
-
-def _columns(query: Query, group: int) -> tuple[Slice, ...]:
-    """Return what each tensor-parallel rank loads of the intermediate size.
-
-    Raises:
-        CheckpointError: the query cuts by padded sizes, which only a recipe knows.
-        QueryError: the size cannot be cut so.
-    """
-    size, how = query.intermediate_size or 0, query.shard or "groups"
-    if how == "padded":
-        raise CheckpointError("shard padded: a recipe says the padded size; valid: groups, values, whole_blocks")
-    if how == "values":
-        return cut_values(size, query.tp, group)
-    if how == "groups":
-        return cut(size, query.tp, group)
-    share = shard_share(how, size, query.tp, query.quant_type or "No", lambda _: 1)
-    return cut_slices(size, query.tp, share)

@@ -14,7 +14,7 @@ from preshuffle.registry.layer.features import behaves_as, features_of, why_lack
 from preshuffle.registry.layer.installed_aiter import installed_aiter
 from preshuffle.registry.layer.moe_layer import MoELayer, Source
 from preshuffle.registry.layer.prediction import REACH, Prediction, Predictor
-from preshuffle.registry.layer.sizes import NEEDED, LayerSizes, shard_share
+from preshuffle.registry.layer.sizes import NEEDED, LayerSizes, RankShards, rank_shards, shard_share
 from preshuffle.registry.layer.supposed import supposed_layers
 from preshuffle.registry.layer.switches import (
     AITER,
@@ -43,6 +43,7 @@ __all__ = [
     "PossibleCall",
     "Prediction",
     "Predictor",
+    "RankShards",
     "SharedExperts",
     "Slots",
     "Source",
@@ -59,6 +60,7 @@ __all__ = [
     "is_undecided",
     "layer_of",
     "possible_calls",
+    "rank_shards",
     "read_after",
     "read_switches",
     "refusal",

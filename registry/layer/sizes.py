@@ -54,6 +54,27 @@ def shard_share(how: Shard, size: int, ranks: int, quant_type: QuantType, multip
     return -(-even // step) * step
 
 
+def rank_shards(how: Shard, size: int, ranks: int, quant_type: QuantType, multiple: Callable[[int], int]) -> RankShards:
+    """Cut the intermediate size between the ranks.
+
+    Args:
+        how: by what the loader cuts.
+        size: of the whole model.
+        ranks: tensor-parallel size.
+        quant_type: says how many values share a scale.
+        multiple: what a rank's share is padded to, by its size.
+
+    Raises:
+        QueryError: the size cannot be cut so.
+    """
+    group = GROUP.get(quant_type, 1)
+    if how in ("whole_blocks", "padded"):
+        share = shard_share(how, size, ranks, quant_type, multiple)
+        return RankShards(cut_slices(size, ranks, share), share)
+    pieces = cut_values(size, ranks, group) if how == "values" else cut(size, ranks, group)
+    return RankShards(pieces, pieces[0].size)
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
     """Sizes of one unsharded MoE layer, with its tensor and expert parallelism."""
@@ -97,14 +118,7 @@ class LayerSizes:
             QueryError: the size cannot be cut so.
         """
         how = self.shard or default or "groups"
-        if how == "values":
-            pieces = cut_values(self.intermediate, self.tp, self.group)
-        elif how == "groups":
-            pieces = cut(self.intermediate, self.tp, self.group)
-        else:
-            share = shard_share(how, self.intermediate, self.tp, self.quant_type, multiple)
-            return RankShards(cut_slices(self.intermediate, self.tp, share), share)
-        return RankShards(pieces, pieces[0].size)
+        return rank_shards(how, self.intermediate, self.tp, self.quant_type, multiple)
 
 
 def sizes_of(query: Query, known: bool) -> LayerSizes:

@@ -4,6 +4,7 @@ from preshuffle.registry.resolve.choose import choose, engine_notes_of
 from preshuffle.registry.resolve.engine_runs import EngineRuns, engine_runs
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, LayerFact, RuleTrace, explain
 from preshuffle.registry.resolve.kernels import call_of_decision, predict_kernels, why_not_predicted
+from preshuffle.registry.resolve.loader_cut import LoaderCut, loader_cut
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.observation_of import (
     DISPATCHED,
@@ -24,6 +25,7 @@ __all__ = [
     "Irrelevance",
     "Judge",
     "LayerFact",
+    "LoaderCut",
     "Resolver",
     "RuleTrace",
     "RuleTrial",
@@ -36,6 +38,7 @@ __all__ = [
     "explain",
     "is_predicted",
     "lacking",
+    "loader_cut",
     "observation_of",
     "predict_kernels",
     "query_of_kernel",

@@ -21,7 +21,9 @@ from support.book.strategies import REGISTRY
 
 HIDDEN, INTERMEDIATE, EXPERTS = 256, 256, 4
 SMALL = {**MODEL, "hidden_size": HIDDEN, "moe_intermediate_size": INTERMEDIATE, "num_hidden_layers": 2}
-SECTIONS = {name: section for name, section, _ in CASES if name != "mxfp4"}
+NOT_STORED = {"mxfp4", "quark int4 by channel, after fp8 by tensor"}
+"""How a checkpoint stores these experts one by one is not in the book."""
+SECTIONS = {name: section for name, section, _ in CASES if name not in NOT_STORED}
 DEEPSEEK = {
     **SMALL,
     "model_type": "deepseek_v3",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from preshuffle.layouts import apply, apply_layout, inverse
+from preshuffle.layouts import apply, apply_layout, inverse, write_checkpoint
+from preshuffle.layouts.checkpoint.part import _filled, unpack_int32
 from preshuffle.registry import Decision, NoRecipeError, Query, QueryError
 from support.book.strategies import REGISTRY
+from support.tensors.moe import hf_config
 
 QWEN = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
 SMALL = {"hidden_size": 256, "num_experts": 2, "top_k": 1}
@@ -86,3 +89,74 @@ def test_apply_takes_every_ranks_buffer() -> None:
             assert torch.equal(laid[role].view(torch.uint8), apply_layout(tensor, "sep16").view(torch.uint8))
         inverse(laid)
         assert all(torch.equal(laid[role].view(torch.uint8), plain[role].view(torch.uint8)) for role in plain)
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "sglang block fp8": {
+        "model_type": "qwen3_moe",
+        "hidden_size": 256,
+        "moe_intermediate_size": 640,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "hidden_act": "silu",
+        "num_hidden_layers": 1,
+        "quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+    },
+    "gpt-oss padded": hf_config(layers=1),
+}
+CUTS: list[tuple[str, dict[str, Any], list[int]]] = [
+    ("sglang block fp8", {"engine": "sglang"}, [256, 256, 128, 0]),
+    ("sglang block fp8", {"engine": "vllm", "env": {"--moe-backend": "aiter"}}, [256, 256, 128, 0]),
+    ("sglang block fp8", {"shard": "whole_blocks"}, [256, 256, 128, 0]),
+    ("sglang block fp8", {"engine": "sglang", "tp": 5}, [128, 128, 128, 128, 128]),
+    ("gpt-oss padded", {"engine": "vllm", "shard": "padded"}, [256, 224, 0, 0]),
+    ("gpt-oss padded", {"engine": "vllm"}, [128, 128, 128, 96]),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "sizes"), CUTS)
+def test_a_checkpoint_is_cut_as_the_engines_loader_does(
+    tmp_path: Path, name: str, fields: dict[str, Any], sizes: list[int]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path, CONFIGS[name])
+    requested = {"arch": "gfx950", "tp": 4, **fields}
+    query = REGISTRY.query_from_hf_config(tmp_path, **requested)
+    assert [piece.size for piece in REGISTRY.loader_cut(query).shards(query).pieces] == sizes
+    whole = checkpoint.rank(0, REGISTRY.query_from_hf_config(tmp_path, arch="gfx950"))
+    decision = REGISTRY.resolve(query)
+    found: list[torch.Tensor] = []
+    for rank, size in enumerate(sizes):
+        plain = checkpoint.rank(0, query, tp_rank=rank)
+        w13, w2 = plain["w13_weight"].view(torch.uint8), plain["w2_weight"].view(torch.uint8)
+        columns = w2.shape[2] if name.startswith("sglang") else 2 * w2.shape[2]
+        assert not w2[:, :, size * w2.shape[2] // columns :].any()
+        found.append(w2[:, :, : size * w2.shape[2] // columns].clone())
+        if query.gate_up_order == "GGUU":
+            halves = w13.view(w13.shape[0], 2, -1, w13.shape[2])
+            assert not halves[:, :, size:].any()
+        else:
+            assert not w13[:, 2 * size :].any()
+        apply(plain, decision)  # every rank's tensors are what the decision takes
+    assert torch.cat(found, 2).equal(whole["w2_weight"].view(torch.uint8))
+
+
+def test_an_older_engine_is_asked_for_by_its_shard(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, CONFIGS["sglang block fp8"])
+    fields = {"arch": "gfx950", "tp": 5, "engine": "sglang@0.5.23"}
+    query = REGISTRY.query_from_hf_config(tmp_path, **fields)
+    assert REGISTRY.loader_cut(query).rule == "sglang.fp8.block"
+    grouped = REGISTRY.query_from_hf_config(tmp_path, **fields, shard="groups")
+    assert REGISTRY.loader_cut(grouped).rule is None
+    assert checkpoint.rank(0, grouped, tp_rank=4)["w2_weight"].shape == (2, 256, 128)
+
+
+def test_padded_slices_without_a_recipe_are_refused(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, CONFIGS["sglang block fp8"])
+    query = REGISTRY.query_from_hf_config(tmp_path, arch="gfx942", tp=2, engine="nobody", shard="padded")
+    with pytest.raises(QueryError, match="a recipe says the padded size, and none answers the query"):
+        checkpoint.rank(0, query)
+
+
+def test_packed_int4_is_filled_with_zeros() -> None:
+    words = torch.tensor([[0x76543210]], dtype=torch.int32)
+    assert unpack_int32(_filled(words, 1, 2)).tolist() == [[*range(-8, 0), *[0] * 8]]
