@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.ranges import ranges_text
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.check.deployment.evidence import Evidence
 from preshuffle.registry.layer import MoELayer, ObservedTensor
+from preshuffle.registry.resolve import LoaderCut, loader_cut
 from preshuffle.registry.values.finding import Finding
 
 
@@ -38,6 +41,8 @@ def load_coverage(evidence: Evidence) -> Iterator[Finding]:
         reason = _wrong_rows(evidence.layer, tensor, loaded) if loaded else None
         if reason:
             yield _finding(tensor, reason)
+        elif loaded:
+            yield from _cut_otherwise(evidence.layer, tensor, loaded)
     yield from _unloaded(evidence.layer)
 
 
@@ -85,6 +90,45 @@ def _finding(tensor: ObservedTensor, message: str) -> Finding:
         actual=str(list(tensor.observation.rows_loaded or ())),
         fix="slice the checkpoint by its own size per rank, not by the padded one",
     )
+
+
+def _cut_otherwise(layer: MoELayer, tensor: ObservedTensor, loaded: tuple[int, ...]) -> Iterator[Finding]:
+    """Yield ranks that loaded other rows than the loader's way of cutting gives them, although none is missing.
+
+    The buffers, scales and pads of a rank are of the size that it is cut by. What an engine's rule says counts for the
+    releases that it was read in, and only where the engine's release is known.
+    """
+    total = _rows_in_all(layer, tensor)
+    if not tensor.role.startswith("w13") or layer.query.tp != len(loaded) or "tp" not in layer.stated or not total:
+        return
+    cut = loader_cut(layer)
+    if layer.query.shard is None and not _is_read(layer, cut):
+        return
+    try:
+        wanted = tuple(piece.size * layer.halves for piece in cut.shards(layer.query).pieces)
+    except QueryError:
+        return
+    if wanted == loaded:
+        return
+    rank = next(number for number, rows in enumerate(loaded) if rows != wanted[number])
+    who = f"the engine's loader (rule {cut.rule})" if cut.rule else f"shard {cut.shard}"
+    yield Finding.of(
+        "load_coverage",
+        f"{tensor.role}: rank {rank} loaded {loaded[rank]} rows; {who} gives it {wanted[rank]}",
+        role=tensor.role,
+        expected=str(list(wanted)),
+        actual=str(list(loaded)),
+        fix="load each rank's rows as its buffer is cut, or state as shard how the loader really cuts",
+    )
+
+
+def _is_read(layer: MoELayer, cut: LoaderCut) -> bool:
+    """Return whether a rule says how the layer's engine cuts, of a release that was read."""
+    engine = layer.query.engine
+    if cut.rule is None or engine is None or engine.version is None:
+        return False
+    since = layer.book.rules[cut.rule].engine_since
+    return since is None or version_key(engine.version) >= version_key(since)
 
 
 def _wrong_rows(layer: MoELayer, tensor: ObservedTensor, loaded: tuple[int, ...]) -> str | None:

@@ -119,7 +119,7 @@ def test_a_checkpoint_is_cut_as_the_engines_loader_does(
     tmp_path: Path, name: str, fields: dict[str, Any], sizes: list[int]
 ) -> None:
     checkpoint = write_checkpoint(tmp_path, CONFIGS[name])
-    requested = {"arch": "gfx950", "tp": 4, **fields}
+    requested: dict[str, Any] = {"arch": "gfx950", "tp": 4, **fields}
     query = REGISTRY.query_from_hf_config(tmp_path, **requested)
     assert [piece.size for piece in REGISTRY.loader_cut(query).shards(query).pieces] == sizes
     whole = checkpoint.rank(0, REGISTRY.query_from_hf_config(tmp_path, arch="gfx950"))
@@ -142,7 +142,7 @@ def test_a_checkpoint_is_cut_as_the_engines_loader_does(
 
 def test_an_older_engine_is_asked_for_by_its_shard(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, CONFIGS["sglang block fp8"])
-    fields = {"arch": "gfx950", "tp": 5, "engine": "sglang@0.5.23"}
+    fields: dict[str, Any] = {"arch": "gfx950", "tp": 5, "engine": "sglang@0.5.23"}
     query = REGISTRY.query_from_hf_config(tmp_path, **fields)
     assert REGISTRY.loader_cut(query).rule == "sglang.fp8.block"
     grouped = REGISTRY.query_from_hf_config(tmp_path, **fields, shard="groups")
