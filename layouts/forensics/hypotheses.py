@@ -25,6 +25,8 @@ Fault = Literal[
     "flat_copy",
     "other_rank",
     "cut_through_groups",
+    "rows_missed",
+    "other_cut",
     "mixed_experts",
     "other_slot",
 ]
@@ -87,13 +89,15 @@ Chain = tuple[AppliedLayout, ...]
 class RankShare:
     """Part of a tensor that one rank took.
 
-    Rows of each half, bytes of K, experts; ``ranks`` is (tp rank, tp, ep rank, ep).
+    Rows of each half, bytes of K, experts; ``ranks`` is (tp rank, tp, ep rank, ep). ``by_buffer`` is whether slices are
+    of the size of a rank's buffer (whole blocks, padded) and not of whole groups.
     """
 
     rows: tuple[int, int]
     k: tuple[int, int]
     first_expert: int
     ranks: tuple[int, int, int, int]
+    by_buffer: bool = False
 
 
 Write = Literal["GGUU", "UUGG", "GUGU"]

@@ -25,6 +25,8 @@ FIXES: Final[dict[Fault, str]] = {
     "flat_copy": "copy row by row into the padded tensor, not as one run of bytes",
     "other_rank": "this rank has loaded another rank's part",
     "cut_through_groups": "cut the dimension in whole groups, so that no two ranks share a scale",
+    "rows_missed": "slice the checkpoint by what a rank loads, not by the padded size; what is between is on no rank",
+    "other_cut": "cut as the query's shard says, or state as shard how the loader really cuts",
     "other_slot": "load the shared expert into its slot and lay it out as the routed experts",
     "mixed_experts": "lay out all experts in the same way: write the others with write_expert, or load all again",
 }
@@ -95,8 +97,14 @@ def _share(hypothesis: Hypothesis) -> list[str]:
         parts.append(f"tp rank {tp_rank} of {tp}")
     if ep > 1:
         parts.append(f"ep rank {ep_rank} of {ep}")
+    if hypothesis.share.by_buffer and parts:
+        parts.append("slices of the size of a rank's buffer")
+    if "rows_missed" in hypothesis.faults:
+        parts.append("slices that begin at the padded size and end at the unpadded one")
     if "cut_through_groups" in hypothesis.faults:
         parts.append("cut through groups that share a scale")
+    if "other_cut" in hypothesis.faults:
+        parts.append("cut in another way than the query's shard says")
     if parts and "other_rank" in hypothesis.faults:
         parts.append("not the rank that was expected")
     return parts

@@ -6,14 +6,14 @@ Both tensors' shapes are brought to one frame.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from preshuffle.layouts.forensics.hypotheses import Fault, Frame, RankShare
 from preshuffle.layouts.forensics.source import ITEM, Bytes, SourceError
 from preshuffle.registry import Query, QueryError
-from preshuffle.registry.algebra.shard import Slice, cut
-from preshuffle.registry.base.words import BITS, GROUP, Role
+from preshuffle.registry.algebra.shard import Slice, cut, cut_slices
+from preshuffle.registry.base.words import BITS, GROUP, Role, Shard
 
 _TRIED = (1, 2, 4, 8, 16, 32)
 _LARGEST_PAD = 256
@@ -82,15 +82,14 @@ def shares_of(
     found: list[tuple[RankShare, tuple[Fault, ...]]] = []
     guessed = _TRIED if role != "w2_bias" else (1,)
     for tp in (ranks.tp,) if ranks.tp else guessed:
-        for piece, rank, faults in _pieces(role, frame, tp, query, dtype):
+        for piece, rank, faults, by_buffer in _pieces(role, frame, tp, query, dtype, bool(ranks.tp)):
             cut_one = (piece.start, piece.stop)
             rows, k = (cut_one, (0, frame.k)) if role.startswith("w13") else ((0, frame.half), cut_one)
             if not _fits(frame, rows, k, bool(ranks.tp)):
                 continue
             for ep_rank in range(frame.experts // frame.live_experts):
-                share = RankShare(
-                    rows, k, ep_rank * frame.live_experts, (rank, tp, ep_rank, frame.experts // frame.live_experts)
-                )
+                where = (rank, tp, ep_rank, frame.experts // frame.live_experts)
+                share = RankShare(rows, k, ep_rank * frame.live_experts, where, by_buffer)
                 found.append((share, (*faults, *_other(ranks, rank, ep_rank))))
     if not found:
         live = f"{frame.live_rows} rows of {frame.live_k} bytes for {frame.live_experts} experts"
@@ -111,27 +110,63 @@ def _three_sizes(tensor: Bytes, bias: bool) -> tuple[int, int, int]:
     return shape[0], shape[1], tensor.nbytes // (shape[0] * shape[1])
 
 
-def _pieces(
-    role: Role, frame: Frame, tp: int, query: Query | None, dtype: str
-) -> Iterator[tuple[Slice, int, tuple[Fault, ...]]]:
-    """Yield every rank's piece of the dimension that is cut.
+_Piece = tuple[Slice, int, tuple[Fault, ...], bool]
+"""A rank's slice, the rank, what is wrong with it, and whether slices are of a buffer's size."""
 
-    In whole groups, and (wrong for MX) in equal numbers.
+
+def _pieces(role: Role, frame: Frame, tp: int, query: Query | None, dtype: str, known: bool) -> Iterator[_Piece]:
+    """Yield every rank's piece of the dimension that is cut, in each way of cutting; equal ones once.
+
+    Slices of a buffer's size are tried where ``tp`` is known: with other sizes they are those of another ``tp``.
     """
     if role == "w2_bias":
-        yield Slice(0, frame.k), 0, ()
+        yield Slice(0, frame.k), 0, (), False
         return
-    size, group = (frame.half, _group(query)) if role.startswith("w13") else (frame.k, _group_bytes(role, query, dtype))
+    seen: set[tuple[int, int, int]] = set()
+    for way, pieces in sorted(_ways(role, frame, tp, query, dtype), key=lambda found: len(found[0].faults)):
+        if way.by_buffer and not known:
+            continue
+        for rank, piece in enumerate(pieces):
+            if piece.size and (rank, piece.start, piece.stop) not in seen:
+                seen.add((rank, piece.start, piece.stop))
+                yield piece, rank, way.faults, way.by_buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way of cutting: the values of ``Query.shard`` that mean it, and what is wrong where none is stated."""
+
+    shards: tuple[Shard, ...]
+    faults: tuple[Fault, ...] = ()
+    by_buffer: bool = False
+
+    def stated(self, shard: Shard | None) -> _Way:
+        """Return the way with its faults in view of what the query states."""
+        if shard is None or shard in self.shards:
+            return self
+        return replace(self, faults=(*self.faults, "other_cut"))
+
+
+def _ways(
+    role: Role, frame: Frame, tp: int, query: Query | None, dtype: str
+) -> Iterator[tuple[_Way, tuple[Slice, ...]]]:
+    """Yield the ways of cutting, each with every rank's piece."""
+    w13 = role.startswith("w13")
+    size, group = (frame.half, _group(query)) if w13 else (frame.k, _group_bytes(role, query, dtype))
+    buffer = frame.live_rows // frame.live_experts // frame.halves if w13 else frame.live_k
+    shard, even = query.shard if query else None, -(-size // tp)
     try:
-        pieces = cut(size, tp, group)
+        yield _Way(("groups",)).stated(shard), cut(size, tp, group)
     except QueryError:
-        pieces = ()
-    for rank, piece in enumerate(pieces):
-        yield piece, rank, ()
-    even = tuple(Slice(rank * size // tp, (rank + 1) * size // tp) for rank in range(tp))
-    if size % tp == 0 and even != pieces:
-        for rank, piece in enumerate(even):
-            yield piece, rank, ("cut_through_groups",)
+        pass
+    if buffer > even:
+        yield _Way(("whole_blocks", "padded"), by_buffer=True).stated(shard), cut_slices(size, tp, buffer)
+    if size % tp == 0:
+        through: tuple[Fault, ...] = ("cut_through_groups",) if even % group else ()
+        yield _Way(("values",), through).stated(shard), cut_slices(size, tp, even)
+    if buffer > even:
+        starts = (Slice(min(rank * buffer, size), min(rank * buffer + even, size)) for rank in range(tp))
+        yield _Way((), ("rows_missed",)), tuple(starts)
 
 
 def _fits(frame: Frame, rows: tuple[int, int], k: tuple[int, int], given: bool) -> bool:
