@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,6 +128,42 @@ def test_switches_that_a_refusal_advises_lift_it(row: Row) -> None:
     for name, value in advised:
         alone = with_change(row.refused, {"env": {name: value}})
         assert None in (refused_by(alone), refused_by(together)), (name, value)
+
+
+def kinds_of_models() -> list[str]:
+    """Return one model of the book for each kind of experts."""
+    kinds: dict[tuple[object, ...], str] = {}
+    for model in BOOK.models.values():
+        kind = (model.weight_dtype, model.quant_type, model.activation, model.activation_dtype, model.producer)
+        if model.hidden_size:
+            kinds.setdefault(kind, model.id)
+    return list(kinds.values())
+
+
+SWITCHES: Final = list({str(row.refused.get("env", {})): row.refused.get("env", {}) for row in ROWS}.values())
+"""What the rows set; each is tried with every model."""
+IN_VAIN: Final = {
+    ("atom.gfx942.silu", "atom.triton.gfx942.silu.a8w4"),  # of DeepSeek-V4.1, which ATOM does not know
+}
+
+
+@pytest.mark.parametrize("engine", [None, "atom", "vllm", "sglang"])
+def test_what_a_refusal_advises_is_not_refused_for_any_model(engine: str | None) -> None:
+    """Switches alone or together: what then runs may need other sizes, but no rule refuses it."""
+    tried, seen = 0, set[tuple[str, str]]()
+    for model, arch, switches in product(kinds_of_models(), ("gfx942", "gfx950", "gfx1250"), SWITCHES):
+        fields = {"model": model, "arch": arch, "engine": engine, "aiter": "0.1.20", "tp": 1, "env": switches}
+        rule = refused_by(fields)
+        if rule is None or (rule, model) in seen:
+            continue
+        seen.add((rule, model))
+        advised = advised_switches(BOOK.rules[rule].because, engine, switches)
+        together = refused_by(with_change(fields, {"env": dict(advised)}))
+        for name, value in advised:
+            tried += 1
+            alone = refused_by(with_change(fields, {"env": {name: value}}))
+            assert None in (alone, together) or (rule, alone) in IN_VAIN, (model, arch, switches, rule, name, alone)
+    assert tried >= (0 if engine is None else 4)
 
 
 def test_advice_is_read() -> None:
