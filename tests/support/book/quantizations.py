@@ -84,6 +84,17 @@ CASES: list[tuple[str, Any, tuple[str, str, str]]] = [
         {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"]},
         ("fp8", "per_Tensor", "fp8"),
     ),
+    ("modelopt mxfp8", {"quant_method": "modelopt", "quant_algo": "MXFP8"}, ("fp8", "per_1x32", "fp8")),
+    ("modelopt_mxfp8", {"quant_method": "modelopt_mxfp8", "quant_algo": "MXFP8"}, ("fp8", "per_1x32", "fp8")),
+    (
+        "modelopt mixed",
+        {
+            "quant_method": "modelopt_mixed",
+            "quant_algo": "MIXED_PRECISION",
+            "quantized_layers": {"mlp.experts": {"quant_algo": "FP8_PB_WO", "group_size": 128}},
+        },
+        ("fp8", "per_1x128", "fp8"),
+    ),
     ("ct mxfp8", compressed(floats(8, "group", group_size=32), None), ("fp8", "per_1x32", "fp8")),
     ("ct mxfp4", compressed(floats(4, "group", group_size=32), None), ("fp4x2", "per_1x32", "bf16")),
     (
