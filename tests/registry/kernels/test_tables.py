@@ -52,6 +52,17 @@ def test_another_activation_answers_by_version(aiter: str | None, tuned: bool) -
     assert any("ActivationType.Gelu" in note for note in choice.notes) is tuned
 
 
+@pytest.mark.parametrize(
+    ("aiter", "looks_up"),
+    [("0.1.13", 5), ("0.1.14", 5), ("0.1.15.post3", 5), ("0.1.16", 4), ("0.1.17", 4), ("0.1.20", 4), (None, 4)],
+)
+def test_the_masked_column_is_counted_until_aiter_takes_it_off(aiter: str | None, looks_up: int) -> None:
+    """``topk -= int(is_ep)`` is in AITER's lookup from 0.1.16 on."""
+    for topk in (4, 5):
+        made = tables(table({"topk": str(topk)}))
+        assert dispatch(call(aiter=aiter, ep=True, topk=5), made).tuned is (topk == looks_up)
+
+
 def test_exact_then_any_prefers_the_right_activation() -> None:
     made = tables(table({"act_type": "ActivationType.Gelu", "block_m": "128"}, {"block_m": "64"}))
     assert dispatch(call(aiter="0.1.18"), made).block_m == 64
