@@ -16,6 +16,8 @@ from einops.parsing import ParsedExpression
 from preshuffle.registry.base.errors import LayoutError
 
 GATE_UP = "g"
+_LONGEST = 256
+_LARGEST = 1 << 20
 _SIZE = re.compile(r"[a-z_]+?(\d+)$")
 
 
@@ -51,6 +53,8 @@ class Pattern:
             >>> Pattern.parse("e (nt n16) (kt k16) -> e nt kt n16 k16").row_tile
             16
         """
+        if len(text) > _LONGEST:
+            raise LayoutError(f"pattern {text[:40]!r}… has {len(text):,} characters; valid: {_LONGEST} at most")
         sides = text.split("->")
         if len(sides) != 2:
             raise LayoutError(f"pattern {text!r} needs one '->' between the logical axes and the memory order")
@@ -125,5 +129,7 @@ def _check(
             raise LayoutError(f"pattern {text!r}: {' and '.join(free)} both lack a size; one axis may")
         if any(fixed_size(atom) == 0 for atom in atoms):
             raise LayoutError(f"pattern {text!r}: an axis of size 0")
+        if _tile(atoms) > _LARGEST:
+            raise LayoutError(f"pattern {text!r}: a tile of more than {_LARGEST:,}")
     if GATE_UP in memory and dimensions[1][:1] != (GATE_UP,) and dimensions[1][-1:] != (GATE_UP,):
         raise LayoutError(f"pattern {text!r}: g is the outermost (GGUU) or the innermost (GUGU) axis of the rows")

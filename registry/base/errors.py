@@ -23,7 +23,7 @@ class Problem:
     """One mistake in the book: place, message, valid values.
 
     Attributes:
-        count: of mistakes that it stands for.
+        count: of mistakes that it stands for; 0 for an unknown number.
     """
 
     file: str
@@ -49,8 +49,9 @@ class BookError(PreshuffleError, ValueError):
         """Keep the problems in the order of the files."""
         self.problems = tuple(problems)
         if len(problems) > MAX_PROBLEMS:
-            first, count = problems[MAX_PROBLEMS], sum(problem.count for problem in problems[MAX_PROBLEMS:])
-            rest = Problem(first.file, first.line, first.column, more(count, "problems"), count=count)
+            first, counts = problems[MAX_PROBLEMS], [problem.count for problem in problems[MAX_PROBLEMS:]]
+            message = more(sum(counts), "problems") if all(counts) else "and more problems"
+            rest = Problem(first.file, first.line, first.column, message, count=sum(counts) if all(counts) else 0)
             self.problems = (*problems[:MAX_PROBLEMS], rest)
         super().__init__(self.problems)
 

@@ -29,6 +29,8 @@ MAX_TOKENS: Final = 256
 """Token counts of one query."""
 MAX_GROUPS: Final = 256
 """Groups of layers in one report."""
+MAX_ITEMS: Final = 512
+"""Items of one list or mapping inside an entry of the book."""
 MAX_PROBLEMS: Final = 100
 """Problems of one input, or findings of one kind, that are listed; then follows how many more there are."""
 

@@ -17,7 +17,7 @@ MAX_PATTERN: Final = 2000
 """Characters of a pattern."""
 MAX_TEXT: Final = 1024
 """Characters of a text; nothing longer matches."""
-_MAX_MEMORY: Final = 1 << 20
+_MAX_MEMORY: Final = 1 << 17
 """Bytes that a compiled pattern and its automata may take."""
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 
-_LONGEST = 256
+_LONGEST = 64
 """Characters of a name that is compared: the comparison is quadratic."""
 
 _MANY = 500
 """Names that one is compared with."""
+_CLOSELY = 12
+"""Of them, those whose order of letters is compared, too."""
 _LISTED = 250
 """Names that are listed where none is close."""
+_BEST = 3
+_ALIKE = 0.5
 
 
 def close_to(name: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -23,10 +28,25 @@ def close_to(name: str, names: Iterable[str]) -> tuple[str, ...]:
     """
     if len(name) > _LONGEST:
         return ()
-    known = list(names)
+    known = [other for other in names if len(other) <= _LONGEST]
     if len(known) > _MANY:  # too many to compare with each: those that begin alike
         known = [other for other in known if other[:2] == name[:2]][:_MANY]
-    return tuple(get_close_matches(name, known, n=3, cutoff=0.5))
+    letters = Counter(name)
+    bounds = sorted(((_shared(letters, other) / (len(name) + len(other) or 1), other) for other in known), reverse=True)
+    matcher = SequenceMatcher(b=name)
+    best: list[tuple[float, str]] = []
+    for bound, other in bounds[:_CLOSELY]:
+        if bound < (best[-1][0] if len(best) == _BEST else _ALIKE):
+            break
+        matcher.set_seq1(other)
+        if (ratio := matcher.ratio()) >= _ALIKE:
+            best = sorted([*best, (ratio, other)], reverse=True)[:_BEST]
+    return tuple(other for _, other in best)
+
+
+def _shared(letters: Mapping[str, int], other: str) -> int:
+    """Return how many letters two names have in common, twice: an upper bound of what is alike in order."""
+    return 2 * sum(min(count, other.count(letter)) for letter, count in letters.items())
 
 
 def near(name: str, names: Iterable[str]) -> tuple[str, ...]:

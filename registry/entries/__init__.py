@@ -1,6 +1,6 @@
 """Entries that a book may hold, one model per section."""
 
-from preshuffle.registry.entries.condition import Condition, Scalar, glob_test
+from preshuffle.registry.entries.condition import Condition, Scalar
 from preshuffle.registry.entries.deployments import (
     BackendEntry,
     Conditional,
@@ -114,7 +114,6 @@ __all__ = [
     "Variant",
     "code_references",
     "facts_of",
-    "glob_test",
     "moe_shape",
     "multiple_for",
 ]

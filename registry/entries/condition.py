@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any, Literal
 
+from preshuffle.registry.base.globs import MAX_GLOB, glob_test, globs_overlap, is_glob
 from preshuffle.registry.base.versions import version_key
 
 Scalar = str | int | bool | None
 Kind = Literal["exact", "list", "pattern"]
 
-_LONGEST_GLOB = 128
 _RANGE = re.compile(r"^\s*(>=|<=|>|<)\s*(\S+)\s*$")
 
 
@@ -55,6 +53,7 @@ class Condition:
         glob: the glob, where it is one.
         interval: the range, where it is one.
         text: how the book writes it.
+        members: the values in a form in which equal ones are equal: with their type, versions parsed.
     """
 
     field: str
@@ -64,6 +63,7 @@ class Condition:
     glob: str | None = None
     interval: Interval | None = None
     versioned: bool = False
+    members: frozenset[Any] = frozenset()
 
     @staticmethod
     def parse(field: str, value: Any, reading: str) -> Condition:
@@ -80,12 +80,13 @@ class Condition:
                 raise ValueError(f"when.{field}: a list needs values (text, numbers, true/false)")
             for item in value:
                 _check_exact(field, item, reading)
-            return Condition(field, "list", _values_text(value), tuple(value), versioned=versioned)
+            members = _members(value, versioned)
+            return Condition(field, "list", _values_text(value), tuple(value), versioned=versioned, members=members)
         if not _is_scalar(value):
             raise ValueError(f"when.{field}: {value!r} is neither a value nor a list of values")
-        if isinstance(value, str) and reading == "glob" and any(char in value for char in "*?["):
-            if len(value) > _LONGEST_GLOB:
-                raise ValueError(f"when.{field}: a glob has at most {_LONGEST_GLOB} characters, found {len(value)}")
+        if isinstance(value, str) and reading == "glob" and is_glob(value):
+            if len(value) > MAX_GLOB:
+                raise ValueError(f"when.{field}: a glob has at most {MAX_GLOB} characters, found {len(value)}")
             if "[" in value:
                 raise ValueError(f"when.{field}: {value!r}: a glob has '*' and '?' only")
             return Condition(field, "pattern", value, glob=value)
@@ -95,15 +96,16 @@ class Condition:
             interval = _interval(field, value, _reader(versioned))
             return Condition(field, "pattern", value, interval=interval, versioned=versioned)
         _check_exact(field, value, reading)
-        return Condition(field, "exact", _values_text([value]), (value,), versioned=versioned)
+        members = _members((value,), versioned)
+        return Condition(field, "exact", _values_text([value]), (value,), versioned=versioned, members=members)
 
     def matches(self, value: Scalar) -> bool:
         """Whether a query's value satisfies the condition."""
         if self.glob is not None:
-            return isinstance(value, str) and fnmatchcase(value, self.glob)
+            return isinstance(value, str) and glob_test(self.glob)(value)
         if self.interval is not None:
             return value is not None and _lies_in(value, self.interval, _reader(self.versioned))
-        return any(self._equal(value, wanted) for wanted in self.values)
+        return _member(value, self.versioned) in self.members
 
     def test(self) -> Callable[[Scalar], bool]:
         """Compile ``matches`` into a function for many calls.
@@ -122,6 +124,8 @@ class Condition:
 
     def overlaps(self, other: Condition) -> bool:
         """Whether some value satisfies both conditions (decided, not sampled)."""
+        if self.values and other.values and self.versioned == other.versioned:
+            return not self.members.isdisjoint(other.members)
         if self.values:
             return any(other.matches(value) for value in self.values)
         if other.values:
@@ -134,6 +138,8 @@ class Condition:
 
     def within(self, other: Condition) -> bool:
         """Whether this condition provably implies the other; False where undecided."""
+        if self.values and other.values and self.versioned == other.versioned:
+            return self.members <= other.members
         if self.values:
             return all(other.matches(value) for value in self.values)
         if self.glob is not None:
@@ -142,22 +148,14 @@ class Condition:
             return self.interval.intersect(other.interval) == self.interval
         return False
 
-    def _equal(self, value: Scalar, wanted: Scalar) -> bool:
-        if self.versioned and isinstance(value, str) and isinstance(wanted, str):
-            return version_key(value) == version_key(wanted)
-        return type(value) is type(wanted) and value == wanted
+
+def _member(value: Scalar, versioned: bool) -> Any:
+    """Return a value in a form in which equal ones are equal, and 1 and true are not."""
+    return version_key(value) if versioned and isinstance(value, str) else (type(value), value)
 
 
-def glob_test(glob: str) -> Callable[[str], bool]:
-    """Compile a glob into a function of a text.
-
-    With one ``*`` and no other wildcard no regular expression is needed.
-    """
-    head, star, tail = glob.partition("*")
-    if star and not set(head + tail) & set("*?["):
-        shortest = len(head) + len(tail)
-        return lambda text: len(text) >= shortest and text.startswith(head) and text.endswith(tail)
-    return lambda text: fnmatchcase(text, glob)
+def _members(values: Sequence[Scalar], versioned: bool) -> frozenset[Any]:
+    return frozenset(_member(value, versioned) for value in values)
 
 
 def _lies_in(value: Scalar, interval: Interval, read: Callable[[Any], Any]) -> bool:
@@ -180,7 +178,7 @@ def _is_scalar(value: Any) -> bool:
 def _check_exact(field: str, value: Scalar, reading: str) -> None:
     if reading == "version" and isinstance(value, str):
         version_key(value)
-    if reading == "glob" and isinstance(value, str) and any(char in value for char in "*?["):
+    if reading == "glob" and isinstance(value, str) and is_glob(value):
         raise ValueError(f"when.{field}: {value!r}: a list has no globs; write a rule for each")
     if field.startswith("env.") and not (value is None or isinstance(value, str)):
         raise ValueError(f"when.{field}: an environment value is text; write it in quotes")
@@ -191,6 +189,8 @@ def _reader(versioned: bool) -> Callable[[Any], Any]:
 
 
 def _interval(field: str, text: str, read: Callable[[Any], Any]) -> Interval:
+    if len(text) > MAX_GLOB:
+        raise ValueError(f"when.{field}: a range has at most {MAX_GLOB} characters, found {len(text):,}")
     interval: Interval | None = Interval()
     for part in text.split(","):
         match = _RANGE.match(part)
@@ -212,17 +212,3 @@ def _bound(field: str, text: str, read: Callable[[Any], Any]) -> Any:
         raise ValueError(
             f"when.{field}: {error if read is version_key else f'{text!r} is not a whole number'}"
         ) from None
-
-
-@lru_cache(maxsize=4096)
-def globs_overlap(left: str, right: str) -> bool:
-    """Whether some text matches both globs (``*`` and ``?``)."""
-    if not left or not right:
-        return not left.strip("*") and not right.strip("*")
-    if left[0] == "*":
-        return globs_overlap(left[1:], right) or globs_overlap(left, right[1:])
-    if right[0] == "*":
-        return globs_overlap(right, left)
-    if left[0] == "?" or right[0] == "?" or left[0] == right[0]:
-        return globs_overlap(left[1:], right[1:])
-    return False

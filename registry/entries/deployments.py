@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version, freeze
+from preshuffle.registry.base.globs import Glob
 from preshuffle.registry.base.linear_pattern import Pattern
 from preshuffle.registry.base.words import Activation, Dtype, PassedAs, Role
 from preshuffle.registry.entries.facts import FactCondition
@@ -229,5 +230,5 @@ class SwitchPatternEntry(Frozen):
 
     id: str
     owner: Text
-    patterns: Annotated[tuple[str, ...], Field(min_length=1)]
+    patterns: Annotated[tuple[Glob, ...], Field(min_length=1)]
     evidence: Evidence

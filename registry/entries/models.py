@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, Size
+from preshuffle.registry.base.globs import Glob
 from preshuffle.registry.base.words import Dtype, ModelActivation, QuantType, RowOrder
 from preshuffle.registry.entries.platform import Evidence
 
@@ -58,7 +59,7 @@ class ModelEntry(ModelFacts):
     """
 
     id: str
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Glob, ...] = ()
     swiglu_alpha: float | None = None
     situ_beta: float | None = None
     situ_linear_beta: float | None = None

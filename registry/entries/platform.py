@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from preshuffle.registry.algebra.layout import Layout, Unit
 from preshuffle.registry.base.errors import LayoutError, PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Size, Version
+from preshuffle.registry.base.globs import Glob
 from preshuffle.registry.base.words import PassedAs
 
 Evidence = tuple[str, ...]
@@ -86,8 +87,9 @@ class ArchEntry(Frozen):
 
     @model_validator(mode="after")
     def _aliases_are_of_products(self) -> Self:
+        products = {self.id, *self.products}
         for name in self.aliases:
-            if name != self.id and name not in self.products:
+            if name not in products:
                 raise PlacedError(("aliases", name), f"{name!r} is neither a product nor {self.id}")
         return self
 
@@ -127,7 +129,7 @@ class OtherGpuEntry(Frozen):
 
     id: str
     title: Annotated[str, Field(min_length=1)]
-    patterns: Annotated[tuple[str, ...], Field(min_length=1)]
+    patterns: Annotated[tuple[Glob, ...], Field(min_length=1)]
     says: Annotated[str, Field(min_length=1)]
     evidence: Evidence = ()
 

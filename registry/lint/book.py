@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.limits import MAX_PROBLEMS
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
 from preshuffle.registry.lint.conditions import condition_problems
+from preshuffle.registry.lint.effort import MOST, Effort, TooCostlyError
 from preshuffle.registry.lint.families import family_problems, packing_problems, same_names, unknown_families
 from preshuffle.registry.lint.fusions import fusion_problems
 from preshuffle.registry.lint.recipes import recipe_problems
@@ -16,42 +19,59 @@ from preshuffle.registry.lint.refusals import refusal_problems
 from preshuffle.registry.lint.releases import release_problems
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unmatchable import unmatchable
-from preshuffle.registry.lint.unreachable import contradiction, covered
+from preshuffle.registry.lint.unreachable import Contradictions, covered
 from preshuffle.registry.loading import Book, NamedArch, key_of, names_of
-
-_MOST_TIES = 100
 
 
 def lint(book: Book) -> list[Problem]:
-    """Return every cross-entry problem, by recipe and rule."""
+    """Return cross-entry problems, the first ``MAX_PROBLEMS`` of them.
+
+    The last one then says that there may be more. A book that takes too long to compare is a problem, too.
+    """
+    effort = Effort(MOST)
     problems: list[Problem] = []
-    problems += _names(book, "layouts")
-    problems += _names(book, "models")
-    problems += _names(book, "model_types")
-    problems += _arch_names(book)
-    problems += _evidence(book)
-    for recipe in book.recipes.values():
-        problems += recipe_problems(book, recipe)
-    for family in book.families:
-        if not book.places["kernel_families", family.id].packaged:
-            problems += family_problems(book, family)  # slow: those packaged are left to `registry check`
-    problems += condition_problems(book)
-    problems += packing_problems(book)
-    problems += same_names(book)
-    problems += unknown_families(book)
-    for rule in book.rules.values():
-        problems += _rule(book, rule)
-    problems += fusion_problems(book)
-    problems += refusal_problems(book)
-    if not problems:
-        problems += _ties(book)
-        problems += _unreachable(book)
+    try:
+        problems += islice(_references(book, effort), MAX_PROBLEMS + 1)
+        if not problems:
+            problems += islice(_comparisons(book, effort), MAX_PROBLEMS + 1)
+    except TooCostlyError as error:
+        problems.append(Problem(book.sources[-1], 1, 1, str(error)))
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS:] = [replace(problems[MAX_PROBLEMS], message="and more problems", valid=(), count=0)]
     return problems
 
 
-def _unreachable(book: Book) -> Iterator[Problem]:
+def _references(book: Book, effort: Effort) -> Iterator[Problem]:
+    """Yield what is wrong with single entries, and with what they refer to."""
+    yield from _names(book, "layouts")
+    yield from _names(book, "models")
+    yield from _names(book, "model_types")
+    yield from _arch_names(book)
+    yield from _evidence(book)
+    for recipe in book.recipes.values():
+        yield from recipe_problems(book, recipe)
+    for family in book.families:
+        if not book.places["kernel_families", family.id].packaged:
+            yield from family_problems(book, family)  # slow: those packaged are left to `registry check`
+    yield from condition_problems(book)
+    yield from packing_problems(book)
+    yield from same_names(book)
+    yield from unknown_families(book)
+    for rule in book.rules.values():
+        yield from _rule(book, rule, effort)
+    yield from fusion_problems(book, effort)
+    yield from refusal_problems(book)
+
+
+def _comparisons(book: Book, effort: Effort) -> Iterator[Problem]:
+    """Yield what is wrong between rules."""
+    yield from _ties(book, effort)
+    yield from _unreachable(book, effort)
+
+
+def _unreachable(book: Book, effort: Effort) -> Iterator[Problem]:
     """A rule that never wins, and a packaged recipe that no rule uses, are mistakes."""
-    for rule, cover in covered(book):
+    for rule, cover in covered(book, effort):
         place, other = book.places["rules", rule.id], book.places["rules", cover.id]
         if place.packaged and not other.packaged:
             continue  # an operator wants it so
@@ -59,8 +79,9 @@ def _unreachable(book: Book) -> Iterator[Problem]:
             f"rule {rule.id!r} never wins: {cover.id!r} ({other.document.name}:{other.document.line(other.path)}) is "
             f"more specific and matches wherever it does"
         )
+    contradictions = Contradictions(book, effort)
     for rule in book.rules.values():
-        if lacks := contradiction(book, rule):
+        if lacks := contradictions.of(rule):
             place = book.places["rules", rule.id]
             yield place.problem(f"rule {rule.id!r} never wins: recipe {rule.use} {lacks}", "use")
     used = {rule.use for rule in book.rules.values()}
@@ -99,14 +120,14 @@ def _arch_names(book: Book) -> Iterator[Problem]:
                 yield place.problem(f"{name!r} already means {meant.entry.id} (as {first!r})", "products")
 
 
-def _rule(book: Book, rule: Rule) -> Iterator[Problem]:
+def _rule(book: Book, rule: Rule, effort: Effort) -> Iterator[Problem]:
     place = book.places["rules", rule.id]
     if rule.use is not None and rule.use not in book.recipes:
         yield place.problem(f"unknown recipe {rule.use!r}", "use", valid=near(rule.use, list(book.recipes)))
     for name in rule.when.get("env", {}):
         if name not in book.flags:
             yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
-    yield from unmatchable(book, rule)
+    yield from unmatchable(book, rule, effort)
     yield from _engine(book, rule)
     yield from release_problems(book, rule)
 
@@ -120,9 +141,9 @@ def _engine(book: Book, rule: Rule) -> Iterator[Problem]:
             yield place.problem(f"unknown engine {name!r}", "when", "engine", valid=near(str(name), list(book.engines)))
 
 
-def _ties(book: Book) -> Iterator[Problem]:
+def _ties(book: Book, effort: Effort) -> Iterator[Problem]:
     """Two rules that are equally specific and can match one query."""
-    for first, second in islice(ties(book.rules.values()), _MOST_TIES):
+    for first, second in ties(book.rules.values(), effort):
         other = book.places["rules", first.id]
         yield book.places["rules", second.id].problem(
             f"rules {first.id!r} ({other.document.name}:{other.document.line(other.path)}) and {second.id!r} are "

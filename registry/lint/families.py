@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Final
 
 from preshuffle.registry.base.errors import Problem
@@ -61,21 +60,29 @@ def packing_problems(book: Book) -> Iterator[Problem]:
 
 
 def same_names(book: Book) -> Iterator[Problem]:
-    """Yield pairs of families that claim the same kernel names.
+    """Yield families that claim the same kernel names as an earlier one.
 
     They have grammar, stage, priority and a function in common, so a kernel could belong to either.
     """
-    for first, second in combinations(book.families, 2):
-        same = (first.grammar, first.stage, first.priority) == (second.grammar, second.stage, second.priority)
-        if same and set(first.funcs) & set(second.funcs):
-            place, other = (book.places["kernel_families", family.id] for family in (second, first))
-            if place.packaged:
-                place, other, first, second = other, place, second, first
-            yield place.problem(
-                f"{second.id!r} and {first.id!r} ({other.document.name}:{other.document.line(other.path)}) are for the "
-                f"same names; give {second.id!r} `priority: 1`, or the id {first.id!r} to replace the other",
-                "grammar",
-            )
+    claimed: dict[tuple[str, ...], Family] = {}
+    reported: set[tuple[str, str]] = set()
+    for second in book.families:
+        for func in second.funcs:
+            first = claimed.setdefault((second.grammar, second.stage, str(second.priority), func), second)
+            if first is not second and (first.id, second.id) not in reported:
+                reported.add((first.id, second.id))
+                yield _same_names(book, first, second)
+
+
+def _same_names(book: Book, first: Family, second: Family) -> Problem:
+    place, other = (book.places["kernel_families", family.id] for family in (second, first))
+    if place.packaged:
+        place, other, first, second = other, place, second, first
+    return place.problem(
+        f"{second.id!r} and {first.id!r} ({other.document.name}:{other.document.line(other.path)}) are for the "
+        f"same names; give {second.id!r} `priority: 1`, or the id {first.id!r} to replace the other",
+        "grammar",
+    )
 
 
 def unknown_families(book: Book) -> Iterator[Problem]:

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import FusionEntry
+from preshuffle.registry.lint.effort import Effort
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.loading import Book
 
 
-def fusion_problems(book: Book) -> Iterator[Problem]:
+def fusion_problems(book: Book, effort: Effort | None = None) -> Iterator[Problem]:
     """Yield what is wrong with the fusions of a book."""
     for entry in book.fusions.values():
         yield from _names(book, entry)
-    for first, second in ties(entry for entry in book.fusions.values() if entry.outcome):
+    for first, second in ties((entry for entry in book.fusions.values() if entry.outcome), effort):
         other = book.places["fusions", first.id]
         yield book.places["fusions", second.id].problem(
             f"fusions {first.id!r} ({other.document.name}:{other.document.line(other.path)}) and {second.id!r} are "
@@ -33,8 +34,8 @@ def _names(book: Book, entry: FusionEntry) -> Iterator[Problem]:
     for field, condition in entry.conditions().items():
         if field.startswith("env.") and (name := field.removeprefix("env.")) not in book.flags:
             yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
-        known = {"arch": list(book.archs), "model_type": list(book.model_types)}.get(field, [])
+        known = {"arch": book.archs, "model_type": book.model_types}.get(field, {})
         for value in condition.values if known else ():
             if value not in known:
-                valid = near(str(value), known)
+                valid = near(str(value), list(known))
                 yield place.problem(f"unknown {field} {value!r}", "when", field, valid=valid)

@@ -12,6 +12,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Condition, FlagEntry, Rule, Scalar
 from preshuffle.registry.layer import AITER, value_of
+from preshuffle.registry.lint.effort import Effort
 from preshuffle.registry.loading import Book, Place
 
 _MOST: Final[Mapping[str, int]] = {
@@ -21,18 +22,24 @@ _MOST: Final[Mapping[str, int]] = {
 """Greatest values that a query may state; the smallest is 1."""
 
 
-def unmatchable(book: Book, rule: Rule) -> Iterator[Problem]:
-    """Yield each condition of a rule that never holds."""
+def unmatchable(book: Book, rule: Rule, effort: Effort | None = None) -> Iterator[Problem]:
+    """Yield each condition of a rule that never holds.
+
+    Raises:
+        TooCostlyError: it takes more effort than is allowed.
+    """
+    effort = effort or Effort()
     place = book.places["rules", rule.id]
     conditions = rule.conditions()
     yield from _arch(book, place, conditions)
-    yield from _model(book, place, conditions)
+    yield from _model(book, place, conditions, effort)
     yield from _numbers(place, conditions)
     engine, version = conditions.get("engine"), conditions.get("engine_version")
     if engine is not None and engine.values == (None,) and version is not None and not version.matches(None):
         yield place.problem("no version without an engine: `engine` is null", "when", "engine_version")
     for name, condition in conditions.items():
         if name.startswith("env."):
+            effort.spend(1 + (len(engine.values) if engine else 0))
             yield from _switch(book, place, name.removeprefix("env."), condition, engine)
 
 
@@ -56,13 +63,14 @@ def _archs_near(book: Book, name: str) -> tuple[str, ...]:
     return products or tuple(book.archs)
 
 
-def _model(book: Book, place: Place, conditions: Mapping[str, Condition]) -> Iterator[Problem]:
+def _model(book: Book, place: Place, conditions: Mapping[str, Condition], effort: Effort) -> Iterator[Problem]:
     """A name that a glob among the aliases of an entry reads as that entry.
 
     Plain aliases have become ids by now. A name that no entry knows is one of the user's own, which a query may have.
     """
     condition = conditions.get("model")
     for name in condition.values if condition else ():
+        effort.spend(book.model_names.effort)
         entry = book.model_names.find(str(name))
         if entry is not None and entry.id != name:
             yield place.problem(

@@ -5,10 +5,12 @@ Judged by conditions and requirements alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
 from itertools import product
 
 from preshuffle.registry.entries import Recipe, Requires, Rule, Scalar
+from preshuffle.registry.lint.effort import Effort
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import lacking
 
@@ -16,26 +18,57 @@ _REQUIRED = ("arch", "weight_dtype", "quant_type", "activation", "gate_up_order"
 _SHARE = ("intermediate_size", "tp")
 
 
-def covered(book: Book) -> Iterator[tuple[Rule, Rule]]:
+def covered(book: Book, effort: Effort | None = None) -> Iterator[tuple[Rule, Rule]]:
     """Yield each rule that never wins, with one that covers it.
 
     The covering rule is more specific and matches wherever the other does.
+
+    Raises:
+        TooCostlyError: it takes more effort than is allowed.
     """
+    effort = effort or Effort()
+    by_value: dict[tuple[str, Scalar], list[Rule]] = {}
     by_fields: dict[frozenset[str], list[Rule]] = {}
+    uses = Counter(key for rule in book.rules.values() for key in _exact_keys(rule))
     for rule in book.rules.values():
-        by_fields.setdefault(frozenset(rule.conditions()), []).append(rule)
-    for fields, rules in by_fields.items():
-        wider = [rule for others, group in by_fields.items() if others <= fields for rule in group]
-        for rule in rules:
-            cover = next((other for other in wider if _covers(book, other, rule)), None)
-            if cover is not None:
-                yield rule, cover
+        keys = min(_exact_sets(rule), key=lambda keys: max(uses[key] for key in keys), default=())
+        for key in keys:
+            by_value.setdefault(key, []).append(rule)
+        if not keys:
+            by_fields.setdefault(frozenset(rule.conditions()), []).append(rule)
+    for rule in book.rules.values():
+        fields = rule.conditions().keys()
+        wider = [other for key in _first_keys(rule) for other in by_value.get(key, ())]
+        wider += [other for others, group in by_fields.items() if others <= fields for other in group]
+        effort.spend(len(by_fields) // 4 + len(wider) // 8)
+        for other in wider:
+            if other.specificity > rule.specificity:
+                effort.spend(6)
+                if _covers(book, other, rule):
+                    yield rule, other
+                    break
+
+
+def _exact_sets(rule: Rule) -> Iterator[tuple[tuple[str, Scalar], ...]]:
+    """Yield the keys of each field's exact values: whatever it covers has one of them."""
+    for name, condition in rule.conditions().items():
+        if condition.values and not condition.versioned:
+            yield tuple((name, value) for value in condition.values)
+
+
+def _exact_keys(rule: Rule) -> Iterator[tuple[str, Scalar]]:
+    return (key for keys in _exact_sets(rule) for key in keys)
+
+
+def _first_keys(rule: Rule) -> Iterator[tuple[str, Scalar]]:
+    """Yield one key of each such field: whatever covers the rule has all of them."""
+    return (keys[0] for keys in _exact_sets(rule))
 
 
 def _covers(book: Book, other: Rule, rule: Rule) -> bool:
-    if other.specificity <= rule.specificity:
-        return False
     own, theirs = rule.conditions(), other.conditions()
+    if not theirs.keys() <= own.keys():
+        return False
     return all(own[name].within(condition) for name, condition in theirs.items()) and _requires_no_more(
         book, other, rule
     )
@@ -57,10 +90,43 @@ def _kind(book: Book, recipe: Recipe) -> tuple[str, str, bool, bool]:
     return w13.dtype, recipe.call.quant_type, bool(recipe.source), splits
 
 
-def contradiction(book: Book, rule: Rule) -> str | None:
-    """Return what a rule's recipe always lacks, or None."""
-    if rule.use is None:
-        return None
+class Contradictions:
+    """Contradictions of rules and their recipes, memoised by facts."""
+
+    def __init__(self, book: Book, effort: Effort | None = None) -> None:
+        """Judge rules of a book."""
+        self._book, self._effort = book, effort or Effort()
+        self._known: dict[Hashable, list[str]] = {}
+
+    def of(self, rule: Rule) -> str | None:
+        """Return what a rule's recipe always lacks, or None.
+
+        Raises:
+            TooCostlyError: it takes more effort than is allowed.
+        """
+        if rule.use is None:
+            return None
+        choices = _choices(self._book, rule)
+        fewest: list[str] = []
+        for values in product(*choices.values()):
+            unmet = self._lacking(rule, dict(zip(choices, values, strict=True)))
+            if not unmet:
+                return None
+            fewest = unmet if not fewest or len(unmet) < len(fewest) else fewest
+        return "; ".join(fewest)
+
+    def _lacking(self, rule: Rule, facts: Mapping[str, Scalar]) -> list[str]:
+        key = (rule.use, rule.shard, tuple(facts.items()))
+        self._effort.spend(1)
+        if key not in self._known:
+            recipe = self._book.recipes[str(rule.use)]
+            self._effort.spend(30 + 3 * int(facts.get("tp") or 1) + 2 * len(self._book.refusing))
+            self._known[key] = lacking(self._book, recipe, facts, rule.shard)
+        return self._known[key]
+
+
+def _choices(book: Book, rule: Rule) -> dict[str, tuple[Scalar, ...]]:
+    """Return the values of the facts on which recipes have requirements, as far as a rule gives them."""
     conditions = rule.conditions()
     choices: dict[str, tuple[Scalar, ...]] = {
         name: conditions[name].values for name in _REQUIRED if name in conditions and conditions[name].values
@@ -69,11 +135,4 @@ def contradiction(book: Book, rule: Rule) -> str | None:
     share = [conditions[name].values if name in conditions else () for name in _SHARE]
     if all(share):  # a size alone says nothing of the share of a rank
         choices |= dict(zip(_SHARE, share, strict=True))
-    fewest: list[str] = []
-    for values in product(*choices.values()):
-        facts: Mapping[str, Scalar] = dict(zip(choices, values, strict=True))
-        unmet = lacking(book, book.recipes[rule.use], facts, rule.shard)
-        if not unmet:
-            return None
-        fewest = unmet if not fewest or len(unmet) < len(fewest) else fewest
-    return "; ".join(fewest)
+    return choices

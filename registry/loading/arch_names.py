@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
+from preshuffle.registry.base.globs import glob_test
 from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.entries import ArchEntry, OtherGpuEntry
 from preshuffle.registry.values.query import Query
@@ -31,7 +31,7 @@ class ArchNames:
     def __init__(self, archs: Mapping[str, ArchEntry], others: Iterable[OtherGpuEntry] = ()) -> None:
         """Index the entries by every name; ``others`` are known by name only."""
         self._archs = archs
-        self._others = tuple(others)
+        self._others = tuple((glob_test(pattern), entry) for entry in others for pattern in entry.patterns)
         self._named = {key_of(name): named for entry in archs.values() for name, named in names_of(entry)}
 
     def find(self, name: str) -> NamedArch | None:
@@ -68,8 +68,7 @@ class ArchNames:
     def other(self, name: str) -> str | None:
         """Describe a GPU that is known by name only."""
         key = key_of(name.partition(":")[0])
-        found = (entry for entry in self._others if any(fnmatchcase(key, pattern) for pattern in entry.patterns))
-        return next((entry.says for entry in found), None)
+        return next((entry.says for matches, entry in self._others if matches(key)), None)
 
     def unknown(self, name: str) -> str:
         """Say that a name is unknown, and which known ones are near."""

@@ -63,9 +63,9 @@ class FusionIndex:
         """Compile and sort the entries."""
         order = sorted(entries, key=_order)
         self._candidates: dict[tuple[str, str | None], tuple[PreparedFusion, ...]] = {}
-        self._by_engine: dict[str, tuple[PreparedFusion, ...]] = {}
+        self._by_engine: dict[str, list[PreparedFusion]] = {}
         for entry in order:
-            self._by_engine[entry.engine] = (*self._by_engine.get(entry.engine, ()), _prepare(entry))
+            self._by_engine.setdefault(entry.engine, []).append(_prepare(entry))
         self.switches = {engine: _switches(fusions) for engine, fusions in self._by_engine.items()}
 
     def names(self, engine: str | None) -> bool:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.base.limits import MAX_PROBLEMS, more
+from preshuffle.registry.base.limits import MAX_ITEMS, MAX_NAME, MAX_PROBLEMS, more
 from preshuffle.registry.entries import (
     ArchEntry,
     BackendEntry,
@@ -76,8 +76,12 @@ OTHER_SCHEMA = frozenset({"aiter_dispatch.yaml"})
 
 
 _MAX_BYTES = 1 << 20
-_MAX_READ = 10 * MAX_PROBLEMS
 # Problems after which the other entries of a section are not read, and count as one problem each.
+_MAX_READ = 2 * MAX_PROBLEMS
+_MAX_ENTRIES = 5_000
+"""Entries of one file."""
+_COSTLY: Mapping[str, int] = {"kernel_families": 64, "kernel_tags": 64, "kernel_labels": 64, "layouts": 500}
+"""Entries of one section of a file, where each is compiled or parsed once more."""
 
 
 Entry = TypeVar("Entry", bound=Frozen)
@@ -158,6 +162,10 @@ def _collect_entries(
     if not isinstance(document.value, dict):
         problems.append(document.problem((), "a book file is a mapping of sections", tuple(SECTIONS)))
         return
+    count = sum(len(items) for items in document.value.values() if isinstance(items, dict))
+    if count > _MAX_ENTRIES:
+        problems.append(document.problem((), f"{count:,} entries; a book file has at most {_MAX_ENTRIES:,}"))
+        return
     for section, items in document.value.items():
         if len(problems) > MAX_PROBLEMS and (section not in SECTIONS or not isinstance(items, dict)):
             problems.append(_unlisted(document))
@@ -165,6 +173,9 @@ def _collect_entries(
             problems.append(document.problem((section,), f"unknown section {section!r}", tuple(SECTIONS)))
         elif not isinstance(items, dict):
             problems.append(document.problem((section,), f"{section} is a mapping of ids to entries"))
+        elif len(items) > _COSTLY.get(section, _MAX_ENTRIES):
+            text = f"{len(items):,} {section}; a book file has at most {_COSTLY[section]}"
+            problems.append(document.problem((section,), text))
         else:
             _collect_section(document, section, items, entries[section], seen, problems)
 
@@ -197,6 +208,10 @@ def _collect_section(
 
 def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[Problem]) -> Entry | None:
     listed = len(problems) <= MAX_PROBLEMS
+    if len(id) > MAX_NAME:
+        text = f"an id of {len(id):,} characters; valid: {MAX_NAME} at most"
+        problems.append(place.document.problem(place.path[:1], text) if listed else _unlisted(place.document))
+        return None
     if not listed and (not isinstance(raw, dict) or "id" in raw):
         problems.append(_unlisted(place.document))
         return None
@@ -205,6 +220,9 @@ def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[P
         return None
     if "id" in raw:
         problems.append(place.problem("the id is the entry's key; leave this field out", "id"))
+        return None
+    if (path := _too_long(raw)) is not None:
+        problems.append(place.problem(f"more than {MAX_ITEMS} items", *path) if listed else _unlisted(place.document))
         return None
     try:
         return model.model_validate({"id": id, **raw})
@@ -219,6 +237,16 @@ def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[P
         if hidden > 0:
             problems.append(replace(place.problem(more(hidden, "problems")), count=hidden))
         return None
+
+
+def _too_long(value: Any, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...] | None:
+    """Return the path of a list or mapping with too many items; an entry's own fields are counted elsewhere."""
+    if not isinstance(value, dict | list):
+        return None
+    if path and len(value) > MAX_ITEMS:
+        return path
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return next((found for key, item in items if (found := _too_long(item, (*path, key))) is not None), None)
 
 
 def _unlisted(document: Document, count: int = 1) -> Problem:

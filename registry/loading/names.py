@@ -69,20 +69,22 @@ def _units(when: Mapping[str, Any], archs: ArchNames) -> tuple[int, ...]:
 
     Nothing where the gfx names alone say what is meant: every product has the same number, or none is named.
     """
-    wanted = when.get("arch")
-    found = [named for name in _texts(wanted) if (named := archs.find(name)) is not None]
-    whole = {named.entry.id for named in found if named.cu_num is None or named.entry.default_cu_num is not None}
-    if whole.issuperset(named.entry.id for named in found):
+    found = [named for name in _texts(when.get("arch")) if (named := archs.find(name)) is not None]
+    entries = {named.entry.id: named.entry for named in found}
+    whole = {named.entry.id for named in found if named.cu_num is None}
+    whole |= {id for id, entry in entries.items() if entry.default_cu_num is not None}
+    if whole.issuperset(entries):
         return ()
-    units = [_units_of(named.entry, named.product if named.entry.id not in whole else None) for named in found]
+    wanted = dict.fromkeys((named.entry.id, named.product if named.entry.id not in whole else None) for named in found)
+    units = [_units_of(entries[id], product) for id, product in wanted]
     return tuple(dict.fromkeys(number for numbers in units for number in numbers))
 
 
 def _units_of(entry: ArchEntry, product: str | None) -> Iterator[int]:
     """Yield the compute units of a product, or of all, whole and in partitions."""
-    for name, number in entry.cu_num.items():
-        if product in (None, name):
-            yield number
+    for name in entry.cu_num if product is None else (product,):
+        if name in entry.cu_num:
+            yield entry.cu_num[name]
             yield from entry.partitions.get(name, {}).values()
 
 

@@ -10,6 +10,7 @@ import marshal
 import os
 import sys
 from contextlib import suppress
+from functools import lru_cache, partial
 from hashlib import sha256
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -29,7 +30,7 @@ def packaged_document(name: str) -> tuple[Document, list[Problem]]:
     try:
         cached_digest, value = marshal.loads(cached.read_bytes())
         if cached_digest == digest:
-            return Document(display_name, value, text), []
+            return Document(display_name, value, text, partial(_find_again, text)), []
     except (OSError, ValueError, EOFError, TypeError):
         pass  # there is no cached file yet, or it is incomplete
     from preshuffle.registry.text.yaml_text import parse_yaml
@@ -38,6 +39,18 @@ def packaged_document(name: str) -> tuple[Document, list[Problem]]:
     if not problems and not sys.dont_write_bytecode:
         _store(cached, (digest, document.value))
     return document, problems
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Document:
+    from preshuffle.registry.text.yaml_text import parse_yaml
+
+    return parse_yaml(text, "")[0]
+
+
+def _find_again(text: str, path: tuple[str | int, ...]) -> tuple[int, int] | None:
+    """Parse a text whose values come from the cache, for their positions."""
+    return _parsed(text).mark(path)
 
 
 def _store(file: Path, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import yaml
@@ -21,14 +21,17 @@ from yaml.nodes import ScalarNode
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.text.document import Document
 from preshuffle.registry.text.field_problems import short
-from preshuffle.registry.text.positions import _BASE
+from preshuffle.registry.text.marks import Marks
 
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR, _BOOL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _MAX_DIGITS = 400
-_MAX_NODES = 125_000
+_MAX_NODES = 65_536
 _MAX_MISTAKES = 1000
 _MAX_DEPTH = 64
+_LONG = 256
+_MAX_DIRECTIVES = 32
 
 
 def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
@@ -38,6 +41,9 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
 
     Anchors and aliases are refused: a few lines of them can stand for gigabytes.
     """
+    if text.count("\n%") > _MAX_DIRECTIVES:  # libyaml compares each directive with each
+        message = f"not valid YAML: more than {_MAX_DIRECTIVES} lines begin with %"
+        return Document(name, None, ""), [Problem(name, 1, 1, message)]
     reader = _Reader(name, text)
     try:
         value = reader.document()
@@ -48,12 +54,17 @@ def parse_yaml(text: str, name: str) -> tuple[Document, list[Problem]]:
         return Document(name, None, ""), [*reader.problems, Problem(name, line, column, f"not valid YAML: {message}")]
     finally:
         reader.loader.dispose()
-    return Document(name, value, text), reader.problems
+    return Document(name, value, text, partial(reader.marks.find, value)), reader.problems
+
+
+def _implicit_tag(text: str) -> str:
+    """Return the tag of a plain scalar."""
+    return _tag_of(text) if len(text) < _LONG else _tag_of.__wrapped__(text)
 
 
 @lru_cache(maxsize=4096)
-def _implicit_tag(text: str) -> str:
-    """Return the tag of a plain scalar; cached, since a book repeats the same few thousand words."""
+def _tag_of(text: str) -> str:
+    """Return the tag of a short scalar; cached, since a book repeats the same few thousand words."""
     for tag, pattern in _BASE.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):
             return str(tag)
@@ -73,6 +84,7 @@ class _Reader:
         self.name = name
         self.loader = _BASE(text)
         self.problems: list[Problem] = []
+        self.marks = Marks()
         self._event: Callable[[], Any] = self.loader.get_event
         self._known: dict[tuple[str, str], Any] = {}
         self._count = 0
@@ -82,7 +94,9 @@ class _Reader:
         self._event()
         if type(self._event()) is StreamEndEvent:
             return None
-        value = self._value(self._event(), 0)
+        event = self._event()
+        self.marks.root = event.start_mark
+        value = self._value(event, 0)
         self._event()
         event = self._event()
         if type(event) is not StreamEndEvent:
@@ -107,14 +121,17 @@ class _Reader:
         return self._mapping(depth + 1) if kind is MappingStartEvent else self._items(depth + 1)
 
     def _items(self, depth: int) -> list[Any]:
-        items = []
+        items: list[Any] = []
+        marks: list[Any] = []
         while type(event := self._event()) is not SequenceEndEvent:
+            marks.append(event.start_mark)
             items.append(self._value(event, depth))
+        self.marks.of_items(items, marks)
         return items
 
     def _mapping(self, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        lines: dict[str, int] = {}
+        marks: dict[str, Any] = {}
         while (kind := type(event := self._event())) is not MappingEndEvent:
             if kind is not ScalarEvent or event.value == "<<":
                 self._complain(event, "a key must be plain text")
@@ -125,10 +142,11 @@ class _Reader:
             key = event.value
             value = self._value(self._event(), depth)
             if key in result:
-                self._complain(event, f"duplicate key {short(key)}, first at line {lines[key]}")
+                self._complain(event, f"duplicate key {short(key)}, first at line {marks[key].line + 1}")
                 continue
-            lines[key] = event.start_mark.line + 1
+            marks[key] = event.start_mark
             result[key] = value
+        self.marks.of_items(result, marks)
         return result
 
     def _scalar(self, tag: str, event: Any) -> Any:

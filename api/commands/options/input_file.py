@@ -40,7 +40,7 @@ def read_document(path: str, what: str = "a mapping of query fields") -> Documen
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise QueryError([FieldProblem(name, f"{what} is needed, found {found}")])
-    return Document(name, value, document.text)
+    return Document(name, value, document.text, document.find)
 
 
 def place_of(document: Document, field: str) -> str:

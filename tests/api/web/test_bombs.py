@@ -10,7 +10,7 @@ import pytest
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
-from support.service.bombs import LIMIT, PATHS, bodies
+from support.bombs.bodies import LIMIT, PATHS, bodies
 from support.service.server import Client
 
 SLOW_MACHINE = 4.0

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preshuffle.registry.entries.condition import Condition, Interval, Scalar, glob_test, globs_overlap
+from preshuffle.registry.base.globs import glob_test, globs_overlap
+from preshuffle.registry.entries.condition import Condition, Interval, Scalar
 
 WORDS = ["".join(letters) for length in range(6) for letters in product("ab", repeat=length)]
 globs = st.text("ab*?", max_size=5)

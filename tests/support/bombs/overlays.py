@@ -87,6 +87,6 @@ def bombs() -> Iterator[tuple[str, str]]:
         "large patterns",
         "kernel_tags:\n"
         + "".join(
-            f"  r{index}: {{pattern: '(\\w{{{{20}}}}){{{index % 50 + 20}}}', title: z}}\n" for index in range(15_000)
+            f"  r{index}: {{pattern: '(\\w{{20}}){{{index % 50 + 20}}}', title: z}}\n" for index in range(15_000)
         ),
     )

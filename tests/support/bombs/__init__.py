@@ -1,0 +1,1 @@
+"""Overlays, bodies and requests made to cost as much as they can."""
