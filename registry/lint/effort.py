@@ -7,8 +7,8 @@ from typing import Final
 
 from preshuffle.registry.base.errors import PreshuffleError
 
-MOST: Final = 200_000
-"""Steps of about a microsecond that the checks of one book may take; the packaged book takes a fifteenth."""
+MOST: Final = 150_000
+"""Steps of about a microsecond that the checks of one book may take; the packaged book takes a tenth."""
 
 
 class TooCostlyError(PreshuffleError):

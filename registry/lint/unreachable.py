@@ -43,7 +43,7 @@ def covered(book: Book, effort: Effort | None = None) -> Iterator[tuple[Rule, Ru
         effort.spend(len(by_fields) // 4 + len(wider) // 8)
         for other in wider:
             if other.specificity > rule.specificity:
-                effort.spend(6)
+                effort.spend(12)
                 if _covers(book, other, rule):
                     yield rule, other
                     break
