@@ -60,17 +60,24 @@ def release_of(key: Version) -> tuple[int, ...]:
 
 
 def on_the_way_to(version: str, release: str) -> bool:
-    """Say whether a version is a development build before a release.
+    """Say whether a version is a development build that began before a release.
 
-    Such a build may have what that release changes, or not.
+    Such a build may have what that release changes, or not. A post-release of the release before it is made while the
+    next one is developed.
 
     Example:
         >>> on_the_way_to("0.1.20.dev+gabcdef0", "0.1.20"), on_the_way_to("0.1.19.post1.dev2", "0.1.20")
         (True, False)
+        >>> on_the_way_to("0.1.20.dev+gabcdef0", "0.1.19.post1"), on_the_way_to("0.1.20.dev3", "0.1.18.post1")
+        (True, False)
     """
     key, bound = version_key(version), version_key(release)
-    same = key.epoch == bound.epoch and release_of(key) == release_of(bound)
-    return same and key.is_devrelease and not bound.is_devrelease and key < bound
+    if key.epoch != bound.epoch or not key.is_devrelease or bound.is_devrelease:
+        return False
+    if bound.is_postrelease and not key.is_postrelease:
+        *front, last = key.release
+        return (*front, last - 1) == bound.release
+    return release_of(key) == release_of(bound) and key < bound
 
 
 def local_commit(version: str) -> str | None:

@@ -81,15 +81,17 @@ def unknown_features(book: Book, probed: Mapping[str, bool]) -> tuple[FieldProbl
 def behaves_as(book: Book, aiter: str | None, probed: Mapping[str, bool]) -> str | None:
     """Return the version that a build behaves as.
 
-    The first release with all that was found in it, or its own if newer.
+    The first release with all that was found in it, or its own if newer. Of a development build that may lack what was
+    found, it is that release.
 
     Raises:
         InvalidVersionError: ``aiter`` is not a version.
     """
     if aiter is None or is_newest(aiter):
         return aiter
-    found = (book.features[name].since for name, there in probed.items() if there and name in book.features)
-    return max([aiter, *found], key=version_key)
+    found = [book.features[name].since for name, there in probed.items() if there and name in book.features]
+    open_ones = [since for since in found if on_the_way_to(aiter, since)]
+    return max(open_ones or [aiter, *found], key=version_key)
 
 
 def has_by_version(entry: FeatureEntry, aiter: str) -> bool | None:

@@ -251,7 +251,8 @@ def _outside(flag: FlagEntry, version: str | None, newest: bool) -> str | None:
     for release in (flag.since, flag.until):
         if release and on_the_way_to(version, release):
             what = "reads it" if release == flag.since else "still reads it"
-            return f"whether {flag.owner} {version} {what} is not known: it is a development build before {release}"
+            build = f"it is a development build that may be older than {release}"
+            return f"whether {flag.owner} {version} {what} is not known: {build}"
     if flag.since and key < version_key(flag.since):
         return f"{flag.owner} {version} does not read it yet; {flag.since} is the first"
     if flag.until and key >= version_key(flag.until):

@@ -106,8 +106,12 @@ def behaviour_of(aiter: str | None) -> Behaviour:
     oldest = book.timeline[0].since
     if key < version_key(oldest):
         return _known(oldest, (f"AITER {aiter} is older than the oldest known: answered as {oldest}",))
-    notes: tuple[str, ...] = ()
-    later = [entry.since for entry in book.timeline if version_key(entry.since) > key]
-    if later and on_the_way_to(aiter, later[0]):
-        notes = (f"AITER {aiter} is a development build: which changes of {later[0]} it has is not known",)
-    return _known(aiter, notes)
+    open_ones = [entry.since for entry in book.timeline if on_the_way_to(aiter, entry.since)]
+    if not open_ones:
+        return _known(aiter, ())
+    changes = " and ".join(open_ones)
+    note = f"AITER {aiter} is a development build: which changes of {changes} it has is not known"
+    before = [
+        entry.since for entry in book.timeline if version_key(entry.since) < min(map(version_key, (aiter, *open_ones)))
+    ]
+    return _known(before[-1], (note,))

@@ -73,7 +73,7 @@ def test_token_padding_by_version(version: str, tokens: list[int], padded: list[
 @pytest.mark.parametrize(
     ("version", "mode"),
     [("0.1.7", "exact"), ("0.1.13", "exact"), ("0.1.14", "any"), ("0.1.17", "any"), ("0.1.18", "exact_then_any"),
-     ("0.1.19", "exact_then_any"), ("0.1.20", "any"), (None, "any")],
+     ("0.1.19", "exact_then_any"), ("0.1.19.post1", "any"), ("0.1.20", "any"), (None, "any")],
 )  # fmt: skip
 def test_activation_in_the_key_by_version(version: str | None, mode: str) -> None:
     assert behaviour_of(version).data.act_type == mode

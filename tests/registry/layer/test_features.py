@@ -33,8 +33,8 @@ TIMELINE = {
     "gui_scale_pad_one": "0.1.18",
     "mxmoe_a4w4": "0.1.18",
     "situv2": "0.1.19",
-    "opus_stage1": "0.1.20",
-    "situv2_a4w4": "0.1.20",
+    "opus_stage1": "0.1.19.post1",
+    "situv2_a4w4": "0.1.19.post1",
 }
 RELEASES = sorted({*TIMELINE.values(), "0.1.12", "0.1.15", "0.1.20.post1"}, key=version_key)
 

@@ -142,9 +142,10 @@ def test_a_query_takes_features_as_text_or_as_a_mapping() -> None:
     ("aiter", "probed", "taken"),
     [
         ("0.1.13", {"gate_mode": True}, "0.1.14"),
-        ("0.1.13", {"gate_mode": True, "opus_stage1": True}, "0.1.20"),
+        ("0.1.13", {"gate_mode": True, "opus_stage1": True}, "0.1.19.post1"),
         ("0.1.18", {"gate_mode": True, "opus_stage1": False}, "0.1.18"),
-        ("0.1.20.dev7+gabcdef0", {"opus_stage1": True}, "0.1.20"),
+        ("0.1.20.dev7+gabcdef0", {"opus_stage1": True}, "0.1.19.post1"),
+        ("0.1.20.dev7+gabcdef0", {"gate_mode": True}, "0.1.20.dev7+gabcdef0"),
         ("0.1.20.dev7+ge4048607a5", {"opus_stage1": True}, "0.1.20.dev7+ge4048607a5"),
         (None, {"gate_mode": True}, None),
     ],
@@ -162,8 +163,11 @@ def test_a_development_build_of_an_unknown_commit_is_not_placed() -> None:
         assert features_of(BOOK, build).how["situv2_a4w4"] == "unknown"
         assert has_by_version(gate, build) is True
     assert has_by_version(situ, "0.1.20.dev+ge4048607a5") is True
-    assert has_by_version(situ, "0.1.20rc1") is False
-    assert has_by_version(situ, "0.1.19.post2.dev3+gabcdef0") is False
+    assert has_by_version(situ, "0.1.20rc1") is True
+    assert has_by_version(situ, "0.1.19") is False
+    assert has_by_version(situ, "0.1.19.post1.dev3+gabcdef0") is None
+    assert has_by_version(situ, "0.1.19.post2.dev3+gabcdef0") is True
+    assert has_by_version(BOOK.features["mxmoe_a4w4"], "0.1.18rc1") is False
     exact = BOOK.features["exact_activation_rows"]
     assert has_by_version(exact, "0.1.14.dev3+gabcdef0") is None
     assert has_by_version(exact, "0.1.13.post1.dev3") is True
@@ -192,7 +196,7 @@ def test_a_switch_that_an_unplaced_build_may_read_is_not_said_to_be_dead() -> No
     unplaced = "0.1.20.dev+gabcdef0"
     assert said(aiter=unplaced) == (
         f"AITER_SITUV2_A4W4=1 is not counted on: whether aiter {unplaced} reads it is not known: it is a development "
-        "build before 0.1.20"
+        "build that may be older than 0.1.19.post1"
     )
     assert "changes nothing: aiter 0.1.19 does not read it yet" in said(aiter="0.1.19")
     assert said(aiter="0.1.19").endswith(" checked")
