@@ -21,7 +21,7 @@ ONE_STAGE_ARGUMENTS = (
     *("out", "x", "w13", "valid", "w2", "x_scale", "w13_scale", "w2_scale", "zero", "sorted_ids", "weights"),
     *("tile_experts", "model_dim", "inter_dim", "tokens", "experts", "x_stride", "w13_stride", "w2_stride"),
     *("out_stride", "w13_expert_stride", "w2_expert_stride", "w13_scale_stride", "w2_scale_stride", "smooth_stride"),
-    *("top_k", "zero", "column_blocks"),
+    *("top_k", "persistent_blocks", "column_blocks"),
 )
 """Arguments of asm_fmoe.cu's kernels, 16 bytes each."""
 
@@ -37,6 +37,7 @@ class KernelFamily:
         weight_format: key of `weight_formats.FORMATS`.
         scale: of weights: one float32 per row, per 128 x 128 block, or one e8m0 byte per 32 elements.
         between: rounding of the activations between the stages: nothing, or a number format.
+        gated: whether w13 has gate and up rows, or gate rows alone.
         routed_weight: whether stage 1 multiplies by the routing weight, before the activation.
     """
 
@@ -49,6 +50,7 @@ class KernelFamily:
     output: OutputKind
     arguments: tuple[str, ...]
     between: str = ""
+    gated: bool = True
     routed_weight: bool = False
 
     @property
@@ -74,21 +76,51 @@ def _stage_1(id: str, kind: str, weight_format: str, scale: ScaleKind, output: O
     )
 
 
+def _one_stage(
+    id: str, kind: str, weight_format: str, scale: ScaleKind, output: OutputKind, gated: bool = True
+) -> KernelFamily:
+    spelling = {"bf16": "bf16", "f16": "fp?16"}[output]
+    return KernelFamily(
+        id=f"{id}_{output}",
+        book_family="asm_1stage",
+        file_name=rf"fmoe_{spelling}_{kind}_silu_\dtg(?P<persistent>_ps)?(?:_2tg)?_(?P<tile_m>\d+)x(?P<tile_n>\d+)",
+        stage="1-stage",
+        weight_format=weight_format,
+        scale=scale,
+        output=output,
+        arguments=ONE_STAGE_ARGUMENTS,
+        between="fp4" if scale == "mx" else "",
+        gated=gated,
+    )
+
+
+_ONE_STAGE_KINDS: tuple[tuple[str, str, str, ScaleKind], ...] = (
+    ("one_stage_fp8", "pertokenFp8_g1u1(?:_vs)?", "fp8", "row"),
+    ("one_stage_int8", "pertokenInt8_g1u1(?:_vs)?", "int8", "row"),
+    ("one_stage_fp8_block", "blockscaleFp8_g1u1(?:_vs|_novs)?", "fp8", "block"),
+    ("one_stage_mxfp4", "pertokenMXfp4_g1u1(?:_vs|_novs)?", "fp4", "mx"),
+)
+_OUTPUTS: tuple[OutputKind, ...] = ("bf16", "f16")
+
 FAMILIES: tuple[KernelFamily, ...] = (
     _stage_1("stage1_fp8", "pertokenFp8", "fp8", "row", "bf16"),
     _stage_1("stage1_fp8_routed", "pertokenFp8_doweight", "fp8", "row", "bf16"),
     _stage_1("stage1_int8", "pertokenInt8", "int8", "row", "bf16"),
     _stage_1("stage1_fp8_block", "pertokenFp8_blockscale", "fp8", "block", "fp8_block"),
+    *(_one_stage(*kind, output) for kind in _ONE_STAGE_KINDS for output in _OUTPUTS),
+    _one_stage("one_stage_no_quantization", "noquantBf16_g1u0(?:_vs)?_atm_inlv", "bf16", "none", "bf16", gated=False),
+    _one_stage("one_stage_no_quantization", "noquantFp16_g1u0(?:_vs)?_atm_inlv", "f16", "none", "f16", gated=False),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class KernelKind:
-    """Family of one kernel and the tile that its name states."""
+    """Family of one kernel and what its name states."""
 
     family: KernelFamily
     tile_m: int
     tile_n: int
+    persistent: bool = False
 
 
 def kind_of(stem: str) -> KernelKind:
@@ -100,6 +132,7 @@ def kind_of(stem: str) -> KernelKind:
     for family in FAMILIES:
         found = re.fullmatch(family.file_name, stem)
         if found:
-            return KernelKind(family, int(found["tile_m"]), int(found["tile_n"]))
+            persistent = bool(found.groupdict().get("persistent"))
+            return KernelKind(family, int(found["tile_m"]), int(found["tile_n"]), persistent)
     known = ", ".join(family.id for family in FAMILIES)
     raise DeriveError(f"{stem}: how this kernel is called is not known here; known families: {known}")

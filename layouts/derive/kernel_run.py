@@ -13,22 +13,26 @@ from preshuffle.layouts.emulator import FP8_OF_ARCH, GlobalMemory, Program, bf16
 
 BLOCK = 128
 MX_GROUP = 32
+PERSISTENT_ROUNDS = 4
+"""Blocks of a persistent kernel for each block of columns."""
+
 READ_AHEAD = 1 << 16
 """Bytes behind each buffer that prefetches may read."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
-    """Sizes of a layer."""
+    """Sizes of a layer; ``gated`` says whether w13 has up rows, too."""
 
     experts: int
     inter_dim: int
     model_dim: int
+    gated: bool = True
 
     def shape(self, role: str) -> tuple[int, int, int]:
         """Return experts, rows and K, in elements, of a weight."""
         if role.startswith("w13"):
-            return self.experts, 2 * self.inter_dim, self.model_dim
+            return self.experts, (2 if self.gated else 1) * self.inter_dim, self.model_dim
         return self.experts, self.model_dim, self.inter_dim
 
 
@@ -139,13 +143,14 @@ class KernelRun:
             "w13_stride": w13_stride,
             "w2_stride": w2_stride,
             "out_stride": out_width * (1 if family.output == "fp8_block" else 2),
-            "w13_expert_stride": 2 * sizes.inter_dim * w13_stride,
-            "w2_expert_stride": sizes.model_dim * w2_stride,
+            "w13_expert_stride": self.weight_size("w13_weight") // sizes.experts,
+            "w2_expert_stride": self.weight_size("w2_weight") // sizes.experts,
             "w13_scale_stride": self.scale_size("w13_weight") // sizes.experts,
             "w2_scale_stride": self.scale_size("w2_weight") // sizes.experts,
             "smooth_stride": 4 * sizes.inter_dim,
             "top_k": self.routing.top_k,
             "column_blocks": self._column_blocks(),
+            "persistent_blocks": PERSISTENT_ROUNDS * self._column_blocks() if self.kind.persistent else 0,
         }
         return numbers | {name: self.memory.address(name) for name in self._buffer_sizes()}
 
@@ -153,6 +158,8 @@ class KernelRun:
         return -(-self.sizes.inter_dim // self.kind.tile_n)
 
     def _blocks(self) -> list[tuple[int, int, int]]:
+        if self.kind.persistent:
+            return [(block, 0, 0) for block in range(PERSISTENT_ROUNDS * self._column_blocks())]
         tiles = len(self.routing.tile_experts)
         return [(column, tile, 0) for tile in range(tiles) for column in range(self._column_blocks())]
 

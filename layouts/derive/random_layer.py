@@ -81,22 +81,25 @@ def expected(run: KernelRun, layer: RandomLayer) -> Floats:
     result = np.zeros((run.routing.tokens, run.routing.top_k, width))
     for token, slot, expert, weight in run.routing.rows:
         both = w13[expert] @ x[token] * (weight if family.routed_weight else 1.0)
-        hidden = silu(both[:inter_dim]) * both[inter_dim:]
+        hidden = silu(both[:inter_dim]) * (both[inter_dim:] if run.sizes.gated else 1.0)
         if w2 is None:
             result[token, slot] = hidden
         else:
-            result[token, slot] = weight * (w2[expert] @ _rounded(hidden, family.between))
+            result[token, slot] = weight * (w2[expert] @ between_stages(hidden, family.between))
     return result if w2 is None else result.sum(1)
 
 
 def silu(values: Floats) -> Floats:
     """Return x times sigmoid(x)."""
-    result: Floats = values / (1 + np.exp(-values))
+    result: Floats = values / (1 + np.exp(np.minimum(-values, 700)))
     return result
 
 
-def _rounded(hidden: Floats, between: str) -> Floats:
-    """Round as MXFP4 kernels do between their stages: per 32 values, scale 2^ceil(log2(max / 6))."""
+def between_stages(hidden: Floats, between: str) -> Floats:
+    """Round activations as MXFP4 kernels do between their stages.
+
+    Groups of 32 to fp4, at a scale of 2^ceil(log2(largest / 6)).
+    """
     if between != "fp4":
         return hidden
     groups = hidden.reshape(-1, MX_GROUP)

@@ -30,12 +30,21 @@ class Levels:
     """Weights that a kernel's output distinguishes, as gate and as up.
 
     Attributes:
-        weights: a power of two of them; ``silu(gate x) up x`` differs for every pair.
-        activation: the x that multiplies them.
+        weights: a power of two of them; ``silu(gate) up`` of their products differs for every pair.
+        activation: what multiplies them, as does
+        scale: that of weights.
+        tolerance: relative distance of an output from its level; None for a third of the smallest gap.
     """
 
     weights: tuple[float, ...]
     activation: float = 1.0
+    scale: float = 1.0
+    tolerance: float | None = None
+
+    @property
+    def products(self) -> Floats:
+        """Gates and ups that the levels give."""
+        return np.array(self.weights) * self.activation * self.scale
 
     @property
     def bits(self) -> int:
@@ -51,6 +60,8 @@ class WeightFormat:
         bits: of an element.
         fine: levels for outputs in 16 bits.
         coarse: levels for outputs in fp8.
+        signs: two levels that rounding to fp4 or int8 between the stages leaves apart.
+        linear: levels of w2, whose products are the output.
         unit_scale: scale at which random layers have outputs of ordinary size.
     """
 
@@ -60,6 +71,8 @@ class WeightFormat:
     decode: Decode
     fine: Levels
     coarse: Levels
+    signs: Levels = Levels((-2.0, 2.0))
+    linear: Levels = Levels((-4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0))
     unit_scale: float = 1.0
 
     def pack(self, codes: Codes) -> Bytes:
@@ -125,14 +138,19 @@ def _decode_f16(codes: Codes, arch: str) -> Floats:
 
 FLOAT_FINE = Levels((-7.5, -6.0, -4.5, -1.875, 0.25, 0.40625, 0.5625, 1.875), activation=2.0)
 FLOAT_COARSE = Levels((-2.5, -0.8125, 0.6875, 2.75))
-INT8_FINE = Levels((-120, -99, -88, -77, -38, 9, 14, 92), activation=16)
+INT8_FINE = Levels((-120, -99, -88, -77, -38, 9, 14, 92), activation=16, scale=1 / 128)
 FP4_FINE = Levels((-4.0, -0.5, 0.5, 4.0))
 FP4_COARSE = Levels((-4.0, 4.0))
 """Found by a search for the largest relative distance between any two outputs: 6 % and more for the fine ones."""
 
 FORMATS = {
     "fp8": WeightFormat("fp8", 8, _encode_fp8, _decode_fp8, FLOAT_FINE, FLOAT_COARSE),
-    "int8": WeightFormat("int8", 8, _encode_int8, _decode_int8, INT8_FINE, INT8_FINE, unit_scale=1 / 128),
+    "int8": WeightFormat(
+        *("int8", 8, _encode_int8, _decode_int8, INT8_FINE, INT8_FINE),
+        signs=Levels((-16.0, 16.0), activation=16, scale=1 / 128),
+        linear=Levels((-64.0, -32.0, -16.0, -8.0, 8.0, 16.0, 32.0, 64.0), scale=1 / 128),
+        unit_scale=1 / 128,
+    ),
     "fp4": WeightFormat("fp4", 4, _encode_fp4, _decode_fp4, FP4_FINE, FP4_COARSE),
     "bf16": WeightFormat("bf16", 16, _encode_bf16, _decode_bf16, FLOAT_FINE, FLOAT_COARSE),
     "f16": WeightFormat("f16", 16, _encode_f16, _decode_f16, FLOAT_FINE, FLOAT_COARSE),

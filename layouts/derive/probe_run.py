@@ -1,0 +1,111 @@
+"""Runs in which each token activates one element, and what their outputs mean."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preshuffle.layouts.derive.kernel_family import KernelKind
+from preshuffle.layouts.derive.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
+from preshuffle.layouts.derive.numbers import buffer_of, placed_activation_scales
+from preshuffle.layouts.derive.random_layer import E8M0_BIAS, between_stages, silu
+from preshuffle.layouts.derive.routing import sort_into_tiles
+from preshuffle.layouts.derive.tagging import AddressMap, OutputTable, Positions, one_hot_tokens, read_positions
+from preshuffle.layouts.derive.weight_formats import Codes, Floats, Levels
+from preshuffle.layouts.emulator import Program
+from preshuffle.registry import Layout
+
+FINE_SCALES = Levels((-15.0, -12.0, -9.0, -3.75, 0.5, 0.8125, 1.125, 3.75))
+COARSE_SCALES = Levels((-2.5, -0.8125, 0.6875, 2.75))
+SIGNED_SCALES = Levels((-2.0, 2.0))
+LINEAR_SCALES = Levels((-4.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 4.0))
+POWERS_OF_TWO = Levels((1.0, 2.0), tolerance=0.35)
+LINEAR_POWERS = Levels((0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
+
+
+class ProbeRun:
+    """Kernel on tokens that activate one k of one expert each."""
+
+    def __init__(
+        self, program: Program, kind: KernelKind, sizes: LayerSizes, layouts: dict[str, Layout], probes: range
+    ) -> None:
+        """Prepare a token for every k of ``probes``."""
+        self.kind, self.sizes, self.probes = kind, sizes, probes
+        count = len(self.probes)
+        tokens = [list(range(expert * count, (expert + 1) * count)) for expert in range(sizes.experts)]
+        self.run = KernelRun(program, kind, sizes, sort_into_tiles(tokens, sizes.experts * count, kind.tile_m))
+        groups = {"mx": sizes.model_dim // MX_GROUP, "block": sizes.model_dim // BLOCK}.get(kind.family.scale, 1)
+        ones = np.ones((self.run.routing.tokens, groups))
+        self.run.set_tensors({"x_scale": placed_activation_scales(self.run, ones, layouts)})
+        self._chosen = one_hot_tokens(sizes.experts, self.probes, sizes.model_dim)
+
+    def activate(self, value: float) -> None:
+        """Write the activations: ``value`` at each token's k, zeros elsewhere."""
+        self.run.set_tensors({"x": self.run.format.pack(self._encode(np.where(self._chosen, value, 0.0)))})
+
+    def fill_weight(self, role: str, value: float) -> None:
+        """Write a weight that is the same everywhere."""
+        count = int(np.prod(self.sizes.shape(role)))
+        self.run.set_tensors({buffer_of(role): self.run.format.pack(np.repeat(self._encode(value), count))})
+
+    def fill_scales(self, role: str, value: float) -> None:
+        """Write scales of a weight that are the same everywhere."""
+        self.run.set_tensors({f"{buffer_of(role)}_scale": self._scales(np.full(self.scales_of(role), value))})
+
+    def write_diagonal(self, role: str, positions: Positions, value: float) -> None:
+        """Write a weight that is ``value`` on the diagonal, at known positions.
+
+        Of w13 both gate and up have a diagonal.
+        """
+        _, rows, k = positions.shape
+        half = rows // 2 if role == "w13_weight" and self.sizes.gated else rows
+        row = np.arange(rows) % half
+        logical = np.where(row[:, None] == np.arange(k)[None, :], value, 0.0)
+        memory = np.zeros(positions.size, np.uint16)
+        memory[positions.reshape(-1)] = np.broadcast_to(self._encode(logical), positions.shape).reshape(-1)
+        self.run.set_tensors({buffer_of(role): self.run.format.pack(memory)})
+
+    def read_weight(self, role: str, table: OutputTable, levels: Levels) -> list[Positions]:
+        """Return the positions of a weight's elements behind every output, shape ``[tokens, columns]``."""
+        codes = self._encode(np.array(levels.weights))
+        count = int(np.prod(self.sizes.shape(role)))
+
+        def write(digits: Positions) -> None:
+            self.run.set_tensors({buffer_of(role): self.run.format.pack(codes[digits])})
+
+        return read_positions(self._columns, write, count, table)
+
+    def read_scales(self, role: str, table: OutputTable, levels: Levels) -> list[Positions]:
+        """Return the positions of a weight's scales behind every output, shape ``[tokens, columns]``."""
+        values = np.array(levels.weights)
+
+        def write(digits: Positions) -> None:
+            self.run.set_tensors({f"{buffer_of(role)}_scale": self._scales(values[digits])})
+
+        return read_positions(self._columns, write, self.scales_of(role), table)
+
+    def scales_of(self, role: str) -> int:
+        """Return how many scales a weight has."""
+        return self.run.scale_size(role) // (1 if self.kind.family.scale == "mx" else 4)
+
+    def hidden_of(self, gate: float) -> float:
+        """Return the activation between the stages where gate and up are equal."""
+        hidden = np.zeros(MX_GROUP)
+        hidden[0] = silu(np.array([gate]))[0] * (gate if self.sizes.gated else 1.0)
+        return float(between_stages(hidden, self.kind.family.between)[0])
+
+    def by_expert(self, parts: list[Positions], shared: bool = False) -> AddressMap:
+        """Return positions ordered by expert, row and k: gate rows first."""
+        both = np.concatenate(parts, 1)
+        grouped = both.reshape(self.sizes.experts, len(self.probes), both.shape[1])
+        return AddressMap(np.ascontiguousarray(grouped.transpose(0, 2, 1)), shared)
+
+    def _columns(self) -> Floats:
+        found = self.run.run()
+        return found[:, 0] if found.ndim == 3 else found
+
+    def _encode(self, values: NDArray[np.float64] | float) -> Codes:
+        return self.run.format.encode(values, self.run.arch)
+
+    def _scales(self, values: Floats) -> NDArray[np.generic]:
+        if self.kind.family.scale == "mx":
+            return (np.log2(values) + E8M0_BIAS).astype(np.uint8)
+        return values.astype(np.float32)
