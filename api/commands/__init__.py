@@ -12,6 +12,7 @@ COMMANDS: Final[dict[str, str]] = {
     "kernels": "predict the kernels that AITER picks",
     "identify": "identify the layout of live bytes",
     "probe": "test kernels on a golden layer against a float64 reference",
+    "derive": "derive the layouts that a prebuilt kernel reads, without a GPU",
     "registry": "check, show, compare or describe the registry's book",
     "serve": "serve the HTTP API and the pages",
     "deployments": "list or show the deployments of a service",

@@ -1,15 +1,17 @@
 """Layouts that a kernel reads, found by running it on tagged tensors."""
 
-from preshuffle.layouts.derive.derivation import KernelDerivation, KernelDeriver, RoleDerivation
-from preshuffle.layouts.derive.errors import DeriveError
-from preshuffle.layouts.derive.kernel_family import FAMILIES, KernelFamily, KernelKind, kind_of
-from preshuffle.layouts.derive.kernel_files import find_kernel, hsa_folder
-from preshuffle.layouts.derive.kernel_run import KernelRun, LayerSizes
-from preshuffle.layouts.derive.numbers import NumbersTrial
-from preshuffle.layouts.derive.random_layer import random_routing
+from preshuffle.layouts.derive.derivation import KernelDeriver
+from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError
+from preshuffle.layouts.derive.kernels.kernel_family import FAMILIES, KernelFamily, KernelKind, kind_of
+from preshuffle.layouts.derive.kernels.kernel_files import find_kernel, hsa_folder
+from preshuffle.layouts.derive.kernels.kernel_run import KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.numbers import NumbersTrial
+from preshuffle.layouts.derive.kernels.random_layer import random_routing
+from preshuffle.layouts.derive.result import KernelDerivation, RoleDerivation
 
 __all__ = [
     "FAMILIES",
+    "AiterNotInstalledError",
     "DeriveError",
     "KernelDerivation",
     "KernelDeriver",

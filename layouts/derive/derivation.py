@@ -1,22 +1,23 @@
 """Derivation of a kernel: addresses, names and numbers of every role."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
+from preshuffle.layouts.derive.claims import claimed_stage
 from preshuffle.layouts.derive.derive_roles import RoleDeriver, to_bytes
 from preshuffle.layouts.derive.errors import DeriveError
-from preshuffle.layouts.derive.kernel_family import KernelKind, kind_of
-from preshuffle.layouts.derive.kernel_run import BLOCK, KernelRun, LayerSizes
-from preshuffle.layouts.derive.numbers import NumbersTrial
+from preshuffle.layouts.derive.kernels.kernel_family import KernelKind, kind_of
+from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.numbers import NumbersTrial
+from preshuffle.layouts.derive.kernels.random_layer import random_routing
+from preshuffle.layouts.derive.kernels.weight_formats import FORMATS
 from preshuffle.layouts.derive.pattern_of import is_layout_of, pattern_of
-from preshuffle.layouts.derive.random_layer import random_routing
+from preshuffle.layouts.derive.result import KernelDerivation, RoleDerivation
 from preshuffle.layouts.derive.tagging import AddressMap, Positions
-from preshuffle.layouts.derive.weight_formats import FORMATS
 from preshuffle.layouts.emulator import CodeObject, Program
 from preshuffle.registry import Layout
+from preshuffle.registry.loading import Book
 
 EXPERTS = 2
 LEAST_K = 256
@@ -24,65 +25,15 @@ WIDER_K = 512
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class RoleDerivation:
-    """What a kernel does with one role.
-
-    Attributes:
-        layout: of the book, that has every byte where the kernel reads it.
-        others: further layouts of the book that do, at this size.
-        pattern: the einops line that the addresses give.
-        bytes: of the tensor.
-        derived: bytes whose element is known.
-        conflicts: elements without an address, and of those at one address all but one.
-        tried: relative L2 of the kernel's output by layout, the other roles in theirs.
-        through: for kernels of both stages, the role and layout through which this one was read.
-    """
-
-    layout: str | None
-    others: tuple[str, ...]
-    pattern: str | None
-    bytes: int
-    derived: int
-    conflicts: int
-    tried: dict[str, float] = field(default_factory=dict)
-    through: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KernelDerivation:
-    """Layouts that one kernel was found to read.
-
-    Attributes:
-        kernel: its symbol.
-        family: how it is called, by `kernel_family.FAMILIES`.
-        book_family: id of the book's family that claims what it reads.
-        roles: by name; empty where instructions are not modelled.
-        not_modelled: instructions of the code that the emulator does not know, with their counts.
-    """
-
-    kernel: str
-    arch: str
-    sha256: str
-    family: str
-    book_family: str
-    sizes: dict[str, int]
-    roles: dict[str, RoleDerivation]
-    not_modelled: dict[str, int]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what ``preshuffle derive --json`` prints."""
-        return asdict(self)
-
-
 class KernelDeriver:
     """Kernel and the layouts of a book, for derivation and for numbers."""
 
-    def __init__(self, code: CodeObject, stem: str, layouts: Mapping[str, Layout]) -> None:
-        """Prepare a kernel; ``stem`` is its file's name, which says how it is called."""
+    def __init__(self, code: CodeObject, stem: str, book: Book) -> None:
+        """Prepare a kernel; its file's stem says how it is called."""
         self.kind: KernelKind = kind_of(stem)
-        self.layouts = dict(layouts)
+        self.layouts: dict[str, Layout] = {id: entry.layout() for id, entry in book.layouts.items()}
         self.program = Program(code)
+        self.claim = claimed_stage(book.families, self.kind.family, code.name)
 
     def derive(
         self, roles: Iterable[str] | None = None, numbers: bool = True, progress: Progress = lambda line: None
@@ -101,7 +52,7 @@ class KernelDeriver:
             arch=code.arch,
             sha256=code.sha256,
             family=self.kind.family.id,
-            book_family=self.kind.family.book_family,
+            book_family=self.claim.family,
             sizes={"experts": sizes.experts, "inter_dim": sizes.inter_dim, "model_dim": sizes.model_dim},
             roles=found,
             not_modelled=not_modelled,
@@ -137,7 +88,9 @@ class KernelDeriver:
                 progress(f"{role}: running on tagged tensors")
                 named[role] = self._scale(role, named)
         tried = self._tried(asked, named, progress) if numbers else {}
-        return {role: replace(named[role], tried=tried.get(role, {})) for role in asked}
+        return {
+            role: named[role].altered(tried=tried.get(role, {})).compared(self.claim.reads.get(role)) for role in asked
+        }
 
     def _weights(self, asked: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
         """Derive the weights that are asked for, and those through which others are read."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from preshuffle.layouts.derive.errors import DeriveError
-from preshuffle.layouts.derive.kernel_family import KernelKind
-from preshuffle.layouts.derive.kernel_run import BLOCK, MX_GROUP, LayerSizes
-from preshuffle.layouts.derive.placement import addresses_in, fits
+from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
+from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, MX_GROUP, LayerSizes
+from preshuffle.layouts.derive.kernels.placement import addresses_in, fits
+from preshuffle.layouts.derive.kernels.weight_formats import FORMATS, Levels
 from preshuffle.layouts.derive.probe_run import (
     COARSE_SCALES,
     FINE_SCALES,
@@ -18,7 +19,6 @@ from preshuffle.layouts.derive.probe_run import (
     ProbeRun,
 )
 from preshuffle.layouts.derive.tagging import UNKNOWN, AddressMap, OutputTable, Positions
-from preshuffle.layouts.derive.weight_formats import FORMATS, Levels
 from preshuffle.layouts.emulator import Program
 from preshuffle.registry import Layout
 
@@ -62,7 +62,10 @@ class RoleDeriver:
         return experts * per_expert[self.kind.family.scale]
 
     def positions_of(self, role: str, layout: Layout) -> AddressMap | None:
-        """Return where a weight in a layout would be read, in elements; None where it does not fit."""
+        """Return where a weight in a layout would be read.
+
+        In elements; None where the layout does not fit.
+        """
         experts, rows, k = self.sizes.shape(role)
         number_format = FORMATS[self.kind.family.weight_format]
         shape = (experts, rows, number_format.bytes_of_k(k))
@@ -143,14 +146,20 @@ class RoleDeriver:
 
 
 def to_elements(addresses: Positions, bits: int) -> Positions:
-    """Return the positions of elements in bytes at these addresses, shape ``[experts, rows, K]``."""
+    """Return the positions of elements in bytes at these addresses.
+
+    Shape ``[experts, rows, K]``.
+    """
     if bits == 4:
         return (addresses[..., None] * 2 + np.arange(2)).reshape(*addresses.shape[:2], -1)
     return addresses[..., :: bits // 8] // (bits // 8)
 
 
 def to_bytes(positions: Positions, bits: int) -> Positions:
-    """Return the addresses of a weight's bytes; all unknown where halves of bytes do not stay together."""
+    """Return the addresses of a weight's bytes.
+
+    All are unknown where halves of bytes do not stay together.
+    """
     if bits == 8:
         return positions
     if bits == 4:

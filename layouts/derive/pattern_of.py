@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from preshuffle.layouts.derive.placement import addresses_in, fits
+from preshuffle.layouts.derive.kernels.placement import addresses_in, fits
 from preshuffle.layouts.derive.tagging import UNKNOWN, Positions
 from preshuffle.registry import Layout, LayoutError
 
@@ -22,7 +22,7 @@ class _Axis:
 
 
 def pattern_of(addresses: Positions, unit: Literal["byte", "group"], gated: bool) -> str | None:
-    """Return the line that lays a tensor out as an address map says, or None.
+    """Return the line that gives these addresses, or None.
 
     Args:
         addresses: ``[experts, rows, K]``, in bytes of a weight or groups of scales, none unknown.
@@ -53,7 +53,7 @@ def _line(addresses: Positions, gated: bool) -> str | None:
     experts, rows, k = addresses[:, 0, 0], addresses[0, :, 0], addresses[0, 0, :]
     if (experts[:, None, None] + rows[None, :, None] + k[None, None, :] != addresses).any():
         return None
-    expert_axes, row_axes, k_axes = _steps(experts, "e"), _row_steps(rows, gated), _steps(k, K_NAMES)
+    expert_axes, row_axes, k_axes = _steps(experts, "e", addresses.size), _row_steps(rows, gated), _steps(k, K_NAMES)
     if expert_axes is None or row_axes is None or k_axes is None:
         return None
     in_memory = sorted([*expert_axes, *row_axes, *k_axes], key=lambda axis: -axis.stride)
@@ -77,8 +77,11 @@ def _row_steps(rows: Positions, gated: bool) -> list[_Axis] | None:
     return None if part is None else [*part, _Axis("g", 2, int(rows[half]))]
 
 
-def _steps(values: Positions, names: str) -> list[_Axis] | None:
-    """Split a function of one index into axes, innermost first; None where it is no sum of steps."""
+def _steps(values: Positions, names: str, single: int = 1) -> list[_Axis] | None:
+    """Split a function of one index into axes, innermost first; None where it is no sum of steps.
+
+    An axis of size 1 has the stride ``single``.
+    """
     steps: list[tuple[int, int]] = []
     while len(values) > 1:
         stride = int(values[1])
@@ -90,7 +93,7 @@ def _steps(values: Positions, names: str) -> list[_Axis] | None:
         steps.append((size, stride))
         values = outer
     if not steps:
-        return [_Axis(names[0], 1, 1)]
+        return [_Axis(names[0], 1, single)]
     inner = [_Axis(f"{names[index % len(names)]}{size}", size, stride) for index, (size, stride) in enumerate(steps)]
     outermost = names[0] if len(steps) == 1 else f"{names[0]}t"
     return [*inner[:-1], _Axis(outermost, *steps[-1])]

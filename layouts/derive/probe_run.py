@@ -1,15 +1,15 @@
-"""Runs in which each token activates one element, and what their outputs mean."""
+"""Runs in which each token activates one element."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernel_family import KernelKind
-from preshuffle.layouts.derive.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
-from preshuffle.layouts.derive.numbers import buffer_of, placed_activation_scales
-from preshuffle.layouts.derive.random_layer import E8M0_BIAS, between_stages, silu
-from preshuffle.layouts.derive.routing import sort_into_tiles
+from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
+from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.numbers import buffer_of, placed_activation_scales
+from preshuffle.layouts.derive.kernels.random_layer import E8M0_BIAS, between_stages, silu
+from preshuffle.layouts.derive.kernels.routing import sort_into_tiles
+from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats, Levels
 from preshuffle.layouts.derive.tagging import AddressMap, OutputTable, Positions, one_hot_tokens, read_positions
-from preshuffle.layouts.derive.weight_formats import Codes, Floats, Levels
 from preshuffle.layouts.emulator import Program
 from preshuffle.registry import Layout
 
@@ -64,7 +64,10 @@ class ProbeRun:
         self.run.set_tensors({buffer_of(role): self.run.format.pack(memory)})
 
     def read_weight(self, role: str, table: OutputTable, levels: Levels) -> list[Positions]:
-        """Return the positions of a weight's elements behind every output, shape ``[tokens, columns]``."""
+        """Return the positions of the weights behind every output.
+
+        Shape ``[tokens, columns]``, gate before up.
+        """
         codes = self._encode(np.array(levels.weights))
         count = int(np.prod(self.sizes.shape(role)))
 
@@ -74,7 +77,10 @@ class ProbeRun:
         return read_positions(self._columns, write, count, table)
 
     def read_scales(self, role: str, table: OutputTable, levels: Levels) -> list[Positions]:
-        """Return the positions of a weight's scales behind every output, shape ``[tokens, columns]``."""
+        """Return the positions of the scales behind every output.
+
+        Shape ``[tokens, columns]``, gate before up.
+        """
         values = np.array(levels.weights)
 
         def write(digits: Positions) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.random_layer import silu
-from preshuffle.layouts.derive.weight_formats import Floats, Levels
+from preshuffle.layouts.derive.kernels.random_layer import silu
+from preshuffle.layouts.derive.kernels.weight_formats import Floats, Levels
 
 Positions = NDArray[np.int64]
 Write = Callable[[NDArray[np.int64]], None]
@@ -24,7 +24,7 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class AddressMap:
-    """Position in memory of every element that the kernel was seen to read.
+    """Position in memory of every element that a kernel reads.
 
     Attributes:
         positions: ``[experts, rows, k]`` in elements; -1 where the output fitted no pair of levels.
@@ -41,7 +41,7 @@ class AddressMap:
 
     @property
     def conflicts(self) -> int:
-        """Elements without a position, and of those at one position all but one."""
+        """Elements without a position, or at the position of another."""
         known = self.positions[self.positions != UNKNOWN]
         repeated = 0 if self.shared else len(known) - len(np.unique(known))
         return self.positions.size - len(known) + repeated
@@ -97,7 +97,7 @@ class OutputTable:
         return OutputTable(ascending, tuple(digit[order] for digit in digits), levels.bits, tolerance)
 
     def read(self, found: Floats) -> tuple[list[Positions], NDArray[np.bool_]]:
-        """Return the digits behind each output, and whether it is near one of the table."""
+        """Return the digits behind each output, and whether it is clear."""
         above = np.clip(np.searchsorted(self.outputs, found), 1, len(self.outputs) - 1)
         nearer_below = found - self.outputs[above - 1] < self.outputs[above] - found
         nearest = np.where(nearer_below, above - 1, above)

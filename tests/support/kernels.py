@@ -9,6 +9,7 @@ from pathlib import Path
 
 from preshuffle.layouts.derive import (
     DeriveError,
+    KernelDeriver,
     KernelRun,
     LayerSizes,
     NumbersTrial,
@@ -18,6 +19,7 @@ from preshuffle.layouts.derive import (
 )
 from preshuffle.layouts.emulator import CodeObject, Program
 from preshuffle.registry import Layout, Registry
+from preshuffle.registry.loading import Book
 
 
 def kernel_path(stem: str, arch: str) -> Path:
@@ -42,3 +44,7 @@ def numbers_trial(stem: str, arch: str) -> NumbersTrial:
     program, kind = program_of(stem, arch), kind_of(stem)
     sizes = LayerSizes(experts=2, inter_dim=2 * kind.tile_n, model_dim=512)
     return NumbersTrial(KernelRun(program, kind, sizes, random_routing(sizes, kind.tile_m)), book_layouts())
+
+
+def deriver_of(stem: str, arch: str, book: Book | None = None) -> KernelDeriver:
+    return KernelDeriver(CodeObject.read(kernel_path(stem, arch)), stem, book or Registry.load().book)

@@ -32,7 +32,6 @@ class KernelFamily:
 
     Attributes:
         id: of this table.
-        book_family: id of the book's kernel family, whose claim is compared.
         file_name: regular expression of the stem; ``tile_m`` and ``tile_n`` are its groups.
         weight_format: key of `weight_formats.FORMATS`.
         scale: of weights: one float32 per row, per 128 x 128 block, or one e8m0 byte per 32 elements.
@@ -42,7 +41,6 @@ class KernelFamily:
     """
 
     id: str
-    book_family: str
     file_name: str
     stage: Stages
     weight_format: str
@@ -65,7 +63,6 @@ class KernelFamily:
 def _stage_1(id: str, kind: str, weight_format: str, scale: ScaleKind, output: OutputKind) -> KernelFamily:
     return KernelFamily(
         id=id,
-        book_family="asm_stage1",
         file_name=rf"fmoe_stage1_bf16_{kind}_g1u1_(?P<tile_m>\d+)x(?P<tile_n>\d+)(?:_\dtg)?(?:_pf\d)?",
         stage="1",
         weight_format=weight_format,
@@ -82,7 +79,6 @@ def _one_stage(
     spelling = {"bf16": "bf16", "f16": "fp?16"}[output]
     return KernelFamily(
         id=f"{id}_{output}",
-        book_family="asm_1stage",
         file_name=rf"fmoe_{spelling}_{kind}_silu_\dtg(?P<persistent>_ps)?(?:_2tg)?_(?P<tile_m>\d+)x(?P<tile_n>\d+)",
         stage="1-stage",
         weight_format=weight_format,

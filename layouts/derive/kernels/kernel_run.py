@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernel_family import KernelKind
-from preshuffle.layouts.derive.routing import TileRouting
-from preshuffle.layouts.derive.weight_formats import FORMATS, Bytes, Floats, WeightFormat
+from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
+from preshuffle.layouts.derive.kernels.routing import TileRouting
+from preshuffle.layouts.derive.kernels.weight_formats import FORMATS, Bytes, Floats, WeightFormat
 from preshuffle.layouts.emulator import FP8_OF_ARCH, GlobalMemory, Program, bf16_to_float, launch
 
 BLOCK = 128

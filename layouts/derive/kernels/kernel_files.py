@@ -4,7 +4,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from preshuffle.layouts.derive.errors import DeriveError
+from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError
 
 DISTRIBUTION = "amd-aiter"
 FOLDERS = ("aiter_meta/hsa", "hsa")
@@ -41,7 +41,8 @@ def hsa_folder(aiter: str = "installed") -> Path:
     """Return the folder with AITER's code objects, one sub-folder per GPU.
 
     Raises:
-        DeriveError: AMD's AITER is not installed, or the folder has none.
+        AiterNotInstalledError: AMD's AITER is not installed.
+        DeriveError: the folder has none.
     """
     root = _installed() if aiter == "installed" else Path(aiter)
     for folder in FOLDERS:
@@ -54,6 +55,5 @@ def _installed() -> Path:
     try:
         return Path(str(metadata.distribution(DISTRIBUTION).locate_file("")))
     except metadata.PackageNotFoundError as error:
-        raise DeriveError(
-            f"{DISTRIBUTION} is not installed: pip install --no-deps {DISTRIBUTION}, or --aiter DIR"
-        ) from error
+        hint = f"pip install --no-deps {DISTRIBUTION}, or --aiter DIR"
+        raise AiterNotInstalledError(f"{DISTRIBUTION} is not installed: {hint}") from error

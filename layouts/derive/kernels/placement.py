@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.weight_formats import Bytes, Codes, WeightFormat
+from preshuffle.layouts.derive.kernels.weight_formats import Bytes, Codes, WeightFormat
 from preshuffle.registry import Layout, LayoutError
 
 Order = NDArray[np.int64]

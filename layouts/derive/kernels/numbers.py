@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernel_run import KernelRun
-from preshuffle.layouts.derive.placement import fits, place, place_codes
-from preshuffle.layouts.derive.random_layer import (
+from preshuffle.layouts.derive.kernels.kernel_run import KernelRun
+from preshuffle.layouts.derive.kernels.placement import fits, place, place_codes
+from preshuffle.layouts.derive.kernels.random_layer import (
     E8M0_BIAS,
     expected,
     random_layer,
 )
-from preshuffle.layouts.derive.weight_formats import Floats
+from preshuffle.layouts.derive.kernels.weight_formats import Floats
 from preshuffle.registry import Layout
 
 Assignment = Mapping[str, Layout]

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from preshuffle.layouts.derive.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
-from preshuffle.layouts.derive.routing import TileRouting, sort_into_tiles
-from preshuffle.layouts.derive.weight_formats import Codes, Floats
+from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.routing import TileRouting, sort_into_tiles
+from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats
 from preshuffle.layouts.emulator import E2M1, float_to_code
 
 SEED = 15

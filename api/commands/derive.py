@@ -1,0 +1,112 @@
+"""Derive the layouts that a prebuilt kernel reads, without a GPU.
+
+The kernel's code object runs on a CPU, instruction by instruction, on tensors whose elements carry their own position
+in memory. From the output follows which byte every (expert, gate or up, row, k) is read from; no layout is assumed.
+That is compared with every layout of the book, and with what the book claims about the kernel. Where no layout fits,
+the einops line that would is printed. The numbers are relative L2 against float64 with the tensor in each layout.
+
+KERNEL is a file, the stem of its name, or the kernel's name in AITER's tables. Known are the assembly kernels of
+fused MoE: stage 1 (per-token fp8 and int8, block scales) and both stages in one (these, MXFP4, no quantization).
+
+Exit codes: 0 the book agrees, 1 it disagrees, 2 bad input, 3 not all was derived or claimed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.screen import Screen, print_json
+from preshuffle.api.commands.screens.table import Cell, Column
+
+if TYPE_CHECKING:
+    from preshuffle.layouts.derive import KernelDerivation, RoleDerivation
+
+_STYLES = {"agrees": "good", "disagrees": "bad", "unclaimed": "warn", "not derived": "warn"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("kernel", metavar="KERNEL", help="a code object's file, its stem, or a kernel's name")
+    parser.add_argument(
+        "--aiter", metavar="DIR", default="installed", help="checkout or unpacked wheel (default: the installed one)"
+    )
+    parser.add_argument("--arch", metavar="GPU", help="gfx942 or gfx950, where both have the kernel")
+    parser.add_argument("--role", action="append", metavar="ROLE", help="w13_weight, w2_weight_scale …; repeatable")
+    parser.add_argument("--no-numbers", action="store_true", help="addresses only")
+    add_book_options(parser, tables=False)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Derive a kernel's layouts and compare them with the book."""
+    try:
+        from preshuffle.layouts.derive import KernelDeriver, find_kernel
+        from preshuffle.layouts.emulator import CodeObject
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError("preshuffle derive", "proofs", error.name) from None
+    path = find_kernel(args.kernel, args.aiter, args.arch)
+    code = CodeObject.read(path)
+    if args.arch is not None and args.arch != code.arch:
+        raise UsageError(f"derive: {path} is a kernel of {code.arch}, not of {args.arch}")
+    deriver = KernelDeriver(code, path.stem, load_registry(args).book)
+    result = deriver.derive(args.role, numbers=not args.no_numbers, progress=_progress)
+    if args.json:
+        print_json(result)
+    else:
+        _show(result)
+    verdicts = {role.verdict for role in result.roles.values()}
+    if "disagrees" in verdicts:
+        return FAILED
+    return OK if verdicts == {"agrees"} else UNKNOWN
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
+
+
+def _show(result: KernelDerivation) -> None:
+    screen = Screen.of_terminal()
+    screen.line(f"{screen.paint(result.kernel, 'bold')}  {result.arch}")
+    sizes = result.sizes
+    screen.pairs(
+        [
+            ("sha256", result.sha256),
+            ("called as", f"{result.family} (the book's {result.book_family or 'families do not know the name'})"),
+            ("layer", f"{sizes['experts']} experts, {sizes['inter_dim']} columns, {sizes['model_dim']} wide"),
+        ]
+    )
+    if result.not_modelled:
+        names = ", ".join(f"{name} ({count})" for name, count in result.not_modelled.items())
+        screen.text(f"Not derived: the emulator does not model {names}.", style="bad")
+    columns = [Column("role"), Column("layout"), Column("book"), Column("bytes", right=True), Column("verdict")]
+    screen.table(columns, [_row(name, role) for name, role in result.roles.items()])
+    for name, role in result.roles.items():
+        _show_role(screen, name, role)
+    screen.show()
+
+
+def _row(name: str, role: RoleDerivation) -> tuple[str | Cell, ...]:
+    derived = f"{role.derived:,} of {role.bytes:,}" + (f", {role.conflicts:,} conflicts" if role.conflicts else "")
+    layout = " = ".join((role.layout, *role.others)) if role.layout else "none of the book"
+    return Cell(name, "name"), layout, role.claimed or "", derived, Cell(role.verdict, _STYLES[role.verdict])
+
+
+def _show_role(screen: Screen, name: str, role: RoleDerivation) -> None:
+    screen.heading(name, f"read through {role.through}" if role.through else "")
+    if role.pattern is not None:
+        screen.text(f'pattern: "{role.pattern}"')
+    elif not role.conflicts:
+        screen.text("no einops line gives these addresses")
+    best = sorted(role.tried.items(), key=lambda item: item[1])
+    if best:
+        shown = [f"{layout} {error:.4f}" for layout, error in best]
+        screen.text(f"relative L2: {', '.join(shown)}")

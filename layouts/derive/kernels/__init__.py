@@ -1,0 +1,1 @@
+"""Assembly kernels of fused MoE: how they are called, on small layers."""
