@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from inspect import unwrap
 from statistics import median
 from typing import Any
 
@@ -82,7 +83,7 @@ def share_of(decision: Decision, padded: bool) -> tuple[float, float, float]:
             tensors[role] = torch.zeros(shape, dtype=torch.bfloat16)
         else:
             tensors[role].random_(120, 130) if not padded else tensors[role][:, :16, :16].random_(120, 130)
-    clock, module = Clock(), apply.__globals__
+    clock, module = Clock(), unwrap(apply).__globals__
     real = {name: module[name] for name in TIMED}
     try:
         for name, function in real.items():

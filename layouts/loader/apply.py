@@ -36,11 +36,13 @@ from preshuffle.layouts.stamps import (
     verified_stamp_of,
     watch,
 )
+from preshuffle.layouts.tensors import untraced
 from preshuffle.registry import Decision, LayoutError
 from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.values.finding import FindingCode
 
 
+@untraced
 def apply(
     target: Target,
     decision: Decision,
@@ -160,6 +162,7 @@ def _in_place(
     return results
 
 
+@untraced
 def inverse(target: Target, decision: Decision | None = None) -> None:
     """Restore the checkpoint's bytes from laid-out tensors.
 

@@ -27,12 +27,13 @@ from preshuffle.layouts.stamps import (
     stamp_of,
     tensors_overlap,
 )
-from preshuffle.layouts.tensors import FLOAT_DTYPES, as_bytes, survives_cast
+from preshuffle.layouts.tensors import FLOAT_DTYPES, as_bytes, survives_cast, untraced
 from preshuffle.registry import LayoutError, PlainView
 from preshuffle.registry.algebra.copy_plan import plan_part
 from preshuffle.registry.base.words import Role
 
 
+@untraced
 def write_expert(
     target: Target, expert: int, role: Role, plain_rows: torch.Tensor, *, first_row: int = 0, first_k: int = 0
 ) -> None:
@@ -97,6 +98,7 @@ def _write_expert(
     finish_write(tensor, replace(stamp, lost=tuple(dict.fromkeys((*stamp.lost, *lost, *cut)))), sound)
 
 
+@untraced
 def expert_view(target: Target, role: Role, expert: int) -> torch.Tensor:
     """Return a view of one expert's laid-out bytes ``[rows, K]``.
 

@@ -33,7 +33,7 @@ from preshuffle.layouts.stamps import (
     verified_stamp_of,
     watch,
 )
-from preshuffle.layouts.tensors import as_bytes
+from preshuffle.layouts.tensors import as_bytes, untraced
 from preshuffle.registry import CopyPlan, Decision, LayoutError
 from preshuffle.registry.algebra.copy_plan import plan_relayout
 from preshuffle.registry.base.words import Role, Step
@@ -43,6 +43,7 @@ _SHRINKS: Final[tuple[Step, ...]] = ("requantize_max", "reduce_max", "pack_int4"
 """Steps behind which fewer bytes lie than the plain values took (of a weight only the last)."""
 
 
+@untraced
 def begin_reload(target: Target) -> None:
     """Mark laid-out tensors as about to be overwritten.
 
@@ -90,6 +91,7 @@ def _check_reloadable(role: Role, tensor: torch.Tensor, stamp: Stamp) -> None:
         raise LayoutError(f"{role} cannot be reloaded in its storage: its plain values are more bytes ({step})")
 
 
+@untraced
 def finish_reload(
     target: Target,
     decision: Decision,
@@ -131,6 +133,7 @@ def finish_reload(
         )
 
 
+@untraced
 def relayout(
     target: Target,
     decision: Decision,

@@ -7,6 +7,7 @@ from typing import Final
 
 from preshuffle.layouts.loader.target import RoleTensors, Target
 from preshuffle.layouts.stamps import Stamp, hand_over_stamps, stamp_of
+from preshuffle.layouts.tensors import untraced
 from preshuffle.registry import Applied, Decision, Finding, TensorObservation
 from preshuffle.registry.base.words import Role
 
@@ -26,6 +27,7 @@ class ApplyResult(Applied):
     findings: tuple[Finding, ...] = ()
 
 
+@untraced
 def describe(target: Target, decision: Decision) -> ApplyResult:
     """Describe what a target holds, as ``apply`` returns it.
 
@@ -57,6 +59,7 @@ def describe_stamped(tensors: RoleTensors, decision: Decision, stamps: Mapping[R
     )
 
 
+@untraced
 def retag(target: Target) -> tuple[Role, ...]:
     """Restore AITER's tag; return the roles that lacked it.
 

@@ -22,7 +22,7 @@ from preshuffle.layouts.stamps import (
     tensors_overlap,
     unfinished,
 )
-from preshuffle.layouts.tensors import as_bytes, check_memory, dtype_name
+from preshuffle.layouts.tensors import as_bytes, check_memory, dtype_name, untraced
 from preshuffle.registry import (
     BoundLayout,
     CopyPlan,
@@ -62,6 +62,7 @@ def layout_from(record: TensorDecision | Stamp) -> Layout:
     return layout_of(record.layout)
 
 
+@untraced
 def apply_layout(
     tensor: torch.Tensor,
     layout_id: str | Layout,
@@ -130,6 +131,7 @@ def _apply_layout(
     return result
 
 
+@untraced
 def invert_layout(
     tensor: torch.Tensor,
     layout_id: str | Layout,

@@ -26,6 +26,7 @@ import torch
 
 from preshuffle.layouts.stamps.digests import digest_file
 from preshuffle.layouts.stamps.inode_marks import (
+    POINTER,
     is_shared_memory,
     read_pointer,
     read_stamps_of_memory,
@@ -65,12 +66,22 @@ def record_of(path: Path) -> Path:
     """Return the path of a file's record.
 
     Beside the file, or where the file's attribute says: it has got another name since, or several.
+
+    Raises:
+        LayoutError: the attribute names a record elsewhere that is gone.
     """
     beside = path.with_name(path.name + SUFFIX)
     if is_shared_memory(path) or beside.exists():
         return beside
     named = read_pointer(path) if takes_pointers(path) else _record_with_inode(path)
-    return named if named is not None and named.is_file() else beside
+    if named is None or named == beside.absolute():
+        return beside
+    if not named.is_file():
+        raise LayoutError(
+            f"the record of {path} is gone ({named}): whether its bytes are plain or laid out is unknown; where they "
+            f"are plain, remove the attribute: setfattr -x {POINTER} {path}"
+        )
+    return named
 
 
 def _record_with_inode(path: Path) -> Path | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
-_POINTER: Final = "user.preshuffle.record"
+POINTER: Final = "user.preshuffle.record"
 _STAMPS: Final = "user.preshuffle.stamps"
 _ABSENT: Final = (errno.ENODATA, errno.ENOENT)
 
@@ -29,14 +29,14 @@ def is_shared_memory(path: Path) -> bool:
 
 def read_pointer(path: Path) -> Path | None:
     """Return the record that a file's attribute names, or None."""
-    text = _read(path, _POINTER)
+    text = _read(path, POINTER)
     return Path(os.fsdecode(text)) if text else None
 
 
 def takes_pointers(path: Path) -> bool:
     """Return whether a file's system has attributes."""
     try:
-        os.getxattr(path, _POINTER)
+        os.getxattr(path, POINTER)
     except OSError as error:
         return error.errno in _ABSENT
     return True
@@ -49,9 +49,9 @@ def write_pointer(path: Path, record: Path | None) -> None:
     """
     with suppress(OSError):
         if record is not None:
-            os.setxattr(path, _POINTER, os.fsencode(record))
+            os.setxattr(path, POINTER, os.fsencode(record))
         elif read_pointer(path) is not None:
-            os.removexattr(path, _POINTER)
+            os.removexattr(path, POINTER)
 
 
 def read_stamps_of_memory(path: Path) -> str:

@@ -6,6 +6,7 @@ storage on the same memory (NumPy, DLPack, ``frombuffer``) finds it by its addre
 
 from __future__ import annotations
 
+import os
 import weakref
 from bisect import bisect_left, insort
 from collections import OrderedDict
@@ -44,7 +45,9 @@ class MemoryRecord:
         """Return a living storage that covers some addresses, or None."""
         for reference, address, nbytes, _ in self.storages:
             storage = reference()
-            if storage is not None and address <= extent[0] and extent[1] <= address + nbytes:
+            if storage is None or not (address <= extent[0] and extent[1] <= address + nbytes):
+                continue
+            if (storage.data_ptr(), storage.nbytes()) == (address, nbytes):  # else its memory was freed or moved since
                 return storage
         return None
 
@@ -172,8 +175,9 @@ class MemoryRecords:
                 self._foreign.popitem(last=False)
 
 
-# Process-wide: memory is, whichever thread stamps it.
+# Process-wide: memory is, whichever thread stamps it. A process is forked between two changes, never within one.
 MEMORY: Final = MemoryRecords()
+os.register_at_fork(before=MEMORY.lock.acquire, after_in_parent=MEMORY.lock.release, after_in_child=MEMORY.lock.release)
 
 
 def _keep_what_continues(record: MemoryRecord, storage: torch.UntypedStorage) -> None:

@@ -10,12 +10,13 @@ import torch
 
 from preshuffle.layouts.stamps.stamp import digest_of_all, put_stamps, verified_stamp_of
 from preshuffle.layouts.stamps.stamp_fields import Stamp
-from preshuffle.layouts.tensors import ACCEPTED_DTYPES, dtype_name
+from preshuffle.layouts.tensors import ACCEPTED_DTYPES, dtype_name, untraced
 from preshuffle.registry import LayoutError
 
 _HEADER: Final = "preshuffle."
 
 
+@untraced
 def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return stamps as metadata of a safetensors file.
 
@@ -30,6 +31,7 @@ def stamps_to_metadata(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     }
 
 
+@untraced
 def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> None:
     """Stamp tensors from the metadata of their safetensors file.
 

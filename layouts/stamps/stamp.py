@@ -50,11 +50,12 @@ from preshuffle.layouts.stamps.memory_extents import extent_of
 from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord
 from preshuffle.layouts.stamps.samples import digest_of, sample_file, sample_memory
 from preshuffle.layouts.stamps.stamp_fields import Stamp
-from preshuffle.layouts.tensors import as_bytes, check_memory
+from preshuffle.layouts.tensors import as_bytes, check_no_stand_in, has_bytes, untraced
 from preshuffle.registry import LayoutError
 from preshuffle.registry.base.words import Role
 
 
+@untraced
 def stamp_of(tensor: torch.Tensor) -> Stamp | None:
     """Return the stamp of a tensor's bytes, or None.
 
@@ -233,8 +234,8 @@ def digest_of_all(tensor: torch.Tensor) -> str:
 
 def _overlapping(tensor: torch.Tensor, *, thorough: bool = False) -> dict[Extent, Stamp]:
     """Return stamps by the bytes of the tensor's storage."""
-    check_memory("the tensor", tensor)
-    if tensor.device.type == "meta":
+    check_no_stand_in("the tensor", tensor)
+    if tensor.device.type == "meta" or not has_bytes(tensor):
         return {}
     mapping = _shared_mapping(tensor)
     if mapping is not None:

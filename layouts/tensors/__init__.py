@@ -11,8 +11,9 @@ from preshuffle.layouts.tensors.dtypes import (
     needs_cast,
     survives_cast,
 )
-from preshuffle.layouts.tensors.memory import check_memory
+from preshuffle.layouts.tensors.memory import check_memory, check_no_stand_in, has_bytes
 from preshuffle.layouts.tensors.numbers import decode_values, expand_scales
+from preshuffle.layouts.tensors.untraced import untraced
 
 __all__ = [
     "ACCEPTED_DTYPES",
@@ -22,9 +23,12 @@ __all__ = [
     "as_bytes",
     "cast_back",
     "check_memory",
+    "check_no_stand_in",
     "decode_values",
     "dtype_name",
     "expand_scales",
+    "has_bytes",
     "needs_cast",
     "survives_cast",
+    "untraced",
 ]

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from preshuffle.registry.base.errors import LayoutError
 
 
 def check_memory(name: str, tensor: torch.Tensor) -> None:
-    """Check that a tensor's bytes can be reached.
+    """Check that a tensor's bytes are there.
 
     Raises:
-        LayoutError: it is a stand-in without bytes: a FakeTensor, or what ``torch.vmap`` and ``torch.func`` pass.
+        LayoutError: it is a stand-in without bytes (see ``check_no_stand_in``), or its storage was freed.
     """
+    check_no_stand_in(name, tensor)
+    if not has_bytes(tensor):
+        nbytes = tensor.untyped_storage().nbytes()
+        raise LayoutError(f"{name} is larger than its storage of {nbytes} bytes: its memory was freed")
+
+
+def check_no_stand_in(name: str, tensor: torch.Tensor) -> None:
+    """Check that a tensor has a storage of its own.
+
+    Raises:
+        LayoutError: it is a FakeTensor, what ``torch.vmap``, ``torch.func`` and ``torch.jit.trace`` pass, or a
+            parameter that is not initialised.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise LayoutError(f"{name} is traced by torch.jit; valid: a plain tensor, outside of torch.jit.trace")
+    if is_lazy(tensor):
+        raise LayoutError(f"{name} is a {type(tensor).__name__}: it has no bytes yet")
     try:
         storage = tensor.untyped_storage()
         device = storage.device
@@ -25,3 +43,12 @@ def check_memory(name: str, tensor: torch.Tensor) -> None:
         ) from None
     if device.type == "meta" and tensor.device.type != "meta":
         raise LayoutError(f"{name} is a {type(tensor).__name__}: it has no bytes; valid: a plain tensor")
+
+
+def has_bytes(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor's storage is as large as it shows."""
+    if tensor.device.type == "meta" or tensor.layout != torch.strided or tensor.numel() == 0:
+        return True
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed = (int(tensor.storage_offset()) + last + 1) * tensor.element_size()
+    return bool(needed <= tensor.untyped_storage().nbytes())

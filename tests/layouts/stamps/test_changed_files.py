@@ -170,6 +170,39 @@ def test_a_copy_has_a_record_of_its_own(tmp_path: Path) -> None:
     assert other.view(plain.shape).equal(plain)
 
 
+def moved_alone(folder: Path) -> Path:
+    (folder / "sub").mkdir()
+    os.rename(folder / WEIGHT, folder / "sub" / WEIGHT)
+    (folder / f"{WEIGHT}.preshuffle").unlink()
+    return folder / "sub" / WEIGHT
+
+
+def copied_and_inverted(folder: Path) -> Path:
+    shutil.copy2(folder / WEIGHT, folder / "copied")
+    inverse({**mapped(folder)})
+    return folder / "copied"
+
+
+@pytest.mark.parametrize("lose", [moved_alone, copied_and_inverted])
+def test_a_file_whose_record_is_gone_is_not_taken_for_plain(lose: Callable[[Path], Path], tmp_path: Path) -> None:
+    laid_files(tmp_path)
+    path = lose(tmp_path)
+    plain = own_storage_layer()[WEIGHT]
+    other = torch.from_file(str(path), shared=True, size=plain.numel(), dtype=torch.uint8).view(plain.shape)
+    for use in (lambda: stamp_of(other), lambda: apply({**own_storage_layer(), WEIGHT: other}, DECISION)):
+        with pytest.raises(LayoutError, match="whether its bytes are plain or laid out is unknown"):
+            use()
+    os.removexattr(path, "user.preshuffle.record")
+    assert stamp_of(other) is None
+
+
+def test_a_record_that_was_removed_says_that_the_file_was_rewritten(tmp_path: Path) -> None:
+    laid_files(tmp_path)
+    write_over(tmp_path / WEIGHT, data(own_storage_layer()[WEIGHT]))
+    (tmp_path / f"{WEIGHT}.preshuffle").unlink()
+    assert stamp_of(mapped(tmp_path)[WEIGHT]) is None
+
+
 def test_a_private_mapping_that_was_changed_claims_nothing(tmp_path: Path) -> None:
     laid_files(tmp_path)
     private = mapped(tmp_path, shared=False)

@@ -153,6 +153,19 @@ def test_what_a_counter_has_shown_stays_known_when_its_tensor_is_gone() -> None:
     assert state_of(other) == "unknown"
 
 
+def test_a_lazy_clone_has_memory_of_its_own() -> None:
+    tensors = laid_layer()
+    weight = raw(tensors[WEIGHT])
+    clone = torch._lazy_clone(weight)
+    weight.zero_()
+    assert (state_of(weight), state_of(tensors[WEIGHT])) in ((None, None), ("unknown", "unknown"))
+    assert state_of(clone) in (None, "applied")
+    assert clone.any()
+    other = torch._lazy_clone(clone)
+    other.zero_()
+    assert state_of(other) in (None, "unknown")
+
+
 def test_writes_beside_the_bytes_are_no_change() -> None:
     plain = plain_layer()
     pool = torch.zeros(plain[WEIGHT].numel() + 4096, dtype=torch.uint8)

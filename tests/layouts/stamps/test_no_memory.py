@@ -68,6 +68,58 @@ def test_a_stand_in_without_bytes_is_refused(use: Callable[[torch.Tensor], objec
     assert refused == 4
 
 
+def freed() -> torch.Tensor:
+    tensor = torch.zeros(2, 64, 128, dtype=torch.uint8)
+    tensor.untyped_storage().resize_(100)
+    return tensor
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_memory_that_was_freed_is_refused(use: Callable[[torch.Tensor], object]) -> None:
+    if use is stamp_of:
+        assert stamp_of(freed()) is None
+        return
+    with pytest.raises(LayoutError, match="larger than its storage of 100 bytes: its memory was freed"):
+        use(freed())
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_parameter_that_is_not_initialised_is_refused(use: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises(LayoutError, match="is a UninitializedParameter: it has no bytes yet"):
+        use(torch.nn.UninitializedParameter(requires_grad=False))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_traced_tensor_is_refused(use: Callable[[torch.Tensor], object]) -> None:
+    def run(tensor: torch.Tensor) -> torch.Tensor:
+        with pytest.raises(LayoutError, match=r"is traced by torch\.jit"):
+            use(tensor)
+        return tensor + 1
+
+    torch.jit.trace(run, torch.zeros(2, 64, 128, dtype=torch.uint8), check_trace=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_code_calls_the_functions_as_they_are(backend: str) -> None:
+    plain = torch.randint(0, 256, (2, 64, 128), dtype=torch.uint8)
+
+    def work(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        apply(tensors, DECISION)
+        retag(tensors)
+        return apply_layout(tensor + 1, "sep16") * 2
+
+    torch.compiler.reset()
+    apply(wanted := dict(PLAIN), DECISION)
+    tensors = dict(PLAIN)
+    assert torch.compile(work, backend=backend)(plain, tensors).equal(apply_layout(plain + 1, "sep16") * 2)
+    torch.compiler.reset()
+    for role, tensor in tensors.items():
+        assert tensor.view(torch.uint8).equal(wanted[role].view(torch.uint8))
+        assert stamp_of(tensor) == stamp_of(wanted[role])
+
+
 def test_a_mode_that_makes_fakes_is_refused() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(LayoutError, match="is a FakeTensor"):
         apply_layout(ROWS, "sep16")
