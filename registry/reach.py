@@ -46,7 +46,7 @@ _KNOWN_VALUES: Mapping[str, tuple[Scalar, ...]] = {
     "ep": (1, 8),
     "deployment": (None, "another"),
     "hidden_size": (4096, 7168),
-    "intermediate_size": (2048, 4096),
+    "intermediate_size": (2048, 4096, 192),
     "cu_num": (None, 304, 256, 80),
 }
 

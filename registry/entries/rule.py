@@ -80,6 +80,7 @@ class Rule(Frozen):
             release is answered as this one, and the answer says so; it is no condition.
         until: the first release that no longer does so; a condition on ``engine_version``, else on ``aiter``.
         shard: how the engine's loader cuts the intermediate size between the ranks; None for whole scale groups.
+        indivisible: what must not divide a rank's intermediate size for the rule to answer; None where it may.
         priority: breaks a tie between rules that are equally specific.
         because: the reason, in words.
     """
@@ -88,6 +89,7 @@ class Rule(Frozen):
     when: Annotated[FrozenDict[str, Any], AfterValidator(freeze)]
     use: str | None
     shard: Shard | None = None
+    indivisible: Annotated[int, Field(ge=2)] | None = None
     priority: int = 0
     because: Annotated[str, Field(min_length=1)]
     evidence: tuple[str, ...] = ()

@@ -67,7 +67,7 @@ def _first_keys(rule: Rule) -> Iterator[tuple[str, Scalar]]:
 
 def _covers(book: Book, other: Rule, rule: Rule) -> bool:
     own, theirs = rule.conditions(), other.conditions()
-    if not theirs.keys() <= own.keys():
+    if not theirs.keys() <= own.keys() or other.indivisible not in (None, rule.indivisible):
         return False
     return all(own[name].within(condition) for name, condition in theirs.items()) and _requires_no_more(
         book, other, rule

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from preshuffle.registry.entries import Recipe, Rule, Scalar
 from preshuffle.registry.layer import MoELayer, engine_notes, read_after, unknown_engine
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.requirements import REQUIRED_OF, Miss, lacking
+from preshuffle.registry.resolve.requirements import REQUIRED_OF, Miss, unmet
 from preshuffle.registry.values.decision import Alternative
 from preshuffle.registry.values.query import Engine
 
@@ -90,13 +90,13 @@ def choose(book: Book, facts: Mapping[str, Scalar]) -> Choice | None:
         missed = item.misses(facts, MOST_MISSED)
         if missed is None:
             continue
-        unmet: tuple[str, ...] = ()
+        reasons: tuple[str, ...] = ()
         if not missed:
-            unmet = () if item.recipe is None else tuple(lacking(book, item.recipe, facts, item.rule.shard))
-            if winner is None and not unmet:
+            reasons = tuple(unmet(book, item.rule, item.recipe, facts))
+            if winner is None and not reasons:
                 winner = item
                 continue
-        others.append(NearRule(item, missed, unmet))
+        others.append(NearRule(item, missed, reasons))
     return None if winner is None else Choice(winner, tuple(others))
 
 

@@ -12,7 +12,7 @@ from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import Recipe, Scalar
 from preshuffle.registry.layer import value_of
 from preshuffle.registry.loading import Book, Prepared
-from preshuffle.registry.resolve.requirements import lacking
+from preshuffle.registry.resolve.requirements import divides, lacking
 
 _READ: tuple[Role, ...] = ("w13_weight", "w2_weight")
 _SHOWN = 3
@@ -115,6 +115,8 @@ def engine_runs(
         if depends is None:
             continue
         recipe = prepared.recipe
+        if divides(prepared.rule, facts):
+            continue
         if recipe is None or lacking(book, recipe, facts, prepared.rule.shard):
             described = False  # the engine raises, or runs what no rule describes
         else:

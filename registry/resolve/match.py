@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from preshuffle.registry.entries import Recipe, Rule, Scalar, Specificity
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve.requirements import Miss, lacking
+from preshuffle.registry.resolve.requirements import Miss, unmet
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,6 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> RuleTrial:
         if not condition.matches(facts.get(name))
     )
     recipe = None if rule.use is None else book.recipes[rule.use]
-    unmet = [] if recipe is None else lacking(book, recipe, facts, rule.shard)
     missed = {str(miss) for miss in misses}
     return RuleTrial(
         rule,
@@ -73,6 +72,6 @@ def try_rule(book: Book, rule: Rule, facts: Mapping[str, Scalar]) -> RuleTrial:
         {name: condition.text for name, condition in conditions.items()},
         {name: facts.get(name) for name in conditions},
         misses,
-        tuple(text for text in unmet if text not in missed),
+        tuple(text for text in unmet(book, rule, recipe, facts) if text not in missed),
         tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and name != "engine"),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from preshuffle.registry.algebra.shard import cut
 from preshuffle.registry.base.errors import QueryError
 from preshuffle.registry.base.words import GROUP, QuantType, Shard
-from preshuffle.registry.entries import ContractEntry, PadRule, Recipe, Scalar, multiple_for
+from preshuffle.registry.entries import ContractEntry, PadRule, Recipe, Rule, Scalar, multiple_for
 from preshuffle.registry.layer import shard_share, why_lacking
 from preshuffle.registry.loading import Book
 from preshuffle.registry.values.query import read_probed
@@ -52,6 +53,25 @@ def lacking(book: Book, recipe: Recipe, facts: Facts, shard: Shard | None = None
     if shard is not None and facts.get("shard") is None:
         facts = {**facts, "shard": shard}
     return [text for requirement in REQUIREMENTS for text in requirement.unmet(book, recipe, facts)]
+
+
+def unmet(book: Book, rule: Rule, recipe: Recipe | None, facts: Facts) -> list[str]:
+    """Return what keeps a rule whose conditions hold from answering: sizes that divide, and what its recipe lacks."""
+    reason = divides(rule, facts)
+    found = [reason] if reason else []
+    return found if recipe is None else [*found, *lacking(book, recipe, facts, rule.shard)]
+
+
+def divides(rule: Rule, facts: Facts) -> str | None:
+    """Say that a rule is for sizes which another number does not divide; None where it may answer."""
+    size, tp = facts.get("intermediate_size"), int(facts.get("tp") or 1)
+    if rule.indivisible is None or not isinstance(size, int):
+        return None
+    quant_type: Any = facts.get("quant_type")
+    share = _rank_sizes("intermediate_size", size, tp, quant_type, facts.get("shard"))[0]
+    if share % rule.indivisible:
+        return None
+    return f"is for an intermediate_size at tp {tp} that {rule.indivisible} does not divide, found {share}"
 
 
 def refusal(book: Book, facts: Facts, backend: str = "aiter") -> ContractEntry | None:

@@ -12,7 +12,7 @@ from preshuffle.registry.loading.load import SECTIONS
 from support.book.strategies import BOOK, decide, load_overlay
 
 SECTION_NAMES = ", ".join(SECTIONS)
-RULE_FIELDS = "when, use, shard, priority, because, evidence, since, until"
+RULE_FIELDS = "when, use, shard, indivisible, priority, because, evidence, since, until"
 MINE = """rules:
   mine:
     when: {arch: gfx950, tp: 3}

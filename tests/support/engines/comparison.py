@@ -54,6 +54,16 @@ def compare(call: Mapping[str, Any], decision: Decision, plain: Mapping[Role, Te
     return found
 
 
+def compare_layer(layer: torch.nn.Module, decision: Decision, plain: Mapping[Role, Tensor]) -> Comparison:
+    """Compare the tensors of an engine's layer with `apply`, where the engine runs kernels of its own on them."""
+    target: dict[str, Tensor] = {role: tensor.clone() for role, tensor in plain.items()}
+    apply(target, decision, backend="native", allow=[finding.code for finding in decision.findings])
+    found = Comparison()
+    for argument, role in ARGUMENTS.items():
+        _compare_tensor(found, argument, getattr(layer, role, None), target.get(role))
+    return found
+
+
 def _compare_tensor(found: Comparison, name: str, engine: Tensor | None, ours: Tensor | None) -> None:
     if engine is None or ours is None:
         if engine is not ours:

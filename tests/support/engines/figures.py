@@ -18,6 +18,7 @@ OUTCOMES = {
     "differs": "differs",
     "apply refuses": "`apply` refuses",
     "refused": "refused here only",
+    "equal, other kernels": "not AITER's, both say, bytes equal",
     "refused, other kernels": "not AITER's, both say",
     "both refuse": "raises, refused here too",
     "raises": "raises, not refused here",

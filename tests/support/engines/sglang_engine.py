@@ -40,6 +40,10 @@ REPLACED = (
 )
 
 
+layers: list[Any] = []
+"""The layer that was converted last."""
+
+
 def prepare(tree: Path, arch: str) -> None:
     """Make SGLang importable."""
     sys.path.insert(0, str(tree))
@@ -62,6 +66,7 @@ def run(case: Case, checkpoint: Checkpoint) -> None:
         layer = _layer(case)
         load(layer, checkpoint, case, NAMES, "model.layers.0.mlp.experts")
         layer.quant_method.process_weights_after_loading(layer)
+        layers[:] = [layer]
         _call(layer, case)
 
 

@@ -20,7 +20,7 @@ from preshuffle.registry import Decision, PreshuffleError, Query, Registry
 from support.engines import aiter_standin
 from support.engines.cases import Case
 from support.engines.checkpoint import Checkpoint
-from support.engines.comparison import compare, scalar_arguments
+from support.engines.comparison import compare, compare_layer, scalar_arguments
 from support.engines.standins import COMPUTE_UNITS, pretend_rocm
 from support.engines.trees import RELEASES, ROOT, tree_of
 
@@ -65,14 +65,19 @@ def run_case(registry: Registry, engine: Any, case: Case) -> Result:
         outcome = "both refuse" if raised else "refused" if call else "refused, other kernels"
         return Result(case.name, outcome, [*filter(None, [raised]), str(error)[:400]])
     codes: list[str] = sorted({finding.code for finding in decision.findings if finding.severity == "error"})
-    if call is None:
+    if call is None and (raised or decision.call.backend == "aiter"):
         return Result(case.name, "raises" if raised else "other kernels", [raised or "", *codes], decision.recipe)
     try:
-        found = compare(scalar_arguments(call), decision, checkpoint.plain(decision, case.rank))
+        plain = checkpoint.plain(decision, case.rank)
+        if call is None:
+            found = compare_layer(engine.layers[-1], decision, plain)
+        else:
+            found = compare(scalar_arguments(call), decision, plain)
     except Exception as error:
         return Result(case.name, "apply refuses", [f"{type(error).__name__}: {str(error)[:300]}"], decision.recipe)
     details = [*found.differences, *found.ranks, *codes]
-    return Result(case.name, found.outcome, details, decision.recipe, found.differences)
+    outcome = "equal, other kernels" if call is None and found.outcome == "equal" else found.outcome
+    return Result(case.name, outcome, details, decision.recipe, found.differences)
 
 
 def run_engine(engine: Any, case: Case, checkpoint: Checkpoint) -> tuple[dict[str, Any] | None, str | None]:
