@@ -106,6 +106,13 @@ def _maximum(first: Float32, second: Float32) -> Float32:
     return np.fmax(first, second)
 
 
+def _median(first: Float32, second: Float32, third: Float32) -> Float32:
+    """Middle of three; the smallest number where one of them is NaN."""
+    middle = _maximum(_minimum(first, second), _minimum(_maximum(first, second), third))
+    smallest = _minimum(_minimum(first, second), third)
+    return np.where(np.isnan(first) | np.isnan(second) | np.isnan(third), smallest, middle)
+
+
 def _halves(function: Callable[[Words, Words], Words]) -> Function:
     """Function of the low halves; the upper half of the result is 0, as on gfx9."""
     return lambda first, second: function(first & HALF, second & HALF) & HALF
@@ -187,7 +194,7 @@ TERNARY: dict[str, Function] = {
     "v_fma_f32": _float(_fused),
     "v_min3_f32": _float(lambda a, b, c: _minimum(_minimum(a, b), c)),
     "v_max3_f32": _float(lambda a, b, c: _maximum(_maximum(a, b), c)),
-    "v_med3_f32": _float(lambda a, b, c: _maximum(_minimum(a, b), _minimum(_maximum(a, b), c))),
+    "v_med3_f32": _float(_median),
     "v_add3_u32": lambda a, b, c: a + b + c,
     "v_xad_u32": lambda a, b, c: (a ^ b) + c,
     "v_lshl_add_u32": lambda a, b, c: (a << (b & SHIFT)) + c,

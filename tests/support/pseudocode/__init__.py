@@ -1,0 +1,1 @@
+"""Interpreter of the pseudocode in AMD's instruction set documents, for tests of the emulator."""
