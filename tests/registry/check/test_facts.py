@@ -120,6 +120,8 @@ RIGHT: dict[str, Raw] = {
     "two recipes for one key: alternating": deployment(A8W4, INTERLEAVED, applied=ITLV, **DSV4),
     "interleaved scales padded by 0.1.18": deployment(A8W4, INTERLEAVED, applied=ITLV, aiter="0.1.18", **DSV4),
     "separated scales of 12 groups, any AITER": deployment(A4W4, SEPARATED, applied=SEP, aiter="0.1.16", **DSV4),
+    "a split K that AITER picks itself (aiter#3984)": deployment(A4W4, SEPARATED, applied=SEP, env={"AITER_FLYDSL_FORCE": "0"}, tokens=[1, 4, 64], **KIMI | {"tp": 4, "ep": 1}),
+    "FlyDSL's pads mended in a post-release": deployment(SWIGLU | {"activation_dtype": "fp4x2"}, SEPARATED, pad=256, applied=SEP | BIAS, aiter="0.1.15.post3", tokens=[512], **{name: value for name, value in OSS.items() if name != "activation_dtype"} | {"tp": 4}),
     "192 tuned online": deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.7.post5", env={"AITER_ONLINE_TUNE": "1"}, **QWEN),
     "192 from the release on that has tiles of 64": deployment(BF16, TILES, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.8", **QWEN),
     "192 padded to 256": deployment(BF16, TILES, pad=256, applied=AITER, arch="gfx942", cu_num=304, aiter="0.1.7.post5", **QWEN),

@@ -90,6 +90,21 @@ def test_versions_between_the_known_ends_name_what_is_assumed() -> None:
     assert behaviour_of("0.1.20").notes == ()
 
 
+@pytest.mark.parametrize(
+    ("aiter", "tokens", "dtype"),
+    [("0.1.12", 300, "bf16"), ("0.1.13", 300, "fp8"), ("0.1.13.post1", 300, "bf16"), ("0.1.13.post1", 512, "fp8")],
+)
+def test_the_bound_of_swiglu_differs_by_release(aiter: str, tokens: int, dtype: str) -> None:
+    assert dispatch(call(aiter=aiter, tokens=tokens, activation="Swiglu")).activation_dtype == dtype
+
+
+@pytest.mark.parametrize(("aiter", "function"), [("0.1.13", "asm_stage1"), ("0.1.13.post1", "_flydsl_stage1_wrapper")])
+def test_int4_in_groups_came_with_a_post_release(aiter: str, function: str) -> None:
+    choice = dispatch(call(aiter=aiter, weight_dtype="i4x2"))
+    assert choice.stage1 is not None
+    assert choice.stage1.func == function
+
+
 def test_a_known_commit_is_the_snapshot_and_another_one_is_not() -> None:
     assert behaviour_of("0.1.20.dev+ge4048607a5").key == "0.1.20"
     other = behaviour_of("0.1.20.dev+gdeadbeef")

@@ -23,7 +23,7 @@ TIMELINE = {
     "shuffle_scale": "0.1.14",
     "swiglu_limit": "0.1.14",
     "swiglu_separated_a4w4": "0.1.14",
-    "int4_group32": "0.1.14",
+    "int4_group32": "0.1.13.post1",
     "shuffle_weight_gfx1250": "0.1.16",
     "rows_name_gfx": "0.1.16",
     "pad_k_to": "0.1.17",
