@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from anyio import BrokenWorkerProcess, CancelScope, to_process
 Result = TypeVar("Result")
 _NICE: Final = 10
 _PARENT_CHECK_S: Final = 1.0
+MAX_MEMORY: Final = 2 << 30
+"""Bytes of memory of its own that the child process may take; what it shares with others does not count."""
 FEW: Final = 100
 """Replicas that are checked in less time than a process needs to start."""
 
@@ -28,7 +31,8 @@ class WorkerProcess:
     """Runs a function in a child process that ends with it.
 
     ``anyio.to_process`` starts the process and carries arguments, results and errors. What it lacks is added here: a
-    call for threads without an event loop, a stop from any other thread, a nice level, and an end with the parent.
+    call for threads without an event loop, a stop from any other thread, a nice level, a limit of memory, and an end
+    with the parent.
     """
 
     def __init__(self) -> None:
@@ -46,12 +50,12 @@ class WorkerProcess:
         Function, arguments and result must be picklable.
 
         Raises:
-            WorkerProcessError: the process ended before it had a result.
+            WorkerProcessError: the process ended before it had a result, or its memory ran out.
             Exception: what the function raised.
         """
         try:
             return anyio.run(self._run, function, arguments)
-        except BrokenWorkerProcess:
+        except (BrokenWorkerProcess, MemoryError):
             raise WorkerProcessError(f"{function.__name__} ended without a result") from None
 
     def stop(self) -> None:
@@ -75,11 +79,14 @@ class WorkerProcess:
 
 
 def _prepare(parent: int) -> None:
-    """Lower this process's priority, and end it soon after its parent.
+    """Lower this process's priority, limit its memory, and end it soon after its parent.
 
     A timer's signal also ends a regular expression that would never end; a thread would wait for it.
     """
     os.nice(_NICE)
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    most = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     sys.stderr = sys.__stderr__  # AnyIO discards it; errors are logged there
 
     def check(_number: int, _frame: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 _LONGEST = 64
 """Characters of a name that is compared: the comparison is quadratic."""
@@ -31,6 +32,12 @@ def close_to(name: str, names: Iterable[str]) -> tuple[str, ...]:
     known = [other for other in names if len(other) <= _LONGEST]
     if len(known) > _MANY:  # too many to compare with each: those that begin alike
         known = [other for other in known if other[:2] == name[:2]][:_MANY]
+    return _closest(name, tuple(known))
+
+
+@lru_cache(maxsize=1024)
+def _closest(name: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the closest of few names; cached, since one mistake is judged under many assumptions."""
     letters = Counter(name)
     bounds = sorted(((_shared(letters, other) / (len(name) + len(other) or 1), other) for other in known), reverse=True)
     matcher = SequenceMatcher(b=name)

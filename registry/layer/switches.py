@@ -23,6 +23,8 @@ AITER = "aiter"
 _RELEASE = "name the release that the build has the changes of"
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _FALSE = frozenset({"0", "false", "no", "off", "n", "f", ""})
+_LONGEST = 64
+"""Characters of a name that is compared with the book's switches."""
 _MIN_LENGTH = 12
 """Shortest name that is tested for typing errors: other software reads names similar to shorter ones."""
 
@@ -175,7 +177,7 @@ def why_unlisted(name: str, book: Book) -> str | None:
     """
     for entry in book.entries["switch_patterns"].values():
         if any(fnmatchcase(name, pattern) for pattern in entry.patterns):
-            near = get_close_matches(name, book.flags, n=1, cutoff=0.8)
+            near = get_close_matches(name, book.flags, n=1, cutoff=0.8) if len(name) <= _LONGEST else ()
             known = f"; the book knows {near[0]}" if near else ""
             return f"no known version of {entry.owner} reads it{known}"
     meant = misspelled_switch(name, book.flags)

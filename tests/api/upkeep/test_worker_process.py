@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.api.upkeep.worker_process import WorkerProcess, WorkerProcessError
+from preshuffle.api.upkeep.worker_process import MAX_MEMORY, WorkerProcess, WorkerProcessError
 from preshuffle.registry import Query, Registry
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
@@ -54,6 +54,17 @@ def niceness() -> int:
 
 def test_it_has_a_lower_priority_than_the_service() -> None:
     assert WorkerProcess().run(niceness) >= min(os.nice(0) + 10, 19)
+
+
+def fill_memory(number: int) -> int:
+    return len(bytearray(number))
+
+
+def test_memory_that_it_may_not_take_is_an_end_without_a_result() -> None:
+    worker = WorkerProcess()
+    with pytest.raises(WorkerProcessError):
+        worker.run(fill_memory, MAX_MEMORY)
+    assert worker.run(fill_memory, MAX_MEMORY // 4) == MAX_MEMORY // 4
 
 
 def test_it_is_killed_from_another_thread() -> None:

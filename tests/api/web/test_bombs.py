@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
 from support.bombs.bodies import LIMIT, PATHS, bodies
+from support.bombs.heads import heads
 from support.service.server import Client
 
-SLOW_MACHINE = 4.0
-"""Seconds allowed here: the machines of tests are shared; the figures of a quiet one are in bench/RESULTS.md."""
+MOST_S = 1.0
+"""Seconds of computing."""
+ROUNDS = 3
+MOST_ANSWER = 1 << 20
 QUICK = ("deep lists", "many keys", "one key often", "a long number", "many wrong tokens", "many groups")
 HEADERS = {"Content-Type": "application/json"}
 
@@ -27,11 +33,20 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 def send(client: Client, path: str, name: str, body: bytes) -> None:
     assert len(body) <= LIMIT + 1
-    started = time.process_time()
     method = "PUT" if path.startswith("/v1/deployments") else "POST"
-    response = client.request(method, path, content=body, headers=HEADERS)
-    assert time.process_time() - started < SLOW_MACHINE, (path, name)
-    assert response.status_code < 500, (path, name)
+    answered(client, method, path, name, content=body, headers=HEADERS)
+
+
+def answered(client: Client, method: str, path: str, name: str, **more: Any) -> httpx.Response:
+    """Send a request; again where it took long, since other processes slow computing down as well."""
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        response = client.request(method, path, **more)
+        if (taken := time.process_time() - started) < MOST_S:
+            break
+    assert taken < MOST_S, (path[:100], name)
+    assert response.status_code < 500, (path[:100], name)
+    return response
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -46,6 +61,24 @@ def test_a_costly_body_is_answered_at_once(client: Client, path: str) -> None:
 def test_every_costly_body_is_answered_at_once(client: Client, path: str) -> None:
     for name, body in bodies(PATHS[path]):
         send(client, path, name, body)
+
+
+@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.slow)])
+def test_costly_heads_are_answered_at_once(client: Client, step: int) -> None:
+    schema = client.request("GET", "/openapi.json").json()
+    for name, path, headers in islice(heads(schema), 0, None, step):
+        response = answered(client, "GET", path, name, headers=headers)
+        assert response.status_code < 400 or len(response.content) < MOST_ANSWER, name
+
+
+@pytest.mark.slow
+def test_every_view_of_a_costly_report_is_made_at_once(client: Client) -> None:
+    for number, (name, body) in enumerate(bodies("report")):
+        if client.request("PUT", f"/v1/deployments/d{number}", content=body, headers=HEADERS).status_code < 300:
+            for path in ("/v1/deployments/{}", "/v1/deployments/{}/health", "/deployments/{}"):
+                answered(client, "GET", path.format(f"d{number}"), name)
+    for path in ("/", "/v1/deployments", "/changes", "/v1/history"):
+        answered(client, "GET", path, "all of them")
 
 
 @pytest.mark.parametrize("path", PATHS)
