@@ -20,6 +20,7 @@ class Case:
     Attributes:
         form: how the checkpoint stores weights: a key of `checkpoint.FORMATS`.
         order: row order of w13 in the checkpoint.
+        ep: expert-parallel ranks, on each of which `tp` ranks cut an expert.
         quantization: the section of that name in the model's configuration.
         options: what the engine is started with, and what its model says.
         env: environment of engine and query.
@@ -41,6 +42,8 @@ class Case:
     top_k: int = 1
     tp: int = 1
     rank: int = 0
+    ep: int = 1
+    ep_rank: int = 0
     activation: str = "silu"
     order: str = "GGUU"
     bias: bool = False
@@ -84,7 +87,8 @@ def _cases_of(engine: str, row: dict[str, Any], layer: dict[str, Any], env: dict
     for arch in archs:
         for tp in sizes:
             rank = min(fields.get("rank", 0), tp - 1)
-            title = " ".join(filter(None, (name, note, arch, f"tp{tp}", f"rank{rank}" if rank else "")))
+            ranks = f"rank{rank}" if rank else "", f"ep{fields['ep']}" if "ep" in fields else ""
+            title = " ".join(filter(None, (name, note, arch, f"tp{tp}", *ranks)))
             yield Case(**{**fields, "name": title, "engine": engine, "arch": arch, "tp": tp, "rank": rank})
 
 

@@ -85,8 +85,13 @@ class Checkpoint:
             return self.tensors["w1", "input_scale"]
         return self._floats(experts).abs_().add_(0.1)
 
-    def plain(self, decision: Decision, rank: int) -> dict[Role, Tensor]:
+    def plain(self, decision: Decision, rank: int, ep_rank: int = 0) -> dict[Role, Tensor]:
         """Return the tensors of one rank in the shapes that `apply` takes."""
+        experts = decision.tensors["w13_weight"].logical_shape[0]
+        local = slice(ep_rank * experts, (ep_rank + 1) * experts)
+        return {role: tensor[local].contiguous() for role, tensor in self._of_all_experts(decision, rank).items()}
+
+    def _of_all_experts(self, decision: Decision, rank: int) -> dict[Role, Tensor]:
         made: dict[Role, Tensor] = {}
         for role, decided in decision.tensors.items():
             projection, _, kind = role.partition("_")

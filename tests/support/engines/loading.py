@@ -41,5 +41,7 @@ def _load_fused(parameters: dict[str, Any], checkpoint: Checkpoint, case: Case, 
     for projection in ("w13", "w2"):
         for kind in ("weight", "scale", "bias"):
             name = f"{projection}_{names[kind]}"
-            loaded = checkpoint.fused(projection, kind, case.tp, case.rank)
+            local = case.experts // case.ep
+            whole = checkpoint.fused(projection, kind, case.tp, case.rank)
+            loaded = whole[case.ep_rank * local : (case.ep_rank + 1) * local]
             parameters[name].weight_loader(parameters[name], loaded, weight_name=name, shard_id=None, expert_id=None)

@@ -57,8 +57,10 @@ def run(case: Case, checkpoint: Checkpoint) -> None:
     from sglang.srt.runtime_context import get_context, get_parallel
 
     arguments = {"moe_runner_backend": case.options.get("moe_runner_backend", "auto"), "tp_size": 1, "device": "cpu"}
-    ranks = {"moe_tp_size": case.tp, "moe_tp_rank": case.rank, "moe_ep_size": 1, "moe_ep_rank": 0, "tp_size": case.tp}
-    ranks |= {"tp_rank": case.rank, "attn_tp_size": case.tp, "attn_tp_rank": case.rank}
+    ranks = {"moe_tp_size": case.tp, "moe_tp_rank": case.rank, "moe_ep_size": case.ep, "moe_ep_rank": case.ep_rank}
+    ranks |= {"tp_size": case.tp * case.ep}
+    ranks |= {"tp_rank": case.ep_rank * case.tp + case.rank, "attn_tp_size": case.tp * case.ep}
+    ranks |= {"attn_tp_rank": ranks["tp_rank"]}
     with get_context().override_server_args(**arguments), get_parallel().override(**ranks), torch.device("cpu"):
         from sglang.srt.layers.moe.utils import initialize_moe_config
 

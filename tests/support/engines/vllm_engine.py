@@ -91,14 +91,17 @@ def _layer(case: Case) -> Any:
     group = SimpleNamespace(world_size=case.tp, rank_in_group=case.rank)
     state._TP = group
     parallel = FusedMoEParallelConfig(
-        *(case.tp, 1, 1, 1, case.rank, 0, 0, 0, 1), use_ep=False, all2all_backend="", enable_eplb=False
+        *(case.tp, 1, 1, case.ep, case.rank, 0, 0, case.ep_rank, 1),
+        use_ep=case.ep > 1,
+        all2all_backend="",
+        enable_eplb=False,
     )
     moe = FusedMoEConfig(
         num_experts=case.experts,
         experts_per_token=case.top_k,
         hidden_dim=case.hidden,
         intermediate_size=case.intermediate,
-        num_local_experts=case.experts,
+        num_local_experts=case.experts // case.ep,
         num_logical_experts=case.experts,
         activation=MoEActivation.from_str(case.activation),
         device="cpu",

@@ -48,6 +48,7 @@ def decide(registry: Registry, case: Case) -> Decision:
         "num_experts": case.experts,
         "top_k": case.top_k,
         "tp": case.tp,
+        "ep": case.ep,
         "env": {**case.env, **case.flags},
         "tokens": [16],
         **case.query,
@@ -68,7 +69,7 @@ def run_case(registry: Registry, engine: Any, case: Case) -> Result:
     if call is None and (raised or decision.call.backend == "aiter"):
         return Result(case.name, "raises" if raised else "other kernels", [raised or "", *codes], decision.recipe)
     try:
-        plain = checkpoint.plain(decision, case.rank)
+        plain = checkpoint.plain(decision, case.rank, case.ep_rank)
         if call is None:
             found = compare_layer(engine.layers[-1], decision, plain)
         else:
