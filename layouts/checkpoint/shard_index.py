@@ -51,8 +51,8 @@ def _inside(index: Path, file: Any) -> Path:
     """Return the path of a file that an index names.
 
     Raises:
-        CheckpointError: it is no relative path that stays in the folder, with symbolic links followed. The Hugging Face
-            cache's own links, from ``snapshots/REVISION`` to ``blobs``, are followed.
+        CheckpointError: it is no relative path that stays in the folder, with symbolic links followed, or no regular
+            file. The Hugging Face cache's own links, from ``snapshots/REVISION`` to ``blobs``, are followed.
     """
     folder = index.parent
     if not isinstance(file, str):
@@ -63,6 +63,7 @@ def _inside(index: Path, file: Any) -> Path:
         raise CheckpointError(f"{index}: names {file!r:.120}; valid: a file in {folder}")
     try:
         root, path = folder.resolve(), (folder / file).resolve()
+        readable = path.is_file() or not path.exists()  # a pipe, say, would be read without end
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{index}: names {file!r:.120}, which cannot be followed: {error}") from None
     homes = [root]
@@ -70,4 +71,6 @@ def _inside(index: Path, file: Any) -> Path:
         homes.append((folder.absolute().parent.parent / "blobs").resolve())
     if not any(path.is_relative_to(home) for home in homes):
         raise CheckpointError(f"{index}: names {file!r:.120}, a link to {path}; valid: a file in {folder}")
+    if not readable:
+        raise CheckpointError(f"{index}: names {file!r:.120}, which is no regular file")
     return folder / file

@@ -36,10 +36,12 @@ def shard_of(folder: Path) -> str:
     [
         "../other.safetensors", "../model/../other.safetensors", "a/../../other.safetensors", "..", ".", "",
         "/etc/passwd", "//etc/passwd", "C:\\shard", "..\\other", "\\\\host\\share", "a\0b", "a\nb", "./../x",
-        3, None, ["a"], {},
+        3, None, ["a"], {}, "pipe", "folder", "m" * 100000,
     ],
 )  # fmt: skip
 def test_a_file_outside_is_refused(file: object, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "folder").mkdir()
     name_file(folder, file)
     with pytest.raises(CheckpointError, match=r"index\.json: (names|not a safetensors index)"):
         Checkpoint.open(folder)
