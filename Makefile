@@ -101,13 +101,13 @@ test-lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) deploy/packages/lowest.py '$(TORCH)' > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python $(PIP) install --quiet -c $(LOWEST)/constraints.txt '$(TORCH)' $(TESTED)
-	$(LOWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER)
+	$(LOWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER) $(TRITON)
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) $(PARTS) $(ARGS)
 
 test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python $(PIP) install --quiet --upgrade '$(TORCH)' $(TESTED)
-	$(NEWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER)
+	$(NEWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER) $(TRITON)
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) $(PARTS) $(ARGS)
 
 $(TOOLS)/.stamp: Makefile
