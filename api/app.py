@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -189,8 +190,16 @@ def _cached_paths(service: Service) -> dict[str, Find]:
     return {**listings, kernels.KERNELS_PATH: service.kernels.find, resolve.RESOLVE_PATH: service.responses.find}
 
 
+_THREADS: Final = 4
+"""Threads for what is computed beside the event loop; the store has threads of its own."""
+_SWITCH_S: Final = 0.001
+"""How long one of them may keep Python's lock from the event loop."""
+
+
 @asynccontextmanager
 async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    sys.setswitchinterval(_SWITCH_S)
     service.background.start()
     yield
     await to_thread.run_sync(service.background.stop)

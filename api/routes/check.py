@@ -20,6 +20,7 @@ from preshuffle.api.web import (
     Params,
     Problem,
     as_problem,
+    in_turn,
     json_body,
     json_input,
     problems,
@@ -104,7 +105,7 @@ def router(answers: Answers) -> APIRouter:
     )
     async def batch(request: Request, observations: BatchBody) -> Response:
         answer = partial(_check_one, answers, path=request.url.path)
-        body = await to_thread.run_sync(write_batch, observations, answer, request.url.path)
+        body = await in_turn(write_batch, observations, answer, request.url.path)
         return Response(body, media_type="application/json")
 
     return routes

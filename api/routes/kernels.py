@@ -9,7 +9,6 @@ from enum import Enum
 from functools import partial
 from typing import Annotated, Any, Final
 
-from anyio import to_thread
 from fastapi import APIRouter, Path
 from pydantic import Field, RootModel
 from starlette.requests import Request
@@ -26,6 +25,7 @@ from preshuffle.api.web import (
     CachedResponse,
     DirectRoute,
     ProblemError,
+    in_turn,
     invalid_input,
     json_body,
     problems,
@@ -213,7 +213,7 @@ async def _read_files(request: Request) -> Mapping[str, bytes]:
             headers={"Accept": f"{CSV}, {JSON}"},
         )
     body = await read_body(request, MAX_BODY)
-    return {ONE_FILE: body} if kind == CSV else await to_thread.run_sync(_from_json, body)
+    return {ONE_FILE: body} if kind == CSV else await in_turn(_from_json, body)
 
 
 def _from_json(body: bytes) -> dict[str, bytes]:

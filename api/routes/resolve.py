@@ -6,7 +6,6 @@ from enum import Enum
 from functools import partial
 from typing import Annotated, Any, Final
 
-from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
@@ -23,6 +22,7 @@ from preshuffle.api.web import (
     Problem,
     as_problem,
     documented,
+    in_turn,
     json_body,
     json_input,
     parse_json,
@@ -132,7 +132,7 @@ def router(answers: Answers, cache: ResponseCache) -> APIRouter:
     )
     async def batch(request: Request, queries: BatchBody) -> Response:
         answer = partial(_answer_one, answers, path=request.url.path)
-        body = await to_thread.run_sync(write_batch, queries, answer, request.url.path)
+        body = await in_turn(write_batch, queries, answer, request.url.path)
         return Response(body, media_type="application/json")
 
     return routes

@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
@@ -17,12 +17,19 @@ from preshuffle.api.web.problem import ProblemError, invalid_input
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.text import DuplicateKeyError, check_keys
 
+Result = TypeVar("Result")
+
 MAX_BODY: Final = 1 << 20
 """Bytes that a body may have."""
+MAX_VALUES: Final = 200_000
+"""Values in a body of up to ``MAX_BODY`` bytes: nobody else gets Python's lock while they are made."""
 SMALL_BODY: Final = 16 << 10
 """Bytes of a body that is parsed on the event loop."""
 BODY_SECONDS: Final = 30.0
 """How long a body may take to arrive."""
+_LONG: Final = CapacityLimiter(1)
+_BEGINS: Final = (b",", b"[", b"{")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LARGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
@@ -41,7 +48,15 @@ def json_input(parse: Callable[[Any], object], limit: int = MAX_BODY) -> Any:
 
 async def parsed(body: bytes, parse: Callable[[bytes], Any]) -> Any:
     """Parse a body; large ones in a thread beside the event loop."""
-    return parse(body) if len(body) <= SMALL_BODY else await to_thread.run_sync(parse, body)
+    return parse(body) if len(body) <= SMALL_BODY else await in_turn(parse, body)
+
+
+async def in_turn(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Compute something long in a thread, one at a time.
+
+    Threads that compute take Python's lock from the event loop: each one more makes every other request wait longer.
+    """
+    return await to_thread.run_sync(function, *arguments, limiter=_LONG)
 
 
 async def read_json_body(request: Request, limit: int = MAX_BODY) -> bytes:
@@ -67,8 +82,10 @@ def parse_json(body: bytes) -> Any:
     NaN and Infinity are not JSON; half surrogate pairs are not text; an object has each key once.
 
     Raises:
-        ProblemError: 400 not JSON or nested too deeply, 422 a key is given twice.
+        ProblemError: 400 not JSON or nested too deeply, 413 too many values, 422 a key is given twice.
     """
+    if len(body) <= MAX_BODY and _values(body) > MAX_VALUES:
+        raise ProblemError("body-too-large", f"a body may have {MAX_VALUES:,} values", headers={"Connection": "close"})
     try:
         value = from_json(body, allow_inf_nan=False)
         if _LARGE.search(body):
@@ -82,6 +99,12 @@ def parse_json(body: bytes) -> Any:
         if "recursion" in str(error):
             raise ProblemError("json-too-deep", str(error)) from None
         raise ProblemError("malformed-json", str(error) if body else "the body is empty; JSON is needed") from None
+
+
+def _values(body: bytes) -> int:
+    """Return about how many values a body has; those in strings count only where they do not matter."""
+    count = sum(map(body.count, _BEGINS))
+    return count if count <= MAX_VALUES else sum(map(_STRING.sub(b"", body).count, _BEGINS))
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:

@@ -89,6 +89,13 @@ def test_a_key_given_twice_is_refused(client: Client, path: str) -> None:
     assert "occurs twice" in response.text
 
 
+def test_more_values_than_any_input_has_are_refused_before_they_are_made(client: Client) -> None:
+    lists = b"[" + b"[]," * 200_000 + b"[]]"
+    assert client.request("POST", "/v1/check", content=lists, headers=HEADERS).status_code == 413
+    text = b'{"model":"' + b"[]," * 200_000 + b'\\""}'
+    assert client.request("POST", "/v1/check", content=text, headers=HEADERS).status_code == 422
+
+
 def test_a_batch_that_takes_too_long_says_which_inputs_to_send_again(client: Client) -> None:
     queries = [
         {"model": "openai/gpt-oss-120b", "arch": "gfx950", "hidden_size": 1024 + 32 * index} for index in range(1000)
