@@ -119,13 +119,14 @@ def test_what_is_wrong_in_every_version_is_said_without_one() -> None:
 
 
 def test_a_version_that_decides_is_asked_for() -> None:
-    """Llama 4's shape goes to CK-Tile's interleaved split-k from 0.1.20 on, and to a kernel for these bytes before."""
-    query = {**MINIMAX, "model": "amd/Llama-4-Maverick-17B-128E-Instruct-MXFP4", "tp": 16, "tokens": [16, 512]}
+    """Kimi-K3's kernels with bf16 activations raise for an expert mask from 0.1.20 on, and took one before."""
+    query = {"model": "moonshotai/Kimi-K3", "arch": "gfx950", "ep": 8, "activation_dtype": "bf16", "tokens": [64]}
     old = Query.parse({**query, "aiter": "0.1.19"})
     raw = raw_of(old, REGISTRY.resolve(old))
     assert verdict(REGISTRY, raw, aiter="0.1.19") == "ok"
-    assert verdict(REGISTRY, raw, aiter="0.1.20") == "mismatch"
+    assert verdict(REGISTRY, raw, aiter="0.1.20") == "unsupported"
     del raw["query"]["aiter"]
     report = REGISTRY.check(Observation.parse(raw))
-    assert (report.verdict, report.findings) == ("unknown", ())
-    assert any(note.endswith("with 0.1.14 there is none: say which AITER runs") for note in report.notes), report.notes
+    assert report.verdict == "unknown"
+    assert not [finding for finding in report.findings if finding.severity == "error"]
+    assert any("say which AITER runs" in note for note in report.notes), report.notes

@@ -82,7 +82,7 @@ def _check_situv2(case: DispatchCase) -> None:
     call = case.call
     if call.activation != "Situv2" or case.activation_dtype != "bf16" or call.weight_dtype != "fp4x2":
         return
-    if case.quant_type != "per_1x32" or "situv2_a16w4" not in case.behaviour.data.features:
+    if case.quant_type != "per_1x32" or "situv2_a16w4_raises" not in case.behaviour.data.features:
         return
     objections = (
         (case.gfx not in _MX_PORT_ARCHS or not call.flydsl, "FlyDSL on gfx942 or gfx950"),

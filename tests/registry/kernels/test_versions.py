@@ -105,6 +105,14 @@ def test_int4_in_groups_came_with_a_post_release(aiter: str, function: str) -> N
     assert choice.stage1.func == function
 
 
+@pytest.mark.parametrize(
+    ("aiter", "error"), [("0.1.19", None), ("0.1.19.post2", None), ("0.1.20", "NotImplementedError")]
+)
+def test_situv2_refuses_an_expert_mask_from_the_release_on_that_raises(aiter: str, error: str | None) -> None:
+    choice = dispatch(call(aiter=aiter, activation="Situv2", ep=True))
+    assert (choice.error or "").partition(":")[0] == (error or "")
+
+
 def test_a_known_commit_is_the_snapshot_and_another_one_is_not() -> None:
     assert behaviour_of("0.1.20.dev+ge4048607a5").key == "0.1.20"
     other = behaviour_of("0.1.20.dev+gdeadbeef")
