@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from preshuffle.layouts.checkpoint.part import unpack_int32
 from preshuffle.registry import Decision
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import TensorDecision
@@ -37,6 +38,7 @@ FORMATS = {
     "fp8_block": Format(torch.float8_e4m3fn, scale=torch.float32, rows=128, k=128),
     "fp8_channel": Format(torch.float8_e4m3fn, scale=torch.float32),
     "fp8_tensor": Format(torch.float8_e4m3fn, scale=torch.float32, rows=0),
+    "int4": Format(torch.int32, packed=8, scale=torch.bfloat16, k=32),
     "mxfp4": Format(torch.uint8, packed=2, scale=torch.uint8, k=32),
     "mxfp8": Format(torch.float8_e4m3fn, scale=torch.uint8, k=32),
 }
@@ -68,6 +70,9 @@ class Checkpoint:
         return torch.randn(shape, generator=self.random)
 
     def _weight(self, experts: int, rows: int, k: int) -> Tensor:
+        if self.form.weight is torch.int32:
+            shape = (experts, rows, k // self.form.packed)
+            return torch.randint(-(1 << 31), 1 << 31, shape, generator=self.random).to(torch.int32)
         if self.form.weight is torch.uint8:
             shape = (experts, rows, k // self.form.packed)
             return torch.randint(0, 256, shape, generator=self.random, dtype=torch.uint8)
@@ -78,7 +83,7 @@ class Checkpoint:
         blocks = -(-rows // self.form.rows) if self.form.rows else 1
         if self.form.scale is torch.uint8:
             return torch.randint(110, 140, (experts, blocks, groups), generator=self.random, dtype=torch.uint8)
-        return self._floats(experts, blocks, groups).abs_().add_(0.1)
+        return self._floats(experts, blocks, groups).abs_().add_(0.1).to(self.form.scale)
 
     def _input_scale(self, experts: int, shard: str) -> Tensor:
         if shard == "w3":
@@ -89,7 +94,8 @@ class Checkpoint:
         """Return the tensors of one rank in the shapes that `apply` takes."""
         experts = decision.tensors["w13_weight"].logical_shape[0]
         local = slice(ep_rank * experts, (ep_rank + 1) * experts)
-        return {role: tensor[local].contiguous() for role, tensor in self._of_all_experts(decision, rank).items()}
+        made = {role: tensor[local].contiguous() for role, tensor in self._of_all_experts(decision, rank).items()}
+        return {role: unpack_int32(tensor) if tensor.dtype == torch.int32 else tensor for role, tensor in made.items()}
 
     def _of_all_experts(self, decision: Decision, rank: int) -> dict[Role, Tensor]:
         made: dict[Role, Tensor] = {}

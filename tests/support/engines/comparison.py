@@ -54,13 +54,23 @@ def compare(call: Mapping[str, Any], decision: Decision, plain: Mapping[Role, Te
     return found
 
 
-def compare_layer(layer: torch.nn.Module, decision: Decision, plain: Mapping[Role, Tensor]) -> Comparison:
-    """Compare the tensors of an engine's layer with `apply`, where the engine runs kernels of its own on them."""
+def compare_layer(
+    layer: torch.nn.Module, decision: Decision, plain: Mapping[Role, Tensor], names: Mapping[str, str]
+) -> Comparison:
+    """Compare the tensors of an engine's layer with `apply`, where the engine runs other kernels on them.
+
+    Args:
+        layer: the engine's, converted.
+        decision: what is applied.
+        plain: to which tensors.
+        names: the layer's names behind ``w13_`` and ``w2_``, where they are not the roles'.
+    """
     target: dict[str, Tensor] = {role: tensor.clone() for role, tensor in plain.items()}
     apply(target, decision, backend="native", allow=[finding.code for finding in decision.findings])
     found = Comparison()
     for argument, role in ARGUMENTS.items():
-        _compare_tensor(found, argument, getattr(layer, role, None), target.get(role))
+        part, _, kind = role.partition("_")
+        _compare_tensor(found, argument, getattr(layer, f"{part}_{names.get(kind, kind)}", None), target.get(role))
     return found
 
 
@@ -75,7 +85,7 @@ def _compare_tensor(found: Comparison, name: str, engine: Tensor | None, ours: T
     if not torch.equal(bytes_of(engine), bytes_of(ours)):
         unequal = (bytes_of(engine) != bytes_of(ours)).float().mean().item()
         found.differences.append(f"{name}: {unequal:.1%} of its bytes")
-    if engine.dtype != ours.dtype and not {engine.dtype, ours.dtype} <= EXPONENTS:
+    if engine.dtype != ours.dtype and not any({engine.dtype, ours.dtype} <= same for same in SAME_BYTES):
         found.differences.append(f"{name}: engine {engine.dtype}, book {ours.dtype}")
     if squeezed(engine) != squeezed(ours):
         found.ranks.append(f"{name}: engine {describe(engine)}, book {describe(ours)}")
@@ -83,8 +93,8 @@ def _compare_tensor(found: Comparison, name: str, engine: Tensor | None, ours: T
         found.differences.append(f"{name}.is_shuffled: engine {shuffled(engine)}, book {shuffled(ours)}")
 
 
-EXPONENTS = {torch.uint8, torch.float8_e8m0fnu}
-"""dtypes of e8m0 scales: AITER takes either."""
+SAME_BYTES = ({torch.uint8, torch.float8_e8m0fnu}, {torch.uint8, torch.int8, torch.int4})
+"""dtypes of e8m0 scales, and of packed int4: kernels take either."""
 
 
 def squeezed(tensor: Tensor) -> tuple[int, ...]:

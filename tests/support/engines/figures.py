@@ -14,7 +14,7 @@ from support.engines.trees import RELEASES
 ENGINES = ("vllm", "sglang", "atom")
 OUTCOMES = {
     "equal": "equal",
-    "rank": "equal but 2-D/3-D scale",
+    "rank": "equal bytes in another shape",
     "differs": "differs",
     "apply refuses": "`apply` refuses",
     "refused": "refused here only",

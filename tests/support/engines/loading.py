@@ -21,7 +21,7 @@ def load(layer: Any, checkpoint: Checkpoint, case: Case, names: Mapping[str, str
         names: the parameters' names behind ``w13_`` and ``w2_``, by kind of tensor.
         prefix: of an expert's name in the checkpoint.
     """
-    parameters = dict(layer.named_parameters())
+    parameters, names = dict(layer.named_parameters()), {**names, **case.options.get("names", {})}
     if case.order == "GUGU":
         _load_fused(parameters, checkpoint, case, names)
         return

@@ -71,7 +71,7 @@ def run_case(registry: Registry, engine: Any, case: Case) -> Result:
     try:
         plain = checkpoint.plain(decision, case.rank, case.ep_rank)
         if call is None:
-            found = compare_layer(engine.layers[-1], decision, plain)
+            found = compare_layer(engine.layers[-1], decision, plain, case.options.get("names", {}))
         else:
             found = compare(scalar_arguments(call), decision, plain)
     except Exception as error:
