@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from preshuffle.layouts import apply
+from preshuffle.layouts.tensors import ACCEPTED_DTYPES
 from preshuffle.registry import Decision
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import CallDecision
@@ -93,7 +94,7 @@ def _compare_tensor(found: Comparison, name: str, engine: Tensor | None, ours: T
         found.differences.append(f"{name}.is_shuffled: engine {shuffled(engine)}, book {shuffled(ours)}")
 
 
-SAME_BYTES = ({torch.uint8, torch.float8_e8m0fnu}, {torch.uint8, torch.int8, torch.int4})
+SAME_BYTES = ({torch.uint8, torch.float8_e8m0fnu}, {torch.uint8, torch.int8, *ACCEPTED_DTYPES["i4x2"]})
 """dtypes of e8m0 scales, and of packed int4: kernels take either."""
 
 
