@@ -79,7 +79,13 @@ class KernelDeriver:
 
     def _sizes(self, k: int, column_blocks: int) -> LayerSizes:
         inter_dim = column_blocks * self.kind.tile_n
-        return LayerSizes(EXPERTS, inter_dim, max(k, inter_dim if self._both_stages else k), self.kind.family.gated)
+        return LayerSizes(EXPERTS, inter_dim, self._model_dim(k, inter_dim), self.kind.family.gated)
+
+    def _model_dim(self, k: int, inter_dim: int) -> int:
+        """Return the layer's width; for both stages at least as wide as the columns between them."""
+        if not self._both_stages or inter_dim <= k:
+            return k
+        return -(-inter_dim // WIDER_K) * WIDER_K  # their loops over w2 take whole multiples
 
     def _roles(self, asked: tuple[str, ...], numbers: bool, progress: Progress) -> dict[str, RoleDerivation]:
         named = self._weights(asked, progress)
@@ -166,7 +172,7 @@ class KernelDeriver:
         self, asked: tuple[str, ...], named: Mapping[str, RoleDerivation], progress: Progress
     ) -> dict[str, dict[str, float]]:
         trial = self.numbers()
-        base = {role: self.layouts[self._assumed(role, named)] for role in self.kind.family.roles}
+        base = {role: self._assumed(role, named) for role in self.kind.family.roles}
         tried: dict[str, dict[str, float]] = {}
         for role in asked:
             progress(f"{role}: numbers with each layout")
@@ -174,14 +180,16 @@ class KernelDeriver:
                 tried.setdefault(role, {})[id] = trial.relative_error({**base, role: layout})
         return tried
 
-    def _assumed(self, role: str, named: Mapping[str, RoleDerivation]) -> str:
+    def _assumed(self, role: str, named: Mapping[str, RoleDerivation]) -> Layout:
         """Return the layout of a role while another is tried: the derived one, else the usual one."""
         found = named.get(role)
-        if found is not None and found.layout is not None:
-            return found.layout
+        return self.layouts[found.layout] if found is not None and found.layout is not None else self.usual_layout(role)
+
+    def usual_layout(self, role: str) -> Layout:
+        """Return the layout that kernels of this family usually read."""
         if role.endswith("_scale"):
-            return "e8" if self.kind.family.scale == "mx" else "plain"
-        return "sep16"
+            return self.layouts["e8" if self.kind.family.scale == "mx" else "plain"]
+        return self.layouts["sep16"]
 
 
 def _by_block(positions: Positions) -> Positions:

@@ -13,7 +13,7 @@ Stages = Literal["1", "1-stage"]
 STAGE_1_ARGUMENTS = (
     *("out", "x", "w13", "valid", "x_scale", "w13_scale", "zero", "sorted_ids", "tile_experts"),
     *("model_dim", "inter_dim", "tokens", "experts", "x_stride", "w13_stride", "out_stride", "w13_expert_stride"),
-    *("w13_scale_stride", "smooth_stride", "top_k", "zero", "zero", "weights"),
+    *("w13_scale_stride", "smooth_stride", "top_k", "split_k", "zero", "weights"),
 )
 """Arguments of asm_moe_2stage.cu's kernels, 16 bytes each."""
 

@@ -39,9 +39,12 @@ class LayerSizes:
 class KernelRun:
     """Kernel with its buffers; tensors can be exchanged between runs."""
 
-    def __init__(self, program: Program, kind: KernelKind, sizes: LayerSizes, routing: TileRouting) -> None:
-        """Allocate buffers for a layer and a routing."""
+    def __init__(
+        self, program: Program, kind: KernelKind, sizes: LayerSizes, routing: TileRouting, split_k: int = 0
+    ) -> None:
+        """Allocate buffers for a layer and a routing; K is split into ``2 ** split_k`` parts."""
         self.program, self.kind, self.sizes, self.routing = program, kind, sizes, routing
+        self.split_k = split_k
         self.memory = GlobalMemory()
         for name, size in self._buffer_sizes().items():
             self.memory.reserve(name, size, READ_AHEAD)
@@ -127,6 +130,8 @@ class KernelRun:
         if family.stage == "1-stage":
             return 2 * tokens * self.sizes.model_dim
         values = tokens * self.routing.top_k * self.sizes.inter_dim
+        if self.split_k:
+            return 4 * 2 * values  # float32 sums of gate and up
         return values + 4 * (values // BLOCK) if family.output == "fp8_block" else 2 * values
 
     def _argument_values(self) -> dict[str, int]:
@@ -135,6 +140,7 @@ class KernelRun:
         out_width = sizes.model_dim if family.stage == "1-stage" else self.routing.top_k * sizes.inter_dim
         numbers = {
             "zero": 0,
+            "split_k": self.split_k,
             "model_dim": sizes.model_dim,
             "inter_dim": sizes.inter_dim,
             "tokens": self.routing.tokens,
@@ -142,7 +148,7 @@ class KernelRun:
             "x_stride": w13_stride,
             "w13_stride": w13_stride,
             "w2_stride": w2_stride,
-            "out_stride": out_width * (1 if family.output == "fp8_block" else 2),
+            "out_stride": out_width * (8 if self.split_k else 1 if family.output == "fp8_block" else 2),
             "w13_expert_stride": self.weight_size("w13_weight") // sizes.experts,
             "w2_expert_stride": self.weight_size("w2_weight") // sizes.experts,
             "w13_scale_stride": self.scale_size("w13_weight") // sizes.experts,
@@ -161,7 +167,8 @@ class KernelRun:
         if self.kind.persistent:
             return [(block, 0, 0) for block in range(PERSISTENT_ROUNDS * self._column_blocks())]
         tiles = len(self.routing.tile_experts)
-        return [(column, tile, 0) for tile in range(tiles) for column in range(self._column_blocks())]
+        columns, parts = range(self._column_blocks()), range(1 << self.split_k)
+        return [(column, tile, part) for part in parts for tile in range(tiles) for column in columns]
 
     def _output(self) -> Floats:
         raw, family = self.memory.bytes_of("out"), self.kind.family
@@ -169,6 +176,12 @@ class KernelRun:
         shape = (routing.tokens, sizes.model_dim)
         if family.stage == "1":
             shape = (routing.tokens, routing.top_k * sizes.inter_dim)
+        if self.split_k:
+            gate, up = np.split(
+                raw.view(np.float32).reshape(routing.tokens, routing.top_k, -1).astype(np.float64), 2, -1
+            )
+            activated: Floats = gate / (1 + np.exp(-gate)) * up  # AITER does this afterwards, in a kernel of its own
+            return activated
         if family.output == "fp8_block":
             values = _blockwise(raw, shape, self.arch)
         elif family.output == "f16":
