@@ -18,8 +18,9 @@ pytestmark = pytest.mark.slow
 SAMPLE, SEED = 60, 15
 CLOSE = {"bf16": 0.06, "f16": 0.06, "fp8_block": 0.06}
 FAR = 0.5
-UNEXPLAINED = re.compile(r"fmoe_(bf16|fp16)_pertokenFp8_g1u1_vs_silu_1tg_32x128")
-"""Kernels of which only the last 256 columns come out; the persistent build of the same tile is right."""
+DEFECTIVE = re.compile(r"fmoe_(bf16|fp16)_pertokenFp8_g1u1_vs_silu_1tg_32x128")
+"""Kernels whose loop over the output lacks the writes to local memory that all other tiles have: the last 256 columns
+alone come out."""
 
 
 def kernels() -> list[Path]:
@@ -45,7 +46,7 @@ def test_a_kernel_of_every_family_gives_the_numbers_with_the_usual_layouts() -> 
         except DeriveError:
             continue
         no_f16_arithmetic = kind.family.scale == "none" and kind.family.output == "f16"
-        if named_in_a_table(path) and not no_f16_arithmetic and not UNEXPLAINED.fullmatch(path.stem):
+        if named_in_a_table(path) and not no_f16_arithmetic and not DEFECTIVE.fullmatch(path.stem):
             by_kind[path.parts[-4 if path.parent.name == "silu" else -3], kind].append(path)
     assert len(by_kind) > 100
     chosen = random.Random(SEED)
