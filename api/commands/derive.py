@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from preshuffle.api.commands.options.books import add_book_options, load_registry
@@ -91,6 +92,9 @@ def _show(result: KernelDerivation) -> None:
     screen.table(columns, [_row(name, role) for name, role in result.roles.items()])
     for name, role in result.roles.items():
         _show_role(screen, name, role)
+    if result.pairs:
+        screen.heading("w13 and its scales, both interleaved")
+        screen.text(f"relative L2: {_errors(result.pairs)}")
     screen.show()
 
 
@@ -106,7 +110,9 @@ def _show_role(screen: Screen, name: str, role: RoleDerivation) -> None:
         screen.text(f'pattern: "{role.pattern}"')
     elif not role.conflicts:
         screen.text("no einops line gives these addresses")
-    best = sorted(role.tried.items(), key=lambda item: item[1])
-    if best:
-        shown = [f"{layout} {error:.4f}" for layout, error in best]
-        screen.text(f"relative L2: {', '.join(shown)}")
+    if role.tried:
+        screen.text(f"relative L2: {_errors(role.tried)}")
+
+
+def _errors(tried: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {error:.4f}" for name, error in sorted(tried.items(), key=lambda item: item[1]))

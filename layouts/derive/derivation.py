@@ -45,7 +45,10 @@ class KernelDeriver:
         """
         asked = self._asked(roles)
         not_modelled = dict(self.program.not_modelled())
-        found = {} if not_modelled else self._roles(asked, numbers, progress)
+        found = {} if not_modelled else self._roles(asked, progress)
+        pairs: dict[str, float] = {}
+        if found and numbers:
+            found, pairs = self._with_numbers(found, progress)
         code, sizes = self.program.code, self._sizes(LEAST_K, 1 if self._both_stages else 2)
         return KernelDerivation(
             kernel=code.name,
@@ -55,6 +58,7 @@ class KernelDeriver:
             book_family=self.claim.family,
             sizes={"experts": sizes.experts, "inter_dim": sizes.inter_dim, "model_dim": sizes.model_dim},
             roles=found,
+            pairs=pairs,
             not_modelled=not_modelled,
         )
 
@@ -87,16 +91,13 @@ class KernelDeriver:
             return k
         return -(-inter_dim // WIDER_K) * WIDER_K  # their loops over w2 take whole multiples
 
-    def _roles(self, asked: tuple[str, ...], numbers: bool, progress: Progress) -> dict[str, RoleDerivation]:
+    def _roles(self, asked: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
         named = self._weights(asked, progress)
         for role in asked:
             if role.endswith("_scale"):
                 progress(f"{role}: running on tagged tensors")
                 named[role] = self._scale(role, named)
-        tried = self._tried(asked, named, progress) if numbers else {}
-        return {
-            role: named[role].altered(tried=tried.get(role, {})).compared(self.claim.reads.get(role)) for role in asked
-        }
+        return {role: named[role].compared(self.claim.reads.get(role)) for role in asked}
 
     def _weights(self, asked: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
         """Derive the weights that are asked for, and those through which others are read."""
@@ -168,17 +169,35 @@ class KernelDeriver:
             through=through,
         )
 
-    def _tried(
-        self, asked: tuple[str, ...], named: Mapping[str, RoleDerivation], progress: Progress
-    ) -> dict[str, dict[str, float]]:
+    def _with_numbers(
+        self, found: Mapping[str, RoleDerivation], progress: Progress
+    ) -> tuple[dict[str, RoleDerivation], dict[str, float]]:
+        """Try every layout of every role, and pairs of interleaved ones."""
         trial = self.numbers()
-        base = {role: self._assumed(role, named) for role in self.kind.family.roles}
-        tried: dict[str, dict[str, float]] = {}
-        for role in asked:
+        base = {role: self._assumed(role, found) for role in self.kind.family.roles}
+        numbered: dict[str, RoleDerivation] = {}
+        for role, derived in found.items():
             progress(f"{role}: numbers with each layout")
-            for id, layout in trial.candidates(role).items():
-                tried.setdefault(role, {})[id] = trial.relative_error({**base, role: layout})
-        return tried
+            layouts = trial.candidates(role).items()
+            tried = {id: trial.relative_error({**base, role: layout}) for id, layout in layouts}
+            numbered[role] = derived.altered(tried=tried)
+        return numbered, self._pairs(trial, base, found)
+
+    def _pairs(
+        self, trial: NumbersTrial, base: Mapping[str, Layout], found: Mapping[str, RoleDerivation]
+    ) -> dict[str, float]:
+        roles = ("w13_weight", "w13_weight_scale")
+        if self.kind.family.scale != "mx" or any(role not in found for role in roles):
+            return {}
+        weights, scales = (
+            {id: layout for id, layout in trial.candidates(role).items() if layout.pattern.interleaves_gate_up}
+            for role in roles
+        )
+        return {
+            f"{weight} + {scale}": trial.relative_error({**base, roles[0]: weights[weight], roles[1]: scales[scale]})
+            for weight in weights
+            for scale in scales
+        }
 
     def _assumed(self, role: str, named: Mapping[str, RoleDerivation]) -> Layout:
         """Return the layout of a role while another is tried: the derived one, else the usual one."""

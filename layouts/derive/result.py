@@ -57,6 +57,7 @@ class KernelDerivation(Frozen):
         book_family: the book's family, if it knows the name.
         sizes: of the layer on which weights were derived.
         roles: by name; empty where instructions are not modelled.
+        pairs: relative L2 with w13 and its scales both interleaved, by ``weight + scale``.
         not_modelled: instructions of the code that the emulator does not know, with their counts.
     """
 
@@ -67,4 +68,5 @@ class KernelDerivation(Frozen):
     book_family: str | None
     sizes: dict[str, int]
     roles: dict[str, RoleDerivation]
+    pairs: dict[str, float] = Field(default_factory=dict)
     not_modelled: dict[str, int]
