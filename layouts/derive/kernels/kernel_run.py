@@ -42,7 +42,10 @@ class KernelRun:
     def __init__(
         self, program: Program, kind: KernelKind, sizes: LayerSizes, routing: TileRouting, split_k: int = 0
     ) -> None:
-        """Allocate buffers for a layer and a routing; K is split into ``2 ** split_k`` parts."""
+        """Allocate buffers for a layer and a routing.
+
+        K is split into ``2 ** split_k`` parts.
+        """
         self.program, self.kind, self.sizes, self.routing = program, kind, sizes, routing
         self.split_k = split_k
         self.memory = GlobalMemory()
