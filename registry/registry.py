@@ -185,7 +185,7 @@ class Registry:
             return None
 
     def loader_cut(self, query: Query) -> LoaderCut:
-        """Return how the loader of a query's engine cuts the intermediate size between tensor-parallel ranks.
+        """Return how a query's engine cuts the intermediate size between ranks.
 
         As the query's ``shard`` says, else as the rule that answers the query says, else in whole scale groups.
         """

@@ -14,22 +14,10 @@ from preshuffle.registry import Layout, LayoutError, Permutation
 from preshuffle.registry.base.words import RowOrder
 
 Fault = Literal[
-    "applied_twice",
-    "two_layouts",
-    "other_kind",
-    "element_units",
-    "row_order",
-    "gate_up_swapped",
-    "pad_placement",
-    "experts_merged",
-    "flat_copy",
-    "other_rank",
-    "cut_through_groups",
-    "rows_missed",
-    "other_cut",
-    "mixed_experts",
+    "applied_twice", "two_layouts", "other_kind", "element_units", "row_order", "gate_up_swapped", "pad_placement",
+    "experts_merged", "flat_copy", "other_rank", "cut_through_groups", "rows_missed", "other_cut", "mixed_experts",
     "other_slot",
-]
+]  # fmt: skip
 """Mistakes of a loader: bytes that no kernel expects, or that another rank should hold."""
 
 

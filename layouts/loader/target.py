@@ -71,7 +71,7 @@ class RoleTensors:
         return taken
 
     def make_defaults(self, decision: Decision) -> None:
-        """Make the scales that the decision says an engine makes, in memory of their own.
+        """Make the scales that an engine makes itself, in new memory.
 
         The checkpoint's own scale, under the role's name or as its second level, becomes what is folded into it.
         """

@@ -60,7 +60,7 @@ def release_of(key: Version) -> tuple[int, ...]:
 
 
 def on_the_way_to(version: str, release: str) -> bool:
-    """Say whether a version is a development build that began before a release.
+    """Say whether a development build began before a release.
 
     Such a build may have what that release changes, or not. A post-release of the release before it is made while the
     next one is developed.

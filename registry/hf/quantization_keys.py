@@ -90,7 +90,7 @@ def unread_keys(
 
 
 def unread_beside(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[UnreadKey, ...]:
-    """Return keys of the configuration itself that speak of the experts' dtype and that nothing reads.
+    """Return unread keys beside the section that name the experts' dtype.
 
     Args:
         config: the language model's configuration.

@@ -56,14 +56,14 @@ def lacking(book: Book, recipe: Recipe, facts: Facts, shard: Shard | None = None
 
 
 def unmet(book: Book, rule: Rule, recipe: Recipe | None, facts: Facts) -> list[str]:
-    """Return what keeps a rule whose conditions hold from answering: sizes that divide, and what its recipe lacks."""
+    """Return what keeps a rule whose conditions hold from answering."""
     reason = divides(rule, facts)
     found = [reason] if reason else []
     return found if recipe is None else [*found, *lacking(book, recipe, facts, rule.shard)]
 
 
 def divides(rule: Rule, facts: Facts) -> str | None:
-    """Say that a rule is for sizes which another number does not divide; None where it may answer."""
+    """Say which size a rule needs to be indivisible; None where it is."""
     size, tp = facts.get("intermediate_size"), int(facts.get("tp") or 1)
     if rule.indivisible is None or not isinstance(size, int):
         return None
