@@ -40,7 +40,7 @@ class LoaderCut:
 
 
 def loader_cut(layer: MoELayer) -> LoaderCut:
-    """Return how a layer is cut: by its query, its rule, or in groups."""
+    """Return how a loader cuts a layer between ranks."""
     choice = chosen(layer)[0]
     rule, recipe = (choice.winner.rule, choice.winner.recipe) if choice else (None, None)
     pad = recipe.tensors["w13_weight"].pad.rows if recipe else None

@@ -63,7 +63,7 @@ def unmet(book: Book, rule: Rule, recipe: Recipe | None, facts: Facts) -> list[s
 
 
 def divides(rule: Rule, facts: Facts) -> str | None:
-    """Say which size a rule needs to be indivisible; None where it is."""
+    """Say which size should not be divisible, but is."""
     size, tp = facts.get("intermediate_size"), int(facts.get("tp") or 1)
     if rule.indivisible is None or not isinstance(size, int):
         return None
