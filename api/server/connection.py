@@ -70,6 +70,7 @@ class Connection(HttpToolsProtocol):
     _in_body = False
     _refused = False
     _unparsed = b""
+    _running: RequestResponseCycle | None = None
     _body_size = BodySize(False)
     flow: HeldFlow
 
@@ -93,6 +94,7 @@ class Connection(HttpToolsProtocol):
         """Stop the timers; give back what no running request holds."""
         self._stop_timer()
         self._stop_unread_timer()
+        self._stop_sending()
         self._unparsed = b""
         for budget in (self._limits.bodies, self._limits.unsent):
             budget.release(budget.settle(self))
@@ -228,6 +230,7 @@ class Connection(HttpToolsProtocol):
 
     def drop_unread(self, _size: int = 0) -> None:
         """End a connection whose client does not read."""
+        self._stop_sending()
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
@@ -244,7 +247,14 @@ class Connection(HttpToolsProtocol):
             finally:
                 self._release(cycle)
 
+        self._running = cycle
+        cycle.disconnected = cycle.disconnected or self.transport.is_closing()
         super()._start_asgi_task(cycle, counted)
+
+    def _stop_sending(self) -> None:
+        """Discard what the running request still answers: uvicorn knows of the last one that was parsed only."""
+        if self._running is not None:
+            self._running.disconnected = True
 
     def _release(self, cycle: RequestResponseCycle) -> None:
         """Give back what a request's body has taken."""

@@ -22,6 +22,8 @@ from preshuffle.api.server.front import Front
 from preshuffle.api.settings import Settings
 
 _BACKLOG: Final = 512
+_ACCEPTED: Final = 32
+"""Connections that the event loop accepts per turn: libuv takes one per socket, so this one is listened on as often."""
 _OTHER_FILES: Final = 1024
 """File descriptors for connections that wait to be refused, the store, and child processes."""
 GRACE_S: Final = 4
@@ -97,7 +99,7 @@ def run(app: Front, listener: socket.socket, on_stop: Callable[[], None], head_s
     """
     config = config_of(app, head_seconds, connections=_most_connections(), timeout_graceful_shutdown=GRACE_S)
     with _signals_stop_quietly():
-        _Server(config, on_stop).run(sockets=[listener])
+        _Server(config, on_stop).run(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTED - 1))])
 
 
 def config_of(app: ASGIApp, head_seconds: float, connections: int, **options: Any) -> uvicorn.Config:
