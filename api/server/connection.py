@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -155,9 +156,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._refused or self.transport.is_closing():
             return
-        if self.headers is not None and len(self.headers) > MAX_HEADERS:
-            self._refuse("head-too-large", f"a request may have {MAX_HEADERS} headers")
-        elif self._in_body and not self.cycle.response_complete:
+        if self._in_body and not self.cycle.response_complete:
             self._stop_timer()
         elif self._in_body:
             self._timer = self._timer or self.loop.call_later(self._seconds, self._too_slow)
@@ -169,9 +168,11 @@ class Connection(HttpToolsProtocol):
                 self._timer = self.loop.call_later(self._seconds, self._too_slow)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, as long as there are not too many."""
-        if len(self.headers) <= MAX_HEADERS:
-            super().on_header(name, value)
+        """Take a header; one too many ends the parser's work on these bytes."""
+        if len(self.headers) == MAX_HEADERS:
+            self._refuse("head-too-large", f"a request may have {MAX_HEADERS} headers")
+            raise HttpParserError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Note that the body begins, even an empty one."""
@@ -235,7 +236,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem."""
-        self._refuse("malformed-request", "this is not an HTTP/1.1 request")
+        if not self._refused:
+            self._refuse("malformed-request", "this is not an HTTP/1.1 request")
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: an upgrade is ignored, as HTTP allows."""
