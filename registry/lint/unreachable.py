@@ -29,16 +29,18 @@ def covered(book: Book, effort: Effort | None = None) -> Iterator[tuple[Rule, Ru
     effort = effort or Effort()
     by_value: dict[tuple[str, Scalar], list[Rule]] = {}
     by_fields: dict[frozenset[str], list[Rule]] = {}
-    uses = Counter(key for rule in book.rules.values() for key in _exact_keys(rule))
-    for rule in book.rules.values():
-        keys = min(_exact_sets(rule), key=lambda keys: max(uses[key] for key in keys), default=())
+    exact = {id: list(_exact_sets(rule)) for id, rule in book.rules.items()}
+    uses = Counter(key for sets in exact.values() for keys in sets for key in keys)
+    for id, rule in book.rules.items():
+        keys = min(exact[id], key=lambda keys: max(uses[key] for key in keys), default=())
         for key in keys:
             by_value.setdefault(key, []).append(rule)
         if not keys:
             by_fields.setdefault(frozenset(rule.conditions()), []).append(rule)
-    for rule in book.rules.values():
+    for id, rule in book.rules.items():
         fields = rule.conditions().keys()
-        wider = [other for key in _first_keys(rule) for other in by_value.get(key, ())]
+        # What covers a rule has all keys of its exact values: one of each field is enough to find it.
+        wider = [other for keys in exact[id] for other in by_value.get(keys[0], ())]
         wider += [other for others, group in by_fields.items() if others <= fields for other in group]
         effort.spend(len(by_fields) // 4 + len(wider) // 8)
         for other in wider:
@@ -54,15 +56,6 @@ def _exact_sets(rule: Rule) -> Iterator[tuple[tuple[str, Scalar], ...]]:
     for name, condition in rule.conditions().items():
         if condition.values and not condition.versioned:
             yield tuple((name, value) for value in condition.values)
-
-
-def _exact_keys(rule: Rule) -> Iterator[tuple[str, Scalar]]:
-    return (key for keys in _exact_sets(rule) for key in keys)
-
-
-def _first_keys(rule: Rule) -> Iterator[tuple[str, Scalar]]:
-    """Yield one key of each such field: whatever covers the rule has all of them."""
-    return (keys[0] for keys in _exact_sets(rule))
 
 
 def _covers(book: Book, other: Rule, rule: Rule) -> bool:

@@ -221,7 +221,8 @@ def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[P
     if "id" in raw:
         problems.append(place.problem("the id is the entry's key; leave this field out", "id"))
         return None
-    if (path := _too_long(raw)) is not None:
+    if _has_too_many(raw):
+        path = _too_long(raw) or ()
         problems.append(place.problem(f"more than {MAX_ITEMS} items", *path) if listed else _unlisted(place.document))
         return None
     try:
@@ -237,6 +238,19 @@ def _entry(model: type[Entry], id: str, raw: Any, place: Place, problems: list[P
         if hidden > 0:
             problems.append(replace(place.problem(more(hidden, "problems")), count=hidden))
         return None
+
+
+def _has_too_many(entry: dict[str, Any]) -> bool:
+    """Return whether a list or mapping in an entry has too many items."""
+    pending: list[dict[str, Any] | list[Any]] = [entry]
+    while pending:
+        value = pending.pop()
+        for item in value.values() if type(value) is dict else value:
+            if type(item) is dict or type(item) is list:
+                if len(item) > MAX_ITEMS:
+                    return True
+                pending.append(item)
+    return False
 
 
 def _too_long(value: Any, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...] | None:

@@ -12,6 +12,7 @@ from preshuffle.registry.base.words import Role
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
 from preshuffle.registry.layer import SCALES, WEIGHTS, MoELayer, ObservedTensor, either_of
+from preshuffle.registry.loading import Book
 from preshuffle.registry.values.finding import Finding
 
 
@@ -40,16 +41,21 @@ def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
             yield Finding.of(entry.code, message, role=entry.role, fix=entry.fix, evidence=entry.evidence)
 
 
-def reads_otherwise(layer: MoELayer, tensor: ObservedTensor, allowed: Sequence[str]) -> bool:
+def reads_otherwise(layer: MoELayer, tensor: ObservedTensor, allowed: tuple[str, ...]) -> bool:
     """Return whether a tensor lies in none of the allowed layouts."""
     if tensor.layout is None:
         return False
-    packings = layer.book.entries["packings"]
-    under = [packings[name].under if name in packings else name for name in allowed]
-    known = [name for name in under if name in layer.book.known_layouts]
+    known = layer.memo.get("layouts under", allowed, lambda: _layouts_under(layer.book, allowed))
     if len(known) < len(allowed) and not tensor.plain:  # plain bytes are no packing, whichever it is
         return False
     return not any(layer.reads_same(tensor, name) for name in known)
+
+
+def _layouts_under(book: Book, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the book's layouts among some names, those under packings included."""
+    packings = book.entries["packings"]
+    under = (packings[name].under if name in packings else name for name in names)
+    return tuple(name for name in under if name in book.known_layouts)
 
 
 def _mismatch(evidence: Evidence, tensor: ObservedTensor, allowed: tuple[str, ...], runs: list[KernelRun]) -> Finding:
