@@ -59,10 +59,11 @@ class KernelRun:
     unknown_names: tuple[str, ...] = ()
     predicted: bool = False
     blocked: bool = False
+    _own: Facts = field(init=False, repr=False)
 
-    def facts(self, layer: MoELayer, call: PossibleCall | None) -> Facts:
-        """Return the facts of this run, by the names that conditions use."""
-        facts: dict[str, Scalar] = {
+    def __post_init__(self) -> None:
+        """Note the facts that are the same in every layer."""
+        self._own = {
             "tokens": self.lo,
             "reader": self.reader,
             "backend": self.backend or None,
@@ -76,8 +77,11 @@ class KernelRun:
             "one_stage": self.one_stage,
             "tuned": self.tuned,
             "predicted": self.predicted,
-            "observed": bool(layer.applied.kernels),
         }
+
+    def facts(self, layer: MoELayer, call: PossibleCall | None) -> Facts:
+        """Return the facts of this run, by the names that conditions use."""
+        facts: dict[str, Scalar] = {**self._own, "observed": bool(layer.applied.kernels)}
         if call is not None and self.reader == "aiter":
             facts["gate_mode"], facts["is_shuffled"] = call.gate_mode, call.is_shuffled
             facts["bias_passed"] = call.bias
