@@ -254,7 +254,10 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, counted)
 
     def _stop_sending(self) -> None:
-        """Discard what the running request still answers: uvicorn knows of the last one that was parsed only."""
+        """Discard what the running request still answers.
+
+        uvicorn knows of the last parsed request only.
+        """
         if self._running is not None:
             self._running.disconnected = True
 
