@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
                 self._timer = self.loop.call_later(self._seconds, self._too_slow)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; one too many ends the parser's work on these bytes."""
+        """Take a header; one too many ends parsing."""
         if len(self.headers) == MAX_HEADERS:
             self._refuse("head-too-large", f"a request may have {MAX_HEADERS} headers")
             raise HttpParserError("too many headers")
