@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[3]
 SHARED = frozenset(sys.stdlib_module_names)
 PARSING = frozenset({"pydantic", "pydantic_core", "einops", "packaging", "re2", "yaml"})
-SERVING = frozenset({"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "httpx", "anyio", "prometheus_client"})
+SERVING = frozenset(
+    {"fastapi", "starlette", "uvicorn", "httptools", "jinja2", "markupsafe", "httpx", "anyio", "prometheus_client"}
+)
 STORING = frozenset({"sqlalchemy", "alembic", "psycopg"})
 WEB = SERVING | STORING
 
