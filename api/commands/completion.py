@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Final
 
 from preshuffle.api.commands import COMMANDS
-from preshuffle.api.commands.options.failures import OK, MissingExtraError
+from preshuffle.api.commands.options.failures import OK, needs_extra
 from preshuffle.api.commands.options.parser import Parser, add_json
 
 SHELLS: Final = ("bash", "zsh", "tcsh")
@@ -27,10 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    try:
+    with needs_extra("preshuffle completion", "service"):
         import shtab
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("preshuffle completion", "service", error.name) from None
     script = shtab.complete(full_parser(), shell=args.shell)
     print(json.dumps({"shell": args.shell, "script": script}) if args.json else script)
     return OK

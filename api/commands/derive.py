@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from preshuffle.api.commands.options.books import add_book_options, load_registry
-from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, UsageError, needs_extra
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
@@ -46,13 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Derive a kernel's layouts and compare them with the book."""
-    try:
+    with needs_extra("preshuffle derive", "proofs"):
         from preshuffle.layouts.derive import KernelDeriver, find_kernel
         from preshuffle.layouts.emulator import CodeObject
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("preshuffle"):
-            raise
-        raise MissingExtraError("preshuffle derive", "proofs", error.name) from None
     path = find_kernel(args.kernel, args.aiter, args.arch)
     code = CodeObject.read(path)
     if args.arch is not None and args.arch != code.arch:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from preshuffle.api.commands.options.books import add_book_options, load_registry
-from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, UsageError, needs_extra
 from preshuffle.api.commands.options.parser import add_json, nearest
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
@@ -69,12 +69,8 @@ def run(args: argparse.Namespace) -> int:
     for size, rank in (("tp", "tp_rank"), ("ep", "ep_rank")):
         if known[rank] is not None and known[size] is not None and known[rank] >= known[size]:  # type: ignore[operator]
             raise UsageError(f"identify: --{rank.replace('_', '-')} {known[rank]}; valid: 0..{known[size] - 1}")  # type: ignore[operator]
-    try:
+    with needs_extra("preshuffle identify", "layouts"):
         from preshuffle.layouts.forensics import TensorLocation, identify_files
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("preshuffle"):
-            raise
-        raise MissingExtraError("preshuffle identify", "layouts", error.name) from None
     registry = load_registry(args)
     found = identify_files(
         TensorLocation(Path(args.plain), args.plain_tensor),

@@ -20,7 +20,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from preshuffle.api.commands.options.books import add_book_options, load_registry
-from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, UsageError, needs_extra
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
@@ -60,12 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Probe the recipes and show their errors side by side."""
-    try:
+    with needs_extra("preshuffle probe", "layouts"):
         from preshuffle.layouts.probe import ProbeError, choose_runner, golden_query, probe, select_recipes
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("preshuffle"):
-            raise
-        raise MissingExtraError("preshuffle probe", "layouts", error.name) from None
     registry = load_registry(args)
     tokens = [_number("tokens", part, 1, _MOST_TOKENS) for part in args.tokens.split(",")]
     repeats = _number("repeats", args.repeats, 0, 10_000)

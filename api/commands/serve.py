@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from typing import Any, Final, Union, get_args, get_origin
 
-from preshuffle.api.commands.options.failures import OK, MissingExtraError
+from preshuffle.api.commands.options.failures import OK, needs_extra
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.screens.screen import print_json
 from preshuffle.api.settings import PREFIX, Settings
@@ -70,12 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve() -> Callable[[Settings], object]:
-    try:
+    with needs_extra("preshuffle serve", "service"):
         from preshuffle.api.app import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("preshuffle"):
-            raise
-        raise MissingExtraError("preshuffle serve", "service", error.name) from None
     return serve
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from preshuffle.registry.base.errors import PreshuffleError
@@ -24,3 +26,18 @@ class MissingExtraError(PreshuffleError, ImportError):
         """Name the command, the extra and the missing package."""
         lacks = f" ({missing} is missing)" if missing else ""
         super().__init__(f'{what} needs more than the base installation{lacks}: pip install "preshuffle[{extra}]"')
+
+
+@contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Name the extra of an import that fails in the block.
+
+    Raises:
+        MissingExtraError: a package is missing that is none of the project's own.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("preshuffle"):
+            raise
+        raise MissingExtraError(what, extra, error.name) from None

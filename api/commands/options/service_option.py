@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from preshuffle.api.commands.options.failures import UNKNOWN, MissingExtraError, UsageError
+from preshuffle.api.commands.options.failures import UNKNOWN, UsageError, needs_extra
 from preshuffle.registry.base.errors import PreshuffleError, QueryError
 
 if TYPE_CHECKING:
@@ -58,12 +58,8 @@ def query_service(args: argparse.Namespace, call: Callable[[Client], Reply[T]], 
     """
     if args.book or args.tables:
         raise UsageError("--server uses the service's own book and tables; omit --book and --tables")
-    try:
+    with needs_extra("asking a service", "service"):
         from preshuffle.api.client import Client
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("preshuffle"):
-            raise
-        raise MissingExtraError("asking a service", "service", error.name) from None
     with Client(args.server, token=os.environ.get(TOKEN), timeout=_TIMEOUT_S, registry=registry, quiet=True) as client:
         reply = call(client)
     if reply.why:
@@ -82,16 +78,12 @@ def send_request(args: argparse.Namespace, method: str, path: str, **request: An
     server: str = args.server or ("" if args.db else os.environ.get(SERVER, ""))
     if bool(server) == bool(args.db):
         raise UsageError(f"name one service: --server URL (or ${SERVER}), or --db URL of a service's store")
-    try:
+    with needs_extra("asking a service", "service"):
         answer = (
             _request_store(args.db, method, path, request)
             if args.db
             else _request_server(server, method, path, request)
         )
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("preshuffle"):
-            raise
-        raise MissingExtraError("asking a service", "service", error.name) from None
     if answer.status_code >= 400:
         raise _refusal(answer, f"{method} {path}")
     return answer.content
