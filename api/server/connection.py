@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from httptools import HttpParserError
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from preshuffle.api.server.accept_queue import AcceptQueue
 from preshuffle.api.server.byte_budget import BodySize, ByteBudget
 from preshuffle.api.server.flow import HeldFlow, ReadingTurns
 from preshuffle.api.web import PROBLEM_TYPE, ProblemError
@@ -37,6 +39,7 @@ _BODY_PIECE: Final = 16 << 10
 """The same within a body, which costs less."""
 _PIPELINED: Final = 32
 """Requests that wait on one connection; the bytes of more wait unparsed."""
+_END_OF_HEAD: Final = b"\r\n\r\n"
 _LINGER_S: Final = 2.0
 """Seconds in which a client may read why it was refused."""
 _RETRY_S: Final = 5
@@ -49,10 +52,12 @@ class Limits:
     Attributes:
         head_seconds: how long a request line and its headers may take to arrive.
         connections: how many there may be.
+        queue: connections that wait to be accepted.
     """
 
     head_seconds: float
-    connections: int = MAX_CONNECTIONS
+    connections: int
+    queue: AcceptQueue
     bodies: ByteBudget[Connection] = field(
         default_factory=lambda: ByteBudget(MAX_BODIES, Connection.refuse_body), init=False
     )
@@ -83,9 +88,13 @@ class Connection(HttpToolsProtocol):
         self._charges: dict[RequestResponseCycle, int] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer of the first head; refuse one connection too many."""
+        """Start the timer of the first head; refuse one connection too many, drop one that its client has left."""
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
+        if self._limits.queue.drops(transport):
+            self._refused = True
+            transport.abort()
+            return
         if len(self.connections) > self._limits.connections:
             self._refuse("busy", f"{self._limits.connections} connections are open already", linger=False)
             return
@@ -112,6 +121,9 @@ class Connection(HttpToolsProtocol):
             return
         if self._unparsed:
             self._unparsed += data
+            return
+        if self.cycle is None and not self._head and len(data) > MAX_HEAD and _END_OF_HEAD not in data[:MAX_HEAD]:
+            self._refuse_head()
             return
         start = 0
         while start < len(data):
@@ -163,7 +175,7 @@ class Connection(HttpToolsProtocol):
         elif self.cycle is before and not was_in_body:
             self._head += len(data)
             if self._head > MAX_HEAD:
-                self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
+                self._refuse_head()
             elif self._timer is None:
                 self._timer = self.loop.call_later(self._seconds, self._too_slow)
 
@@ -301,8 +313,11 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _refuse_head(self) -> None:
+        self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
+
     def _refuse(self, kind: str, detail: str, linger: bool = True) -> None:
-        """Answer with a problem and end the connection; the client gets a moment to read it."""
+        """Answer with a problem and end the connection; unless many wait, the client gets a moment to read it."""
         self._refused = True
         self._stop_timer()
         running = self.cycle is not None and not self.cycle.response_complete
@@ -311,7 +326,7 @@ class Connection(HttpToolsProtocol):
         if running:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if linger and self.transport.can_write_eof():
+        if linger and not self._limits.queue.is_long and self.transport.can_write_eof():
             self.flow.held = False
             self.flow.resume_reading()
             self.transport.write_eof()
@@ -320,6 +335,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
+@lru_cache(maxsize=32)
 def _refusal(kind: str, detail: str) -> bytes:
     """Return a whole response."""
     problem = ProblemError(kind, detail).problem("/")

@@ -17,11 +17,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from preshuffle.api.errors import ServeError
+from preshuffle.api.server.accept_queue import BACKLOG, AcceptQueue
 from preshuffle.api.server.connection import MAX_CONNECTIONS, Connection, Limits
 from preshuffle.api.server.front import Front
 from preshuffle.api.settings import Settings
 
-_BACKLOG: Final = 512
 _ACCEPTED: Final = 32
 """Connections that the event loop accepts per turn: libuv takes one per socket, so this one is listened on as often."""
 _OTHER_FILES: Final = 1024
@@ -76,7 +76,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ServeError(f"cannot listen on {_shown(host, port)}: {_advice(error)}") from None
@@ -97,16 +97,20 @@ def run(app: Front, listener: socket.socket, on_stop: Callable[[], None], head_s
         on_stop: called on the signal, before running requests are waited for: it ends streams, which never end alone.
         head_seconds: how long a request line and its headers may take to arrive.
     """
-    config = config_of(app, head_seconds, connections=_most_connections(), timeout_graceful_shutdown=GRACE_S)
+    config = config_of(app, listener, head_seconds, _most_connections(), timeout_graceful_shutdown=GRACE_S)
     with _signals_stop_quietly():
         _Server(config, on_stop).run(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTED - 1))])
 
 
-def config_of(app: ASGIApp, head_seconds: float, connections: int, **options: Any) -> uvicorn.Config:
+def config_of(
+    app: ASGIApp, listener: socket.socket, head_seconds: float, connections: int, **options: Any
+) -> uvicorn.Config:
     """Return uvicorn's configuration: no access log, no proxy headers, limits on connections."""
+    limits = Limits(head_seconds, connections, AcceptQueue(listener))
     return uvicorn.Config(
         app,
-        http=partial(Connection, limits=Limits(head_seconds, connections)),  # type: ignore[arg-type]
+        http=partial(Connection, limits=limits),  # type: ignore[arg-type]
+        backlog=BACKLOG,
         ws="none",
         log_config=None,
         access_log=False,

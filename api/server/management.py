@@ -51,7 +51,8 @@ def served_beside(
     app: ASGIApp, listener: socket.socket, head_seconds: float, own_names: frozenset[str] | None
 ) -> Iterator[None]:
     """Serve the management paths in a thread while the block runs."""
-    server = uvicorn.Server(config_of(OnlyPaths(app, SERVED, own_names), head_seconds, _CONNECTIONS, lifespan="off"))
+    paths = OnlyPaths(app, SERVED, own_names)
+    server = uvicorn.Server(config_of(paths, listener, head_seconds, _CONNECTIONS, lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), name="management", daemon=True)
     thread.start()
     try:

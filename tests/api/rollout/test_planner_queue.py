@@ -61,7 +61,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     monkeypatch.setenv(PIDS, str(tmp_path / "pids"))
     app = create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default())
     with bind("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(config_of(app.state.front, 10, 100))
+        server = uvicorn.Server(config_of(app.state.front, listener, 10, 100))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         yield Running(listener.getsockname()[1], tmp_path / "pids")
