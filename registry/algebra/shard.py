@@ -89,13 +89,22 @@ def cut_values(size: int, ranks: int, group: int) -> tuple[Slice, ...]:
 
 
 @lru_cache(maxsize=4096)
-def split_experts(num_experts: int, ranks: int) -> tuple[Slice, ...]:
-    """Split the experts evenly between expert-parallel ranks.
+def experts_per_rank(num_experts: int, ranks: int) -> int:
+    """Return the experts of each expert-parallel rank.
 
     Raises:
         QueryError: they do not divide.
     """
     if num_experts % ranks:
         raise QueryError([FieldProblem("ep", f"{ranks} ranks do not divide {num_experts} experts")])
-    share = num_experts // ranks
+    return num_experts // ranks
+
+
+def split_experts(num_experts: int, ranks: int) -> tuple[Slice, ...]:
+    """Split the experts evenly between expert-parallel ranks.
+
+    Raises:
+        QueryError: they do not divide.
+    """
+    share = experts_per_rank(num_experts, ranks)
     return tuple(Slice(rank * share, (rank + 1) * share) for rank in range(ranks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import GenericAlias
 from typing import Annotated, Any, Self, TypeVar, get_args
 
@@ -62,10 +63,16 @@ def unvalidated(kind: type[Model], values: dict[str, Any], stated: set[str] | No
     """
     made = kind.__new__(kind)
     _set(made, "__dict__", values)
-    _set(made, "__pydantic_fields_set__", set(values) if stated is None else stated)
+    _set(made, "__pydantic_fields_set__", _all_fields(kind) if stated is None else stated)
     _set(made, "__pydantic_extra__", None)
     _set(made, "__pydantic_private__", None)
     return made
+
+
+@cache
+def _all_fields(kind: type[BaseModel]) -> set[str]:
+    """Return the names of all fields, which models share that were given all: nobody may change a frozen model's."""
+    return set(kind.model_fields)
 
 
 Key = TypeVar("Key")

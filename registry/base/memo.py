@@ -24,7 +24,7 @@ class Memo:
     def __init__(self, size: int = 2048) -> None:
         """Start empty; ``size`` is the largest number of results per table."""
         self._size = size
-        self._tables: defaultdict[str, dict[Hashable, Any]] = defaultdict(dict)
+        self._tables: defaultdict[str, dict[Hashable, list[Any]]] = defaultdict(dict)
 
     def get(self, table: str, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return the stored result for a key, or compute and store it.
@@ -32,15 +32,13 @@ class Memo:
         Errors are raised and not stored.
         """
         stored = self._tables[table]
-        try:
-            return stored[key]  # type: ignore[no-any-return]
-        except KeyError:
-            pass
-        value = compute()
-        if len(stored) >= self._size:
-            stored.clear()
-        stored[key] = value
-        return value
+        cell = stored.setdefault(key, [])  # one look-up for both: hashing a query takes longer than all else here
+        if not cell:
+            cell.append(compute())
+            if len(stored) > self._size:
+                stored.clear()
+                stored[key] = cell
+        return cell[0]  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[type[Memo], tuple[int]]:
         """Copy and pickle as an empty cache of the same size."""

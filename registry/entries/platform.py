@@ -1,5 +1,6 @@
 """Entries on platforms: layouts, GPU architectures, AITER features, switches."""
 
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -93,7 +94,7 @@ class ArchEntry(Frozen):
                 raise PlacedError(("aliases", name), f"{name!r} is neither a product nor {self.id}")
         return self
 
-    @property
+    @cached_property
     def default_cu_num(self) -> int | None:
         """The compute units, where every product has the same number."""
         numbers = set(self.cu_num.values())

@@ -7,9 +7,8 @@ the most plausible one: its findings are reported, and its errors only where no 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice, product
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from preshuffle.registry.base.words import GateMode, Role
 from preshuffle.registry.kernels import DispatchCall, behaviour_of
@@ -27,8 +26,7 @@ _TOP_K = (8, 2)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class PossibleCall:
+class PossibleCall(NamedTuple):
     """One call of AITER that fits a layer.
 
     Attributes:

@@ -63,7 +63,8 @@ def _complete(
     switches = read_switches(full, book, memo)
     given = query.num_experts is not None or query.top_k is not None
     observed = None if applied is NOTHING else frozenset(query.model_fields_set & _RANKS)
-    slots = expert_slots(full, shared_experts_of(model), switches, book, memo, given=given, observed=observed)
+    shared = memo.get("shared experts", model.id, lambda: shared_experts_of(model)) if model else None
+    slots = expert_slots(full, shared, switches, book, memo, given=given, observed=observed)
     if counted := counted_fields(full, slots):
         full = full.altered(**counted)
     return MoELayer(

@@ -129,7 +129,7 @@ class MoELayer:
             raise NoRecipeError(self.book.arch_names.unknown(self.requested.arch))
         return self.arch
 
-    @property
+    @cached_property
     def sizes(self) -> LayerSizes:
         """Sizes of the unsharded layer.
 

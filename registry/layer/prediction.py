@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from pydantic import ValidationError
 
@@ -79,12 +81,11 @@ class Predictor:
         except ValidationError:
             return Prediction()
         choices, ranges = survey(seen, tokens, self.tables, REACH, families)
-        if self._are_foreign(layer, call, (*choices, *(bucket.choice for bucket in ranges))):
+        if self._are_foreign(layer, call, chain(choices, (bucket.choice for bucket in ranges))):
             choices, ranges = survey(seen, tokens, None, REACH, families)
-        points = map(TokenBucket, tokens, tokens, choices)
-        return Prediction(tuple(choices), tuple(points if stated else ranges))
+        return Prediction(tuple(choices), tuple(map(TokenBucket, tokens, tokens, choices)) if stated else ranges)
 
-    def _are_foreign(self, layer: MoELayer, call: PossibleCall, choices: tuple[KernelChoice, ...]) -> bool:
+    def _are_foreign(self, layer: MoELayer, call: PossibleCall, choices: Iterable[KernelChoice]) -> bool:
         """Whether tables not tied to this AITER choose kernels of a later one."""
         if self.tables is None or self.tables.is_tied_to(call.aiter):
             return False

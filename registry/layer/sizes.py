@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from preshuffle.registry.algebra.shard import Slice, cut, cut_slices, cut_values, split_experts
+from preshuffle.registry.algebra.shard import Slice, cut, cut_slices, cut_values, experts_per_rank
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.words import GROUP, ModelActivation, QuantType, RowOrder, Shard
 from preshuffle.registry.values.query import Query
@@ -105,7 +105,7 @@ class LayerSizes:
     @property
     def local_experts(self) -> int:
         """Experts of one expert-parallel rank."""
-        return split_experts(self.experts, self.ep)[0].size
+        return experts_per_rank(self.experts, self.ep)
 
     def shards(self, default: Shard | None, multiple: Callable[[int], int]) -> RankShards:
         """Cut the intermediate size between the ranks.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from preshuffle.registry.base.errors import FieldProblem, LayoutError, QueryError
@@ -182,6 +182,7 @@ def _fills(tensor: TensorRecipe, shape: _Shape) -> tuple[int, TailFill | None]:
     return tensor.fill, unvalidated(TailFill, {"first_k": own, "fill": tail.fill})
 
 
+@lru_cache(maxsize=1024)
 def _pad(rows: int, k: int) -> Pad:
     return unvalidated(Pad, {"rows": rows, "k": k})
 

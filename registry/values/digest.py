@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -31,17 +31,17 @@ def decision_digest(
 
 def _tensor(tensor: TensorDecision) -> str:
     pad = tensor.pad
-    passed = "" if tensor.passed_shape is None else f'"passed_shape":{_list(tensor.passed_shape)},'
+    passed = "" if tensor.passed_shape is None else f'"passed_shape":{_sizes(tensor.passed_shape)},'
     tail = tensor.tail
     tail_text = "" if tail is None else f',"tail":{{"fill":{tail.fill},"first_k":{tail.first_k}}}'
     line = "" if tensor.layout_line is None else f'"layout_line":{_word(tensor.layout_line)},'
     return (
         f'{{"dtype":"{tensor.dtype}","fill":{tensor.fill},"is_shuffled":{_flag(tensor.is_shuffled)},'
         f'"layout":{_word(tensor.layout)},{line}'
-        f'"logical_shape":{_list(tensor.logical_shape)},"order":{_word(tensor.order)},'
-        f'"pad":{{"k":{pad.k},"rows":{pad.rows}}},{passed}"physical_shape":{_list(tensor.physical_shape)},'
-        f'"rank0_only":{_flag(tensor.rank0_only)},"short_shape":{_list(tensor.short_shape)},'
-        f'"source_order":{_word(tensor.source_order)},"steps":{_list(map(_word, tensor.steps))}{tail_text}}}'
+        f'"logical_shape":{_sizes(tensor.logical_shape)},"order":{_word(tensor.order)},'
+        f'"pad":{{"k":{pad.k},"rows":{pad.rows}}},{passed}"physical_shape":{_sizes(tensor.physical_shape)},'
+        f'"rank0_only":{_flag(tensor.rank0_only)},"short_shape":{_sizes(tensor.short_shape)},'
+        f'"source_order":{_word(tensor.source_order)},"steps":[{",".join(map(_word, tensor.steps))}]{tail_text}}}'
     )
 
 
@@ -72,8 +72,8 @@ def _number(value: float | None) -> str:
     return "null" if value is None else repr(value)
 
 
-def _list(values: Iterable[object] | None) -> str:
-    return "null" if values is None else f"[{','.join(map(str, values))}]"
+def _sizes(shape: tuple[int, ...] | None) -> str:
+    return "null" if shape is None else str(list(shape)).replace(" ", "")
 
 
 def digest_of(value: Any) -> str:

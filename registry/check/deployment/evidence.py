@@ -18,7 +18,7 @@ from preshuffle.registry.resolve import EngineRuns
 _MOST_RANGES = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Evidence:
     """Everything that a check rule may use, under one assumed call.
 

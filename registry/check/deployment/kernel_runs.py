@@ -121,15 +121,25 @@ def _unobserved(
         return tuple(_own_kernels(layer, backend, backend, None, backends))
     if layer.applied.gate_mode is not None or layer.laid_out or backend == "aiter":
         run = KernelRun(None, None, "aiter", "AITER's kernel", reads=implied.reads())
-        return tuple(_predicted(layer, call, predictor)) or (run,)
+        return _predicted(layer, call, predictor) or (run,)
     if implied.named is not None:
         return tuple(_observed(layer, call, ObservedKernel(backend=implied.named), backends, predictor))
     return (KernelRun(None, None, "unknown", "an unknown kernel"),)
 
 
-def _predicted(layer: MoELayer, call: PossibleCall | None, predictor: Predictor) -> Iterator[KernelRun]:
-    if call is not None:
-        yield from (_run_of(layer, call, bucket) for bucket in predictor.predict(layer, call).judged)
+def _predicted(layer: MoELayer, call: PossibleCall | None, predictor: Predictor) -> tuple[KernelRun, ...]:
+    """Return the runs of all token counts; calls with the same ranges share them.
+
+    The ranges are stored beside them, so that their ``id`` stays their own.
+    """
+    if call is None:
+        return ()
+    judged, aiter = predictor.predict(layer, call).judged, call.aiter
+
+    def runs() -> tuple[tuple[TokenBucket, ...], tuple[KernelRun, ...]]:
+        return judged, tuple(_run_of(layer, call, bucket) for bucket in judged)
+
+    return layer.memo.get("kernel runs", (id(judged), aiter), runs)[1]
 
 
 def _run_of(layer: MoELayer, call: PossibleCall, bucket: TokenBucket) -> KernelRun:

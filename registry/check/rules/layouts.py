@@ -19,19 +19,14 @@ from preshuffle.registry.values.finding import Finding
 def layout_mismatch(evidence: Evidence) -> Iterator[Finding]:
     """Yield tensors whose bytes a kernel reads in another layout."""
     families, arch = evidence.layer.book.families, evidence.layer.query.arch
-    reading = [
-        run
-        for run in evidence.runs
-        if run.reader != "unknown" and not run.blocked and families.exist_for(arch, run.families)
-    ]
+    exist = {ids: families.exist_for(arch, ids) for ids in {run.families for run in evidence.runs}}
+    reading = [run for run in evidence.runs if run.reader != "unknown" and not run.blocked and exist[run.families]]
     misread: set[Role] = set()
     for role, tensor in evidence.layer.tensors.items():
-        readers: dict[tuple[str, ...], list[KernelRun]] = {}
-        for run in reading:
-            readers.setdefault(run.reads.get(role, ()), []).append(run)
-        for allowed, runs in readers.items():
+        for allowed in dict.fromkeys(run.reads.get(role, ()) for run in reading):
             if allowed and reads_otherwise(evidence.layer, tensor, allowed):
                 misread.add(role)
+                runs = [run for run in reading if run.reads.get(role, ()) == allowed]
                 yield _mismatch(evidence, tensor, allowed, runs)
     yield from _scales(evidence, misread)
     yield from _adapters(evidence)

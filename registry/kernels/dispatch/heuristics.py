@@ -1,5 +1,7 @@
 """Heuristics for untuned shapes: stages, block size, K split."""
 
+from collections.abc import Iterable, Iterator
+
 from preshuffle.registry.kernels.aiter_versions.dispatch_book import OneStageCondition
 from preshuffle.registry.kernels.aiter_versions.padding import tier_value
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
@@ -11,24 +13,27 @@ _TILE_N = 128
 _TILE_K = 256
 
 
-def block_size_m(token: int, topk: int, expert: int, inter_dim: int, cu_num: int) -> int:
-    """Return the block size that occupies the compute units best.
+def block_sizes_m(tokens: Iterable[int], topk: int, expert: int, inter_dim: int, cu_num: int) -> Iterator[int]:
+    """Yield the block size that occupies the compute units best, per token count.
 
     That is the one with the fewest rounds over them, of those the one that leaves the fewest idle.
 
-    Source: ``get_block_size_M``, aiter/fused_moe.py (0.1.7 on). The product is divided as a whole, as AITER writes it.
+    Source: ``get_block_size_M``, aiter/fused_moe.py (0.1.7 on). AITER divides the product of tiles and rows as a
+    whole: ``tiles * (slots + expert * block + block - 1) // block``; here what is the same at every count stands apart.
     """
     tiles_n = -(-inter_dim // _TILE_N)
-    slots = (token - 1) * topk
-    fewest = idle = best = 0
-    for block in _BLOCKS:
-        rounds, rest = divmod(tiles_n * (slots + expert * block + block - 1) // block, cu_num)
-        if rest:
-            rounds += 1
-        over = cu_num - rest
-        if best == 0 or rounds < fewest or (rounds == fewest and over < idle):
-            fewest, idle, best = rounds, over, block
-    return best
+    least = tiles_n * (expert + 1)
+    for token in tokens:
+        more = tiles_n * ((token - 1) * topk - 1)
+        fewest = idle = best = 0
+        for block in _BLOCKS:
+            rounds, rest = divmod(least + more // block, cu_num)
+            if rest:
+                rounds += 1
+            over = cu_num - rest
+            if best == 0 or rounds < fewest or (rounds == fewest and over < idle):
+                fewest, idle, best = rounds, over, block
+        yield best
 
 
 def k_split(case: DispatchCase) -> int:
@@ -135,9 +140,15 @@ def untuned(case: DispatchCase) -> tuple[bool, int, int]:
 
 def untuned_block_m(case: DispatchCase) -> int:
     """Return the block size of an untuned shape in two stages."""
+    return next(untuned_blocks_m(case, (case.token,)))
+
+
+def untuned_blocks_m(case: DispatchCase, tokens: Iterable[int]) -> Iterator[int]:
+    """Yield the block sizes of an untuned shape in two stages, per padded token count."""
     if case.quant_type == "per_1x128":
-        return tier_value(case.behaviour.data.block_m_per_1x128, case.token)
-    return block_size_m(case.token, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
+        tiers = case.behaviour.data.block_m_per_1x128
+        return (tier_value(tiers, token) for token in tokens)
+    return block_sizes_m(tokens, case.topk, case.call.expert, case.call.inter_dim, case.cu_num)
 
 
 def untuned_k_split(case: DispatchCase) -> int:

@@ -22,7 +22,7 @@ from preshuffle.registry.kernels.dispatch.grouped import is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import (
     one_stage_conditions,
     runs_one_stage,
-    untuned_block_m,
+    untuned_blocks_m,
     untuned_k_split,
 )
 from preshuffle.registry.kernels.dispatch.stages import OWN_BLOCK_M, TILE_K2, token_steps
@@ -88,7 +88,8 @@ class _Summary:
     def _summarise(self, dtypes: tuple[str, str], tables: TableSet | None) -> Iterator[_Values | None]:
         case, bound = self._case, self._bound
         by_dtype = {dtype: _conditions(case, dtype, tables) for dtype in dict.fromkeys(dtypes)}
-        for point, case.token in self.points:
+        blocks = untuned_blocks_m(case, (padded for _, padded in self.points))
+        for (point, case.token), block in zip(self.points, blocks, strict=True):
             dtype = dtypes[point >= bound]
             conditions = by_dtype[dtype]
             if conditions is None:
@@ -99,7 +100,7 @@ class _Summary:
                 yield dtype, "one stage", 0
             else:
                 try:
-                    yield dtype, untuned_k_split(case), untuned_block_m(case)
+                    yield dtype, untuned_k_split(case), block
                 except DispatchError as error:
                     yield dtype, str(error), 0
 
@@ -200,8 +201,11 @@ def survey(
     tables: KernelTables | None = None,
     upto: int | None = None,
     families: Families | None = None,
-) -> tuple[list[KernelChoice], list[TokenBucket]]:
-    """Return ``dispatch`` at token counts together with ``reachable_buckets``."""
+) -> tuple[list[KernelChoice], tuple[TokenBucket, ...]]:
+    """Return ``dispatch`` at token counts together with ``reachable_buckets``.
+
+    Calls with the same outcomes share the tuple of ranges.
+    """
     case, chosen = open_call(call, tables, families)
     summary = _Summary(case.at(1), chosen, upto)
     ranges = _ranges(case, chosen, summary)
@@ -211,7 +215,7 @@ def survey(
         if summary.usable and 1 <= count <= last
         else outcome(case.at(count), chosen)
         for count in tokens
-    ], list(ranges.buckets)
+    ], ranges.buckets
 
 
 class _Ranges:
