@@ -14,7 +14,7 @@ _TILE_K = 256
 
 
 def block_sizes_m(tokens: Iterable[int], topk: int, expert: int, inter_dim: int, cu_num: int) -> Iterator[int]:
-    """Yield the block size that occupies the compute units best, per token count.
+    """Yield the block size that occupies the compute units best.
 
     That is the one with the fewest rounds over them, of those the one that leaves the fewest idle.
 
