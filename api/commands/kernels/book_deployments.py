@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError, QueryError
+from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Dtype
 from preshuffle.registry.kernels import DispatchCall
 from preshuffle.registry.layer import layer_of
@@ -64,30 +65,33 @@ def book_deployments(
     """
     wanted = fields.pop("activation_dtype", None)
     seen: set[tuple[str, str, str, int]] = set()
+    memo = Memo()
     for model in models:
         for arch in archs or list(registry.book.archs):
             for activation in [wanted] if wanted else ACTIVATIONS:
                 for tp in sizes:
                     query = {"model": model, "arch": arch, "activation_dtype": activation, "tp": tp, **fields}
-                    found = _first(registry, query, versions)
+                    found = _first(registry, query, versions, memo)
                     if found is None or (key := (found.model, found.arch, found.recipe, tp)) in seen:
                         continue
                     seen.add(key)
                     yield found
 
 
-def _first(registry: Registry, fields: dict[str, Any], versions: Sequence[str | None]) -> BookDeployment | None:
+def _first(
+    registry: Registry, fields: dict[str, Any], versions: Sequence[str | None], memo: Memo
+) -> BookDeployment | None:
     for version in versions:
         query = Query.parse({**fields, "aiter": version, "tokens": (1,)})
         try:
-            layer = layer_of(query, registry.book).checked()
+            layer = layer_of(query, registry.book, memo).checked()
             choice = choose(registry.book, layer.rule_facts)
             if choice is None or choice.winner.recipe is None:
                 continue  # most combinations have no recipe, and nobody asks for the nearest ones
             decision = registry.resolve(query, kernels=False)
         except (NoRecipeError, QueryError):
             continue
-        call = call_of_decision(decision, query, registry.book, 1)
+        call = call_of_decision(decision, query, registry.book, 1, memo)
         if call is not None:
             return BookDeployment(layer.query.model, layer.query.arch, decision.recipe, query.tp, call)
     return None
