@@ -47,13 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Derive a kernel's layouts and compare them with the book."""
     with needs_extra("preshuffle derive", "proofs"):
-        from preshuffle.layouts.derive import KernelDeriver, find_kernel
+        from preshuffle.layouts.derive import AssemblyKernel, KernelDeriver, find_kernel
         from preshuffle.layouts.emulator import CodeObject
     path = find_kernel(args.kernel, args.aiter, args.arch)
     code = CodeObject.read(path)
     if args.arch is not None and args.arch != code.arch:
         raise UsageError(f"derive: {path} is a kernel of {code.arch}, not of {args.arch}")
-    deriver = KernelDeriver(code, path.stem, load_registry(args).book)
+    deriver = KernelDeriver(AssemblyKernel(code, path.stem), load_registry(args).book)
     result = deriver.derive(args.role, numbers=not args.no_numbers, progress=_progress)
     if args.json:
         print_json(result)

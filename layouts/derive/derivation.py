@@ -7,33 +7,35 @@ import numpy as np
 from preshuffle.layouts.derive.claims import claimed_stage
 from preshuffle.layouts.derive.derive_roles import RoleDeriver, to_bytes
 from preshuffle.layouts.derive.errors import DeriveError
-from preshuffle.layouts.derive.kernels.kernel_family import KernelKind, kind_of
-from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
+from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
+from preshuffle.layouts.derive.kernels.layer_run import BLOCK
 from preshuffle.layouts.derive.kernels.numbers import NumbersTrial
 from preshuffle.layouts.derive.kernels.random_layer import random_routing
 from preshuffle.layouts.derive.kernels.weight_formats import FORMATS
 from preshuffle.layouts.derive.pattern_of import is_layout_of, pattern_of
 from preshuffle.layouts.derive.result import KernelDerivation, RoleDerivation
 from preshuffle.layouts.derive.tagging import AddressMap, Positions
-from preshuffle.layouts.emulator import CodeObject, Program
 from preshuffle.registry import Layout
 from preshuffle.registry.loading import Book
 
-EXPERTS = 2
-LEAST_K = 256
-WIDER_K = 512
+SCALE_BITS = {"mx": 8, "group": 16}
 Progress = Callable[[str], None]
 
 
 class KernelDeriver:
     """Kernel and the layouts of a book, for derivation and for numbers."""
 
-    def __init__(self, code: CodeObject, stem: str, book: Book) -> None:
-        """Prepare a kernel; its file's stem says how it is called."""
-        self.kind: KernelKind = kind_of(stem)
+    def __init__(self, kernel: DerivableKernel, book: Book) -> None:
+        """Take a kernel and the layouts and claims of a book."""
+        self.kernel = kernel
         self.layouts: dict[str, Layout] = {id: entry.layout() for id, entry in book.layouts.items()}
-        self.program = Program(code)
-        self.claim = claimed_stage(book.families, self.kind.family, code.name)
+        self.claim = claimed_stage(book.families, kernel)
+
+    @property
+    def kind(self) -> KernelKind:
+        """How the kernel is called."""
+        return self.kernel.kind
 
     def derive(
         self, roles: Iterable[str] | None = None, numbers: bool = True, progress: Progress = lambda line: None
@@ -43,17 +45,17 @@ class KernelDeriver:
         Raises:
             DeriveError: the kernel has no such role.
         """
-        asked = self._asked(roles)
-        not_modelled = dict(self.program.not_modelled())
-        found = {} if not_modelled else self._roles(asked, progress)
+        requested = self._requested(roles)
+        not_modelled = dict(self.kernel.not_modelled())
+        found = {} if not_modelled else self._roles(requested, progress)
         pairs: dict[str, float] = {}
         if found and numbers:
             found, pairs = self._with_numbers(found, progress)
-        code, sizes = self.program.code, self._sizes(LEAST_K, 1 if self._both_stages else 2)
+        kernel, sizes = self.kernel, self.kernel.sizes()
         return KernelDerivation(
-            kernel=code.name,
-            arch=code.arch,
-            sha256=code.sha256,
+            kernel=kernel.name,
+            arch=kernel.arch,
+            sha256=kernel.sha256,
             family=self.kind.family.id,
             book_family=self.claim.family,
             sizes={"experts": sizes.experts, "inter_dim": sizes.inter_dim, "model_dim": sizes.model_dim},
@@ -64,49 +66,37 @@ class KernelDeriver:
 
     def numbers(self) -> NumbersTrial:
         """Return a random layer on the kernel, to be tried with layouts."""
-        sizes = self._sizes(WIDER_K, 2)
-        return NumbersTrial(
-            KernelRun(self.program, self.kind, sizes, random_routing(sizes, self.kind.tile_m)), self.layouts
-        )
+        sizes = self.kernel.sizes(wide=True)
+        return NumbersTrial(self.kernel.run(sizes, random_routing(sizes, self.kind.tile_m)), self.layouts)
 
     @property
     def _both_stages(self) -> bool:
         return self.kind.family.stage == "1-stage"
 
-    def _asked(self, roles: Iterable[str] | None) -> tuple[str, ...]:
+    def _requested(self, roles: Iterable[str] | None) -> tuple[str, ...]:
         known = self.kind.family.roles
-        asked = known if roles is None else tuple(roles)
-        unknown = [role for role in asked if role not in known]
+        requested = known if roles is None else tuple(roles)
+        unknown = [role for role in requested if role not in known]
         if unknown:
             raise DeriveError(f"{self.kind.family.id} has no role {', '.join(unknown)}; valid: {', '.join(known)}")
-        return asked
+        return requested
 
-    def _sizes(self, k: int, column_blocks: int) -> LayerSizes:
-        inter_dim = column_blocks * self.kind.tile_n
-        return LayerSizes(EXPERTS, inter_dim, self._model_dim(k, inter_dim), self.kind.family.gated)
-
-    def _model_dim(self, k: int, inter_dim: int) -> int:
-        """Return the layer's width; for both stages at least as wide as the columns between them."""
-        if not self._both_stages or inter_dim <= k:
-            return k
-        return -(-inter_dim // WIDER_K) * WIDER_K  # their loops over w2 take whole multiples
-
-    def _roles(self, asked: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
-        named = self._weights(asked, progress)
-        for role in asked:
+    def _roles(self, requested: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
+        named = self._weights(requested, progress)
+        for role in requested:
             if role.endswith("_scale"):
                 progress(f"{role}: running on tagged tensors")
                 named[role] = self._scale(role, named)
-        return {role: named[role].compared(self.claim.reads.get(role)) for role in asked}
+        return {role: named[role].compared(self.claim.reads.get(role)) for role in requested}
 
-    def _weights(self, asked: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
-        """Derive the weights that are asked for, and those through which others are read."""
-        deriver = self._deriver(LEAST_K, 1 if self._both_stages else 2)
+    def _weights(self, requested: tuple[str, ...], progress: Progress) -> dict[str, RoleDerivation]:
+        """Derive the requested weights, and those through which others are read."""
+        deriver = self._deriver()
         if not self._both_stages:
-            if not any(role.startswith("w13") for role in asked if not role.endswith("_scale")):
-                return {}
-            progress("w13_weight: running on tagged tensors")
-            return {"w13_weight": self._name(deriver, "w13_weight", deriver.derive("w13_weight"))}
+            weights = [role for role in requested if not role.endswith("_scale")]
+            for role in weights:
+                progress(f"{role}: running on tagged tensors")
+            return {role: self._name(deriver, role, deriver.derive(role)) for role in weights}
         layout, w2 = self._w2_through_some_layout(deriver, progress)
         progress("w13_weight: running on tagged tensors, w2_weight as derived")
         w13 = deriver.derive("w13_weight", w2=w2)
@@ -117,10 +107,9 @@ class KernelDeriver:
 
     def _scale(self, role: str, weights: Mapping[str, RoleDerivation]) -> RoleDerivation:
         """Derive scales at a size that has two tiles of groups."""
+        deriver = self._deriver(wide=True)
         if not self._both_stages:
-            deriver = self._deriver(WIDER_K, 2)
             return self._name(deriver, role, deriver.derive(role))
-        deriver = self._deriver(WIDER_K, -(-WIDER_K // self.kind.tile_n))
         other = "w2_weight" if role.startswith("w13") else "w13_weight"
         pattern = weights[other].pattern
         if pattern is None:
@@ -128,8 +117,8 @@ class KernelDeriver:
         through = deriver.positions_of(other, Layout.of("derived", pattern, "byte"))
         return self._name(deriver, role, deriver.derive(role, w2=through, w13=through), f"{other} as derived")
 
-    def _deriver(self, k: int, column_blocks: int) -> RoleDeriver:
-        return RoleDeriver(self.program, self.kind, self._sizes(k, column_blocks), self.layouts)
+    def _deriver(self, wide: bool = False) -> RoleDeriver:
+        return RoleDeriver(self.kernel, self.kernel.sizes(wide), self.layouts)
 
     def _w2_through_some_layout(self, deriver: RoleDeriver, progress: Progress) -> tuple[str | None, AddressMap]:
         """Read w2 through a w13 in each layout until one gives no conflict; else return the best."""
@@ -150,7 +139,7 @@ class KernelDeriver:
 
     def _name(self, deriver: RoleDeriver, role: str, found: AddressMap, through: str | None = None) -> RoleDerivation:
         scale, family = role.endswith("_scale"), self.kind.family
-        bits = (8 if family.scale == "mx" else 32) if scale else FORMATS[family.weight_format].bits
+        bits = SCALE_BITS.get(family.scale, 32) if scale else FORMATS[family.weight_format].bits
         elements = int(np.prod(deriver.sizes.shape(role)))
         count = deriver.scale_count(role) if scale else elements
         addresses = _by_block(found.positions) if scale and family.scale == "block" else found.positions

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from preshuffle.layouts.derive.errors import DeriveError
+from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
 from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
-from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, MX_GROUP, LayerSizes
+from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerSizes
 from preshuffle.layouts.derive.kernels.placement import addresses_in, fits
 from preshuffle.layouts.derive.kernels.weight_formats import FORMATS, Levels
 from preshuffle.layouts.derive.probe_run import (
@@ -19,23 +20,26 @@ from preshuffle.layouts.derive.probe_run import (
     ProbeRun,
 )
 from preshuffle.layouts.derive.tagging import UNKNOWN, AddressMap, OutputTable, Positions
-from preshuffle.layouts.emulator import Program
 from preshuffle.registry import Layout
 
 
 @dataclass(frozen=True, slots=True)
 class RoleDeriver:
-    """Kernel whose tensors' addresses are asked, at one size.
+    """Kernel whose tensors' addresses are derived, at one size.
 
     For kernels of both stages w2 is read through a w13 in some layout, and w13 then through the w2 that was found: the
     order of the columns between the stages is the kernel's own affair, so that this fixes all that can be seen. A w13
     in a wrong layout gives conflicts in w2.
     """
 
-    program: Program
-    kind: KernelKind
+    kernel: DerivableKernel
     sizes: LayerSizes
     layouts: dict[str, Layout]
+
+    @property
+    def kind(self) -> KernelKind:
+        """How the kernel is called."""
+        return self.kernel.kind
 
     def derive(self, role: str, w2: AddressMap | None = None, w13: AddressMap | None = None) -> AddressMap:
         """Return where the kernel reads every element of a role from.
@@ -43,7 +47,7 @@ class RoleDeriver:
         Args:
             role: a weight or its scales.
             w2: for w13 of a kernel of both stages, where it reads w2.
-            w13: for w2, where it reads w13.
+            w13: for w2 of a kernel of both stages, where it reads w13.
         """
         weight = role.removesuffix("_scale")
         through = w2 if weight == "w13_weight" else w13
@@ -51,14 +55,13 @@ class RoleDeriver:
             raise DeriveError(f"{role} of a kernel of both stages is derived through the other weight")
         if weight == "w13_weight":
             return self._w13_scale(through) if role != weight else self._w13(through)
-        if through is None:
-            raise DeriveError("w2 is derived through w13")
         return self._w2_scale(through) if role != weight else self._w2(through)
 
     def scale_count(self, role: str) -> int:
         """Return how many scales a role's weight has."""
         experts, rows, k = self.sizes.shape(role)
         per_expert = {"row": rows, "block": (rows // BLOCK) * (k // BLOCK), "mx": rows * (k // MX_GROUP)}
+        per_expert["group"] = per_expert["mx"]
         return experts * per_expert[self.kind.family.scale]
 
     def positions_of(self, role: str, layout: Layout) -> AddressMap | None:
@@ -90,7 +93,7 @@ class RoleDeriver:
         parts = probe.read_scales("w13_weight", self._table(levels), levels)
         return probe.by_expert([part[:, : self.sizes.inter_dim] for part in parts], shared=scale == "block")
 
-    def _w2(self, w13: AddressMap) -> AddressMap:
+    def _w2(self, w13: AddressMap | None) -> AddressMap:
         probe = self._probe(range(self.sizes.inter_dim))
         levels = probe.run.format.linear
         factor = self._activate_columns(probe, w13)
@@ -98,7 +101,7 @@ class RoleDeriver:
         parts = probe.read_weight("w2_weight", OutputTable.of_values(levels, factor), levels)
         return probe.by_expert(parts)
 
-    def _w2_scale(self, w13: AddressMap) -> AddressMap:
+    def _w2_scale(self, w13: AddressMap | None) -> AddressMap:
         probe = self._probe(range(0, self.sizes.inter_dim, self._step(self.sizes.inter_dim)))
         levels = LINEAR_POWERS if self.kind.family.scale == "mx" else LINEAR_SCALES
         factor = self._activate_columns(probe, w13)
@@ -106,8 +109,14 @@ class RoleDeriver:
         parts = probe.read_scales("w2_weight", OutputTable.of_values(levels, factor), levels)
         return probe.by_expert(parts, shared=self.kind.family.scale == "block")
 
-    def _activate_columns(self, probe: ProbeRun, w13: AddressMap) -> float:
-        """Let each token give one column between the stages; return that column's value."""
+    def _activate_columns(self, probe: ProbeRun, w13: AddressMap | None) -> float:
+        """Let each token give one column between the stages; return that column's value.
+
+        A kernel of stage 2 alone takes them as its input.
+        """
+        if w13 is None:
+            probe.activate(1.0)
+            return 1.0
         signs = probe.run.format.signs
         probe.activate(signs.activation)
         probe.fill_scales("w13_weight", signs.scale)
@@ -123,18 +132,19 @@ class RoleDeriver:
             probe.write_diagonal("w2_weight", w2.positions, weight)
 
     def _probe(self, probes: range) -> ProbeRun:
-        return ProbeRun(self.program, self.kind, self.sizes, self.layouts, probes)
+        return ProbeRun(self.kernel, self.sizes, self.layouts, probes)
 
     def _step(self, k: int) -> int:
-        return {"row": k, "block": BLOCK, "mx": MX_GROUP}[self.kind.family.scale]
+        return {"row": k, "block": BLOCK}.get(self.kind.family.scale, MX_GROUP)
 
     def _table(self, levels: Levels) -> OutputTable:
         return OutputTable.of_pairs(levels) if self.sizes.gated else OutputTable.of_gates(levels)
 
     def _levels_of_w13(self, probe: ProbeRun) -> Levels:
-        if self.kind.family.stage == "1-stage":
-            return probe.run.format.signs
-        return probe.run.format.coarse if self.kind.family.output == "fp8_block" else probe.run.format.fine
+        number_format, output = probe.run.format, self.kind.family.output
+        if self.kind.family.stage == "1-stage" or output == "fp4_mx":
+            return number_format.signs
+        return number_format.coarse if output in ("fp8_block", "fp8_mx") else number_format.fine
 
     def _levels_of_w13_scale(self) -> Levels:
         family = self.kind.family

@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
-from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
+from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerSizes
 from preshuffle.layouts.derive.kernels.numbers import buffer_of, placed_activation_scales
 from preshuffle.layouts.derive.kernels.random_layer import E8M0_BIAS, between_stages, silu
 from preshuffle.layouts.derive.kernels.routing import sort_into_tiles
 from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats, Levels
 from preshuffle.layouts.derive.tagging import AddressMap, OutputTable, Positions, one_hot_tokens, read_positions
-from preshuffle.layouts.emulator import Program
+from preshuffle.layouts.emulator import float_to_bf16
 from preshuffle.registry import Layout
 
 FINE_SCALES = Levels((-15.0, -12.0, -9.0, -3.75, 0.5, 0.8125, 1.125, 3.75))
@@ -24,22 +24,23 @@ LINEAR_POWERS = Levels((0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
 class ProbeRun:
     """Kernel on tokens that activate one k of one expert each."""
 
-    def __init__(
-        self, program: Program, kind: KernelKind, sizes: LayerSizes, layouts: dict[str, Layout], probes: range
-    ) -> None:
+    def __init__(self, kernel: DerivableKernel, sizes: LayerSizes, layouts: dict[str, Layout], probes: range) -> None:
         """Prepare a token for every k of ``probes``."""
-        self.kind, self.sizes, self.probes = kind, sizes, probes
+        self.kind, self.sizes, self.probes = kernel.kind, sizes, probes
         count = len(self.probes)
         tokens = [list(range(expert * count, (expert + 1) * count)) for expert in range(sizes.experts)]
-        self.run = KernelRun(program, kind, sizes, sort_into_tiles(tokens, sizes.experts * count, kind.tile_m))
-        groups = {"mx": sizes.model_dim // MX_GROUP, "block": sizes.model_dim // BLOCK}.get(kind.family.scale, 1)
-        ones = np.ones((self.run.routing.tokens, groups))
-        self.run.set_tensors({"x_scale": placed_activation_scales(self.run, ones, layouts)})
-        self._chosen = one_hot_tokens(sizes.experts, self.probes, sizes.model_dim)
+        self.run = kernel.run(sizes, sort_into_tiles(tokens, sizes.experts * count, self.kind.tile_m))
+        rows, k = self.run.x_shape
+        if self.kind.family.scaled_activations:
+            groups = {"mx": k // MX_GROUP, "block": k // BLOCK}.get(self.kind.family.scale, 1)
+            ones = np.ones((rows, groups))
+            self.run.set_tensors({"x_scale": placed_activation_scales(self.run, ones, layouts)})
+        self._chosen = one_hot_tokens(sizes.experts, self.probes, k)
 
     def activate(self, value: float) -> None:
         """Write the activations: ``value`` at each token's k, zeros elsewhere."""
-        self.run.set_tensors({"x": self.run.format.pack(self._encode(np.where(self._chosen, value, 0.0)))})
+        codes = self.run.x_format.encode(np.where(self._chosen, value, 0.0), self.run.arch)
+        self.run.set_activations(codes)
 
     def fill_weight(self, role: str, value: float) -> None:
         """Write a weight that is the same everywhere."""
@@ -90,7 +91,7 @@ class ProbeRun:
 
     def scales_of(self, role: str) -> int:
         """Return how many scales a weight has."""
-        return self.run.scale_size(role) // (1 if self.kind.family.scale == "mx" else 4)
+        return self.run.scale_size(role) // {"mx": 1, "group": 2}.get(self.kind.family.scale, 4)
 
     def hidden_of(self, gate: float) -> float:
         """Return the activation between the stages where gate and up are equal."""
@@ -114,4 +115,6 @@ class ProbeRun:
     def _scales(self, values: Floats) -> NDArray[np.generic]:
         if self.kind.family.scale == "mx":
             return (np.log2(values) + E8M0_BIAS).astype(np.uint8)
+        if self.kind.family.scale == "group":
+            return float_to_bf16(values)
         return values.astype(np.float32)

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from preshuffle.layouts.derive import (
+    AssemblyKernel,
     DeriveError,
     KernelDeriver,
     KernelRun,
@@ -47,4 +48,5 @@ def numbers_trial(stem: str, arch: str) -> NumbersTrial:
 
 
 def deriver_of(stem: str, arch: str, book: Book | None = None) -> KernelDeriver:
-    return KernelDeriver(CodeObject.read(kernel_path(stem, arch)), stem, book or Registry.load().book)
+    kernel = AssemblyKernel(CodeObject.read(kernel_path(stem, arch)), stem)
+    return KernelDeriver(kernel, book or Registry.load().book)

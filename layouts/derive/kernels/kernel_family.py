@@ -1,4 +1,4 @@
-"""Families of assembly kernels: arguments and computation of each, as data."""
+"""Families of kernels: how each computes; of assembly kernels the arguments, too."""
 
 import re
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import Literal
 
 from preshuffle.layouts.derive.errors import DeriveError
 
-ScaleKind = Literal["row", "block", "mx", "none"]
-OutputKind = Literal["bf16", "f16", "fp8_block"]
-Stages = Literal["1", "1-stage"]
+ScaleKind = Literal["row", "block", "mx", "group", "none"]
+OutputKind = Literal["bf16", "f16", "fp8_block", "fp4_mx", "fp8_mx", "partial"]
+Stages = Literal["1", "2", "1-stage"]
 
 STAGE_1_ARGUMENTS = (
     *("out", "x", "w13", "valid", "x_scale", "w13_scale", "zero", "sorted_ids", "tile_experts"),
@@ -28,16 +28,19 @@ ONE_STAGE_ARGUMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class KernelFamily:
-    """Assembly kernels that are called alike.
+    """Kernels that are called alike.
 
     Attributes:
         id: of this table.
         file_name: regular expression of the stem; ``tile_m`` and ``tile_n`` are its groups.
         weight_format: key of `weight_formats.FORMATS`.
-        scale: of weights: one float32 per row, per 128 x 128 block, or one e8m0 byte per 32 elements.
+        scale: of weights: one float32 per row, per 128 x 128 block, or one e8m0 byte (``mx``) or bf16 (``group``) per
+            32 elements.
+        output: number format; ``mx`` has e8m0 scales per 32 columns, ``partial`` are sums of gate and up.
         between: rounding of the activations between the stages: nothing, or a number format.
         gated: whether w13 has gate and up rows, or gate rows alone.
         routed_weight: whether stage 1 multiplies by the routing weight, before the activation.
+        activation_format: of the input, where it is not that of the weights.
     """
 
     id: str
@@ -50,11 +53,17 @@ class KernelFamily:
     between: str = ""
     gated: bool = True
     routed_weight: bool = False
+    activation_format: str = ""
+
+    @property
+    def scaled_activations(self) -> bool:
+        """Whether the input has scales."""
+        return self.scale != "none" and self.activation_format not in ("bf16", "f16")
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Tensors whose layout can be asked."""
-        weights = ("w13_weight",) if self.stage == "1" else ("w13_weight", "w2_weight")
+        """Tensors whose layout can be derived."""
+        weights = {"1": ("w13_weight",), "2": ("w2_weight",)}.get(self.stage, ("w13_weight", "w2_weight"))
         if self.scale == "none":
             return weights
         return (*weights, *(f"{role}_scale" for role in weights))

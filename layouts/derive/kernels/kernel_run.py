@@ -1,43 +1,19 @@
-"""Emulated calls of one kernel on tensors of a small layer."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
+"""Emulated calls of an assembly kernel."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
+from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, READ_AHEAD, LayerRun, LayerSizes
 from preshuffle.layouts.derive.kernels.routing import TileRouting
-from preshuffle.layouts.derive.kernels.weight_formats import FORMATS, Bytes, Floats, WeightFormat
-from preshuffle.layouts.emulator import FP8_OF_ARCH, GlobalMemory, Program, bf16_to_float, launch
+from preshuffle.layouts.derive.kernels.weight_formats import Bytes, Floats
+from preshuffle.layouts.emulator import FP8_OF_ARCH, Program, bf16_to_float, launch
 
-BLOCK = 128
-MX_GROUP = 32
 PERSISTENT_ROUNDS = 4
 """Blocks of a persistent kernel for each block of columns."""
 
-READ_AHEAD = 1 << 16
-"""Bytes behind each buffer that prefetches may read."""
 
-
-@dataclass(frozen=True, slots=True)
-class LayerSizes:
-    """Sizes of a layer; ``gated`` says whether w13 has up rows, too."""
-
-    experts: int
-    inter_dim: int
-    model_dim: int
-    gated: bool = True
-
-    def shape(self, role: str) -> tuple[int, int, int]:
-        """Return experts, rows and K, in elements, of a weight."""
-        if role.startswith("w13"):
-            return self.experts, (2 if self.gated else 1) * self.inter_dim, self.model_dim
-        return self.experts, self.model_dim, self.inter_dim
-
-
-class KernelRun:
-    """Kernel with its buffers; tensors can be exchanged between runs."""
+class KernelRun(LayerRun):
+    """Assembly kernel with its buffers."""
 
     def __init__(
         self, program: Program, kind: KernelKind, sizes: LayerSizes, routing: TileRouting, split_k: int = 0
@@ -46,9 +22,8 @@ class KernelRun:
 
         K is split into ``2 ** split_k`` parts.
         """
-        self.program, self.kind, self.sizes, self.routing = program, kind, sizes, routing
-        self.split_k = split_k
-        self.memory = GlobalMemory()
+        super().__init__(kind, sizes, routing)
+        self.program, self.split_k = program, split_k
         for name, size in self._buffer_sizes().items():
             self.memory.reserve(name, size, READ_AHEAD)
         self._set("valid", np.array([len(routing.sorted_ids), routing.tokens], np.int32))
@@ -61,19 +36,9 @@ class KernelRun:
         self.instructions = 0
 
     @property
-    def format(self) -> WeightFormat:
-        """Number format of the weights."""
-        return FORMATS[self.kind.family.weight_format]
-
-    @property
     def arch(self) -> str:
         """GPU that the kernel is for."""
         return self.program.code.arch
-
-    def set_tensors(self, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-        """Write tensors, as they lie in memory, by buffer name."""
-        for name, tensor in tensors.items():
-            self._set(name, tensor)
 
     def run(self) -> Floats:
         """Run all blocks and return the output.
@@ -83,25 +48,6 @@ class KernelRun:
         self.memory.bytes_of("out")[:] = 0
         self.instructions += launch(self.program, self.memory, self._arguments, self._blocks()).instructions
         return self._output()
-
-    def scale_size(self, role: str) -> int:
-        """Return the bytes of a weight's scales."""
-        experts, rows, k = self.sizes.shape(role)
-        scale = self.kind.family.scale
-        if scale == "row":
-            return 4 * experts * rows
-        if scale == "block":
-            return 4 * experts * (rows // BLOCK) * (k // BLOCK)
-        return experts * rows * (k // MX_GROUP) if scale == "mx" else 4
-
-    def weight_size(self, role: str) -> int:
-        """Return the bytes of a weight."""
-        experts, rows, k = self.sizes.shape(role)
-        return experts * rows * self.format.bytes_of_k(k)
-
-    def _set(self, name: str, tensor: NDArray[np.generic]) -> None:
-        raw = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
-        self.memory.bytes_of(name)[: len(raw)] = raw
 
     def _buffer_sizes(self) -> dict[str, int]:
         sizes, routing = self.sizes, self.routing

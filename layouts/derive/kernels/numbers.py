@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernels.kernel_run import KernelRun
+from preshuffle.layouts.derive.kernels.layer_run import LayerRun
 from preshuffle.layouts.derive.kernels.placement import fits, place, place_codes
 from preshuffle.layouts.derive.kernels.random_layer import (
     E8M0_BIAS,
@@ -22,7 +22,7 @@ Assignment = Mapping[str, Layout]
 class NumbersTrial:
     """One random layer on one kernel, tried with layouts."""
 
-    def __init__(self, run: KernelRun, layouts: Mapping[str, Layout]) -> None:
+    def __init__(self, run: LayerRun, layouts: Mapping[str, Layout]) -> None:
         """Draw the layer and compute its float64 result."""
         self.run, self.layouts = run, layouts
         self.layer = random_layer(run)
@@ -30,12 +30,9 @@ class NumbersTrial:
         self._used = np.zeros((run.routing.tokens, run.routing.top_k), np.bool_)
         for token, slot, _, _ in run.routing.rows:
             self._used[token, slot] = True
-        run.set_tensors(
-            {
-                "x": run.format.pack(self.layer.codes["x"]),
-                "x_scale": placed_activation_scales(run, self.layer.scales["x"], layouts),
-            }
-        )
+        run.set_activations(self.layer.codes["x"])
+        if run.kind.family.scaled_activations:
+            run.set_tensors({"x_scale": placed_activation_scales(run, self.layer.scales["x"], layouts)})
 
     def relative_error(self, assignment: Assignment) -> float:
         """Return the relative L2 of the output with these layouts."""
@@ -63,7 +60,7 @@ class NumbersTrial:
         return {id: layout for id, layout in self.layouts.items() if layout.unit in units and fits(layout, shape)}
 
 
-def unit_shape(run: KernelRun, role: str) -> tuple[int, int, int]:
+def unit_shape(run: LayerRun, role: str) -> tuple[int, int, int]:
     """Return experts, rows and K of a role in its layout's units.
 
     Bytes of a weight, groups of a scale.
@@ -79,7 +76,7 @@ def buffer_of(role: str) -> str:
     return role.replace("_weight", "")
 
 
-def placed_scales(run: KernelRun, scales: Floats, layout: Layout) -> NDArray[np.generic]:
+def placed_scales(run: LayerRun, scales: Floats, layout: Layout) -> NDArray[np.generic]:
     """Return a weight's scales as they lie in memory."""
     if run.kind.family.scale == "mx":
         return place(e8m0(scales), layout)
@@ -91,7 +88,7 @@ def e8m0(scales: Floats) -> NDArray[np.uint8]:
     return (np.log2(scales) + E8M0_BIAS).astype(np.uint8)
 
 
-def placed_activation_scales(run: KernelRun, scales: Floats, layouts: Mapping[str, Layout]) -> NDArray[np.generic]:
+def placed_activation_scales(run: LayerRun, scales: Floats, layouts: Mapping[str, Layout]) -> NDArray[np.generic]:
     """Return scales ``[tokens, groups]`` as AITER passes them."""
     kind = run.kind.family.scale
     if kind == "block":
@@ -100,9 +97,6 @@ def placed_activation_scales(run: KernelRun, scales: Floats, layouts: Mapping[st
         return scales.astype(np.float32)
     groups = scales.shape[1]
     rows = np.full((1, -(-len(run.routing.sorted_ids) // 256) * 256, -(-groups // 8) * 8), E8M0_BIAS, np.uint8)
-    bytes_of_token = e8m0(scales)
-    for at, packed in enumerate(run.routing.sorted_ids.tolist()):
-        token = packed & 0xFFFFFF
-        if token < run.routing.tokens:
-            rows[0, at, :groups] = bytes_of_token[token]
+    source = run.routing.rows_of_input(per_slot=run.kind.family.stage == "2")
+    rows[0, : len(source), :groups] = np.where(source[:, None] < 0, E8M0_BIAS, e8m0(scales)[source])
     return place(rows, layouts["e8"])

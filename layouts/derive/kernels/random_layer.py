@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from preshuffle.layouts.derive.kernels.kernel_run import BLOCK, MX_GROUP, KernelRun, LayerSizes
+from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerRun, LayerSizes
 from preshuffle.layouts.derive.kernels.routing import TileRouting, sort_into_tiles
-from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats
+from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats, WeightFormat
 from preshuffle.layouts.emulator import E2M1, float_to_code
 
 SEED = 15
@@ -35,23 +35,27 @@ def random_routing(sizes: LayerSizes, tile_rows: int) -> TileRouting:
     return sort_into_tiles(chosen, tokens, tile_rows, generator.uniform(0.3, 1, tokens).astype(np.float32))
 
 
-def random_layer(run: KernelRun) -> RandomLayer:
+def random_layer(run: LayerRun) -> RandomLayer:
     """Return random tensors for a kernel."""
     generator = np.random.default_rng(SEED + 1)
-    shapes: dict[str, tuple[int, ...]] = {"x": (run.routing.tokens, run.sizes.model_dim)}
+    shapes: dict[str, tuple[int, ...]] = {"x": run.x_shape}
     shapes |= {role: run.sizes.shape(role) for role in ("w13_weight", "w2_weight")}
-    codes = {name: run.format.random(generator, shape, run.arch) for name, shape in shapes.items()}
+    codes = {name: _format_of(run, name).random(generator, shape, run.arch) for name, shape in shapes.items()}
     return RandomLayer(codes, {name: _random_scale(run, generator, shape) for name, shape in shapes.items()})
 
 
-def _random_scale(run: KernelRun, generator: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+def _format_of(run: LayerRun, name: str) -> WeightFormat:
+    return run.x_format if name == "x" else run.format
+
+
+def _random_scale(run: LayerRun, generator: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Return scales: per row, per block or per group; for activations one per token instead of a block of rows."""
     kind = run.kind.family.scale
     *rows, k = shape
-    if kind == "mx":
-        return np.exp2(generator.integers(-8, -3, (*rows, k // MX_GROUP)).astype(np.float64))
-    if kind == "none":
+    if kind == "none" or (len(shape) == 2 and not run.kind.family.scaled_activations):
         return np.ones((*rows, 1))
+    if kind in ("mx", "group"):
+        return np.exp2(generator.integers(-8, -3, (*rows, k // MX_GROUP)).astype(np.float64))
     if kind == "row":
         size = (*rows, 1)
     else:
@@ -60,10 +64,10 @@ def _random_scale(run: KernelRun, generator: np.random.Generator, shape: tuple[i
     return (generator.uniform(0.5, 1.5, size) * factor).astype(np.float32).astype(np.float64)
 
 
-def values_of(run: KernelRun, layer: RandomLayer, name: str) -> Floats:
+def values_of(run: LayerRun, layer: RandomLayer, name: str) -> Floats:
     """Return a tensor in float64, its scales applied."""
     codes, scales = layer.codes[name], layer.scales[name]
-    values = run.format.decode(codes, run.arch)
+    values = _format_of(run, name).decode(codes, run.arch)
     for axis in range(1 if codes.ndim == 2 else 2, codes.ndim):
         scales = np.repeat(scales, codes.shape[axis] // scales.shape[axis], axis)
     if codes.ndim == 3:
@@ -72,10 +76,12 @@ def values_of(run: KernelRun, layer: RandomLayer, name: str) -> Floats:
     return scaled
 
 
-def expected(run: KernelRun, layer: RandomLayer) -> Floats:
+def expected(run: LayerRun, layer: RandomLayer) -> Floats:
     """Return in float64 what the kernel should compute."""
-    x, w13 = values_of(run, layer, "x"), values_of(run, layer, "w13_weight")
-    inter_dim, family = run.sizes.inter_dim, run.kind.family
+    x, family = values_of(run, layer, "x"), run.kind.family
+    if family.stage == "2":
+        return _second_stage(run, x, values_of(run, layer, "w2_weight"))
+    w13, inter_dim = values_of(run, layer, "w13_weight"), run.sizes.inter_dim
     w2 = values_of(run, layer, "w2_weight") if family.stage == "1-stage" else None
     width = run.sizes.model_dim if w2 is not None else inter_dim
     result = np.zeros((run.routing.tokens, run.routing.top_k, width))
@@ -87,6 +93,13 @@ def expected(run: KernelRun, layer: RandomLayer) -> Floats:
         else:
             result[token, slot] = weight * (w2[expert] @ between_stages(hidden, family.between))
     return result if w2 is None else result.sum(1)
+
+
+def _second_stage(run: LayerRun, x: Floats, w2: Floats) -> Floats:
+    result = np.zeros((run.routing.tokens, run.sizes.model_dim))
+    for token, slot, expert, weight in run.routing.rows:
+        result[token] += weight * (w2[expert] @ x[token * run.routing.top_k + slot])
+    return result
 
 
 def silu(values: Floats) -> Floats:

@@ -37,6 +37,15 @@ class TileRouting:
                 found.append((token, slot, expert, float(self.weights[at])))
         return found
 
+    def rows_of_input(self, per_slot: bool) -> NDArray[np.int64]:
+        """Return the input's row of each row of the tiles; -1 for pads.
+
+        The input has a row per token, or per token and slot.
+        """
+        ids = self.sorted_ids.astype(np.int64)
+        token, slot = ids & (1 << SLOT_SHIFT) - 1, ids >> SLOT_SHIFT
+        return np.where(token < self.tokens, token * self.top_k + slot if per_slot else token, -1)
+
 
 def sort_into_tiles(
     tokens_of_expert: Sequence[Sequence[int]], tokens: int, tile_rows: int, weights: NDArray[np.float32] | None = None

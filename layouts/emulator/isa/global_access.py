@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from preshuffle.layouts.emulator.atomics import add_to_memory
 from preshuffle.layouts.emulator.isa.instructions import Instruction
 from preshuffle.layouts.emulator.isa.operands import (
     long_source,
@@ -15,7 +16,6 @@ from preshuffle.layouts.emulator.isa.operands import (
     vector_source,
 )
 from preshuffle.layouts.emulator.isa.waves import LANES, M0, Mask, Waves, Words
-from preshuffle.layouts.emulator.number_formats import bf16_to_float, float_to_bf16
 
 Run = Callable[[Waves], None]
 Addresses = NDArray[np.int64]
@@ -173,36 +173,17 @@ def _load_to_lds(instruction: Instruction, locate: Locate, size: int) -> Run:
     return run
 
 
-ADD: dict[str, Callable[[Words, Words], Words]] = {
-    "add_f32": lambda old, new: (old.view(np.float32) + new.view(np.float32)).view(np.uint32),
-    "pk_add_f16": lambda old, new: (old.view(np.float16) + new.view(np.float16)).view(np.uint32),
-    "pk_add_bf16": lambda old, new: float_to_bf16(
-        bf16_to_float(old.view(np.uint16)) + bf16_to_float(new.view(np.uint16))
-    ).view(np.uint32),
-}
-
-
 def _atomic(instruction: Instruction, locate: Locate, operation: str) -> Run:
     """Add lane by lane where several lanes meet in one word."""
     if instruction.fields["sc0"]:
         raise unmodelled(instruction, "an atomic's result")
-    register, add = _register(instruction), ADD[operation]
+    register, kind = _register(instruction), operation.replace("add_", "")
 
     def run(waves: Waves) -> None:
         addresses, lanes = locate(waves)
         chosen = slice(None) if lanes is None else lanes
         where = np.broadcast_to(addresses, (waves.count, LANES))[chosen].reshape(-1)
         values = waves.vectors[register][chosen].reshape(-1)
-        for words, index, picked in waves.memory.words_to_change(where):
-            _add_all(words, index, values[picked], add)
+        add_to_memory(waves.memory, where, values, kind)
 
     return run
-
-
-def _add_all(words: Words, index: Addresses, values: Words, add: Callable[[Words, Words], Words]) -> None:
-    while len(index):
-        _, first = np.unique(index, return_index=True)
-        words[index[first]] = add(words[index[first]], np.ascontiguousarray(values[first]))
-        rest = np.ones(len(index), np.bool_)
-        rest[first] = False
-        index, values = index[rest], values[rest]

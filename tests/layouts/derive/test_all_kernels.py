@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preshuffle.layouts.derive import DeriveError, KernelDeriver, KernelKind, hsa_folder, kind_of
+from preshuffle.layouts.derive import AssemblyKernel, DeriveError, KernelDeriver, KernelKind, hsa_folder, kind_of
 from preshuffle.layouts.emulator import CodeObject, Program
 from preshuffle.registry import Registry
 from support.kernels import kernel_path
@@ -52,7 +52,7 @@ def test_a_kernel_of_every_family_gives_the_numbers_with_the_usual_layouts() -> 
     chosen = random.Random(SEED)
     for (_, kind), paths in chosen.sample(sorted(by_kind.items(), key=lambda item: str(item[1])), 60):
         path = chosen.choice(paths)
-        deriver = KernelDeriver(CodeObject.read(path), path.stem, Registry.load().book)
+        deriver = KernelDeriver(AssemblyKernel(CodeObject.read(path), path.stem), Registry.load().book)
         trial = deriver.numbers()
         right = {role: deriver.usual_layout(role) for role in kind.family.roles}
         wrong = {**right, "w13_weight": deriver.layouts["sep32"]}

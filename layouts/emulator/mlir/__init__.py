@@ -1,0 +1,1 @@
+"""Interpreter of kernels in MLIR's LLVM dialect, as FlyDSL makes them."""
