@@ -15,6 +15,7 @@ from preshuffle.layouts.emulator.number_formats import E2M1, FP8_OF_ARCH, float_
 FROM_FP4 = tuple(
     f"{dialect}.cvt.scalef32.pk.{wide}.fp4" for dialect in ("rocdl", "llvm.amdgcn") for wide in ("bf16", "f16", "f32")
 )
+INT4_TEXT = "asm v_cvt_off_f32_i4_sdwa $0, $1 dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:BYTE_"
 INT4_TO_FLOAT = {f"{INT4_TEXT}{byte}": byte for byte in range(4)}
 
 

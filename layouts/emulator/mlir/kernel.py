@@ -15,7 +15,7 @@ CONTROL = ("llvm.br", "llvm.cond_br", "llvm.return", "gpu.launch_func")
 
 
 @dataclass(slots=True)
-class Step:
+class IrStep:
     """Operation whose values are numbered.
 
     Attributes:
@@ -37,7 +37,7 @@ class Block:
 
     arguments: tuple[int, ...]
     types: tuple[IrType, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[IrStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _function(parsed: ParsedOperation) -> Function:
     lasting = _lasting(parsed.region)
     for block in parsed.region:
         steps = [
-            Step(
+            IrStep(
                 Operation.of(operation),
                 tuple(number(name) for name in operation.operands),
                 tuple(number(name) for name in operation.results),
@@ -169,7 +169,7 @@ def _lasting(blocks: tuple[ParsedBlock, ...]) -> set[str]:
     return lasting
 
 
-def _free_after_last_use(steps: list[Step], lasting: set[int]) -> None:
+def _free_after_last_use(steps: list[IrStep], lasting: set[int]) -> None:
     later: set[int] = set()
     for step in reversed(steps):
         names = set(step.operands) | set(step.results)

@@ -80,7 +80,8 @@ def _swizzle(operation: Operation) -> Run:
         keep, force, flip = code & 31, code >> 5 & 31, code >> 10 & 31
         lane = threads.lane.astype(np.intp)
         source = lane & 32 | (lane & 31 & keep | force) ^ flip
-        return threads.everyone(value)[threads.first_lane + source]
+        swizzled: Array = threads.everyone(value)[threads.first_lane + source]
+        return swizzled
 
     return swizzle
 
@@ -130,7 +131,8 @@ def moved(
     enabled = (rows >> lane // 16 & 1 & banks >> lane % 16 // 4).astype(np.bool_)
     found = threads.everyone(value)[threads.first_lane + np.where(valid, source, lane)]
     otherwise = np.where(enabled & zero, found.dtype.type(0), threads.everyone(old))
-    return np.where(enabled & valid, found, otherwise)
+    values: Array = np.where(enabled & valid, found, otherwise)
+    return values
 
 
 def _dpp_source(operation: Operation, lane: Array, control: int) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ import numpy as np
 from preshuffle.layouts.emulator.errors import EmulatorError
 from preshuffle.layouts.emulator.memory import GlobalMemory
 from preshuffle.layouts.emulator.mlir import access, conversions, integers, lanes, matrix, numbers, vectors
-from preshuffle.layouts.emulator.mlir.kernel import Block, Function, KernelIr, Step
+from preshuffle.layouts.emulator.mlir.kernel import Block, Function, IrStep, KernelIr
 from preshuffle.layouts.emulator.mlir.operations import compile_operation
 from preshuffle.layouts.emulator.mlir.threads import LANES, Grid, Threads, merge
 from preshuffle.layouts.emulator.mlir.types import Array, IrType, of_floats
@@ -118,7 +118,7 @@ class _Runner:
         self.steps += len(block.steps)
         self._branch(block, active)
 
-    def _run_step(self, step: Step) -> None:
+    def _run_step(self, step: IrStep) -> None:
         if step.run is None:
             step.run = compile_operation(step.operation)
         try:
