@@ -70,8 +70,8 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
     if entry is None:
         raise ProblemError("not-found", f"{section} of this book has no {id!r}")
     fields = entry.model_dump(mode="json", exclude_unset=True, exclude={"id"})
-    place = book.places.get((section, id))
-    where = f"{place.document.name}:{place.document.line(place.path)}" if place else ""
+    place = book.place_of(section, id)
+    where = f"{place.document.name}:{place.document.line(place.path)}"
     return render(
         "book_entry.html",
         place="book",

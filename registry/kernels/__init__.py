@@ -19,6 +19,16 @@ from preshuffle.registry.kernels.choice import KernelChoice, Stage
 from preshuffle.registry.kernels.dispatch.dispatch import dispatch
 from preshuffle.registry.kernels.dispatch.stages import RULES
 from preshuffle.registry.kernels.errors import TableError
+from preshuffle.registry.kernels.families.evidence import (
+    EVIDENCE,
+    KINDS,
+    READING,
+    DerivedReads,
+    KernelEvidence,
+    Kind,
+    Known,
+    packaged_evidence,
+)
 from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
 from preshuffle.registry.kernels.families.readers import LayoutReader, readers_of
@@ -39,11 +49,15 @@ from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 __all__ = [
     "DISPATCH",
+    "EVIDENCE",
     "GFX_OF_CU_NUM",
+    "KINDS",
+    "READING",
     "RULES",
     "SEVERITIES",
     "SHARED_CU_NUM",
     "BehaviourData",
+    "DerivedReads",
     "DispatchBook",
     "DispatchCall",
     "Families",
@@ -51,8 +65,11 @@ __all__ = [
     "Hazard",
     "KernelChange",
     "KernelChoice",
+    "KernelEvidence",
     "KernelTables",
     "KernelTag",
+    "Kind",
+    "Known",
     "LayoutReader",
     "Packing",
     "Row",
@@ -74,6 +91,7 @@ __all__ = [
     "installed_configs",
     "installed_package",
     "is_newest",
+    "packaged_evidence",
     "packaged_families",
     "ranked",
     "reachable_buckets",

@@ -13,12 +13,17 @@ class Stage(Frozen):
         kernel: Kernel name; ``""`` where C++ picks the kernel.
         family: Id in ``book/kernel_families.yaml``; None where no known family answers.
         reads: Layout id by role, for the roles whose layout is known.
+        known: How that is known, by role: ``derived`` from a kernel, equal to the ``bytes`` that AITER's functions
+            feed it, read in ``source``, or an ``engine``'s choice. No role where the book does not say.
+        evidence: Id in the book's ``kernel_evidence``, by role.
     """
 
     func: str
     kernel: str
     family: str | None
     reads: FrozenDict[str, str] = Field(default_factory=FrozenDict)
+    known: FrozenDict[str, str] = Field(default_factory=FrozenDict)
+    evidence: FrozenDict[str, str] = Field(default_factory=FrozenDict)
 
 
 class KernelChoice(Frozen):

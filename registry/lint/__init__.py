@@ -3,11 +3,15 @@
 from preshuffle.registry.lint.book import lint
 from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
 from preshuffle.registry.lint.families import family_problems
+from preshuffle.registry.lint.kernel_evidence import Statement, evidence_problems, statements_of
 from preshuffle.registry.lint.refusals import refusing_entries
 
 __all__ = [
+    "Statement",
     "dispatch_book_problems",
+    "evidence_problems",
     "family_problems",
     "lint",
     "refusing_entries",
+    "statements_of",
 ]

@@ -25,6 +25,7 @@ from preshuffle.registry.entries import (
 from preshuffle.registry.kernels import Families
 from preshuffle.registry.loading.arch_names import ArchNames
 from preshuffle.registry.loading.condition_index import Compiled
+from preshuffle.registry.loading.evidence_section import SECTION, EvidenceSection
 from preshuffle.registry.loading.fusion_index import FusionIndex
 from preshuffle.registry.loading.model_names import ModelNames
 from preshuffle.registry.loading.rule_index import RuleIndex
@@ -143,7 +144,25 @@ class Book:
     @cached_property
     def families(self) -> Families:
         """Index of kernel families by kernel name and launching function."""
-        return Families(self.entries["kernel_families"].values(), self.entries["kernel_tags"].values())
+        families, tags = self.entries["kernel_families"].values(), self.entries["kernel_tags"].values()
+        return Families(families, tags, self.kernel_evidence.as_written)
+
+    @property
+    def kernel_evidence(self) -> EvidenceSection:
+        """How it is known what kernels read, by id; the packaged part is read on first use."""
+        section = self.entries[SECTION]
+        return section if isinstance(section, EvidenceSection) else EvidenceSection(section)
+
+    def place_of(self, section: str, id: str) -> Place:
+        """Return where an entry stands.
+
+        Raises:
+            KeyError: there is no such entry.
+        """
+        found = self.places.get((section, id))
+        if found is None and section == SECTION and id in self.kernel_evidence:
+            return Place(self.kernel_evidence.packaged_document(), (section, id))
+        return found or self.places[section, id]
 
     @cached_property
     def refusing(self) -> tuple[Compiled, ...]:
@@ -159,7 +178,8 @@ class Book:
     @cached_property
     def engine_names(self) -> frozenset[str]:
         """Names of engines in entries and in their conditions."""
-        entries = (entry for section in self.entries.values() for entry in section.values())
+        sections = (section for name, section in self.entries.items() if name != SECTION)
+        entries = (entry for section in sections for entry in section.values())
         return frozenset(self.engines).union(*map(_engines_of, entries))
 
     @cached_property
@@ -194,12 +214,13 @@ class Book:
     def digest(self) -> str:
         """``sha256:…`` over the meaning of all entries.
 
-        Comments, order and file names do not change it.
+        Comments, order and file names do not change it, nor does the packaged evidence on what kernels read.
         """
+        sections = {**self.entries, SECTION: self.kernel_evidence.own}
         return digest_of(
             {
                 section: {id: entry.model_dump(mode="json") for id, entry in entries.items()}
-                for section, entries in self.entries.items()
+                for section, entries in sections.items()
             }
         )
 

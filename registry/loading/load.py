@@ -36,8 +36,9 @@ from preshuffle.registry.entries import (
     SwitchPatternEntry,
     TargetNamesEntry,
 )
-from preshuffle.registry.kernels import Family, KernelTag, Packing
+from preshuffle.registry.kernels import EVIDENCE, Family, KernelEvidence, KernelTag, Packing
 from preshuffle.registry.loading.book import Book, Place
+from preshuffle.registry.loading.evidence_section import SECTION, EvidenceSection
 from preshuffle.registry.loading.inherit import inherit
 from preshuffle.registry.loading.names import translate_names
 from preshuffle.registry.text import FOLDER, Document, field_problems, packaged_document, short
@@ -68,11 +69,13 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "kernel_families": Family,
     "kernel_tags": KernelTag,
     "packings": Packing,
+    SECTION: KernelEvidence,
 }
 
 
-# Files of the packaged book that have a schema and a loader of their own.
+# Files of the packaged book that have a schema and a loader of their own, or are read when they are needed.
 OTHER_SCHEMA = frozenset({"aiter_dispatch.yaml"})
+LATER = frozenset({EVIDENCE})
 
 
 _MAX_BYTES = 1 << 20
@@ -115,11 +118,12 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
     if problems:
         raise BookError(problems)
     translate_names(entries)
-    return Book(entries, places, tuple(document.name for layer in layers for document, _ in layer))
+    sections = {**entries, SECTION: EvidenceSection(entries[SECTION])}
+    return Book(sections, places, tuple(document.name for layer in layers for document, _ in layer))
 
 
 def _packaged() -> list[str]:
-    return sorted(file.name for file in FOLDER.glob("*.yaml") if file.name not in OTHER_SCHEMA)
+    return sorted(file.name for file in FOLDER.glob("*.yaml") if file.name not in OTHER_SCHEMA | LATER)
 
 
 def _parsed(name: str, text: str) -> tuple[Document, list[Problem]]:

@@ -6,6 +6,8 @@ Problems have their place in the file; kernel tables give warnings.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from typing import Any
 
 from pydantic import Field
 
@@ -17,8 +19,15 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import KernelTables, TableError
-from preshuffle.registry.lint import dispatch_book_problems, family_problems
+from preshuffle.registry.kernels import KINDS, READING, KernelTables, TableError
+from preshuffle.registry.lint import (
+    Statement,
+    dispatch_book_problems,
+    evidence_problems,
+    family_problems,
+    statements_of,
+)
+from preshuffle.registry.loading import Book
 from preshuffle.registry.reach import reach_problems
 from preshuffle.registry.values.finding import Finding
 
@@ -47,6 +56,9 @@ class CheckReport(Frozen):
     Attributes:
         ok: whether everything loads; findings are warnings and do not count.
         table_error: why the kernel tables do not load.
+        kernel_evidence: how many statements on what kernels read rest on each kind of evidence: a statement is of one
+            family, GPU, tensor and layout.
+        by_reading: the statements that rest on reading alone, or on nothing that the book says.
     """
 
     ok: bool
@@ -57,6 +69,8 @@ class CheckReport(Frozen):
     tables: LoadedTables | None = None
     table_error: str | None = None
     findings: tuple[Finding, ...] = ()
+    kernel_evidence: dict[str, int] = Field(default_factory=dict)
+    by_reading: tuple[Statement, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -75,7 +89,8 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     try:
         registry = Registry.load(chosen_book(args))
         problems = [problem for family in registry.book.families for problem in family_problems(registry.book, family)]
-        if problems := [*problems, *dispatch_book_problems(), *reach_problems(registry)]:
+        problems += [*dispatch_book_problems(), *evidence_problems(registry.book), *reach_problems(registry)]
+        if problems:
             raise BookError(problems)
     except BookError as error:
         return CheckReport(ok=False, problems=tuple(map(_shown, error.problems)))
@@ -84,6 +99,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
         registry_digest=registry.digest,
         sources=registry.book.sources,
         counts={section: len(entries) for section, entries in registry.book.entries.items()},
+        **_evidence(registry.book),
     )
     paths = chosen_tables(args)
     if paths is None:
@@ -99,6 +115,16 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     )
     loaded = LoadedTables(digest=tables.digest, rows=tables.row_count, versions=versions)
     return report.model_copy(update={"tables": loaded, "findings": findings})
+
+
+def _evidence(book: Book) -> dict[str, Any]:
+    statements = statements_of(book)
+    counts = Counter(statement.known for statement in statements)
+    by_kind: dict[str, int] = {kind: counts[kind] for kind in KINDS}
+    if counts[None]:
+        by_kind["not said"] = counts[None]
+    by_reading = tuple(s for s in statements if s.known is None or s.known in READING)
+    return {"kernel_evidence": by_kind, "by_reading": by_reading}
 
 
 def show_check(screen: Screen, report: CheckReport) -> None:
@@ -119,9 +145,34 @@ def show_check(screen: Screen, report: CheckReport) -> None:
         versions = ", ".join(version or "any AITER" for version in report.tables.versions)
         text = f"{_count(report.tables.rows, 'row')} for {versions}, {short_digest(report.tables.digest)}"
         screen.table([Column(), Column(wraps=True)], [(Cell("tables"), text)])
+    _show_evidence(screen, report)
     if report.findings:
         screen.heading("findings", _count(len(report.findings), "warning"))
         show_findings(screen, report.findings)
+
+
+def _show_evidence(screen: Screen, report: CheckReport) -> None:
+    """Show how it is known what kernels read, and what rests on reading alone."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in report.kernel_evidence.items())
+    screen.heading("what kernels read", f"by family, GPU and tensor: {counts}")
+    if not report.by_reading:
+        return
+    screen.text("By reading alone:")
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for item in report.by_reading:
+        cases = "; ".join(item.cases[:3]) + (f"; {len(item.cases) - 3} more" if len(item.cases) > 3 else "")
+        key = (item.family, f"{item.role} {item.layout}", item.known or "not said", cases)
+        rows.setdefault(key, []).append(item.arch or "any GPU")
+    columns = [
+        Column("family"),
+        Column("tensor", wraps=True),
+        Column("GPU"),
+        Column("known by"),
+        Column("case", wraps=True),
+    ]
+    screen.table(
+        columns, [(Cell(key[0], "name"), key[1], ", ".join(gpus), key[2], key[3]) for key, gpus in rows.items()]
+    )
 
 
 def _count(count: int, what: str) -> str:

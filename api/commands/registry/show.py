@@ -87,7 +87,7 @@ def _entry_id(book: Book, section: str, name: str) -> str:
 
 
 def _entry(book: Book, section: str, id: str) -> Entry:
-    place = book.places[section, id]
+    place = book.place_of(section, id)
     line = place.document.line(place.path)
     value = book.entries[section][id]
     fields = value.model_dump(mode="json", exclude_defaults=True, exclude={"id"})
@@ -105,6 +105,9 @@ def _summary(entry: Entry) -> str:
         return ", ".join([fields.get("weight_dtype", ""), *sizes]).strip(", ")
     if entry.section == "flags":
         return f"{fields['owner']}: {fields['meaning']}"
+    if entry.section == "kernel_evidence":
+        known = fields["known"]
+        return f"{fields['family']}: {known['kind']} {known.get('kernel', '')}".rstrip()
     if entry.section == "archs":
         return ", ".join(fields["products"])
     return str(fields.get("title", ""))

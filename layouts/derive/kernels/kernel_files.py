@@ -1,12 +1,11 @@
 """Code objects of an AITER, found by kernel name."""
 
 import re
-from importlib import metadata
 from pathlib import Path
 
 from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError
+from preshuffle.registry.kernels import TableError, installed_package
 
-DISTRIBUTION = "amd-aiter"
 FOLDERS = ("aiter_meta/hsa", "hsa")
 ARCHS = ("gfx942", "gfx950")
 MANGLED = re.compile(r"_ZN5aiter\d+(.+)E")
@@ -52,8 +51,10 @@ def hsa_folder(aiter: str = "installed") -> Path:
 
 
 def _installed() -> Path:
+    """Return the folder that holds AITER's package: of a checkout, or of an installed wheel."""
     try:
-        return Path(str(metadata.distribution(DISTRIBUTION).locate_file("")))
-    except metadata.PackageNotFoundError as error:
-        hint = f"pip install --no-deps {DISTRIBUTION}, or --aiter DIR"
-        raise AiterNotInstalledError(f"{DISTRIBUTION} is not installed: {hint}") from error
+        return installed_package()[0].parent
+    except TableError as error:
+        raise AiterNotInstalledError(
+            f"{error.source} {error.message}: pip install --no-deps amd-aiter, or --aiter DIR"
+        ) from error

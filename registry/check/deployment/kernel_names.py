@@ -95,7 +95,7 @@ def _reads(
     owner = layer.book.families.by_id[id]
     dtype = spelled or (choice.activation_dtype if choice else None) or query.weight_dtype
     shuffled = "true" if groups.get("preshuffle", call.is_shuffled) else "false"  # a name that says it, says it
-    facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, call.gate_mode, shuffled, "", "")
+    facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, call.gate_mode, shuffled, "", "", query.arch)
     second = owner.stage == "2"
     func = owner.funcs[0]
     families = layer.book.families

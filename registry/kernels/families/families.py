@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +13,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
+from preshuffle.registry.kernels.families.evidence import EvidenceIndex, packaged_evidence
 from preshuffle.registry.kernels.families.family import Family, FamilyVariant, KernelTag
 from preshuffle.registry.text import packaged_document
 
@@ -35,6 +36,7 @@ class RuntimeFacts(NamedTuple):
     is_shuffled: str
     split_k: str
     post_activation_layout: str
+    arch: str = ""
 
 
 class Families:
@@ -50,10 +52,22 @@ class Families:
         '_gui'
     """
 
-    def __init__(self, families: Iterable[Family], tags: Iterable[KernelTag] = ()) -> None:
-        """Take entries that are already read, in any order."""
+    def __init__(
+        self,
+        families: Iterable[Family],
+        tags: Iterable[KernelTag] = (),
+        evidence: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+    ) -> None:
+        """Take entries that are already read, in any order.
+
+        Args:
+            families: the families.
+            tags: names in tables that stand for no kernel.
+            evidence: returns the evidence of what they read, by id, as it is written; called when it is first needed.
+        """
         self.by_id = {entry.id: entry for entry in sorted(families, key=lambda entry: (-entry.priority, entry.id))}
         self._tags = tuple(tags)
+        self._load_evidence = evidence
         self.memo = Memo(_MEMO_SIZE)
         self.outcomes = Memo(256)
 
@@ -64,6 +78,10 @@ class Families:
     @cached_property
     def _grammars(self) -> Grammars:
         return tuple((family, linear_pattern(family.grammar)) for family in self)
+
+    @cached_property
+    def _evidence(self) -> EvidenceIndex:
+        return EvidenceIndex(self._load_evidence())
 
     @cached_property
     def _by_func(self) -> dict[str, Grammars]:
@@ -118,9 +136,18 @@ class Families:
             groups = None if family.stage == other_stage else grammar.groups(kernel)
             if groups is None:
                 continue
-            variant = next((v for v in family.variants if _fits(v, facts._asdict(), groups)), None)
-            reads = FrozenDict({} if variant is None else variant.reads)
-            stage = Stage(func=func, kernel=kernel, family=family.id, reads=reads)
+            values = facts._asdict()
+            variant = next((v for v in family.variants if _fits(v, values, groups)), None)
+            reads = {} if variant is None else variant.reads
+            found = dict(self._evidence.of(family.id, reads, kernel, values, groups))
+            stage = Stage(
+                func=func,
+                kernel=kernel,
+                family=family.id,
+                reads=FrozenDict(reads),
+                known=FrozenDict({role: record.kind for role, record in found.items()}),
+                evidence=FrozenDict({role: record.id for role, record in found.items()}),
+            )
             return stage, variant.note if variant is not None else None
         return Stage(func=func, kernel=kernel, family=None), f"{func} knows no kernel {kernel!r}"
 
@@ -183,4 +210,5 @@ def packaged_families() -> Families:
     return Families(
         (Family.model_validate({"id": id, **fields}) for id, fields in families),
         [KernelTag.model_validate({"id": id, **fields}) for id, fields in tags],
+        lambda: packaged_evidence()[1],
     )

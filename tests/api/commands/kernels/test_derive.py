@@ -78,8 +78,9 @@ def test_files_that_are_no_kernel_of_the_gpu(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_without_amds_wheel_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from preshuffle.layouts.derive.kernels import kernel_files
+    from preshuffle.registry.kernels.tables import installed
 
-    monkeypatch.setattr(kernel_files, "DISTRIBUTION", "amd-aiter-that-is-not-there")
+    monkeypatch.setattr(installed, "DISTRIBUTION", "amd-aiter-that-is-not-there")
+    monkeypatch.setattr(installed, "_package_folders", list)
     assert main(["derive", STEM]) == 3
     assert "amd-aiter-that-is-not-there is not installed: pip install --no-deps" in capsys.readouterr().err

@@ -1,0 +1,180 @@
+"""Evidence on what kernels read: complete, and in agreement with the families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from preshuffle.api.cli import main
+from preshuffle.registry import BookError, Registry
+from preshuffle.registry.kernels import DispatchCall, dispatch
+from preshuffle.registry.lint import evidence_problems, statements_of
+
+DERIVED: dict[str, Any] = {
+    "kind": "derived",
+    "kernel": "fmoe_stage1_bf16_pertokenFp8_g1u1_16x128_4tg_pf2",
+    "arch": "gfx942",
+    "aiter": "0.1.7",
+    "sha256": "ab" * 32,
+    "date": "2026-11-30",
+}
+BYTES = {"kind": "bytes", "functions": ["f"], "aiter": "1" * 40, "places": ["https://a.example/b"]}
+CALL = DispatchCall(
+    gfx="gfx942",
+    cu_num=304,
+    tokens=64,
+    model_dim=4096,
+    inter_dim=1536,
+    expert=8,
+    topk=2,
+    activation="Silu",
+    weight_dtype="bf16",
+    quant_type="No",
+)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Callable[..., Path]:
+    def write(section: str = "kernel_evidence", id: str = "mine", **fields: Any) -> Path:
+        file = tmp_path / "overlay.yaml"
+        file.write_text(yaml.safe_dump({section: {id: fields}}))
+        return file
+
+    return write
+
+
+def checked(capsys: pytest.CaptureFixture[str], *overlays: Path, code: int) -> dict[str, Any]:
+    arguments = [argument for file in overlays for argument in ("--book", str(file))]
+    assert main(["registry", "check", *arguments, "--json"]) == code
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_every_claim_of_the_packaged_book_has_evidence_that_agrees() -> None:
+    book = Registry.load().book
+    assert list(evidence_problems(book)) == []
+    assert {statement.known for statement in statements_of(book)} <= {"derived", "bytes", "source", "engine"}
+
+
+@pytest.mark.parametrize("missing", ["kernel", "arch", "aiter", "sha256", "date"])
+def test_a_derivation_without_a_field_is_refused(overlay: Callable[..., Path], missing: str) -> None:
+    known = {name: value for name, value in DERIVED.items() if name != missing}
+    file = overlay(family="asm_stage1", reads={"w13_weight": "sep16"}, known=known)
+    with pytest.raises(BookError, match=f"known.derived.{missing}: missing"):
+        Registry.load([file])
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({**DERIVED, "sha256": "AB" * 32}, "sha256"),
+        ({**DERIVED, "date": "2026-02-30"}, "date"),
+        ({**DERIVED, "aiter": "main"}, "aiter"),
+        ({**BYTES, "functions": []}, "functions"),
+        ({"kind": "bytes", "functions": ["f"], "places": ["p"]}, "known.bytes.aiter: missing"),
+        ({"kind": "source"}, "known.source.places: missing"),
+        ({"kind": "engine", "places": ["p"]}, "known.engine.engine: missing"),
+        ({"kind": "believed"}, "'derived', 'bytes', 'source', 'engine'"),
+        (DERIVED, "what was derived is needed"),
+    ],
+)
+def test_evidence_that_lacks_something_is_refused(
+    overlay: Callable[..., Path], known: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BookError, match=message):
+        Registry.load([overlay(family="asm_stage1", known=known)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"family": "asm_stage3"}, "unknown kernel family 'asm_stage3'"),
+        ({"when": {"quant": ["x"]}}, "nothing is known as 'quant'"),
+        ({"reads": {"w2_weight": "sep16"}}, "stage 1 reads no 'w2_weight'"),
+        ({"reads": {"w13_weight": "sep17"}}, "unknown layout 'sep17'"),
+        ({"known": {**DERIVED, "arch": "gfx1250"}}, "asm_stage1 has no 'gfx1250'"),
+    ],
+)
+def test_evidence_of_something_unknown_is_a_problem(
+    overlay: Callable[..., Path], capsys: pytest.CaptureFixture[str], fields: dict[str, Any], message: str
+) -> None:
+    entry = {"family": "asm_stage1", "reads": {"w13_weight": "sep16"}, "known": DERIVED, **fields}
+    report = checked(capsys, overlay(**entry), code=2)
+    assert [problem for problem in report["problems"] if message in problem["message"]]
+
+
+@pytest.mark.parametrize(
+    ("family", "role", "wrong"),
+    [
+        ("asm_stage1", "w13_weight", "gui16"),
+        ("asm_1stage", "w2_weight", "plain"),
+        ("asm_1stage", "w13_weight_scale", "e8_gui16"),
+    ],
+)
+def test_a_book_that_says_otherwise_than_its_evidence_is_caught(
+    overlay: Callable[..., Path], capsys: pytest.CaptureFixture[str], family: str, role: str, wrong: str
+) -> None:
+    fields = Registry.load().book.entries["kernel_families"][family].model_dump(mode="json", exclude={"id"})
+    for variant in fields["variants"]:
+        variant["reads"] |= {role: wrong} if role in variant["reads"] else {}
+    report = checked(capsys, overlay("kernel_families", family, **fields), code=2)
+    assert any(f"{family} says that it reads {role} as {wrong}" in problem["message"] for problem in report["problems"])
+    assert any("derived from kernel fmoe_" in problem["message"] for problem in report["problems"])
+
+
+def test_what_rests_on_reading_alone_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    report = checked(capsys, code=0)
+    assert report["kernel_evidence"]["derived"] > 10
+    assert all(item["known"] in ("source", "engine") and item["places"] for item in report["by_reading"])
+    assert main(["registry", "check"]) == 0
+    assert "what kernels read" in capsys.readouterr().out
+
+
+def test_an_overlays_family_without_evidence_is_listed_as_not_said(
+    overlay: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = [{"reads": {"w13_weight": "sep32"}}]
+    file = overlay("kernel_families", "acme", stage="1", funcs=["acme"], grammar="^acme$", variants=variants)
+    report = checked(capsys, file, code=0)
+    assert report["kernel_evidence"]["not said"] == 1
+    assert [item["family"] for item in report["by_reading"] if item["known"] is None] == ["acme"]
+
+
+def test_answers_tell_the_strongest_evidence_of_their_case(overlay: Callable[..., Path]) -> None:
+    choice = dispatch(CALL)
+    assert choice.stage1 is not None
+    assert choice.stage1.known == dict.fromkeys(choice.stage1.reads, choice.stage1.known["w13_weight"])
+    file = overlay(family=choice.stage1.family, reads={"w13_weight": "sep16"}, known=DERIVED)
+    book = Registry.load([file]).book
+    mine = dispatch(CALL, None, book.families).stage1
+    elsewhere = dispatch(CALL.model_copy(update={"gfx": "gfx950", "cu_num": 256}), None, book.families).stage1
+    assert mine is not None
+    assert elsewhere is not None
+    assert (mine.known["w13_weight"], mine.evidence["w13_weight"]) == ("derived", "mine")
+    assert "mine" not in elsewhere.evidence.values()
+
+
+def test_evidence_of_another_layout_than_the_claimed_one_is_not_told(overlay: Callable[..., Path]) -> None:
+    file = overlay(family="ck_gemm1", reads={"w13_weight": "gui16"}, known=DERIVED)
+    stage = dispatch(CALL, None, Registry.load([file]).book.families).stage1
+    assert stage is not None
+    assert (stage.family, stage.known["w13_weight"]) == ("ck_gemm1", "bytes")
+
+
+def test_a_book_loads_without_the_packaged_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from preshuffle.registry.loading import evidence_section
+
+    monkeypatch.setattr(evidence_section, "packaged_evidence", lambda: pytest.fail("it is read"))
+    assert Registry.load().digest
+
+
+def test_the_digest_counts_evidence_of_overlays_only(overlay: Callable[..., Path]) -> None:
+    entry = {"family": "ck_gemm1", "reads": {"w13_weight": "sep16"}, "known": DERIVED}
+    changed = Registry.load([overlay(**entry)])
+    assert changed.digest != Registry.load().digest
+    assert len(changed.book.kernel_evidence) == len(Registry.load().book.kernel_evidence) + 1
