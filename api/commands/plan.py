@@ -1,8 +1,7 @@
 """Plan a rollout: what another book, tables or AITER would change.
 
 The overlays that --book names take the place of all that the service uses now.
-Exit codes: 0 no deployment would be worse off, 1 at least one would be wrong or unsupported that is not so now,
-2 bad input, 3 the service does not answer.
+Exit codes: 0 no deployment gets worse, 1 at least one gets a worse verdict, 2 bad input, 3 the service does not answer.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from preshuffle.api.commands.options.service_option import add_service_options, 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 if TYPE_CHECKING:
-    from preshuffle.api.rollout import Plan
+    pass
 
-_WRONG: Final = ("mismatch", "unsupported")
 _YAML: Final = ("*.yaml", "*.yml")
 
 
@@ -52,11 +50,7 @@ def run(args: argparse.Namespace) -> int:
         screen = Screen.of_terminal()
         show_plan(screen, plan)
         screen.show()
-    return FAILED if _breaks(plan) else OK
-
-
-def _breaks(plan: Plan) -> bool:
-    return any(item.after.verdict in _WRONG and item.before.verdict not in _WRONG for item in plan.items)
+    return FAILED if plan.worse else OK
 
 
 def _candidate(args: argparse.Namespace) -> dict[str, Any]:

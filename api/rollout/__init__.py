@@ -2,7 +2,7 @@
 
 from preshuffle.api.rollout.book_changes import BookChanges, compare_entries
 from preshuffle.api.rollout.disconnect import while_connected
-from preshuffle.api.rollout.plan import Candidate, Plan, PlanItem
+from preshuffle.api.rollout.plan_values import Candidate, Plan, PlanItem
 from preshuffle.api.rollout.planner import Planner
 
 __all__ = [

@@ -11,7 +11,8 @@ from typing import Final
 from anyio import CapacityLimiter, Event, create_task_group, move_on_after, sleep_forever, to_thread
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.rollout.plan import Candidate, Plan, plan, plan_in_child
+from preshuffle.api.rollout.plan import plan, plan_in_child
+from preshuffle.api.rollout.plan_values import Candidate, Plan
 from preshuffle.api.store import Store
 from preshuffle.api.upkeep import WorkerProcess, WorkerProcessError, worker_process
 from preshuffle.api.web import ProblemError, invalid_input

@@ -28,8 +28,12 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
         >>> worst(["ok", "unknown", "degraded"])
         'unknown'
     """
-    order = list(MEANINGS)
-    return max(verdicts, key=order.index, default="unknown")
+    return max(verdicts, key=rank, default="unknown")
+
+
+def rank(verdict: Verdict) -> int:
+    """Return how bad a verdict is; 0 for ``ok``."""
+    return list(MEANINGS).index(verdict)
 
 
 class Report(Frozen):

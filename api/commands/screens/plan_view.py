@@ -22,11 +22,11 @@ def show_plan(screen: Screen, plan: Plan) -> None:
             screen.text(f"and {len(plan.book) - _SHOWN} more entries", indent=2)
     for item in plan.items:
         _show_item(screen, item)
+    screen.heading(f"{plan.worse} worse, {plan.better} better, {plan.same} the same")
     changed = plan.deployments - plan.unchanged
-    screen.heading(f"{changed} of {plan.deployments} deployments would change")
     restarts = {where.deployment for item in plan.items if item.restart for where in item.where}
-    if restarts:
-        screen.text(f"{len(restarts)} must reload")
+    restart = f"; {len(restarts)} must restart" if restarts else ""
+    screen.text(f"{changed} of {plan.deployments} deployments would change{restart}")
 
 
 def _show_item(screen: Screen, item: PlanItem) -> None:
@@ -42,13 +42,21 @@ def _show_item(screen: Screen, item: PlanItem) -> None:
         ("where", _where(item)),
         ("verdict", screen.paint(word, STYLES[after.verdict])),
         ("bytes", {True: "other bytes", False: "the same bytes", None: "unknown"}[item.bytes_change]),
-        ("restart", "the engine must reload" if item.restart else "no"),
+        ("restart", _restart(item)),
         ("because", printable(after.reason)),
     ]
     rows += [(change.field, f"{change.before} → {change.after}") for change in item.changes[:_SHOWN]]
     rows += [(f"{shift.tokens} tokens", f"{shift.before} → {shift.after}") for shift in item.kernels]
     rows += [(finding.code, printable(finding.message)) for finding in item.new_findings]
     screen.table([Column(), Column(wraps=True)], rows)
+
+
+def _restart(item: PlanItem) -> str:
+    if not item.restart:
+        return "no: bytes, call and switches stay"
+    return (
+        "the engine must restart" if item.bytes_change is not None else "the engine must restart: one side is undecided"
+    )
 
 
 def _where(item: PlanItem) -> str:

@@ -78,6 +78,7 @@ def test_a_plan(where: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "mxfp4.sep16 → mxfp4.gui16" in out
     assert "canaries go first" in out
+    assert "0 worse, 0 better, 2 the same" in out
     assert "1 of 2 deployments would change" in out
     assert main(["plan", "--aiter", "0.1.7", "--deployments", "canary", "--json", *where]) == 1
     plan = json.loads(capsys.readouterr().out)

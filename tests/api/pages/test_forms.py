@@ -116,7 +116,8 @@ def test_a_plan_shows_what_would_change_and_whether_to_load_again(client: Client
     assert response.status_code == 200, response.text
     text = response.text
     check(text)
-    assert "1 of 1 deployments would change; 1 would have to reload" in text
+    assert "0 worse, 0 better, 1 the same" in text
+    assert "1 of 1 deployments would change; 1 must restart" in text
     for shown in ("restart needed", "mxfp4.sep16", "mxfp4.gui16", 'href="/deployments/prod"', "acme.first"):
         assert shown in text
     assert "it goes first &lt;b&gt;" in text

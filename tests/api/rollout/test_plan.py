@@ -13,7 +13,8 @@ import pytest
 from preshuffle.api.answers.answers import Answers
 from preshuffle.api.app import create_app
 from preshuffle.api.rollout import planner as planner_module
-from preshuffle.api.rollout.plan import Candidate, Plan, plan
+from preshuffle.api.rollout.plan import plan
+from preshuffle.api.rollout.plan_values import Candidate, Plan
 from preshuffle.api.rollout.planner import Planner
 from preshuffle.api.routes.kernels import EXAMPLE as TABLE
 from preshuffle.api.settings import Settings
@@ -109,6 +110,30 @@ def test_another_aiter_is_judged_with_the_stored_report(store: Store) -> None:
     assert item.before.recipe == "mxfp4.sep16"
     assert (item.before.verdict, item.after.verdict) == ("ok", "unsupported")
     assert item.new_findings
+
+
+def test_what_gets_worse_comes_first_and_is_counted(store: Store) -> None:
+    put(store, "old", 0, report_for("old", aiter="0.1.20"))
+    put(store, "same", 0, report_for("same", aiter="0.1.7"))
+    found = made(store, aiter="0.1.7")
+    assert (found.worse, found.better, found.same) == (1, 0, 1)
+    assert [item.becomes for item in found.items][:1] == ["worse"]
+    back = made(store, aiter="0.1.20")
+    assert (back.worse, back.better, back.same) == (0, 1, 1)
+    assert {item.becomes for item in back.items} == {"better"}
+
+
+def test_an_undecided_side_means_restart(store: Store) -> None:
+    put(store, "old", 0, report_for("old", aiter="0.1.20"))
+    (item,) = made(store, aiter="0.1.7").items
+    assert (item.after.recipe, item.bytes_change, item.restart) == (None, None, True)
+
+
+def test_other_kernels_of_another_aiter_mean_restart(store: Store) -> None:
+    put(store, "old", 0, report_for("old", aiter="0.1.20"))
+    for version in ("0.1.14", "0.1.16", "0.1.18"):
+        for item in made(store, aiter=version).items:
+            assert item.restart or not (item.kernels or item.decision_changes)
 
 
 def test_probed_features_are_not_assumed_of_another_aiter(store: Store) -> None:
