@@ -20,6 +20,7 @@ from preshuffle.registry.resolve import REQUIRED_OF, RuleTrial, choose, try_rule
 from preshuffle.registry.values.query import Query
 
 _MOST_TRIES = 2000
+_MOST_NAMED = 4
 _SAMPLE_LAYER: Mapping[str, Scalar] = {
     "hidden_size": 4096,
     "intermediate_size": 2048,
@@ -65,7 +66,11 @@ def reach_problems(registry: Registry) -> Iterator[Problem]:
         if query is None:
             if place.packaged and overlaid:
                 continue  # an operator's rules may take all that it took
-            yield place.problem(f"no query was found that rule {rule.id!r} answers")
+            names = [repr(name) for name in sorted(reach.winners)[:_MOST_NAMED]]
+            instead = (
+                f": {' or '.join(names)} {'answers' if len(names) == 1 else 'answer'} in its place" if names else ""
+            )
+            yield place.problem(f"no query was found that rule {rule.id!r} answers{instead}")
         elif rule.use is not None:
             yield from (place.problem(text, "use") for text in _layout_mismatches(registry, query))
 
@@ -86,12 +91,17 @@ def _layout_mismatches(registry: Registry, query: Query) -> list[str]:
 
 
 class Reach:
-    """Search for queries that rules answer."""
+    """Search for queries that rules answer.
+
+    Attributes:
+        winners: rules that answered queries of the last search in place of the one that was searched for.
+    """
 
     def __init__(self, book: Book) -> None:
         """Collect the values that any rule speaks of, by field."""
         self._book = book
         self._memo = Memo()
+        self.winners: set[str] = set()
         self._values: dict[str, dict[Scalar, None]] = {name: dict.fromkeys(of) for name, of in _KNOWN_VALUES.items()}
         self._values["arch"] = dict.fromkeys(book.archs)
         self._values["model"] = {"nobody/knows-this": None}
@@ -104,6 +114,7 @@ class Reach:
 
     def witness(self, rule: Rule) -> Query | None:
         """Return a query that a rule answers; None where none was found."""
+        self.winners = set()
         first = self._first(rule)
         waiting, seen = deque([first]), {frozenset(first.items())}
         while waiting and len(seen) < _MOST_TRIES:
@@ -157,7 +168,10 @@ class Reach:
             return missed or set(REQUIRED_OF)
         choice = choose(self._book, facts)
         winner = choice.winner if choice else None
-        return set() if winner is None or winner.rule is rule else set(winner.conditions)
+        if winner is None or winner.rule is rule:
+            return set()
+        self.winners.add(winner.rule.id)
+        return set(winner.conditions)
 
 
 def _query(fields: Mapping[str, Scalar]) -> Query | None:

@@ -1,6 +1,6 @@
 """Check, show, compare or describe the registry's book.
 
-Exit codes: 0 fine, 1 nothing of that name, 2 the book or the tables do not load.
+Exit codes: 0 fine, 1 nothing of that name, or problems of a book that loads, 2 the book or the tables do not load.
 """
 
 from __future__ import annotations

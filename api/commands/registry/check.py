@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from preshuffle.api.commands.options.books import chosen_book, chosen_tables
-from preshuffle.api.commands.options.failures import BAD_INPUT, OK
+from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK
 from preshuffle.api.commands.screens.decision_view import show_findings
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
@@ -54,7 +54,8 @@ class CheckReport(Frozen):
     """Result of ``registry check``.
 
     Attributes:
-        ok: whether everything loads; findings are warnings and do not count.
+        ok: whether everything loads, without problems; findings are warnings and do not count.
+        loads: whether the book loads; problems that only a check finds do not stop it.
         table_error: why the kernel tables do not load.
         kernel_evidence: how many statements on what kernels read rest on each kind of evidence: a statement is of one
             family, GPU, tensor and layout.
@@ -62,6 +63,7 @@ class CheckReport(Frozen):
     """
 
     ok: bool
+    loads: bool = True
     registry_digest: str | None = None
     sources: tuple[str, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
@@ -74,8 +76,10 @@ class CheckReport(Frozen):
 
     @property
     def exit_code(self) -> int:
-        """0, or 2 where book or tables do not load."""
-        return OK if self.ok else BAD_INPUT
+        """0; 1 where a book that loads has problems; 2 where book or tables do not load."""
+        if self.ok:
+            return OK
+        return FAILED if self.loads and self.table_error is None else BAD_INPUT
 
 
 def _shown(problem: Problem) -> BookProblem:
@@ -88,14 +92,13 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     """Load and check book and tables."""
     try:
         registry = Registry.load(chosen_book(args))
-        problems = [problem for family in registry.book.families for problem in family_problems(registry.book, family)]
-        problems += [*dispatch_book_problems(), *evidence_problems(registry.book), *reach_problems(registry)]
-        if problems:
-            raise BookError(problems)
     except BookError as error:
-        return CheckReport(ok=False, problems=tuple(map(_shown, error.problems)))
+        return CheckReport(ok=False, loads=False, problems=tuple(map(_shown, error.problems)))
+    problems = [problem for family in registry.book.families for problem in family_problems(registry.book, family)]
+    problems += [*dispatch_book_problems(), *evidence_problems(registry.book), *reach_problems(registry)]
     report = CheckReport(
-        ok=True,
+        ok=not problems,
+        problems=tuple(map(_shown, problems)),
         registry_digest=registry.digest,
         sources=registry.book.sources,
         counts={section: len(entries) for section, entries in registry.book.entries.items()},
@@ -132,10 +135,13 @@ def show_check(screen: Screen, report: CheckReport) -> None:
     for problem in report.problems:
         valid = f"; valid: {', '.join(problem.valid)}" if problem.valid else ""
         screen.line(f"{problem.file}:{problem.line}:{problem.column}: {problem.message}{valid}")
-    if report.problems:
-        screen.line(screen.paint(f"the book does not load: {_count(len(report.problems), 'problem')}", "bad"))
+    problems = _count(len(report.problems), "problem")
+    if not report.loads:
+        screen.line(screen.paint(f"the book does not load: {problems}", "bad"))
         return
-    screen.line(screen.paint("the book loads", "good") + f"  registry {short_digest(report.registry_digest or '')}")
+    text, style = (f"the book loads, with {problems}", "bad") if report.problems else ("the book loads", "good")
+    loads = screen.paint(text, style)
+    screen.line(f"{loads}  registry {short_digest(report.registry_digest or '')}")
     counts = "  ".join(f"{count} {section}" for section, count in report.counts.items())
     screen.pairs([("entries", counts), ("files", ", ".join(report.sources))])
     if report.table_error:

@@ -68,6 +68,21 @@ def test_check_names_every_problem_with_its_place(tmp_path: Path, capsys: pytest
     assert "2 problems" in out
 
 
+def test_a_book_with_a_rule_that_never_answers_loads_with_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = "    use: null\n    because: a test\n"
+    both = "".join(f"  gated-{word}:\n    when: {{gated: {word}, deployment: d}}\n{one}" for word in ("true", "false"))
+    folder = overlay(tmp_path, f"rules:\n{both}  never:\n    when: {{deployment: d}}\n{one}")
+    report = answer(capsys, "check", "--book", folder, code=1)
+    assert (report["ok"], report["loads"], len(report["problems"])) == (False, True, 1)
+    assert main(["registry", "check", "--book", folder]) == 1
+    out = capsys.readouterr().out
+    assert "the book loads, with 1 problem" in out
+    assert "does not load" not in out
+    assert "'gated-false' or 'gated-true' answer in its place" in out
+
+
 def test_check_reports_what_is_odd_about_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = answer(capsys, "check", "--tables", "auto")
     assert report["tables"]["rows"] > 0

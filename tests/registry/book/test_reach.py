@@ -27,5 +27,8 @@ def test_a_rule_that_several_others_take_together_is_found(tmp_path: Path) -> No
     registry: Registry = load_overlay(tmp_path, f"rules:\n{both}{last}")
     assert registry.book.rules["never"]
     (problem,) = reach_problems(registry)
-    assert problem.message == "no query was found that rule 'never' answers"
+    assert (
+        problem.message
+        == "no query was found that rule 'never' answers: 'gated-false' or 'gated-true' answer in its place"
+    )
     assert problem.line == 10
