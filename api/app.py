@@ -20,7 +20,7 @@ from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
-from preshuffle.api.routes import books, check, deployments, events, health, history, kernels, plan, resolve
+from preshuffle.api.routes import books, check, deployments, events, health, history, kernels, plan, resolve, schemas
 from preshuffle.api.routes import metrics as metrics_routes
 from preshuffle.api.routes import registry as registry_routes
 from preshuffle.api.server import Find, Front, HeartbeatRoute, bind, check_host, own_names, run, served_beside, url_of
@@ -174,6 +174,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         registry_routes.router(service.listings),
         kernels.router(service.library, answers, service.kernels),
         check.router(answers),
+        schemas.router(),
         deployments.router(store, answers, service.heartbeats),
         history.router(store),
         books.router(store, answers),

@@ -1,6 +1,8 @@
 """Check an observed deployment: its bytes, its call and its kernels.
 
-An input is an observation (query, applied) as JSON or YAML, - for standard input, or a folder of such files.
+An input is an observation (query, applied) or a replica's report (groups: the body of PUT /v1/deployments/{name}), as
+JSON or YAML, - for standard input, or a folder of such files. Their JSON Schemas, with an example each:
+preshuffle registry schema observation, preshuffle registry schema replica-report.
 Exit codes: 0 ok or degraded, 1 mismatch or unsupported, 2 bad input, 3 unknown. Of several inputs the worst one counts:
 bad input, then mismatch or unsupported, then unknown.
 """
@@ -9,24 +11,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UNKNOWN, UsageError
 from preshuffle.api.commands.options.input_file import STDIN
-from preshuffle.api.commands.options.observation_file import expand, read_observation
+from preshuffle.api.commands.options.observation_file import ObservedPart, expand, read_observed
 from preshuffle.api.commands.options.parser import add_json
 from preshuffle.api.commands.options.query_options import add_query_fields
 from preshuffle.api.commands.options.service_option import add_server_option, query_service
 from preshuffle.api.commands.screens.check_view import Outcome, show_outcomes, show_report
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import printable
+from preshuffle.api.fleet import GroupCheck, ReplicaCheck
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.report import Report
+from preshuffle.registry.values.report import Report, worst
 
 _EXIT: Final = {"ok": OK, "degraded": OK, "mismatch": FAILED, "unsupported": FAILED, "unknown": UNKNOWN}
 _WORST: Final = (OK, UNKNOWN, FAILED, BAD_INPUT)
@@ -36,10 +41,12 @@ class InputReport(Frozen):
     """Report on one input of a batch.
 
     Attributes:
+        layers: of the group, where the input is a replica's report.
         report: null where the input could not be read; ``error`` says why.
     """
 
     file: str
+    layers: str | None = None
     report: Report | None = None
     error: str | None = None
 
@@ -63,7 +70,9 @@ class ScoreReport(Frozen):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("inputs", nargs="*", metavar="FILE|FOLDER", help="observations; - for stdin")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="FILE|FOLDER", help="observations or replicas' reports; - for stdin"
+    )
     parser.add_argument("--decide", action="store_true", help="also show what the registry decides for the query")
     other = parser.add_argument_group("instead of a check").add_mutually_exclusive_group()
     other.add_argument("--explain", metavar="CODE", help="what a finding code means, why it matters, how to fix it")
@@ -92,31 +101,54 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, file: str, registry: Registry) -> int:
-    observation = read_observation(file, args, registry)
-    report = _report(args, observation, registry)
+    parts = read_observed(file, args, registry)
+    reports = [_report(args, part.observation, registry) for part in parts]
+    verdict = worst(report.verdict for report in reports)
     if args.json:
-        print_json(report)
-        return _EXIT[report.verdict]
+        print_json(_answer(parts, reports))
+        return _EXIT[verdict]
     screen = Screen.of_terminal()
-    show_report(screen, observation.query, report)
+    for part, report in zip(parts, reports, strict=True):
+        _show_part(args, screen, part, report, registry)
+    screen.show()
+    return _EXIT[verdict]
+
+
+def _answer(parts: Sequence[ObservedPart], reports: Sequence[Report]) -> Report | ReplicaCheck:
+    """Return the report of an observation, or those of a replica's groups."""
+    groups = [
+        GroupCheck(layers=part.layers, report=report)
+        for part, report in zip(parts, reports, strict=True)
+        if part.layers is not None
+    ]
+    return ReplicaCheck.of(tuple(groups)) if groups else reports[0]
+
+
+def _show_part(
+    args: argparse.Namespace, screen: Screen, part: ObservedPart, report: Report, registry: Registry
+) -> None:
+    if part.layers is not None:
+        screen.heading(f"layers {part.layers}")
+    show_report(screen, part.observation.query, report)
     if args.decide:
         from preshuffle.api.commands.screens.decision_view import show_decision
 
         screen.heading("what the registry decides", "" if report.decision else "it has no recipe for this query")
         if report.decision:
-            show_decision(screen, observation.query, report.decision, registry)
-    screen.show()
-    return _EXIT[report.verdict]
+            show_decision(screen, part.observation.query, report.decision, registry)
 
 
 def _check_all(args: argparse.Namespace, files: list[str], registry: Registry) -> int:
     outcomes = []
-    for file in files:
-        outcome = _outcome(args, file, registry)
+    for outcome in chain.from_iterable(_outcomes(args, file, registry) for file in files):
         outcomes.append(outcome)
         if args.json:
-            entry = InputReport(file=outcome.file, report=outcome.report, error=outcome.error or None)
-            print(entry.model_dump_json(exclude={"error"} if outcome.report else {"report"}), flush=True)
+            entry = InputReport(
+                file=outcome.file, layers=outcome.layers, report=outcome.report, error=outcome.error or None
+            )
+            left_out = {"error"} if outcome.report else {"report"}
+            left_out |= set() if outcome.layers else {"layers"}
+            print(entry.model_dump_json(exclude=left_out), flush=True)
         elif outcome.error:
             print(printable(f"preshuffle: {outcome.error}"), file=sys.stderr)
     if not args.json:
@@ -127,12 +159,14 @@ def _check_all(args: argparse.Namespace, files: list[str], registry: Registry) -
     return max(codes, key=_WORST.index)
 
 
-def _outcome(args: argparse.Namespace, file: str, registry: Registry) -> Outcome:
+def _outcomes(args: argparse.Namespace, file: str, registry: Registry) -> Iterator[Outcome]:
+    """Yield the outcome of an observation, or of each group of a replica's report."""
     name = "<stdin>" if file == STDIN else file
     try:
-        return Outcome(name, _report(args, read_observation(file, args, registry), registry))
+        for part in read_observed(file, args, registry):
+            yield Outcome(name, _report(args, part.observation, registry), layers=part.layers)
     except PreshuffleError as error:
-        return Outcome(name, error=str(error))
+        yield Outcome(name, error=str(error))
 
 
 def _report(args: argparse.Namespace, observation: Observation, registry: Registry) -> Report:

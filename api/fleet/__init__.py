@@ -21,10 +21,13 @@ from preshuffle.api.fleet.judgement import (
     judge_name,
     read_groups,
 )
+from preshuffle.api.fleet.replica_check import GroupCheck, ReplicaCheck, check_replica, parse_observed
 from preshuffle.api.fleet.report_equivalence import ReportEquivalence
+from preshuffle.api.fleet.schemas import INPUT_FORMS, InputForm, input_schema
 from preshuffle.api.fleet.states import STATES, State, state_of, worst_state
 
 __all__ = [
+    "INPUT_FORMS",
     "NAME_PATTERN",
     "STATES",
     "Baseline",
@@ -32,20 +35,26 @@ __all__ = [
     "Deployment",
     "DeploymentName",
     "Group",
+    "GroupCheck",
     "GroupJudgement",
+    "InputForm",
     "Judgement",
     "LayoutComparison",
     "Receipt",
     "Replica",
+    "ReplicaCheck",
     "ReplicaNumber",
     "ReplicaReport",
     "ReportEquivalence",
     "State",
+    "check_replica",
     "compare_all",
     "has_drifted",
+    "input_schema",
     "judge",
     "judge_name",
     "known_layouts",
+    "parse_observed",
     "read_groups",
     "state_of",
     "worst_state",

@@ -1,4 +1,4 @@
-"""``/v1/check``: compares bytes, call and kernels of a deployment."""
+"""``/v1/check``: compares bytes, call and kernels of a deployment or a replica."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers
+from preshuffle.api.fleet import ReplicaCheck, ReplicaReport, check_replica, parse_observed
 from preshuffle.api.web import (
     BODY_PROBLEMS,
     MAX_BATCH,
+    REQUEST_SECONDS,
     Params,
     Problem,
     as_problem,
@@ -72,7 +74,7 @@ def _query_of(observation: Any) -> Any:
     return observation.get("query") if isinstance(observation, dict) else None
 
 
-ObservationBody = Annotated[Observation, json_input(Observation.parse)]
+ObservedBody = Annotated[Observation | ReplicaReport, json_input(parse_observed)]
 BatchBody = Annotated[list[Any], json_input(partial(read_batch, field="observations", query_of=_query_of))]
 
 
@@ -85,12 +87,12 @@ def router(answers: Answers) -> APIRouter:
         tags=TAGS,
         operation_id="check",
         summary="Compare bytes, call and kernels of a deployment with each other",
-        response_model=Report,
+        response_model=Report | ReplicaCheck,
         responses=problems(*BODY_PROBLEMS),
-        openapi_extra=json_body(Observation, EXAMPLE),
+        openapi_extra=json_body(Observation, EXAMPLE, ReplicaReport),
     )
-    async def check(observation: ObservationBody, params: Annotated[CheckParams, Parameters()]) -> Response:
-        body = await to_thread.run_sync(_report, answers, observation, params.decide)
+    async def check(observed: ObservedBody, params: Annotated[CheckParams, Parameters()]) -> Response:
+        body = await to_thread.run_sync(_answer, answers, observed, params.decide)
         return Response(body, media_type="application/json")
 
     @routes.post(
@@ -111,16 +113,24 @@ def router(answers: Answers) -> APIRouter:
     return routes
 
 
-def _report(answers: Answers, observation: Observation, decide: bool = False) -> bytes:
+def _answer(answers: Answers, observed: Observation | ReplicaReport, decide: bool) -> bytes:
+    check = partial(_report, answers, decide=decide)
+    if isinstance(observed, ReplicaReport):
+        return check_replica(observed, check, REQUEST_SECONDS).model_dump_json().encode()
+    return check(observed).model_dump_json().encode()
+
+
+def _report(answers: Answers, observation: Observation, decide: bool = False) -> Report:
     report = answers.check(observation)
-    if decide:
-        decision = answers.get(observation.query).decision
-        report = Report(verdict=report.verdict, findings=report.findings, decision=decision)
-    return report.model_dump_json().encode()
+    if not decide:
+        return report
+    decision = answers.get(observation.query).decision
+    return Report(verdict=report.verdict, findings=report.findings, decision=decision)
 
 
 def _check_one(answers: Answers, value: Any, path: str) -> bytes:
     try:
-        return b'{"report":' + _report(answers, Observation.parse(value)) + b"}"
+        report = _report(answers, Observation.parse(value))
+        return b'{"report":' + report.model_dump_json().encode() + b"}"
     except QueryError as error:
         return write_problem(as_problem(error), path)

@@ -41,6 +41,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "not-found": (404, "This path does not exist"),
     "unknown-book": (404, "No book of this digest is known"),
     "unknown-tables": (404, "No kernel tables of this version are known"),
+    "unknown-schema": (404, "No schema has this name"),
     "unknown-deployment": (404, "No deployment of this name is known"),
     "method-not-allowed": (405, "This method is not allowed here"),
     "request-timeout": (408, "The request did not arrive in time"),

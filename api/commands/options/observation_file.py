@@ -1,17 +1,19 @@
-"""Reader of observations: files, folders or standard input.
+"""Reader of observations and replica reports: files, folders or standard input.
 
-Query fields given as options replace those of the file.
+Query fields given as options replace those of the file, of each group of a report.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from preshuffle.api.commands.options.input_file import STDIN, place_of, read_document
 from preshuffle.api.commands.options.query_options import given_fields, layer_of, option_of
+from preshuffle.api.fleet import ReplicaReport, parse_observed
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf import query_fields
@@ -19,6 +21,14 @@ from preshuffle.registry.text import Document
 from preshuffle.registry.values.observation import Observation
 
 SUFFIXES: Final = (".json", ".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPart:
+    """An observation, and the layers of a replica's report that it is of."""
+
+    observation: Observation
+    layers: str | None = None
 
 
 def expand(inputs: list[str]) -> Iterator[str]:
@@ -41,36 +51,60 @@ def expand(inputs: list[str]) -> Iterator[str]:
         yield from map(str, files)
 
 
-def read_observation(path: str, args: argparse.Namespace, registry: Registry) -> Observation:
-    """Read one observation; query fields given as options replace the file's.
+def read_observed(path: str, args: argparse.Namespace, registry: Registry) -> tuple[ObservedPart, ...]:
+    """Read an observation or a replica's report; options replace query fields of the file.
 
     Raises:
         QueryError: names each wrong field, by its option or by its place in the file.
         BookError: the text is neither JSON nor YAML; the message has line and column.
     """
-    document = read_document(path, "an observation (query, applied)")
+    document = read_document(path, "an observation (query, applied) or a replica's report (groups)")
     given = given_fields(args, registry)
-    value = dict(document.value)
-    query = value.get("query", {})
-    if isinstance(query, dict):
-        merged = {**query, **given}
-        if args.hf_config is not None:
-            merged = query_fields(args.hf_config, registry.book, merged, layer_of(args))
-        value |= {"query": merged} if merged or "query" in value else {}
+    value: dict[str, Any] = dict(document.value)
+    if "groups" in value:
+        if isinstance(value["groups"], list):
+            value["groups"] = [_with_options_in_group(group, given, args, registry) for group in value["groups"]]
+    else:
+        value = _with_options(value, given, args, registry)
     try:
-        return Observation.parse(value)
+        observed = parse_observed(value)
     except QueryError as error:
-        raise QueryError([_placed(problem, given, document) for problem in error.problems]) from None
+        problems = [_placed(problem, given, document) for problem in error.problems]
+        raise QueryError(list(dict.fromkeys(problems))) from None
+    if isinstance(observed, ReplicaReport):
+        return tuple(ObservedPart(group.observation, group.layers) for group in observed.groups)
+    return (ObservedPart(observed),)
+
+
+def _with_options_in_group(group: Any, given: dict[str, Any], args: argparse.Namespace, registry: Registry) -> Any:
+    if not isinstance(group, dict) or not isinstance(group.get("observation"), dict):
+        return group
+    return {**group, "observation": _with_options(group["observation"], given, args, registry)}
+
+
+def _with_options(
+    value: Mapping[str, Any], given: dict[str, Any], args: argparse.Namespace, registry: Registry
+) -> dict[str, Any]:
+    """Return an observation with the query's fields that are given as options."""
+    query = value.get("query", {})
+    if not isinstance(query, dict):
+        return dict(value)
+    merged = {**query, **given}
+    if args.hf_config is not None:
+        merged = query_fields(args.hf_config, registry.book, merged, layer_of(args))
+    return {**value, "query": merged} if merged or "query" in value else dict(value)
 
 
 def _placed(problem: FieldProblem, given: dict[str, Any], document: Document) -> FieldProblem:
-    first, _, rest = problem.field.partition(".")
-    name, _, within = rest.partition(".")
-    if first == "query" and name in given:
-        where = option_of(name) + (f" ({within})" if within else "")
+    parts = problem.field.split(".")
+    inner = parts[3:] if parts[0] == "groups" and parts[2:3] == ["observation"] else parts
+    name, within = (*inner[1:2], ""), ".".join(inner[2:])
+    if inner[:1] == ["query"] and name[0] in given:
+        where = option_of(name[0]) + (f" ({within})" if within else "")
     else:
         where = place_of(document, problem.field)
     valid = problem.valid
-    if problem.message == "unknown field" and not valid and "." not in problem.field:
-        valid = tuple(Observation.model_fields)
+    if problem.message == "unknown field" and not valid and len(parts) == 1:
+        model = ReplicaReport if "groups" in document.value else Observation
+        valid = tuple(model.model_fields)
     return FieldProblem(where, problem.message, valid, problem.lines)

@@ -52,6 +52,10 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
             message = f"unknown argument {unknown[1]}{nearest(unknown[1].split('=')[0], known)}"
+        choice = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if choice:
+            known = re.findall(r"[\w.-]+", choice[3])
+            message = f"{choice[1]}: invalid choice {choice[2]!r}{nearest(choice[2], known)}; valid: {', '.join(known)}"
         raise UsageError(f"{self.prog.removeprefix('preshuffle ')}: {message} (see: {self.prog} --help)")
 
 

@@ -10,6 +10,7 @@ import argparse
 from preshuffle.api.commands.options.books import add_book_options, chosen_book, load_registry
 from preshuffle.api.commands.options.failures import OK
 from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.registry.schema import SCHEMAS
 from preshuffle.api.commands.screens.screen import Screen, print_json
 
 
@@ -22,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("id", nargs="?", metavar="ID")
     comparing = actions.add_parser("diff", help="what an overlay adds and replaces, field by field")
     comparing.add_argument("overlay", metavar="DIR", help="the overlay, a folder or a file")
-    schema = actions.add_parser("schema", help="JSON Schema of a book file, for editors")
+    schema = actions.add_parser("schema", help="JSON Schema of a book file, or of what a command or the service reads")
+    schema.add_argument("what", nargs="?", choices=SCHEMAS, default=SCHEMAS[0], metavar="WHAT", help=", ".join(SCHEMAS))
+    schema.add_argument("--example", action="store_true", help="print an example instead; not of the book")
     for sub, run in ((checking, run_check), (showing, run_show), (comparing, run_diff)):
         add_book_options(sub, tables=sub is checking)
         sub.set_defaults(run=run)
@@ -78,10 +81,11 @@ def run_diff(args: argparse.Namespace) -> int:
 
 
 def print_schema(args: argparse.Namespace) -> int:
-    """Print the JSON Schema; ``--json`` or not, it is JSON."""
+    """Print a JSON Schema or an example; ``--json`` or not, it is JSON."""
     import json
 
-    from preshuffle.api.commands.registry.schema import book_schema
+    from preshuffle.api.commands.registry.schema import example_of, schema_of
 
-    print(json.dumps(book_schema(), indent=None if args.json else 2))
+    document = example_of(args.what) if args.example else schema_of(args.what)
+    print(json.dumps(document, indent=None if args.json else 2))
     return OK

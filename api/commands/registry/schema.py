@@ -1,15 +1,35 @@
-"""JSON Schema of a book file, for editors."""
+"""JSON Schemas of a book file, and of what commands and the service read."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from preshuffle.api.commands.options.failures import UsageError
+from preshuffle.api.fleet import INPUT_FORMS, input_schema
 from preshuffle.registry.entries import FIELDS, Rule
 from preshuffle.registry.loading import SECTIONS
 
+SCHEMAS: Final = ("book", *INPUT_FORMS)
+"""What has a schema."""
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(what: str) -> dict[str, Any]:
+    """Return the schema of one of ``SCHEMAS``."""
+    return input_schema(what) if what in INPUT_FORMS else book_schema()
+
+
+def example_of(what: str) -> dict[str, Any]:
+    """Return an example of an input.
+
+    Raises:
+        UsageError: the book is meant, which ``registry new`` has skeletons of.
+    """
+    if what not in INPUT_FORMS:
+        raise UsageError(f"registry schema: no example of a {what}; preshuffle registry new writes one entry of it")
+    return dict(INPUT_FORMS[what].example)
 
 
 def book_schema() -> dict[str, Any]:

@@ -23,11 +23,12 @@ _BELOW = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of one input: its report, or an error."""
+    """Outcome of one input, or of one group of it: its report, or an error."""
 
     file: str
     report: Report | None = None
     error: str = ""
+    layers: str | None = None
 
     @property
     def word(self) -> str:
@@ -58,12 +59,24 @@ def show_outcomes(screen: Screen, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         codes = dict.fromkeys(finding.code for finding in outcome.report.findings) if outcome.report else {}
         style = STYLES.get(outcome.word, "bad")
-        rows.append((Cell(outcome.word, style), outcome.file, ", ".join(codes) or outcome.error.partition("\n")[0]))
+        where = f"{outcome.file}, layers {outcome.layers}" if outcome.layers else outcome.file
+        rows.append((Cell(outcome.word, style), where, ", ".join(codes) or outcome.error.partition("\n")[0]))
     screen.table([Column("verdict"), Column("file", wraps=True), Column("findings", wraps=True)], rows, indent=0)
     counts = Counter(outcome.word for outcome in outcomes)
     parts = [f"{counts[word]} {word}" for word in (*reversed(MEANINGS), BAD_FILE) if counts[word]]
     screen.line()
-    screen.line(f"{len(outcomes)} {'file' if len(outcomes) == 1 else 'files'}: {', '.join(parts)}")
+    screen.line(f"{_total(outcomes)}: {', '.join(parts)}")
+
+
+def _total(outcomes: Sequence[Outcome]) -> str:
+    """Return how many files there are, and how many groups if some are replicas' reports."""
+    grouped = [outcome.file for outcome in outcomes if outcome.layers is not None]
+    files = len(outcomes) - len(grouped) + len(set(grouped))
+    return _counted(files, "file") + (f" with {_counted(len(grouped), 'group')} of layers" if grouped else "")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _names(finding: Finding) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema_rs import validator_for
 
 from preshuffle.api.answers.reports import Reports
 from preshuffle.api.app import create_app
@@ -64,7 +65,9 @@ def test_the_document_shows_the_design_s_example(client: Client) -> None:
     document = client.get("/openapi.json").json()
     body = document["paths"]["/v1/check"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"] == EXAMPLE
-    assert body["schema"]["$ref"].rpartition("/")[2] in document["components"]["schemas"]
+    forms = [form["$ref"].rpartition("/")[2] for form in body["schema"]["anyOf"]]
+    assert forms == ["Observation", "ReplicaReport"]
+    assert set(forms) <= set(document["components"]["schemas"])
     assert "503" in document["paths"]["/v1/deployments/{name}/health"]["get"]["responses"]
 
 
@@ -145,3 +148,33 @@ def test_what_was_told_is_not_what_was_left_out() -> None:
     default = Observation.parse(NOTHING)
     for observation in (told, default):
         assert reports.get(registry, observation) == registry.check(observation)
+
+
+def test_a_replica_s_report_is_checked_before_it_is_sent(client: Client) -> None:
+    groups = [{"layers": "0-3", "observation": EXAMPLE}, {"layers": "4", "observation": NOTHING}]
+    body = {"groups": groups}
+    answer = client.post("/v1/check", json=body)
+    assert (answer.status_code, answer.json()["verdict"]) == (200, "mismatch")
+    assert [group["layers"] for group in answer.json()["groups"]] == ["0-3", "4"]
+    expected = [client.post("/v1/check", json=observation).json() for observation in (EXAMPLE, NOTHING)]
+    assert [group["report"] for group in answer.json()["groups"]] == expected
+    decided = client.post("/v1/check?decide=true", json=body).json()
+    assert all(group["report"]["decision"] for group in decided["groups"])
+    assert client.get("/v1/deployments").json()["deployments"] == []
+    for wrong in ([], [{"layers": "0-3"}], [groups[0]] * 2):
+        refused = client.post("/v1/check", json={"groups": wrong})
+        assert (refused.status_code, "groups" in refused.json()["detail"]) == (422, True)
+
+
+def test_schemas_are_published_with_their_examples(client: Client) -> None:
+    links = client.get("/v1/schemas").json()["schemas"]
+    assert [link["name"] for link in links] == ["query", "observation", "replica-report"]
+    for link in links:
+        answer = client.get(link["path"])
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/schema+json")
+        (example,) = answer.json()["examples"]
+        validator_for(answer.json()).validate(example)
+    (report,) = client.get("/v1/schemas/replica-report").json()["examples"]
+    assert client.put("/v1/deployments/prod", json=report).status_code == 201
+    missing = client.get("/v1/schemas/reports")
+    assert (missing.status_code, missing.json()["type"]) == (404, "urn:preshuffle:problem:unknown-schema")

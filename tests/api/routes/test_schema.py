@@ -67,6 +67,8 @@ def test_the_document_describes_every_operation() -> None:
         "GET /v1/models",
         "GET /v1/archs",
         "GET /v1/kernels",
+        "GET /v1/schemas",
+        "GET /v1/schemas/{name}",
         "PUT /v1/kernels/tables/{version}",
         "GET /v1/kernels/tables/{version}",
         "GET /v1/deployments",
