@@ -38,7 +38,7 @@ def reported(layout: str, **query: Any) -> Report:
         ("plain", {"engine": "atom", "model": "acme/new", "weight_dtype": "fp8", "quant_type": "per_1x128"}, "mismatch", {"layout_mismatch"}, "rule atom.fp8-block"),
         ("plain", {"engine": "atom", "model": "acme/new", "weight_dtype": "fp8"}, "unknown", set(), "depending on quant_type"),
         # an option names the backend
-        ("plain", {"engine": "sglang@0.5.23", "env": {"SGLANG_USE_AITER": "1", "--moe-runner-backend": "triton"}}, "ok", set(), "sglang is set to run triton"),
+        ("plain", {"engine": "sglang@0.5.23", "env": {"SGLANG_USE_AITER": "1", "--moe-runner-backend": "triton"}}, "ok", set(), "sglang runs Triton's kernels (rule sglang.fp8.block.triton)"),
         ("plain", {"engine": "vllm@0.33.0", "env": {"--moe-backend": "triton"}}, "ok", set(), "vllm is set to run triton"),
         ("plain", {"engine": "vllm@0.33.0", "env": {"--moe-runner-backend": "triton"}}, "degraded", {"flag_unknown"}, "may run AITER's kernels"),
         ("plain", {"engine": "vllm@0.33.0", "env": AITER | {"--moe-backend": "aiter"}}, "mismatch", {"layout_mismatch"}, "vllm runs AITER's kernels"),
