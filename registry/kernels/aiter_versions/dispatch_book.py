@@ -107,6 +107,7 @@ class BehaviourData(BookModel):
     ck_stage1: str
     grouped_activations: frozenset[str] = frozenset()
     grouped_gate_modes: frozenset[str] = frozenset()
+    grouped_refuses: tuple[tuple[Literal["ep", "bias", "doweight_stage1"], ...], ...] = ()
     flydsl_mx_activations: frozenset[str] = frozenset({"Swiglu"})
     opus_needs_shuffled: bool = False
 

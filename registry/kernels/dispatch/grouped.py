@@ -28,6 +28,8 @@ def is_grouped(case: DispatchCase) -> bool:
         return False
     if call.activation not in data.grouped_activations or call.gate_mode not in data.grouped_gate_modes:
         return False
+    if any(all(getattr(call, name) for name in together) for together in data.grouped_refuses):
+        return False
     weights = call.weight_dtype == "fp4x2" or (a == "fp8" and call.weight_dtype == "uint8")
     return weights and a in ("fp4x2", "fp8") and _switched_on(case.gfx, case.env)
 
