@@ -13,6 +13,7 @@ COMMANDS: Final[dict[str, str]] = {
     "identify": "identify the layout of live bytes",
     "probe": "test kernels on a golden layer against a float64 reference",
     "derive": "derive the layouts that a prebuilt kernel reads, without a GPU",
+    "conform": "hold the book against a real AITER, claim by claim",
     "registry": "check, show, compare or describe the registry's book",
     "serve": "serve the HTTP API and the pages",
     "deployments": "list or show the deployments of a service",

@@ -23,6 +23,7 @@ class AiterFunction(Frozen):
         arguments: positional arguments behind the tensor; ``experts`` stands for their number.
         flat: whether it takes ``[experts * rows, K]``.
         archs: GPUs on which it does this; empty for all.
+        item_sizes: bytes of an element for which it does this; empty for all. Some functions count elements.
     """
 
     module: str
@@ -30,6 +31,7 @@ class AiterFunction(Frozen):
     arguments: tuple[int | bool | Literal["experts"] | tuple[int, ...], ...] = ()
     flat: bool = False
     archs: tuple[str, ...] = ()
+    item_sizes: tuple[Literal[1, 2, 4], ...] = ()
 
 
 class LayoutEntry(Frozen):

@@ -11,7 +11,7 @@ from preshuffle.registry.layer.expert_slots import (
     shared_experts_of,
 )
 from preshuffle.registry.layer.features import behaves_as, features_of, why_lacking
-from preshuffle.registry.layer.installed_aiter import installed_aiter
+from preshuffle.registry.layer.installed_aiter import installed_aiter, probe_sources
 from preshuffle.registry.layer.moe_layer import MoELayer, Source
 from preshuffle.registry.layer.prediction import REACH, Prediction, Predictor
 from preshuffle.registry.layer.sizes import NEEDED, LayerSizes, RankShards, rank_shards, shard_share
@@ -60,6 +60,7 @@ __all__ = [
     "is_undecided",
     "layer_of",
     "possible_calls",
+    "probe_sources",
     "rank_shards",
     "read_after",
     "read_switches",

@@ -43,6 +43,7 @@ ORDER: Order = {
         "probe",
         "emulator",
         "derive",
+        "conform",
         "",
     ),
     # `commands` sit near the top because they start the app and use the client.

@@ -1,0 +1,7 @@
+"""The book held against real code, claim by claim (``preshuffle conform``)."""
+
+from preshuffle.layouts.conform.aiter_source import AiterSource, open_aiter
+from preshuffle.layouts.conform.conform import ConformOptions, conform
+from preshuffle.layouts.conform.errors import ConformError
+
+__all__ = ["AiterSource", "ConformError", "ConformOptions", "conform", "open_aiter"]

@@ -1,0 +1,1 @@
+"""Programs of child processes: foreign code runs here, compiled parts replaced."""
