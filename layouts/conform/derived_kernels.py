@@ -84,13 +84,13 @@ def _in_a_table(path: Path) -> bool:
 
 
 def _derive(log: ClaimLog, source: AiterSource, book: Book, path: Path) -> None:
-    from preshuffle.layouts.derive import DeriveError, KernelDeriver
+    from preshuffle.layouts.derive import AssemblyKernel, DeriveError, KernelDeriver
     from preshuffle.layouts.emulator import CodeObject, EmulatorError
 
     place = source.relative(path)
     try:
         code = CodeObject.read(path)
-        result = KernelDeriver(code, path.stem, book).derive(numbers=False)
+        result = KernelDeriver(AssemblyKernel(code, path.stem), book).derive(numbers=False)
     except (DeriveError, EmulatorError) as error:
         log.not_run(place, str(error))
         return
