@@ -17,6 +17,7 @@ from preshuffle.registry.lint.fusions import fusion_problems
 from preshuffle.registry.lint.recipes import recipe_problems
 from preshuffle.registry.lint.refusals import refusal_problems
 from preshuffle.registry.lint.releases import release_problems
+from preshuffle.registry.lint.row_orders import missing_orders
 from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unmatchable import unmatchable
 from preshuffle.registry.lint.unreachable import Contradictions, covered
@@ -64,7 +65,8 @@ def _references(book: Book, effort: Effort) -> Iterator[Problem]:
 
 
 def _comparisons(book: Book, effort: Effort) -> Iterator[Problem]:
-    """Yield what is wrong between rules."""
+    """Yield what is wrong between rules, and between them and their recipes."""
+    yield from missing_orders(book)
     yield from _ties(book, effort)
     yield from _unreachable(book, effort)
 

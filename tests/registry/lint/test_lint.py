@@ -111,6 +111,22 @@ def test_a_row_order_that_is_left_out_hides_nothing(tmp_path: Path) -> None:
     assert f"{READS}interleave" in problem.message
 
 
+def test_a_gated_recipe_says_the_order_of_its_rows(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, RECIPE.replace(", order: GGUU", ""))
+    assert (f"{problem.line}:{problem.column}", problem.valid) == ("6:7", ("order: GGUU", "order: GUGU"))
+    assert problem.file.endswith(".yaml")
+    assert "recipe 'mine': w13_weight has rows of gate and up, and no order" in problem.message
+    assert "(nor have w13_weight_scale)" in problem.message
+
+
+def test_a_recipe_for_layers_without_a_gate_needs_no_order(tmp_path: Path) -> None:
+    recipe = RECIPE.replace(", order: GGUU", "").replace("quant_type: per_1x32}", "quant_type: per_1x32, function: f}")
+    recipe += "functions: {f: {title: t, backends: [aiter], evidence: [x]}}\n"
+    rule = "rules:\n  r:\n    when: {model: a/b, gated: GATED}\n    use: mine\n    because: a test\n"
+    assert "r" in load_overlay(tmp_path, recipe + rule.replace("GATED", "false")).book.rules
+    assert "no order" in problems_of(tmp_path, recipe + rule.replace("GATED", "true"))[0].message
+
+
 @pytest.mark.parametrize(
     ("when", "use", "place", "part"),
     [
