@@ -1,12 +1,13 @@
-"""Derive the layouts that a prebuilt kernel reads, without a GPU.
+"""Derive the layouts that a kernel reads, without a GPU.
 
-The kernel's code object runs on a CPU, instruction by instruction, on tensors whose elements carry their own position
-in memory. From the output follows which byte every (expert, gate or up, row, k) is read from; no layout is assumed.
-That is compared with every layout of the book, and with what the book claims about the kernel. Where no layout fits,
-the einops line that would is printed. The numbers are relative L2 against float64 with the tensor in each layout.
+The kernel runs on a CPU, instruction by instruction, on tensors whose elements carry their own position in memory.
+From the output follows which byte every (expert, gate or up, row, k) is read from; no layout is assumed. That is
+compared with every layout of the book, and with what the book claims about the kernel. Where no layout fits, the einops
+line that would is printed. The numbers are relative L2 against float64 with the tensor in each layout.
 
-KERNEL is a file, the stem of its name, or the kernel's name in AITER's tables. Known are the assembly kernels of
-fused MoE: stage 1 (per-token fp8 and int8, block scales) and both stages in one (these, MXFP4, no quantization).
+KERNEL is the kernel's name in AITER's tables, the stem of a code object's name, or a file. Known are the assembly
+kernels of fused MoE: stage 1 (per-token fp8 and int8, block scales) and both stages in one (these, MXFP4, no
+quantization); and of an AITER with FlyDSL, which compiles them on the CPU: flydsl_moe1, flydsl_moe2, flydsl_mxmoe.
 
 Exit codes: 0 the book agrees, 1 it disagrees, 2 bad input, 3 not all was derived or claimed.
 """
@@ -16,13 +17,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, UsageError, needs_extra
 from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.screens.layout_report import picture_of
+from preshuffle.api.commands.screens.layout_view import show_picture
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Layout
 
 if TYPE_CHECKING:
     from preshuffle.layouts.derive import KernelDerivation, RoleDerivation
@@ -32,13 +37,20 @@ _STYLES = {"agrees": "good", "disagrees": "bad", "unclaimed": "warn", "not deriv
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("kernel", metavar="KERNEL", help="a code object's file, its stem, or a kernel's name")
+    parser.add_argument("kernel", metavar="KERNEL", help="a kernel's name, a code object's stem, or a file")
     parser.add_argument(
         "--aiter", metavar="DIR", default="installed", help="checkout or unpacked wheel (default: the installed one)"
     )
     parser.add_argument("--arch", metavar="GPU", help="gfx942 or gfx950, where both have the kernel")
     parser.add_argument("--role", action="append", metavar="ROLE", help="w13_weight, w2_weight_scale …; repeatable")
     parser.add_argument("--no-numbers", action="store_true", help="addresses only")
+    flydsl = parser.add_argument_group("FlyDSL kernels, what the call decides")
+    flydsl.add_argument(
+        "--gate-mode", choices=("separated", "interleave"), default="separated", help="of mxmoe stage 1"
+    )
+    flydsl.add_argument("--activation", choices=("silu", "swiglu"), default="silu", help="of stage 1")
+    flydsl.add_argument("--bias", action="store_true", help="add a bias in stage 1")
+    flydsl.add_argument("--save", metavar="FILE", type=Path, help="write the MLIR, for derive FILE without flydsl")
     add_book_options(parser, tables=False)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -47,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Derive a kernel's layouts and compare them with the book."""
     with needs_extra("preshuffle derive", "proofs"):
-        from preshuffle.layouts.derive import AssemblyKernel, KernelDeriver, find_kernel
-        from preshuffle.layouts.emulator import CodeObject
-    path = find_kernel(args.kernel, args.aiter, args.arch)
-    code = CodeObject.read(path)
-    if args.arch is not None and args.arch != code.arch:
-        raise UsageError(f"derive: {path} is a kernel of {code.arch}, not of {args.arch}")
-    deriver = KernelDeriver(AssemblyKernel(code, path.stem), load_registry(args).book)
+        from preshuffle.layouts.derive import BuildOptions, FlydslKernel, KernelDeriver, open_kernel
+    kernel = open_kernel(args.kernel, args.aiter, args.arch, BuildOptions(args.gate_mode, args.activation, args.bias))
+    if args.save is not None:
+        if not isinstance(kernel, FlydslKernel):
+            raise UsageError(f"derive: --save writes MLIR, and {kernel.name} is a code object")
+        kernel.file.write(args.save)
+    deriver = KernelDeriver(kernel, load_registry(args).book)
     result = deriver.derive(args.role, numbers=not args.no_numbers, progress=_progress)
     if args.json:
         print_json(result)
@@ -74,13 +86,13 @@ def _show(result: KernelDerivation) -> None:
     screen = Screen.of_terminal()
     screen.line(f"{screen.paint(result.kernel, 'bold')}  {result.arch}")
     sizes = result.sizes
-    screen.pairs(
-        [
-            ("sha256", result.sha256),
-            ("called as", f"{result.family} (the book's {result.book_family or 'families do not know the name'})"),
-            ("layer", f"{sizes['experts']} experts, {sizes['inter_dim']} columns, {sizes['model_dim']} wide"),
-        ]
-    )
+    pairs = [
+        ("sha256", result.sha256),
+        ("called as", f"{result.family} (the book's {result.book_family or 'families do not know the name'})"),
+        ("layer", f"{sizes['experts']} experts, {sizes['inter_dim']} columns, {sizes['model_dim']} wide"),
+    ]
+    pairs += [(name, value) for name, value in (("AITER", result.aiter), ("compiled by", result.compiler)) if value]
+    screen.pairs(pairs)
     if result.not_modelled:
         names = ", ".join(f"{name} ({count})" for name, count in result.not_modelled.items())
         screen.text(f"Not derived: the emulator does not model {names}.", style="bad")
@@ -108,6 +120,14 @@ def _show_role(screen: Screen, name: str, role: RoleDerivation) -> None:
         screen.text("no einops line gives these addresses")
     if role.tried:
         screen.text(f"relative L2: {_errors(role.tried)}")
+    if role.pattern is not None and role.shape is not None:
+        _show_picture(screen, name, role.pattern, role.shape)
+
+
+def _show_picture(screen: Screen, name: str, pattern: str, shape: tuple[int, int, int]) -> None:
+    layout = Layout.of("derived", pattern, "group" if name.endswith("_scale") else "byte")
+    run, picture = picture_of(layout.bind(*shape))
+    show_picture(screen, run, picture, shape[1] // 2 if layout.pattern.splits_gate_up else None)
 
 
 def _errors(tried: Mapping[str, float]) -> str:

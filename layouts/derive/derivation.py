@@ -17,6 +17,7 @@ from preshuffle.layouts.derive.pattern_of import is_layout_of, pattern_of
 from preshuffle.layouts.derive.result import KernelDerivation, RoleDerivation
 from preshuffle.layouts.derive.tagging import AddressMap, Positions
 from preshuffle.registry import Layout
+from preshuffle.registry.kernels import Packing
 from preshuffle.registry.loading import Book
 
 SCALE_BITS = {"mx": 8, "group": 16}
@@ -30,6 +31,7 @@ class KernelDeriver:
         """Take a kernel and the layouts and claims of a book."""
         self.kernel = kernel
         self.layouts: dict[str, Layout] = {id: entry.layout() for id, entry in book.layouts.items()}
+        self.packings: Mapping[str, Packing] = book.entries["packings"]
         self.claim = claimed_stage(book.families, kernel)
 
     @property
@@ -56,6 +58,8 @@ class KernelDeriver:
             kernel=kernel.name,
             arch=kernel.arch,
             sha256=kernel.sha256,
+            aiter=kernel.aiter,
+            compiler=kernel.compiler,
             family=self.kind.family.id,
             book_family=self.claim.family,
             sizes={"experts": sizes.experts, "inter_dim": sizes.inter_dim, "model_dim": sizes.model_dim},
@@ -67,7 +71,8 @@ class KernelDeriver:
     def numbers(self) -> NumbersTrial:
         """Return a random layer on the kernel, to be tried with layouts."""
         sizes = self.kernel.sizes(wide=True)
-        return NumbersTrial(self.kernel.run(sizes, random_routing(sizes, self.kind.tile_m)), self.layouts)
+        run = self.kernel.run(sizes, random_routing(sizes, self.kind.tile_m))
+        return NumbersTrial(run, self.layouts, self.kernel.activation)
 
     @property
     def _both_stages(self) -> bool:
@@ -139,22 +144,27 @@ class KernelDeriver:
 
     def _name(self, deriver: RoleDeriver, role: str, found: AddressMap, through: str | None = None) -> RoleDerivation:
         scale, family = role.endswith("_scale"), self.kind.family
-        bits = SCALE_BITS.get(family.scale, 32) if scale else FORMATS[family.weight_format].bits
+        number_format = FORMATS[family.weight_format]
+        bits = SCALE_BITS.get(family.scale, 32) if scale else number_format.bits
         elements = int(np.prod(deriver.sizes.shape(role)))
         count = deriver.scale_count(role) if scale else elements
         addresses = _by_block(found.positions) if scale and family.scale == "block" else found.positions
         if not scale:
+            addresses = to_bytes(number_format.unit_positions(addresses), number_format.unit_bits)
+        elif family.scale == "group":
             addresses = to_bytes(addresses, bits)
         known = not found.conflicts and addresses.size > 0
-        names = [id for id, layout in self.layouts.items() if known and is_layout_of(layout, addresses)]
+        fitting = (id for id, layout in self.layouts.items() if known and is_layout_of(layout, addresses))
+        names = [self._packed_name(id, role) for id in fitting]
         gated = role.startswith("w13") and deriver.sizes.gated
         return RoleDerivation(
             layout=names[0] if names else None,
             others=tuple(names[1:]),
-            pattern=pattern_of(addresses, "group" if scale else "byte", gated) if known else None,
+            pattern=pattern_of(addresses, "group" if scale and bits != 16 else "byte", gated) if known else None,
             bytes=count * bits // 8,
             derived=len(np.unique(found.positions[found.positions >= 0])) * bits // 8,
             conflicts=found.conflicts,
+            shape=(addresses.shape[0], addresses.shape[1], addresses.shape[2]),
             through=through,
         )
 
@@ -168,7 +178,9 @@ class KernelDeriver:
         for role, derived in found.items():
             progress(f"{role}: numbers with each layout")
             layouts = trial.candidates(role).items()
-            tried = {id: trial.relative_error({**base, role: layout}) for id, layout in layouts}
+            tried = {
+                self._packed_name(id, role): trial.relative_error({**base, role: layout}) for id, layout in layouts
+            }
             numbered[role] = derived.altered(tried=tried)
         return numbered, self._pairs(trial, base, found)
 
@@ -191,13 +203,28 @@ class KernelDeriver:
     def _assumed(self, role: str, named: Mapping[str, RoleDerivation]) -> Layout:
         """Return the layout of a role while another is tried: the derived one, else the usual one."""
         found = named.get(role)
-        return self.layouts[found.layout] if found is not None and found.layout is not None else self.usual_layout(role)
+        return self.usual_layout(role) if found is None or found.layout is None else self._unpacked(found.layout)
 
     def usual_layout(self, role: str) -> Layout:
-        """Return the layout that kernels of this family usually read."""
+        """Return the layout that the book claims, else one that kernels of this family usually read."""
+        if role in self.claim.reads:
+            return self._unpacked(self.claim.reads[role])
         if role.endswith("_scale"):
             return self.layouts["e8" if self.kind.family.scale == "mx" else "plain"]
         return self.layouts["sep16"]
+
+    def _packed_name(self, layout: str, role: str) -> str:
+        """Return the packing of values that lie in a layout, where they are packed; else the layout."""
+        scale, family = role.endswith("_scale"), self.kind.family
+        under = [id for id, packing in self.packings.items() if packing.under == layout]
+        if scale:
+            return under[0] if family.scale == "group" and len(under) == 1 else layout
+        named = f"{layout}_{family.weight_format}"
+        return named if named in under else layout
+
+    def _unpacked(self, name: str) -> Layout:
+        packing = self.packings.get(name)
+        return self.layouts[name if packing is None or packing.under is None else packing.under]
 
 
 def _by_block(positions: Positions) -> Positions:

@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from preshuffle.layouts.derive.kernels.activations import silu
 from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
 from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerSizes
 from preshuffle.layouts.derive.kernels.numbers import buffer_of, placed_activation_scales
-from preshuffle.layouts.derive.kernels.random_layer import E8M0_BIAS, between_stages, silu
+from preshuffle.layouts.derive.kernels.random_layer import E8M0_BIAS, between_stages
 from preshuffle.layouts.derive.kernels.routing import sort_into_tiles
 from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats, Levels
 from preshuffle.layouts.derive.tagging import AddressMap, OutputTable, Positions, one_hot_tokens, read_positions
@@ -29,13 +30,15 @@ class ProbeRun:
         self.kind, self.sizes, self.probes = kernel.kind, sizes, probes
         count = len(self.probes)
         tokens = [list(range(expert * count, (expert + 1) * count)) for expert in range(sizes.experts)]
-        self.run = kernel.run(sizes, sort_into_tiles(tokens, sizes.experts * count, self.kind.tile_m))
+        routing = sort_into_tiles(tokens, sizes.experts * count, self.kind.tile_m, least_top_k=kernel.top_k)
+        self.run = kernel.run(sizes, routing)
         rows, k = self.run.x_shape
         if self.kind.family.scaled_activations:
             groups = {"mx": k // MX_GROUP, "block": k // BLOCK}.get(self.kind.family.scale, 1)
             ones = np.ones((rows, groups))
             self.run.set_tensors({"x_scale": placed_activation_scales(self.run, ones, layouts)})
-        self._chosen = one_hot_tokens(sizes.experts, self.probes, k)
+        self._chosen = np.zeros((rows, k), np.bool_)
+        self._chosen[:: rows // routing.tokens] = one_hot_tokens(sizes.experts, self.probes, k)
 
     def activate(self, value: float) -> None:
         """Write the activations: ``value`` at each token's k, zeros elsewhere."""

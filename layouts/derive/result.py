@@ -22,6 +22,7 @@ class RoleDerivation(Frozen):
         derived: bytes whose element is known.
         conflicts: elements without an address, and of those at one address all but one.
         tried: relative L2 of the kernel's output by layout, the other roles in theirs.
+        shape: experts, rows and K in units of the layout: bytes, or groups of e8m0 scales.
         through: for kernels of both stages, the role through which this one was read, and how that was laid out.
     """
 
@@ -34,6 +35,7 @@ class RoleDerivation(Frozen):
     derived: int
     conflicts: int
     tried: dict[str, float] = Field(default_factory=dict)
+    shape: tuple[int, int, int] | None = None
     through: str | None = None
 
     def compared(self, claimed: str | None) -> "RoleDerivation":
@@ -52,18 +54,22 @@ class KernelDerivation(Frozen):
 
     Attributes:
         kernel: its symbol.
-        sha256: of its code object's file.
+        sha256: of its code object's file, or of FlyDSL's dump.
+        aiter: commit or version that it is from, where known.
+        compiler: that made it, where it was compiled for this.
         family: how it is called, by ``preshuffle.layouts.derive.FAMILIES``.
         book_family: the book's family, if it knows the name.
         sizes: of the layer on which weights were derived.
         roles: by name; empty where instructions are not modelled.
         pairs: relative L2 with w13 and its scales both interleaved, by ``weight + scale``.
-        not_modelled: instructions of the code that the emulator does not know, with their counts.
+        not_modelled: instructions or operations that the emulator does not know, with their counts.
     """
 
     kernel: str
     arch: str
     sha256: str
+    aiter: str | None = None
+    compiler: str | None = None
     family: str
     book_family: str | None
     sizes: dict[str, int]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernels.random_layer import silu
+from preshuffle.layouts.derive.kernels.activations import combine, silu
 from preshuffle.layouts.derive.kernels.weight_formats import Floats, Levels
 
 Positions = NDArray[np.int64]
@@ -71,10 +71,10 @@ class OutputTable:
     tolerance: float
 
     @staticmethod
-    def of_pairs(levels: Levels) -> "OutputTable":
-        """Return the table of ``silu(gate) up``."""
+    def of_pairs(levels: Levels, activation: str = "silu") -> "OutputTable":
+        """Return the table of gate and up combined, as in ``silu(gate) up``."""
         values, numbers = levels.products, np.arange(len(levels.weights))
-        outputs = (silu(values)[:, None] * values[None, :]).reshape(-1)
+        outputs = combine(values[:, None], values[None, :], activation).reshape(-1)
         first, second = (part.reshape(-1) for part in np.meshgrid(numbers, numbers, indexing="ij"))
         return OutputTable._sorted(outputs, (first, second), levels)
 

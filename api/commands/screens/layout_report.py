@@ -157,10 +157,20 @@ def report_on(
     return report.model_copy(update={"bound": _bound(book, entry.id, bound), "address": where})
 
 
+def picture_of(bound: BoundLayout) -> tuple[int, TileNumbers]:
+    """Return the units of a run, and where the first tile's runs lie."""
+    grid = _grid(bound)
+    return grid.run, _tile_numbers(grid)
+
+
+def _grid(bound: BoundLayout) -> CellGrid:
+    splits = bound.layout.pattern.splits_gate_up
+    return CellGrid(bound, "GGUU" if splits else None, contiguous_run(bound), tile_rows=bound.layout.row_multiple)
+
+
 def _bound(book: Book, name: str, bound: BoundLayout) -> Bound:
     modes = bound.permutation.modes
-    splits = bound.layout.pattern.splits_gate_up
-    grid = CellGrid(bound, "GGUU" if splits else None, contiguous_run(bound), tile_rows=bound.layout.row_multiple)
+    grid = _grid(bound)
     return Bound(
         shape=bound.shape,
         modes=tuple((mode.size, mode.stride) for mode in modes),

@@ -62,7 +62,7 @@ def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:
     rows = [_segment_row(segment) for segment in segments(bound.first)]
     columns = [Column("address"), Column("runs", right=True), Column("expert"), Column("rows"), Column("K", wraps=True)]
     screen.table(columns, rows)
-    _picture(screen, bound, report.splits_gate_up)
+    show_picture(screen, bound.run, bound.picture, bound.shape[1] // 2 if report.splits_gate_up else None)
 
 
 def _plan_text(bound: Bound) -> str:
@@ -97,9 +97,16 @@ def _span(values: Sequence[int]) -> str:
     return ", ".join(map(str, values)) if len(values) < 5 else f"{first}…{last}"
 
 
-def _picture(screen: Screen, bound: Bound, halves: bool) -> None:
-    picture = bound.picture
-    unit = f"runs of {bound.run}" if bound.run > 1 else "places"
+def show_picture(screen: Screen, run: int, picture: TileNumbers, first_up_row: int | None) -> None:
+    """Show where the first tile's runs lie in memory.
+
+    Args:
+        screen: to show it on.
+        run: units of a run.
+        picture: numbers of the runs.
+        first_up_row: where the layout tells gate from up.
+    """
+    unit = f"runs of {run}" if run > 1 else "places"
     screen.heading("picture", f"the first rows of expert 0; each number counts {unit} in memory")
     width = max(len(str(number)) for _, numbers in picture.rows for number in numbers)
     width = max(width, max(len(str(k)) for k in picture.k))
@@ -114,8 +121,8 @@ def _picture(screen: Screen, bound: Bound, halves: bool) -> None:
         if hidden:
             table.append((Cell("⋮", "dim"), *(Cell("⋮", "dim") for _ in numbers[:fitting])))
             hidden = False
-        style = "warn" if halves and row >= bound.shape[1] // 2 else "name"
-        side = ("up " if style == "warn" else "gate ") if halves else ""
+        style = "warn" if first_up_row is not None and row >= first_up_row else "name"
+        side = "" if first_up_row is None else "up " if style == "warn" else "gate "
         table.append((Cell(f"{side}{row}", style), *(Cell(str(number), style) for number in numbers[:fitting])))
     screen.table(columns, table)
 

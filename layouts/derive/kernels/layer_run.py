@@ -39,7 +39,10 @@ class LayerRun(ABC):
 
     Attributes:
         memory: buffers by name: ``x``, ``w13``, ``w2``, their scales, ``out`` and those of the routing.
+        adds_bias: whether stage 1 adds a bias, in the buffer ``bias``, before the activation.
     """
+
+    adds_bias: bool = False
 
     def __init__(self, kind: KernelKind, sizes: LayerSizes, routing: TileRouting) -> None:
         """Start without buffers."""

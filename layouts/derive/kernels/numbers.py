@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernels.layer_run import LayerRun
+from preshuffle.layouts.derive.kernels.layer_run import MX_GROUP, LayerRun
 from preshuffle.layouts.derive.kernels.placement import fits, place, place_codes
 from preshuffle.layouts.derive.kernels.random_layer import (
     E8M0_BIAS,
@@ -13,6 +13,7 @@ from preshuffle.layouts.derive.kernels.random_layer import (
     random_layer,
 )
 from preshuffle.layouts.derive.kernels.weight_formats import Floats
+from preshuffle.layouts.emulator import float_to_bf16
 from preshuffle.registry import Layout
 
 Assignment = Mapping[str, Layout]
@@ -22,15 +23,17 @@ Assignment = Mapping[str, Layout]
 class NumbersTrial:
     """One random layer on one kernel, tried with layouts."""
 
-    def __init__(self, run: LayerRun, layouts: Mapping[str, Layout]) -> None:
+    def __init__(self, run: LayerRun, layouts: Mapping[str, Layout], activation: str = "silu") -> None:
         """Draw the layer and compute its float64 result."""
         self.run, self.layouts = run, layouts
         self.layer = random_layer(run)
-        self.expected = expected(run, self.layer)
+        self.expected = expected(run, self.layer, activation)
         self._used = np.zeros((run.routing.tokens, run.routing.top_k), np.bool_)
         for token, slot, _, _ in run.routing.rows:
             self._used[token, slot] = True
         run.set_activations(self.layer.codes["x"])
+        if run.adds_bias:
+            run.set_tensors({"bias": self.layer.bias.astype(np.float32)})
         if run.kind.family.scaled_activations:
             run.set_tensors({"x_scale": placed_activation_scales(run, self.layer.scales["x"], layouts)})
 
@@ -53,22 +56,23 @@ class NumbersTrial:
     def candidates(self, role: str) -> dict[str, Layout]:
         """Return the layouts of the book that this role can be in."""
         scales = role.endswith("_scale")
-        if scales and self.run.kind.family.scale != "mx":
+        kind = self.run.kind.family.scale
+        if scales and kind not in ("mx", "group"):
             return {"plain": self.layouts["plain"]}
         shape = unit_shape(self.run, role)
-        units = ("group", "any") if scales else ("byte", "any")
+        units = ("group", "any") if scales and kind == "mx" else ("byte", "any")
         return {id: layout for id, layout in self.layouts.items() if layout.unit in units and fits(layout, shape)}
 
 
 def unit_shape(run: LayerRun, role: str) -> tuple[int, int, int]:
     """Return experts, rows and K of a role in its layout's units.
 
-    Bytes of a weight, groups of a scale.
+    Bytes of a weight or of bf16 scales, groups of e8m0 scales.
     """
     experts, rows, k = run.sizes.shape(role)
     if role.endswith("_scale"):
-        return experts, rows, k // 32
-    return experts, rows, run.format.bytes_of_k(k)
+        return experts, rows, k // MX_GROUP * (2 if run.kind.family.scale == "group" else 1)
+    return experts, rows, run.format.units_of_k(k)
 
 
 def buffer_of(role: str) -> str:
@@ -80,6 +84,9 @@ def placed_scales(run: LayerRun, scales: Floats, layout: Layout) -> NDArray[np.g
     """Return a weight's scales as they lie in memory."""
     if run.kind.family.scale == "mx":
         return place(e8m0(scales), layout)
+    if run.kind.family.scale == "group":
+        codes = float_to_bf16(scales)
+        return place(codes.view(np.uint8).reshape(*codes.shape[:2], -1), layout)
     return scales.astype(np.float32)
 
 

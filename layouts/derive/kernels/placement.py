@@ -38,7 +38,7 @@ def place(tensor: NDArray[np.uint8], layout: Layout) -> Bytes:
 
 def place_codes(codes: Codes, number_format: WeightFormat, layout: Layout) -> Bytes:
     """Return weights ``[experts, rows, K]`` of codes as they lie in memory."""
-    return place(number_format.pack(codes), layout)
+    return number_format.pack_units(place(number_format.unit_bytes(codes), layout))
 
 
 def fits(layout: Layout, shape: tuple[int, int, int]) -> bool:

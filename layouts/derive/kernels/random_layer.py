@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from preshuffle.layouts.derive.kernels.activations import combine, silu
 from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerRun, LayerSizes
 from preshuffle.layouts.derive.kernels.routing import TileRouting, sort_into_tiles
 from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats, WeightFormat
@@ -20,10 +21,12 @@ class RandomLayer:
     Attributes:
         codes: ``x``, ``w13_weight`` and ``w2_weight`` as codes.
         scales: by the same names; float32, or e8m0 bytes as float64 exponents are not kept.
+        bias: of w13, ``[experts, rows]``, gate rows first; zeros where the kernel adds none.
     """
 
     codes: dict[str, Codes]
     scales: dict[str, Floats] = field(default_factory=dict)
+    bias: Floats = field(default_factory=lambda: np.zeros((1, 1)))
 
 
 def random_routing(sizes: LayerSizes, tile_rows: int) -> TileRouting:
@@ -41,7 +44,10 @@ def random_layer(run: LayerRun) -> RandomLayer:
     shapes: dict[str, tuple[int, ...]] = {"x": run.x_shape}
     shapes |= {role: run.sizes.shape(role) for role in ("w13_weight", "w2_weight")}
     codes = {name: _format_of(run, name).random(generator, shape, run.arch) for name, shape in shapes.items()}
-    return RandomLayer(codes, {name: _random_scale(run, generator, shape) for name, shape in shapes.items()})
+    scales = {name: _random_scale(run, generator, shape) for name, shape in shapes.items()}
+    experts, rows, _ = run.sizes.shape("w13_weight")
+    bias = generator.standard_normal((experts, rows)).astype(np.float32).astype(np.float64)
+    return RandomLayer(codes, scales, bias if run.adds_bias else np.zeros((experts, rows)))
 
 
 def _format_of(run: LayerRun, name: str) -> WeightFormat:
@@ -76,8 +82,8 @@ def values_of(run: LayerRun, layer: RandomLayer, name: str) -> Floats:
     return scaled
 
 
-def expected(run: LayerRun, layer: RandomLayer) -> Floats:
-    """Return in float64 what the kernel should compute."""
+def expected(run: LayerRun, layer: RandomLayer, activation: str = "silu") -> Floats:
+    """Return in float64 what the kernel should compute, its bias included."""
     x, family = values_of(run, layer, "x"), run.kind.family
     if family.stage == "2":
         return _second_stage(run, x, values_of(run, layer, "w2_weight"))
@@ -86,8 +92,8 @@ def expected(run: LayerRun, layer: RandomLayer) -> Floats:
     width = run.sizes.model_dim if w2 is not None else inter_dim
     result = np.zeros((run.routing.tokens, run.routing.top_k, width))
     for token, slot, expert, weight in run.routing.rows:
-        both = w13[expert] @ x[token] * (weight if family.routed_weight else 1.0)
-        hidden = silu(both[:inter_dim]) * (both[inter_dim:] if run.sizes.gated else 1.0)
+        both = w13[expert] @ x[token] * (weight if family.routed_weight else 1.0) + layer.bias[expert]
+        hidden = combine(both[:inter_dim], both[inter_dim:], activation) if run.sizes.gated else silu(both)
         if w2 is None:
             result[token, slot] = hidden
         else:
@@ -99,12 +105,6 @@ def _second_stage(run: LayerRun, x: Floats, w2: Floats) -> Floats:
     result = np.zeros((run.routing.tokens, run.sizes.model_dim))
     for token, slot, expert, weight in run.routing.rows:
         result[token] += weight * (w2[expert] @ x[token * run.routing.top_k + slot])
-    return result
-
-
-def silu(values: Floats) -> Floats:
-    """Return x times sigmoid(x)."""
-    result: Floats = values / (1 + np.exp(np.minimum(-values, 700)))
     return result
 
 

@@ -48,7 +48,11 @@ class TileRouting:
 
 
 def sort_into_tiles(
-    tokens_of_expert: Sequence[Sequence[int]], tokens: int, tile_rows: int, weights: NDArray[np.float32] | None = None
+    tokens_of_expert: Sequence[Sequence[int]],
+    tokens: int,
+    tile_rows: int,
+    weights: NDArray[np.float32] | None = None,
+    least_top_k: int = 1,
 ) -> TileRouting:
     """Sort tokens by expert and pad each expert to whole tiles.
 
@@ -57,6 +61,7 @@ def sort_into_tiles(
         tokens: how many there are.
         tile_rows: rows of a tile.
         weights: routing weight by token; 1 where it is left out.
+        least_top_k: slots of a token at least, used or not.
     """
     slots = [0] * tokens
     sorted_ids: list[int] = []
@@ -71,7 +76,7 @@ def sort_into_tiles(
         tile_experts += [expert] * ((len(chosen) + pads) // tile_rows)
         sorted_ids += [-1] * pads
         row_weights += [0.0] * pads
-    top_k = max(slots)
+    top_k = max(least_top_k, *slots)
     pad = tokens | top_k << SLOT_SHIFT
     return TileRouting(
         tokens=tokens,

@@ -75,7 +75,7 @@ def parse_module(text: str) -> ParsedOperation:
         CodeObjectError: it is in another form, or incomplete.
         UnmodelledInstructionError: a type is not known.
     """
-    lines = iter([stripped for line in text.splitlines() if (stripped := line.strip()) and stripped[0] != "#"])
+    lines = iter([stripped for line in text.splitlines() if (stripped := line.strip()) and stripped[0] not in "#/"])
     first = next(lines, "")
     if not first.startswith('"builtin.module"'):
         raise CodeObjectError(f"no MLIR module in generic form: it begins with {first[:60]!r}")

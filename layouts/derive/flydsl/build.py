@@ -1,0 +1,177 @@
+"""Compilation of a FlyDSL kernel to MLIR, in a child process."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError
+from preshuffle.layouts.derive.flydsl.families import FLOATS, NUMBERS, FlydslName, flydsl_name
+from preshuffle.layouts.derive.flydsl.ir_file import IrFile
+from preshuffle.layouts.derive.kernels.kernel_files import DISTRIBUTION
+
+PACKAGE = "flydsl"
+KERNELS = "aiter/ops/flydsl"
+WORKER = Path(__file__).with_name("build_worker.py")
+TIMEOUT = 300
+EXPERTS, TOP_K = 2, 2
+LEAST_COLUMNS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the call of a kernel decides, not its name.
+
+    Attributes:
+        gate_mode: ``separated`` or ``interleave``: of kernels whose name does not say it.
+        activation: ``silu`` or ``swiglu``.
+        bias: whether a bias is added before the activation.
+        experts: of the layer.
+    """
+
+    gate_mode: str = "separated"
+    activation: str = "silu"
+    bias: bool = False
+    experts: int = EXPERTS
+
+
+def build_kernel(kernel: str, aiter: str, arch: str, options: BuildOptions | None = None) -> IrFile:
+    """Compile a kernel of an AITER to MLIR.
+
+    Args:
+        kernel: its name in AITER's tables.
+        aiter: ``installed``, or a checkout's folder.
+        arch: GPU to compile for.
+        options: what its call decides.
+
+    Raises:
+        AiterNotInstalledError: AITER or FlyDSL is missing.
+        DeriveError: AITER has no such kernel or cannot build it.
+    """
+    named, options = flydsl_name(kernel), options or BuildOptions()
+    if options.gate_mode == "interleave" and not named.called.builder.interleave:
+        raise DeriveError(f"{kernel}: its name, not the call, says whether gate and up alternate")
+    if find_spec(PACKAGE) is None:
+        raise AiterNotInstalledError(f"FlyDSL compiles this kernel and is not installed: pip install {PACKAGE}")
+    root, version = aiter_root(aiter)
+    sizes = layer_sizes(named, options.experts)
+    with tempfile.TemporaryDirectory() as folder:
+        facts = _run_worker(_request(kernel, named, sizes, options, root, arch), Path(folder), arch)
+        text = (Path(folder) / "kernel.mlir").read_text(encoding="utf-8")
+    return IrFile.of(
+        {
+            "kernel": kernel,
+            "aiter": version,
+            "gate_mode": options.gate_mode,
+            "activation": options.activation,
+            "bias": options.bias,
+            **sizes,
+            **facts,
+        },
+        text,
+    )
+
+
+def aiter_root(aiter: str) -> tuple[Path, str | None]:
+    """Return the folder that holds AITER's package, and its commit or version.
+
+    Raises:
+        AiterNotInstalledError: there is no AITER.
+        DeriveError: it has no FlyDSL kernels.
+    """
+    version: str | None
+    if aiter == "installed":
+        try:
+            found = metadata.distribution(DISTRIBUTION)
+        except metadata.PackageNotFoundError as error:
+            raise AiterNotInstalledError(
+                f"{DISTRIBUTION} is not installed: give a checkout with --aiter DIR"
+            ) from error
+        root, version = Path(str(found.locate_file(""))), found.version
+    else:
+        root, version = Path(aiter), _commit(Path(aiter))
+    if not (root / KERNELS).is_dir():
+        raise DeriveError(f"{root} has no {KERNELS}: this AITER{f' ({version})' if version else ''} is without FlyDSL")
+    return root.resolve(), version
+
+
+def _commit(root: Path) -> str | None:
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def layer_sizes(named: FlydslName, experts: int = EXPERTS) -> dict[str, int]:
+    """Return the sizes of a small layer that a kernel can be built for."""
+    tile, step = named.kind.tile_n, named.k_step
+    if named.kind.family.stage == "1":
+        model_dim, inter_dim = _multiple(named.called.least_model_dim, step), _multiple(LEAST_COLUMNS, tile)
+    else:
+        model_dim, inter_dim = _multiple(named.called.least_model_dim, tile), _multiple(LEAST_COLUMNS, step)
+    return {"experts": experts, "inter_dim": inter_dim, "model_dim": model_dim, "top_k": TOP_K}
+
+
+def _multiple(least: int, step: int) -> int:
+    return -(-least // step) * step
+
+
+def _request(
+    kernel: str, named: FlydslName, sizes: dict[str, int], options: BuildOptions, root: Path, arch: str
+) -> dict[str, Any]:
+    builder = named.called.builder
+    keywords: dict[str, Any] = {**builder.fixed, **{builder.sizes[name]: size for name, size in sizes.items()}}
+    if builder.interleave:
+        keywords[builder.interleave] = options.gate_mode == "interleave"
+    if named.kind.family.stage == "2":
+        keywords["accumulate"] = not named.reduces
+    else:
+        keywords |= {"act": options.activation, "enable_bias": options.bias}
+    address = "pointer" if named.called.pointers else "address"
+    kinds = {**dict.fromkeys(NUMBERS, "integer"), **dict.fromkeys(FLOATS, "float")}
+    return {
+        "kernel": kernel,
+        "root": str(root),
+        "arch": arch,
+        "names": builder.names,
+        "compiles": builder.compiles,
+        "keywords": keywords,
+        "arguments": [kinds.get(name, address) for name in named.called.arguments],
+    }
+
+
+def _run_worker(request: dict[str, Any], folder: Path, arch: str) -> dict[str, Any]:
+    environment = os.environ | {
+        "COMPILE_ONLY": "1",
+        "FLYDSL_DUMP_IR": "1",
+        "FLYDSL_DUMP_DIR": str(folder / "dump"),
+        "FLYDSL_RUNTIME_CACHE_DIR": str(folder / "cache"),
+        "FLYDSL_GPU_ARCH": arch,
+    }
+    command = [sys.executable, str(WORKER), str(folder)]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(request),
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeriveError(f"{request['kernel']}: not compiled within {TIMEOUT} s") from error
+    result = folder / "result.json"
+    if not result.is_file():
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DeriveError(f"{request['kernel']}: AITER's FlyDSL did not compile it: {reason[:500]}")
+    facts: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return facts

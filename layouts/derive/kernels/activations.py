@@ -1,0 +1,34 @@
+"""Activations between gate and up."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from preshuffle.layouts.derive.kernels.weight_formats import Floats
+
+SWIGLU_SLOPE, SWIGLU_LIMIT = 1.702, 7.0
+
+
+def silu(values: Floats) -> Floats:
+    """Return x times sigmoid(x)."""
+    result: Floats = values / (1 + np.exp(np.minimum(-values, 700)))
+    return result
+
+
+def _silu_gated(gate: Floats, up: Floats) -> Floats:
+    return silu(gate) * up
+
+
+def _swiglu_gated(gate: Floats, up: Floats) -> Floats:
+    """GPT-OSS's: both clamped, a steeper sigmoid, up plus 1."""
+    gate, up = np.minimum(gate, SWIGLU_LIMIT), np.clip(up, -SWIGLU_LIMIT, SWIGLU_LIMIT)
+    result: Floats = gate / (1 + np.exp(np.minimum(-SWIGLU_SLOPE * gate, 700))) * (up + 1)
+    return result
+
+
+GATED: dict[str, Callable[[Floats, Floats], Floats]] = {"silu": _silu_gated, "swiglu": _swiglu_gated}
+
+
+def combine(gate: Floats, up: Floats, activation: str) -> Floats:
+    """Return what passes from stage 1 to stage 2."""
+    return GATED[activation](gate, up)

@@ -1,0 +1,1 @@
+"""A small FlyDSL kernel of our own, and its MLIR."""
