@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError
 from preshuffle.layouts.derive.flydsl.families import FLOATS, NUMBERS, FlydslName, flydsl_name
 from preshuffle.layouts.derive.flydsl.ir_file import IrFile
-from preshuffle.layouts.derive.kernels.kernel_files import DISTRIBUTION
+from preshuffle.registry.kernels import TableError, installed_package
 
 PACKAGE = "flydsl"
 KERNELS = "aiter/ops/flydsl"
@@ -85,20 +84,19 @@ def aiter_root(aiter: str) -> tuple[Path, str | None]:
         AiterNotInstalledError: there is no AITER.
         DeriveError: it has no FlyDSL kernels.
     """
-    version: str | None
-    if aiter == "installed":
-        try:
-            found = metadata.distribution(DISTRIBUTION)
-        except metadata.PackageNotFoundError as error:
-            raise AiterNotInstalledError(
-                f"{DISTRIBUTION} is not installed: give a checkout with --aiter DIR"
-            ) from error
-        root, version = Path(str(found.locate_file(""))), found.version
-    else:
-        root, version = Path(aiter), _commit(Path(aiter))
+    root, version = _installed() if aiter == "installed" else (Path(aiter), None)
+    version = _commit(root) or version
     if not (root / KERNELS).is_dir():
         raise DeriveError(f"{root} has no {KERNELS}: this AITER{f' ({version})' if version else ''} is without FlyDSL")
     return root.resolve(), version
+
+
+def _installed() -> tuple[Path, str | None]:
+    try:
+        package, version = installed_package()
+    except TableError as error:
+        raise AiterNotInstalledError(f"{error.source} {error.message}: give a checkout with --aiter DIR") from error
+    return package.parent, version
 
 
 def _commit(root: Path) -> str | None:

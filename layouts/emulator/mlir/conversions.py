@@ -52,6 +52,21 @@ def _to_fp4(operation: Operation) -> Run:
     return convert
 
 
+@compiles("rocdl.cvt.scalef32.pk.fp4.bf16", "rocdl.cvt.scalef32.pk.fp4.f16")
+def _pair_to_fp4(operation: Operation) -> Run:
+    type, pair, result = operation.operands[0], operation.operands[1], operation.result
+    byte = operation.parsed.number("dstSelIndex")
+
+    def convert(threads: Threads, old: Array, source: Array, scale: Array) -> Array:
+        divided = floats(threads.everyone(source), pair).astype(np.float64) / threads.everyone(scale)[:, None]
+        codes = float_to_code(np.nan_to_num(divided), E2M1)
+        raw = to_bytes(threads.everyone(old), type).copy()
+        raw[:, byte] = codes[:, 0] | codes[:, 1] << 4
+        return of_bytes(raw, result)
+
+    return convert
+
+
 @compiles("rocdl.cvt.pk.fp8.f32", "llvm.amdgcn.cvt.pk.fp8")
 def _to_fp8(operation: Operation) -> Run:
     type, result = operation.operands[2], operation.result
