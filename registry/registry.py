@@ -22,9 +22,10 @@ from preshuffle.registry.resolve import (
     call_of_decision,
     engine_notes_of,
     loader_cut,
+    observed_kernels,
     why_not_predicted,
 )
-from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.decision import Decision, KernelBucket
 from preshuffle.registry.values.query import Query
 
 if TYPE_CHECKING:
@@ -183,6 +184,14 @@ class Registry:
             return self.resolve(query)
         except (NoRecipeError, QueryError, LayoutError):
             return None
+
+    def kernels_of(self, observation: Observation) -> tuple[KernelBucket, ...]:
+        """Predict the kernels of a reported call at the query's token counts.
+
+        None where too little of the call was reported, or no kernel of AITER's dispatch runs.
+        """
+        layer = layer_of(observation.query, self.book, self._memo, observation.applied)
+        return observed_kernels(layer, self._predictor)
 
     def loader_cut(self, query: Query) -> LoaderCut:
         """Return how a query's engine cuts the intermediate size between ranks.

@@ -16,11 +16,13 @@ from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.layer_section import sections
 from preshuffle.api.pages.render import Renderer
+from preshuffle.api.pages.troubles import MOST, Trouble, fixes, troubles
 from preshuffle.api.routes import deployments
-from preshuffle.api.store import Store, in_thread
+from preshuffle.api.store import Store, in_thread, state_since
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""
+_BADNESS: Final = {state: index for index, state in enumerate(STATES)}
 LATELY: Final = 5
 """Changes that the page of all deployments shows."""
 
@@ -66,12 +68,21 @@ def _index(store: Store, answers: Answers, params: deployments.PageParams) -> di
 def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str, brief: bool) -> Response:
     view = deployments.find(store, answers, name)
     events = store.history(RECENT, subject=name)
+    shown = () if brief else sections(view, answers.registry)
+    found: tuple[Trouble, ...] = ()
+    if not brief:
+        with store.transaction() as connection:
+            found = troubles(view, shown, state_since(connection, name))
     now = f"{view.revision}-{answers.registry.digest[-12:]}"
     return render(
         "deployment.html",
         place="deployments",
         view=view,
-        sections=() if brief else sections(view, answers.registry),
+        replicas=sorted(view.replicas, key=lambda replica: -_BADNESS[replica.state]),
+        sections=shown,
+        troubles=found,
+        fixes=fixes(found),
+        most=MOST,
         events=events,
         now=seen or now,
         outdated=bool(seen) and seen != now,

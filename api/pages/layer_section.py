@@ -11,7 +11,7 @@ from markupsafe import Markup
 from preshuffle.api.answers import Answers, DeploymentView, GroupView, group_view
 from preshuffle.api.fleet import Group, LayoutComparison, known_layouts
 from preshuffle.api.pages.formats import url, words
-from preshuffle.api.pages.pictures.kernel_picture import kernels_svg
+from preshuffle.api.pages.kernel_charts import KernelChart, kernel_charts, why_no_kernels
 from preshuffle.api.pages.pictures.layout_picture import DrawnTensor, draw
 from preshuffle.api.pages.pictures.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
 from preshuffle.api.pages.pictures.layout_words import column_places, memory_words, row_places, strip_words
@@ -20,7 +20,7 @@ from preshuffle.registry.base.errors import LayoutError, PreshuffleError
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import LayoutEntry
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import RuleTrace, why_not_predicted
+from preshuffle.registry.resolve import RuleTrace
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import Observation, TensorObservation
 from preshuffle.registry.values.query import Query
@@ -90,6 +90,7 @@ class LayerSection:
     """Layers that some replicas report equally.
 
     Attributes:
+        charts: kernels of the reported call, and of the decided one where they are others.
         trace: outcome of the rules; None where it is left out.
         link: the page that resolves the query.
         why_no_kernels: why none are predicted; empty where they are.
@@ -102,7 +103,7 @@ class LayerSection:
     call: tuple[tuple[str, str, str], ...]
     environment: tuple[tuple[str, str, str], ...]
     drawings: tuple[Drawing, ...]
-    kernels: Markup
+    charts: tuple[KernelChart, ...]
     trace: Trace | None
     link: str
     evidence: tuple[tuple[str, tuple[str, ...]], ...]
@@ -185,11 +186,11 @@ def _section(
         call=tuple(_call(group)),
         environment=tuple(_environment(group)),
         drawings=drawings.new_drawings(),
-        kernels=Markup(kernels_svg(group.decision.kernels, ident) if group.decision else ""),
+        charts=tuple(kernel_charts(group, memo.registry, ident)),
         trace=memo.trace(query) if explained else None,
         link=_link(query),
         evidence=tuple(_evidence(group, book)),
-        why_no_kernels=_why_no_kernels(group, book),
+        why_no_kernels=why_no_kernels(group, memo.registry),
     )
 
 
@@ -237,12 +238,6 @@ class _Drawings:
             return Drawing(ident, tuple(roles), name, applied, title, art=_markup_of(tensor, ident))
         except LayoutError as error:
             return Drawing(ident, tuple(roles), name, applied, title, refusal=str(error))
-
-
-def _why_no_kernels(group: GroupView, book: Book) -> str:
-    if group.decision is None or group.decision.kernels:
-        return ""
-    return why_not_predicted(group.observation.query, group.decision.call, book)[0]
 
 
 def _markup_of(tensor: DrawnTensor, ident: str) -> PictureMarkup:

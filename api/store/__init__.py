@@ -12,7 +12,16 @@ from preshuffle.api.store.book_store import (
     stored_entries,
 )
 from preshuffle.api.store.database import in_thread
-from preshuffle.api.store.history import SERVICE, Events, FieldChange, HistoryEntry, ReplicaStatus, differences, record
+from preshuffle.api.store.history import (
+    SERVICE,
+    Events,
+    FieldChange,
+    HistoryEntry,
+    ReplicaStatus,
+    differences,
+    record,
+    state_since,
+)
 from preshuffle.api.store.quota import Quota
 from preshuffle.api.store.retention import Retention, prune
 from preshuffle.api.store.rows import AnyRow, JudgedDeployment, bound_key, in_keys, is_silent, now_ms, read_baseline
@@ -52,6 +61,7 @@ __all__ = [
     "read_baseline",
     "record",
     "replicas",
+    "state_since",
     "stored_books",
     "stored_entries",
 ]

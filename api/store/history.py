@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from preshuffle.api.fleet import State
 from preshuffle.api.store.schema import history
@@ -159,6 +159,16 @@ def read(
         for row in rows[:limit]
     ]
     return Events(events=tuple(events), next=events[-1].id if len(rows) > limit else None)
+
+
+def state_since(connection: Connection, name: str) -> dict[int, datetime]:
+    """Return when each replica of a deployment got its state, as far back as the history reaches."""
+    changed = history.c.state_before.is_(None) | (history.c.state_before != history.c.state_after)
+    query = select(history.c.replica, func.max(history.c.at_ms)).where(
+        history.c.subject == name, history.c.replica.is_not(None), history.c.state_after.is_not(None), changed
+    )
+    rows = connection.execute(query.group_by(history.c.replica)).all()
+    return {replica: datetime.fromtimestamp(at_ms / 1000, UTC) for replica, at_ms in rows}
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[FieldChange]:

@@ -3,7 +3,7 @@
 from preshuffle.registry.resolve.choose import choose, engine_notes_of
 from preshuffle.registry.resolve.engine_runs import EngineRuns, engine_runs
 from preshuffle.registry.resolve.explain import Explanation, Irrelevance, LayerFact, RuleTrace, explain
-from preshuffle.registry.resolve.kernels import call_of_decision, predict_kernels, why_not_predicted
+from preshuffle.registry.resolve.kernels import call_of_decision, observed_kernels, predict_kernels, why_not_predicted
 from preshuffle.registry.resolve.loader_cut import LoaderCut, loader_cut
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.observation_of import (
@@ -40,6 +40,7 @@ __all__ = [
     "lacking",
     "loader_cut",
     "observation_of",
+    "observed_kernels",
     "predict_kernels",
     "query_of_kernel",
     "tensor_decisions",

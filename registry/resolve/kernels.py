@@ -39,11 +39,35 @@ def predict_kernels(layer: MoELayer, call: CallDecision, predictor: Predictor) -
     possible = _certain_call(layer, call)
     if possible is None:
         return ()
-    tokens, choices = layer.query.tokens, predictor.predict(layer, possible).choices
+    return _buckets(layer, possible, predictor)
+
+
+def _buckets(layer: MoELayer, call: PossibleCall, predictor: Predictor) -> tuple[KernelBucket, ...]:
+    tokens, choices = layer.query.tokens, predictor.predict(layer, call).choices
     return tuple(
         unvalidated(KernelBucket, {"tokens": count, **choice.__dict__})
         for count, choice in zip(tokens, choices, strict=False)
     )
+
+
+def observed_kernels(layer: MoELayer, predictor: Predictor) -> tuple[KernelBucket, ...]:
+    """Return the kernels of a reported call at the query's token counts.
+
+    What was not reported of the call is the most plausible. None where no call was reported, kernels of another
+    function or backend run, another table is read, or the compute units are not known.
+
+    Args:
+        layer: with what was applied.
+        predictor: knows the kernel tables.
+    """
+    applied = layer.applied
+    function = applied.function or DISPATCHED
+    if applied.kernels or not is_predicted(function) or (applied.gate_mode is None and not layer.laid_out):
+        return ()
+    if len(layer.compute_units) != 1 or layer.slots.table != TABLE:
+        return ()
+    possible = next(possible_calls(layer), None)
+    return () if possible is None else _buckets(layer, possible, predictor)
 
 
 def _certain_call(layer: MoELayer, call: CallDecision) -> PossibleCall | None:

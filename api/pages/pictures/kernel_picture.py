@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Final, Literal
 
 from preshuffle.api.pages.formats import number
-from preshuffle.api.pages.pictures.svg import svg, text_at
+from preshuffle.api.pages.pictures.svg import svg, text_at, texts
 from preshuffle.registry.values.decision import KernelBucket
 
 _NAMES: Final = 88
@@ -50,14 +50,11 @@ def kernels_svg(buckets: Sequence[KernelBucket], ident: str) -> str:
     """Draw the kernels of a decision; ``ident`` makes ids unique."""
     width = min(max(_ACROSS / max(len(buckets), 1), _WIDTHS[0]), _WIDTHS[1])
     lanes = _lanes(buckets)
-    parts = [
-        text_at(_NAMES + index * width + width / 2, 15, number(bucket.tokens), "label mid")
-        for index, bucket in enumerate(buckets)
-    ]
-    parts.insert(0, text_at(_NAMES - 8, 15, "tokens", "label end"))
-    for row, (name, lane) in enumerate(lanes.items()):
-        y = _HEAD + row * _LANE
-        parts.append(text_at(_NAMES - 8, y + 16, name, "label end"))
+    tops = [_HEAD + row * _LANE for row in range(len(lanes))]
+    counts = ((_NAMES + (index + 0.5) * width, 15, number(bucket.tokens)) for index, bucket in enumerate(buckets))
+    names = ((_NAMES - 8, y + 16, name) for y, name in zip(tops, lanes, strict=True))
+    parts = [texts("label end", [(_NAMES - 8, 15, "tokens"), *names]), texts("label mid", counts)]
+    for y, lane in zip(tops, lanes.values(), strict=True):
         start = 0
         for value, group in groupby(map(lane, buckets)):
             length = len(list(group))

@@ -40,9 +40,9 @@ def test_the_list_shows_what_is_decided_and_what_was_applied(client: Client) -> 
     put(client, "odd", applied={"tensors": {"w13_weight": {"layout": "no-such"}}})
     put(client, "nobody", query={"model": "m", "arch": "gfx942"})
     rows = dict(re.findall(r'<tbody>.*?href="/deployments/(\w+)"(.*?)</tbody>', page(client, "/"), re.DOTALL))
-    assert {name: re.findall(r'class="state \w+">([^<]+)<', row) for name, row in rows.items()} == {
+    assert {name: re.findall(r'class="state(?: \w+)?">([^<]+)<', row) for name, row in rows.items()} == {
         "right": ["same bytes"],
-        "wrong": ["other bytes"],
+        "wrong": ["other bytes than decided"],
         "silent": ["unknown"],
         "odd": ["not a layout of this registry"],
         "nobody": ["no recipe", "nothing decided"],
@@ -180,7 +180,8 @@ def test_the_page_of_a_layout_lists_the_kernel_families_that_read_it(client: Cli
 def test_findings_come_with_their_fix_before_everything_else(client: Client) -> None:
     put(client, "wrong", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
     text = page(client, "/deployments/wrong")
-    places = [text.index(words) for words in ("layout_mismatch", "<b>Fix:</b>", "Recipe</span>", ">Kernels<", ">Why<")]
+    shown = ("layout_mismatch", "<b>Do this:</b>", "Recipe</span>", ">Kernels<", ">Why<")
+    places = [text.index(words) for words in shown]
     assert places == sorted(places)
 
 
@@ -276,3 +277,50 @@ def test_many_groups_are_one_page_soon_enough(client: Client) -> None:
     assert text.count("<h3>Why</h3>") == 12
     assert text.count("Resolve this query, with every rule") == 48
     assert text.count('class="drawing"') == 6
+
+
+def card(text: str) -> str:
+    """Return the card at the top of a deployment's page that says what is wrong."""
+    found = re.search(r'<section class="card" id="wrong".*?</section>', text, re.DOTALL)
+    assert found
+    return found.group()
+
+
+WRONG = {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}
+
+
+def test_the_page_begins_with_where_it_is_wrong_and_what_to_do(client: Client) -> None:
+    put(client, "prod")
+    assert 'id="wrong"' not in page(client, "/deployments/prod")
+    for replica, node in ((1, "node-b"), (2, "node-c")):
+        groups = [{"layers": "0-35", "observation": {**OBSERVATION, "applied": WRONG}}]
+        body = {**REPORT, "node": node, "groups": groups}
+        assert client.put(f"/v1/deployments/prod?replica={replica}", json=body).status_code in (200, 201)
+    text = page(client, "/deployments/prod")
+    top = card(text)
+    for shown in ("replicas", "1–2", "node-b, node-c", "layers 0-35", "w13_weight", "layout_mismatch", "since", "#s0"):
+        assert shown in top, shown
+    assert text.index('id="wrong"') < text.index('id="s0"')
+    (fix,) = re.findall(r'<p class="fix"><b>Do this:</b> (.*?)</p>', top)
+    assert text.count(fix) == 1
+    replicas = re.search(r"<dt>Replicas</dt>.*?</dd>", text, re.DOTALL)
+    assert replicas
+    assert re.findall(r'class="verdict (\w+)"', replicas.group()) == ["mismatch", "mismatch", "ok"]
+
+
+def test_the_chart_shows_the_call_as_observed_and_the_decided_one_where_it_differs(client: Client) -> None:
+    put(client, "right", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "sep16"}}})
+    put(client, "other", applied={"gate_mode": "interleave", "tensors": {"w13_weight": {"layout": "gui16"}}})
+    put(client, "nothing", applied={})
+    right, other, nothing = (page(client, f"/deployments/{name}") for name in ("right", "other", "nothing"))
+    assert "the decided call gets the same" in right
+    assert right.count("-kernels") == 1
+    assert other.index("As observed:") < other.index("As decided:")
+    assert "As observed:" not in nothing
+    assert "As decided:" in nothing
+
+
+def test_colours_follow_the_verdict_alone(client: Client) -> None:
+    put(client, "other", applied={"tensors": {"w13_weight": {"layout": "gui16"}}})
+    text = page(client, "/")
+    assert '<span class="state">other bytes than decided</span>' in text

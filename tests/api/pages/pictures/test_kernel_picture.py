@@ -24,7 +24,7 @@ def test_equal_neighbours_are_one_bar_as_wide_as_they_are_many() -> None:
     activations = [(title, width) for tint, title, width in bars(BUCKETS) if title.startswith(("bf16", "fp4x2"))]
     assert [title.partition(":")[0] for title, _ in activations] == ["bf16", "fp4x2"]
     assert activations[0][1] < activations[1][1]
-    counts = [text.text for text in ElementTree.fromstring(kernels_svg(BUCKETS, "x")).iter("text")]
+    counts = [text.text for text in ElementTree.fromstring(kernels_svg(BUCKETS, "x")).iter("tspan")]
     assert [text for text in counts if text and text[0].isdigit()][:3] == ["1", "16", "64"]
 
 

@@ -1,0 +1,66 @@
+"""Kernel charts of a page: the observed call's kernels, and the decided call's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from preshuffle.api.answers import GroupView
+from preshuffle.api.pages.pictures.kernel_picture import kernels_svg
+from preshuffle.registry import Registry
+from preshuffle.registry.resolve import why_not_predicted
+from preshuffle.registry.values.decision import KernelBucket
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChart:
+    """One chart, with the buckets of its table.
+
+    Attributes:
+        caption: whose call it is.
+    """
+
+    ident: str
+    caption: str
+    buckets: tuple[KernelBucket, ...]
+    svg: Markup
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of all buckets, each once."""
+        return tuple(dict.fromkeys(note for bucket in self.buckets for note in bucket.notes))
+
+
+def kernel_charts(group: GroupView, registry: Registry, ident: str) -> Iterator[KernelChart]:
+    """Yield the chart of the reported call, and of the decided one where its kernels are others."""
+    ran = registry.kernels_of(group.observation)
+    decided = group.decision.kernels if group.decision else ()
+    same = bool(ran) and _without_notes(ran) == _without_notes(decided)
+    if ran:
+        more = "; the decided call gets the same" if same else ""
+        yield _chart(f"{ident}-observed", f"As observed: the kernels of the call that was reported{more}.", ran)
+    if decided and not same:
+        text = "As decided: the kernels of the call that the registry decides"
+        known = (
+            ""
+            if ran or not group.observation.applied.tensors
+            else "; too little of the call was reported to tell its own"
+        )
+        yield _chart(ident, f"{text}{known}.", decided)
+
+
+def why_no_kernels(group: GroupView, registry: Registry) -> str:
+    """Say why no kernels are predicted for the decided call; empty where some are."""
+    if group.decision is None or group.decision.kernels:
+        return ""
+    return why_not_predicted(group.observation.query, group.decision.call, registry.book)[0]
+
+
+def _without_notes(buckets: Sequence[KernelBucket]) -> list[KernelBucket]:
+    return [bucket.altered(notes=()) for bucket in buckets]
+
+
+def _chart(ident: str, caption: str, buckets: tuple[KernelBucket, ...]) -> KernelChart:
+    return KernelChart(ident, caption, buckets, Markup(kernels_svg(buckets, ident)))
