@@ -56,8 +56,12 @@ class ModelNames:
         return name if entry is None else entry.id
 
     def _search(self, name: str) -> ModelEntry | None:
+        """Search a name; one without an owner stands for any owner's."""
         plain = self._plain.get(name)
-        return plain or min(self._matching(name), default=(0, 0, None), key=lambda ranked: ranked[:2])[2]
+        return plain or self._closest(name) or (None if "/" in name else self._closest(f"/{name}"))
+
+    def _closest(self, name: str) -> ModelEntry | None:
+        return min(self._matching(name), default=(0, 0, None), key=lambda ranked: ranked[:2])[2]
 
     def _matching(self, name: str) -> Iterator[_Ranked]:
         for length in self._lengths:

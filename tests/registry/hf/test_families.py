@@ -31,6 +31,7 @@ def test_a_family_says_its_sizes(name: str) -> None:
         ("step3_vl", range(4, 8)),
         ("step3p7", range(3, 8)),
         ("ernie4_5_moe", range(1, 6)),
+        ("ernie4_5_vl_moe", range(1, 6)),
         ("jamba", range(1, 6, 2)),
         ("arctic", range(1, 8, 2)),
         ("lfm2_moe", range(2, 6)),

@@ -135,3 +135,30 @@ def test_a_model_inside_a_model_that_sees() -> None:
     query = Registry.default().query_from_hf_config(config, arch="gfx950")
     assert (query.weight_dtype, query.quant_type, query.intermediate_size) == ("fp8", "per_1x128", 1536)
     assert (query.num_experts, query.top_k) == (128, 8)
+
+
+@pytest.mark.parametrize(
+    ("written", "model"),
+    [
+        ("Qwen3.8-2.4T", "Qwen/Qwen3.8-2.4T-A95B"),
+        ("acme/Qwen3.8-2.4T-MXFP4", "amd/Qwen3.8-2.4T-A95B-Quark-MXFP4"),
+        ("MiMo-V2.5-FP4-DFlash", "XiaomiMiMo/MiMo-V2.5-FP4-DFlash"),
+        ("MiMo-V2.5-Pro-FP4-DFlash", "XiaomiMiMo/MiMo-V2.5-Pro-FP4-DFlash"),
+        ("Llama-4-Scout-17B-16E-Instruct-MXFP4", "amd/Llama-4-Scout-17B-16E-Instruct-MXFP4"),
+        ("Nemotron-3-Nano-30B-A3B-FP8", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8"),
+        ("Qwen3-VL-235B-A22B-FP8", "Qwen/Qwen3-VL-235B-A22B-Instruct-FP8"),
+        ("Qwen3-Omni-30B-A3B", "Qwen/Qwen3-Omni-30B-A3B-Instruct"),
+        ("DeepSeek-R1-MXFP4-Preview", "amd/DeepSeek-R1-0528-MXFP4-v2"),
+        ("/models/DeepSeek-R1", "deepseek-ai/DeepSeek-R1-0528"),
+        ("gpt-oss-120b", "openai/gpt-oss-120b"),
+    ],
+)
+def test_a_short_name_is_any_owners(written: str, model: str) -> None:
+    entry = BOOK.model_names.find(written)
+    assert entry is not None and entry.id == model
+
+
+@pytest.mark.parametrize("written", ["DeepSeek-R1/", "R1", "Seek-R1", "models/Deep", "x/y/DeepSeek-R9"])
+def test_a_part_of_a_name_is_no_name(written: str) -> None:
+    entry = BOOK.model_names.find(written)
+    assert (entry is None) == (written != "DeepSeek-R1/")
