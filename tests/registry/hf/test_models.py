@@ -155,7 +155,8 @@ def test_a_model_inside_a_model_that_sees() -> None:
 )
 def test_a_short_name_is_any_owners(written: str, model: str) -> None:
     entry = BOOK.model_names.find(written)
-    assert entry is not None and entry.id == model
+    assert entry is not None
+    assert entry.id == model
 
 
 @pytest.mark.parametrize("written", ["DeepSeek-R1/", "R1", "Seek-R1", "models/Deep", "x/y/DeepSeek-R9"])
