@@ -120,8 +120,10 @@ def test_a_gated_recipe_says_the_order_of_its_rows(tmp_path: Path) -> None:
 
 
 def test_a_recipe_for_layers_without_a_gate_needs_no_order(tmp_path: Path) -> None:
-    recipe = RECIPE.replace(", order: GGUU", "").replace("quant_type: per_1x32}", "quant_type: per_1x32, function: f}")
-    recipe += "functions: {f: {title: t, backends: [aiter], evidence: [x]}}\n"
+    recipe = RECIPE.replace(", order: GGUU", "").replace(
+        "quant_type: per_1x32}", "quant_type: per_1x32, function: f, backend: triton}"
+    )
+    recipe += "functions: {f: {title: t, backends: [triton], evidence: [x]}}\n"
     rule = "rules:\n  r:\n    when: {model: a/b, gated: GATED}\n    use: mine\n    because: a test\n"
     assert "r" in load_overlay(tmp_path, recipe + rule.replace("GATED", "false")).book.rules
     assert "no order" in problems_of(tmp_path, recipe + rule.replace("GATED", "true"))[0].message
