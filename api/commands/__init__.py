@@ -14,7 +14,7 @@ COMMANDS: Final[dict[str, str]] = {
     "probe": "test kernels on a golden layer against a float64 reference",
     "derive": "derive the layouts that a prebuilt kernel reads, without a GPU",
     "conform": "hold the book against a real AITER, claim by claim",
-    "registry": "check, show, compare or describe the registry's book",
+    "registry": "check, show, compare, describe or extend the registry's book",
     "serve": "serve the HTTP API and the pages",
     "deployments": "list or show the deployments of a service",
     "plan": "plan a rollout: what another book, tables or AITER would change",

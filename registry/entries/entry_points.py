@@ -18,12 +18,15 @@ class FunctionEntry(Frozen):
     Attributes:
         backends: whose kernels may run behind it.
         doweight_stage1: whether it puts the router's weight on the input itself.
+        families: kernel families that run behind it, where AITER's dispatch does not choose them: what they read is
+            what it reads.
     """
 
     id: str
     title: str = ""
     backends: tuple[CallBackend, ...]
     doweight_stage1: bool = False
+    families: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
 
 

@@ -88,7 +88,7 @@ def _same_names(book: Book, first: Family, second: Family) -> Problem:
 def unknown_families(book: Book) -> Iterator[Problem]:
     """Yield references to kernel families that do not exist."""
     known = book.entries["kernel_families"]
-    for section in ("kernel_labels", "kernel_needs"):
+    for section in ("kernel_labels", "kernel_needs", "functions"):
         for id, entry in book.entries[section].items():
             references = entry.families.items() if isinstance(entry.families, dict) else enumerate(entry.families)
             for key, name in references:

@@ -100,12 +100,32 @@ def kernel_runs(
     ``call`` is None where none fits; ``implied`` is what the engine runs by its rules.
     """
     observed = layer.applied.kernels
+    if not any(kernel.stage1 or kernel.stage2 for kernel in observed) and (behind := _behind_function(layer)):
+        return (behind,)
     if not observed:
         return _unobserved(layer, call, predictor, backends, implied)
     runs = [run for kernel in observed for run in _observed(layer, call, kernel, backends, predictor)]
     if call is not None and any(run.reader == "aiter" for run in runs) and all(k.tokens for k in observed):
         runs += _unobserved_tokens(layer, call, observed, predictor)
     return tuple(runs)
+
+
+def _behind_function(layer: MoELayer) -> KernelRun | None:
+    """Return the kernels of a called function that names its families; None for any other.
+
+    A family reads what any of its variants reads.
+    """
+    function = layer.book.entries["functions"].get(layer.applied.function or "")
+    if function is None or not function.families:
+        return None
+    families = [layer.book.families.by_id[id] for id in function.families]
+    reads: dict[str, dict[str, None]] = {}
+    for role, layout in (pair for family in families for variant in family.variants for pair in variant.reads.items()):
+        reads.setdefault(role, {})[layout] = None
+    first = next((family.id for family in families if family.stage != "2"), "")
+    second = next((family.id for family in families if family.stage == "2"), "")
+    layouts = {role: tuple(names) for role, names in reads.items()}
+    return KernelRun(None, None, "own", function.id, families=(first, second), reads=layouts)
 
 
 def _unobserved(
