@@ -83,7 +83,9 @@ def _apply(checkpoint: Checkpoint, query: Query, decision: Decision) -> tuple[li
         seconds += time.perf_counter() - begin
         proofs = prove(plain, tensors, decision)
         checks += [Check(f"layer {layer}: {check.name}", check.ok, check.detail) for check in proofs]
-    return checks, Observation(query=query, applied=applied), seconds
+    env = {**query.env, **decision.env}  # set as the decision asks for it
+    running = Query.parse({**query.model_dump(exclude_unset=True), "env": env})
+    return checks, Observation(query=running, applied=applied), seconds
 
 
 def _chosen(decision: Decision) -> str:
@@ -93,7 +95,12 @@ def _chosen(decision: Decision) -> str:
         plain, laid = ("x".join(map(str, shape)) for shape in (tensor.logical_shape, tensor.physical_shape))
         pad = f"{tensor.pad.rows}, {tensor.pad.k}"
         rows.append((role, tensor.layout, plain, laid, pad, f"0x{tensor.fill:02x}", tensor.dtype))
-    reasons = [("why", decision.reason), *((f"not {other.recipe}", other.why_not) for other in decision.alternatives)]
+    switches = [("environment", " ".join(f"{name}={value}" for name, value in decision.env.items()))]
+    reasons = [
+        ("why", decision.reason),
+        *(switches if decision.env else ()),
+        *((f"not {other.recipe}", other.why_not) for other in decision.alternatives),
+    ]
     return f"{_table(['', ''], reasons)}\n{_table(titles, rows)}"
 
 

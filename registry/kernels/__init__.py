@@ -16,7 +16,7 @@ from preshuffle.registry.kernels.aiter_versions.dispatch_book import (
 )
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
-from preshuffle.registry.kernels.dispatch.dispatch import dispatch
+from preshuffle.registry.kernels.dispatch.dispatch import activation_bound, dispatch
 from preshuffle.registry.kernels.dispatch.stages import RULES
 from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families.evidence import (
@@ -83,6 +83,7 @@ __all__ = [
     "Tier",
     "TokenBucket",
     "Trace",
+    "activation_bound",
     "behaviour_of",
     "calls_of",
     "changes",

@@ -12,11 +12,13 @@ from typing import Literal
 from preshuffle.registry.base.words import BITS
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
-from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, behaviour_of
-from preshuffle.registry.layer import WEIGHTS, MoELayer, weight_dtype_of
+from preshuffle.registry.kernels import GFX_OF_CU_NUM, SHARED_CU_NUM, activation_bound, behaviour_of
+from preshuffle.registry.layer import WEIGHTS, MoELayer, dispatch_call, weight_dtype_of
 from preshuffle.registry.values.finding import Finding
 
 _NO_KERNEL = ("unsupported", "version_unsupported")
+_NO_BOUND = 2**31 - 1
+"""Token count that no batch reaches."""
 _OTHER = "take another backend (plain bytes for Triton), another quantization, or a GPU that has the kernel"
 
 
@@ -137,9 +139,19 @@ def numerics_deviation(evidence: Evidence) -> Iterator[Finding]:
         f"activations run in {dtypes} {at(runs)}; the checkpoint wants {wanted}",
         expected=wanted,
         actual=dtypes,
-        fix="set AITER's token bounds and gate_mode (or the engine's switch for them) so that kernels run "
-        f"{wanted}, or accept the other numerics knowingly",
+        fix=_how_to_run(evidence, wanted),
     )
+
+
+def _how_to_run(evidence: Evidence, wanted: str) -> str:
+    """Say which variable makes AITER run activations in a dtype; where none does, what else may."""
+    rule = None
+    if evidence.call is not None and "aiter" in evidence.readers():
+        call = dispatch_call(evidence.layer, evidence.call, 1)
+        rule = activation_bound(call, evidence.layer.book.families)
+    if rule is not None and wanted in (rule.below, rule.dtype):
+        return f"set {rule.bound}={_NO_BOUND if wanted == rule.below else 0}, or accept the other numerics knowingly"
+    return f"take a gate_mode, or a switch of the engine, that runs {wanted}, or accept the other numerics knowingly"
 
 
 def _other_weights(layer: MoELayer) -> Iterator[Finding]:

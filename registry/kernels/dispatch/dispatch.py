@@ -1,10 +1,11 @@
 """AITER's fused-MoE dispatch: the kernels that a call gets."""
 
 from preshuffle.registry.kernels.aiter_versions.behaviour import Behaviour, behaviour_of
+from preshuffle.registry.kernels.aiter_versions.dispatch_book import ActivationRule
 from preshuffle.registry.kernels.aiter_versions.padding import tier_value
 from preshuffle.registry.kernels.call import DispatchCall
 from preshuffle.registry.kernels.choice import KernelChoice
-from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activation_dtype
+from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activation_dtype, activation_rule
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.grouped import grouped_key, grouped_plan, is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import untuned
@@ -254,6 +255,17 @@ def open_call(
     notes = list(behaviour.notes)
     chosen = _chosen_tables(call, tables, notes)
     return _case(call, families or packaged_families(), behaviour, notes), chosen
+
+
+def activation_bound(call: DispatchCall, families: Families | None = None) -> ActivationRule | None:
+    """Return the rule by whose token bound the activation dtype changes.
+
+    None where the dtype depends on no bound, or the call says it.
+    """
+    if call.quant_dtype_a is not None:
+        return None
+    rule = activation_rule(open_call(call, None, families)[0])
+    return None if rule is None or rule.bound is None else rule
 
 
 def outcome(case: DispatchCase, tables: TableSet | None) -> KernelChoice:

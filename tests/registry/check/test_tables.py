@@ -62,3 +62,14 @@ def test_a_row_of_a_later_kernel_in_this_versions_own_table_is_found(tmp_path: P
     decision = foreign.resolve(query)
     assert [kernel.tuned for kernel in decision.kernels] == [None]
     assert "version_unsupported" not in {finding.code for finding in decision.findings}
+
+
+def test_other_numerics_name_the_variable_and_its_value() -> None:
+    registry, name = Registry.default(), "AITER_BF16_FP8_MOE_BOUND"
+    fields = {"model": "openai/gpt-oss-20b", "arch": "gfx950", "activation_dtype": "bf16"}
+    never = Query.parse({**fields, "env": {name: "0"}})
+    (finding,) = registry.check(observation_of(registry.resolve(never), never)).findings
+    assert finding.code == "numerics_deviation"
+    assert str(finding.fix).startswith(f"set {name}=2147483647")
+    mended = Query.parse({**fields, "env": {name: "2147483647"}})
+    assert registry.check(observation_of(registry.resolve(mended), mended)).verdict == "ok"
