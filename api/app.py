@@ -20,7 +20,19 @@ from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
-from preshuffle.api.routes import books, check, deployments, events, health, history, kernels, plan, resolve, schemas
+from preshuffle.api.routes import (
+    books,
+    check,
+    conformance,
+    deployments,
+    events,
+    health,
+    history,
+    kernels,
+    plan,
+    resolve,
+    schemas,
+)
 from preshuffle.api.routes import metrics as metrics_routes
 from preshuffle.api.routes import registry as registry_routes
 from preshuffle.api.server import Find, Front, HeartbeatRoute, bind, check_host, own_names, run, served_beside, url_of
@@ -39,6 +51,7 @@ from preshuffle.api.upkeep import (
 from preshuffle.api.web import Access, Metrics, load_tokens, openapi, problem, set_up
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
+from preshuffle.registry.values.conformance import ConformanceReport
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
 
@@ -50,6 +63,7 @@ BODIES: Final[list[type[BaseModel]]] = [
     Candidate,
     Observation,
     check.Observations,
+    ConformanceReport,
 ]
 """Request bodies that the OpenAPI document describes beside those of the routes."""
 _GC_THRESHOLD: Final = 10_000
@@ -176,6 +190,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         check.router(answers),
         schemas.router(),
         deployments.router(store, answers, service.heartbeats),
+        conformance.router(store),
         history.router(store),
         books.router(store, answers),
         plan.router(service.planner),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.registry.values.conformance import ConformanceReport
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
@@ -37,6 +38,13 @@ class InputForm:
 
 
 _OBSERVATION: Final[dict[str, Any]] = {"query": _QUERY, "applied": _APPLIED}
+_DIGEST: Final = "sha256:" + "0" * 64
+_CONFORMANCE: Final[dict[str, Any]] = ConformanceReport.of(
+    preshuffle="0.1.0",
+    registry_digest=_DIGEST,
+    aiter={"id": "0.1.20.post1", "version": "0.1.20.post1", "digest": _DIGEST, "place": "installed"},
+    claims={"features": {"tried": 23, "agreed": 23}},
+).model_dump(mode="json")
 INPUT_FORMS: Final[Mapping[str, InputForm]] = {
     "query": InputForm(Query, "Query: a model on a GPU, in an engine, with an environment", _QUERY),
     "observation": InputForm(Observation, "Observation: a query, and what was applied for it", _OBSERVATION),
@@ -44,6 +52,9 @@ INPUT_FORMS: Final[Mapping[str, InputForm]] = {
         ReplicaReport,
         "Replica report: the body of PUT /v1/deployments/{name}",
         {"groups": [{"layers": "0-35", "observation": _OBSERVATION}], "node": "mi355x-07", "ttl_s": 120},
+    ),
+    "conformance-report": InputForm(
+        ConformanceReport, "Conformance report: the body of PUT /v1/conformance/{aiter_build}", _CONFORMANCE
     ),
 }
 """Every input that has a published schema, by name."""

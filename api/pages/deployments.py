@@ -11,14 +11,14 @@ from fastapi import FastAPI, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers import Answers
+from preshuffle.api.answers import Answers, DeploymentView
 from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.layer_section import sections
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.troubles import MOST, Trouble, fixes, troubles
 from preshuffle.api.routes import deployments
-from preshuffle.api.store import Store, in_thread, state_since
+from preshuffle.api.store import Store, conformance_store, in_thread, state_since
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""
@@ -65,6 +65,24 @@ def _index(store: Store, answers: Answers, params: deployments.PageParams) -> di
     }
 
 
+def _checked(store: Store, view: DeploymentView, registry_digest: str) -> list[tuple[str, str, str]]:
+    """Return for each AITER that replicas run its name, what is known of it, and the report's build."""
+    named = [
+        replica.aiter_build or next((group.observation.query.aiter for group in replica.groups), None)
+        for replica in view.replicas
+    ]
+    builds = list(dict.fromkeys(build for build in named if build))
+    shown = []
+    for build, report in conformance_store.find(store, builds).items():
+        if report is None:
+            shown.append((build, "nobody has held the book against this build", ""))
+            continue
+        other = "" if report.registry_digest == registry_digest else ", with another book"
+        found = "" if report.verdict == "agrees" else "contradicts the book: "
+        shown.append((build, f"{found}{report.summary}{other}", report.build))
+    return shown
+
+
 def _deployment(store: Store, answers: Answers, render: Renderer, name: str, seen: str, brief: bool) -> Response:
     view = deployments.find(store, answers, name)
     events = store.history(RECENT, subject=name)
@@ -83,6 +101,7 @@ def _deployment(store: Store, answers: Answers, render: Renderer, name: str, see
         troubles=found,
         fixes=fixes(found),
         most=MOST,
+        checked=_checked(store, view, answers.registry.digest),
         events=events,
         now=seen or now,
         outdated=bool(seen) and seen != now,

@@ -16,7 +16,7 @@ from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.rollout.book_changes import compare_entries
 from preshuffle.api.rollout.group_comparer import GroupComparer
 from preshuffle.api.rollout.plan_values import Candidate, Plan, PlanItem, Where, change_of
-from preshuffle.api.store import Store, entries_of, replicas
+from preshuffle.api.store import Store, conformance_store, entries_of, replicas
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, FieldProblem, QueryError
 from preshuffle.registry.kernels import KernelTables, TableError
@@ -88,9 +88,22 @@ def plan(store: Store, current: Registry, candidate: Candidate) -> Plan:
         worse=becomes["worse"],
         better=becomes["better"],
         same=becomes["same"],
+        warnings=tuple(_warnings(store, candidate, after.digest)),
         items=tuple(sorted(items, key=_severity)),
         book=compare_entries(entries_of(current.book), entries_of(after.book)),
     )
+
+
+def _warnings(store: Store, candidate: Candidate, registry_digest: str) -> Iterator[str]:
+    """Yield what no conformance report says of the AITERs of a candidate."""
+    versions = [*([candidate.aiter] if candidate.aiter else []), *(candidate.tables or {})]
+    for version, report in conformance_store.find(store, versions).items():
+        if report is None:
+            yield f"nobody has held the book against AITER {version}: preshuffle conform --aiter WHEEL does it"
+        elif report.verdict == "disagrees":
+            yield f"AITER {version} contradicts the book: {report.summary} (GET /v1/conformance/{report.build})"
+        elif report.registry_digest != registry_digest:
+            yield f"AITER {version} was held against another book than the one planned: {report.summary}"
 
 
 def plan_in_child(url: str, current: Registry, candidate: Candidate) -> Plan:

@@ -106,6 +106,7 @@ class Plan(Frozen):
     worse: int = Field(description="deployments whose worst verdict gets worse")
     better: int = Field(description="deployments whose worst verdict gets better")
     same: int = Field(description="deployments whose worst verdict stays")
+    warnings: tuple[str, ...] = Field(default=(), description="what is not known of the candidate")
     items: tuple[PlanItem, ...]
     book: tuple[EntryChange, ...]
 

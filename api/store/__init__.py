@@ -1,6 +1,5 @@
-"""Store of deployments, kernel tables, books and history: SQLite or PostgreSQL."""
+"""Store of deployments, tables, reports, books and history: SQLite or PostgreSQL."""
 
-from preshuffle.api.store import kernel_store
 from preshuffle.api.store.book_store import (
     BookEntries,
     KeptBooks,
@@ -27,6 +26,8 @@ from preshuffle.api.store.retention import Retention, prune
 from preshuffle.api.store.rows import AnyRow, JudgedDeployment, bound_key, in_keys, is_silent, now_ms, read_baseline
 from preshuffle.api.store.schema import beats, replicas
 from preshuffle.api.store.store import Precondition, ReplicaKey, Store
+from preshuffle.api.store.uploads import conformance_store, kernel_store
+from preshuffle.api.store.uploads.conformance_store import StoredConformance
 from preshuffle.api.store.writes import judged_values
 
 __all__ = [
@@ -44,11 +45,13 @@ __all__ = [
     "ReplicaStatus",
     "Retention",
     "Store",
+    "StoredConformance",
     "announce",
     "announced_name",
     "announced_registry",
     "beats",
     "bound_key",
+    "conformance_store",
     "differences",
     "entries_of",
     "in_keys",

@@ -19,7 +19,7 @@ from preshuffle.api.store.schema import history
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.report import Verdict
 
-Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book"]
+Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book", "conformance"]
 MAX_PER_SUBJECT: Final = 1000
 """Rows that a subject may have; older ones are deleted."""
 _MAX_FIELDS: Final = 64
@@ -43,7 +43,7 @@ class Event(Frozen):
     at: datetime
     who: str = Field(description="the caller; service: a change without a request")
     action: Action
-    subject: str = Field(description="the deployment, the AITER version of kernel tables, or a book's digest")
+    subject: str = Field(description="the deployment, the AITER version or build, or a book's digest")
     replica: int | None = None
     revision: int | None = Field(default=None, description="of the deployment, after the change")
     verdict_before: Verdict | None = None

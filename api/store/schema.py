@@ -140,3 +140,19 @@ kernel_sets = Table(
     Column("created_ms", BigInteger, nullable=False),
 )
 """Kernel tables of each AITER version; ``identity`` is the same for every spelling of one version."""
+
+conformance = Table(
+    "conformance",
+    metadata,
+    Column("build", _NAME, primary_key=True),
+    Column("version", String(128)),
+    Column("identity", String(1024)),
+    Column("verdict", String(16), nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("registry", String(71), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("stored_ms", BigInteger, nullable=False),
+    Index("conformance_identity", "identity"),
+)
+"""Conformance reports by AITER build; ``identity`` as in ``kernel_sets``, ``body`` is zlib over JSON."""

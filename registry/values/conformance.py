@@ -112,7 +112,7 @@ class ClaimResult(Frozen):
         return self.tried - self.agreed
 
 
-class ConformanceReport(Input):
+class ConformanceContent(Input):
     """The book held against one AITER build, claim by claim.
 
     Attributes:
@@ -122,7 +122,6 @@ class ConformanceReport(Input):
         engine: the engine whose conversions were run, with its version.
         claims: what came of each kind; a kind that is missing was not asked for.
         complete: whether every case was run, instead of a sample.
-        digest: of everything here but the seconds; a report with another one is refused.
     """
 
     format: Literal[1] = 1
@@ -133,6 +132,15 @@ class ConformanceReport(Input):
     machine: Annotated[FrozenDict[str, Line], Field(max_length=20)] = Field(default_factory=FrozenDict)
     claims: Annotated[FrozenDict[Claim, ClaimResult], Field(min_length=1)]
     complete: bool = False
+
+
+class ConformanceReport(ConformanceContent):
+    """Content with its digest; a report with another one is refused.
+
+    Attributes:
+        digest: of the content, but for the seconds.
+    """
+
     digest: Sha256
 
     @model_validator(mode="after")
@@ -145,8 +153,8 @@ class ConformanceReport(Input):
     @classmethod
     def of(cls, **fields: Any) -> Self:
         """Return a report with its digest."""
-        unsigned = cls.model_construct(**fields, digest="")
-        return cls.model_validate(fields | {"digest": digest_of_report(unsigned.model_dump(mode="json"))})
+        content = ConformanceContent.model_validate(fields).model_dump(mode="json")
+        return cls.model_validate({**content, "digest": digest_of_report(content)})
 
     @property
     def verdict(self) -> Literal["agrees", "disagrees"]:

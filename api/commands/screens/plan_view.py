@@ -20,6 +20,8 @@ def show_plan(screen: Screen, plan: Plan) -> None:
             screen.text(f"{change.change} {change.section} {change.id}", indent=2)
         if len(plan.book) > _SHOWN:
             screen.text(f"and {len(plan.book) - _SHOWN} more entries", indent=2)
+    for warning in plan.warnings:
+        screen.text(printable(warning), style="warn")
     for item in plan.items:
         _show_item(screen, item)
     screen.heading(f"{plan.worse} worse, {plan.better} better, {plan.same} the same")

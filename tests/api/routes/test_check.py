@@ -168,7 +168,7 @@ def test_a_replica_s_report_is_checked_before_it_is_sent(client: Client) -> None
 
 def test_schemas_are_published_with_their_examples(client: Client) -> None:
     links = client.get("/v1/schemas").json()["schemas"]
-    assert [link["name"] for link in links] == ["query", "observation", "replica-report"]
+    assert [link["name"] for link in links] == ["query", "observation", "replica-report", "conformance-report"]
     for link in links:
         answer = client.get(link["path"])
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/schema+json")

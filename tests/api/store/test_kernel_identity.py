@@ -2,7 +2,7 @@
 
 import pytest
 
-from preshuffle.api.store.kernel_store import identity_text
+from preshuffle.api.store.uploads.kernel_store import identity_text
 
 
 @pytest.mark.parametrize(

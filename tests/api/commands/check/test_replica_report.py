@@ -101,7 +101,8 @@ def test_a_schema_describes_its_example_and_its_example_is_taken(
     assert schema["examples"] == [json.loads(text)]
     assert not validator_for(schema).is_valid({"unknown": 1})
     (tmp_path / "example.json").write_text(text)
-    assert main(["resolve" if what == "query" else "check", str(tmp_path / "example.json")]) == 0
+    if what != "conformance-report":  # what a command writes and a service keeps
+        assert main(["resolve" if what == "query" else "check", str(tmp_path / "example.json")]) == 0
     capsys.readouterr()
 
 

@@ -1,0 +1,1 @@
+"""Documents that operators upload: kernel tables and conformance reports."""
