@@ -36,7 +36,9 @@ class AcceptQueue:
         return info is not None and struct.unpack_from("=I", info, _WAITING_AT)[0] >= _MANY
 
     def drops(self, transport: asyncio.Transport) -> bool:
-        """Whether an accepted connection is not worth reading: its client has closed it, and many others wait.
+        """Return whether an accepted connection is not worth reading.
+
+        Its client has closed it, and many others wait.
 
         A client that closes its own direction alone and waits for the answer looks alike: while many wait, it gets
         none.

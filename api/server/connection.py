@@ -88,7 +88,10 @@ class Connection(HttpToolsProtocol):
         self._charges: dict[RequestResponseCycle, int] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer of the first head; refuse one connection too many, drop one that its client has left."""
+        """Start the timer of the first head, or end the connection.
+
+        One too many is refused; one that its client has left is dropped where many wait.
+        """
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
         if self._limits.queue.drops(transport):

@@ -17,6 +17,7 @@ from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import CheckpointTensor
 from preshuffle.registry.hf import (
+    ExpertsReader,
     Tensors,
     checkpoint_tensors,
     language_model,
@@ -70,8 +71,9 @@ class Checkpoint:
         language = language_model(config, entry)
         shards = read_shards(folder / INDEX, folder / SINGLE)
         experts: dict[int, Tensors] = {}
+        reader = ExpertsReader(language, entry, book)
         for layer in moe_layers_of(language, entry):
-            variants = checkpoint_tensors(language, entry, book, layer)
+            variants = checkpoint_tensors(language, entry, book, layer, reader)
             if not variants:
                 known = ", ".join(entry.checkpoint) or "none"
                 how = f"how {entry.id} stores {method_of(language)!r} is not in the book; valid: {known}"

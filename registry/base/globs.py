@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from functools import lru_cache, reduce
 from typing import Annotated, Final
 
@@ -19,6 +18,8 @@ MAX_GLOB: Final = 128
 """Characters of a glob."""
 _WILDCARDS: Final = frozenset("*?[")
 _STARS: Final = re.compile(r"\*{2,}")
+_BRACKETS: Final = re.compile(r"\[(?P<negated>!?+)(?P<chars>.[^\]]*)\]", re.DOTALL)
+_NOTHING: Final = r"[^\x{0}-\x{10ffff}]"
 _LITERAL: Final = re.compile(r"[^*?\[]*")
 
 Glob = Annotated[str, Field(max_length=MAX_GLOB)]
@@ -42,10 +43,8 @@ def glob_test(glob: str) -> Callable[[str], bool]:
         >>> glob_test("a*b?")("a-b-"), glob_test("a*b")("ab-")
         (True, False)
     """
-    if "[" in glob:
-        return lambda text: fnmatchcase(text, glob)
-    if "?" in glob:
-        return lambda text: _with_marks(glob)(text)
+    if "?" in glob or "[" in glob:
+        return lambda text: _compiled(glob)(text)
     head, *middle = glob.split("*")
     if not middle:
         return glob.__eq__
@@ -69,10 +68,51 @@ def _in_turn(text: str, head: str, middle: list[str], tail: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _with_marks(glob: str) -> Callable[[str], bool]:
-    wildcards = {"*": ".*", "?": "."}
-    parts = (wildcards.get(char) or f"\\x{{{ord(char):x}}}" for char in _STARS.sub("*", glob))
-    return linear_pattern(f"(?s){''.join(parts)}").matches
+def _compiled(glob: str) -> Callable[[str], bool]:
+    return linear_pattern(f"(?s){pattern_of_glob(glob)}").matches
+
+
+def pattern_of_glob(glob: str) -> str:
+    r"""Return the regular expression (flag ``s``) of a glob.
+
+    Brackets mean what they mean to ``fnmatch``.
+
+    Example:
+        >>> pattern_of_glob("a?[!0-9]*") == r"\x{61}.[^\x{30}-\x{39}].*"
+        True
+    """
+    wildcards, parts, at = {"*": ".*", "?": "."}, [], 0
+    glob = _STARS.sub("*", glob) if "[" not in glob else glob
+    while at < len(glob):
+        char, end = glob[at], at + 1
+        if char == "[":
+            closing = _BRACKETS.match(glob, at)
+            end = closing.end() if closing else end
+            parts.append(_set_of(closing["negated"], closing["chars"]) if closing else _escaped(char))
+        else:
+            parts.append(wildcards.get(char) or _escaped(char))
+        at = end
+    return "".join(parts)
+
+
+def _set_of(negated: str, chars: str) -> str:
+    """Return a class of characters; ``a-c`` is a range, and one that is empty matches nothing."""
+    ranges, at = [], 0
+    while at < len(chars):
+        if chars[at + 1 : at + 2] == "-" and at + 2 < len(chars):
+            if chars[at] <= chars[at + 2]:
+                ranges.append(f"{_escaped(chars[at])}-{_escaped(chars[at + 2])}")
+            at += 3
+        else:
+            ranges.append(_escaped(chars[at]))
+            at += 1
+    if not ranges:
+        return "." if negated else _NOTHING
+    return f"[{'^' if negated else ''}{''.join(ranges)}]"
+
+
+def _escaped(char: str) -> str:
+    return f"\\x{{{ord(char):x}}}"
 
 
 def literal_prefix(glob: str) -> str:

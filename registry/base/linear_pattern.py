@@ -59,6 +59,14 @@ class LinearPattern:
         return len(text) <= MAX_TEXT and self._compiled.match(text) is not None
 
     @property
+    def size(self) -> int:
+        """Instructions of the compiled pattern.
+
+        A match takes at most one step for each of them and each character.
+        """
+        return int(self._compiled.programsize)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The named groups."""
         return tuple(self._compiled.groupindex)

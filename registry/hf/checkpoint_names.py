@@ -7,13 +7,15 @@ from typing import Any
 
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import CheckpointTensor, ExpertModules, ModelTypeEntry, QuantizationCase, StoredTensor
-from preshuffle.registry.hf.quantization import experts_of
+from preshuffle.registry.hf.quantization import ExpertsReader
 from preshuffle.registry.loading import Book
 
 Tensors = Mapping[Role, CheckpointTensor]
 
 
-def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> tuple[Tensors, ...]:
+def checkpoint_tensors(
+    config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int, reader: ExpertsReader | None = None
+) -> tuple[Tensors, ...]:
     """Return the tensors of one layer's experts, by role.
 
     Several sets of names where wrapper models prefix them differently.
@@ -23,6 +25,7 @@ def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: B
         entry: how its model type names things.
         book: whose quantization methods count.
         layer: whose experts.
+        reader: of the same configuration, where several layers are asked for.
 
     Returns:
         Sets of names to try, the likeliest first; none where the book does not know how they are stored.
@@ -30,7 +33,7 @@ def checkpoint_tensors(config: Mapping[str, Any], entry: ModelTypeEntry, book: B
     Raises:
         QueryError: the quantization is not known.
     """
-    quantization = experts_of(config, entry, book, layer)
+    quantization = (reader or ExpertsReader(config, entry, book)).experts(layer)
     stored = entry.checkpoint.get(quantization.method)
     experts = entry.experts
     by_block = tuple(_linear(experts, block, quantization.case) for block in experts.blocks) if experts else ()

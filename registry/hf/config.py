@@ -8,46 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.entries import ModelTypeEntry
-from preshuffle.registry.hf.layer_values import values_of
+from preshuffle.registry.hf.found_values import cut, found
+from preshuffle.registry.hf.layer_values import key_of, values_of
 from preshuffle.registry.hf.model_types import language_model, model_type_of
 from preshuffle.registry.hf.moe_layers import count_layers, moe_layers_of, number_of
-from preshuffle.registry.hf.quantization import SECTION, ExpertQuantization, experts_of, shared_dtype
+from preshuffle.registry.hf.quantization import ExpertQuantization, ExpertsReader
 from preshuffle.registry.hf.quantization_keys import unread_beside, unread_keys, unread_problem
+from preshuffle.registry.hf.read_config import naming, read_config
+from preshuffle.registry.hf.section_modules import SECTION
 from preshuffle.registry.layer import SharedExperts, counted_fields, expert_slots, read_switches
 from preshuffle.registry.loading import Book
-from preshuffle.registry.text import parse_json
 from preshuffle.registry.values.query import Query
 
 _TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16"}
-
-
-def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
-    """Return a configuration; read it where a path is given.
-
-    A folder means its ``config.json``.
-
-    Raises:
-        QueryError: the file cannot be read or is no JSON object.
-    """
-    if isinstance(config, Mapping):
-        return config
-    if not isinstance(config, str | Path):
-        raise QueryError([FieldProblem("config", f"a mapping or a path is needed, found {type(config).__name__}")])
-    path = Path(config)
-    try:
-        path = path / "config.json" if path.is_dir() else path
-        value = parse_json(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise QueryError([FieldProblem(str(path), "not valid JSON: nested too deeply")]) from None
-    except OSError as error:
-        raise QueryError([FieldProblem(str(path), f"cannot be read: {error.strerror}")]) from None
-    except ValueError as error:
-        raise QueryError([FieldProblem(str(path), f"not valid JSON: {error}")]) from None
-    if not isinstance(value, dict):
-        raise QueryError([FieldProblem(str(path), "a JSON object is needed")])
-    return value
 
 
 def query_of(
@@ -64,7 +40,22 @@ def query_of(
     Raises:
         QueryError: the configuration cannot be read, or says something that is not known.
     """
-    return Query.parse(query_fields(config, book, given, layer))
+    with naming(config):
+        values = read_config(config)
+        try:
+            return Query.parse(_query_fields(values, book, given, layer))
+        except QueryError as error:
+            raise QueryError([_by_key(problem, values, book, given) for problem in error.problems]) from None
+
+
+def _by_key(problem: FieldProblem, config: Mapping[str, Any], book: Book, given: Mapping[str, Any]) -> FieldProblem:
+    """Return a problem of a query's field under the configuration's key that it is read from."""
+    entry = model_type_of(config, book)
+    key = key_of(language_model(config, entry), entry.fields.get(problem.field, ()))
+    if key is None or problem.field in given:
+        return problem
+    name = f"{entry.section}.{key}" if entry.section else key
+    return FieldProblem(name, problem.message, problem.valid, problem.lines)
 
 
 def query_fields(
@@ -74,16 +65,21 @@ def query_fields(
 
     See ``query_of``.
     """
-    values = read_config(config)
+    with naming(config):
+        return _query_fields(read_config(config), book, given, layer)
+
+
+def _query_fields(values: Mapping[str, Any], book: Book, given: Mapping[str, Any], layer: int | None) -> dict[str, Any]:
     entry = model_type_of(values, book)
     language = language_model(values, entry)
     layers = _layers(language, entry, layer)
-    quantization = _experts(language, entry, book, layers)
+    reader = ExpertsReader(language, entry, book)
+    quantization = _experts(reader, layers)
     if not {"weight_dtype", "quant_type"} <= set(given):
-        _refuse_unread_keys(values, language, entry, book, layers)
+        _refuse_unread_keys(values, language, entry, reader, layers)
     fields = {**_fields(language, entry, book, quantization, layers), **given}
     _check_fixed(language, entry, book, str(fields["model"]))
-    shared = _shared_experts(language, entry, book, quantization)
+    shared = _shared_experts(language, entry, reader, quantization)
     if shared and not {"num_experts", "top_k"} & set(given):
         with suppress(QueryError):  # whoever parses the fields says what is wrong with them
             query = Query.parse(fields)
@@ -103,16 +99,14 @@ def _layers(language: Mapping[str, Any], entry: ModelTypeEntry, layer: int | Non
     return layers if layer is None else (layer,)
 
 
-def _experts(
-    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: tuple[int, ...]
-) -> ExpertQuantization:
+def _experts(reader: ExpertsReader, layers: tuple[int, ...]) -> ExpertQuantization:
     """Return the quantization that the layers' experts share.
 
     Layers that differ are an error.
     """
     by_facts: dict[str, tuple[ExpertQuantization, list[int]]] = {}
     for number in layers:
-        quantization = experts_of(language, entry, book, number)
+        quantization = reader.experts(number)
         by_facts.setdefault(quantization.case.facts.model_dump_json(), (quantization, []))[1].append(number)
     if len(by_facts) > 1:
         kinds = "; ".join(
@@ -128,14 +122,14 @@ def _refuse_unread_keys(
     config: Mapping[str, Any],
     language: Mapping[str, Any],
     entry: ModelTypeEntry,
-    book: Book,
+    reader: ExpertsReader,
     layers: tuple[int, ...],
 ) -> None:
     """Refuse unread quantization keys that may change the experts."""
-    found = [key for key in unread_keys(language, entry, book, layers) if key.matters]
-    found += unread_beside(language, entry) or unread_beside(config, entry)
-    if found:
-        raise QueryError([unread_problem(found)])
+    unread = [key for key in unread_keys(language, entry, reader, layers) if key.matters]
+    unread += unread_beside(language, entry) or unread_beside(config, entry)
+    if unread:
+        raise QueryError([unread_problem(unread)])
 
 
 def unread_notes(config: Mapping[str, Any] | str | Path, book: Book, layer: int | None = None) -> tuple[str, ...]:
@@ -147,8 +141,10 @@ def unread_notes(config: Mapping[str, Any] | str | Path, book: Book, layer: int 
     values = read_config(config)
     entry = model_type_of(values, book)
     language = language_model(values, entry)
-    keys = unread_keys(language, entry, book, _layers(language, entry, layer))
-    return tuple(f"{key.path} is not read here" for key in keys if not key.matters)
+    keys = unread_keys(language, entry, ExpertsReader(language, entry, book), _layers(language, entry, layer))
+    harmless = [key for key in keys if not key.matters]
+    notes = [f"{cut(key.path)} is not read here" for key in harmless[:MAX_PROBLEMS]]
+    return (*notes, more(len(harmless) - MAX_PROBLEMS, "keys")) if len(harmless) > MAX_PROBLEMS else tuple(notes)
 
 
 def _fields(
@@ -170,7 +166,9 @@ def _fields(
     if "weight_dtype" not in facts:
         dtype = language.get("dtype", language.get("torch_dtype"))
         if not isinstance(dtype, str) or dtype not in _TORCH_DTYPES:
-            raise QueryError([FieldProblem("dtype", f"needed for unquantized experts, found {dtype!r}", _dtypes())])
+            raise QueryError(
+                [FieldProblem("dtype", f"needed for unquantized experts, found {found(dtype)}", _dtypes())]
+            )
         facts["weight_dtype"] = facts["activation_dtype"] = _TORCH_DTYPES[dtype]
     if facts.get("quant_type") == "per_Tensor" and quantization.activation_scales:
         fields["activation_scales"] = quantization.activation_scales
@@ -186,12 +184,12 @@ def _check_fixed(language: Mapping[str, Any], entry: ModelTypeEntry, book: Book,
         key = next((key for key in names if language.get(key) is not None), None)
         wanted = getattr(book.model_names.find(name), field, None)
         if key is not None and language[key] != wanted:
-            text = f"{language[key]!r}, and the book has {field} {wanted} for {name}"
+            text = f"{found(language[key])}, and the book has {field} {wanted} for {name}"
             raise QueryError([FieldProblem(key, text, ("an entry of your own for this model",))])
 
 
 def _shared_experts(
-    language: Mapping[str, Any], entry: ModelTypeEntry, book: Book, quantization: ExpertQuantization
+    language: Mapping[str, Any], entry: ModelTypeEntry, reader: ExpertsReader, quantization: ExpertQuantization
 ) -> SharedExperts | None:
     """Return the shared experts of a configuration, or None where it has none that are known."""
     count, size = number_of(language, entry.shared_experts) or 0, None
@@ -202,7 +200,7 @@ def _shared_experts(
     if not count or experts is None or experts.shared is None:
         return None
     layer = moe_layers_of(language, entry)[-1] if count_layers(language, entry) else 0
-    return SharedExperts(count, entry.id, None, shared_dtype(language, entry, book, layer, quantization), size)
+    return SharedExperts(count, entry.id, None, reader.shared_dtype(layer, quantization), size)
 
 
 def _words(quantization: ExpertQuantization) -> str:

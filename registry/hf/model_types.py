@@ -8,9 +8,10 @@ from typing import Any
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.entries import ModelTypeEntry
+from preshuffle.registry.hf.found_values import found
 from preshuffle.registry.hf.overlay_hint import overlay_hint, sections_of
 from preshuffle.registry.hf.paths import value_at
-from preshuffle.registry.hf.quantization import SECTION
+from preshuffle.registry.hf.section_modules import SECTION
 from preshuffle.registry.loading import Book
 
 _OLDER_SECTION = "compression_config"
@@ -72,14 +73,17 @@ def _wrapped(config: Mapping[str, Any], name: str, sections: tuple[str, ...], bo
         if entry is not None and not entry.wraps:
             return entry.altered(section=f"{section}.{entry.section}".rstrip("."), experts=_prefixed(entry))
         name = inner["model_type"]
+    nearest = close_to(name, book.model_types_by_name)
     if not any(_expert_counts(config)):
         if any(name in language for language in _languages(config, sections) for name in _SIZES):
             raise QueryError([_dense(name, ())])
-        raise QueryError([FieldProblem("model_type", f"unknown {name!r}", close_to(name, book.model_types_by_name))])
+        raise QueryError(
+            [FieldProblem("model_type", f"unknown {found(name)}", close_to(name, book.model_types_by_name))]
+        )
     nearest = close_to(name, book.model_types_by_name)
     nearby = f" (nearest: {', '.join(nearest)})" if nearest else ""
     message = (
-        f"unknown {name!r}{nearby}; give the layer's sizes as options instead (--model NAME --hidden-size "
+        f"unknown {found(name)}{nearby}; give the layer's sizes as options instead (--model NAME --hidden-size "
         "--intermediate-size --num-experts --top-k --weight-dtype --quant-type --activation --activation-dtype "
         "--gate-up-order --no-bias), or save these lines to a file, correct them and add --book FILE"
     )
@@ -98,7 +102,7 @@ def _prefixed(entry: ModelTypeEntry) -> Any:
 
 def _dense(name: str, fields: tuple[str, ...]) -> FieldProblem:
     because = f"{' and '.join(fields)} say so" if fields else "its configuration counts none"
-    return FieldProblem("model_type", f"no experts here: {name!r} is a dense model ({because})")
+    return FieldProblem("model_type", f"no experts here: {found(name)} is a dense model ({because})")
 
 
 def _says_experts(value: Any) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.hf.paths import value_at
 
-_DENSE = (0, False, "dense")
+MAX_LAYERS: Final = 1024
+"""Layers of a model; published ones have at most 128."""
+_DIGITS: Final = 10
+"""Characters of a layer's number."""
+_DENSE: Final = (0, False, "dense")
 
 
 def layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> int:
@@ -25,10 +29,18 @@ def layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> int:
 
 
 def count_layers(config: Mapping[str, Any], entry: ModelTypeEntry) -> int | None:
-    """Return the number of layers, stated or counted from their flags."""
+    """Return the number of layers, stated or counted from their flags.
+
+    Raises:
+        QueryError: there are more than any model has.
+    """
     stated = number_of(config, entry.layers)
-    flags = _list(config, entry.moe_layers.flags) if entry.moe_layers.marks else None
-    return stated if stated is not None or not flags else len(flags)
+    flags = _list(config, entry.moe_layers.flags) if entry.moe_layers.marks and stated is None else None
+    count = len(flags) if flags else stated
+    if count is not None and count > MAX_LAYERS:
+        name = next(iter(entry.moe_layers.flags if flags else entry.layers))
+        raise QueryError([FieldProblem(name, f"{count:,} layers; valid: {MAX_LAYERS:,} at most")])
+    return count
 
 
 def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int, ...]:
@@ -46,8 +58,8 @@ def moe_layers_of(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[int
     fields = entry.moe_layers
     first = number_of(config, fields.first_dense) or 0
     count = layers_of(config, entry)
-    moe_layers = _list(config, fields.listed)
-    dense = _list(config, fields.dense) or ()
+    moe_layers = _numbers(_list(config, fields.listed))
+    dense = _numbers(_list(config, fields.dense)) or frozenset()
     flags = _list(config, fields.flags)
     step = number_of(config, fields.every) or 1
     offset = _integer(config, fields.offset)
@@ -77,12 +89,20 @@ def _integer(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
     return next((value for name in names if (value := _whole(value_at(config, name))) is not None), None)
 
 
+def _is_layer(text: str) -> bool:
+    return len(text) <= _DIGITS and text.strip().isdecimal()
+
+
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _marked(flag: Any, marks: tuple[str, ...]) -> bool:
     return flag in marks if marks else flag not in _DENSE
+
+
+def _numbers(values: Sequence[Any] | None) -> frozenset[int] | None:
+    return None if values is None else frozenset(value for value in values if isinstance(value, int))
 
 
 def _list(config: Mapping[str, Any], names: Sequence[str]) -> Sequence[Any] | None:
@@ -96,5 +116,5 @@ def _list(config: Mapping[str, Any], names: Sequence[str]) -> Sequence[Any] | No
             return value
         if isinstance(value, str) and value:
             numbers = value.split(",")
-            return [int(number) for number in numbers] if all(n.strip().isdecimal() for n in numbers) else list(value)
+            return [int(number) for number in numbers] if all(_is_layer(number) for number in numbers) else list(value)
     return None

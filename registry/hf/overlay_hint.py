@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from preshuffle.registry.hf.found_values import cut
 from preshuffle.registry.hf.paths import value_at
 from preshuffle.registry.loading import Book
 
@@ -31,7 +32,7 @@ def overlay_hint(config: Mapping[str, Any], book: Book) -> tuple[str, ...]:
     place = f"section: {section}, " if section else ""
     return (
         "model_types:",
-        f"  {config.get('model_type')}: {{{place}fields: {{{fields}}},",
+        f"  {cut(str(config.get('model_type')))}: {{{place}fields: {{{fields}}},",
         f"    constants: {{{_ASSUMED}}}, evidence: [URL of the configuration class]}}",
     )
 

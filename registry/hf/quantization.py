@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +10,13 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import freeze
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import ModelTypeEntry, QuantizationCase, QuantizationEntry
-from preshuffle.registry.hf.module_patterns import any_matches_module, matches_module
+from preshuffle.registry.hf.found_values import found, found_json
+from preshuffle.registry.hf.section_modules import SECTION, SectionModules, Settings
 from preshuffle.registry.loading import Book
 
-SECTION = "quantization_config"
 NONE = "none"
 _METHOD = f"{SECTION}.quant_method"
-_LONGEST = 300
-_LEFT_OUT = "-:"
-"""Before a regular expression of GPTQ's ``dynamic``: these modules are not quantized."""
 _SCALES = {"true": "dynamic", "dynamic": "dynamic", "false": "static", "static": "static"}
-_CLASSES = ("Linear", "FusedMoE", "RoutedExperts")
-"""Classes of modules by which groups name experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,68 +34,137 @@ class ExpertQuantization:
     activation_scales: str | None = None
 
 
-def experts_of(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> ExpertQuantization:
-    """Return the quantization of one layer's experts.
+class ExpertsReader:
+    """Reads from a quantization section how experts are quantized, layer by layer.
+
+    Patterns of modules are compiled once for all layers.
 
     Args:
         config: the language model's configuration, its ``quantization_config`` in it.
         entry: how its model type names things.
         book: whose quantization methods count.
-        layer: exclude lists and layers' own sections name modules of layers.
 
     Raises:
-        QueryError: the method is unknown, or no case of it fits.
+        QueryError: there is a section that names no method.
     """
-    section = config.get(SECTION)
-    method = method_of(config)
-    modules = _modules(entry, layer)
-    known = book.quantizations.get(method)
-    if isinstance(section, Mapping) and _leaves_out(section, known, modules, book):
-        return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
-    for case in entry.cases:
-        if fits(case, config):
-            return ExpertQuantization(method, case)
-    claimed = [case for case in entry.cases if method in case.when.get(_METHOD, ())]
-    if claimed:
-        raise QueryError([_no_case(entry.id, claimed, config, "config")])
-    if known is None:
-        raise QueryError([FieldProblem(_METHOD, f"unknown {method!r}", near(method, _methods(book)))])
-    if known.refused:
-        raise QueryError([FieldProblem(_METHOD, f"{method!r}: {known.refused}", tuple(_methods(book)))])
-    settings = section if isinstance(section, Mapping) else {}
-    spec, place = _spec(settings, known, modules)
-    for case in known.cases:
-        if fits(case, spec):
-            _check_alike(settings, known, modules, case)
-            return ExpertQuantization(method, case, _activation_scales(spec, known))
-    raise QueryError([_no_case(known.id, known.cases, spec, place)])
 
+    def __init__(self, config: Mapping[str, Any], entry: ModelTypeEntry, book: Book) -> None:
+        """Find the section and its method."""
+        self._config = config
+        self._entry = entry
+        self._book = book
+        self.method = method_of(config)
+        self.known = book.quantizations.get(self.method)
+        section = config.get(SECTION)
+        self.section: Mapping[str, Any] | None = section if isinstance(section, Mapping) else None
+        lists = self.known.exclude if self.known else _all_lists(book)
+        self._named = SectionModules(self.section or {}, self.known, lists)
 
-def _activation_scales(spec: Mapping[str, Any], known: QuantizationEntry) -> str | None:
-    """Return whether activations' scales come with the checkpoint or are computed."""
-    return _SCALES.get(str(_at(spec, known.activation_scales)).lower()) if known.activation_scales else None
+    def experts(self, layer: int) -> ExpertQuantization:
+        """Return the quantization of one layer's experts.
 
+        Raises:
+            QueryError: the method is unknown, or no case of it fits.
+        """
+        book, entry, known = self._book, self._entry, self.known
+        modules = _modules(entry, layer)
+        if self._leaves_out(modules):
+            return ExpertQuantization(NONE, book.quantizations[NONE].cases[0])
+        for case in entry.cases:
+            if fits(case, self._config):
+                return ExpertQuantization(self.method, case)
+        claimed = [case for case in entry.cases if self.method in case.when.get(_METHOD, ())]
+        if claimed:
+            raise QueryError([_no_case(entry.id, claimed, self._config, "config")])
+        if known is None:
+            raise QueryError(
+                [FieldProblem(_METHOD, f"unknown {found(self.method)}", near(self.method, _methods(book)))]
+            )
+        if known.refused:
+            raise QueryError([FieldProblem(_METHOD, f"{self.method!r}: {known.refused}", tuple(_methods(book)))])
+        spec, place = self._spec(known, modules)
+        for case in known.cases:
+            if fits(case, spec):
+                self._check_alike(known, modules, case)
+                return ExpertQuantization(self.method, case, _activation_scales(spec, known))
+        raise QueryError([_no_case(known.id, known.cases, spec, place)])
 
-def _check_alike(
-    section: Mapping[str, Any], known: QuantizationEntry, modules: list[list[str]], case: QuantizationCase
-) -> None:
-    """Refuse experts whose gate, up and down are quantized differently.
+    def describes_experts(self, layer: int) -> bool:
+        """Return whether the section is about one layer's experts."""
+        return (
+            self.section is not None and self.known is not None and not self._leaves_out(_modules(self._entry, layer))
+        )
 
-    Raises:
-        QueryError: names the linear layer that differs from the first.
-    """
-    if not any(section.get(name) for name in (known.named, known.grouped) if name):
-        return
-    for names in modules:
-        spec, place = _spec(section, known, [names])
-        other = next((item for item in known.cases if fits(item, spec)), None)
-        if other is None or other.facts != case.facts:
-            message = f"the experts' linear layers are quantized differently: {names[0]} is not {_words(case)}"
-            raise QueryError([FieldProblem(place, message)])
+    def settings(self, known: QuantizationEntry, layer: int) -> Settings:
+        """Return the settings that count for one layer's experts, and their path."""
+        return self._spec(known, _modules(self._entry, layer))
 
+    def shared_dtype(self, layer: int, routed: ExpertQuantization) -> str | None:
+        """Return the dtype of shared experts quantized otherwise than routed ones.
 
-def _words(case: QuantizationCase) -> str:
-    return f"{case.facts.weight_dtype} {case.facts.quant_type}"
+        None where they are quantized alike.
+
+        Args:
+            layer: whose shared experts.
+            routed: the routed experts' quantization.
+        """
+        experts, known = self._entry.experts, self.known
+        if routed.case in self._entry.cases:
+            return routed.case.shared_weight_dtype
+        if experts is None or known is None or self.section is None:
+            return None
+        down = (experts.shared_linears or experts.linears)[2]
+        names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
+        if self._named.leaves_out([names]):
+            return None if routed.method == NONE else "bf16"
+        spec, _ = self._spec(known, [names])
+        case = next((case for case in known.cases if fits(case, spec)), None)
+        facts, routed_facts = case.facts if case else None, routed.case.facts
+        if facts and (facts.weight_dtype, facts.quant_type) == (routed_facts.weight_dtype, routed_facts.quant_type):
+            return None
+        return (facts.weight_dtype if facts else None) or "unknown"
+
+    def _leaves_out(self, modules: list[list[str]]) -> bool:
+        """Return whether the section leaves the experts unquantized.
+
+        A list names them, or no settings are for them. Of an unknown method the lists count that any known one has.
+        """
+        if not modules or self.section is None:
+            return False
+        if self._named.leaves_out(modules):
+            return True
+        if self.known is None or not self._named.has_settings or self._named.settings(modules) is not None:
+            return False
+        if self.known.general:
+            general = _at(self.section, self.known.general)
+            return general is None or (isinstance(general, Mapping) and not any(general.values()))
+        return self._named.names_modules_alone
+
+    def _spec(self, known: QuantizationEntry, modules: list[list[str]]) -> Settings:
+        """Return the experts' settings and their path: of their own section, their group, or the general one."""
+        own = self._named.settings(modules)
+        if own is not None:
+            return own
+        section = self.section or {}
+        general = _at(section, known.general) if known.general else section
+        path = f"{SECTION}.{known.general}" if known.general else SECTION
+        return (general, path) if isinstance(general, Mapping) else ({}, path)
+
+    def _check_alike(self, known: QuantizationEntry, modules: list[list[str]], case: QuantizationCase) -> None:
+        """Refuse experts whose gate, up and down are quantized differently.
+
+        Raises:
+            QueryError: names the linear layer that differs from the first.
+        """
+        section = self.section or {}
+        if not any(section.get(name) for name in (known.named, known.grouped) if name):
+            return
+        for names in modules:
+            spec, place = self._spec(known, [names])
+            other = next((item for item in known.cases if fits(item, spec)), None)
+            if other is None or other.facts != case.facts:
+                message = f"the experts' linear layers are quantized differently: {names[0]} is not {_words(case)}"
+                raise QueryError([FieldProblem(place, message)])
 
 
 def method_of(config: Mapping[str, Any]) -> str:
@@ -114,58 +177,11 @@ def method_of(config: Mapping[str, Any]) -> str:
     if section is None or section == {}:
         return NONE
     if not isinstance(section, Mapping):
-        raise QueryError([FieldProblem(SECTION, f"input should be a mapping, found {section!r}")])
+        raise QueryError([FieldProblem(SECTION, f"input should be a mapping, found {found(section)}")])
     method = section.get("quant_method")
     if not method:
         raise QueryError([FieldProblem(f"{SECTION}.quant_method", "missing from the configuration")])
     return str(method)
-
-
-def shared_dtype(
-    config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int, routed: ExpertQuantization
-) -> str | None:
-    """Return the dtype of shared experts quantized otherwise than routed ones.
-
-    None where they are quantized alike.
-
-    Args:
-        config: the language model's configuration.
-        entry: how its model type names things.
-        book: whose quantization methods count.
-        layer: whose shared experts.
-        routed: the routed experts' quantization.
-    """
-    experts, section, known = entry.experts, config.get(SECTION), book.quantizations.get(method_of(config))
-    if routed.case in entry.cases:
-        return routed.case.shared_weight_dtype
-    if experts is None or known is None or not isinstance(section, Mapping):
-        return None
-    down = (experts.shared_linears or experts.linears)[2]
-    names = [f"{block}.{experts.shared}.{down}".format(layer=layer) for block in experts.blocks]
-    if _excluded(section, known.exclude, [names]):
-        return None if routed.method == NONE else "bf16"
-    spec, _ = _spec(section, known, [names])
-    case = next((case for case in known.cases if fits(case, spec)), None)
-    facts, routed_facts = case.facts if case else None, routed.case.facts
-    if facts and (facts.weight_dtype, facts.quant_type) == (routed_facts.weight_dtype, routed_facts.quant_type):
-        return None
-    return (facts.weight_dtype if facts else None) or "unknown"
-
-
-def describes_experts(config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layer: int) -> bool:
-    """Return whether a configuration's quantization section is about one layer's experts."""
-    section = config.get(SECTION)
-    known = book.quantizations.get(method_of(config))
-    if not isinstance(section, Mapping) or known is None:
-        return False
-    return not _leaves_out(section, known, _modules(entry, layer), book)
-
-
-def settings_of(
-    section: Mapping[str, Any], known: QuantizationEntry, entry: ModelTypeEntry, layer: int
-) -> tuple[Mapping[str, Any], str]:
-    """Return the settings that count for one layer's experts, and their path."""
-    return _spec(section, known, _modules(entry, layer))
 
 
 def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
@@ -176,8 +192,22 @@ def fits(case: QuantizationCase, config: Mapping[str, Any]) -> bool:
     return all(any(_same(_at(config, path), value) for value in valid) for path, valid in case.when.items())
 
 
+def _activation_scales(spec: Mapping[str, Any], known: QuantizationEntry) -> str | None:
+    """Return whether activations' scales come with the checkpoint or are computed."""
+    return _SCALES.get(str(_at(spec, known.activation_scales)).lower()) if known.activation_scales else None
+
+
+def _words(case: QuantizationCase) -> str:
+    return f"{case.facts.weight_dtype} {case.facts.quant_type}"
+
+
 def _methods(book: Book) -> list[str]:
     return [method for method, entry in book.quantizations.items() if method != NONE and not entry.refused]
+
+
+def _all_lists(book: Book) -> tuple[str, ...]:
+    """Return the keys of lists that any method has."""
+    return tuple(dict.fromkeys(name for entry in book.quantizations.values() for name in entry.exclude))
 
 
 def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
@@ -187,84 +217,6 @@ def _modules(entry: ModelTypeEntry, layer: int) -> list[list[str]]:
         return []
     paths = [f"{block}.{experts.expert}".format(layer=layer, expert=0) for block in experts.blocks]
     return [[f"{path}.{linear}" for path in paths] for linear in experts.linears]
-
-
-def _leaves_out(
-    section: Mapping[str, Any], known: QuantizationEntry | None, modules: list[list[str]], book: Book
-) -> bool:
-    """Return whether a section leaves the experts unquantized.
-
-    A list names them, or no settings are for them.
-
-    Of an unknown method the lists count that any known one has.
-    """
-    if not modules:
-        return False
-    if known is None:
-        lists = tuple(dict.fromkeys(name for entry in book.quantizations.values() for name in entry.exclude))
-        return _excluded(section, lists, modules)
-    if _excluded(section, known.exclude, modules):
-        return True
-    groups = section.get(known.grouped) if known.grouped else section.get(known.named) if known.named else None
-    if not isinstance(groups, Mapping) or not groups or next(_expert_specs(section, known, modules), None) is not None:
-        return False
-    if known.general:
-        general = _at(section, known.general)
-        return general is None or (isinstance(general, Mapping) and not any(general.values()))
-    return all(_is_pattern(target) for spec in groups.values() for target in _targets(spec))
-
-
-def _targets(spec: Any) -> list[Any]:
-    targets = spec.get("targets") if isinstance(spec, Mapping) else None
-    return targets if isinstance(targets, list) else [None]
-
-
-def _is_pattern(target: Any) -> bool:
-    """Return whether a target names modules, not a class."""
-    return isinstance(target, str) and bool(target) and not target[0].isupper()
-
-
-def _excluded(section: Mapping[str, Any], lists: tuple[str, ...], modules: list[list[str]]) -> bool:
-    """Return whether lists of a section name each of the modules."""
-    patterns = _patterns(section, lists)
-    return all(any(any_matches_module([pattern], name) for name in names for pattern in patterns) for names in modules)
-
-
-def _patterns(section: Mapping[str, Any], lists: tuple[str, ...]) -> list[str]:
-    found = [section.get(name) for name in lists]
-    listed = [item for items in found if isinstance(items, list) for item in items if isinstance(item, str)]
-    mapped = [key for items in found if isinstance(items, Mapping) for key in items if isinstance(key, str)]
-    return listed + [f"re:{key.removeprefix(_LEFT_OUT)}" for key in mapped if key.startswith(_LEFT_OUT)]
-
-
-def _spec(
-    section: Mapping[str, Any], entry: QuantizationEntry, modules: list[list[str]]
-) -> tuple[Mapping[str, Any], str]:
-    """Return the experts' settings and their path: of their own section, their group, or the general one."""
-    for spec, path in _expert_specs(section, entry, modules):
-        return spec, path
-    general = _at(section, entry.general) if entry.general else section
-    path = f"{SECTION}.{entry.general}" if entry.general else SECTION
-    return (general, path) if isinstance(general, Mapping) else ({}, path)
-
-
-def _expert_specs(
-    section: Mapping[str, Any], entry: QuantizationEntry, modules: list[list[str]]
-) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield the settings that name the experts, with their paths: sections by module first, then groups."""
-    names = [name for linear in modules for name in linear]
-    by_module = section.get(entry.named) if entry.named else None
-    for pattern, spec in by_module.items() if isinstance(by_module, Mapping) else ():
-        if isinstance(spec, Mapping) and any(matches_module(str(pattern), name) for name in names):
-            yield spec, f"{SECTION}.{entry.named}.{pattern}"
-    groups = section.get(entry.grouped) if entry.grouped else None
-    groups = groups if isinstance(groups, Mapping) else {}
-    for by_class in (False, True):  # a group that names the experts counts before one that names their class
-        for name, spec in groups.items():
-            targets = spec.get("targets") if isinstance(spec, Mapping) else None
-            for target in targets if isinstance(targets, list) else ():
-                if (target in _CLASSES) if by_class else any(matches_module(str(target), module) for module in names):
-                    yield spec, f"{SECTION}.{entry.grouped}.{name}"
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:
@@ -277,22 +229,19 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def _same(value: Any, wanted: Any) -> bool:
     """Compare JSON values; true is not 1 here."""
-    found = freeze(found)
-    return type(found) is type(wanted) and bool(found == wanted)
+    if isinstance(value, list | Mapping) and not (isinstance(wanted, tuple | Mapping) and len(value) == len(wanted)):
+        return False
+    frozen = freeze(value)
+    return type(frozen) is type(wanted) and bool(frozen == wanted)
 
 
 def _no_case(id: str, cases: Sequence[QuantizationCase], spec: Mapping[str, Any], place: str) -> FieldProblem:
     paths = dict.fromkeys(path for case in cases for path in case.when)
-    found = ", ".join(f"{path} {_json(_at(spec, path))}" for path in paths)
+    stated = ", ".join(f"{path} {found_json(_at(spec, path))}" for path in paths)
     valid = tuple(
-        " and ".join(f"{path} {' or '.join(map(_json, values))}" for path, values in case.when.items())
+        " and ".join(f"{path} {' or '.join(map(found_json, values))}" for path, values in case.when.items())
         for case in cases
     )
-    return FieldProblem(place, f"no known form of {id}: {found}", valid)
-
-
-def _json(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return FieldProblem(place, f"no known form of {id}: {stated}", valid)

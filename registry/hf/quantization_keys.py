@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from preshuffle.registry.base.errors import FieldProblem
 from preshuffle.registry.base.frozen import freeze
+from preshuffle.registry.base.globs import glob_test
+from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.entries import ModelTypeEntry, QuantizationEntry
-from preshuffle.registry.hf.quantization import SECTION, describes_experts, fits, method_of, settings_of
-from preshuffle.registry.loading import Book
+from preshuffle.registry.hf.found_values import cut, found
+from preshuffle.registry.hf.quantization import ExpertsReader, fits
+from preshuffle.registry.hf.section_modules import SECTION
 
 _MATTERS = re.compile(
     r"dtype|bit|expert|moe|stor(e|age)|layout|pack|format|algo|scheme|group|block|scale|spars|transform|order|"
@@ -30,6 +32,10 @@ _BESIDE = re.compile(
 )
 """Keys beside the quantization section that may be about the experts' dtype."""
 _OFF: tuple[Any, ...] = (None, False, "", (), {})
+
+
+Harmless = Sequence[tuple[Callable[[str], bool], Sequence[Any]]]
+"""Tests of keys that the book lists as harmless, and the values with which they are; any where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +58,47 @@ class UnreadKey:
 def unread_problem(keys: Sequence[UnreadKey]) -> FieldProblem:
     """Return the error that names keys which may change the experts' bytes."""
     first, *others = keys
-    more = f" (nor are {', '.join(key.path for key in others)})" if others else ""
-    message = f"{first.value!r} is not read here{more}, and it may change the experts' dtype or layout"
+    names = [cut(key.path) for key in others[:MAX_PROBLEMS]]
+    hidden = [more(len(others) - MAX_PROBLEMS, "keys")] if len(others) > MAX_PROBLEMS else []
+    nor = f" (nor are {', '.join([*names, *hidden])})" if others else ""
+    message = f"{found(first.value)} is not read here{nor}, and it may change the experts' dtype or layout"
     valid = ("weight_dtype, quant_type and activation_dtype given beside the configuration",)
-    return FieldProblem(first.path, message, valid)
+    return FieldProblem(cut(first.path), message, valid)
 
 
 def unread_keys(
-    config: Mapping[str, Any], entry: ModelTypeEntry, book: Book, layers: Sequence[int]
+    config: Mapping[str, Any], entry: ModelTypeEntry, reader: ExpertsReader, layers: Sequence[int]
 ) -> tuple[UnreadKey, ...]:
     """Return the unread keys of the settings that apply to experts.
 
     Args:
         config: the language model's configuration, its ``quantization_config`` in it.
         entry: how its model type names things.
-        book: whose quantization methods count.
+        reader: of the same configuration.
         layers: groups and layers' own settings name modules of layers.
     """
-    section = config.get(SECTION)
-    known = book.quantizations.get(method_of(config))
-    if not isinstance(section, Mapping) or known is None:
+    section, known = reader.section, reader.known
+    if section is None or known is None:
         return ()
     claimed = {path for case in entry.cases if fits(case, config) for path in case.when}
     read = {path.removeprefix(f"{SECTION}.") for path in claimed} | {"quant_method", *known.exclude}
     if not known.general and not known.grouped:  # the section itself holds the settings
         read |= _paths(known)
-    of_all = tuple(_unread(section, SECTION, known, read | _structure(known)))
-    if not of_all and (claimed or not any(_settings_with_unread(section, known))):
+    harmless = [(glob_test(pattern), values) for pattern, values in known.harmless.items()]
+    of_all = tuple(_unread(section, SECTION, harmless, read | _structure(known)))
+    if not of_all and (claimed or not any(_settings_with_unread(section, known, harmless))):
         return ()  # as in most configurations: no need to look which settings are the experts'
-    found: dict[str, UnreadKey] = {}
+    unread: dict[str, UnreadKey] = {}
+    seen: set[int] = set()
     for layer in layers:
-        if describes_experts(config, entry, book, layer):
-            settings, place = settings_of(section, known, entry, layer)
-            own = () if claimed or settings is section else _unread(settings, place, known, _paths(known) | {"targets"})
-            found |= {key.path: key for key in (*of_all, *own)}
-    return tuple(found.values())
+        if not reader.describes_experts(layer):
+            continue
+        unread |= {key.path: key for key in of_all}
+        settings, place = reader.settings(known, layer)
+        if not claimed and settings is not section and id(settings) not in seen:
+            seen.add(id(settings))
+            unread |= {key.path: key for key in _unread(settings, place, harmless, _paths(known) | {"targets"})}
+    return tuple(unread.values())
 
 
 def unread_beside(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[UnreadKey, ...]:
@@ -98,21 +110,24 @@ def unread_beside(config: Mapping[str, Any], entry: ModelTypeEntry) -> tuple[Unr
     """
     read = {SECTION, *(path for case in entry.cases for path in case.when)}
     off = (*_OFF, config.get("dtype"), config.get("torch_dtype"))
-    found = ((name, value) for name, value in config.items() if name not in read and _BESIDE.fullmatch(name))
-    return tuple(UnreadKey(name, value, True) for name, value in found if freeze(value) not in off)
+    beside = ((name, value) for name, value in config.items() if name not in read and _BESIDE.fullmatch(name))
+    return tuple(UnreadKey(name, value, True) for name, value in beside if freeze(value) not in off)
 
 
 def _paths(known: QuantizationEntry) -> set[str]:
     return {path for case in known.cases for path in case.when}
 
 
-def _settings_with_unread(section: Mapping[str, Any], known: QuantizationEntry) -> Iterator[UnreadKey]:
+def _settings_with_unread(
+    section: Mapping[str, Any], known: QuantizationEntry, harmless: Harmless
+) -> Iterator[UnreadKey]:
     """Yield the unread keys of a section's settings for any module."""
+    read = _paths(known) | {"targets"}
     groups = (section.get(name) for name in (known.named, known.grouped) if name)
     several = (spec for group in groups if isinstance(group, Mapping) for spec in group.values())
     for settings in (section.get(known.general) if known.general else None, *several):
         if isinstance(settings, Mapping):
-            yield from _unread(settings, SECTION, known, _paths(known) | {"targets"})
+            yield from _unread(settings, SECTION, harmless, read)
 
 
 def _structure(known: QuantizationEntry) -> set[str]:
@@ -120,9 +135,9 @@ def _structure(known: QuantizationEntry) -> set[str]:
     return {path.partition(".")[0] for path in (known.named, known.grouped, known.general) if path}
 
 
-def _unread(settings: Mapping[str, Any], place: str, known: QuantizationEntry, read: set[str]) -> Iterator[UnreadKey]:
+def _unread(settings: Mapping[str, Any], place: str, harmless: Harmless, read: set[str]) -> Iterator[UnreadKey]:
     for path, value in _leaves(settings, read):
-        values = next((values for pattern, values in known.harmless.items() if fnmatchcase(path, pattern)), None)
+        values = next((values for matches, values in harmless if matches(path)), None)
         frozen = freeze(value)
         if values is None and frozen not in _OFF:
             text = f"{path} {value}" if isinstance(value, str) else path

@@ -124,7 +124,7 @@ def test_an_odd_torch_dtype_does_not_count(dtype: object) -> None:
         (changed(hidden_size="wide"), "hidden_size: input should be a valid integer, unable to parse string"),
         (changed(hidden_size=float("nan")), "hidden_size: input should be a finite number"),
         (changed(hidden_size=True), "hidden_size: a number is needed, found True"),
-        (changed(num_local_experts=0), "num_experts: input should be greater than or equal to 1, found 0"),
+        (changed(num_local_experts=0), "num_local_experts: input should be greater than or equal to 1, found 0"),
         ([1], "config: a mapping or a path is needed, found list"),
         (None, "config: a mapping or a path is needed, found NoneType"),
     ],
