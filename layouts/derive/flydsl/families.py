@@ -64,6 +64,7 @@ class FlydslFamily:
         sorted_input: whether rows of the input are those of the tiles.
         sorted_output: whether rows of the output are.
         least_model_dim: width of the smallest layer that can be built.
+        scale_tile_rows: rows that a tile takes among the scales of the output, at least.
         block_columns: columns that a block computes, where the caller counts the blocks; 0: the name's ``tile_n``.
     """
 
@@ -75,6 +76,7 @@ class FlydslFamily:
     sorted_output: bool = False
     least_model_dim: int = 512
     block_columns: int = 0
+    scale_tile_rows: int = 0
 
 
 _SIZES = {"model_dim": "model_dim", "inter_dim": "inter_dim", "experts": "experts", "top_k": "topk"}
@@ -193,6 +195,7 @@ def _mxmoe() -> tuple[FlydslFamily, ...]:
                 sorted_output=True,
                 least_model_dim=1024,
                 block_columns=128,
+                scale_tile_rows=32,
             )
             for id, flag, activations, arguments in inputs
         ),

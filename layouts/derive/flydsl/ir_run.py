@@ -19,6 +19,7 @@ SCALE_ROWS, SCALE_GROUPS = 256, 8
 
 QUANTIZED = {"fp4_mx": "fp4", "fp8_mx": "fp8"}
 SWIGLU_LIMIT = 7.0
+E8M0_BIAS = 127
 
 
 class FlydslRun(LayerRun):
@@ -77,6 +78,17 @@ class FlydslRun(LayerRun):
         return -(-self._sorted_rows // SCALE_ROWS) * SCALE_ROWS
 
     @property
+    def _scale_rows(self) -> NDArray[np.int64]:
+        """Row among the output's scales of each row of the tiles."""
+        tile = self.routing.tile_rows
+        rows = np.arange(self._sorted_rows)
+        return rows // tile * max(tile, self.named.called.scale_tile_rows) + rows % tile
+
+    @property
+    def _padded_scale_rows(self) -> int:
+        return -(-(int(self._scale_rows[-1]) + 1) // SCALE_ROWS) * SCALE_ROWS
+
+    @property
     def _out_shape(self) -> tuple[int, int]:
         """Rows and columns of the output."""
         sizes, routing, family = self.sizes, self.routing, self.kind.family
@@ -94,7 +106,7 @@ class FlydslRun(LayerRun):
         scales = self.kind.family.scaled_activations
         return {
             "out": rows * columns * bits // 8,
-            "out_scale": self._padded_rows * _padded_groups(columns) if output in QUANTIZED else 16,
+            "out_scale": self._padded_scale_rows * _padded_groups(columns) if output in QUANTIZED else 16,
             "x": (self._sorted_rows if self.named.called.sorted_input else x_rows) * self.x_format.bytes_of_k(k),
             "w13": self.weight_size("w13_weight"),
             "w2": self.weight_size("w2_weight"),
@@ -159,14 +171,16 @@ class FlydslRun(LayerRun):
         """Return the scale of each row and group that the kernel wrote, in the order of the output's rows."""
         rows, columns = self._out_shape
         groups = columns // MX_GROUP
-        addresses = addresses_in(self._scale_layout, (1, self._padded_rows, _padded_groups(columns)))[0]
-        written: Floats = np.exp2(self.memory.bytes_of("out_scale")[addresses].astype(np.float64) - 127)[:, :groups]
+        shape = (1, self._padded_scale_rows, _padded_groups(columns))
+        exponents = self.memory.bytes_of("out_scale")[addresses_in(self._scale_layout, shape)[0]].astype(np.float64)
+        written = np.exp2(exponents - E8M0_BIAS)[self._scale_rows, :groups]
+        found = np.zeros((rows, groups))
         if self.named.called.sorted_output:
-            return written
+            found[: len(written)] = written
+            return found
         source = self.routing.rows_of_input(per_slot=True)
-        by_slot = np.zeros((rows, groups))
-        by_slot[source[source >= 0]] = written[: len(source)][source >= 0]
-        return by_slot
+        found[source[source >= 0]] = written[source >= 0]
+        return found
 
 
 def _padded_groups(columns: int) -> int:

@@ -12,6 +12,7 @@ from preshuffle.layouts.emulator import E2M1, float_to_code
 
 SEED = 15
 E8M0_BIAS = 127
+BIAS_SIZE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def random_layer(run: LayerRun) -> RandomLayer:
     codes = {name: _format_of(run, name).random(generator, shape, run.arch) for name, shape in shapes.items()}
     scales = {name: _random_scale(run, generator, shape) for name, shape in shapes.items()}
     experts, rows, _ = run.sizes.shape("w13_weight")
-    bias = generator.standard_normal((experts, rows)).astype(np.float32).astype(np.float64)
+    bias = (generator.standard_normal((experts, rows)) * BIAS_SIZE).astype(np.float32).astype(np.float64)
     return RandomLayer(codes, scales, bias if run.adds_bias else np.zeros((experts, rows)))
 
 

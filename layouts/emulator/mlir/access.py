@@ -98,7 +98,7 @@ def _within(view: BufferView, offset: Array, shift: Array, size: int) -> tuple[A
     return view.start + start.view(np.uint64), start + size <= view.size
 
 
-@compiles("rocdl.raw.ptr.buffer.load", "rocdl.raw.buffer.load")
+@compiles("rocdl.raw.ptr.buffer.load")
 def _buffer_load(operation: Operation) -> Run:
     result = operation.result
 
@@ -109,7 +109,7 @@ def _buffer_load(operation: Operation) -> Run:
     return load
 
 
-@compiles("rocdl.raw.ptr.buffer.store", "rocdl.raw.buffer.store")
+@compiles("rocdl.raw.ptr.buffer.store")
 def _buffer_store(operation: Operation) -> Run:
     type = operation.operands[0]
 
@@ -126,30 +126,15 @@ def _lds_places(threads: Threads, base: Array, immediate: int, size: int) -> Arr
     return (first.astype(np.int64) + immediate + threads.lane.astype(np.int64) * size).view(np.uint64)
 
 
-@compiles("rocdl.raw.ptr.buffer.load.lds", "rocdl.raw.ptr.buffer.load.async.lds")
+@compiles("rocdl.raw.ptr.buffer.load.lds")
 def _buffer_load_lds(operation: Operation) -> Run:
-    attributes = operation.parsed
-
-    def load(threads: Threads, view: BufferView, base: Array, *rest: Array) -> None:
-        """Operands: size where it is no attribute, then the two offsets and the immediate one."""
-        numbers = list(rest)
-        size = attributes.number("size") if "size" in attributes.attributes else int(numbers.pop(0)[0])
-        offset, shift = numbers[0], numbers[1]
-        immediate = attributes.number("offset") if len(numbers) < 3 else int(numbers[2].reshape(-1)[0])
-        address, inside = _within(view, offset, shift + shift.dtype.type(immediate), size)
-        places = _lds_places(threads, base, immediate, size)
-        threads.write(LDS_SPACE, places, threads.read(GLOBAL_SPACE, address, size, inside))
-
-    return load
-
-
-@compiles("rocdl.global.load.lds", "rocdl.load.to.lds")
-def _global_load_lds(operation: Operation) -> Run:
-    size, immediate = operation.parsed.number("size"), operation.parsed.number("offset")
-
-    def load(threads: Threads, address: Array, base: Array, *flags: Array) -> None:
-        raw = threads.read(GLOBAL_SPACE, address + np.uint64(immediate), size)
-        threads.write(LDS_SPACE, _lds_places(threads, base, immediate, size), raw)
+    def load(
+        threads: Threads, view: BufferView, base: Array, size: Array, offset: Array, shift: Array, immediate: Array
+    ) -> None:
+        bytes_each, extra = int(size[0]), int(immediate[0])
+        address, inside = _within(view, offset, shift + shift.dtype.type(extra), bytes_each)
+        raw = threads.read(GLOBAL_SPACE, address, bytes_each, inside)
+        threads.write(LDS_SPACE, _lds_places(threads, base, extra, bytes_each), raw)
 
     return load
 

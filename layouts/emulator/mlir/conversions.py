@@ -3,8 +3,6 @@
 Rounding to fp4 and fp8 is to nearest even, and saturates.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from preshuffle.layouts.emulator.mlir.operations import Operation, Run, compiles
@@ -12,41 +10,34 @@ from preshuffle.layouts.emulator.mlir.threads import Threads
 from preshuffle.layouts.emulator.mlir.types import Array, floats, of_bytes, of_floats, to_bytes
 from preshuffle.layouts.emulator.number_formats import E2M1, FP8_OF_ARCH, float_to_bf16, float_to_code
 
-FROM_FP4 = tuple(
-    f"{dialect}.cvt.scalef32.pk.{wide}.fp4" for dialect in ("rocdl", "llvm.amdgcn") for wide in ("bf16", "f16", "f32")
-)
+FROM_FP4 = tuple(f"rocdl.cvt.scalef32.pk.{wide}.fp4" for wide in ("bf16", "f16", "f32"))
 INT4_TEXT = "asm v_cvt_off_f32_i4_sdwa $0, $1 dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:BYTE_"
 INT4_TO_FLOAT = {f"{INT4_TEXT}{byte}": byte for byte in range(4)}
-
-
-def _selected(operation: Operation, attribute: str, operand: Callable[[], Array]) -> int:
-    """Return the byte that an operation selects: an attribute, or a constant operand of the intrinsic."""
-    if attribute in operation.parsed.attributes:
-        return operation.parsed.number(attribute)
-    return int(operand().reshape(-1)[0])
 
 
 @compiles(*FROM_FP4)
 def _from_fp4(operation: Operation) -> Run:
     source_type, scale_type, result = operation.operands[0], operation.operands[1], operation.result
+    chosen = operation.parsed.number("srcSelIndex")
 
-    def convert(threads: Threads, source: Array, scale: Array, *rest: Array) -> Array:
-        byte = to_bytes(source, source_type)[:, _selected(operation, "srcSelIndex", lambda: rest[0])]
+    def convert(threads: Threads, source: Array, scale: Array) -> Array:
+        byte = to_bytes(source, source_type)[:, chosen]
         values = E2M1[np.stack([byte & 15, byte >> 4], 1)] * floats(scale, scale_type)[:, None]
         return of_floats(values.astype(np.float32), result)
 
     return convert
 
 
-@compiles("rocdl.cvt.scalef32.pk.fp4.f32", "llvm.amdgcn.cvt.scalef32.pk.fp4")
+@compiles("rocdl.cvt.scalef32.pk.fp4.f32")
 def _to_fp4(operation: Operation) -> Run:
     type, result = operation.operands[0], operation.result
+    chosen = operation.parsed.number("dstSelIndex")
 
-    def convert(threads: Threads, old: Array, low: Array, high: Array, scale: Array, *rest: Array) -> Array:
+    def convert(threads: Threads, old: Array, low: Array, high: Array, scale: Array) -> Array:
         divisor = threads.everyone(scale).astype(np.float64)
         codes = [float_to_code(np.nan_to_num(threads.everyone(part) / divisor), E2M1) for part in (low, high)]
         raw = to_bytes(threads.everyone(old), type).copy()
-        raw[:, _selected(operation, "dstSelIndex", lambda: rest[0])] = codes[0] | codes[1] << 4
+        raw[:, chosen] = codes[0] | codes[1] << 4
         return of_bytes(raw, result)
 
     return convert
@@ -67,12 +58,12 @@ def _pair_to_fp4(operation: Operation) -> Run:
     return convert
 
 
-@compiles("rocdl.cvt.pk.fp8.f32", "llvm.amdgcn.cvt.pk.fp8")
+@compiles("rocdl.cvt.pk.fp8.f32")
 def _to_fp8(operation: Operation) -> Run:
     type, result = operation.operands[2], operation.result
+    first = 2 * operation.parsed.number("wordSel")
 
-    def convert(threads: Threads, low: Array, high: Array, old: Array, *rest: Array) -> Array:
-        first = 2 * _selected(operation, "wordSel", lambda: rest[0])
+    def convert(threads: Threads, low: Array, high: Array, old: Array) -> Array:
         raw = to_bytes(threads.everyone(old), type).copy()
         for index, part in enumerate((low, high)):
             raw[:, first + index] = float_to_code(np.nan_to_num(threads.everyone(part)), FP8_OF_ARCH[threads.arch])
