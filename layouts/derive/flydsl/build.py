@@ -20,7 +20,8 @@ KERNELS = "aiter/ops/flydsl"
 WORKER = Path(__file__).with_name("build_worker.py")
 TIMEOUT = 300
 EXPERTS, TOP_K = 2, 2
-LEAST_COLUMNS = 256
+LEAST_COLUMNS, LEAST_K = 256, 512
+"""Columns of stage 1, and K of stage 2: two tiles of scale groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,12 @@ def _commit(root: Path) -> str | None:
 
 
 def layer_sizes(named: FlydslName, experts: int = EXPERTS) -> dict[str, int]:
-    """Return the sizes of a small layer that a kernel can be built for."""
+    """Return the sizes of a small layer that a kernel can be built for, with two tiles along each axis."""
     tile, step = named.kind.tile_n, named.k_step
     if named.kind.family.stage == "1":
         model_dim, inter_dim = _multiple(named.called.least_model_dim, step), _multiple(LEAST_COLUMNS, tile)
     else:
-        model_dim, inter_dim = _multiple(named.called.least_model_dim, tile), _multiple(LEAST_COLUMNS, step)
+        model_dim, inter_dim = 2 * tile, _multiple(LEAST_K, step)
     return {"experts": experts, "inter_dim": inter_dim, "model_dim": model_dim, "top_k": TOP_K}
 
 

@@ -63,7 +63,7 @@ class FlydslFamily:
         pointers: whether addresses are passed as pointers, or as numbers.
         sorted_input: whether rows of the input are those of the tiles.
         sorted_output: whether rows of the output are.
-        least_model_dim: width of the smallest layer that can be built.
+        least_model_dim: K of the smallest layer that stage 1 can be built for.
         scale_tile_rows: rows that a tile takes among the scales of the output, at least.
         block_columns: columns that a block computes, where the caller counts the blocks; 0: the name's ``tile_n``.
     """
@@ -205,7 +205,6 @@ def _mxmoe() -> tuple[FlydslFamily, ...]:
             MXMOE_2,
             pointers=False,
             sorted_input=True,
-            least_model_dim=1024,
         ),
     )
 

@@ -10,6 +10,7 @@ import yaml
 
 from preshuffle.api.cli import main
 from preshuffle.registry import Registry
+from support.flydsl.tiled_product import SOURCE
 from support.kernels import kernel_path
 
 STEM = "fmoe_stage1_bf16_pertokenInt8_g1u1_16x128_4tg_pf2"
@@ -28,6 +29,10 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert "262,144 of 262,144" in out
     assert 'pattern: "e (nt n16) (kt k16) -> e nt kt n16 k16"' in out
     assert "relative L2: sep16 0.001" in out
+    assert "the first rows of expert 0; each number counts runs of 16 in memory" in out
+    picture = out[out.index("row \\ K") :].splitlines()
+    assert picture[0].split()[:7] == ["row", "\\", "K", "0", "16", "32", "48"]
+    assert ["0", "0", "16", "32", "48"] in [line.split()[:5] for line in picture[:4]]
 
 
 def test_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +80,19 @@ def test_files_that_are_no_kernel_of_the_gpu(tmp_path: Path, capsys: pytest.Capt
     assert "is cut off or damaged" in capsys.readouterr().err
     assert main(["derive", str(kernel_path(STEM, "gfx942")), "--arch", "gfx950"]) == 2
     assert "is a kernel of gfx942, not of gfx950" in capsys.readouterr().err
+
+
+def test_files_with_mlir_and_what_is_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = tmp_path / "kernel.mlir"
+    bare.write_text(SOURCE.read_text(encoding="utf-8"))
+    assert main(["derive", str(bare)]) == 2
+    assert "does not say from which kernel and for which layer it was compiled" in capsys.readouterr().err
+    facts = {"kernel": "flydsl_moe9", "sha256": "", "experts": 1, "inter_dim": 1, "model_dim": 1, "top_k": 1}
+    bare.write_text(f"// preshuffle: {json.dumps(facts | {'flydsl': '0.3.1'})}\n")
+    assert main(["derive", str(bare)]) == 2
+    assert "flydsl_moe9: how this kernel is called is not known here" in capsys.readouterr().err
+    assert main(["derive", STEM, "--arch", "gfx942", "--save", str(tmp_path / "saved.mlir")]) == 2
+    assert "--save writes MLIR, and" in capsys.readouterr().err
 
 
 def test_without_amds_wheel_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
