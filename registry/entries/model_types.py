@@ -129,6 +129,7 @@ class QuantizationEntry(Frozen):
     """How a ``quant_method`` of ``quantization_config`` says what the experts are.
 
     Attributes:
+        aliases: other names of the method, which mean the same.
         named: path to a mapping of module patterns to what holds for those modules.
         grouped: path to a mapping of groups, each with the modules that it is for in ``targets``.
         general: path to what holds for all other modules; empty for the section itself.
@@ -142,6 +143,7 @@ class QuantizationEntry(Frozen):
     """
 
     id: str
+    aliases: tuple[str, ...] = ()
     named: str | None = None
     grouped: str | None = None
     general: str = ""

@@ -47,6 +47,7 @@ def _references(book: Book, effort: Effort) -> Iterator[Problem]:
     yield from _names(book, "layouts")
     yield from _names(book, "models")
     yield from _names(book, "model_types")
+    yield from _names(book, "quantizations")
     yield from _arch_names(book)
     yield from _evidence(book)
     for recipe in book.recipes.values():

@@ -101,10 +101,11 @@ class Book:
         """Hugging Face model types by name."""
         return self.entries["model_types"]
 
-    @property
+    @cached_property
     def quantizations(self) -> Mapping[str, QuantizationEntry]:
-        """Quantization methods of configurations, by ``quant_method``; ``none`` for their absence."""
-        return self.entries["quantizations"]
+        """Quantization methods by ``quant_method``, aliases too; ``none`` for their absence."""
+        entries: Iterable[QuantizationEntry] = self.entries["quantizations"].values()
+        return {name: entry for entry in entries for name in (entry.id, *entry.aliases)}
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:

@@ -135,7 +135,7 @@ def query(engine: str | None = None, aiter: str | None = None, **env: str) -> Qu
         ("AITER_USE_OPUS_MOE_SORTING", None, None, "aiter reads it no more; 0.1.14 removed it"),
         ("AITER_USE_OPUS_MOE_SORTING", None, "0.1.10", "aiter 0.1.10 does not read it yet; 0.1.11 is the first"),
         ("AITER_MOE_FORCE_BF16_ACT", None, None, "no release of aiter reads it"),
-        ("AITER_BF16_FP8_BOUND", None, "0.1.20", "no release of aiter reads it"),
+        ("AITER_BF16_FP8_BOUND", None, "0.1.20", "aiter 0.1.20 reads it no more; 0.1.14 removed it"),
         (
             "AITER_BF16_FP8_MOE_BOUNDS",
             None,
