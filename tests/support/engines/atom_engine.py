@@ -66,7 +66,7 @@ def _filled(empty: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 
 def run(case: Case, checkpoint: Checkpoint) -> None:
     """Create, load, convert and call a layer."""
-    GROUP.world_size, GROUP.rank_in_group = case.tp, case.rank
+    GROUP.world_size, GROUP.rank_in_group = case.tp * case.ep, case.ep_rank * case.tp + case.rank
     layer = _layer(case)
     _load(layer, checkpoint, case)
     if model := case.options.get("model"):
@@ -99,7 +99,7 @@ def _layer(case: Case) -> Any:
             eplb_config=EPLBConfig(),
             compilation_config=CompilationConfig(),
             tensor_parallel_size=case.tp,
-            enable_expert_parallel=False,
+            enable_expert_parallel=case.ep > 1,
             enable_dp_attention=False,
             moe_ep_flatten_tp_across_dp=False,
             max_num_batched_tokens=64,
