@@ -5,14 +5,16 @@ Imports the module of the command, runs it, and prints every error as one line.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
-from preshuffle.api.commands import COMMANDS
+from preshuffle.api.commands import COMMANDS, EXTRAS
 
 DEBUG = "PRESHUFFLE_DEBUG"
 _INTERRUPTED = 130
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:
-        return _failed(error)
+        return _failed(error, arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -83,11 +85,21 @@ def _dispatch(arguments: list[str]) -> int:
     parser = options.Parser(prog=f"preshuffle {name}", description=module.__doc__)
     module.add_arguments(parser)
     args = parser.parse_args(options.join_env_values(rest))
-    code: int = args.run(args)
+    return _run(name, args)
+
+
+def _run(name: str, args: argparse.Namespace) -> int:
+    """Run a command; name the extra that it lacks, if any."""
+    from preshuffle.api.commands.options.failures import needs_extra
+
+    with needs_extra(f"preshuffle {name}", EXTRAS[name]) if name in EXTRAS else nullcontext():
+        code: int = args.run(args)
     return code
 
 
 def _help() -> str:
+    from preshuffle.api.commands.options.examples import examples_text
+
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
@@ -98,6 +110,8 @@ def _help() -> str:
             "",
             *lines,
             "",
+            examples_text(""),
+            "",
             "Every command takes --help and --json.",
             "Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input, 3 unknown.",
             "Environment: PRESHUFFLE_BOOK, PRESHUFFLE_TABLES (':' between paths), NO_COLOR, PRESHUFFLE_DEBUG=1.",
@@ -105,22 +119,26 @@ def _help() -> str:
     )
 
 
-def _failed(error: Exception) -> int:
-    from preshuffle.api.commands.options import failures
+def _failed(error: Exception, arguments: Sequence[str]) -> int:
+    """Print an error for people, and for ``--json`` a problem document; return the exit code."""
+    from preshuffle.api.commands.options import failures, problem_document
     from preshuffle.registry.base.errors import NoRecipeError, PreshuffleError
 
     if isinstance(error, PreshuffleError):
-        for number, line in enumerate(str(error).splitlines()):
-            _print_error(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
-        return failures.FAILED if isinstance(error, NoRecipeError) else getattr(error, "exit_code", failures.BAD_INPUT)
-    if os.environ.get(DEBUG) == "1":
-        traceback.print_exception(error)
-    text = str(error).splitlines()
-    _print_error(
-        f"preshuffle: this is a bug in preshuffle: {type(error).__name__}: {text[0] if text else '(no message)'} "
-        f"({DEBUG}=1 shows where; please report it)"
-    )
-    return failures.BUG
+        text = str(error)
+        code: int = getattr(error, "exit_code", failures.BAD_INPUT)
+        code = failures.FAILED if isinstance(error, NoRecipeError) else code
+    else:
+        if os.environ.get(DEBUG) == "1":
+            traceback.print_exception(error)
+        first = (str(error).splitlines() or ["(no message)"])[0]
+        text = f"this is a bug in preshuffle: {type(error).__name__}: {first} ({DEBUG}=1 shows where; please report it)"
+        code = failures.BUG
+    for number, line in enumerate(text.splitlines()):
+        _print_error(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
+    if problem_document.wants_json(arguments):
+        print(problem_document.problem_document(error, text, code))
+    return code
 
 
 def _print_error(text: str) -> None:

@@ -23,3 +23,15 @@ COMMANDS: Final[dict[str, str]] = {
     "completion": "print a completion script for a shell",
 }
 """Every command and what it does; ``preshuffle.api.commands.<name>`` holds it."""
+
+EXTRAS: Final[dict[str, str]] = {
+    "identify": "layouts",
+    "probe": "layouts",
+    "conform": "layouts",
+    "derive": "proofs",
+    "serve": "service",
+    "deployments": "service",
+    "plan": "service",
+    "token": "service",
+}
+"""Extras that whole commands need; of others an option may (``--server``), and says so itself."""

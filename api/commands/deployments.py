@@ -1,13 +1,15 @@
 """List a service's deployments, or show one with findings and history.
 
-Exit codes: 0 fine, 1 a deployment that is shown is mismatch or unsupported, 2 bad input, 3 the service does not answer.
+Exit codes: 0 fine, 1 a deployment that is shown is mismatch or unsupported, or is unknown, 2 bad input,
+3 the service does not answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -15,14 +17,29 @@ from pydantic import Field
 
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
-from preshuffle.api.commands.options.service_option import add_service_options, send_request
+from preshuffle.api.commands.options.service_option import ServiceError, add_service_options, send_request
+from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.suggestions import suggestion
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 _WRONG: Final = ("mismatch", "unsupported")
 _PAGE: Final = 500
+_COMPARED: Final = 5000
+"""Names that an unknown one is compared with."""
+
+
+class UnknownDeploymentError(PreshuffleError, LookupError):
+    """Error for a deployment that the service does not know."""
+
+    exit_code = FAILED
+
+    def __init__(self, name: str, names: Sequence[str], problem: Mapping[str, Any]) -> None:
+        """Name the nearest of the known deployments, or all if they are few."""
+        super().__init__(f"no deployment is called {name!r}{suggestion(name, names) or '; the service knows none'}")
+        self.problem = {**problem, "detail": str(self)}
 
 
 class DeploymentsReport(Frozen):
@@ -70,7 +87,7 @@ def _one(args: argparse.Namespace) -> int:
     from preshuffle.api.answers import DeploymentView
     from preshuffle.api.commands.screens.deployments_view import show_one
 
-    view = DeploymentView.model_validate_json(send_request(args, "GET", _path(args.name)))
+    view = DeploymentView.model_validate_json(_of_one(args, _path(args.name)))
     _out(args, view, lambda screen: show_one(screen, view))
     return FAILED if view.verdict in _WRONG else OK
 
@@ -80,9 +97,25 @@ def _history(args: argparse.Namespace) -> int:
     from preshuffle.api.store import Events
 
     path = f"{_path(args.name)}/history" if args.name else "/v1/history"
-    events = Events.model_validate_json(send_request(args, "GET", path))
+    events = Events.model_validate_json(_of_one(args, path) if args.name else send_request(args, "GET", path))
     _out(args, events, lambda screen: show_events(screen, events))
     return OK
+
+
+def _of_one(args: argparse.Namespace, path: str) -> bytes:
+    """Request something of the deployment that is named.
+
+    Raises:
+        UnknownDeploymentError: the service knows none of this name.
+    """
+    try:
+        return send_request(args, "GET", path)
+    except ServiceError as error:
+        if error.kind != "unknown-deployment":
+            raise
+        args.state = None
+        names = [one["name"] for one in islice(_pages(args), _COMPARED)]
+        raise UnknownDeploymentError(args.name, names, error.problem) from None
 
 
 def _path(name: str) -> str:

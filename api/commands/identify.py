@@ -16,6 +16,7 @@ unknown or ambiguous.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -25,6 +26,7 @@ from preshuffle.api.commands.options.failures import FAILED, OK, UNKNOWN, UsageE
 from preshuffle.api.commands.options.parser import add_json, nearest
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.words import ROLES, Role, RowOrder
 
 if TYPE_CHECKING:
@@ -69,16 +71,20 @@ def run(args: argparse.Namespace) -> int:
     for size, rank in (("tp", "tp_rank"), ("ep", "ep_rank")):
         if known[rank] is not None and known[size] is not None and known[rank] >= known[size]:  # type: ignore[operator]
             raise UsageError(f"identify: --{rank.replace('_', '-')} {known[rank]}; valid: 0..{known[size] - 1}")  # type: ignore[operator]
+    shape, order = _shape(args.shape), _order(args.gate_up_order)
+    layer = _number(args, "layer", 0) or 0
+    for option in ("plain", "live"):
+        _check_readable(option, getattr(args, option))
     with needs_extra("preshuffle identify", "layouts"):
         from preshuffle.layouts.forensics import TensorLocation, identify_files
     registry = load_registry(args)
     found = identify_files(
         TensorLocation(Path(args.plain), args.plain_tensor),
-        TensorLocation(Path(args.live), args.live_tensor, _shape(args.shape), args.dtype),
+        TensorLocation(Path(args.live), args.live_tensor, shape, args.dtype),
         role=args.role,
-        layer=_number(args, "layer", 0) or 0,
+        layer=layer,
         registry=registry,
-        gate_up_order=_order(args.gate_up_order),
+        gate_up_order=order,
         engine=args.engine,
         **known,
     )
@@ -89,6 +95,19 @@ def run(args: argparse.Namespace) -> int:
     if any(one.faults for one in found.tensors.values()):
         return FAILED
     return OK if all(one.verdict == "identified" for one in found.tensors.values()) else UNKNOWN
+
+
+def _check_readable(option: str, path: str) -> None:
+    """Refuse a file that cannot be read, before torch is imported.
+
+    Raises:
+        QueryError: names the option and why.
+    """
+    try:
+        os.scandir(path).close() if os.path.isdir(path) else open(path, "rb").close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise QueryError([FieldProblem(f"--{option} {path}", f"cannot be read: {reason}")]) from None
 
 
 def _show(tensors: dict[Role, Identification]) -> None:

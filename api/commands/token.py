@@ -1,8 +1,5 @@
 """Create a bearer token; the tokens file holds its hash.
 
-  preshuffle token ops --role admin >> tokens.yaml
-  preshuffle token fleet-a --role report --deployments 'gpt-oss-*' >> tokens.yaml
-
 The secret goes to standard error, the file's line to standard output. The file begins with a line `tokens:`.
 """
 
@@ -12,12 +9,8 @@ import argparse
 import json
 import sys
 
-from pydantic import ValidationError
-
 from preshuffle.api.commands.options.failures import OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
-from preshuffle.api.web import make_token
-from preshuffle.registry.text import field_problems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +30,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: name, role and deployments do not go together.
     """
+    from pydantic import ValidationError
+
+    from preshuffle.api.web import make_token
+    from preshuffle.registry.text import field_problems
+
     try:
         secret, token = make_token(args.name, args.role, tuple(args.deployments))
     except ValidationError as error:

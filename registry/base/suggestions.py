@@ -56,6 +56,25 @@ def _shared(letters: Mapping[str, int], other: str) -> int:
     return 2 * sum(min(count, other.count(letter)) for letter, count in letters.items())
 
 
+def suggestion(name: str, names: Iterable[str], few: int = 12) -> str:
+    """Return the end of a message on an unknown name.
+
+    It is the closest names, all of them where none is close and they are few, or else how many there are.
+
+    Example:
+        >>> suggestion("sep61", ["sep16", "gui16"]), suggestion("x", ["sep16", "gui16"])
+        ('; did you mean sep16?', '; valid: sep16, gui16')
+    """
+    known = list(names)
+    close = close_to(name, known)
+    if close:
+        *others, last = close
+        return f"; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
+    if not known:
+        return ""
+    return f"; valid: {', '.join(known)}" if len(known) <= few else f"; none of {len(known)} is close"
+
+
 def near(name: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return the closest names, or all of them where none is close.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from preshuffle.api.commands.options.examples import examples_text
 from preshuffle.api.commands.options.failures import UsageError
 
 
@@ -39,8 +40,10 @@ class Parser(argparse.ArgumentParser):
     """Argument parser without abbreviations that raises its errors."""
 
     def __init__(self, **options: Any) -> None:
-        """Create a parser; the options are argparse's."""
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
+        """Create a parser; the options are argparse's, and its help ends with the command's examples."""
+        command = str(options.get("prog", "")).removeprefix("preshuffle").strip()
+        defaults = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**{**defaults, "epilog": examples_text(command) or None, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise the error instead of printing the usage and exiting.

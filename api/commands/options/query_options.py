@@ -77,7 +77,7 @@ def add_query_fields(parser: argparse.ArgumentParser) -> None:
     for name, info in Query.model_fields.items():
         dest = _PREFIX + name
         text = _HELP.get(name)
-        kinds = _kinds(info.annotation)
+        kinds = kinds_of(info.annotation)
         if name == "env":
             group.add_argument("--env", action="append", metavar="K=V", dest=dest, help="a switch that is set")
         elif name == "tokens":
@@ -191,9 +191,10 @@ def _placed(problem: FieldProblem, given: dict[str, Any], document: Document | N
     return FieldProblem(where, problem.message, valid, problem.lines)
 
 
-def _kinds(annotation: Any) -> list[Any]:
+def kinds_of(annotation: Any) -> list[Any]:
+    """Return the members of a union, without their annotations."""
     if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+        return [kind for part in get_args(annotation) for kind in kinds_of(part)]
     if hasattr(annotation, "__metadata__"):
-        return _kinds(annotation.__origin__)
+        return kinds_of(annotation.__origin__)
     return [annotation]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from preshuffle.api.commands.options.failures import UNKNOWN, UsageError, needs_extra
@@ -28,9 +28,23 @@ _TIMEOUT_S: Final = 300.0
 
 
 class ServiceError(PreshuffleError, RuntimeError):
-    """Error for a service that is unreachable or refuses a request."""
+    """Error for a service that is unreachable or refuses a request.
+
+    Attributes:
+        problem: the problem document that it answered with, if any.
+    """
 
     exit_code = UNKNOWN
+
+    def __init__(self, message: str, problem: Mapping[str, Any] | None = None) -> None:
+        """Keep the problem document."""
+        super().__init__(message)
+        self.problem = problem or {"type": "urn:preshuffle:problem:service-unavailable"}
+
+    @property
+    def kind(self) -> str:
+        """Last part of the problem's type, such as ``unknown-deployment``."""
+        return str(self.problem["type"]).rpartition(":")[2]
 
 
 def add_service_options(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +72,7 @@ def query_service(args: argparse.Namespace, call: Callable[[Client], Reply[T]], 
     """
     if args.book or args.tables:
         raise UsageError("--server uses the service's own book and tables; omit --book and --tables")
+    check_url(args.server)
     with needs_extra("asking a service", "service"):
         from preshuffle.api.client import Client
     with Client(args.server, token=os.environ.get(TOKEN), timeout=_TIMEOUT_S, registry=registry, quiet=True) as client:
@@ -65,6 +80,19 @@ def query_service(args: argparse.Namespace, call: Callable[[Client], Reply[T]], 
     if reply.why:
         print(f"preshuffle: {reply.why}; the embedded book answers", file=sys.stderr)
     return reply.value
+
+
+def check_url(server: str) -> None:
+    """Refuse a service's address that is no HTTP URL.
+
+    Raises:
+        UsageError: scheme or host is missing.
+    """
+    scheme, mark, rest = server.partition("://")
+    if not mark:
+        raise UsageError(f"--server {server!r} has no scheme; did you mean http://{server}?")
+    if scheme not in ("http", "https") or not rest.strip("/"):
+        raise UsageError(f"--server {server!r}; valid: http://HOST:PORT or https://HOST:PORT")
 
 
 def send_request(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:
@@ -78,6 +106,8 @@ def send_request(args: argparse.Namespace, method: str, path: str, **request: An
     server: str = args.server or ("" if args.db else os.environ.get(SERVER, ""))
     if bool(server) == bool(args.db):
         raise UsageError(f"name one service: --server URL (or ${SERVER}), or --db URL of a service's store")
+    if server:
+        check_url(server)
     with needs_extra("asking a service", "service"):
         answer = (
             _request_store(args.db, method, path, request)
@@ -135,4 +165,4 @@ def _refusal(answer: httpx.Response, what: str) -> PreshuffleError:
     if problem is None:
         return ServiceError(not_ours(answer, what))
     faults = faults_of(problem)
-    return QueryError(faults) if faults else ServiceError(str(problem["detail"]))
+    return QueryError(faults) if faults else ServiceError(str(problem["detail"]), problem)

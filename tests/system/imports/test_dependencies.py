@@ -32,7 +32,7 @@ INSIDE_FUNCTIONS: dict[str, frozenset[str]] = {
     "preshuffle": frozenset(),
     "registry": frozenset(),
     "layouts": frozenset({"triton", "aiter"}),
-    "api": frozenset({"shtab"}),
+    "api": frozenset(),
 }
 """Packages of others that each room may import inside functions only."""
 

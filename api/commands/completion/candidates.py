@@ -1,0 +1,123 @@
+"""Candidates for the last word of a command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from preshuffle.api.commands import COMMANDS
+from preshuffle.api.commands.completion.values import Candidate, values_of
+from preshuffle.api.commands.options.parser import Parser
+
+
+@dataclass(slots=True)
+class Line:
+    """State of a parser behind the words before the cursor.
+
+    Attributes:
+        parser: of the command or of its action.
+        given: values by the destination of their argument.
+        expects: option whose value comes next.
+        position: how many positional arguments are given.
+    """
+
+    parser: argparse.ArgumentParser
+    given: dict[str, list[str]] = field(default_factory=dict)
+    expects: argparse.Action | None = None
+    position: int = 0
+
+    def read(self, word: str) -> None:
+        """Take one word."""
+        if self.expects is not None:
+            self._give(self.expects, word)
+            self.expects = None
+        elif word.startswith("-") and len(word) > 1:
+            option, equals, value = word.partition("=")
+            action = self.option(option)
+            if action is not None and equals:
+                self._give(action, value)
+            elif action is not None and action.nargs != 0:
+                self.expects = action
+        elif isinstance(action := self.argument(), argparse._SubParsersAction) and word in action.choices:
+            self.parser, self.position = action.choices[word], 0
+        else:
+            if action is not None:
+                self._give(action, word)
+            self.position += 1
+
+    def option(self, name: str) -> argparse.Action | None:
+        """Return the option of a name."""
+        return self.parser._option_string_actions.get(name)
+
+    def argument(self) -> argparse.Action | None:
+        """Return the positional argument that comes next; the last one may take many."""
+        actions = [action for action in self.parser._actions if not action.option_strings]
+        return actions[min(self.position, len(actions) - 1)] if actions else None
+
+    def _give(self, action: argparse.Action, value: str) -> None:
+        self.given.setdefault(action.dest, []).append(value)
+
+
+def candidates(words: Sequence[str]) -> list[Candidate]:
+    """Return what the last word can be; empty where nothing is known, as for files.
+
+    Args:
+        words: behind ``preshuffle``, up to the cursor; the last one may be empty.
+    """
+    *before, current = words
+    if not before or before == ["help"]:
+        found: Iterator[Candidate] = _commands(help_too=not before)
+    elif before[0] in COMMANDS:
+        found = _of_command(_line_of(before), current)
+    else:
+        found = iter(())
+    return [one for one in dict.fromkeys(found) if one.value.startswith(current)]
+
+
+def _commands(*, help_too: bool) -> Iterator[Candidate]:
+    yield from (Candidate(name, what) for name, what in COMMANDS.items())
+    if help_too:
+        yield Candidate("--help", "every command")
+        yield Candidate("--version", "of preshuffle")
+
+
+def _line_of(words: Sequence[str]) -> Line:
+    parser = Parser(prog=f"preshuffle {words[0]}")
+    import_module(f"preshuffle.api.commands.{words[0]}").add_arguments(parser)
+    line = Line(parser)
+    for word in words[1:]:
+        line.read(word)
+    return line
+
+
+def _of_command(line: Line, current: str) -> Iterator[Candidate]:
+    if line.expects is not None:
+        yield from values_of(line.expects, line.given)
+    elif current.startswith("-"):
+        name, equals, _ = current.partition("=")
+        if not equals:
+            yield from _options(line.parser)
+        elif (action := line.option(name)) is not None:
+            yield from (Candidate(f"{name}={one.value}", one.help) for one in values_of(action, line.given))
+    elif (argument := line.argument()) is not None:
+        yield from _argument(argument, line)
+
+
+def _argument(action: argparse.Action, line: Line) -> Iterator[Candidate]:
+    if isinstance(action, argparse._SubParsersAction):
+        helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+        yield from (Candidate(name, helps.get(name, "")) for name in action.choices)
+    else:
+        yield from values_of(action, line.given)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[Candidate]:
+    for action in parser._actions:
+        if action.help != argparse.SUPPRESS:
+            yield from (
+                Candidate(name, (action.help or "").replace("%%", "%"))
+                for name in action.option_strings
+                if name.startswith("--")
+            )
