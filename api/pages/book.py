@@ -21,7 +21,8 @@ from preshuffle.api.routes import books
 from preshuffle.api.store import Store, in_thread, stored_books
 from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import LayoutReader, readers_of
+from preshuffle.registry.kernels import LayoutReader
+from preshuffle.registry.lint import known_readers
 from preshuffle.registry.loading import Book
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
@@ -101,7 +102,7 @@ def _readers(book: Book, section: str, entry: Any) -> tuple[LayoutReader, ...] |
     """
     if section not in ("layouts", "packings"):
         return None
-    return readers_of(book.families, (entry.id, *getattr(entry, "aliases", ())))
+    return known_readers(book, (entry.id, *getattr(entry, "aliases", ())))
 
 
 def _uses(book: Book, section: str, entry: Any) -> Iterator[tuple[str, str]]:

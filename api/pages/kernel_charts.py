@@ -10,6 +10,7 @@ from markupsafe import Markup
 from preshuffle.api.answers import GroupView
 from preshuffle.api.pages.pictures.kernel_picture import kernels_svg
 from preshuffle.registry import Registry
+from preshuffle.registry.loading import Book, known_lines, reads_of
 from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.values.decision import KernelBucket
 
@@ -20,12 +21,14 @@ class KernelChart:
 
     Attributes:
         caption: whose call it is.
+        known: how it is known what the kernels read, in lines.
     """
 
     ident: str
     caption: str
     buckets: tuple[KernelBucket, ...]
     svg: Markup
+    known: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ def kernel_charts(group: GroupView, registry: Registry, ident: str) -> Iterator[
     same = bool(ran) and _without_notes(ran) == _without_notes(decided)
     if ran:
         more = "; the decided call gets the same" if same else ""
-        yield _chart(f"{ident}-observed", f"As observed: the kernels of the call that was reported{more}.", ran)
+        yield _chart(f"{ident}-observed", f"As observed: the kernels of the call that was reported{more}.", ran, registry.book)
     if decided and not same:
         text = "As decided: the kernels of the call that the registry decides"
         known = (
@@ -48,7 +51,7 @@ def kernel_charts(group: GroupView, registry: Registry, ident: str) -> Iterator[
             if ran or not group.observation.applied.tensors
             else "; too little of the call was reported to tell its own"
         )
-        yield _chart(ident, f"{text}{known}.", decided)
+        yield _chart(ident, f"{text}{known}.", decided, registry.book)
 
 
 def why_no_kernels(group: GroupView, registry: Registry) -> str:
@@ -62,5 +65,6 @@ def _without_notes(buckets: Sequence[KernelBucket]) -> list[KernelBucket]:
     return [bucket.altered(notes=()) for bucket in buckets]
 
 
-def _chart(ident: str, caption: str, buckets: tuple[KernelBucket, ...]) -> KernelChart:
-    return KernelChart(ident, caption, buckets, Markup(kernels_svg(buckets, ident)))
+def _chart(ident: str, caption: str, buckets: tuple[KernelBucket, ...], book: Book) -> KernelChart:
+    known = known_lines(book, reads_of(stage for bucket in buckets for stage in (bucket.stage1, bucket.stage2)))
+    return KernelChart(ident, caption, buckets, Markup(kernels_svg(buckets, ident)), known)

@@ -27,6 +27,8 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+_INDENTATION: Final = re.compile(r"(?<=\n) +(?=<)")
+"""Indentation of templates; a page is the smaller without it."""
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
@@ -71,6 +73,7 @@ class Renderer:
         text = self._templates.get_template(template).render(
             watching=self._watching, registry=registry_view(self._answers.registry), **context
         )
+        text = _INDENTATION.sub("", text)
         return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
 
     def problems(self, app: FastAPI) -> None:

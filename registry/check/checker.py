@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
@@ -13,7 +14,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
 from preshuffle.registry.check.deployment.implied import implied_note, implied_runs, with_engine_switches
-from preshuffle.registry.check.deployment.kernel_runs import kernel_runs
+from preshuffle.registry.check.deployment.kernel_runs import KernelRun, kernel_runs
 from preshuffle.registry.check.judgement import Judgement, in_every_version
 from preshuffle.registry.check.rule_table import RULES, CheckRule
 from preshuffle.registry.check.verdict import verdict_of
@@ -31,7 +32,7 @@ from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
-from preshuffle.registry.values.report import Report
+from preshuffle.registry.values.report import ObservedRead, Report
 
 _ON_THE_CALL = tuple(rule for rule in RULES if rule.on_call)
 _ON_OBSERVED = tuple(rule for rule in RULES if not rule.on_call)
@@ -84,6 +85,7 @@ class Checker:
                 *implied_note(layer, judged.evidence.implied),
                 *filter(None, [layer.slots.unknown_table, judged.note]),
             ),
+            reads=_reads(judged.evidence.runs),
         )
 
     def findings_of(self, layers: Iterator[MoELayer], *, kernels: bool = True) -> tuple[Finding, ...]:
@@ -191,6 +193,23 @@ class Checker:
             call = call_decision(recipe, layer, tensors)
             digest = decision_digest(recipe.id, tensors, call, recipe.env)
             yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
+
+
+def _reads(runs: Sequence[KernelRun]) -> tuple[ObservedRead, ...]:
+    """Return what AITER's kernels read, each once, with how that is known."""
+    found = dict.fromkeys(
+        (role, layouts[0], *run.known.get(role, (None, None)))
+        for run in runs
+        if run.reader == "aiter" and not run.error
+        for role, layouts in run.reads.items()
+        if len(layouts) == 1
+    )
+    return tuple(_read(*item) for item in found)
+
+
+@lru_cache(maxsize=1024)
+def _read(role: str, layout: str, kind: str | None, id: str | None) -> ObservedRead:
+    return ObservedRead(role=role, layout=layout, known=kind, evidence=id)
 
 
 def _listed(findings: Sequence[Finding]) -> Iterator[Finding]:

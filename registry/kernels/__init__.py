@@ -31,7 +31,7 @@ from preshuffle.registry.kernels.families.evidence import (
 )
 from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
-from preshuffle.registry.kernels.families.readers import LayoutReader, readers_of
+from preshuffle.registry.kernels.families.readers import LayoutReader, ReaderEvidence, readers_of
 from preshuffle.registry.kernels.survey.buckets import TokenBucket, reachable_buckets, survey
 from preshuffle.registry.kernels.survey.compare import (
     SEVERITIES,
@@ -72,6 +72,7 @@ __all__ = [
     "Known",
     "LayoutReader",
     "Packing",
+    "ReaderEvidence",
     "Row",
     "RuntimeFacts",
     "Severity",

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Final
+from typing import Final, get_args
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.linear_pattern import linear_pattern
 from preshuffle.registry.base.suggestions import near
-from preshuffle.registry.base.words import ROLES
-from preshuffle.registry.kernels import KINDS, DerivedReads, Family, KernelEvidence, Kind, RuntimeFacts
+from preshuffle.registry.base.words import ROLES, CallDtype, Dtype, QuantType
+from preshuffle.registry.kernels import (
+    KINDS,
+    DerivedReads,
+    Family,
+    KernelEvidence,
+    Kind,
+    LayoutReader,
+    ReaderEvidence,
+    RuntimeFacts,
+    readers_of,
+)
 from preshuffle.registry.loading import Book, Place
 
 SECTION: Final = "kernel_evidence"
@@ -24,8 +34,14 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = {
     "is_shuffled": ("true", "false"),
     "split_k": ("1", "n"),
     "post_activation_layout": ("", "auto", "standard"),
+    "activation_dtype": get_args(Dtype),
+    "weight_dtype": get_args(CallDtype),
+    "quant_type": get_args(QuantType),
 }
-"""Facts of a call that have these values only."""
+"""Values of a call's facts."""
+
+
+_Values = dict[str, set[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class Statement(Frozen):
         role: the tensor.
         layout: how it is read.
         known: the kind of evidence; None where the book does not say.
-        cases: facts of the call, and what the kernel's name holds.
+        case: facts of the call and groups of the kernel's name, as far as they matter.
         places: where the evidence can be read.
     """
 
@@ -86,21 +102,26 @@ class Statement(Frozen):
     role: str
     layout: str
     known: Kind | None
-    cases: tuple[str, ...] = ()
+    case: str = ""
     places: tuple[str, ...] = ()
 
 
 def statements_of(book: Book) -> tuple[Statement, ...]:
     """Return what the families read, by kind of evidence."""
     grouped: dict[tuple[str, str, str, str, Kind | None], list[Claim]] = {}
+    all_cases: dict[str, list[Claim]] = {}
     for claim in claims_of(book):
         arch, kind = dict(claim.case).get("arch", ""), claim.evidence.known.kind if claim.evidence else None
         grouped.setdefault((claim.family, arch, claim.role, claim.layout, kind), []).append(claim)
-    return tuple(_statement(*key, claims) for key, claims in grouped.items())
+        all_cases.setdefault(claim.family, []).append(claim)
+    domains = {family: _values(claims) for family, claims in all_cases.items()}
+    return tuple(_statement(*key, claims, domains[key[0]]) for key, claims in grouped.items())
 
 
-def _statement(family: str, arch: str, role: str, layout: str, known: Kind | None, claims: list[Claim]) -> Statement:
-    cases = dict.fromkeys(case_text(tuple(item for item in claim.case if item[0] != "arch")) for claim in claims)
+def _statement(
+    family: str, arch: str, role: str, layout: str, known: Kind | None, claims: list[Claim], domains: _Values
+) -> Statement:
+    values = {name: found for name, found in _values(claims).items() if name != "arch" and found != domains[name]}
     places = dict.fromkeys(place for claim in claims if claim.evidence for place in places_of(claim.evidence))
     return Statement(
         family=family,
@@ -108,9 +129,38 @@ def _statement(family: str, arch: str, role: str, layout: str, known: Kind | Non
         role=role,
         layout=layout,
         known=known,
-        cases=tuple(cases),
+        case=case_text(tuple((name, "/".join(sorted(filter(None, found)))) for name, found in values.items())),
         places=tuple(places),
     )
+
+
+def _values(claims: list[Claim]) -> _Values:
+    """Return the values of each fact in some claims' cases."""
+    found: _Values = {}
+    for claim in claims:
+        for name, value in claim.case:
+            found.setdefault(name, set()).add(value)
+    return found
+
+
+def known_readers(book: Book, names: Collection[str]) -> tuple[LayoutReader, ...]:
+    """Return the families that read a layout, with the evidence for it.
+
+    Args:
+        book: the families and their evidence.
+        names: the layout's id and aliases.
+    """
+    return tuple(
+        reader.altered(evidence=_reader_evidence(book, reader.family, names))
+        for reader in readers_of(book.families, names)
+    )
+
+
+def _reader_evidence(book: Book, family: str, names: Collection[str]) -> tuple[ReaderEvidence, ...]:
+    claims = _FamilyCases(book, book.families.by_id[family]).claims()
+    found = {claim.evidence.id: claim.evidence for claim in claims if claim.evidence and claim.layout in names}
+    ordered = sorted(found.values(), key=lambda entry: KINDS.index(entry.known.kind))
+    return tuple(ReaderEvidence(id=entry.id, kind=entry.known.kind, says=entry.says) for entry in ordered)
 
 
 def places_of(entry: KernelEvidence) -> tuple[str, ...]:
@@ -185,7 +235,8 @@ class _FamilyCases:
 
 def _may_lack(grammar: str, group: str) -> bool:
     """Return whether a name of this grammar can lack a group: it is optional, or there may be no name."""
-    return linear_pattern(grammar).matches("") or re.search(rf"\(\?P<{group}>[^()]*\)\?", grammar) is not None
+    optional = rf"(\(\?:[^()]*)?\(\?P<{group}>[^()]*\)(?(1)[^()]*\))\?"
+    return linear_pattern(grammar).matches("") or re.search(optional, grammar) is not None
 
 
 def _counts(entry: KernelEvidence, case: Mapping[str, str]) -> bool:

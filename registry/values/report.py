@@ -36,6 +36,23 @@ def rank(verdict: Verdict) -> int:
     return list(MEANINGS).index(verdict)
 
 
+class ObservedRead(Frozen):
+    """Layout that a kernel of a deployment reads, and how that is known.
+
+    Attributes:
+        role: the tensor.
+        layout: how the kernel reads it.
+        known: ``derived`` from the kernel, the ``bytes`` that AITER's functions feed it, read in ``source``, or an
+            ``engine``'s choice; None where the book does not say.
+        evidence: id in the book's ``kernel_evidence``.
+    """
+
+    role: str
+    layout: str
+    known: str | None = None
+    evidence: str | None = None
+
+
 class Report(Frozen):
     """The outcome of ``Registry.check``.
 
@@ -44,12 +61,14 @@ class Report(Frozen):
             ``degraded`` (right but slow, or in other numerics), ``unknown`` (too little was observed), or ``ok``.
         findings: everything found, errors first.
         notes: what limits the answer without being wrong: an engine, or a version of it, that the book does not know.
+        reads: what AITER's kernels read, under the most plausible call, and how that is known.
         decision: what the registry would do for the query; only where it was requested and there is a recipe.
     """
 
     verdict: Verdict
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    reads: tuple[ObservedRead, ...] = ()
     decision: Decision | None = None
 
     @property

@@ -21,18 +21,20 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import read_document
 from preshuffle.api.commands.options.query_options import add_query_options, option_of, read_query
-from preshuffle.api.commands.screens.decision_view import query_text, show_findings
+from preshuffle.api.commands.screens.decision_view import query_text, show_findings, show_known
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import DispatchCall, Families, KernelTables, StageTrace, Trace, says, trace
+from preshuffle.registry.kernels import DispatchCall, KernelTables, StageTrace, Trace, says, trace
+from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import call_of_decision, why_not_predicted
 from preshuffle.registry.text import field_problems, parse_json
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 
-_Dispatch = tuple[str, str | None, tuple[str, ...], DispatchCall, KernelTables | None, Families | None]
+_Dispatch = tuple[str, str | None, tuple[str, ...], DispatchCall, KernelTables | None, Book | None]
 
 
 class ExplainedKernel(Frozen):
@@ -58,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain the dispatch."""
-    subject, recipe, engine, call, tables, families = _of_call(args) if args.call else _of_query(args)
+    subject, recipe, engine, call, tables, book = _of_call(args) if args.call else _of_query(args)
+    families = book.families if book is not None else None
     found = trace(call, tables, families)
     findings = tuple(hazard_findings(tables, [found.choice], families))
     answer = ExplainedKernel(recipe=recipe, engine=engine, trace=found, findings=findings)
@@ -67,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         screen = Screen.of_terminal()
         show_trace(screen, subject, answer)
+        show_known(screen, book or Registry.default().book, (found.choice.stage1, found.choice.stage2))
         screen.show()
     return FAILED if found.choice.error else OK
 
@@ -82,7 +86,7 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
         text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
         raise NoRecipeError(text, missing=missing)
     engine = registry.engine_notes(query)
-    return query_text(query), decision.recipe, engine, call, registry.tables, registry.book.families
+    return query_text(query), decision.recipe, engine, call, registry.tables, registry.book
 
 
 def _of_call(args: argparse.Namespace) -> _Dispatch:

@@ -23,7 +23,7 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import STDIN
 from preshuffle.api.commands.options.query_options import add_query_options, option_of, read_query
-from preshuffle.api.commands.screens.decision_view import query_text, show_findings
+from preshuffle.api.commands.screens.decision_view import query_text, show_findings, show_known, stages_of
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
@@ -109,12 +109,12 @@ def _predict_query(args: argparse.Namespace) -> int:
         print_json(answer)
     else:
         screen = Screen.of_terminal()
-        _show_forecast(screen, answer)
+        _show_forecast(screen, answer, registry)
         screen.show()
     return FAILED if any(finding.severity == "error" for finding in answer.findings) else OK
 
 
-def _show_forecast(screen: Screen, answer: Forecast) -> None:
+def _show_forecast(screen: Screen, answer: Forecast, registry: Registry) -> None:
     call = answer.call
     screen.line(f"{screen.paint(answer.recipe, 'good')}  {screen.paint(query_text(answer.query), 'bold')}")
     screen.text(f"gate_mode={call.gate_mode}, {call.activation}, {call.quant_type}", style="dim")
@@ -126,6 +126,7 @@ def _show_forecast(screen: Screen, answer: Forecast) -> None:
         Column("tuned, row", wraps=True),
     ]
     screen.table(columns, [_bucket_row(bucket) for bucket in answer.kernels])
+    show_known(screen, registry.book, stages_of(answer.kernels))
     for note in dict.fromkeys((*answer.engine, *(note for bucket in answer.kernels for note in bucket.notes))):
         screen.text(note, style="dim")
     screen.heading("findings", "" if answer.findings else "none")

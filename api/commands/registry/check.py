@@ -166,8 +166,7 @@ def _show_evidence(screen: Screen, report: CheckReport) -> None:
     screen.text("By reading alone:")
     rows: dict[tuple[str, ...], list[str]] = {}
     for item in report.by_reading:
-        cases = "; ".join(item.cases[:3]) + (f"; {len(item.cases) - 3} more" if len(item.cases) > 3 else "")
-        key = (item.family, f"{item.role} {item.layout}", item.known or "not said", cases)
+        key = (item.family, f"{item.role} {item.layout}", item.known or "not said", item.case)
         rows.setdefault(key, []).append(item.arch or "any GPU")
     columns = [
         Column("family"),

@@ -5,7 +5,7 @@ It shows recipe and reason, tensors, call, environment, kernels, alternatives an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from preshuffle.api.commands.screens.screen import Screen, shape_text, short_digest
@@ -13,6 +13,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.words import STEPS, Step
 from preshuffle.registry.kernels import Stage
+from preshuffle.registry.loading import Book, known_lines, reads_of
 from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.values.decision import Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.finding import Finding
@@ -180,9 +181,25 @@ def _kernels(screen: Screen, query: Query, decision: Decision, registry: Registr
             rows.append((tokens, first.activation_dtype or "unknown", _name(first.stage1), _second(first)))
         styles.append(_TUNED[first.tuned])
     _kernel_table(screen, rows, styles)
+    show_known(
+        screen, registry.book, [stage for bucket in decision.kernels for stage in (bucket.stage1, bucket.stage2)]
+    )
     notes = dict.fromkeys(note for bucket in decision.kernels for note in bucket.notes)
     for note in notes:
         screen.text(note, style="dim")
+
+
+def stages_of(buckets: Iterable[KernelBucket]) -> Iterator[Stage | None]:
+    """Yield the stages of kernels."""
+    for bucket in buckets:
+        yield bucket.stage1
+        yield bucket.stage2
+
+
+def show_known(screen: Screen, book: Book, stages: Iterable[Stage | None]) -> None:
+    """Show how it is known what kernels read."""
+    for line in known_lines(book, reads_of(stages)):
+        screen.text(line, style="dim")
 
 
 def _kernel_table(screen: Screen, rows: list[tuple[str, ...]], tuned: list[Cell]) -> None:

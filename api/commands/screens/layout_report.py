@@ -12,7 +12,8 @@ from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.kernels import LayoutReader, readers_of
+from preshuffle.registry.kernels import LayoutReader
+from preshuffle.registry.lint import known_readers
 from preshuffle.registry.loading import Book
 
 _RUNS = 16
@@ -145,7 +146,7 @@ def report_on(
         gate_mode=layout.gate_mode,
         aliases=entry.aliases,
         evidence=entry.evidence,
-        readers=readers_of(book.families, (entry.id, *entry.aliases)),
+        readers=known_readers(book, (entry.id, *entry.aliases)),
     )
     if shape is None:
         return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from preshuffle.api.commands.screens.layout_report import Bound, LayoutReport, Run, TileNumbers
@@ -9,6 +10,8 @@ from preshuffle.api.commands.screens.screen import Screen, shape_text
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.algebra.cells import segments
 from preshuffle.registry.base.ranges import range_text
+from preshuffle.registry.kernels import LayoutReader
+from preshuffle.registry.loading import NOT_SAID
 
 _UNITS = {"byte": "bytes", "group": "groups", "any": "elements"}
 
@@ -38,9 +41,22 @@ def show_report(screen: Screen, report: LayoutReport) -> None:
 
 def _readers(screen: Screen, report: LayoutReport) -> None:
     screen.heading("kernel families", "that read it" if report.readers else "none of the book reads it")
-    rows = [(Cell(reader.family, "name"), reader.stage, ", ".join(reader.roles)) for reader in report.readers]
+    rows = [
+        (Cell(reader.family, "name"), reader.stage, ", ".join(reader.roles), known_text(reader))
+        for reader in report.readers
+    ]
     if rows:
-        screen.table([Column("family"), Column("stage"), Column("tensors", wraps=True)], rows)
+        columns = [Column("family"), Column("stage"), Column("tensors", wraps=True), Column("known", wraps=True)]
+        screen.table(columns, rows)
+
+
+def known_text(reader: LayoutReader) -> str:
+    """Return how it is known that a family reads a layout: the strongest evidence, and how much more there is."""
+    if not reader.evidence:
+        return NOT_SAID
+    first, *others = reader.evidence
+    counts = Counter(entry.kind for entry in others)
+    return first.says + "".join(f"; and {count} more ({kind})" for kind, count in counts.items())
 
 
 def _bound(screen: Screen, report: LayoutReport, bound: Bound) -> None:

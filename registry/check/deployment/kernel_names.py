@@ -25,6 +25,7 @@ class NamedKernel:
         takes: the activation dtype that stage 1 takes.
         named_takes: whether the name itself says so.
         unknown: names that no family and no label knows.
+        known: kind and id of the evidence for what is read, by role.
     """
 
     families: tuple[str, str]
@@ -33,6 +34,13 @@ class NamedKernel:
     named_takes: bool = False
     one_stage: bool | None = None
     unknown: tuple[str, ...] = ()
+    known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def known_of(stage: Stage) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield each role that has evidence, with its kind and id."""
+    for role, id in stage.evidence.items():
+        yield role, (stage.known[role], id)
 
 
 def label_of(layer: MoELayer, name: str) -> KernelLabelEntry | None:
@@ -56,6 +64,7 @@ def read_names(
     """
     book, families = layer.book.families, ["", ""]
     reads: dict[str, tuple[str, ...]] = {}
+    known: dict[str, tuple[str, str]] = {}
     unknown: list[str] = []
     takes: str | None = None
     one_stage = None
@@ -69,7 +78,10 @@ def read_names(
             spelled = _ACTIVATIONS.get(parsed[1].get("a", ""))
             takes = takes or (spelled if position == 0 else None)
             one_stage = book.by_id[parsed[0]].stage == "1-stage" if position == 0 else one_stage
-            reads |= _reads(layer, call, name, parsed, spelled, choice)
+            stage = _stage(layer, call, name, parsed, spelled, choice)
+            if stage is not None:
+                reads |= {role: (layout,) for role, layout in stage.reads.items()}
+                known |= known_of(stage)
         elif label is not None:
             families[position] = label.families.get("2" if position else "1", "")
             takes = takes or (label.takes if position == 0 else None)
@@ -77,20 +89,20 @@ def read_names(
             reads |= predicted or {r: v for r, v in label.reads.items() if r.startswith("w2") == bool(position)}
         else:
             unknown.append(name)
-    return NamedKernel((families[0], families[1]), reads, takes, takes is not None, one_stage, tuple(unknown))
+    return NamedKernel((families[0], families[1]), reads, takes, takes is not None, one_stage, tuple(unknown), known)
 
 
-def _reads(
+def _stage(
     layer: MoELayer,
     call: PossibleCall | None,
     name: str,
     parsed: tuple[str, dict[str, str]],
     spelled: str | None,
     choice: KernelChoice | None,
-) -> dict[str, tuple[str, ...]]:
+) -> Stage | None:
     query = layer.query
     if call is None or query.quant_type is None or query.weight_dtype is None:
-        return {}
+        return None
     id, groups = parsed
     owner = layer.book.families.by_id[id]
     dtype = spelled or (choice.activation_dtype if choice else None) or query.weight_dtype
@@ -102,8 +114,7 @@ def _reads(
     stages = (
         families.stages_of("", "", func, name, facts) if second else families.stages_of(func, name, None, "", facts)
     )
-    stage = stages[1] if second else stages[0]
-    return {role: (layout,) for role, layout in stage.reads.items()} if stage else {}
+    return stages[1] if second else stages[0]
 
 
 def _predicted(choice: KernelChoice | None, id: str, takes: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:

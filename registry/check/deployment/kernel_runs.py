@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from preshuffle.registry.check.deployment.backends import Backends
-from preshuffle.registry.check.deployment.kernel_names import NamedKernel, read_names
+from preshuffle.registry.check.deployment.kernel_names import NamedKernel, known_of, read_names
 from preshuffle.registry.entries import Facts, Scalar
 from preshuffle.registry.kernels import KernelChoice, TokenBucket
 from preshuffle.registry.layer import MoELayer, PossibleCall, Predictor
@@ -34,6 +34,7 @@ class KernelRun:
         families: kernel families of stage 1 and stage 2, ``""`` where unknown.
         kernels: kernel names of stage 1 and stage 2.
         reads: the layouts that it may read, by role.
+        known: kind and id of the evidence for that, by role; nothing where the book does not say.
         runs_in: activation dtype.
         quantized_to: the activation dtype that AITER's call quantizes to, where a kernel was observed by name.
         unknown_names: names that no kernel family and no label knows.
@@ -50,6 +51,7 @@ class KernelRun:
     families: tuple[str, str] = ("", "")
     kernels: tuple[str, str] = ("", "")
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     runs_in: str | None = None
     quantized_to: str | None = None
     one_stage: bool | None = None
@@ -191,6 +193,7 @@ def _run_of_choice(lo: int, hi: int | None, choice: KernelChoice) -> KernelRun:
         families=((first.family or "") if first else "", (second.family or "") if second else ""),
         kernels=(first.kernel if first else "", second.kernel if second else ""),
         reads=reads,
+        known={role: known for stage in (first, second) if stage for role, known in known_of(stage)},
         runs_in=choice.activation_dtype,
         one_stage=choice.run_1stage,
         tuned=choice.tuned,
@@ -270,6 +273,7 @@ def _named_kernels(
         families=found.families,
         kernels=names,
         reads=found.reads,
+        known=found.known,
         runs_in=found.takes or (choice.activation_dtype if choice else None),
         quantized_to=choice.activation_dtype if choice and found.named_takes else None,
         one_stage=found.one_stage,

@@ -53,6 +53,7 @@ class DerivedReads(Frozen):
         of: what the checksum is of: the code object, or the last IR before LLVM.
         sha256: of that.
         date: of the derivation.
+        compiled_by: what compiled the IR, with its version.
         by_numbers: roles whose layout is told by numbers alone: right with it, wrong with every other.
     """
 
@@ -63,14 +64,17 @@ class DerivedReads(Frozen):
     of: Literal["code_object", "ir"] = "code_object"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     date: Day
+    compiled_by: Text | None = None
     by_numbers: tuple[Role, ...] = ()
 
     @property
     def says(self) -> str:
         """The evidence in one line."""
-        of = "" if self.of == "code_object" else "IR "
-        checksum = f"{of}sha256 {self.sha256[:_HEX]}…, {self.date}"
-        return f"derived from kernel {self.kernel} of {build_text(self.aiter)} ({checksum})"
+        of = "" if self.of == "code_object" else f"IR of {self.compiled_by}, " if self.compiled_by else "IR "
+        text = f"kernel {self.kernel} of {build_text(self.aiter)} ({of}sha256 {self.sha256[:_HEX]}…, {self.date})"
+        if not self.by_numbers:
+            return f"derived from {text}"
+        return f"derived from {text}; by numbers alone: {', '.join(self.by_numbers)}"
 
 
 class FedBytes(Frozen):
@@ -91,7 +95,7 @@ class FedBytes(Frozen):
     def says(self) -> str:
         """The evidence in one line."""
         names = ", ".join(name.rpartition(".")[2] for name in self.functions)
-        return f"the bytes that {names} of {build_text(self.aiter)} makes for it"
+        return f"equal to the bytes of {names} ({build_text(self.aiter)})"
 
 
 class ReadSource(Frozen):

@@ -6,7 +6,22 @@ from collections.abc import Collection, Iterable
 from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.kernels.families.evidence import Kind
 from preshuffle.registry.kernels.families.family import Family
+
+
+class ReaderEvidence(Frozen):
+    """How it is known that a family reads a layout.
+
+    Attributes:
+        id: in the book's ``kernel_evidence``.
+        kind: ``derived``, ``bytes``, ``source`` or ``engine``.
+        says: the same in a line.
+    """
+
+    id: str
+    kind: Kind
+    says: str
 
 
 class LayoutReader(Frozen):
@@ -16,11 +31,13 @@ class LayoutReader(Frozen):
         family: its id.
         stage: ``1``, ``2`` or ``1-stage``.
         roles: the tensors that it reads in this layout, for some call at least.
+        evidence: how that is known, the strongest first; empty where the book does not say.
     """
 
     family: str
     stage: Literal["1", "2", "1-stage"]
     roles: tuple[str, ...]
+    evidence: tuple[ReaderEvidence, ...] = ()
 
 
 def readers_of(families: Iterable[Family], names: Collection[str]) -> tuple[LayoutReader, ...]:

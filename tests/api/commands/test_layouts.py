@@ -86,7 +86,7 @@ def test_a_kernel_family_of_an_overlay_is_listed_too(tmp_path: Path, capsys: pyt
         "    variants: [{reads: {w2_weight: plain, w2_weight_scale: CDNA4_SCALE}}]\n"
     )
     readers = shown(capsys, "e8", "--book", str(overlay))["readers"]
-    assert {"family": "acme.gemm2", "stage": "2", "roles": ["w2_weight_scale"]} in readers
+    assert {"family": "acme.gemm2", "stage": "2", "roles": ["w2_weight_scale"], "evidence": []} in readers
 
 
 def test_layouts_that_give_the_same_bytes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
