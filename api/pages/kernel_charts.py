@@ -43,7 +43,8 @@ def kernel_charts(group: GroupView, registry: Registry, ident: str) -> Iterator[
     same = bool(ran) and _without_notes(ran) == _without_notes(decided)
     if ran:
         more = "; the decided call gets the same" if same else ""
-        yield _chart(f"{ident}-observed", f"As observed: the kernels of the call that was reported{more}.", ran, registry.book)
+        caption = f"As observed: the kernels of the call that was reported{more}."
+        yield _chart(f"{ident}-observed", caption, ran, registry.book)
     if decided and not same:
         text = "As decided: the kernels of the call that the registry decides"
         known = (
