@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
@@ -10,9 +10,16 @@ from preshuffle.api.rollout.book_changes import EntryChange
 from preshuffle.api.store import FieldChange
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen, Version
+from preshuffle.registry.base.limits import Name, at_most
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.report import Verdict, rank
+
+MAX_BOOKS: Final = 64
+"""Overlays of a candidate, and AITER versions of its tables."""
+MAX_FILES: Final = 256
+"""Files of an overlay, or of one version's tables."""
+Files = Annotated[dict[Name, str], at_most(MAX_FILES)]
 
 
 class Candidate(Input):
@@ -25,8 +32,8 @@ class Candidate(Input):
         deployments: glob of names of the deployments to plan for.
     """
 
-    books: tuple[dict[str, str], ...] | None = None
-    tables: dict[Version, Annotated[dict[str, str], Field(min_length=1)]] | None = None
+    books: Annotated[tuple[Files, ...], at_most(MAX_BOOKS)] | None = None
+    tables: Annotated[dict[Version, Annotated[Files, Field(min_length=1)]], at_most(MAX_BOOKS)] | None = None
     aiter: Version | None = None
     deployments: Annotated[str, Field(min_length=1, max_length=128)] = "*"
 

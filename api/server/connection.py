@@ -39,6 +39,7 @@ _BODY_PIECE: Final = 16 << 10
 """The same within a body, which costs less."""
 _PIPELINED: Final = 32
 """Requests that wait on one connection; the bytes of more wait unparsed."""
+_LARGE_HEAD: Final = f"a request line and its headers may have {MAX_HEAD} bytes"
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LINGER_S: Final = 2.0
 """Seconds in which a client may read why it was refused."""
@@ -88,10 +89,7 @@ class Connection(HttpToolsProtocol):
         self._charges: dict[RequestResponseCycle, int] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer of the first head, or end the connection.
-
-        One too many is refused; one that its client has left is dropped where many wait.
-        """
+        """Start the timer of the first head, or end the connection."""
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
         if self._limits.queue.drops(transport):
@@ -126,7 +124,7 @@ class Connection(HttpToolsProtocol):
             self._unparsed += data
             return
         if self.cycle is None and not self._head and len(data) > MAX_HEAD and _END_OF_HEAD not in data[:MAX_HEAD]:
-            self._refuse_head()
+            self._refuse("head-too-large", _LARGE_HEAD)
             return
         start = 0
         while start < len(data):
@@ -178,7 +176,7 @@ class Connection(HttpToolsProtocol):
         elif self.cycle is before and not was_in_body:
             self._head += len(data)
             if self._head > MAX_HEAD:
-                self._refuse_head()
+                self._refuse("head-too-large", _LARGE_HEAD)
             elif self._timer is None:
                 self._timer = self.loop.call_later(self._seconds, self._too_slow)
 
@@ -261,6 +259,8 @@ class Connection(HttpToolsProtocol):
         async def counted(scope: Any, receive: Any, send: Any) -> None:
             try:
                 await app(scope, receive, send)
+            except asyncio.CancelledError:  # uvicorn waits for no request any longer
+                self._refuse("interrupted", "the service stops", linger=False)
             finally:
                 self._release(cycle)
 
@@ -315,9 +315,6 @@ class Connection(HttpToolsProtocol):
             self._refuse("request-timeout", f"the request's head did not arrive within {self._seconds:g} s")
         else:
             self.transport.close()
-
-    def _refuse_head(self) -> None:
-        self._refuse("head-too-large", f"a request line and its headers may have {MAX_HEAD} bytes")
 
     def _refuse(self, kind: str, detail: str, linger: bool = True) -> None:
         """Answer with a problem and end the connection; unless many wait, the client gets a moment to read it."""

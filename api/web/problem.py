@@ -20,7 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from preshuffle.api.errors import QuotaError, StoreError, StoreFullError
-from preshuffle.registry.base.errors import FieldProblem, LayoutError, NoRecipeError, PreshuffleError, QueryError
+from preshuffle.registry.base.errors import (
+    FieldProblem,
+    LayoutError,
+    NoRecipeError,
+    PreshuffleError,
+    QueryError,
+    first_problems,
+)
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.finding import FindingCode
 from preshuffle.registry.values.report import Verdict
@@ -162,7 +169,8 @@ def as_problem(error: PreshuffleError) -> ProblemError:
 
 def invalid_input(problems: Sequence[FieldProblem]) -> ProblemError:
     """Return the problem of an input with wrong fields."""
-    return ProblemError("invalid-input", "; ".join(str(problem) for problem in problems[:8]), problems=problems)
+    detail = "; ".join(str(problem) for problem in problems[:8])
+    return ProblemError("invalid-input", detail, problems=first_problems(problems))
 
 
 def problem_response(error: ProblemError, request: Request) -> Response:

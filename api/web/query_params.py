@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
-from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.values.query import Query
 
 FIELDS: Final = tuple(Query.model_fields)
@@ -44,9 +43,6 @@ def parse_params(items: Sequence[tuple[str, str]]) -> Query:
         else:
             values[name] = text.split(",") if name == "tokens" else text
     if problems:
-        if len(problems) > MAX_PROBLEMS:
-            hidden = more(len(problems) - MAX_PROBLEMS, "problems")
-            problems[MAX_PROBLEMS:] = [FieldProblem("(whole)", hidden)]
         raise QueryError(problems)
     return Query.parse(values)
 

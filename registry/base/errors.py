@@ -88,12 +88,23 @@ class PlacedError(ValueError):
         super().__init__(message)
 
 
+def first_problems(problems: Sequence[FieldProblem]) -> tuple[FieldProblem, ...]:
+    """Return the first ``MAX_PROBLEMS``, and how many more there are."""
+    if len(problems) <= MAX_PROBLEMS:
+        return tuple(problems)
+    rest = FieldProblem("(whole)", more(len(problems) - MAX_PROBLEMS, "problems"))
+    return (*problems[:MAX_PROBLEMS], rest)
+
+
 class QueryError(PreshuffleError, ValueError):
-    """Malformed query or observation; ``problems`` names each field."""
+    """Malformed query or observation; ``problems`` names each field.
+
+    Of more than ``MAX_PROBLEMS`` it has the first, and one that says how many more there are.
+    """
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
         """Keep the problems in the order of the fields."""
-        self.problems = tuple(problems)
+        self.problems = first_problems(problems)
         super().__init__(self.problems)
 
     def __str__(self) -> str:

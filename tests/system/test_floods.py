@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.service.attack import connect, connections, peak_mib, send_what_fits, watching_health
+from support.service.attack import connect, connections, has_ended, peak_mib, send_what_fits, watching_health
 from support.service.server import REPORT, Server, running_server
 
 pytestmark = pytest.mark.slow
@@ -47,20 +47,6 @@ def pipelined(server: Server) -> int:
         ended = [peer for peer in peers if has_ended(peer)]
     assert len(ended) == 100, "whoever never reads is not waited for"
     return taken // 50
-
-
-def has_ended(peer: socket.socket) -> bool:
-    """Whether the service ends a connection within a minute, seen without reading."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            peer.settimeout(0.2)
-            peer.send(b"x")
-        except TimeoutError:
-            time.sleep(0.5)
-        except OSError:
-            return True
-    return False
 
 
 def small_requests(server: Server) -> int:

@@ -30,7 +30,7 @@ _WORDS: Final = (
 
 def bodies(kind: str) -> Iterator[tuple[str, bytes]]:
     """Yield the bombs for an endpoint that takes this kind of input."""
-    yield from _shapeless()
+    yield from shapeless()
     for name, query in _queries():
         if kind == "query":
             yield name, _text(query)
@@ -53,7 +53,7 @@ def bodies(kind: str) -> Iterator[tuple[str, bytes]]:
             yield f"{count} groups of kernels", _text({"groups": full})
 
 
-def _shapeless() -> Iterator[tuple[str, bytes]]:
+def shapeless() -> Iterator[tuple[str, bytes]]:
     """Yield JSON that is no input at all."""
     yield "deep lists", b"[" * (LIMIT - 1)
     yield "deep objects", b'{"a":' * (LIMIT // 5)
@@ -64,6 +64,10 @@ def _shapeless() -> Iterator[tuple[str, bytes]]:
     yield "many long numbers", b'{"tokens":[' + b",".join([b"1" * 4000] * 250) + b"]}"
     yield "a long fraction", b'{"swiglu_limit":0.' + b"3" * (LIMIT - 30) + b"}"
     yield "many exponents", b'{"tokens":[' + b",".join([b"1e99999"] * 100_000) + b"]}"
+    yield "surrogates", b'{"model":"' + b"\\ud800" * 170_000 + b'"}'
+    yield "NULs", b'{"model":"' + b"\\u0000" * 170_000 + b'","\\u0000":1}'
+    yield "bytes of no text", b"\xff\xfe" * (LIMIT // 2)
+    yield "numbers of no size", b'{"tp":NaN,"ep":Infinity,"dp":-Infinity,"hidden_size":1e400,"top_k":-0.0}'
     yield "escapes", b'{"model":"' + b"\\u0041" * 170_000 + b'"}'
     yield "many strings", _text({"model": ["x"] * 200_000})
     yield "many objects", b'{"a":[' + b",".join([b'{"a":1}'] * 110_000) + b"]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -115,3 +116,17 @@ def send_what_fits(peer: socket.socket, data: bytes, seconds: float = 1.0) -> in
         while sent < len(data):
             sent += peer.send(data[sent : sent + 65536])
     return sent
+
+
+def has_ended(peer: socket.socket) -> bool:
+    """Whether the service ends a connection within a minute, seen without reading."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            peer.settimeout(0.2)
+            peer.send(b"x")
+        except TimeoutError:
+            time.sleep(0.5)
+        except OSError:
+            return True
+    return False
