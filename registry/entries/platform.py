@@ -168,6 +168,7 @@ class FeatureEntry(Frozen):
 
     Attributes:
         until: the first version that does it no more.
+        backports: older releases that do it too: pairs of the first that does and the first that does not again.
         probe: how to see it in an AITER; None where nothing shows it.
     """
 
@@ -175,6 +176,7 @@ class FeatureEntry(Frozen):
     title: str
     since: Version
     until: Version | None = None
+    backports: tuple[tuple[Version, Version], ...] = ()
     probe: FeatureProbe | None = None
     evidence: Evidence = ()
 

@@ -102,7 +102,11 @@ def has_by_version(entry: FeatureEntry, aiter: str) -> bool | None:
     Raises:
         InvalidVersionError: ``aiter`` is not a version.
     """
-    return _has(entry.since, entry.until, aiter)
+    return True if _backported(entry, aiter) else _has(entry.since, entry.until, aiter)
+
+
+def _backported(entry: FeatureEntry, aiter: str) -> bool:
+    return not is_newest(aiter) and any(_has(first, end, aiter) for first, end in entry.backports)
 
 
 def why_lacking(entry: FeatureEntry, aiter: str | None, probed: Mapping[str, bool] | None = None) -> str | None:
@@ -116,7 +120,9 @@ def why_lacking(entry: FeatureEntry, aiter: str | None, probed: Mapping[str, boo
     found = f", found {aiter}" if aiter else ""
     if probed and entry.id in probed:
         return None if probed[entry.id] else f"needs AITER's {entry.id}{found}, probed: it is not there"
-    return None if aiter is None else _why(entry.id, entry.since, entry.until, aiter)
+    if aiter is None or _backported(entry, aiter):
+        return None
+    return _why(entry.id, entry.since, entry.until, aiter)
 
 
 def _has(since: str, until: str | None, aiter: str) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from preshuffle.registry.base.errors import BookError
 from preshuffle.registry.base.frozen import FrozenDict
@@ -16,6 +16,9 @@ from preshuffle.registry.kernels.choice import KernelChoice, Stage
 from preshuffle.registry.kernels.families.evidence import EvidenceIndex, packaged_evidence
 from preshuffle.registry.kernels.families.family import Family, FamilyVariant, KernelTag
 from preshuffle.registry.text import packaged_document
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 FAMILIES: Final = "kernel_families.yaml"
 _MEMO_SIZE = 16384
@@ -185,7 +188,14 @@ class Families:
             return None
         parsed = (self.parse_name(name) for name in names if name)
         owners = (self.by_id[found[0]] for found in parsed if found is not None)
-        return next((owner for owner in owners if owner.since and version_key(aiter) < version_key(owner.since)), None)
+        return next((owner for owner in owners if _is_newer(owner, version_key(aiter))), None)
+
+
+def _is_newer(family: Family, aiter: Version) -> bool:
+    """Whether a family begins after a version, and no backport of it has that one."""
+    if not family.since or aiter >= version_key(family.since):
+        return False
+    return not any(version_key(first) <= aiter < version_key(end) for first, end in family.backports)
 
 
 def _fits(variant: FamilyVariant, facts: dict[str, Any], groups: dict[str, str]) -> bool:

@@ -35,6 +35,7 @@ class Family(Frozen):
         tables: whether tuned tables name its kernels.
         archs: architectures it exists for; empty for all.
         since: AITER version that has it first; empty where every version known here has it.
+        backports: older releases that have it too: pairs of the first with it and the first without it again.
         encodes: what each group means.
         row_order: row order of w13 that it expects, in words.
         activation: how it takes activations, in words.
@@ -52,6 +53,7 @@ class Family(Frozen):
     tables: bool = True
     archs: tuple[str, ...] = ()
     since: Version | Literal[""] = ""
+    backports: tuple[tuple[Version, Version], ...] = ()
     encodes: dict[str, str] = Field(default_factory=dict)
     row_order: str = ""
     activation: str = ""

@@ -106,3 +106,14 @@ def test_recipes_require_features_that_the_book_has() -> None:
     required = {name for recipe in BOOK.recipes.values() for name in recipe.requires.aiter}
     assert required <= set(BOOK.features)
     assert "gate_mode" in required
+
+
+@pytest.mark.parametrize(
+    ("release", "there"),
+    [("0.1.16.post3", False), ("0.1.16.post4", True), ("0.1.16.post6", True), ("0.1.17", False), ("0.1.18", True)],
+)
+def test_a_backport_is_in_the_releases_that_have_it_alone(release: str, there: bool) -> None:
+    assert features_of(BOOK, release).has["mxmoe_a4w4"] == there
+    name = "flydsl_mxmoe_g1_a4w4_32x128x256"
+    later = BOOK.families.begins_later(release, [name])
+    assert (later is None) == there
