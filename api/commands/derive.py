@@ -93,6 +93,11 @@ def _show(result: KernelDerivation) -> None:
     ]
     pairs += [(name, value) for name, value in (("AITER", result.aiter), ("compiled by", result.compiler)) if value]
     screen.pairs(pairs)
+    if not result.machine_code:
+        text = (
+            f"{result.compiler} makes no machine code of it: LLVM has no instruction for an operation on {result.arch}."
+        )
+        screen.text(text, style="warn")
     if result.not_modelled:
         names = ", ".join(f"{name} ({count})" for name, count in result.not_modelled.items())
         screen.text(f"Not derived: the emulator does not model {names}.", style="bad")

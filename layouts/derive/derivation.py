@@ -60,6 +60,7 @@ class KernelDeriver:
             sha256=kernel.sha256,
             aiter=kernel.aiter,
             compiler=kernel.compiler,
+            machine_code=kernel.machine_code,
             family=self.kind.family.id,
             book_family=self.claim.family,
             sizes={"experts": sizes.experts, "inter_dim": sizes.inter_dim, "model_dim": sizes.model_dim},

@@ -57,6 +57,7 @@ class KernelDerivation(Frozen):
         sha256: of its code object's file, or of FlyDSL's dump.
         aiter: commit or version that it is from, where known.
         compiler: that made it, where it was compiled for this.
+        machine_code: whether that compiler has instructions for all of it on that GPU.
         family: how it is called, by ``preshuffle.layouts.derive.FAMILIES``.
         book_family: the book's family, if it knows the name.
         sizes: of the layer on which weights were derived.
@@ -70,6 +71,7 @@ class KernelDerivation(Frozen):
     sha256: str
     aiter: str | None = None
     compiler: str | None = None
+    machine_code: bool = True
     family: str
     book_family: str | None
     sizes: dict[str, int]

@@ -79,10 +79,12 @@ def generic_form(text: str) -> str:
         return form
 
 
-def compile_apart(launch: Any, arguments: list[Any]) -> str:
-    """Compile in a process of its own and return why it failed.
+def compile_apart(launch: Any, arguments: list[Any]) -> tuple[str, bool]:
+    """Compile in a process of its own.
 
-    The steps behind the dump need ROCm, and may end the process.
+    Returns:
+        why it failed, and whether the process survived: the linker behind the dump is ROCm's and may be missing, but
+        LLVM ends the process where it has no instruction for an operation.
     """
     import flydsl.compiler
 
@@ -100,7 +102,7 @@ def compile_apart(launch: Any, arguments: list[Any]) -> str:
     with os.fdopen(reading, "rb") as pipe:
         message = pipe.read().decode()
     _, status = os.waitpid(process, 0)
-    return message or f"the compiling process ended with status {status}"
+    return message or f"the compiling process ended with status {status}", status == 0
 
 
 def main(folder: Path) -> None:
@@ -111,13 +113,14 @@ def main(folder: Path) -> None:
 
     compiles = function_of(request["compiles"])
     launch = compiles(**keywords_of(request, compiles))
-    failure = compile_apart(launch, arguments_of(request["arguments"]))
+    failure, survived = compile_apart(launch, arguments_of(request["arguments"]))
     dumps = sorted((folder / "dump").rglob(STAGE))
     if not dumps:
         raise SystemExit(failure)
     content = dumps[-1].read_bytes()
     (folder / "kernel.mlir").write_text(generic_form(content.decode()), encoding="utf-8")
-    facts = {"sha256": hashlib.sha256(content).hexdigest(), "flydsl": flydsl.__version__}
+    digest = hashlib.sha256(content).hexdigest()
+    facts = {"sha256": digest, "flydsl": flydsl.__version__, "machine_code": survived}
     (folder / "result.json").write_text(json.dumps(facts), encoding="utf-8")
 
 

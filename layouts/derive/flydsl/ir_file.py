@@ -24,6 +24,7 @@ class IrFile:
         gate_mode: ``separated`` or ``interleave``, where the call says so and not the name.
         activation: ``silu`` or ``swiglu``.
         bias: whether it adds a bias before the activation.
+        machine_code: whether LLVM has instructions for all of it on that GPU.
     """
 
     kernel: str
@@ -38,6 +39,7 @@ class IrFile:
     gate_mode: str = "separated"
     activation: str = "silu"
     bias: bool = False
+    machine_code: bool = True
 
     def write(self, path: Path) -> None:
         """Write the text with its facts in a comment at the top."""

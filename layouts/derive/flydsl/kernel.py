@@ -32,6 +32,7 @@ class FlydslKernel(DerivableKernel):
         self.gate_mode, self.activation = file.gate_mode, file.activation
         self.top_k = file.top_k
         self.aiter, self.compiler = file.aiter, f"flydsl {file.flydsl}"
+        self.machine_code = file.machine_code
 
     def not_modelled(self) -> Counter[str]:
         """Return operations that the emulator does not model."""

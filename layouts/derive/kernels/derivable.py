@@ -20,6 +20,7 @@ class DerivableKernel(ABC):
         top_k: slots per token that it was compiled for; 1: any.
         aiter: commit or version that it is from, where known.
         compiler: that made it, where it was compiled here.
+        machine_code: whether that compiler has instructions for all of it on that GPU.
     """
 
     kind: KernelKind
@@ -31,6 +32,7 @@ class DerivableKernel(ABC):
     top_k: int = 1
     aiter: str | None = None
     compiler: str | None = None
+    machine_code: bool = True
 
     @abstractmethod
     def not_modelled(self) -> Counter[str]:

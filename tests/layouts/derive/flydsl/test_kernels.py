@@ -80,6 +80,16 @@ def test_a_kernel_is_derived_in_full() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("weights", ["fp4", "int4"])
+def test_stage_2_on_bf16_has_no_machine_code_for_gfx942(weights: str) -> None:
+    """LLVM 'cannot select' the addition of two bf16 to a buffer, which gfx942 lacks; seen in FlyDSL 0.3.1 and 0.5.0."""
+    name = f"flydsl_moe2_abf16_w{weights}_bf16_t32x128x256_atomic"
+    derive_in_full(name, "gfx942", BuildOptions(), 0.004)
+    assert not kernel(name, "gfx942", BuildOptions()).machine_code
+    assert kernel(name, "gfx950", BuildOptions()).machine_code
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arch", "options", "limit"), KERNELS)
 def test_kernels_of_every_family_are_derived_in_full(name: str, arch: str, options: BuildOptions, limit: float) -> None:
     derive_in_full(name, arch, options, limit)

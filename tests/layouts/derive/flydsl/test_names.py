@@ -131,6 +131,12 @@ def test_a_file_keeps_what_it_was_compiled_from(tmp_path: Path) -> None:
         open_kernel(str(path))
 
 
+def test_a_kernel_without_machine_code_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "kernel.mlir"
+    replace(FILE, machine_code=False).write(path)
+    assert not open_kernel(str(path)).machine_code
+
+
 def test_a_bare_dump_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     path = tmp_path / "18_reconcile_unrealized_casts.mlir"
     path.write_text(FILE.text)
