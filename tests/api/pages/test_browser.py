@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ PAGES = (
     "/plan",
     "/docs",
 )
+AXE = (files("axe_core_python") / "axe.min.js").read_text()
 WIDTH = "return document.documentElement.scrollWidth"
 WRONG: dict[str, Any] = {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}
 
@@ -54,6 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def opened(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     with browser(tmp_path_factory.mktemp("browser") / "profile") as window:
+        window.set_script_timeout(300)
         yield window
 
 
@@ -120,6 +123,23 @@ def test_words_stand_out_from_what_is_behind_them(server: Server, window: Chrome
         assert (paper == "rgb(15, 19, 25)") == (scheme == "dark")
         ratio, words = worst_contrast(window)
         assert ratio >= 4.5, f"{path}: {words!r} has a contrast of {ratio:.2f}"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 360])
+def test_axe_finds_no_violation_on_any_page(server: Server, window: Chrome, scheme: str, width: int) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}  # nothing else depends on the scheme
+    for path in PAGES:
+        window.get(server.url + path)
+        window.execute_script(AXE)
+        run = "const done = arguments[1]; axe.run(document, {resultTypes: ['violations'], ...arguments[0]}).then(done)"
+        violations = window.execute_async_script(run, rules)["violations"]
+        found = [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in violations]
+        assert found == [], path
 
 
 def test_a_change_appears_without_a_reload(server: Server, window: Chrome) -> None:
