@@ -3,7 +3,8 @@
 AITER's own code runs in child processes, compiled parts replaced by stand-ins where there is no AMD GPU; nothing of it
 is imported here. Compared are: features with the version table; the bytes of every layout with AITER's functions,
 padding included; its own dispatch with the predicted kernels, over every row of its tables; every kernel name and
-column; the layouts that prebuilt kernels are found to read; and on an AMD GPU golden layers through the real kernels.
+column; the layouts that prebuilt kernels are found to read; AITER's Triton MoE kernels on our bytes, against float64;
+and on an AMD GPU golden layers through all kernels. An engine's own conversions are run by `make engines` so far.
 
 The report says what was tried, what agreed, what did not (where in the code, and which entry of the book), and what
 could not be run and why. It holds nothing of this machine but versions and the GPU's name, and may be sent to us
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="installed",
         help="installed (default), a checkout, or a wheel file",
     )
+    parser.add_argument("--engine", metavar="NAME", help="vllm, sglang or atom: its own conversions")
     parser.add_argument("--report", metavar="FILE", help="write the report as JSON, too")
     parser.add_argument("--only", metavar="KIND,KIND", help="kinds of claims to run; a wrong one lists all")
     parser.add_argument("--all", action="store_true", help="derive a kernel of every kind and tile, for half an hour")
@@ -57,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         from preshuffle.layouts.conform import ConformOptions, conform
     registry = load_registry(args)
     options: dict[str, Any] = {"overlays": tuple(chosen_book(args))}
+    if args.engine is not None:
+        options["engine"] = _engine(args.engine, registry.book.engines)
     if args.only:
         options["claims"] = _kinds(args.only)
     if args.calls is not None:
@@ -105,6 +110,12 @@ def _kinds(text: str) -> tuple[Claim, ...]:
         if name not in CLAIMS:
             raise UsageError(f"conform: --only {name!r}{nearest(name, CLAIMS)}; valid: {', '.join(CLAIMS)}")
     return tuple(kind for kind in CLAIMS if kind in asked)
+
+
+def _engine(name: str, known: Mapping[str, object]) -> str:
+    if name not in known:
+        raise UsageError(f"conform: --engine {name!r}{nearest(name, known)}; valid: {', '.join(known)}")
+    return name
 
 
 def _number(name: str, text: str) -> int:

@@ -13,10 +13,12 @@ from preshuffle.layouts.conform.aiter_source import AiterSource, open_aiter
 from preshuffle.layouts.conform.claim_log import ClaimLog
 from preshuffle.layouts.conform.derived_kernels import SAMPLE, check_kernels
 from preshuffle.layouts.conform.dispatch import check_dispatch
+from preshuffle.layouts.conform.engine import check_engine
 from preshuffle.layouts.conform.features import check_features, supposed_version
 from preshuffle.layouts.conform.gpu_probe import check_probe
 from preshuffle.layouts.conform.layout_bytes import check_bytes
 from preshuffle.layouts.conform.table_files import check_tables
+from preshuffle.layouts.conform.triton_kernels import check_triton
 from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.values.conformance import CLAIMS, Claim, ClaimResult, ConformanceReport
@@ -35,12 +37,14 @@ class ConformOptions:
         calls: kernel choices; None for the whole grid.
         kernels: prebuilt kernels to derive; None for one of every kind.
         overlays: folders of the registry's overlays, for children that load the book themselves.
+        engine: name of the engine whose own conversions are asked for.
     """
 
     claims: Collection[Claim] = tuple(CLAIMS)
     calls: int | None = None
     kernels: int | None = SAMPLE
     overlays: tuple[str, ...] = ()
+    engine: str | None = None
 
 
 def conform(
@@ -69,18 +73,17 @@ def conform(
         version = source.version or supposed_version(source, registry.book)
         claims: dict[Claim, ClaimResult] = {}
         for kind in CLAIMS:
-            if kind in options.claims:
+            if kind in options.claims and (kind != "engine" or options.engine is not None):
                 progress(kind, 0, 0, "")
-                log = _run(kind, source, version, registry, options, progress)
-                if log is not None:
-                    claims[kind] = log.result()
+                claims[kind] = _run(kind, source, version, registry, options, progress).result()
         return ConformanceReport.of(
             preshuffle=preshuffle.__version__,
             registry_digest=registry.digest,
             aiter=source.build(version),
+            engine=options.engine,
             machine=machine(),
             claims=FrozenDict(claims),
-            complete=options.calls is None and options.kernels is None and set(options.claims) >= set(CLAIMS),
+            complete=options.calls is None and options.kernels is None and {*claims, "engine"} >= set(CLAIMS),
         )
 
 
@@ -91,7 +94,7 @@ def _run(
     registry: Registry,
     options: ConformOptions,
     progress: Progress,
-) -> ClaimLog | None:
+) -> ClaimLog:
     book = registry.book
 
     def step(done: int, all: int, what: str = "") -> None:
@@ -108,10 +111,12 @@ def _run(
             return check_dispatch(source, version, book, options.calls, step)
         case "derived":
             return check_kernels(source, book, options.kernels, step)
+        case "triton":
+            return check_triton(source, book, step, options.overlays)
+        case "engine":
+            return check_engine(options.engine)
         case "probe":
             return check_probe(source, registry, step, options.overlays)
-        case _:
-            return None
 
 
 def machine() -> FrozenDict[str, str]:

@@ -70,6 +70,7 @@ class PretendedGpu:
 
 
 GPU = PretendedGpu()
+_MX_GPUS = ("gfx950", "gfx1250")
 GFX_OF_CU_NUM = {256: "gfx950", 80: "gfx942", 304: "gfx942"}
 
 
@@ -155,7 +156,14 @@ def install_aiter(root: Path, package: Path, **core: Any) -> ModuleType:
         **core,
     )
     module_of("aiter.ops.enum", ActivationType=ActivationType, QuantType=QuantType, Enum=int)
-    arch_info = {"get_arch": lambda *_: GPU.gfx, "is_fp4_avail": lambda: True, "is_fp8_avail": lambda: True}
+    arch_info: dict[str, Callable[..., Any]] = {
+        "get_arch": lambda *_: GPU.gfx,
+        "is_fp4_avail": lambda: GPU.gfx in _MX_GPUS,
+        "is_fp8_avail": lambda: True,
+        "is_mx_scale_preshuffling_avail": lambda: GPU.gfx in _MX_GPUS,
+        "is_gluon_avail": lambda: GPU.gfx == "gfx1250",
+        "is_tdm_avail": lambda: GPU.gfx == "gfx1250",
+    }
     module_of("aiter.ops.triton.utils._triton.arch_info", **arch_info)
     aiter.dtypes = _dtypes()  # type: ignore[attr-defined]
     return aiter

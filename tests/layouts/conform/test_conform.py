@@ -22,11 +22,12 @@ from preshuffle.layouts.conform.table_files import check_tables
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels.aiter_versions import behaviour, dispatch_book
 from preshuffle.registry.loading import Book, load_book
-from preshuffle.registry.values.conformance import Claim, ConformanceReport
+from preshuffle.registry.values.conformance import CLAIMS, Claim, ConformanceReport
 from support.aiter.trees import aiter_tree, wheel_or_skip
 
 CALLS, KERNELS = 500, 1
 CHEAP: tuple[Claim, ...] = ("features",)
+TRITON: tuple[Claim, ...] = ("triton",)
 WITH_BYTES: tuple[Claim, ...] = ("features", "tables", "bytes", "kernel_choices")
 
 
@@ -40,7 +41,8 @@ def wheel() -> Iterator[AiterSource]:
 @pytest.fixture(scope="module")
 def report() -> ConformanceReport:
     wheel_or_skip()
-    return conform(options=ConformOptions(calls=CALLS, kernels=KERNELS))
+    kinds = tuple(kind for kind in CLAIMS if kind != "triton")
+    return conform(options=ConformOptions(claims=kinds, calls=CALLS, kernels=KERNELS))
 
 
 def overlaid(tmp_path: Path, **sections: Any) -> Book:
@@ -189,6 +191,22 @@ def test_a_checkout_agrees() -> None:
 
 def test_a_checkout_without_version_is_compared_as_one_that_has_its_features(wheel: AiterSource) -> None:
     assert supposed_version(wheel, Registry.default().book) == "0.1.8"
+
+
+@pytest.mark.slow
+def test_triton_kernels_of_a_checkout_agree() -> None:
+    """The interpreter takes half a minute: both row orders, swizzled and plain scales, and a spoilt layer."""
+    made = conform(str(aiter_tree()), options=ConformOptions(claims=TRITON))
+    result = made.claims["triton"]
+    assert made.verdict == "agrees", result.disagreements
+    assert result.tried >= 7
+
+
+def test_kernels_that_this_aiter_lacks_are_told() -> None:
+    wheel_or_skip()
+    result = conform(options=ConformOptions(claims=TRITON)).claims["triton"]
+    assert result.tried == 0
+    assert any("this AITER has no moe_gemm_a16w4" in item.why for item in result.not_run)
 
 
 @pytest.mark.slow
