@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     flydsl.add_argument("--activation", choices=("silu", "swiglu"), default="silu", help="of stage 1")
     flydsl.add_argument("--bias", action="store_true", help="add a bias in stage 1")
+    for name, of in (("--hidden-pad", "model_dim"), ("--intermediate-pad", "inter_dim")):
+        flydsl.add_argument(name, metavar="N", type=int, default=0, help=f"columns of {of} that are padding")
     flydsl.add_argument("--save", metavar="FILE", type=Path, help="write the MLIR, for derive FILE without flydsl")
     add_book_options(parser, tables=False)
     add_json(parser)
@@ -60,7 +62,14 @@ def run(args: argparse.Namespace) -> int:
     """Derive a kernel's layouts and compare them with the book."""
     with needs_extra("preshuffle derive", "proofs"):
         from preshuffle.layouts.derive import BuildOptions, FlydslKernel, KernelDeriver, open_kernel
-    kernel = open_kernel(args.kernel, args.aiter, args.arch, BuildOptions(args.gate_mode, args.activation, args.bias))
+    options = BuildOptions(
+        args.gate_mode,
+        args.activation,
+        args.bias,
+        hidden_pad=args.hidden_pad,
+        intermediate_pad=args.intermediate_pad,
+    )
+    kernel = open_kernel(args.kernel, args.aiter, args.arch, options)
     if args.save is not None:
         if not isinstance(kernel, FlydslKernel):
             raise UsageError(f"derive: --save writes MLIR, and {kernel.name} is a code object")
@@ -112,15 +121,23 @@ def _show(result: KernelDerivation) -> None:
 
 
 def _row(name: str, role: RoleDerivation) -> tuple[str | Cell, ...]:
+    if role.how == "numbers":
+        return Cell(name, "name"), role.layout or "not one", role.claimed or "", "by numbers", _verdict(role)
     derived = f"{role.derived:,} of {role.bytes:,}" + (f", {role.conflicts:,} conflicts" if role.conflicts else "")
     layout = " = ".join((role.layout, *role.others)) if role.layout else "none of the book"
-    return Cell(name, "name"), layout, role.claimed or "", derived, Cell(role.verdict, _STYLES[role.verdict])
+    return Cell(name, "name"), layout, role.claimed or "", derived, _verdict(role)
+
+
+def _verdict(role: RoleDerivation) -> Cell:
+    return Cell(role.verdict, _STYLES[role.verdict])
 
 
 def _show_role(screen: Screen, name: str, role: RoleDerivation) -> None:
     screen.heading(name, f"read through {role.through}" if role.through else "")
     if role.pattern is not None:
         screen.text(f'pattern: "{role.pattern}"')
+    elif role.how == "numbers":
+        screen.text("by numbers alone: the kernel may skip what is padding, which then has no address")
     elif not role.conflicts:
         screen.text("no einops line gives these addresses")
     if role.tried:

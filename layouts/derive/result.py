@@ -23,6 +23,7 @@ class RoleDerivation(Frozen):
         conflicts: elements without an address, and of those at one address all but one.
         tried: relative L2 of the kernel's output by layout, the other roles in theirs.
         shape: experts, rows and K in units of the layout: bytes, or groups of e8m0 scales.
+        how: by addresses; or by numbers alone, where a kernel skips what is padding.
         through: for kernels of both stages, the role through which this one was read, and how that was laid out.
     """
 
@@ -36,6 +37,7 @@ class RoleDerivation(Frozen):
     conflicts: int
     tried: dict[str, float] = Field(default_factory=dict)
     shape: tuple[int, int, int] | None = None
+    how: Literal["addresses", "numbers"] = "addresses"
     through: str | None = None
 
     def compared(self, claimed: str | None) -> "RoleDerivation":

@@ -33,12 +33,16 @@ class BuildOptions:
         activation: ``silu`` or ``swiglu``.
         bias: whether a bias is added before the activation.
         experts: of the layer.
+        hidden_pad: of ``model_dim``, columns of the layer that are padding.
+        intermediate_pad: of ``inter_dim``.
     """
 
     gate_mode: str = "separated"
     activation: str = "silu"
     bias: bool = False
     experts: int = EXPERTS
+    hidden_pad: int = 0
+    intermediate_pad: int = 0
 
 
 def build_kernel(kernel: str, aiter: str, arch: str, options: BuildOptions | None = None) -> IrFile:
@@ -71,6 +75,8 @@ def build_kernel(kernel: str, aiter: str, arch: str, options: BuildOptions | Non
             "gate_mode": options.gate_mode,
             "activation": options.activation,
             "bias": options.bias,
+            "hidden_pad": options.hidden_pad,
+            "intermediate_pad": options.intermediate_pad,
             **sizes,
             **facts,
         },
@@ -127,6 +133,8 @@ def _request(
 ) -> dict[str, Any]:
     builder = named.called.builder
     keywords: dict[str, Any] = {**builder.fixed, **{builder.sizes[name]: size for name, size in sizes.items()}}
+    if options.hidden_pad or options.intermediate_pad:
+        keywords |= {"model_dim_pad": options.hidden_pad, "inter_dim_pad": options.intermediate_pad}
     if builder.interleave:
         keywords[builder.interleave] = options.gate_mode == "interleave"
     if named.kind.family.stage == "2":

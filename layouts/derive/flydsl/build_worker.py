@@ -22,6 +22,8 @@ STAGE = "*_reconcile_unrealized_casts.mlir"
 PACKAGES = ("aiter", "aiter.ops", "aiter.ops.flydsl", "aiter.jit", "aiter.jit.utils", "aiter.utility")
 COMPUTE_UNITS = 256
 MESSAGE_LIMIT = 4096
+VARIANTS = ("interleave", "enable_bias", "model_dim_pad", "inter_dim_pad")
+"""Keywords that must not be left out where they are set."""
 
 
 def install_stand_ins(root: Path, arch: str) -> None:
@@ -52,7 +54,7 @@ def keywords_of(request: dict[str, Any], compiles: Any) -> dict[str, Any]:
         parameters = {**parameters, "persist_m": -1}
     known = inspect.signature(compiles).parameters
     keywords = {**parameters, **request["keywords"]}
-    lacking = [name for name in ("interleave", "enable_bias") if request["keywords"].get(name) and name not in known]
+    lacking = [name for name in VARIANTS if request["keywords"].get(name) and name not in known]
     if lacking:
         raise SystemExit(f"{request['kernel']} has no variant with {', '.join(lacking)}")
     return {name: value for name, value in keywords.items() if name in known}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.derive.errors import DeriveError
+from preshuffle.layouts.derive.kernels.layer_run import LayerSizes
 
 HEADER = "// preshuffle: "
 """Start of the first line, a comment of MLIR, before its facts as JSON."""
@@ -24,6 +25,8 @@ class IrFile:
         gate_mode: ``separated`` or ``interleave``, where the call says so and not the name.
         activation: ``silu`` or ``swiglu``.
         bias: whether it adds a bias before the activation.
+        hidden_pad: columns of ``model_dim`` that are padding.
+        intermediate_pad: columns of ``inter_dim`` that are padding.
         machine_code: whether LLVM has instructions for all of it on that GPU.
     """
 
@@ -39,7 +42,20 @@ class IrFile:
     gate_mode: str = "separated"
     activation: str = "silu"
     bias: bool = False
+    hidden_pad: int = 0
+    intermediate_pad: int = 0
     machine_code: bool = True
+
+    @property
+    def sizes(self) -> LayerSizes:
+        """Size of the layer."""
+        return LayerSizes(
+            self.experts,
+            self.inter_dim,
+            self.model_dim,
+            hidden_pad=self.hidden_pad,
+            intermediate_pad=self.intermediate_pad,
+        )
 
     def write(self, path: Path) -> None:
         """Write the text with its facts in a comment at the top."""

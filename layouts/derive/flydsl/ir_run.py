@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from preshuffle.layouts.derive.flydsl.families import FlydslName
 from preshuffle.layouts.derive.flydsl.ir_file import IrFile
 from preshuffle.layouts.derive.kernels.activations import combine
-from preshuffle.layouts.derive.kernels.layer_run import MX_GROUP, READ_AHEAD, LayerRun, LayerSizes
+from preshuffle.layouts.derive.kernels.layer_run import MX_GROUP, READ_AHEAD, LayerRun
 from preshuffle.layouts.derive.kernels.placement import addresses_in
 from preshuffle.layouts.derive.kernels.routing import TileRouting
 from preshuffle.layouts.derive.kernels.weight_formats import FORMATS, Bytes, Codes, Floats
@@ -37,7 +37,7 @@ class FlydslRun(LayerRun):
             routing: of the tokens.
             scale_layout: of scales that the kernel writes.
         """
-        super().__init__(named.kind, LayerSizes(file.experts, file.inter_dim, file.model_dim), routing)
+        super().__init__(named.kind, file.sizes, routing)
         self.kernel, self.named, self.file = kernel, named, file
         self.adds_bias = file.bias
         self._scale_layout = scale_layout

@@ -40,7 +40,7 @@ class FlydslKernel(DerivableKernel):
 
     def sizes(self, wide: bool = False) -> LayerSizes:
         """Return the size that the kernel was compiled for."""
-        return LayerSizes(self.file.experts, self.file.inter_dim, self.file.model_dim)
+        return self.file.sizes
 
     def run(self, sizes: LayerSizes, routing: TileRouting) -> FlydslRun:
         """Return the kernel with buffers for a routing."""

@@ -20,12 +20,25 @@ READ_AHEAD = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class LayerSizes:
-    """Sizes of a layer; ``gated`` says whether w13 has up rows, too."""
+    """Sizes of a layer, padding included.
+
+    Attributes:
+        gated: whether w13 has up rows, too.
+        hidden_pad: columns of ``model_dim`` that are padding: zeros, at the end.
+        intermediate_pad: columns of ``inter_dim`` that are padding.
+    """
 
     experts: int
     inter_dim: int
     model_dim: int
     gated: bool = True
+    hidden_pad: int = 0
+    intermediate_pad: int = 0
+
+    @property
+    def padded(self) -> bool:
+        """Whether any column is padding."""
+        return bool(self.hidden_pad or self.intermediate_pad)
 
     def shape(self, role: str) -> tuple[int, int, int]:
         """Return experts, rows and K, in elements, of a weight."""

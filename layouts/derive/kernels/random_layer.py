@@ -45,10 +45,23 @@ def random_layer(run: LayerRun) -> RandomLayer:
     shapes: dict[str, tuple[int, ...]] = {"x": run.x_shape}
     shapes |= {role: run.sizes.shape(role) for role in ("w13_weight", "w2_weight")}
     codes = {name: _format_of(run, name).random(generator, shape, run.arch) for name, shape in shapes.items()}
+    _clear_pads(run, codes)
     scales = {name: _random_scale(run, generator, shape) for name, shape in shapes.items()}
     experts, rows, _ = run.sizes.shape("w13_weight")
     bias = (generator.standard_normal((experts, rows)) * BIAS_SIZE).astype(np.float32).astype(np.float64)
     return RandomLayer(codes, scales, bias if run.adds_bias else np.zeros((experts, rows)))
+
+
+def _clear_pads(run: LayerRun, codes: dict[str, Codes]) -> None:
+    """Set what is padding to zeros: of w13 the last rows of gate and of up, and the last columns."""
+    sizes = run.sizes
+    hidden, columns = sizes.model_dim - sizes.hidden_pad, sizes.inter_dim - sizes.intermediate_pad
+    w13, w2, x = codes["w13_weight"], codes["w2_weight"], codes["x"]
+    w13[:, :, hidden:] = 0
+    w13.reshape(sizes.experts, -1, sizes.inter_dim, sizes.model_dim)[:, :, columns:] = 0
+    w2[:, hidden:] = 0
+    w2[:, :, columns:] = 0
+    x[:, columns if run.kind.family.stage == "2" else hidden :] = 0
 
 
 def _format_of(run: LayerRun, name: str) -> WeightFormat:

@@ -80,6 +80,26 @@ def test_a_kernel_is_derived_in_full() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "hidden_pad", "intermediate_pad"),
+    [
+        ("flydsl_moe1_afp4_wfp4_bf16_t32x64x256", 128, 192),
+        ("flydsl_moe1_afp8_wfp4_bf16_t32x64x256_gui", 128, 96),
+        ("flydsl_moe2_afp8_wfp4_bf16_t32x128x256_atomic", 64, 96),
+    ],
+)
+def test_padded_layers_are_right_with_the_books_layouts_alone(
+    name: str, hidden_pad: int, intermediate_pad: int
+) -> None:
+    options = BuildOptions(hidden_pad=hidden_pad, intermediate_pad=intermediate_pad)
+    result = KernelDeriver(kernel(name, "gfx950", options), Registry.load().book).derive()
+    for role in result.roles.values():
+        assert (role.how, role.verdict, role.derived, role.pattern) == ("numbers", "agrees", 0, None)
+        assert role.layout is not None
+        assert role.tried[role.layout] < 0.003
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["fp4", "int4"])
 def test_stage_2_on_bf16_has_no_machine_code_for_gfx942(weights: str) -> None:
     """LLVM 'cannot select' the addition of two bf16 to a buffer, which gfx942 lacks; seen in FlyDSL 0.3.1 and 0.5.0."""
