@@ -101,3 +101,27 @@ def test_routed_experts_alone_leave_no_slot_to_guess() -> None:
     held = held_experts(16, fused, None, None, False)
     assert held is not None
     assert (held.routed, held.slots, held.ep) == (16, 1, 1)
+
+
+SLOTS = {
+    "permuted": [5, 2, 7, 0, 3, 6, 1, 4],
+    "replicated": [0, 1, 2, 3, 4, 5, 6, 7, 2, 5],
+    "permuted and replicated": [5, 2, 2, 0, 3, 6, 1, 4, 7, 7],
+}
+
+
+@pytest.mark.parametrize("slots", SLOTS.values(), ids=SLOTS.keys())
+def test_experts_in_a_load_balancers_slots_are_named_by_its_map(slots: list[int]) -> None:
+    """Without the map the experts are others' than the checkpoint's: never said to be in order."""
+    plain = torch.randint(0, 256, (8, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    live = apply_layout(plain[slots], "sep16")
+    found = identify(plain[slots], live, role="w13_weight", gate_up_order="GGUU")
+    assert (found.verdict, found.layout, found.faults) == ("identified", "sep16", ())
+    if len(slots) == len(plain):
+        assert identify(plain, live, role="w13_weight", gate_up_order="GGUU").verdict != "identified"
+    else:
+        with pytest.raises(SourceError, match="live holds 10 experts, plain 8"):
+            identify(plain, live, role="w13_weight", gate_up_order="GGUU")
+    half = live[: len(slots) // 2]
+    found = identify(plain[slots], half, role="w13_weight", gate_up_order="GGUU", ep=2)
+    assert (found.verdict, found.layout, found.faults) == ("identified", "sep16", ())

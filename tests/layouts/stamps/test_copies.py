@@ -11,8 +11,9 @@ from typing import Any, Final
 import pytest
 import torch
 
-from preshuffle.layouts import inverse, retag, stamp_of
+from preshuffle.layouts import apply, inverse, retag, stamp_of
 from preshuffle.layouts.loader import AITER_TAG
+from support.tensors.moe import decide, plain_tensors
 from support.tensors.padded_layer import Tensors, laid_layer, plain_layer, raw, state_of
 
 WEIGHT: Final = "w13_weight"
@@ -76,3 +77,36 @@ def test_a_copy_of_what_was_inverted_has_no_stamp() -> None:
     inverse(tensors)
     copies = copy.deepcopy(tensors)
     assert all(stamp_of(tensor) is None for tensor in copies.values())
+
+
+def test_swapping_a_watched_tensor_is_refused_and_changes_nothing() -> None:
+    tensors = plain_tensors(decide("fp4x2"))
+    apply(tensors, decide("fp4x2"))
+    weight = tensors["w13_weight"]
+    address, other = weight.data_ptr(), torch.empty_like(weight)
+    with pytest.raises(RuntimeError, match="weakref"):
+        torch.utils.swap_tensors(weight, other)
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(tensors["w2_weight"], requires_grad=False)
+    assert stamp_of(module.weight) is not None
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with pytest.raises(RuntimeError, match="swap"):
+            module._apply(torch.clone)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    for tensor in (weight, module.weight):
+        stamp = stamp_of(tensor)
+        assert stamp is not None
+        assert stamp.state == "applied"
+    assert weight.data_ptr() == address
+
+
+def test_a_swapped_parameter_leaves_the_stamp_with_the_bytes() -> None:
+    tensors = plain_tensors(decide("fp4x2"))
+    apply(tensors, decide("fp4x2"))
+    parameter = torch.nn.Parameter(tensors["w13_weight"], requires_grad=False)
+    other = torch.nn.Parameter(torch.empty_like(parameter), requires_grad=False)
+    torch.utils.swap_tensors(parameter, other)
+    assert stamp_of(parameter) is None
+    assert stamp_of(other) is not None
