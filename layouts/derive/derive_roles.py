@@ -138,9 +138,8 @@ class RoleDeriver:
         return {"row": k, "block": BLOCK}.get(self.kind.family.scale, MX_GROUP)
 
     def _table(self, levels: Levels) -> OutputTable:
-        return (
-            OutputTable.of_pairs(levels, self.kernel.activation) if self.sizes.gated else OutputTable.of_gates(levels)
-        )
+        of = OutputTable.of_pairs if self.sizes.gated else OutputTable.of_gates
+        return of(levels, self.kernel.activation)
 
     def _levels_of_w13(self, probe: ProbeRun) -> Levels:
         number_format, output = probe.run.format, self.kind.family.output

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernels.activations import silu
+from preshuffle.layouts.derive.kernels.activations import ALONE, combine
 from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
 from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerSizes
 from preshuffle.layouts.derive.kernels.numbers import buffer_of, placed_activation_scales
@@ -28,6 +28,7 @@ class ProbeRun:
     def __init__(self, kernel: DerivableKernel, sizes: LayerSizes, layouts: dict[str, Layout], probes: range) -> None:
         """Prepare a token for every k of ``probes``."""
         self.kind, self.sizes, self.probes = kernel.kind, sizes, probes
+        self._activation = kernel.activation
         count = len(self.probes)
         tokens = [list(range(expert * count, (expert + 1) * count)) for expert in range(sizes.experts)]
         routing = sort_into_tiles(tokens, sizes.experts * count, self.kind.tile_m, least_top_k=kernel.top_k)
@@ -99,7 +100,8 @@ class ProbeRun:
     def hidden_of(self, gate: float) -> float:
         """Return the activation between the stages where gate and up are equal."""
         hidden = np.zeros(MX_GROUP)
-        hidden[0] = silu(np.array([gate]))[0] * (gate if self.sizes.gated else 1.0)
+        column, activation = np.array([gate]), self._activation
+        hidden[:1] = combine(column, column, activation) if self.sizes.gated else ALONE[activation](column)
         return float(between_stages(hidden, self.kind.family.between)[0])
 
     def by_expert(self, parts: list[Positions], shared: bool = False) -> AddressMap:

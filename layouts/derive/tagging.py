@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.kernels.activations import combine, silu
+from preshuffle.layouts.derive.kernels.activations import ALONE, combine
 from preshuffle.layouts.derive.kernels.weight_formats import Floats, Levels
 
 Positions = NDArray[np.int64]
@@ -79,9 +79,9 @@ class OutputTable:
         return OutputTable._sorted(outputs, (first, second), levels)
 
     @staticmethod
-    def of_gates(levels: Levels) -> "OutputTable":
+    def of_gates(levels: Levels, activation: str = "silu") -> "OutputTable":
         """Return the table of ``silu(gate)``, for kernels without up rows."""
-        return OutputTable._sorted(silu(levels.products), (np.arange(len(levels.weights)),), levels)
+        return OutputTable._sorted(ALONE[activation](levels.products), (np.arange(len(levels.weights)),), levels)
 
     @staticmethod
     def of_values(levels: Levels, factor: float) -> "OutputTable":

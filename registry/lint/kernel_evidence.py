@@ -68,6 +68,8 @@ def evidence_problems(book: Book) -> Iterator[Problem]:
     """
     for entry in book.kernel_evidence.values():
         yield from _entry(book, entry)
+    for family in book.families:
+        yield from _contradictions(book, family)
     for claim in claims_of(book):
         place = book.places["kernel_families", claim.family]
         if claim.evidence is None and place.packaged:
@@ -204,7 +206,7 @@ class _FamilyCases:
             for entry in self._entries
             if _counts(entry, case) and (not entry.reads or self._id(entry.reads.get(role, "")) == self._id(layout))
         ]
-        return min(fitting, key=lambda entry: KINDS.index(entry.known.kind), default=None)
+        return min(fitting, key=lambda entry: (KINDS.index(entry.known.kind), -len(entry.when)), default=None)
 
     def _id(self, layout: str) -> str:
         return self._book.layout(layout).id if layout in self._book.known_layouts else layout
@@ -212,7 +214,11 @@ class _FamilyCases:
     def _cases(self, number: int) -> Iterator[dict[str, str]]:
         """Yield the cases of a variant that no earlier one takes."""
         variants = self._family.variants
-        domains = {name: variants[number].when.get(name) or values for name, values in self._domains.items()}
+        when = variants[number].when
+        domains = {
+            name: tuple(value for value in values if name not in when or value in when[name])
+            for name, values in self._domains.items()
+        }
         for values in product(*domains.values()):
             case = dict(zip(domains, values, strict=True))
             if not any(_holds(earlier.when, case) for earlier in variants[:number]):
@@ -220,17 +226,28 @@ class _FamilyCases:
 
     @cached_property
     def _domains(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, dict[str, None]] = {"arch": dict.fromkeys(self._family.archs or ("",))}
+        """Values of each fact; of those that no condition tells apart the first one."""
+        return {name: tuple(group[0] for group in groups) for name, groups in self._equal_values.items()}
+
+    @cached_property
+    def _equal_values(self) -> dict[str, tuple[tuple[str, ...], ...]]:
         conditions = [entry.when for entry in self._entries] + [variant.when for variant in self._family.variants]
-        for when in conditions:
-            for name, values in when.items():
-                if name == "arch":
-                    continue
-                start = _CLOSED.get(name, ())
-                if name.startswith("name.") and _may_lack(self._family.grammar, name[5:]):
-                    start = ("",)
-                found.setdefault(name, dict.fromkeys(start)).update(dict.fromkeys(values))
-        return {name: tuple(values) for name, values in found.items()}
+        found: dict[str, tuple[tuple[str, ...], ...]] = {"arch": tuple((arch,) for arch in self._family.archs or ("",))}
+        for name in dict.fromkeys(name for when in conditions for name in when if name != "arch"):
+            wanted = [when[name] for when in conditions if name in when]
+            start = _CLOSED.get(name, ())
+            if name.startswith("name.") and _may_lack(self._family.grammar, name[5:]):
+                start = ("",)
+            groups: dict[tuple[bool, ...], list[str]] = {}
+            for value in dict.fromkeys((*start, *(value for values in wanted for value in values))):
+                groups.setdefault(tuple(value in values for values in wanted), []).append(value)
+            found[name] = tuple(map(tuple, groups.values()))
+        return found
+
+    def _described(self, case: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """Return a case with all values that it stands for."""
+        groups = {(name, group[0]): group for name, equal in self._equal_values.items() for group in equal}
+        return tuple((name, "/".join(groups.get((name, value), (value,)))) for name, value in case.items())
 
 
 def _may_lack(grammar: str, group: str) -> bool:
@@ -256,15 +273,20 @@ def _entry(book: Book, entry: KernelEvidence) -> Iterator[Problem]:
         yield place.problem(f"{entry.id}: unknown kernel family {entry.family!r}", "family", valid=valid)
         return
     yield from _fields(book, place, entry, family)
-    seen: set[tuple[str, str]] = set()
-    for other, role, found, claimed in _FamilyCases(book, family).contradicting():
-        if other.id == entry.id and (role, claimed) not in seen:
-            seen.add((role, claimed))
-            yield book.places["kernel_families", family.id].problem(
-                f"{family.id} says that it reads {role} as {claimed}, and {SECTION} {entry.id!r} that it is {found}: "
-                f"{entry.known.says}",
-                "variants",
-            )
+
+
+def _contradictions(book: Book, family: Family) -> Iterator[Problem]:
+    """Yield evidence that finds another layout than the family claims, each role once."""
+    seen: set[tuple[str, str, str]] = set()
+    for entry, role, found, claimed in _FamilyCases(book, family).contradicting():
+        if (entry.id, role, claimed) in seen:
+            continue
+        seen.add((entry.id, role, claimed))
+        yield book.places["kernel_families", family.id].problem(
+            f"{family.id} says that it reads {role} as {claimed}, and {SECTION} {entry.id!r} that it is {found}: "
+            f"{entry.known.says}",
+            "variants",
+        )
 
 
 def _fields(book: Book, place: Place, entry: KernelEvidence, family: Family) -> Iterator[Problem]:

@@ -1,5 +1,6 @@
 """Activations between gate and up."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,17 @@ def silu(values: Floats) -> Floats:
     return result
 
 
+def gelu(values: Floats) -> Floats:
+    """Return x times the normal distribution's integral up to x."""
+    integral = np.vectorize(lambda value: (1 + math.erf(value / math.sqrt(2))) / 2, otypes=[np.float64])
+    result: Floats = values * integral(values)
+    return result
+
+
+def _gelu_gated(gate: Floats, up: Floats) -> Floats:
+    return gelu(gate) * up
+
+
 def _silu_gated(gate: Floats, up: Floats) -> Floats:
     return silu(gate) * up
 
@@ -26,7 +38,13 @@ def _swiglu_gated(gate: Floats, up: Floats) -> Floats:
     return result
 
 
-GATED: dict[str, Callable[[Floats, Floats], Floats]] = {"silu": _silu_gated, "swiglu": _swiglu_gated}
+GATED: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "silu": _silu_gated,
+    "gelu": _gelu_gated,
+    "swiglu": _swiglu_gated,
+}
+ALONE: dict[str, Callable[[Floats], Floats]] = {"silu": silu, "gelu": gelu}
+"""Activations of kernels without up rows."""
 
 
 def combine(gate: Floats, up: Floats, activation: str) -> Floats:

@@ -28,6 +28,7 @@ class AssemblyKernel(DerivableKernel):
             DeriveError: no family has that name.
         """
         self.kind = kind_of(stem)
+        self.activation = self.kind.activation
         self.name, self.arch, self.sha256 = code.name, code.arch, code.sha256
         self.program = Program(code)
 

@@ -16,7 +16,7 @@ class DerivableKernel(ABC):
         arch: GPU that it is for.
         sha256: of what was executed: a code object, or a dump of MLIR.
         gate_mode: ``interleave`` or ``separated``, where the call says so and not the name.
-        activation: ``silu`` or ``swiglu``.
+        activation: ``silu``, ``gelu`` or ``swiglu``.
         top_k: slots per token that it was compiled for; 1: any.
         aiter: commit or version that it is from, where known.
         compiler: that made it, where it was compiled here.

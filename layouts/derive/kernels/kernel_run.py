@@ -1,6 +1,7 @@
 """Emulated calls of an assembly kernel."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preshuffle.layouts.derive.kernels.kernel_family import KernelKind
 from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, READ_AHEAD, LayerRun, LayerSizes
@@ -30,6 +31,7 @@ class KernelRun(LayerRun):
         self._set("sorted_ids", routing.sorted_ids)
         self._set("tile_experts", routing.tile_experts)
         self._set("weights", routing.weights)
+        self._set("smooth", np.ones(sizes.experts * sizes.inter_dim, np.float32))
         values = self._argument_values()
         packed = b"".join(values[name].to_bytes(16, "little") for name in kind.family.arguments)
         self._arguments = self.memory.add("arguments", np.frombuffer(packed, np.uint8), READ_AHEAD)
@@ -54,12 +56,13 @@ class KernelRun(LayerRun):
         k_bytes = self.format.bytes_of_k(sizes.model_dim)
         return {
             "out": self._out_bytes(),
-            "x": routing.tokens * k_bytes,
+            "x": routing.tokens * self._input_copies * k_bytes,
             "w13": self.weight_size("w13_weight"),
             "w2": self.weight_size("w2_weight"),
             "x_scale": self._x_scale_bytes(),
             "w13_scale": self.scale_size("w13_weight"),
             "w2_scale": self.scale_size("w2_weight"),
+            "smooth": 4 * sizes.experts * sizes.inter_dim,
             "valid": 8,
             "sorted_ids": 4 * len(routing.sorted_ids),
             "tile_experts": 4 * len(routing.tile_experts),
@@ -72,7 +75,16 @@ class KernelRun(LayerRun):
         if scale == "mx":  # in the order of the sorted rows, padded for tiles of 256 rows and 8 groups
             rows = -(-len(self.routing.sorted_ids) // 256) * 256
             return rows * (-(-(self.sizes.model_dim // MX_GROUP) // 8) * 8)
-        return self.routing.tokens * groups[scale]
+        return self.routing.tokens * self._input_copies * groups[scale]
+
+    @property
+    def _input_copies(self) -> int:
+        """Rows of the input per token."""
+        return self.routing.top_k if self.kind.family.smooth else 1
+
+    def _set(self, name: str, tensor: NDArray[np.generic]) -> None:
+        copied = name in ("x", "x_scale") and self._input_copies > 1
+        super()._set(name, np.tile(np.asarray(tensor).reshape(-1), self._input_copies) if copied else tensor)
 
     def _out_bytes(self) -> int:
         tokens, family = self.routing.tokens, self.kind.family

@@ -34,6 +34,8 @@ class NumbersTrial:
         run.set_activations(self.layer.codes["x"])
         if run.adds_bias:
             run.set_tensors({"bias": self.layer.bias.astype(np.float32)})
+        if run.kind.family.smooth:
+            run.set_tensors({"smooth": self.layer.smooth.astype(np.float32)})
         if run.kind.family.scaled_activations:
             run.set_tensors({"x_scale": placed_activation_scales(run, self.layer.scales["x"], layouts)})
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from preshuffle.layouts.derive.kernels.activations import combine, silu
+from preshuffle.layouts.derive.kernels.activations import ALONE, combine
 from preshuffle.layouts.derive.kernels.layer_run import BLOCK, MX_GROUP, LayerRun, LayerSizes
 from preshuffle.layouts.derive.kernels.routing import TileRouting, sort_into_tiles
 from preshuffle.layouts.derive.kernels.weight_formats import Codes, Floats, WeightFormat
@@ -23,11 +23,13 @@ class RandomLayer:
         codes: ``x``, ``w13_weight`` and ``w2_weight`` as codes.
         scales: by the same names; float32, or e8m0 bytes as float64 exponents are not kept.
         bias: of w13, ``[experts, rows]``, gate rows first; zeros where the kernel adds none.
+        smooth: factors of the columns between the stages, ``[experts, inter_dim]``; ones where the kernel has none.
     """
 
     codes: dict[str, Codes]
     scales: dict[str, Floats] = field(default_factory=dict)
     bias: Floats = field(default_factory=lambda: np.zeros((1, 1)))
+    smooth: Floats = field(default_factory=lambda: np.ones((1, 1)))
 
 
 def random_routing(sizes: LayerSizes, tile_rows: int) -> TileRouting:
@@ -49,7 +51,10 @@ def random_layer(run: LayerRun) -> RandomLayer:
     scales = {name: _random_scale(run, generator, shape) for name, shape in shapes.items()}
     experts, rows, _ = run.sizes.shape("w13_weight")
     bias = (generator.standard_normal((experts, rows)) * BIAS_SIZE).astype(np.float32).astype(np.float64)
-    return RandomLayer(codes, scales, bias if run.adds_bias else np.zeros((experts, rows)))
+    smooth = np.ones((experts, run.sizes.inter_dim))
+    if run.kind.family.smooth:
+        smooth = generator.uniform(0.5, 1.5, smooth.shape).astype(np.float32).astype(np.float64)
+    return RandomLayer(codes, scales, bias if run.adds_bias else np.zeros((experts, rows)), smooth)
 
 
 def _clear_pads(run: LayerRun, codes: dict[str, Codes]) -> None:
@@ -107,11 +112,12 @@ def expected(run: LayerRun, layer: RandomLayer, activation: str = "silu") -> Flo
     result = np.zeros((run.routing.tokens, run.routing.top_k, width))
     for token, slot, expert, weight in run.routing.rows:
         both = w13[expert] @ x[token] * (weight if family.routed_weight else 1.0) + layer.bias[expert]
-        hidden = combine(both[:inter_dim], both[inter_dim:], activation) if run.sizes.gated else silu(both)
+        hidden = combine(both[:inter_dim], both[inter_dim:], activation) if run.sizes.gated else ALONE[activation](both)
         if w2 is None:
             result[token, slot] = hidden
         else:
-            result[token, slot] = weight * (w2[expert] @ between_stages(hidden, family.between))
+            passed = between_stages(hidden * layer.smooth[expert], family.between)
+            result[token, slot] = (1.0 if family.routed_weight else weight) * (w2[expert] @ passed)
     return result if w2 is None else result.sum(1)
 
 

@@ -198,7 +198,10 @@ FORMATS = {
         linear=Levels((-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 7.0)),
         packed_after_layout=True,
     ),
-    "fp4": WeightFormat("fp4", 4, _encode_fp4, _decode_fp4, FP4_FINE, FP4_COARSE),
+    "fp4": WeightFormat(
+        *("fp4", 4, _encode_fp4, _decode_fp4, FP4_FINE, FP4_COARSE),
+        signs=Levels((-1.0, 1.0)),  # of gelu (-2) fp4 would leave nothing
+    ),
     "bf16": WeightFormat("bf16", 16, _encode_bf16, _decode_bf16, FLOAT_FINE, FLOAT_COARSE),
     "f16": WeightFormat("f16", 16, _encode_f16, _decode_f16, FLOAT_FINE, FLOAT_COARSE),
 }

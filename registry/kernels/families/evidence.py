@@ -193,16 +193,22 @@ class EvidenceIndex:
         Args:
             family: the kernel family.
             reads: layout by role, as the family claims.
-            kernel: the kernel's name; evidence of that very kernel comes first among equals.
+            kernel: the kernel's name; of equal kinds evidence of that very kernel comes first, then what has more
+                conditions.
             facts: of the call, its ``arch`` too.
             groups: of the kernel's name.
         """
         fitting = [record for record in self._by_family.get(family, ()) if _fits(record, facts, groups)]
-        fitting.sort(key=lambda record: (KINDS.index(record.kind), not (record.kernel and record.kernel in kernel)))
+        fitting.sort(key=lambda record: _order(record, kernel))
         for role, layout in reads.items():
             found = next((r for r in fitting if (r.reads.get(role) == layout if r.reads else True)), None)
             if found is not None:
                 yield role, found
+
+
+def _order(record: EvidenceRecord, kernel: str) -> tuple[int, bool, int]:
+    """Return a sort key: the strongest kind, the very kernel, the most conditions."""
+    return KINDS.index(record.kind), not (record.kernel and record.kernel in kernel), -len(record.when)
 
 
 def _fits(record: EvidenceRecord, facts: Mapping[str, str], groups: Mapping[str, str]) -> bool:

@@ -47,7 +47,7 @@ def test_a_kernel_of_every_family_gives_the_numbers_with_the_usual_layouts() -> 
             continue
         no_f16_arithmetic = kind.family.scale == "none" and kind.family.output == "f16"
         if named_in_a_table(path) and not no_f16_arithmetic and not DEFECTIVE.fullmatch(path.stem):
-            by_kind[path.parts[-4 if path.parent.name == "silu" else -3], kind].append(path)
+            by_kind[path.parts[-4 if path.parent.name in ("silu", "gelu") else -3], kind].append(path)
     assert len(by_kind) > 100
     chosen = random.Random(SEED)
     for (_, kind), paths in chosen.sample(sorted(by_kind.items(), key=lambda item: str(item[1])), 60):

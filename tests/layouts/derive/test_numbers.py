@@ -35,6 +35,10 @@ BOTH_STAGES = [
     ("fmoe_bf16_blockscaleFp8_g1u1_novs_silu_1tg_32x256", "gfx942", 0.04),
     ("fmoe_bf16_pertokenInt8_g1u1_vs_silu_1tg_ps_32x256", "gfx942", 0.05),
     ("fmoe_bf16_noquantBf16_g1u0_atm_inlv_silu_1tg_32x512", "gfx950", 0.005),
+    ("fmoe_bf16_pertokenMXfp4_g1u1_novs_gelu_2tg_32x256", "gfx950", 0.005),
+    ("fmoe_bf16_pertokenFp8_g1u1_vs_tkw1_silu_1tg_32x256", "gfx942", 0.04),
+    ("fmoe_bf16_pertokenInt8_g1u1_vs_multix_gelu_1tg_32x256", "gfx942", 0.05),
+    ("fmoe_bf16_pertokenInt8_g1u0_vs_silu_1tg_32x256", "gfx950", 0.05),
 ]
 
 
