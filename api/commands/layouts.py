@@ -14,6 +14,7 @@ from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.entries import LayoutEntry
 
 
@@ -82,8 +83,8 @@ def _entry(registry: Registry, name: str) -> LayoutEntry:
     for entry in registry.book.layouts.values():
         if name in (entry.id, *entry.aliases):
             return entry
-    valid = ", ".join(registry.book.layouts)
-    raise UsageError(f"layouts show: unknown layout {name!r}; valid: {valid}")
+    names = [known for entry in registry.book.layouts.values() for known in (entry.id, *entry.aliases)]
+    raise UsageError(f"layouts show: unknown layout {name!r}{suggestion(name, names, few=len(names))}")
 
 
 def _three(text: str, option: str, form: str) -> tuple[int, int, int]:

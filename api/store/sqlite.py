@@ -184,6 +184,9 @@ def _check_tables(path: Path) -> None:
         with engine.connect() as connection:
             version_of(connection, str(path))
     except DatabaseError as error:
+        if "readonly database" in str(error) or not os.access(path, os.W_OK):
+            text = f"{path} cannot be written: permission denied for it, or for its folder ({path.parent})"
+            raise StoreError(text) from None
         message = f"{path} is damaged or not a store of preshuffle: {cause(error)}; it was left unchanged"
         raise StoreError(message) from None
     finally:

@@ -117,12 +117,17 @@ def load_tokens(path: str) -> Tokens:
     if len(data) > _MAX_FILE:
         raise ServeError(f"--tokens {path} is larger than {_MAX_FILE} bytes")
     document, problems = parse_yaml(text, path)
+    if not problems and not isinstance(document.value, dict):
+        raise ServeError(
+            f"{path}: the key `tokens` is missing: the file begins with a line `tokens:`, its entries below"
+        )
     if not problems:
         try:
             return Tokens(TokenFile.model_validate(document.value).tokens)
         except ValidationError as error:
             problems = [
-                document.problem(found, f"{field.field}: {field.message}", field.valid)
+                # what was found is not repeated: it may be a hash, or a secret in the wrong place
+                document.problem(found, f"{field.field}: {field.message.partition(', found ')[0]}", field.valid)
                 for found, field in field_problems(error)
             ]
     raise ServeError("; ".join(str(problem) for problem in problems[:8]))

@@ -21,6 +21,7 @@ from preshuffle.layouts.probe.golden_values import plain_values, swap_gate_up
 from preshuffle.layouts.proof import Routing, plain_forward, random_routing
 from preshuffle.registry import Decision, LayoutError, Query, Recipe, Registry, TensorDecision
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.layer import Predictor, layer_of
 from preshuffle.registry.loading import Book
 from preshuffle.registry.resolve import applied_by, call_decision, predict_kernels, query_of_kernel, tensor_decisions
@@ -54,7 +55,9 @@ def select_recipes(names: str | None, registry: Registry, query: Query) -> tuple
         if not meant:
             tags = ", ".join(sorted({tag for recipe in recipes.values() for tag in recipe.tags}))
             what = f"tagged {name!r} is for this layer" if tagged else f"is called {name!r}"
-            raise LayoutError(f"no recipe {what}; valid: {', '.join(choice)}; or the tags {tags}")
+            close = " or ".join(close_to(name, recipes)) if not tagged else ""
+            hint = f"; did you mean {close}?" if close else ""
+            raise LayoutError(f"no recipe {what}{hint}; valid: {', '.join(choice)}; or the tags {tags}")
         found |= {id: recipes[id] for id in meant}
     return tuple(found.values())
 

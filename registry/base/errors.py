@@ -23,6 +23,8 @@ class Problem:
     """One mistake in the book: place, message, valid values.
 
     Attributes:
+        line: counted from 1; 0 where the file itself is the problem.
+        column: counted from 1, or 0.
         count: of mistakes that it stands for; 0 for an unknown number.
     """
 
@@ -36,7 +38,12 @@ class Problem:
     def __str__(self) -> str:
         """Return ``file:line:column: message; valid: …``."""
         tail = f"; valid: {', '.join(self.valid)}" if self.valid else ""
-        return f"{self.file}:{self.line}:{self.column}: {self.message}{tail}"
+        return f"{self.place}: {self.message}{tail}"
+
+    @property
+    def place(self) -> str:
+        """``file:line:column``, or the file alone."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 class BookError(PreshuffleError, ValueError):

@@ -11,6 +11,7 @@ from itertools import islice
 from preshuffle.registry.base.errors import LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.base.limits import MAX_PROBLEMS, more
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.check.deployment.backends import Backends
 from preshuffle.registry.check.deployment.evidence import Evidence, matching
 from preshuffle.registry.check.deployment.implied import implied_note, implied_runs, with_engine_switches
@@ -81,6 +82,7 @@ class Checker:
             findings=judged.findings,
             notes=(
                 *self._arch_notes(layer),
+                *_layout_notes(observation, self.book),
                 *engine_notes_of(layer),
                 *implied_note(layer, judged.evidence.implied),
                 *filter(None, [layer.slots.unknown_table, judged.note]),
@@ -210,6 +212,14 @@ def _reads(runs: Sequence[KernelRun]) -> tuple[ObservedRead, ...]:
 @lru_cache(maxsize=1024)
 def _read(role: str, layout: str, kind: str | None, id: str | None) -> ObservedRead:
     return ObservedRead(role=role, layout=layout, known=kind, evidence=id)
+
+
+def _layout_notes(observation: Observation, book: Book) -> Iterator[str]:
+    """Yield what to say of layouts that the book does not know: nothing is concluded from them."""
+    known = (*book.known_layouts, *book.entries["packings"])
+    for role, tensor in observation.applied.tensors.items():
+        if tensor.layout is not None and tensor.layout not in known:
+            yield f"{role}: unknown layout {tensor.layout!r}{suggestion(tensor.layout, sorted(known))}"
 
 
 def _listed(findings: Sequence[Finding]) -> Iterator[Finding]:

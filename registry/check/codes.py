@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Literal, get_args
 
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.check.rule_table import RULES
 from preshuffle.registry.values.finding import WARNINGS, FindingCode
 
@@ -54,9 +54,7 @@ def describe_code(code: str) -> CodeExplanation:
                 mend=rule.mend,
                 evidence=rule.evidence,
             )
-    raise QueryError(
-        [FieldProblem("code", f"unknown code {code!r}", tuple(get_close_matches(code, CODES, 3) or CODES))]
-    )
+    raise QueryError([FieldProblem("code", f"unknown code {code!r}{suggestion(code, CODES, few=len(CODES))}")])
 
 
 def explain_code(code: str) -> str:

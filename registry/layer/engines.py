@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from preshuffle.registry.base.suggestions import close_to
+from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries import EngineEntry
 from preshuffle.registry.kernels import dispatch_book
@@ -42,9 +42,7 @@ def unknown_engine(book: Book, engine: Engine | None) -> str | None:
     """
     if engine is None or engine.name in book.engine_names:
         return None
-    names = close_to(engine.name, sorted(book.engine_names))
-    hint = f"did you mean {' or '.join(names)}" if names else f"known: {', '.join(sorted(book.engine_names))}"
-    return f"unknown engine {engine.name!r}; {hint}"
+    return f"unknown engine {engine.name!r}{suggestion(engine.name, sorted(book.engine_names))}"
 
 
 def aiter_of(book: Book, engine: Engine) -> str | None:

@@ -137,11 +137,11 @@ def _folder(overlay: FilePath, problems: list[Problem]) -> list[tuple[str, str]]
     try:
         paths = [overlay] if overlay.is_file() else sorted([*overlay.glob("*.yaml"), *overlay.glob("*.yml")])
     except OSError as error:
-        problems.append(Problem(str(overlay), 1, 1, f"cannot be read: {error.strerror}"))
+        problems.append(Problem(str(overlay), 0, 0, f"cannot be read: {error.strerror}"))
         return []
     if not paths:
         message = "no *.yaml in this folder" if overlay.is_dir() else "no such file or folder"
-        problems.append(Problem(str(overlay), 1, 1, message, ("a folder with *.yaml files, or one YAML file",)))
+        problems.append(Problem(str(overlay), 0, 0, message, ("a folder with *.yaml files, or one YAML file",)))
     texts: list[tuple[str, str]] = []
     for path in paths:
         try:

@@ -8,8 +8,9 @@ from operator import itemgetter
 
 from preshuffle.registry.base.errors import NearMatch, NoRecipeError
 from preshuffle.registry.base.suggestions import close_to
+from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries import Rule, Scalar
-from preshuffle.registry.layer import NEEDED, MoELayer, engine_notes, unknown_engine
+from preshuffle.registry.layer import NEEDED, MoELayer, engine_notes, unknown_engine, why_lacking
 from preshuffle.registry.loading import Book, Prepared
 from preshuffle.registry.resolve.match import RuleTrial, try_rule
 from preshuffle.registry.resolve.requirements import refusal
@@ -77,6 +78,16 @@ def _described(layer: MoELayer) -> str:
     return f"{layer.requested.model} with {', '.join(details)}"
 
 
+def _newer_aiter(layer: MoELayer, rule: Rule) -> str | None:
+    """Return the first AITER with all that a rule's recipe requires; None where no newer one helps."""
+    query, recipe = layer.requested, layer.book.recipes.get(rule.use or "")
+    entries = [layer.book.features[name] for name in recipe.requires.aiter] if recipe else []
+    lacking = [entry for entry in entries if why_lacking(entry, query.aiter, query.aiter_features)]
+    if not lacking or any(entry.until for entry in lacking):
+        return None
+    return max((entry.since for entry in lacking), key=version_key)
+
+
 def no_recipe(layer: MoELayer) -> NoRecipeError:
     """Return the error where no rule answers."""
     book = layer.book
@@ -99,9 +110,13 @@ def no_recipe(layer: MoELayer) -> NoRecipeError:
         more = [unknown_engine(book, query.engine)]
     else:
         lacks = f"what matches lacks what its recipe requires: {nearest[0].why_not}" if matches and nearest else None
+        newer = _newer_aiter(layer, trials[0].rule) if lacks else None
+        lacks = f"take AITER {newer} or newer for this; {lacks}" if newer else lacks
         why = lacks or unknown_engine(book, query.engine)
         message = f"no rule for {_described(layer)}{f': {why}' if why else ''}"
         more = []
+    if unknown_engine(book, query.engine):  # what rules need of an engine says nothing of this one
+        nearest = [near for near in nearest if "engine=" not in near.why_not]
     more.append(f"a query for it must say: {', '.join(unknown)}" if unknown else None)
     more += engine_notes(book, query.engine)
     return NoRecipeError("; ".join([message, *filter(None, more)]), nearest, unknown)

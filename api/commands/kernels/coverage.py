@@ -18,6 +18,7 @@ from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import NoRecipeError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.ranges import range_text
+from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.kernels import KernelChoice, TokenBucket, reachable_buckets
 from preshuffle.registry.layer import REACH
 from preshuffle.registry.values.query import Query
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         archs = args.arch or list(registry.book.archs)
         if len(archs) == 1:
             registry.resolve(Query.parse({"model": args.model, "arch": archs[0], **given}), kernels=False)  # says why
+        if registry.book.model_names.find(args.model) is None:
+            raise NoRecipeError(f"unknown model {args.model!r}{suggestion(args.model, registry.book.models)}")
         raise NoRecipeError(f"no rule answers for {args.model} on {', '.join(archs)}")
     answer = coverage(registry, found, args.aiter)
     if args.json:

@@ -6,19 +6,21 @@ Query fields given as options replace those of the file, of each group of a repo
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from preshuffle.api.commands.options.input_file import STDIN, place_of, read_document
-from preshuffle.api.commands.options.query_options import given_fields, layer_of, option_of
-from preshuffle.api.fleet import ReplicaReport, parse_observed
+from preshuffle.api.commands.options.query_options import given_fields, layer_of, option_of, unknown_field
+from preshuffle.api.fleet import Group, ReplicaReport, parse_observed
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.hf import query_fields
 from preshuffle.registry.text import Document
-from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.input import Input
+from preshuffle.registry.values.observation import Applied, Observation, TensorObservation
+from preshuffle.registry.values.query import Query
 
 SUFFIXES: Final = (".json", ".yaml", ".yml")
 
@@ -103,8 +105,34 @@ def _placed(problem: FieldProblem, given: dict[str, Any], document: Document) ->
         where = option_of(name[0]) + (f" ({within})" if within else "")
     else:
         where = place_of(document, problem.field)
-    valid = problem.valid
-    if problem.message == "unknown field" and not valid and len(parts) == 1:
-        model = ReplicaReport if "groups" in document.value else Observation
-        valid = tuple(model.model_fields)
-    return FieldProblem(where, problem.message, valid, problem.lines)
+    model = ReplicaReport if "groups" in document.value else Observation
+    fields = _fields_at(parts, model) if problem.message == "unknown field" and not problem.valid else ()
+    if not fields:
+        return FieldProblem(where, problem.message, problem.valid, problem.lines)
+    message, valid = unknown_field(problem.field, fields)
+    return FieldProblem(where, message, valid, problem.lines)
+
+
+def _fields_at(parts: Sequence[str], model: type[Input]) -> tuple[str, ...]:
+    """Return the fields that there are beside the last part of a path."""
+    match list(parts[:-1]):
+        case []:
+            return tuple(model.model_fields)
+        case ["groups", _]:
+            return tuple(Group.model_fields)
+        case ["groups", _, "observation", *inner] | [*inner]:
+            return _observation_fields(inner)
+
+
+def _observation_fields(parts: Sequence[str]) -> tuple[str, ...]:
+    match parts:
+        case []:
+            return tuple(Observation.model_fields)
+        case ["query"]:
+            return tuple(Query.model_fields)
+        case ["applied"]:
+            return tuple(Applied.model_fields)
+        case ["applied", "tensors", _]:
+            return tuple(TensorObservation.model_fields)
+        case _:
+            return ()

@@ -68,7 +68,8 @@ def _members(error: Exception) -> dict[str, Any]:
                 "problems": [{"field": one.field, "message": one.message, "valid": one.valid} for one in error.problems]
             }
         case BookError():
-            places = [(f"{one.file}:{one.line}:{one.column}", one) for one in error.problems]
-            return {"problems": [{"field": at, "message": one.message, "valid": one.valid} for at, one in places]}
+            return {
+                "problems": [{"field": one.place, "message": one.message, "valid": one.valid} for one in error.problems]
+            }
         case _:
             return {}

@@ -15,6 +15,7 @@ from preshuffle.api.commands.options.failures import UsageError
 from preshuffle.api.commands.options.input_file import place_of, read_document
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.base.suggestions import close_to
 from preshuffle.registry.hf import query_of, unread_notes
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.text import Document
@@ -185,10 +186,16 @@ def _placed(problem: FieldProblem, given: dict[str, Any], document: Document | N
         where = place_of(document, problem.field)
     else:
         where = problem.field
-    valid = problem.valid
-    if problem.message == "unknown field" and not valid:
-        valid = tuple(Query.model_fields)
-    return FieldProblem(where, problem.message, valid, problem.lines)
+    if problem.message != "unknown field" or problem.valid:
+        return FieldProblem(where, problem.message, problem.valid, problem.lines)
+    message, valid = unknown_field(problem.field, tuple(Query.model_fields))
+    return FieldProblem(where, message, valid, problem.lines)
+
+
+def unknown_field(path: str, fields: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return the message on an unknown field, with the closest ones, and all fields."""
+    close = " or ".join(close_to(path.rpartition(".")[2], fields))
+    return f"unknown field (did you mean {close}?)" if close else "unknown field", fields
 
 
 def kinds_of(annotation: Any) -> list[Any]:

@@ -11,7 +11,11 @@ from preshuffle.api.commands.options.parser import nearest
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.loading import Book
+
+_FEW = 30
+"""Ids that are all listed where none is close."""
 
 
 class Entry(Frozen):
@@ -51,8 +55,8 @@ def report_on(book: Book, section: str | None, id: str | None) -> ShowReport:
         known = book.entries[section]
         id = _entry_id(book, section, id) if id is not None else None
         if id is not None and id not in known:
-            close = nearest(id, known)
-            raise UsageError(f"registry show: no {id!r} in {section}{close}; valid: {', '.join(known)}")
+            close = nearest(id, known) or suggestion(id, known, few=_FEW)
+            raise UsageError(f"registry show: no {id!r} in {section}{close}")
         entries = tuple(_entry(book, section, name) for name in ([id] if id is not None else known))
     counts = {name: len(items) for name, items in book.entries.items()}
     return ShowReport(registry_digest=book.digest, sources=book.sources, counts=counts, entries=entries)

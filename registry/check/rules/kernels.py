@@ -167,12 +167,19 @@ def _other_weights(layer: MoELayer) -> Iterator[Finding]:
         )
 
 
+def _nearest_family(evidence: Evidence, name: str) -> str:
+    """Name the family whose names begin like an unknown one."""
+    families = [id for id in evidence.layer.book.families.by_id if name.startswith(id)]
+    return f" (it begins like those of family {max(families, key=len)})" if families else ""
+
+
 def stale_row(evidence: Evidence) -> Iterator[Finding]:
     """Yield kernel names that no known family has."""
     for name in dict.fromkeys(name for run in evidence.runs for name in run.unknown_names):
         yield Finding.of(
             "stale_row",
-            f"{name!r} is no known kernel name: AITER ignores such a row and takes a heuristic kernel",
+            f"{name!r} is no known kernel name{_nearest_family(evidence, name)}: AITER ignores such a row and takes a "
+            "heuristic kernel",
             actual=name,
             fix="retune the row, or rename it as this AITER names the kernel",
             evidence=("https://github.com/ROCm/aiter/pull/5069",),

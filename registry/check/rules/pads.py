@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from preshuffle.registry.base.words import Role
+from preshuffle.registry.base.words import BLOCK_ROWS, Role
 from preshuffle.registry.check.deployment.evidence import Evidence, at
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun
 from preshuffle.registry.entries import KernelNeedEntry, PadConventionEntry
@@ -50,8 +50,27 @@ def _tiles(layer: MoELayer, tensor: ObservedTensor, reported: set[str]) -> Itera
                 role=tensor.role,
                 expected=f"{name} padded to {padded}{unit}",
                 actual=f"{size}{unit}",
-                fix=f"pad {name} of {tensor.role} to {padded}{unit} before the layout is applied",
+                fix=_fix(
+                    layer,
+                    _dimension(tensor.role, name),
+                    f"pad {name} of {tensor.role} to {padded}{unit} before the layout is applied",
+                ),
             )
+
+
+def _fix(layer: MoELayer, dimension: str, pad: str) -> str:
+    """Return how a size gets whole tiles.
+
+    Where ranks cut blocks of scales, a pad behind the cut leaves blocks with two scales.
+    """
+    block = BLOCK_ROWS.get(layer.query.quant_type or "")
+    size = layer.dims[1]
+    if block and dimension == "inter_dim" and size and size % block:
+        return (
+            f"cut whole blocks of {block} between the ranks (shard whole_blocks), split the scales of the blocks that "
+            f"are cut, or requantize, or take another tp; a pad at the tail leaves blocks with two scales"
+        )
+    return f"{pad}, or take another tp" if dimension == "inter_dim" else pad
 
 
 def _at_tp(layer: MoELayer) -> str:
@@ -85,7 +104,7 @@ def _needs(evidence: Evidence, entry: KernelNeedEntry, reported: set[str]) -> It
             role=role,
             expected=f"{need.dimension} padded to {padded}",
             actual=str(size),
-            fix=f"pad {name} to {padded} with zeros and pass the pad, or take another tp",
+            fix=_fix(evidence.layer, need.dimension, f"pad {name} to {padded} with zeros and pass the pad"),
             evidence=entry.evidence,
         )
 

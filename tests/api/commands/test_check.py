@@ -156,7 +156,7 @@ def test_a_code_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--explain", "tag_lost", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["severity"] == "error"
     assert main(["check", "--explain", "tag_lots"]) == 2
-    assert "unknown code 'tag_lots'; valid: tag_lost" in capsys.readouterr().err
+    assert "unknown code 'tag_lots'; did you mean tag_lost" in capsys.readouterr().err
 
 
 def test_a_score_counts_what_is_as_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

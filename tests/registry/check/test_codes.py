@@ -28,7 +28,7 @@ def test_every_code_explains_itself(code: str) -> None:
 
 
 def test_a_wrong_code_names_the_nearest() -> None:
-    with pytest.raises(QueryError, match="unknown code 'tag_list'; valid: tag_lost"):
+    with pytest.raises(QueryError, match="unknown code 'tag_list'; did you mean tag_lost"):
         explain_code("tag_list")
 
 

@@ -186,7 +186,7 @@ def test_an_overlay_that_is_not_there(tmp_path: Path, name: str, message: str) -
     (tmp_path / "empty").mkdir()
     with pytest.raises(BookError) as caught:
         Registry.load([tmp_path / name])
-    assert str(caught.value) == f"{tmp_path / name}:1:1: {message}"
+    assert str(caught.value) == f"{tmp_path / name}: {message}"
 
 
 def test_a_folder_that_looks_like_a_file_is_no_file(tmp_path: Path) -> None:

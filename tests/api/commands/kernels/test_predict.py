@@ -115,6 +115,6 @@ def test_standard_input_and_the_table(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_bad_input_is_named(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kernels", "predict", *arguments, "--json"]) == 2
     out, err = capsys.readouterr()
-    assert out == ""
+    assert json.loads(out)["exit_code"] == 2
     assert err.startswith("preshuffle: ")
     assert [word for word in words if word not in err] == []
