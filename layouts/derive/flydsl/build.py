@@ -138,7 +138,7 @@ def _request(
     if builder.interleave:
         keywords[builder.interleave] = options.gate_mode == "interleave"
     if named.kind.family.stage == "2":
-        keywords["accumulate"] = not named.reduces
+        keywords |= {"accumulate": not named.reduces, "epilog": "reduce" if named.reduces else "atomic"}
     else:
         keywords |= {"act": options.activation, "enable_bias": options.bias}
     address = "pointer" if named.called.pointers else "address"
@@ -149,6 +149,7 @@ def _request(
         "arch": arch,
         "names": builder.names,
         "compiles": builder.compiles,
+        "renamed": dict(builder.renamed),
         "keywords": keywords,
         "arguments": [kinds.get(name, address) for name in named.called.arguments],
     }

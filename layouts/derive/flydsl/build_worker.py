@@ -52,6 +52,9 @@ def keywords_of(request: dict[str, Any], compiles: Any) -> dict[str, Any]:
         raise SystemExit(f"AITER does not know the name {request['kernel']}")
     if parameters.get("persist"):
         parameters = {**parameters, "persist_m": -1}
+    parameters = {request["renamed"].get(name, name): value for name, value in parameters.items() if value is not None}
+    if not parameters.get("SBM", 1):
+        del parameters["SBM"]  # not stated: that of the tile
     known = inspect.signature(compiles).parameters
     keywords = {**parameters, **request["keywords"]}
     lacking = [name for name in VARIANTS if request["keywords"].get(name) and name not in known]

@@ -32,6 +32,10 @@ MXMOE_2 = (
     *("x", "x_scale", "w2", "w2_scale", "tile_experts", "valid", "sorted_ids", "weights", "tokens", "tiles"),
     *("out", "out_scale"),
 )
+LAYOUT_2 = (
+    *("x", "x_scale", "w2", "w2_scale", "tile_experts", "valid", "sorted_ids", "weights", "tokens", "tiles", "tiles"),
+    *("inter_dim", "model_dim", "no_pad", "no_pad", "out", "out_scale"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Builder:
         compiles: module and function that build the kernel.
         sizes: keyword of the latter for each size of a layer.
         fixed: further keywords.
+        renamed: keywords for parameters of the name that are called otherwise there.
         interleave: keyword that says that gate and up alternate, where the call decides.
     """
 
@@ -51,6 +56,7 @@ class Builder:
     sizes: Mapping[str, str]
     fixed: Mapping[str, object] = field(default_factory=dict)
     interleave: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,16 @@ BUILD_MXMOE_2 = Builder(
     ("aiter.ops.flydsl.kernels.mxfp4_gemm2", "compile_gemm2_a4w4_port"),
     {**_MX_SIZES, "model_dim": "N_OUT"},
     {"BN": 256, "BK": 256, "epilog": "atomic"},
+)
+BUILD_LAYOUT_2 = Builder(
+    ("aiter.ops.flydsl.mxfp4_kname", "parse_flydsl_v2_gemm2_kernel"),
+    ("aiter.ops.flydsl.kernels.mxmoe_dispatcher", "get_g2"),
+    {"model_dim": "HIDDEN_MAX", "inter_dim": "INTER_MAX", "experts": "NE", "top_k": "topk"},
+    {"g2_kstatic": True},
+    renamed={
+        **{"tile_m": "BM", "tile_n": "BN", "tile_k": "BK", "sort_block_m": "SBM"},
+        **{"bf16_lds": "g2_bf16_lds", "spart": "g2_spart"},
+    },
 )
 
 _TILES = r"t(?P<tile_m>\d+)x(?P<tile_n>\d+)x(?P<tile_k>\d+)"
@@ -154,6 +170,13 @@ def _stage_2(activations: str, weights: str) -> tuple[FlydslFamily, ...]:
         )
         for out in _OUTPUTS
     )
+
+
+def _layout_2(activations: str, weights: str) -> FlydslFamily:
+    start = f"flydsl_moe2_layout_a{activations}_w{weights}"
+    options = r"_(?P<mode>atomic|reduce)(?:_nt)?(?:_sbm(?P<sorted_rows>\d+))?(?:_bf16lds)?(?:_sp\d+)?"
+    family = _family(start, f"{start}_bf16_{_TILES}{options}", "2", (activations, weights), "bf16")
+    return FlydslFamily(family, BUILD_LAYOUT_2, LAYOUT_2, pointers=False, sorted_input=True)
 
 
 def _ports(weights: str, scale: ScaleKind) -> tuple[FlydslFamily, ...]:
@@ -212,6 +235,7 @@ def _mxmoe() -> tuple[FlydslFamily, ...]:
 FLYDSL_FAMILIES: tuple[FlydslFamily, ...] = (
     *(family for formats in (("fp4", "fp4"), ("fp8", "fp4"), ("fp8", "fp8")) for family in _stage_1(*formats)),
     *(family for formats in (("fp4", "fp4"), ("fp8", "fp4"), ("fp8", "fp8")) for family in _stage_2(*formats)),
+    *(_layout_2(*formats) for formats in (("fp4", "fp4"), ("fp8", "fp4"), ("fp8", "fp8"))),
     *_ports("fp4", "mx"),
     *_ports("int4", "group"),
     *_mxmoe(),
@@ -223,12 +247,14 @@ class FlydslName:
     """Family of a kernel and what its name states.
 
     Attributes:
-        k_step: K of stage 1 must be a multiple of it.
+        tile_m: rows of a block; those of a tile of sorted rows may be more.
+        k_step: K must be a multiple of it.
         reduces: whether a kernel of stage 2 writes a row per slot, which AITER adds up afterwards.
     """
 
     called: FlydslFamily
     kind: KernelKind
+    tile_m: int
     k_step: int
     reduces: bool
 
@@ -245,6 +271,6 @@ def flydsl_name(kernel: str) -> FlydslName:
             parts = {name: int(value) for name, value in found.groupdict().items() if value and value.isdigit()}
             kind = KernelKind(called.family, parts.get("sorted_rows", parts["tile_m"]), parts["tile_n"])
             step = parts["tile_k"] * parts.get("k_batch", 1) * parts.get("k_parts", 1)
-            return FlydslName(called, kind, step, found.groupdict().get("mode") == "reduce")
+            return FlydslName(called, kind, parts["tile_m"], step, found.groupdict().get("mode") == "reduce")
     known = ", ".join(called.family.id for called in FLYDSL_FAMILIES)
     raise DeriveError(f"{kernel}: how this kernel is called is not known here; known families: {known}")

@@ -122,7 +122,7 @@ class FlydslRun(LayerRun):
         }
 
     def _argument_values(self) -> dict[str, int | float]:
-        sizes, tiles = self.sizes, len(self.routing.tile_experts)
+        sizes, tiles = self.sizes, -(-self._sorted_rows // self.named.tile_m)
         columns = sizes.inter_dim if self.kind.family.stage == "1" else sizes.model_dim
         limit = SWIGLU_LIMIT if self.file.activation == "swiglu" else float("inf")
         numbers: dict[str, int | float] = {

@@ -34,6 +34,8 @@ NAMES = {
     "flydsl_moe1_abf16_wint4_bf16_t32x64x256_bnt0_kw4": "flydsl_moe1_abf16_wint4",
     "flydsl_moe2_afp8_wfp4_bf16_t64x128x256_reduce_bnt2_xcd4_persist_sbm32": "flydsl_moe2_afp8_wfp4_bf16",
     "flydsl_moe2_abf16_wint4_bf16_t32x128x256_atomic": "flydsl_moe2_abf16_wint4",
+    "flydsl_moe2_layout_afp8_wfp8_bf16_t64x128x128_atomic_nt_sbm128": "flydsl_moe2_layout_afp8_wfp8",
+    "flydsl_moe2_layout_afp4_wfp4_bf16_t64x256x128_reduce_sbm64_sp1601": "flydsl_moe2_layout_afp4_wfp4",
     "flydsl_mxmoe_g1_a4w4_64x256x256_xcd2": "flydsl_mxmoe_g1",
     "flydsl_mxmoe_g1_a4w4_16x256x256_f16in_nt": "flydsl_mxmoe_g1_bf16_input",
     "flydsl_mxmoe_g2_a4w4_32x256x256_atomic_nt": "flydsl_mxmoe_g2",
