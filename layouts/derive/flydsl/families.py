@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preshuffle.layouts.derive.errors import DeriveError
 from preshuffle.layouts.derive.kernels.kernel_family import KernelFamily, KernelKind, OutputKind, ScaleKind, Stages
 
+COMPUTE_UNITS = 8
+"""Blocks that share the tiles of a persistent kernel, where its caller counts them."""
+
 FLOATS = ("beta", "inverse_beta", "linear_beta", "inverse_linear_beta", "swiglu_limit")
-NUMBERS = (*FLOATS, "tokens", "rows", "model_dim", "inter_dim", "tiles", "blocks", "no_pad")
+NUMBERS = (*FLOATS, "tokens", "rows", "model_dim", "inter_dim", "tiles", "slots", "blocks", "no_pad")
 """Arguments of launches that are no addresses."""
 
 STAGE_1 = (
@@ -33,7 +36,7 @@ MXMOE_2 = (
     *("out", "out_scale"),
 )
 LAYOUT_2 = (
-    *("x", "x_scale", "w2", "w2_scale", "tile_experts", "valid", "sorted_ids", "weights", "tokens", "tiles", "tiles"),
+    *("x", "x_scale", "w2", "w2_scale", "tile_experts", "valid", "sorted_ids", "weights", "tokens", "tiles", "slots"),
     *("inter_dim", "model_dim", "no_pad", "no_pad", "out", "out_scale"),
 )
 
@@ -91,6 +94,7 @@ _NAMES = ("aiter.ops.flydsl.moe_kernels", "get_flydsl_kernel_params")
 BUILD_1 = Builder(
     _NAMES, ("aiter.ops.flydsl.moe_kernels", "compile_flydsl_moe_stage1"), _SIZES, {"doweight_stage1": False}
 )
+BUILD_1_SPLIT = replace(BUILD_1, fixed={"doweight_stage1": False, "out_dtype": "bf16"})
 BUILD_2 = Builder(
     _NAMES, ("aiter.ops.flydsl.moe_kernels", "compile_flydsl_moe_stage2"), _SIZES, {"doweight_stage2": True}
 )
@@ -111,7 +115,7 @@ BUILD_LAYOUT_2 = Builder(
     ("aiter.ops.flydsl.mxfp4_kname", "parse_flydsl_v2_gemm2_kernel"),
     ("aiter.ops.flydsl.kernels.mxmoe_dispatcher", "get_g2"),
     {"model_dim": "HIDDEN_MAX", "inter_dim": "INTER_MAX", "experts": "NE", "top_k": "topk"},
-    {"g2_kstatic": True},
+    {"g2_kstatic": True, "cu_num": COMPUTE_UNITS},
     renamed={
         **{"tile_m": "BM", "tile_n": "BN", "tile_k": "BK", "sort_block_m": "SBM"},
         **{"bf16_lds": "g2_bf16_lds", "spart": "g2_spart"},
@@ -150,8 +154,9 @@ def _stage_1(activations: str, weights: str) -> tuple[FlydslFamily, ...]:
         _family(f"{start}{suffix}", f"{start}_bf16_{_TILES}{whole}{suffix}{_SORT}", "1", formats, out)
         for suffix, out in _QUANTIZED
     ]
-    split = _family(f"{start}_split", f"{start}_bf16_{_TILES}{parts}{_SORT}", "1", formats, "partial")
-    return tuple(FlydslFamily(family, BUILD_1, STAGE_1) for family in (*plain, *quantized, split))
+    split = _family(f"{start}_split", f"{start}_bf16_{_TILES}{parts}(?:_fp[48])?{_SORT}", "1", formats, "partial")
+    called = tuple(FlydslFamily(family, BUILD_1, STAGE_1) for family in (*plain, *quantized))
+    return (*called, FlydslFamily(split, BUILD_1_SPLIT, STAGE_1))
 
 
 def _stage_2(activations: str, weights: str) -> tuple[FlydslFamily, ...]:
@@ -174,7 +179,9 @@ def _stage_2(activations: str, weights: str) -> tuple[FlydslFamily, ...]:
 
 def _layout_2(activations: str, weights: str) -> FlydslFamily:
     start = f"flydsl_moe2_layout_a{activations}_w{weights}"
-    options = r"_(?P<mode>atomic|reduce)(?:_nt)?(?:_sbm(?P<sorted_rows>\d+))?(?:_bf16lds)?(?:_sp\d+)?"
+    options = (
+        r"_(?P<mode>atomic|reduce)(?P<persist>_persist)?(?:_nt)?(?:_sbm(?P<sorted_rows>\d+))?(?:_bf16lds)?(?:_sp\d+)?"
+    )
     family = _family(start, f"{start}_bf16_{_TILES}{options}", "2", (activations, weights), "bf16")
     return FlydslFamily(family, BUILD_LAYOUT_2, LAYOUT_2, pointers=False, sorted_input=True)
 
@@ -269,7 +276,8 @@ def flydsl_name(kernel: str) -> FlydslName:
         found = re.fullmatch(called.family.file_name, kernel)
         if found:
             parts = {name: int(value) for name, value in found.groupdict().items() if value and value.isdigit()}
-            kind = KernelKind(called.family, parts.get("sorted_rows", parts["tile_m"]), parts["tile_n"])
+            persistent = bool(found.groupdict().get("persist"))
+            kind = KernelKind(called.family, parts.get("sorted_rows", parts["tile_m"]), parts["tile_n"], persistent)
             step = parts["tile_k"] * parts.get("k_batch", 1) * parts.get("k_parts", 1)
             return FlydslName(called, kind, parts["tile_m"], step, found.groupdict().get("mode") == "reduce")
     known = ", ".join(called.family.id for called in FLYDSL_FAMILIES)

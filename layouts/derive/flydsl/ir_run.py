@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from preshuffle.layouts.derive.flydsl.families import FlydslName
+from preshuffle.layouts.derive.flydsl.families import COMPUTE_UNITS, FlydslName
 from preshuffle.layouts.derive.flydsl.ir_file import IrFile
-from preshuffle.layouts.derive.kernels.activations import combine
+from preshuffle.layouts.derive.kernels.activations import SWIGLU_LIMIT, combine
 from preshuffle.layouts.derive.kernels.layer_run import MX_GROUP, READ_AHEAD, LayerRun
 from preshuffle.layouts.derive.kernels.placement import addresses_in
 from preshuffle.layouts.derive.kernels.routing import TileRouting
@@ -18,7 +18,6 @@ SCALE_ROWS, SCALE_GROUPS = 256, 8
 """Scales of activations are padded to multiples of these."""
 
 QUANTIZED = {"fp4_mx": "fp4", "fp8_mx": "fp8"}
-SWIGLU_LIMIT = 7.0
 E8M0_BIAS = 127
 
 
@@ -131,6 +130,7 @@ class FlydslRun(LayerRun):
             "model_dim": sizes.model_dim,
             "inter_dim": sizes.inter_dim,
             "tiles": tiles,
+            "slots": COMPUTE_UNITS if self.kind.persistent else tiles,
             "blocks": tiles * (columns // (self.named.called.block_columns or self.kind.tile_n)),
             "no_pad": 0,
             **dict.fromkeys(("beta", "inverse_beta", "linear_beta", "inverse_linear_beta"), 1.0),
