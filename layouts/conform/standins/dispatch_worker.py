@@ -30,6 +30,7 @@ from preshuffle.layouts.conform.standins.aiter_modules import (
 from preshuffle.layouts.conform.standins.requests import AnswerFile, read_request
 
 GROUPED = "aiter.ops.flydsl.grouped_moe_gfx1250"
+LAUNCH = "_grouped_a8w4_tdm_moe"
 SORTS = ("moe_sorting", "_moe_prepare_unsorted_input")
 FIRST_BOUND = "GPTOSS_SWIGLU_MXFP4_BF16_BOUND"
 """Read when AITER is imported; the module keeps it under the name of the next line."""
@@ -100,13 +101,12 @@ class Dispatch:
             module = importlib.import_module(GROUPED)
         except ImportError:
             return None
-        if not hasattr(module, "_grouped_a8w4_tdm_moe"):
-            return None
 
         def launch(*_: Any, **arguments: Any) -> None:
             raise GroupedReached(arguments)
 
-        module._grouped_a8w4_tdm_moe = launch  # type: ignore[attr-defined]
+        if hasattr(module, LAUNCH):
+            setattr(module, LAUNCH, launch)
         return module
 
     @contextmanager
@@ -185,7 +185,7 @@ class Dispatch:
         return {
             "error": None,
             "activation_dtype": activation,
-            "padded_tokens": self.grouped._get_padded_m(call["tokens"]),  # type: ignore[union-attr]
+            "padded_tokens": getattr(self.grouped, "_get_padded_m", self.module.get_padded_M)(call["tokens"]),
             "stage1": ["grouped_gemm_gfx1250_a8w4", names[0]],
             "stage2": ["grouped_gemm_gfx1250_a8w4", names[1]],
             "block_m": _whole(arguments.get("tile_m", 64)),
@@ -299,10 +299,15 @@ def load(request: dict[str, Any], gfx: str, cu_num: int) -> Dispatch:
 def _record_grouped(module: Any) -> None:
     """Let the grouped path's lookup write down the row that it found."""
     module.found_rows, real = [], inspect.unwrap(module._find_grouped_config)
+    launches = hasattr(module, LAUNCH)
 
     def find(**keys: Any) -> Any:
-        module.found_rows.append(real(**keys))
-        return module.found_rows[-1]
+        row = real(**keys)
+        module.found_rows.append(row)
+        if not launches:  # before 0.1.19.post1 the path goes on in one function: it is stopped here
+            format = "fp4" if "float4" in str(keys["q_dtype_a"]) else "a8w4"
+            raise GroupedReached({"data_format": format, "tile_m": int((row or {}).get("tile_m") or 64)})
+        return row
 
     module._find_grouped_config = find
 

@@ -108,6 +108,7 @@ class BehaviourData(BookModel):
     grouped_activations: frozenset[str] = frozenset()
     grouped_gate_modes: frozenset[str] = frozenset()
     grouped_refuses: tuple[tuple[Literal["ep", "bias", "doweight_stage1"], ...], ...] = ()
+    flat_archs: tuple[str, ...] = ("gfx942", "gfx950")
     flydsl_mx_activations: frozenset[str] = frozenset({"Swiglu"})
     opus_needs_shuffled: bool = False
 

@@ -137,7 +137,7 @@ def _note_late_assertion(case: DispatchCase, plan: Plan) -> None:
 
 
 def _objection(case: DispatchCase, plan: Plan) -> str | None:
-    if case.flat and plan.run_1stage and case.gfx not in _MX_PORT_ARCHS:
+    if case.flat and plan.run_1stage and case.gfx not in case.behaviour.data.flat_archs:
         return f"AssertionError: flat 1-stage kernels do not exist for {case.gfx}"
     if plan.output_aux and case.call.ep:
         return "NotImplementedError: the a4w4 FlyDSL port (mxmoe) knows no expert mask"
