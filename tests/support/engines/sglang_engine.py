@@ -69,7 +69,8 @@ def run(case: Case, checkpoint: Checkpoint) -> None:
         load(layer, checkpoint, case, NAMES, "model.layers.0.mlp.experts")
         layer.quant_method.process_weights_after_loading(layer)
         layers[:] = [layer]
-        _call(layer, case)
+        if case.options.get("call", True):
+            _call(layer, case)
 
 
 def _layer(case: Case) -> Any:
