@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flydsl.add_argument(
         "--gate-mode", choices=("separated", "interleave"), default="separated", help="of mxmoe stage 1"
     )
-    flydsl.add_argument("--activation", choices=("silu", "swiglu"), default="silu", help="of stage 1")
+    flydsl.add_argument("--activation", choices=("silu", "swiglu", "situv2"), default="silu", help="of stage 1")
     flydsl.add_argument("--bias", action="store_true", help="add a bias in stage 1")
     for name, of in (("--hidden-pad", "model_dim"), ("--intermediate-pad", "inter_dim")):
         flydsl.add_argument(name, metavar="N", type=int, default=0, help=f"columns of {of} that are padding")

@@ -30,7 +30,7 @@ class BuildOptions:
 
     Attributes:
         gate_mode: ``separated`` or ``interleave``: of kernels whose name does not say it.
-        activation: ``silu`` or ``swiglu``.
+        activation: ``silu``, ``swiglu`` or ``situv2``.
         bias: whether a bias is added before the activation.
         experts: of the layer.
         hidden_pad: of ``model_dim``, columns of the layer that are padding.

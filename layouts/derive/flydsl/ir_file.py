@@ -23,7 +23,7 @@ class IrFile:
         sha256: of FlyDSL's own dump, before that was brought into generic form.
         aiter: commit or version, where known.
         gate_mode: ``separated`` or ``interleave``, where the call says so and not the name.
-        activation: ``silu`` or ``swiglu``.
+        activation: ``silu``, ``swiglu`` or ``situv2``.
         bias: whether it adds a bias before the activation.
         hidden_pad: columns of ``model_dim`` that are padding.
         intermediate_pad: columns of ``inter_dim`` that are padding.

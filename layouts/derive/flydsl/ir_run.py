@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from preshuffle.layouts.derive.flydsl.families import COMPUTE_UNITS, FlydslName
 from preshuffle.layouts.derive.flydsl.ir_file import IrFile
-from preshuffle.layouts.derive.kernels.activations import SWIGLU_LIMIT, combine
+from preshuffle.layouts.derive.kernels.activations import SITU_BETA, SITU_LINEAR_BETA, SWIGLU_LIMIT, combine
 from preshuffle.layouts.derive.kernels.layer_run import MX_GROUP, READ_AHEAD, LayerRun
 from preshuffle.layouts.derive.kernels.placement import addresses_in
 from preshuffle.layouts.derive.kernels.routing import TileRouting
@@ -133,7 +133,10 @@ class FlydslRun(LayerRun):
             "slots": COMPUTE_UNITS if self.kind.persistent else tiles,
             "blocks": tiles * (columns // (self.named.called.block_columns or self.kind.tile_n)),
             "no_pad": 0,
-            **dict.fromkeys(("beta", "inverse_beta", "linear_beta", "inverse_linear_beta"), 1.0),
+            "beta": SITU_BETA,
+            "inverse_beta": 1 / SITU_BETA,
+            "linear_beta": SITU_LINEAR_BETA,
+            "inverse_linear_beta": 1 / SITU_LINEAR_BETA,
             "swiglu_limit": limit,
         }
         return numbers | {name: self.memory.address(name) for name in self._buffer_sizes()}

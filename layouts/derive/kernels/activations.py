@@ -8,6 +8,8 @@ import numpy as np
 from preshuffle.layouts.derive.kernels.weight_formats import Floats
 
 SWIGLU_SLOPE, SWIGLU_LIMIT = 1.702, 7.0
+SITU_BETA, SITU_LINEAR_BETA = 4.0, 25.0
+"""AITER's defaults of SiTUv2."""
 
 
 def silu(values: Floats) -> Floats:
@@ -38,10 +40,17 @@ def _swiglu_gated(gate: Floats, up: Floats) -> Floats:
     return result
 
 
+def _situ_gated(gate: Floats, up: Floats) -> Floats:
+    """SiTUv2, as AITER's text has it: tanh bounds both, the gate's times its sigmoid."""
+    bounded: Floats = SITU_BETA * np.tanh(gate / SITU_BETA) / (1 + np.exp(np.minimum(-gate, 700)))
+    return bounded * SITU_LINEAR_BETA * np.tanh(up / SITU_LINEAR_BETA)
+
+
 GATED: dict[str, Callable[[Floats, Floats], Floats]] = {
     "silu": _silu_gated,
     "gelu": _gelu_gated,
     "swiglu": _swiglu_gated,
+    "situv2": _situ_gated,
 }
 ALONE: dict[str, Callable[[Floats], Floats]] = {"silu": silu, "gelu": gelu}
 """Activations of kernels without up rows."""

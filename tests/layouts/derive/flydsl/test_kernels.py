@@ -37,6 +37,8 @@ KERNELS: list[tuple[str, str, BuildOptions, float]] = [
         )
     ),
     ("flydsl_moe1_afp8_wfp4_bf16_t32x64x256_gui", "gfx950", BuildOptions(activation="swiglu", bias=True), 0.003),
+    ("flydsl_moe1_afp8_wfp4_bf16_t32x64x256_gui", "gfx950", BuildOptions(activation="situv2"), 0.003),
+    ("flydsl_moe1_abf16_wfp4_bf16_t32x64x256", "gfx950", BuildOptions(activation="situv2"), 0.003),
     ("flydsl_moe1_abf16_wfp4_bf16_t32x64x256", "gfx942", BuildOptions(), 0.003),
     ("flydsl_moe1_abf16_wint4_bf16_t32x64x256", "gfx942", BuildOptions(), 0.003),
     *(
