@@ -15,6 +15,8 @@ from preshuffle.registry.hf.module_patterns import MatchSteps, ModulePatterns
 SECTION: Final = "quantization_config"
 Settings = tuple[Mapping[str, Any], str]
 """Settings of modules, and their path."""
+Found = tuple[Mapping[str, Any], str, str]
+"""Settings of modules, the key that holds them, and their name there."""
 _LEFT_OUT: Final = "-:"
 """Before a regular expression of GPTQ's ``dynamic``: these modules are not quantized."""
 _CLASSES: Final = ("Linear", "FusedMoE", "RoutedExperts")
@@ -36,9 +38,9 @@ class SectionModules:
         self._left_out = ModulePatterns(_left_out(section.get(name) for name in lists), steps)
         named, grouped = (known.named, known.grouped) if known else (None, None)
         self._by_module = _by_module(section, named)
-        self._module_patterns = ModulePatterns([pattern for pattern, _ in self._by_module], steps)
+        self._module_patterns = ModulePatterns((str(pattern) for pattern, _ in self._by_module), steps)
         self._by_group = _by_group(section, grouped)
-        self._targets = ModulePatterns([str(target) for target, _ in self._by_group], steps)
+        self._targets = ModulePatterns((str(target) for target, _ in self._by_group), steps)
         self._of_class = next((settings for target, settings in self._by_group if target in _CLASSES), None)
         key = grouped or named
         groups = section.get(key) if key else None
@@ -61,22 +63,27 @@ class SectionModules:
         for patterns, found in ((self._module_patterns, self._by_module), (self._targets, self._by_group)):
             places = [place for name in names if (place := patterns.first(name)) is not None]
             if places:
-                return found[min(places)][1]
-        return self._of_class
+                return _with_path(found[min(places)][1])
+        return None if self._of_class is None else _with_path(self._of_class)
 
 
-def _by_module(section: Mapping[str, Any], key: str | None) -> list[tuple[str, Settings]]:
+def _with_path(found: Found) -> Settings:
+    spec, key, name = found
+    return spec, f"{SECTION}.{key}.{cut(str(name))}"
+
+
+def _by_module(section: Mapping[str, Any], key: str | None) -> list[tuple[str, Found]]:
     found = section.get(key) if key else None
     items = found.items() if isinstance(found, Mapping) else ()
-    return [(str(name), (spec, f"{SECTION}.{key}.{cut(name)}")) for name, spec in items if isinstance(spec, Mapping)]
+    return [(name, (spec, key or "", name)) for name, spec in items if isinstance(spec, Mapping)]
 
 
-def _by_group(section: Mapping[str, Any], key: str | None) -> list[tuple[Any, Settings]]:
+def _by_group(section: Mapping[str, Any], key: str | None) -> list[tuple[Any, Found]]:
     """Return the settings of groups, one by one for each target."""
     found = section.get(key) if key else None
     groups = found.items() if isinstance(found, Mapping) else ()
     return [
-        (target, (spec, f"{SECTION}.{key}.{cut(name)}"))
+        (target, (spec, key or "", name))
         for name, spec in groups
         for target in (_targets(spec) if isinstance(spec, Mapping) else ())
         if target is not None

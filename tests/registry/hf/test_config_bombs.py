@@ -20,7 +20,7 @@ from support.book.strategies import BOOK
 
 MOST_S = 1.0
 """Seconds of computing."""
-ROUNDS = 3
+ROUNDS = 5
 LONGEST = 4_000
 """Characters of a message."""
 GIVEN = {"arch": "gfx950"}
