@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from preshuffle.layouts.conform.aiter_source import AiterSource
 from preshuffle.layouts.conform.claim_log import ClaimLog
+from preshuffle.layouts.conform.table_files import load_tables
+from preshuffle.registry.kernels import TableError, dispatch_book
 from preshuffle.registry.loading import Book
 
 SAMPLE: Final = 6
 _ARCH: Final = re.compile(r"gfx[0-9a-f]+")
+_FLYDSL: Final = re.compile(r"flydsl_(?:moe[12](?:_layout)?_[a-z0-9]+_[a-z0-9]+|mxmoe_g\d_[a-z0-9]+)")
+"""What names the kind of a FlyDSL kernel: stage, and dtypes of activations and weights."""
 
 
 def check_kernels(
@@ -26,29 +31,61 @@ def check_kernels(
     Args:
         source: of which AITER.
         book: whose claims.
-        count: kernels, of as many families as there are; None for one of every kind and tile.
+        count: assembly kernels, and FlyDSL kernels, of as many families as there are; None for one of every kind.
         progress: called with kernels done, all kernels, and the next one's name.
     """
     log = ClaimLog()
     try:
-        from preshuffle.layouts.derive import DeriveError, hsa_folder
+        assembly, flydsl = _assembly(log, source, count), _flydsl(log, source, count)
     except ModuleNotFoundError as error:
         log.not_run("prebuilt kernels", f'{error.name} is missing: pip install "preshuffle[proofs]"')
         return log
+    chosen: list[Path | str] = [*assembly, *flydsl]
+    for number, kernel in enumerate(chosen):
+        progress(number, len(chosen), kernel if isinstance(kernel, str) else kernel.stem)
+        _derive(log, source, book, kernel)
+    return log
+
+
+def _assembly(log: ClaimLog, source: AiterSource, count: int | None) -> list[Path]:
+    from preshuffle.layouts.derive import DeriveError, hsa_folder
+
     try:
         folder = hsa_folder(str(source.root))
     except DeriveError as error:
         log.not_run("prebuilt kernels", str(error))
-        return log
+        return []
     chosen = _chosen(folder, count)
     if not chosen:
         log.not_run("prebuilt kernels", f"{source.relative(folder)} holds no kernel of a family that can be derived")
-    for number, path in enumerate(chosen):
-        progress(number, len(chosen), path.stem)
-        _derive(log, source, book, path)
-    if count is not None:
-        log.note(f"{len(chosen)} kernels of {len(_chosen(folder, None))} kinds were derived; --all derives every kind")
-    return log
+    elif count is not None:
+        log.note(f"{len(chosen)} of {len(_chosen(folder, None))} kinds of prebuilt kernels; --all derives all")
+    return chosen
+
+
+def _flydsl(log: ClaimLog, source: AiterSource, count: int | None) -> list[str]:
+    """Return a FlyDSL kernel of each kind that the tables name."""
+    try:
+        tables = load_tables(source, source.version or dispatch_book().newest)
+    except TableError as error:
+        log.not_run("FlyDSL kernels", f"the tuned tables cannot be read: {error}")
+        return []
+    rows = tables.rows if tables else ()
+    kinds: dict[str, str] = {}
+    for name in sorted(
+        {name for row in rows for name in (row.kernel1, row.kernel2)}, key=lambda name: (len(name), name)
+    ):
+        if found := _FLYDSL.match(name):
+            kinds.setdefault(found[0], name)
+    if kinds and find_spec("flydsl") is None:
+        log.not_run(
+            f"{len(kinds)} kinds of FlyDSL kernels", "FlyDSL compiles them and is not installed: pip install flydsl"
+        )
+        return []
+    chosen = list(kinds.values())[:count]
+    if len(chosen) < len(kinds):
+        log.note(f"{len(chosen)} of {len(kinds)} kinds of FlyDSL kernels; --all derives all")
+    return chosen
 
 
 def _chosen(folder: Path, count: int | None) -> list[Path]:
@@ -83,14 +120,14 @@ def _in_a_table(path: Path) -> bool:
     return not lists or any(path.name in each.read_text(encoding="utf-8", errors="replace") for each in lists)
 
 
-def _derive(log: ClaimLog, source: AiterSource, book: Book, path: Path) -> None:
-    from preshuffle.layouts.derive import AssemblyKernel, DeriveError, KernelDeriver
-    from preshuffle.layouts.emulator import CodeObject, EmulatorError
+def _derive(log: ClaimLog, source: AiterSource, book: Book, kernel: Path | str) -> None:
+    from preshuffle.layouts.derive import DeriveError, KernelDeriver, open_kernel
+    from preshuffle.layouts.emulator import EmulatorError
 
-    place = source.relative(path)
+    place = kernel if isinstance(kernel, str) else source.relative(kernel)
     try:
-        code = CodeObject.read(path)
-        result = KernelDeriver(AssemblyKernel(code, path.stem), book).derive(numbers=False)
+        opened = open_kernel(str(kernel), str(source.root))
+        result = KernelDeriver(opened, book).derive(numbers=False)
     except (DeriveError, EmulatorError) as error:
         log.not_run(place, str(error))
         return

@@ -13,6 +13,7 @@ from preshuffle.registry.kernels import GFX_OF_CU_NUM, Families, KernelTables, T
 
 SOURCE: Final = "_source"
 _FILLED: Final = "0"
+_TAG: Final = "_tag"
 _GROUPED: Final = "tuned_grouped_fmoe.csv"
 
 
@@ -81,7 +82,7 @@ def write_merged(source: AiterSource, tables: KernelTables, target: Path) -> Non
         for row in rows:
             if "gfx" in columns and "gfx" not in row:
                 row["gfx"] = GFX_OF_CU_NUM.get(int(row["cu_num"]), "")
-            writer.writerow({name: row.get(name, _FILLED) for name in names})
+            writer.writerow({name: row.get(name, "" if name == _TAG else _FILLED) for name in names})
 
 
 def write_grouped(source: AiterSource, target: Path) -> None:

@@ -76,6 +76,12 @@ def test_what_was_not_run_says_why(report: ConformanceReport) -> None:
     assert all(left.values())
 
 
+def test_a_report_names_no_folder_of_this_machine(report: ConformanceReport) -> None:
+    text = report.model_dump_json()
+    assert str(wheel_or_skip().parent) not in text
+    assert str(Path.home()) + "/" not in text
+
+
 def test_nothing_of_aiter_is_imported_here(report: ConformanceReport) -> None:
     assert report.claims["bytes"].tried
     assert not [name for name in sys.modules if name.partition(".")[0] in ("aiter", "csrc")]
