@@ -133,8 +133,9 @@ def test_json_brings_the_book_back(tmp_path: Path) -> None:
     path = tmp_path / "book.yaml"
     path.write_text(json.dumps(raw))
     try:
-        again = load_book([path])
+        assert load_book([path]).entries == BOOK.entries
+        del raw["kernel_evidence"]  # the packaged evidence is not in the digest, a book's own is
+        path.write_text(json.dumps(raw))
+        assert load_book([path]).digest == BOOK.digest
     except BookError as error:
         raise AssertionError(str(error)[:2000]) from None
-    assert again.digest == BOOK.digest
-    assert again.entries == BOOK.entries
