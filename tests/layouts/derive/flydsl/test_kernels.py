@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +11,10 @@ from preshuffle.layouts.derive import BuildOptions, KernelDeriver, open_kernel
 from preshuffle.layouts.derive.flydsl.families import flydsl_name
 from preshuffle.layouts.derive.flydsl.kernel import FlydslKernel
 from preshuffle.registry import Registry
+from support.aiter.trees import aiter_tree
 from support.flydsl.operations import ALL
 
 assert ALL
-TREE = "PRESHUFFLE_AITER_TREE"
 FIRST = "flydsl_moe2_afp4_wfp4_bf16_t32x128x256_atomic"
 KERNELS: list[tuple[str, str, BuildOptions, float]] = [
     *(
@@ -66,13 +64,6 @@ KERNELS: list[tuple[str, str, BuildOptions, float]] = [
 
 UNKNOWN = {"flydsl_mxmoe_g2_a4w4_128x256x256", "flydsl_mxmoe_g2_a4w4_128x256x256_f4out"}
 """Names of AITER's tables that cannot be called yet: outputs by sorted row."""
-
-
-def aiter_tree() -> Path:
-    tree = os.environ.get(TREE)
-    if not tree:
-        pytest.skip(f"{TREE} names no checkout of AITER with FlyDSL kernels")
-    return Path(tree)
 
 
 @cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
 from preshuffle.layouts.derive import BuildOptions, open_kernel
 from preshuffle.layouts.derive.kernels.routing import sort_into_tiles
 from preshuffle.layouts.derive.kernels.weight_formats import Floats
+from support.aiter.trees import aiter_tree
 from support.flydsl.operations import ALL
 
 assert ALL
@@ -23,10 +22,7 @@ HALF, QUARTER = 0x7C, 0x7D
 def outputs_of_the_last_expert(name: str, experts: int, at: int | None = None) -> Floats:
     """Run the last of many experts, with its weights in its place or that of another, zeros elsewhere."""
     pytest.importorskip("flydsl", reason="flydsl is not installed: pip install flydsl")
-    tree = os.environ.get("PRESHUFFLE_AITER_TREE")
-    if not tree:
-        pytest.skip("PRESHUFFLE_AITER_TREE names no checkout of AITER with FlyDSL kernels")
-    kernel = open_kernel(name, tree, options=BuildOptions(experts=experts))
+    kernel = open_kernel(name, str(aiter_tree()), options=BuildOptions(experts=experts))
     sizes, generator = kernel.sizes(), np.random.default_rng(9)
     tokens = [*([[]] * (experts - 1)), list(range(32))]
     run = kernel.run(sizes, sort_into_tiles(tokens, 32, kernel.kind.tile_m, least_top_k=kernel.top_k))
