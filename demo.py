@@ -1,6 +1,6 @@
 """Demo: lay out a gpt-oss checkpoint, prove it, report it.
 
-A checkpoint goes in; laid-out bytes, a decision, a proof and a page come out.
+A checkpoint goes in; laid-out bytes, a decision, a proof and a page come out, and the files that README.md uses.
 
 Run it with ``make demo``; ``make demo ARGS=--no-serve`` stops after the proof.
 """
@@ -18,9 +18,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import save_file
 
 from preshuffle.api.commands.screens.table import Column, render
 from preshuffle.api.errors import ServeError
@@ -41,6 +44,15 @@ CONFIG: dict[str, Any] = {
     "quantization_config": {"quant_method": "mxfp4"},
 }
 ACTIVATION_DTYPES = ("fp4x2", "bf16")
+TUNED_ROW: dict[str, Any] = {
+    "gfx": "gfx950", "cu_num": 256, "token": 512, "model_dim": 3072, "inter_dim": 3072, "expert": 128, "topk": 4,
+    "act_type": "ActivationType.Swiglu", "dtype": "torch.bfloat16", "q_dtype_a": "torch.float4_e2m1fn_x2",
+    "q_dtype_w": "torch.float4_e2m1fn_x2", "q_type": "QuantType.per_1x32", "use_g1u1": 1, "doweight_stage1": 0,
+    "block_m": 32, "ksplit": 0, "us1": 1.0, "kernelName1": "flydsl_moe1_afp4_wfp4_bf16_t32x128x256_w2", "err1": "0.0%",
+    "us2": 1.0, "kernelName2": "flydsl_moe2_afp4_wfp4_bf16_t32x128x256_atomic_bnt2", "err2": "0.0%", "us": 2.0,
+    "run_1stage": 0, "xbf16": 0, "flat": 0, "tflops": 1, "bw": 1, "_tag": "",
+}  # fmt: skip
+"""A made-up row of AITER's ``tuned_fmoe.csv``, so that a tuned kernel can be seen without AITER's tables."""
 
 
 def main() -> int:
@@ -56,23 +68,66 @@ def main() -> int:
         _print(f"   {path.name:<40} {path.stat().st_size / 1e6:8.1f} MB")
     proven = True
     observations: dict[str, Observation] = {}
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
     for number, dtype in enumerate(ACTIVATION_DTYPES, start=2):
         query = registry.query_from_hf_config(checkpoint.folder, arch="gfx950", activation_dtype=dtype)
         decision = registry.resolve(query)
         _print(f"\n{number}. {query.model} on {query.arch}, activations {dtype}: {decision.recipe}")
         _print(_chosen(decision))
-        checks, observation, seconds = _apply(checkpoint, query, decision)
+        checks, observation, seconds, tensors[dtype] = _apply(checkpoint, query, decision)
         _print(_proofs(checks, seconds))
         proven &= all(check.ok for check in checks)
         observations[dtype] = observation
+    first = ACTIVATION_DTYPES[0]
+    _print(f"\n{len(ACTIVATION_DTYPES) + 2}. Files to go on with")
+    for path, what in _write_files(folder, observations[first], tensors[first]):
+        _print(f"   {path!s:<30} {what}")
     _print("\nEverything is proven." if proven else "\nNOT PROVEN: see above.")
     if not proven or options.no_serve:
         return 0 if proven else 1
     return _serve(folder, options.host, options.port, observations)
 
 
-def _apply(checkpoint: Checkpoint, query: Query, decision: Decision) -> tuple[list[Check], Observation, float]:
-    """Lay out every layer and prove each; return the observation."""
+def _write_files(
+    folder: Path, observation: Observation, tensors: dict[str, torch.Tensor]
+) -> Iterator[tuple[Path, str]]:
+    """Write what a deployment would leave: its observation and report, a dump of its last layer, kernel tables."""
+    tables = folder / "tables"
+    tables.mkdir(exist_ok=True)
+    texts = {
+        folder / "observation.json": (json.dumps(_as_json(observation), indent=2), "what was done: preshuffle check"),
+        folder / "report.json": (json.dumps(_report(observation), indent=2), "the same, as a replica sends it"),
+        tables / "tuned_fmoe.csv": (_csv(TUNED_ROW), "one made-up row of tuned kernels: --tables"),
+    }
+    for path, (text, what) in texts.items():
+        path.write_text(text + "\n", encoding="utf-8")
+        yield path, what
+    dump = folder / "dump.safetensors"
+    save_file(tensors, dump)
+    yield dump, f"the bytes of layer {CONFIG['num_hidden_layers'] - 1}: preshuffle identify"
+
+
+def _as_json(observation: Observation) -> dict[str, Any]:
+    """Return an observation with the fields that it states."""
+    value: dict[str, Any] = observation.model_dump(mode="json", exclude_none=True)
+    return value
+
+
+def _report(observation: Observation) -> dict[str, Any]:
+    """Return the report of a replica, all of whose layers are alike."""
+    layers = f"0-{CONFIG['num_hidden_layers'] - 1}"
+    return {"groups": [{"layers": layers, "observation": _as_json(observation)}], "node": "demo"}
+
+
+def _csv(row: dict[str, Any]) -> str:
+    return f"{','.join(row)}\n{','.join(map(str, row.values()))}"
+
+
+def _apply(
+    checkpoint: Checkpoint, query: Query, decision: Decision
+) -> tuple[list[Check], Observation, float, dict[str, torch.Tensor]]:
+    """Lay out every layer and prove each; return the observation and the last layer's tensors."""
+    tensors: dict[str, torch.Tensor] = {}
     checks: list[Check] = []
     seconds = 0.0
     for layer in range(checkpoint.layers):
@@ -85,7 +140,7 @@ def _apply(checkpoint: Checkpoint, query: Query, decision: Decision) -> tuple[li
         checks += [Check(f"layer {layer}: {check.name}", check.ok, check.detail) for check in proofs]
     env = {**query.env, **decision.env}  # set as the decision asks for it
     running = Query.parse({**query.model_dump(exclude_unset=True), "env": env})
-    return checks, Observation(query=running, applied=applied), seconds
+    return checks, Observation(query=running, applied=applied), seconds, tensors
 
 
 def _chosen(decision: Decision) -> str:
@@ -129,9 +184,7 @@ def _serve(folder: Path, host: str, port: int, observations: dict[str, Observati
             return server.wait() or 1
         for dtype, observation in observations.items():
             name = f"gpt-oss-demo-{dtype}"
-            body = {
-                "groups": [{"layers": "0-1", "observation": observation.model_dump(mode="json", exclude_none=True)}]
-            }
+            body = _report(observation)
             request = urllib.request.Request(
                 f"{url}/v1/deployments/{name}",
                 data=json.dumps(body).encode(),

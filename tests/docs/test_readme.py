@@ -1,91 +1,121 @@
-"""The README's Python and ``preshuffle`` commands run as they are pasted."""
+"""The README from top to bottom: every command and every Python block runs as it is pasted, in a fresh clone.
+
+Nothing is downloaded: pip finds the dependencies where this test's own environment has them.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import socket
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors.torch import save_file
 
-from preshuffle.api.cli import main
-from preshuffle.layouts import Checkpoint, apply, write_checkpoint
-from preshuffle.registry import Registry
-from support.aiter.kernel_rows import table
-from support.tensors.moe import hf_config
+from preshuffle.api.fleet import parse_observed
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-ELSEWHERE = re.compile(
-    r"preshuffle (serve|deployments|plan|probe|token)"
-    r"|--server|--aiter installed"
-)
-"""Commands that need a service, a GPU, an AITER or a module of the reader's; other tests run them."""
-PLACEHOLDERS = {"DIR": "tables", "OLD@0.1.13": "tables@0.1.13", "NEW@0.1.20": "tables@0.1.20"}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OFFLINE = {
+    "PIP_NO_DEPS": "1",
+    "PIP_NO_INDEX": "1",
+    "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say that there is none
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PYTHONPATH": sysconfig.get_path("purelib"),  # packages of this environment count as installed
+}
+CHANGES = "preshuffle kernels diff "
+"""It ends with 1 where somebody gets something else, as the README says."""
+ORDER = ("What it is", "Install, and a first answer", "The demo")
 
 
-def commands() -> list[str]:
-    """Return the commands of the console blocks, continued lines joined, remarks left out."""
-    text = "\n".join(blocks("console")).replace("\\\n", " ")
-    lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ preshuffle ")]
-    return [re.sub(r"\s+#.*", "", " ".join(line.split())) for line in lines]
+def commands(block: str) -> list[str]:
+    """Return the commands of a console block, continued lines joined."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+def script() -> str:
+    """Return one shell session with everything that the README runs, in its order."""
+    parts = ["set -m", 'ran() { [ "$1" -le "$2" ] || { echo "FAILED with $1: $3" >&2; exit 9; }; }']
+    for language, block in FENCE.findall(README):
+        if language == "console":
+            for command in commands(block):
+                most = int(command.startswith(CHANGES))
+                parts += [f"echo {shlex.quote('## ' + command)}", command, f"ran $? {most} {shlex.quote(command)}"]
+        elif language == "python":
+            parts += ["echo '## python'", f"python - <<'END_OF_PYTHON'\n{block}END_OF_PYTHON", "ran $? 0 python"]
+    return "\n".join(parts) + "\n"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make what the README's reader has: a checkpoint, a dump of its layer 3, a report, AITER's tables."""
-    folder = tmp_path_factory.mktemp("reader")
-    checkpoint: Checkpoint = write_checkpoint(folder / "checkpoint", hf_config(layers=4))
-    registry = Registry.default()
-    query = registry.query_from_hf_config(folder / "checkpoint", arch="gfx950", activation_dtype="fp4x2")
-    for name, layer, tp, rank in (("dump", 3, 1, 0), ("rank1", 0, 2, 1)):
-        split = query.altered(tp=tp)
-        tensors = dict(checkpoint.rank(layer, split, tp_rank=rank))
-        apply(tensors, registry.resolve(split), last_rank=rank > 0)
-        save_file(tensors, folder / f"{name}.safetensors")
-    (observation,) = blocks("json")
-    (folder / "observation.json").write_text(observation)
-    (folder / "tables").mkdir()
-    (folder / "tables" / "tuned_fmoe.csv").write_bytes(table())
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clone the repository, with what is changed in it."""
+    folder = tmp_path_factory.mktemp("reader") / "preshuffle"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
     return folder
 
 
-@pytest.fixture
-def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(folder)
-    return folder
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
-def test_the_python_runs(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, loading, client = blocks("python")
-    names: dict[str, Any] = {}
-    exec(first, names)
-    shown = re.findall(r"^print\(.*?\)\s+# (.+)$", first, re.MULTILINE)
-    for promised, printed in zip(shown, capsys.readouterr().out.splitlines(), strict=True):
-        assert printed.startswith(promised.split(",")[0].rstrip(")"))
-    exec(loading, names)
-    assert capsys.readouterr().out == "sep16\n"
-    exec(client.replace(":8080", ":9"), names)  # nothing listens there
-    assert capsys.readouterr().out == "mxfp4.sep16 embedded\n"
+def test_everything_runs_as_pasted_in_order(clone: Path) -> None:
+    named = {name: value for name, value in os.environ.items() if not name.startswith(("PRESHUFFLE_", "VIRTUAL_ENV"))}
+    environment = {**named, **OFFLINE, "PATH": f"{sys.base_prefix}/bin:{os.environ['PATH']}", "COLUMNS": "120"}
+    text = script().replace(":8080", f":{free_port()}").replace("--port 8080", "--port 0")
+    port = re.search(r"http://127\.0\.0\.1:(\d+)", text)
+    assert port
+    text = text.replace("--port 0", f"--port {port[1]}")
+    done = subprocess.run(
+        ["bash"], input=text, cwd=clone, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = done.stdout
+    for promised in re.findall(r"^ *print\(.*?\)\s+# ([^,;:\n]+)", README, re.MULTILINE):
+        assert promised.strip() in printed, promised
 
 
-def test_there_are_commands_of_every_kind() -> None:
-    named = {command.split()[1] for command in commands()}
-    assert {"resolve", "explain", "layouts", "kernels", "check", "identify", "probe", "plan", "doctor"} <= named
+def test_no_command_is_left_out() -> None:
+    others = [block for language, block in FENCE.findall(README) if language not in ("console", "python")]
+    assert [
+        line for block in others for line in block.splitlines() if re.match(r"\$ |preshuffle |make |pip ", line)
+    ] == []
+    named = {words[1] for words in map(str.split, filter(None, script().splitlines())) if words[0] == "preshuffle"}
+    expected = {"resolve", "explain", "layouts", "doctor", "kernels", "check", "identify", "derive", "probe"}
+    assert expected | {"serve", "deployments", "plan", "registry"} <= named
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if not ELSEWHERE.search(line)])
-def test_a_command_runs(command: str, reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)[1:]]
-    if "--tp-rank" in words:
-        words[words.index("dump.safetensors")] = "rank1.safetensors"
-    code = main(words)
-    shown = capsys.readouterr()
-    assert code in (0, 1), shown.err
-    assert shown.err == ""
-    assert shown.out
+def test_it_begins_with_what_it_is_then_an_answer_then_the_demo() -> None:
+    titles = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert tuple(titles[:3]) == ORDER
+    first = README.partition(f"## {ORDER[0]}")[2].partition("## ")[0]
+    assert "![" in first
+    rows = re.findall(r"^\| (?!word|---)(.+?) \| .+ \|$", first, re.MULTILINE)
+    assert len(rows) == 12
+    words = {word for row in rows for word in re.findall(r"[\w]+", row)}
+    assert {"w13", "GGUU", "GUGU", "sep16", "gui16", "e8", "book", "recipe", "rule", "stamp"} <= words
+
+
+def test_the_observation_that_it_shows_is_one() -> None:
+    import json
+
+    blocks = [json.loads(block) for language, block in FENCE.findall(README) if language == "json"]
+    assert len(blocks) == 1
+    assert parse_observed(blocks[0])
