@@ -11,24 +11,24 @@ import shlex
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-import setuptools
 
 from preshuffle.api.fleet import parse_observed
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-HERE = str(Path(setuptools.__file__).parents[1])
+BUILDER = str(Path(import_module("setuptools").__path__[0]).parent)
 OFFLINE = {
     "PIP_NO_DEPS": "1",
     "PIP_NO_INDEX": "1",
     "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say that there is none
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     # packages of this environment count as installed, and its setuptools builds
-    "PYTHONPATH": os.pathsep.join(dict.fromkeys((HERE, *(path for path in sys.path if path.endswith("-packages"))))),
+    "PYTHONPATH": os.pathsep.join(dict.fromkeys((BUILDER, *(path for path in sys.path if path.endswith("-packages"))))),
 }
 CHANGES = "preshuffle kernels diff "
 """It ends with 1 where somebody gets something else, as the README says."""
