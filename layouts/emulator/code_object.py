@@ -54,8 +54,12 @@ class CodeObject:
     descriptor: KernelDescriptor
 
     @classmethod
-    def read(cls, path: Path) -> "CodeObject":
+    def read(cls, path: Path, holding: tuple[str, ...] = ()) -> "CodeObject":
         """Read a code object from a file.
+
+        Args:
+            path: the file.
+            holding: texts that the kernel's name holds, where the file has several kernels.
 
         Raises:
             CodeObjectError: the file cannot be read, is cut off, or is of a GPU that the emulator does not know.
@@ -64,20 +68,20 @@ class CodeObject:
             data = path.read_bytes()
         except OSError as error:
             raise CodeObjectError(f"{path}: {error.strerror or error}") from error
-        return cls.parse(data, path.name)
+        return cls.parse(data, path.name, holding)
 
     @classmethod
-    def parse(cls, data: bytes, file_name: str) -> "CodeObject":
+    def parse(cls, data: bytes, file_name: str, holding: tuple[str, ...] = ()) -> "CodeObject":
         """Parse the bytes of a code object; ``file_name`` names it in errors."""
         if data[:4] != ELF_MAGIC:
             raise CodeObjectError(f"{file_name} is not a code object: it does not begin with ELF's magic number")
         try:
-            return _parse(data, file_name)
+            return _parse(data, file_name, holding)
         except (struct.error, IndexError, KeyError, ValueError) as error:
             raise CodeObjectError(f"{file_name} is cut off or damaged: {error}") from error
 
 
-def _parse(data: bytes, file_name: str) -> CodeObject:
+def _parse(data: bytes, file_name: str, holding: tuple[str, ...]) -> CodeObject:
     (machine,) = struct.unpack_from("<H", data, 18)
     if machine != AMDGPU_MACHINE:
         raise CodeObjectError(f"{file_name} is an ELF file of machine {machine}, not of an AMD GPU ({AMDGPU_MACHINE})")
@@ -90,7 +94,7 @@ def _parse(data: bytes, file_name: str) -> CodeObject:
         )
     sections = _sections(data)
     symbols = _symbols(data, sections)
-    kernels = sorted(name for name in symbols if name.endswith(".kd"))
+    kernels = sorted(name for name in symbols if name.endswith(".kd") and all(text in name for text in holding))
     if len(kernels) != 1:
         raise ValueError(f"{len(kernels)} kernel descriptors, expected 1")
     text = sections[".text"]

@@ -124,7 +124,7 @@ FAMILIES: tuple[KernelFamily, ...] = (
     _stage_1("stage1_fp8_block", "pertokenFp8_blockscale", "fp8", "block", "fp8_block"),
     *(_one_stage(*kind, output) for kind in _ONE_STAGE_KINDS for output in _OUTPUTS),
     *(
-        _one_stage("one_stage_int8_gate", "pertokenInt8_g1u0(?:_vs)?(?:_atm_opt)?", "int8", "row", output, gated=False)
+        _one_stage("one_stage_int8_gate", "pertokenInt8_g1u0(?:_vs)?", "int8", "row", output, gated=False)
         for output in _OUTPUTS
     ),
     _one_stage("one_stage_no_quantization", "noquantBf16_g1u0(?:_vs)?_atm_inlv", "bf16", "none", "bf16", gated=False),

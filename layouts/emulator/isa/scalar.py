@@ -19,6 +19,7 @@ Outcome = tuple[Signed, Mask | None]
 """Result before it is cut to its width, and the condition code, None where it stays."""
 
 BITS = 32
+HALF = np.uint64(32)
 LIMIT = 1 << BITS
 
 
@@ -32,6 +33,10 @@ def _signed(words: Signed) -> Signed:
 
 def _overflowing(result: Signed) -> Outcome:
     return result, (result < -(1 << 31)) | (result >= 1 << 31)
+
+
+def _multiply_high(first: Signed, second: Signed) -> Signed:
+    return (first.astype(np.uint64) * second.astype(np.uint64) >> HALF).astype(np.int64)
 
 
 def _field(first: Signed, second: Signed) -> tuple[Signed, Signed]:
@@ -53,6 +58,7 @@ BINARY: dict[str, Callable[[Signed, Signed, Signed], Outcome]] = {
     "s_add_i32": lambda a, b, scc: _overflowing(_signed(a) + _signed(b)),
     "s_sub_i32": lambda a, b, scc: _overflowing(_signed(a) - _signed(b)),
     "s_mul_i32": lambda a, b, scc: (_signed(a) * _signed(b), None),
+    "s_mul_hi_u32": lambda a, b, scc: (_multiply_high(a, b), None),
     "s_mul_hi_i32": lambda a, b, scc: (_signed(a) * _signed(b) >> 32, None),
     "s_lshl1_add_u32": lambda a, b, scc: ((a << 1) + b, (a << 1) + b >= LIMIT),
     "s_lshl2_add_u32": lambda a, b, scc: ((a << 2) + b, (a << 2) + b >= LIMIT),
@@ -91,6 +97,7 @@ LONG_BINARY: dict[str, Callable[[Longs, Longs], Longs]] = {
 LONG_SHIFTS: dict[str, Callable[[Longs, Longs], Longs]] = {
     "s_lshl_b64": lambda a, b: a << (b & np.uint64(63)),
     "s_lshr_b64": lambda a, b: a >> (b & np.uint64(63)),
+    "s_ashr_i64": lambda a, b: (a.view(np.int64) >> (b & np.uint64(63)).astype(np.int64)).view(np.uint64),
 }
 SAVING: dict[str, Callable[[Longs, Longs], Longs]] = {
     "s_and_saveexec_b64": lambda source, exec_mask: source & exec_mask,

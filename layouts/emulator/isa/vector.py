@@ -28,6 +28,7 @@ from preshuffle.layouts.emulator.isa.vector_functions import (
     UNARY,
     pack_halves,
 )
+from preshuffle.layouts.emulator.isa.vector_long import LONG
 from preshuffle.layouts.emulator.isa.waves import LANES, VCC, Waves, Words, lane_mask
 from preshuffle.layouts.emulator.number_formats import E2M1, FP8_OF_ARCH, Floats, float_to_bf16, float_to_code
 
@@ -51,7 +52,7 @@ def compile_vector(instruction: Instruction) -> Run:
         return _plain(instruction)
     if name.startswith("v_cmp_"):
         return _compare(instruction)
-    special = SPECIAL.get(name)
+    special = SPECIAL.get(name) or LONG.get(name)
     if special is None:
         raise unmodelled(instruction)
     return special(instruction)

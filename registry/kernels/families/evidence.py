@@ -53,7 +53,7 @@ class DerivedReads(Frozen):
         of: what the checksum is of: the code object, or the last IR before LLVM.
         sha256: of that.
         date: of the derivation.
-        compiled_by: what compiled the IR, with its version.
+        compiled_by: what compiled it, with its version, where it is not as shipped.
         by_numbers: roles whose layout is told by numbers alone: right with it, wrong with every other.
     """
 
@@ -70,7 +70,8 @@ class DerivedReads(Frozen):
     @property
     def says(self) -> str:
         """The evidence in one line."""
-        of = "" if self.of == "code_object" else f"IR of {self.compiled_by}, " if self.compiled_by else "IR "
+        what = "IR" if self.of == "ir" else "code"
+        of = f"{what} of {self.compiled_by}, " if self.compiled_by else ""
         text = f"kernel {self.kernel} of {build_text(self.aiter)} ({of}sha256 {self.sha256[:_HEX]}…, {self.date})"
         if not self.by_numbers:
             return f"derived from {text}"

@@ -16,7 +16,7 @@ BOOK = Registry.load().book
 RECORDED = {
     id: (entry, entry.known)
     for id, entry in BOOK.kernel_evidence.items()
-    if isinstance(entry.known, DerivedReads) and entry.known.of == "code_object"
+    if isinstance(entry.known, DerivedReads) and entry.known.compiled_by is None
 }
 DERIVED_HERE = ("asm_stage1.fp8_block.gfx942", "asm_stage1.fp8_routed.gfx950")
 

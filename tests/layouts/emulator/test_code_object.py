@@ -32,6 +32,12 @@ def test_a_truncated_file_is_one_clear_error(shipped: bytes, kept: int) -> None:
         CodeObject.parse(shipped[:kept], "k.co")
 
 
+def test_a_kernel_is_chosen_by_texts_in_its_name(shipped: bytes) -> None:
+    assert STEM in CodeObject.parse(shipped, "k.co", ("stage1", "16x128")).name
+    with pytest.raises(CodeObjectError, match="0 kernel descriptors, expected 1"):
+        CodeObject.parse(shipped, "k.co", ("stage1", "no_such"))
+
+
 def test_a_file_of_another_gpu_is_an_error(shipped: bytes) -> None:
     flags = struct.unpack_from("<I", shipped, 48)[0]
     other = shipped[:48] + struct.pack("<I", flags & ~0xFF | 0x41) + shipped[52:]  # gfx1100
