@@ -1,4 +1,4 @@
-"""Derivation of CK-Tile's bf16 x MXFP4 kernels: compile AITER's own instance and run it on a CPU.
+"""Derivation of CK-Tile's kernels, compiled and run on a CPU.
 
 CK-Tile kernels are compiled where AITER is installed, so that there is no code object to read. This script compiles the
 kernel template of an unpacked `amd-aiter` wheel for one tile with Debian's clang, derives what it reads as
@@ -190,7 +190,7 @@ class CkTileRun(LayerRun):
         return len(self.routing.tile_experts) * (self._columns // TILE[1])
 
     def _packed_arguments(self, weight: str, k: int) -> bytes:
-        """Return the kernel's arguments, and those that HIP adds: counts of blocks and threads."""
+        """Return the kernel's arguments, HIP's hidden ones included."""
         address = self.memory.address
         buffers = ("sorted_ids", "tile_experts", "valid", "weights", "x", weight, "out")
         rows, columns = len(self.routing.sorted_ids), self._columns
@@ -211,7 +211,7 @@ class CkTileRun(LayerRun):
 
 
 def claim(families: Families, stage: str) -> Stage:
-    """Return the book's claim about this kernel: one split of K, gate and up in turn."""
+    """Return the book's claim about this kernel."""
     facts = RuntimeFacts("bf16", "fp4x2", "per_1x32", "interleave", "true", "1", "auto", ARCH)
     if stage == "1":
         return families.stages_of(FUNCTIONS["1"], "", None, "", facts)[0]

@@ -1,4 +1,4 @@
-"""Lint of the evidence on what kernels read: places, contradictions, claims without any."""
+"""Lint of kernel evidence: references, contradictions, missing entries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _Values = dict[str, set[str]]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Layout that a family claims to read in one case, and how that is known.
+    """Claimed layout of one case, with its evidence.
 
     Attributes:
         case: facts of the call and groups of the kernel's name; ``arch`` where the family has GPUs.
@@ -87,7 +87,7 @@ def claims_of(book: Book) -> Iterator[Claim]:
 
 
 class Statement(Frozen):
-    """What a family reads on one GPU, in the cases with evidence of one kind.
+    """Layout that a family reads, with one kind of evidence.
 
     Attributes:
         family: the kernel family.
@@ -191,7 +191,7 @@ class _FamilyCases:
                     yield Claim(self._family.id, tuple(case.items()), role, layout, self._strongest(case, role, layout))
 
     def contradicting(self) -> Iterator[tuple[KernelEvidence, str, str, str]]:
-        """Yield evidence with a role, the layout that it found and the one that the family claims instead."""
+        """Yield contradicting evidence: role, layout found, layout claimed."""
         for number, variant in enumerate(self._family.variants):
             for case in self._cases(number):
                 for entry in self._entries:
@@ -226,7 +226,7 @@ class _FamilyCases:
 
     @cached_property
     def _domains(self) -> dict[str, tuple[str, ...]]:
-        """Values of each fact; of those that no condition tells apart the first one."""
+        """Distinguishable values of each fact."""
         return {name: tuple(group[0] for group in groups) for name, groups in self._equal_values.items()}
 
     @cached_property
@@ -251,7 +251,7 @@ class _FamilyCases:
 
 
 def _may_lack(grammar: str, group: str) -> bool:
-    """Return whether a name of this grammar can lack a group: it is optional, or there may be no name."""
+    """Return whether a kernel name can lack a group."""
     optional = rf"(\(\?:[^()]*)?\(\?P<{group}>[^()]*\)(?(1)[^()]*\))\?"
     return linear_pattern(grammar).matches("") or re.search(optional, grammar) is not None
 
@@ -276,7 +276,7 @@ def _entry(book: Book, entry: KernelEvidence) -> Iterator[Problem]:
 
 
 def _contradictions(book: Book, family: Family) -> Iterator[Problem]:
-    """Yield evidence that finds another layout than the family claims, each role once."""
+    """Yield evidence that contradicts a family's claims."""
     seen: set[tuple[str, str, str]] = set()
     for entry, role, found, claimed in _FamilyCases(book, family).contradicting():
         if (entry.id, role, claimed) in seen:

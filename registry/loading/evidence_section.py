@@ -1,4 +1,4 @@
-"""Section of evidence on kernels: an overlay's entries over the packaged ones, read when needed."""
+"""Lazily loaded section of kernel evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTION: Final = "kernel_evidence"
 
 
 class EvidenceSection(Mapping[str, KernelEvidence]):
-    """Evidence by id; the packaged file is read and validated on first use.
+    """Evidence by id; packaged entries are read on first use.
 
     It says how a claim is known and changes no answer, so that a command that shows none of it need not read it. Of
     its entries only an overlay's count for the book's digest.
@@ -50,7 +50,7 @@ class EvidenceSection(Mapping[str, KernelEvidence]):
         return EvidenceSection, (self.own,)
 
     def as_written(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return all entries as they are written, overlays' first; those of the package are not validated."""
+        """Return all entries unparsed, overlays' first."""
         own = {id: entry.model_dump(mode="json", exclude={"id"}) for id, entry in self.own.items()}
         packaged = packaged_evidence()[1]
         return {**own, **{id: raw for id, raw in packaged.items() if id not in own}}

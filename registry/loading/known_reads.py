@@ -1,4 +1,4 @@
-"""How it is known what kernels read, in a line for each evidence."""
+"""Lines of text on how kernel reads are known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reads_of(stages: Iterable[Stage | None]) -> tuple[Read, ...]:
 
 
 def known_lines(book: Book, reads: Iterable[Read]) -> tuple[str, ...]:
-    """Return one line per kind and place of evidence: the tensors and layouts, and how they are known.
+    """Return one line per evidence: tensors, layouts, how known.
 
     Example:
         >>> from preshuffle.registry import Registry

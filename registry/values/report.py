@@ -37,7 +37,7 @@ def rank(verdict: Verdict) -> int:
 
 
 class ObservedRead(Frozen):
-    """Layout that a kernel of a deployment reads, and how that is known.
+    """Layout that a deployment's kernel reads, with its evidence.
 
     Attributes:
         role: the tensor.

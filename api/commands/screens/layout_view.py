@@ -51,7 +51,7 @@ def _readers(screen: Screen, report: LayoutReport) -> None:
 
 
 def known_text(reader: LayoutReader) -> str:
-    """Return how it is known that a family reads a layout: the strongest evidence, and how much more there is."""
+    """Return a family's strongest evidence, and how much more there is."""
     if not reader.evidence:
         return NOT_SAID
     first, *others = reader.evidence

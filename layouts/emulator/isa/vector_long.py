@@ -24,7 +24,7 @@ LOW = np.uint64(0xFFFFFFFF)
 
 
 def _bit_operation(instruction: Instruction) -> Run:
-    """`v_bitop3_b32`: any function of three bits; its table stands where other instructions have modifiers."""
+    """`v_bitop3_b32`: truth table in place of modifiers."""
     fields = instruction.fields
     table = fields.get("omod", 0) << 6 | fields.get("abs", 0) << 3 | fields.get("neg", 0)
     first, second, third = (vector_source(instruction, fields[f"src{index}"]) for index in range(3))
@@ -52,7 +52,7 @@ def _shift_add(instruction: Instruction) -> Run:
 
 
 def _multiply_add(instruction: Instruction) -> Run:
-    """`v_mad_u64_u32`; its carry goes to registers that it must not share with others."""
+    """`v_mad_u64_u32`: product plus sum, with a carry mask."""
     fields = instruction.fields
     _check(instruction)
     first, second = (vector_source(instruction, fields[f"src{index}"]) for index in range(2))

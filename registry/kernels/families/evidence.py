@@ -1,4 +1,4 @@
-"""Evidence of what kernels read: derived, fed by AITER, read in source, or an engine's choice."""
+"""Evidence of which layouts kernels read, by kind."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class KernelEvidence(Frozen):
 
 
 class EvidenceRecord(NamedTuple):
-    """Evidence entry as far as a kernel's answer needs it; nothing is validated."""
+    """Unvalidated part of an evidence entry that answers need."""
 
     id: str
     when: Mapping[str, Sequence[str]]
@@ -167,7 +167,7 @@ class EvidenceRecord(NamedTuple):
 
     @staticmethod
     def of(id: str, raw: Mapping[str, Any]) -> tuple[str, EvidenceRecord]:
-        """Return the family and the record of an entry as it is written."""
+        """Return an entry's family and record."""
         known = raw["known"]
         when, reads = raw.get("when", {}), raw.get("reads", {})
         return raw["family"], EvidenceRecord(
@@ -189,7 +189,7 @@ class EvidenceIndex:
     def of(
         self, family: str, reads: Mapping[str, str], kernel: str, facts: Mapping[str, str], groups: Mapping[str, str]
     ) -> Iterator[tuple[str, EvidenceRecord]]:
-        """Yield each role with the strongest evidence of its layout; no role without any.
+        """Yield each role with the strongest evidence of its layout.
 
         Args:
             family: the kernel family.
@@ -208,7 +208,7 @@ class EvidenceIndex:
 
 
 def _order(record: EvidenceRecord, kernel: str) -> tuple[int, bool, int]:
-    """Return a sort key: the strongest kind, the very kernel, the most conditions."""
+    """Return a sort key: kind, same kernel, number of conditions."""
     return KINDS.index(record.kind), not (record.kernel and record.kernel in kernel), -len(record.when)
 
 
