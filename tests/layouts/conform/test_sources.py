@@ -108,7 +108,6 @@ def tree_of(folder: Path, fused_moe: str) -> Path:
     ("code", "why"),
     [
         ("import os; os._exit(0)", "AITER's code gave no answer"),
-        ("import sys; sys.exit('enough')", "SystemExit: enough"),
         ("", "get_2stage_cfgs"),
     ],
 )
@@ -128,13 +127,13 @@ def test_functions_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 
 def test_a_child_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    tree = tree_of(tmp_path, "while True: pass")
+    tree = tree_of(tmp_path, "import time; time.sleep(600)")
     request = {
         **{"root": str(tree), "package": str(tree / "aiter"), "table": "/none", "grouped": "/none"},
         "groups": [{"gfx": "gfx950", "cu_num": 256, "calls": []}],
     }
-    with pytest.raises(ConformError, match="no answer after 6 seconds"):
-        run_worker("dispatch_worker", request, timeout_s=6)
+    with pytest.raises(ConformError, match="no answer after 4 seconds"):
+        run_worker("dispatch_worker", request, timeout_s=4)
 
 
 def test_a_child_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
