@@ -14,7 +14,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check import Checker
 from preshuffle.registry.kernels import KernelChoice, KernelTables, dispatch
 from preshuffle.registry.layer import Predictor, layer_of
-from preshuffle.registry.lint import lint
+from preshuffle.registry.lint import lint, lint_packaged
 from preshuffle.registry.loading import Book, load_book
 from preshuffle.registry.resolve import (
     LoaderCut,
@@ -92,7 +92,7 @@ class Registry:
         """
         with _nothing_collected():
             book = load_book(overlays)
-            problems = lint(book)
+            problems = lint_packaged(book) if all(place.packaged for place in book.places.values()) else lint(book)
         if problems:
             raise BookError(problems)
         return cls(book, None if kernel_tables is None else KernelTables.named(kernel_tables))

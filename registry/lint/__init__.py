@@ -1,6 +1,6 @@
 """Check what must hold in a book before it is used."""
 
-from preshuffle.registry.lint.book import lint
+from preshuffle.registry.lint.book import lint, lint_packaged
 from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
 from preshuffle.registry.lint.families import family_problems
 from preshuffle.registry.lint.kernel_evidence import Statement, evidence_problems, known_readers, statements_of
@@ -13,6 +13,7 @@ __all__ = [
     "family_problems",
     "known_readers",
     "lint",
+    "lint_packaged",
     "refusing_entries",
     "statements_of",
 ]

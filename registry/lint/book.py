@@ -22,6 +22,25 @@ from preshuffle.registry.lint.ties import ties
 from preshuffle.registry.lint.unmatchable import unmatchable
 from preshuffle.registry.lint.unreachable import Contradictions, covered
 from preshuffle.registry.loading import Book, NamedArch, key_of, names_of
+from preshuffle.registry.text import is_recorded, record, signature
+
+_RECORD = "lint"
+"""Name under which it is recorded that the packaged book has no problems."""
+
+
+def lint_packaged(book: Book) -> list[Problem]:
+    """Return the problems of a book without overlays; ``lint``, once per text and code.
+
+    Comparing rules takes as long as everything else in loading a book.
+    """
+    documents = {id(place.document): place.document for place in book.places.values()}
+    digest = signature(documents.values())
+    if is_recorded(_RECORD, digest):
+        return []
+    problems = lint(book)
+    if not problems:
+        record(_RECORD, digest)
+    return problems
 
 
 def lint(book: Book) -> list[Problem]:

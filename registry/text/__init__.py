@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from preshuffle.registry.text.book_cache import FOLDER, packaged_document
+from preshuffle.registry.text.book_cache import FOLDER, is_recorded, packaged_document, record, signature
 from preshuffle.registry.text.document import Document
 from preshuffle.registry.text.field_problems import Path, field_problems, short
 from preshuffle.registry.text.json_text import DuplicateKeyError, check_keys, parse_json
@@ -19,10 +19,13 @@ __all__ = [
     "Path",
     "check_keys",
     "field_problems",
+    "is_recorded",
     "packaged_document",
     "parse_json",
     "parse_yaml",
+    "record",
     "short",
+    "signature",
 ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -26,19 +27,58 @@ def packaged_document(name: str) -> tuple[Document, list[Problem]]:
     """Return one parsed file of the packaged book, and its YAML problems."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     display_name, digest = f"{FOLDER.name}/{name}", sha256(text.encode()).digest()
-    cached = Path(cache_from_source(str(FOLDER / name), optimization="")).with_suffix(".yamlc")
-    try:
-        cached_digest, value = marshal.loads(cached.read_bytes())
-        if cached_digest == digest:
-            return Document(display_name, value, text, partial(_find_again, text)), []
-    except (OSError, ValueError, EOFError, TypeError):
-        pass  # there is no cached file yet, or it is incomplete
+    if (cached := _cached(name, digest)) is not None:
+        return Document(display_name, cached[0], text, partial(_find_again, text)), []
     from preshuffle.registry.text.yaml_text import parse_yaml
 
     document, problems = parse_yaml(text, display_name)
     if not problems and not sys.dont_write_bytecode:
-        _store(cached, (digest, document.value))
+        _store(_file(name), (digest, document.value))
     return document, problems
+
+
+def signature(documents: Iterable[Document]) -> bytes:
+    """Digest the texts of a book, and the sizes and times of the code that judges them."""
+    digest = sha256()
+    for document in documents:
+        digest.update(f"{document.name}\0{document.text}\0".encode())
+    for line in sorted(_code(FOLDER.parent)):
+        digest.update(line.encode())
+    return digest.digest()
+
+
+def _code(folder: Path | str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _code(entry.path)
+            elif entry.name.endswith(".py"):
+                status = entry.stat()
+                yield f"{entry.path} {status.st_size} {status.st_mtime_ns}\n"
+
+
+def is_recorded(name: str, digest: bytes) -> bool:
+    """Return whether something of the packaged book was recorded for a digest."""
+    return _cached(name, digest) is not None
+
+
+def record(name: str, digest: bytes) -> None:
+    """Record a digest; nothing where Python writes no compiled modules either."""
+    if not sys.dont_write_bytecode:
+        _store(_file(name), (digest, True))
+
+
+def _file(name: str) -> Path:
+    return Path(cache_from_source(str(FOLDER / name), optimization="")).with_suffix(".yamlc")
+
+
+def _cached(name: str, digest: bytes) -> tuple[Any] | None:
+    """Return what is cached under a name for a digest; None where nothing is."""
+    try:
+        cached_digest, value = marshal.loads(_file(name).read_bytes())
+    except (OSError, ValueError, EOFError, TypeError):
+        return None  # there is no cached file yet, or it is incomplete
+    return (value,) if cached_digest == digest else None
 
 
 @lru_cache(maxsize=4)

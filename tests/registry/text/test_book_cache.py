@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.lint import lint_packaged
+from preshuffle.registry.loading import Book, load_book
 from preshuffle.registry.text import book_cache
 from preshuffle.registry.text.book_cache import packaged_document
 from preshuffle.registry.text.yaml_text import parse_yaml
@@ -97,4 +100,31 @@ def test_a_value_that_cannot_be_kept_is_read_each_time(file: Path, parsed: list[
     file.write_text("archs: {seen: 2026-01-02}\n")
     assert packaged_document(file.name) == packaged_document(file.name)
     assert len(parsed) == 2
+    assert kept(tmp_path) == []
+
+
+def test_a_book_without_problems_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "compiled"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    compared: list[Book] = []
+    problems: list[Problem] = []
+
+    def counted(book: Book) -> list[Problem]:
+        compared.append(book)
+        return problems
+
+    monkeypatch.setattr("preshuffle.registry.lint.book.lint", counted)
+    book = load_book()
+    assert [lint_packaged(book) for _ in range(3)] == [[], [], []]
+    assert len(compared) == 1
+    monkeypatch.setattr(book_cache, "_code", lambda _: iter(["another code"]))
+    problems.append(Problem("book/rules.yaml", 1, 1, "a problem"))
+    assert [lint_packaged(book) for _ in range(2)] == [problems, problems]
+    assert len(compared) == 3
+
+
+def test_without_compiled_modules_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "compiled"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert lint_packaged(load_book()) == []
     assert kept(tmp_path) == []
