@@ -1,4 +1,6 @@
-"""Benchmark of the service's threads: few that are switched often, against anyio's and Python's own settings.
+"""Benchmark of the service's number of threads and switch interval.
+
+Few that are switched often, against anyio's and Python's own settings.
 
 Run `python bench/bench_threads.py [SECONDS] [ROUNDS]`. Both services run beside each other and are asked in turns, by
 `wrk` with 32 connections. On a machine that others use, requests per second of the service's CPU tell more than

@@ -37,7 +37,7 @@ class UnknownDeploymentError(PreshuffleError, LookupError):
     exit_code = FAILED
 
     def __init__(self, name: str, names: Sequence[str], problem: Mapping[str, Any]) -> None:
-        """Name the nearest of the known deployments, or all if they are few."""
+        """Name the nearest known deployments, or all if few."""
         super().__init__(f"no deployment is called {name!r}{suggestion(name, names) or '; the service knows none'}")
         self.problem = {**problem, "detail": str(self)}
 

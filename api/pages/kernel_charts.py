@@ -1,4 +1,4 @@
-"""Kernel charts of a page: the observed call's kernels, and the decided call's."""
+"""Kernel charts of the observed call and the decided one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class KernelChart:
 
 
 def kernel_charts(group: GroupView, registry: Registry, ident: str) -> Iterator[KernelChart]:
-    """Yield the chart of the reported call, and of the decided one where its kernels are others."""
+    """Yield the chart of the reported call.
+
+    And of the decided one, where its kernels are others.
+    """
     ran = registry.kernels_of(group.observation)
     decided = group.decision.kernels if group.decision else ()
     same = bool(ran) and _without_notes(ran) == _without_notes(decided)
@@ -56,7 +59,10 @@ def kernel_charts(group: GroupView, registry: Registry, ident: str) -> Iterator[
 
 
 def why_no_kernels(group: GroupView, registry: Registry) -> str:
-    """Say why no kernels are predicted for the decided call; empty where some are."""
+    """Say why no kernels are predicted for the decided call.
+
+    Empty where some are.
+    """
     if group.decision is None or group.decision.kernels:
         return ""
     return why_not_predicted(group.observation.query, group.decision.call, registry.book)[0]

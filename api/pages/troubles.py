@@ -1,4 +1,4 @@
-"""What is wrong with a deployment: where, since when, and what to do."""
+"""Troubles of a deployment: where, since when, what to do."""
 
 from __future__ import annotations
 

@@ -162,7 +162,10 @@ def read(
 
 
 def state_since(connection: Connection, name: str) -> dict[int, datetime]:
-    """Return when each replica of a deployment got its state, as far back as the history reaches."""
+    """Return when each replica of a deployment got its state.
+
+    As far back as the history reaches.
+    """
     changed = history.c.state_before.is_(None) | (history.c.state_before != history.c.state_after)
     query = select(history.c.replica, func.max(history.c.at_ms)).where(
         history.c.subject == name, history.c.replica.is_not(None), history.c.state_after.is_not(None), changed

@@ -42,7 +42,7 @@ STORE_PROBLEMS: Final = ("store-unavailable", "store-full", "quota-exceeded")
 
 
 def json_body(model: type[BaseModel], example: Any, *others: type[BaseModel]) -> dict[str, Any]:
-    """Return the ``openapi_extra`` of an operation whose body is one of the models."""
+    """Return ``openapi_extra`` for a body of one of the models."""
     references = [{"$ref": _REF.format(model=one.__name__)} for one in (model, *others)]
     schema = {"anyOf": references} if others else references[0]
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}

@@ -1,4 +1,4 @@
-"""An engine's own conversion of small layers: what of it can be run here."""
+"""Engine's own conversion of small layers, where it can run."""
 
 from __future__ import annotations
 

@@ -235,7 +235,10 @@ class KernelDeriver:
         return self.usual_layout(role) if found is None or found.layout is None else self._unpacked(found.layout)
 
     def usual_layout(self, role: str) -> Layout:
-        """Return the layout that the book claims, else one that kernels of this family usually read."""
+        """Return the layout that the book claims, else a usual one.
+
+        A usual one is read by other kernels of the family.
+        """
         if role in self.claim.reads:
             return self._unpacked(self.claim.reads[role])
         if role.endswith("_scale"):

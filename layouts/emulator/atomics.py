@@ -1,4 +1,7 @@
-"""Atomic additions to global memory, lane by lane where several meet in one word."""
+"""Atomic additions to global memory.
+
+Lane by lane where several meet in one word.
+"""
 
 from collections.abc import Callable
 

@@ -29,7 +29,9 @@ _RECORD = "lint"
 
 
 def lint_packaged(book: Book) -> list[Problem]:
-    """Return the problems of a book without overlays; ``lint``, once per text and code.
+    """Return the problems of a book without overlays.
+
+    That is ``lint``, once per text and code.
 
     Comparing rules takes as long as everything else in loading a book.
     """

@@ -150,7 +150,10 @@ class Book:
 
     @property
     def kernel_evidence(self) -> EvidenceSection:
-        """How it is known what kernels read, by id; the packaged part is read on first use."""
+        """Evidence of what kernels read, by id.
+
+        The packaged part is read on first use.
+        """
         section = self.entries[SECTION]
         return section if isinstance(section, EvidenceSection) else EvidenceSection(section)
 

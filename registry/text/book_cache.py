@@ -38,7 +38,10 @@ def packaged_document(name: str) -> tuple[Document, list[Problem]]:
 
 
 def signature(documents: Iterable[Document]) -> bytes:
-    """Digest the texts of a book, and the sizes and times of the code that judges them."""
+    """Digest a book's texts, and the code that judges them.
+
+    Of the code sizes and times count.
+    """
     digest = sha256()
     for document in documents:
         digest.update(f"{document.name}\0{document.text}\0".encode())

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script, or the candidates for the words of a command line."""
+    """Print the shell's script, or candidates for a command line."""
     if args.complete is not None:
         from preshuffle.api.commands.completion.shells import completion_lines
 

@@ -52,7 +52,10 @@ class Line:
         return self.parser._option_string_actions.get(name)
 
     def argument(self) -> argparse.Action | None:
-        """Return the positional argument that comes next; the last one may take many."""
+        """Return the positional argument that comes next.
+
+        The last one may take many.
+        """
         actions = [action for action in self.parser._actions if not action.option_strings]
         return actions[min(self.position, len(actions) - 1)] if actions else None
 
@@ -61,7 +64,9 @@ class Line:
 
 
 def candidates(words: Sequence[str]) -> list[Candidate]:
-    """Return what the last word can be; empty where nothing is known, as for files.
+    """Return what the last word of a line can be.
+
+    Empty where nothing is known, as for files.
 
     Args:
         words: behind ``preshuffle``, up to the cursor; the last one may be empty.

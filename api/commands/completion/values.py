@@ -1,4 +1,7 @@
-"""Values of options and arguments: words of queries, and names of the book."""
+"""Values of options and arguments, for completion.
+
+They are words of queries, and names of the book.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class Candidate(NamedTuple):
 
 
 def values_of(action: argparse.Action, given: Given) -> Iterator[Candidate]:
-    """Yield the values that an option or argument can have, as far as they are known.
+    """Yield the known values of an option or argument.
 
     Args:
         action: of the parser.

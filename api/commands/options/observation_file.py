@@ -27,7 +27,7 @@ SUFFIXES: Final = (".json", ".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class ObservedPart:
-    """An observation, and the layers of a replica's report that it is of."""
+    """Observation, with its layers in a replica's report."""
 
     observation: Observation
     layers: str | None = None
@@ -54,7 +54,9 @@ def expand(inputs: list[str]) -> Iterator[str]:
 
 
 def read_observed(path: str, args: argparse.Namespace, registry: Registry) -> tuple[ObservedPart, ...]:
-    """Read an observation or a replica's report; options replace query fields of the file.
+    """Read an observation or a replica's report.
+
+    Options replace query fields of the file.
 
     Raises:
         QueryError: names each wrong field, by its option or by its place in the file.

@@ -40,7 +40,10 @@ class Parser(argparse.ArgumentParser):
     """Argument parser without abbreviations that raises its errors."""
 
     def __init__(self, **options: Any) -> None:
-        """Create a parser; the options are argparse's, and its help ends with the command's examples."""
+        """Create a parser whose help ends with the command's examples.
+
+        The options are argparse's.
+        """
         command = str(options.get("prog", "")).removeprefix("preshuffle").strip()
         defaults = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(**{**defaults, "epilog": examples_text(command) or None, **options})

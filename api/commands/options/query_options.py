@@ -193,7 +193,10 @@ def _placed(problem: FieldProblem, given: dict[str, Any], document: Document | N
 
 
 def unknown_field(path: str, fields: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return the message on an unknown field, with the closest ones, and all fields."""
+    """Return the message on an unknown field, and all fields.
+
+    The message names the closest ones.
+    """
     close = " or ".join(close_to(path.rpartition(".")[2], fields))
     return f"unknown field (did you mean {close}?)" if close else "unknown field", fields
 

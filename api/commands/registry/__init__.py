@@ -87,7 +87,10 @@ def run_diff(args: argparse.Namespace) -> int:
 
 
 def print_schema(args: argparse.Namespace) -> int:
-    """Print a JSON Schema or an example; ``--json`` or not, it is JSON."""
+    """Print a JSON Schema or an example.
+
+    ``--json`` or not, it is JSON.
+    """
     import json
 
     from preshuffle.api.commands.registry.schema import example_of, schema_of

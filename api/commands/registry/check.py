@@ -76,7 +76,10 @@ class CheckReport(Frozen):
 
     @property
     def exit_code(self) -> int:
-        """0; 1 where a book that loads has problems; 2 where book or tables do not load."""
+        """Exit code: 0, 1 or 2.
+
+        1 where a book that loads has problems, 2 where book or tables do not load.
+        """
         if self.ok:
             return OK
         return FAILED if self.loads and self.table_error is None else BAD_INPUT

@@ -1,4 +1,7 @@
-"""JSON Schemas of a book file, and of what commands and the service read."""
+"""JSON Schemas of book files, and of all inputs.
+
+Inputs are what commands and the service read.
+"""
 
 from __future__ import annotations
 

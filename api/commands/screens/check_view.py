@@ -23,7 +23,7 @@ _BELOW = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of one input, or of one group of it: its report, or an error."""
+    """Outcome of one input or group: a report or an error."""
 
     file: str
     report: Report | None = None

@@ -159,7 +159,7 @@ def report_on(
 
 
 def picture_of(bound: BoundLayout) -> tuple[int, TileNumbers]:
-    """Return the units of a run, and where the first tile's runs lie."""
+    """Return a run's units, and places of the first tile's runs."""
     grid = _grid(bound)
     return grid.run, _tile_numbers(grid)
 

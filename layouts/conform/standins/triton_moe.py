@@ -1,4 +1,6 @@
-"""AITER's Triton MoE GEMMs as a runner of golden layers: routing in plain torch, two GEMMs.
+"""AITER's Triton MoE GEMMs as a runner of golden layers.
+
+Routing is in plain torch; there are two GEMMs.
 
 The kernels are AITER's own; what is replaced is its routing, which needs a GPU, and arguments that only AMD's compiler
 knows.

@@ -1,1 +1,4 @@
-"""FlyDSL kernels of an AITER: compiled to MLIR on a CPU, and how they are called."""
+"""FlyDSL kernels of an AITER, compiled to MLIR and called.
+
+A CPU suffices.
+"""

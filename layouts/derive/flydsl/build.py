@@ -115,7 +115,10 @@ def _commit(root: Path) -> str | None:
 
 
 def layer_sizes(named: FlydslName, experts: int = EXPERTS) -> dict[str, int]:
-    """Return the sizes of a small layer that a kernel can be built for, with two tiles along each axis."""
+    """Return sizes of a small layer for a kernel.
+
+    There are two tiles along each axis.
+    """
     tile, step = named.kind.tile_n, named.k_step
     if named.kind.family.stage == "1":
         model_dim, inter_dim = _multiple(named.called.least_model_dim, step), _multiple(LEAST_COLUMNS, tile)

@@ -1,4 +1,4 @@
-"""Child process that compiles one FlyDSL kernel of an AITER without a GPU.
+"""Child process that compiles one FlyDSL kernel without a GPU.
 
 It takes the request as JSON on its standard input and writes ``kernel.mlir`` and ``result.json`` into the folder of
 its first argument. AITER's own package initialisation needs ROCm, so stand-ins take the place of those packages; their
@@ -46,7 +46,10 @@ def function_of(place: list[str]) -> Any:
 
 
 def keywords_of(request: dict[str, Any], compiles: Any) -> dict[str, Any]:
-    """Return the keywords that the compiling function takes: those of the name, then the request's."""
+    """Return the keywords that the compiling function takes.
+
+    Those of the name come first, then the request's.
+    """
     parameters = function_of(request["names"])(request["kernel"])
     if parameters is None:
         raise SystemExit(f"AITER does not know the name {request['kernel']}")
@@ -64,7 +67,10 @@ def keywords_of(request: dict[str, Any], compiles: Any) -> dict[str, Any]:
 
 
 def arguments_of(kinds: list[str]) -> list[Any]:
-    """Return arguments of these kinds, and a stream: compiling looks at their types alone."""
+    """Return arguments of these kinds, and a stream.
+
+    Compiling looks at their types alone.
+    """
     import flydsl.compiler
     import flydsl.expr
 

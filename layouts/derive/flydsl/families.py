@@ -1,4 +1,4 @@
-"""Families of FlyDSL kernels: names, arguments of the launch and computation, as data."""
+"""Families of FlyDSL kernels: names, launch arguments, computation; as data."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""Files with a kernel's MLIR in generic form, and what it was compiled from."""
+"""Files with a kernel's MLIR, and what it was compiled from.
+
+The MLIR is in generic form.
+"""
 
 import json
 from collections.abc import Mapping

@@ -54,7 +54,10 @@ class FlydslRun(LayerRun):
         return self.kernel.arch
 
     def set_activations(self, codes: Codes) -> None:
-        """Write the activations, in the order of the tiles' rows where the kernel takes them so."""
+        """Write the activations in the order that the kernel takes.
+
+        Some kernels take them in the order of the tiles' rows.
+        """
         if self.named.called.sorted_input:
             codes = codes[self.routing.rows_of_input(per_slot=True)]
         super().set_activations(codes)

@@ -1,4 +1,4 @@
-"""Kernel as the derivation sees it: how it is called, and runs of it."""
+"""Kernel as the derivation sees it: its call and runs."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -40,7 +40,10 @@ class DerivableKernel(ABC):
 
     @abstractmethod
     def sizes(self, wide: bool = False) -> LayerSizes:
-        """Return the size of a small layer; a wide one has two tiles of scale groups."""
+        """Return the size of a small layer.
+
+        A wide one has two tiles of scale groups.
+        """
 
     @abstractmethod
     def run(self, sizes: LayerSizes, routing: TileRouting) -> LayerRun:

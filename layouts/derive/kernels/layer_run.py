@@ -1,4 +1,7 @@
-"""Calls of one kernel on tensors of a small layer: what all kinds of kernels share."""
+"""Calls of any kernel on tensors of a small layer.
+
+This is what all kinds of kernels share.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -86,7 +89,10 @@ class LayerRun(ABC):
 
     @property
     def x_shape(self) -> tuple[int, int]:
-        """Rows and columns of the activations: a row per token, for stage 2 per token and slot."""
+        """Rows and columns of the activations.
+
+        There is a row per token, for stage 2 per token and slot.
+        """
         if self.kind.family.stage == "2":
             return self.routing.tokens * self.routing.top_k, self.sizes.inter_dim
         return self.routing.tokens, self.sizes.model_dim

@@ -38,7 +38,7 @@ class TileRouting:
         return found
 
     def rows_of_input(self, per_slot: bool) -> NDArray[np.int64]:
-        """Return the input's row of each row of the tiles; -1 for pads.
+        """Return the input row of each tile row; -1 for pads.
 
         The input has a row per token, or per token and slot.
         """

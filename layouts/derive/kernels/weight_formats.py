@@ -110,7 +110,10 @@ class WeightFormat:
         return packed
 
     def unit_positions(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where elements at these positions in memory lay before they were packed."""
+        """Return the places of packed elements before they were packed.
+
+        By positions in memory.
+        """
         if not self.packed_after_layout:
             return positions
         inside = positions % 8

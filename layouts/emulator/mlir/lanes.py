@@ -1,4 +1,7 @@
-"""Operations between lanes of a wave, thread and block ids, and what has no effect here."""
+"""Operations between lanes; thread and block ids.
+
+Operations without effect here are among them.
+"""
 
 import numpy as np
 

@@ -1,4 +1,6 @@
-"""Launch of a kernel in MLIR: the host function computes the grid, blocks run in lock-step.
+"""Launch of a kernel in MLIR.
+
+The host function computes the grid; blocks run in lock-step.
 
 All threads of all blocks run one operation at a time. Where they part, of all blocks of code that a thread waits at,
 the first of the text runs next, so that they meet again behind a loop or branch. Barriers and waits therefore have no
@@ -27,7 +29,9 @@ Number = int | float
 
 
 def launch_ir(kernel: KernelIr, memory: GlobalMemory, arguments: Sequence[Number]) -> int:
-    """Run a kernel as its host function launches it; return the operations that ran.
+    """Run a kernel as its host function launches it.
+
+    Returns the operations that ran.
 
     Args:
         kernel: the kernel and its host function.

@@ -1,4 +1,6 @@
-"""Floating-point operations: float32 and float64 as in numpy, bf16 rounded half to even.
+"""Floating-point operations of MLIR kernels.
+
+float32 and float64 are numpy's; bf16 is rounded half to even.
 
 Reciprocal, exponential, logarithm and hyperbolic tangent are numpy's: the hardware's differ in the last place.
 """

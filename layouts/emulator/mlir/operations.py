@@ -18,7 +18,9 @@ _WAITS = re.compile(r"((s_barrier|s_waitcnt[^;\n]*|s_nop.*|s_setprio.*|;.*|)(\\0
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Operation to compile: an intrinsic or inline assembly counts as one of its own name.
+    """Operation to compile.
+
+    An intrinsic or inline assembly counts as one of its own name.
 
     Attributes:
         name: MLIR's name.

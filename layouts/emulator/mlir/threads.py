@@ -18,7 +18,10 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class BufferView:
-    """Buffer pointer: start and size; what lies beyond reads as 0 and is not written."""
+    """Buffer pointer: start and size.
+
+    What lies beyond reads as 0 and is not written.
+    """
 
     start: NDArray[np.uint64]
     size: NDArray[np.int64]
@@ -26,7 +29,10 @@ class BufferView:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Blocks to run: ids (x, y, z), sizes of the grid and of a block."""
+    """Blocks to run: ids, sizes of grid and block.
+
+    Each is (x, y, z).
+    """
 
     ids: NDArray[np.uint32]
     blocks: tuple[int, int, int]
@@ -118,7 +124,7 @@ class Threads:
 
 
 def merge(old: Any, new: Any, mask: Mask) -> Any:
-    """Return a value that is new for the masked threads and old for the others."""
+    """Return the new value for masked threads, else the old one."""
     if old is None:
         return new
     if isinstance(new, BufferView):

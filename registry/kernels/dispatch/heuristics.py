@@ -144,7 +144,10 @@ def untuned_block_m(case: DispatchCase) -> int:
 
 
 def untuned_blocks_m(case: DispatchCase, tokens: Iterable[int]) -> Iterator[int]:
-    """Yield the block sizes of an untuned shape in two stages, per padded token count."""
+    """Yield block sizes of an untuned shape in two stages.
+
+    One per padded token count.
+    """
     if case.quant_type == "per_1x128":
         tiers = case.behaviour.data.block_m_per_1x128
         return (tier_value(tiers, token) for token in tokens)
