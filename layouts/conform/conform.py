@@ -19,8 +19,8 @@ from preshuffle.layouts.conform.engine import check_engine
 from preshuffle.layouts.conform.features import check_features, supposed_version
 from preshuffle.layouts.conform.gpu_probe import check_probe
 from preshuffle.layouts.conform.layout_bytes import check_bytes
+from preshuffle.layouts.conform.moe_gemms import check_triton
 from preshuffle.layouts.conform.table_files import check_tables
-from preshuffle.layouts.conform.triton_kernels import check_triton
 from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.values.conformance import CLAIMS, Claim, ClaimResult, ConformanceReport
