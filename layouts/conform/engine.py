@@ -1,4 +1,4 @@
-"""Engine's own conversion of small layers, where it can run."""
+"""An engine's own conversion of small layers: why it was not run."""
 
 from __future__ import annotations
 
