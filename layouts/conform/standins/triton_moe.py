@@ -2,7 +2,7 @@
 
 Routing is in plain torch; there are two GEMMs.
 
-Routing in plain torch, then two GEMMs. The kernels are AITER's own; what is replaced is its routing, which needs a GPU, and arguments that only AMD's compiler
+The kernels are AITER's own; what is replaced is its routing, which needs a GPU, and arguments that only AMD's compiler
 knows.
 """
 
