@@ -90,15 +90,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(name: str, args: argparse.Namespace) -> int:
     """Run a command; name the extra that it lacks, if any."""
-    from preshuffle.api.commands.options.failures import needs_extra
+    from preshuffle.api.commands.options import failures
 
-    with needs_extra(f"preshuffle {name}", EXTRAS[name]) if name in EXTRAS else nullcontext():
+    with failures.needs_extra(f"preshuffle {name}", EXTRAS[name]) if name in EXTRAS else nullcontext():
         code: int = args.run(args)
     return code
 
 
 def _help() -> str:
-    from preshuffle.api.commands.options.examples import examples_text
+    from preshuffle.api.commands.options import examples
 
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
@@ -110,7 +110,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            examples_text(""),
+            examples.examples_text(""),
             "",
             "Every command takes --help and --json.",
             "Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input, 3 unknown.",

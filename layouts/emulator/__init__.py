@@ -9,6 +9,7 @@ from preshuffle.layouts.emulator.errors import (
 )
 from preshuffle.layouts.emulator.launch import LaunchResult, launch
 from preshuffle.layouts.emulator.memory import GlobalMemory
+from preshuffle.layouts.emulator.mlir import KernelIr, launch_ir
 from preshuffle.layouts.emulator.number_formats import (
     E2M1,
     FP8_OF_ARCH,
@@ -25,6 +26,7 @@ __all__ = [
     "CodeObjectError",
     "EmulatorError",
     "GlobalMemory",
+    "KernelIr",
     "LaunchResult",
     "MemoryAccessError",
     "Program",
@@ -33,4 +35,5 @@ __all__ = [
     "float_to_bf16",
     "float_to_code",
     "launch",
+    "launch_ir",
 ]

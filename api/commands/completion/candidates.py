@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from preshuffle.api.commands import COMMANDS
-from preshuffle.api.commands.completion.values import Candidate, values_of
+from preshuffle.api.commands.completion.values import Completion, values_of
 from preshuffle.api.commands.options.parser import Parser
 
 
 @dataclass(slots=True)
-class Line:
+class CommandLine:
     """State of a parser behind the words before the cursor.
 
     Attributes:
@@ -63,7 +63,7 @@ class Line:
         self.given.setdefault(action.dest, []).append(value)
 
 
-def candidates(words: Sequence[str]) -> list[Candidate]:
+def candidates(words: Sequence[str]) -> list[Completion]:
     """Return what the last word of a line can be.
 
     Empty where nothing is known, as for files.
@@ -73,7 +73,7 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
     """
     *before, current = words
     if not before or before == ["help"]:
-        found: Iterator[Candidate] = _commands(help_too=not before)
+        found: Iterator[Completion] = _commands(help_too=not before)
     elif before[0] in COMMANDS:
         found = _of_command(_line_of(before), current)
     else:
@@ -81,23 +81,23 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
     return [one for one in dict.fromkeys(found) if one.value.startswith(current)]
 
 
-def _commands(*, help_too: bool) -> Iterator[Candidate]:
-    yield from (Candidate(name, what) for name, what in COMMANDS.items())
+def _commands(*, help_too: bool) -> Iterator[Completion]:
+    yield from (Completion(name, what) for name, what in COMMANDS.items())
     if help_too:
-        yield Candidate("--help", "every command")
-        yield Candidate("--version", "of preshuffle")
+        yield Completion("--help", "every command")
+        yield Completion("--version", "of preshuffle")
 
 
-def _line_of(words: Sequence[str]) -> Line:
+def _line_of(words: Sequence[str]) -> CommandLine:
     parser = Parser(prog=f"preshuffle {words[0]}")
     import_module(f"preshuffle.api.commands.{words[0]}").add_arguments(parser)
-    line = Line(parser)
+    line = CommandLine(parser)
     for word in words[1:]:
         line.read(word)
     return line
 
 
-def _of_command(line: Line, current: str) -> Iterator[Candidate]:
+def _of_command(line: CommandLine, current: str) -> Iterator[Completion]:
     if line.expects is not None:
         yield from values_of(line.expects, line.given)
     elif current.startswith("-"):
@@ -105,24 +105,24 @@ def _of_command(line: Line, current: str) -> Iterator[Candidate]:
         if not equals:
             yield from _options(line.parser)
         elif (action := line.option(name)) is not None:
-            yield from (Candidate(f"{name}={one.value}", one.help) for one in values_of(action, line.given))
+            yield from (Completion(f"{name}={one.value}", one.help) for one in values_of(action, line.given))
     elif (argument := line.argument()) is not None:
         yield from _argument(argument, line)
 
 
-def _argument(action: argparse.Action, line: Line) -> Iterator[Candidate]:
+def _argument(action: argparse.Action, line: CommandLine) -> Iterator[Completion]:
     if isinstance(action, argparse._SubParsersAction):
         helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-        yield from (Candidate(name, helps.get(name, "")) for name in action.choices)
+        yield from (Completion(name, helps.get(name, "")) for name in action.choices)
     else:
         yield from values_of(action, line.given)
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[Candidate]:
+def _options(parser: argparse.ArgumentParser) -> Iterator[Completion]:
     for action in parser._actions:
         if action.help != argparse.SUPPRESS:
             yield from (
-                Candidate(name, (action.help or "").replace("%%", "%"))
+                Completion(name, (action.help or "").replace("%%", "%"))
                 for name in action.option_strings
                 if name.startswith("--")
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from preshuffle.api.commands.completion.candidates import candidates
-from preshuffle.api.commands.completion.values import Candidate
+from preshuffle.api.commands.completion.values import Completion
 
 _BREAKS: Final = frozenset("=@:")
 """Characters at which bash cuts a word into several (``COMP_WORDBREAKS``)."""
@@ -61,5 +61,5 @@ def _split_line(line: str) -> list[str]:
     return [*words, ""] if not words or line.endswith(" ") else words
 
 
-def _with_help(candidate: Candidate) -> str:
+def _with_help(candidate: Completion) -> str:
     return f"{candidate.value}\t{' '.join(candidate.help.split())}"

@@ -20,14 +20,14 @@ from preshuffle.registry.values.query import Query
 Given = Mapping[str, list[str]]
 
 
-class Candidate(NamedTuple):
+class Completion(NamedTuple):
     """What a word can be, and what that means."""
 
     value: str
     help: str = ""
 
 
-def values_of(action: argparse.Action, given: Given) -> Iterator[Candidate]:
+def values_of(action: argparse.Action, given: Given) -> Iterator[Completion]:
     """Yield the known values of an option or argument.
 
     Args:
@@ -35,11 +35,11 @@ def values_of(action: argparse.Action, given: Given) -> Iterator[Candidate]:
         given: what stands on the line already, by destination.
     """
     if action.choices is not None:
-        yield from (Candidate(str(choice)) for choice in action.choices)
+        yield from (Completion(str(choice)) for choice in action.choices)
         return
     field = action.dest.removeprefix("query_")
     if action.dest != field and field in Query.model_fields:
-        yield from (Candidate(word) for word in _words(Query.model_fields[field].annotation))
+        yield from (Completion(word) for word in _words(Query.model_fields[field].annotation))
     if (values := _VALUES.get(field)) is not None:
         yield from values(given)
 
@@ -61,76 +61,76 @@ def _book(given: Given) -> Any:
         return Registry.default().book
 
 
-def _fixed(words: Iterable[str], _given: Given) -> Iterator[Candidate]:
-    yield from map(Candidate, words)
+def _fixed(words: Iterable[str], _given: Given) -> Iterator[Completion]:
+    yield from map(Completion, words)
 
 
-def _entries(section: str, given: Given) -> Iterator[Candidate]:
+def _entries(section: str, given: Given) -> Iterator[Completion]:
     for id, entry in _book(given).entries[section].items():
-        yield Candidate(id, str(getattr(entry, "title", "") or ""))
+        yield Completion(id, str(getattr(entry, "title", "") or ""))
 
 
-def _models(given: Given) -> Iterator[Candidate]:
+def _models(given: Given) -> Iterator[Completion]:
     for id, entry in _book(given).models.items():
-        yield Candidate(id)
-        yield from (Candidate(alias, id) for alias in entry.aliases if not set(alias) & set("*?["))
+        yield Completion(id)
+        yield from (Completion(alias, id) for alias in entry.aliases if not set(alias) & set("*?["))
 
 
-def _archs(given: Given) -> Iterator[Candidate]:
+def _archs(given: Given) -> Iterator[Completion]:
     for id, entry in _book(given).archs.items():
-        yield Candidate(id, ", ".join(entry.products))
-        yield from (Candidate(product, id) for product in entry.products)
+        yield Completion(id, ", ".join(entry.products))
+        yield from (Completion(product, id) for product in entry.products)
 
 
-def _engines(given: Given) -> Iterator[Candidate]:
+def _engines(given: Given) -> Iterator[Completion]:
     for id, entry in _book(given).entries["engines"].items():
-        yield Candidate(id)
+        yield Completion(id)
         versions = dict.fromkeys((entry.newest, entry.first))
-        yield from (Candidate(f"{id}@{version}") for version in versions if version)
+        yield from (Completion(f"{id}@{version}") for version in versions if version)
 
 
-def _switches(given: Given) -> Iterator[Candidate]:
+def _switches(given: Given) -> Iterator[Completion]:
     for id, entry in _book(given).flags.items():
-        yield Candidate(f"{id}=", entry.meaning)
+        yield Completion(f"{id}=", entry.meaning)
 
 
-def _features(given: Given) -> Iterator[Candidate]:
+def _features(given: Given) -> Iterator[Completion]:
     for id in _book(given).features:
-        yield from (Candidate(id), Candidate(f"!{id}"))
+        yield from (Completion(id), Completion(f"!{id}"))
 
 
-def _producers(given: Given) -> Iterator[Candidate]:
-    yield from map(Candidate, sorted({entry.producer for entry in _book(given).models.values() if entry.producer}))
+def _producers(given: Given) -> Iterator[Completion]:
+    yield from map(Completion, sorted({entry.producer for entry in _book(given).models.values() if entry.producer}))
 
 
-def _sections(given: Given) -> Iterator[Candidate]:
-    yield from map(Candidate, _book(given).entries)
+def _sections(given: Given) -> Iterator[Completion]:
+    yield from map(Completion, _book(given).entries)
 
 
-def _ids(given: Given) -> Iterator[Candidate]:
+def _ids(given: Given) -> Iterator[Completion]:
     section = (given.get("section") or [""])[-1]
     if section in _book(given).entries:
         yield from _entries(section, given)
 
 
-def _codes(_given: Given) -> Iterator[Candidate]:
+def _codes(_given: Given) -> Iterator[Completion]:
     from preshuffle.registry.check import describe_code
 
-    yield from (Candidate(code, describe_code(code).says) for code in get_args(FindingCode))
+    yield from (Completion(code, describe_code(code).says) for code in get_args(FindingCode))
 
 
-def _recipes(given: Given) -> Iterator[Candidate]:
-    yield from (Candidate("legacy"), Candidate("generic"))
+def _recipes(given: Given) -> Iterator[Completion]:
+    yield from (Completion("legacy"), Completion("generic"))
     yield from _entries("recipes", given)
 
 
-def _states(_given: Given) -> Iterator[Candidate]:
+def _states(_given: Given) -> Iterator[Completion]:
     from preshuffle.api.fleet import STATES
 
-    yield from (Candidate(state, meaning) for state, meaning in STATES.items())
+    yield from (Completion(state, meaning) for state, meaning in STATES.items())
 
 
-_VALUES: Final[Mapping[str, Callable[[Given], Iterator[Candidate]]]] = {
+_VALUES: Final[Mapping[str, Callable[[Given], Iterator[Completion]]]] = {
     "model": _models,
     "arch": _archs,
     "engine": _engines,

@@ -10,8 +10,7 @@ from preshuffle.layouts.derive.kernels.layer_run import MX_GROUP, READ_AHEAD, La
 from preshuffle.layouts.derive.kernels.placement import addresses_in
 from preshuffle.layouts.derive.kernels.routing import TileRouting
 from preshuffle.layouts.derive.kernels.weight_formats import FORMATS, Bytes, Codes, Floats
-from preshuffle.layouts.emulator import bf16_to_float
-from preshuffle.layouts.emulator.mlir import KernelIr, launch_ir
+from preshuffle.layouts.emulator import KernelIr, bf16_to_float, launch_ir
 from preshuffle.registry import Layout
 
 SCALE_ROWS, SCALE_GROUPS = 256, 8

@@ -8,7 +8,7 @@ from preshuffle.layouts.derive.flydsl.ir_run import FlydslRun
 from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
 from preshuffle.layouts.derive.kernels.layer_run import LayerSizes
 from preshuffle.layouts.derive.kernels.routing import TileRouting
-from preshuffle.layouts.emulator.mlir import KernelIr
+from preshuffle.layouts.emulator import KernelIr
 from preshuffle.registry import Layout
 
 WRITTEN_SCALES = Layout.of("written", "e (nt r2 r16) (kt k2 k4) -> e nt kt k4 r16 k2 r2", "group")
