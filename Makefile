@@ -27,7 +27,7 @@ LOWEST ?= .venv-lowest
 NEWEST ?= .venv-newest
 TORCH ?= torch==2.13.0
 PARTS ?= tests/registry tests/layouts/checkpoint tests/layouts/stamps tests/layouts/loader tests/layouts/moves tests/api
-TESTED := -e '.[layouts,service,postgres]' build pytest pytest-xdist hypothesis schemathesis selenium kubernetes-validate numpy
+TESTED := -e '.[layouts,service,postgres]' build pytest pytest-xdist hypothesis schemathesis selenium axe-core-python kubernetes-validate numpy
 PIP := -m pip --disable-pip-version-check
 # Tools of a release, in an environment of their own: what they need is not held to constraints.txt.
 TOOLS ?= .venv-tools
