@@ -33,7 +33,7 @@ _PLAIN = frozenset(
         "function", "gate_mode", "bias_passed", "expert_map", "swizzle_mx_scale", "source_order",
         "fallback_backend", "graphs", "eplb", "lora", "w13_layout", "w2_layout", "w13_scale_layout", "w2_scale_layout",
         "w13_bias_layout", "w13_tag", "w2_tag", "backend", "reader", "func1", "family1", "family2", "runs_in",
-        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit", "all_to_all",
+        "one_stage", "tuned", "predicted", "swiglu_limit", "model_limit", "all_to_all", "shared_experts",
         "input_scales", "activation_scales",
     }
 )  # fmt: skip

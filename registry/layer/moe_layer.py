@@ -23,7 +23,7 @@ from preshuffle.registry.entries import (
     moe_shape,
 )
 from preshuffle.registry.kernels import dispatch_book, is_newest
-from preshuffle.registry.layer.expert_slots import Slots
+from preshuffle.registry.layer.expert_slots import Slots, expert_slots, shared_experts_of
 from preshuffle.registry.layer.sizes import LayerSizes, sizes_of
 from preshuffle.registry.layer.switches import Switches, value_of
 from preshuffle.registry.layer.tensors import WEIGHTS, ObservedTensor, same_bytes, weight_dtype_of
@@ -273,6 +273,14 @@ _PARALLEL_FACTS = ("tp", "ep", "dp", "all_to_all")
 _TAG_FACTS = (("w13_tag", WEIGHTS[0]), ("w2_tag", WEIGHTS[1]))
 
 
+def _shared_experts(layer: MoELayer) -> Scalar:
+    """Return what the engine makes of shared experts, whatever number of experts the query states."""
+    shared = shared_experts_of(layer.model)
+    if shared is not None and not shared.count:
+        return "none"
+    return expert_slots(layer.query, shared, layer.switches, layer.book, layer.memo, given=False).outcome
+
+
 def _entry_facts(layer: MoELayer) -> dict[str, Scalar]:
     """Return what contracts and deny-lists may ask for, None where it is unknown."""
     query, applied, engine, tensors = layer.query, layer.applied, layer.query.engine, layer.tensors
@@ -287,6 +295,7 @@ def _entry_facts(layer: MoELayer) -> dict[str, Scalar]:
         "engine": engine.name if engine else None,
         "engine_version": engine.version if engine else None,
         "arch_mx": any(name.startswith("mxfp4") for name in layer.arch.features) if layer.arch else None,
+        "shared_experts": _shared_experts(layer) if applied.eplb else None,
         "model_limit": layer.model.swiglu_limit is not None if layer.model else None,
         "model_dim": hidden,
         "inter_dim": inter,

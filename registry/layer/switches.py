@@ -170,6 +170,19 @@ def why_unread(flag: FlagEntry, query: Query, *, newest: bool = True) -> str | N
     return _outside(flag, query.engine.version, newest)
 
 
+def is_unread_by_version(flag: FlagEntry, query: Query) -> bool:
+    """Return whether the stated version of a switch's owner is known not to read it.
+
+    False where no version is stated, or the engine is another that may read a switch of that name.
+    """
+    if is_undecided(flag, query):
+        return False
+    if flag.owner == AITER:
+        return _outside(flag, query.aiter, newest=False) is not None
+    is_owner = query.engine is not None and query.engine.name == flag.owner
+    return is_owner and _outside(flag, query.engine.version if query.engine else None, newest=False) is not None
+
+
 def why_unlisted(name: str, book: Book) -> str | None:
     """Return why nobody reads a switch that the book lacks.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.check.deployment.evidence import Evidence
-from preshuffle.registry.entries import FlagEntry
+from preshuffle.registry.entries import ContractEntry, FlagEntry
 from preshuffle.registry.layer import (
     AITER,
     MoELayer,
     is_off_before,
     is_undecided,
+    is_unread_by_version,
     refusal,
     value_of,
     why_refused,
@@ -24,11 +25,20 @@ from preshuffle.registry.values.finding import Finding
 
 
 def flag_conflict(evidence: Evidence) -> Iterator[Finding]:
-    """Yield switches that contradict each other or the bytes."""
+    """Yield switches that contradict each other or the bytes.
+
+    A switch that the stated version does not read contradicts nothing.
+    """
     for entry, _ in evidence.contracts:
-        if entry.code == "flag_conflict":
+        if entry.code == "flag_conflict" and not _rests_on_an_unread_switch(entry, evidence.layer):
             yield Finding.of("flag_conflict", entry.says, role=entry.role, fix=entry.fix, evidence=entry.evidence)
     yield from _forced_arch(evidence.layer)
+
+
+def _rests_on_an_unread_switch(entry: ContractEntry, layer: MoELayer) -> bool:
+    names = (fact.removeprefix("env.") for fact in entry.when if fact.startswith("env."))
+    flags = (layer.book.flags.get(name) for name in names)
+    return any(flag is not None and is_unread_by_version(flag, layer.query) for flag in flags)
 
 
 def _forced_arch(layer: MoELayer) -> Iterator[Finding]:

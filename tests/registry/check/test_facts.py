@@ -56,6 +56,20 @@ K3: Raw = {
 QWEN: Raw = {"hidden_size": 4096, "intermediate_size": 1536, "num_experts": 128, "top_k": 8, "tp": 8}
 KIMI: Raw = {"hidden_size": 7168, "intermediate_size": 2048, "num_experts": 384, "top_k": 8, "tp": 1, "ep": 4}
 MASK = {"expert_map": "mask"}
+TRITON: Raw = {"kernels": [{"backend": "triton"}]}
+EPLB: Raw = {"eplb": True}
+VLLM = {"VLLM_ROCM_USE_AITER": "1"}
+FUSED = {"VLLM_ROCM_USE_AITER_FUSION_SHARED_EXPERTS": "1"}
+TORCH = {"ATOM_V4_TORCH_MOE": "1", "ATOM_USE_TRITON_MOE": "1"}
+DEEPSEEK: Raw = {
+    "model": "deepseek-ai/DeepSeek-R1",
+    "hidden_size": 7168,
+    "intermediate_size": 2048,
+    "num_experts": 256,
+    "top_k": 8,
+    "tp": 1,
+    "ep": 8,
+}
 UNTAGGED = {"w13_weight": {"is_shuffled": False}, "w2_weight": {"is_shuffled": False}}
 OSS_GUI = deployment(SWIGLU, INTERLEAVED, pad=256, applied=ITLV | BIAS, tokens=[1, 16], **OSS)
 MXMOE = {
@@ -109,13 +123,24 @@ WRONG: dict[str, tuple[Raw, set[str]]] = {
     "an fp4 kernel before FlyDSL": (deployment(A4W4, SEPARATED, aiter="0.1.10", applied={"kernels": [{"tokens": 64, "stage1": "flydsl_moe1_afp4_wfp4_bf16_t32x128x256_w2"}]}), {"version_unsupported"}),
     "Opus stage 2 before its time": (deployment(A8W4, INTERLEAVED, aiter="0.1.16", applied=ITLV | {"kernels": [{"tokens": 64, "stage2": "opus_moe2_afp8_wfp4_atomic_t64x128x256_sbm64"}]}), {"version_unsupported"}),
     "a bias that alternates on gfx950 (T12)": (bent(OSS_GUI, w13_bias={"layout": "gurow"}), {"layout_mismatch"}),
-    "no clamp, a model of one's own": (deployment(SWIGLU, SEPARATED, applied=SEP | {"swiglu_limit": 0.0}), {"contract_mismatch"}),
+    "no clamp for Triton, a model of one's own": (deployment(SWIGLU, PLAIN, applied=TRITON | {"swiglu_limit": 0.0}), {"contract_mismatch"}),
+    "shared experts fused and balanced": (deployment(BLOCK, TILES, applied=AITER | EPLB, engine="vllm", env=VLLM | FUSED, **DEEPSEEK), {"flag_conflict"}),
+    "ATOM's switches before one was deleted": (deployment(A4W4, PLAIN, applied=TRITON, engine="atom@0.1.5", env=TORCH), {"flag_conflict"}),
+    "vLLM before it set AITER's switch": (deployment(SITU, INTERLEAVED, applied=SEP, engine="vllm@0.30.0", env=VLLM | {"VLLM_ROCM_USE_AITER_MOE_SITUV2_A8W4": "1"}, **K3), {"flag_conflict"}),
     "no clamp, DeepSeek V4": (deployment(A8W4, INTERLEAVED, applied=ITLV | {"swiglu_limit": 0.0}, **DSV4), {"contract_mismatch"}),
     "alternating rows for Triton's SiLU": (deployment(A4W4, ("gurow", "gurow", "plain", "plain"), applied={"kernels": [{"backend": "triton"}]}), {"layout_mismatch"}),
     "a switch with a letter too few": (deployment(A4W4, SEPARATED, applied=SEP, engine="atom", env={"ATOM_MOE_GUITLV": "1"}), {"flag_unknown"}),
 }  # fmt: skip
 
 RIGHT: dict[str, Raw] = {
+    "AITER takes 0 for 7, a model of one's own": deployment(SWIGLU, SEPARATED, applied=SEP | {"swiglu_limit": 0.0}),
+    "AITER 0.1.14 takes 0 for 7 too": deployment(SWIGLU, SEPARATED, aiter="0.1.14", applied=SEP | {"swiglu_limit": 0.0}),
+    "shared experts apart and balanced": deployment(BLOCK, TILES, applied=AITER | EPLB, engine="vllm", env=VLLM, **DEEPSEEK),
+    "balanced, and nothing to fuse": deployment(BLOCK, TILES, applied=AITER | EPLB, engine="vllm", env=VLLM | FUSED, model="MiniMaxAI/MiniMax-M2.5", hidden_size=3072, intermediate_size=1536, num_experts=256, top_k=8, ep=8),
+    "balanced, and fused by kernels that are off": deployment(BLOCK, PLAIN, applied=TRITON | EPLB, engine="vllm", env={"VLLM_ROCM_USE_AITER": "0"} | FUSED, **DEEPSEEK),
+    "ATOM's switches after one was deleted": deployment(A4W4, PLAIN, applied=TRITON, engine="atom@0.1.6rc0", env={"ATOM_USE_TRITON_MOE": "1"}),
+    "vLLM 0.30 and both switches of a8w4": deployment(SITU, INTERLEAVED, applied=ITLV, engine="vllm@0.30.0", env=VLLM | {"VLLM_ROCM_USE_AITER_MOE_SITUV2_A8W4": "1", "AITER_SITUV2_A8W4": "1"}, activation_dtype="fp8", **K3),
+    "vLLM's A4W4_DSV4 where AITER is off": deployment(A4W4, PLAIN, applied=TRITON, engine="vllm@0.33.0", env={"VLLM_ROCM_USE_AITER": "0", "VLLM_ROCM_USE_AITER_MOE_A4W4_DSV4": "1"}, **DSV4),
     "two recipes for one key: apart": deployment(A4W4, SEPARATED, applied=SEP, **DSV4),
     "two recipes for one key: alternating": deployment(A8W4, INTERLEAVED, applied=ITLV, **DSV4),
     "interleaved scales padded by 0.1.18": deployment(A8W4, INTERLEAVED, applied=ITLV, aiter="0.1.18", **DSV4),
@@ -145,6 +170,19 @@ RIGHT: dict[str, Raw] = {
     "switches of others": deployment(A4W4, SEPARATED, applied=SEP, engine="vllm", env={"VLLM_ROCM_USE_AITER_MLA": "1", "GPU_ARCH": "gfx950", "MY_MOE_GU_ITLV": "1"}),
     "gfx1250 decodes on a view": deployment(A4W4, ("sep16", "n32k4", "sep16", "n32k4"), applied={"kernels": [{"backend": "triton"}]}, arch="gfx1250"),
 }  # fmt: skip
+
+UNREAD: dict[str, Raw] = {
+    "vLLM before VLLM_ROCM_USE_AITER_MOE_SITUV2": deployment(SITU, SEPARATED, applied=SEP, engine="vllm@0.30.0", env=VLLM | {"VLLM_ROCM_USE_AITER_MOE_SITUV2": "a8w4"}, **K3),
+    "vLLM before A4W4_DSV4": deployment(A4W4, SEPARATED, applied=SEP, engine="vllm@0.31.0", env=VLLM | {"VLLM_ROCM_USE_AITER_MOE_A4W4_DSV4": "1"}, **DSV4),
+    "AITER before AITER_SITUV2_A4W4, bf16 activations in its place": deployment(SITU, SEPARATED, applied=SEP, aiter="0.1.19", env={"AITER_SITUV2_A4W4": "1"}, activation_dtype="fp4x2", **K3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_switch_that_is_not_read_is_a_warning_and_contradicts_nothing(name: str) -> None:
+    found = report(UNREAD[name]).findings
+    assert "flag_unknown" in {finding.code for finding in found}
+    assert {finding.severity for finding in found} == {"warning"}, found
 
 
 @pytest.mark.parametrize("name", WRONG)
