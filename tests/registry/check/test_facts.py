@@ -174,6 +174,7 @@ RIGHT: dict[str, Raw] = {
 UNREAD: dict[str, Raw] = {
     "vLLM before VLLM_ROCM_USE_AITER_MOE_SITUV2": deployment(SITU, SEPARATED, applied=SEP, engine="vllm@0.30.0", env=VLLM | {"VLLM_ROCM_USE_AITER_MOE_SITUV2": "a8w4"}, **K3),
     "vLLM before A4W4_DSV4": deployment(A4W4, SEPARATED, applied=SEP, engine="vllm@0.31.0", env=VLLM | {"VLLM_ROCM_USE_AITER_MOE_A4W4_DSV4": "1"}, **DSV4),
+    "SGLang before SGLANG_USE_AITER_MOE_GU_ITLV": bent(OSS_GUI, query={"engine": "sglang@0.5.12", "env": {"SGLANG_USE_AITER": "1", "SGLANG_USE_AITER_MOE_GU_ITLV": "0"}}),
     "AITER before AITER_SITUV2_A4W4, bf16 activations in its place": deployment(SITU, SEPARATED, applied=SEP, aiter="0.1.19", env={"AITER_SITUV2_A4W4": "1"}, activation_dtype="fp4x2", **K3),
 }  # fmt: skip
 
@@ -183,6 +184,18 @@ def test_a_switch_that_is_not_read_is_a_warning_and_contradicts_nothing(name: st
     found = report(UNREAD[name]).findings
     assert "flag_unknown" in {finding.code for finding in found}
     assert {finding.severity for finding in found} == {"warning"}, found
+
+
+INT4_FP8: Raw = {"weight_dtype": "i4x2", "quant_type": "per_Token", "activation": "Silu", "activation_dtype": "fp8"}
+
+
+@pytest.mark.parametrize(("producer", "conflict"), [("quark", False), ("compressed-tensors", True)])
+def test_a_backend_that_the_engine_does_not_ask_for_contradicts_nothing(producer: str, conflict: bool) -> None:
+    """Quark's int4 with fp8 activations runs AITER in vLLM, whatever --moe-backend says."""
+    tiles = ("sep16_int4", "plain", "sep16_int4", "plain")
+    env = VLLM | {"--moe-backend": "triton"}
+    found = report(deployment(INT4_FP8, tiles, applied=AITER, engine="vllm", producer=producer, env=env)).findings
+    assert ("flag_conflict" in {finding.code for finding in found}) is conflict
 
 
 @pytest.mark.parametrize("name", WRONG)
