@@ -184,7 +184,8 @@ class Client:
             findings = tuple(finding for group in checks for finding in group.findings)
             notes = tuple(dict.fromkeys(note for group in checks for note in group.notes))
             verdict = worst(group.verdict for group in checks)
-            return Told(report=Report(verdict=verdict, findings=findings, notes=notes))
+            reads = tuple(dict.fromkeys(read for group in checks for read in group.reads))
+            return Told(report=Report(verdict=verdict, findings=findings, notes=notes, reads=reads))
 
         return self._or_embedded(put, check)
 

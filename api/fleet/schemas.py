@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import preshuffle
 from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.registry.values.conformance import ConformanceReport
 from preshuffle.registry.values.input import Input
@@ -40,7 +41,7 @@ class InputForm:
 _OBSERVATION: Final[dict[str, Any]] = {"query": _QUERY, "applied": _APPLIED}
 _DIGEST: Final = "sha256:" + "0" * 64
 _CONFORMANCE: Final[dict[str, Any]] = ConformanceReport.of(
-    preshuffle="0.1.0",
+    preshuffle=preshuffle.__version__,
     registry_digest=_DIGEST,
     aiter={"id": "0.1.20.post1", "version": "0.1.20.post1", "digest": _DIGEST, "place": "installed"},
     claims={"features": {"tried": 23, "agreed": 23}},

@@ -97,7 +97,7 @@ class PlacedError(ValueError):
 
 def first_problems(problems: Sequence[FieldProblem]) -> tuple[FieldProblem, ...]:
     """Return the first ``MAX_PROBLEMS``, and how many more there are."""
-    if len(problems) <= MAX_PROBLEMS:
+    if len(problems) <= MAX_PROBLEMS + 1:  # the last one may be the count of those that are left out already
         return tuple(problems)
     rest = FieldProblem("(whole)", more(len(problems) - MAX_PROBLEMS, "problems"))
     return (*problems[:MAX_PROBLEMS], rest)

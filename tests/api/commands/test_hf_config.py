@@ -73,7 +73,7 @@ def test_an_unknown_model_type_goes_on_with_the_lines_that_the_error_shows(
     given = ["--hf-config", config(tmp_path, {**MODEL, "model_type": "acme_moe"}), "--arch", "gfx950", "--json"]
     assert main(["resolve", *given]) == 2
     first, *lines = capsys.readouterr().err.splitlines()
-    assert first.startswith("preshuffle: model_type: unknown 'acme_moe'")
+    assert first.startswith(f"preshuffle: {given[1]}: model_type: unknown 'acme_moe'")
     overlay = tmp_path / "pasted.yaml"
     overlay.write_text("\n".join(lines))
     assert main(["resolve", *given, "--book", str(overlay)]) == 0

@@ -51,7 +51,8 @@ def identified(
     asked = ["identify", "--plain", str(checkpoint.folder), "--live", str(tmp_path), "--layer", "1", "--json", *more]
     code = main(asked)
     out = capsys.readouterr()
-    return code, json.loads(out.out)["tensors"] if out.out else {"error": {"text": out.err}}
+    answer = json.loads(out.out)
+    return code, answer["tensors"] if code != 2 else {"error": {"text": answer["detail"]}}
 
 
 @pytest.mark.parametrize("more", [(), ("--engine", "atom"), ("--num-experts", "9"), ("--engine", "vllm@0.33.0")])

@@ -135,7 +135,7 @@ def test_gate_and_up_are_told_apart_in_the_picture(capsys: pytest.CaptureFixture
         (["gui16", "--shape", "0,64,64"], ["experts is 0"]),
         (["gui16", "--address", "1,2,3"], ["--address needs --shape"]),
         (["gui16", "--shape", "2,64,64", "--address", "0,64,0"], ["64", "0..63"]),
-        (["gui16", "--book", "/no/such"], ["/no/such:1:1"]),
+        (["gui16", "--book", "/no/such"], ["/no/such: "]),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["--port", "x"], ["--port", "'x'"]),
         (["--port", "70000"], ["--port", "65535"]),
-        (["--book", "/no/such"], ["/no/such:1:1"]),
+        (["--book", "/no/such"], ["/no/such: "]),
         (["--tables", "/no/such.csv"], ["/no/such.csv"]),
         (["--db", f"sqlite:///{__file__}"], [Path(__file__).name]),
     ],

@@ -66,7 +66,6 @@ UNKNOWN = [
     "stepfun-ai/Step-3.7-Flash",
     "inclusionAI/Ling-3.0-tiny",
     "XiaomiMiMo/MiMo-V2.5-Pro-FP4",
-    "XiaomiMiMo/MiMo-V2.5-FP4-DFlash",
     "xai-org/grok-1",
     "meta-llama/Llama-4-Maverick-17B-128E-Instruct-AWQ",
     "moonshotai/Kimi-Linear-48B-A3B-Instruct-FP8",
@@ -74,7 +73,6 @@ UNKNOWN = [
     "google/gemma-4-12B-it",
     "google/gemma-4-31B-it",
     "nvidia/Gemma-4-26B-A4B-NVFP4",
-    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8",
 ]
 
 

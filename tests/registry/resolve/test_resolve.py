@@ -107,8 +107,8 @@ def test_with_an_engine_named_the_decision_does_what_it_does(
         ),
         (
             {"engine": "tgi@3.0"},
-            "no rule for openai/gpt-oss-120b with activation_dtype bf16, gfx950, engine tgi@3.0",
-            "gpt-oss.a16w4.gfx950 -> mxfp4.gui16: needs engine=absent, found tgi",
+            "no rule for openai/gpt-oss-120b with activation_dtype bf16, gfx950, engine tgi@3.0: unknown engine 'tgi'",
+            None,
         ),
         (
             {"aiter": "0.1.13"},
