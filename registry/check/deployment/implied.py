@@ -45,14 +45,16 @@ def _runs(layer: MoELayer) -> EngineRuns:
 
 
 def with_engine_switches(layer: MoELayer) -> MoELayer:
-    """Return a layer with the switches that its engine sets itself."""
+    """Return a layer with the switches that its engine sets itself, whatever the deployment set them to."""
     engine = layer.query.engine
     if engine is None or layer.problems or engine.name not in _setting_engines(layer):
         return layer
     runs = _runs(layer).runs
     names = set.intersection(*(set(run.recipe.sets) for run in runs)) if runs else set()
-    absent = {name: runs[0].recipe.env[name] for name in names if name not in layer.query.env}
-    return replace(layer, query=layer.query.altered(env=FrozenDict({**absent, **layer.query.env}))) if absent else layer
+    assigned = {name: runs[0].recipe.env[name] for name in names}
+    if assigned.items() <= layer.query.env.items():
+        return layer
+    return replace(layer, query=layer.query.altered(env=FrozenDict({**layer.query.env, **assigned})))
 
 
 def _setting_engines(layer: MoELayer) -> frozenset[str]:
