@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
@@ -14,9 +17,20 @@ from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
 if TYPE_CHECKING:
     from preshuffle.api.store.store import Store
 
+# Each worker computes on one thread, and so does what it starts: threads of several that wait for each other in turns
+# take up to ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)  # it may have been imported before
+
 # Other processes share the machine: how long an example takes says nothing of the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what importing and collecting made, which stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
