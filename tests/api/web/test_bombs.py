@@ -45,7 +45,8 @@ def answered(client: Client, method: str, path: str, name: str, **more: Any) -> 
         if (taken := time.process_time() - started) < MOST_S:
             break
     assert taken < MOST_S, (path[:100], name)
-    assert response.status_code < 500, (path[:100], name)
+    unfit = response.status_code == 503 and path.endswith("/health")  # a deployment that may not serve
+    assert response.status_code < 500 or unfit, (path[:100], name)
     return response
 
 
