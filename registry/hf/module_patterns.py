@@ -10,11 +10,11 @@ from preshuffle.registry.base.globs import glob_test, pattern_of_glob
 from preshuffle.registry.base.linear_pattern import MAX_PATTERN, LinearPattern, PatternSyntaxError
 
 _REGEX: Final = "re:"
-_MOST_STEPS: Final = 200_000_000
+_MOST_STEPS: Final = 140_000_000
 """Steps of 1 to 3 ns that matching one configuration's patterns may take."""
 _COMPILE: Final = (25_000, 200)
 """Steps of compiling an expression, and more for each of its characters and instructions."""
-_REFUSE: Final = (75_000, 1_000)
+_REFUSE: Final = (75_000, 2_500)
 """Steps more where it is none, and for each of its characters."""
 _MATCH: Final = 1_500
 """Steps of one match, besides one for each instruction of the expression and character of the name."""

@@ -171,7 +171,7 @@ def why_unread(flag: FlagEntry, query: Query, *, newest: bool = True) -> str | N
 
 
 def is_unread_by_version(flag: FlagEntry, query: Query) -> bool:
-    """Return whether the stated version of a switch's owner is known not to read it.
+    """Return whether the owner's stated version is known to ignore a switch.
 
     False where no version is stated, or the engine is another that may read a switch of that name.
     """

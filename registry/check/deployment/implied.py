@@ -45,7 +45,10 @@ def _runs(layer: MoELayer) -> EngineRuns:
 
 
 def with_engine_switches(layer: MoELayer) -> MoELayer:
-    """Return a layer with the switches that its engine sets itself, whatever the deployment set them to."""
+    """Return a layer with the switches that its engine sets itself.
+
+    They count whatever the deployment set them to.
+    """
     engine = layer.query.engine
     if engine is None or layer.problems or engine.name not in _setting_engines(layer):
         return layer
