@@ -24,7 +24,7 @@ from preshuffle.api.fleet.judgement import (
 from preshuffle.api.fleet.replica_check import GroupCheck, ReplicaCheck, check_replica, parse_observed
 from preshuffle.api.fleet.report_equivalence import ReportEquivalence
 from preshuffle.api.fleet.schemas import INPUT_FORMS, InputForm, input_schema
-from preshuffle.api.fleet.states import STATES, State, state_of, worst_state
+from preshuffle.api.fleet.states import STATES, State, state_of, state_rank, worst_state
 
 __all__ = [
     "INPUT_FORMS",
@@ -57,5 +57,6 @@ __all__ = [
     "parse_observed",
     "read_groups",
     "state_of",
+    "state_rank",
     "worst_state",
 ]

@@ -24,6 +24,11 @@ STATES: Final[dict[State, str]] = {
 _ORDER: Final = list(STATES)
 
 
+def state_rank(state: State) -> int:
+    """Return how bad a state is; 0 for ``ok``."""
+    return _ORDER.index(state)
+
+
 def worst_state(states: Iterable[State]) -> State:
     """Return the worst of several states; ``unknown`` for none.
 
@@ -31,7 +36,7 @@ def worst_state(states: Iterable[State]) -> State:
         >>> worst_state(["ok", "stale", "drifted"])
         'stale'
     """
-    return max(states, key=_ORDER.index, default="unknown")
+    return max(states, key=state_rank, default="unknown")
 
 
 def state_of(verdict: Verdict, *, drifted: bool = False, silent: bool = False) -> State:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from preshuffle.api.answers import Answers, DeploymentView
-from preshuffle.api.fleet import STATES
+from preshuffle.api.fleet import STATES, state_rank
 from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.layer_section import sections
 from preshuffle.api.pages.render import Renderer
@@ -22,7 +22,6 @@ from preshuffle.api.store import Store, conformance_store, in_thread, state_sinc
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""
-_BADNESS: Final = {state: index for index, state in enumerate(STATES)}
 LATELY: Final = 5
 """Changes that the page of all deployments shows."""
 
@@ -96,7 +95,7 @@ def _deployment(store: Store, answers: Answers, render: Renderer, name: str, see
         "deployment.html",
         place="deployments",
         view=view,
-        replicas=sorted(view.replicas, key=lambda replica: -_BADNESS[replica.state]),
+        replicas=sorted(view.replicas, key=lambda replica: -state_rank(replica.state)),
         sections=shown,
         troubles=found,
         fixes=fixes(found),

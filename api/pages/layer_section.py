@@ -24,14 +24,13 @@ from preshuffle.registry.resolve import RuleTrace
 from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import Observation, TensorObservation
 from preshuffle.registry.values.query import Query
-from preshuffle.registry.values.report import MEANINGS
+from preshuffle.registry.values.report import rank
 
 UNKNOWN: Final = "unknown"
 _ROWS: Final = 32
 _K: Final = 256
 _EXPLAINED: Final = 12
 """Number of sections that show the trace of the rules; each trace takes a moment."""
-_ORDER: Final = list(MEANINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ def sections(view: DeploymentView, registry: Registry) -> tuple[LayerSection, ..
         for group in replica.groups:
             equal_groups.setdefault(group.model_dump_json(), (group, []))[1].append(replica.replica)
     memo = _PageMemo(registry)
-    ordered = sorted(equal_groups.values(), key=lambda entry: _ORDER.index(entry[0].verdict), reverse=True)
+    ordered = sorted(equal_groups.values(), key=lambda entry: rank(entry[0].verdict), reverse=True)
     return tuple(
         _section(f"s{index}", group, tuple(replicas), memo, explained=index < _EXPLAINED)
         for index, (group, replicas) in enumerate(ordered)

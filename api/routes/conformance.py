@@ -19,6 +19,7 @@ from preshuffle.api.web import (
     NOT_MODIFIED,
     STORE_PROBLEMS,
     ProblemError,
+    if_match,
     invalid_input,
     json_body,
     json_input,
@@ -35,13 +36,7 @@ CONFORMANCE_PATH: Final = "/v1/conformance"
 MAX_REPORT: Final = 4 << 20
 """Largest report in bytes."""
 EXAMPLE: Final = INPUT_FORMS["conformance-report"].example
-_IF_MATCH: Final = {
-    "name": "If-Match",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "replace it only where this is still its ETag; * where there is one at all",
-}
+_IF_MATCH: Final = if_match("replace")
 Build = Annotated[
     str, Path(pattern=BUILD_PATTERN, examples=["0.1.20.post1"], description="the report's aiter.id, exactly")
 ]

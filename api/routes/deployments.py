@@ -40,6 +40,7 @@ from preshuffle.api.web import (
     Params,
     ProblemError,
     identity_of,
+    if_match,
     invalid_input,
     json_body,
     json_input,
@@ -64,13 +65,7 @@ EXAMPLE: Final[dict[str, Any]] = {
     ],
     "node": "mi355x-07",
 }
-_IF_MATCH: Final = {
-    "name": "If-Match",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "change it only where this is still its ETag; * where there is one at all",
-}
+_IF_MATCH: Final = if_match("change")
 _ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the deployment's revision"}}
 
 

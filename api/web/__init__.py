@@ -15,7 +15,7 @@ from preshuffle.api.web.direct_route import DirectRoute
 from preshuffle.api.web.limits import MAX_BODY, in_turn, json_input, parse_json, parsed, read_body, read_json_body
 from preshuffle.api.web.logs import REQUEST_ID, Style, request_id, set_up
 from preshuffle.api.web.metrics import METRICS_TYPE, FleetCounts, Metrics
-from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, json_body, problems
+from preshuffle.api.web.openapi import BODY_PROBLEMS, STORE_PROBLEMS, if_match, json_body, problems
 from preshuffle.api.web.problem import (
     PROBLEM_TYPE,
     FieldFault,
@@ -56,6 +56,7 @@ __all__ = [
     "as_problem",
     "documented",
     "identity_of",
+    "if_match",
     "in_turn",
     "invalid_input",
     "json_body",

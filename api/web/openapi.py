@@ -48,6 +48,20 @@ def json_body(model: type[BaseModel], example: Any, *others: type[BaseModel]) ->
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 
+def if_match(verb: str) -> dict[str, Any]:
+    """Return the OpenAPI parameter of an optional ``If-Match``.
+
+    ``verb`` is what it allows.
+    """
+    return {
+        "name": "If-Match",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": f"{verb} it only where this is still its ETag; * where there is one at all",
+    }
+
+
 def install(app: FastAPI, models: list[type[BaseModel]]) -> None:
     """Add models to the application's document, built on first request."""
 
