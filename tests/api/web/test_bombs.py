@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
 from support.bombs.bodies import LIMIT, PATHS, bodies
 from support.bombs.heads import heads
+from support.computing import computed_within
 from support.service.server import Client
 
 MOST_S = 1.0
 """Seconds of computing."""
-ROUNDS = 3
 MOST_ANSWER = 1 << 20
 QUICK = ("deep lists", "many keys", "one key often", "a long number", "many wrong tokens", "many groups")
 HEADERS = {"Content-Type": "application/json"}
@@ -38,13 +38,8 @@ def send(client: Client, path: str, name: str, body: bytes) -> None:
 
 
 def answered(client: Client, method: str, path: str, name: str, **more: Any) -> httpx.Response:
-    """Send a request; again where it took long, since other processes slow computing down as well."""
-    for _ in range(ROUNDS):
-        started = time.process_time()
-        response = client.request(method, path, **more)
-        if (taken := time.process_time() - started) < MOST_S:
-            break
-    assert taken < MOST_S, (path[:100], name)
+    """Send a request, within a second of computing."""
+    response = computed_within(MOST_S, partial(client.request, method, path, **more), (path[:100], name))
     unfit = response.status_code == 503 and path.endswith("/health")  # a deployment that may not serve
     assert response.status_code < 500 or unfit, (path[:100], name)
     return response

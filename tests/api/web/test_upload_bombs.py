@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
 from support.bombs.bodies import LIMIT
 from support.bombs.uploads import SAMPLES, plans, tables, wrong_bodies
+from support.computing import computed_within
 from support.service.server import REPORT, Client
 
 MOST_S = 1.0
@@ -22,7 +24,6 @@ PER_MIB_S = 3.0
 """The same for each MiB of tables."""
 PLAN_S = 60.0
 """Seconds until a plan of 1 MiB is there, on a busy machine; most of it is the child's start."""
-ROUNDS = 3
 LONGEST = 1 << 20
 """Bytes of an answer."""
 JSON = {"Content-Type": "application/json"}
@@ -38,14 +39,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 
 def send(client: Client, path: str, name: str, body: bytes, most_s: float, kind: str = "application/json") -> None:
-    """Send a body; again where it took long, since other processes slow computing down as well."""
+    """Send a body, within a bound of computing."""
     method = "PUT" if path.startswith(("/v1/kernels", "/v1/conformance")) or path.endswith("mutant") else "POST"
-    for _ in range(ROUNDS):
-        started = time.process_time()
-        response = client.request(method, path, content=body, headers={"Content-Type": kind})
-        if (taken := time.process_time() - started) < most_s:
-            break
-    assert taken < most_s, (path, name)
+    request = partial(client.request, method, path, content=body, headers={"Content-Type": kind})
+    response = computed_within(most_s, request, (path, name))
     assert response.status_code < 500, (path, name, response.text[:300])
     assert len(response.content) < LONGEST, (path, name)
     if response.status_code >= 400:
