@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ MAX_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 32
 """Levels of mappings and lists. Published ones have at most eight."""
 _LARGEST: Final = 2**63
-_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+_LEAVES: Final = frozenset({str, float, bool, type(None)})
 
 
 def read_config(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -75,27 +76,31 @@ def _text(path: Path) -> str:
 
 
 def _check_values(config: Mapping[str, Any], file: str) -> None:
-    """Refuse a mapping that is nested too deeply, and numbers that none of 64 bits holds."""
+    """Refuse a mapping that is nested too deeply, and numbers above 64 bits."""
     level: list[tuple[str, Any]] = [("", config)]
-    for _ in range(MAX_DEPTH + 1):
-        level = [inner for name, value in level if type(value) not in _LEAVES for inner in _inside(name, value)]
-        if not level:
+    for _ in range(MAX_DEPTH):
+        inside: list[tuple[str, Any]] = []
+        for name, holder in level:
+            for key, value in (
+                holder.items() if isinstance(holder, Mapping) else zip(repeat(name), holder, strict=False)
+            ):
+                kind = type(value)
+                if kind in _LEAVES:
+                    continue
+                if kind is int:
+                    _check_number(value, f"{file}{cut(name or str(key))}")
+                elif isinstance(value, Mapping | list | tuple):
+                    inside.append((name or str(key), value))
+        if not inside:
             return
-        for name, value in level:
-            if type(value) is int and not -_LARGEST <= value < _LARGEST:
-                digits = math.ceil(value.bit_length() * math.log10(2))
-                raise _problem(
-                    f"{file}{cut(name)}", f"a number of at most 64 bits is needed, found one of {digits} digits"
-                )
+        level = inside
     raise _problem(f"{file}{cut(level[0][0])}", f"nested more than {MAX_DEPTH} levels deep")
 
 
-def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a mapping or list holds, by the key of the configuration that it is under."""
-    if isinstance(value, Mapping):
-        yield from ((name or str(key), inner) for key, inner in value.items())
-    elif isinstance(value, list | tuple):
-        yield from ((name, inner) for inner in value)
+def _check_number(value: int, field: str) -> None:
+    if not -_LARGEST <= value < _LARGEST:
+        digits = math.ceil(value.bit_length() * math.log10(2))
+        raise _problem(field, f"a number of at most 64 bits is needed, found one of {digits} digits")
 
 
 def _problem(field: str, message: str) -> QueryError:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-ROUNDS = 3
+ROUNDS = 5
 PLAIN_S = 0.04
 """CPU seconds of `reference` on the machine that the bounds were set on, two cores with nothing else running."""
 TEXT = json.dumps(
