@@ -1,5 +1,6 @@
 """Deployments, replicas and judgements of their reports; no web, no store."""
 
+from preshuffle.api.fleet.advice import codes_of, fixes_of
 from preshuffle.api.fleet.comparison import LayoutComparison, compare_all, known_layouts
 from preshuffle.api.fleet.deployments import (
     NAME_PATTERN,
@@ -48,7 +49,9 @@ __all__ = [
     "ReportEquivalence",
     "State",
     "check_replica",
+    "codes_of",
     "compare_all",
+    "fixes_of",
     "has_drifted",
     "input_schema",
     "judge",

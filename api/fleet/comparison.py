@@ -6,15 +6,17 @@ It compares; judging is the check's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.layer import same_bytes
-from preshuffle.registry.loading import Book
-from preshuffle.registry.values.decision import TensorDecision
 from preshuffle.registry.values.observation import TensorObservation
+
+if TYPE_CHECKING:
+    from preshuffle.registry.loading import Book
+    from preshuffle.registry.values.decision import TensorDecision
 
 
 class LayoutComparison(Frozen):
@@ -35,6 +37,8 @@ def compare(book: Book, decided: TensorDecision | None, observed: TensorObservat
     same_shape = None if shape is None else tuple(shape) in (decided.physical_shape, decided.passed_shape)
     equal_bytes = None
     if applied is not None and applied in known_layouts(book):
+        from preshuffle.registry.layer import same_bytes  # loads AITER's dispatch, which a client never needs
+
         equal_bytes = same_bytes(book, applied, decided.layout, decided.physical_shape)
     return LayoutComparison(applied=applied, decided=decided.layout, same_bytes=equal_bytes, same_shape=same_shape)
 

@@ -14,8 +14,10 @@ from pydantic import Field, field_serializer, model_validator
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.limits import MAX_GROUPS, at_most
+from preshuffle.registry.values.finding import FindingCode
 from preshuffle.registry.values.input import Input
 from preshuffle.registry.values.observation import Observation
+from preshuffle.registry.values.report import Verdict
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 DeploymentName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["gpt-oss-prod"])]
@@ -116,7 +118,7 @@ class Beat(Frozen):
 
 
 class Receipt(Frozen):
-    """Acknowledgement of a report, sent once it is on disk."""
+    """Acknowledgement of a report, sent once it is on disk, and what was found in it."""
 
     name: str
     replica: ReplicaNumber
@@ -124,3 +126,6 @@ class Receipt(Frozen):
     changed: bool = Field(description="false where the same report was stored before")
     created_at: datetime
     replaced_at: datetime
+    verdict: Verdict = Field(description="the worst of this report's groups")
+    codes: tuple[FindingCode, ...] = Field(description="codes of all that was found, errors first, each once")
+    fixes: tuple[str, ...] = Field(description="what to do about it, errors first, each once")

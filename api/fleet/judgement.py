@@ -8,20 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 from time import thread_time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
 from preshuffle.api.fleet.comparison import LayoutComparison, compare
 from preshuffle.api.fleet.deployments import Group, ReplicaReport
 from preshuffle.api.fleet.states import State, state_of
-from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
 from preshuffle.registry.values.report import Report, Verdict, worst
+
+if TYPE_CHECKING:
+    from preshuffle.registry import Registry
+    from preshuffle.registry.values.decision import Decision
 
 
 class GroupJudgement(Frozen):
@@ -64,6 +66,11 @@ class Judgement:
     def verdict(self) -> Verdict:
         """Worst verdict of its groups."""
         return worst(group.verdict for group in self.groups)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings of all groups."""
+        return tuple(finding for group in self.groups for finding in group.findings)
 
     @property
     def drifted(self) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from preshuffle.registry.entries import Condition
-from preshuffle.registry.loading import Book
+if TYPE_CHECKING:
+    from preshuffle.registry.entries import Condition
+    from preshuffle.registry.loading import Book
 
 _FIELD: Final = "deployment"
 _MAX_CONDITIONS: Final = 64
@@ -53,4 +54,6 @@ def _conditions(book: Book) -> Iterator[Condition]:
 
 
 def _parsed(pattern: Any) -> Condition:
+    from preshuffle.registry.entries import Condition
+
     return Condition.parse(_FIELD, pattern, "glob")

@@ -155,7 +155,9 @@ class Store:
             before = replica_row(connection, name, replica)
             if stored and before and before.report == text:
                 connection.execute(heartbeat_update(name, replica).values(seen_ms=now))
-                return receipt_of(name, replica, stored.revision, False, before.created_ms, before.replaced_ms)
+                return receipt_of(
+                    name, replica, stored.revision, False, before.created_ms, before.replaced_ms, judgement
+                )
             revision = increment(connection, "revision")
             write_deployment(connection, name, revision, now, new=stored is None)
             write_replica(connection, name, replica, text, judgement, now, new=before is None)
@@ -174,7 +176,7 @@ class Store:
                 history.differences(json.loads(before.report) if before else None, json.loads(text)),
             )
             history.record(connection, now, [entry])
-            return receipt_of(name, replica, revision, True, before.created_ms if before else now, now)
+            return receipt_of(name, replica, revision, True, before.created_ms if before else now, now, judgement)
 
     def get(self, name: str) -> Deployment | None:
         """Return a deployment with all its replicas, or None.

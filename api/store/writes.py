@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from preshuffle.api.fleet import Judgement, Receipt, ReplicaReport
+from preshuffle.api.fleet import Judgement, Receipt, ReplicaReport, codes_of, fixes_of
 from preshuffle.api.store.history import ReplicaStatus
 from preshuffle.api.store.rows import AnyRow, moment
 from preshuffle.api.store.schema import beats, deployments, meta, replicas
@@ -80,7 +80,9 @@ def status_of(row: AnyRow | None) -> ReplicaStatus | None:
     return ReplicaStatus(row.verdict, row.state) if row is not None else None
 
 
-def receipt_of(name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:
+def receipt_of(
+    name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int, judgement: Judgement
+) -> Receipt:
     """Return the acknowledgement of a report."""
     return Receipt(
         name=name,
@@ -89,4 +91,7 @@ def receipt_of(name: str, replica: int, revision: int, changed: bool, created_ms
         changed=changed,
         created_at=moment(created_ms),
         replaced_at=moment(replaced_ms),
+        verdict=judgement.verdict,
+        codes=codes_of(judgement.findings),
+        fixes=fixes_of(judgement.findings),
     )

@@ -59,6 +59,19 @@ def test_the_same_report_twice_changes_nothing(client: Client) -> None:
     assert other.json()["created_at"] == first["created_at"]
 
 
+def test_the_receipt_carries_verdict_codes_and_fixes(client: Client) -> None:
+    right = client.put(URL, json=REPORT).json()
+    assert (right["verdict"], right["codes"], right["fixes"]) == ("ok", [], [])
+    applied = {"gate_mode": "interleave", "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}}}
+    wrong = report(groups=[*groups("0"), {"layers": "1", "observation": {**OBSERVATION, "applied": applied}}])
+    for _ in range(2):  # stored, then unchanged
+        reply = client.put(URL, json=wrong).json()
+        assert (reply["verdict"], reply["codes"][0]) == ("mismatch", "layout_mismatch")
+        assert len(set(reply["codes"])) == len(reply["codes"])
+        (group,) = [group for group in client.get(URL).json()["replicas"][0]["groups"] if group["layers"] == "1"]
+        assert next(one["fix"] for one in group["findings"] if one["severity"] == "error") in reply["fixes"]
+
+
 def test_replicas_are_kept_apart_and_shown_together(client: Client) -> None:
     client.put(URL, json=REPORT)
     wrong = {**OBSERVATION, "applied": {"tensors": {"w13_weight": {"layout": "gui16"}}}}
