@@ -41,6 +41,7 @@ from preshuffle.api.store import Quota, Retention, Store
 from preshuffle.api.table_files import load_tables
 from preshuffle.api.upkeep import (
     BackgroundLoop,
+    ChangeFeed,
     FleetMetrics,
     Heartbeats,
     KernelLibrary,
@@ -82,6 +83,7 @@ class Service:
     fleet: FleetMetrics
     heartbeats: Heartbeats
     planner: Planner
+    feed: ChangeFeed
     signal: events.ChangeSignal
     background: BackgroundLoop
     responses: ResponseCache
@@ -114,6 +116,7 @@ def make_service(settings: Settings, registry: Registry, store: Store) -> Servic
     )
     retention = Retention(settings.history_rows, settings.history_days)
     signal = events.ChangeSignal()
+    feed = ChangeFeed(store)
     return Service(
         store=store,
         metrics=metrics,
@@ -123,8 +126,9 @@ def make_service(settings: Settings, registry: Registry, store: Store) -> Servic
         fleet=FleetMetrics(store, answers, watching),
         heartbeats=Heartbeats(store),
         planner=Planner(store, answers),
+        feed=feed,
         signal=signal,
-        background=BackgroundLoop(store, answers, library, watching, retention, signal.changed),
+        background=BackgroundLoop(store, answers, library, watching, retention, feed, signal.changed),
         responses=ResponseCache(answers),
         listings=registry_routes.listing_caches(answers),
         kernels=kernels.listing_cache(library, answers),

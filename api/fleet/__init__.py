@@ -23,6 +23,7 @@ from preshuffle.api.fleet.judgement import (
     read_groups,
 )
 from preshuffle.api.fleet.replica_check import GroupCheck, ReplicaCheck, check_replica, parse_observed
+from preshuffle.api.fleet.replica_facts import ReplicaFacts, facts_of, headline, shortened, silence_cause
 from preshuffle.api.fleet.report_equivalence import ReportEquivalence
 from preshuffle.api.fleet.schemas import INPUT_FORMS, InputForm, input_schema
 from preshuffle.api.fleet.states import STATES, State, state_of, state_rank, worst_state
@@ -44,6 +45,7 @@ __all__ = [
     "Receipt",
     "Replica",
     "ReplicaCheck",
+    "ReplicaFacts",
     "ReplicaNumber",
     "ReplicaReport",
     "ReportEquivalence",
@@ -51,14 +53,18 @@ __all__ = [
     "check_replica",
     "codes_of",
     "compare_all",
+    "facts_of",
     "fixes_of",
     "has_drifted",
+    "headline",
     "input_schema",
     "judge",
     "judge_name",
     "known_layouts",
     "parse_observed",
     "read_groups",
+    "shortened",
+    "silence_cause",
     "state_of",
     "state_rank",
     "worst_state",

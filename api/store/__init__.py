@@ -13,6 +13,8 @@ from preshuffle.api.store.book_store import (
 from preshuffle.api.store.database import in_thread
 from preshuffle.api.store.history import (
     SERVICE,
+    Action,
+    Circumstances,
     Events,
     FieldChange,
     HistoryEntry,
@@ -23,17 +25,29 @@ from preshuffle.api.store.history import (
 )
 from preshuffle.api.store.quota import Quota
 from preshuffle.api.store.retention import Retention, prune
-from preshuffle.api.store.rows import AnyRow, JudgedDeployment, bound_key, in_keys, is_silent, now_ms, read_baseline
-from preshuffle.api.store.schema import beats, replicas
+from preshuffle.api.store.rows import (
+    AnyRow,
+    JudgedDeployment,
+    bound_key,
+    in_keys,
+    is_silent,
+    moment,
+    now_ms,
+    read_baseline,
+)
+from preshuffle.api.store.schema import beats, replica_facts, replicas
+from preshuffle.api.store.state_changes import StateChange, claim_state_changes
 from preshuffle.api.store.store import Precondition, ReplicaKey, Store
 from preshuffle.api.store.uploads import conformance_store, kernel_store
 from preshuffle.api.store.uploads.conformance_store import StoredConformance
-from preshuffle.api.store.writes import judged_values
+from preshuffle.api.store.writes import circumstances_of, facts_values, judged_values, parted, shown_state, write_facts
 
 __all__ = [
     "SERVICE",
+    "Action",
     "AnyRow",
     "BookEntries",
+    "Circumstances",
     "Events",
     "FieldChange",
     "HistoryEntry",
@@ -44,6 +58,7 @@ __all__ = [
     "ReplicaKey",
     "ReplicaStatus",
     "Retention",
+    "StateChange",
     "Store",
     "StoredConformance",
     "announce",
@@ -51,20 +66,28 @@ __all__ = [
     "announced_registry",
     "beats",
     "bound_key",
+    "circumstances_of",
+    "claim_state_changes",
     "conformance_store",
     "differences",
     "entries_of",
+    "facts_values",
     "in_keys",
     "in_thread",
     "is_silent",
     "judged_values",
     "kernel_store",
+    "moment",
     "now_ms",
+    "parted",
     "prune",
     "read_baseline",
     "record",
+    "replica_facts",
     "replicas",
+    "shown_state",
     "state_since",
     "stored_books",
     "stored_entries",
+    "write_facts",
 ]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, Row, delete, func, insert, select
 
 from preshuffle.api.fleet import State
 from preshuffle.api.store.schema import history
@@ -51,6 +51,10 @@ class Event(Frozen):
     state_before: State | None = None
     state_after: State | None = None
     registry: str | None = Field(default=None, description="digests of book and kernel tables that judged")
+    node: str | None = Field(default=None, description="the replica's machine")
+    codes: tuple[str, ...] = Field(default=(), description="of the replica's findings then, errors first")
+    cause: str | None = Field(default=None, description="why the state is what it is after the change")
+    digest: str | None = Field(default=None, description="of the decision for the replica's worst group then")
     changes: tuple[FieldChange, ...] = Field(default=(), description=f"the first {_MAX_FIELDS}")
 
 
@@ -63,10 +67,20 @@ class Events(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """Verdict and state of a replica."""
+    """Verdict and shown state of a replica."""
 
     verdict: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Circumstances of a change: machine, finding codes, cause, decision digest."""
+
+    node: str | None = None
+    codes: tuple[str, ...] = ()
+    cause: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,7 @@ class HistoryEntry:
     after: ReplicaStatus | None = None
     registry: str | None = None
     changes: Sequence[FieldChange] = ()
+    circumstances: Circumstances = Circumstances()
 
 
 def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry]) -> None:
@@ -102,6 +117,10 @@ def record(connection: Connection, now_ms: int, entries: Sequence[HistoryEntry])
             "state_after": entry.after and entry.after.state,
             "registry": entry.registry,
             "detail": json.dumps([change.model_dump(mode="json") for change in entry.changes]),
+            "node": entry.circumstances.node,
+            "codes": " ".join(entry.circumstances.codes),
+            "cause": entry.circumstances.cause,
+            "digest": entry.circumstances.digest,
         }
         for entry in entries
     ]
@@ -140,25 +159,31 @@ def read(
     if since is not None:
         query = query.where(history.c.at_ms >= int(since.timestamp() * 1000))
     rows = connection.execute(query).all()
-    events = [
-        Event(
-            id=row.id,
-            at=datetime.fromtimestamp(row.at_ms / 1000, UTC),
-            who=row.who,
-            action=row.action,
-            subject=row.subject,
-            replica=row.replica,
-            revision=row.revision,
-            verdict_before=row.verdict_before,
-            verdict_after=row.verdict_after,
-            state_before=row.state_before,
-            state_after=row.state_after,
-            registry=row.registry,
-            changes=tuple(FieldChange.model_validate(change) for change in json.loads(row.detail)),
-        )
-        for row in rows[:limit]
-    ]
+    events = [event_of(row) for row in rows[:limit]]
     return Events(events=tuple(events), next=events[-1].id if len(rows) > limit else None)
+
+
+def event_of(row: Row[tuple[Any, ...]]) -> Event:
+    """Return a row of the history as an event."""
+    return Event(
+        id=row.id,
+        at=datetime.fromtimestamp(row.at_ms / 1000, UTC),
+        who=row.who,
+        action=row.action,
+        subject=row.subject,
+        replica=row.replica,
+        revision=row.revision,
+        verdict_before=row.verdict_before,
+        verdict_after=row.verdict_after,
+        state_before=row.state_before,
+        state_after=row.state_after,
+        registry=row.registry,
+        node=row.node,
+        codes=tuple((row.codes or "").split()),
+        cause=row.cause,
+        digest=row.digest,
+        changes=tuple(FieldChange.model_validate(change) for change in json.loads(row.detail)),
+    )
 
 
 def state_since(connection: Connection, name: str) -> dict[int, datetime]:

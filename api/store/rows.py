@@ -27,7 +27,7 @@ from preshuffle.registry.values.report import Verdict, worst
 
 AnyRow = Row[*tuple[Any, ...]]
 _RANKS: Final[dict[str, int]] = {state: rank for rank, state in enumerate(STATES)}
-_SAME_REPLICA: Final = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
+SAME_REPLICA: Final = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
 _JUDGED: Final = (
     replicas.c.name,
     replicas.c.replica,
@@ -99,7 +99,7 @@ def states_of_deployments(now: int) -> Select[tuple[str, int]]:
     judged = case(_RANKS, value=replicas.c.state, else_=_RANKS["unknown"])
     stale = _RANKS["stale"]
     rank = case((and_(is_silent(now), judged < stale), stale), else_=judged)
-    return select(replicas.c.name, func.max(rank).label("rank")).join(beats, _SAME_REPLICA).group_by(replicas.c.name)
+    return select(replicas.c.name, func.max(rank).label("rank")).join(beats, SAME_REPLICA).group_by(replicas.c.name)
 
 
 def names_in_state(now: int, states: Sequence[State]) -> Select[tuple[str]]:
@@ -125,7 +125,7 @@ def count_states(connection: Connection, now: int, part: str = "") -> dict[State
 
 def with_replicas(connection: Connection, rows: Sequence[AnyRow]) -> list[Deployment]:
     """Return deployments with their replicas' full reports."""
-    query = select(replicas, beats.c.seen_ms).join(beats, _SAME_REPLICA)
+    query = select(replicas, beats.c.seen_ms).join(beats, SAME_REPLICA)
     query = query.where(replicas.c.name.in_([row.name for row in rows])).order_by(replicas.c.replica)
     by_name: dict[str, list[Replica]] = {row.name: [] for row in rows}
     for row in connection.execute(query):
@@ -155,7 +155,7 @@ def with_replicas(connection: Connection, rows: Sequence[AnyRow]) -> list[Deploy
 def with_judgements(connection: Connection, rows: Sequence[AnyRow], now: int) -> list[JudgedDeployment]:
     """Return deployments with their replicas' judgements."""
     columns = select(*_JUDGED, beats.c.seen_ms, case((is_silent(now), true()), else_=None).label("silent"))
-    query = columns.join(beats, _SAME_REPLICA).where(replicas.c.name.in_([row.name for row in rows]))
+    query = columns.join(beats, SAME_REPLICA).where(replicas.c.name.in_([row.name for row in rows]))
     by_name: dict[str, list[AnyRow]] = {row.name: [] for row in rows}
     for row in connection.execute(query.order_by(replicas.c.replica)):
         by_name[row.name].append(row)

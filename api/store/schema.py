@@ -23,6 +23,8 @@ from sqlalchemy import (
 )
 
 VERSION_TABLE: Final = "preshuffle_version"
+EMITTED: Final = "emitted"
+"""Key in ``meta``."""
 _NAME: Final = String(128).with_variant(String(128, collation="C"), "postgresql")  # one order of names everywhere
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
@@ -35,7 +37,8 @@ meta = Table(
     Column("value", BigInteger, nullable=False),
 )
 """Counters. ``revision``: the last one given out. ``changes``: every change of anything shown; a writer increments it
-first, so writers run one after the other. ``tables``: uploads of kernel tables."""
+first, so writers run one after the other. ``tables``: uploads of kernel tables. ``emitted``: the last row of the
+history whose state change was given to listeners."""
 
 deployments = Table(
     "deployments",
@@ -64,6 +67,26 @@ replicas = Table(
 )
 """Reports of replicas with their judgements. ``judged_by`` names book and kernel tables (empty: not judged yet),
 ``judgement`` is JSON, one ``GroupJudgement`` per group, ``baseline`` the digests that drift is measured from."""
+
+replica_facts = Table(
+    "replica_facts",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("replica", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("node", String(256)),
+    Column("models", Text, nullable=False),
+    Column("archs", Text, nullable=False),
+    Column("engines", Text, nullable=False),
+    Column("sizes", Text, nullable=False),
+    Column("codes", Text, nullable=False),
+    Column("cause", String(256)),
+    Column("digest", String(71)),
+    ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
+)
+"""What lists filter and sort by; narrow, since they read all of it. ``state`` leaves silence out, ``since_ms`` is when
+the state that is shown began. Columns of several values have a line feed before and after each."""
 
 beats = Table(
     "beats",
@@ -105,6 +128,10 @@ history = Table(
     Column("state_after", String(16)),
     Column("registry", String(160)),
     Column("detail", Text, nullable=False),
+    Column("node", String(256)),
+    Column("codes", Text),
+    Column("cause", String(256)),
+    Column("digest", String(71)),
     Index("history_subject", "subject", "id"),
     sqlite_autoincrement=True,
 )

@@ -5,24 +5,23 @@ Calls block; the routes run them in threads.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api.errors import StoreError, StoreFullError
 from preshuffle.api.fleet import Beat, Deployment, Judgement, Receipt, ReplicaReport, State
 from preshuffle.api.store import history
 from preshuffle.api.store.database import cause, repeat_when_full
-from preshuffle.api.store.history import Events, HistoryEntry, ReplicaStatus
+from preshuffle.api.store.history import Events
 from preshuffle.api.store.migrate import newest, upgrade, version_of
 from preshuffle.api.store.open import open_database
-from preshuffle.api.store.quota import Quota, charge
+from preshuffle.api.store.quota import Quota
 from preshuffle.api.store.rows import (
     JudgedDeployment,
     bound_key,
@@ -36,17 +35,8 @@ from preshuffle.api.store.rows import (
     with_judgements,
     with_replicas,
 )
-from preshuffle.api.store.schema import beats, deployments, meta, replicas
-from preshuffle.api.store.writes import (
-    heartbeat_update,
-    increment,
-    receipt_of,
-    replica_row,
-    status_of,
-    write_beat,
-    write_deployment,
-    write_replica,
-)
+from preshuffle.api.store.schema import EMITTED, beats, deployments, meta, replicas
+from preshuffle.api.store.writes import IncomingReport, delete_replicas, increment, write_report
 
 Precondition = Callable[[int | None], None]
 """Called with the stored revision (None: no such deployment); raises to prevent the change."""
@@ -108,13 +98,16 @@ class Store:
         self._database.close()
 
     def counters(self) -> dict[str, int]:
-        """Return the change counters; equal answers mean that nothing changed in between.
+        """Return the change counters.
+
+        Equal answers mean that nothing that is shown changed in between.
 
         Raises:
             StoreError: the store does not answer.
         """
         with self.transaction() as connection:
-            return {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
+            counted = select(meta.c.key, meta.c.value).where(meta.c.key != EMITTED)
+            return {row.key: row.value for row in connection.execute(counted)}
 
     def put(
         self,
@@ -135,48 +128,15 @@ class Store:
             QuotaError: it would be too much; nothing was changed.
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
-        change = partial(self._put, name, replica, report, judgement, who, owner, precondition)
-        return repeat_when_full(self._database, change)
+        incoming = IncomingReport(name, replica, report, judgement, who, owner)
+        return repeat_when_full(self._database, partial(self._put, incoming, precondition))
 
-    def _put(
-        self,
-        name: str,
-        replica: int,
-        report: ReplicaReport,
-        judgement: Judgement,
-        who: str,
-        owner: str,
-        precondition: Precondition,
-    ) -> Receipt:
-        text, now = report.canonical(), now_ms()
+    def _put(self, incoming: IncomingReport, precondition: Precondition) -> Receipt:
+        now = now_ms()
         with self.changing("changes") as connection:
-            stored = deployment_row(connection, name)
+            stored = deployment_row(connection, incoming.name)
             precondition(stored.revision if stored else None)
-            before = replica_row(connection, name, replica)
-            if stored and before and before.report == text:
-                connection.execute(heartbeat_update(name, replica).values(seen_ms=now))
-                return receipt_of(
-                    name, replica, stored.revision, False, before.created_ms, before.replaced_ms, judgement
-                )
-            revision = increment(connection, "revision")
-            write_deployment(connection, name, revision, now, new=stored is None)
-            write_replica(connection, name, replica, text, judgement, now, new=before is None)
-            write_beat(connection, name, replica, report, now, new=before is None)
-            size = len(text.encode()) + len(judgement.text.encode())
-            charge(connection, self._quota, name, replica, owner, size)
-            entry = HistoryEntry(
-                who,
-                "report",
-                name,
-                replica,
-                revision,
-                status_of(before),
-                ReplicaStatus(judgement.verdict, judgement.state),
-                judgement.by,
-                history.differences(json.loads(before.report) if before else None, json.loads(text)),
-            )
-            history.record(connection, now, [entry])
-            return receipt_of(name, replica, revision, True, before.created_ms if before else now, now, judgement)
+            return write_report(connection, incoming, stored, self._quota, now)
 
     def get(self, name: str) -> Deployment | None:
         """Return a deployment with all its replicas, or None.
@@ -257,22 +217,7 @@ class Store:
             precondition(stored.revision if stored else None)
             if stored is None:
                 return False
-            members = select(replicas.c.replica, replicas.c.verdict, replicas.c.state).where(replicas.c.name == name)
-            rows = connection.execute(members.order_by(replicas.c.replica)).all()
-            deleted = [row for row in rows if replica in (None, row.replica)]
-            if not deleted:
-                return False
-            # heartbeats lock these rows in this order too
-            connection.execute(select(beats).where(beats.c.name == name).order_by(beats.c.replica).with_for_update())
-            if len(deleted) == len(rows):
-                connection.execute(delete(deployments).where(deployments.c.name == name))
-            else:
-                connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
-            revision = increment(connection, "revision")
-            write_deployment(connection, name, revision, now, new=False)
-            entries = [HistoryEntry(who, "forget", name, row.replica, revision, status_of(row)) for row in deleted]
-            history.record(connection, now, entries)
-            return True
+            return delete_replicas(connection, name, replica, who, now)
 
     def beat(self, replica_keys: Iterable[ReplicaKey]) -> dict[ReplicaKey, Beat]:
         """Store heartbeats of replicas in one transaction.

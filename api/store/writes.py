@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
-from preshuffle.api.fleet import Judgement, Receipt, ReplicaReport, codes_of, fixes_of
-from preshuffle.api.store.history import ReplicaStatus
-from preshuffle.api.store.rows import AnyRow, moment
-from preshuffle.api.store.schema import beats, deployments, meta, replicas
+from preshuffle.api.fleet import (
+    Judgement,
+    Receipt,
+    ReplicaFacts,
+    ReplicaReport,
+    State,
+    codes_of,
+    facts_of,
+    fixes_of,
+    worst_state,
+)
+from preshuffle.api.store import history
+from preshuffle.api.store.history import Circumstances, HistoryEntry, ReplicaStatus
+from preshuffle.api.store.quota import Quota, charge
+from preshuffle.api.store.rows import SAME_REPLICA, AnyRow, moment
+from preshuffle.api.store.schema import beats, deployments, meta, replica_facts, replicas
+
+_SEVERAL: Final = frozenset({"models", "archs", "engines", "sizes", "codes"})
+_SAME_FACTS: Final = and_(replica_facts.c.name == replicas.c.name, replica_facts.c.replica == replicas.c.replica)
+_CIRCUMSTANCES: Final = (replica_facts.c.node, replica_facts.c.codes, replica_facts.c.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingReport:
+    """A judged report of one replica.
+
+    Attributes:
+        who: the author, for the history.
+        owner: the token, for its quota.
+    """
+
+    name: str
+    replica: int
+    report: ReplicaReport
+    judgement: Judgement
+    who: str = history.SERVICE
+    owner: str = ""
 
 
 def increment(connection: Connection, key: str) -> int:
@@ -21,47 +56,78 @@ def increment(connection: Connection, key: str) -> int:
     return number
 
 
-def replica_row(connection: Connection, name: str, replica: int) -> AnyRow | None:
-    """Return a replica's row, or None."""
-    return connection.execute(select(replicas).where(_is_replica(name, replica))).one_or_none()
+def write_report(
+    connection: Connection, incoming: IncomingReport, stored: AnyRow | None, quota: Quota, now: int
+) -> Receipt:
+    """Write a replica's report and judgement, replacing its last one.
+
+    Args:
+        connection: a write transaction.
+        incoming: the report.
+        stored: the deployment's row; None for a new one.
+        quota: limits of what is stored.
+        now: milliseconds since the epoch.
+
+    Raises:
+        QuotaError: it would be too much.
+    """
+    name, replica, judgement = incoming.name, incoming.replica, incoming.judgement
+    text = incoming.report.canonical()
+    before = _replica_row(connection, name, replica)
+    if stored and before and before.report == text:
+        connection.execute(_heartbeat_update(name, replica).values(seen_ms=now))
+        return _receipt(incoming, stored.revision, False, before.created_ms, before.replaced_ms)
+    revision = increment(connection, "revision")
+    _write_deployment(connection, name, revision, now, new=stored is None)
+    _write_replica(connection, incoming, text, now, new=before is None)
+    _write_beat(connection, incoming, now, new=before is None)
+    status, facts = _status(before), facts_of(incoming.report, judgement)
+    kept = status is not None and status.state == judgement.state
+    values = {"of": name, "number": replica, **facts_values(facts, judgement.state, None if kept else now)}
+    write_facts(connection, [values], new=before is None)
+    charge(connection, quota, name, replica, incoming.owner, len(text.encode()) + len(judgement.text.encode()))
+    entry = HistoryEntry(
+        incoming.who,
+        "report",
+        name,
+        replica,
+        revision,
+        status,
+        ReplicaStatus(judgement.verdict, judgement.state),
+        judgement.by,
+        history.differences(json.loads(before.report) if before else None, json.loads(text)),
+        circumstances_of(facts),
+    )
+    history.record(connection, now, [entry])
+    return _receipt(incoming, revision, True, before.created_ms if before else now, now)
 
 
-def write_deployment(connection: Connection, name: str, revision: int, now: int, *, new: bool) -> None:
-    """Insert a deployment, or update its revision and time."""
-    if new:
-        values = {"name": name, "revision": revision, "created_ms": now, "replaced_ms": now}
-        connection.execute(insert(deployments).values(**values))
-        return
-    connection.execute(update(deployments).where(deployments.c.name == name).values(revision=revision, replaced_ms=now))
+def delete_replicas(connection: Connection, name: str, replica: int | None, who: str, now: int) -> bool:
+    """Delete a deployment's replicas, or one; return whether any existed.
+
+    The last replica takes the deployment along.
+    """
+    columns = (replicas.c.replica, replicas.c.verdict, replicas.c.state, beats.c.silent, *_CIRCUMSTANCES)
+    members = select(*columns).join(beats, SAME_REPLICA).join(replica_facts, _SAME_FACTS).where(replicas.c.name == name)
+    rows = connection.execute(members.order_by(replicas.c.replica)).all()
+    deleted = [row for row in rows if replica in (None, row.replica)]
+    if not deleted:
+        return False
+    # heartbeats lock these rows in this order too
+    connection.execute(select(beats).where(beats.c.name == name).order_by(beats.c.replica).with_for_update())
+    if len(deleted) == len(rows):
+        connection.execute(delete(deployments).where(deployments.c.name == name))
+    else:
+        connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
+    revision = increment(connection, "revision")
+    _write_deployment(connection, name, revision, now, new=False)
+    history.record(connection, now, [_forgotten(row, name, revision, who) for row in deleted])
+    return True
 
 
-def write_replica(
-    connection: Connection, name: str, replica: int, text: str, judgement: Judgement, now: int, *, new: bool
-) -> None:
-    """Insert or update a replica's report and judgement."""
-    values = {"report": text, "replaced_ms": now, **judged_values(judgement)}
-    if new:
-        connection.execute(insert(replicas).values(name=name, replica=replica, created_ms=now, **values))
-        return
-    connection.execute(update(replicas).where(_is_replica(name, replica)).values(**values))
-
-
-def write_beat(connection: Connection, name: str, replica: int, report: ReplicaReport, now: int, *, new: bool) -> None:
-    """Insert or update a replica's heartbeat and its ``ttl_s``."""
-    values = {"seen_ms": now, "ttl_ms": report.ttl_s and report.ttl_s * 1000}
-    if new:
-        connection.execute(insert(beats).values(name=name, replica=replica, silent=False, **values))
-        return
-    connection.execute(heartbeat_update(name, replica).values(**values))
-
-
-def heartbeat_update(name: str, replica: int) -> Any:
-    """Return the UPDATE statement of a replica's heartbeat, without values."""
-    return update(beats).where(beats.c.name == name, beats.c.replica == replica)
-
-
-def _is_replica(name: str, replica: int) -> Any:
-    return (replicas.c.name == name) & (replicas.c.replica == replica)
+def shown_state(state: State, silent: bool) -> State:
+    """Return a replica's shown state: ``stale`` where silent, unless worse."""
+    return worst_state([state, "stale"]) if silent else state
 
 
 def judged_values(judgement: Judgement) -> dict[str, Any]:
@@ -75,18 +141,106 @@ def judged_values(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def status_of(row: AnyRow | None) -> ReplicaStatus | None:
-    """Return the verdict and state in a replica's row."""
-    return ReplicaStatus(row.verdict, row.state) if row is not None else None
+def facts_values(facts: ReplicaFacts, state: State, since: int | None) -> dict[str, Any]:
+    """Return facts as columns of ``replica_facts``.
+
+    ``since``: when the state that is shown began; None where that did not change.
+    """
+    values = {field: joined(value) if field in _SEVERAL else value for field, value in asdict(facts).items()}
+    return {**values, "state": state, **({} if since is None else {"since_ms": since})}
 
 
-def receipt_of(
-    name: str, replica: int, revision: int, changed: bool, created_ms: int, replaced_ms: int, judgement: Judgement
-) -> Receipt:
+def joined(values: Sequence[str]) -> str:
+    """Join values for one column, a line feed around each."""
+    return "\n" + "\n".join(values) + "\n" if values else ""
+
+
+def parted(text: str) -> tuple[str, ...]:
+    """Return the values of a column of several."""
+    return tuple(text.strip("\n").split("\n")) if text else ()
+
+
+def write_facts(connection: Connection, rows: Sequence[dict[str, Any]], *, new: bool) -> None:
+    """Insert or update facts; ``of`` and ``number`` name the replica."""
+    if new:
+        connection.execute(insert(replica_facts), [_with_key(row) for row in rows])
+        return
+    key = (replica_facts.c.name == bindparam("of")) & (replica_facts.c.replica == bindparam("number"))
+    for since in (False, True):  # one statement has one set of columns
+        same = [row for row in rows if ("since_ms" in row) is since]
+        if same:
+            connection.execute(update(replica_facts).where(key), same)
+
+
+def circumstances_of(facts: ReplicaFacts) -> Circumstances:
+    """Return what the history records of facts."""
+    return Circumstances(facts.node, facts.codes, facts.cause, facts.digest)
+
+
+def _with_key(row: dict[str, Any]) -> dict[str, Any]:
+    values = dict(row)
+    return {"name": values.pop("of"), "replica": values.pop("number"), **values}
+
+
+def _replica_row(connection: Connection, name: str, replica: int) -> AnyRow | None:
+    query = select(replicas, beats.c.silent).join(beats, SAME_REPLICA).where(_is_replica(name, replica))
+    return connection.execute(query).one_or_none()
+
+
+def _write_deployment(connection: Connection, name: str, revision: int, now: int, *, new: bool) -> None:
+    """Insert a deployment, or update its revision and time."""
+    if new:
+        values = {"name": name, "revision": revision, "created_ms": now, "replaced_ms": now}
+        connection.execute(insert(deployments).values(**values))
+        return
+    connection.execute(update(deployments).where(deployments.c.name == name).values(revision=revision, replaced_ms=now))
+
+
+def _write_replica(connection: Connection, incoming: IncomingReport, text: str, now: int, *, new: bool) -> None:
+    """Insert or update a replica's report and judgement."""
+    name, replica = incoming.name, incoming.replica
+    values = {"report": text, "replaced_ms": now, **judged_values(incoming.judgement)}
+    if new:
+        connection.execute(insert(replicas).values(name=name, replica=replica, created_ms=now, **values))
+        return
+    connection.execute(update(replicas).where(_is_replica(name, replica)).values(**values))
+
+
+def _write_beat(connection: Connection, incoming: IncomingReport, now: int, *, new: bool) -> None:
+    """Insert or update a replica's heartbeat and its ``ttl_s``."""
+    name, replica, ttl_s = incoming.name, incoming.replica, incoming.report.ttl_s
+    values = {"seen_ms": now, "ttl_ms": ttl_s and ttl_s * 1000, "silent": False}
+    if new:
+        connection.execute(insert(beats).values(name=name, replica=replica, **values))
+        return
+    connection.execute(_heartbeat_update(name, replica).values(**values))
+
+
+def _heartbeat_update(name: str, replica: int) -> Any:
+    """Return the UPDATE statement of a replica's heartbeat, without values."""
+    return update(beats).where(beats.c.name == name, beats.c.replica == replica)
+
+
+def _is_replica(name: str, replica: int) -> Any:
+    return (replicas.c.name == name) & (replicas.c.replica == replica)
+
+
+def _status(row: AnyRow | None) -> ReplicaStatus | None:
+    """Return the verdict and shown state in a replica's row."""
+    return ReplicaStatus(row.verdict, shown_state(row.state, row.silent)) if row is not None else None
+
+
+def _forgotten(row: AnyRow, name: str, revision: int, who: str) -> HistoryEntry:
+    circumstances = Circumstances(row.node, parted(row.codes), f"forgotten by {who}"[:200], row.digest)
+    return HistoryEntry(who, "forget", name, row.replica, revision, _status(row), circumstances=circumstances)
+
+
+def _receipt(incoming: IncomingReport, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:
     """Return the acknowledgement of a report."""
+    judgement = incoming.judgement
     return Receipt(
-        name=name,
-        replica=replica,
+        name=incoming.name,
+        replica=incoming.replica,
         revision=revision,
         changed=changed,
         created_at=moment(created_ms),

@@ -2,6 +2,7 @@
 
 from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.background import BackgroundLoop
+from preshuffle.api.upkeep.change_feed import ChangeFeed, Listener
 from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
 from preshuffle.api.upkeep.fleet_metrics import FleetMetrics
 from preshuffle.api.upkeep.heartbeats import Heartbeats
@@ -13,9 +14,11 @@ __all__ = [
     "MAX_BODY",
     "ONE_FILE",
     "BackgroundLoop",
+    "ChangeFeed",
     "FleetMetrics",
     "Heartbeats",
     "KernelLibrary",
+    "Listener",
     "Uploaded",
     "Watching",
     "WorkerProcess",

@@ -13,6 +13,7 @@ from preshuffle.api.errors import StoreError
 from preshuffle.api.fleet import judge_name
 from preshuffle.api.store import Retention, Store, announce, announced_name, prune
 from preshuffle.api.upkeep import worker_process
+from preshuffle.api.upkeep.change_feed import ChangeFeed
 from preshuffle.api.upkeep.file_watch import Watching
 from preshuffle.api.upkeep.kernel_library import KernelLibrary
 from preshuffle.api.upkeep.liveness import update_liveness
@@ -40,6 +41,7 @@ class BackgroundLoop:
         library: KernelLibrary,
         watching: Watching,
         retention: Retention,
+        feed: ChangeFeed,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; ``start`` begins.
@@ -50,10 +52,12 @@ class BackgroundLoop:
             library: holds the kernel tables.
             watching: the files.
             retention: how much history is stored.
+            feed: passes state changes to its listeners.
             on_change: called from the loop's thread when any process has changed something that is shown.
         """
         self.watching = watching
         self._on_change = on_change
+        self._feed = feed
         self._store = store
         self._answers = answers
         self._library = library
@@ -115,6 +119,7 @@ class BackgroundLoop:
             self._check_due = False
             self._recheck_where_due(name)
         if counters != self._seen or tried:
+            self._feed.publish()
             self._seen = counters
             self._on_change()
 

@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import and_, select, tuple_, update
 
-from preshuffle.api.fleet import Judgement, ReplicaReport, ReportEquivalence, judge, judge_name
+from preshuffle.api.fleet import Judgement, ReplicaFacts, ReplicaReport, ReportEquivalence, facts_of, judge, judge_name
 from preshuffle.api.store import (
     SERVICE,
     AnyRow,
     HistoryEntry,
     ReplicaStatus,
     Store,
+    beats,
     bound_key,
+    circumstances_of,
+    facts_values,
     in_keys,
     judged_values,
     now_ms,
     read_baseline,
     record,
+    replica_facts,
     replicas,
+    shown_state,
+    write_facts,
 )
 from preshuffle.registry import Registry
 from preshuffle.registry.base.memo import Memo
@@ -69,14 +76,16 @@ def recheck(
     registry_name, last_key, judged = judge_name(registry), ("", -1), 0
     while not stop():
         with store.transaction() as connection:
-            others = select(replicas).where(replicas.c.judged_by != registry_name)
+            same_facts = and_(replica_facts.c.name == replicas.c.name, replica_facts.c.replica == replicas.c.replica)
+            stored = select(replicas, replica_facts.c.node).join(replica_facts, same_facts)
+            others = stored.where(replicas.c.judged_by != registry_name)
             if only is not None:
                 others = others.where(replicas.c.name == only[0], replicas.c.replica == only[1])
             remaining = others.where(tuple_(replicas.c.name, replicas.c.replica) > tuple_(*last_key))
             rows = connection.execute(remaining.order_by(replicas.c.name, replicas.c.replica).limit(BATCH)).all()
         if not rows:
             break
-        judged += _write(store, [(row, judge_report(row)) for row in rows])
+        judged += _write(store, [(row, *judge_report(row)) for row in rows])
         last_key = (rows[-1].name, rows[-1].replica)
     return judged
 
@@ -94,6 +103,10 @@ def recheck_in_child(url: str, registry: Registry) -> int:
         store.close()
 
 
+_Judged = tuple[Judgement, ReplicaFacts]
+_UNREADABLE: Final = ReplicaFacts(None, (), (), (), (), (), "its stored report cannot be judged", None)
+
+
 class _CachingJudge:
     """Judges reports; equivalent ones are judged once."""
 
@@ -102,52 +115,95 @@ class _CachingJudge:
         self._equivalence = ReportEquivalence(registry.book)
         self._judgements = Memo(_CACHED_JUDGEMENTS)
 
-    def judge(self, row: AnyRow) -> Judgement:
+    def judge(self, row: AnyRow) -> _Judged:
         try:
             key = (self._equivalence.key(row.report), row.baseline)
         except (LookupError, TypeError, ValueError):  # an older version wrote it in another form
             return self._judge(row)
-        return self._judgements.get("judgement", key, lambda: self._judge(row))
+        judgement, facts = self._judgements.get("judgement", key, lambda: self._judge(row))
+        return judgement, replace(facts, node=row.node)  # equivalent reports may come from other machines
 
-    def _judge(self, row: AnyRow) -> Judgement:
+    def _judge(self, row: AnyRow) -> _Judged:
         """Judge a report; a failure makes it unknown and stops no other."""
         baseline = read_baseline(row.baseline)
         try:
-            return judge(ReplicaReport.model_validate_json(row.report), self._registry, baseline)
+            report = ReplicaReport.model_validate_json(row.report)
+            judgement = judge(report, self._registry, baseline)
+            return judgement, facts_of(report, judgement)
         except Exception:
             log.exception("judging replica %s of %s failed", row.replica, row.name)
-            return Judgement(judge_name(self._registry), (), baseline or ())
+            return Judgement(judge_name(self._registry), (), baseline or ()), replace(_UNREADABLE, node=row.node)
 
 
-def _write(store: Store, judged: list[tuple[AnyRow, Judgement]]) -> int:
+def _write(store: Store, judged: list[tuple[AnyRow, Judgement, ReplicaFacts]]) -> int:
     """Write judgements of reports that have not changed meanwhile; return their number."""
     now = now_ms()
     with store.changing("changes") as connection:
-        condition = in_keys(replicas, [(row.name, row.replica) for row, _ in judged])
-        columns = select(replicas.c.name, replicas.c.replica, replicas.c.replaced_ms, replicas.c.judged_by)
+        condition = in_keys(replicas, [(row.name, row.replica) for row, _, _ in judged])
+        same_replica = and_(beats.c.name == replicas.c.name, beats.c.replica == replicas.c.replica)
+        columns = select(
+            replicas.c.name, replicas.c.replica, replicas.c.replaced_ms, replicas.c.judged_by, beats.c.silent
+        ).join(beats, same_replica)
         stored = {(row.name, row.replica): row for row in connection.execute(columns.where(condition))}
         current = [
-            (row, judgement) for row, judgement in judged if _is_unchanged(row, stored.get((row.name, row.replica)))
+            _Rejudged(row, judgement, facts, stored[row.name, row.replica].silent)
+            for row, judgement, facts in judged
+            if _is_unchanged(row, stored.get((row.name, row.replica)))
         ]
         if current:
-            columns_of = {id(judgement): judged_values(judgement) for _, judgement in current}  # serialised once each
-            values = [
-                {"of": row.name, "number": row.replica, **columns_of[id(judgement)]} for row, judgement in current
-            ]
+            columns_of = {id(one.judgement): judged_values(one.judgement) for one in current}  # serialised once each
+            values = [{**one.key, **columns_of[id(one.judgement)]} for one in current]
             connection.execute(update(replicas).where(bound_key(replicas)), values)
-            record(connection, now, [_entry(row, judgement) for row, judgement in current if _differs(row, judgement)])
+            write_facts(connection, [one.facts_values(now) for one in current], new=False)
+            record(connection, now, [one.entry for one in current if one.differs])
         return len(current)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejudged:
+    """One replica with its new judgement."""
+
+    row: AnyRow
+    judgement: Judgement
+    facts: ReplicaFacts
+    silent: bool
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {"of": self.row.name, "number": self.row.replica}
+
+    @property
+    def before(self) -> ReplicaStatus:
+        return ReplicaStatus(self.row.verdict, shown_state(self.row.state, self.silent))
+
+    @property
+    def after(self) -> ReplicaStatus:
+        return ReplicaStatus(self.judgement.verdict, shown_state(self.judgement.state, self.silent))
+
+    @property
+    def differs(self) -> bool:
+        """Whether verdict or state changed; a first judgement changes nothing."""
+        return bool(self.row.judged_by) and self.before != self.after
+
+    def facts_values(self, now: int) -> dict[str, Any]:
+        began = None if self.before.state == self.after.state else now
+        return {**self.key, **facts_values(self.facts, self.judgement.state, began)}
+
+    @property
+    def entry(self) -> HistoryEntry:
+        row, circumstances = self.row, circumstances_of(self.facts)
+        return HistoryEntry(
+            SERVICE,
+            "recheck",
+            row.name,
+            row.replica,
+            None,
+            self.before,
+            self.after,
+            self.judgement.by,
+            circumstances=circumstances,
+        )
 
 
 def _is_unchanged(read: AnyRow, stored: AnyRow | None) -> bool:
     return stored is not None and (stored.replaced_ms, stored.judged_by) == (read.replaced_ms, read.judged_by)
-
-
-def _differs(row: AnyRow, judgement: Judgement) -> bool:
-    """Whether verdict or state changed; a first judgement changes nothing."""
-    return bool(row.judged_by) and (row.verdict, row.state) != (judgement.verdict, judgement.state)
-
-
-def _entry(row: AnyRow, judgement: Judgement) -> HistoryEntry:
-    before, after = ReplicaStatus(row.verdict, row.state), ReplicaStatus(judgement.verdict, judgement.state)
-    return HistoryEntry(SERVICE, "recheck", row.name, row.replica, None, before, after, judgement.by)
