@@ -55,8 +55,8 @@ class StateChange(Frozen):
 def claim_state_changes(store: Store) -> tuple[StateChange, ...]:
     """Return state changes that nobody has claimed yet, the oldest first.
 
-    At most 500. Each is returned once, to one caller of all processes on the store, also if it was made while none ran. Writers
-    increment the counter ``changes`` first, so ids rise in the order of commits and none is passed over.
+    At most 500. Each is returned once, to one caller of all processes on the store, also if it was made while none
+    ran. Writers increment the counter ``changes`` first, so ids rise in the order of commits and none is left out.
 
     Raises:
         StoreError: the store does not answer; nothing was claimed.
