@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ import preshuffle
 from preshuffle.api.answers import Answers, ListingCache, ResponseCache
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
+from preshuffle.api.log_lines import LOGGER
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
 from preshuffle.api.routes import (
@@ -48,8 +50,9 @@ from preshuffle.api.upkeep import (
     Watching,
     watch_book,
     watch_tables,
+    watch_tokens,
 )
-from preshuffle.api.web import Access, Metrics, load_tokens, openapi, problem, set_up
+from preshuffle.api.web import Access, Metrics, Tokens, load_tokens, openapi, problem, say_first, set_up
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.values.conformance import ConformanceReport
@@ -67,6 +70,8 @@ BODIES: Final[list[type[BaseModel]]] = [
     ConformanceReport,
 ]
 """Request bodies that the OpenAPI document describes beside those of the routes."""
+log = logging.getLogger(LOGGER)
+
 _GC_THRESHOLD: Final = 10_000
 """New objects before a collection."""
 
@@ -96,7 +101,7 @@ class Service:
         self.planner.stop()
 
 
-def make_service(settings: Settings, registry: Registry, store: Store) -> Service:
+def make_service(settings: Settings, registry: Registry, store: Store, access: Access) -> Service:
     """Construct the parts of a service; nothing runs yet.
 
     Raises:
@@ -105,6 +110,12 @@ def make_service(settings: Settings, registry: Registry, store: Store) -> Servic
     metrics = Metrics()
     answers = Answers(registry, observe=metrics.decided)
     library = KernelLibrary(store, answers)
+    signal = events.ChangeSignal()
+
+    def replace_tokens(tokens: Tokens) -> None:
+        access.tokens = tokens
+        signal.end_streams()  # a stream that runs may be one of a revoked token
+
     watching = Watching(
         watch_book(settings.book, library.replace_book, lambda: answers.registry.digest),
         watch_tables(
@@ -113,9 +124,9 @@ def make_service(settings: Settings, registry: Registry, store: Store) -> Servic
             lambda: library.initial_digest,
             lambda: answers.registry.book.families,
         ),
+        watch_tokens(settings.tokens, replace_tokens),
     )
     retention = Retention(settings.history_rows, settings.history_days)
-    signal = events.ChangeSignal()
     feed = ChangeFeed(store)
     return Service(
         store=store,
@@ -155,8 +166,9 @@ def create_app(
         StoreError: the store cannot be opened.
         ServeError: the file of tokens cannot be read or is not valid.
     """
+    access = access if access is not None else access_of(settings)
     service = make_service(
-        settings, registry, store if store is not None else Store(settings.db, quota_of(settings)).create()
+        settings, registry, store if store is not None else Store(settings.db, quota_of(settings)).create(), access
     )
     app = FastAPI(
         title="preshuffle",
@@ -174,11 +186,12 @@ def create_app(
     app.state.service = service
     app.state.front = Front(
         app,
-        access if access is not None else access_of(settings),
+        access,
         service.metrics,
         _cached_paths(service),
         HeartbeatRoute(service.heartbeats),
         hidden_of(settings),
+        service.watching.tokens,
         hosts,
     )
     return app
@@ -279,7 +292,7 @@ def serve(settings: Settings) -> None:
     access = access_of(settings)
     registry = load_registry(settings)
     store = Store(settings.db, quota_of(settings))
-    set_up(settings.log)
+    set_up(settings.log, settings.log_level)
     with ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
         port = settings.management_port
@@ -293,5 +306,8 @@ def serve(settings: Settings) -> None:
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
         gc.freeze()  # book and application live as long as the process: no collection visits them
-        print(f"preshuffle {preshuffle.__version__} serves {url_of(listener, settings.host)} ({parts})", flush=True)
+        url = url_of(listener, settings.host)
+        first = f"preshuffle {preshuffle.__version__} serves {url} ({parts})"
+        say_first(settings.log, first, event="start", version=preshuffle.__version__, url=url, registry=registry.digest)
         run(app.state.front, listener, app.state.service.end_streams, settings.head_seconds)
+        log.info("preshuffle %s has stopped", preshuffle.__version__, extra={"event": "stop"})

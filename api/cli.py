@@ -75,6 +75,8 @@ def _dispatch(arguments: list[str]) -> int:
         name, rest = rest[0], ["--help"]
     from preshuffle.api.commands.options import parser as options
 
+    if name != "completion":
+        _warn_of_variables(arguments)
     if name not in COMMANDS:
         from preshuffle.api.commands.options import failures
 
@@ -86,6 +88,17 @@ def _dispatch(arguments: list[str]) -> int:
     module.add_arguments(parser)
     args = parser.parse_args(options.join_env_values(rest))
     return _run(name, args)
+
+
+def _warn_of_variables(arguments: Sequence[str]) -> None:
+    """Name misspelt environment variables; for the service, all that begin with its prefix and have no reader."""
+    if not any("SHUF" in name.upper() for name in os.environ):
+        return
+    from preshuffle.api.variables import unknown_variables
+
+    for unknown in unknown_variables(os.environ):
+        if unknown.meant or arguments[0] == "serve":
+            _report(arguments, "warning", f"warning: {unknown}")
 
 
 def _run(name: str, args: argparse.Namespace) -> int:
@@ -130,21 +143,37 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
         code = failures.FAILED if isinstance(error, NoRecipeError) else code
     else:
         if os.environ.get(DEBUG) == "1":
-            traceback.print_exception(error)
+            trace = "".join(traceback.format_exception(error))
+            _report(arguments, "error", trace) if _logs_json(arguments) else sys.stderr.write(trace)
         first = (str(error).splitlines() or ["(no message)"])[0]
         text = f"this is a bug in preshuffle: {type(error).__name__}: {first} ({DEBUG}=1 shows where; please report it)"
         code = failures.BUG
-    for number, line in enumerate(text.splitlines()):
-        _print_error(f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line)
+    _report(arguments, "critical", text)
     if problem_document.wants_json(arguments):
         print(problem_document.problem_document(error, text, code))
     return code
 
 
-def _print_error(text: str) -> None:
+def _report(arguments: Sequence[str], level: str, text: str) -> None:
+    """Print a message for people; for a service whose log is JSON, a line of it."""
+    if _logs_json(arguments):
+        from preshuffle.api.log_lines import json_line
+
+        print(json_line(level, text.removeprefix("warning: ")), file=sys.stderr)
+        return
     from preshuffle.api.commands.screens import table
 
-    print(table.printable(text), file=sys.stderr)
+    for number, line in enumerate(text.splitlines()):
+        shown = f"preshuffle: {line}" if number == 0 or not line.startswith(" ") else line
+        print(table.printable(shown), file=sys.stderr)
+
+
+def _logs_json(arguments: Sequence[str]) -> bool:
+    if arguments[:1] != ["serve"]:
+        return False
+    from preshuffle.api.log_lines import wants_json_log
+
+    return wants_json_log(arguments)
 
 
 def _discard_stdout() -> None:

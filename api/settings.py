@@ -11,11 +11,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from preshuffle.api.variables import LINK
+from preshuffle.api.variables import PREFIX as PREFIX
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems
 
-PREFIX: Final = "PRESHUFFLE_"
 _LISTS: Final = frozenset({"book", "tables"})
 
 
@@ -35,6 +36,7 @@ class Settings(Frozen):
             served on the main port. 0 takes a free one.
         head_seconds: how long a request line and its headers may take to arrive.
         log: ``json`` (one object a line) or ``text``.
+        log_level: lines below this level are left out.
         history_rows: retention, in changes of all deployments together (of each at most 1000).
         history_days: retention in days.
         max_replicas: quota of stored replicas in all.
@@ -53,6 +55,7 @@ class Settings(Frozen):
     management_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     head_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
     log: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     history_rows: Annotated[int, Field(ge=1000)] = 1_000_000
     history_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
     max_replicas: Annotated[int, Field(ge=1)] = 100_000
@@ -86,11 +89,14 @@ class Settings(Frozen):
             return cls.model_validate({**values, **options})
         except ValidationError as error:
             problems = [problem for _, problem in field_problems(error)]
-            raise QueryError([_named(problem, options) for problem in problems]) from None
+            raise QueryError([_named(problem, options, values) for problem in problems]) from None
 
 
-def _named(problem: FieldProblem, options: Mapping[str, Any]) -> FieldProblem:
+def _named(problem: FieldProblem, options: Mapping[str, Any], variables: Mapping[str, Any]) -> FieldProblem:
     """Return the problem with the option or variable it came from."""
     top = problem.field.split(".")[0]
-    place = f"--{top.replace('_', '-')}" if top in options else PREFIX + top.upper()
-    return FieldProblem(place, problem.message, problem.valid)
+    if top in options:
+        return FieldProblem(f"--{top.replace('_', '-')}", problem.message, problem.valid)
+    is_link = LINK.match(str(variables.get(top, ""))) is not None
+    cause = " (Kubernetes sets this variable for a service of that name: enableServiceLinks: false)" if is_link else ""
+    return FieldProblem(PREFIX + top.upper(), problem.message + cause, problem.valid)

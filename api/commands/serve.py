@@ -29,6 +29,7 @@ _HELP: Final = {
     "management_port": "serve /healthz, /readyz and /metrics there; 0 takes a free one",
     "head_seconds": "how long a request's headers may take to arrive",
     "log": "text, or json: one object a line",
+    "log_level": "debug, info, warning or error: lines below it are left out",
     "history_rows": "changes that the history keeps, of all deployments together",
     "history_days": "days for which it keeps them",
     "max_replicas": "replicas that may be stored in all",

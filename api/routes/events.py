@@ -27,6 +27,7 @@ class ChangeSignal:
         self._listeners: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._round = 0
 
     def changed(self) -> None:
         """Wake every listener."""
@@ -36,6 +37,11 @@ class ChangeSignal:
     def close(self) -> None:
         """End every stream, so that the server can stop."""
         self._closed = True
+        self.changed()
+
+    def end_streams(self) -> None:
+        """End the running streams; clients connect again, with valid tokens."""
+        self._round += 1
         self.changed()
 
     async def listener(self) -> AsyncIterator[asyncio.Event]:
@@ -58,7 +64,8 @@ class ChangeSignal:
     async def events(self, change: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
         """Yield an event for each change, or for several in a row."""
         yield ServerSentEvent(retry=_RETRY_MS)
-        while not self._closed:
+        begun = self._round
+        while not self._closed and self._round == begun:
             await change.wait()
             change.clear()
             if not self._closed:

@@ -35,6 +35,9 @@ class Readiness(Health):
         description="why the book's files as they are now do not load (file:line:column); the last good stays",
     )
     table_problems: tuple[str, ...] = Field(default=(), description="the same of kernel tables")
+    token_problems: tuple[str, ...] | None = Field(
+        default=None, description="the same of the tokens: those that were revoked since stay in use; only where so"
+    )
 
 
 def router(store: Store, answers: Answers, watching: Watching) -> APIRouter:
@@ -66,7 +69,8 @@ def router(store: Store, answers: Answers, watching: Watching) -> APIRouter:
             registry_digest=answers.registry.digest,
             book_problems=tuple(map(str, watching.book.state.problems[:SHOWN])),
             table_problems=tuple(map(str, watching.tables.state.problems[:SHOWN])),
+            token_problems=tuple(map(str, watching.tokens.state.problems[:SHOWN])) or None,
         )
-        return Response(ready.model_dump_json(), media_type="application/json")
+        return Response(ready.model_dump_json(exclude_none=True), media_type="application/json")
 
     return routes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preshuffle.api.server.connection import MAX_HEAD
 from preshuffle.api.server.heartbeat_route import HEARTBEAT_PATH, HeartbeatRoute
 from preshuffle.api.server.origin import check_origin
+from preshuffle.api.upkeep import Watcher
 from preshuffle.api.web import (
     MIN_COMPRESSED,
     REQUEST_ID,
@@ -43,7 +45,9 @@ _HEARTBEAT: Final = "/heartbeat"
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"})
 _OTHER: Final = "other"
 """Label of methods and paths that are none of the service's."""
-_READ: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id", b"accept-encoding"})
+_READ: Final = frozenset({b"authorization", b"if-none-match", b"x-request-id", b"accept-encoding", b"x-forwarded-for"})
+_REFUSED: Final = frozenset({401, 403, 421, 431})
+"""Statuses of requests that were not let in."""
 _LEVEL: Final = 6
 _LONGEST_PATH: Final = 256
 """Characters of a path in the log."""
@@ -94,6 +98,7 @@ class Front:
         cached: by path, finds the cached responses to GET requests.
         heartbeats: answers heartbeats.
         hidden: paths that are not served here, whatever the application has.
+        tokens: watches the tokens; a changed file is read before the next request with a token is admitted.
         own_names: host names that requests may be for, besides loopback addresses; None: any.
     """
 
@@ -105,6 +110,7 @@ class Front:
         cached: Mapping[str, Find],
         heartbeats: HeartbeatRoute,
         hidden: frozenset[str],
+        tokens: Watcher,
         own_names: frozenset[str] | None = None,
     ) -> None:
         """Wrap the application."""
@@ -115,6 +121,8 @@ class Front:
         self._cached = cached
         self._heartbeats = heartbeats
         self._hidden = hidden
+        self._tokens = tokens
+        self._token_reader = CapacityLimiter(1)
         self._own_names = own_names
         paths = [getattr(route, "path", "") for route in app.routes]
         self._plain = frozenset(path for path in paths if "{" not in path)
@@ -128,6 +136,8 @@ class Front:
         app: ASGIApp | None = None
         route: str | None = None
         try:
+            if b"authorization" in head.headers and self._tokens.has_changed():
+                await to_thread.run_sync(self._tokens.poll, limiter=self._token_reader)
             self._admit(scope, head)
             app = self._from_cache(scope, head)
             if app is not None:
@@ -194,19 +204,35 @@ class Front:
         method, path, seconds = head.method, head.path, head.seconds
         route = route or getattr(scope.get("route"), "path", None) or (path if path in self._plain else _OTHER)
         self._metrics.answered(method if method in _METHODS else _OTHER, route, status, seconds)
-        if status >= 500 or (status >= 400 and status != 404) or _is_logged(method, path):
-            level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
-            shown = _shown(path)
-            fields: dict[str, Any] = {"method": method, "path": shown, "status": status, "ms": round(seconds * 1000, 2)}
-            if identity := identity_of(scope):
-                fields["identity"] = identity
-            log.log(level, "%s %s %d", method, shown, status, extra=fields)
+        level = _level_of(status)
+        if level > logging.INFO or (status >= 400 and status != 404) or _is_logged(method, path):
+            self._log(level, scope, head, status)
+        elif log.isEnabledFor(logging.DEBUG):
+            self._log(logging.DEBUG, scope, head, status)
+
+    @staticmethod
+    def _log(level: int, scope: Scope, head: _Head, status: int) -> None:
+        path, client = _shown(head.path), scope["client"][0] if scope.get("client") else "unknown"
+        ms = round(head.seconds * 1000, 2)
+        fields: dict[str, Any] = {"method": head.method, "path": path, "status": status, "ms": ms, "client": client}
+        if forwarded := head.text(b"x-forwarded-for"):
+            fields["forwarded_for"] = _shown(forwarded)  # as the client or a proxy says, unproven
+        if identity := identity_of(scope):
+            fields["identity"] = identity
+        log.log(level, "%s %s %d from %s", head.method, path, status, client, extra=fields)
 
 
-def _shown(path: str) -> str:
-    """Return a path for the log: not too long, and on one line."""
-    text = "".join(char if char.isprintable() else f"%{ord(char):02X}" for char in path[:_LONGEST_PATH])
-    return text if len(path) <= _LONGEST_PATH else f"{text}… ({len(path)} characters)"
+def _level_of(status: int) -> int:
+    """Return the level of a response: an error is ours, a warning what was refused or must wait."""
+    if status >= 500 and status != 503:
+        return logging.ERROR
+    return logging.WARNING if status == 503 or status in _REFUSED else logging.INFO
+
+
+def _shown(text: str) -> str:
+    """Return a path or a header for the log: not too long, and on one line."""
+    line = "".join(char if char.isprintable() else f"%{ord(char):02X}" for char in text[:_LONGEST_PATH])
+    return line if len(text) <= _LONGEST_PATH else f"{line}… ({len(text)} characters)"
 
 
 def _is_logged(method: str, path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import resource
 import signal
 import socket
@@ -21,6 +22,8 @@ from preshuffle.api.server.accept_queue import BACKLOG, AcceptQueue
 from preshuffle.api.server.connection import MAX_CONNECTIONS, Connection, Limits
 from preshuffle.api.server.front import Front
 from preshuffle.api.settings import Settings
+
+log = logging.getLogger("preshuffle.api")
 
 _ACCEPTED: Final = 32
 """Connections that the event loop accepts per turn: libuv takes one per socket, so this one is listened on as often."""
@@ -140,6 +143,7 @@ class _Server(uvicorn.Server):
         self._on_stop = on_stop
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping; running requests get %d s", GRACE_S, extra={"event": "stopping"})
         self._on_stop()
         await super().shutdown(sockets)
 

@@ -3,7 +3,7 @@
 from preshuffle.api.upkeep import worker_process
 from preshuffle.api.upkeep.background import BackgroundLoop
 from preshuffle.api.upkeep.change_feed import ChangeFeed, Listener
-from preshuffle.api.upkeep.file_watch import Watching, watch_book, watch_tables
+from preshuffle.api.upkeep.file_watch import Watcher, Watching, watch_book, watch_tables, watch_tokens
 from preshuffle.api.upkeep.fleet_metrics import FleetMetrics
 from preshuffle.api.upkeep.heartbeats import Heartbeats
 from preshuffle.api.upkeep.kernel_library import MAX_BODY, ONE_FILE, KernelLibrary, Uploaded, read_version
@@ -20,6 +20,7 @@ __all__ = [
     "KernelLibrary",
     "Listener",
     "Uploaded",
+    "Watcher",
     "Watching",
     "WorkerProcess",
     "WorkerProcessError",
@@ -27,5 +28,6 @@ __all__ = [
     "recheck",
     "watch_book",
     "watch_tables",
+    "watch_tokens",
     "worker_process",
 ]

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from preshuffle.api.table_files import load_tables, table_places
+from preshuffle.api.web import Tokens, read_tokens
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.kernels import Families, KernelTables, TableError
@@ -55,29 +57,45 @@ class UnloadableError(Exception):
 
 
 class Watcher:
-    """Polls files for changes and reloads them; one thread at a time."""
+    """Polls files for changes and reloads them. Thread-safe."""
 
-    def __init__(self, subject: str, snapshot: Callable[[], _Snapshot], load: Callable[[], Publish | None]) -> None:
+    def __init__(
+        self,
+        subject: str,
+        snapshot: Callable[[], _Snapshot],
+        load: Callable[[], Publish | None],
+        *,
+        settles: bool = True,
+    ) -> None:
         """Watch files that are loaded already.
 
         Args:
             subject: beginning of log lines, with a verb in the past ("the book was").
             snapshot: returns what differs whenever the files' content differs.
             load: loads them; returns None if the service answers from this content already. Raises UnloadableError.
+            settles: whether two polls must see the same content before it is loaded. Writing a file takes time: a poll
+                in between would read half of it.
         """
         self.state = ReloadState()
         self._subject = subject
         self._snapshot = snapshot
         self._load = load
+        self._settles = settles
+        self._lock = Lock()
         self._loaded = self._previous = snapshot()
 
-    def poll(self) -> bool:
-        """Reload changed files once they have settled; return whether it was tried.
+    def has_changed(self) -> bool:
+        """Whether the files differ from those loaded last; reads no content."""
+        return self._snapshot() != self._loaded
 
-        Two polls must see the same content. Writing a file takes time: a poll in between would read half of it.
-        """
+    def poll(self) -> bool:
+        """Reload changed files; return whether it was tried."""
+        with self._lock:
+            return self._poll()
+
+    def _poll(self) -> bool:
         snapshot = self._snapshot()
-        settled, self._previous = snapshot == self._previous, snapshot
+        settled, self._previous = snapshot == self._previous or not self._settles, snapshot
         if snapshot == self._loaded or not settled:
             return False
         try:
@@ -91,7 +109,7 @@ class Watcher:
         state = self.state
         if publish is not None:
             publish()
-            log.warning("%s reloaded", self._subject)
+            log.info("%s reloaded", self._subject)
         self._loaded = snapshot
         self.state = ReloadState((), state.failures, state.reloads + (publish is not None), datetime.now(UTC))
         return True
@@ -105,14 +123,15 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Watchers of the book and of kernel tables."""
+    """Watchers of the book, of kernel tables and of tokens."""
 
     book: Watcher
     tables: Watcher
+    tokens: Watcher
 
     def poll(self) -> bool:
-        """Poll both watchers; return whether a reload was tried."""
-        return any([self.book.poll(), self.tables.poll()])
+        """Poll all watchers; return whether a reload was tried."""
+        return any([self.book.poll(), self.tables.poll(), self.tokens.poll()])
 
 
 def watch_book(overlays: Sequence[str], publish: Callable[[Book], None], current: Callable[[], str]) -> Watcher:
@@ -161,6 +180,24 @@ def watch_tables(
 
     places = table_places(names)
     return Watcher("kernel tables were", lambda: _snapshot(places, _TABLE_SUFFIXES), load)
+
+
+def watch_tokens(name: str | None, publish: Callable[[Tokens], None]) -> Watcher:
+    """Return a watcher of the tokens file; a change counts at once.
+
+    Args:
+        name: of the file; None where no tokens are needed.
+        publish: called with tokens that have loaded. The file may revoke all of them (``tokens: []``).
+    """
+
+    def load() -> Publish | None:
+        tokens, problems = read_tokens(name or "", may_be_empty=True)
+        if problems:
+            raise UnloadableError(problems)
+        return lambda: publish(tokens)
+
+    places = [Path(name)] if name else []
+    return Watcher("the tokens were", lambda: _snapshot(places, ()), load, settles=False)
 
 
 def _snapshot(places: Iterable[Path], suffixes: tuple[str, ...]) -> _Snapshot:

@@ -44,7 +44,9 @@ class FleetMetrics:
 
     def reloads(self) -> Mapping[str, tuple[int, int, bool]]:
         """Return ``(successes, failures, files valid now)`` per kind of watched files."""
-        states = {"registry": self._watching.book.state, "tables": self._watching.tables.state}
+        watching = self._watching
+        watchers = {"registry": watching.book, "tables": watching.tables, "tokens": watching.tokens}
+        states = {kind: watcher.state for kind, watcher in watchers.items()}
         return {kind: (state.reloads, state.failures, not state.problems) for kind, state in states.items()}
 
     def digest(self) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 import anyio
 from anyio import BrokenWorkerProcess, CancelScope, to_process
 
+from preshuffle.api.web import Level, Style, current_set_up, set_up
+
 Result = TypeVar("Result")
 _NICE: Final = 10
 _PARENT_CHECK_S: Final = 1.0
@@ -71,15 +73,15 @@ class WorkerProcess:
             self._stop = lambda: loop.call_soon_threadsafe(scope.cancel)
             try:
                 with CancelScope(shield=True):  # AnyIO loses a process that is cancelled while it starts
-                    await to_process.run_sync(_prepare, os.getpid())
+                    await to_process.run_sync(_prepare, os.getpid(), current_set_up())
                 return await to_process.run_sync(function, *arguments, cancellable=True)
             finally:
                 self._stop = None
         raise BrokenWorkerProcess
 
 
-def _prepare(parent: int) -> None:
-    """Lower this process's priority, limit its memory, and end it soon after its parent.
+def _prepare(parent: int, log: tuple[Style, Level] | None) -> None:
+    """Lower this process's priority, limit its memory, log as its parent does, and end soon after it.
 
     A timer's signal also ends a regular expression that would never end; a thread would wait for it.
     """
@@ -88,6 +90,8 @@ def _prepare(parent: int) -> None:
     most = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     sys.stderr = sys.__stderr__  # AnyIO discards it; errors are logged there
+    if log is not None:
+        set_up(*log)
 
     def check(_number: int, _frame: object) -> None:
         if os.getppid() != parent:

@@ -54,7 +54,7 @@ class Access:
     """Access rules of one service.
 
     Args:
-        tokens: the known tokens; None where none is needed (loopback only).
+        tokens: the known tokens, replaced when their file changes; None where none is needed (loopback only).
         reads: whether reads and questions need a token too.
     """
 

@@ -19,6 +19,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+_FILES: Final = {
+    "registry": "the book's files",
+    "tables": "the files of kernel tables",
+    "tokens": "the tokens",
+}
 _FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -114,7 +119,7 @@ class _FleetCollector(Collector):
         yield _gauges("preshuffle_deployments", "Deployments by state", "verdict", self._fleet.deployments())
         yield _gauges("preshuffle_findings", "Replicas that have a finding", "code", self._fleet.findings())
         for what, (good, bad, loads) in self._fleet.reloads().items():
-            files = {"registry": "the book's files", "tables": "the files of kernel tables"}[what]
+            files = _FILES[what]
             yield CounterMetricFamily(f"preshuffle_{what}_reloads", f"How often {files} were loaded anew", value=good)
             yield CounterMetricFamily(
                 f"preshuffle_{what}_reload_failures", f"How often {files} did not load", value=bad

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from preshuffle.api.errors import ServeError
+from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems, parse_yaml
 
@@ -23,6 +24,8 @@ PREFIX: Final = "psh_"
 """Prefix of every token, for scanners that find leaked secrets."""
 _BYTES: Final = 32
 _MAX_FILE: Final = 1 << 20
+_SHOWN: Final = 8
+"""Problems of a file in one error, at most."""
 
 
 class Token(Frozen):
@@ -85,6 +88,9 @@ class Tokens:
         return self._by_hash.get(hash_of(secret))
 
 
+_NONE: Final = Tokens(())
+
+
 def hash_of(secret: str) -> str:
     """Return the hash of a token as the file holds it."""
     return f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
@@ -106,28 +112,43 @@ def load_tokens(path: str) -> Tokens:
     Raises:
         ServeError: the file cannot be read or is not valid; names file, line and column.
     """
+    tokens, problems = read_tokens(path)
+    if problems:
+        shown = (str(problem) if problem.line else f"--tokens {problem}" for problem in problems[:_SHOWN])
+        raise ServeError("; ".join(shown))
+    return tokens
+
+
+def read_tokens(path: str, may_be_empty: bool = False) -> tuple[Tokens, list[Problem]]:
+    """Read a tokens file; return tokens, or its problems.
+
+    Args:
+        path: of the file.
+        may_be_empty: whether ``tokens: []`` is valid, which revokes every token.
+    """
     try:
         with Path(path).open("rb") as file:
             data = file.read(_MAX_FILE + 1)
         text = data.decode()
     except OSError as error:
-        raise ServeError(f"--tokens {path} cannot be read: {error.strerror}") from None
+        return _NONE, [Problem(path, 0, 0, f"cannot be read: {error.strerror}")]
     except UnicodeDecodeError:
-        raise ServeError(f"--tokens {path} is not text") from None
+        return _NONE, [Problem(path, 0, 0, "is not text")]
     if len(data) > _MAX_FILE:
-        raise ServeError(f"--tokens {path} is larger than {_MAX_FILE} bytes")
+        return _NONE, [Problem(path, 0, 0, f"is larger than {_MAX_FILE} bytes")]
     document, problems = parse_yaml(text, path)
-    if not problems and not isinstance(document.value, dict):
-        raise ServeError(
-            f"{path}: the key `tokens` is missing: the file begins with a line `tokens:`, its entries below"
-        )
-    if not problems:
-        try:
-            return Tokens(TokenFile.model_validate(document.value).tokens)
-        except ValidationError as error:
-            problems = [
-                # what was found is not repeated: it may be a hash, or a secret in the wrong place
-                document.problem(found, f"{field.field}: {field.message.partition(', found ')[0]}", field.valid)
-                for found, field in field_problems(error)
-            ]
-    raise ServeError("; ".join(str(problem) for problem in problems[:8]))
+    if problems:
+        return _NONE, problems
+    if not isinstance(document.value, dict):
+        message = "the key `tokens` is missing: the file begins with a line `tokens:`, its entries below"
+        return _NONE, [Problem(path, 1, 1, message)]
+    if may_be_empty and document.value == {"tokens": []}:
+        return _NONE, []
+    try:
+        return Tokens(TokenFile.model_validate(document.value).tokens), []
+    except ValidationError as error:
+        # what was found is not repeated: it may be a hash, or a secret in the wrong place
+        return _NONE, [
+            document.problem(found, f"{field.field}: {field.message.partition(', found ')[0]}", field.valid)
+            for found, field in field_problems(error)
+        ]

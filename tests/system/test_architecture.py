@@ -48,7 +48,8 @@ ORDER: Order = {
     ),
     # `commands` sit near the top because they start the app and use the client.
     "api": (
-        *("", "errors", "fleet", "web", "settings", "table_files", "store", "answers", "upkeep", "rollout", "server"),
+        *("", "errors", "variables", "log_lines", "fleet", "web", "settings", "table_files", "store", "answers"),
+        *("upkeep", "rollout", "server"),
         *("routes", "pages", "doctor", "client", "app", "commands", "cli"),
     ),
 }
