@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from preshuffle.api.commands.screens.table import Column, render
 from preshuffle.api.errors import ServeError
-from preshuffle.layouts import Check, Checkpoint, apply, prove, write_checkpoint
+from preshuffle.layouts import Check, Checkpoint, apply, observe_layer, prove, write_checkpoint
 from preshuffle.registry import Decision, Observation, PreshuffleError, Query, Registry
 
 FOLDER = Path(".demo")
@@ -134,12 +134,14 @@ def _apply(
         plain = checkpoint.rank(layer, query)
         tensors = dict(plain)
         begin = time.perf_counter()
-        applied = apply(tensors, decision)
+        apply(tensors, decision)
         seconds += time.perf_counter() - begin
         proofs = prove(plain, tensors, decision)
         checks += [Check(f"layer {layer}: {check.name}", check.ok, check.detail) for check in proofs]
     env = {**query.env, **decision.env}  # set as the decision asks for it
     running = Query.parse({**query.model_dump(exclude_unset=True), "env": env})
+    # no engine runs here: the call is the decided one, as an engine would pass it
+    applied = observe_layer(tensors, call=decision.call.kwargs("aiter.fused_moe"))
     return checks, Observation(query=running, applied=applied), seconds, tensors
 
 

@@ -4,6 +4,7 @@ Needs torch.
 """
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
+from preshuffle.layouts.engines import ObservedCall, ObservedLayer, observe_here, observe_layer, observed_call
 from preshuffle.layouts.forensics import ExpertRange, Identification, identify
 from preshuffle.layouts.loader import (
     ApplyResult,
@@ -30,6 +31,8 @@ __all__ = [
     "CheckpointError",
     "ExpertRange",
     "Identification",
+    "ObservedCall",
+    "ObservedLayer",
     "Stamp",
     "aiter_here",
     "apply",
@@ -41,6 +44,9 @@ __all__ = [
     "identify",
     "inverse",
     "invert_layout",
+    "observe_here",
+    "observe_layer",
+    "observed_call",
     "prove",
     "relayout",
     "retag",

@@ -7,12 +7,13 @@ from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe, retag
 from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_from, layout_of
-from preshuffle.layouts.loader.target import RoleTensors, role_names
+from preshuffle.layouts.loader.target import RoleTensors, Target, role_names
 
 __all__ = [
     "AITER_TAG",
     "ApplyResult",
     "RoleTensors",
+    "Target",
     "apply",
     "apply_layout",
     "begin_reload",

@@ -10,6 +10,7 @@ from preshuffle.layouts.stamps import Stamp, hand_over_stamps, stamp_of
 from preshuffle.layouts.tensors import untraced
 from preshuffle.registry import Applied, Decision, Finding, TensorObservation
 from preshuffle.registry.base.words import Role
+from preshuffle.registry.values.decision import CallDecision
 
 AITER_TAG: Final = "is_shuffled"
 """The attribute by which AITER tells laid-out weights from plain ones."""
@@ -18,12 +19,17 @@ AITER_TAG: Final = "is_shuffled"
 class ApplyResult(Applied):
     """What was applied, and where AITER's functions gave other bytes.
 
+    Fields of the call stay unknown: laying bytes out calls no kernel. ``observed_call`` tells them from the arguments
+    of a call, ``decided_call`` is what must be passed.
+
     Attributes:
+        decided_call: the call that the bytes are for, as decided.
         findings: one ``layout_mismatch`` for each tensor that holds AITER's bytes because they differ from those of the
             book's layout; its observed ``layout`` is None then. They stay with the caller: an ``Observation`` in JSON
-            has the fields of ``Applied`` only.
+            has the fields of ``Applied`` only, and so does ``decided_call``.
     """
 
+    decided_call: CallDecision | None = None
     findings: tuple[Finding, ...] = ()
 
 
@@ -31,7 +37,7 @@ class ApplyResult(Applied):
 def describe(target: Target, decision: Decision) -> ApplyResult:
     """Describe what a target holds, as ``apply`` returns it.
 
-    Tensors from stamps and tags, the call from the decision.
+    Tensors from stamps and tags; of the call only what was decided is known.
     """
     tensors = RoleTensors(target)
     return describe_stamped(
@@ -48,11 +54,7 @@ def describe_stamped(tensors: RoleTensors, decision: Decision, stamps: Mapping[R
         stamps: by role, those that the target has.
     """
     return ApplyResult(
-        gate_mode=decision.call.gate_mode,
-        hidden_pad=decision.call.hidden_pad,
-        intermediate_pad=decision.call.intermediate_pad,
-        swiglu_limit=decision.call.swiglu_limit,
-        bias_passed=decision.call.bias,
+        decided_call=decision.call,
         events=("apply",),
         tensors={role: _observed(role, tensors, decision, stamps[role]) for role in decision.tensors if role in stamps},
         findings=tuple(_difference(role, stamp) for role, stamp in stamps.items() if stamp and stamp.aiter_bytes),

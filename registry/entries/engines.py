@@ -19,6 +19,8 @@ class EngineEntry(Frozen):
         first: the oldest release that was read as a whole; each rule has its own (``since``), which may be older.
         newest: the newest one; later releases are answered as this one.
         aiter: the AITER that the newest release is written for; None where it names none.
+        module: the package as Python imports it.
+        distribution: its name among installed packages.
         aiter_before: the AITER that earlier releases are written for, by the first release that is.
     """
 
@@ -26,6 +28,8 @@ class EngineEntry(Frozen):
     title: Annotated[str, Field(min_length=1)]
     first: Version
     newest: Version
+    module: Annotated[str, Field(pattern=r"^\w+$")] | None = None
+    distribution: str | None = None
     aiter: Version | None = None
     aiter_before: FrozenDict[Version, Version] = Field(default_factory=FrozenDict)
     evidence: tuple[str, ...] = ()

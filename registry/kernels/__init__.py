@@ -32,6 +32,9 @@ from preshuffle.registry.kernels.families.evidence import (
 from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
 from preshuffle.registry.kernels.families.readers import LayoutReader, ReaderEvidence, readers_of
+from preshuffle.registry.kernels.signatures.releases import takes
+from preshuffle.registry.kernels.signatures.signature import CALLER, Argument, CallField, Enumeration, Signature
+from preshuffle.registry.kernels.signatures.table import SignatureTable, implied_value, packaged_signatures, roles_of
 from preshuffle.registry.kernels.survey.buckets import TokenBucket, reachable_buckets, survey
 from preshuffle.registry.kernels.survey.compare import (
     SEVERITIES,
@@ -48,6 +51,7 @@ from preshuffle.registry.kernels.tables.rows import GFX_OF_CU_NUM, SHARED_CU_NUM
 from preshuffle.registry.kernels.tables.tables import KernelTables, TableSet
 
 __all__ = [
+    "CALLER",
     "DISPATCH",
     "EVIDENCE",
     "GFX_OF_CU_NUM",
@@ -56,10 +60,13 @@ __all__ = [
     "RULES",
     "SEVERITIES",
     "SHARED_CU_NUM",
+    "Argument",
     "BehaviourData",
+    "CallField",
     "DerivedReads",
     "DispatchBook",
     "DispatchCall",
+    "Enumeration",
     "Families",
     "Family",
     "Hazard",
@@ -77,6 +84,8 @@ __all__ = [
     "RuntimeFacts",
     "Severity",
     "Side",
+    "Signature",
+    "SignatureTable",
     "Stage",
     "StageTrace",
     "TableError",
@@ -90,16 +99,20 @@ __all__ = [
     "changes",
     "dispatch",
     "dispatch_book",
+    "implied_value",
     "installed_configs",
     "installed_package",
     "is_newest",
     "packaged_evidence",
     "packaged_families",
+    "packaged_signatures",
     "ranked",
     "reachable_buckets",
     "readers_of",
+    "roles_of",
     "says",
     "survey",
+    "takes",
     "trace",
     "validated",
 ]

@@ -10,6 +10,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.limits import MAX_PROBLEMS
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
+from preshuffle.registry.lint.calls.signatures import signature_problems
 from preshuffle.registry.lint.conditions import condition_problems
 from preshuffle.registry.lint.effort import MOST, Effort, TooCostlyError
 from preshuffle.registry.lint.families import family_problems, packing_problems, same_names, unknown_families
@@ -84,6 +85,7 @@ def _references(book: Book, effort: Effort) -> Iterator[Problem]:
         yield from _rule(book, rule, effort)
     yield from fusion_problems(book, effort)
     yield from refusal_problems(book)
+    yield from signature_problems(book)
 
 
 def _comparisons(book: Book, effort: Effort) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from preshuffle.registry.entries import (
     Recipe,
     Rule,
 )
-from preshuffle.registry.kernels import Families
+from preshuffle.registry.kernels import Families, SignatureTable
 from preshuffle.registry.loading.arch_names import ArchNames
 from preshuffle.registry.loading.condition_index import Compiled
 from preshuffle.registry.loading.evidence_section import SECTION, EvidenceSection
@@ -147,6 +147,11 @@ class Book:
         """Index of kernel families by kernel name and launching function."""
         families, tags = self.entries["kernel_families"].values(), self.entries["kernel_tags"].values()
         return Families(families, tags, self.kernel_evidence.as_written)
+
+    @cached_property
+    def signatures(self) -> SignatureTable:
+        """Signatures of the functions that run experts."""
+        return SignatureTable(self.entries["signatures"].values(), self.entries["enumerations"].values())
 
     @property
     def kernel_evidence(self) -> EvidenceSection:

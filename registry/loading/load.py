@@ -36,7 +36,15 @@ from preshuffle.registry.entries import (
     SwitchPatternEntry,
     TargetNamesEntry,
 )
-from preshuffle.registry.kernels import EVIDENCE, Family, KernelEvidence, KernelTag, Packing
+from preshuffle.registry.kernels import (
+    EVIDENCE,
+    Enumeration,
+    Family,
+    KernelEvidence,
+    KernelTag,
+    Packing,
+    Signature,
+)
 from preshuffle.registry.loading.book import Book, Place
 from preshuffle.registry.loading.evidence_section import SECTION, EvidenceSection
 from preshuffle.registry.loading.inherit import inherit
@@ -65,6 +73,8 @@ SECTIONS: Mapping[str, type[Frozen]] = {
     "switch_patterns": SwitchPatternEntry,
     "functions": FunctionEntry,
     "target_names": TargetNamesEntry,
+    "signatures": Signature,
+    "enumerations": Enumeration,
     "fusions": FusionEntry,
     "kernel_families": Family,
     "kernel_tags": KernelTag,

@@ -1,6 +1,9 @@
 """Decision: the answer to a query, with reasons and rejected alternatives."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -17,7 +20,7 @@ from preshuffle.registry.base.words import (
     Step,
     TensorDtype,
 )
-from preshuffle.registry.kernels import KernelChoice
+from preshuffle.registry.kernels import CallField, KernelChoice, SignatureTable, packaged_signatures
 from preshuffle.registry.values.finding import Finding
 
 ReasonKind = Literal["exact", "engine", "general", "switch", "overlay"]
@@ -133,6 +136,43 @@ class CallDecision(Frozen):
     situ_linear_beta: float | None = None
     doweight_stage1: bool = False
     weighted_by_caller: bool = False
+
+    def kwargs(
+        self,
+        function: str = "aiter.fused_moe",
+        *,
+        aiter: str | None = None,
+        version: str | None = None,
+        parameters: Collection[str] | None = None,
+        signatures: SignatureTable | None = None,
+    ) -> dict[str, Any]:
+        """Return what to pass to a function beside tensors and tokens.
+
+        Enumerators have AITER's names and numbers, dtypes the registry's names (``layouts.call_arguments`` gives those
+        of AITER and torch, and the tensors).
+
+        Args:
+            function: a signature of the book: ``aiter.fused_moe``, ``vllm.fused_moe``, ….
+            aiter: AITER's version; None for the newest known.
+            version: the engine's, where the function is an engine's; None for the newest known.
+            parameters: names that the function at hand takes (``inspect.signature``); they count before its version.
+            signatures: of another book than the packaged one (``Registry.book.signatures``).
+
+        Raises:
+            LayoutError: the function runs something else, or this release has no argument for what the call needs.
+
+        Example:
+            >>> from preshuffle.registry import Query, Registry
+            >>> query = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
+            >>> kwargs = Registry.default().resolve(query).call.kwargs("aiter.fused_moe", aiter="0.1.20")
+            >>> kwargs["gate_mode"], kwargs["quant_type"].name, kwargs["hidden_pad"], kwargs["intermediate_pad"]
+            ('separated', 'per_1x32', 192, 96)
+        """
+        fields = {name: getattr(self, name) for name in (*get_args(CallField), "function")}
+        if not self.gate_mode_passed:
+            fields["gate_mode"] = None
+        table = signatures or packaged_signatures()
+        return table.arguments_of(function, fields, version=version, aiter=aiter, parameters=parameters)
 
 
 class KernelBucket(KernelChoice):

@@ -41,6 +41,7 @@ ORDER: Order = {
         "forensics",
         "proof",
         "probe",
+        "engines",
         "emulator",
         "derive",
         "conform",

@@ -283,7 +283,8 @@ def test_what_was_applied_is_described(activation: str) -> None:
     tensors = plain_tensors(decision)
     applied = apply(tensors, decision)
     assert applied == describe(tensors, decision)
-    assert applied.gate_mode == decision.call.gate_mode
+    assert applied.decided_call == decision.call
+    assert {applied.gate_mode, applied.hidden_pad, applied.bias_passed} == {None}, "nobody has called a kernel yet"
     w13 = applied.tensors["w13_weight"]
     assert (w13.layout, w13.is_shuffled, w13.pad_fill) == (decision.tensors["w13_weight"].layout, True, "zero")
     assert applied.tensors["w13_weight_scale"].pad_fill == 127

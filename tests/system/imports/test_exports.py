@@ -43,7 +43,8 @@ def test_the_registry_exports_exactly_these_names() -> None:
 
 def test_the_layouts_export_exactly_these_names() -> None:
     assert sorted(preshuffle.layouts.__all__) == [
-        *("ApplyResult", "Check", "Checkpoint", "CheckpointError", "ExpertRange", "Identification", "Stamp"),
+        *("ApplyResult", "Check", "Checkpoint", "CheckpointError", "ExpertRange", "Identification", "ObservedCall"),
+        *("ObservedLayer", "Stamp"),
         *(
             "aiter_here",
             "apply",
@@ -55,7 +56,8 @@ def test_the_layouts_export_exactly_these_names() -> None:
             "identify",
             "inverse",
         ),
-        *("invert_layout", "prove", "relayout", "retag", "stamp_of", "stamps_from_metadata", "stamps_to_metadata"),
+        *("invert_layout", "observe_here", "observe_layer", "observed_call", "prove", "relayout", "retag", "stamp_of"),
+        *("stamps_from_metadata", "stamps_to_metadata"),
         *("write_checkpoint", "write_expert"),
     ]
 

@@ -1,0 +1,1 @@
+"""Signatures of the functions that run experts: arguments as book data."""

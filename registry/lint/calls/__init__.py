@@ -1,0 +1,1 @@
+"""Lint of what a book says about calls and engines' layers."""
