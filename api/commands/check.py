@@ -30,7 +30,7 @@ from preshuffle.api.fleet import GroupCheck, ReplicaCheck
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.loading import known_lines
+from preshuffle.registry.loading import read_lines
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.report import Report, worst
 
@@ -131,7 +131,7 @@ def _show_part(
     if part.layers is not None:
         screen.heading(f"layers {part.layers}")
     show_report(screen, part.observation.query, report)
-    for line in known_lines(registry.book, [(read.role, read.layout, read.evidence) for read in report.reads]):
+    for line in read_lines(registry.book, report.reads):
         screen.text(f"kernels read {line}", style="dim")
     if args.decide:
         from preshuffle.api.commands.screens.decision_view import show_decision

@@ -21,8 +21,8 @@ from preshuffle.api.routes import books
 from preshuffle.api.store import Store, in_thread, stored_books
 from preshuffle.api.web import Params, ProblemError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import LayoutReader
-from preshuffle.registry.lint import known_readers
+from preshuffle.registry.kernels import BackendReader, LayoutReader
+from preshuffle.registry.lint import known_backends, known_readers
 from preshuffle.registry.loading import Book
 
 _WORDS: Final = ("title", "because", "says", "meaning", "note", "pattern")
@@ -85,6 +85,7 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
         uses=list(_uses(book, section, entry)),
         used_by=list(_used_by(book, section, id)),
         readers=_readers(book, section, entry),
+        backends=_backends(book, section, entry),
         drawing=picture_of(book.layouts[id]) if section == "layouts" else None,
     )
 
@@ -103,6 +104,11 @@ def _readers(book: Book, section: str, entry: Any) -> tuple[LayoutReader, ...] |
     if section not in ("layouts", "packings"):
         return None
     return known_readers(book, (entry.id, *getattr(entry, "aliases", ())))
+
+
+def _backends(book: Book, section: str, entry: Any) -> tuple[BackendReader, ...]:
+    """Return the backends whose own kernels read a layout; none for other entries."""
+    return known_backends(book, (entry.id, *entry.aliases)) if section == "layouts" else ()
 
 
 def _uses(book: Book, section: str, entry: Any) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from preshuffle.api.answers import GroupView
 from preshuffle.api.pages.pictures.kernel_picture import kernels_svg
 from preshuffle.registry import Registry
-from preshuffle.registry.loading import Book, known_lines, reads_of
+from preshuffle.registry.loading import Book, known_lines, read_lines, reads_of
 from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.values.decision import KernelBucket
 
@@ -66,6 +66,18 @@ def why_no_kernels(group: GroupView, registry: Registry) -> str:
     if group.decision is None or group.decision.kernels:
         return ""
     return why_not_predicted(group.observation.query, group.decision.call, registry.book)[0]
+
+
+def backend_lines(group: GroupView, registry: Registry) -> tuple[str, ...]:
+    """Return how it is known what a backend's kernels read.
+
+    Nothing for AITER's.
+    """
+    decision = group.decision
+    if decision is None:
+        return ()
+    lines = read_lines(registry.book, decision.reads)
+    return tuple(f"kernels of {decision.call.backend} read {line}" for line in lines)
 
 
 def _without_notes(buckets: Sequence[KernelBucket]) -> list[KernelBucket]:

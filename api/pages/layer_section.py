@@ -11,7 +11,7 @@ from markupsafe import Markup
 from preshuffle.api.answers import Answers, DeploymentView, GroupView, group_view
 from preshuffle.api.fleet import Group, LayoutComparison, known_layouts
 from preshuffle.api.pages.formats import url, words
-from preshuffle.api.pages.kernel_charts import KernelChart, kernel_charts, why_no_kernels
+from preshuffle.api.pages.kernel_charts import KernelChart, backend_lines, kernel_charts, why_no_kernels
 from preshuffle.api.pages.pictures.layout_picture import DrawnTensor, draw
 from preshuffle.api.pages.pictures.layout_svg import cell_data, memory_svg, rows_svg, strip_svg
 from preshuffle.api.pages.pictures.layout_words import column_places, memory_words, row_places, strip_words
@@ -93,6 +93,7 @@ class LayerSection:
         trace: outcome of the rules; None where it is left out.
         link: the page that resolves the query.
         why_no_kernels: why none are predicted; empty where they are.
+        backend_lines: how it is known what a backend's own kernels read.
     """
 
     ident: str
@@ -107,6 +108,7 @@ class LayerSection:
     link: str
     evidence: tuple[tuple[str, tuple[str, ...]], ...]
     why_no_kernels: str = ""
+    backend_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ def _section(
         link=_link(query),
         evidence=tuple(_evidence(group, book)),
         why_no_kernels=why_no_kernels(group, memo.registry),
+        backend_lines=backend_lines(group, memo.registry),
     )
 
 

@@ -27,13 +27,14 @@ from preshuffle.registry.layer import (
     possible_calls,
     supposed_layers,
 )
-from preshuffle.registry.loading import Book, Compiled, Entries
+from preshuffle.registry.loading import Book, Compiled, Entries, backend_reads
 from preshuffle.registry.resolve import EngineRuns, call_decision, engine_notes_of, tensor_decisions
+from preshuffle.registry.values.decision import ObservedRead
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
-from preshuffle.registry.values.report import ObservedRead, Report
+from preshuffle.registry.values.report import Report
 
 _ON_THE_CALL = tuple(rule for rule in RULES if rule.on_call)
 _ON_OBSERVED = tuple(rule for rule in RULES if not rule.on_call)
@@ -87,7 +88,7 @@ class Checker:
                 *implied_note(layer, judged.evidence.implied),
                 *filter(None, [layer.slots.unknown_table, judged.note]),
             ),
-            reads=_reads(judged.evidence.runs),
+            reads=(*_aiter_reads(judged.evidence.runs), *_backend_reads(judged.evidence)),
         )
 
     def findings_of(self, layers: Iterator[MoELayer], *, kernels: bool = True) -> tuple[Finding, ...]:
@@ -197,7 +198,7 @@ class Checker:
             yield digest, (recipe.id, recipe.tensors["w13_weight"].layout)
 
 
-def _reads(runs: Sequence[KernelRun]) -> tuple[ObservedRead, ...]:
+def _aiter_reads(runs: Sequence[KernelRun]) -> tuple[ObservedRead, ...]:
     """Return what AITER's kernels read, each once, with how that is known."""
     found = dict.fromkeys(
         (role, layouts[0], *run.known.get(role, (None, None)))
@@ -207,6 +208,24 @@ def _reads(runs: Sequence[KernelRun]) -> tuple[ObservedRead, ...]:
         if len(layouts) == 1
     )
     return tuple(_read(*item) for item in found)
+
+
+def _backend_reads(evidence: Evidence) -> tuple[ObservedRead, ...]:
+    """Return which observed layouts backends' own kernels read, with evidence."""
+    layer, query = evidence.layer, evidence.layer.query
+    backends = tuple(dict.fromkeys(run.backend for run in evidence.runs if run.reader == "own" and run.backend))
+    if not backends:
+        return ()
+    layouts: dict[str, str] = {
+        role: tensor.layout.id for role, tensor in layer.tensors.items() if tensor.layout is not None
+    }
+    facts = (query.arch, query.weight_dtype, query.activation)
+
+    def reads() -> tuple[ObservedRead, ...]:
+        found = (read for id in backends for read in backend_reads(layer.book, id, layouts, facts))
+        return tuple(dict.fromkeys(found))
+
+    return layer.memo.get("backend reads", (backends, tuple(layouts.items()), facts), reads)
 
 
 @lru_cache(maxsize=1024)

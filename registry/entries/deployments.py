@@ -156,6 +156,23 @@ class BackendEntry(Frozen):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     evidence: Evidence
 
+    def variant_for(self, arch: str, weight_dtype: str | None, activation: str | None) -> Variant | None:
+        """Return what it reads of a layer.
+
+        None where nothing fits, or it depends on what is not known.
+        """
+        for variant in self.variants:
+            if variant.weight_dtype and weight_dtype is None:
+                return None
+            if variant.arch and arch not in variant.arch:
+                continue
+            if variant.weight_dtype and weight_dtype not in variant.weight_dtype:
+                continue
+            if variant.activation and activation not in (None, *variant.activation):
+                continue
+            return variant
+        return None
+
 
 class ScaleLabelEntry(Frozen):
     """Label of Triton's ``swizzle_mx_scale``, and the layouts it stands for."""

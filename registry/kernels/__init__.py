@@ -24,14 +24,16 @@ from preshuffle.registry.kernels.families.evidence import (
     KINDS,
     READING,
     DerivedReads,
+    EvidenceRecord,
     KernelEvidence,
     Kind,
     Known,
+    Owner,
     packaged_evidence,
 )
 from preshuffle.registry.kernels.families.families import Families, RuntimeFacts, packaged_families
 from preshuffle.registry.kernels.families.family import Family, KernelTag, Packing
-from preshuffle.registry.kernels.families.readers import LayoutReader, ReaderEvidence, readers_of
+from preshuffle.registry.kernels.families.readers import BackendReader, LayoutReader, ReaderEvidence, readers_of
 from preshuffle.registry.kernels.signatures.releases import takes
 from preshuffle.registry.kernels.signatures.signature import CALLER, Argument, CallField, Enumeration, Signature
 from preshuffle.registry.kernels.signatures.table import SignatureTable, implied_value, packaged_signatures, roles_of
@@ -61,12 +63,14 @@ __all__ = [
     "SEVERITIES",
     "SHARED_CU_NUM",
     "Argument",
+    "BackendReader",
     "BehaviourData",
     "CallField",
     "DerivedReads",
     "DispatchBook",
     "DispatchCall",
     "Enumeration",
+    "EvidenceRecord",
     "Families",
     "Family",
     "Hazard",
@@ -78,6 +82,7 @@ __all__ = [
     "Kind",
     "Known",
     "LayoutReader",
+    "Owner",
     "Packing",
     "ReaderEvidence",
     "Row",

@@ -2,8 +2,14 @@
 
 from preshuffle.registry.lint.book import lint, lint_packaged
 from preshuffle.registry.lint.dispatch_book import dispatch_book_problems
+from preshuffle.registry.lint.evidence import (
+    Statement,
+    evidence_problems,
+    known_backends,
+    known_readers,
+    statements_of,
+)
 from preshuffle.registry.lint.families import family_problems
-from preshuffle.registry.lint.kernel_evidence import Statement, evidence_problems, known_readers, statements_of
 from preshuffle.registry.lint.refusals import refusing_entries
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "dispatch_book_problems",
     "evidence_problems",
     "family_problems",
+    "known_backends",
     "known_readers",
     "lint",
     "lint_packaged",

@@ -12,7 +12,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.words import Role, Shard
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.layer import AITER, MoELayer, Predictor, layer_of, supposed_layers, value_of
-from preshuffle.registry.loading import Book
+from preshuffle.registry.loading import Book, backend_reads
 from preshuffle.registry.resolve.choose import chosen, engine_notes_under
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.observation_of import applied_by, query_of_kernel
@@ -20,7 +20,7 @@ from preshuffle.registry.resolve.reason import reason
 from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
 from preshuffle.registry.resolve.shapes import call_decision, tensor_decisions
-from preshuffle.registry.values.decision import CallDecision, Decision, KernelBucket, TensorDecision
+from preshuffle.registry.values.decision import CallDecision, Decision, KernelBucket, ObservedRead, TensorDecision
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Applied
@@ -106,6 +106,7 @@ class Resolver:
             "call": laid.call,
             "env": FrozenDict(recipe.env),
             "kernels": buckets,
+            "reads": self._backend_reads(layer, laid) if kernels else (),
             "alternatives": others,
             "findings": (
                 *unread,
@@ -160,6 +161,11 @@ class Resolver:
 
         key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
         return self._memo.get("judged", key, judge)
+
+    def _backend_reads(self, layer: MoELayer, laid: LaidOut) -> tuple[ObservedRead, ...]:
+        layouts: dict[str, str] = {role: tensor.layout for role, tensor in laid.tensors.items()}
+        facts = (layer.known_arch.id, layer.query.weight_dtype, layer.query.activation)
+        return backend_reads(self._book, laid.call.backend, layouts, facts)
 
     def _with_lines(self, tensors: dict[Role, TensorDecision]) -> dict[Role, TensorDecision]:
         """Add the layout's line where its name does not suffice.

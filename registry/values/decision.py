@@ -181,6 +181,23 @@ class KernelBucket(KernelChoice):
     tokens: int
 
 
+class ObservedRead(Frozen):
+    """Layout that a kernel reads a tensor in, with its evidence.
+
+    Attributes:
+        role: the tensor.
+        layout: how the kernel reads it.
+        known: ``derived`` from the kernel, the ``bytes`` that AITER's functions feed it, read in ``source``, or an
+            ``engine``'s choice; None where the book does not say.
+        evidence: id in the book's ``kernel_evidence``.
+    """
+
+    role: str
+    layout: str
+    known: str | None = None
+    evidence: str | None = None
+
+
 class Alternative(Frozen):
     """A recipe that was not chosen, and why."""
 
@@ -201,6 +218,8 @@ class Decision(Frozen):
         call: the call that goes with these bytes.
         env: environment that the recipe needs, which decides nothing else.
         kernels: the kernel that AITER picks at each token count of the query.
+        reads: what a backend with kernels of its own reads of these layouts, and how that is known; nothing for
+            AITER's, which say it themselves.
         alternatives: recipes for the same subject that were not chosen.
         findings: what is wrong although a recipe was found.
         registry_digest: of the book that decided.
@@ -215,6 +234,7 @@ class Decision(Frozen):
     call: CallDecision
     env: FrozenDict[str, str]
     kernels: tuple[KernelBucket, ...]
+    reads: tuple[ObservedRead, ...] = ()
     alternatives: tuple[Alternative, ...]
     findings: tuple[Finding, ...]
     registry_digest: str

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.values.decision import Decision
+from preshuffle.registry.values.decision import Decision, ObservedRead
 from preshuffle.registry.values.finding import Finding
 
 Verdict = Literal["ok", "degraded", "unknown", "unsupported", "mismatch"]
@@ -36,23 +36,6 @@ def rank(verdict: Verdict) -> int:
     return list(MEANINGS).index(verdict)
 
 
-class ObservedRead(Frozen):
-    """Layout that a deployment's kernel reads, with its evidence.
-
-    Attributes:
-        role: the tensor.
-        layout: how the kernel reads it.
-        known: ``derived`` from the kernel, the ``bytes`` that AITER's functions feed it, read in ``source``, or an
-            ``engine``'s choice; None where the book does not say.
-        evidence: id in the book's ``kernel_evidence``.
-    """
-
-    role: str
-    layout: str
-    known: str | None = None
-    evidence: str | None = None
-
-
 class Report(Frozen):
     """The outcome of ``Registry.check``.
 
@@ -61,7 +44,8 @@ class Report(Frozen):
             ``degraded`` (right but slow, or in other numerics), ``unknown`` (too little was observed), or ``ok``.
         findings: everything found, errors first.
         notes: what limits the answer without being wrong: an engine, or a version of it, that the book does not know.
-        reads: what AITER's kernels read, under the most plausible call, and how that is known.
+        reads: what the kernels read, under the most plausible call, and how that is known: AITER's, and those of
+            backends that have their own.
         decision: what the registry would do for the query; only where it was requested and there is a recipe.
     """
 

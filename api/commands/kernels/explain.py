@@ -21,7 +21,7 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import read_document
 from preshuffle.api.commands.options.query_options import add_query_options, option_of, read_query
-from preshuffle.api.commands.screens.decision_view import query_text, show_findings, show_known
+from preshuffle.api.commands.screens.decision_view import query_text, show_findings, show_known, why_unpredicted
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
@@ -29,7 +29,7 @@ from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryEr
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import DispatchCall, KernelTables, StageTrace, Trace, says, trace
 from preshuffle.registry.loading import Book
-from preshuffle.registry.resolve import call_of_decision, why_not_predicted
+from preshuffle.registry.resolve import call_of_decision
 from preshuffle.registry.text import field_problems, parse_json
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.query import Query
@@ -83,7 +83,7 @@ def _of_query(args: argparse.Namespace) -> _Dispatch:
     decision = registry.resolve(query)
     call = call_of_decision(decision, query, registry.book, query.tokens[0])
     if call is None:
-        text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
+        text, missing = why_unpredicted(query, decision, registry.book)
         raise NoRecipeError(text, missing=missing)
     engine = registry.engine_notes(query)
     return query_text(query), decision.recipe, engine, call, registry.tables, registry.book

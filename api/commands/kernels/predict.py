@@ -23,7 +23,13 @@ from preshuffle.api.commands.options.books import add_book_options, load_registr
 from preshuffle.api.commands.options.failures import BAD_INPUT, FAILED, OK, UsageError
 from preshuffle.api.commands.options.input_file import STDIN
 from preshuffle.api.commands.options.query_options import add_query_options, option_of, read_query
-from preshuffle.api.commands.screens.decision_view import query_text, show_findings, show_known, stages_of
+from preshuffle.api.commands.screens.decision_view import (
+    query_text,
+    show_findings,
+    show_known,
+    stages_of,
+    why_unpredicted,
+)
 from preshuffle.api.commands.screens.screen import Screen, print_json
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
@@ -31,7 +37,6 @@ from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, QueryEr
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels import DispatchCall, KernelChoice, KernelTables, dispatch
-from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.text import field_problems, parse_json
 from preshuffle.registry.values.decision import CallDecision, KernelBucket
 from preshuffle.registry.values.finding import Finding
@@ -83,7 +88,7 @@ def forecast(registry: Registry, query: Query) -> Forecast:
     """
     decision = registry.resolve(query)
     if not decision.kernels:
-        text, missing = why_not_predicted(query, decision.call, registry.book, "--cu-num")
+        text, missing = why_unpredicted(query, decision, registry.book)
         raise NoRecipeError(text, missing=missing)
     known = {finding.message for finding in decision.findings}
     more = hazard_findings(registry.tables, decision.kernels, registry.book.families)

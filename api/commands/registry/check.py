@@ -163,16 +163,18 @@ def show_check(screen: Screen, report: CheckReport) -> None:
 def _show_evidence(screen: Screen, report: CheckReport) -> None:
     """Show how it is known what kernels read, and what rests on reading alone."""
     counts = ", ".join(f"{count} {kind}" for kind, count in report.kernel_evidence.items())
-    screen.heading("what kernels read", f"by family, GPU and tensor: {counts}")
+    screen.heading("what kernels read", f"by family or backend, GPU and tensor: {counts}")
     if not report.by_reading:
         return
     screen.text("By reading alone:")
+    with_gpus = {(item.section, item.family) for item in report.by_reading if item.arch}
     rows: dict[tuple[str, ...], list[str]] = {}
     for item in report.by_reading:
         key = (item.family, f"{item.role} {item.layout}", item.known or "not said", item.case)
-        rows.setdefault(key, []).append(item.arch or "any GPU")
+        other = "other GPUs" if (item.section, item.family) in with_gpus else "any GPU"
+        rows.setdefault(key, []).append(item.arch or other)
     columns = [
-        Column("family"),
+        Column("family or backend"),
         Column("tensor", wraps=True),
         Column("GPU"),
         Column("known by"),

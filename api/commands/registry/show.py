@@ -111,7 +111,7 @@ def _summary(entry: Entry) -> str:
         return f"{fields['owner']}: {fields['meaning']}"
     if entry.section == "kernel_evidence":
         known = fields["known"]
-        return f"{fields['family']}: {known['kind']} {known.get('kernel', '')}".rstrip()
+        return f"{fields.get('family') or fields['backend']}: {known['kind']} {known.get('kernel', '')}".rstrip()
     if entry.section == "archs":
         return ", ".join(fields["products"])
     return str(fields.get("title", ""))

@@ -13,7 +13,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.words import STEPS, Step
 from preshuffle.registry.kernels import Stage
-from preshuffle.registry.loading import Book, known_lines, reads_of
+from preshuffle.registry.loading import Book, known_lines, read_lines, reads_of
 from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.values.decision import Decision, KernelBucket, TensorDecision
 from preshuffle.registry.values.finding import Finding
@@ -167,6 +167,8 @@ def _kernels(screen: Screen, query: Query, decision: Decision, registry: Registr
     if not decision.kernels:
         screen.heading("kernels", "not predicted")
         screen.text(why_not_predicted(query, decision.call, registry.book, "--cu-num")[0])
+        for line in read_lines(registry.book, decision.reads):
+            screen.text(f"kernels of {decision.call.backend} read {line}", style="dim")
         return
     screen.heading("kernels")
     rows: list[tuple[str, ...]] = []
@@ -187,6 +189,16 @@ def _kernels(screen: Screen, query: Query, decision: Decision, registry: Registr
     notes = dict.fromkeys(note for bucket in decision.kernels for note in bucket.notes)
     for note in notes:
         screen.text(note, style="dim")
+
+
+def why_unpredicted(query: Query, decision: Decision, book: Book) -> tuple[str, tuple[str, ...]]:
+    """Say why no kernels are predicted, and which fields are missing.
+
+    The reason ends with what a backend's own kernels read.
+    """
+    text, missing = why_not_predicted(query, decision.call, book, "--cu-num")
+    reads = read_lines(book, decision.reads)
+    return "; ".join([text, *(f"kernels of {decision.call.backend} read {line}" for line in reads)]), missing
 
 
 def stages_of(buckets: Iterable[KernelBucket]) -> Iterator[Stage | None]:

@@ -12,8 +12,8 @@ from preshuffle.registry.algebra.layout import BoundLayout
 from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.entries import LayoutEntry
-from preshuffle.registry.kernels import LayoutReader
-from preshuffle.registry.lint import known_readers
+from preshuffle.registry.kernels import BackendReader, LayoutReader
+from preshuffle.registry.lint import known_backends, known_readers
 from preshuffle.registry.loading import Book
 
 _RUNS = 16
@@ -103,6 +103,7 @@ class LayoutReport(Frozen):
 
     Attributes:
         readers: kernel families of the book that read it.
+        backends: backends of the book whose own kernels read it.
     """
 
     id: str
@@ -116,6 +117,7 @@ class LayoutReport(Frozen):
     aliases: tuple[str, ...]
     evidence: tuple[str, ...]
     readers: tuple[LayoutReader, ...]
+    backends: tuple[BackendReader, ...] = ()
     bound: Bound | None = None
     address: Address | None = None
 
@@ -147,6 +149,7 @@ def report_on(
         aliases=entry.aliases,
         evidence=entry.evidence,
         readers=known_readers(book, (entry.id, *entry.aliases)),
+        backends=known_backends(book, (entry.id, *entry.aliases)),
     )
     if shape is None:
         return report

@@ -10,7 +10,7 @@ from preshuffle.api.commands.screens.screen import Screen, shape_text
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry.algebra.cells import segments
 from preshuffle.registry.base.ranges import range_text
-from preshuffle.registry.kernels import LayoutReader
+from preshuffle.registry.kernels import BackendReader, LayoutReader
 from preshuffle.registry.loading import NOT_SAID
 
 _UNITS = {"byte": "bytes", "group": "groups", "any": "elements"}
@@ -48,10 +48,14 @@ def _readers(screen: Screen, report: LayoutReport) -> None:
     if rows:
         columns = [Column("family"), Column("stage"), Column("tensors", wraps=True), Column("known", wraps=True)]
         screen.table(columns, rows)
+    if report.backends:
+        screen.heading("backends", "whose own kernels read it")
+        columns = [Column("backend"), Column("tensors", wraps=True), Column("known", wraps=True)]
+        screen.table(columns, [(Cell(b.backend, "name"), ", ".join(b.roles), known_text(b)) for b in report.backends])
 
 
-def known_text(reader: LayoutReader) -> str:
-    """Return a family's strongest evidence, and how much more there is."""
+def known_text(reader: LayoutReader | BackendReader) -> str:
+    """Return a reader's strongest evidence, and how much more there is."""
     if not reader.evidence:
         return NOT_SAID
     first, *others = reader.evidence

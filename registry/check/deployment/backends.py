@@ -27,17 +27,8 @@ class Backends:
 
     def variant(self, entry: BackendEntry | None, layer: MoELayer) -> Variant | None:
         """Return a backend's variant for a layer; None where unknown."""
-        for variant in entry.variants if entry else ():
-            if variant.weight_dtype and layer.query.weight_dtype is None:
-                return None
-            if variant.arch and layer.query.arch not in variant.arch:
-                continue
-            if variant.weight_dtype and layer.query.weight_dtype not in variant.weight_dtype:
-                continue
-            if variant.activation and layer.query.activation not in (None, *variant.activation):
-                continue
-            return variant
-        return None
+        query = layer.query
+        return entry.variant_for(query.arch, query.weight_dtype, query.activation) if entry else None
 
     def through_aiter(self, entry: BackendEntry, layer: MoELayer) -> bool:
         """Return whether a backend calls AITER's fused MoE.

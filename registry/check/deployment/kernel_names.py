@@ -107,7 +107,10 @@ def _stage(
     owner = layer.book.families.by_id[id]
     dtype = spelled or (choice.activation_dtype if choice else None) or query.weight_dtype
     shuffled = "true" if groups.get("preshuffle", call.is_shuffled) else "false"  # a name that says it, says it
-    facts = RuntimeFacts(dtype, query.weight_dtype, query.quant_type, call.gate_mode, shuffled, "", "", query.arch)
+    activation = query.activation or ""
+    facts = RuntimeFacts(
+        dtype, query.weight_dtype, query.quant_type, call.gate_mode, shuffled, "", "", query.arch, activation
+    )
     second = owner.stage == "2"
     func = owner.funcs[0]
     families = layer.book.families

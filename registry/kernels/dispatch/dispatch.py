@@ -155,6 +155,7 @@ def _choice(case: DispatchCase, plan: Plan, tuned: bool | None, source: str | No
         "" if plan.split_k == 0 else "1" if plan.split_k == 1 else "n",
         plan.post_activation_layout,
         case.gfx,
+        call.activation,
     )
     stage1, stage2, stage_notes = case.families.stages_of(plan.func1, plan.kernel1, plan.func2, plan.kernel2, facts)
     case.notes.extend(stage_notes)

@@ -16,6 +16,8 @@ from preshuffle.registry.text import Document, packaged_document
 EVIDENCE: Final = "kernel_evidence.yaml"
 """File of the packaged book; read when it is first needed, not when the book is loaded."""
 
+Owner = tuple[Literal["kernel_families", "backends"], str]
+"""Section and id of what reads layouts."""
 Kind = Literal["derived", "bytes", "source", "engine"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 """Kinds of evidence, the strongest first."""
@@ -26,6 +28,8 @@ Text = Annotated[str, Field(min_length=1)]
 Places = Annotated[tuple[Text, ...], Field(min_length=1)]
 Build = Annotated[str, Field(pattern=r"^(\d+(\.\w+)+(\+\w+)?|[0-9a-f]{40})$")]
 """Version of the ``amd-aiter`` wheel, or a whole commit of AITER."""
+_OF: Final = {"code_object": "code of", "ir": "IR of", "source": "source, run by"}
+_RUN_FROM: Final = {"code_object": "", "ir": "IR, ", "source": "source, "}
 _HEX: Final = 8
 """Digits of a checksum that are shown to people."""
 
@@ -50,7 +54,7 @@ class DerivedReads(Frozen):
         kernel: the kernel that was run, by the stem of its file or its name.
         arch: the GPU that it is built for; the evidence counts for this one only.
         aiter: where it is from.
-        of: what the checksum is of: the code object, or the last IR before LLVM.
+        of: what the checksum is of: the code object, the last IR before LLVM, or the kernel's source file.
         sha256: of that.
         date: of the derivation.
         compiled_by: what compiled it, with its version, where it is not as shipped.
@@ -61,7 +65,7 @@ class DerivedReads(Frozen):
     kernel: Text
     arch: Text
     aiter: Build
-    of: Literal["code_object", "ir"] = "code_object"
+    of: Literal["code_object", "ir", "source"] = "code_object"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     date: Day
     compiled_by: Text | None = None
@@ -70,8 +74,7 @@ class DerivedReads(Frozen):
     @property
     def says(self) -> str:
         """The evidence in one line."""
-        what = "IR" if self.of == "ir" else "code"
-        of = f"{what} of {self.compiled_by}, " if self.compiled_by else ""
+        of = f"{_OF[self.of]} {self.compiled_by}, " if self.compiled_by else _RUN_FROM[self.of]
         text = f"kernel {self.kernel} of {build_text(self.aiter)} ({of}sha256 {self.sha256[:_HEX]}…, {self.date})"
         if not self.by_numbers:
             return f"derived from {text}"
@@ -128,17 +131,20 @@ Known = Annotated[DerivedReads | FedBytes | ReadSource | EngineChoice, Field(dis
 
 
 class KernelEvidence(Frozen):
-    """How it is known what a kernel family reads.
+    """How it is known what a kernel family, or a backend, reads.
 
     Attributes:
-        family: the kernel family.
-        when: cases for which it counts, as in a family's variants; empty for all.
-        reads: what was found, layout id by role; all that the family claims where nothing is given.
+        family: the kernel family; None for a backend.
+        backend: the backend with kernels of its own; None for a family.
+        when: cases for which it counts, as in a family's variants; for a backend its GPU, weights and activation; empty
+            for all.
+        reads: what was found, layout id by role; all that is claimed where nothing is given.
         known: how.
     """
 
     id: str
-    family: str
+    family: str | None = None
+    backend: str | None = None
     when: FrozenDict[str, tuple[str, ...]] = Field(default_factory=FrozenDict)
     reads: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     known: Known
@@ -147,6 +153,17 @@ class KernelEvidence(Frozen):
     def says(self) -> str:
         """The evidence in one line."""
         return self.known.says
+
+    @property
+    def owner(self) -> Owner:
+        """Section and id of what reads."""
+        return ("backends", self.backend) if self.backend is not None else ("kernel_families", self.family or "")
+
+    @model_validator(mode="after")
+    def _is_of_one_reader(self) -> Self:
+        if (self.family is None) == (self.backend is None):
+            raise PlacedError((), "either a family or a backend is needed")
+        return self
 
     @model_validator(mode="after")
     def _derivation_has_a_result(self) -> Self:
@@ -166,40 +183,40 @@ class EvidenceRecord(NamedTuple):
     kernel: str
 
     @staticmethod
-    def of(id: str, raw: Mapping[str, Any]) -> tuple[str, EvidenceRecord]:
-        """Return an entry's family and record."""
+    def of(id: str, raw: Mapping[str, Any]) -> tuple[Owner, EvidenceRecord]:
+        """Return what an entry is about, and its record."""
         known = raw["known"]
         when, reads = raw.get("when", {}), raw.get("reads", {})
-        return raw["family"], EvidenceRecord(
-            id, when, reads, known["kind"], known.get("arch", ""), known.get("kernel", "")
-        )
+        backend = raw.get("backend")
+        owner: Owner = ("backends", backend) if backend is not None else ("kernel_families", raw["family"])
+        return owner, EvidenceRecord(id, when, reads, known["kind"], known.get("arch", ""), known.get("kernel", ""))
 
 
 class EvidenceIndex:
-    """Evidence by kernel family, the strongest first."""
+    """Evidence by kernel family and backend, the strongest first."""
 
     def __init__(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Take entries by id, as they are written."""
-        self._by_family: dict[str, list[EvidenceRecord]] = {}
-        for family, record in (EvidenceRecord.of(id, raw) for id, raw in entries.items()):
-            self._by_family.setdefault(family, []).append(record)
-        for records in self._by_family.values():
+        self._by_owner: dict[Owner, list[EvidenceRecord]] = {}
+        for owner, record in (EvidenceRecord.of(id, raw) for id, raw in entries.items()):
+            self._by_owner.setdefault(owner, []).append(record)
+        for records in self._by_owner.values():
             records.sort(key=lambda record: KINDS.index(record.kind))
 
     def of(
-        self, family: str, reads: Mapping[str, str], kernel: str, facts: Mapping[str, str], groups: Mapping[str, str]
+        self, owner: Owner, reads: Mapping[str, str], kernel: str, facts: Mapping[str, str], groups: Mapping[str, str]
     ) -> Iterator[tuple[str, EvidenceRecord]]:
         """Yield each role with the strongest evidence of its layout.
 
         Args:
-            family: the kernel family.
-            reads: layout by role, as the family claims.
+            owner: the kernel family, or the backend.
+            reads: layout by role, as it claims.
             kernel: the kernel's name; of equal kinds evidence of that very kernel comes first, then what has more
                 conditions.
             facts: of the call, its ``arch`` too.
             groups: of the kernel's name.
         """
-        fitting = [record for record in self._by_family.get(family, ()) if _fits(record, facts, groups)]
+        fitting = [record for record in self._by_owner.get(owner, ()) if _fits(record, facts, groups)]
         fitting.sort(key=lambda record: _order(record, kernel))
         for role, layout in reads.items():
             found = next((r for r in fitting if (r.reads.get(role) == layout if r.reads else True)), None)

@@ -13,7 +13,7 @@ from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
-from preshuffle.registry.kernels.families.evidence import EvidenceIndex, packaged_evidence
+from preshuffle.registry.kernels.families.evidence import EvidenceIndex, EvidenceRecord, packaged_evidence
 from preshuffle.registry.kernels.families.family import Family, FamilyVariant, KernelTag
 from preshuffle.registry.text import packaged_document
 
@@ -40,6 +40,7 @@ class RuntimeFacts(NamedTuple):
     split_k: str
     post_activation_layout: str
     arch: str = ""
+    activation: str = ""
 
 
 class Families:
@@ -142,7 +143,7 @@ class Families:
             values = facts._asdict()
             variant = next((v for v in family.variants if _fits(v, values, groups)), None)
             reads = {} if variant is None else variant.reads
-            found = dict(self._evidence.of(family.id, reads, kernel, values, groups))
+            found = dict(self._evidence.of(("kernel_families", family.id), reads, kernel, values, groups))
             stage = Stage(
                 func=func,
                 kernel=kernel,
@@ -153,6 +154,18 @@ class Families:
             )
             return stage, variant.note if variant is not None else None
         return Stage(func=func, kernel=kernel, family=None), f"{func} knows no kernel {kernel!r}"
+
+    def evidence_of_backend(
+        self, backend: str, reads: Mapping[str, str], facts: Mapping[str, str]
+    ) -> Mapping[str, EvidenceRecord]:
+        """Return by role the evidence that a backend reads a layout.
+
+        Args:
+            backend: its id.
+            reads: layout by role.
+            facts: ``arch``, ``weight_dtype`` and ``activation``, as far as they are known.
+        """
+        return dict(self._evidence.of(("backends", backend), reads, "", facts, {}))
 
     def exist_for(self, arch: str, ids: tuple[str, str]) -> bool:
         """Return whether the known families of both stages exist for a GPU."""

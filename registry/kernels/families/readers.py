@@ -1,4 +1,4 @@
-"""Readers of a layout: the kernel families that take it."""
+"""Readers of a layout: kernel families, and backends with own kernels."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ class LayoutReader(Frozen):
 
     family: str
     stage: Literal["1", "2", "1-stage"]
+    roles: tuple[str, ...]
+    evidence: tuple[ReaderEvidence, ...] = ()
+
+
+class BackendReader(Frozen):
+    """A backend whose own kernels read a layout.
+
+    Attributes:
+        backend: its id.
+        roles: the tensors that it may read in this layout, on some GPU at least.
+        evidence: how that is known, the strongest first; empty where the book does not say.
+    """
+
+    backend: str
     roles: tuple[str, ...]
     evidence: tuple[ReaderEvidence, ...] = ()
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from preshuffle.api.cli import main
-from preshuffle.registry import BookError, Registry
+from preshuffle.registry import BookError, Observation, Query, Registry
 from preshuffle.registry.kernels import DispatchCall, dispatch
 from preshuffle.registry.lint import evidence_problems, statements_of
 
@@ -178,3 +178,64 @@ def test_the_digest_counts_evidence_of_overlays_only(overlay: Callable[..., Path
     changed = Registry.load([overlay(**entry)])
     assert changed.digest != Registry.load().digest
     assert len(changed.book.kernel_evidence) == len(Registry.load().book.kernel_evidence) + 1
+
+
+def test_evidence_is_of_a_family_or_of_a_backend(overlay: Callable[..., Path]) -> None:
+    for owner in ({}, {"family": "ck_gemm1", "backend": "triton"}):
+        with pytest.raises(BookError, match="either a family or a backend is needed"):
+            Registry.load([overlay(**owner, known=BYTES)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backend": "tritn"}, "unknown backend 'tritn'"),
+        ({"when": {"gate_mode": ["separated"]}}, "nothing is known as 'gate_mode'"),
+        ({"reads": {"w13_weight": "plane"}}, "unknown layout 'plane'"),
+        ({"reads": {"w9_weight": "plain"}}, "triton reads no 'w9_weight'"),
+        ({"reads": {"w13_weight": "sep32"}}, "triton says that it reads w13_weight as plain or gurow"),
+        ({"known": {**DERIVED, "arch": "gfx11"}}, "triton has no 'gfx11'"),
+    ],
+)
+def test_evidence_of_a_backend_is_held_against_its_claims(
+    overlay: Callable[..., Path], fields: dict[str, Any], message: str
+) -> None:
+    entry = {"backend": "triton", "reads": {"w13_weight": "plain"}, "known": {**DERIVED, "arch": "gfx950"}, **fields}
+    problems = list(evidence_problems(Registry.load([overlay(**entry)]).book))
+    assert [problem for problem in problems if message in problem.message]
+
+
+def test_an_overlays_backend_without_evidence_is_listed_as_not_said(overlay: Callable[..., Path]) -> None:
+    variants = [{"arch": ["gfx950"], "reads": {"w13_weight": ["sep32", "plain"]}}, {"through": "aiter"}]
+    file = overlay("backends", "acme", title="ours", variants=variants, evidence=["https://a.example/b"])
+    missing = [item for item in statements_of(Registry.load([file]).book) if item.known is None]
+    assert [(item.section, item.family, item.arch, item.layout) for item in missing] == [
+        ("backends", "acme", "gfx950", "sep32"),
+        ("backends", "acme", "gfx950", "plain"),
+    ]
+
+
+def test_check_tells_how_a_backends_reads_are_known(overlay: Callable[..., Path]) -> None:
+    known = {**DERIVED, "arch": "gfx942"}
+    when = {"activation": ["Swiglu"]}
+    registry = Registry.load([overlay(backend="triton", when=when, reads={"w13_weight": "plain"}, known=known)])
+    query = {"model": "acme/moe", "arch": "gfx942", "weight_dtype": "fp4x2", "quant_type": "per_1x32"}
+    tensors = {"w13_weight": {"layout": "plain"}, "w2_weight": {"layout": "sep32"}}
+    applied = {"kernels": [{"backend": "triton"}], "tensors": tensors}
+    for activation, expected in (("Swiglu", ("derived", "mine")), ("Silu", ("source", "triton.source"))):
+        reads = registry.check(
+            Observation.parse({"query": {**query, "activation": activation}, "applied": applied})
+        ).reads
+        assert [(read.role, read.known, read.evidence) for read in reads] == [("w13_weight", *expected)]
+
+
+def test_a_decision_for_a_backend_says_what_its_kernels_read(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "openai/gpt-oss-120b", "--arch", "gfx950", "--engine", "atom@0.1.5", "--tp", "1"]
+    query = {"model": "openai/gpt-oss-120b", "arch": "gfx950", "engine": "atom@0.1.5", "tp": 1}
+    decision = Registry.load().resolve(Query.parse({**query, "env": {"ATOM_USE_TRITON_MOE": "1"}}))
+    assert decision.call.backend == "triton"
+    layouts = {str(role): tensor.layout for role, tensor in decision.tensors.items()}
+    assert {read.role for read in decision.reads} >= {"w13_weight", "w2_weight"}
+    assert all(read.layout == layouts[read.role] and read.known for read in decision.reads)
+    assert main(["resolve", *options, "--env", "ATOM_USE_TRITON_MOE=1"]) == 0
+    assert "kernels of triton read w13 plain" in capsys.readouterr().out
