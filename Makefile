@@ -26,20 +26,24 @@ BENCH ?= $(wildcard bench/bench_*.py)
 LOWEST ?= .venv-lowest
 NEWEST ?= .venv-newest
 TORCH ?= torch==2.13.0
+PYTHONS ?= python3.11 python3.12 python3.13
 PARTS ?= tests/registry tests/layouts/checkpoint tests/layouts/stamps tests/layouts/loader tests/layouts/moves tests/api
 TESTED := -e '.[layouts,service,postgres]' build pytest pytest-xdist hypothesis schemathesis selenium axe-core-python kubernetes-validate numpy
 PIP := -m pip --disable-pip-version-check
 # Tools of a release, in an environment of their own: what they need is not held to constraints.txt.
 TOOLS ?= .venv-tools
-RELEASE_TOOLS := uv==0.13.9 cyclonedx-bom==7.5.0 pip-audit==2.10.1
+RELEASE_TOOLS := uv==0.13.9 cyclonedx-bom==7.5.0 pip-audit==2.10.1 twine==7.0.0
 COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --constraints constraints.txt --custom-compile-command "make lock"
 DOCKER ?= docker
-IMAGE ?= preshuffle:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= preshuffle:$(VERSION)
+SBOM_OF_WHEEL = $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --sv 1.6 --of JSON \
+  --output-reproducible -o $$(ls dist/preshuffle-$(VERSION)-*.whl).cdx.json requirements/service.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint check bench soak engines clean
-.PHONY: test-lowest test-newest lock pin-images image sbom sbom-image audit
+.PHONY: test-lowest test-newest test-pythons lock pin-images changelog release image sbom sbom-image audit
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with all that development needs"
@@ -52,8 +56,11 @@ help:
 	@echo "make engines   layers converted by the code of vLLM, SGLang and ATOM (fetched into .engines), and a table of them"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
 	@echo "make test-lowest, make test-newest   the tests of PARTS at the oldest and at the newest versions of dependencies"
+	@echo "make test-pythons the tests of PARTS on every Python of PYTHONS (3.11 to 3.13) that is here"
 	@echo "make lock      requirements/*.txt: what the images install, with hashes, in the versions of constraints.txt"
 	@echo "make pin-images the digests of the base images into the Dockerfile, where their registry can be reached"
+	@echo "make changelog what lies in changelog.d, into CHANGELOG.md under pyproject.toml's version"
+	@echo "make release   wheel and sdist of the commit into dist/, built twice with the same bytes, checked, with a bill of materials"
 	@echo "make image, make sbom, make sbom-image   the service's image; the wheel and the image with their bills of materials"
 	@echo "make audit     known vulnerabilities of what the images install, where a database can be reached"
 
@@ -110,6 +117,16 @@ test-newest:
 	$(NEWEST)/bin/python $(PIP) install --quiet --no-deps $(AITER) $(TRITON)
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) $(PARTS) $(ARGS)
 
+# Each Python of PYTHONS that answers, in an environment of its own; a name that none answers to is told and passed over.
+test-pythons:
+	@set -e; for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { echo "$$python: not here"; continue; }; \
+	  echo "== Python $$version"; $$python -m venv --clear $(VENV)-$$version; \
+	  $(VENV)-$$version/bin/python $(PIP) install --quiet -c constraints.txt '$(TORCH)' $(TESTED); \
+	  $(VENV)-$$version/bin/python $(PIP) install --quiet --no-deps $(AITER) $(TRITON); \
+	  $(VENV)-$$version/bin/python -m pytest -n $(WORKERS) $(PARTS) $(ARGS); \
+	done
+
 $(TOOLS)/.stamp: Makefile
 	$(PYTHON) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python $(PIP) install --quiet $(RELEASE_TOOLS)
@@ -127,10 +144,18 @@ pin-images:
 image:
 	$(DOCKER) build --target service --tag $(IMAGE) .
 
+changelog: $(STAMP)
+	$(BIN)/towncrier build --yes --version "$(VERSION)"
+
+# ARGS=--unreleased builds though changes wait in changelog.d.
+release: $(STAMP) $(TOOLS)/.stamp
+	$(BIN)/python deploy/packages/release.py dist $(ARGS)
+	$(TOOLS)/bin/twine check --strict dist/preshuffle-$(VERSION).tar.gz dist/preshuffle-$(VERSION)-*.whl
+	$(SBOM_OF_WHEEL)
+
 sbom: $(STAMP) $(TOOLS)/.stamp
 	$(BIN)/python -m build --wheel --outdir dist
-	wheel=$$(ls -t dist/*.whl | head -n 1) && $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
-	  --mc-type application --sv 1.6 --of JSON --output-reproducible -o "$$wheel.cdx.json" requirements/service.txt
+	$(SBOM_OF_WHEEL)
 
 sbom-image: $(TOOLS)/.stamp
 	mkdir -p dist
