@@ -1,0 +1,136 @@
+"""The Helm chart: its default values give the plain manifests, and every value does what it says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from support.helm import ChartError, parse, render
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "helm" / "preshuffle"
+PLAIN = ROOT / "deploy" / "kubernetes"
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
+VALUES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "SQLite": {"sqlite": {"enabled": True, "storageClass": "fast"}},
+    "Ingress": {"ingress": {"enabled": True, "className": "nginx", "annotations": {"a/b": "c"}}},
+    "monitoring": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}}
+    | yaml.safe_load(ALERTS.read_text()),
+    "nodes": {"image": {"pullSecrets": ["s"]}, "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]},
+    "egress": {
+        "networkPolicy": {
+            "databasePeers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            "egress": [{"ports": [{"port": 443}]}],
+        }
+    },
+    "nothing more": {
+        "networkPolicy": {"enabled": False},
+        "podDisruptionBudget": {"enabled": False},
+        "namespace": {"create": False},
+    },
+}
+
+
+def by_name(documents: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def only(kind: str, **values: Any) -> dict[str, Any]:
+    (found,) = [document for document in render(CHART, values) if document["kind"] == kind]
+    return found
+
+
+def test_the_default_values_give_the_plain_manifests() -> None:
+    names = yaml.safe_load((PLAIN / "kustomization.yaml").read_text())["resources"]
+    plain = [document for name in names for document in yaml.safe_load_all((PLAIN / name).read_text())]
+    assert by_name(render(CHART)) == by_name(plain)
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_what_it_renders_is_what_kubernetes_takes(values: dict[str, Any]) -> None:
+    documents = render(CHART, values)
+    assert len(by_name(documents)) == len(documents)
+    for document in documents:
+        if document["apiVersion"].startswith("monitoring.coreos.com/"):
+            continue  # the operator's own kinds
+        kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+def test_it_is_of_the_projects_version_and_names_no_tag_that_moves() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    for file in [*PLAIN.glob("*.yaml"), CHART / "values.yaml", *(CHART / "templates").iterdir()]:
+        assert ":latest" not in file.read_text(), file.name
+    (container,) = only("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"ghcr.io/preshuffle/preshuffle:{version}"
+
+
+def test_sqlite_is_one_replica_with_a_volume_and_no_database() -> None:
+    pod = only("Deployment", **VALUES["SQLite"])["spec"]
+    assert (pod["replicas"], pod["strategy"]) == (1, {"type": "Recreate"})
+    spec = pod["template"]["spec"]
+    assert {"name": "data", "persistentVolumeClaim": {"claimName": "preshuffle"}} in spec["volumes"]
+    assert "PRESHUFFLE_DB" not in {entry["name"] for entry in spec["containers"][0]["env"]}
+    claim = only("PersistentVolumeClaim", **VALUES["SQLite"])["spec"]
+    assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("fast", "2Gi")
+    egress = only("NetworkPolicy", **VALUES["SQLite"])["spec"]["egress"]
+    assert [port["port"] for rule in egress for port in rule["ports"]] == [53, 53]
+
+
+def test_alert_rules_are_those_of_the_file_word_by_word() -> None:
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    assert only("PrometheusRule", groups=groups)["spec"]["groups"] == groups
+    monitor = only("ServiceMonitor", serviceMonitor={"enabled": True})["spec"]
+    service = only("Service", serviceMonitor={"enabled": True})
+    assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+
+
+def test_settings_become_environment_variables() -> None:
+    (container,) = only("Deployment", settings={"LOG": "text", "MAX_BODY": 5})["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert (env["PRESHUFFLE_LOG"], env["PRESHUFFLE_MAX_BODY"]) == ("text", "5")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ .Values.nothing }}", "no such value"),
+        ("{{ tpl .Values.name . }}", "not a function"),
+        ("{{ if .Values.name }}", "has no end"),
+        ("{{ end }}", "without a beginning"),
+        ("{{ .Release.Name }}", "no such value"),
+    ],
+)
+def test_a_template_that_needs_more_of_helm_is_an_error(template: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "values.yaml").write_text("name: x\n")
+    (tmp_path / "templates" / "a.yaml").write_text(template)
+    with pytest.raises(ChartError, match=message):
+        render(tmp_path)
+
+
+def test_spaces_are_cut_as_go_cuts_them() -> None:
+    (block,) = parse("a:\n  {{- if .x }}\n  b\n  {{- end }}")[1:]
+    assert block.inside[0].text == "\n  b"
+
+
+def test_helm_renders_the_same(tmp_path: Path) -> None:
+    helm = shutil.which("helm")
+    if helm is None:
+        pytest.skip("helm is not installed; the chart was rendered by the tests' own renderer")
+    for values in VALUES.values():
+        (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+        command = [helm, "template", "preshuffle", str(CHART), "-f", str(tmp_path / "values.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+        assert by_name(documents) == by_name(render(CHART, values))
