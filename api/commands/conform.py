@@ -4,7 +4,9 @@ AITER's own code runs in child processes, compiled parts replaced by stand-ins w
 is imported here. Compared are: features with the version table; the bytes of every layout with AITER's functions,
 padding included; its own dispatch with the predicted kernels, over every row of its tables; every kernel name and
 column; the layouts that prebuilt kernels are found to read; AITER's Triton MoE kernels on our bytes, against float64;
-and on an AMD GPU golden layers through all kernels. An engine's own conversions are run by `make engines` so far.
+and on an AMD GPU golden layers through all kernels. With --engine the engine's own code (weight loaders,
+process_weights_after_loading, the call) converts small layers on a CPU, and bytes, shapes, tags and arguments are
+compared with the decision; differences by faults of the engine that are known are told, and count as agreed.
 
 The report says what was tried, what agreed, what did not (where in the code, and which entry of the book), and what
 could not be run and why. It holds nothing of this machine but versions and the GPU's name, and may be sent to us
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="installed",
         help="installed (default), a checkout, or a wheel file",
     )
-    parser.add_argument("--engine", metavar="NAME", help="vllm, sglang or atom: its own conversions")
+    parser.add_argument(
+        "--engine",
+        metavar="NAME[@PLACE]",
+        help="vllm, sglang or atom: its own conversions; @ the version that must be installed, a checkout, or a wheel",
+    )
+    parser.add_argument("--layers", metavar="NAME,NAME", help="layers of the engine; a wrong one lists all")
     parser.add_argument("--report", metavar="FILE", help="write the report as JSON, too")
     parser.add_argument("--only", metavar="KIND,KIND", help="kinds of claims to run; a wrong one lists all")
     parser.add_argument("--all", action="store_true", help="derive a kernel of every kind and tile, for half an hour")
@@ -62,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"overlays": tuple(chosen_book(args))}
     if args.engine is not None:
         options["engine"] = _engine(args.engine, registry.book.engines)
+    if args.layers is not None:
+        options["layers"] = _layers(args.layers)
     if args.only:
         options["claims"] = _kinds(args.only)
     if args.calls is not None:
@@ -105,17 +114,30 @@ class _Progress:
 def _kinds(text: str) -> tuple[Claim, ...]:
     from preshuffle.registry.values.conformance import CLAIMS
 
-    asked = [part.strip() for part in text.split(",") if part.strip()]
-    for name in asked:
-        if name not in CLAIMS:
-            raise UsageError(f"conform: --only {name!r}{nearest(name, CLAIMS)}; valid: {', '.join(CLAIMS)}")
+    asked = _names("only", text, CLAIMS)
     return tuple(kind for kind in CLAIMS if kind in asked)
 
 
-def _engine(name: str, known: Mapping[str, object]) -> str:
+def _layers(text: str) -> tuple[str, ...]:
+    from preshuffle.layouts.conform import engine_layers
+
+    return _names("layers", text, engine_layers())
+
+
+def _names(option: str, text: str, valid: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
+    names, known = tuple(part.strip() for part in text.split(",") if part.strip()), tuple(valid)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"conform: --{option} {name!r}{nearest(name, known)}; valid: {', '.join(known)}")
+    return names
+
+
+def _engine(named: str, known: Mapping[str, object]) -> str:
+    name = named.partition("@")[0]
     if name not in known:
         raise UsageError(f"conform: --engine {name!r}{nearest(name, known)}; valid: {', '.join(known)}")
-    return name
+    return named
 
 
 def _number(name: str, text: str) -> int:
@@ -146,10 +168,11 @@ def _show(report: ConformanceReport) -> None:
     columns.append(Column("compared", wraps=True))
     screen.table(columns, [_row(kind, result) for kind, result in report.claims.items()])
     for kind, result in report.claims.items():
+        code = report.engine if kind == "engine" else "AITER"
         for found in result.disagreements[:_SHOWN]:
             place = f" ({found.source})" if found.source else ""
             screen.text(
-                f"{found.entry}, {found.case}: the book: {found.here}; AITER: {found.there}{place}", style="bad"
+                f"{found.entry}, {found.case}: the book: {found.here}; {code}: {found.there}{place}", style="bad"
             )
         if result.disagreed > _SHOWN:
             screen.text(f"{result.disagreed - _SHOWN:,} more {CLAIMS[kind][0]} disagree: --report FILE has them")

@@ -106,8 +106,13 @@ def open_aiter(place: str = "installed") -> Iterator[AiterSource]:
         raise ConformError(f"{place}: no such folder or wheel; valid: installed, a folder with aiter/, a .whl file")
 
 
-def unpack_wheel(wheel: Path, folder: Path) -> None:
-    """Unpack sources, tables and code objects of a wheel.
+def unpack_wheel(wheel: Path, folder: Path, needed: re.Pattern[str] = _NEEDED) -> None:
+    """Unpack the files of a wheel that are needed.
+
+    Args:
+        wheel: the file.
+        folder: where to.
+        needed: paths within the wheel; sources, tables and code objects of AITER by default.
 
     Raises:
         ConformError: it is no zip file, too large, or names a path outside itself.
@@ -117,12 +122,12 @@ def unpack_wheel(wheel: Path, folder: Path) -> None:
             entries = archive.infolist()
             if len(entries) > MAX_ENTRIES:
                 raise ConformError(
-                    f"{wheel.name} has {len(entries)} entries; a wheel of AITER has at most {MAX_ENTRIES}"
+                    f"{wheel.name} has {len(entries)} entries; a wheel that is read here has at most {MAX_ENTRIES}"
                 )
             total = 0
             for entry in entries:
                 _check_path(wheel.name, entry)
-                if _NEEDED.fullmatch(entry.filename):
+                if needed.fullmatch(entry.filename):
                     total += _extract(archive, entry, folder, MAX_BYTES - total, wheel.name)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise ConformError(f"{wheel.name} is not a readable wheel: {error}") from None
@@ -154,19 +159,20 @@ def _source(root: Path, version: str | None, place: Literal["installed", "folder
     package = root / "aiter"
     if not (package / _ENTRY).is_file():
         raise ConformError(f"{root if place != 'wheel' else 'the wheel'} holds no aiter/{_ENTRY}: is it AMD's AITER?")
-    version = _readable(version or _version_beside(root))
+    version = _readable(version or version_beside(root, "amd_aiter", "aiter"))
     commit = _commit_of(root) if place == "folder" else None
     if commit is None and version is not None:
         commit = local_commit(version)
     return AiterSource(root, package, version, commit, _digest(package), place)
 
 
-def _version_beside(root: Path) -> str | None:
-    for metadata in sorted(root.glob("amd_aiter-*.dist-info/METADATA")):
+def version_beside(root: Path, distribution: str, package: str) -> str | None:
+    """Return the version that a package's metadata, else ``_version.py``, states."""
+    for metadata in sorted(root.glob(f"{distribution}-*.dist-info/METADATA")):
         found = _VERSION_LINE.search(metadata.read_text(encoding="utf-8", errors="replace")[:65536])
         if found:
             return found[1]
-    written = root / "aiter" / "_version.py"
+    written = root / package / "_version.py"
     if written.is_file():
         found = _VERSION_FILE.search(written.read_text(encoding="utf-8", errors="replace")[:65536])
         return found[1] if found else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,8 @@ from preshuffle.layouts.conform.aiter_source import AiterSource, open_aiter
 from preshuffle.layouts.conform.claim_log import ClaimLog
 from preshuffle.layouts.conform.derived_kernels import SAMPLE, check_kernels
 from preshuffle.layouts.conform.dispatch import check_dispatch
-from preshuffle.layouts.conform.engine import check_engine
+from preshuffle.layouts.conform.engines.check_engine import check_engine
+from preshuffle.layouts.conform.engines.engine_source import EngineSource, MissingEngine, find_engine
 from preshuffle.layouts.conform.features import check_features, supposed_version
 from preshuffle.layouts.conform.gpu_probe import check_probe
 from preshuffle.layouts.conform.layout_bytes import check_bytes
@@ -39,7 +41,8 @@ class ConformOptions:
         calls: kernel choices; None for the whole grid.
         kernels: prebuilt kernels to derive; None for one of every kind.
         overlays: folders of the registry's overlays, for children that load the book themselves.
-        engine: name of the engine whose own conversions are asked for.
+        engine: whose own conversions are run: ``NAME``, ``NAME@VERSION``, ``NAME@FOLDER`` or ``NAME@WHEEL``.
+        layers: of those that engines convert; None for all.
     """
 
     claims: Collection[Claim] = tuple(CLAIMS)
@@ -47,6 +50,12 @@ class ConformOptions:
     kernels: int | None = SAMPLE
     overlays: tuple[str, ...] = ()
     engine: str | None = None
+    layers: Collection[str] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Return whether no kind is a sample."""
+        return self.calls is None and self.kernels is None and self.layers is None
 
 
 def conform(
@@ -71,22 +80,27 @@ def conform(
         '23 of 23 features, 141 of 141 byte cases, 4,936 of 4,936 kernel choices, …'
     """
     registry, options = registry or Registry.default(), options or ConformOptions()
-    with open_aiter(aiter) as source:
+    with open_aiter(aiter) as source, _engine(options.engine) as engine:
         version = source.version or supposed_version(source, registry.book)
         claims: dict[Claim, ClaimResult] = {}
         for kind in CLAIMS:
-            if kind in options.claims and (kind != "engine" or options.engine is not None):
+            if kind in options.claims and (kind != "engine" or engine is not None):
                 progress(kind, 0, 0, "")
-                claims[kind] = _without_paths(_run(kind, source, version, registry, options, progress).result(), source)
+                log = _run(kind, source, version, registry, options, engine, progress)
+                claims[kind] = _without_paths(log.result(), source)
         return ConformanceReport.of(
             preshuffle=preshuffle.__version__,
             registry_digest=registry.digest,
             aiter=source.build(version),
-            engine=options.engine,
+            engine=engine and engine.name,
             machine=machine(),
             claims=FrozenDict(claims),
-            complete=options.calls is None and options.kernels is None and {*claims, "engine"} >= set(CLAIMS),
+            complete=options.complete and {*claims, "engine"} >= set(CLAIMS),
         )
+
+
+def _engine(named: str | None) -> AbstractContextManager[EngineSource | MissingEngine | None]:
+    return nullcontext() if named is None else find_engine(named)
 
 
 def _run(
@@ -95,6 +109,7 @@ def _run(
     version: str,
     registry: Registry,
     options: ConformOptions,
+    engine: EngineSource | MissingEngine | None,
     progress: Progress,
 ) -> ClaimLog:
     book = registry.book
@@ -116,7 +131,8 @@ def _run(
         case "triton":
             return check_triton(source, book, step, options.overlays)
         case "engine":
-            return check_engine(options.engine)
+            assert engine is not None
+            return check_engine(engine, source, version, registry, options.layers, options.overlays, step)
         case "probe":
             return check_probe(source, registry, step, options.overlays)
 

@@ -7,23 +7,42 @@ from pathlib import Path
 
 import pytest
 
-from support.engines.cases import Case, read_cases
-from support.engines.checkpoint import FORMATS
-from support.engines.figures import ENGINES, OUTCOMES, OWNERS, page
+pytest.importorskip("torch")
+
+from preshuffle.layouts.conform.engines.check_engine import AGREE, UNKNOWN
+from preshuffle.layouts.conform.engines.drivers.random_experts import FORMATS
+from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_cases
+from preshuffle.layouts.conform.engines.engine_table import driven_engines, engine_layers, engine_table
+from preshuffle.registry import Registry
+from support.engines.figures import OUTCOMES, OWNERS, page
+from support.engines.trees import ENGINES
 
 ROOT = Path(__file__).parents[2]
-CASES = [case for engine in ENGINES for case in read_cases(engine)]
+CASES = [case for engine in ENGINES for case in engine_cases(engine_table(engine))]
+
+
+def test_every_engine_of_the_book_has_a_table() -> None:
+    assert sorted(ENGINES) == sorted(driven_engines()) == sorted(Registry.default().book.engines)
 
 
 def test_every_difference_names_whose_fault_it_is() -> None:
-    assert [case.name for case in CASES if (case.expect == "differs") != bool(case.differs)] == []
+    assert [case.name for case in CASES if (case.expect in ("differs", "rank")) != bool(case.differs)] == []
     assert [case.name for case in CASES if (case.expect != "equal") != bool(case.fault)] == []
     assert {case.fault.partition(":")[0] for case in CASES if case.fault} <= set(OWNERS)
 
 
+def test_every_pattern_names_a_case() -> None:
+    for engine in ENGINES:
+        table = engine_table(engine)
+        names = [case.name for case in engine_cases(table)]
+        assert [row["cases"] for row in table.known if not any(re.search(row["cases"], name) for name in names)] == []
+
+
 def test_cases_use_known_words() -> None:
     assert {case.expect for case in CASES} <= set(OUTCOMES)
+    assert set(OUTCOMES) >= AGREE | UNKNOWN
     assert {case.form for case in CASES} <= set(FORMATS)
+    assert {case.layer for case in CASES} == set(engine_layers())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -33,7 +52,7 @@ def test_names_of_cases_are_unique(engine: str) -> None:
 
 
 def test_a_case_takes_what_the_first_pattern_says() -> None:
-    def named(name: str) -> Case:
+    def named(name: str) -> EngineCase:
         return next(case for case in CASES if case.engine == "sglang" and re.fullmatch(name, case.name))
 
     assert named("gpt-oss-120b gfx950 tp8").differs == ("intermediate_pad",)

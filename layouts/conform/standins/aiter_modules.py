@@ -101,9 +101,13 @@ class BarePackage(ModuleType):
 class PackageFinder(MetaPathFinder):
     """Import hook that finds folders below AITER's package without running their ``__init__``."""
 
+    def __init__(self, with_init: Sequence[str] = ()) -> None:
+        """Take the packages whose ``__init__`` runs."""
+        self.with_init = tuple(with_init)
+
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """Return the spec of a folder; modules are left to others."""
-        if not fullname.startswith(("aiter.", "csrc.")):
+        if not fullname.startswith(("aiter.", "csrc.")) or fullname in self.with_init:
             return None
         for folder in path or ():
             place = Path(folder) / fullname.rpartition(".")[2]
@@ -121,15 +125,16 @@ class PackageFinder(MetaPathFinder):
         """Run nothing."""
 
 
-def install_aiter(root: Path, package: Path, **core: Any) -> ModuleType:
+def install_aiter(root: Path, package: Path, with_init: Sequence[str] = (), **core: Any) -> ModuleType:
     """Put ``aiter`` and ``csrc`` into ``sys.modules``.
 
     Args:
         root: the checkout, or the folder with ``aiter_meta``.
         package: the folder of the package ``aiter``.
+        with_init: packages below it whose own ``__init__`` runs.
         core: what ``aiter.jit.core`` has besides its stand-ins.
     """
-    sys.meta_path.insert(0, PackageFinder())
+    sys.meta_path.insert(0, PackageFinder(with_init))
     install_standins([name for name in UNUSED if not installed(name)])
     aiter = _bare("aiter", package)
     csrc = root / "aiter_meta" / "csrc" if (root / "aiter_meta").is_dir() else root / "csrc"

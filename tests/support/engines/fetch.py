@@ -1,4 +1,4 @@
-"""Fetch the engines' releases into `.engines/`, each into a folder of its own.
+"""Fetch the engines' releases into folders of `.engines/`.
 
 `python -m support.engines.fetch` needs pip and git. What cannot be had is said, and its layers are skipped.
 """
@@ -23,7 +23,7 @@ DEPENDENCIES = ("msgspec", "orjson", "psutil", "compressed-tensors", "loguru")
 
 
 def install(folder: Path, *packages: str) -> None:
-    """Install packages without their dependencies into a folder that is on no path but a child's."""
+    """Install packages without their dependencies into a folder."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "--target", str(folder), *packages], check=True)
 

@@ -1,4 +1,4 @@
-"""Figures of the comparison with engines, from the tables that `make engines` proves.
+"""Figures of the comparison with engines, from their tables.
 
 `python -m support.engines.figures` prints them; `docs/engines-compared.md` holds the same text.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from support.engines.cases import Case, read_cases
-from support.engines.trees import RELEASES
+from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_cases
+from preshuffle.layouts.conform.engines.engine_table import engine_table
+from support.engines.trees import ENGINES, RELEASES
 
-ENGINES = ("vllm", "sglang", "atom")
 OUTCOMES = {
     "equal": "equal",
     "rank": "equal bytes in another shape",
@@ -32,13 +32,14 @@ HEAD = """\
 
 The real code of vLLM, SGLang and ATOM (quantization methods, weight loaders, `process_weights_after_loading`, the call)
 was run on a CPU beside the product, on layers with the real inner sizes of the experts, at TP 1, 2, 4 and 8. Every
-byte, shape, dtype and tag of what `fused_moe` gets was compared, and every argument of the call. `make engines` runs
-them again; `tests/tables/engines_*.yaml` are the cases, and `python -m support.engines.figures` (in `tests/`) writes
-this page.
+byte, shape, dtype and tag of what `fused_moe` gets was compared, and every argument of the call. `preshuffle conform
+--engine NAME` runs them on whatever engine and AITER is at hand, `make engines` on these releases;
+`layouts/conform/engines/tables/*.yaml` are the cases and the known faults, and `python -m support.engines.figures` (in
+`tests/`) writes this page.
 """
 
 
-def counts(cases: Iterable[Case]) -> dict[tuple[str, str], Counter[str]]:
+def counts(cases: Iterable[EngineCase]) -> dict[tuple[str, str], Counter[str]]:
     """Return how many cases have which outcome, by engine and architecture."""
     found: dict[tuple[str, str], Counter[str]] = {}
     for case in cases:
@@ -46,7 +47,7 @@ def counts(cases: Iterable[Case]) -> dict[tuple[str, str], Counter[str]]:
     return found
 
 
-def table(cases: list[Case]) -> list[str]:
+def table(cases: list[EngineCase]) -> list[str]:
     """Return one row per engine and architecture."""
     used = [outcome for outcome in OUTCOMES if any(case.expect == outcome for case in cases)]
     lines = [_row(["run", "layers", *(OUTCOMES[outcome] for outcome in used)]), _row(["---"] * (len(used) + 2))]
@@ -56,8 +57,8 @@ def table(cases: list[Case]) -> list[str]:
     return lines
 
 
-def faults(cases: list[Case]) -> list[str]:
-    """Return the named faults, the book's own first, each with the number of layers that have it."""
+def faults(cases: list[EngineCase]) -> list[str]:
+    """Return the named faults, the book's own first, with counts."""
     found = Counter((case.engine, case.fault) for case in cases if case.fault)
     ranked = sorted(found.items(), key=lambda item: (OWNERS.index(item[0][1].partition(":")[0]), item[0]))
     return [f"* {engine}, {count} layers, {fault}" for (engine, fault), count in ranked]
@@ -69,7 +70,7 @@ def _row(cells: list[str]) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    cases = [case for engine in ENGINES for case in read_cases(engine)]
+    cases = [case for engine in ENGINES for case in engine_cases(engine_table(engine))]
     heading = "## Whose fault a difference is"
     return "\n".join([HEAD, *table(cases), "", heading, "", *faults(cases), ""])
 

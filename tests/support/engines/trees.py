@@ -1,4 +1,4 @@
-"""Where the engines' and AITER's own code lies; none of it is part of this repository.
+"""Where the engines' code lies, outside this repository.
 
 `make engines` puts releases into `.engines/`; an environment variable names another folder.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-RELEASES = {"vllm": "0.33.0", "sglang": "0.5.23", "atom": "0.1.6rc1.dev323", "aiter": "0.1.20"}
+from preshuffle.layouts.conform.engines.engine_table import engine_table
+
+ENGINES = ("vllm", "sglang", "atom")
+RELEASES = {**{name: engine_table(name).release for name in ENGINES}, "aiter": "0.1.20"}
 """The versions that the tables of expected results are about."""
 
 ROOT = Path(__file__).parents[3] / ".engines"
 ENTRY_FILES = {
-    "vllm": "vllm/model_executor/layers/fused_moe/routed_experts.py",
-    "sglang": "sglang/srt/layers/moe/fused_moe_triton/layer.py",
-    "atom": "atom/model_ops/moe.py",
+    **{name: f"{engine_table(name).package}/{engine_table(name).entry}" for name in ENGINES},
     "aiter": "aiter/ops/shuffle.py",
 }
 """A file of each without which the folder is not what it should be."""
@@ -27,7 +28,7 @@ def variable_of(name: str) -> str:
 
 
 def tree_of(name: str) -> Path | None:
-    """Return the folder that holds an engine's package, or None where it is not here."""
+    """Return the folder that holds an engine's package, if any."""
     folder = Path(os.environ.get(variable_of(name)) or ROOT / name)
     return folder if (folder / ENTRY_FILES[name]).is_file() else None
 

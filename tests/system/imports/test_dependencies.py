@@ -23,7 +23,7 @@ WEB = SERVING | STORING
 ANYWHERE: dict[str, frozenset[str]] = {
     "preshuffle": frozenset(),
     "registry": PARSING,
-    "layouts": frozenset({"torch", "safetensors", "numpy", "pydantic"}),
+    "layouts": frozenset({"torch", "safetensors", "numpy", "pydantic", "yaml"}),
     "api": frozenset({"pydantic", "pydantic_core", "yaml"}) | WEB,
 }
 """Packages of others that each room may import anywhere."""
@@ -31,7 +31,7 @@ ANYWHERE: dict[str, frozenset[str]] = {
 INSIDE_FUNCTIONS: dict[str, frozenset[str]] = {
     "preshuffle": frozenset(),
     "registry": frozenset(),
-    "layouts": frozenset({"triton", "aiter", "flydsl"}),
+    "layouts": frozenset({"triton", "aiter", "flydsl", "vllm", "sglang", "atom"}),
     "api": frozenset(),
 }
 """Packages of others that each room may import inside functions only."""

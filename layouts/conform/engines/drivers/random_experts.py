@@ -1,21 +1,21 @@
-"""Random experts as a checkpoint has them, and the plain tensors of one rank."""
+"""Random experts as a checkpoint stores them, and one rank's tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from preshuffle.layouts.checkpoint.part import unpack_int32
+from preshuffle.layouts.checkpoint import unpack_int32
 from preshuffle.registry import Decision
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import TensorDecision
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class StoredFormat:
     """How a checkpoint stores weights.
 
     Attributes:
@@ -33,26 +33,36 @@ class Format:
     k: int = 0
 
 
-FORMATS = {
-    "bf16": Format(torch.bfloat16),
-    "fp8_block": Format(torch.float8_e4m3fn, scale=torch.float32, rows=128, k=128),
-    "fp8_channel": Format(torch.float8_e4m3fn, scale=torch.float32),
-    "fp8_tensor": Format(torch.float8_e4m3fn, scale=torch.float32, rows=0),
-    "int4": Format(torch.int32, packed=8, scale=torch.bfloat16, k=32),
-    "mxfp4": Format(torch.uint8, packed=2, scale=torch.uint8, k=32),
-    "mxfp8": Format(torch.float8_e4m3fn, scale=torch.uint8, k=32),
+FORMATS: Final = {
+    "bf16": StoredFormat(torch.bfloat16),
+    "fp8_block": StoredFormat(torch.float8_e4m3fn, scale=torch.float32, rows=128, k=128),
+    "fp8_channel": StoredFormat(torch.float8_e4m3fn, scale=torch.float32),
+    "fp8_tensor": StoredFormat(torch.float8_e4m3fn, scale=torch.float32, rows=0),
+    "int4": StoredFormat(torch.int32, packed=8, scale=torch.bfloat16, k=32),
+    "mxfp4": StoredFormat(torch.uint8, packed=2, scale=torch.uint8, k=32),
+    "mxfp8": StoredFormat(torch.float8_e4m3fn, scale=torch.uint8, k=32),
 }
 
-SHARDS = {"w1": "gate", "w3": "up", "w2": "down"}
+SHARDS: Final = {"w1": "gate", "w3": "up", "w2": "down"}
 """Projections by the names that engines' loaders give them."""
 
 
-class Checkpoint:
+class RandomExperts:
     """Experts of one layer, unsharded: ``tensors[shard, kind]`` is ``[E, rows, K]``."""
 
     def __init__(
         self, form: str, experts: int, hidden: int, intermediate: int, *, bias: bool = False, static: bool = False
     ) -> None:
+        """Draw them; equal sizes give equal values.
+
+        Args:
+            form: key of ``FORMATS``.
+            experts: how many.
+            hidden: width of the model.
+            intermediate: inner width of an expert.
+            bias: whether projections have biases.
+            static: whether activations have scales.
+        """
         self.form = FORMATS[form]
         self.random = torch.Generator().manual_seed(experts * hidden + intermediate)
         self.tensors: dict[tuple[str, str], Tensor] = {}
@@ -91,7 +101,7 @@ class Checkpoint:
         return self._floats(experts).abs_().add_(0.1)
 
     def plain(self, decision: Decision, rank: int, ep_rank: int = 0) -> dict[Role, Tensor]:
-        """Return the tensors of one rank in the shapes that `apply` takes."""
+        """Return the tensors of one rank in the shapes that ``apply`` takes."""
         experts = decision.tensors["w13_weight"].logical_shape[0]
         local = slice(ep_rank * experts, (ep_rank + 1) * experts)
         made = {role: tensor[local].contiguous() for role, tensor in self._of_all_experts(decision, rank).items()}
@@ -123,32 +133,35 @@ class Checkpoint:
         return torch.cat(halves, 1)
 
     def _w2(self, decided: TensorDecision, kind: str, rank: int) -> Tensor:
-        whole = self.tensors["w2", kind]
+        unsharded = self.tensors["w2", kind]
         if kind == "scale" and not self.form.rows:
-            return whole[:, 0, 0].clone()
+            return unsharded[:, 0, 0].clone()
         if kind == "bias":
-            return whole if rank == 0 else torch.zeros_like(whole)
+            return unsharded if rank == 0 else torch.zeros_like(unsharded)
         if kind == "scale" and not self.form.k:
-            return whole.clone()
+            return unsharded.clone()
         k = decided.logical_shape[2] // (self.form.packed if kind == "weight" else 1)
-        return whole[..., rank * k : (rank + 1) * k].contiguous()
+        return unsharded[..., rank * k : (rank + 1) * k].contiguous()
 
     def fused(self, projection: str, kind: str, tp: int, rank: int) -> Tensor:
-        """Return one rank's part of a tensor of all experts, gate and up in turn, cut in whole groups of 32."""
-        whole = self.tensors["w1" if projection == "w13" else "w2", kind]
+        """Return one rank's part of a tensor of all experts.
+
+        Gate and up rows alternate; ranks are cut in whole groups of 32.
+        """
+        unsharded = self.tensors["w1" if projection == "w13" else "w2", kind]
         inner = self.tensors["w1", "weight"].shape[1]
         size = -(-inner // 32 // tp) * 32
         if projection == "w13":
             cut = slice(rank * size, (rank + 1) * size)
-            return torch.stack([whole[:, cut], self.tensors["w3", kind][:, cut]], 2).flatten(1, 2)
+            return torch.stack([unsharded[:, cut], self.tensors["w3", kind][:, cut]], 2).flatten(1, 2)
         if kind == "bias":
-            return whole if rank == 0 else torch.zeros_like(whole)
+            return unsharded if rank == 0 else torch.zeros_like(unsharded)
         per_element = self.form.packed if kind == "weight" else self.form.k
-        return whole[..., rank * size // per_element : (rank + 1) * size // per_element]
+        return unsharded[..., rank * size // per_element : (rank + 1) * size // per_element]
 
     def shard_of(self, expert: int, shard: str, kind: str) -> Any:
         """Return what a checkpoint's file has for one expert."""
-        whole = self.tensors[shard, kind][expert]
+        unsharded = self.tensors[shard, kind][expert]
         if kind == "scale" and not self.form.rows:
-            return whole.reshape(())
-        return whole
+            return unsharded.reshape(())
+        return unsharded

@@ -1,22 +1,21 @@
-"""What an engine did with a layer compared with what the product does."""
+"""Comparison of an engine's layer with ``apply`` and the decided call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from preshuffle.layouts import apply
+from preshuffle.layouts.conform.standins.aiter_modules import ActivationType, QuantType
+from preshuffle.layouts.loader import apply
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES
 from preshuffle.registry import Decision
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import CallDecision
-from support.engines.aiter_standin import ActivationType, QuantType
 
-ARGUMENTS: dict[str, Role] = {
+ARGUMENTS: Final[dict[str, Role]] = {
     "w1": "w13_weight",
     "w2": "w2_weight",
     "w1_scale": "w13_weight_scale",
@@ -26,39 +25,42 @@ ARGUMENTS: dict[str, Role] = {
     "a1_scale": "w13_input_scale",
     "a2_scale": "w2_input_scale",
 }
-"""Roles by the parameters of AITER's `fused_moe`."""
+"""Roles by the parameters of AITER's ``fused_moe``."""
 
 
-@dataclass
-class Comparison:
-    """Differences of one layer; ``ranks`` are equal bytes in another number of dimensions."""
-
-    differences: list[str] = field(default_factory=list)
-    ranks: list[str] = field(default_factory=list)
-
-    @property
-    def outcome(self) -> str:
-        """Say equal, rank or differs."""
-        return "differs" if self.differences else "rank" if self.ranks else "equal"
+Found = dict[str, tuple[str, str]]
+"""Differences by argument: what the book says, and what the engine does."""
 
 
-def compare(call: Mapping[str, Any], decision: Decision, plain: Mapping[Role, Tensor]) -> Comparison:
-    """Compare the recorded call with `apply` on plain tensors and with the decided call."""
+def outcome_of(found: Found) -> str:
+    """Return ``equal``, ``rank`` or ``differs``.
+
+    ``rank``: equal bytes in another number of dimensions.
+    """
+    if not found:
+        return "equal"
+    return "rank" if all(name.endswith(".shape") for name in found) else "differs"
+
+
+def compare(call: Mapping[str, Any], decision: Decision, plain: Mapping[Role, Tensor]) -> Found:
+    """Compare the recorded call with ``apply`` and the decided call."""
     target: dict[str, Tensor] = {role: tensor.clone() for role, tensor in plain.items()}
     apply(target, decision, backend="native", allow=[finding.code for finding in decision.findings])
-    found = Comparison()
+    found: Found = {}
     for argument, role in ARGUMENTS.items():
         _compare_tensor(found, argument, call.get(argument), target.get(role))
     for argument, expected in expected_arguments(decision.call).items():
-        if call.get(argument, "absent") != expected:
-            found.differences.append(f"{argument}: engine {call.get(argument, 'absent')!r}, book {expected!r}")
+        if (passed := call.get(argument, "absent")) != expected:
+            found[argument] = repr(expected), repr(passed)
     return found
 
 
 def compare_layer(
     layer: torch.nn.Module, decision: Decision, plain: Mapping[Role, Tensor], names: Mapping[str, str]
-) -> Comparison:
-    """Compare the tensors of an engine's layer with `apply`, where the engine runs other kernels on them.
+) -> Found:
+    """Compare a layer's tensors with ``apply``.
+
+    For layers on which the engine runs other kernels than AITER's.
 
     Args:
         layer: the engine's, converted.
@@ -68,33 +70,39 @@ def compare_layer(
     """
     target: dict[str, Tensor] = {role: tensor.clone() for role, tensor in plain.items()}
     apply(target, decision, backend="native", allow=[finding.code for finding in decision.findings])
-    found = Comparison()
+    found: Found = {}
     for argument, role in ARGUMENTS.items():
         part, _, kind = role.partition("_")
         _compare_tensor(found, argument, getattr(layer, f"{part}_{names.get(kind, kind)}", None), target.get(role))
     return found
 
 
-def _compare_tensor(found: Comparison, name: str, engine: Tensor | None, ours: Tensor | None) -> None:
+def _compare_tensor(found: Found, name: str, engine: Tensor | None, ours: Tensor | None) -> None:
     if engine is None or ours is None:
         if engine is not ours:
-            found.differences.append(f"{name}: {'engine' if engine is None else 'book'} passes none")
+            found[name] = describe(ours), describe(engine)
         return
     if engine.element_size() != ours.element_size() or engine.numel() != ours.numel():
-        found.differences.append(f"{name}: engine {describe(engine)}, book {describe(ours)}")
+        found[name] = describe(ours), describe(engine)
         return
-    if not torch.equal(bytes_of(engine), bytes_of(ours)):
-        unequal = (bytes_of(engine) != bytes_of(ours)).float().mean().item()
-        found.differences.append(f"{name}: {unequal:.1%} of its bytes")
     if engine.dtype != ours.dtype and not any({engine.dtype, ours.dtype} <= same for same in SAME_BYTES):
-        found.differences.append(f"{name}: engine {engine.dtype}, book {ours.dtype}")
+        found[name] = describe(ours), describe(engine)
+    if not torch.equal(bytes_of(engine), bytes_of(ours)):
+        found[name] = _first_byte(bytes_of(ours), bytes_of(engine))
     if squeezed(engine) != squeezed(ours):
-        found.ranks.append(f"{name}: engine {describe(engine)}, book {describe(ours)}")
+        found[f"{name}.shape"] = describe(ours), describe(engine)
     if name in ("w1", "w2") and shuffled(engine) != shuffled(ours):
-        found.differences.append(f"{name}.is_shuffled: engine {shuffled(engine)}, book {shuffled(ours)}")
+        found[f"{name}.is_shuffled"] = str(shuffled(ours)), str(shuffled(engine))
 
 
-SAME_BYTES = ({torch.uint8, torch.float8_e8m0fnu}, {torch.uint8, torch.int8, *ACCEPTED_DTYPES["i4x2"]})
+def _first_byte(ours: Tensor, engine: Tensor) -> tuple[str, str]:
+    unequal = ours != engine
+    at = int(unequal.nonzero()[0])
+    share = f"{unequal.float().mean().item():.3%} of {unequal.numel():,} bytes differ"
+    return f"byte {at} is 0x{int(ours[at]):02x}", f"byte {at} is 0x{int(engine[at]):02x}, {share}"
+
+
+SAME_BYTES: Final = ({torch.uint8, torch.float8_e8m0fnu}, {torch.uint8, torch.int8, *ACCEPTED_DTYPES["i4x2"]})
 """dtypes of e8m0 scales, and of packed int4: kernels take either."""
 
 
@@ -106,8 +114,10 @@ def squeezed(tensor: Tensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def describe(tensor: Tensor) -> str:
+def describe(tensor: Tensor | None) -> str:
     """Return dtype and shape."""
+    if tensor is None:
+        return "none is passed"
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
@@ -121,12 +131,12 @@ def shuffled(tensor: Tensor) -> bool:
     return bool(getattr(tensor, "is_shuffled", False))
 
 
-QUANT_TYPES = {"per_1x128": "per_128x128"}
+QUANT_TYPES: Final = {"per_1x128": "per_128x128"}
 """AITER's own names of quantization types where the book has others."""
 
 
 def expected_arguments(call: CallDecision) -> dict[str, Any]:
-    """Return scalar arguments of `fused_moe` that a decision wants."""
+    """Return scalar arguments of ``fused_moe`` that a decision wants."""
     expected: dict[str, Any] = {
         "quant_type": QUANT_TYPES.get(call.quant_type, call.quant_type),
         "activation": call.activation,
@@ -142,7 +152,10 @@ def expected_arguments(call: CallDecision) -> dict[str, Any]:
 
 
 def limit_of(activation: str, limit: float | None) -> float:
-    """Return the clamp that AITER computes with: since 0.1.17 it reads none as 7 for Swiglu."""
+    """Return the clamp that AITER computes with.
+
+    Since 0.1.17 it reads none as 7 for Swiglu.
+    """
     return limit or (7.0 if activation == "Swiglu" else 0.0)
 
 

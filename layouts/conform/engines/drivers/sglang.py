@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
 
-from support.engines.cases import Case
-from support.engines.checkpoint import Checkpoint
-from support.engines.loading import load
-from support.engines.standins import install_standins
+from preshuffle.layouts.conform.engines.drivers.loading import load as load_experts
+from preshuffle.layouts.conform.engines.drivers.random_experts import RandomExperts
+from preshuffle.layouts.conform.engines.engine_cases import EngineCase
 
-ABSENT = (
-    *("transformers", "zmq", "sgl_kernel", "xgrammar", "outlines", "llguidance", "PIL", "aiohttp", "requests", "tqdm"),
-    *(
-        "huggingface_hub",
-        "IPython",
-        "pybase64",
-        "setproctitle",
-        "compressed_tensors_absent",
-        "openai_harmony",
-        "partial_json_parser",
-    ),
-    *("sentencepiece", "tiktoken", "interegular", "dill", "openai", "anthropic", "soundfile", "decord", "timm"),
-    *("torchao", "torchaudio", "torchvision", "mooncake", "sglang_kernel", "gguf", "blobfile", "av", "modelscope"),
-    *("tvm_ffi", "flydsl", "einops", "numba", "cuda"),
-)
-REPLACED = (
-    *(
-        "sglang.srt.utils.hf_transformers_patches",
-        "sglang.srt.sampling.custom_logit_processor",
-        "sglang.srt.disaggregation",
-        "sglang.lang",
-    ),
-    *("sglang.kernels.jit.utils.compile",),
-)
+_NAMES: Final = {"weight": "weight", "scale": "weight_scale", "bias": "weight_bias", "input_scale": "input_scale"}
+_PREFIX: Final = "model.layers.0.mlp.experts"
+_TOKENS: Final = 4
 
 
-layers: list[Any] = []
-"""The layer that was converted last."""
-
-
-def prepare(tree: Path, arch: str) -> None:
-    """Make SGLang importable."""
-    sys.path.insert(0, str(tree))
-    install_standins(ABSENT, REPLACED)
+def prepare(arch: str) -> None:
+    """Give loggers the methods that SGLang's own logging gives them."""
     for name in ("info_once", "warning_once"):
         setattr(logging.Logger, name, logging.Logger.debug)
 
 
-def run(case: Case, checkpoint: Checkpoint) -> None:
-    """Create, load, convert and call a layer."""
+@contextmanager
+def running(case: EngineCase) -> Iterator[None]:
+    """Configure SGLang for a case."""
     from sglang.srt.runtime_context import get_context, get_parallel
 
     arguments = {"moe_runner_backend": case.options.get("moe_runner_backend", "auto"), "tp_size": 1, "device": "cpu"}
@@ -65,15 +38,11 @@ def run(case: Case, checkpoint: Checkpoint) -> None:
         from sglang.srt.layers.moe.utils import initialize_moe_config
 
         initialize_moe_config()
-        layer = _layer(case)
-        load(layer, checkpoint, case, NAMES, "model.layers.0.mlp.experts")
-        layer.quant_method.process_weights_after_loading(layer)
-        layers[:] = [layer]
-        if case.options.get("call", True):
-            _call(layer, case)
+        yield
 
 
-def _layer(case: Case) -> Any:
+def create(case: EngineCase) -> Any:
+    """Return SGLang's layer, empty."""
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
 
     options = case.options
@@ -85,7 +54,7 @@ def _layer(case: Case) -> Any:
         top_k=case.top_k,
         params_dtype=torch.bfloat16,
         quant_config=_quantization(case),
-        prefix="model.layers.0.mlp.experts",
+        prefix=_PREFIX,
         activation=case.activation,
         gemm1_alpha=options.get("gemm1_alpha"),
         gemm1_clamp_limit=options.get("gemm1_clamp_limit"),
@@ -96,7 +65,7 @@ def _layer(case: Case) -> Any:
     )
 
 
-def _quantization(case: Case) -> Any:
+def _quantization(case: EngineCase) -> Any:
     from sglang.srt.layers.quantization import get_quantization_config
 
     if not case.quantization:
@@ -108,19 +77,26 @@ def _quantization(case: Case) -> Any:
     return config
 
 
-NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "weight_bias", "input_scale": "input_scale"}
+def load(layer: Any, experts: RandomExperts, case: EngineCase) -> None:
+    """Load experts as SGLang's models do."""
+    load_experts(layer, experts, case, _NAMES, _PREFIX)
 
 
-def _call(layer: Any, case: Case) -> None:
+def convert(layer: Any, case: EngineCase) -> None:
+    """Lay the weights out."""
+    layer.quant_method.process_weights_after_loading(layer)
+
+
+def call(layer: Any, case: EngineCase) -> None:
+    """Compute a few tokens."""
     from sglang.srt.layers.moe.token_dispatcher.standard import StandardDispatchOutput
     from sglang.srt.layers.moe.topk import StandardTopKOutput
 
-    tokens = 4
     topk = StandardTopKOutput(
-        topk_weights=torch.ones(tokens, case.top_k),
-        topk_ids=torch.zeros(tokens, case.top_k, dtype=torch.int32),
-        router_logits=torch.zeros(tokens, case.experts),
+        topk_weights=torch.ones(_TOKENS, case.top_k),
+        topk_ids=torch.zeros(_TOKENS, case.top_k, dtype=torch.int32),
+        router_logits=torch.zeros(_TOKENS, case.experts),
     )
-    hidden = torch.zeros(tokens, case.hidden, dtype=torch.bfloat16)
+    hidden = torch.zeros(_TOKENS, case.hidden, dtype=torch.bfloat16)
     fields = dict.fromkeys(StandardDispatchOutput._fields)
     layer.run_moe_core(StandardDispatchOutput(**{**fields, "hidden_states": hidden, "topk_output": topk}))

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from support.engines.cases import Case
-from support.engines.checkpoint import Checkpoint
-from support.engines.loading import load
-from support.engines.standins import install_standins, module_of
+from preshuffle.layouts.conform.engines.drivers.loading import load as load_experts
+from preshuffle.layouts.conform.engines.drivers.random_experts import RandomExperts
+from preshuffle.layouts.conform.engines.engine_cases import EngineCase
+from preshuffle.layouts.conform.standins.anything import module_of
 
-ABSENT = (
-    *("transformers", "msgspec", "cloudpickle", "zmq", "cbor2", "blake3", "gguf", "cachetools", "psutil", "tqdm"),
-    *("huggingface_hub", "PIL", "aiohttp", "requests", "tokenizers", "openai", "cpuinfo"),
-    *("prometheus_client", "pybase64", "lark", "diskcache", "setproctitle", "ray", "depyf", "numba", "ninja", "flydsl"),
-    *("opentelemetry", "partial_json_parser", "einops", "cv2", "torchvision", "torchaudio", "tiktoken"),
-    *("vllm._C", "vllm._C_stable_libtorch", "vllm._rocm_C", "vllm._moe_C"),
-)
-"""Packages and compiled extensions that an import asks for; experts need none of them."""
-
-REPLACED = (
-    *("vllm.renderers", "vllm.entrypoints", "vllm.parser", "vllm.multimodal", "vllm.inputs", "vllm.tool_parsers"),
-    *("vllm.reasoning", "vllm.transformers_utils", "vllm.distributed.kv_transfer", "vllm.tokenizers"),
-)
-"""Parts of vLLM without experts, which import much."""
+_NAMES: Final = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_scale": "input_scale"}
+_TOKENS: Final = 4
 
 
-layers: list[Any] = []
-"""The layer that was converted last."""
-
-
-def prepare(tree: Path, arch: str) -> None:
-    """Make vLLM importable."""
-    sys.path.insert(0, str(tree))
+def prepare(arch: str) -> None:
+    """Give vLLM what compiled modules give on a GPU of an architecture."""
     module_of(
         "amdsmi",
         AmdSmiException=RuntimeError,
@@ -45,7 +28,6 @@ def prepare(tree: Path, arch: str) -> None:
         amdsmi_get_processor_handles=lambda: [0],
         amdsmi_get_gpu_asic_info=lambda _: {"target_graphics_version": arch, "market_name": "AMD", "device_id": "0"},
     )
-    install_standins(ABSENT, REPLACED)
     import vllm._aiter_ops as ops
     from vllm.v1.worker.workspace import init_workspace_manager
 
@@ -55,13 +37,17 @@ def prepare(tree: Path, arch: str) -> None:
 
 
 def static_scaled_fp8_quant(output: torch.Tensor, values: torch.Tensor, scale: torch.Tensor, *_: Any) -> None:
-    """Quantize with one scale, as vLLM's compiled kernel of that name does: times the scale's reciprocal, clamped."""
+    """Quantize with one scale as vLLM's compiled kernel does.
+
+    Values are multiplied by the scale's reciprocal, and clamped.
+    """
     largest = torch.finfo(output.dtype).max
     output.copy_((values.float() * (1 / scale.float())).clamp(-largest, largest).to(output.dtype))
 
 
-def run(case: Case, checkpoint: Checkpoint) -> None:
-    """Create, load, convert and call a layer."""
+@contextmanager
+def running(case: EngineCase) -> Iterator[None]:
+    """Configure vLLM for a case."""
     from vllm.config import VllmConfig, set_current_vllm_config
 
     config = VllmConfig()
@@ -75,15 +61,11 @@ def run(case: Case, checkpoint: Checkpoint) -> None:
         quantization_config=None,
     )
     with set_current_vllm_config(config):
-        layer = _layer(case)
-        load(layer, checkpoint, case, NAMES, "experts")
-        layer.quant_method.process_weights_after_loading(layer)
-        layers[:] = [layer]
-        if case.options.get("call", True):
-            _call(layer, case)
+        yield
 
 
-def _layer(case: Case) -> Any:
+def create(case: EngineCase) -> Any:
+    """Return vLLM's layer, empty."""
     import vllm.distributed.parallel_state as state
     from vllm.model_executor.layers.fused_moe.activation import MoEActivation
     from vllm.model_executor.layers.fused_moe.config import (
@@ -126,7 +108,7 @@ def _layer(case: Case) -> Any:
     return RoutedExperts("model.layers.0.mlp.experts", torch.bfloat16, moe, _quantization(case), manager)
 
 
-def _quantization(case: Case) -> Any:
+def _quantization(case: EngineCase) -> Any:
     from vllm.model_executor.layers.quantization import get_quantization_config
 
     if not case.quantization:
@@ -135,13 +117,20 @@ def _quantization(case: Case) -> Any:
     return get_quantization_config(method).from_config(dict(case.quantization))
 
 
-NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_scale": "input_scale"}
+def load(layer: Any, experts: RandomExperts, case: EngineCase) -> None:
+    """Load experts as vLLM's models do."""
+    load_experts(layer, experts, case, _NAMES, "experts")
 
 
-def _call(layer: Any, case: Case) -> None:
-    tokens = 4
-    hidden = torch.zeros(tokens, layer.hidden_size, dtype=torch.bfloat16)
-    weights = torch.ones(tokens, case.top_k)
-    ids = torch.zeros(tokens, case.top_k, dtype=torch.int32)
+def convert(layer: Any, case: EngineCase) -> None:
+    """Lay the weights out."""
+    layer.quant_method.process_weights_after_loading(layer)
+
+
+def call(layer: Any, case: EngineCase) -> None:
+    """Compute a few tokens."""
+    hidden = torch.zeros(_TOKENS, layer.hidden_size, dtype=torch.bfloat16)
+    weights = torch.ones(_TOKENS, case.top_k)
+    ids = torch.zeros(_TOKENS, case.top_k, dtype=torch.int32)
     layer._ensure_moe_quant_config_init()
     layer.forward_modular(hidden, weights, ids)

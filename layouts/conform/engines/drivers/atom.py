@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from support.engines import aiter_standin
-from support.engines.cases import Case
-from support.engines.checkpoint import SHARDS, Checkpoint
-from support.engines.standins import install_standins, module_of
+from preshuffle.layouts.conform.engines.drivers.random_experts import SHARDS, RandomExperts
+from preshuffle.layouts.conform.engines.engine_cases import EngineCase
+from preshuffle.layouts.conform.standins.aiter_modules import ActivationType
+from preshuffle.layouts.conform.standins.anything import module_of
 
-ABSENT = (
-    *("transformers", "zmq", "flydsl", "mori", "tqdm", "huggingface_hub", "triton", "msgpack", "cloudpickle", "PIL"),
-    *("pandas", "safetensors", "msgspec", "psutil", "einops", "aiohttp", "requests", "fastapi", "xxhash", "tilelang"),
-)
-"""Packages that an import asks for; experts need none of them."""
-
-REPLACED = (
-    *("atom.plugin.sglang", "atom.model_engine", "atom.model_ops.attentions", "atom.model_ops.base_attention"),
-    *("aiter.dist", "aiter.rotary_embedding", "aiter.mla", "aiter.jit.utils.ck_fallback"),
-)
-"""Parts of ATOM and AITER without experts, which import much."""
-
+_NAMES: Final = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_scale": "input_scale"}
+_TOKENS: Final = 4
 GROUP = SimpleNamespace(world_size=1, rank_in_group=0)
 ALONE = SimpleNamespace(world_size=1, rank_in_group=0)
 
 
-def prepare(tree: Path, arch: str) -> None:
-    """Make ATOM importable."""
-    sys.path.insert(0, str(tree))
-    install_standins(ABSENT, REPLACED)
+def prepare(arch: str) -> None:
+    """Replace ATOM's process groups and its registered operator."""
     module_of(
         "aiter.dist.parallel_state",
         get_tp_group=lambda: GROUP,
@@ -54,7 +41,7 @@ def prepare(tree: Path, arch: str) -> None:
 
 
 def _filled(empty: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return `torch.empty` for dtypes that torch cannot fill deterministically, too."""
+    """Return ``torch.empty`` for dtypes that torch cannot fill deterministically, too."""
 
     def allocate(*shape: Any, dtype: torch.dtype | None = None, **options: Any) -> torch.Tensor:
         if dtype is torch.float4_e2m1fn_x2:
@@ -64,26 +51,21 @@ def _filled(empty: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return allocate
 
 
-def run(case: Case, checkpoint: Checkpoint) -> None:
-    """Create, load, convert and call a layer."""
-    GROUP.world_size, GROUP.rank_in_group = case.tp * case.ep, case.ep_rank * case.tp + case.rank
-    layer = _layer(case)
-    _load(layer, checkpoint, case)
-    if model := case.options.get("model"):
-        _named(model).process_weights_after_loading(SimpleNamespace(experts=layer))
-    layer.process_weights_after_loading()
-    layer.quant_method.process_weights_after_loading(layer)
-    layer.quant_method.init_prepare_finalize(layer)
-    _call(layer, case)
-
-
 def _named(name: str) -> Any:
-    """Return what `module:attribute` names."""
+    """Return what ``module:attribute`` names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-def _layer(case: Case) -> Any:
+@contextmanager
+def running(case: EngineCase) -> Iterator[None]:
+    """Set ATOM's ranks for a case."""
+    GROUP.world_size, GROUP.rank_in_group = case.tp * case.ep, case.ep_rank * case.tp + case.rank
+    yield
+
+
+def create(case: EngineCase) -> Any:
+    """Return ATOM's layer, empty."""
     from atom.config import CompilationConfig, EPLBConfig, ParallelConfig, set_current_atom_config
     from atom.model_ops.moe import FusedMoE
 
@@ -115,7 +97,7 @@ def _layer(case: Case) -> Any:
         quant_config=quantization,
         prefix=case.options.get("prefix", "model.layers.0.mlp.experts"),
         has_bias=case.bias,
-        activation=aiter_standin.ActivationType[case.options.get("activation", "Silu")],
+        activation=ActivationType[case.options.get("activation", "Silu")],
         config=hf_config,
         pad_align=case.options.get("pad_align"),
     )
@@ -126,38 +108,46 @@ def _layer(case: Case) -> Any:
     return layer
 
 
-NAMES = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_scale": "input_scale"}
-
-
-def _load(layer: Any, checkpoint: Checkpoint, case: Case) -> None:
-    """Load by the layer's own weight loader, one projection of one expert at a time."""
+def load(layer: Any, experts: RandomExperts, case: EngineCase) -> None:
+    """Load by the layer's own weight loader, projection by projection."""
     parameters = dict(layer.named_parameters())
     if case.order == "GUGU":
-        _load_fused(parameters, checkpoint)
+        _load_fused(parameters, experts)
         return
-    for shard, kind in checkpoint.tensors:
-        parameter = parameters.get(f"{'w2' if shard == 'w2' else 'w13'}_{NAMES[kind]}")
+    for shard, kind in experts.tensors:
+        parameter = parameters.get(f"{'w2' if shard == 'w2' else 'w13'}_{_NAMES[kind]}")
         if parameter is None:
             continue  # the engine drops keys of a checkpoint that no parameter has
         for expert in range(case.experts):
-            loaded = checkpoint.shard_of(expert, shard, kind)
+            loaded = experts.shard_of(expert, shard, kind)
             if case.options.get("flat_scales") and kind == "scale":
                 loaded = loaded.squeeze(-1)
-            full = f"{layer.prefix}.{expert}.{SHARDS[shard]}_proj.{NAMES[kind]}"
+            full = f"{layer.prefix}.{expert}.{SHARDS[shard]}_proj.{_NAMES[kind]}"
             parameter.weight_loader(parameter, loaded, full, shard, expert)
 
 
-def _load_fused(parameters: dict[str, Any], checkpoint: Checkpoint) -> None:
+def _load_fused(parameters: dict[str, Any], experts: RandomExperts) -> None:
     """Load all experts at once, uncut, gate and up in turn: the engine's loader cuts ranks."""
     for projection in ("w13", "w2"):
         for kind in ("weight", "scale", "bias"):
-            parameter = parameters[f"{projection}_{NAMES[kind]}"]
-            parameter.weight_loader(parameter, checkpoint.fused(projection, kind, 1, 0).clone())
+            parameter = parameters[f"{projection}_{_NAMES[kind]}"]
+            parameter.weight_loader(parameter, experts.fused(projection, kind, 1, 0).clone())
 
 
-def _call(layer: Any, case: Case) -> None:
-    tokens = 4
-    hidden = torch.zeros(tokens, layer.hidden_size + getattr(layer.quant_method, "hidden_pad", 0), dtype=torch.bfloat16)
-    answer = torch.ones(tokens, case.top_k), torch.zeros(tokens, case.top_k, dtype=torch.int32)
+def convert(layer: Any, case: EngineCase) -> None:
+    """Lay the weights out, as model and layer do."""
+    if model := case.options.get("model"):
+        _named(model).process_weights_after_loading(SimpleNamespace(experts=layer))
+    layer.process_weights_after_loading()
+    layer.quant_method.process_weights_after_loading(layer)
+    layer.quant_method.init_prepare_finalize(layer)
+
+
+def call(layer: Any, case: EngineCase) -> None:
+    """Compute a few tokens."""
+    hidden = torch.zeros(
+        _TOKENS, layer.hidden_size + getattr(layer.quant_method, "hidden_pad", 0), dtype=torch.bfloat16
+    )
+    answer = torch.ones(_TOKENS, case.top_k), torch.zeros(_TOKENS, case.top_k, dtype=torch.int32)
     type(layer).select_experts = staticmethod(lambda *_, **__: answer)  # routing has nothing to do with weights
-    layer.forward_impl(hidden, torch.zeros(tokens, case.experts))
+    layer.forward_impl(hidden, torch.zeros(_TOKENS, case.experts))

@@ -1,0 +1,1 @@
+"""Drivers of the engines' own code, for child processes only."""
