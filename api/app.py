@@ -20,6 +20,7 @@ from preshuffle.api.answers import Answers, ListingCache, ResponseCache
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.log_lines import LOGGER
+from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
 from preshuffle.api.routes import (
@@ -271,7 +272,7 @@ def load_registry(settings: Settings) -> Registry:
         BookError: an overlay does not load.
         ServeError: kernel tables do not load.
     """
-    book = Registry.load(settings.book).book
+    book = Registry.load(filled_overlays(settings.book)).book
     try:
         return Registry(book, load_tables(settings.tables))
     except (TableError, ImportError, OSError) as error:

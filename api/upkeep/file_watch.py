@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.table_files import load_tables, table_places
 from preshuffle.api.web import Tokens, read_tokens
 from preshuffle.registry import Registry
@@ -138,14 +139,14 @@ def watch_book(overlays: Sequence[str], publish: Callable[[Book], None], current
     """Return a watcher of the book's overlays.
 
     Args:
-        overlays: folders or files, as ``Registry.load`` takes them.
+        overlays: folders or files, as ``Registry.load`` takes them; folders may be empty.
         publish: called with a new book that has loaded.
         current: returns the digest of the book that the service answers from.
     """
 
     def load() -> Publish | None:
         try:
-            book = Registry.load(overlays).book
+            book = Registry.load(filled_overlays(overlays)).book
         except BookError as error:
             raise UnloadableError(error.problems) from None
         return None if book.digest == current() else lambda: publish(book)

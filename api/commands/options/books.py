@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from preshuffle.api.commands.options.failures import UsageError
+from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.table_files import VARIABLE, automatic_tables
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def from_environment(name: str, environment: Mapping[str, str] | None = None) ->
 
 
 def chosen_book(args: argparse.Namespace) -> list[str]:
-    """Return the overlays that the options or the environment name."""
+    """Return the overlays that the options or the environment name, without empty folders."""
     given: list[str] | None = args.book
-    return from_environment(BOOK) if given is None else given
+    return filled_overlays(from_environment(BOOK) if given is None else given)
 
 
 def chosen_tables(args: argparse.Namespace) -> Literal["auto"] | list[str] | None:

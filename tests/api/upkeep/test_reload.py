@@ -14,6 +14,8 @@ from preshuffle.api.settings import Settings
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.background import BackgroundLoop
 from preshuffle.api.upkeep.recheck import is_due
+from preshuffle.registry import Registry
+from preshuffle.registry.base.errors import BookError
 from support.service.server import OBSERVATION, REPORT, Client
 
 OTHER_RECIPE = """
@@ -152,6 +154,33 @@ def test_a_file_that_is_being_written_is_not_read(service: Service, book: Path) 
     service.background.watching.book.poll()
     assert service.get("/readyz")["registry_digest"] != before["registry_digest"]
     assert service.background.watching.book.state.failures == 0
+
+
+def test_a_folder_may_be_empty_and_is_filled_later(database: str, tmp_path: Path) -> None:
+    """A ConfigMap that is optional, mounted before anybody made it."""
+    folder = tmp_path / "mounted"
+    (folder / "..v0").mkdir(parents=True)
+    (folder / "..data").symlink_to("..v0")
+    service = Service(database, folder)
+    service.poll()
+    before = service.get("/readyz")
+    assert before["book_problems"] == []
+    assert before["registry_digest"] == Registry.default().digest
+    (folder / "..v1").mkdir()
+    (folder / "..v1" / "book.yaml").write_text(OTHER_RECIPE)
+    (folder / "book.yaml").symlink_to("..data/book.yaml")
+    (folder / "..data").unlink()
+    (folder / "..data").symlink_to("..v1")
+    service.poll()
+    assert service.get("/readyz")["registry_digest"] != before["registry_digest"]
+    (folder / "book.yaml").unlink()
+    service.poll()
+    assert service.get("/readyz") == before
+    (folder / "notes.txt").write_text("no book")
+    with pytest.raises(BookError, match=r"no .\.yaml in this folder"):
+        load_registry(Settings(book=(str(folder),)))
+    service.background.stop()
+    service.store.close()
 
 
 def test_a_deleted_folder_is_reported_as_a_problem(service: Service, book: Path) -> None:
