@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "serve": "serve the HTTP API and the pages",
     "deployments": "list or show the deployments of a service",
     "plan": "plan a rollout: what another book, tables or AITER would change",
+    "store": "check, back up or restore the store of a service",
     "token": "create a bearer token for the service",
     "doctor": "diagnose this installation",
     "completion": "print a completion script for a shell",
@@ -32,6 +33,7 @@ EXTRAS: Final[dict[str, str]] = {
     "serve": "service",
     "deployments": "service",
     "plan": "service",
+    "store": "service",
     "token": "service",
 }
 """Extras that whole commands need; of others an option may (``--server``), and says so itself."""

@@ -10,6 +10,8 @@ from preshuffle.api.store.book_store import (
     stored_books,
     stored_entries,
 )
+from preshuffle.api.store.copies.inspection import StoreFacts, inspect_store
+from preshuffle.api.store.copies.sqlite_copies import back_up, restore_backup
 from preshuffle.api.store.database import in_thread
 from preshuffle.api.store.history import (
     SERVICE,
@@ -60,10 +62,12 @@ __all__ = [
     "Retention",
     "StateChange",
     "Store",
+    "StoreFacts",
     "StoredConformance",
     "announce",
     "announced_name",
     "announced_registry",
+    "back_up",
     "beats",
     "bound_key",
     "circumstances_of",
@@ -74,6 +78,7 @@ __all__ = [
     "facts_values",
     "in_keys",
     "in_thread",
+    "inspect_store",
     "is_silent",
     "judged_values",
     "kernel_store",
@@ -85,6 +90,7 @@ __all__ = [
     "record",
     "replica_facts",
     "replicas",
+    "restore_backup",
     "shown_state",
     "state_since",
     "stored_books",

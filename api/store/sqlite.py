@@ -174,15 +174,26 @@ def _check_file(path: Path) -> bool:
 
 
 def _check_tables(path: Path) -> None:
-    """Read the schema's version, on a connection that cannot write."""
+    """Read the schema's version."""
+    with read_only(path) as connection:
+        version_of(connection, str(path))
 
-    def read_only() -> sqlite3.Connection:
+
+@contextmanager
+def read_only(path: Path) -> Iterator[Connection]:
+    """Connect to a file without the right to write.
+
+    Raises:
+        StoreError: it is damaged, or its journal cannot be read without rights that this process lacks.
+    """
+
+    def connect() -> sqlite3.Connection:
         return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
 
-    engine = create_engine("sqlite://", creator=read_only)
+    engine = create_engine("sqlite://", creator=connect)
     try:
         with engine.connect() as connection:
-            version_of(connection, str(path))
+            yield connection
     except DatabaseError as error:
         if "readonly database" in str(error) or not os.access(path, os.W_OK):
             text = f"{path} cannot be written: permission denied for it, or for its folder ({path.parent})"

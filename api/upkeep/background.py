@@ -17,6 +17,7 @@ from preshuffle.api.upkeep.change_feed import ChangeFeed
 from preshuffle.api.upkeep.file_watch import Watching
 from preshuffle.api.upkeep.kernel_library import KernelLibrary
 from preshuffle.api.upkeep.liveness import update_liveness
+from preshuffle.api.upkeep.missing_facts import add_missing_facts
 from preshuffle.api.upkeep.recheck import is_due, recheck, recheck_in_child
 from preshuffle.api.upkeep.worker_process import WorkerProcess, WorkerProcessError
 
@@ -26,7 +27,7 @@ TICK_S: Final = 0.4
 """Between two reads of the store's counters."""
 _LATER_S: Final = 30.0
 _PRUNE_S: Final = 60.0
-"""Between two prunings of the history."""
+"""Between two prunings of the history, and two looks for what older versions have stored."""
 _SLOW_S: Final = 1.0
 """Between two checks of the files of book and kernel tables, and of silent replicas."""
 
@@ -107,6 +108,7 @@ class BackgroundLoop:
             update_liveness(self._store)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + _PRUNE_S
+            add_missing_facts(self._store)
             prune(self._store, self._retention)
             self._store.keep_reserve()
         name = judge_name(self._answers.registry)

@@ -33,6 +33,7 @@ from preshuffle.api.store import (
     shown_state,
     write_facts,
 )
+from preshuffle.api.upkeep.missing_facts import add_missing_facts
 from preshuffle.registry import Registry
 from preshuffle.registry.base.memo import Memo
 
@@ -74,6 +75,7 @@ def recheck(
     """
     judge_report = _CachingJudge(registry).judge
     registry_name, last_key, judged = judge_name(registry), ("", -1), 0
+    add_missing_facts(store)
     while not stop():
         with store.transaction() as connection:
             same_facts = and_(replica_facts.c.name == replicas.c.name, replica_facts.c.replica == replicas.c.replica)

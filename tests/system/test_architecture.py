@@ -49,20 +49,8 @@ ORDER: Order = {
     ),
     # `commands` sit near the top because they start the app and use the client.
     "api": (
-        *(
-            "",
-            "errors",
-            "variables",
-            "log_lines",
-            "fleet",
-            "web",
-            "settings",
-            "table_files",
-            "overlay_files",
-            "store",
-            "answers",
-        ),
-        *("upkeep", "rollout", "server"),
+        *("", "errors", "variables", "log_lines", "fleet", "web", "settings", "table_files", "overlay_files"),
+        *("store", "answers", "upkeep", "rollout", "server"),
         *("routes", "pages", "doctor", "client", "app", "commands", "cli"),
     ),
 }

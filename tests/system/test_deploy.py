@@ -3,10 +3,13 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
@@ -15,7 +18,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.settings import PREFIX, Settings
 from preshuffle.api.web.tokens import load_tokens
 from preshuffle.registry import Registry
-from support.service.server import REPORT, Client
+from support.service.server import REPORT, Client, running_server
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -64,6 +67,103 @@ def test_the_example_of_the_secret_is_a_file_that_the_service_reads(tmp_path: Pa
     file = tmp_path / "tokens.yaml"
     file.write_text(manifest("secrets.example")["stringData"]["tokens.yaml"])
     load_tokens(str(file))
+
+
+def console(section: str) -> list[str]:
+    """Return the commands of a section's first console block, without comments."""
+    page = (ROOT / "docs" / "service.md").read_text()
+    block = page.split(f"\n## {section}\n")[1].split("```console\n")[1].split("```")[0]
+    return [line.removeprefix("$ ").split("#")[0].strip() for line in block.splitlines()]
+
+
+def documents(*files: Path) -> Iterator[Any]:
+    for file in files:
+        yield from yaml.safe_load_all(file.read_text())
+
+
+class Cluster:
+    """What a fresh cluster checks of the steps that a page names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: set[tuple[str, str]] = set()
+        self.labels: dict[str, dict[str, str]] = {"default": {}, "monitoring": {}}
+
+    def run(self, command: str) -> None:
+        match command.split():
+            case ["kubectl", "apply", "-f", file]:
+                self.apply(ROOT / file if (ROOT / file).exists() else self.folder / file)
+            case ["kubectl", "apply", "-k", folder]:
+                self.apply(*(ROOT / folder / name for name in manifest("kustomization")["resources"]))
+            case ["cp", source, target]:
+                shutil.copy(ROOT / source, self.folder / target)
+            case ["kubectl", "-n", "preshuffle", "rollout", "status", "deployment/preshuffle"]:
+                self.start_pods()
+            case ["kubectl", "label", "namespace", name, label]:
+                self.labels[name] |= dict([label.split("=")])
+            case other:
+                assert other[:2] == ["preshuffle", "token"], f"no step of a fresh cluster: {command}"
+
+    def apply(self, *files: Path) -> None:
+        for one in documents(*files):
+            if one["kind"] == "Namespace":
+                self.labels[one["metadata"]["name"]] = one["metadata"]["labels"]
+            else:
+                assert one["metadata"]["namespace"] in self.labels, f"{one['kind']} before its namespace"
+            self.made.add((one["kind"], one["metadata"]["name"]))
+
+    def start_pods(self) -> None:
+        pod = manifest("deployment")["spec"]["template"]["spec"]
+        secrets = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        assert {("Secret", name) for name in secrets} | {("ServiceAccount", pod["serviceAccountName"])} <= self.made
+
+
+def test_the_pages_steps_can_be_followed_in_their_order_on_a_fresh_cluster(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    for command in console("Kubernetes"):
+        cluster.run(command)
+    assert ("Deployment", "preshuffle") in cluster.made
+    engine = manifest("engine-probe.example")["metadata"]["namespace"]
+    clients = manifest("networkpolicy")["spec"]["ingress"][0]["from"]
+    selectors = [peer["namespaceSelector"]["matchLabels"].items() for peer in clients]
+    assert any(selector <= cluster.labels[engine].items() for selector in selectors)
+
+
+def gate(tmp_path: Path, url: str) -> tuple[int, str, str]:
+    """Run the example of a start-up gate against a service; return code, output and what the pod's log gets."""
+    script = manifest("engine-probe.example")["spec"]["containers"][0]["startupProbe"]["exec"]["command"][2]
+    log = tmp_path / "log"
+    for old, new in (
+        ("http://preshuffle.preshuffle.svc", url),
+        ("/tmp/preshuffle-gate", str(tmp_path / "gate")),
+        ("/proc/1/fd/2", str(log)),
+        ("--max-time 2", "--max-time 0.3"),
+    ):
+        assert old in script
+        script = script.replace(old, new)
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout, log.read_text() if log.exists() else ""
+
+
+def test_a_start_up_gate_that_is_blocked_is_seen_and_opens(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    wrong = json.loads(json.dumps(REPORT))
+    wrong["groups"][0]["observation"]["applied"]["tensors"]["w13_weight"]["layout"] = "gui16"
+    with running_server(tmp_path / "store.db") as server:
+        assert gate(tmp_path, server.url) == (0, "", "")  # nobody has reported it
+        assert httpx.put(f"{server.url}/v1/deployments/gpt-oss-prod", json=wrong).status_code == 201
+        code, said, _ = gate(tmp_path, server.url)
+        assert (code, "preshuffle refuses: " in said) == (1, True)
+        assert httpx.put(f"{server.url}/v1/deployments/gpt-oss-prod", json=REPORT).status_code == 200
+        assert gate(tmp_path, server.url)[0] == 0
+    with socket.create_server(("127.0.0.1", 0)) as blocked:  # as a policy does it: no response at all
+        url = f"http://127.0.0.1:{blocked.getsockname()[1]}"
+        runs = [gate(tmp_path, url) for _ in range(5)]
+    assert [code for code, _, _ in runs] == [1, 1, 1, 0, 0]
+    assert "preshuffle does not answer (curl: (28)" in runs[0][1]
+    assert "has this namespace the label preshuffle.io/client=true?" in runs[0][1]
+    assert runs[-1][2].count("The start-up gate is open") == 1
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,10 @@ def from_environment(name: str, environment: Mapping[str, str] | None = None) ->
 
 
 def chosen_book(args: argparse.Namespace) -> list[str]:
-    """Return the overlays that the options or the environment name, without empty folders."""
+    """Return the overlays that options or environment name.
+
+    Empty folders are left out.
+    """
     given: list[str] | None = args.book
     return filled_overlays(from_environment(BOOK) if given is None else given)
 

@@ -1,0 +1,1 @@
+"""Backups of SQLite stores, and read-only inspection of any store."""
