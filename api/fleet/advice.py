@@ -14,7 +14,7 @@ def codes_of(findings: Iterable[Finding]) -> tuple[FindingCode, ...]:
 
 
 def fixes_of(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """Return what to do about findings, each fix once, those of errors first.
+    """Return the fixes of findings, each once, those of errors first.
 
     At most ``MAX_PROBLEMS``; one more sentence then counts the rest.
     """

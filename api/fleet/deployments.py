@@ -118,7 +118,10 @@ class Beat(Frozen):
 
 
 class Receipt(Frozen):
-    """Acknowledgement of a report, sent once it is on disk, and what was found in it."""
+    """Acknowledgement of a report, and what was found in it.
+
+    It is sent once the report is on disk.
+    """
 
     name: str
     replica: ReplicaNumber

@@ -223,6 +223,39 @@ def test_the_base_installation_is_enough(arguments: list[str], tmp_path: Path) -
     assert done.stdout
 
 
+REPORT = """
+from preshuffle.api.client import Client, Reporter, ServiceSettings
+from preshuffle.registry import Observation, Query
+query = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2")
+settings = ServiceSettings(url="http://127.0.0.1:9", deployment="prod", spool="off")
+with Reporter(settings=settings) as reporter, Client("http://127.0.0.1:9", quiet=True) as client:
+    reply = reporter.report({0: Observation(query=query)}).raise_if("mismatch")
+    print(reply.source, client.resolve(query).value.recipe)
+"""
+
+
+def test_the_extra_client_is_enough_to_report(tmp_path: Path) -> None:
+    """Replays ``pip install preshuffle[client]``: what the extra needs is there, whatever else is here is not."""
+    project = PROJECT["project"]
+    needed, queue = set[str](), [*project["dependencies"], *project["optional-dependencies"]["client"]]
+    while queue:
+        requirement = Requirement(queue.pop())
+        if requirement.name in needed:
+            continue
+        needed.add(requirement.name)
+        extras = [*requirement.extras, ""]
+        for line in metadata.requires(requirement.name) or ():
+            other = Requirement(line)
+            if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in extras):
+                queue.append(line)
+    wanted = {normal(name) for name in needed} | {"preshuffle"}
+    owners = metadata.packages_distributions().items()
+    unwanted = {top for top, names in owners if not wanted & {normal(name) for name in names} and top.isidentifier()}
+    assert {"fastapi", "sqlalchemy", "torch", "uvicorn", "jinja2"} <= unwanted
+    blocked = BLOCKED.partition("from preshuffle")[0].format(names=unwanted)
+    assert run(sys.executable, "-c", blocked + REPORT, cwd=tmp_path).split() == ["embedded", "mxfp4.sep16"]
+
+
 def test_serving_names_the_extra_that_it_needs(tmp_path: Path) -> None:
     done = without_extras("serve", cwd=tmp_path)
     assert done.returncode == 2

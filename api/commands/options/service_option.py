@@ -73,7 +73,7 @@ def query_service(args: argparse.Namespace, call: Callable[[Client], Reply[T]], 
     if args.book or args.tables:
         raise UsageError("--server uses the service's own book and tables; omit --book and --tables")
     check_url(args.server)
-    with needs_extra("asking a service", "service"):
+    with needs_extra("asking a service", "client"):
         from preshuffle.api.client import Client
     with Client(args.server, token=os.environ.get(TOKEN), timeout=_TIMEOUT_S, registry=registry, quiet=True) as client:
         reply = call(client)
@@ -108,7 +108,7 @@ def send_request(args: argparse.Namespace, method: str, path: str, **request: An
         raise UsageError(f"name one service: --server URL (or ${SERVER}), or --db URL of a service's store")
     if server:
         check_url(server)
-    with needs_extra("asking a service", "service"):
+    with needs_extra("asking a service", "service" if args.db else "client"):
         answer = (
             _request_store(args.db, method, path, request)
             if args.db

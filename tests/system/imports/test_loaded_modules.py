@@ -34,11 +34,19 @@ def loaded_by(code: str) -> set[str]:
         ("import preshuffle.registry", NOT_YET),
         ("from preshuffle.registry import Registry", HEAVY | {"packaging"}),
         ("import preshuffle.api.cli", NOT_YET),
+        ("import preshuffle.api.client", HEAVY - {"httpx"}),
         (RESOLVE, HEAVY),
     ],
-    ids=["preshuffle", "registry", "Registry", "cli", "resolve"],
+    ids=["preshuffle", "registry", "Registry", "cli", "client", "resolve"],
 )
 def test_nothing_slow_is_imported_before_it_is_needed(code: str, unwanted: frozenset[str]) -> None:
     found = loaded_by(code)
     assert "preshuffle" in found
     assert found & unwanted == set()
+
+
+def test_the_client_leaves_the_registrys_work_to_those_who_need_it() -> None:
+    code = "import preshuffle.api.client, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    rooms = {name.split(".")[2] for name in done.stdout.split() if name.startswith("preshuffle.registry.")}
+    assert rooms == {"base", "kernels", "text", "values"}

@@ -15,24 +15,25 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from threading import Lock
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
 
-from preshuffle.api.fleet import Beat, Group, Receipt, ReplicaReport
-from preshuffle.registry import Registry
-from preshuffle.registry.base.errors import FieldProblem, NearMatch, NoRecipeError, PreshuffleError, QueryError
+from preshuffle.api.client.connection import ServiceConnection
+from preshuffle.api.client.problems import UnavailableError
+from preshuffle.api.client.replies import Reply, Told, check_embedded, read_receipt
+from preshuffle.api.fleet import Beat, Group, ReplicaReport
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
-from preshuffle.registry.values.report import Report, worst
+from preshuffle.registry.values.report import Report
 
-__all__ = ["Client", "ClientError", "Reply", "Told", "faults_of", "not_ours", "read_problem"]
+if TYPE_CHECKING:
+    from preshuffle.registry import Registry
 
 log = logging.getLogger("preshuffle.client")
 
@@ -43,54 +44,17 @@ _MAX_QUERY_STRING: Final = 6000
 """Characters of a query string; longer queries are posted."""
 
 
-class ClientError(PreshuffleError, RuntimeError):
-    """Refusal by the service, of the token or of a precondition (``If-Match``).
-
-    Attributes:
-        status: the HTTP status.
-    """
-
-    def __init__(self, status: int, detail: str) -> None:
-        """Store the HTTP status and the message."""
-        super().__init__(detail)
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
-    """Answer, with its source.
-
-    Attributes:
-        value: the answer.
-        source: ``service``, or ``embedded``: the book installed here, because the service was unavailable.
-        why: why it was unavailable; None if it answered.
-    """
-
-    value: T
-    source: Literal["service", "embedded"] = "service"
-    why: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Result of reporting a replica.
-
-    Attributes:
-        receipt: acknowledgement of the service; None if it was unavailable.
-        report: otherwise, check by the embedded book: all groups' findings and the worst verdict.
-    """
-
-    receipt: Receipt | None = None
-    report: Report | None = None
-
-
 class Client:
     """Thread-safe client of one service.
 
     Args:
         url: of the service.
         token: bearer token, if the service requires one.
-        timeout: seconds for a whole request.
+        token_file: file that holds it instead; it is read for every request.
+        ca_file: certificates that the service's is checked against, instead of the usual ones.
+        cert_file: certificate that this client shows.
+        key_file: its key, where that is in a file of its own.
+        timeout: seconds for each step of a request.
         registry: fallback while the service is unavailable; by default the packaged book, loaded on first use.
         quiet: log unavailability at debug level only.
         transport: of httpx, for special connections (a proxy, a socket).
@@ -101,14 +65,26 @@ class Client:
         url: str,
         *,
         token: str | None = None,
+        token_file: str | None = None,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
         timeout: float = 2.0,
         registry: Registry | None = None,
         transport: httpx.BaseTransport | None = None,
         quiet: bool = False,
     ) -> None:
         """Prepare; the first request connects."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, headers=headers, transport=transport)
+        self._connection = ServiceConnection(
+            url,
+            token=token,
+            token_file=token_file,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            timeout=timeout,
+            transport=transport,
+        )
         self._registry = registry
         self._level = logging.DEBUG if quiet else logging.WARNING
         self._decisions: OrderedDict[str, tuple[str, Decision]] = OrderedDict()  # by query string, with the ETag
@@ -126,7 +102,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connection.close()
 
     def resolve(self, query: Query) -> Reply[Decision]:
         """Resolve a query to a decision; cached decisions are revalidated by ETag.
@@ -147,7 +123,7 @@ class Client:
         """
         body = observation.model_dump(mode="json", exclude_unset=True)
         return self._or_embedded(
-            lambda: Report.model_validate_json(self._send("POST", "/v1/check", json=body).content),
+            lambda: Report.model_validate_json(self._connection.send("POST", "/v1/check", json=body).content),
             lambda registry: registry.check(observation),
         )
 
@@ -176,18 +152,12 @@ class Client:
         headers = {"If-Match": if_match} if if_match else {}
 
         def put() -> Told:
-            response = self._send("PUT", _path(name), json=body, params={"replica": replica}, headers=headers)
-            return Told(receipt=Receipt.model_validate_json(response.content))
+            response = self._connection.send(
+                "PUT", deployment_path(name), json=body, params={"replica": replica}, headers=headers
+            )
+            return Told(receipt=read_receipt(response))
 
-        def check(registry: Registry) -> Told:
-            checks = [registry.check(group.observation) for group in report.groups]
-            findings = tuple(finding for group in checks for finding in group.findings)
-            notes = tuple(dict.fromkeys(note for group in checks for note in group.notes))
-            verdict = worst(group.verdict for group in checks)
-            reads = tuple(dict.fromkeys(read for group in checks for read in group.reads))
-            return Told(report=Report(verdict=verdict, findings=findings, notes=notes, reads=reads))
-
-        return self._or_embedded(put, check)
+        return self._or_embedded(put, lambda registry: check_embedded(registry, report))
 
     def heartbeat(self, name: str, replica: int = 0) -> Reply[Beat | None]:
         """Send a replica's heartbeat.
@@ -199,7 +169,7 @@ class Client:
         """
 
         def beat() -> Beat | None:
-            response = self._send("POST", f"{_path(name)}/heartbeat", params={"replica": replica})
+            response = self._connection.send("POST", f"{deployment_path(name)}/heartbeat", params={"replica": replica})
             return Beat.model_validate_json(response.content)
 
         return self._or_embedded(beat, None)
@@ -207,7 +177,7 @@ class Client:
     def _or_embedded(self, request: Callable[[], T], embedded: Callable[[Registry], T] | None) -> Reply[T]:
         try:
             return Reply(request())
-        except _UnavailableError as error:
+        except UnavailableError as error:
             log.log(self._level, "%s; %s", error, "the embedded book answers" if embedded else "no heartbeat was sent")
             value = embedded(self._fallback()) if embedded else None
             return Reply(value, "embedded", str(error))  # type: ignore[arg-type]
@@ -217,11 +187,11 @@ class Client:
         key = urlencode(params)
         if len(key) > _MAX_QUERY_STRING:
             body = query.model_dump(mode="json", exclude_unset=True)
-            return Decision.model_validate_json(self._send("POST", "/v1/resolve", json=body).content)
+            return Decision.model_validate_json(self._connection.send("POST", "/v1/resolve", json=body).content)
         with self._lock:
             cached = self._decisions.get(key)
         headers = {"If-None-Match": cached[0]} if cached else {}
-        response = self._send("GET", "/v1/resolve", params=params, headers=headers)
+        response = self._connection.send("GET", "/v1/resolve", params=params, headers=headers)
         if response.status_code == 304 and cached is not None:
             return cached[1]
         decision = Decision.model_validate_json(response.content)
@@ -232,70 +202,12 @@ class Client:
                     self._decisions.popitem(last=False)
         return decision
 
-    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Send one request.
-
-        Raises:
-            _UnavailableError: no response, or none of preshuffle's.
-        """
-        try:
-            response = self._http.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise _UnavailableError(f"{self._http.base_url} does not answer: {error or type(error).__name__}") from None
-        if response.status_code < 400:
-            return response
-        _raise(response, f"{method} {self._http.base_url}{path}")
-        raise AssertionError
-
     def _fallback(self) -> Registry:
         if self._registry is None:
+            from preshuffle.registry import Registry
+
             self._registry = Registry.default()
         return self._registry
-
-
-class _UnavailableError(Exception):
-    """The service is unavailable."""
-
-
-def read_problem(response: httpx.Response) -> dict[str, Any] | None:
-    """Return a response's problem details; None if not preshuffle's."""
-    try:
-        problem = response.json()
-    except ValueError:
-        return None
-    return problem if isinstance(problem, dict) and {"type", "detail"} <= problem.keys() else None
-
-
-def not_ours(response: httpx.Response, request: str) -> str:
-    """Return the message for a response of something other than preshuffle."""
-    return f"{request} was answered with {response.status_code}, and not by preshuffle"
-
-
-def faults_of(problem: Mapping[str, Any]) -> list[FieldProblem]:
-    """Return an HTTP problem's field problems, as the registry raises them."""
-    faults = problem.get("problems") or ()
-    return [FieldProblem(fault["field"], fault["message"], tuple(fault.get("valid", ()))) for fault in faults]
-
-
-def _raise(response: httpx.Response, request: str) -> None:
-    """Raise the exception that an HTTP problem stands for.
-
-    Raises:
-        PreshuffleError: of the kind that the registry itself would raise.
-        _UnavailableError: an error of the service (5xx, 408, 429), or the response is not preshuffle's.
-    """
-    problem = read_problem(response)
-    if problem is None:
-        raise _UnavailableError(not_ours(response, request))
-    kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
-    if response.status_code >= 500 or response.status_code in (408, 429):
-        raise _UnavailableError(f"{request} was answered with {response.status_code}: {detail}")
-    if kind == "no-recipe":
-        nearest = [NearMatch(item["rule"], item["recipe"], item["why_not"]) for item in problem.get("nearest") or ()]
-        raise NoRecipeError(detail, nearest, problem.get("missing") or ())
-    if kind == "invalid-input" and (faults := faults_of(problem)):
-        raise QueryError(faults)
-    raise ClientError(response.status_code, detail)
 
 
 def _params(query: Query) -> list[tuple[str, str]]:
@@ -316,5 +228,6 @@ def _params(query: Query) -> list[tuple[str, str]]:
     return params
 
 
-def _path(name: str) -> str:
+def deployment_path(name: str) -> str:
+    """Return the path of a deployment."""
     return f"/v1/deployments/{quote(name, safe='')}"

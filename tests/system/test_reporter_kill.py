@@ -1,0 +1,124 @@
+"""Service and engines are killed while they report: every report arrives exactly once, and none is lost."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from preshuffle.api.client import Reporter, ServiceSettings
+from preshuffle.registry import Observation
+from support.service.server import OBSERVATION, Server, environment, running_server
+
+LAYERS = {0: Observation.parse(OBSERVATION)}
+NAME = "prod"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def settings(port: int, folder: Path) -> ServiceSettings:
+    return ServiceSettings(
+        url=f"http://127.0.0.1:{port}", deployment=NAME, spool=str(folder / "spool"), timeout_s=60, goodbye=False
+    )
+
+
+def events(server: Server) -> list[dict[str, Any]]:
+    """Return every change of the deployment, the oldest first."""
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, int] = {}
+    while True:
+        page = httpx.get(f"{server.url}/v1/deployments/{NAME}/history", params={"limit": 500, **cursor}).json()
+        found += page["events"]
+        if page["next"] is None:
+            return found[::-1]
+        cursor = {"cursor": page["next"]}
+
+
+def report_through_kills(folder: Path, reports: int, kills: int) -> tuple[list[int], Reporter]:
+    """Report replicas while the service is killed again and again; return those in the history, in their order."""
+    port = free_port()
+    reporter = Reporter(settings=settings(port, folder))
+    reported = iter(range(reports))
+
+    def report_until(number: int, stop_at: int) -> None:
+        """Report some replicas, and wait until this many are delivered."""
+        for replica in reported:
+            reporter.report(LAYERS, replica=replica)
+            if replica + 1 >= number:
+                break
+        while reporter.stats.delivered < stop_at:
+            time.sleep(0.001)
+
+    for kill in range(kills):
+        with running_server(folder / "store.db", "--port", str(port)) as server:
+            report_until(reports * (kill + 1) // kills, reports * (2 * kill + 1) // (2 * kills))
+            server.kill()
+    with running_server(folder / "store.db", "--port", str(port)) as server:
+        assert reporter.flush(120)
+        return [event["replica"] for event in events(server) if event["action"] == "report"], reporter
+
+
+def check_arrivals(folder: Path, reports: int, kills: int) -> None:
+    arrived, reporter = report_through_kills(folder, reports, kills)
+    stats = reporter.stats
+    assert arrived == list(range(reports))
+    assert (stats.waiting, stats.dropped, stats.refused, stats.superseded, stats.corrupted) == (0, 0, 0, 0, 0)
+    assert stats.delivered == reports
+    assert stats.failures >= kills - 1
+    reporter.close()
+
+
+def test_every_report_arrives_once_though_the_service_is_killed(tmp_path: Path) -> None:
+    check_arrivals(tmp_path, reports=60, kills=1)
+
+
+@pytest.mark.slow
+def test_a_thousand_reports_arrive_once_though_the_service_is_killed_ten_times(tmp_path: Path) -> None:
+    check_arrivals(tmp_path, reports=1000, kills=10)
+
+
+ENGINE = f"""
+import time
+from preshuffle.api.client import Reporter
+from preshuffle.registry import Observation
+reporter = Reporter()
+for replica in range(20):
+    reporter.report({{0: Observation.parse({OBSERVATION!r})}}, replica=replica)
+while reporter.stats.waiting < 20 or not reporter.stats.failures:
+    time.sleep(0.001)
+print("spooled", flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_engine_that_was_killed_delivers_its_reports_at_its_next_start(tmp_path: Path) -> None:
+    port = free_port()
+    named = environment(server=f"http://127.0.0.1:{port}", service_deployment=NAME, service_spool=f"{tmp_path}/spool")
+    with ExitStack() as stack:
+        engine = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", ENGINE], env=named, stdout=subprocess.PIPE, text=True)
+        )
+        assert engine.stdout is not None
+        assert engine.stdout.readline() == "spooled\n"
+        engine.send_signal(signal.SIGKILL)
+    (tmp_path / "spool" / f"{NAME}@0" / "7.report").write_bytes(b"half of a re")
+    with running_server(tmp_path / "store.db", "--port", str(port)) as server:
+        with Reporter(settings=settings(port, tmp_path)) as reporter:
+            assert reporter.flush(120)
+            assert reporter.stats.corrupted == 1
+        arrived = [event["replica"] for event in events(server) if event["action"] == "report"]
+    assert arrived == [number for number in range(20) if number != 7]
+    assert Counter(path.name for path in (tmp_path / "spool" / f"{NAME}@0").iterdir()) == {"lock": 1}
