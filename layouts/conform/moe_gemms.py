@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -15,15 +15,18 @@ from preshuffle.layouts.conform.errors import ConformError
 from preshuffle.registry.loading import Book
 
 TIMEOUT_S: Final = 900.0
-FUNCTION: Final = "moe_gemm_a16w4"
+FUNCTIONS: Final = ("moe_gemm_a16w4", "moe_gemm_a8w4", "moe_gemm_a4w4")
+WITHOUT_RECIPES: Final = {"moe_gemm_a4w4": "moe_gemm_a16w4"}
+"""Functions that engines call on gfx1250 alone, and those whose recipes they are tried on: the kernels read MX weights
+in one way, whatever their activations are."""
 TOKENS: Final = (1, 48)
 ARCH: Final = "gfx950"
 """GPU that the kernels are told of: theirs are plain Triton, and the same as gfx942's."""
 LABEL: Final = "CDNA4_SCALE"
 """The kernels' name of a scale's layout, an alias in the book."""
 PLAIN: Final = "plain"
-SOURCE: Final = "aiter/ops/triton/moe/moe_op_gemm_a16w4.py"
-_OTHERS: Final = "its Triton kernels for other activations need AMD's quantization kernels"
+SOURCE: Final = "aiter/ops/triton/moe/moe_op_gemm_{}.py"
+_Recipes = dict[str, list[tuple[str, str]]]
 
 
 def check_triton(
@@ -34,7 +37,7 @@ def check_triton(
 ) -> ClaimLog:
     """Run every recipe for AITER's Triton MoE GEMM, and compare with float64.
 
-    Compiled where torch has a GPU, else by Triton's interpreter.
+    Compiled where torch has a GPU, and then each tensor in every other layout, too; else by Triton's interpreter.
 
     Args:
         source: of which AITER.
@@ -48,13 +51,14 @@ def check_triton(
         log.not_run(everything, "triton is not installed")
         return log
     labels = {id: LABEL for id, entry in book.layouts.items() if LABEL in entry.aliases}
-    recipes = _recipes(log, book, labels)
+    compiled = torch.cuda.is_available()
+    functions = _recipes(log, book, labels)
     request = {
         **{"root": str(source.root), "package": str(source.package), "overlays": list(overlays)},
-        **{"recipes": recipes, "tokens": list(TOKENS), "labels": labels},
+        **{"functions": functions, "tokens": list(TOKENS), "labels": labels, "other_layouts": compiled},
     }
-    env = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    total = len(recipes) * len(TOKENS) + 1
+    env = {} if compiled else {"TRITON_INTERPRET": "1"}
+    total = sum(len(recipes) * (len(TOKENS) + 16 * compiled) + 1 for recipes in functions.values())
     try:
         answers = run_worker(
             "triton_worker", request, timeout_s=TIMEOUT_S, progress=lambda done: progress(done, total), env=env
@@ -64,37 +68,60 @@ def check_triton(
         return log
     for answer in answers:
         _count(log, answer)
-    log.note("Triton's kernels ran " + ("compiled for this GPU" if not env else "in Triton's interpreter"))
+    for function in functions:
+        log.note(_numbers(function, answers))
+    log.note("Triton's kernels ran " + ("compiled for this GPU" if compiled else "in Triton's interpreter"))
     return log
 
 
-def _recipes(log: ClaimLog, book: Book, labels: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return recipes that differ in what the kernel gets, with the GPU that each is tried for."""
+def _recipes(log: ClaimLog, book: Book, labels: Mapping[str, str]) -> _Recipes:
+    """Return by function the recipes that differ in what it gets, with the GPU that each is tried for."""
     found: dict[Any, str] = {}
+    functions: _Recipes = {function: [] for function in FUNCTIONS}
     for recipe in book.recipes.values():
         if recipe.call.backend != "triton":
             continue
-        tensors = tuple(sorted((role, tensor.layout, str(tensor.order)) for role, tensor in recipe.tensors.items()))
-        others = {layout for _, layout, _ in tensors} - {PLAIN, *labels}
-        if recipe.call.function != FUNCTION:
-            log.not_run(f"recipes.{recipe.id}", f"{recipe.call.function}: {_OTHERS}, or it is the engine's own")
+        function = recipe.call.function
+        tensors = (
+            function,
+            *sorted((role, tensor.layout, str(tensor.order)) for role, tensor in recipe.tensors.items()),
+        )
+        others = {tensor.layout for tensor in recipe.tensors.values()} - {PLAIN, *labels}
+        if function not in functions:
+            log.not_run(f"recipes.{recipe.id}", f"{function} is the engine's own")
         elif others:
             log.not_run(f"recipes.{recipe.id}", f"{', '.join(sorted(others))}: gfx1250's kernels are written in Gluon")
         elif tensors in found:
             log.not_run(f"recipes.{recipe.id}", f"the same layouts and row orders as {found[tensors]}")
         else:
             found[tensors] = recipe.id
-    return [(id, ARCH) for id in found.values()]
+            functions[function].append((recipe.id, ARCH))
+    for function, other in WITHOUT_RECIPES.items():
+        functions[function] = functions[function] or functions[other]
+    return {function: recipes for function, recipes in functions.items() if recipes}
+
+
+def _numbers(function: str, answers: Iterable[dict[str, Any]]) -> str:
+    """Return how far a function's runs were from float64, right layouts and wrong ones."""
+    results = [answer for answer in answers if answer.get("function") == function and "result" in answer]
+    errors = [(answer["result"]["relative_l2"], bool(answer["spoilt"])) for answer in results]
+    right = [error for error, spoilt in errors if error is not None and not spoilt]
+    wrong = [error for error, spoilt in errors if error is not None and spoilt]
+    text = f"{function}: relative L2 {min(right):.3g} to {max(right):.3g}" if right else f"{function}: no run"
+    return f"{text}; {len(wrong)} wrong layouts at least {min(wrong):.3g}" if wrong else text
 
 
 def _count(log: ClaimLog, answer: dict[str, Any]) -> None:
     if "missing" in answer:
-        log.not_run("AITER's Triton MoE kernels", f"this AITER has no {FUNCTION}: {answer['missing']}")
+        log.not_run(
+            f"AITER's {answer['function']}", f"this AITER lacks it, or it cannot be called: {answer['missing']}"
+        )
         return
     if "failed" in answer:
         log.not_run("Triton runs after these", answer["failed"])
         return
-    entry, case = f"recipes.{answer['recipe']}", f"{answer['recipe']} on {answer['arch']}"
+    entry, function = f"recipes.{answer['recipe']}", answer["function"]
+    case = f"{function}, {answer['recipe']} on {answer['arch']}"
     if "refused" in answer:
         log.not_run(entry, answer["refused"])
         return
@@ -112,4 +139,4 @@ def _count(log: ClaimLog, answer: dict[str, Any]) -> None:
         log.agree()
     else:
         looks = f", looks like: {result['looks_like']}" if result["looks_like"] else ""
-        log.disagree(entry, case, "the layer's numbers", numbers + looks, SOURCE)
+        log.disagree(entry, case, "the layer's numbers", numbers + looks, SOURCE.format(function[9:]))

@@ -10,18 +10,43 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
+from preshuffle.layouts.conform.standins.mx_activations import mx_fp4, mx_fp8
 from preshuffle.registry import Decision
 
-MODULE = "aiter.ops.triton.moe.moe_op_gemm_a16w4"
+MODULES = "aiter.ops.triton.moe.moe_op_gemm_"
 ROUTING = "aiter.ops.triton.moe.moe_routing.routing"
 REDUCE = "aiter.ops.triton.moe.reduce"
 AMD_ONLY = ("waves_per_eu", "matrix_instr_nonkdim", "kpack")
+COMPUTE_UNITS = 256
+Quantized = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """One of AITER's Triton MoE GEMMs.
+
+    Attributes:
+        kernel: its Triton kernel's name in the module.
+        quantize: what a caller makes of its activations.
+    """
+
+    kernel: str
+    quantize: Callable[[Tensor], Quantized]
+
+
+GEMMS = {
+    "moe_gemm_a16w4": Gemm("_moe_gemm_a16w4_triton", lambda values: (values.to(torch.bfloat16), None)),
+    "moe_gemm_a8w4": Gemm("_moe_gemm_a8w4_triton", mx_fp8),
+    "moe_gemm_a4w4": Gemm("_moe_gemm_a4w4", mx_fp4),
+}
+"""By the function that engines call."""
 
 
 class PortableKernel:
@@ -38,34 +63,41 @@ class PortableKernel:
         return call
 
 
+def _portable(kernel: Any) -> PortableKernel:
+    return kernel if isinstance(kernel, PortableKernel) else PortableKernel(kernel)
+
+
 def _replace(module: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     vars(module)[name] = wrap(getattr(module, name))
 
 
 class TritonMoe:
-    """Runner of ``moe_gemm_a16w4``, twice, as engines call it."""
+    """Runner of one GEMM, twice, as engines call it."""
 
-    def __init__(self, labels: Mapping[str, str]) -> None:
+    def __init__(self, function: str, labels: Mapping[str, str]) -> None:
         """Import AITER's kernels.
 
         Args:
+            function: one of ``GEMMS``.
             labels: the kernel's name of a scale's layout, by layout id; others are passed as they are.
 
         Raises:
             ImportError: this AITER has none of that name.
         """
         self.labels = labels
-        self.op: Any = importlib.import_module(MODULE)
+        self.function, self.gemm = function, GEMMS[function]
+        self.op: Any = importlib.import_module(MODULES + function.rpartition("_")[2])
         self.routing: Any = importlib.import_module(ROUTING)
         reduce: Any = importlib.import_module(REDUCE)
-        _replace(self.op, "_moe_gemm_a16w4_triton", PortableKernel)
-        _replace(reduce, "_reduce_grouped", PortableKernel)
+        _replace(self.op, self.gemm.kernel, _portable)
+        _replace(reduce, "_reduce_grouped", _portable)
+        vars(self.op).update(get_num_sms=lambda: COMPUTE_UNITS, pick_gemm_num_stages=lambda *_, **__: 1)
         choose = vars(self.op)["get_kernel_config_triton"]
 
         def smaller(*args: Any) -> dict[str, Any]:
             """Choose blocks that fit the registers of other GPUs, too."""
             config: dict[str, Any] = choose(*args)
-            return {**config, "block_n": min(config["block_n"], 128), "block_k": 256, "num_warps": 8}
+            return {**config, "block_n": min(config["block_n"], 128), "block_k": 256, "num_warps": 8, "num_stages": 1}
 
         vars(self.op)["get_kernel_config_triton"] = smaller
 
@@ -75,14 +107,15 @@ class TritonMoe:
         """Return the layer's output, ``bf16 [tokens, hidden]``."""
         data, gather, scatter = self._route(topk_ids.long(), topk_weights, tensors["w13_weight"].shape[0])
         w13, w2 = (tensors[f"{name}_weight"].view(torch.uint8) for name in ("w13", "w2"))
-        hidden = pad(x, (0, w13.shape[-1] * 2 - x.shape[1])).to(torch.bfloat16)
+        hidden, scales = self.gemm.quantize(pad(x, (0, w13.shape[-1] * 2 - x.shape[1])))
+        run = getattr(self.op, self.function)
         call, swiglu = decision.call, decision.call.activation == "Swiglu"
         common = {"routing_data": data, "backend": "triton"}
         options = {"apply_swiglu": True, "alpha": call.swiglu_alpha, "limit": call.swiglu_limit} if swiglu else {}
-        middle = self.op.moe_gemm_a16w4(
+        middle = run(
             hidden,
             w13.transpose(-1, -2),
-            x_scales=None,
+            x_scales=scales,
             **self._scales("w13", tensors, decision),
             bias=tensors.get("w13_bias"),
             gather_indx=gather,
@@ -92,10 +125,11 @@ class TritonMoe:
         if not swiglu:
             gate, up = middle.chunk(2, dim=-1)
             middle = silu(gate) * up
-        out = self.op.moe_gemm_a16w4(
-            middle[:, : w2.shape[-1] * 2].contiguous(),
+        middle, scales = self.gemm.quantize(middle[:, : w2.shape[-1] * 2].contiguous())
+        out = run(
+            middle,
             w2.transpose(-1, -2),
-            x_scales=None,
+            x_scales=scales,
             **self._scales("w2", tensors, decision),
             bias=tensors.get("w2_bias"),
             scatter_indx=scatter,
