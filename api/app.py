@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 import preshuffle
-from preshuffle.api.answers import Answers, ListingCache, ResponseCache
+from preshuffle.api.answers import Answers, ListingCache, Matrices, ResponseCache
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import ReplicaReport
 from preshuffle.api.log_lines import LOGGER
@@ -32,6 +32,7 @@ from preshuffle.api.routes import (
     health,
     history,
     kernels,
+    matrix,
     plan,
     resolve,
     schemas,
@@ -95,6 +96,8 @@ class Service:
     responses: ResponseCache
     listings: Mapping[str, ListingCache]
     kernels: ListingCache
+    matrices: Matrices
+    matrix_responses: ResponseCache
 
     def end_streams(self) -> None:
         """End event streams and plans, so that the server can stop."""
@@ -144,6 +147,8 @@ def make_service(settings: Settings, registry: Registry, store: Store, access: A
         responses=ResponseCache(answers),
         listings=registry_routes.listing_caches(answers),
         kernels=kernels.listing_cache(library, answers),
+        matrices=Matrices(answers),
+        matrix_responses=ResponseCache(answers, 16),
     )
 
 
@@ -183,7 +188,7 @@ def create_app(
     openapi.install(app, BODIES)
     for router in _routers(service):
         app.router.routes.extend(router.routes)
-    pages.install(app, service.store, service.answers, service.watching, service.planner)
+    pages.install(app, service.store, service.answers, service.matrices, service.watching, service.planner)
     app.state.service = service
     app.state.front = Front(
         app,
@@ -205,6 +210,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         resolve.router(answers, service.responses),  # first, as the router tries them in turn
         registry_routes.router(service.listings),
         kernels.router(service.library, answers, service.kernels),
+        matrix.router(answers, service.matrices, service.matrix_responses),
         check.router(answers),
         schemas.router(),
         deployments.router(store, answers, service.heartbeats),
@@ -221,7 +227,12 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
 def _cached_paths(service: Service) -> dict[str, Find]:
     """Return the caches that the front answers from, by path."""
     listings = {path: cache.find for path, cache in service.listings.items()}
-    return {**listings, kernels.KERNELS_PATH: service.kernels.find, resolve.RESOLVE_PATH: service.responses.find}
+    return {
+        **listings,
+        kernels.KERNELS_PATH: service.kernels.find,
+        resolve.RESOLVE_PATH: service.responses.find,
+        matrix.MATRIX_PATH: service.matrix_responses.find,
+    }
 
 
 _THREADS: Final = 4

@@ -137,19 +137,20 @@ class Registry:
 
         return query_of(config, self.book, fields, layer)
 
-    def resolve(self, query: Query, *, kernels: bool = True) -> Decision:
+    def resolve(self, query: Query, *, kernels: bool = True, nearest: bool = True) -> Decision:
         """Decide bytes, call and kernels for a query.
 
         Args:
             query: an equal query gets the same decision object again.
             kernels: without them only bytes and call are decided, several times faster: ``kernels`` is then empty, and
                 no finding is about one. The digests are the same.
+            nearest: name the nearest rules where one says that nothing works; without them that is told faster.
 
         Raises:
             NoRecipeError: no rule answers; the nearest matches and missing fields are named.
             QueryError: the query contradicts itself.
         """
-        return self._resolver.resolve(query, kernels=kernels)
+        return self._resolver.resolve(query, kernels=kernels, nearest=nearest)
 
     @cached_property
     def _resolver(self) -> Resolver:

@@ -12,6 +12,7 @@ from preshuffle.api.answers.deployment_views import (
     view,
 )
 from preshuffle.api.answers.listing_cache import ListingCache
+from preshuffle.api.answers.matrices import Matrices
 from preshuffle.api.answers.registry_views import (
     Archs,
     Layouts,
@@ -36,6 +37,7 @@ __all__ = [
     "GroupView",
     "Layouts",
     "ListingCache",
+    "Matrices",
     "Models",
     "Recipes",
     "RegistryView",

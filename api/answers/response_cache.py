@@ -1,4 +1,4 @@
-"""Cache of ``/v1/resolve`` responses, by exact query string or body."""
+"""Cache of one resource's responses, by exact query string or body."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class _Entries:
 class ResponseCache:
     """Most recent responses of the current registry. Event loop only."""
 
-    def __init__(self, answers: Answers) -> None:
-        """Start empty."""
+    def __init__(self, answers: Answers, capacity: int = _MAX_ENTRIES) -> None:
+        """Start empty; at most ``capacity`` responses of each kind are cached."""
         self._answers = answers
+        self._capacity = capacity
         self._entries = _Entries(answers.registry)
 
     def find(self, query: bytes) -> CachedResponse | None:
@@ -46,13 +47,13 @@ class ResponseCache:
         """Cache a response, unless its registry has been replaced since."""
         entries = self._current()
         if entries.registry is registry:
-            _add(entries.by_query, query, response)
+            _add(entries.by_query, query, response, self._capacity)
 
     def store_posted(self, body: bytes, answer: Answer, registry: Registry) -> None:
         """Cache an answer, unless its registry has been replaced since."""
         entries = self._current()
         if entries.registry is registry and answer.problem is None:
-            _add(entries.by_body, body, answer)
+            _add(entries.by_body, body, answer, self._capacity)
 
     def _current(self) -> _Entries:
         if self._entries.registry is not self._answers.registry:
@@ -65,8 +66,8 @@ def etag_of(body: bytes) -> str:
     return f'"{blake2b(body, digest_size=16).hexdigest()}"'
 
 
-def _add(entries: OrderedDict[bytes, T], key: bytes, value: T) -> None:
+def _add(entries: OrderedDict[bytes, T], key: bytes, value: T, capacity: int) -> None:
     if len(key) <= _MAX_KEY:
         entries[key] = value
-        while len(entries) > _MAX_ENTRIES:
+        while len(entries) > capacity:
             entries.popitem(last=False)

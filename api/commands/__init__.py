@@ -10,6 +10,7 @@ COMMANDS: Final[dict[str, str]] = {
     "check": "check an observed deployment; show what is wrong and how to fix it",
     "layouts": "list the layouts, or show one: its bytes on a shape",
     "kernels": "predict the kernels that AITER picks",
+    "matrix": "show which models resolve on which GPUs",
     "identify": "identify the layout of live bytes",
     "probe": "test kernels on a golden layer against a float64 reference",
     "derive": "derive the layouts that a prebuilt kernel reads, without a GPU",

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from preshuffle.api.answers import Answers
-from preshuffle.api.pages import book, changes, deployments, plan, resolve
+from preshuffle.api.answers import Answers, Matrices
+from preshuffle.api.pages import book, changes, deployments, matrix, plan, resolve
 from preshuffle.api.pages.api_reference import reference
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.rollout import Planner
@@ -15,12 +15,15 @@ from preshuffle.api.store import Store
 from preshuffle.api.upkeep import Watching
 
 
-def install(app: FastAPI, store: Store, answers: Answers, watching: Watching, planner: Planner) -> None:
+def install(
+    app: FastAPI, store: Store, answers: Answers, matrices: Matrices, watching: Watching, planner: Planner
+) -> None:
     """Add the pages and the static files to the application."""
     render = Renderer(answers, watching)
     render.problems(app)
     deployments.install(app, store, answers, render)
     changes.install(app, store, render)
+    matrix.install(app, answers, matrices, render)
     resolve.install(app, answers, render)
     book.install(app, store, answers, render)
     plan.install(app, answers, planner, render)

@@ -19,6 +19,7 @@ from preshuffle.api.pages.layer_section import section_of
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.web import documented, parse_params
 from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.registry.launch import launch_of
 from preshuffle.registry.loading import Book
 
 FIRST: Final = ("model", "arch", "engine", "aiter", "activation_dtype", "tp", "ep", "tokens")
@@ -82,14 +83,19 @@ def install(app: FastAPI, answers: Answers, render: Renderer) -> None:
 def _resolve(answers: Answers, render: Renderer, items: Sequence[tuple[str, str]]) -> Response:
     given = list(_given(items))
     problems: Sequence[FieldProblem] = ()
-    section = None
+    section = launch = None
+    book = answers.registry.book
     if given:
         try:
-            section = section_of(parse_params(given), answers)
+            query = parse_params(given)
+            section = section_of(query, answers)
+            if section.group.decision is not None:
+                launch = launch_of(query, section.group.decision, book)
         except QueryError as error:
             problems = error.problems
-    form = make_form(given, problems, answers.registry.book)
-    return render("resolve.html", 422 if problems else 200, place="resolve", form=form, section=section)
+    form = make_form(given, problems, book)
+    status = 422 if problems else 200
+    return render("resolve.html", status, place="resolve", form=form, section=section, launch=launch)
 
 
 def _given(items: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:

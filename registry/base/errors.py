@@ -138,6 +138,7 @@ class NoRecipeError(PreshuffleError, LookupError):
         missing: fields that the query must say.
         rule: the rule that says that nothing works, where it is known that nothing does.
         evidence: that rule's evidence.
+        why: the reason alone, without the query that it is for; the message where there is no shorter one.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class NoRecipeError(PreshuffleError, LookupError):
         *,
         rule: str | None = None,
         evidence: Sequence[str] = (),
+        why: str | None = None,
     ) -> None:
         """Build the text from the message, the nearest rules and the evidence."""
         self.message = message
@@ -155,6 +157,7 @@ class NoRecipeError(PreshuffleError, LookupError):
         self.missing = tuple(missing)
         self.rule = rule
         self.evidence = tuple(evidence)
+        self.why = why or message
         lines = [message]
         lines += [f"  nearest: {near.rule} -> {near.recipe}: {near.why_not}" for near in self.nearest]
         lines += [f"  evidence: {url}" for url in self.evidence]

@@ -13,7 +13,7 @@ from preshuffle.registry.entries.deployments import (
     SwitchPatternEntry,
     Variant,
 )
-from preshuffle.registry.entries.engines import EngineEntry
+from preshuffle.registry.entries.engines import MODEL_WORD, EngineEntry, EngineLaunch
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
 from preshuffle.registry.entries.evidence import CodeReference, code_references
 from preshuffle.registry.entries.facts import (
@@ -64,6 +64,7 @@ __all__ = [
     "FUSION_FACTS",
     "LAYOUT_FACTS",
     "MODEL_NAME",
+    "MODEL_WORD",
     "RUN_FACTS",
     "SECOND_LEVEL",
     "TABLE",
@@ -77,6 +78,7 @@ __all__ = [
     "Conditional",
     "ContractEntry",
     "EngineEntry",
+    "EngineLaunch",
     "ExpertModules",
     "FactCondition",
     "Facts",

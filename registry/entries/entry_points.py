@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
@@ -20,6 +20,10 @@ class FunctionEntry(Frozen):
         doweight_stage1: whether it puts the router's weight on the input itself.
         families: kernel families that run behind it, where AITER's dispatch does not choose them: what they read is
             what it reads.
+        module: where Python imports it from; None where that is not known.
+        inputs: its arguments that are neither tensors of the layer nor decided: hidden states, routing.
+        arguments: by role, or by field of a decision's call, what it calls that argument; what is left out it has no
+            argument for. Empty where its arguments are not known.
     """
 
     id: str
@@ -27,6 +31,9 @@ class FunctionEntry(Frozen):
     backends: tuple[CallBackend, ...]
     doweight_stage1: bool = False
     families: tuple[str, ...] = ()
+    module: str | None = None
+    inputs: tuple[str, ...] = ()
+    arguments: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     evidence: tuple[str, ...] = ()
 
 

@@ -71,11 +71,12 @@ class Resolver:
         self._judge = judge
         self._memo = memo
 
-    def resolve(self, query: Query, *, kernels: bool) -> Decision:
+    def resolve(self, query: Query, *, kernels: bool, nearest: bool = True) -> Decision:
         """Decide, or return what was decided for an equal query.
 
         Args:
             kernels: also predict the kernels, and say what is wrong with them.
+            nearest: also find the nearest rules, where one says that nothing works.
 
         Raises:
             NoRecipeError: no rule answers, or one says that nothing works; the nearest are named.
@@ -83,9 +84,9 @@ class Resolver:
         """
         stated = query.model_fields_set
         key = (query, kernels, *(name in stated for name in _STATED))
-        return self._memo.get("decisions", key, lambda: self._decide(query, kernels))
+        return self._memo.get("decisions", key, lambda: self._decide(query, kernels, nearest))
 
-    def _decide(self, query: Query, kernels: bool) -> Decision:
+    def _decide(self, query: Query, kernels: bool, nearest: bool) -> Decision:
         book = self._book
         layer = layer_of(query, book, self._memo).checked()
         choice, others = chosen(layer)
@@ -93,7 +94,7 @@ class Resolver:
             raise no_recipe(layer)
         rule, recipe = choice.winner.rule, choice.winner.recipe
         if recipe is None:
-            raise nothing_works(layer, rule)
+            raise nothing_works(layer, rule, nearest=nearest)
         laid = self._laid_out(layer, recipe, rule.shard)
         buckets, findings = self._judged(query, laid, recipe, kernels)
         unread = _unread_switches(layer)

@@ -27,6 +27,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "kernels coverage": ("openai/gpt-oss-120b --tables ./configs",),
     "kernels diff": ("./old@0.1.13 ./new@0.1.20",),
     "kernels check": ("./configs", "./tuned_fmoe.csv@0.1.20"),
+    "matrix": ("", "--engine vllm@0.33.0 --tp 8", "--arch MI300X --model deepseek --json"),
     "identify": (
         "--plain ./checkpoint --live dump.safetensors --role w13_weight --layer 3",
         "--plain ./checkpoint --live dump.safetensors --tp 2 --tp-rank 1",

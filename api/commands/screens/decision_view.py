@@ -13,6 +13,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.words import STEPS, Step
 from preshuffle.registry.kernels import Stage
+from preshuffle.registry.launch import launch_of
 from preshuffle.registry.loading import Book, known_lines, read_lines, reads_of
 from preshuffle.registry.resolve import why_not_predicted
 from preshuffle.registry.values.decision import Decision, KernelBucket, TensorDecision
@@ -37,6 +38,7 @@ def show_decision(screen: Screen, query: Query, decision: Decision, registry: Re
     call = "  ".join(f"{name}={_plain(value)}" for name, value in arguments.items() if value is not None)
     env = "  ".join(f"{name}={value}" for name, value in decision.env.items())
     screen.pairs([("call", call), ("env", env or "nothing to set")])
+    _launch(screen, query, decision, registry)
     _kernels(screen, query, decision, registry)
     if decision.alternatives:
         screen.heading("alternatives")
@@ -47,6 +49,18 @@ def show_decision(screen: Screen, query: Query, decision: Decision, registry: Re
     screen.line()
     digests = f"decision {short_digest(decision.decision_digest)}  registry {short_digest(decision.registry_digest)}"
     screen.line(screen.paint(digests, "dim"))
+
+
+def _launch(screen: Screen, query: Query, decision: Decision, registry: Registry) -> None:
+    """Show the engine's command line as it can be pasted, where an engine is named."""
+    if query.engine is None:
+        return
+    launch = launch_of(query, decision, registry.book)
+    screen.heading("launch", "" if launch.line else launch.why_not)
+    for line in (launch.line or "").splitlines():
+        screen.line(f"  {line}")
+    for note in launch.notes:
+        screen.text(note, style="dim")
 
 
 def query_text(query: Query) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ PAGES = (
     "/changes",
     "/resolve",
     ASK,
+    f"{ASK}&engine=vllm@0.33.0",
+    "/matrix?engine=atom&tp=8&model=gpt",
+    "/matrix?engine=atom&tp=8&arch=gfx90a&model=glm-5",
     "/book",
     "/book/rules",
     "/book/layouts/gui16",
@@ -117,7 +121,7 @@ def test_no_page_has_an_error_or_is_wider_than_a_phone(server: Server, window: C
 def test_words_stand_out_from_what_is_behind_them(server: Server, window: Chrome, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    for path in ("/", "/deployments/wrong", f"{ASK}&tp=0", "/book", "/plan"):
+    for path in ("/", "/deployments/wrong", f"{ASK}&tp=0", "/matrix?engine=vlm", "/book", "/plan"):
         window.get(server.url + path)
         paper = window.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (paper == "rgb(15, 19, 25)") == (scheme == "dark")
@@ -140,6 +144,43 @@ def test_axe_finds_no_violation_on_any_page(server: Server, window: Chrome, sche
         violations = window.execute_async_script(run, rules)["violations"]
         found = [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in violations]
         assert found == [], path
+
+
+def reads(window: Chrome, selector: str, text: str) -> bool:
+    return text_of(window, selector) == text
+
+
+def test_what_a_decision_needs_is_copied_with_a_button(server: Server, window: Chrome) -> None:
+    allowed = {"origin": server.url, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    window.execute_cdp_cmd("Browser.grantPermissions", allowed)
+    window.get(f"{server.url}{ASK}&engine=vllm@0.33.0")
+    for ident in ("launch-line", "launch-environment", "launch-call"):
+        button = window.find_element(By.CSS_SELECTOR, f".to-copy:has(#{ident}) button")
+        button.send_keys(Keys.ENTER)
+        shown = f".to-copy:has(#{ident}) [role=status]"
+        until(window, partial(reads, window, shown, "Copied"), f"{ident} was not copied")
+        copied = window.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+        assert copied == window.execute_script(f"return document.getElementById('{ident}').textContent")
+    assert copied.startswith("from aiter import")
+
+
+def test_what_cannot_be_copied_is_selected(server: Server, window: Chrome) -> None:
+    window.get(f"{server.url}{ASK}&engine=vllm@0.33.0")
+    window.execute_script("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    window.find_element(By.CSS_SELECTOR, ".to-copy:has(#launch-line) button").click()
+    until(window, lambda: "selected" in text_of(window, ".to-copy [role=status]"), "nothing is said")
+    selected = window.execute_script("return getSelection().toString()")
+    assert selected.strip() == window.execute_script("return document.getElementById('launch-line').textContent")
+
+
+def test_the_whole_matrix_scrolls_in_its_own_box_on_a_phone(server: Server, window: Chrome) -> None:
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    window.get(f"{server.url}/matrix?engine=atom&tp=8")
+    assert window.execute_script(WIDTH) == 360
+    box, table = "document.querySelector('.scroll')", "document.querySelector('table.matrix')"
+    assert window.execute_script(f"return {table}.scrollWidth > {box}.clientWidth")
+    assert window.find_elements(By.CSS_SELECTOR, "table.matrix td a[href*='/resolve?']")
 
 
 def test_a_change_appears_without_a_reload(server: Server, window: Chrome) -> None:

@@ -258,9 +258,9 @@ def test_one_of_many_who_upload_at_once_wins(client: Client) -> None:
 
 def test_an_answer_of_an_earlier_registry_is_not_kept() -> None:
     class Slow(Registry):
-        def resolve(self, query: Query, *, kernels: bool = True) -> Decision:
+        def resolve(self, query: Query, *, kernels: bool = True, nearest: bool = True) -> Decision:
             answers.replace(Registry.default())
-            return super().resolve(query, kernels=kernels)
+            return super().resolve(query, kernels=kernels, nearest=nearest)
 
     answers = Answers(Slow(Registry.default().book))
     query = Query.parse(FIELDS)
