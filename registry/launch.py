@@ -1,4 +1,4 @@
-"""How to start an engine as a decision wants it, and the kernel call to make.
+"""Command line, environment and kernel call of a decision.
 
 Nothing here decides: commands, options and argument names are the book's.
 """
@@ -118,7 +118,7 @@ def _python(name: str, value: Any) -> str:
 
 
 def _command(query: Query, options: Mapping[str, str], book: Book, notes: list[str]) -> str:
-    """Write an engine's command line; add what it does not say to the notes.
+    """Write an engine's command line; append what it omits to the notes.
 
     Raises:
         _UnknownError: it cannot be told.
@@ -179,7 +179,7 @@ def _is_on(name: str, options: Mapping[str, str], book: Book) -> bool:
 
 
 def _unsaid(query: Query, launch: EngineLaunch, book: Book) -> Iterator[str]:
-    """Yield what a command line must add that depends on the engine's own choice of words."""
+    """Yield notes on what the command line leaves to the reader."""
     model = book.model_names.find(query.model)
     if model is not None:
         published = (model.weight_dtype, model.quant_type)

@@ -1,4 +1,4 @@
-"""Matrix of models and GPUs: what resolves, what is tuned, known bad or refused."""
+"""Matrix of models and GPUs: resolved, tuned, known bad or refused."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ class Matrix(Frozen):
 
 
 def matrix_query(registry: Registry, fields: dict[str, Any]) -> Query:
-    """Return what all cells of a matrix have in common, on some model and GPU.
+    """Return a query with the engine, AITER and ranks of a matrix.
+
+    Its model and GPU are placeholders.
 
     Args:
         registry: whose engines are known.
@@ -140,7 +142,7 @@ def matrix_of(registry: Registry, query: Query) -> Matrix:
 
 
 def narrowed(matrix: Matrix, registry: Registry, model: str = "", arch: str = "") -> Matrix:
-    """Return the part of a matrix with some models and one GPU architecture.
+    """Return the part of a matrix with some models and GPUs.
 
     Args:
         matrix: the whole one.
@@ -174,7 +176,10 @@ def narrowed(matrix: Matrix, registry: Registry, model: str = "", arch: str = ""
 
 
 def _gpus(archs: Iterable[ArchEntry]) -> Iterator[MatrixGpu]:
-    """Yield the columns: those whose kernels depend on compute units apart by these."""
+    """Yield the columns of a matrix.
+
+    Products whose kernels may differ by their compute units are apart.
+    """
     for arch in archs:
         numbers = dict.fromkeys(arch.cu_num.values())
         if arch.no_fused_moe or arch.default_cu_num or not numbers:

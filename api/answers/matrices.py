@@ -26,7 +26,7 @@ class Matrices:
         self._lock = Lock()
 
     def get(self, fields: Mapping[str, str]) -> Matrix:
-        """Return the matrix that a request is for; it takes a second where it is not cached.
+        """Return a cached matrix, or compute it within a second of CPU.
 
         Args:
             fields: ``engine``, ``aiter``, ``tp``, and of the models and GPUs to show ``model`` and ``arch``.

@@ -1,4 +1,4 @@
-"""Page of the matrix: models and GPUs, each cell linked to its decision."""
+"""Page of models and GPUs, each cell linked to its decision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TP: Final = ("1", "2", "4", "8", "16")
 
 @dataclass(frozen=True, slots=True)
 class BarrenGpu:
-    """GPU architecture on which no model resolves, with the reasons and how many models each is for."""
+    """GPU architecture on which no model resolves, with counted reasons."""
 
     arch: str
     products: tuple[str, ...]
@@ -35,7 +35,9 @@ class BarrenGpu:
 
 @dataclass(frozen=True, slots=True)
 class MatrixTable:
-    """Matrix as the page shows it: columns with at least one recipe, the other GPUs below.
+    """Matrix as the page shows it.
+
+    GPUs on which nothing resolves are no columns.
 
     Attributes:
         gpus: each column with the number of models that resolve there.
@@ -97,14 +99,14 @@ def table_of(matrix: Matrix, keep: bool = False) -> MatrixTable:
 
 
 def _merged(cells: Sequence[MatrixCell]) -> Iterator[tuple[MatrixCell, int]]:
-    """Yield cells with the number of columns beside each other that say the same of one architecture."""
+    """Yield cells, equal neighbours of one architecture once, with their number."""
     for _, equal in groupby(cells, key=lambda cell: cell.model_copy(update={"cu_num": None, "query": ""})):
         first, *others = equal
         yield first, 1 + len(others)
 
 
 def _barren(columns: Sequence[tuple[MatrixGpu, Sequence[MatrixCell]]]) -> Iterator[BarrenGpu]:
-    """Yield GPUs without a recipe; columns of one architecture with the same reasons are one."""
+    """Yield GPUs without a recipe, merged by architecture and reasons."""
     for (arch, reasons), equal in groupby(columns, key=lambda column: (column[0].arch, _reasons(column[1]))):
         yield BarrenGpu(arch, tuple(product for gpu, _ in equal for product in gpu.products), reasons)
 

@@ -16,7 +16,10 @@ _TUNED = {"all": "tuned", "some": "partly tuned", "none": "not tuned"}
 
 
 def show_matrix(screen: Screen, matrix: Matrix, *, every_gpu: bool = False) -> None:
-    """Show a matrix; GPUs on which nothing resolves are named below, unless every one is wanted in the table."""
+    """Show a matrix.
+
+    GPUs on which nothing resolves are named below, unless every one is wanted in the table.
+    """
     parts = [f"TP {matrix.tp}", matrix.engine or "no engine"]
     parts += [f"AITER {matrix.aiter}"] if matrix.aiter else []
     tables = f"tables {short_digest(matrix.kernel_tables)}" if matrix.kernel_tables else "no tables: tuned is unknown"
