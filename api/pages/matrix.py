@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from preshuffle.api.answers import Answers, Matrices
 from preshuffle.api.pages.render import Renderer
-from preshuffle.api.routes.matrix import FIELDS, read_fields
+from preshuffle.api.routes import matrix as matrix_route
 from preshuffle.api.web import in_turn
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.loading import Book
@@ -56,11 +56,14 @@ def install(app: FastAPI, answers: Answers, matrices: Matrices, render: Renderer
     @app.get("/matrix", include_in_schema=False)
     async def matrix(request: Request) -> Response:
         given = request.query_params.multi_items()
-        values = {**dict.fromkeys(FIELDS, ""), **{name: text for name, text in given if name in FIELDS}}
+        values = {
+            **dict.fromkeys(matrix_route.FIELDS, ""),
+            **{name: text for name, text in given if name in matrix_route.FIELDS},
+        }
         table: MatrixTable | None = None
         faults: tuple[FieldProblem, ...] = ()
         try:
-            table = table_of(await in_turn(matrices.get, read_fields(given)), keep=bool(values["arch"]))
+            table = table_of(await in_turn(matrices.get, matrix_route.read_fields(given)), keep=bool(values["arch"]))
         except QueryError as error:
             faults = error.problems
         book = answers.registry.book
@@ -71,7 +74,7 @@ def install(app: FastAPI, answers: Answers, matrices: Matrices, render: Renderer
             fields=values,
             faults=faults,
             table=table,
-            help=FIELDS,
+            help=matrix_route.FIELDS,
             outcomes=OUTCOMES,
             engines=tuple(_engines(book)),
             archs=tuple(_archs(book)),

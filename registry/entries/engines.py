@@ -16,7 +16,7 @@ OptionName = Annotated[str, Field(pattern=r"^--?[A-Za-z]")]
 
 
 class EngineLaunch(Frozen):
-    """How an engine is started, and what its options for ranks are called.
+    """How an engine is started, and its options for ranks.
 
     Attributes:
         command: the words of the command line; ``{model}`` stands for the checkpoint.

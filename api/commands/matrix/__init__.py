@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(matrix)
     else:
-        from preshuffle.api.commands.screens.matrix_view import show_matrix
+        from preshuffle.api.commands.matrix.view import show_matrix
 
         screen = Screen.of_terminal()
         show_matrix(screen, matrix, every_gpu=bool(args.arch))
