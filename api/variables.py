@@ -18,8 +18,13 @@ SETTINGS: Final = (
 """Variables of the service, without prefix: one per field of ``Settings``."""
 _OTHERS: Final = ("SERVER", "TOKEN", "DEBUG")
 """Variables of other commands."""
+REPORTING: Final = (
+    *("URL", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT_S", "DEPLOYMENT", "REPLICA", "NODE"),
+    *("TTL_S", "SPOOL", "SPOOL_MIB", "SPOOL_ENTRIES", "GOODBYE"),
+)
+"""Variables of engines that report, without ``PRESHUFFLE_SERVICE_``: one per field of ``ServiceSettings``."""
 _OF_TESTS: Final = ("REQUIRE_POSTGRES", "REQUIRE_BROWSER", "AITER_WHEEL_ROOT")
-KNOWN: Final = frozenset(PREFIX + name for name in (*SETTINGS, *_OTHERS))
+KNOWN: Final = frozenset(PREFIX + name for name in (*SETTINGS, *_OTHERS, *(f"SERVICE_{name}" for name in REPORTING)))
 _IGNORED: Final = frozenset(PREFIX + name for name in _OF_TESTS)
 _OF_KUBERNETES: Final = re.compile(r"_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?|_PORT")
 """Ends of variables that Kubernetes sets for services whose names begin with ``preshuffle``."""

@@ -17,6 +17,7 @@ import pytest
 
 from preshuffle.api.client import Reporter, ServiceSettings
 from preshuffle.registry import Observation
+from support.service.recorder import RecordingService
 from support.service.server import OBSERVATION, Server, environment, running_server
 
 LAYERS = {0: Observation.parse(OBSERVATION)}
@@ -115,10 +116,10 @@ def test_an_engine_that_was_killed_delivers_its_reports_at_its_next_start(tmp_pa
         assert engine.stdout.readline() == "spooled\n"
         engine.send_signal(signal.SIGKILL)
     (tmp_path / "spool" / f"{NAME}@0" / "7.report").write_bytes(b"half of a re")
-    with running_server(tmp_path / "store.db", "--port", str(port)) as server:
-        with Reporter(settings=settings(port, tmp_path)) as reporter:
-            assert reporter.flush(120)
-            assert reporter.stats.corrupted == 1
-        arrived = [event["replica"] for event in events(server) if event["action"] == "report"]
+    service = RecordingService()
+    with Reporter(settings=settings(port, tmp_path), transport=service.transport) as reporter:
+        assert reporter.flush(120)
+        assert reporter.stats.corrupted == 1
+    arrived = [replica for method, replica in service.requests if method == "PUT"]
     assert arrived == [number for number in range(20) if number != 7]
     assert Counter(path.name for path in (tmp_path / "spool" / f"{NAME}@0").iterdir()) == {"lock": 1}

@@ -19,7 +19,6 @@ from preshuffle.api.fleet import Group
 from preshuffle.registry import Decision, Observation, Registry
 from support.service.recorder import RecordingService
 from support.service.server import OBSERVATION, environment, running_server
-from support.service.tokens import write_tokens
 
 RIGHT = Observation.parse(OBSERVATION)
 APPLIED = {"gate_mode": "interleave", "tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": True}}}
@@ -42,23 +41,24 @@ def reporter(service: RecordingService) -> Iterator[Reporter]:
         yield opened
 
 
-def test_the_services_reply_carries_verdict_codes_and_fixes(tmp_path: Path) -> None:
-    tokens = write_tokens(tmp_path / "tokens.yaml")
-    with running_server(tmp_path / "store.db", tokens=str(tokens.file)) as server:
-        (tmp_path / "token").write_text(f"{tokens.report}\n")
-        named = settings(server.url, token_file=str(tmp_path / "token"), deployment="gpt-prod")
-        with Reporter(settings=named) as reporter:
-            right = reporter.report(LAYERS).raise_if(timeout=60)
-            assert (right.source, right.value.verdict, right.value.codes) == ("service", "ok", ())
-            pending = reporter.report({0: WRONG}, replica=1)
-            with pytest.raises(VerdictError, match=r"mismatch \(layout_mismatch") as error:
-                pending.raise_if("mismatch", timeout=60)
-            embedded = Registry.default().check(WRONG)
-            assert (error.value.verdict, error.value.codes[0]) == (embedded.verdict, embedded.findings[0].code)
-            assert embedded.findings[0].fix in error.value.fixes
-        headers = {"Authorization": f"Bearer {tokens.report}"}
-        left = httpx.get(f"{server.url}/v1/deployments/gpt-prod", headers=headers).json()
-        assert [one["replica"] for one in left["replicas"]] == [1]  # refused to start: the service still shows why
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_server(tmp_path_factory.mktemp("service") / "store.db") as server:
+        yield server.url
+
+
+def test_the_services_reply_carries_verdict_codes_and_fixes(url: str) -> None:
+    with Reporter(settings=settings(url, deployment="gpt-prod")) as reporter:
+        right = reporter.report(LAYERS).raise_if(timeout=60)
+        assert (right.source, right.value.verdict, right.value.codes) == ("service", "ok", ())
+        pending = reporter.report({0: WRONG}, replica=1)
+        with pytest.raises(VerdictError, match=r"mismatch \(layout_mismatch") as error:
+            pending.raise_if("mismatch", timeout=60)
+        embedded = Registry.default().check(WRONG)
+        assert (error.value.verdict, error.value.codes[0]) == (embedded.verdict, embedded.findings[0].code)
+        assert embedded.findings[0].fix in error.value.fixes
+    left = httpx.get(f"{url}/v1/deployments/gpt-prod").json()["replicas"]
+    assert [one["replica"] for one in left] == [1]  # refused to start: the service still shows why
 
 
 @pytest.mark.parametrize("observed", [LAYERS, group_layers(LAYERS), list(group_layers(LAYERS))])
@@ -230,16 +230,15 @@ print(*(replica["replica"] for replica in __import__("httpx").get(
 """
 
 
-def test_the_end_of_a_process_forgets_what_it_reported_and_a_fork_begins_anew(tmp_path: Path) -> None:
-    with running_server(tmp_path / "store.db") as server:
-        named = environment(server=server.url, service_deployment="gpt-exit", service_spool=str(tmp_path / "spool"))
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", CHILD], env=named, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
-        assert httpx.get(f"{server.url}/v1/deployments/gpt-exit").status_code == 404
-        events = httpx.get(f"{server.url}/v1/deployments/gpt-exit/history").json()["events"]
-        assert [(one["action"], one["replica"]) for one in events] == [
-            *(("forget", 0), ("forget", 1), ("report", 1), ("report", 0)),
-        ]
-        assert os.listdir(tmp_path / "spool" / "gpt-exit@0") == ["lock"]
+def test_the_end_of_a_process_forgets_what_it_reported_and_a_fork_begins_anew(url: str, tmp_path: Path) -> None:
+    named = environment(server=url, service_deployment="gpt-exit", service_spool=str(tmp_path / "spool"))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD], env=named, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert httpx.get(f"{url}/v1/deployments/gpt-exit").status_code == 404
+    events = httpx.get(f"{url}/v1/deployments/gpt-exit/history").json()["events"]
+    assert [(one["action"], one["replica"]) for one in events] == [
+        *(("forget", 0), ("forget", 1), ("report", 1), ("report", 0)),
+    ]
+    assert os.listdir(tmp_path / "spool" / "gpt-exit@0") == ["lock"]

@@ -8,6 +8,7 @@ import pytest
 
 from preshuffle.api.client import ServiceSettings
 from preshuffle.api.client.settings import default_spool
+from preshuffle.api.variables import REPORTING, unknown_variables
 from preshuffle.registry import QueryError
 
 
@@ -67,3 +68,11 @@ def test_each_deployment_and_replica_has_a_folder_of_its_own(tmp_path: Path) -> 
     assert named.spool_folder() == tmp_path / "prod@3"
     assert ServiceSettings(deployment="prod", spool="off").spool_folder() is None
     assert ServiceSettings(spool=str(tmp_path)).spool_folder() is None
+
+
+def test_every_setting_has_its_variable() -> None:
+    assert [name.lower() for name in REPORTING] == list(ServiceSettings.model_fields)
+    named = dict.fromkeys([f"PRESHUFFLE_SERVICE_{name}" for name in REPORTING], "1")
+    assert (
+        list(unknown_variables({**named, "PRESHUFFLE_SERVICE_HOST": "10.0.0.1", "PRESHUFFLE_SERVICE_PORT": "80"})) == []
+    )
