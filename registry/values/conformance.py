@@ -163,12 +163,12 @@ class ConformanceReport(ConformanceContent):
 
     def summary(self) -> str:
         """Return the counts in one line, e.g. ``185 of 185 byte cases``."""
-        parts = [
-            f"{result.agreed:,} of {result.tried:,} {CLAIMS[kind][0]}"
-            for kind, result in self.claims.items()
-            if result.tried
-        ]
+        parts = [self._counts(kind, result) for kind, result in self.claims.items() if result.tried]
         return ", ".join(parts) or "nothing could be run"
+
+    def _counts(self, kind: Claim, result: ClaimResult) -> str:
+        counts = f"{result.agreed:,} of {result.tried:,} {CLAIMS[kind][0]}"
+        return f"{counts} of {self.engine}" if kind == "engine" and self.engine else counts
 
 
 def digest_of_report(content: dict[str, Any]) -> str:
