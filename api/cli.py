@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 
-from preshuffle.api.commands import COMMANDS, EXTRAS
+from preshuffle.api.commands import COMMANDS, EXTRAS, module_of
 
 DEBUG = "PRESHUFFLE_DEBUG"
 _INTERRUPTED = 130
@@ -83,7 +83,7 @@ def _dispatch(arguments: list[str]) -> int:
         kind = "option" if name.startswith("-") else "command"
         close = options.nearest(name, COMMANDS)
         raise failures.UsageError(f"unknown {kind} {name!r}{close}; valid commands: {', '.join(COMMANDS)}")
-    module = import_module(f"preshuffle.api.commands.{name}")
+    module = import_module(module_of(name))
     parser = options.Parser(prog=f"preshuffle {name}", description=module.__doc__)
     module.add_arguments(parser)
     args = parser.parse_args(options.join_env_values(rest))

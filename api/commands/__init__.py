@@ -15,6 +15,8 @@ COMMANDS: Final[dict[str, str]] = {
     "probe": "test kernels on a golden layer against a float64 reference",
     "derive": "derive the layouts that a prebuilt kernel reads, without a GPU",
     "conform": "hold the book against a real AITER, claim by claim",
+    "apply": "lay a whole checkpoint out ahead, for every rank",
+    "verify": "prove that a laid-out checkpoint is right, by samples or byte by byte",
     "registry": "check, show, compare, describe or extend the registry's book",
     "serve": "serve the HTTP API and the pages",
     "deployments": "list or show the deployments of a service",
@@ -24,13 +26,21 @@ COMMANDS: Final[dict[str, str]] = {
     "doctor": "diagnose this installation",
     "completion": "print a completion script for a shell",
 }
-"""Every command and what it does; ``preshuffle.api.commands.<name>`` holds it."""
+"""Every command and what it does; ``module_of`` says which module holds it."""
+
+FOLDERS: Final[dict[str, str]] = {
+    "apply": "checkpoints",
+    "verify": "checkpoints",
+}
+"""Folders of commands that lie in one together."""
 
 EXTRAS: Final[dict[str, str]] = {
     "identify": "layouts",
     "probe": "layouts",
     "conform": "layouts",
     "derive": "proofs",
+    "apply": "layouts",
+    "verify": "layouts",
     "serve": "service",
     "deployments": "service",
     "plan": "service",
@@ -38,3 +48,9 @@ EXTRAS: Final[dict[str, str]] = {
     "token": "service",
 }
 """Extras that whole commands need; of others an option may (``--server``), and says so itself."""
+
+
+def module_of(command: str) -> str:
+    """Return the name of the module that holds a command."""
+    folder = FOLDERS.get(command)
+    return ".".join(part for part in ("preshuffle.api.commands", folder, command) if part)

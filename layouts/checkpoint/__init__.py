@@ -1,12 +1,24 @@
 """Read and write MoE layers as safetensors checkpoints."""
 
-from preshuffle.layouts.checkpoint.checkpoint import Checkpoint
-from preshuffle.layouts.checkpoint.part import CheckpointError, unpack_int32
+from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
+from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
+from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
+from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
+from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry
 from preshuffle.layouts.checkpoint.write import write_checkpoint
 
 __all__ = [
+    "INDEX",
+    "TORCH_DTYPES",
     "Checkpoint",
     "CheckpointError",
+    "MappedShards",
+    "Part",
+    "Reading",
+    "RoleReader",
+    "ShardFile",
+    "StoredEntry",
+    "stored_names",
     "unpack_int32",
     "write_checkpoint",
 ]

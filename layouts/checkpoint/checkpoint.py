@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part, unpack_int32
+from preshuffle.layouts.checkpoint.part import CheckpointError, Part
+from preshuffle.layouts.checkpoint.role_reader import RoleReader
 from preshuffle.layouts.checkpoint.shard_index import read_shards
 from preshuffle.registry import Query, Registry
-from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries import CheckpointTensor
 from preshuffle.registry.hf import (
     ExpertsReader,
     Tensors,
@@ -120,73 +119,22 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder}: layer {layer} has no experts; valid: {valid}")
         part = Part.of(query, tp_rank, ep_rank, self.routed, self.registry.loader_cut(query))
         with ExitStack() as stack:
-            files = _Files(self.folder, self.shards, stack)
-            return {role: files.role(role, entry, layer, part) for role, entry in self.experts[layer].items()}
+            reader = RoleReader(self.folder, self.shards, _SafetensorsFiles(stack).tensor)
+            return {role: reader.role(role, entry, layer, part) for role, entry in self.experts[layer].items()}
 
 
-class _Files:
-    """Shards of a checkpoint, each opened once per read."""
+class _SafetensorsFiles:
+    """Files of a checkpoint, each opened once per read."""
 
-    def __init__(self, folder: Path, shards: Mapping[str, Path], stack: ExitStack) -> None:
-        self._folder = folder
-        self._shards = shards
+    def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._opened: dict[Path, Any] = {}
 
-    def role(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> torch.Tensor:
-        """Read a role's tensor."""
-        if not entry.per_expert:
-            taken = self._read(entry.name.format(layer=layer), role, entry, part.take)
-            merged = taken.flatten(taken.dim() - entry.merge_last) if entry.merge_last > 1 else taken
-            return merged.contiguous()
-        templates = [name for name in (entry.name, entry.up) if name]
-        made = [
-            self._linear(role, entry, [name.format(layer=layer, expert=expert) for name in templates], part)
-            for expert in range(part.experts.start, part.experts.stop)
-        ]
-        if part.shared:
-            made.append(self._linear(role, entry, [name.format(layer=layer) for name in entry.shared], part))
-        return torch.stack(made)
-
-    def _linear(self, role: Role, entry: CheckpointTensor, names: Sequence[str], part: Part) -> torch.Tensor:
-        """Read one expert's linear layer, gate and up joined."""
-        if not names:
-            raise CheckpointError(f"{self._folder}: where the shared expert's {role} lies is not in the book")
-        return _join(role, [self._read(name, role, entry, part.take_linear) for name in names])
-
-    def _read(self, name: str, role: Role, entry: CheckpointTensor, take: Any) -> torch.Tensor:
-        path = self._shards.get(name)
-        if path is None:
-            raise CheckpointError(f"{self._folder}: tensor {name} ({role}) is in no shard")
-        try:
-            tensor: torch.Tensor = take(role, entry, self._file(path).get_slice(name))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: tensor {name} ({role}) cannot be read: {error}") from None
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: tensor {name}: {error}") from None
-        if tensor.dtype not in [STORED[dtype] for dtype in entry.dtypes]:
-            found = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(f"{path}: tensor {name} ({role}) is {found}; valid: {' or '.join(entry.dtypes)}")
-        if entry.packed > 1:
-            return unpack_int32(tensor)
-        return tensor.view(torch.uint8) if tensor.dtype == torch.int8 else tensor
-
-    def _file(self, path: Path) -> Any:
+    def tensor(self, path: Path, name: str) -> Any:
+        """Open one tensor for slicing."""
         if path not in self._opened:
             self._opened[path] = self._stack.enter_context(safe_open(path, framework="pt"))
-        return self._opened[path]
-
-
-def _join(role: Role, parts: list[torch.Tensor]) -> torch.Tensor:
-    """Join gate's and up's tensors.
-
-    Rows behind rows, two numbers as a pair, of two input scales the larger.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    if role.endswith("_input_scale"):
-        return torch.maximum(*parts)
-    return torch.stack(parts) if parts[0].dim() == 0 else torch.cat(parts)
+        return self._opened[path].get_slice(name)
 
 
 def _is_there(variant: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:

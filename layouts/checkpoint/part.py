@@ -6,7 +6,7 @@ Experts, rows, columns, groups and blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final
 
@@ -96,6 +96,20 @@ class Part:
             valid = f"{routed}, or {routed + query.ep} with a shared expert on each expert-parallel rank"
             raise CheckpointError(f"the query counts {count} experts; valid for this checkpoint: {valid}")
         return Part(split_experts(routed, query.ep)[ep_rank], count > routed, columns, share, group, query, tp_rank)
+
+    @property
+    def count(self) -> int:
+        """How many experts the rank holds, a shared one counted."""
+        return self.experts.size + self.shared
+
+    def some(self, first: int, past: int) -> Part:
+        """Return the part with only some of the rank's experts.
+
+        They are counted from 0; a shared one is the last.
+        """
+        begin, size = self.experts.start, self.experts.size
+        experts = Slice(begin + min(first, size), begin + min(past, size))
+        return replace(self, experts=experts, shared=self.shared and past > size)
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -88,7 +88,7 @@ class Job:
         return self._run(scratch, backend)
 
     def _run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
-        plain, work = self._staged(self._plain()), self.work()
+        plain, work = self.staged(self.plain()), self.work()
         native = is_native(backend, work, plain)
         stamp = replace(self.stamp, aiter_bytes=not native and backend == "auto")
         if native and self.in_place and self.stage is None:
@@ -104,7 +104,7 @@ class Job:
         packed = pack_int4(laid) if self.packs else laid
         return packed.view(self.target_dtype).view(self.stamp.tensor_shape), stamp
 
-    def _plain(self) -> torch.Tensor:
+    def plain(self) -> torch.Tensor:
         """Return the plain bytes after the steps.
 
         In the tensor's own storage where the job is in place, else in a copy.
@@ -116,7 +116,7 @@ class Job:
             self.values.change_(values)
         return as_bytes(values)
 
-    def _staged(self, plain: torch.Tensor) -> torch.Tensor:
+    def staged(self, plain: torch.Tensor) -> torch.Tensor:
         """Return padded rows of all experts behind each other.
 
         The plain bytes themselves where that is not needed.

@@ -1,10 +1,12 @@
 """Stamps: records of the layout that a tensor's bytes are in."""
 
 from preshuffle.layouts.stamps.copies import forget_copies, hand_over_stamps
+from preshuffle.layouts.stamps.digests import StreamDigest, digest_file
 from preshuffle.layouts.stamps.exclusive import exclusive
 from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
 from preshuffle.layouts.stamps.memory_extents import extent_of, extents_overlap, memory_extents_of, tensors_overlap
 from preshuffle.layouts.stamps.metadata import stamps_from_metadata, stamps_to_metadata
+from preshuffle.layouts.stamps.samples import digest_of, sample_file
 from preshuffle.layouts.stamps.stamp import (
     check_known,
     check_role,
@@ -28,9 +30,12 @@ from preshuffle.layouts.stamps.unfinished import unfinished
 __all__ = [
     "Loss",
     "Stamp",
+    "StreamDigest",
     "check_known",
     "check_role",
     "check_writable",
+    "digest_file",
+    "digest_of",
     "drop_stamp",
     "enclosing_stamps",
     "exclusive",
@@ -49,6 +54,7 @@ __all__ = [
     "put_stamp",
     "put_stamps",
     "record_location",
+    "sample_file",
     "soundness_of",
     "stamp_of",
     "stamps_from_metadata",

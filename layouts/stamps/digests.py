@@ -180,3 +180,38 @@ def _mixed(count: int, seed: int) -> torch.Tensor:
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         mixed = (mixed ^ (mixed >> shift & 2 ** (64 - shift) - 1)) * factor
     return mixed ^ (mixed >> 31 & 2**33 - 1)
+
+
+class StreamDigest:
+    """Digest of bytes that come in pieces: that of ``digest_memory``."""
+
+    def __init__(self) -> None:
+        """Begin with no bytes."""
+        self._found = blake2b(digest_size=16)
+        self._rest = torch.empty(0, dtype=torch.uint8)
+        self._nbytes = 0
+
+    def update(self, data: torch.Tensor) -> None:
+        """Add flat uint8 bytes, of any number."""
+        self._nbytes += data.numel()
+        row = _ROW_WORDS * _WORD
+        if self._rest.numel():
+            missing = row - self._rest.numel()
+            self._rest, data = torch.cat([self._rest, data[:missing]]), data[missing:]
+            if self._rest.numel() < row:
+                return
+            self._add(self._rest)
+        whole = data.numel() // row * row
+        for block in data[:whole].split(_CPU_BLOCK) if whole else ():
+            self._add(block)
+        self._rest = data[whole:].clone()
+
+    def text(self) -> str:
+        """Return the digest; nothing may be added afterwards."""
+        if self._rest.numel():
+            self._add(self._rest)
+        self._found.update(self._nbytes.to_bytes(8, "little"))
+        return _PREFIX + self._found.hexdigest()
+
+    def _add(self, block: torch.Tensor) -> None:
+        self._found.update(_sums(_padded(block, _ROW_WORDS)).numpy().tobytes())

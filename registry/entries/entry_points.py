@@ -43,11 +43,15 @@ class TargetNamesEntry(Frozen):
     Attributes:
         engine: whose they are.
         names: role (or a scale's role with ``_2`` behind it, its second level) to the attribute's name.
+        recipes: by which its layers are laid out that have these names; all of the engine's if empty.
+        not_producers: of checkpoints for which that does not hold, since the engine reads them by other code.
     """
 
     id: str
     engine: str = ""
     names: FrozenDict[str, str]
+    recipes: tuple[str, ...] = ()
+    not_producers: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
 
     @model_validator(mode="after")

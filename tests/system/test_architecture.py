@@ -42,6 +42,7 @@ ORDER: Order = {
         "proof",
         "probe",
         "engines",
+        "laid_out",
         "emulator",
         "derive",
         "conform",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 
-from preshuffle.api.commands import COMMANDS
+from preshuffle.api.commands import COMMANDS, module_of
 from preshuffle.api.commands.completion.values import Completion, values_of
 from preshuffle.api.commands.options.parser import Parser
 
@@ -90,7 +90,7 @@ def _commands(*, help_too: bool) -> Iterator[Completion]:
 
 def _line_of(words: Sequence[str]) -> CommandLine:
     parser = Parser(prog=f"preshuffle {words[0]}")
-    import_module(f"preshuffle.api.commands.{words[0]}").add_arguments(parser)
+    import_module(module_of(words[0])).add_arguments(parser)
     line = CommandLine(parser)
     for word in words[1:]:
         line.read(word)

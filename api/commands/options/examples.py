@@ -35,6 +35,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "probe": ("--runner reference", "--recipes legacy,generic", "--quantization fp8-block --activation Gelu"),
     "derive": ("fmoe_bf16_pertokenMXfp4_g1u1_novs_silu_2tg_32x256",),
     "conform": ("", "--json"),
+    "apply": (
+        "./checkpoint ./laid-out --arch gfx950 --tp 8 --engine vllm@0.33.0",
+        "./checkpoint ./laid-out --arch MI355X --ep 8 --activation-dtype fp4x2 --json",
+    ),
+    "verify": ("./laid-out", "./laid-out --against ./checkpoint --full"),
     "registry": ("check --book ./acme", "show layouts sep16", "new recipe -o acme.yaml"),
     "registry check": ("", "--book ./acme --tables ./configs"),
     "registry show": ("", "models", "recipes mxfp4.sep16"),

@@ -70,11 +70,20 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     add_query_fields(parser)
 
 
-def add_query_fields(parser: argparse.ArgumentParser) -> None:
-    """Add ``--hf-config``, and one option per field of ``Query``."""
-    group = parser.add_argument_group("query", "every field of a query; options win over the file")
-    group.add_argument("--hf-config", metavar="PATH", help="take the model's facts from this config.json (or folder)")
-    group.add_argument("--hf-layer", metavar="N", help="the layer whose experts are meant, where layers differ")
+def add_query_fields(parser: argparse.ArgumentParser, *, config: bool = True) -> None:
+    """Add one option per field of ``Query``.
+
+    Args:
+        parser: of the command.
+        config: add ``--hf-config``, too; without it the command knows the checkpoint.
+    """
+    given = "the file" if config else "what the checkpoint's config.json says"
+    group = parser.add_argument_group("query", f"every field of a query; options win over {given}")
+    if config:
+        group.add_argument(
+            "--hf-config", metavar="PATH", help="take the model's facts from this config.json (or folder)"
+        )
+        group.add_argument("--hf-layer", metavar="N", help="the layer whose experts are meant, where layers differ")
     for name, info in Query.model_fields.items():
         dest = _PREFIX + name
         text = _HELP.get(name)
@@ -114,6 +123,11 @@ def read_query(args: argparse.Namespace, registry: Registry) -> Query:
         return Query.parse(fields)
     except QueryError as error:
         raise QueryError([_placed(problem, given, document) for problem in error.problems]) from None
+
+
+def named_by_option(error: QueryError, given: dict[str, Any]) -> QueryError:
+    """Return an error whose problems name options instead of a query's fields."""
+    return QueryError([_placed(problem, given, None) for problem in error.problems])
 
 
 def layer_of(args: argparse.Namespace) -> int | None:

@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 from preshuffle.api.cli import main
-from preshuffle.api.commands import COMMANDS
+from preshuffle.api.commands import COMMANDS, module_of
 from preshuffle.api.commands.options.examples import EXAMPLES
 from preshuffle.api.commands.options.parser import Parser, join_env_values
 
@@ -19,7 +19,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of every command and of all its actions."""
     found: dict[str, argparse.ArgumentParser] = {}
     for name in COMMANDS:
-        module = import_module(f"preshuffle.api.commands.{name}")
+        module = import_module(module_of(name))
         parser = Parser(prog=f"preshuffle {name}", description=module.__doc__)
         module.add_arguments(parser)
         found.update(walk(name, parser))

@@ -1,0 +1,1 @@
+"""Commands on whole checkpoints: apply, verify, convert and restore."""

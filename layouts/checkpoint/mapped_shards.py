@@ -1,0 +1,178 @@
+"""Memory-mapped safetensors files, read without keeping their pages.
+
+Pages are made present before they are read: a file that was cut short since is an error then, not the end of the
+process. After reading they are given back, so that the process does not grow by what it has read.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+import torch
+
+from preshuffle.layouts.checkpoint.part import CheckpointError
+from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry
+
+_POPULATE_READ: Final = 22
+"""Linux's ``MADV_POPULATE_READ``, since 5.14."""
+_PAGE: Final = mmap.PAGESIZE
+Range = tuple[mmap.mmap, int, int]
+
+
+class MappedShards:
+    """Mapped files of a checkpoint, each opened once; for several threads."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._lock = Lock()
+        self._files: dict[Path, tuple[ShardFile, mmap.mmap]] = {}
+
+    def header(self, path: Path) -> ShardFile:
+        """Return a file's header.
+
+        Raises:
+            CheckpointError: see ``ShardFile.open``.
+        """
+        return self._file(path)[0]
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Read tensors; give their pages back afterwards.
+
+        What was read must be copied before the end.
+        """
+        reading = Reading(self)
+        try:
+            yield reading
+        finally:
+            for mapped, begin, end in reading.touched:
+                with suppress(OSError, ValueError):
+                    mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+    def entry(self, path: Path, name: str) -> tuple[mmap.mmap, StoredEntry]:
+        """Return a file's mapping and the place of one of its tensors.
+
+        Raises:
+            CheckpointError: the file has no such tensor, or see ``ShardFile.open``.
+        """
+        shard, mapped = self._file(path)
+        entry = shard.entries.get(name)
+        if entry is None:
+            raise CheckpointError("the index names this file, which does not hold it: shards of several checkpoints?")
+        return mapped, entry
+
+    def mapping(self, path: Path) -> mmap.mmap:
+        """Return a file's mapping."""
+        return self._file(path)[1]
+
+    def forget(self, path: Path) -> None:
+        """Forget a file: it is read again if it is asked for."""
+        with self._lock:
+            self._files.pop(path, None)
+
+    def _file(self, path: Path) -> tuple[ShardFile, mmap.mmap]:
+        with self._lock:
+            if path not in self._files:
+                shard = ShardFile.open(path)
+                self._files[path] = shard, _mapped(path)
+            return self._files[path]
+
+
+@dataclass(slots=True)
+class Reading:
+    """Tensors opened for one piece of work.
+
+    Attributes:
+        shards: whose tensors.
+        touched: page ranges that were read.
+    """
+
+    shards: MappedShards
+    touched: list[Range] = field(default_factory=list)
+
+    def tensor(self, path: Path, name: str) -> MappedTensor:
+        """Open one tensor.
+
+        Raises:
+            CheckpointError: the file has no such tensor, cannot be read, or its dtype is unknown.
+        """
+        mapped, entry = self.shards.entry(path, name)
+        if entry.dtype not in TORCH_DTYPES:
+            raise CheckpointError(f"its dtype is {entry.dtype}; valid: {', '.join(TORCH_DTYPES)}")
+        return MappedTensor(mapped, entry, self.touched)
+
+    def bytes(self, path: Path, begin: int, end: int) -> torch.Tensor:
+        """Return a byte range of a file's mapping, as a view.
+
+        Raises:
+            CheckpointError: the file was cut short.
+        """
+        mapped = self.shards.mapping(path)
+        make_present(mapped, begin, end, self.touched)
+        return torch.frombuffer(mapped, dtype=torch.uint8, count=end - begin, offset=begin)
+
+
+class MappedTensor:
+    """Stored tensor that is sliced as safetensors' slices are, without a copy."""
+
+    def __init__(self, mapped: mmap.mmap, entry: StoredEntry, touched: list[Range]) -> None:
+        """View a tensor in a mapping."""
+        self._mapped, self._entry, self._touched = mapped, entry, touched
+
+    def get_shape(self) -> tuple[int, ...]:
+        """Return its shape."""
+        return self._entry.shape
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Return a part, as a view of the mapping."""
+        self._make_present(index[0] if isinstance(index, tuple) else index)
+        entry = self._entry
+        dtype = TORCH_DTYPES[entry.dtype]
+        if not entry.nbytes:
+            return torch.empty(entry.shape, dtype=dtype)[index]
+        flat = torch.frombuffer(self._mapped, dtype=torch.uint8, count=entry.nbytes, offset=entry.begin)
+        if entry.begin % dtype.itemsize:  # torch views aligned bytes only
+            flat = flat.clone()
+        return flat.view(dtype).view(entry.shape)[index]
+
+    def _make_present(self, first: Any) -> None:
+        entry = self._entry
+        begin, end = entry.begin, entry.end
+        if isinstance(first, slice) and entry.shape:
+            start, stop, _ = first.indices(entry.shape[0])
+            row = entry.nbytes // max(entry.shape[0], 1)
+            begin, end = entry.begin + start * row, entry.begin + max(start, stop) * row
+        make_present(self._mapped, begin, end, self._touched)
+
+
+def make_present(mapped: mmap.mmap, begin: int, end: int, touched: list[Range]) -> None:
+    """Make a byte range's pages present.
+
+    Raises:
+        CheckpointError: they are not in the file any more, or cannot be read.
+    """
+    if begin == end:
+        return
+    begin = begin // _PAGE * _PAGE
+    try:
+        mapped.madvise(_POPULATE_READ, begin, end - begin)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older kernel
+            raise CheckpointError(f"cut short or unreadable: {error.strerror}") from None
+    touched.append((mapped, begin, end))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as stream:
+            # a private mapping is never written; torch only asks that it could be
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be mapped: {error}") from None

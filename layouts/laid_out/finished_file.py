@@ -1,0 +1,37 @@
+"""Files that an earlier run finished, read from their own headers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
+from preshuffle.layouts.laid_out.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.manifest import FileRecord, TensorRecord
+from preshuffle.layouts.laid_out.tensor_writer import RECORDS, UNIT
+
+
+def read_finished(path: Path, key: str) -> FileRecord | None:
+    """Return the record of an existing file, or None.
+
+    Args:
+        path: the file.
+        key: that it must have.
+
+    Raises:
+        StaleError: it has another key.
+        LaidOutError: it is damaged, or no file of ours.
+    """
+    if not path.exists():
+        return None
+    try:
+        shard = ShardFile.open(path)
+        description = json.loads(shard.metadata[UNIT])
+        tensors = tuple(TensorRecord.model_validate(one) for one in json.loads(shard.metadata[RECORDS]))
+        found = str(description["key"])
+    except (CheckpointError, KeyError, ValueError, TypeError) as error:
+        raise LaidOutError(f"{path}: is there, and not what a run writes ({error}); remove it") from None
+    if found != key:
+        raise StaleError(f"{path}: is there, but made of another checkpoint or by another decision; remove it")
+    ranks = {name: description.get(name) for name in ("layer", "tp_rank", "ep_rank")}
+    return FileRecord(file=path.name, key=key, size=shard.size, tensors=tensors, **ranks)

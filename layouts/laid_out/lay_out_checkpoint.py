@@ -1,0 +1,226 @@
+"""Lay a whole checkpoint out ahead."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
+from preshuffle.layouts.laid_out.errors import LaidOutError
+from preshuffle.layouts.laid_out.manifest import (
+    FORMAT,
+    MANIFEST,
+    WORK,
+    CopiedRecord,
+    FileRecord,
+    Manifest,
+    SourceRecord,
+    manifest_key,
+    rank_index,
+)
+from preshuffle.layouts.laid_out.other_tensors import OtherFile, copy_headers, copy_small_files
+from preshuffle.layouts.laid_out.progress import Listener, Progress
+from preshuffle.layouts.laid_out.run import Run, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.run_plan import RunPlan, is_joined
+from preshuffle.layouts.laid_out.sources import Sources
+from preshuffle.layouts.laid_out.tensor_writer import synchronise_folder, write_whole
+from preshuffle.registry import Registry
+from preshuffle.registry.values.finding import FindingCode
+
+Keep = Literal["scales", "all", "none"]
+"""Which of the experts' tensors are kept as they are, where laid-out bytes do not restore them."""
+_KEPT: Final = "kept"
+
+
+class CheckpointLayers:
+    """Layers of a checkpoint's own files: always readable."""
+
+    def __init__(self, shards: MappedShards) -> None:
+        """Read from these files."""
+        self._shards = shards
+
+    def shards(self) -> MappedShards:
+        """Return the files to read from."""
+        return self._shards
+
+    def begin(self, layer: int) -> None:
+        """Do nothing: the files are there."""
+
+    def end(self, layer: int) -> None:
+        """Do nothing: the files stay."""
+
+
+def lay_out_checkpoint(
+    checkpoint: Checkpoint | Path | str,
+    out: Path | str,
+    *,
+    registry: Registry | None = None,
+    others: bool = True,
+    keep: Keep = "scales",
+    workers: int | None = None,
+    allow: Collection[FindingCode] = (),
+    listener: Listener | None = None,
+    **fields: Any,
+) -> Manifest:
+    """Lay all MoE layers of a checkpoint out, for every rank.
+
+    Killed at any moment, the same call resumes. A file appears under its name when it is whole, the manifest when all
+    of them are.
+
+    Args:
+        checkpoint: a Hugging Face folder with safetensors.
+        out: the folder to write.
+        registry: whose book decides.
+        others: copy the tensors that are no experts', too.
+        keep: which of the experts' tensors are kept as they are for ``restore_checkpoint``, where their laid-out bytes
+            do not say what they were: ``scales`` (small), ``all`` (weights too) or ``none``.
+        workers: threads; as many as there are cores if None.
+        allow: codes of error findings with which a decision is applied all the same.
+        listener: called with every event of the run.
+        fields: of the query: ``arch`` at least; ``tp``, ``ep``, ``engine``, ``activation_dtype``, …
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or changes meanwhile.
+        QueryError: a field is missing or wrong.
+        NoRecipeError: no rule answers.
+        LayoutError: a tensor is not what the decision takes, or the decision carries an error.
+        LaidOutError: a file cannot be written, or the folder holds something else.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint.open(checkpoint, registry)
+    out = Path(out)
+    if out.resolve() == checkpoint.folder.resolve():
+        raise LaidOutError(f"{out}: is the checkpoint itself; choose another folder")
+    plan = RunPlan.of(checkpoint, fields, allow)
+    shards = MappedShards()
+    copies = _other_files(plan, shards) if others else []
+    units = list(plan.units())
+    expected = {unit.file for unit in units} | {one.file for one in copies}
+    before = {path.name for path in out.glob("kept-*.safetensors")}
+    with exclusive_folder(out, expected | before):
+        digests = Sources(checkpoint, out, fingerprint_of(plan, others))
+        digests.check_index(checkpoint, shards)
+        sizes = {unit.file: unit.nbytes for unit in units} | {one.file: one.nbytes for one in copies}
+        check_room(out, sum(size for file, size in sizes.items() if not (out / file).exists()))
+        progress = Progress(sum(sizes.values()), listener)
+        progress.tell("started")
+        run = Run(plan, out, digests, CheckpointLayers(shards), progress, workers or core_count())
+        run.run(units, copies, digests.paths)
+        kept = _kept_files(plan, list(run.records.values()), shards, keep)
+        run.run([], kept)
+        for path in out.glob(f"{_KEPT}-*.safetensors"):
+            if path.name not in run.records:
+                path.unlink()
+        digests.check_unchanged(digests.paths)
+        copied = copy_small_files(checkpoint.folder, out)
+        copied += copy_headers(checkpoint.folder, out, [shards.header(path) for path in digests.paths])
+        manifest = finish(out, plan, run.records, digests.records(), copied, others)
+        progress.tell("finished")
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def core_count() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def fingerprint_of(plan: RunPlan, others: bool) -> dict[str, Any]:
+    """Return what a run does, by words that messages can name.
+
+    The checkpoint's bytes are not among them.
+    """
+    query = plan.plans[0].query
+    return {
+        "arch": query.arch,
+        "engine": str(query.engine) if query.engine else None,
+        "tp": query.tp,
+        "ep": query.ep,
+        "recipes": sorted({one.recipe for one in plan.plans}),
+        "decisions": {str(layer): one.decision_digest for layer, (one, _) in plan.layers.items()},
+        "other tensors": others,
+    }
+
+
+def finish(
+    out: Path,
+    plan: RunPlan,
+    records: Mapping[str, FileRecord],
+    sources: tuple[SourceRecord, ...],
+    copied: tuple[CopiedRecord, ...],
+    complete: bool,
+) -> Manifest:
+    """Write each rank's index, and the manifest behind everything else."""
+    ranks = tuple(records[unit.file] for unit in plan.units())
+    rest = [one for _, one in sorted(records.items()) if one.layer is None]
+    others = tuple(one for one in rest if not one.file.startswith(f"{_KEPT}-"))
+    kept = tuple(one for one in rest if one.file.startswith(f"{_KEPT}-"))
+    (tp, ep), query = plan.ranks, plan.plans[0].query
+    for ep_rank in range(ep):
+        for tp_rank in range(tp):
+            mine = [one for one in ranks if (one.tp_rank, one.ep_rank) == (tp_rank, ep_rank)]
+            write_whole(out / rank_index(tp_rank, ep_rank), _index_of((*mine, *others)))
+    manifest = Manifest(
+        format=FORMAT,
+        key=manifest_key((*ranks, *others, *kept), sources),
+        tp=tp,
+        ep=ep,
+        registry_digest=plan.checkpoint.registry.digest,
+        aiter=query.aiter,
+        aiter_features=query.aiter_features,
+        plans=plan.plans,
+        sources=sources,
+        ranks=ranks,
+        others=others,
+        kept=kept,
+        copied=copied,
+        complete=complete,
+    )
+    synchronise_folder(out)
+    write_whole(out / MANIFEST, manifest.model_dump_json(exclude_defaults=True).encode())
+    synchronise_folder(out)
+    return manifest
+
+
+def _index_of(files: tuple[FileRecord, ...]) -> bytes:
+    weight_map = {tensor.name: one.file for one in files for tensor in one.tensors}
+    size = sum(tensor.nbytes for one in files for tensor in one.tensors)
+    return json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}, indent=1).encode()
+
+
+def _other_files(plan: RunPlan, shards: MappedShards) -> list[OtherFile]:
+    """Plan the copies of tensors that no unit reads."""
+    read = {name for layer in plan.layers for name in plan.names_of(layer)}
+    found = [
+        (shards.header(path), [name for name in shards.header(path).entries if name not in read])
+        for path in sorted(set(plan.checkpoint.shards.values()))
+    ]
+    return _files_of("others", [(shard, names) for shard, names in found if names])
+
+
+def _kept_files(plan: RunPlan, records: list[FileRecord], shards: MappedShards, keep: Keep) -> list[OtherFile]:
+    """Plan the copies of experts' tensors that laid-out bytes do not restore."""
+    names: set[str] = set()
+    for record in records:
+        if record.layer is None or keep == "none":
+            continue
+        entries = plan.layers[record.layer][0].entries
+        for tensor in record.tensors:
+            role = tensor.role
+            if role is None or not (tensor.lost or is_joined(role, entries[role])):
+                continue
+            if keep == "all" or not role.endswith("_weight"):
+                names.update(plan.names_of_role(record.layer, role))
+    paths = sorted({plan.checkpoint.shards[name] for name in names})
+    return _files_of(_KEPT, [(shards.header(path), [name for name in names]) for path in paths])
+
+
+def _files_of(kind: str, chosen: list[tuple[ShardFile, list[str]]]) -> list[OtherFile]:
+    return [
+        OtherFile.of(kind, number, len(chosen), shard, set(names))
+        for number, (shard, names) in enumerate(chosen, start=1)
+    ]

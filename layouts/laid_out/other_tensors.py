@@ -1,0 +1,110 @@
+"""Tensors that are no experts', and small files: copied as they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from preshuffle.layouts.checkpoint import INDEX, MappedShards, ShardFile
+from preshuffle.layouts.laid_out.manifest import MANIFEST, SOURCE, CopiedRecord, digest_of_json
+from preshuffle.layouts.laid_out.rank_layer import Advance
+from preshuffle.layouts.laid_out.tensor_writer import TensorWriter, write_whole
+from preshuffle.layouts.stamps import digest_file
+
+_WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".partial")
+_BLOCK: Final = 16 << 20
+HEADER: Final = ".header"
+"""Ending of the file with a shard's bytes before its first tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFile:
+    """Tensors of one shard that are copied into one file.
+
+    Attributes:
+        file: the new file's name.
+        source: the shard.
+        names: which tensors, in the order of their bytes.
+        nbytes: their bytes.
+    """
+
+    file: str
+    source: Path
+    names: tuple[str, ...]
+    nbytes: int
+
+    @staticmethod
+    def of(kind: str, number: int, count: int, shard: ShardFile, names: Collection[str]) -> OtherFile:
+        """Plan the copy of some of a shard's tensors."""
+        chosen = tuple(name for name in shard.entries if name in names)
+        size = sum(shard.entries[name].nbytes for name in chosen)
+        return OtherFile(f"{kind}-{number:05d}-of-{count:05d}.safetensors", shard.path, chosen, size)
+
+    def key(self, digest: str) -> str:
+        """Return the key of everything that decides the file's bytes.
+
+        Args:
+            digest: of the shard.
+        """
+        return digest_of_json({"source": digest, "names": self.names})
+
+
+def copy_tensors(other: OtherFile, shards: MappedShards, writer: TensorWriter, advance: Advance) -> None:
+    """Copy a shard's tensors into a file.
+
+    Raises:
+        CheckpointError: the shard was cut short.
+    """
+    header = shards.header(other.source)
+    for name in other.names:
+        entry = header.entries[name]
+        tensor = writer.tensor(name)
+        for begin in range(entry.begin, entry.end, _BLOCK):
+            with shards.reading() as reading:
+                block = reading.bytes(other.source, begin, min(begin + _BLOCK, entry.end))
+                tensor.write(block)
+            advance(block.numel())
+        tensor.finish(entry.dtype, entry.shape)
+
+
+def copy_small_files(folder: Path, out: Path) -> tuple[CopiedRecord, ...]:
+    """Copy configuration, tokenizer and the like.
+
+    Raises:
+        LaidOutError: one cannot be written.
+    """
+    records: list[CopiedRecord] = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.suffix in _WEIGHTS or path.name in (INDEX, MANIFEST):
+            continue
+        write_whole(out / path.name, path.read_bytes())
+        size = path.stat().st_size
+        records.append(CopiedRecord(file=path.name, size=size, digest=digest_file(out / path.name, (0, size))))
+    return tuple(records)
+
+
+def copy_headers(folder: Path, out: Path, headers: Collection[ShardFile]) -> tuple[CopiedRecord, ...]:
+    """Copy the headers and the index of a checkpoint's shards.
+
+    Raises:
+        LaidOutError: one cannot be written.
+    """
+    target = out / SOURCE
+    target.mkdir(exist_ok=True)
+    texts = {f"{shard.path.name}{HEADER}": shard.head for shard in headers}
+    if (folder / INDEX).is_file():
+        texts[INDEX] = (folder / INDEX).read_bytes()
+    records: list[CopiedRecord] = []
+    for name, data in sorted(texts.items()):
+        write_whole(target / name, data)
+        digest = digest_file(target / name, (0, len(data)))
+        records.append(CopiedRecord(file=f"{SOURCE}/{name}", size=len(data), digest=digest))
+    return tuple(records)
+
+
+def room_for(folder: Path) -> int:
+    """Return how many bytes a folder's file system has left."""
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,191 @@
+"""Plan of a run: layers, decisions, files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError
+from preshuffle.layouts.laid_out.manifest import LayerPlan, digest_of_json, rank_file
+from preshuffle.layouts.laid_out.parameter_names import parameter_names, parameter_prefix
+from preshuffle.layouts.loader import check_findings
+from preshuffle.registry import Decision, Registry
+from preshuffle.registry.base.frozen import FrozenDict
+from preshuffle.registry.base.words import BITS, Role
+from preshuffle.registry.entries import CheckpointTensor
+from preshuffle.registry.values.finding import FindingCode
+
+
+@dataclass(frozen=True, slots=True)
+class RankLayer:
+    """One layer of one rank: file and independent unit of work.
+
+    Attributes:
+        plan: of the layer.
+        decision: what is applied.
+    """
+
+    layer: int
+    tp_rank: int
+    ep_rank: int
+    plan: LayerPlan
+    decision: Decision
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        return rank_file(self.layer, self.tp_rank, self.ep_rank)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its laid-out tensors, about."""
+        decided = self.decision.tensors.values()
+        return sum(prod(one.physical_shape) * BITS[one.dtype] // 8 for one in decided)
+
+    def key(self, digests: Mapping[str, str]) -> str:
+        """Return the key of everything that decides the file's bytes.
+
+        Args:
+            digests: of the shards that hold the layer, by name.
+        """
+        plan = self.plan
+        return digest_of_json(
+            {
+                "rank": [self.layer, self.tp_rank, plan.query.tp, self.ep_rank, plan.query.ep],
+                "decision": plan.decision_digest,
+                "cut": [plan.shard, plan.model_dump(mode="json")["pad"]],
+                "names": [plan.prefix, dict(plan.parameters)],
+                "sources": dict(digests),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Plan of a whole checkpoint.
+
+    Attributes:
+        plans: by decision.
+        layers: plan and decision of each MoE layer.
+    """
+
+    checkpoint: Checkpoint
+    plans: tuple[LayerPlan, ...]
+    layers: Mapping[int, tuple[LayerPlan, Decision]]
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, fields: Mapping[str, Any], allow: Collection[FindingCode] = ()) -> RunPlan:
+        """Decide every layer.
+
+        Args:
+            checkpoint: whose.
+            fields: of the query, beside what the configuration says.
+            allow: codes of error findings with which a decision is applied all the same.
+
+        Raises:
+            NoRecipeError: no rule answers.
+            QueryError: a field is wrong, or the sizes cannot be cut between the ranks.
+            LayoutError: a decision carries an error that is not allowed.
+            CheckpointError: the checkpoint lacks what a decision needs, or has no MoE layer.
+        """
+        if not checkpoint.experts:
+            raise CheckpointError(f"{checkpoint.folder}: no layer has experts: there is nothing to lay out")
+        found: dict[LayerPlan, list[int]] = {}
+        decisions: dict[LayerPlan, Decision] = {}
+        for layer in checkpoint.experts:
+            plan, decision = _decide(checkpoint, layer, fields)
+            if plan not in found:
+                check_findings(decision, allow)
+                _check_roles(checkpoint, layer, decision)
+            found.setdefault(plan, []).append(layer)
+            decisions[plan] = decision
+        plans = {plan: plan.model_copy(update={"layers": tuple(layers)}) for plan, layers in found.items()}
+        layers = {layer: (plans[plan], decisions[plan]) for plan, numbers in found.items() for layer in numbers}
+        return RunPlan(checkpoint, tuple(plans.values()), dict(sorted(layers.items())))
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """Tensor-parallel and expert-parallel size."""
+        query = self.plans[0].query
+        return query.tp, query.ep
+
+    def units(self) -> Iterator[RankLayer]:
+        """Yield every unit of work, layer by layer."""
+        tp, ep = self.ranks
+        for layer, (plan, decision) in self.layers.items():
+            for ep_rank in range(ep):
+                for tp_rank in range(tp):
+                    yield RankLayer(layer, tp_rank, ep_rank, plan, decision)
+
+    def names_of(self, layer: int) -> set[str]:
+        """Return the checkpoint's tensors that a layer's units read."""
+        return {name for role in self.layers[layer][0].entries for name in self.names_of_role(layer, role)}
+
+    def names_of_role(self, layer: int, role: Role) -> set[str]:
+        """Return the checkpoint's tensors of one role."""
+        plan, _ = self.layers[layer]
+        return {name for names in plan.stored_names(role, layer) for name in names}
+
+    def files_of(self, layer: int) -> list[Path]:
+        """Return the shards that hold a layer, in order.
+
+        Raises:
+            CheckpointError: a tensor is in no shard.
+        """
+        shards = self.checkpoint.shards
+        missing = sorted(name for name in self.names_of(layer) if name not in shards)
+        if missing:
+            raise CheckpointError(f"{self.checkpoint.folder}: tensor {missing[0]} is in no shard")
+        return sorted({shards[name] for name in self.names_of(layer)})
+
+
+def _decide(checkpoint: Checkpoint, layer: int, fields: Mapping[str, Any]) -> tuple[LayerPlan, Decision]:
+    registry: Registry = checkpoint.registry
+    query = registry.query_from_hf_config(checkpoint.config, layer=layer, **fields)
+    decision = registry.resolve(query)
+    cut = registry.loader_cut(query)
+    cut.shards(query)
+    entries = checkpoint.experts[layer]
+    names = parameter_names(registry.book, query, decision.recipe)
+    plan = LayerPlan(
+        layers=(), query=query, recipe=decision.recipe, decision_digest=decision.decision_digest, shard=cut.shard,
+        pad=cut.pad, routed=checkpoint.routed, entries=FrozenDict(entries), prefix=parameter_prefix(entries),
+        parameters=FrozenDict(names),
+        layouts=FrozenDict({role: one.layout for role, one in decision.tensors.items()}),
+        pads=FrozenDict({role: (one.pad.rows, one.pad.k) for role, one in decision.tensors.items()}),
+    )  # fmt: skip
+    return plan, decision
+
+
+def _check_roles(checkpoint: Checkpoint, layer: int, decision: Decision) -> None:
+    """Check that the checkpoint has the roles that a decision needs, and no other.
+
+    Raises:
+        CheckpointError: names what is missing and what is too much.
+    """
+    stored: set[Role] = set(checkpoint.experts[layer])
+    dynamic = not any(role.endswith("_input_scale") for role in stored)
+    missing = [
+        role for role in decision.tensors if role not in stored and not (dynamic and role.endswith("_input_scale"))
+    ]
+    extra = [role for role in stored if role not in decision.tensors and not role.endswith("_input_scale")]
+    if missing or extra:
+        text = "; ".join(
+            f"{what}: {', '.join(roles)}"
+            for what, roles in (("missing", missing), ("not part of the decision", extra))
+            if roles
+        )
+        raise CheckpointError(
+            f"{checkpoint.folder}: the tensors of layer {layer} do not fit recipe {decision.recipe}; {text}"
+        )
+
+
+def is_joined(role: Role, entry: CheckpointTensor) -> bool:
+    """Return whether reading a role keeps the larger of two numbers.
+
+    So it is of gate's and up's input scales.
+    """
+    return role.endswith("_input_scale") and entry.up is not None

@@ -1,0 +1,149 @@
+"""Files of the checkpoint, hashed and watched for changes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
+from preshuffle.layouts.laid_out.errors import LaidOutError
+from preshuffle.layouts.laid_out.manifest import WORK, SourceRecord
+from preshuffle.layouts.laid_out.tensor_writer import write_whole
+from preshuffle.layouts.stamps import digest_file
+
+JOURNAL = "plan.json"
+State = tuple[int, int, int]
+"""Size, time of the last change in nanoseconds, and inode."""
+
+
+@dataclass(slots=True)
+class _Known:
+    state: State
+    digest: str
+
+
+class Sources:
+    """A checkpoint's shards, each hashed once; for several threads.
+
+    What was hashed is kept in the output's folder, so that a run which resumes hashes only what has changed since, and
+    notices where that is not what the earlier run read.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, out: Path, fingerprint: Mapping[str, Any]) -> None:
+        """Read what an earlier run has left.
+
+        Args:
+            checkpoint: whose shards.
+            out: where the output goes.
+            fingerprint: what is being done, beside the bytes of the checkpoint.
+
+        Raises:
+            LaidOutError: an earlier run in that folder did something else.
+        """
+        self.paths = sorted(set(checkpoint.shards.values()))
+        self._journal = out / WORK / JOURNAL
+        self._fingerprint = dict(fingerprint)
+        self._lock = Lock()
+        self._known: dict[str, _Known] = {}
+        self._begun: dict[str, State] = {}
+        self._read_journal(out)
+
+    def check_index(self, checkpoint: Checkpoint, shards: MappedShards) -> None:
+        """Compare the checkpoint's index with its files' headers.
+
+        Raises:
+            CheckpointError: a file lacks a tensor that the index says it holds, holds one that the index says another
+                file holds, or is not as long as its header says.
+        """
+        for path in self.paths:
+            held = shards.header(path).entries
+            for name in held:
+                other = checkpoint.shards.get(name, path)
+                if other != path and name in shards.header(other).entries:
+                    raise CheckpointError(
+                        f"{path}: tensor {name} is in {other.name}, too: shards of several checkpoints are mixed"
+                    )
+        for name, path in checkpoint.shards.items():
+            if name not in shards.header(path).entries:
+                raise CheckpointError(
+                    f"{path}: tensor {name} is not there though the index says so: shards of several checkpoints?"
+                )
+
+    def digest(self, path: Path) -> str:
+        """Return the digest of a file, cached for unchanged files.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is not what an earlier run has read.
+        """
+        state = _state_of(path)
+        with self._lock:
+            known = self._known.get(path.name)
+            begun = self._begun.setdefault(path.name, state)
+            if begun != state:
+                raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
+            if known is not None and known.state == state:
+                return known.digest
+        digest = digest_file(path, (0, state[0]))
+        if _state_of(path) != state:
+            raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
+        with self._lock:
+            if known is not None and known.digest != digest:
+                raise CheckpointError(
+                    f"{path}: is not the file that the run in {self._journal.parent.parent} began with: its bytes "
+                    "differ. Remove that folder to begin again"
+                )
+            self._known[path.name] = _Known(state, digest)
+            self._write_journal()
+        return digest
+
+    def check_unchanged(self, paths: Iterable[Path]) -> None:
+        """Check that files are still those that were hashed.
+
+        Raises:
+            CheckpointError: one has changed since.
+        """
+        for path in paths:
+            if _state_of(path) != self._known[path.name].state:
+                raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
+
+    def records(self) -> tuple[SourceRecord, ...]:
+        """Return all files; each was hashed."""
+        return tuple(
+            SourceRecord(name=path.name, size=self._known[path.name].state[0], digest=self._known[path.name].digest)
+            for path in self.paths
+        )
+
+    def _read_journal(self, out: Path) -> None:
+        try:
+            found = json.loads(self._journal.read_text(encoding="utf-8"))
+            fingerprint, sources = found["fingerprint"], found["sources"]
+            self._known = {name: _Known(tuple(one["state"]), one["digest"]) for name, one in sources.items()}
+        except FileNotFoundError:
+            self._write_journal()
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LaidOutError(f"{self._journal}: damaged ({error}); remove {out} to begin again") from None
+        differences = [name for name in self._fingerprint if fingerprint.get(name) != self._fingerprint[name]]
+        if differences:
+            raise LaidOutError(
+                f"{out} holds an unfinished run that differs in: {', '.join(differences)}. Repeat that one's command, "
+                "choose another folder, or remove this one"
+            )
+
+    def _write_journal(self) -> None:
+        sources = {name: {"state": one.state, "digest": one.digest} for name, one in self._known.items()}
+        text = json.dumps({"fingerprint": self._fingerprint, "sources": sources}, indent=1)
+        write_whole(self._journal, text.encode())
+
+
+def _state_of(path: Path) -> State:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return found.st_size, found.st_mtime_ns, found.st_ino

@@ -1,0 +1,241 @@
+"""Proof of a laid-out checkpoint against its manifest and its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
+from preshuffle.layouts.laid_out.errors import LaidOutError
+from preshuffle.layouts.laid_out.manifest import CopiedRecord, FileRecord, Manifest, TensorRecord, rank_index
+from preshuffle.layouts.laid_out.progress import Listener, Progress
+from preshuffle.layouts.laid_out.source_proof import SourceProof
+from preshuffle.layouts.laid_out.tensor_writer import UNIT
+from preshuffle.layouts.stamps import Stamp, digest_file, digest_of, sample_file
+from preshuffle.registry import LayoutError, PreshuffleError, Registry
+from preshuffle.registry.base.frozen import Frozen
+
+SAMPLES: Final = 64
+IDENTIFIED: Final = 8
+"""Problems of which ``identify`` is asked at most: each takes a fraction of a second."""
+
+
+class VerifyProblem(Frozen):
+    """What is wrong with a file.
+
+    Attributes:
+        file: which.
+        tensor: of it; None where the file as such is wrong.
+        problem: what is wrong.
+        identified: what its bytes are, as far as ``identify`` finds out; None where nobody asked.
+    """
+
+    file: str
+    tensor: str | None = None
+    problem: str
+    identified: str | None = None
+
+
+class Verification(Frozen):
+    """Result of a proof.
+
+    Attributes:
+        proof: whether every byte was read, or samples.
+        against: the checkpoint that was compared; None for checksums alone.
+        seed: by which samples were chosen.
+        files: how many were looked at.
+        tensors: how many tensors' bytes were read, all or a sample.
+        recomputed: how many times experts were laid out again and compared.
+    """
+
+    verdict: Literal["ok", "failed"]
+    proof: Literal["sampled", "full"]
+    against: str | None
+    seed: int | None
+    key: str
+    files: int
+    tensors: int
+    recomputed: int
+    problems: tuple[VerifyProblem, ...]
+
+
+def verify_laid_out(
+    out: Path | str,
+    *,
+    against: Path | str | None = None,
+    full: bool = False,
+    samples: int = SAMPLES,
+    seed: int | None = None,
+    registry: Registry | None = None,
+    workers: int = 1,
+    listener: Listener | None = None,
+) -> Verification:
+    """Verify a laid-out checkpoint.
+
+    Headers, sizes and keys of all files are always compared with the manifest.
+
+    Args:
+        out: its folder.
+        against: the checkpoint; experts are laid out again from it and compared byte by byte.
+        full: read every byte, and lay every expert out again; else samples.
+        samples: how many tensors are sampled, and how many experts are laid out again.
+        seed: chooses the samples; a new one each time if None.
+        registry: whose book decides, where experts are laid out again.
+        workers: threads that read.
+        listener: called with every event.
+
+    Raises:
+        LaidOutError: there is no manifest, or it is damaged.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    out = Path(out)
+    manifest = Manifest.read(out)
+    chosen = random.Random() if seed is None else random.Random(seed)
+    if seed is None:
+        seed = chosen.randrange(1 << 32)
+        chosen = random.Random(seed)
+    problems = list(_files_problems(out, manifest))
+    wrong = {problem.file for problem in problems}
+    tensors = [(file, tensor) for file in manifest.files() if file.file not in wrong for tensor in file.tensors]
+    read = tensors if full else chosen.sample(tensors, min(samples, len(tensors)))
+    progress = Progress(sum(tensor.nbytes for _, tensor in read), listener)
+    progress.tell("started")
+    with ThreadPoolExecutor(workers) as pool:
+        check = _Checksums(out, full, progress)
+        problems += [found for found in pool.map(check, read) if found is not None]
+    recomputed = 0
+    if against is not None:
+        proof = SourceProof.open(out, manifest, Path(against), registry)
+        done, more = proof.compare(chosen, samples, full)
+        recomputed = done
+        problems += [VerifyProblem(file=file, tensor=tensor, problem=text) for file, tensor, text in more]
+        few = [proof_identified(proof, problem) for problem in problems[:IDENTIFIED]]
+        problems = [*few, *problems[IDENTIFIED:]]
+    progress.tell("finished")
+    return Verification(
+        verdict="failed" if problems else "ok",
+        proof="full" if full else "sampled",
+        against=None if against is None else str(against),
+        seed=None if full else seed,
+        key=manifest.key,
+        files=sum(1 for _ in manifest.files()),
+        tensors=len(read),
+        recomputed=recomputed,
+        problems=tuple(problems),
+    )
+
+
+def proof_identified(proof: SourceProof, problem: VerifyProblem) -> VerifyProblem:
+    """Return a problem with what the tensor's bytes are."""
+    text = proof.identify(problem.file, problem.tensor) if problem.tensor else None
+    return problem.model_copy(update={"identified": text}) if text else problem
+
+
+@dataclass(slots=True)
+class _Checksums:
+    """Compares checksums of tensors, or of samples of them."""
+
+    out: Path
+    full: bool
+    progress: Progress
+
+    def __call__(self, one: tuple[FileRecord, TensorRecord]) -> VerifyProblem | None:
+        file, tensor = one
+        extent = (tensor.begin, tensor.begin + tensor.nbytes)
+        path = self.out / file.file
+        try:
+            sample = digest_of(sample_file(path, extent))
+            whole = digest_file(path, extent) if self.full else tensor.digest
+        except OSError as error:
+            text = f"cannot be read: {error.strerror or error}"
+            return VerifyProblem(file=file.file, tensor=tensor.name, problem=text)
+        self.progress.advance(tensor.nbytes)
+        if (sample, whole) != (tensor.sample, tensor.digest):
+            text = "its bytes are not those that were written: checksum differs"
+            return VerifyProblem(file=file.file, tensor=tensor.name, problem=text)
+        return None
+
+
+def check_header(path: Path, record: FileRecord) -> ShardFile:
+    """Compare a file's header with the manifest.
+
+    Raises:
+        LaidOutError: it is missing, cut short, or another run's.
+    """
+    try:
+        shard = ShardFile.open(path)
+    except CheckpointError as error:
+        raise LaidOutError(str(error)) from None
+    try:
+        key = json.loads(shard.metadata[UNIT])["key"]
+    except (KeyError, ValueError, TypeError):
+        raise LaidOutError(f"{path}: no file of a laid-out checkpoint") from None
+    if key != record.key:
+        raise LaidOutError(f"{path}: of another run than the manifest (its key differs): files are mixed")
+    stored = {tensor.name: tensor for tensor in record.tensors}
+    if shard.size != record.size or set(stored) != set(shard.entries):
+        raise LaidOutError(f"{path}: holds other tensors than the manifest says")
+    for name, entry in shard.entries.items():
+        tensor = stored[name]
+        if (entry.dtype, entry.shape, entry.begin, entry.nbytes) != (
+            tensor.dtype, tensor.shape, tensor.begin, tensor.nbytes
+        ):  # fmt: skip
+            raise LaidOutError(f"{path}: tensor {name} is another one than the manifest says")
+        if tensor.stamped and stamp_in(shard, name).digest != tensor.digest:
+            raise LaidOutError(f"{path}: the stamp of {name} is another one than the manifest says")
+    return shard
+
+
+def stamp_in(shard: ShardFile, name: str) -> Stamp:
+    """Return a tensor's stamp from its file's header.
+
+    Raises:
+        LaidOutError: there is none, or it is damaged.
+    """
+    try:
+        return Stamp.from_text(shard.metadata[f"preshuffle.{name}"])
+    except KeyError:
+        raise LaidOutError(f"{shard.path}: tensor {name} has no stamp") from None
+    except LayoutError as error:
+        raise LaidOutError(f"{shard.path}: tensor {name}: {error}") from None
+
+
+def _files_problems(out: Path, manifest: Manifest) -> Iterator[VerifyProblem]:
+    for record in manifest.files():
+        yield from _problem_of(record.file, partial(check_header, out / record.file, record))
+    for copied in manifest.copied:
+        yield from _problem_of(copied.file, partial(_check_copied, out, copied))
+    names = {record.file for record in manifest.files()}
+    for path in sorted(out.glob("*.safetensors")):
+        if path.name not in names:
+            yield VerifyProblem(file=path.name, problem="not in the manifest: of another run")
+    for ep_rank in range(manifest.ep):
+        for tp_rank in range(manifest.tp):
+            name = rank_index(tp_rank, ep_rank)
+            if not (out / name).is_file():
+                yield VerifyProblem(file=name, problem="missing")
+
+
+def _problem_of(file: str, check: Callable[[], object]) -> Iterable[VerifyProblem]:
+    try:
+        check()
+    except PreshuffleError as error:
+        return [VerifyProblem(file=file, problem=str(error))]
+    return []
+
+
+def _check_copied(out: Path, record: CopiedRecord) -> None:
+    path = out / record.file
+    try:
+        same = os.stat(path).st_size == record.size and digest_file(path, (0, record.size)) == record.digest
+    except OSError as error:
+        raise LaidOutError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not same:
+        raise LaidOutError(f"{path}: was changed since it was copied")
