@@ -33,7 +33,7 @@ _TILE_BYTES: Final = 4 << 10
 class Launch:
     """Launch parameters of one kernel.
 
-    Name, grid, arguments (behind source and target), and the bytes of one element of its buffers.
+    Name, grid, arguments (behind source and target), and the bytes of one element of its target and of its source.
     """
 
     kernel: str
@@ -44,6 +44,7 @@ class Launch:
     element: int
     source_offset: int
     target_offset: int
+    source_element: int
 
 
 def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
@@ -175,7 +176,8 @@ def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
     arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2])
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offsets = move.source_offset * words, move.target_offset * words
-    return Launch("copy_units", programs, arguments, constants, warps_for(tile_a * tile_b * words), WORD, *offsets)
+    warps = warps_for(tile_a * tile_b * words)
+    return Launch("copy_units", programs, arguments, constants, warps, WORD, *offsets, WORD)
 
 
 def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
@@ -190,7 +192,8 @@ def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offset = move.source_offset * words
     warps = warps_for(tile_a * tile_b * words // 4)
-    return Launch("permute_bands", prod(axis[0] for axis in axes), arguments, constants, warps, WORD, offset, offset)
+    programs = prod(axis[0] for axis in axes)
+    return Launch("permute_bands", programs, arguments, constants, warps, WORD, offset, offset, WORD)
 
 
 def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | None:
@@ -201,14 +204,18 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
     parted, joined = pop_word_axes(axes, source=True), pop_word_axes(axes, source=False)
     if parted is None or joined is None:
         return None
-    strides = [number for axis in axes for number in axis[1:]] + [*parted, *joined]
-    if any(number % WORD for number in (*strides, move.source_offset, move.target_offset)):
+    read = [*(axis[1] for axis in axes), *joined, move.source_offset]
+    written = [*(axis[2] for axis in axes), *parted, move.target_offset]
+    half = WORD // 2
+    halves = any(number % WORD for number in read)
+    if any(number % WORD for number in written) or any(number % half for number in read) or (halves and in_place):
         return None
-    axes = [(size, first // WORD, second // WORD) for size, first, second in axes]
+    element = half if halves else WORD
+    axes = [(size, first // element, second // WORD) for size, first, second in axes]
     a, b = pop_tile_axes(axes := [(1, 0, 0)] * (2 - len(axes)) + axes)
     if len(axes) > _OUTER:
         return None
-    target_bits, source_bits = [stride // WORD for stride in parted], [stride // WORD for stride in joined]
+    target_bits, source_bits = [stride // WORD for stride in parted], [stride // element for stride in joined]
     limit = BAND_BYTES if in_place else 4 * _TILE_BYTES
     tile_b = next_power_of_two(b[0]) if in_place else _tile(b[0], 64)
     tile_a = next_power_of_two(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
@@ -216,12 +223,12 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
     if tile_a * tile_b * 16 > limit or (in_place and not _in_bands(axes, band)):
         return None
     dense = b[2] == 1 and tile_b == b[0] and target_bits == [b[0], 2 * b[0]]
-    constants = {"A": tile_a, "B": tile_b, "DENSE_TARGET": dense}
+    constants = {"A": tile_a, "B": tile_b, "DENSE_TARGET": dense, "HALVES": halves}
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
     arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2], *source_bits, *target_bits)
-    offsets = move.source_offset // WORD, move.target_offset // WORD
+    offsets = move.source_offset // element, move.target_offset // WORD
     warps = warps_for(tile_a * tile_b * 4)
-    return Launch("transpose_words", programs, arguments, constants, warps, WORD, *offsets)
+    return Launch("transpose_words", programs, arguments, constants, warps, WORD, *offsets, element)
 
 
 def _gather(move: Move, axes: list[Axis]) -> Launch | None:
@@ -234,8 +241,7 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
     while axes and len(inner) < 4 and prod(axis[0] for axis in inner) * axes[0][0] <= 512:
         inner.append(axes.pop(0))
     inner = [(1, 0, 0)] * (4 - len(inner)) + inner[::-1]
-    axes.sort(key=lambda axis: axis[1], reverse=True)
-    a = axes.pop() if axes else (1, 0, 0)
+    a = axes.pop(min(range(len(axes)), key=lambda i: (axes[i][0] < 8, axes[i][1]))) if axes else (1, 0, 0)
     if len(axes) > _OUTER:
         return None
     room = next_power_of_two(prod(axis[0] for axis in inner))
@@ -246,7 +252,7 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
     constants = {"A": tile_a, "ROOM": room, **{f"I{number}": axis[0] for number, axis in enumerate(inner)}}
     scale = move.unit // element
     offsets = move.source_offset * scale, move.target_offset * scale
-    return Launch("gather_units", programs, arguments, constants, 4, element, *offsets)
+    return Launch("gather_units", programs, arguments, constants, 4, element, *offsets, element)
 
 
 def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
@@ -282,7 +288,7 @@ def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
     from preshuffle.layouts.moves import triton_kernels
 
     kernel = getattr(triton_kernels, launch.kernel)
-    read, write = as_elements(source, launch.element), as_elements(target, launch.element)
+    read, write = as_elements(source, launch.source_element), as_elements(target, launch.element)
     kernel[(launch.programs,)](
         read[launch.source_offset :],
         write[launch.target_offset :],

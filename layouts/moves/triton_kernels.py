@@ -157,6 +157,15 @@ def _transpose_bytes(x0, x1, x2, x3, A: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
+def _word(place, mask, HALVES: tl.constexpr):
+    """Load words of four bytes, or their two halves."""
+    if HALVES:
+        low = tl.load(place, mask=mask, other=0).to(tl.int32) & 0xFFFF
+        return low | (tl.load(place + 1, mask=mask, other=0).to(tl.int32) << 16)
+    return tl.load(place, mask=mask, other=0)
+
+
+@triton.jit
 def transpose_words(
     source, target,
     size1, size2, size3,
@@ -164,14 +173,15 @@ def transpose_words(
     target0, target1, target2, target3,
     size_a, size_b, source_a, source_b, target_a, target_b,
     source_bit0, source_bit1, target_bit0, target_bit1,
-    A: tl.constexpr, B: tl.constexpr, DENSE_TARGET: tl.constexpr,
+    A: tl.constexpr, B: tl.constexpr, DENSE_TARGET: tl.constexpr, HALVES: tl.constexpr,
 ):  # fmt: skip
     """Transpose bytes in groups of four words.
 
     Byte j of the source words 0..3 becomes target word j.
 
     This is the inside of a scale tile. Everything counts in words of four bytes; the number of a word has two bits, and
-    each bit has a stride of its own on either side.
+    each bit has a stride of its own on either side. With ``HALVES`` the source counts in halves of words, and a word is
+    read in two (rows of 90 scales begin at multiples of two bytes).
     """
     pid = tl.program_id(0)
     tiles_a = tl.cdiv(size_a, A)
@@ -187,10 +197,10 @@ def transpose_words(
     b = first_b + tl.arange(0, B)
     mask = (b < size_b)[:, None] & (a < size_a)[None, :]
     place = source + (b * source_b)[:, None] + (a * source_a)[None, :]
-    x0 = tl.load(place, mask=mask, other=0)
-    x1 = tl.load(place + source_bit0, mask=mask, other=0)
-    x2 = tl.load(place + source_bit1, mask=mask, other=0)
-    x3 = tl.load(place + source_bit0 + source_bit1, mask=mask, other=0)
+    x0 = _word(place, mask, HALVES)
+    x1 = _word(place + source_bit0, mask, HALVES)
+    x2 = _word(place + source_bit1, mask, HALVES)
+    x3 = _word(place + source_bit0 + source_bit1, mask, HALVES)
     tl.debug_barrier()
 
     turned = _transpose_bytes(x0, x1, x2, x3, A, B)

@@ -61,10 +61,10 @@ def steps() -> dict[str, Launch]:
         if cycles is not None:
             arguments = (len(cycles.cycles), *cycles.arguments)
             found[f"{name} along cycles"] = Launch(
-                "permute_cycles", 1, arguments, dict(cycles.constants), cycles.warps, 4, 0, 0
+                "permute_cycles", 1, arguments, dict(cycles.constants), cycles.warps, 4, 0, 0, 4
             )
         if joined is not None:
-            found[f"{name} joined"] = Launch("join_halves", 1, joined.arguments, joined.constants, 16, 4, 0, 0)
+            found[f"{name} joined"] = Launch("join_halves", 1, joined.arguments, joined.constants, 16, 4, 0, 0, 4)
     return found
 
 
@@ -76,7 +76,7 @@ def compile_for(launch: Launch, target: GPUTarget) -> str:
     values = dict(zip(names[len(buffers) :], launch.arguments, strict=False))
     constants = {**launch.constants, **{name: 1 for name, value in values.items() if value == 1}}
     signature = {name: "constexpr" if name in constants else "i32" for name in names}
-    signature |= dict.fromkeys(buffers, ELEMENTS[launch.element])
+    signature |= dict(zip(buffers, (ELEMENTS[launch.source_element], *(ELEMENTS[launch.element],) * 9), strict=False))
     multiples = [name for name in names if name not in constants and values.get(name, 16) % 16 == 0]
     source = ASTSource(
         fn=kernel,
