@@ -4,7 +4,21 @@ Needs torch.
 """
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
-from preshuffle.layouts.engines import ObservedCall, ObservedLayer, observe_here, observe_layer, observed_call
+from preshuffle.layouts.engines import (
+    EnvironmentDifference,
+    LayerQuery,
+    ObservedCall,
+    ObservedLayer,
+    PreparedLayer,
+    call_arguments,
+    observe_here,
+    observe_layer,
+    observed_call,
+    prepare,
+    query_of_layer,
+    registry_here,
+    shipped_books,
+)
 from preshuffle.layouts.forensics import ExpertRange, Identification, identify
 from preshuffle.layouts.loader import (
     ApplyResult,
@@ -29,15 +43,19 @@ __all__ = [
     "Check",
     "Checkpoint",
     "CheckpointError",
+    "EnvironmentDifference",
     "ExpertRange",
     "Identification",
+    "LayerQuery",
     "ObservedCall",
     "ObservedLayer",
+    "PreparedLayer",
     "Stamp",
     "aiter_here",
     "apply",
     "apply_layout",
     "begin_reload",
+    "call_arguments",
     "describe",
     "expert_view",
     "finish_reload",
@@ -47,9 +65,13 @@ __all__ = [
     "observe_here",
     "observe_layer",
     "observed_call",
+    "prepare",
     "prove",
+    "query_of_layer",
+    "registry_here",
     "relayout",
     "retag",
+    "shipped_books",
     "stamp_of",
     "stamps_from_metadata",
     "stamps_to_metadata",

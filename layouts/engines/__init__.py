@@ -1,7 +1,26 @@
 """Live layers of inference engines: observed, prepared, and their calls guarded."""
 
+from preshuffle.layouts.engines.call_arguments import call_arguments
 from preshuffle.layouts.engines.environment import observe_here
+from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.observed_call import ObservedCall, observed_call
 from preshuffle.layouts.engines.observed_layer import ObservedLayer, observe_layer
+from preshuffle.layouts.engines.prepare import PreparedLayer, prepare
+from preshuffle.layouts.engines.process_environment import EnvironmentDifference
+from preshuffle.layouts.engines.shipped_books import registry_here, shipped_books
 
-__all__ = ["ObservedCall", "ObservedLayer", "observe_here", "observe_layer", "observed_call"]
+__all__ = [
+    "EnvironmentDifference",
+    "LayerQuery",
+    "ObservedCall",
+    "ObservedLayer",
+    "PreparedLayer",
+    "call_arguments",
+    "observe_here",
+    "observe_layer",
+    "observed_call",
+    "prepare",
+    "query_of_layer",
+    "registry_here",
+    "shipped_books",
+]

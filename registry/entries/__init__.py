@@ -13,6 +13,7 @@ from preshuffle.registry.entries.deployments import (
     SwitchPatternEntry,
     Variant,
 )
+from preshuffle.registry.entries.engine_layers import EngineLayerEntry, LiveFact, MethodFacts
 from preshuffle.registry.entries.engines import MODEL_WORD, EngineEntry, EngineLaunch
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
 from preshuffle.registry.entries.evidence import CodeReference, code_references
@@ -79,6 +80,7 @@ __all__ = [
     "ContractEntry",
     "EngineEntry",
     "EngineLaunch",
+    "EngineLayerEntry",
     "ExpertModules",
     "FactCondition",
     "Facts",
@@ -91,6 +93,8 @@ __all__ = [
     "KernelNeedEntry",
     "KnownBadEntry",
     "LayoutEntry",
+    "LiveFact",
+    "MethodFacts",
     "ModelEntry",
     "ModelTypeEntry",
     "OtherGpuEntry",

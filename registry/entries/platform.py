@@ -198,6 +198,8 @@ class FlagEntry(Frozen):
         without_engine: whether a query that names no engine may use it.
         also: other engines in which it may be read (as a plugin's, or by name).
         affects: what it changes.
+        read: whether its reader looks at every call, or once while it is imported or starts; None where that is not
+            known, which counts as once.
         sets: the query's field that its value is, where the query leaves that out.
         names_backend: whether its value is the name of a backend that then runs.
     """
@@ -216,6 +218,7 @@ class FlagEntry(Frozen):
     without_engine: bool = False
     also: tuple[str, ...] = ()
     affects: tuple[Literal["layout", "backend", "numerics", "shapes", "speed"], ...]
+    read: Literal["call", "import"] | None = None
     sets: Literal["all_to_all"] | None = None
     names_backend: bool = False
     evidence: Evidence = ()

@@ -10,6 +10,7 @@ from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.limits import MAX_PROBLEMS
 from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
+from preshuffle.registry.lint.calls.engine_layers import engine_layer_problems
 from preshuffle.registry.lint.calls.signatures import signature_problems
 from preshuffle.registry.lint.conditions import condition_problems
 from preshuffle.registry.lint.effort import MOST, Effort, TooCostlyError
@@ -86,6 +87,7 @@ def _references(book: Book, effort: Effort) -> Iterator[Problem]:
     yield from fusion_problems(book, effort)
     yield from refusal_problems(book)
     yield from signature_problems(book)
+    yield from engine_layer_problems(book)
 
 
 def _comparisons(book: Book, effort: Effort) -> Iterator[Problem]:
