@@ -18,7 +18,7 @@ from pydantic import BaseModel
 import preshuffle
 from preshuffle.api.answers import Answers, ListingCache, Matrices, ResponseCache
 from preshuffle.api.errors import ServeError
-from preshuffle.api.fleet import ReplicaReport
+from preshuffle.api.fleet import AcknowledgeRequest, Description, ReplicaReport, SilenceRequest
 from preshuffle.api.log_lines import LOGGER
 from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.pages import install as pages
@@ -29,6 +29,7 @@ from preshuffle.api.routes import (
     conformance,
     deployments,
     events,
+    fleet,
     health,
     history,
     kernels,
@@ -65,6 +66,9 @@ BODIES: Final[list[type[BaseModel]]] = [
     Query,
     resolve.Batch,
     ReplicaReport,
+    Description,
+    SilenceRequest,
+    AcknowledgeRequest,
     kernels.TableFiles,
     Candidate,
     Observation,
@@ -213,6 +217,8 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         matrix.router(answers, service.matrices, service.matrix_responses),
         check.router(answers),
         schemas.router(),
+        fleet.listing.router(store, answers),
+        fleet.marks.router(store),
         deployments.router(store, answers, service.heartbeats),
         conformance.router(store),
         history.router(store),

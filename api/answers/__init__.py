@@ -2,6 +2,7 @@
 
 from preshuffle.api.answers.answers import Answer, Answers
 from preshuffle.api.answers.deployment_views import (
+    DeploymentGroup,
     DeploymentHealth,
     DeploymentList,
     DeploymentView,
@@ -31,6 +32,7 @@ __all__ = [
     "Answer",
     "Answers",
     "Archs",
+    "DeploymentGroup",
     "DeploymentHealth",
     "DeploymentList",
     "DeploymentView",

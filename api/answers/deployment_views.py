@@ -15,11 +15,13 @@ from pydantic import Field, field_serializer
 
 from preshuffle.api.answers.answers import Answers
 from preshuffle.api.fleet import (
+    Acknowledgement,
     Deployment,
     Group,
     GroupJudgement,
     LayoutComparison,
     Replica,
+    Silence,
     State,
     compare_all,
     has_drifted,
@@ -29,7 +31,7 @@ from preshuffle.api.fleet import (
 )
 from preshuffle.api.store import JudgedDeployment
 from preshuffle.api.web import Problem
-from preshuffle.registry.base.frozen import Frozen
+from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.finding import Finding
@@ -41,6 +43,9 @@ _CURRENT: Final = "this verdict is from the registry in use"
 _RECHECKING: Final = "being checked again: the stored verdict is from another registry than the one in use"
 _WORST_GROUP: Final = "the worst of its groups'"
 _WORST_REPLICA: Final = "the worst of its replicas'"
+_SINCE: Final = "when its state began"
+_SILENCE: Final = "null where none lasts"
+_ACKNOWLEDGED: Final = "null where nobody has since its state began"
 _STATE: Final = "the verdict, unless it is stale (silent for longer than ttl_s) or drifted and that is worse"
 
 
@@ -72,6 +77,8 @@ class ReplicaView(Frozen):
     created_at: datetime
     replaced_at: datetime
     seen_at: datetime
+    state_since: datetime = Field(description=_SINCE)
+    env_left_out: int = Field(description="reported environment variables that the book does not know: not stored")
     verdict: Verdict = Field(description=_WORST_GROUP)
     state: State = Field(description=_STATE)
     groups: tuple[GroupView, ...]
@@ -89,6 +96,12 @@ class DeploymentView(Frozen):
     state: State = Field(description=_WORST_REPLICA)
     verdict_source: Literal["current"] = Field(default="current", description=_CURRENT)
     rechecking: bool = Field(default=False, description=_RECHECKING)
+    state_since: datetime = Field(description=_SINCE)
+    labels: FrozenDict[str, str]
+    owner: str | None
+    link: str | None
+    silence: Silence | None = Field(description=_SILENCE)
+    acknowledgement: Acknowledgement | None = Field(description=_ACKNOWLEDGED)
     replicas: tuple[ReplicaView, ...]
 
 
@@ -119,6 +132,19 @@ class DeploymentSummary(Frozen):
     state: State = Field(description=_WORST_REPLICA)
     verdict_source: Literal["stored"] = Field(default="stored", description=_STORED)
     rechecking: bool = Field(default=False, description=_RECHECKING)
+    state_since: datetime = Field(description=_SINCE)
+    cause: str | None = Field(description="why, in words; null where nothing is wrong")
+    codes: tuple[str, ...] = Field(description="of all findings, those of the worst replica first")
+    nodes: tuple[str, ...]
+    models: tuple[str, ...]
+    archs: tuple[str, ...]
+    engines: tuple[str, ...] = Field(description="name@version, or the name alone")
+    parallel: tuple[str, ...] = Field(description="tensor and expert parallel sizes, as TP8 or TP8/EP8")
+    labels: FrozenDict[str, str]
+    owner: str | None
+    link: str | None
+    silence: Silence | None = Field(description=_SILENCE)
+    acknowledgement: Acknowledgement | None = Field(description=_ACKNOWLEDGED)
     replicas: tuple[int, ...]
     groups: tuple[GroupSummary, ...]
 
@@ -132,11 +158,23 @@ class DeploymentHealth(Frozen):
     rechecking: bool = Field(default=False, description=_RECHECKING)
 
 
+class DeploymentGroup(Frozen):
+    """Deployments that share a value."""
+
+    value: str = Field(description="empty: those without a value")
+    deployments: int
+    states: FrozenDict[State, int] = Field(description="how many are in each state, without the silenced ones")
+    silenced: int
+
+
 class DeploymentList(Frozen):
-    """A page of the list, by name."""
+    """A page of the list."""
 
     deployments: tuple[DeploymentSummary, ...]
     next: str | None = Field(description="the cursor of the next page; null on the last one")
+    groups: tuple[DeploymentGroup, ...] | None = Field(
+        default=None, description="of all that match, the worst first; only where group_by asks for them"
+    )
 
 
 def view(deployment: Deployment, answers: Answers) -> DeploymentView:
@@ -152,6 +190,8 @@ def view(deployment: Deployment, answers: Answers) -> DeploymentView:
         verdict=worst(replica.verdict for replica in replicas),
         state=worst_state(replica.state for replica in replicas),
         rechecking=any(replica.judged_by != judge for replica in deployment.replicas),
+        state_since=deployment.since,
+        **dict(deployment.marks),
         replicas=replicas,
     )
 
@@ -195,6 +235,15 @@ def summary(deployment: JudgedDeployment, judge: str) -> DeploymentSummary:
         verdict=deployment.verdict,
         state=deployment.state,
         rechecking=deployment.judged_by != {judge},
+        state_since=deployment.since,
+        cause=deployment.cause,
+        codes=deployment.codes,
+        nodes=deployment.nodes,
+        models=deployment.models,
+        archs=deployment.archs,
+        engines=deployment.engines,
+        parallel=deployment.sizes,
+        **dict(deployment.marks),
         replicas=deployment.replicas,
         groups=tuple(_summary_line(group, numbers) for group, numbers in by_judgement.items()),
     )
@@ -216,6 +265,8 @@ def _replica(name: str, replica: Replica, answers: Answers, now: datetime) -> Re
         created_at=replica.created_at,
         replaced_at=replica.replaced_at,
         seen_at=replica.seen_at,
+        state_since=replica.since,
+        env_left_out=replica.env_left_out,
         verdict=verdict,
         state=state_of(verdict, drifted=any(group.drifted for group in groups), silent=replica.silent(now)),
         groups=groups,

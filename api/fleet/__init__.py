@@ -12,6 +12,7 @@ from preshuffle.api.fleet.deployments import (
     Replica,
     ReplicaNumber,
     ReplicaReport,
+    canonical_json,
 )
 from preshuffle.api.fleet.judgement import (
     Baseline,
@@ -21,6 +22,15 @@ from preshuffle.api.fleet.judgement import (
     judge,
     judge_name,
     read_groups,
+)
+from preshuffle.api.fleet.known_env import clean_report, without_unknown_env
+from preshuffle.api.fleet.marks import (
+    Acknowledgement,
+    AcknowledgeRequest,
+    Description,
+    Marks,
+    Silence,
+    SilenceRequest,
 )
 from preshuffle.api.fleet.replica_check import GroupCheck, ReplicaCheck, check_replica, parse_observed
 from preshuffle.api.fleet.replica_facts import ReplicaFacts, facts_of, headline, shortened, silence_cause
@@ -32,16 +42,20 @@ __all__ = [
     "INPUT_FORMS",
     "NAME_PATTERN",
     "STATES",
+    "AcknowledgeRequest",
+    "Acknowledgement",
     "Baseline",
     "Beat",
     "Deployment",
     "DeploymentName",
+    "Description",
     "Group",
     "GroupCheck",
     "GroupJudgement",
     "InputForm",
     "Judgement",
     "LayoutComparison",
+    "Marks",
     "Receipt",
     "Replica",
     "ReplicaCheck",
@@ -49,8 +63,12 @@ __all__ = [
     "ReplicaNumber",
     "ReplicaReport",
     "ReportEquivalence",
+    "Silence",
+    "SilenceRequest",
     "State",
+    "canonical_json",
     "check_replica",
+    "clean_report",
     "codes_of",
     "compare_all",
     "facts_of",
@@ -67,5 +85,6 @@ __all__ = [
     "silence_cause",
     "state_of",
     "state_rank",
+    "without_unknown_env",
     "worst_state",
 ]

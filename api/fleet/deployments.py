@@ -12,6 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_serializer, model_validator
 
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
+from preshuffle.api.fleet.marks import Labels, Line, Link, Marks
+from preshuffle.api.fleet.states import State
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.limits import MAX_GROUPS, at_most
 from preshuffle.registry.values.finding import FindingCode
@@ -24,6 +26,11 @@ DeploymentName = Annotated[str, Field(pattern=NAME_PATTERN, examples=["gpt-oss-p
 ReplicaNumber = Annotated[int, Field(ge=0, le=65535)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys and without spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class Group(Frozen):
@@ -53,6 +60,9 @@ class ReplicaReport(Input):
         aiter_build: AITER's version there, in full.
         registry_digest: of the registry that the replica itself used.
         ttl_s: seconds without a report or heartbeat after which the replica counts as stale.
+        labels: of the deployment, all of them; left out, they stay as they are.
+        owner: who looks after the deployment.
+        link: to the deployment's dashboard or runbook, ``http`` or ``https``.
     """
 
     groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=MAX_GROUPS), at_most(MAX_GROUPS)]
@@ -60,6 +70,9 @@ class ReplicaReport(Input):
     aiter_build: Label | None = None
     registry_digest: Digest | None = None
     ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    labels: Labels | None = None
+    owner: Line | None = None
+    link: Link | None = None
 
     @model_validator(mode="after")
     def _layers_once(self) -> ReplicaReport:
@@ -71,8 +84,7 @@ class ReplicaReport(Input):
 
     def canonical(self) -> str:
         """Return canonical JSON: equal reports give equal text."""
-        value = self.model_dump(mode="json", exclude_unset=True)
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return canonical_json(self.model_dump(mode="json", exclude_unset=True))
 
 
 class Replica(Frozen):
@@ -83,6 +95,8 @@ class Replica(Frozen):
     created_at: datetime
     replaced_at: datetime = Field(description="when its report last changed")
     seen_at: datetime = Field(description="when it last reported, changed or not, or sent a heartbeat")
+    since: datetime = Field(description="when its state began")
+    env_left_out: int = Field(description="environment variables that the book does not know, and that are not stored")
     judged_by: str = Field(description="the registry of the stored verdict, as ``judge_name`` writes it")
     baseline: tuple[str | None, ...] | None = Field(
         description="decision digests that drift is measured from, by group"
@@ -101,6 +115,9 @@ class Deployment(Frozen):
     revision: int = Field(description="changes with every change of the deployment and is never used again")
     created_at: datetime
     replaced_at: datetime
+    state: State = Field(description="as stored")
+    since: datetime = Field(description="when its state began")
+    marks: Marks
     replicas: tuple[Replica, ...]
 
     @property
@@ -132,3 +149,4 @@ class Receipt(Frozen):
     verdict: Verdict = Field(description="the worst of this report's groups")
     codes: tuple[FindingCode, ...] = Field(description="codes of all that was found, errors first, each once")
     fixes: tuple[str, ...] = Field(description="what to do about it, errors first, each once")
+    env_left_out: int = Field(default=0, description="reported variables that the book does not know: not stored")

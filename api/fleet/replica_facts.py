@@ -17,6 +17,10 @@ from preshuffle.registry.values.report import MEANINGS, rank
 
 MAX_CAUSE: Final = 200
 """Characters of a cause."""
+_SHORT: Final = 40
+_LONG: Final = 140
+"""A longer headline ends with a clause before."""
+_CLAUSE: Final = re.compile(r"[:;.] ")
 _ASIDE: Final = re.compile(r" \([^()]*\)")
 DRIFT: Final = "the registry decides otherwise now than when it was loaded"
 
@@ -88,6 +92,9 @@ def headline(finding: Finding) -> str:
     """
     text = " ".join(_ASIDE.sub("", finding.message).split())
     named = text if finding.role is None or finding.role in text else f"{finding.role}: {text}"
+    if len(named) > _LONG:
+        ends = [match.start() for match in _CLAUSE.finditer(named, _SHORT, _LONG)]
+        named = named[: ends[-1]] if ends else named
     return shortened(named)
 
 

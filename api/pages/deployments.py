@@ -5,6 +5,7 @@ The list is filtered by state and name; one deployment is shown with its bytes, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query
@@ -17,20 +18,54 @@ from preshuffle.api.pages.formats import url
 from preshuffle.api.pages.layer_section import sections
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.pages.troubles import MOST, Trouble, fixes, troubles
-from preshuffle.api.routes import deployments
-from preshuffle.api.store import Store, conformance_store, in_thread, state_since
+from preshuffle.api.routes import deployments, fleet
+from preshuffle.api.store import Store, conformance_store, in_thread
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""
 LATELY: Final = 5
 """Changes that the page of all deployments shows."""
+_HEADS: Final = (
+    ("Deployment", "name"),
+    ("State", "state"),
+    ("Why", "code"),
+    ("Runs", "model"),
+    ("Nodes, last seen", "node"),
+    ("Layers, recipe decided, w13 applied", ""),
+)
+"""Columns of the list, and what each is sorted by."""
+_FALLING: Final = ("state", "seen")
+"""Orders that begin with the largest."""
+_SORTS: Final = (
+    ("state", "worst, then longest"),
+    ("since", "longest in its state"),
+    ("-since", "latest change of state"),
+    ("name", "name"),
+    ("node", "node"),
+    ("model", "model"),
+    ("arch", "GPU"),
+    ("engine", "engine"),
+    ("code", "finding"),
+    ("owner", "owner"),
+    ("seen", "last seen"),
+)
+_GROUPS: Final = (
+    ("", "nothing"),
+    ("state", "state"),
+    ("node", "node"),
+    ("model", "model"),
+    ("arch", "GPU"),
+    ("engine", "engine"),
+    ("code", "finding"),
+    ("owner", "owner"),
+)
 
 
 def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> None:
     """Add the pages."""
 
     @app.get("/", include_in_schema=False)
-    async def index(request: Request, params: Annotated[deployments.PageParams, Query()]) -> Response:
+    async def index(request: Request, params: Annotated[fleet.FleetParams, Query()]) -> Response:
         context = await in_thread(_index, store, answers, params)
         base = str(request.base_url).rstrip("/")
         return render("index.html", place="deployments", base=base, example=deployments.EXAMPLE, **context)
@@ -42,26 +77,73 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
         brief = request.headers.get("hx-request") == "true"  # only what changes by itself is taken from the answer
         return await in_thread(_deployment, store, answers, render, name, seen, brief)
 
+    @app.get("/deployments/{name}/marks", include_in_schema=False)
+    async def marks(name: deployments.Name) -> Response:
+        view = await in_thread(deployments.find, store, answers, name)
+        return render("marks.html", place="deployments", view=view)
 
-def _index(store: Store, answers: Answers, params: deployments.PageParams) -> dict[str, Any]:
-    after = deployments.read_cursor(params.cursor) if params.cursor else ""
-    page = deployments.list_page(store, answers, params.limit, after, params.states, params.name)
-    tally = store.tally(params.name)
-    limit = None if params.limit == deployments.PageParams.model_fields["limit"].default else params.limit
-    filters = {"state": params.state, "name": params.name, "limit": limit}
-    chips = [("", sum(tally.values())), *((state, tally[state]) for state in reversed(STATES))]
+
+def _index(store: Store, answers: Answers, params: fleet.FleetParams) -> dict[str, Any]:
+    page = fleet.list_page(store, answers, params)
+    chosen = params.chosen(answers.registry.book)
+    counts, silenced = store.count(chosen)
+    given = params.model_dump(exclude_defaults=True, exclude={"cursor"})
+
+    def here(**changes: Any) -> str:
+        """Return the link of this list with other parameters."""
+        return url("/", **{**given, **changes})
+
+    chips = [
+        ("", sum(counts.values()), here(state=None, silenced=None)),
+        *((state, counts[state], here(state=state, silenced=None)) for state in reversed(STATES)),
+    ]
     return {
         "page": page,
-        "first": not after,
+        "first": params.cursor is None,
         "params": params,
-        "filtered": bool(params.states or params.name),
-        "here": url("/", cursor=params.cursor, **filters),
-        "start": url("/", **filters),
-        "further": url("/", cursor=page.next, **filters) if page.next else None,
-        "chips": [(state, count, url("/", state=state, name=params.name, limit=limit)) for state, count in chips],
+        "filtered": bool(given.keys() - {"limit", "sort", "group_by"}),
+        "here": here(cursor=params.cursor),
+        "start": here(),
+        "further": here(cursor=page.next) if page.next else None,
+        "chips": chips,
+        "silenced": silenced,
+        "silenced_link": here(state=None, silenced=True),
+        "sorts": _choices(_SORTS, params.sort),
+        "groupings": _choices(_GROUPS, params.group_by),
+        "groups": [(group, _link(group.value, params.group_by, here)) for group in page.groups or ()],
+        "group_title": dict(_choices(_GROUPS, params.group_by))[params.group_by],
+        "narrowed": bool(given.keys() - {"limit", "name", "state", "silenced"}),
+        "heads": [
+            (title, by, here(sort=_next_sort(by, params.sort)), _sorted(by, params.sort)) for title, by in _HEADS
+        ],
         "recent": store.history(LATELY).events,
-        "matching": sum(count for state, count in tally.items() if not params.states or state in params.states),
+        "matching": sum(count for state, count in counts.items() if not params.states or state in params.states),
     }
+
+
+def _choices(known: Sequence[tuple[str, str]], given: str) -> list[tuple[str, str]]:
+    """Return values of a select with their titles; one that is given and not listed, too."""
+    return [*known, *([] if given in dict(known) else [(given, given)])]
+
+
+def _link(value: str, group_by: str, here: Callable[..., str]) -> str | None:
+    """Return the link to one group's deployments; None for those without a value."""
+    by, _, label = group_by.partition(":")
+    if not value:
+        return None
+    return here(group_by=None, **{by: f"{label}={value}" if by == "label" else value})
+
+
+def _next_sort(by: str, sort: str) -> str | None:
+    """Return the order of a column's link: the other way round where it is sorted by that already."""
+    chosen = f"-{by}" if sort == by else by
+    return None if chosen == "state" else chosen
+
+
+def _sorted(by: str, sort: str) -> str | None:
+    if not by or sort.removeprefix("-") != by:
+        return None
+    return "descending" if sort.startswith("-") is not (by in _FALLING) else "ascending"
 
 
 def _checked(store: Store, view: DeploymentView, registry_digest: str) -> list[tuple[str, str, str]]:
@@ -88,8 +170,7 @@ def _deployment(store: Store, answers: Answers, render: Renderer, name: str, see
     shown = () if brief else sections(view, answers.registry)
     found: tuple[Trouble, ...] = ()
     if not brief:
-        with store.transaction() as connection:
-            found = troubles(view, shown, state_since(connection, name))
+        found = troubles(view, shown, {replica.replica: replica.state_since for replica in view.replicas})
     now = f"{view.revision}-{answers.registry.digest[-12:]}"
     return render(
         "deployment.html",

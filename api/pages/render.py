@@ -27,8 +27,12 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-_INDENTATION: Final = re.compile(r"(?<=\n) +(?=<)")
-"""Indentation of templates; a page is the smaller without it."""
+_BLOCKS: Final = (
+    "tr|t[dh]|tbody|thead|table|[uod]l|li|d[td]|div|section|p|h[1-6]|details|summary|figure|figcaption|header|footer|main|"
+    "nav|form|option|select|meta|link|script|title|head|body|html"
+)
+_INDENTATION: Final = re.compile(rf"\s*\n\s*(?=</?(?:{_BLOCKS})\b)|(?<=\n) +(?=<)")
+"""Spaces before tags where a browser shows none; a page is the smaller without them."""
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from preshuffle.api.answers import Answers, DeploymentHealth, DeploymentList, DeploymentView, summary, view
+from preshuffle.api.answers import Answers, DeploymentHealth, DeploymentView, view
 from preshuffle.api.fleet import (
-    NAME_PATTERN,
-    STATES,
     Beat,
     DeploymentName,
     Receipt,
     ReplicaNumber,
     ReplicaReport,
-    State,
     judge,
-    judge_name,
+    without_unknown_env,
 )
 from preshuffle.api.routes.resolve import EXAMPLE as QUERY_EXAMPLE
 from preshuffle.api.server import HEARTBEAT_PATH
@@ -41,13 +33,11 @@ from preshuffle.api.web import (
     ProblemError,
     identity_of,
     if_match,
-    invalid_input,
     json_body,
     json_input,
     problems,
     request_identity,
 )
-from preshuffle.registry.base.errors import FieldProblem
 
 TAGS: Final[list[str | Enum]] = ["deployments"]
 EXAMPLE: Final[dict[str, Any]] = {
@@ -81,31 +71,6 @@ class DeleteParams(Params):
     replica: ReplicaNumber | None = None
 
 
-class PageParams(Params):
-    """Page of the list, and filters on it."""
-
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    cursor: Annotated[str | None, Field(max_length=256, description="next of the page before")] = None
-    state: Annotated[
-        str | None,
-        Field(max_length=256, description=f"only in these states, commas between: {', '.join(STATES)}"),
-    ] = None
-    name: Annotated[str, Field(max_length=128, description="only those whose name has this in it")] = ""
-
-    @property
-    def states(self) -> tuple[State, ...]:
-        """Requested states; none: any.
-
-        Raises:
-            ProblemError: one of them does not exist.
-        """
-        names = [name.strip() for name in (self.state or "").split(",") if name.strip()]
-        wrong = [name for name in names if name not in STATES]
-        if wrong:
-            raise invalid_input([FieldProblem("state", f"{wrong[0]!r} is not a state", tuple(STATES))])
-        return tuple(state for state in STATES if state in names)
-
-
 Name = Annotated[DeploymentName, Path(description="letters, digits and . _ - ; 128 at most")]
 
 
@@ -133,7 +98,7 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
         request: Request, name: Name, params: Annotated[ReplicaParams, Query()], report: ReportBody
     ) -> Response:
         seen: list[int | None] = []
-        check = _precondition(request, name)
+        check = precondition_of(request, name)
 
         def precondition(revision: int | None) -> None:
             check(revision)
@@ -148,19 +113,6 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
             headers={"ETag": etag(receipt.revision)},
             media_type="application/json",
         )
-
-    @routes.get(
-        "/v1/deployments",
-        tags=TAGS,
-        operation_id="list_deployments",
-        summary="All deployments, by name",
-        response_model=DeploymentList,
-        responses=problems("invalid-input", "store-unavailable"),
-    )
-    async def listing(params: Annotated[PageParams, Query()]) -> Response:
-        after = read_cursor(params.cursor) if params.cursor else ""
-        page = await in_thread(list_page, store, answers, params.limit, after, params.states, params.name)
-        return Response(page.model_dump_json(), media_type="application/json")
 
     @routes.get(
         "/v1/deployments/{name}",
@@ -200,7 +152,7 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
         openapi_extra={"parameters": [_IF_MATCH]},
     )
     async def delete(request: Request, name: Name, params: Annotated[DeleteParams, Query()]) -> Response:
-        forget = partial(store.delete, who=request_identity(request), precondition=_precondition(request, name))
+        forget = partial(store.delete, who=request_identity(request), precondition=precondition_of(request, name))
         if not await in_thread(forget, name, params.replica):
             raise unknown(name)
         return Response(status_code=204)
@@ -250,18 +202,6 @@ def _health(store: Store, answers: Answers, name: str) -> bytes:
     raise ProblemError("unhealthy-deployment", detail, headers=headers, verdict=verdict, codes=codes)
 
 
-def list_page(
-    store: Store, answers: Answers, limit: int, after: str, states: Sequence[State] = (), part: str = ""
-) -> DeploymentList:
-    """Return a page of the list."""
-    found, more = store.page(limit, after, states, part)
-    judge = judge_name(answers.registry)
-    return DeploymentList(
-        deployments=tuple(summary(deployment, judge) for deployment in found),
-        next=write_cursor(found[-1].name) if more else None,
-    )
-
-
 def take(
     store: Store,
     answers: Answers,
@@ -272,15 +212,18 @@ def take(
     precondition: Precondition,
     owner: str = "",
 ) -> Receipt:
-    """Judge a report; store both.
+    """Judge a report without the variables that no book knows; store both.
 
     Raises:
         StoreError: the store does not answer or its disk is full; nothing was changed.
         QueryError: its groups take too long to check.
     """
     registry = answers.registry
-    judged = judge(report, registry, seconds=REQUEST_SECONDS)
-    receipt = store.put(name, replica, report, judged, who=who, owner=owner, precondition=precondition)
+    kept, env_left_out = without_unknown_env(report, registry.book)
+    judged = judge(kept, registry, seconds=REQUEST_SECONDS)
+    receipt = store.put(
+        name, replica, kept, judged, who=who, owner=owner, env_left_out=env_left_out, precondition=precondition
+    )
     if answers.registry is not registry:  # replaced meanwhile: the re-check may have passed this replica already
         recheck(store, answers.registry, only=(name, replica))
     return receipt
@@ -291,32 +234,12 @@ def unknown(name: str) -> ProblemError:
     return ProblemError("unknown-deployment", f"no deployment is called {name!r}; GET /v1/deployments lists them")
 
 
-def write_cursor(name: str) -> str:
-    """Return the cursor of the page after a name."""
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> str:
-    """Return the name in a cursor.
-
-    Raises:
-        ProblemError: it is not a cursor of this service.
-    """
-    try:
-        name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        name = ""
-    if not re.fullmatch(NAME_PATTERN[1:-1], name):
-        raise invalid_input([FieldProblem("cursor", f"{cursor!r} is not a cursor", ("next of the page before",))])
-    return name
-
-
 def etag(revision: int) -> str:
     """Return the ETag of a revision."""
     return f'"{revision}"'
 
 
-def _precondition(request: Request, name: str) -> Precondition:
+def precondition_of(request: Request, name: str) -> Precondition:
     """Return the check of ``If-Match``.
 
     A weak tag counts as well: GZip weakens the tag of a response, and a revision identifies a state, not bytes.

@@ -23,18 +23,32 @@ from preshuffle.api.store.history import (
     ReplicaStatus,
     differences,
     record,
-    state_since,
+)
+from preshuffle.api.store.listing import (
+    FleetFilter,
+    FleetGroup,
+    FleetOrder,
+    Grouping,
+    JudgedDeployment,
+    MarkChange,
+    Order,
+    Place,
+    acknowledge,
+    describe,
+    silence,
+    unacknowledge,
+    unsilence,
 )
 from preshuffle.api.store.quota import Quota
 from preshuffle.api.store.retention import Retention, prune
 from preshuffle.api.store.rows import (
     AnyRow,
-    JudgedDeployment,
     bound_key,
     in_keys,
     is_silent,
     moment,
     now_ms,
+    parted,
     read_baseline,
 )
 from preshuffle.api.store.schema import beats, replica_facts, replicas
@@ -42,7 +56,7 @@ from preshuffle.api.store.state_changes import StateChange, claim_state_changes
 from preshuffle.api.store.store import Precondition, ReplicaKey, Store
 from preshuffle.api.store.uploads import conformance_store, kernel_store
 from preshuffle.api.store.uploads.conformance_store import StoredConformance
-from preshuffle.api.store.writes import circumstances_of, facts_values, judged_values, parted, shown_state, write_facts
+from preshuffle.api.store.writes import circumstances_of, facts_values, judged_values, shown_state, write_facts
 
 __all__ = [
     "SERVICE",
@@ -52,9 +66,16 @@ __all__ = [
     "Circumstances",
     "Events",
     "FieldChange",
+    "FleetFilter",
+    "FleetGroup",
+    "FleetOrder",
+    "Grouping",
     "HistoryEntry",
     "JudgedDeployment",
     "KeptBooks",
+    "MarkChange",
+    "Order",
+    "Place",
     "Precondition",
     "Quota",
     "ReplicaKey",
@@ -64,6 +85,7 @@ __all__ = [
     "Store",
     "StoreFacts",
     "StoredConformance",
+    "acknowledge",
     "announce",
     "announced_name",
     "announced_registry",
@@ -73,6 +95,7 @@ __all__ = [
     "circumstances_of",
     "claim_state_changes",
     "conformance_store",
+    "describe",
     "differences",
     "entries_of",
     "facts_values",
@@ -92,8 +115,10 @@ __all__ = [
     "replicas",
     "restore_backup",
     "shown_state",
-    "state_since",
+    "silence",
     "stored_books",
     "stored_entries",
+    "unacknowledge",
+    "unsilence",
     "write_facts",
 ]

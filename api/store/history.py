@@ -12,14 +12,28 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
-from sqlalchemy import Connection, Row, delete, func, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from preshuffle.api.fleet import State
 from preshuffle.api.store.schema import history
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.report import Verdict
 
-Action = Literal["report", "forget", "recheck", "silent", "back", "tables", "book", "conformance"]
+Action = Literal[
+    "report",
+    "forget",
+    "recheck",
+    "silent",
+    "back",
+    "describe",
+    "silence",
+    "unsilence",
+    "acknowledge",
+    "unacknowledge",
+    "tables",
+    "book",
+    "conformance",
+]
 MAX_PER_SUBJECT: Final = 1000
 """Rows that a subject may have; older ones are deleted."""
 _MAX_FIELDS: Final = 64
@@ -184,19 +198,6 @@ def event_of(row: Row[tuple[Any, ...]]) -> Event:
         digest=row.digest,
         changes=tuple(FieldChange.model_validate(change) for change in json.loads(row.detail)),
     )
-
-
-def state_since(connection: Connection, name: str) -> dict[int, datetime]:
-    """Return when each replica of a deployment got its state.
-
-    As far back as the history reaches.
-    """
-    changed = history.c.state_before.is_(None) | (history.c.state_before != history.c.state_after)
-    query = select(history.c.replica, func.max(history.c.at_ms)).where(
-        history.c.subject == name, history.c.replica.is_not(None), history.c.state_after.is_not(None), changed
-    )
-    rows = connection.execute(query.group_by(history.c.replica)).all()
-    return {replica: datetime.fromtimestamp(at_ms / 1000, UTC) for replica, at_ms in rows}
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[FieldChange]:

@@ -47,6 +47,27 @@ deployments = Table(
     Column("revision", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("replaced_ms", BigInteger, nullable=False),
+    Column("owner", String(128)),
+    Column("link", String(1024)),
+    Column("silenced_by", String(256)),
+    Column("silenced_ms", BigInteger),
+    Column("silenced_until_ms", BigInteger),
+    Column("silence_note", String(400)),
+    Column("acknowledged_by", String(256)),
+    Column("acknowledged_ms", BigInteger),
+    Column("acknowledged_state", String(16)),
+    Column("acknowledge_note", String(400)),
+    Index("deployments_silenced", "silenced_until_ms"),
+)
+"""Deployments, with what operators said of them. An acknowledgement counts while the state is the same since then."""
+
+deployment_labels = Table(
+    "deployment_labels",
+    metadata,
+    Column("name", _NAME, ForeignKey("deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("label", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
+    Index("deployment_labels_value", "label", "value", "name"),
 )
 
 replicas = Table(
@@ -83,10 +104,12 @@ replica_facts = Table(
     Column("codes", Text, nullable=False),
     Column("cause", String(256)),
     Column("digest", String(71)),
+    Column("env_left_out", Integer, nullable=False, server_default="0"),
     ForeignKeyConstraint(["name", "replica"], ["replicas.name", "replicas.replica"], ondelete="CASCADE"),
 )
 """What lists filter and sort by; narrow, since they read all of it. ``state`` leaves silence out, ``since_ms`` is when
-the state that is shown began. Columns of several values have a line feed before and after each."""
+the state that is shown began. Columns of several values have a line feed before and after each. ``env_left_out``: how
+many reported environment variables the book does not know."""
 
 beats = Table(
     "beats",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 from sqlalchemy import Connection, select, update
 
 from preshuffle.api.fleet import State
-from preshuffle.api.store.history import Action, event_of
+from preshuffle.api.store.history import Action, Event, event_of
 from preshuffle.api.store.rows import AnyRow
-from preshuffle.api.store.schema import EMITTED, history, meta
+from preshuffle.api.store.schema import EMITTED, deployment_labels, deployments, history, meta
 from preshuffle.api.store.store import Store
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 
@@ -70,7 +71,8 @@ def claim_state_changes(store: Store) -> tuple[StateChange, ...]:
         rows = _unclaimed(connection, _last_claimed(connection))
         if rows:
             connection.execute(update(meta).where(is_cursor).values(value=rows[-1].id))
-        return tuple(_change(row) for row in rows)
+        marks = _marks(connection, {row.subject for row in rows})
+        return tuple(_change(row, marks.get(row.subject)) for row in rows)
 
 
 def _last_claimed(connection: Connection) -> int:
@@ -84,7 +86,25 @@ def _unclaimed(connection: Connection, last: int) -> list[AnyRow]:
     return list(connection.execute(query.order_by(history.c.id).limit(_BATCH)).all())
 
 
-def _change(row: AnyRow) -> StateChange:
+def _marks(connection: Connection, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return labels, owner and link of the deployments that are still stored."""
+    marks: dict[str, dict[str, Any]] = {}
+    columns = (deployments.c.name, deployments.c.owner, deployments.c.link)
+    for row in connection.execute(select(*columns).where(deployments.c.name.in_(names))):
+        marks[row.name] = {"labels": {}, "owner": row.owner, "link": row.link}
+    for row in connection.execute(select(deployment_labels).where(deployment_labels.c.name.in_(names))):
+        marks[row.name]["labels"][row.label] = row.value
+    return marks
+
+
+def _last_marks(event: Event) -> dict[str, Any]:
+    """Return labels, owner and link from the entry of a forgotten deployment."""
+    before = {change.field: change.before for change in event.changes if event.action == "forget"}
+    labels = {field.removeprefix("labels."): value for field, value in before.items() if field.startswith("labels.")}
+    return {"labels": labels, "owner": before.get("owner"), "link": before.get("link")}
+
+
+def _change(row: AnyRow, marks: dict[str, Any] | None) -> StateChange:
     event = event_of(row)
     return StateChange(
         id=event.id,
@@ -100,4 +120,5 @@ def _change(row: AnyRow) -> StateChange:
         cause=event.cause,
         digest=event.digest,
         registry=event.registry,
+        **(marks or _last_marks(event)),
     )

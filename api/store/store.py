@@ -15,27 +15,24 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api.errors import StoreError, StoreFullError
-from preshuffle.api.fleet import Beat, Deployment, Judgement, Receipt, ReplicaReport, State
-from preshuffle.api.store import history
+from preshuffle.api.fleet import Beat, Deployment, Judgement, Marks, Receipt, ReplicaReport, State
+from preshuffle.api.store import history, listing
 from preshuffle.api.store.database import cause, repeat_when_full
 from preshuffle.api.store.history import Events
+from preshuffle.api.store.listing import (
+    FleetFilter,
+    FleetGroup,
+    FleetOrder,
+    Grouping,
+    JudgedDeployment,
+    MarkChange,
+    Place,
+)
 from preshuffle.api.store.migrate import newest, upgrade, version_of
 from preshuffle.api.store.open import open_database
 from preshuffle.api.store.quota import Quota
-from preshuffle.api.store.rows import (
-    JudgedDeployment,
-    bound_key,
-    count_states,
-    deployment_row,
-    has_part,
-    in_keys,
-    moment,
-    names_in_state,
-    now_ms,
-    with_judgements,
-    with_replicas,
-)
-from preshuffle.api.store.schema import EMITTED, beats, deployments, meta, replicas
+from preshuffle.api.store.rows import bound_key, deployment_row, in_keys, moment, now_ms
+from preshuffle.api.store.schema import EMITTED, beats, meta, replicas
 from preshuffle.api.store.writes import IncomingReport, delete_replicas, increment, write_report
 
 Precondition = Callable[[int | None], None]
@@ -118,6 +115,7 @@ class Store:
         *,
         who: str = history.SERVICE,
         owner: str = "",
+        env_left_out: int = 0,
         precondition: Precondition = _no_precondition,
     ) -> Receipt:
         """Store a replica's report, replacing its last one.
@@ -128,7 +126,7 @@ class Store:
             QuotaError: it would be too much; nothing was changed.
             StoreError: the store does not answer or its disk is full; nothing was changed.
         """
-        incoming = IncomingReport(name, replica, report, judgement, who, owner)
+        incoming = IncomingReport(name, replica, report, judgement, who, owner, env_left_out)
         return repeat_when_full(self._database, partial(self._put, incoming, precondition))
 
     def _put(self, incoming: IncomingReport, precondition: Precondition) -> Receipt:
@@ -145,8 +143,7 @@ class Store:
             StoreError: the store does not answer.
         """
         with self.transaction() as connection:
-            row = deployment_row(connection, name)
-            return with_replicas(connection, [row])[0] if row else None
+            return listing.stored_deployment(connection, name, now_ms())
 
     def page(
         self, limit: int, after: str = "", states: Sequence[State] = (), part: str = ""
@@ -162,13 +159,29 @@ class Store:
         Raises:
             StoreError: the store does not answer.
         """
-        now = now_ms()
-        query = select(deployments).where(deployments.c.name > after, has_part(deployments.c.name, part))
-        if states:
-            query = query.where(deployments.c.name.in_(names_in_state(now, states)))
+        chosen, place = FleetFilter(tuple(states), part), (after, after) if after else None
+        rows, last = self.fleet(limit, chosen, FleetOrder("name"), place)
+        return rows, last is not None
+
+    def fleet(
+        self, limit: int, chosen: FleetFilter, order: FleetOrder, after: Place | None = None
+    ) -> tuple[list[JudgedDeployment], Place | None]:
+        """Return a page of deployments in some order; see ``store.listing.fleet_page``.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
         with self.transaction() as connection:
-            rows = connection.execute(query.order_by(deployments.c.name).limit(limit + 1)).all()
-            return with_judgements(connection, rows[:limit], now), len(rows) > limit
+            return listing.fleet_page(connection, limit, now_ms(), chosen, order, after)
+
+    def groups(self, chosen: FleetFilter, by: Grouping, label: str = "") -> tuple[FleetGroup, ...]:
+        """Return groups of deployments that share a value; see ``store.listing.fleet_groups``.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        with self.transaction() as connection:
+            return listing.fleet_groups(connection, now_ms(), chosen, by, label)
 
     def has_more_than(self, number: int) -> bool:
         """Whether all deployments together have more than ``number`` replicas.
@@ -180,13 +193,51 @@ class Store:
             return connection.execute(select(replicas.c.name).offset(number).limit(1)).first() is not None
 
     def tally(self, part: str = "") -> dict[State, int]:
-        """Count deployments whose name contains ``part`` by state.
+        """Count deployments whose name contains ``part`` by state, without the silenced ones.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return self.count(FleetFilter(part=part))[0]
+
+    def count(self, chosen: FleetFilter) -> tuple[dict[State, int], int]:
+        """Count deployments by state, and the silenced ones; see ``store.listing.tally``.
 
         Raises:
             StoreError: the store does not answer.
         """
         with self.transaction() as connection:
-            return count_states(connection, now_ms(), part)
+            return listing.tally(connection, now_ms(), chosen)
+
+    def mark(
+        self,
+        name: str,
+        change: Callable[[Deployment, int], MarkChange],
+        *,
+        who: str,
+        precondition: Precondition = _no_precondition,
+    ) -> Marks | None:
+        """Change a deployment's marks; return them, or None if unknown.
+
+        ``change`` is called with the deployment as stored and the time in milliseconds.
+
+        Raises:
+            StoreError: the store does not answer or its disk is full; nothing was changed.
+        """
+
+        def write() -> Marks | None:
+            now = now_ms()
+            with self.changing("changes") as connection:
+                row, stored = deployment_row(connection, name), listing.stored_deployment(connection, name, now)
+                precondition(row.revision if row else None)
+                if row is None or stored is None:
+                    return None
+                revision = increment(connection, "revision")
+                listing.write_marks(connection, row, change(stored, now), who, now, revision)
+                changed = listing.stored_deployment(connection, name, now)
+                return changed.marks if changed else None
+
+        return repeat_when_full(self._database, write)
 
     def delete(
         self,
@@ -217,7 +268,7 @@ class Store:
             precondition(stored.revision if stored else None)
             if stored is None:
                 return False
-            return delete_replicas(connection, name, replica, who, now)
+            return delete_replicas(connection, stored, replica, who, now)
 
     def beat(self, replica_keys: Iterable[ReplicaKey]) -> dict[ReplicaKey, Beat]:
         """Store heartbeats of replicas in one transaction.

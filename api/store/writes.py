@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from preshuffle.api.fleet import (
     Judgement,
@@ -21,13 +21,13 @@ from preshuffle.api.fleet import (
     worst_state,
 )
 from preshuffle.api.store import history
-from preshuffle.api.store.history import Circumstances, HistoryEntry, ReplicaStatus
+from preshuffle.api.store.history import Circumstances, FieldChange, HistoryEntry, ReplicaStatus
+from preshuffle.api.store.listing import last_marks, write_labels
 from preshuffle.api.store.quota import Quota, charge
-from preshuffle.api.store.rows import SAME_REPLICA, AnyRow, moment
+from preshuffle.api.store.rows import SAME_FACTS, SAME_REPLICA, AnyRow, joined, moment, parted
 from preshuffle.api.store.schema import beats, deployments, meta, replica_facts, replicas
 
 _SEVERAL: Final = frozenset({"models", "archs", "engines", "sizes", "codes"})
-_SAME_FACTS: Final = and_(replica_facts.c.name == replicas.c.name, replica_facts.c.replica == replicas.c.replica)
 _CIRCUMSTANCES: Final = (replica_facts.c.node, replica_facts.c.codes, replica_facts.c.digest)
 
 
@@ -38,6 +38,7 @@ class IncomingReport:
     Attributes:
         who: the author, for the history.
         owner: the token, for its quota.
+        env_left_out: number of variables that were removed from the report.
     """
 
     name: str
@@ -46,6 +47,7 @@ class IncomingReport:
     judgement: Judgement
     who: str = history.SERVICE
     owner: str = ""
+    env_left_out: int = 0
 
 
 def increment(connection: Connection, key: str) -> int:
@@ -83,8 +85,10 @@ def write_report(
     _write_beat(connection, incoming, now, new=before is None)
     status, facts = _status(before), facts_of(incoming.report, judgement)
     kept = status is not None and status.state == judgement.state
-    values = {"of": name, "number": replica, **facts_values(facts, judgement.state, None if kept else now)}
-    write_facts(connection, [values], new=before is None)
+    values = facts_values(facts, judgement.state, None if kept else now)
+    row = {"of": name, "number": replica, "env_left_out": incoming.env_left_out, **values}
+    write_facts(connection, [row], new=before is None)
+    _describe(connection, incoming)
     charge(connection, quota, name, replica, incoming.owner, len(text.encode()) + len(judgement.text.encode()))
     entry = HistoryEntry(
         incoming.who,
@@ -102,26 +106,29 @@ def write_report(
     return _receipt(incoming, revision, True, before.created_ms if before else now, now)
 
 
-def delete_replicas(connection: Connection, name: str, replica: int | None, who: str, now: int) -> bool:
+def delete_replicas(connection: Connection, stored: AnyRow, replica: int | None, who: str, now: int) -> bool:
     """Delete a deployment's replicas, or one; return whether any existed.
 
     The last replica takes the deployment along.
     """
+    name = stored.name
     columns = (replicas.c.replica, replicas.c.verdict, replicas.c.state, beats.c.silent, *_CIRCUMSTANCES)
-    members = select(*columns).join(beats, SAME_REPLICA).join(replica_facts, _SAME_FACTS).where(replicas.c.name == name)
+    members = select(*columns).join(beats, SAME_REPLICA).join(replica_facts, SAME_FACTS).where(replicas.c.name == name)
     rows = connection.execute(members.order_by(replicas.c.replica)).all()
     deleted = [row for row in rows if replica in (None, row.replica)]
     if not deleted:
         return False
     # heartbeats lock these rows in this order too
     connection.execute(select(beats).where(beats.c.name == name).order_by(beats.c.replica).with_for_update())
+    marks: list[FieldChange] = []
     if len(deleted) == len(rows):
+        marks = last_marks(connection, stored)
         connection.execute(delete(deployments).where(deployments.c.name == name))
     else:
         connection.execute(delete(replicas).where(replicas.c.name == name, replicas.c.replica == replica))
     revision = increment(connection, "revision")
     _write_deployment(connection, name, revision, now, new=False)
-    history.record(connection, now, [_forgotten(row, name, revision, who) for row in deleted])
+    history.record(connection, now, [_forgotten(row, name, revision, who, marks) for row in deleted])
     return True
 
 
@@ -148,16 +155,6 @@ def facts_values(facts: ReplicaFacts, state: State, since: int | None) -> dict[s
     """
     values = {field: joined(value) if field in _SEVERAL else value for field, value in asdict(facts).items()}
     return {**values, "state": state, **({} if since is None else {"since_ms": since})}
-
-
-def joined(values: Sequence[str]) -> str:
-    """Join values for one column, a line feed around each."""
-    return "\n" + "\n".join(values) + "\n" if values else ""
-
-
-def parted(text: str) -> tuple[str, ...]:
-    """Return the values of a column of several."""
-    return tuple(text.strip("\n").split("\n")) if text else ()
 
 
 def write_facts(connection: Connection, rows: Sequence[dict[str, Any]], *, new: bool) -> None:
@@ -196,6 +193,16 @@ def _write_deployment(connection: Connection, name: str, revision: int, now: int
     connection.execute(update(deployments).where(deployments.c.name == name).values(revision=revision, replaced_ms=now))
 
 
+def _describe(connection: Connection, incoming: IncomingReport) -> None:
+    """Write the labels, owner and link that a report has; what it leaves out stays."""
+    report = incoming.report
+    if report.labels is not None:
+        write_labels(connection, incoming.name, report.labels)
+    values = {name: getattr(report, name) for name in ("owner", "link") if name in report.model_fields_set}
+    if values:
+        connection.execute(update(deployments).where(deployments.c.name == incoming.name).values(**values))
+
+
 def _write_replica(connection: Connection, incoming: IncomingReport, text: str, now: int, *, new: bool) -> None:
     """Insert or update a replica's report and judgement."""
     name, replica = incoming.name, incoming.replica
@@ -230,9 +237,10 @@ def _status(row: AnyRow | None) -> ReplicaStatus | None:
     return ReplicaStatus(row.verdict, shown_state(row.state, row.silent)) if row is not None else None
 
 
-def _forgotten(row: AnyRow, name: str, revision: int, who: str) -> HistoryEntry:
+def _forgotten(row: AnyRow, name: str, revision: int, who: str, marks: Sequence[FieldChange]) -> HistoryEntry:
     circumstances = Circumstances(row.node, parted(row.codes), f"forgotten by {who}"[:200], row.digest)
-    return HistoryEntry(who, "forget", name, row.replica, revision, _status(row), circumstances=circumstances)
+    status = _status(row)
+    return HistoryEntry(who, "forget", name, row.replica, revision, status, changes=marks, circumstances=circumstances)
 
 
 def _receipt(incoming: IncomingReport, revision: int, changed: bool, created_ms: int, replaced_ms: int) -> Receipt:
@@ -248,4 +256,5 @@ def _receipt(incoming: IncomingReport, revision: int, changed: bool, created_ms:
         verdict=judgement.verdict,
         codes=codes_of(judgement.findings),
         fixes=fixes_of(judgement.findings),
+        env_left_out=incoming.env_left_out,
     )

@@ -5,14 +5,25 @@ Any number of processes may do it at once.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import and_, select, tuple_, update
+from sqlalchemy import Connection, and_, select, tuple_, update
 
-from preshuffle.api.fleet import Judgement, ReplicaFacts, ReplicaReport, ReportEquivalence, facts_of, judge, judge_name
+from preshuffle.api.fleet import (
+    Judgement,
+    ReplicaFacts,
+    ReplicaReport,
+    ReportEquivalence,
+    canonical_json,
+    clean_report,
+    facts_of,
+    judge,
+    judge_name,
+)
 from preshuffle.api.store import (
     SERVICE,
     AnyRow,
@@ -36,6 +47,7 @@ from preshuffle.api.store import (
 from preshuffle.api.upkeep.missing_facts import add_missing_facts
 from preshuffle.registry import Registry
 from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.loading import Book
 
 log = logging.getLogger("preshuffle.api")
 
@@ -87,7 +99,7 @@ def recheck(
             rows = connection.execute(remaining.order_by(replicas.c.name, replicas.c.replica).limit(BATCH)).all()
         if not rows:
             break
-        judged += _write(store, [(row, *judge_report(row)) for row in rows])
+        judged += _write(store, registry, [(row, *judge_report(row)) for row in rows])
         last_key = (rows[-1].name, rows[-1].replica)
     return judged
 
@@ -137,7 +149,7 @@ class _CachingJudge:
             return Judgement(judge_name(self._registry), (), baseline or ()), replace(_UNREADABLE, node=row.node)
 
 
-def _write(store: Store, judged: list[tuple[AnyRow, Judgement, ReplicaFacts]]) -> int:
+def _write(store: Store, registry: Registry, judged: list[tuple[AnyRow, Judgement, ReplicaFacts]]) -> int:
     """Write judgements of reports that have not changed meanwhile; return their number."""
     now = now_ms()
     with store.changing("changes") as connection:
@@ -157,8 +169,26 @@ def _write(store: Store, judged: list[tuple[AnyRow, Judgement, ReplicaFacts]]) -
             values = [{**one.key, **columns_of[id(one.judgement)]} for one in current]
             connection.execute(update(replicas).where(bound_key(replicas)), values)
             write_facts(connection, [one.facts_values(now) for one in current], new=False)
+            _clean(connection, [one.row for one in current], registry.book)
             record(connection, now, [one.entry for one in current if one.differs])
         return len(current)
+
+
+def _clean(connection: Connection, rows: Sequence[AnyRow], book: Book) -> None:
+    """Remove environment variables that the book does not know from stored reports, and count them."""
+    for row in rows:
+        if '"env"' not in row.report:
+            continue
+        try:
+            report, number = clean_report(json.loads(row.report), book)
+        except (LookupError, TypeError, ValueError, AttributeError):  # an older version wrote it in another form
+            continue
+        if number:
+            key = {"of": row.name, "number": row.replica}
+            values = {"report": canonical_json(report)}
+            connection.execute(update(replicas).where(bound_key(replicas)).values(**values), key)
+            counted = {"env_left_out": replica_facts.c.env_left_out + number}
+            connection.execute(update(replica_facts).where(bound_key(replica_facts)).values(**counted), key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,17 @@ def text_at(x: float, y: float, text: str, classes: str) -> str:
 def texts(classes: str, items: Iterable[tuple[float, float, str]], letter: float | None = None) -> str:
     """Return one ``text`` element for texts ``(x, y, text)``.
 
-    Each letter is ``letter`` wide where that is given.
+    Each letter is ``letter`` wide where that is given. A text in the line of the one before it needs no ``y``.
     """
-    spans = []
+    spans: list[str] = []
+    line: float | None = None
     for x, y, text in items:
+        if not text:
+            continue
         stretch = f' textLength="{letter * len(text):g}"' if letter else ""
-        spans += [f'<tspan x="{x:g}" y="{y:g}"{stretch}>{escape(text)}</tspan>'] if text else []
+        down = "" if y == line else f' y="{y:g}"'
+        spans.append(f'<tspan x="{x:g}"{down}{stretch}>{escape(text)}</tspan>')
+        line = y
     return f'<text class="{classes}">{"".join(spans)}</text>' if spans else ""
 
 

@@ -259,11 +259,21 @@ def test_every_link_leads_somewhere(client: Client) -> None:
 
 
 def test_a_query_can_be_asked_again_as_it_was_told(client: Client) -> None:
-    query = {**OBSERVATION["query"], "engine": "vllm@0.20.0", "env": {"A": "1", "B": "x=y&z"}, "tokens": [1, 64]}
+    query = {
+        **OBSERVATION["query"],
+        "engine": "vllm@0.20.0",
+        "env": {"AITER_MOE_A": "1", "AITER_MOE_B": "x=y&z"},
+        "tokens": [1, 64],
+    }
     put(client, "prod", query=query)
     (link,) = re.findall(r'href="(/resolve\?[^"]+)">Resolve this query', page(client, "/deployments/prod"))
     text = page(client, html.unescape(link))
-    for value in ('value="vllm@0.20.0"', "A=1\nB=x=y&amp;z</textarea>", 'value="1,64"', 'value="2"'):
+    for value in (
+        'value="vllm@0.20.0"',
+        "AITER_MOE_A=1\nAITER_MOE_B=x=y&amp;z</textarea>",
+        'value="1,64"',
+        'value="2"',
+    ):
         assert value in text
 
 

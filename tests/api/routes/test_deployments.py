@@ -125,7 +125,9 @@ def test_a_list_comes_in_pages(client: Client) -> None:
     cursor: str | None = None
     pages = 0
     while pages == 0 or cursor:
-        page = client.get("/v1/deployments", params={"limit": 3, **({"cursor": cursor} if cursor else {})}).json()
+        page = client.get(
+            "/v1/deployments", params={"limit": 3, "sort": "name", **({"cursor": cursor} if cursor else {})}
+        ).json()
         seen += [deployment["name"] for deployment in page["deployments"]]
         cursor = page["next"]
         pages += 1

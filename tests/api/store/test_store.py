@@ -16,7 +16,7 @@ from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.registry import Registry
 from support.service.server import OBSERVATION
-from support.service.stores import put, report, silence
+from support.service.stores import old_store, put, report, silence
 
 WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 
@@ -50,24 +50,13 @@ def test_migrations_create_the_tables_of_the_schema(database: str) -> None:
 
 
 def test_a_store_of_the_first_version_is_migrated(database: str) -> None:
-    made = Store(database).create()
-    put(made, "kept", 3)
-    made.close()
+    times = {"created_ms": 5, "replaced_ms": 9}
+    row = {"name": "kept", "replica": 3, "report": report().canonical(), "seen_ms": 1234567890123, **times}
+    rows = {"deployments": [{"name": "kept", "revision": 1, **times}], "replicas": [row]}
+    old_store(database, "0001", rows)
     run(
         database,
-        "ALTER TABLE replicas ADD COLUMN seen_ms BIGINT NOT NULL DEFAULT 1234567890123",
-        "DROP TABLE replica_facts",
-        "DROP TABLE beats",
-        "DROP INDEX replicas_judged_by",
-        "DROP INDEX replicas_states",
-        *(
-            f"ALTER TABLE replicas DROP COLUMN {name}"
-            for name in ("verdict", "state", "judged_by", "judgement", "baseline")
-        ),
-        "DROP TABLE history",
-        "DROP TABLE books",
         "DROP TABLE preshuffle_version",
-        "DELETE FROM meta WHERE key IN ('changes', 'tables', 'emitted')",
         "INSERT INTO meta (key, value) VALUES ('schema_version', 1)",
     )
     again = Store(database).create()
