@@ -16,8 +16,9 @@ from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.api.upkeep.recheck import is_due, recheck
 from preshuffle.registry import Registry
 from preshuffle.registry.loading.load import load_book
+from support.service.old_stores import old_store
 from support.service.server import OBSERVATION
-from support.service.stores import old_store, put, report, silence
+from support.service.stores import put, report, silence
 
 WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 OTHER = """

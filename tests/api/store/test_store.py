@@ -15,8 +15,9 @@ from preshuffle.api.store.schema import history, metadata
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.registry import Registry
+from support.service.old_stores import old_store
 from support.service.server import OBSERVATION
-from support.service.stores import old_store, put, report, silence
+from support.service.stores import put, report, silence
 
 WRONG = {**OBSERVATION, "applied": {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}}
 

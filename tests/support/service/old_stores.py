@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, MetaData, create_engine, insert, text
 
 from preshuffle.api.store.migrate import migrations
 from preshuffle.api.store.schema import VERSION_TABLE
@@ -40,3 +42,26 @@ def _fill(connection: Connection) -> None:
         row = text("INSERT INTO replicas VALUES (:name, :replica, :report, :at, :at, :at)")
         connection.execute(row, {**values, "replica": replica})
     connection.execute(text("UPDATE meta SET value = 7 WHERE key = 'revision'"))
+
+
+def old_store(url: str, version: str, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Make a database as an older version left it.
+
+    Args:
+        url: of an empty database.
+        version: of its schema, such as ``0004``.
+        rows: by table.
+    """
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        steps = migrations()
+        with Operations.context(context):
+            for step in reversed(list(steps.iterate_revisions(version, "base"))):
+                step.module.upgrade()
+                context.stamp(steps, step.revision)
+        tables = MetaData()
+        tables.reflect(connection)
+        for name, values in rows.items():
+            connection.execute(insert(tables.tables[name]), values)
+    engine.dispose()

@@ -6,14 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, create_engine, insert, update
+from sqlalchemy import update
 
 from preshuffle.api.fleet.deployments import Receipt, ReplicaReport
 from preshuffle.api.fleet.judgement import Judgement, judge
-from preshuffle.api.store.migrate import migrations
-from preshuffle.api.store.schema import VERSION_TABLE, beats
+from preshuffle.api.store.schema import beats
 from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 from support.service.postgres import new_database
@@ -47,26 +44,3 @@ def silence(store: Store, name: str) -> None:
 def judged(report_json: str) -> Judgement:
     """Return the packaged registry's judgement of a report's JSON."""
     return judge(ReplicaReport.model_validate_json(report_json), Registry.default())
-
-
-def old_store(url: str, version: str, rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Make a database as an older version left it.
-
-    Args:
-        url: of an empty database.
-        version: of its schema, such as ``0004``.
-        rows: by table.
-    """
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        steps = migrations()
-        with Operations.context(context):
-            for step in reversed(list(steps.iterate_revisions(version, "base"))):
-                step.module.upgrade()
-                context.stamp(steps, step.revision)
-        tables = MetaData()
-        tables.reflect(connection)
-        for name, values in rows.items():
-            connection.execute(insert(tables.tables[name]), values)
-    engine.dispose()
