@@ -20,6 +20,7 @@ from preshuffle.api.answers import Answers, ListingCache, Matrices, ResponseCach
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import AcknowledgeRequest, Description, ReplicaReport, SilenceRequest
 from preshuffle.api.log_lines import LOGGER
+from preshuffle.api.notify import FORMATS, BadDeployments, Links, NotifyCollector, Webhook, log_changes, read_headers
 from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
@@ -95,6 +96,8 @@ class Service:
     heartbeats: Heartbeats
     planner: Planner
     feed: ChangeFeed
+    webhook: Webhook | None
+    notices: NotifyCollector
     signal: events.ChangeSignal
     background: BackgroundLoop
     responses: ResponseCache
@@ -135,7 +138,11 @@ def make_service(settings: Settings, registry: Registry, store: Store, access: A
         watch_tokens(settings.tokens, replace_tokens),
     )
     retention = Retention(settings.history_rows, settings.history_days)
-    feed = ChangeFeed(store)
+    links, feed = Links(settings.public_url), ChangeFeed(store)
+    feed.subscribe(log_changes)
+    webhook = webhook_of(settings, links)
+    if webhook is not None:
+        feed.subscribe(webhook.take)
     return Service(
         store=store,
         metrics=metrics,
@@ -146,6 +153,8 @@ def make_service(settings: Settings, registry: Registry, store: Store, access: A
         heartbeats=Heartbeats(store),
         planner=Planner(store, answers),
         feed=feed,
+        webhook=webhook,
+        notices=NotifyCollector(BadDeployments(store), settings.metric_deployments, links, webhook),
         signal=signal,
         background=BackgroundLoop(store, answers, library, watching, retention, feed, signal.changed),
         responses=ResponseCache(answers),
@@ -225,7 +234,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         books.router(store, answers),
         plan.router(service.planner),
         health.router(store, answers, service.watching),
-        metrics_routes.router(service.metrics, service.fleet),
+        metrics_routes.router(service.metrics, service.fleet, service.notices),
         events.router(service.signal),
     )
 
@@ -252,8 +261,12 @@ async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = _THREADS
     sys.setswitchinterval(_SWITCH_S)
     service.background.start()
+    if service.webhook is not None:
+        service.webhook.start()
     yield
     await to_thread.run_sync(service.background.stop)
+    if service.webhook is not None:
+        await to_thread.run_sync(service.webhook.stop)
     service.store.close()
 
 
@@ -264,6 +277,19 @@ def access_of(settings: Settings) -> Access:
         ServeError: the file of tokens cannot be read or is not valid.
     """
     return Access(load_tokens(settings.tokens) if settings.tokens else None, settings.reads)
+
+
+def webhook_of(settings: Settings, links: Links) -> Webhook | None:
+    """Return the webhook of the settings, if there is one.
+
+    Raises:
+        ServeError: the file of headers cannot be read or is not valid.
+    """
+    if settings.webhook_url is None:
+        return None
+    headers = partial(read_headers, settings.webhook_header_file)
+    headers()
+    return Webhook(settings.webhook_url, FORMATS[settings.webhook_format], links, headers)
 
 
 def hidden_of(settings: Settings) -> frozenset[str]:
@@ -309,6 +335,7 @@ def serve(settings: Settings) -> None:
     check_host(settings)
     access = access_of(settings)
     registry = load_registry(settings)
+    read_headers(settings.webhook_header_file)
     store = Store(settings.db, quota_of(settings))
     set_up(settings.log, settings.log_level)
     with ExitStack() as stack:

@@ -14,6 +14,8 @@ from typing import Any, Final
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
 """Id of the current request."""
 LOGGER: Final = "preshuffle.api"
+FIELDS: Final = "fields"
+"""Extra field whose entries become fields of the line, by names that a record may have too (``name``)."""
 _OPTION: Final = "--log"
 _VARIABLE: Final = "PRESHUFFLE_LOG"
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -25,6 +27,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         fields = {name: value for name, value in vars(record).items() if name not in _OWN}
+        fields.update(fields.pop(FIELDS, {}))
         if current := REQUEST_ID.get():
             fields = {"request_id": current, **fields}
         if record.exc_info:

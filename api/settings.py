@@ -17,6 +17,7 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems
 
+_URL: Final = r"^https?://[^\s/]+\S*$"
 _LISTS: Final = frozenset({"book", "tables"})
 
 
@@ -43,6 +44,11 @@ class Settings(Frozen):
         max_mib: quota of stored reports and judgements in all, in MiB.
         token_replicas: quota of stored replicas of one token: those that it reported last.
         token_mib: quota of these replicas' reports and judgements, in MiB.
+        public_url: where people reach the service; metrics and webhooks begin links with it.
+        metric_deployments: deployments in a bad state that ``/metrics`` names, the worst first; 0 names none.
+        webhook_url: where state changes are sent.
+        webhook_format: of the bodies that are sent there.
+        webhook_header_file: file of headers, ``Name: value`` a line, read anew for each request.
     """
 
     host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
@@ -62,6 +68,11 @@ class Settings(Frozen):
     max_mib: Annotated[float, Field(gt=0, le=1 << 30)] = 1024.0
     token_replicas: Annotated[int, Field(ge=1)] = 50_000
     token_mib: Annotated[float, Field(gt=0, le=1 << 30)] = 512.0
+    public_url: Annotated[str, Field(max_length=1024, pattern=_URL)] | None = None
+    metric_deployments: Annotated[int, Field(ge=0, le=1000)] = 100
+    webhook_url: Annotated[str, Field(max_length=4096, pattern=_URL)] | None = None
+    webhook_format: Literal["generic", "slack", "alertmanager"] = "generic"
+    webhook_header_file: Annotated[str, Field(min_length=1)] | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
@@ -95,6 +106,8 @@ class Settings(Frozen):
 def _named(problem: FieldProblem, options: Mapping[str, Any], variables: Mapping[str, Any]) -> FieldProblem:
     """Return the problem with the option or variable it came from."""
     top = problem.field.split(".")[0]
+    if top == "webhook_url":  # what was found may be a secret
+        problem = FieldProblem(top, "must be a URL that begins with http:// or https://", ())
     if top in options:
         return FieldProblem(f"--{top.replace('_', '-')}", problem.message, problem.valid)
     is_link = LINK.match(str(variables.get(top, ""))) is not None

@@ -14,6 +14,7 @@ PREFIX: Final = "PRESHUFFLE_"
 SETTINGS: Final = (
     *("HOST", "PORT", "DB", "BOOK", "TABLES", "TOKENS", "READS", "MANAGEMENT_PORT", "HEAD_SECONDS", "LOG", "LOG_LEVEL"),
     *("HISTORY_ROWS", "HISTORY_DAYS", "MAX_REPLICAS", "MAX_MIB", "TOKEN_REPLICAS", "TOKEN_MIB"),
+    *("PUBLIC_URL", "METRIC_DEPLOYMENTS", "WEBHOOK_URL", "WEBHOOK_FORMAT", "WEBHOOK_HEADER_FILE"),
 )
 """Variables of the service, without prefix: one per field of ``Settings``."""
 _OTHERS: Final = ("SERVER", "TOKEN", "DEBUG")

@@ -36,6 +36,11 @@ _HELP: Final = {
     "max_mib": "MiB that their reports may take in all",
     "token_replicas": "replicas that one token may have stored",
     "token_mib": "MiB that their reports may take",
+    "public_url": "where people reach the service, for links in metrics and webhooks",
+    "metric_deployments": "broken deployments that /metrics names; 0 names none",
+    "webhook_url": "where state changes are sent",
+    "webhook_format": "generic, slack or alertmanager",
+    "webhook_header_file": "file of headers for it, 'Name: value' a line",
 }
 
 

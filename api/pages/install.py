@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from preshuffle.api.answers import Answers, Matrices
-from preshuffle.api.pages import book, changes, deployments, matrix, plan, resolve
+from preshuffle.api.pages import book, changes, deployments, matrix, plan, resolve, runbooks
 from preshuffle.api.pages.api_reference import reference
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.rollout import Planner
@@ -27,6 +27,7 @@ def install(
     resolve.install(app, answers, render)
     book.install(app, store, answers, render)
     plan.install(app, answers, planner, render)
+    runbooks.install(app, render)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Final
 
 from fastapi import APIRouter
+from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from preshuffle.api.store import in_thread
@@ -15,7 +16,7 @@ METRICS_PATH: Final = "/metrics"
 TAGS: Final[list[str | Enum]] = ["health"]
 
 
-def router(metrics: Metrics, fleet: FleetCounts) -> APIRouter:
+def router(metrics: Metrics, fleet: FleetCounts, *more: Collector) -> APIRouter:
     """Return the route."""
     routes = APIRouter()
 
@@ -31,6 +32,6 @@ def router(metrics: Metrics, fleet: FleetCounts) -> APIRouter:
         },
     )
     async def text() -> Response:
-        return Response(await in_thread(metrics.text, fleet), media_type=METRICS_TYPE)
+        return Response(await in_thread(metrics.text, fleet, *more), media_type=METRICS_TYPE)
 
     return routes

@@ -1,6 +1,6 @@
 """Prometheus metrics of requests, decisions and the fleet.
 
-Every label has few values (verdicts, codes, route templates); none is a deployment's name.
+Every label has few values (verdicts, codes, route templates).
 """
 
 from __future__ import annotations
@@ -79,10 +79,11 @@ class Metrics:
         """Count one new decision. Any thread may call."""
         self._resolve.observe(seconds)
 
-    def text(self, fleet: FleetCounts) -> bytes:
-        """Return these metrics and the fleet's in Prometheus' text format."""
+    def text(self, fleet: FleetCounts, *more: Collector) -> bytes:
+        """Return these metrics, the fleet's and more in Prometheus' text format."""
         exposition = CollectorRegistry()
-        for collector in (_RequestCollector(self._answers, self._times), self._resolve, _FleetCollector(fleet)):
+        own = (_RequestCollector(self._answers, self._times), self._resolve, _FleetCollector(fleet))
+        for collector in (*own, *more):
             exposition.register(collector)
         return generate_latest(exposition)
 

@@ -8,9 +8,10 @@ rules.
 """
 
 from preshuffle.registry.check.checker import Checker
-from preshuffle.registry.check.codes import describe_code, explain_code
+from preshuffle.registry.check.codes import CODES, describe_code, explain_code
 
 __all__ = [
+    "CODES",
     "Checker",
     "describe_code",
     "explain_code",

@@ -51,7 +51,7 @@ ORDER: Order = {
     # `commands` sit near the top because they start the app and use the client.
     "api": (
         *("", "errors", "variables", "log_lines", "fleet", "web", "settings", "table_files", "overlay_files"),
-        *("store", "answers", "upkeep", "rollout", "server"),
+        *("store", "answers", "upkeep", "notify", "rollout", "server"),
         *("routes", "pages", "doctor", "client", "app", "commands", "cli"),
     ),
 }

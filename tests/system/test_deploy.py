@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import yaml
 
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import PREFIX, Settings
+from preshuffle.api.store.store import Store
+from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.api.web.tokens import load_tokens
 from preshuffle.registry import Registry
 from support.service.server import REPORT, Client, running_server
+from support.service.stores import silence
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -167,10 +171,15 @@ def test_a_start_up_gate_that_is_blocked_is_seen_and_opens(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
     folder = tmp_path_factory.mktemp("store")
     client = Client(create_app(Settings(db=f"sqlite:///{folder}/store.db"), Registry.default()).state.front)
     client.put("/v1/deployments/d", json=REPORT)
+    return client
+
+
+@pytest.fixture(scope="module")
+def ours(client: Client) -> set[str]:
     return set(METRIC.findall(client.get("/metrics").text))
 
 
@@ -179,6 +188,66 @@ def test_dashboard_and_alerts_name_metrics_that_there_are(ours: set[str]) -> Non
         named = set(METRIC.findall(file.read_text()))
         assert named
         assert named <= ours, named - ours
+
+
+def series(text: str, name: str, matchers: str) -> list[dict[str, str]]:
+    """Return the labels of a metric's series that a selector takes, as Prometheus does."""
+    wanted = re.findall(r'(\w+)(=~|=)"([^"]*)"', matchers)
+    lines = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+    found = [dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', line)) for line in lines]
+    return [
+        labels
+        for labels in found
+        if all(
+            re.fullmatch(value if operator == "=~" else re.escape(value), labels.get(label, ""))
+            for label, operator, value in wanted
+        )
+    ]
+
+
+def firing(text: str, alert: str) -> list[dict[str, str]]:
+    """Return the deployments that an alert on the metric of names takes."""
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    (expression,) = [rule["expr"] for rule in rules if rule["alert"] == alert]
+    ((name, matchers),) = re.findall(r"(preshuffle_deployment_info)\{(.*?)\}", expression)
+    return series(text, name, matchers)
+
+
+def test_alerts_name_deployments_and_their_runbooks_and_silence_ends_them(tmp_path: Path) -> None:
+    wrong = json.loads(json.dumps(REPORT))
+    wrong["groups"][0]["observation"]["applied"]["tensors"]["w13_weight"]["layout"] = "gui16"
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    settings = Settings(public_url="https://p.example")
+    client = Client(create_app(settings, Registry.default(), store).state.front)
+    client.put("/v1/deployments/fine", json=REPORT)
+    client.put("/v1/deployments/bad", json={**wrong, "ttl_s": 60})
+    text = client.get("/metrics").text
+    (labels,) = firing(text, "PreshuffleWrongAnswers")
+    assert (labels["deployment"], labels["state"], labels["node"]) == ("bad", "mismatch", "node-1")
+    assert labels["page"] == "https://p.example/deployments/bad"
+    path = labels["runbook"].removeprefix("https://p.example")
+    assert client.get(path).status_code == 200
+    assert firing(text, "PreshuffleStale") == []
+    assert 'preshuffle_paging_deployments{verdict="mismatch"} 1.0' in text
+
+    silence(store, "bad")
+    update_liveness(store)
+    text = client.get("/metrics").text
+    assert 'preshuffle_deployments{verdict="mismatch"} 1.0' in text  # lists still show what it was
+    assert firing(text, "PreshuffleWrongAnswers") == []
+    assert 'preshuffle_paging_deployments{verdict="mismatch"} 0.0' in text
+    (labels,) = firing(text, "PreshuffleStale")
+    assert (labels["deployment"], labels["silent"]) == ("bad", "true")
+    (seen,) = re.findall(r'^preshuffle_deployment_seen_timestamp_seconds{deployment="bad"} (.*)', text, re.MULTILINE)
+    assert time.time() - float(seen) > 86_000  # the alert's other half: it ends after a day
+    store.close()
+
+
+def test_every_runbook_that_an_alert_names_is_a_page(client: Client) -> None:
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    paths = [rule["annotations"]["runbook_url"] for rule in rules]
+    for path in paths:
+        assert path == "{{ $labels.runbook }}" or client.get(path).status_code == 200, path
 
 
 def test_the_dashboard_is_one_that_grafana_takes() -> None:

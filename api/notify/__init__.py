@@ -1,0 +1,19 @@
+"""Names reach the outside: log lines, webhooks and metrics of state changes."""
+
+from preshuffle.api.notify.bad_deployments import BadDeployments
+from preshuffle.api.notify.change_log import log_changes
+from preshuffle.api.notify.collector import NotifyCollector
+from preshuffle.api.notify.links import RUNBOOKS, Links
+from preshuffle.api.notify.payloads import FORMATS
+from preshuffle.api.notify.webhook import Webhook, read_headers
+
+__all__ = [
+    "FORMATS",
+    "RUNBOOKS",
+    "BadDeployments",
+    "Links",
+    "NotifyCollector",
+    "Webhook",
+    "log_changes",
+    "read_headers",
+]

@@ -1,0 +1,25 @@
+"""Links to a deployment's page and to runbooks."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+RUNBOOKS: Final = "/docs/runbooks"
+"""Path of the runbooks: below it, one page per finding code and state."""
+
+
+class Links:
+    """Links into the service, as people reach it."""
+
+    def __init__(self, public_url: str | None) -> None:
+        """Begin links with a URL; without one they are paths."""
+        self._base = (public_url or "").rstrip("/")
+
+    def page(self, deployment: str) -> str:
+        """Return the link to a deployment's page."""
+        return f"{self._base}/deployments/{quote(deployment, safe='')}"
+
+    def runbook(self, code: str) -> str:
+        """Return the link to a finding code's or state's runbook."""
+        return f"{self._base}{RUNBOOKS}/{quote(code, safe='')}"
