@@ -20,7 +20,15 @@ from preshuffle.api.answers import Answers, ListingCache, Matrices, ResponseCach
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import AcknowledgeRequest, Description, ReplicaReport, SilenceRequest
 from preshuffle.api.log_lines import LOGGER
-from preshuffle.api.notify import FORMATS, BadDeployments, Links, NotifyCollector, Webhook, log_changes, read_headers
+from preshuffle.api.notify import (
+    BadDeployments,
+    Links,
+    NotifyCollector,
+    Webhook,
+    log_changes,
+    read_headers,
+    webhook_of,
+)
 from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
@@ -277,19 +285,6 @@ def access_of(settings: Settings) -> Access:
         ServeError: the file of tokens cannot be read or is not valid.
     """
     return Access(load_tokens(settings.tokens) if settings.tokens else None, settings.reads)
-
-
-def webhook_of(settings: Settings, links: Links) -> Webhook | None:
-    """Return the webhook of the settings, if there is one.
-
-    Raises:
-        ServeError: the file of headers cannot be read or is not valid.
-    """
-    if settings.webhook_url is None:
-        return None
-    headers = partial(read_headers, settings.webhook_header_file)
-    headers()
-    return Webhook(settings.webhook_url, FORMATS[settings.webhook_format], links, headers)
 
 
 def hidden_of(settings: Settings) -> frozenset[str]:

@@ -4,11 +4,9 @@ from preshuffle.api.notify.bad_deployments import BadDeployments
 from preshuffle.api.notify.change_log import log_changes
 from preshuffle.api.notify.collector import NotifyCollector
 from preshuffle.api.notify.links import RUNBOOKS, Links
-from preshuffle.api.notify.payloads import FORMATS
-from preshuffle.api.notify.webhook import Webhook, read_headers
+from preshuffle.api.notify.webhook import Webhook, read_headers, webhook_of
 
 __all__ = [
-    "FORMATS",
     "RUNBOOKS",
     "BadDeployments",
     "Links",
@@ -16,4 +14,5 @@ __all__ = [
     "Webhook",
     "log_changes",
     "read_headers",
+    "webhook_of",
 ]

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ import httpx
 
 from preshuffle.api.errors import ServeError
 from preshuffle.api.notify.links import Links
-from preshuffle.api.notify.payloads import Payload
+from preshuffle.api.notify.payloads import FORMATS, Payload
 from preshuffle.api.notify.severity import severity_of
+from preshuffle.api.settings import Settings
 from preshuffle.api.store import StateChange
 
 log = logging.getLogger("preshuffle.api.webhook")
@@ -204,6 +206,19 @@ def read_headers(file: str | None) -> dict[str, str]:
             raise ServeError(f"--webhook-header-file {file}: line {number} is no header; valid: Name: value")
         headers[name.strip()] = value.strip()
     return headers
+
+
+def webhook_of(settings: Settings, links: Links) -> Webhook | None:
+    """Return the webhook of the settings, if there is one.
+
+    Raises:
+        ServeError: the file of headers cannot be read or is not valid.
+    """
+    if settings.webhook_url is None:
+        return None
+    headers = partial(read_headers, settings.webhook_header_file)
+    headers()
+    return Webhook(settings.webhook_url, FORMATS[settings.webhook_format], links, headers)
 
 
 def _matters(change: StateChange) -> bool:
