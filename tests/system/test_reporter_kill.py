@@ -36,50 +36,43 @@ def settings(port: int, folder: Path) -> ServiceSettings:
     )
 
 
-def events(server: Server) -> list[dict[str, Any]]:
-    """Return every change of the deployment, the oldest first."""
+def arrivals(server: Server) -> list[int]:
+    """Return the replicas of all reports in the history, the oldest first; it holds a deployment's last 1,000 rows."""
     found: list[dict[str, Any]] = []
     cursor: dict[str, int] = {}
     while True:
         page = httpx.get(f"{server.url}/v1/deployments/{NAME}/history", params={"limit": 500, **cursor}).json()
         found += page["events"]
         if page["next"] is None:
-            return found[::-1]
+            return [event["replica"] for event in reversed(found) if event["action"] == "report"]
         cursor = {"cursor": page["next"]}
 
 
-def report_through_kills(folder: Path, reports: int, kills: int) -> tuple[list[int], Reporter]:
-    """Report replicas while the service is killed again and again; return those in the history, in their order."""
+def check_arrivals(folder: Path, reports: int, kills: int) -> None:
+    """Report replicas while the service is killed again and again; check that each report arrived once, in order."""
     port = free_port()
     reporter = Reporter(settings=settings(port, folder))
-    reported = iter(range(reports))
-
-    def report_until(number: int, stop_at: int) -> None:
-        """Report some replicas, and wait until this many are delivered."""
-        for replica in reported:
-            reporter.report(LAYERS, replica=replica)
-            if replica + 1 >= number:
-                break
-        while reporter.stats.delivered < stop_at:
-            time.sleep(0.001)
-
+    options = (folder / "store.db", "--port", str(port))
     for kill in range(kills):
-        with running_server(folder / "store.db", "--port", str(port)) as server:
-            report_until(reports * (kill + 1) // kills, reports * (2 * kill + 1) // (2 * kills))
+        with running_server(*options, stderr=folder / "log") as server:
+            for replica in range(reports * kill // kills, reports * (kill + 1) // kills):
+                reporter.report(LAYERS, replica=replica)
+            while reporter.stats.delivered < reports * (2 * kill + 1) // (2 * kills):
+                time.sleep(0.001)
             server.kill()
-    with running_server(folder / "store.db", "--port", str(port)) as server:
+    with running_server(*options, stderr=folder / "log") as server:
         assert reporter.flush(120)
-        return [event["replica"] for event in events(server) if event["action"] == "report"], reporter
-
-
-def check_arrivals(folder: Path, reports: int, kills: int) -> None:
-    arrived, reporter = report_through_kills(folder, reports, kills)
+        arrived = arrivals(server)
+        stored = httpx.get(f"{server.url}/v1/deployments/{NAME}").json()
     stats = reporter.stats
-    assert arrived == list(range(reports))
+    reporter.close()
+    assert [one["replica"] for one in stored["replicas"]] == list(range(reports))
+    assert stored["revision"] == reports  # a report that arrived twice as another one would have raised it again
+    assert arrived == list(range(reports))[-len(arrived) :]
+    assert len(arrived) > reports // 2
     assert (stats.waiting, stats.dropped, stats.refused, stats.superseded, stats.corrupted) == (0, 0, 0, 0, 0)
     assert stats.delivered == reports
     assert stats.failures >= kills - 1
-    reporter.close()
 
 
 def test_every_report_arrives_once_though_the_service_is_killed(tmp_path: Path) -> None:
