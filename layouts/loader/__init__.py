@@ -8,6 +8,7 @@ from preshuffle.layouts.loader.geometry import flat_rows_of
 from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
 from preshuffle.layouts.loader.int4 import pack_int4
 from preshuffle.layouts.loader.job import Job, check_undo, prepare_job, undo_layout
+from preshuffle.layouts.loader.plain import plain_reload, plain_view
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe, retag
 from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_from, layout_of
@@ -35,6 +36,8 @@ __all__ = [
     "layout_of",
     "load_aiter_function",
     "pack_int4",
+    "plain_reload",
+    "plain_view",
     "prepare_job",
     "relayout",
     "retag",

@@ -164,9 +164,7 @@ class RoleTensors:
             new = torch.nn.Parameter(tensor, requires_grad=False)
             new.__dict__.update(old.__dict__)
             new.__dict__.update(tensor.__dict__)
-            # a parameter of another dtype or size cannot take the old one's place in any other way
-            del self.target._parameters[name]
-            self.target.register_parameter(name, new)
+            self.target._parameters[name] = new  # in its place: the order of a module's parameters stays
         elif name in self.target._buffers:
             self.target._buffers[name] = tensor
         else:

@@ -48,7 +48,7 @@ def test_the_layouts_export_exactly_these_names() -> None:
         *("PreparedLayer", "Stamp", "aiter_here", "apply", "apply_layout"),
         *("begin_reload", "call_arguments", "describe", "expert_view", "finish_reload"),
         *("identify", "inverse", "invert_layout", "observe_here", "observe_layer"),
-        *("observed_call", "prepare", "prove", "query_of_layer", "registry_here"),
+        *("observed_call", "plain_reload", "plain_view", "prepare", "prove", "query_of_layer", "registry_here"),
         *("relayout", "retag", "shipped_books", "stamp_of", "stamps_from_metadata"),
         *("stamps_to_metadata", "write_checkpoint", "write_expert"),
     ]
