@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from preshuffle.layouts.derive.errors import DeriveError
+from preshuffle.layouts.derive.errors import DeriveError, UnknownGpuError, UnknownKernelError
 from preshuffle.layouts.derive.flydsl.build import BuildOptions, build_kernel
 from preshuffle.layouts.derive.flydsl.ir_file import IrFile, is_ir
 from preshuffle.layouts.derive.flydsl.kernel import FlydslKernel
 from preshuffle.layouts.derive.kernels.assembly_kernel import AssemblyKernel
 from preshuffle.layouts.derive.kernels.derivable import DerivableKernel
-from preshuffle.layouts.derive.kernels.kernel_files import find_kernel
+from preshuffle.layouts.derive.kernels.kernel_files import ARCHS, aiter_root, find_kernel
+from preshuffle.layouts.derive.kernels.nearest_kernels import did_you_mean
 from preshuffle.layouts.emulator import CodeObject
 
 FLYDSL_PREFIX = "flydsl_"
@@ -32,6 +33,24 @@ def open_kernel(
         DeriveError: there is no such kernel, or none for that GPU.
         EmulatorError: the file is damaged.
     """
+    if arch is not None and arch not in ARCHS:
+        raise UnknownGpuError(arch, ARCHS)
+    try:
+        return _open(kernel, aiter, arch, options)
+    except UnknownKernelError as error:
+        raise UnknownKernelError(f"{error}{_nearest(kernel, aiter, arch)}") from error
+
+
+def _nearest(kernel: str, aiter: str, arch: str | None) -> str:
+    """Return the end of the message on an unknown kernel; empty without an AITER to look in."""
+    try:
+        root = aiter_root(aiter)
+    except DeriveError:
+        return ""
+    return did_you_mean(kernel, root, (arch,) if arch else ARCHS)
+
+
+def _open(kernel: str, aiter: str, arch: str | None, options: BuildOptions | None) -> DerivableKernel:
     path = Path(kernel)
     found: DerivableKernel
     if not path.is_file() and kernel.startswith(FLYDSL_PREFIX):

@@ -11,6 +11,15 @@ ELF_MAGIC = b"\x7fELF"
 AMDGPU_MACHINE = 224
 MACHINE_FLAGS = {0x4C: "gfx942", 0x4F: "gfx950"}
 """Low byte of the ELF flags (EF_AMDGPU_MACH) of each GPU that the emulator knows."""
+OTHER_FLAGS = {
+    0x30: "gfx908",
+    0x3F: "gfx90a",
+    0x41: "gfx1100",
+    0x48: "gfx1200",
+    0x49: "gfx1250",
+    0x4E: "gfx1201",
+}
+"""The same of GPUs whose code objects are told by name and not run."""
 
 DESCRIPTOR_SIZE = 64
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
@@ -89,9 +98,9 @@ def _parse(data: bytes, file_name: str, holding: tuple[str, ...]) -> CodeObject:
     arch = MACHINE_FLAGS.get(flags & 0xFF)
     if arch is None:
         known = ", ".join(MACHINE_FLAGS.values())
-        raise CodeObjectError(
-            f"{file_name} is for a GPU with machine flag {flags & 0xFF:#x}; the emulator knows {known}"
-        )
+        name = OTHER_FLAGS.get(flags & 0xFF)
+        what = f"{name}, machine flag" if name else "a GPU with machine flag"
+        raise CodeObjectError(f"{file_name} is for {what} {flags & 0xFF:#x}; the emulator knows {known}")
     sections = _sections(data)
     symbols = _symbols(data, sections)
     kernels = sorted(name for name in symbols if name.endswith(".kd") and all(text in name for text in holding))

@@ -37,13 +37,18 @@ class Problem:
 
     def __str__(self) -> str:
         """Return ``file:line:column: message; valid: …``."""
-        tail = f"; valid: {', '.join(self.valid)}" if self.valid else ""
-        return f"{self.place}: {self.message}{tail}"
+        return f"{self.place}: {self.message}{valid_text(self.message, self.valid)}"
 
     @property
     def place(self) -> str:
         """``file:line:column``, or the file alone."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+def valid_text(message: str, valid: Sequence[str]) -> str:
+    """Return the end of a message with the valid values; empty where it names them already."""
+    named = message.endswith("?") and all(value in message for value in valid)
+    return f"; valid: {', '.join(valid)}" if valid and not named else ""
 
 
 class BookError(PreshuffleError, ValueError):

@@ -56,6 +56,20 @@ def _shared(letters: Mapping[str, int], other: str) -> int:
     return 2 * sum(min(count, other.count(letter)) for letter, count in letters.items())
 
 
+def meant(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message that names the closest; empty where none is.
+
+    Example:
+        >>> meant("sep61", ["sep16", "gui16"]), meant("x", ["sep16", "gui16"])
+        ('; did you mean sep16?', '')
+    """
+    close = close_to(name, names)
+    if not close:
+        return ""
+    *others, last = close
+    return f"; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
+
+
 def suggestion(name: str, names: Iterable[str], few: int = 12) -> str:
     """Return the end of a message on an unknown name.
 
@@ -66,10 +80,8 @@ def suggestion(name: str, names: Iterable[str], few: int = 12) -> str:
         ('; did you mean sep16?', '; valid: sep16, gui16')
     """
     known = list(names)
-    close = close_to(name, known)
-    if close:
-        *others, last = close
-        return f"; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
+    if close := meant(name, known):
+        return close
     if not known:
         return ""
     return f"; valid: {', '.join(known)}" if len(known) <= few else f"; none of {len(known)} is close"

@@ -8,7 +8,6 @@ from itertools import islice
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.limits import MAX_PROBLEMS
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Rule
 from preshuffle.registry.lint.calls.engine_layers import engine_layer_problems
 from preshuffle.registry.lint.calls.signatures import signature_problems
@@ -151,10 +150,10 @@ def _arch_names(book: Book) -> Iterator[Problem]:
 def _rule(book: Book, rule: Rule, effort: Effort) -> Iterator[Problem]:
     place = book.places["rules", rule.id]
     if rule.use is not None and rule.use not in book.recipes:
-        yield place.problem(f"unknown recipe {rule.use!r}", "use", valid=near(rule.use, list(book.recipes)))
+        yield place.unknown("unknown recipe", rule.use, book.recipes, "use")
     for name in rule.when.get("env", {}):
         if name not in book.flags:
-            yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
+            yield place.unknown("unknown switch", name, book.flags, "when", "env", name)
     yield from unmatchable(book, rule, effort)
     yield from _engine(book, rule)
     yield from release_problems(book, rule)
@@ -166,7 +165,7 @@ def _engine(book: Book, rule: Rule) -> Iterator[Problem]:
     condition = rule.conditions().get("engine")
     for name in condition.values if condition and place.packaged else ():
         if name is not None and name not in book.engines:
-            yield place.problem(f"unknown engine {name!r}", "when", "engine", valid=near(str(name), list(book.engines)))
+            yield place.unknown("unknown engine", str(name), book.engines, "when", "engine")
 
 
 def _ties(book: Book, effort: Effort) -> Iterator[Problem]:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, get_args
 
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import Dtype, GateMode, ModelActivation, QuantType, RowOrder
 from preshuffle.registry.entries import LAYOUT_FACTS, FactCondition
 from preshuffle.registry.lint.unmatchable import unknown_arch
@@ -48,7 +47,7 @@ def _condition(book: Book, place: Place, part: str, name: str, wanted: Any) -> I
     if fact.fact == "arch":
         yield from (unknown_arch(book, place, value, part, name) for value in values if value not in book.archs)
     elif fact.fact.startswith("env.") and (switch := fact.fact.removeprefix("env.")) not in book.flags:
-        yield place.problem(f"unknown switch {switch!r}", part, name, valid=near(switch, list(book.flags)))
+        yield place.unknown("unknown switch", switch, book.flags, part, name)
     else:
         valid = book.known_layouts if fact.fact in _LAYOUTS else _CLOSED.get(fact.fact)
         yield from _outside(place, part, name, values, valid)
@@ -57,4 +56,4 @@ def _condition(book: Book, place: Place, part: str, name: str, wanted: Any) -> I
 def _outside(place: Place, part: str, name: str, values: list[str], valid: Collection[str] | None) -> Iterator[Problem]:
     for value in values if valid is not None else ():
         if valid is not None and value not in valid:
-            yield place.problem(f"{name} is never {value!r}", part, name, valid=near(value, sorted(valid)))
+            yield place.unknown(f"{name} is never", value, sorted(valid), part, name)

@@ -7,7 +7,7 @@ from typing import Final
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.linear_pattern import linear_pattern
-from preshuffle.registry.base.suggestions import near
+from preshuffle.registry.base.suggestions import meant
 from preshuffle.registry.base.words import ROLES
 from preshuffle.registry.kernels import DispatchCall, Family, RuntimeFacts
 from preshuffle.registry.loading import Book, Place
@@ -41,22 +41,21 @@ def _variants(book: Book, place: Place, family: Family, groups: set[str]) -> Ite
     for number, variant in enumerate(family.variants):
         at = ("variants", number)
         for name in sorted(variant.when.keys() - facts):
-            yield place.problem(f"{family.id}: nothing is known as {name!r}", *at, "when", name, valid=sorted(facts))
+            text = f"{family.id}: nothing is known as {name!r}{meant(name, sorted(facts))}"
+            yield place.problem(text, *at, "when", name, valid=sorted(facts))
         for role, layout in variant.reads.items():
             if role not in ROLES or not role.startswith(_ROLES[family.stage]):
                 yield place.problem(f"{family.id}: stage {family.stage} reads no {role!r}", *at, "reads", role)
             if layout not in layouts:
-                valid = near(layout, sorted(layouts))
-                yield place.problem(f"{family.id}: unknown layout {layout!r}", *at, "reads", role, valid=valid)
+                yield place.unknown(f"{family.id}: unknown layout", layout, sorted(layouts), *at, "reads", role)
 
 
 def packing_problems(book: Book) -> Iterator[Problem]:
     """Yield packings over layouts that the book has not."""
     for id, packing in book.entries["packings"].items():
         if packing.under is not None and packing.under not in book.known_layouts:
-            valid = near(packing.under, sorted(book.known_layouts))
             place = book.places["packings", id]
-            yield place.problem(f"{id}: unknown layout {packing.under!r}", "under", valid=valid)
+            yield place.unknown(f"{id}: unknown layout", packing.under, sorted(book.known_layouts), "under")
 
 
 def same_names(book: Book) -> Iterator[Problem]:
@@ -93,13 +92,13 @@ def unknown_families(book: Book) -> Iterator[Problem]:
             references = entry.families.items() if isinstance(entry.families, dict) else enumerate(entry.families)
             for key, name in references:
                 if name not in known:
-                    place, valid = book.places[section, id], near(name, sorted(known))
-                    yield place.problem(f"unknown kernel family {name!r}", "families", key, valid=valid)
+                    place = book.places[section, id]
+                    yield place.unknown("unknown kernel family", name, sorted(known), "families", key)
     for section in ("contracts", "known_bad", "pad_conventions"):
         for id, entry in book.entries[section].items():
             for field in ("family1", "family2"):
                 value = entry.when.get(field)
                 for name in value if isinstance(value, list | tuple) else [value]:
                     if isinstance(name, str) and not set(name) & set("*?!<>= ") and name and name not in known:
-                        place, valid = book.places[section, id], near(name, sorted(known))
-                        yield place.problem(f"unknown kernel family {name!r}", "when", field, valid=valid)
+                        place = book.places[section, id]
+                        yield place.unknown("unknown kernel family", name, sorted(known), "when", field)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import FusionEntry
 from preshuffle.registry.lint.effort import Effort
 from preshuffle.registry.lint.ties import ties
@@ -29,13 +28,11 @@ def _names(book: Book, entry: FusionEntry) -> Iterator[Problem]:
     place = book.places["fusions", entry.id]
     for name in entry.aiter_features:
         if name not in book.features:
-            valid = near(name, list(book.features))
-            yield place.problem(f"unknown feature {name!r}", "aiter_features", valid=valid)
+            yield place.unknown("unknown feature", name, book.features, "aiter_features")
     for field, condition in entry.conditions().items():
         if field.startswith("env.") and (name := field.removeprefix("env.")) not in book.flags:
-            yield place.problem(f"unknown switch {name!r}", "when", "env", name, valid=near(name, list(book.flags)))
+            yield place.unknown("unknown switch", name, book.flags, "when", "env", name)
         known = {"arch": book.archs, "model_type": book.model_types}.get(field, {})
         for value in condition.values if known else ():
             if value not in known:
-                valid = near(str(value), list(known))
-                yield place.problem(f"unknown {field} {value!r}", "when", field, valid=valid)
+                yield place.unknown(f"unknown {field}", str(value), known, "when", field)

@@ -8,7 +8,6 @@ from typing import Final
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.base.words import BLOCK_ROWS, GROUP, QuantType, Role, Step
 from preshuffle.registry.entries import PadRule, PadStep, Recipe, TensorRecipe
 from preshuffle.registry.loading import Book, Place
@@ -23,8 +22,7 @@ def recipe_problems(book: Book, recipe: Recipe) -> Iterator[Problem]:
     for role, tensor in recipe.tensors.items():
         if tensor.layout not in book.known_layouts:
             inside = ("tensors", role, "layout")
-            valid = near(tensor.layout, sorted(book.known_layouts))
-            yield place.problem(f"unknown layout {tensor.layout!r}", *inside, valid=valid)
+            yield place.unknown("unknown layout", tensor.layout, sorted(book.known_layouts), *inside)
             continue
         yield from _layout(place, recipe, role, tensor, book.layout(tensor.layout))
         yield from _steps(place, recipe, role, tensor)
@@ -33,11 +31,10 @@ def recipe_problems(book: Book, recipe: Recipe) -> Iterator[Problem]:
     yield from _call(book, place, recipe)
     for feature in recipe.requires.aiter:
         if feature not in book.features:
-            valid = near(feature, list(book.features))
-            yield place.problem(f"unknown AITER feature {feature!r}", "requires", "aiter", valid=valid)
+            yield place.unknown("unknown AITER feature", feature, book.features, "requires", "aiter")
     for name in recipe.env:
         if name not in book.flags:
-            yield place.problem(f"unknown switch {name!r}", "env", name, valid=near(name, list(book.flags)))
+            yield place.unknown("unknown switch", name, book.flags, "env", name)
 
 
 def _layout(place: Place, recipe: Recipe, role: Role, tensor: TensorRecipe, layout: Layout) -> Iterator[Problem]:
@@ -204,14 +201,12 @@ def _call(book: Book, place: Place, recipe: Recipe) -> Iterator[Problem]:
     call, functions, labels = recipe.call, book.entries["functions"], book.entries["scale_labels"]
     entry = functions.get(call.function)
     if entry is None:
-        valid = near(call.function, list(functions))
-        yield place.problem(f"unknown function {call.function!r}", "call", "function", valid=valid)
+        yield place.unknown("unknown function", call.function, functions, "call", "function")
     elif call.backend not in entry.backends:
         text = f"backend {call.backend} does not run behind {call.function}"
         yield place.problem(text, "call", "backend", valid=entry.backends)
     if call.swizzle_mx_scale is not None and call.swizzle_mx_scale not in labels:
-        text = f"unknown scale label {call.swizzle_mx_scale!r}"
-        yield place.problem(text, "call", "swizzle_mx_scale", valid=tuple(labels))
+        yield place.unknown("unknown scale label", call.swizzle_mx_scale, labels, "call", "swizzle_mx_scale")
 
 
 def _multiples(rule: PadRule) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.entries import Condition, FlagEntry, Rule, Scalar
 from preshuffle.registry.layer import AITER, value_of
 from preshuffle.registry.lint.effort import Effort
@@ -139,6 +138,6 @@ def _values(place: Place, flag: FlagEntry, condition: Condition) -> Iterator[Pro
         if not isinstance(value, str):
             continue
         if flag.values and value_of(flag, value) not in flag.values:
-            yield place.problem(f"{flag.id} is never {value!r}", *at, valid=near(value, list(flag.values)))
+            yield place.unknown(f"{flag.id} is never", value, flag.values, *at)
         elif value_of(flag, value) != value:
             yield place.problem(f"{flag.id}={value} is read as {value_of(flag, value)!r}", *at)

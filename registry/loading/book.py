@@ -9,6 +9,7 @@ from typing import Any
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.suggestions import meant, near
 from preshuffle.registry.entries import (
     ArchEntry,
     EngineEntry,
@@ -48,6 +49,18 @@ class Place:
     def problem(self, message: str, *inside: str | int, valid: Iterable[str] = ()) -> Problem:
         """Return a problem at a place inside the entry."""
         return self.document.problem((*self.path, *inside), message, tuple(valid))
+
+    def unknown(self, message: str, name: str, known: Iterable[str], *inside: str | int) -> Problem:
+        """Return the problem of a name that nothing has, with the nearest names.
+
+        Args:
+            message: up to the name.
+            name: the unknown one.
+            known: all names that there are.
+            inside: where it stands in the entry.
+        """
+        names = list(known)
+        return self.problem(f"{message} {name!r}{meant(name, names)}", *inside, valid=near(name, names))
 
 
 @dataclass(frozen=True)

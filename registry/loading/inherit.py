@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.limits import MAX_PROBLEMS
-from preshuffle.registry.base.suggestions import near
+from preshuffle.registry.base.suggestions import meant, near
 from preshuffle.registry.entries import ModelTypeEntry
 from preshuffle.registry.loading.book import Place
 
@@ -35,7 +35,9 @@ def inherit(
         base = entry.like
         if base is not None and (base in before or base not in types or base == id):
             text = f"{id!r} is like itself" if base in types else f"unknown model type {base!r}"
-            valid = near(base, (name for name in known if name != id)) if len(problems) <= MAX_PROBLEMS else ()
+            others = [name for name in known if name != id] if len(problems) <= MAX_PROBLEMS else []
+            valid = near(base, others)
+            text += meant(base, others) if base not in types else ""
             problems.append(places["model_types", id].problem(text, "like", valid=valid))
         elif len(before) >= _MAX_CHAIN:
             text = f"more than {_MAX_CHAIN} model types are like each other in a row"

@@ -89,7 +89,7 @@ def test_an_own_kernel_s_bytes_are_compared_with_its_families(tmp_path: Path) ->
     ]
     assert "acme_fused_moe reads acme64" in findings[0].message
     file.write_text(text.replace("acme_stage2]\n    evid", "acme_stag2]\n    evid"))
-    with pytest.raises(BookError, match="unknown kernel family 'acme_stag2'; valid: acme_stage2"):
+    with pytest.raises(BookError, match="unknown kernel family 'acme_stag2'; did you mean acme_stage2"):
         Registry.load([file])
 
 

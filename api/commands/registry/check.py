@@ -17,7 +17,7 @@ from preshuffle.api.commands.screens.decision_view import show_findings
 from preshuffle.api.commands.screens.screen import Screen, short_digest
 from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
-from preshuffle.registry.base.errors import BookError, Problem
+from preshuffle.registry.base.errors import BookError, Problem, valid_text
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.kernels import KINDS, READING, KernelTables, TableError
 from preshuffle.registry.lint import (
@@ -136,7 +136,7 @@ def _evidence(book: Book) -> dict[str, Any]:
 def show_check(screen: Screen, report: CheckReport) -> None:
     """Show the report; problems as ``file:line:column``."""
     for problem in report.problems:
-        valid = f"; valid: {', '.join(problem.valid)}" if problem.valid else ""
+        valid = valid_text(problem.message, problem.valid)
         screen.line(f"{problem.file}:{problem.line}:{problem.column}: {problem.message}{valid}")
     problems = _count(len(report.problems), "problem")
     if not report.loads:

@@ -1,4 +1,4 @@
-"""MX activations in plain torch: groups of 32 along K share a power of two."""
+"""MX activations in plain torch: 32 values share a power of two."""
 
 from __future__ import annotations
 

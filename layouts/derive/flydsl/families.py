@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from preshuffle.layouts.derive.errors import DeriveError
+from preshuffle.layouts.derive.errors import UnknownKernelError
 from preshuffle.layouts.derive.kernels.kernel_family import KernelFamily, KernelKind, OutputKind, ScaleKind, Stages
 
 COMPUTE_UNITS = 8
@@ -281,4 +281,4 @@ def flydsl_name(kernel: str) -> FlydslName:
             step = parts["tile_k"] * parts.get("k_batch", 1) * parts.get("k_parts", 1)
             return FlydslName(called, kind, parts["tile_m"], step, found.groupdict().get("mode") == "reduce")
     known = ", ".join(called.family.id for called in FLYDSL_FAMILIES)
-    raise DeriveError(f"{kernel}: how this kernel is called is not known here; known families: {known}")
+    raise UnknownKernelError(f"{kernel}: how this kernel is called is not known here; known families: {known}")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError
+from preshuffle.layouts.derive.errors import AiterNotInstalledError, DeriveError, UnknownKernelError
 from preshuffle.registry.kernels import TableError, installed_package
 
 FOLDERS = ("aiter_meta/hsa", "hsa")
@@ -29,7 +29,7 @@ def find_kernel(kernel: str, aiter: str = "installed", arch: str | None = None) 
     stem = mangled[1] if mangled else kernel.removesuffix(".co")
     found = [path for name in ([arch] if arch else ARCHS) for path in sorted((root / name).rglob(f"{stem}.co"))]
     if not found:
-        raise DeriveError(f"{kernel} is no file, and {root} has no {stem}.co for {arch or ' or '.join(ARCHS)}")
+        raise UnknownKernelError(f"{kernel} is no file, and {root} has no {stem}.co for {arch or ' or '.join(ARCHS)}")
     if len(found) > 1:
         places = ", ".join(str(path.relative_to(root)) for path in found)
         raise DeriveError(f"{kernel} is ambiguous, name the GPU (--arch) or the file: {places}")
@@ -43,11 +43,20 @@ def hsa_folder(aiter: str = "installed") -> Path:
         AiterNotInstalledError: AMD's AITER is not installed.
         DeriveError: the folder has none.
     """
-    root = _installed() if aiter == "installed" else Path(aiter)
+    root = aiter_root(aiter)
     for folder in FOLDERS:
         if (root / folder).is_dir():
             return root / folder
     raise DeriveError(f"{root} has none of {', '.join(FOLDERS)}: give the folder of a checkout or unpacked wheel")
+
+
+def aiter_root(aiter: str = "installed") -> Path:
+    """Return the folder of a checkout or unpacked wheel, or that of the installed package.
+
+    Raises:
+        AiterNotInstalledError: AMD's AITER is not installed.
+    """
+    return _installed() if aiter == "installed" else Path(aiter)
 
 
 def _installed() -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preshuffle.registry.base.errors import Problem
-from preshuffle.registry.base.suggestions import near
 from preshuffle.registry.kernels import Signature
 from preshuffle.registry.loading import Book
 
@@ -22,18 +21,15 @@ def signature_problems(book: Book) -> Iterator[Problem]:
 def _names(book: Book, signature: Signature) -> Iterator[Problem]:
     place = book.places["signatures", signature.id]
     if signature.function not in book.entries["functions"]:
-        known = near(signature.function, book.entries["functions"])
-        yield place.problem(f"unknown entry point {signature.function!r}", "function", valid=known)
+        yield place.unknown("unknown entry point", signature.function, book.entries["functions"], "function")
     if signature.calls is not None and signature.calls not in book.signatures.by_id:
-        known = near(signature.calls, book.signatures.by_id)
-        yield place.problem(f"unknown signature {signature.calls!r}", "calls", valid=known)
+        yield place.unknown("unknown signature", signature.calls, book.signatures.by_id, "calls")
     if place.packaged and signature.owner != _AITER and signature.owner not in book.engines:
-        yield place.problem(f"unknown engine {signature.owner!r}", "owner", valid=near(signature.owner, book.engines))
+        yield place.unknown("unknown engine", signature.owner, book.engines, "owner")
     for name, argument in signature.arguments.items():
         if argument.enumeration is not None and argument.enumeration not in book.signatures.enumerations:
-            known = near(argument.enumeration, book.signatures.enumerations)
-            path = ("arguments", name, "enumeration")
-            yield place.problem(f"unknown enumeration {argument.enumeration!r}", *path, valid=known)
+            path, known = ("arguments", name, "enumeration"), book.signatures.enumerations
+            yield place.unknown("unknown enumeration", argument.enumeration, known, *path)
 
 
 def _releases(book: Book, signature: Signature) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.base.linear_pattern import linear_pattern
-from preshuffle.registry.base.suggestions import near, suggestion
+from preshuffle.registry.base.suggestions import meant
 from preshuffle.registry.base.words import ROLES
 from preshuffle.registry.entries import BackendEntry
 from preshuffle.registry.kernels import DerivedReads, Family, KernelEvidence, Owner, RuntimeFacts
@@ -46,8 +46,7 @@ def _entry(book: Book, entry: KernelEvidence) -> Iterator[Problem]:
     owner: Family | BackendEntry | None = book.entries[section].get(id)
     if owner is None:
         field, words = _WORDS[section]
-        valid = near(id, sorted(book.entries[section]))
-        yield place.problem(f"{entry.id}: unknown {words} {id!r}", field, valid=valid)
+        yield place.unknown(f"{entry.id}: unknown {words}", id, sorted(book.entries[section]), field)
         return
     yield from _fields(book, place, entry, owner)
 
@@ -69,7 +68,7 @@ def _contradictions(book: Book, owner: Owner) -> Iterator[Problem]:
 def _fields(book: Book, place: Place, entry: KernelEvidence, owner: Family | BackendEntry) -> Iterator[Problem]:
     facts = _facts_of(owner)
     for name in sorted(entry.when.keys() - facts):
-        text = f"{entry.id}: nothing is known as {name!r}{suggestion(name, sorted(facts))}"
+        text = f"{entry.id}: nothing is known as {name!r}{meant(name, sorted(facts))}"
         yield place.problem(text, "when", name, valid=sorted(facts))
     layouts = {*book.known_layouts, *book.entries["packings"]}
     begin = _ROLES[owner.stage] if isinstance(owner, Family) else ("w13_", "w2_")
@@ -78,8 +77,7 @@ def _fields(book: Book, place: Place, entry: KernelEvidence, owner: Family | Bac
             reader = f"stage {owner.stage}" if isinstance(owner, Family) else owner.id
             yield place.problem(f"{entry.id}: {reader} reads no {role!r}", "reads", role)
         if layout not in layouts:
-            valid = near(layout, sorted(layouts))
-            yield place.problem(f"{entry.id}: unknown layout {layout!r}", "reads", role, valid=valid)
+            yield place.unknown(f"{entry.id}: unknown layout", layout, sorted(layouts), "reads", role)
     known = entry.known
     if isinstance(known, DerivedReads) and known.arch not in (owner.archs or book.archs):
         valid = tuple(owner.archs or book.archs)

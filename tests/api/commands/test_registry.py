@@ -64,7 +64,7 @@ def test_check_names_every_problem_with_its_place(tmp_path: Path, capsys: pytest
     assert (4, 5) in places
     assert main(["registry", "check", "--book", folder]) == 2
     out = capsys.readouterr().out
-    assert f"{folder}/ours.yaml:4:5: unknown recipe 'mxfp4.gui61'; valid: mxfp4.gui16" in out
+    assert f"{folder}/ours.yaml:4:5: unknown recipe 'mxfp4.gui61'; did you mean mxfp4.gui16" in out
     assert "2 problems" in out
 
 

@@ -65,7 +65,12 @@ READS = "whose bytes a kernel reads with gate_mode="
         ("{rows: 256, k: 8}, dtype: e8m0, o", "{rows: 256, k: 4}, dtype: e8m0, o", "8:38", "the tile of e8"),
         ("{rows: 256, k: 8}, dtype: e8m0}", "{rows: 128, k: 8}, dtype: e8m0}", "9:37", "is padded to 256 rows"),
         ("{rows: 256, k: 8}, dtype: e8m0}", "{rows: 256, k: 16}, dtype: e8m0}", "9:37", "16 groups (512 values)"),
-        ("    evidence", "    requires: {aiter: [gatemode]}\n    evidence", "13:16", "'gatemode'; valid: gate_mode"),
+        (
+            "    evidence",
+            "    requires: {aiter: [gatemode]}\n    evidence",
+            "13:16",
+            "'gatemode'; did you mean gate_mode",
+        ),
         ("    evidence", "    env: {AITER_BF16: '1'}\n    evidence", "13:11", "unknown switch 'AITER_BF16'"),
     ],
 )
@@ -132,7 +137,7 @@ def test_a_recipe_for_layers_without_a_gate_needs_no_order(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("when", "use", "place", "part"),
     [
-        ("{tp: 3}", "mxfp4.sep61", "4:5", "unknown recipe 'mxfp4.sep61'; valid: mxfp4.sep16"),
+        ("{tp: 3}", "mxfp4.sep61", "4:5", "unknown recipe 'mxfp4.sep61'; did you mean mxfp4.sep16"),
         ("{arch: gfx990}", "mxfp4.sep16", "3:12", "unknown arch 'gfx990'; valid: gfx942, gfx950, gfx1250"),
         ("{arch: [gfx950, gfx990]}", "mxfp4.sep16", "3:12", "unknown arch 'gfx990'"),
         ("{env: {GPTOSS: '1'}}", "mxfp4.sep16", "3:18", "unknown switch 'GPTOSS'; valid: "),

@@ -83,9 +83,9 @@ WRONG = [
     (MX, "dtype: fp4x2, order: GGUU", "dtype: fp4x2, order: GUGU", "sep16 with rows that alternate, whose"),
     (MX, "w13_weight: {layout: sep16, pad: {rows: 128, k: 128}, dtype: fp4x2, order: GGUU",
      "w13_weight: {layout: gui16, pad: {rows: 128, k: 128}, dtype: fp4x2, order: GUGU", "alternates single rows"),
-    (MX, "quant_type: per_1x32", "quant_type: per_1x32, function: fused_mo", "unknown function 'fused_mo'; valid"),
+    (MX, "quant_type: per_1x32", "quant_type: per_1x32, function: fused_mo", "'fused_mo'; did you mean"),
     (MX, "quant_type: per_1x32", "quant_type: per_1x32, backend: mega", "backend mega does not run behind"),
-    (MX, "quant_type: per_1x32", "quant_type: per_1x32, swizzle_mx_scale: CDNA5", "unknown scale label 'CDNA5'; valid"),
+    (MX, "quant_type: per_1x32", "quant_type: per_1x32, swizzle_mx_scale: CDNA5", "'CDNA5'; did you mean"),
 ]  # fmt: skip
 
 

@@ -130,15 +130,20 @@ def test_known_problems_name_models_and_gpus_in_any_way(tmp_path: Path, model: s
     [
         ("MI355X", "H200", "3:33", "arch 'H200' is an NVIDIA GPU"),
         ("MI355X", "[gfx950, gfx955]", "3:33", "unknown arch 'gfx955'; valid: gfx942, gfx950"),
-        ("arch: MI355X", "activation: Swigluu", "3:33", "activation is never 'Swigluu'; valid: Swiglu"),
-        ("arch: MI355X", "runs_in: fp4", "3:33", "runs_in is never 'fp4'; valid: fp4x2"),
-        ("arch: MI355X", "gate_mode: interleaved", "3:33", "gate_mode is never 'interleaved'; valid: interleave"),
-        ("arch: MI355X", "w13_layout: sep61", "3:33", "w13_layout is never 'sep61'; valid: sep16"),
+        ("arch: MI355X", "activation: Swigluu", "3:33", "activation is never 'Swigluu'; did you mean Swiglu"),
+        ("arch: MI355X", "runs_in: fp4", "3:33", "runs_in is never 'fp4'; did you mean fp4x2"),
+        (
+            "arch: MI355X",
+            "gate_mode: interleaved",
+            "3:33",
+            "gate_mode is never 'interleaved'; did you mean interleave",
+        ),
+        ("arch: MI355X", "w13_layout: sep61", "3:33", "w13_layout is never 'sep61'; did you mean sep16"),
         (
             "arch: MI355X",
             "env.ATOM_MOE_GU_ITVL: '1'",
             "3:33",
-            "unknown switch 'ATOM_MOE_GU_ITVL'; valid: ATOM_MOE_GU_ITLV",
+            "unknown switch 'ATOM_MOE_GU_ITVL'; did you mean ATOM_MOE_GU_ITLV",
         ),
     ],
 )
