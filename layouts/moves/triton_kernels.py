@@ -161,8 +161,10 @@ def _word(place, mask, HALVES: tl.constexpr):
     """Load words of four bytes, or their two halves."""
     if HALVES:
         low = tl.load(place, mask=mask, other=0).to(tl.int32) & 0xFFFF
-        return low | (tl.load(place + 1, mask=mask, other=0).to(tl.int32) << 16)
-    return tl.load(place, mask=mask, other=0)
+        word = low | (tl.load(place + 1, mask=mask, other=0).to(tl.int32) << 16)
+    else:
+        word = tl.load(place, mask=mask, other=0)
+    return word
 
 
 @triton.jit

@@ -63,7 +63,7 @@ def test_weights_move_in_128_bit_loads_and_stores_on_amd(case: str, gfx: str) ->
 
 
 @pytest.mark.parametrize("gfx", ["gfx942", "gfx950", "gfx1250"])
-@pytest.mark.parametrize("case", ["e8", "e8 in place", "e8_gui16"])
+@pytest.mark.parametrize("case", ["e8", "e8 in place", "e8_gui16", "e8 of 90 groups"])
 def test_scales_are_written_in_128_bit_stores_on_amd(case: str, gfx: str) -> None:
     (line,) = (line for line in child("amd_isa") if (line["case"], line["gfx"]) == (case, gfx))
     stores = {name.rpartition("_")[2] for name in line["memory"] if "_store_" in name}

@@ -48,6 +48,10 @@ def launches() -> dict[str, Launch]:
             launch = plan_launch(move, in_place=in_place)
             if launch is not None:
                 found[f"{name} in place" if in_place else name] = launch
+    short = plan_copy(layout_of("e8").bind(4, 6144, 96), PlainView(4, 1, 6144, 90, 6144 * 90, 6144 * 90, 90))
+    launch = plan_launch(move_of(short.copies[0], "lay out"))
+    assert launch is not None
+    found["e8 of 90 groups"] = launch
     return found
 
 
