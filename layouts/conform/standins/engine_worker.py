@@ -141,7 +141,7 @@ def prepare(table: EngineTable, request: dict[str, Any], arch: str) -> Any:
     """
     if missing := [name for name in table.needs if not installed(name)]:
         raise ImportError(f"{table.title} needs {', '.join(missing)} beside it, which no stand-in replaces")
-    torch.use_deterministic_algorithms(True, warn_only=True)  # fills what torch.empty leaves uninitialized
+    torch.set_deterministic_debug_mode("warn")  # fills what torch.empty leaves uninitialized
     pretend_rocm(arch)
     recorded_aiter.install_recorded_aiter(Path(request["root"]), Path(request["package"]), arch, COMPUTE_UNITS[arch])
     sys.path.insert(0, request["engine_root"])
@@ -183,7 +183,8 @@ def main(path: str) -> None:
     """Run all cases of a request, a fork for each group."""
     request = read_request(path)
     warnings.simplefilter("ignore")
-    registry = Registry.load(overlays=request["overlays"])
+    default = Registry.default()  # loaded before the forks: ``apply`` asks it for names
+    registry = Registry.load(overlays=request["overlays"]) if request["overlays"] else default
     answers = AnswerFile(request["answers"])
     for group in _groups([EngineCase(**row) for row in request["cases"]]):
         child = os.fork()

@@ -1,4 +1,7 @@
-"""A tiny engine called ATOM and a tiny AITER, written into a folder: bf16 experts, laid out in tiles of 16."""
+"""A tiny engine called ATOM and a tiny AITER, written into folders.
+
+The engine has bf16 experts, and lays them out in tiles of 16 rows.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,7 @@ def write_aiter(folder: Path) -> Path:
 
 
 def write_engine(folder: Path, spoil: str = RIGHT) -> Path:
-    """Write the engine, with what it does to w13, and return its folder."""
+    """Write the engine and return its folder; ``spoil`` is done to w13."""
     version = f"__version__ = '{RELEASES['atom']}'\n"
     files = {"atom/_version.py": version, "atom/config.py": CONFIG, "atom/model_ops/moe.py": MOE + spoil}
     return _write(folder, {**files, "atom/__init__.py": "", "atom/model_ops/__init__.py": ""})
