@@ -22,7 +22,6 @@ from preshuffle.registry.kernels.errors import TableError
 from preshuffle.registry.kernels.families.evidence import (
     EVIDENCE,
     KINDS,
-    READING,
     DerivedReads,
     EvidenceRecord,
     KernelEvidence,
@@ -58,7 +57,6 @@ __all__ = [
     "EVIDENCE",
     "GFX_OF_CU_NUM",
     "KINDS",
-    "READING",
     "RULES",
     "SEVERITIES",
     "SHARED_CU_NUM",

@@ -13,11 +13,15 @@ from preshuffle.layouts.conform.engines.check_engine import AGREE, UNKNOWN
 from preshuffle.layouts.conform.engines.drivers.random_experts import FORMATS
 from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_cases
 from preshuffle.layouts.conform.engines.engine_table import driven_engines, engine_layers, engine_table
+from preshuffle.layouts.conform.standins.engine_worker import query_of
 from preshuffle.registry import Registry
+from preshuffle.registry.kernels.families.evidence import EngineChoice
 from support.engines.figures import OUTCOMES, OWNERS, page
-from support.engines.trees import ENGINES
+from support.engines.trees import ENGINES, RELEASES
 
 ROOT = Path(__file__).parents[2]
+AITER = RELEASES["aiter"]
+EQUAL = ("equal", "rank", "equal, other kernels")
 CASES = [case for engine in ENGINES for case in engine_cases(engine_table(engine))]
 
 
@@ -57,6 +61,25 @@ def test_a_case_takes_what_the_first_pattern_says() -> None:
 
     assert named("gpt-oss-120b gfx950 tp8").differs == ("intermediate_pad",)
     assert named("gpt-oss-120b gfx950 tp2").expect == "equal"
+
+
+def test_evidence_by_an_engines_run_rests_on_layers_with_equal_bytes() -> None:
+    registry = Registry.default()
+    entries = [entry for entry in registry.book.kernel_evidence.values() if isinstance(entry.known, EngineChoice)]
+    assert any(entry.known.run for entry in entries if isinstance(entry.known, EngineChoice))
+    for entry in entries:
+        if not isinstance(entry.known, EngineChoice) or entry.known.run is None:
+            continue
+        table = engine_table(entry.known.engine)
+        assert entry.known.run.version == table.release
+        for layer in entry.known.run.layers:
+            found = [case for case in engine_cases(table) if case.layer == layer and case.expect in EQUAL]
+            decisions = [registry.resolve(query_of(case, f"{table.name}@{table.release}", AITER)) for case in found]
+            ours = [decision for decision in decisions if decision.call.backend == entry.backend]
+            assert ours, layer
+            for decision in ours:
+                layouts = {role: tensor.layout for role, tensor in decision.tensors.items() if role in entry.reads}
+                assert layouts == {role: entry.reads[role] for role in layouts}
 
 
 def test_the_page_holds_the_figures_of_the_tables() -> None:

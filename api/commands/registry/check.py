@@ -19,7 +19,7 @@ from preshuffle.api.commands.screens.table import Cell, Column
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import BookError, Problem, valid_text
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.kernels import KINDS, READING, KernelTables, TableError
+from preshuffle.registry.kernels import KINDS, KernelTables, TableError
 from preshuffle.registry.lint import (
     Statement,
     dispatch_book_problems,
@@ -129,7 +129,7 @@ def _evidence(book: Book) -> dict[str, Any]:
     by_kind: dict[str, int] = {kind: counts[kind] for kind in KINDS}
     if counts[None]:
         by_kind["not said"] = counts[None]
-    by_reading = tuple(s for s in statements if s.known is None or s.known in READING)
+    by_reading = tuple(statement for statement in statements if statement.by_reading)
     return {"kernel_evidence": by_kind, "by_reading": by_reading}
 
 

@@ -21,8 +21,8 @@ Owner = tuple[Literal["kernel_families", "backends"], str]
 Kind = Literal["derived", "bytes", "source", "engine"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 """Kinds of evidence, the strongest first."""
-READING: Final[frozenset[str]] = frozenset({"source", "engine"})
-"""Kinds for which nothing was run."""
+_STRENGTH: Final = (("derived", True), ("bytes", True), ("engine", True), ("source", False), ("engine", False))
+"""Kinds and whether something was run, the strongest first."""
 
 Text = Annotated[str, Field(min_length=1)]
 Places = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -114,17 +114,43 @@ class ReadSource(Frozen):
         return "read in source, not run"
 
 
+class EngineRun(Frozen):
+    """Run of an engine's own conversion (``preshuffle conform --engine``).
+
+    Attributes:
+        version: of the engine.
+        aiter: the AITER that it had.
+        layers: rows of ``layouts/conform/engines/tables/layers.yaml`` whose bytes were equal.
+        date: of the run.
+    """
+
+    version: Text
+    aiter: Build
+    layers: Places
+    date: Day
+
+
 class EngineChoice(Frozen):
-    """Reads that follow from how an engine lays the bytes out."""
+    """Reads that follow from how an engine lays the bytes out.
+
+    Attributes:
+        engine: its name.
+        places: the code that does it.
+        run: of that code; None where it was only read.
+    """
 
     kind: Literal["engine"]
     engine: Text
     places: Places
+    run: EngineRun | None = None
 
     @property
     def says(self) -> str:
         """The evidence in one line."""
-        return f"as {self.engine} lays it out, not run"
+        if self.run is None:
+            return f"as {self.engine} lays it out, not run"
+        layers = ", ".join(self.run.layers)
+        return f"as {self.engine} {self.run.version} lays it out, run on {layers} and compared ({self.run.date})"
 
 
 Known = Annotated[DerivedReads | FedBytes | ReadSource | EngineChoice, Field(discriminator="kind")]
@@ -155,6 +181,16 @@ class KernelEvidence(Frozen):
         return self.known.says
 
     @property
+    def by_reading(self) -> bool:
+        """Whether nothing was run for it."""
+        return isinstance(self.known, ReadSource) or (isinstance(self.known, EngineChoice) and self.known.run is None)
+
+    @property
+    def strength(self) -> int:
+        """Sort key, the strongest first."""
+        return strength(self.known.kind, not self.by_reading)
+
+    @property
     def owner(self) -> Owner:
         """Section and id of what reads."""
         return ("backends", self.backend) if self.backend is not None else ("kernel_families", self.family or "")
@@ -166,10 +202,22 @@ class KernelEvidence(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _derivation_has_a_result(self) -> Self:
+    def _run_has_a_result(self) -> Self:
         if isinstance(self.known, DerivedReads) and not self.reads:
             raise PlacedError(("reads",), "what was derived is needed: a layout by role")
+        if isinstance(self.known, EngineChoice) and self.known.run is not None and not self.reads:
+            raise PlacedError(("reads",), "what the engine laid out is needed: a layout by role")
         return self
+
+
+def strength(kind: Kind, ran: bool) -> int:
+    """Return a sort key of evidence, the strongest first.
+
+    Args:
+        kind: of the evidence.
+        ran: whether something was run for it: bytes that an engine's code laid out count more than what was read.
+    """
+    return _STRENGTH.index((kind, ran))
 
 
 class EvidenceRecord(NamedTuple):
@@ -179,6 +227,7 @@ class EvidenceRecord(NamedTuple):
     when: Mapping[str, Sequence[str]]
     reads: Mapping[str, str]
     kind: Kind
+    strength: int
     arch: str
     kernel: str
 
@@ -189,7 +238,10 @@ class EvidenceRecord(NamedTuple):
         when, reads = raw.get("when", {}), raw.get("reads", {})
         backend = raw.get("backend")
         owner: Owner = ("backends", backend) if backend is not None else ("kernel_families", raw["family"])
-        return owner, EvidenceRecord(id, when, reads, known["kind"], known.get("arch", ""), known.get("kernel", ""))
+        ran = known["kind"] in ("derived", "bytes") or bool(known.get("run"))
+        order = strength(known["kind"], ran)
+        record = EvidenceRecord(id, when, reads, known["kind"], order, known.get("arch", ""), known.get("kernel", ""))
+        return owner, record
 
 
 class EvidenceIndex:
@@ -201,7 +253,7 @@ class EvidenceIndex:
         for owner, record in (EvidenceRecord.of(id, raw) for id, raw in entries.items()):
             self._by_owner.setdefault(owner, []).append(record)
         for records in self._by_owner.values():
-            records.sort(key=lambda record: KINDS.index(record.kind))
+            records.sort(key=lambda record: record.strength)
 
     def of(
         self, owner: Owner, reads: Mapping[str, str], kernel: str, facts: Mapping[str, str], groups: Mapping[str, str]
@@ -225,8 +277,8 @@ class EvidenceIndex:
 
 
 def _order(record: EvidenceRecord, kernel: str) -> tuple[int, bool, int]:
-    """Return a sort key: kind, same kernel, number of conditions."""
-    return KINDS.index(record.kind), not (record.kernel and record.kernel in kernel), -len(record.when)
+    """Return a sort key: strength, same kernel, number of conditions."""
+    return record.strength, not (record.kernel and record.kernel in kernel), -len(record.when)
 
 
 def _fits(record: EvidenceRecord, facts: Mapping[str, str], groups: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Final, get_args
 from preshuffle.registry.base.linear_pattern import linear_pattern
 from preshuffle.registry.base.words import Activation, CallDtype, Dtype, QuantType
 from preshuffle.registry.entries import BackendEntry
-from preshuffle.registry.kernels import KINDS, DerivedReads, Family, KernelEvidence, Owner
+from preshuffle.registry.kernels import DerivedReads, Family, KernelEvidence, Owner
 from preshuffle.registry.loading import Book
 
 _CLOSED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -128,7 +128,7 @@ class ReadCases:
             for entry in self._entries
             if _counts(entry, case) and (not entry.reads or self._id(entry.reads.get(role, "")) == self._id(layout))
         ]
-        return min(fitting, key=lambda entry: (KINDS.index(entry.known.kind), -len(entry.when)), default=None)
+        return min(fitting, key=lambda entry: (entry.strength, -len(entry.when)), default=None)
 
     def _id(self, layout: str) -> str:
         return self._book.layout(layout).id if layout in self._book.known_layouts else layout

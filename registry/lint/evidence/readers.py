@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from preshuffle.registry.kernels import KINDS, BackendReader, LayoutReader, Owner, ReaderEvidence, readers_of
+from preshuffle.registry.kernels import BackendReader, LayoutReader, Owner, ReaderEvidence, readers_of
 from preshuffle.registry.lint.evidence.claims import Claim, ReadCases
 from preshuffle.registry.loading import Book
 
@@ -44,5 +44,5 @@ def _claims(book: Book, owner: Owner, names: Collection[str]) -> list[Claim]:
 
 def _evidence(claims: Iterable[Claim]) -> tuple[ReaderEvidence, ...]:
     found = {claim.evidence.id: claim.evidence for claim in claims if claim.evidence}
-    ordered = sorted(found.values(), key=lambda entry: KINDS.index(entry.known.kind))
+    ordered = sorted(found.values(), key=lambda entry: entry.strength)
     return tuple(ReaderEvidence(id=entry.id, kind=entry.known.kind, says=entry.says) for entry in ordered)

@@ -22,6 +22,7 @@ class Statement(Frozen):
         role: the tensor.
         layout: how it is read.
         known: the kind of evidence; None where the book does not say.
+        by_reading: whether nothing was run for it.
         case: facts of the call and groups of the kernel's name, as far as they matter.
         places: where the evidence can be read.
     """
@@ -32,24 +33,33 @@ class Statement(Frozen):
     role: str
     layout: str
     known: Kind | None
+    by_reading: bool = False
     case: str = ""
     places: tuple[str, ...] = ()
 
 
 def statements_of(book: Book) -> tuple[Statement, ...]:
     """Return what families and backends read, by kind of evidence."""
-    grouped: dict[tuple[Owner, str, str, str, Kind | None], list[Claim]] = {}
+    grouped: dict[tuple[Owner, str, str, str, Kind | None, bool], list[Claim]] = {}
     all_cases: dict[Owner, list[Claim]] = {}
     for claim in claims_of(book):
-        arch, kind = dict(claim.case).get("arch", ""), claim.evidence.known.kind if claim.evidence else None
-        grouped.setdefault((claim.owner, arch, claim.role, claim.layout, kind), []).append(claim)
+        known = (claim.evidence.known.kind, claim.evidence.by_reading) if claim.evidence else (None, True)
+        key = (claim.owner, dict(claim.case).get("arch", ""), claim.role, claim.layout, *known)
+        grouped.setdefault(key, []).append(claim)
         all_cases.setdefault(claim.owner, []).append(claim)
     domains = {owner: _values(claims) for owner, claims in all_cases.items()}
     return tuple(_statement(*key, claims, domains[key[0]]) for key, claims in grouped.items())
 
 
 def _statement(
-    owner: Owner, arch: str, role: str, layout: str, known: Kind | None, claims: list[Claim], domains: _Values
+    owner: Owner,
+    arch: str,
+    role: str,
+    layout: str,
+    known: Kind | None,
+    by_reading: bool,
+    claims: list[Claim],
+    domains: _Values,
 ) -> Statement:
     values = {name: found for name, found in _values(claims).items() if name != "arch" and found != domains[name]}
     places = dict.fromkeys(place for claim in claims if claim.evidence for place in places_of(claim.evidence))
@@ -60,6 +70,7 @@ def _statement(
         role=role,
         layout=layout,
         known=known,
+        by_reading=by_reading,
         case=case_text(tuple((name, "/".join(sorted(filter(None, found)))) for name, found in values.items())),
         places=tuple(places),
     )

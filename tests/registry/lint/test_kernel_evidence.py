@@ -36,6 +36,7 @@ CALL = DispatchCall(
     weight_dtype="bf16",
     quant_type="No",
 )
+RUN = {"version": "0.33.0", "aiter": "0.1.20", "layers": ["some-model"], "date": "2026-11-30"}
 
 
 @pytest.fixture
@@ -79,6 +80,8 @@ def test_a_derivation_without_a_field_is_refused(overlay: Callable[..., Path], m
         ({"kind": "bytes", "functions": ["f"], "places": ["p"]}, "known.bytes.aiter: missing"),
         ({"kind": "source"}, "known.source.places: missing"),
         ({"kind": "engine", "places": ["p"]}, "known.engine.engine: missing"),
+        ({"kind": "engine", "engine": "vllm", "places": ["p"], "run": {"version": "0.33.0"}}, "run.aiter: missing"),
+        ({"kind": "engine", "engine": "vllm", "places": ["p"], "run": RUN}, "what the engine laid out is needed"),
         ({"kind": "believed"}, "'derived', 'bytes', 'source', 'engine'"),
         (DERIVED, "what was derived is needed"),
     ],
@@ -127,10 +130,22 @@ def test_a_book_that_says_otherwise_than_its_evidence_is_caught(
     assert any("derived from kernel fmoe_" in problem["message"] for problem in report["problems"])
 
 
+def test_an_engine_that_was_run_counts_more_than_reading() -> None:
+    book = Registry.load().book
+    ran = book.kernel_evidence["flydsl.vllm"]
+    assert ran.says == "as vllm 0.33.0 lays it out, run on kimi-k2-int4 and compared (2026-11-30)"
+    order = [book.kernel_evidence[id] for id in ("triton.e8.bytes", "triton.sglang", "triton.source", "mega.engine")]
+    assert sorted(reversed(order), key=lambda entry: entry.strength) == order
+    assert [entry.by_reading for entry in order] == [False, False, True, True]
+    listed = [statement for statement in statements_of(book) if statement.family == "flydsl" and statement.by_reading]
+    assert {statement.layout for statement in listed} == {"plain"}
+
+
 def test_what_rests_on_reading_alone_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     report = checked(capsys, code=0)
     assert report["kernel_evidence"]["derived"] > 10
     assert all(item["known"] in ("source", "engine") and item["places"] for item in report["by_reading"])
+    assert not [item for item in report["by_reading"] if item["family"] == "flydsl" and item["layout"] == "sep16"]
     assert main(["registry", "check"]) == 0
     assert "what kernels read" in capsys.readouterr().out
 
