@@ -49,7 +49,7 @@ class ServiceConnection:
         self.url = url.rstrip("/")
         self._token, self._token_file = token, token_file
         self._ca_file, self._cert_file, self._key_file = ca_file, cert_file, key_file
-        self._timeout, self._transport = timeout, transport
+        self.timeout, self._transport = timeout, transport
         self._lock = Lock()
         self._http: httpx.Client | None = None
         self._replaced: httpx.Client | None = None
@@ -105,7 +105,7 @@ class ServiceConnection:
                 if self._replaced is not None:
                     self._replaced.close()
                 self._replaced = self._http  # another thread may be using it
-                self._http = httpx.Client(timeout=self._timeout, transport=self._transport, verify=self._context())
+                self._http = httpx.Client(timeout=self.timeout, transport=self._transport, verify=self._context())
                 self._files = files
             return self._http
 

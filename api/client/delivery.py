@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import httpx
+
 from preshuffle.api.client.backoff import Backoff
 from preshuffle.api.client.client import deployment_path
 from preshuffle.api.client.connection import ServiceConnection
@@ -22,6 +24,8 @@ from preshuffle.registry.base.errors import PreshuffleError
 
 log = logging.getLogger("preshuffle.client")
 
+JUDGING_S: Final = 30.0
+"""Seconds that the service may take to judge a report: a report given up earlier would be judged again and again."""
 ATTACH_S: Final = 5.0
 """Seconds between attempts to own the spool while another process does."""
 _NEVER_VALID: Final = frozenset({400, 413, 415, 422})
@@ -207,7 +211,10 @@ class Delivery:
         try:
             headers = {"Content-Type": "application/json"}
             params = {"replica": replica}
-            response = self._connection.send("PUT", self._path, content=body, params=params, headers=headers)
+            timeout = httpx.Timeout(self._connection.timeout, read=max(self._connection.timeout, JUDGING_S))
+            response = self._connection.send(
+                "PUT", self._path, content=body, params=params, headers=headers, timeout=timeout
+            )
         except PreshuffleError as error:
             if not isinstance(error, ClientError) or error.status in _NEVER_VALID:
                 self._spool.remove(replica)

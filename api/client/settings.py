@@ -43,7 +43,7 @@ class ServiceSettings(Frozen):
     """
 
     url: _Text | None = None
-    token: _Text | None = None
+    token: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(default=None, repr=False)
     token_file: _Text | None = None
     ca_file: _Text | None = None
     cert_file: _Text | None = None

@@ -71,13 +71,13 @@ def plain_reload(
         LayoutError: a tensor is not laid out, or a precondition of ``apply`` does not hold. Nothing is changed then.
     """
     tensors, laid, plain = _begin(target, decision, backend, pads, allow)
-    originals = {role: _exchange(tensors, role, plain[role]) for role in laid}
+    originals = _exchange_all(tensors, plain)
+    loaded: dict[str, torch.Tensor] = {}
     try:
         yield plain
-        loaded = {role: tensors[role].detach() for role in laid}
+        _take(tensors, laid, loaded)
     finally:
-        for role, original in originals.items():
-            _place(target, tensors.names[role], original)
+        _restore(target, originals)
     _finish(target, tensors, laid, loaded, decision, backend, last_rank, pads, allow)
 
 
@@ -120,6 +120,24 @@ def _plain(role: Role, tensor: torch.Tensor, stamp: Stamp) -> torch.Tensor:
     return copied[role]
 
 
+@untraced
+def _exchange_all(tensors: RoleTensors, plain: Mapping[Role, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Put plain tensors into the target; return what stood there, by name."""
+    return {tensors.names[role]: _exchange(tensors, role, tensor) for role, tensor in plain.items()}
+
+
+@untraced
+def _take(tensors: RoleTensors, laid: Mapping[Role, torch.Tensor], loaded: dict[str, torch.Tensor]) -> None:
+    """Read what stands in the target now: a loader may have replaced a parameter's data."""
+    loaded.update({role: tensors[role].detach() for role in laid})
+
+
+@untraced
+def _restore(target: Target, originals: Mapping[str, torch.Tensor]) -> None:
+    for name, original in originals.items():
+        _place(target, name, original)
+
+
 def _exchange(tensors: RoleTensors, role: Role, plain: torch.Tensor) -> torch.Tensor:
     """Put a plain tensor into the target, with the attributes of what stood there; return that."""
     target, name = tensors.target, tensors.names[role]
@@ -150,7 +168,7 @@ def _finish(
     target: Target,
     tensors: RoleTensors,
     laid: dict[Role, torch.Tensor],
-    loaded: dict[Role, torch.Tensor],
+    fresh: dict[str, torch.Tensor],
     decision: Decision,
     backend: Backend,
     last_rank: bool,
@@ -158,7 +176,6 @@ def _finish(
     allow: Collection[FindingCode],
 ) -> None:
     """Lay out what was loaded, and copy its bytes into the old storage."""
-    fresh: dict[str, torch.Tensor] = {role: tensor for role, tensor in loaded.items()}
     with exclusive(target, tensors.values):
         apply(fresh, decision, backend=backend, last_rank=last_rank, pads=pads, allow=allow)
         for role, tensor in laid.items():

@@ -148,6 +148,14 @@ def test_a_failure_is_tried_again_after_longer_and_longer(
     assert bench.service.puts == [(0, "n")]
 
 
+def test_the_service_gets_time_to_judge_a_report(bench: Bench) -> None:
+    timeouts = []
+    bench.service.answer = lambda request: timeouts.append(request.extensions["timeout"])
+    bench.report()
+    bench.run(INTERVAL)
+    assert [(one["connect"], one["read"]) for one in timeouts] == [(2.0, 30.0), (2.0, 2.0)]
+
+
 def test_retry_after_is_honoured(bench: Bench) -> None:
     bench.service.answer = once(lambda _: problem(503, "busy", **{"Retry-After": "40"}))
     bench.report()

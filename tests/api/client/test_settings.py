@@ -26,6 +26,10 @@ def test_the_command_lines_variables_count_where_there_are_no_others() -> None:
     assert ServiceSettings.from_env({**command, "PRESHUFFLE_SERVICE_URL": "http://a:1"}).url == "http://a:1"
 
 
+def test_a_token_is_not_printed_with_the_settings() -> None:
+    assert "psh_secret" not in repr(ServiceSettings(token="psh_secret"))
+
+
 def test_what_kubernetes_sets_for_a_service_of_this_name_is_no_setting() -> None:
     cluster = {"HOST": "10.0.0.1", "PORT": "8080", "PORT_HTTP": "8080"}
     assert ServiceSettings.from_env({f"PRESHUFFLE_SERVICE_{name}": value for name, value in cluster.items()}) == (

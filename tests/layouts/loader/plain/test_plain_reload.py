@@ -156,6 +156,26 @@ def test_only_laid_out_layers_of_the_decisions_size_are_reloaded() -> None:
         raise AssertionError
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_code_breaks_its_graph_for_a_reload() -> None:
+    decision = decide("fp4x2")
+    tensors, wanted = plain_tensors(decision), plain_tensors(decision)
+    wanted["w13_weight"].zero_()
+    for one in (tensors, wanted):
+        apply(one, decision)
+
+    def step(values: torch.Tensor) -> torch.Tensor:
+        with plain_reload(tensors, decision) as plain:
+            plain["w13_weight"].zero_()
+        return values + 1
+
+    torch.compiler.reset()
+    assert torch.compile(step, backend="eager")(torch.ones(2)).equal(torch.full((2,), 2.0))
+    torch.compiler.reset()
+    assert all(raw(tensors[role]).equal(raw(wanted[role])) for role in wanted)
+
+
 @pytest.mark.parametrize("change", [None, lambda tensors: tensors, dict])
 def test_plain_rows_are_a_view_where_nothing_was_laid_out(change: Callable[[Tensors], Tensors] | None) -> None:
     tensors = plain_tensors(decide("fp4x2"))
