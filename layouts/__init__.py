@@ -5,12 +5,16 @@ Needs torch.
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.engines import (
+    CallGuard,
     EnvironmentDifference,
     LayerQuery,
     ObservedCall,
     ObservedLayer,
     PreparedLayer,
+    WrongCallError,
+    WrongCallWarning,
     call_arguments,
+    guard_calls,
     observe_here,
     observe_layer,
     observed_call,
@@ -42,6 +46,7 @@ from preshuffle.layouts.stamps import Stamp, stamp_of, stamps_from_metadata, sta
 
 __all__ = [
     "ApplyResult",
+    "CallGuard",
     "Check",
     "Checkpoint",
     "CheckpointError",
@@ -53,6 +58,8 @@ __all__ = [
     "ObservedLayer",
     "PreparedLayer",
     "Stamp",
+    "WrongCallError",
+    "WrongCallWarning",
     "aiter_here",
     "apply",
     "apply_layout",
@@ -61,6 +68,7 @@ __all__ = [
     "describe",
     "expert_view",
     "finish_reload",
+    "guard_calls",
     "identify",
     "inverse",
     "invert_layout",

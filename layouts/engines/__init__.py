@@ -2,6 +2,7 @@
 
 from preshuffle.layouts.engines.call_arguments import call_arguments
 from preshuffle.layouts.engines.environment import observe_here
+from preshuffle.layouts.engines.guard import CallGuard, WrongCallError, WrongCallWarning, guard_calls
 from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.observed_call import ObservedCall, observed_call
 from preshuffle.layouts.engines.observed_layer import ObservedLayer, observe_layer
@@ -10,12 +11,16 @@ from preshuffle.layouts.engines.process_environment import EnvironmentDifference
 from preshuffle.layouts.engines.shipped_books import registry_here, shipped_books
 
 __all__ = [
+    "CallGuard",
     "EnvironmentDifference",
     "LayerQuery",
     "ObservedCall",
     "ObservedLayer",
     "PreparedLayer",
+    "WrongCallError",
+    "WrongCallWarning",
     "call_arguments",
+    "guard_calls",
     "observe_here",
     "observe_layer",
     "observed_call",

@@ -43,14 +43,15 @@ def test_the_registry_exports_exactly_these_names() -> None:
 
 def test_the_layouts_export_exactly_these_names() -> None:
     assert sorted(preshuffle.layouts.__all__) == [
-        *("ApplyResult", "Check", "Checkpoint", "CheckpointError", "EnvironmentDifference"),
-        *("ExpertRange", "Identification", "LayerQuery", "ObservedCall", "ObservedLayer"),
-        *("PreparedLayer", "Stamp", "aiter_here", "apply", "apply_layout"),
-        *("begin_reload", "call_arguments", "describe", "expert_view", "finish_reload"),
-        *("identify", "inverse", "invert_layout", "observe_here", "observe_layer"),
-        *("observed_call", "plain_reload", "plain_view", "prepare", "prove", "query_of_layer", "registry_here"),
-        *("relayout", "retag", "shipped_books", "stamp_of", "stamps_from_metadata"),
-        *("stamps_to_metadata", "write_checkpoint", "write_expert"),
+        *("ApplyResult", "CallGuard", "Check", "Checkpoint", "CheckpointError"),
+        *("EnvironmentDifference", "ExpertRange", "Identification", "LayerQuery", "ObservedCall"),
+        *("ObservedLayer", "PreparedLayer", "Stamp", "WrongCallError", "WrongCallWarning"),
+        *("aiter_here", "apply", "apply_layout", "begin_reload", "call_arguments"),
+        *("describe", "expert_view", "finish_reload", "guard_calls", "identify"),
+        *("inverse", "invert_layout", "observe_here", "observe_layer", "observed_call"),
+        *("plain_reload", "plain_view", "prepare", "prove", "query_of_layer"),
+        *("registry_here", "relayout", "retag", "shipped_books", "stamp_of"),
+        *("stamps_from_metadata", "stamps_to_metadata", "write_checkpoint", "write_expert"),
     ]
 
 
