@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from httptools import HttpParserError
@@ -19,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from preshuffle.api.server.accept_queue import AcceptQueue
 from preshuffle.api.server.byte_budget import BodySize, ByteBudget
 from preshuffle.api.server.flow import HeldFlow, ReadingTurns
-from preshuffle.api.web import PROBLEM_TYPE, ProblemError
+from preshuffle.api.server.refusals import RefusalLog, refusal
 
 MAX_HEAD: Final = 32 << 10
 """Bytes of a request line and its headers."""
@@ -43,7 +42,6 @@ _LARGE_HEAD: Final = f"a request line and its headers may have {MAX_HEAD} bytes"
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LINGER_S: Final = 2.0
 """Seconds in which a client may read why it was refused."""
-_RETRY_S: Final = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ class Limits:
         default_factory=lambda: ByteBudget(MAX_BODIES, Connection.refuse_body), init=False
     )
     turns: ReadingTurns = field(default_factory=ReadingTurns, init=False)
+    refusals: RefusalLog = field(default_factory=RefusalLog, init=False)
     unsent: ByteBudget[Connection] = field(
         default_factory=lambda: ByteBudget(MAX_UNSENT, Connection.drop_unread), init=False
     )
@@ -319,10 +318,11 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, kind: str, detail: str, linger: bool = True) -> None:
         """Answer with a problem and end the connection; unless many wait, the client gets a moment to read it."""
         self._refused = True
+        self._limits.refusals.note(kind, self.client)
         self._stop_timer()
         running = self.cycle is not None and not self.cycle.response_complete
         if not (running and (self.cycle.response_started or self.pipeline)):
-            self.transport.write(_refusal(kind, detail))
+            self.transport.write(refusal(kind, detail))
         if running:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -333,16 +333,3 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(_LINGER_S, self.transport.abort)
         else:
             self.transport.close()
-
-
-@lru_cache(maxsize=32)
-def _refusal(kind: str, detail: str) -> bytes:
-    """Return a whole response."""
-    problem = ProblemError(kind, detail).problem("/")
-    body = problem.model_dump_json(exclude_none=True).encode()
-    retry = f"retry-after: {_RETRY_S}\r\n" if problem.status == 503 else ""
-    head = (
-        f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {PROBLEM_TYPE}\r\n"
-        f"content-length: {len(body)}\r\n{retry}connection: close\r\n\r\n"
-    )
-    return head.encode() + body

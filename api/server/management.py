@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from preshuffle.api.server.listen import config_of
 from preshuffle.api.server.origin import check_origin
 from preshuffle.api.web import ProblemError, problem_response
+
+log = logging.getLogger("preshuffle.api.requests")
 
 _CONNECTIONS: Final = 64
 SERVED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -35,6 +38,9 @@ class OnlyPaths:
             if scope["type"] == "http":
                 self._admit(scope)
         except ProblemError as error:
+            client = scope["client"][0] if scope.get("client") else "unknown"
+            message = "the management port refused %s from %s: %s"
+            log.warning(message, scope["method"], client, error.kind, extra={"client": client})
             await problem_response(error, Request(scope))(scope, receive, send)
             return
         await self._app(scope, receive, send)

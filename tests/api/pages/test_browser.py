@@ -42,6 +42,8 @@ PAGES = (
     "/book/diff?from=current",
     "/plan",
     "/docs",
+    "/docs/runbooks",
+    "/docs/runbooks/layout_mismatch",
 )
 AXE = (files("axe_core_python") / "axe.min.js").read_text()
 WIDTH = "return document.documentElement.scrollWidth"

@@ -60,6 +60,11 @@ def test_a_revoked_token_is_refused_at_once_and_every_line_is_json(tmp_path: Pat
         with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as other:
             other.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n")
             other.recv(4096)
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as other:
+                other.sendall(b"\x16\x03\x01 no http\r\n\r\n")
+                other.recv(4096)
+        assert httpx.get(f"{beside}/v1/registry").status_code == 404
         assert server.stop() == 0
     lines = lines_of(log.read_text())
     refused = [line for line in lines if line.get("status") in (401, 403)]
@@ -68,6 +73,10 @@ def test_a_revoked_token_is_refused_at_once_and_every_line_is_json(tmp_path: Pat
         (403, "warning", "127.0.0.1"),
         (401, "warning", "127.0.0.1"),
     ]
+    garbage = [line for line in lines if line.get("problem") == "malformed-request"]
+    assert 1 <= len(garbage) < 20  # a flood does not fill the log
+    assert {(line["level"], line["client"]) for line in garbage} == {("warning", "127.0.0.1")}
+    assert [line["level"] for line in lines if line["message"].startswith("the management port refused")] == ["warning"]
     assert [line["forwarded_for"] for line in lines if "forwarded_for" in line] == ["10.1.2.3"]
     messages = [line["message"] for line in lines]
     assert messages[:2] == [
