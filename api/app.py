@@ -20,15 +20,7 @@ from preshuffle.api.answers import Answers, ListingCache, Matrices, ResponseCach
 from preshuffle.api.errors import ServeError
 from preshuffle.api.fleet import AcknowledgeRequest, Description, ReplicaReport, SilenceRequest
 from preshuffle.api.log_lines import LOGGER
-from preshuffle.api.notify import (
-    BadDeployments,
-    Links,
-    NotifyCollector,
-    Webhook,
-    log_changes,
-    read_headers,
-    webhook_of,
-)
+from preshuffle.api.notify import Notices, read_headers
 from preshuffle.api.overlay_files import filled_overlays
 from preshuffle.api.pages import install as pages
 from preshuffle.api.rollout import Candidate, Planner
@@ -104,8 +96,7 @@ class Service:
     heartbeats: Heartbeats
     planner: Planner
     feed: ChangeFeed
-    webhook: Webhook | None
-    notices: NotifyCollector
+    notices: Notices
     signal: events.ChangeSignal
     background: BackgroundLoop
     responses: ResponseCache
@@ -146,11 +137,7 @@ def make_service(settings: Settings, registry: Registry, store: Store, access: A
         watch_tokens(settings.tokens, replace_tokens),
     )
     retention = Retention(settings.history_rows, settings.history_days)
-    links, feed = Links(settings.public_url), ChangeFeed(store)
-    feed.subscribe(log_changes)
-    webhook = webhook_of(settings, links)
-    if webhook is not None:
-        feed.subscribe(webhook.take)
+    feed = ChangeFeed(store)
     return Service(
         store=store,
         metrics=metrics,
@@ -161,8 +148,7 @@ def make_service(settings: Settings, registry: Registry, store: Store, access: A
         heartbeats=Heartbeats(store),
         planner=Planner(store, answers),
         feed=feed,
-        webhook=webhook,
-        notices=NotifyCollector(BadDeployments(store), settings.metric_deployments, links, webhook),
+        notices=Notices.subscribe(settings, store, feed),
         signal=signal,
         background=BackgroundLoop(store, answers, library, watching, retention, feed, signal.changed),
         responses=ResponseCache(answers),
@@ -242,7 +228,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         books.router(store, answers),
         plan.router(service.planner),
         health.router(store, answers, service.watching),
-        metrics_routes.router(service.metrics, service.fleet, service.notices),
+        metrics_routes.router(service.metrics, service.fleet, service.notices.collector),
         events.router(service.signal),
     )
 
@@ -269,12 +255,10 @@ async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = _THREADS
     sys.setswitchinterval(_SWITCH_S)
     service.background.start()
-    if service.webhook is not None:
-        service.webhook.start()
+    service.notices.start()
     yield
     await to_thread.run_sync(service.background.stop)
-    if service.webhook is not None:
-        await to_thread.run_sync(service.webhook.stop)
+    await to_thread.run_sync(service.notices.stop)
     service.store.close()
 
 

@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from preshuffle.api.errors import ServeError
+from preshuffle.api.notify.bad_deployments import is_silenced
 from preshuffle.api.notify.links import Links
 from preshuffle.api.notify.payloads import FORMATS, Payload
 from preshuffle.api.notify.severity import severity_of
 from preshuffle.api.settings import Settings
-from preshuffle.api.store import StateChange
+from preshuffle.api.store import StateChange, Store
 
 log = logging.getLogger("preshuffle.api.webhook")
 
@@ -208,7 +209,7 @@ def read_headers(file: str | None) -> dict[str, str]:
     return headers
 
 
-def webhook_of(settings: Settings, links: Links) -> Webhook | None:
+def webhook_of(settings: Settings, links: Links, store: Store) -> Webhook | None:
     """Return the webhook of the settings, if there is one.
 
     Raises:
@@ -218,7 +219,7 @@ def webhook_of(settings: Settings, links: Links) -> Webhook | None:
         return None
     headers = partial(read_headers, settings.webhook_header_file)
     headers()
-    return Webhook(settings.webhook_url, FORMATS[settings.webhook_format], links, headers)
+    return Webhook(settings.webhook_url, FORMATS[settings.webhook_format], links, headers, partial(is_silenced, store))
 
 
 def _matters(change: StateChange) -> bool:

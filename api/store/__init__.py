@@ -35,6 +35,7 @@ from preshuffle.api.store.listing import (
     Place,
     acknowledge,
     describe,
+    marks_of,
     silence,
     unacknowledge,
     unsilence,
@@ -51,7 +52,7 @@ from preshuffle.api.store.rows import (
     parted,
     read_baseline,
 )
-from preshuffle.api.store.schema import beats, replica_facts, replicas
+from preshuffle.api.store.schema import beats, deployment_labels, deployments, replica_facts, replicas
 from preshuffle.api.store.state_changes import StateChange, claim_state_changes
 from preshuffle.api.store.store import Precondition, ReplicaKey, Store
 from preshuffle.api.store.uploads import conformance_store, kernel_store
@@ -95,6 +96,8 @@ __all__ = [
     "circumstances_of",
     "claim_state_changes",
     "conformance_store",
+    "deployment_labels",
+    "deployments",
     "describe",
     "differences",
     "entries_of",
@@ -105,6 +108,7 @@ __all__ = [
     "is_silent",
     "judged_values",
     "kernel_store",
+    "marks_of",
     "moment",
     "now_ms",
     "parted",

@@ -14,16 +14,20 @@ from typing import Any
 import httpx
 import pytest
 
+from preshuffle.api.app import create_app
 from preshuffle.api.errors import ServeError
 from preshuffle.api.notify import webhook as module
+from preshuffle.api.notify.bad_deployments import is_silenced
 from preshuffle.api.notify.links import Links
 from preshuffle.api.notify.payloads import FORMATS
 from preshuffle.api.notify.webhook import Webhook, read_headers
 from preshuffle.api.settings import Settings
 from preshuffle.api.store.state_changes import StateChange
+from preshuffle.api.store.store import Store
+from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import QueryError
 from support.service.postgres import new_database
-from support.service.server import REPORT, running_server
+from support.service.server import REPORT, Client, running_server
 from support.service.sink import Sink, running_sink
 
 LINKS = Links("https://preshuffle.example/")
@@ -169,6 +173,20 @@ def test_only_what_begins_or_ends_something_is_sent_and_nothing_of_silenced_ones
         sink.wait_for(1)
         webhook.stop()
         assert [one["name"] for body in sink.bodies for one in body["changes"]] == ["loud"]
+
+
+def test_a_silence_is_read_from_the_store(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    client = Client(create_app(Settings(), Registry.default(), store).state.front)
+    client.put("/v1/deployments/d", json=WRONG)
+    assert not is_silenced(store, "d")
+    until = {"until": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    assert client.put("/v1/deployments/d/silence", json=until).status_code == 200
+    assert is_silenced(store, "d")
+    assert not is_silenced(store, "unknown")
+    store.close()
+    (tmp_path / "store.db").unlink()
+    assert not is_silenced(store, "d")  # better told twice than not
 
 
 def test_bodies_of_each_format() -> None:

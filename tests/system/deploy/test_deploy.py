@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from preshuffle.registry import Registry
 from support.service.server import REPORT, Client, running_server
 from support.service.stores import silence
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KUBERNETES = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "preshuffle.json"
@@ -241,6 +242,34 @@ def test_alerts_name_deployments_and_their_runbooks_and_silence_ends_them(tmp_pa
     (seen,) = re.findall(r'^preshuffle_deployment_seen_timestamp_seconds{deployment="bad"} (.*)', text, re.MULTILINE)
     assert time.time() - float(seen) > 86_000  # the alert's other half: it ends after a day
     store.close()
+
+
+def test_nobody_is_called_for_what_an_operator_has_silenced_or_acknowledged(tmp_path: Path) -> None:
+    wrong = json.loads(json.dumps(REPORT))
+    wrong["groups"][0]["observation"]["applied"]["tensors"]["w13_weight"]["layout"] = "gui16"
+    client = Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()).state.front)
+    path = "/v1/deployments/bad"
+
+    def called() -> bool:
+        text = client.get("/metrics").text
+        paging = 'preshuffle_paging_deployments{verdict="mismatch"} 1.0' in text
+        assert bool(firing(text, "PreshuffleWrongAnswers")) == paging
+        (labels,) = series(text, "preshuffle_deployment_info", 'deployment="bad"')
+        assert (labels["label_team"], labels["owner"], labels["muted"] == "true") == ("a", "ann", not paging)
+        return paging
+
+    assert client.put(path, json={**wrong, "labels": {"team": "a"}, "owner": "ann"}).status_code == 201
+    assert called()
+    until = {"until": (datetime.now(UTC) + timedelta(seconds=1)).isoformat()}
+    assert client.put(f"{path}/silence", json=until).status_code == 200
+    assert not called()
+    time.sleep(1.1)
+    assert called()  # it has ended, and nothing was written since
+    assert client.put(f"{path}/acknowledgement", json={"note": "known"}).status_code == 200
+    assert not called()
+    assert client.put(path, json=REPORT).status_code == 200
+    assert client.put(path, json=wrong).status_code == 200
+    assert called()  # broken anew
 
 
 def test_every_runbook_that_an_alert_names_is_a_page(client: Client) -> None:
