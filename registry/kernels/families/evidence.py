@@ -114,7 +114,7 @@ class ReadSource(Frozen):
         return "read in source, not run"
 
 
-class EngineRun(Frozen):
+class ConversionRun(Frozen):
     """Run of an engine's own conversion (``preshuffle conform --engine``).
 
     Attributes:
@@ -142,7 +142,7 @@ class EngineChoice(Frozen):
     kind: Literal["engine"]
     engine: Text
     places: Places
-    run: EngineRun | None = None
+    run: ConversionRun | None = None
 
     @property
     def says(self) -> str:
