@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -114,10 +115,11 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
     """
     problems: list[Problem] = []
     overlays = [overlays] if isinstance(overlays, str | FilePath) else overlays
-    entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    places: dict[tuple[str, str], Place] = {}
-    layers = [[packaged_document(name) for name in _packaged()]]
-    layers += [[_parsed(*named) for named in _folder(FilePath(overlay), problems)] for overlay in overlays]
+    packaged = packaged_layer(tuple((name, (FOLDER / name).read_bytes()) for name in _packaged()))
+    problems += packaged.problems
+    entries = {section: dict(items) for section, items in packaged.entries.items()}
+    places = dict(packaged.places)
+    layers = [[_parsed(*named) for named in _folder(FilePath(overlay), problems)] for overlay in overlays]
     layers += [[_parsed(*named) for named in overlay.items()] for overlay in texts]
     for layer in layers:
         seen: dict[tuple[str, str], Place] = {}
@@ -131,7 +133,31 @@ def load_book(overlays: Iterable[FilePath | str] = (), texts: Iterable[Mapping[s
         raise BookError(problems)
     translate_names(entries)
     sections = {**entries, SECTION: EvidenceSection(entries[SECTION])}
-    return Book(sections, places, tuple(document.name for layer in layers for document, _ in layer))
+    names = (document.name for layer in layers for document, _ in layer)
+    return Book(sections, places, (*packaged.sources, *names))
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedLayer:
+    """Validated entries of the packaged book's files; nobody changes them."""
+
+    entries: Mapping[str, Mapping[str, Any]]
+    places: Mapping[tuple[str, str], Place]
+    sources: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+@lru_cache(maxsize=1)
+def packaged_layer(files: tuple[tuple[str, bytes], ...]) -> PackagedLayer:
+    """Validate the packaged book's entries, once per process for the same bytes."""
+    problems: list[Problem] = []
+    entries: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    places: dict[tuple[str, str], Place] = {}
+    documents = [packaged_document(name) for name, _ in files]
+    for document, yaml_problems in documents:
+        problems += yaml_problems
+        _collect_entries(document, entries, places, problems)
+    return PackagedLayer(entries, places, tuple(document.name for document, _ in documents), tuple(problems))
 
 
 def _packaged() -> list[str]:

@@ -8,7 +8,7 @@ from preshuffle.registry import BookError, Registry
 from preshuffle.registry.base.errors import Problem
 from preshuffle.registry.lint.book import lint
 from preshuffle.registry.loading.book import Book
-from preshuffle.registry.loading.load import SECTIONS
+from preshuffle.registry.loading.load import SECTIONS, load_book
 from support.book.strategies import BOOK, decide, load_overlay
 
 SECTION_NAMES = ", ".join(SECTIONS)
@@ -215,6 +215,21 @@ def test_overlays_add_entries_and_replace_whole_entries_by_id(tmp_path: Path) ->
     assert decide(registry, tp=3).rule == "mine"
     assert registry.book.rules["gpt-oss.a16w4.gfx950"].when == {"arch": "gfx950", "tp": 5}
     assert BOOK.rules["gpt-oss.a16w4.gfx950"].when != {"arch": "gfx950", "tp": 5}
+
+
+def test_the_packaged_entries_are_validated_once_and_no_overlay_changes_them(tmp_path: Path) -> None:
+    before = Registry.load().book
+    recipe = next(iter(before.recipes.values()))
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("layouts:\n  sep16: {title: ours, pattern: 'e n k -> e n k', evidence: [https://e.example]}\n")
+    changed = load_book([overlay])
+    assert changed.recipes[recipe.id] is recipe
+    assert (changed.layouts["sep16"].title, changed.place_of("layouts", "sep16").packaged) == ("ours", False)
+    after = Registry.load().book
+    assert after.entries is not before.entries
+    assert after.layouts["sep16"] is before.layouts["sep16"]
+    assert after.place_of("layouts", "sep16").packaged
+    assert (after.digest, after.sources, list(after.entries)) == (before.digest, before.sources, list(before.entries))
 
 
 def test_later_overlays_win(tmp_path: Path) -> None:
