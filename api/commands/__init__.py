@@ -17,6 +17,8 @@ COMMANDS: Final[dict[str, str]] = {
     "conform": "hold the book against a real AITER, claim by claim",
     "apply": "lay a whole checkpoint out ahead, for every rank",
     "verify": "prove that a laid-out checkpoint is right, by samples or byte by byte",
+    "restore": "restore the checkpoint from what was laid out",
+    "convert": "lay a laid-out checkpoint out for other ranks, GPUs or engines",
     "registry": "check, show, compare, describe or extend the registry's book",
     "serve": "serve the HTTP API and the pages",
     "deployments": "list or show the deployments of a service",
@@ -31,6 +33,8 @@ COMMANDS: Final[dict[str, str]] = {
 FOLDERS: Final[dict[str, str]] = {
     "apply": "checkpoints",
     "verify": "checkpoints",
+    "restore": "checkpoints",
+    "convert": "checkpoints",
 }
 """Folders of commands that lie in one together."""
 
@@ -41,6 +45,8 @@ EXTRAS: Final[dict[str, str]] = {
     "derive": "proofs",
     "apply": "layouts",
     "verify": "layouts",
+    "restore": "layouts",
+    "convert": "layouts",
     "serve": "service",
     "deployments": "service",
     "plan": "service",

@@ -4,6 +4,7 @@ from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
 from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
+from preshuffle.layouts.checkpoint.role_writer import write_role
 from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry
 from preshuffle.layouts.checkpoint.write import write_checkpoint
 
@@ -21,4 +22,5 @@ __all__ = [
     "stored_names",
     "unpack_int32",
     "write_checkpoint",
+    "write_role",
 ]

@@ -157,7 +157,7 @@ class Part:
             number: torch.Tensor = view[:] if found else view[...]
             return number.reshape(())
         rows = role.startswith("w13")
-        first, last, share = self._cut(wanted[0 if rows else 1], self.sizes[1])
+        first, last, share = self.cut_of(wanted[0 if rows else 1])
         single = wanted[0 if rows else 1] == 1  # one scale for every value of K
         if len(found) < 2:
             taken: torch.Tensor = _filled(view[first:last], 0, share) if rows else view[:]
@@ -167,11 +167,12 @@ class Part:
         columns: torch.Tensor = view[:] if single else _filled(view[:, first:last], 1, share)
         return columns
 
-    def _cut(self, size: int, intermediate: int) -> tuple[int, int, int]:
-        """Return the rank's range of a cut dimension, and the size of its buffer there.
+    def cut_of(self, size: int) -> tuple[int, int, int]:
+        """Return the rank's range of a cut dimension, and its buffer's size.
 
         The dimension counts the intermediate size in values, groups, blocks or bytes.
         """
+        intermediate = self.sizes[1]
         if self.query.quant_type == "per_1x128" and size == -(-intermediate // BLOCK):
             return self.columns.start // BLOCK, -(-self.columns.stop // BLOCK), -(-self.share // BLOCK)
         first, last, share = (

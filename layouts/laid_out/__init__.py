@@ -1,21 +1,29 @@
 """Checkpoints laid out ahead: written once, checked, and mapped by engines."""
 
-from preshuffle.layouts.laid_out.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.convert import convert_laid_out
+from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.files.manifest import Manifest
+from preshuffle.layouts.laid_out.files.progress import Listener, RunEvent
 from preshuffle.layouts.laid_out.lay_out_checkpoint import Keep, core_count, lay_out_checkpoint
-from preshuffle.layouts.laid_out.manifest import Manifest
-from preshuffle.layouts.laid_out.progress import Listener, RunEvent
+from preshuffle.layouts.laid_out.open_rank import LaidOutFallbackWarning, LaidOutRank, open_laid_out
+from preshuffle.layouts.laid_out.restore import restore_checkpoint
 from preshuffle.layouts.laid_out.verify import Verification, VerifyProblem, verify_laid_out
 
 __all__ = [
     "Keep",
     "LaidOutError",
+    "LaidOutFallbackWarning",
+    "LaidOutRank",
     "Listener",
     "Manifest",
     "RunEvent",
     "StaleError",
     "Verification",
     "VerifyProblem",
+    "convert_laid_out",
     "core_count",
     "lay_out_checkpoint",
+    "open_laid_out",
+    "restore_checkpoint",
     "verify_laid_out",
 ]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
-from preshuffle.layouts.laid_out.errors import LaidOutError
-from preshuffle.layouts.laid_out.manifest import (
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import (
     FORMAT,
     MANIFEST,
     WORK,
@@ -22,12 +22,12 @@ from preshuffle.layouts.laid_out.manifest import (
     manifest_key,
     rank_index,
 )
-from preshuffle.layouts.laid_out.other_tensors import OtherFile, copy_headers, copy_small_files
-from preshuffle.layouts.laid_out.progress import Listener, Progress
-from preshuffle.layouts.laid_out.run import Run, check_room, exclusive_folder
-from preshuffle.layouts.laid_out.run_plan import RunPlan, is_joined
-from preshuffle.layouts.laid_out.sources import Sources
-from preshuffle.layouts.laid_out.tensor_writer import synchronise_folder, write_whole
+from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
+from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files
+from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
+from preshuffle.layouts.laid_out.runs.sources import Sources
 from preshuffle.registry import Registry
 from preshuffle.registry.values.finding import FindingCode
 

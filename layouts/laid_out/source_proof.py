@@ -11,11 +11,11 @@ import torch
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
 from preshuffle.layouts.forensics import TensorLocation, identify_files
-from preshuffle.layouts.laid_out.errors import LaidOutError
-from preshuffle.layouts.laid_out.manifest import SOURCE, FileRecord, LayerPlan, Manifest, TensorRecord
-from preshuffle.layouts.laid_out.other_tensors import HEADER
-from preshuffle.layouts.laid_out.rank_layer import experts_of, lay_out_experts, read_plain
-from preshuffle.layouts.laid_out.run_plan import RankLayer, RunPlan
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, LayerPlan, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
+from preshuffle.layouts.laid_out.runs.rank_layer import experts_of, lay_out_experts, read_plain
+from preshuffle.layouts.laid_out.runs.run_plan import RankLayer, RunPlan
 from preshuffle.layouts.stamps import digest_file, digest_of, sample_file
 from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import Decision, PreshuffleError, Registry
@@ -59,7 +59,7 @@ class SourceProof:
                 )
             layers |= {layer: (one, decision) for layer in one.layers}
         plan = RunPlan(checkpoint, manifest.plans, layers)
-        early = tuple(_changed_headers(out, manifest, folder))
+        early = tuple(changed_headers(out, manifest, folder))
         return SourceProof(out, manifest, plan, MappedShards(), early)
 
     def compare(self, chosen: random.Random, samples: int, full: bool) -> tuple[int, list[Difference]]:
@@ -159,8 +159,8 @@ class SourceProof:
                 yield source.name, None, f"{path}: not the file that was laid out: its bytes differ"
 
 
-def _changed_headers(out: Path, manifest: Manifest, folder: Path) -> Iterator[Difference]:
-    """Yield shards of a checkpoint whose size or header is not what was laid out."""
+def changed_headers(out: Path, manifest: Manifest, folder: Path) -> Iterator[Difference]:
+    """Yield a checkpoint's shards of another size or header."""
     shards = MappedShards()
     for source in manifest.sources:
         path = folder / source.name

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
-from preshuffle.layouts.laid_out.errors import LaidOutError
-from preshuffle.layouts.laid_out.manifest import CopiedRecord, FileRecord, Manifest, TensorRecord, rank_index
-from preshuffle.layouts.laid_out.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import CopiedRecord, FileRecord, Manifest, TensorRecord, rank_index
+from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.tensor_writer import UNIT
 from preshuffle.layouts.laid_out.source_proof import SourceProof
-from preshuffle.layouts.laid_out.tensor_writer import UNIT
 from preshuffle.layouts.stamps import Stamp, digest_file, digest_of, sample_file
 from preshuffle.registry import LayoutError, PreshuffleError, Registry
 from preshuffle.registry.base.frozen import Frozen

@@ -40,6 +40,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "./checkpoint ./laid-out --arch MI355X --ep 8 --activation-dtype fp4x2 --json",
     ),
     "verify": ("./laid-out", "./laid-out --against ./checkpoint --full"),
+    "restore": ("./laid-out ./checkpoint",),
+    "convert": ("./laid-out ./laid-out-tp4 --tp 4", "./laid-out ./laid-out-mi300x --arch gfx942 --json"),
     "registry": ("check --book ./acme", "show layouts sep16", "new recipe -o acme.yaml"),
     "registry check": ("", "--book ./acme --tables ./configs"),
     "registry show": ("", "models", "recipes mxfp4.sep16"),

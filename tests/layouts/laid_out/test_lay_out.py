@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from preshuffle.layouts import CheckpointError, stamp_of, write_checkpoint
 from preshuffle.layouts.laid_out import LaidOutError, RunEvent, StaleError, lay_out_checkpoint
-from preshuffle.layouts.laid_out import rank_layer as rank_layer_module
+from preshuffle.layouts.laid_out.runs import rank_layer as rank_layer_module
 from preshuffle.registry import LayoutError, QueryError
 from support.tensors.laid_out import (
     DEEPSEEK,

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
-from preshuffle.layouts.laid_out.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.manifest import FileRecord, TensorRecord
-from preshuffle.layouts.laid_out.tensor_writer import RECORDS, UNIT
+from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.files.manifest import FileRecord, TensorRecord
+from preshuffle.layouts.laid_out.files.tensor_writer import RECORDS, UNIT
 
 
 def read_finished(path: Path, key: str) -> FileRecord | None:

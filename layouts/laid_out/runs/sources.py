@@ -11,9 +11,9 @@ from threading import Lock
 from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
-from preshuffle.layouts.laid_out.errors import LaidOutError
-from preshuffle.layouts.laid_out.manifest import WORK, SourceRecord
-from preshuffle.layouts.laid_out.tensor_writer import write_whole
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import WORK, SourceRecord
+from preshuffle.layouts.laid_out.files.tensor_writer import write_whole
 from preshuffle.layouts.stamps import digest_file
 
 JOURNAL = "plan.json"

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.laid_out.errors import LaidOutError
-from preshuffle.layouts.laid_out.manifest import TensorRecord
-from preshuffle.layouts.stamps import Stamp, StreamDigest, digest_of, sample_file
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import TensorRecord
+from preshuffle.layouts.stamps import Loss, Stamp, StreamDigest, digest_of, sample_file
 from preshuffle.registry.base.words import Role
 
 PARTIAL: Final = ".partial"
@@ -46,7 +46,7 @@ class _Stored:
     digest: str
     role: Role | None
     stamp: str | None
-    lost: tuple[str, ...]
+    lost: tuple[Loss, ...]
 
 
 class TensorWriter:

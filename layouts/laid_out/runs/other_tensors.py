@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from preshuffle.layouts.checkpoint import INDEX, MappedShards, ShardFile
-from preshuffle.layouts.laid_out.manifest import MANIFEST, SOURCE, CopiedRecord, digest_of_json
-from preshuffle.layouts.laid_out.rank_layer import Advance
-from preshuffle.layouts.laid_out.tensor_writer import TensorWriter, write_whole
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, CopiedRecord, digest_of_json
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, write_whole
+from preshuffle.layouts.laid_out.runs.rank_layer import Advance
 from preshuffle.layouts.stamps import digest_file
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".partial")

@@ -12,9 +12,9 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.checkpoint import MappedShards, Part, RoleReader
-from preshuffle.layouts.laid_out.errors import LaidOutError
-from preshuffle.layouts.laid_out.run_plan import RankLayer, RunPlan
-from preshuffle.layouts.laid_out.tensor_writer import TensorWriter
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter
+from preshuffle.layouts.laid_out.runs.run_plan import RankLayer, RunPlan
 from preshuffle.layouts.loader import Job, RoleTensors, flat_rows_of, pack_int4, prepare_job
 from preshuffle.layouts.moves import lay_out
 from preshuffle.layouts.stamps import Stamp
@@ -69,7 +69,9 @@ def lay_out_rank_layer(
             job, laid = lay_out_experts(unit, plan, shards, role, part, (first, past))
             tensor.write(laid)
             advance(laid.numel())
-            stamp = _grown(job.stamp, part.count, stamp)
+            before = stamp.lost if stamp else plan.inherited.get((unit.layer, role), ())
+            lost = tuple(dict.fromkeys((*before, *job.stamp.lost)))
+            stamp = replace(stamp or _grown(job.stamp, part.count), lost=lost)
             dtype = job.target_dtype
         if stamp is None:
             raise LaidOutError(f"{unit.file}: rank (tp {unit.tp_rank}, ep {unit.ep_rank}) has no experts")
@@ -196,11 +198,8 @@ def _laid_out(job: Job) -> torch.Tensor:
     return pack_int4(laid) if job.packs else laid
 
 
-def _grown(stamp: Stamp, experts: int, before: Stamp | None) -> Stamp:
+def _grown(stamp: Stamp, experts: int) -> Stamp:
     """Return the stamp of all of a rank's experts from that of some."""
-    lost = tuple(dict.fromkeys((*(before.lost if before else ()), *stamp.lost)))
-    if before is not None:
-        return replace(before, lost=lost)
     some = stamp.source_shape[0]
     if stamp.flat_rows is not None or some == experts or some == 0:
         return stamp

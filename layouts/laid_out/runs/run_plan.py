@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError
-from preshuffle.layouts.laid_out.manifest import LayerPlan, digest_of_json, rank_file
-from preshuffle.layouts.laid_out.parameter_names import parameter_names, parameter_prefix
+from preshuffle.layouts.laid_out.files.manifest import LayerPlan, digest_of_json, rank_file
+from preshuffle.layouts.laid_out.runs.parameter_names import parameter_names, parameter_prefix
 from preshuffle.layouts.loader import check_findings
+from preshuffle.layouts.stamps import Loss
 from preshuffle.registry import Decision, Registry
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.words import BITS, Role
@@ -70,11 +71,13 @@ class RunPlan:
     Attributes:
         plans: by decision.
         layers: plan and decision of each MoE layer.
+        inherited: by layer and role, what the stored tensors had lost before they are read (of a conversion).
     """
 
     checkpoint: Checkpoint
     plans: tuple[LayerPlan, ...]
     layers: Mapping[int, tuple[LayerPlan, Decision]]
+    inherited: Mapping[tuple[int, str], tuple[Loss, ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(checkpoint: Checkpoint, fields: Mapping[str, Any], allow: Collection[FindingCode] = ()) -> RunPlan:
@@ -126,8 +129,7 @@ class RunPlan:
 
     def names_of_role(self, layer: int, role: Role) -> set[str]:
         """Return the checkpoint's tensors of one role."""
-        plan, _ = self.layers[layer]
-        return {name for names in plan.stored_names(role, layer) for name in names}
+        return set(self.layers[layer][0].flat_names(role, layer))
 
     def files_of(self, layer: int) -> list[Path]:
         """Return the shards that hold a layer, in order.

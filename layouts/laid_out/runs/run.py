@@ -14,14 +14,14 @@ from typing import Any, Final, Protocol
 import torch
 
 from preshuffle.layouts.checkpoint import MappedShards
-from preshuffle.layouts.laid_out.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.finished_file import read_finished
-from preshuffle.layouts.laid_out.manifest import WORK, FileRecord, SourceRecord
-from preshuffle.layouts.laid_out.other_tensors import OtherFile, copy_tensors, room_for
-from preshuffle.layouts.laid_out.progress import CancelledRun, Progress
-from preshuffle.layouts.laid_out.rank_layer import description_of, lay_out_rank_layer
-from preshuffle.layouts.laid_out.run_plan import RankLayer, RunPlan
-from preshuffle.layouts.laid_out.tensor_writer import PARTIAL, TensorWriter, writing
+from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.files.finished_file import read_finished
+from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, SourceRecord
+from preshuffle.layouts.laid_out.files.progress import CancelledRun, Progress
+from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, TensorWriter, writing
+from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_tensors, room_for
+from preshuffle.layouts.laid_out.runs.rank_layer import description_of, lay_out_rank_layer
+from preshuffle.layouts.laid_out.runs.run_plan import RankLayer, RunPlan
 
 _LOCK: Final = "lock"
 _UNSEALED: Final = 4

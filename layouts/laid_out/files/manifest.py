@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from preshuffle.layouts.checkpoint import Part, stored_names
-from preshuffle.layouts.laid_out.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.stamps import Loss
 from preshuffle.registry import Query
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
 from preshuffle.registry.base.words import Role, Shard
@@ -65,7 +66,7 @@ class TensorRecord(Frozen):
     digest: str
     sample: str
     stamped: bool = False
-    lost: tuple[str, ...] = ()
+    lost: tuple[Loss, ...] = ()
 
 
 class FileRecord(Frozen):
@@ -136,6 +137,10 @@ class LayerPlan(Frozen):
         count = self.query.num_experts or 0
         routed = count if self.routed is None else self.routed
         return stored_names(self.entries[role], layer, routed, count > routed)
+
+    def flat_names(self, role: Role, layer: int) -> list[str]:
+        """Return the checkpoint's tensors of a role."""
+        return [name for names in self.stored_names(role, layer) for name in names]
 
     def name_of(self, role: str, layer: int) -> str:
         """Return the parameter's full name."""
@@ -209,6 +214,10 @@ class Manifest(Frozen):
         yield from self.ranks
         yield from self.others
         yield from self.kept
+
+    def kept_names(self) -> set[str]:
+        """Return the experts' tensors that were kept as they were."""
+        return {tensor.name for file in self.kept for tensor in file.tensors}
 
     def rank(self, tp_rank: int, ep_rank: int) -> tuple[FileRecord, ...]:
         """Return the files of one rank's experts, by layer.

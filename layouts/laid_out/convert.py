@@ -1,0 +1,263 @@
+"""Conversion of a laid-out checkpoint, without its source."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPlan, Manifest, SourceRecord
+from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
+from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
+from preshuffle.layouts.laid_out.lay_out_checkpoint import core_count, finish
+from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
+from preshuffle.layouts.laid_out.restore import copy_back, source_headers
+from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
+from preshuffle.layouts.laid_out.verify import check_header
+from preshuffle.layouts.stamps import Loss
+from preshuffle.registry import Decision, Query, Registry
+from preshuffle.registry.hf import language_model, layers_of, model_type_of, read_config
+from preshuffle.registry.values.finding import FindingCode
+
+_NAMED: Final = 8
+_LAYERS: Final = "layers"
+_REPEATABLE: Final = ("fnuz", "cast")
+"""Steps that lose something, and give the same again where they are done again."""
+
+
+def convert_laid_out(
+    out: Path | str,
+    new: Path | str,
+    *,
+    registry: Registry | None = None,
+    workers: int | None = None,
+    allow: Collection[FindingCode] = (),
+    listener: Listener | None = None,
+    **fields: Any,
+) -> Manifest:
+    """Convert a laid-out checkpoint for other ranks, GPUs or engines.
+
+    The result is what ``lay_out_checkpoint`` makes of the source, which is not needed: each layer is taken back into
+    temporary files, and laid out again. Killed, the same call resumes.
+
+    Args:
+        out: the laid-out checkpoint.
+        new: the folder to write.
+        registry: whose book decides.
+        workers: threads; as many as there are cores if None.
+        allow: as for ``lay_out_checkpoint``.
+        listener: called with every event.
+        fields: of the query that change; the others are those by which ``out`` was made.
+
+    Raises:
+        LaidOutError: ``out`` is damaged, or laying out lost what the new decision needs: names the tensors.
+        QueryError: a field is wrong.
+        NoRecipeError: no rule answers.
+    """
+    out, new = Path(out), Path(new)
+    if out.resolve() == new.resolve():
+        raise LaidOutError(f"{new}: is the laid-out checkpoint itself; choose another folder")
+    manifest = Manifest.read(out)
+    registry = registry or Registry.default()
+    headers = source_headers(out, manifest)
+    checkpoint = _as_checkpoint(out, new, manifest, headers, registry)
+    plan = RunPlan.of(checkpoint, {**given_fields(checkpoint, manifest), **fields}, allow)
+    check_convertible(out, manifest, plan)
+    plan = replace(plan, inherited=inherited_losses(manifest))
+    units = list(plan.units())
+    carried = (*manifest.others, *manifest.kept)
+    with exclusive_folder(new, {unit.file for unit in units} | {one.file for one in carried}):
+        digests = RecordedDigests(manifest.sources)
+        size = sum(unit.nbytes for unit in units)
+        check_room(new, sum(unit.nbytes for unit in units if not (new / unit.file).exists()))
+        progress = Progress(size, listener)
+        progress.tell("started")
+        layers = RestoredLayers(out, new / WORK / _LAYERS, manifest, plan, headers)
+        run = Run(plan, new, digests, layers, progress, workers or core_count())
+        run.run(units, ())
+        records = dict(run.records)
+        for one in carried:
+            _carry(out, new, one)
+            records[one.file] = one
+        for copied in manifest.copied:
+            (new / copied.file).parent.mkdir(exist_ok=True)
+            write_whole(new / copied.file, (out / copied.file).read_bytes())
+        made = finish(new, plan, records, manifest.sources, manifest.copied, manifest.complete)
+        progress.tell("finished")
+    shutil.rmtree(new / WORK, ignore_errors=True)
+    return made
+
+
+def given_fields(checkpoint: Checkpoint, manifest: Manifest) -> dict[str, Any]:
+    """Return the query fields that a checkpoint's configuration does not say.
+
+    Those by which it was laid out.
+    """
+    plan = manifest.plans[0]
+    query = plan.query
+    alone = {"arch": query.arch, **({"engine": query.engine} if query.engine else {})}
+    base = checkpoint.registry.query_from_hf_config(checkpoint.config, layer=plan.layers[0], **alone)
+    changed = (name for name in Query.model_fields if getattr(base, name) != getattr(query, name))
+    return {**alone, **{name: getattr(query, name) for name in changed}}
+
+
+def check_convertible(out: Path, manifest: Manifest, plan: RunPlan) -> None:
+    """Check that laid-out bytes say all that new decisions need.
+
+    Raises:
+        LaidOutError: names the tensors that must be taken from the checkpoint.
+    """
+    kept = manifest.kept_names()
+    found: dict[str, str] = {}
+    for record in manifest.ranks:
+        if record.layer is None:
+            continue
+        old, (_, decision) = manifest.plan_of(record.layer), plan.layers[record.layer]
+        for tensor in record.tensors:
+            why = _why_not(old, decision, tensor.role, tensor.lost)
+            if why is None or tensor.role is None:
+                continue
+            if not {*old.flat_names(tensor.role, record.layer)} <= kept:
+                found[tensor.name] = why
+    if found:
+        named = ", ".join(f"{name} ({why})" for name, why in list(found.items())[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise LaidOutError(
+            f"{out}: these cannot be converted, since laying out lost what they were: {named}{more}. Lay the "
+            "checkpoint out anew; with --keep all a later conversion needs it no more"
+        )
+
+
+def inherited_losses(manifest: Manifest) -> dict[tuple[int, str], tuple[Loss, ...]]:
+    """Return what was lost of each layer's roles, and not kept."""
+    kept = manifest.kept_names()
+    found: dict[tuple[int, str], tuple[Loss, ...]] = {}
+    for record in manifest.ranks:
+        for tensor in record.tensors:
+            if record.layer is None or tensor.role is None or not tensor.lost:
+                continue
+            if not {*manifest.plan_of(record.layer).flat_names(tensor.role, record.layer)} <= kept:
+                before = found.get((record.layer, tensor.role), ())
+                found[record.layer, tensor.role] = tuple(dict.fromkeys((*before, *tensor.lost)))
+    return found
+
+
+def _why_not(old: LayerPlan, decision: Decision, role: Any, lost: tuple[str, ...]) -> str | None:
+    if role is None or role not in old.entries:
+        return None
+    decided = decision.tensors.get(role)
+    again = decided.steps if decided else ()
+    steps = [step for step in lost if not (step in _REPEATABLE and (step == "cast" or step in again))]
+    if steps:
+        return ", ".join(steps)
+    return "the larger of two" if is_joined(role, old.entries[role]) and decided is not None else None
+
+
+class RecordedDigests:
+    """Digests of shards as a manifest records them."""
+
+    def __init__(self, records: tuple[SourceRecord, ...]) -> None:
+        """Take a manifest's records."""
+        self._records = records
+        self._digests = {one.name: one.digest for one in records}
+
+    def digest(self, path: Path) -> str:
+        """Return the digest of a shard."""
+        return self._digests[path.name]
+
+    def check_unchanged(self, paths: Iterable[Path]) -> None:
+        """Do nothing: there are no shards that could change."""
+
+    def records(self) -> tuple[SourceRecord, ...]:
+        """Return every shard."""
+        return self._records
+
+
+class RestoredLayers:
+    """Layers taken back from laid-out files while units need them."""
+
+    def __init__(self, out: Path, folder: Path, manifest: Manifest, plan: RunPlan, headers: list[ShardFile]) -> None:
+        """Restore nothing yet."""
+        self._out, self._folder, self._manifest, self._plan, self._headers = out, folder, manifest, plan, headers
+        self._shards, self._laid_out = MappedShards(), MappedShards()
+        self._locks = {layer: Lock() for layer in plan.layers}
+        self._done: set[int] = set()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def shards(self) -> MappedShards:
+        """Return the restored files."""
+        return self._shards
+
+    def begin(self, layer: int) -> None:
+        """Restore a layer, unless another unit did."""
+        with self._locks[layer]:
+            if layer not in self._done:
+                self._restore(layer)
+                self._done.add(layer)
+
+    def end(self, layer: int) -> None:
+        """Remove a restored layer."""
+        for path in self._folder_of(layer).glob("*"):
+            self._shards.forget(path)
+        shutil.rmtree(self._folder_of(layer), ignore_errors=True)
+
+    def _folder_of(self, layer: int) -> Path:
+        return self._folder / str(layer)
+
+    def _restore(self, layer: int) -> None:
+        folder = self._folder_of(layer)
+        with writing(folder):
+            folder.mkdir(parents=True)
+        names = self._plan.names_of(layer)
+        headers = [one for one in self._headers if names & set(one.entries)]
+        targets = ShardTargets(folder, headers, names)
+        silent = Progress(0, None)
+        for record in self._manifest.ranks:
+            if record.layer == layer:
+                restore_rank_layer(self._out, self._manifest, record, self._laid_out, targets, silent)
+        for record in self._manifest.kept:
+            some = tuple(tensor for tensor in record.tensors if tensor.name in names)
+            copy_back(self._out, record, some, self._laid_out, targets, silent)
+        targets.publish()
+
+
+def _as_checkpoint(
+    out: Path, new: Path, manifest: Manifest, headers: list[ShardFile], registry: Registry
+) -> Checkpoint:
+    """Return a checkpoint whose layers will be found in temporary files."""
+    config = read_config(out)
+    entry = model_type_of(config, registry.book)
+    experts = {layer: plan.entries for plan in manifest.plans for layer in plan.layers}
+    holders = {name: header.path.name for header in headers for name in header.entries}
+    shards = {name: path for layer in sorted(experts) for name, path in _places(new, manifest, layer, holders)}
+    layers = layers_of(language_model(config, entry), entry)
+    return Checkpoint(out, config, shards, layers, manifest.plans[0].routed, dict(sorted(experts.items())), registry)
+
+
+def _places(new: Path, manifest: Manifest, layer: int, holders: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+    plan = manifest.plan_of(layer)
+    folder = new / WORK / _LAYERS / str(layer)
+    for role, entry in plan.entries.items():
+        names = {*plan.flat_names(role, layer)}
+        names |= {name.format(layer=layer) for name in entry.shared}
+        yield from ((name, folder / holders[name]) for name in names if name in holders)
+
+
+def _carry(out: Path, new: Path, record: FileRecord) -> None:
+    """Carry a file over that stays as it is, without a copy where that is possible."""
+    check_header(out / record.file, record)
+    target = new / record.file
+    with writing(target):
+        target.unlink(missing_ok=True)
+        try:
+            os.link(out / record.file, target)
+        except OSError:
+            shutil.copyfile(out / record.file, target)

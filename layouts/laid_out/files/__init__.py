@@ -1,0 +1,1 @@
+"""Files of a laid-out checkpoint: manifest, headers, writing and progress."""

@@ -1,0 +1,231 @@
+"""Laid-out tensors of one rank, mapped for an engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from preshuffle.layouts.checkpoint import TORCH_DTYPES, Checkpoint, MappedShards
+from preshuffle.layouts.laid_out.device_copy import DeviceCopier
+from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.files.manifest import FileRecord, LayerPlan, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
+from preshuffle.layouts.laid_out.source_proof import changed_headers
+from preshuffle.layouts.laid_out.verify import check_header, stamp_in
+from preshuffle.layouts.loader import AITER_TAG, apply
+from preshuffle.layouts.stamps import digest_of, put_stamps, sample_file
+from preshuffle.registry import Decision, Registry
+from preshuffle.registry.hf import read_config
+
+Rank = int | tuple[int, int]
+
+
+class LaidOutFallbackWarning(UserWarning):
+    """A laid-out checkpoint is of no use; the checkpoint is read instead."""
+
+
+@dataclass(frozen=True)
+class LaidOutRank:
+    """One rank's experts, layer by layer.
+
+    Attributes:
+        layers: numbers of the layers that have experts.
+        from_checkpoint: whether each layer is read from the checkpoint and laid out when it is asked for.
+        reason: why the laid-out checkpoint is of no use, if so.
+    """
+
+    tp_rank: int
+    ep_rank: int
+    layers: tuple[int, ...]
+    from_checkpoint: bool
+    reason: str | None
+    _decisions: Mapping[int, tuple[LayerPlan, Decision]] = field(repr=False)
+    _reader: _MappedReader | _CheckpointReader = field(repr=False)
+
+    def layer(self, layer: int) -> dict[str, torch.Tensor]:
+        """Return a layer's tensors by the names of the engine's parameters, stamped.
+
+        On a CPU they are views of the mapping, private to this process: nothing was copied.
+
+        Raises:
+            LaidOutError: the layer has no experts, or a sample of a tensor's bytes is not what was written.
+        """
+        if layer not in self._decisions:
+            raise LaidOutError(f"layer {layer} has no experts; valid: {', '.join(map(str, self.layers))}")
+        return self._reader.layer(layer)
+
+    def decision(self, layer: int) -> Decision:
+        """Return the decision by which a layer is laid out.
+
+        Its call goes with the bytes.
+        """
+        return self._decisions[layer][1]
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield names and tensors of all layers, as engines' loaders take them."""
+        for layer in self.layers:
+            yield from self.layer(layer).items()
+
+
+def open_laid_out(
+    path: Path | str,
+    rank: Rank,
+    *,
+    checkpoint: Path | str | None = None,
+    fallback: bool = False,
+    device: torch.device | str = "cpu",
+    check_samples: bool = True,
+    registry: Registry | None = None,
+    **fields: Any,
+) -> LaidOutRank:
+    """Open one rank of a laid-out checkpoint.
+
+    Its key is compared with what is needed: the book must still decide the same, and so it must for ``fields``.
+
+    Args:
+        path: the folder.
+        rank: ``(tp_rank, ep_rank)``, or a number that counts tensor-parallel ranks first.
+        checkpoint: the checkpoint; its shards' sizes and headers are compared with those that were laid out.
+        fallback: where the folder is of no use, warn and read the checkpoint.
+        device: where tensors are wanted; to a GPU they are copied through pinned memory.
+        check_samples: compare a sample of each tensor's bytes with its checksum.
+        registry: whose book must decide the same.
+        fields: of the query that the engine has: ``arch``, ``engine``, ``tp``, ``ep``, ``activation_dtype``, ….
+
+    Raises:
+        StaleError: the key does not match; says in what.
+        LaidOutError: the folder is unfinished or damaged, or there is no such rank.
+    """
+    try:
+        return _open(Path(path), rank, checkpoint, torch.device(device), check_samples, registry, fields)
+    except LaidOutError as error:
+        if not fallback or checkpoint is None:
+            raise
+        warnings.warn(f"{error}; the checkpoint is read instead", LaidOutFallbackWarning, stacklevel=2)
+        return _from_checkpoint(Path(checkpoint), rank, torch.device(device), registry, fields, str(error))
+
+
+def _open(
+    path: Path,
+    rank: Rank,
+    checkpoint: Path | str | None,
+    device: torch.device,
+    check_samples: bool,
+    registry: Registry | None,
+    fields: Mapping[str, Any],
+) -> LaidOutRank:
+    registry = registry or Registry.default()
+    manifest = Manifest.read(path)
+    tp_rank, ep_rank = _ranks(rank, manifest.tp, manifest.ep)
+    decisions = _decisions(path, manifest, registry, fields)
+    if checkpoint is not None:
+        for _, _, text in changed_headers(path, manifest, Path(checkpoint)):
+            raise StaleError(f"{path}: made of another checkpoint: {text}")
+    records = {one.layer: one for one in manifest.rank(tp_rank, ep_rank) if one.layer is not None}
+    reader = _MappedReader(path, records, device, check_samples)
+    return LaidOutRank(tp_rank, ep_rank, tuple(sorted(records)), False, None, decisions, reader)
+
+
+def _decisions(
+    path: Path, manifest: Manifest, registry: Registry, fields: Mapping[str, Any]
+) -> dict[int, tuple[LayerPlan, Decision]]:
+    """Return each layer's plan and decision.
+
+    Raises:
+        StaleError: the book decides otherwise now, or for what is needed.
+    """
+    found: dict[int, tuple[LayerPlan, Decision]] = {}
+    config = read_config(path) if fields else None
+    for plan in manifest.plans:
+        query = plan.query
+        if config is not None:
+            query = registry.query_from_hf_config(config, layer=plan.layers[0], **{"arch": query.arch, **fields})
+        decision = registry.resolve(query, kernels=False)
+        if (query.tp, query.ep) != (manifest.tp, manifest.ep):
+            raise StaleError(f"{path}: laid out for tp={manifest.tp}, ep={manifest.ep}; needed: {query.tp}, {query.ep}")
+        if decision.decision_digest != plan.decision_digest:
+            what = f"recipe {plan.recipe}, {plan.query.arch}, engine {plan.query.engine or 'none'}"
+            need = f"recipe {decision.recipe}, {query.arch}, engine {query.engine or 'none'}"
+            raise StaleError(f"{path}: laid out by {what} ({plan.decision_digest}); needed: {need}: apply again")
+        found |= {layer: (plan, decision) for layer in plan.layers}
+    return found
+
+
+def _ranks(rank: Rank, tp: int, ep: int) -> tuple[int, int]:
+    tp_rank, ep_rank = (rank % tp, rank // tp) if isinstance(rank, int) else rank
+    if not (0 <= tp_rank < tp and 0 <= ep_rank < ep) or (isinstance(rank, int) and rank < 0):
+        raise LaidOutError(f"rank {rank} is not one of tp={tp}, ep={ep}")
+    return tp_rank, ep_rank
+
+
+class _MappedReader:
+    """Reads layers from laid-out files."""
+
+    def __init__(
+        self, folder: Path, records: Mapping[int, FileRecord], device: torch.device, check_samples: bool
+    ) -> None:
+        self._folder, self._records, self._check = folder, records, check_samples
+        self._shards = MappedShards()
+        self._device = device
+        self._copier = DeviceCopier(device) if device.type != "cpu" else None
+        self._headers = {layer: check_header(folder / one.file, one) for layer, one in records.items()}
+
+    def layer(self, layer: int) -> dict[str, torch.Tensor]:
+        """Return a layer's tensors."""
+        record = self._records[layer]
+        path = self._folder / record.file
+        found: dict[str, torch.Tensor] = {}
+        for one in record.tensors:
+            if self._check and digest_of(sample_file(path, (one.begin, one.begin + one.nbytes))) != one.sample:
+                raise LaidOutError(f"{path}: tensor {one.name} does not hold what was written: verify it")
+            mapped = self._mapped(path, one)
+            found[one.name] = mapped if self._copier is None else self._copier.copy(mapped)
+        if self._copier is not None:
+            self._copier.finish()
+        for one in record.tensors:
+            if one.stamped:
+                stamp = stamp_in(self._headers[layer], one.name)
+                put_stamps([(found[one.name], replace(stamp, digest=None))], digest=stamp.digest)
+                if stamp.is_shuffled:
+                    setattr(found[one.name], AITER_TAG, True)
+        return found
+
+    def _mapped(self, path: Path, one: TensorRecord) -> torch.Tensor:
+        dtype = getattr(torch, one.torch_dtype) if one.torch_dtype else TORCH_DTYPES[one.dtype]
+        mapping = self._shards.mapping(path)
+        flat = torch.frombuffer(mapping, dtype=torch.uint8, count=one.nbytes, offset=one.begin)
+        return flat.view(dtype).view(one.shape)
+
+
+class _CheckpointReader:
+    """Reads layers from the checkpoint, and lays them out."""
+
+    def __init__(self, plan: RunPlan, tp_rank: int, ep_rank: int, device: torch.device) -> None:
+        self._plan, self._tp_rank, self._ep_rank, self._device = plan, tp_rank, ep_rank, device
+
+    def layer(self, layer: int) -> dict[str, torch.Tensor]:
+        """Return a layer's tensors."""
+        plan, decision = self._plan.layers[layer]
+        read = self._plan.checkpoint.rank(layer, plan.query, tp_rank=self._tp_rank, ep_rank=self._ep_rank)
+        tensors = {role: tensor.to(self._device, copy=True) for role, tensor in read.items()}
+        apply(tensors, decision, last_rank=self._tp_rank == plan.query.tp - 1)
+        return {plan.name_of(role, layer): tensor for role, tensor in tensors.items()}
+
+
+def _from_checkpoint(
+    folder: Path,
+    rank: Rank,
+    device: torch.device,
+    registry: Registry | None,
+    fields: Mapping[str, Any],
+    reason: str,
+) -> LaidOutRank:
+    plan = RunPlan.of(Checkpoint.open(folder, registry), fields)
+    tp_rank, ep_rank = _ranks(rank, *plan.ranks)
+    reader = _CheckpointReader(plan, tp_rank, ep_rank, device)
+    return LaidOutRank(tp_rank, ep_rank, tuple(plan.layers), True, reason, plan.layers, reader)

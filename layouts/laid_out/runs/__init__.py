@@ -1,0 +1,1 @@
+"""Runs that write laid-out checkpoints: plan, units of work, threads."""

@@ -1,0 +1,95 @@
+"""Engines map one rank: the bytes of ``apply``, stamped, and refused where the key does not match."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.layouts import inverse, stamp_of
+from preshuffle.layouts.laid_out import (
+    LaidOutError,
+    LaidOutFallbackWarning,
+    StaleError,
+    lay_out_checkpoint,
+    open_laid_out,
+)
+from preshuffle.layouts.stamps import verified_stamp_of
+from support.tensors.laid_out import applied_one_by_one, checkpoint_with_others, contents, flat, query_of
+
+A4W4: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("laid-out")
+    lay_out_checkpoint(checkpoint_with_others(folder / "checkpoint"), folder / "out", **A4W4)
+    return folder
+
+
+def test_a_rank_is_what_apply_gives(made: Path) -> None:
+    checkpoint = checkpoint_with_others(made / "again")
+    query = query_of(checkpoint, **A4W4)
+    decision = checkpoint.registry.resolve(query)
+    before = contents(made / "out")
+    for tp_rank, _, wanted in applied_one_by_one(checkpoint, query, decision, 1):
+        rank = open_laid_out(made / "out", tp_rank, checkpoint=made / "checkpoint", **A4W4)
+        assert (rank.layers, rank.from_checkpoint) == ((0, 1), False)
+        found = {name.rpartition(".")[2]: tensor for name, tensor in rank.layer(1).items()}
+        for role, tensor in found.items():
+            assert (tensor.shape, tensor.dtype) == (wanted[role].shape, wanted[role].dtype)
+            assert flat(tensor).equal(flat(wanted[role]))
+            assert verified_stamp_of(tensor) == stamp_of(wanted[role])
+            assert getattr(tensor, "is_shuffled", False) == getattr(wanted[role], "is_shuffled", False)
+        inverse(found, rank.decision(1))
+        assert flat(found["w13_weight"]).equal(flat(checkpoint.rank(1, query, tp_rank=tp_rank)["w13_weight"]))
+    assert contents(made / "out") == before  # what the engine writes stays in its process
+    assert len(list(open_laid_out(made / "out", (1, 0)))) == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tp": 4}, "laid out for tp=2, ep=1; needed: 4, 1"),
+        ({"activation_dtype": "bf16"}, "laid out by recipe mxfp4.sep16.*needed: recipe mxfp4.gui16"),
+        ({"engine": "vllm", "activation_dtype": "bf16"}, "needed: recipe vllm.gpt-oss.gui16"),
+    ],
+)
+def test_a_key_that_does_not_match_is_refused(made: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(StaleError, match=message):
+        open_laid_out(made / "out", 0, **{**A4W4, **fields})
+    with pytest.warns(LaidOutFallbackWarning, match="the checkpoint is read instead"):
+        rank = open_laid_out(made / "out", 0, checkpoint=made / "checkpoint", fallback=True, **{**A4W4, **fields})
+    assert rank.from_checkpoint
+    assert rank.reason is not None
+    tensors = rank.layer(0)
+    assert stamp_of(tensors["model.layers.0.mlp.experts.w2_weight"]) is not None
+
+
+def test_another_checkpoint_is_noticed(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "checkpoint", tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"self_attn", b"self_attm"))
+    with pytest.raises(StaleError, match="another checkpoint"):
+        open_laid_out(made / "out", 0, checkpoint=tmp_path / "checkpoint", **A4W4)
+
+
+def test_damage_is_noticed(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    path = tmp_path / "out" / "rank-tp0-ep0-layer-00001.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    rank = open_laid_out(tmp_path / "out", 0, **A4W4)
+    with pytest.raises(LaidOutError, match="does not hold what was written"):
+        rank.layer(1)
+    rank.layer(0)
+    path.write_bytes(data[:-1])
+    with pytest.raises(LaidOutError, match="cut short"):
+        open_laid_out(tmp_path / "out", 0, **A4W4)
+    for rank_number in (2, -1, (0, 1)):
+        with pytest.raises(LaidOutError, match="is not one of"):
+            open_laid_out(made / "out", rank_number, **A4W4)
+    with pytest.raises(LaidOutError, match="layer 7 has no experts"):
+        open_laid_out(made / "out", 0).layer(7)
