@@ -21,7 +21,7 @@ _OTHERS: Final = ("SERVER", "TOKEN", "DEBUG")
 """Variables of other commands."""
 REPORTING: Final = (
     *("URL", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT_S", "DEPLOYMENT", "REPLICA", "NODE"),
-    *("TTL_S", "SPOOL", "SPOOL_MIB", "SPOOL_ENTRIES", "GOODBYE"),
+    *("LABELS", "OWNER", "LINK", "TTL_S", "SPOOL", "SPOOL_MIB", "SPOOL_ENTRIES", "GOODBYE"),
 )
 """Variables of engines that report, without ``PRESHUFFLE_SERVICE_``: one per field of ``ServiceSettings``."""
 _OF_TESTS: Final = ("REQUIRE_POSTGRES", "REQUIRE_BROWSER", "AITER_WHEEL_ROOT")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -137,6 +137,9 @@ class Client:
         aiter_build: str | None = None,
         registry_digest: str | None = None,
         ttl_s: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        owner: str | None = None,
+        link: str | None = None,
         if_match: str | None = None,
     ) -> Reply[Told]:
         """Report a replica's groups; while the service is unavailable, check them here.
@@ -146,7 +149,7 @@ class Client:
             ClientError: the token may not report this deployment, or it is not what ``if_match`` names.
         """
         fields: dict[str, Any] = {"node": node, "aiter_build": aiter_build, "registry_digest": registry_digest}
-        fields |= {"ttl_s": ttl_s, "groups": tuple(groups)}
+        fields |= {"ttl_s": ttl_s, "labels": labels, "owner": owner, "link": link, "groups": tuple(groups)}
         report = ReplicaReport.parse({field: value for field, value in fields.items() if value is not None})
         body = report.model_dump(mode="json", exclude_unset=True)
         headers = {"If-Match": if_match} if if_match else {}

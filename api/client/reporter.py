@@ -142,8 +142,9 @@ class Reporter:
             registry_digest: of the registry that the engine itself used.
         """
         number = self.settings.replica if replica is None else replica
-        fields: dict[str, Any] = {"node": self.settings.node or socket.gethostname()[:256] or None}
-        fields |= {"ttl_s": self.settings.ttl_s, "aiter_build": aiter_build, "registry_digest": registry_digest}
+        fields: dict[str, Any] = {name: getattr(self.settings, name) for name in ("ttl_s", "labels", "owner", "link")}
+        fields |= {"node": self.settings.node or socket.gethostname()[:256] or None}
+        fields |= {"aiter_build": aiter_build, "registry_digest": registry_digest}
         stated = {name: value for name, value in fields.items() if value is not None}
         pending = PendingReport(number, observed, stated, self._embedded, self._keep)
         why = self._obstacle(number)

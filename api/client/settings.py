@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from preshuffle.api.fleet import DeploymentName, ReplicaNumber
+from preshuffle.api.fleet import DeploymentName, Labels, Line, Link, ReplicaNumber
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems
@@ -19,6 +19,16 @@ _OF_COMMANDS: Final = {"url": "PRESHUFFLE_SERVER", "token": "PRESHUFFLE_TOKEN"}
 """Variables of the command line that count too: the service of ``--server``, and its token."""
 SPOOL_OFF: Final = "off"
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+def _pairs(value: Any) -> Any:
+    """Read ``team=a,tier=prod``."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip().partition("=") for part in value.split(",")]
+    if not all(key and mark for key, mark, _ in parts):
+        raise ValueError(f"{value!r} is no list of labels; valid: team=a,tier=prod")
+    return {key: text for key, _, text in parts}
 
 
 class ServiceSettings(Frozen):
@@ -35,6 +45,9 @@ class ServiceSettings(Frozen):
         deployment: name under which the engine reports.
         replica: number of this engine in the deployment.
         node: its machine; the host's name if left out.
+        labels: of the deployment, all of them; in a variable as ``team=a,tier=prod``. Left out, they stay.
+        owner: who looks after the deployment.
+        link: to the deployment's dashboard or runbook.
         ttl_s: seconds without a heartbeat after which the replica is stale; a heartbeat is sent three times in it.
         spool: folder of reports that wait for the service; ``off`` keeps them in memory.
         spool_mib: limit of their size in all, in MiB.
@@ -52,6 +65,9 @@ class ServiceSettings(Frozen):
     deployment: DeploymentName | None = None
     replica: ReplicaNumber = 0
     node: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    labels: Annotated[Labels, BeforeValidator(_pairs)] | None = None
+    owner: Line | None = None
+    link: Link | None = None
     ttl_s: Annotated[int, Field(ge=3, le=31_536_000)] = 60
     spool: _Text | None = None
     spool_mib: Annotated[float, Field(gt=0, le=1 << 20)] = 64.0

@@ -35,12 +35,6 @@ def service() -> RecordingService:
     return RecordingService()
 
 
-@pytest.fixture
-def reporter(service: RecordingService) -> Iterator[Reporter]:
-    with Reporter(settings=settings(), transport=service.transport) as opened:
-        yield opened
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_server(tmp_path_factory.mktemp("service") / "store.db") as server:
@@ -160,10 +154,16 @@ def test_an_engine_that_failed_is_not_forgotten(
     assert service.count("DELETE") == forgotten
 
 
-def test_what_is_sent_is_a_report_with_node_and_lifetime(reporter: Reporter, service: RecordingService) -> None:
-    reporter.report(LAYERS, aiter_build="0.1.20.post1").result(60)
-    expected = {"layers": "0-35", "observation": OBSERVATION}
-    assert service.reports[0] == {"groups": [expected], "node": "n", "ttl_s": 60, "aiter_build": "0.1.20.post1"}
+def test_what_is_sent_is_a_report_with_node_and_lifetime(service: RecordingService) -> None:
+    described = settings(labels={"team": "moe"}, owner="ops", link="https://moe.example")
+    with Reporter(settings=described, transport=service.transport) as reporter:
+        reporter.report(LAYERS, replica=1).result(60)
+        assert service.reports[1]["labels"] == {"team": "moe"}
+        assert (service.reports[1]["owner"], service.reports[1]["link"]) == ("ops", "https://moe.example")
+    with Reporter(settings=settings(), transport=service.transport, replica=0) as reporter:
+        reporter.report(LAYERS, aiter_build="0.1.20.post1").result(60)
+        expected = {"layers": "0-35", "observation": OBSERVATION}
+        assert service.reports[0] == {"groups": [expected], "node": "n", "ttl_s": 60, "aiter_build": "0.1.20.post1"}
 
 
 def test_the_token_is_read_again_for_every_request(service: RecordingService, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def test_the_command_lines_variables_count_where_there_are_no_others() -> None:
     assert ServiceSettings.from_env({**command, "PRESHUFFLE_SERVICE_URL": "http://a:1"}).url == "http://a:1"
 
 
+def test_labels_are_pairs() -> None:
+    found = ServiceSettings.from_env({"PRESHUFFLE_SERVICE_LABELS": "team=moe, tier=a=b"})
+    assert found.labels == {"team": "moe", "tier": "a=b"}
+    assert ServiceSettings.from_env({}, labels={"team": "moe"}).labels == {"team": "moe"}
+
+
 def test_a_token_is_not_printed_with_the_settings() -> None:
     assert "psh_secret" not in repr(ServiceSettings(token="psh_secret"))
 
@@ -46,6 +52,7 @@ def test_what_kubernetes_sets_for_a_service_of_this_name_is_no_setting() -> None
         ({"PRESHUFFLE_SERVICE_REPLICA": "x"}, "PRESHUFFLE_SERVICE_REPLICA.*found 'x'"),
         ({"PRESHUFFLE_SERVICE_DEPLOYMENT": "../x"}, "PRESHUFFLE_SERVICE_DEPLOYMENT"),
         ({"PRESHUFFLE_SERVICE_TTL_S": "0"}, "PRESHUFFLE_SERVICE_TTL_S"),
+        ({"PRESHUFFLE_SERVICE_LABELS": "team"}, "PRESHUFFLE_SERVICE_LABELS.*valid: team=a,tier=prod"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_variable(environ: dict[str, str], message: str) -> None:
