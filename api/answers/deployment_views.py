@@ -173,7 +173,7 @@ class DeploymentList(Frozen):
     deployments: tuple[DeploymentSummary, ...]
     next: str | None = Field(description="the cursor of the next page; null on the last one")
     groups: tuple[DeploymentGroup, ...] | None = Field(
-        default=None, description="of all that match, the worst first; only where group_by asks for them"
+        default=None, description="of all that match, the worst first, 500 at most; only where group_by asks for them"
     )
 
 

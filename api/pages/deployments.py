@@ -23,6 +23,7 @@ from preshuffle.api.store import Store, conformance_store, in_thread
 
 RECENT: Final = 12
 """Changes that the page of a deployment shows."""
+_MOST_GROUPS: Final = 100
 LATELY: Final = 5
 """Changes that the page of all deployments shows."""
 _HEADS: Final = (
@@ -110,7 +111,7 @@ def _index(store: Store, answers: Answers, params: fleet.FleetParams) -> dict[st
         "silenced_link": here(state=None, silenced=True),
         "sorts": _choices(_SORTS, params.sort),
         "groupings": _choices(_GROUPS, params.group_by),
-        "groups": [(group, _link(group.value, params.group_by, here)) for group in page.groups or ()],
+        "groups": [(group, _link(group.value, params.group_by, here)) for group in (page.groups or ())[:_MOST_GROUPS]],
         "group_title": dict(_choices(_GROUPS, params.group_by))[params.group_by],
         "narrowed": bool(given.keys() - {"limit", "name", "state", "silenced"}),
         "heads": [

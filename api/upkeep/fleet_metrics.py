@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from sqlalchemy import select
 
 from preshuffle.api.answers import Answers
-from preshuffle.api.store import Store, replicas
+from preshuffle.api.store import FleetFilter, Store, replicas
 from preshuffle.api.upkeep.file_watch import Watching
 
 
@@ -24,12 +24,20 @@ class FleetMetrics:
         self._counted: tuple[dict[str, int], dict[str, int]] | None = None
 
     def deployments(self) -> Mapping[str, int]:
-        """Return the number of deployments by state.
+        """Return the number of deployments by state, without the silenced.
 
         Raises:
             StoreError: the store does not answer.
         """
         return {str(state): number for state, number in self._store.tally().items()}
+
+    def silenced(self) -> int:
+        """Return the number of silenced deployments.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return self._store.count(FleetFilter())[1]
 
     def findings(self) -> Mapping[str, int]:
         """Return the number of replicas with a finding, by code.

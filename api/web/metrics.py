@@ -34,7 +34,10 @@ class FleetCounts(Protocol):
     """Counts of the fleet, taken when Prometheus scrapes."""
 
     def deployments(self) -> Mapping[str, int]:
-        """Return the number of deployments by state."""
+        """Return the number of deployments by state, without the silenced."""
+
+    def silenced(self) -> int:
+        """Return the number of silenced deployments."""
 
     def findings(self) -> Mapping[str, int]:
         """Return the number of replicas that have a finding, by code."""
@@ -118,6 +121,8 @@ class _FleetCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the counts."""
         yield _gauges("preshuffle_deployments", "Deployments by state", "verdict", self._fleet.deployments())
+        text = "Deployments that an operator has silenced: in no state's number"
+        yield GaugeMetricFamily("preshuffle_deployments_silenced", text, value=self._fleet.silenced())
         yield _gauges("preshuffle_findings", "Replicas that have a finding", "code", self._fleet.findings())
         for what, (good, bad, loads) in self._fleet.reloads().items():
             files = _FILES[what]

@@ -53,7 +53,12 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "store check": ("--db postgresql://preshuffle@db/preshuffle",),
     "store backup": ("preshuffle-2026-11-30.db --db sqlite:///preshuffle.db",),
     "store restore": ("preshuffle-2026-11-30.db --db sqlite:///preshuffle.db",),
-    "deployments": ("--server http://127.0.0.1:8080", "prod-a --server http://127.0.0.1:8080 --history"),
+    "deployments": (
+        "--server http://127.0.0.1:8080",
+        "--server http://127.0.0.1:8080 --state mismatch --label team=inference --group-by engine",
+        "prod-a --server http://127.0.0.1:8080 --history",
+        "prod-a --server http://127.0.0.1:8080 --silence 4h --note INC-7",
+    ),
     "plan": ("--server http://127.0.0.1:8080 --book ./acme --aiter 0.1.20",),
     "token": ("ops --role admin >> tokens.yaml", "fleet-a --role report --deployments 'gpt-oss-*' >> tokens.yaml"),
     "doctor": ("", "--json"),

@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from preshuffle.api.answers import DeploymentView
 from preshuffle.api.commands.screens.check_view import STYLES as VERDICTS
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.commands.screens.table import Cell, Column, printable
+from preshuffle.api.pages import formats
 from preshuffle.api.store import Events
 
+_MARKS: Final = (("silenced", "silence"), ("acknowledged", "acknowledgement"))
 STYLES: Final = {**VERDICTS, "drifted": "warn", "stale": "warn"}
 
 
-def show_list(screen: Screen, deployments: Sequence[dict[str, Any]]) -> None:
-    """Show a line per deployment, then the count."""
+def show_list(
+    screen: Screen, deployments: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Show groups where there are any, a line per deployment, the count."""
+    if groups is not None:
+        _show_groups(screen, groups)
     rows = []
     for one in deployments:
-        models = dict.fromkeys(f"{group['model']} on {group['arch']}" for group in one["groups"])
-        codes = dict.fromkeys(finding["code"] for group in one["groups"] for finding in group["findings"])
-        state = Cell(one["state"], STYLES[one["state"]])
-        rows.append((state, one["name"], printable(", ".join(models)), str(len(one["replicas"])), ", ".join(codes)))
+        marks = [word for word, mark in _MARKS if one[mark]]
+        state = Cell(", ".join((one["state"], *marks)), STYLES[one["state"]])
+        since = formats.ago(datetime.fromisoformat(one["state_since"])).removesuffix(" ago")
+        runs = ", ".join(one["models"]) + " on " + ", ".join((*one["archs"], *one["engines"], *one["parallel"]))
+        nodes = ", ".join(one["nodes"][:3]) + (" …" if len(one["nodes"]) > 3 else "")
+        codes = f" ({', '.join(one['codes'])})" if one["codes"] else ""
+        why = printable(f"{one['cause'] or ''}{codes}".strip())
+        rows.append((state, one["name"], since, why, printable(runs), printable(nodes)))
     heads = [
         Column("state"),
         Column("deployment"),
-        Column("model", wraps=True),
-        Column("replicas"),
-        Column("findings", wraps=True),
+        Column("for"),
+        Column("why", wraps=True),
+        Column("runs", wraps=True),
+        Column("nodes", wraps=True),
     ]
     screen.table(heads, rows, indent=0)
     screen.line(f"{len(rows)} deployment{'' if len(rows) == 1 else 's'}")
+
+
+def _show_groups(screen: Screen, groups: Sequence[dict[str, Any]]) -> None:
+    rows = []
+    for group in groups:
+        counts = [f"{number} {state}" for state, number in group["states"].items()]
+        counts += [f"{group['silenced']} silenced"] if group["silenced"] else []
+        rows.append((printable(group["value"]) or "—", str(group["deployments"]), ", ".join(counts)))
+    screen.table([Column("group"), Column("deployments"), Column("states", wraps=True)], rows, indent=0)
 
 
 def show_one(screen: Screen, view: DeploymentView) -> None:
@@ -38,12 +59,27 @@ def show_one(screen: Screen, view: DeploymentView) -> None:
     screen.line(
         f"{screen.paint(view.state, STYLES[view.state])}  {screen.paint(view.name, 'bold')}  revision {view.revision}"
     )
+    screen.text(f"in this state since {view.state_since:%Y-%m-%d %H:%M:%S} UTC ({formats.ago(view.state_since)})")
+    labels = [f"{key}={value}" for key, value in view.labels.items()]
+    for title, text in (("owner", view.owner), ("link", view.link), ("labels", ", ".join(labels))):
+        if text:
+            screen.text(f"{title}: {printable(text)}")
+    if view.silence:
+        note = f": {view.silence.note}" if view.silence.note else ""
+        screen.text(printable(f"silenced until {view.silence.until:%Y-%m-%d %H:%M} UTC by {view.silence.by}{note}"))
+    if view.acknowledgement:
+        note = f": {view.acknowledgement.note}" if view.acknowledgement.note else ""
+        screen.text(
+            printable(f"acknowledged {formats.ago(view.acknowledgement.at)} by {view.acknowledgement.by}{note}")
+        )
     for replica in view.replicas:
         where = f" on {replica.node}" if replica.node else ""
         screen.heading(
             f"replica {replica.replica}{printable(where)}: {replica.state}",
             f"seen {replica.seen_at:%Y-%m-%d %H:%M:%S} UTC",
         )
+        if replica.env_left_out:
+            screen.text(f"{replica.env_left_out} environment variables that the book does not know are not stored")
         for group in replica.groups:
             recipe = group.decision.recipe if group.decision else "no recipe"
             drift = ", which is not what was decided when it was loaded" if group.drifted else ""
@@ -58,11 +94,13 @@ def show_events(screen: Screen, events: Events) -> None:
     """Show the history, the newest event first."""
     rows = []
     for event in events.events:
-        state = f"{event.state_before or '—'} → {event.state_after or '—'}" if event.action != "book" else ""
+        state = "" if event.replica is None else f"{event.state_before or '—'} → {event.state_after or '—'}"
         fields = ", ".join(f"{change.field}: {change.before} → {change.after}" for change in event.changes[:4])
         subject = event.subject if event.replica is None else f"{event.subject}/{event.replica}"
-        rows.append((f"{event.at:%Y-%m-%d %H:%M:%S}", event.who, event.action, subject, state, printable(fields)))
-    heads = [Column("UTC"), Column("who"), Column("what"), Column("of"), Column("state"), Column("changed", wraps=True)]
+        details = "; ".join(text for text in (event.cause, fields) if text)
+        rows.append((f"{event.at:%Y-%m-%d %H:%M:%S}", event.who, event.action, subject, state, printable(details)))
+    heads = [Column(title) for title in ("UTC", "who", "what", "of", "state")]
+    heads.append(Column("why, and what changed", wraps=True))
     screen.table(heads, rows, indent=0)
     if not rows:
         screen.line("nothing has changed")

@@ -15,6 +15,7 @@ from preshuffle.api.store import Store, in_thread
 from preshuffle.api.web import problems
 from preshuffle.registry.base.frozen import FrozenDict
 
+MOST_GROUPS: Final = 500
 TAGS: Final[list[str | Enum]] = ["deployments"]
 
 
@@ -59,6 +60,6 @@ def list_page(store: Store, answers: Answers, params: FleetParams) -> Deployment
                 states=FrozenDict(group.states),
                 silenced=group.silenced,
             )
-            for group in store.groups(chosen, *grouping)
+            for group in store.groups(chosen, *grouping)[:MOST_GROUPS]
         ),
     )
