@@ -29,11 +29,11 @@ from preshuffle.layouts.stamps import (
     hand_over_stamps,
     mark_unmapped,
     memory_extents_of,
-    overlapping_stamps,
     put_stamps,
     record_location,
     stamp_of,
     verified_stamp_of,
+    verified_stamps,
     watch,
 )
 from preshuffle.layouts.tensors import untraced
@@ -229,7 +229,8 @@ def _stamps_to_undo(tensors: RoleTensors, decision: Decision | None) -> dict[Rol
 
 def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bool:
     find_mappings(tensors[role] for role in tensors.present(decision.tensors))
-    stamps = {role: verified_stamp_of(tensors[role]) for role in tensors.present(decision.tensors)}
+    overlapping = {role: verified_stamps(tensors[role]) for role in tensors.present(decision.tensors)}
+    stamps = {role: stamp for role, (stamp, _) in overlapping.items()}
     laid = {role: stamp for role, stamp in stamps.items() if stamp is not None and stamp.state != "reloading"}
     for role, stamp in laid.items():
         check_known(role, tensors[role], stamp)
@@ -248,7 +249,7 @@ def _already_applied(tensors: RoleTensors, decision: Decision, again: str) -> bo
     for role, found in stamps.items():
         if found is None and getattr(tensors[role], AITER_TAG, False):
             raise LayoutError(f"{role} has {AITER_TAG} but no stamp: another loader laid it out")
-        for under in overlapping_stamps(tensors[role]) if found is None else ():
+        for under in overlapping[role][1] if found is None else ():
             check_known(f"a part of {role}", tensors[role], under)
             if under.state != "reloading":
                 raise LayoutError(f"a part of {role} is laid out already ({under.layout}, as {under.role or 'a part'})")

@@ -37,6 +37,7 @@ class Job:
         tensor: its plain values; of a scale that its steps reduce, already the reduced ones.
         stage: how rows become ``[experts * rows, K]`` first; None where each expert is laid out on its own.
         last: whether it is the last rank's; None where the ranks do not differ.
+        in_place: whether the result fits the tensor's own storage; its address stays then.
     """
 
     role: Role
@@ -48,22 +49,12 @@ class Job:
     target_dtype: torch.dtype
     fill: int
     last: bool | None
+    in_place: bool
 
     @property
     def packs(self) -> bool:
         """Whether laid-out values are packed afterwards."""
         return "pack_int4" in self.stamp.steps
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the result fits the tensor's own storage.
-
-        Its address stays then.
-        """
-        if self.tensor.element_size() != self.target_dtype.itemsize or needs_cast(self.tensor.dtype, self.target_dtype):
-            return False
-        size = self.tensor.numel() * self.tensor.element_size()
-        return not self.packs and size == self.geometry.experts * self.geometry.expert_bytes
 
     def scratch_for(self, scratch_bytes: int) -> int:
         """Return the scratch bytes beside source and result."""
@@ -90,7 +81,7 @@ class Job:
     def _run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
         plain, work = self.staged(self.plain()), self.work()
         native = is_native(backend, work, plain)
-        stamp = replace(self.stamp, aiter_bytes=not native and backend == "auto")
+        stamp = self.stamp if native or backend != "auto" else replace(self.stamp, aiter_bytes=True)
         if native and self.in_place and self.stage is None:
             self.geometry.in_place.lay_out(plain, scratch, self.fill)
             return self._as_passed(), stamp
@@ -191,12 +182,19 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
         tail=(decided.tail.first_k, decided.tail.fill) if decided.tail else None,
     )
     geometry, stage = plan_geometry(stamp, dtype.itemsize)
-    job = Job(role, tensor, geometry, stage, stamp, values, dtype, decided.fill, shapes.last)
+    in_place = _fits_storage(tensor, dtype, geometry) and "pack_int4" not in stamp.steps
+    job = Job(role, tensor, geometry, stage, stamp, values, dtype, decided.fill, shapes.last, in_place)
     if job.in_place:
         check_writable(role, tensor)
     if job.packs and geometry.experts * geometry.expert_bytes % PACK:
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} holds no whole number of {PACK} values")
     return job
+
+
+def _fits_storage(tensor: torch.Tensor, dtype: torch.dtype, geometry: Geometry) -> bool:
+    if tensor.element_size() != dtype.itemsize or needs_cast(tensor.dtype, dtype):
+        return False
+    return tensor.numel() * tensor.element_size() == geometry.experts * geometry.expert_bytes
 
 
 def _shard_scales(scale: Role, decision: Decision, tensors: RoleTensors) -> torch.Tensor | None:

@@ -22,6 +22,7 @@ from preshuffle.layouts.stamps.stamp import (
     soundness_of,
     stamp_of,
     verified_stamp_of,
+    verified_stamps,
     watch,
 )
 from preshuffle.layouts.stamps.stamp_fields import Loss, Stamp
@@ -62,5 +63,6 @@ __all__ = [
     "tensors_overlap",
     "unfinished",
     "verified_stamp_of",
+    "verified_stamps",
     "watch",
 ]

@@ -118,6 +118,8 @@ def _sums(words: torch.Tensor) -> torch.Tensor:
     """Return a weighted sum of each row of words."""
     weights = _weights(words.shape[1], words.device)
     rows = _block(words.device) // (words.shape[1] * _WORD)
+    if len(words) <= rows:
+        return (words * weights).sum(1)
     return torch.cat([(some * weights).sum(1) for some in words.split(rows)])
 
 

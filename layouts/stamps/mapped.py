@@ -59,6 +59,8 @@ def mapping_of(tensor: torch.Tensor) -> Mapping | None:
 
     What was found is kept with the storage and its address: memory keeps its file for as long as it is mapped.
     """
+    if tensor.device.type != "cpu":
+        return None
     storage = tensor.untyped_storage()
     if _is_new(storage):
         find_mappings([tensor])

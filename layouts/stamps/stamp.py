@@ -70,7 +70,13 @@ def verified_stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
     As ``stamp_of``, but every byte is compared where a digest of all is known.
     """
-    return _enclosing(tensor, _overlapping(tensor, thorough=True))
+    return verified_stamps(tensor)[0]
+
+
+def verified_stamps(tensor: torch.Tensor) -> tuple[Stamp | None, list[Stamp]]:
+    """Return the stamp of a tensor's bytes, and those of all bytes that overlap it, before they are moved."""
+    found = _overlapping(tensor, thorough=True)
+    return _enclosing(tensor, found) if found else None, list(found.values())
 
 
 def _enclosing(tensor: torch.Tensor, stamps: dict[Extent, Stamp]) -> Stamp | None:

@@ -124,6 +124,7 @@ def test_a_layer_of_five_gigabytes_goes_in_place_and_back(activation: str) -> No
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
     apply(tensors, decision)
-    assert torch.cuda.max_memory_allocated() - held <= 64 << 20
+    fingerprints = 4 << 20  # of six tensors, and the places that they read
+    assert torch.cuda.max_memory_allocated() - held <= (64 << 20) + fingerprints
     inverse(tensors)
     assert all(tensors[role][-1:].equal(last[role]) for role in last)
