@@ -82,6 +82,7 @@ class Webhook:
         self._is_silenced = is_silenced
         self._queue: deque[StateChange] = deque()
         self._wake = threading.Condition()
+        self._in_flight = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.counts = WebhookCounts()
@@ -103,8 +104,9 @@ class Webhook:
             self._wake.notify_all()
         if self._thread is not None:
             self._thread.join(timeout=_STOP_S)
-        if self._queue:
-            log.error("the service ends with %d state changes that %s has not got", len(self._queue), self._host)
+        lost = len(self._queue) + self._in_flight
+        if lost:
+            log.error("the service ends with %d state changes that %s has not got", lost, self._host)
 
     def take(self, changes: Sequence[StateChange]) -> None:
         """Queue changes that matter; return at once."""
@@ -122,11 +124,13 @@ class Webhook:
     def _run(self) -> None:
         with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False) as client:
             while (batch := self._next()) is not None:
+                self._in_flight = len(batch)
                 try:
                     self._deliver(client, batch)
                 except Exception:
                     self.counts.dropped += len(batch)
                     log.exception("a webhook failed; it continues with the next changes")
+                self._in_flight = 0
 
     def _next(self) -> list[StateChange] | None:
         """Wait for changes and take some; None at the end."""

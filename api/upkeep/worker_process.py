@@ -7,8 +7,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -21,6 +23,8 @@ _NICE: Final = 10
 _PARENT_CHECK_S: Final = 1.0
 MAX_MEMORY: Final = 2 << 30
 """Bytes of memory of its own that the child process may take; what it shares with others does not count."""
+_MAX_LOG: Final = 1 << 20
+"""Bytes of the child's log that are passed on."""
 FEW: Final = 100
 """Replicas that are checked in less time than a process needs to start."""
 
@@ -69,18 +73,37 @@ class WorkerProcess:
 
     async def _run(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
         loop = asyncio.get_running_loop()
-        with CancelScope() as scope:
+        with _relayed_log() as file, CancelScope() as scope:
             self._stop = lambda: loop.call_soon_threadsafe(scope.cancel)
             try:
                 with CancelScope(shield=True):  # AnyIO loses a process that is cancelled while it starts
-                    await to_process.run_sync(_prepare, os.getpid(), current_set_up())
+                    await to_process.run_sync(_prepare, os.getpid(), file, current_set_up())
                 return await to_process.run_sync(function, *arguments, cancellable=True)
             finally:
                 self._stop = None
         raise BrokenWorkerProcess
 
 
-def _prepare(parent: int, log: tuple[Style, Level] | None) -> None:
+@contextmanager
+def _relayed_log() -> Iterator[str | None]:
+    """Yield a file for the child's log, and pass it on at the end; None where none can be made.
+
+    AnyIO gives the child a pipe as standard error that nobody reads: it would be lost, and block the child once full.
+    """
+    try:
+        file = tempfile.NamedTemporaryFile(prefix="preshuffle-log-")  # the with block is below
+    except OSError:
+        yield None
+        return
+    with file:
+        try:
+            yield file.name
+        finally:
+            sys.stderr.write(file.read(_MAX_LOG).decode(errors="replace"))
+            sys.stderr.flush()
+
+
+def _prepare(parent: int, file: str | None, log: tuple[Style, Level] | None) -> None:
     """Lower this process's priority, limit its memory, log as its parent does, and end soon after it.
 
     A timer's signal also ends a regular expression that would never end; a thread would wait for it.
@@ -89,9 +112,8 @@ def _prepare(parent: int, log: tuple[Style, Level] | None) -> None:
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     most = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-    sys.stderr = sys.__stderr__  # AnyIO discards it; errors are logged there
-    if log is not None:
-        set_up(*log)
+    if file is not None and log is not None:
+        set_up(*log, Path(file).open("a", encoding="utf-8"))
 
     def check(_number: int, _frame: object) -> None:
         if os.getppid() != parent:

@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 from preshuffle.api.log_lines import LOGGER, JsonFormatter, json_line
 
@@ -31,12 +31,12 @@ def request_id(given: str | None) -> str:
     return given if given is not None and _ACCEPTED.fullmatch(given) else secrets.token_hex(8)
 
 
-def set_up(style: Style, level: Level = "info") -> None:
-    """Send the logs of this process to standard error.
+def set_up(style: Style, level: Level = "info", stream: TextIO | None = None) -> None:
+    """Send the logs of this process to a stream; standard error by default.
 
     In JSON, Python's warnings and uncaught errors are log lines too.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _CHATTY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -154,6 +155,18 @@ def test_a_slow_receiver_holds_up_nobody_and_loses_the_oldest(monkeypatch: pytes
     assert (webhook.waiting, webhook.counts.dropped) == (5, 3)
     assert [one.name for one in webhook._queue] == ["d3", "d4", "d5", "d6", "d7"]
     webhook.stop()
+
+
+def test_a_receiver_that_never_answers_is_left_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        webhook = Webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/", FORMATS["generic"], LINKS)
+        webhook.start()
+        webhook.take([change()])
+        while webhook.waiting:
+            time.sleep(0.01)
+        webhook.take([change(), change()])  # returns at once, though the thread waits for an answer
+        webhook.stop()
+    assert "ends with 3 state changes that 127.0.0.1 has not got" in caplog.text
 
 
 def test_only_what_begins_or_ends_something_is_sent_and_nothing_of_silenced_ones() -> None:

@@ -98,6 +98,8 @@ def test_warnings_and_errors_that_nobody_catches_are_json_too(tmp_path: Path) ->
         "from preshuffle.api.web import set_up\n"
         "set_up('json', 'warning')\n"
         "import logging; logging.getLogger('x').info('left out')\n"
+        "from preshuffle.api.upkeep import WorkerProcess\n"
+        "WorkerProcess().run(logging.warning, 'of the child')\n"
         "warnings.warn('old', DeprecationWarning)\n"
         "thread = threading.Thread(target=lambda: 1 / 0, name='t')\n"
         "thread.start(); thread.join()\n"
@@ -110,6 +112,7 @@ def test_warnings_and_errors_that_nobody_catches_are_json_too(tmp_path: Path) ->
     )
     found = [(line["level"], line["logger"], "exception" in line) for line in lines_of(ended.stderr)]
     assert found == [
+        ("warning", "root", False),
         ("warning", "py.warnings", False),
         ("critical", "preshuffle.api", True),
         ("error", "preshuffle.api", True),
