@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -29,8 +30,8 @@ class Member(Protocol):
 class Lifetimes:
     """Exit and fork handlers: members end with the process.
 
-    In a fork they begin anew. A thread waits for the main thread's end: the handlers of ``atexit`` are not called in
-    the child processes of ``multiprocessing``.
+    In a fork they begin anew. The handlers of ``atexit``, which come after all threads that a process waits for, are
+    not called in the child processes of ``multiprocessing``: there a thread waits for the main thread's end.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Lifetimes:
         self._watcher: threading.Thread | None = None
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forked)
+        atexit.register(self._end)
 
     def add(self, member: Member) -> None:
         """Add a member.
@@ -48,13 +50,16 @@ class Lifetimes:
         """
         with self._lock:
             self._members.add(member)
-            if self._watcher is None:
+            if self._watcher is None and _is_child():
                 watcher = threading.Thread(target=self._watch, name="preshuffle-exit", daemon=False)
                 watcher.start()
                 self._watcher = watcher
 
     def _watch(self) -> None:
         threading.main_thread().join()
+        self._end()
+
+    def _end(self) -> None:
         deadline = time.monotonic() + EXIT_S
         crashed = getattr(sys, "last_value", None) is not None
         members = list(self._members)
@@ -69,6 +74,12 @@ class Lifetimes:
         members, self._members = list(self._members), WeakSet()
         for member in members:
             member.forked()
+
+
+def _is_child() -> bool:
+    """Whether ``multiprocessing`` started this process."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
 
 
 LIFETIMES: Final = Lifetimes()

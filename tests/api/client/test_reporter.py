@@ -208,7 +208,7 @@ def test_layers_that_were_observed_alike_are_one_group() -> None:
 
 
 CHILD = """
-import multiprocessing, os, sys
+import multiprocessing, os, sys, threading
 from preshuffle.api.client import Reporter
 from preshuffle.registry import Observation, Query
 
@@ -225,6 +225,12 @@ silent = os.fork()
 if not silent:
     sys.exit(0)  # a copy that reported nothing forgets nothing
 os.waitpid(silent, 0)
+
+def late():
+    threading.main_thread().join()
+    report(2)  # the engine goes on after its main thread
+
+threading.Thread(target=late).start()
 print(*(replica["replica"] for replica in __import__("httpx").get(
     os.environ["PRESHUFFLE_SERVER"] + "/v1/deployments/gpt-exit").json()["replicas"]), flush=True)
 """
@@ -239,6 +245,6 @@ def test_the_end_of_a_process_forgets_what_it_reported_and_a_fork_begins_anew(ur
     assert httpx.get(f"{url}/v1/deployments/gpt-exit").status_code == 404
     events = httpx.get(f"{url}/v1/deployments/gpt-exit/history").json()["events"]
     assert [(one["action"], one["replica"]) for one in events] == [
-        *(("forget", 0), ("forget", 1), ("report", 1), ("report", 0)),
+        *(("forget", 0), ("forget", 2), ("report", 2), ("forget", 1), ("report", 1), ("report", 0)),
     ]
     assert os.listdir(tmp_path / "spool" / "gpt-exit@0") == ["lock"]
