@@ -15,13 +15,15 @@ from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_c
 from preshuffle.layouts.conform.engines.engine_source import EngineSource, MissingEngine
 from preshuffle.layouts.conform.errors import ConformError
 from preshuffle.registry import Registry
+from preshuffle.registry.base.versions import version_key
+from preshuffle.registry.entries import EngineEntry
 
 TIMEOUT_S: Final = 1200.0
 Answer = dict[str, Any]
 WHAT: Final = "its own conversions of small layers"
 AGREE: Final = frozenset({"equal", "equal, other kernels", "refused, other kernels", "both refuse"})
 """Outcomes that agree. Other kernels than AITER's, and a refusal by both, are what the book says of those layers."""
-UNKNOWN: Final = frozenset({"raises"})
+UNKNOWN: Final = frozenset({"raises", "not driven"})
 """Outcomes that contradict nothing: what the engine would have done is not seen."""
 _NOT_OURS: Final = ("engine", "aiter")
 """Whose a known fault is where the book is right."""
@@ -55,7 +57,8 @@ class EngineJudge:
             self.log.agree()
             self.known[case.fault] += 1
         elif outcome in UNKNOWN:
-            self.raised.setdefault(answer["raised"], []).append(case.name)
+            how = "raises" if outcome == "raises" else "is not as its driver knows it:"
+            self.raised.setdefault(f"{self.title} {how} {answer['raised']}", []).append(case.name)
         else:
             here, there = _sides(outcome, answer, found)
             self.log.disagree(_entry(answer), case.name, here, there, answer.get("source"))
@@ -64,7 +67,7 @@ class EngineJudge:
         """Note known faults, and what could not be compared."""
         for error, names in self.raised.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            self.log.not_run(f"{names[0]}{more}", f"{self.title} raises {error}")
+            self.log.not_run(f"{names[0]}{more}", error)
         for fault, count in self.known.items():
             self.log.note(f"known fault, {_layers(count)}: {fault}")
         for fault, count in self.gone.items():
@@ -116,7 +119,7 @@ def check_engine(
         return log
     cases = [case for case in engine_cases(engine.table) if layers is None or case.layer in layers]
     version = engine.version or registry.book.engines[engine.table.name].newest
-    _note_version(log, engine, version)
+    _note_version(log, engine, registry.book.engines[engine.table.name])
     try:
         answers = run_layers(engine, version, source, aiter, cases, overlays, progress)
     except ConformError as error:
@@ -176,12 +179,16 @@ def run_layers(
     return [found.get(number, {"unprepared": stopped}) for number in range(len(cases))]
 
 
-def _note_version(log: ClaimLog, engine: EngineSource, version: str) -> None:
-    title, release = engine.table.title, engine.table.release
-    if engine.version is None:
-        log.note(f"{title}'s sources state no version; they were compared as {version}")
-    elif version != release:
-        log.note(f"the known faults of {title} are those of {release}; this is {version}")
+def _note_version(log: ClaimLog, engine: EngineSource, entry: EngineEntry) -> None:
+    """Note which version the book and the known faults are about."""
+    title, version = engine.table.title, engine.version
+    if version is None:
+        log.note(f"{title}'s sources state no version; they were compared as {entry.newest}")
+        return
+    if not version_key(entry.first) <= version_key(version) <= version_key(entry.newest):
+        log.note(f"the book knows {title} {entry.first} to {entry.newest}; {version} is answered as the nearest")
+    if version_key(version) != version_key(engine.table.release):
+        log.note(f"the known faults of {title} are those of {engine.table.release}; this is {version}")
 
 
 def _without_root(answer: Answer, engine: EngineSource) -> Answer:

@@ -30,6 +30,7 @@ from preshuffle.layouts.conform.standins.requests import AnswerFile, read_reques
 from preshuffle.registry import Decision, PreshuffleError, Query, Registry
 
 _DRIVERS: Final = "preshuffle.layouts.conform.engines.drivers"
+_DRIVERS_FOLDER: Final = Path(comparison.__file__).parent
 _LONGEST: Final = 400
 
 
@@ -41,12 +42,14 @@ class EngineRun:
         layer: converted; None where that raised.
         call: the arguments of AITER's ``fused_moe``; None where it was not called.
         raised: the error.
+        driven: false where the error is an import's, or our driver's: nothing is seen of the engine then.
         source: ``file:line`` of the conversion.
     """
 
     layer: Any
     call: dict[str, Any] | None
     raised: str | None
+    driven: bool
     source: str | None
 
 
@@ -75,6 +78,8 @@ def compare_case(registry: Registry, driver: Any, table: EngineTable, case: Engi
     experts = RandomExperts(case.form, case.experts, case.hidden, case.intermediate, bias=case.bias, static=case.static)
     run = run_engine(driver, table, case, experts)
     answer: dict[str, Any] = {"source": run.source, "raised": run.raised}
+    if not run.driven:
+        return {**answer, "outcome": "not driven"}
     try:
         decision = registry.resolve(query)
     except PreshuffleError as error:
@@ -103,7 +108,7 @@ def _differences(run: EngineRun, decision: Decision, experts: RandomExperts, cas
 def run_engine(driver: Any, table: EngineTable, case: EngineCase, experts: RandomExperts) -> EngineRun:
     """Create, load, convert and call a layer."""
     recorded_aiter.calls.clear()
-    layer, raised, source = None, None, None
+    layer, raised, driven, source = None, None, True, None
     try:
         with driver.running(case):
             created = driver.create(case)
@@ -115,10 +120,10 @@ def run_engine(driver: Any, table: EngineTable, case: EngineCase, experts: Rando
                 driver.call(layer, case)
     except Exception as error:
         if not (layer is not None and isinstance(error, NotImplementedError) and table.own_kernels in str(error)):
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            raised = f"{type(error).__name__}: {_text(error)} ({Path(last.filename).name}:{last.lineno})"
+            driven = not (isinstance(error, ImportError) or _last_frame(error)[0].parent == _DRIVERS_FOLDER)
+            raised = _raised(error)
     call = recorded_aiter.calls[-1] if recorded_aiter.calls and raised is None else None
-    return EngineRun(layer, call, raised, source)
+    return EngineRun(layer, call, raised, driven, source)
 
 
 def _place_of(function: Any) -> str | None:
@@ -127,6 +132,16 @@ def _place_of(function: Any) -> str | None:
         function = inspect.unwrap(function)
         return f"{inspect.getsourcefile(function)}:{function.__code__.co_firstlineno}"
     return None
+
+
+def _last_frame(error: BaseException) -> tuple[Path, int]:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename), last.lineno or 0
+
+
+def _raised(error: BaseException) -> str:
+    file, line = _last_frame(error)
+    return f"{type(error).__name__}: {_text(error)} ({file.name}:{line})"
 
 
 def _text(error: BaseException) -> str:
@@ -162,9 +177,7 @@ def _run_group(
     try:
         driver = prepare(table, request, first.arch)
     except Exception as error:  # whatever foreign modules raise when they are imported
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        answers.write(cases=numbers, unprepared=f"{type(error).__name__}: {_text(error)} ({place})")
+        answers.write(cases=numbers, unprepared=_raised(error))
         return
     for number, case in cases:
         query = query_of(case, request["engine"], request["aiter"])

@@ -116,6 +116,14 @@ def test_a_deployment_says_whether_its_build_was_checked(client: Client) -> None
     assert "contradicts the book: 185 of 185" in client.get("/deployments/prod").text
 
 
+def test_a_deployment_says_which_engine_was_run(client: Client) -> None:
+    claims = {"engine": {"tried": 117, "agreed": 117, "notes": ["known fault, 2 layers: engine: a pad of 64"]}}
+    stored = client.put(PATH, json=made(claims=claims, engine="vllm@0.33.0"))
+    assert stored.json()["summary"] == "117 of 117 engine layers of vllm@0.33.0"
+    client.put("/v1/deployments/prod", json={**REPORT, "aiter_build": BUILD})
+    assert "117 of 117 engine layers of vllm@0.33.0</a>" in client.get("/deployments/prod").text
+
+
 def test_the_store_keeps_reports_on_both_databases(store: Store) -> None:
     report = ConformanceReport.model_validate(made())
     assert conformance_store.put(store, report, "me", lambda digest: None) is None

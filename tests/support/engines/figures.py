@@ -23,6 +23,7 @@ OUTCOMES = {
     "both refuse": "raises, refused here too",
     "raises": "raises, not refused here",
     "other kernels": "not AITER's, not said here",
+    "not driven": "its code is not as the driver knows it",
 }
 """What can come of a case, with the heading of its column."""
 OWNERS = ("book", "engine", "aiter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -16,6 +17,12 @@ from preshuffle.layouts.conform.standins.aiter_modules import ActivationType
 from preshuffle.layouts.conform.standins.anything import module_of
 
 _NAMES: Final = {"weight": "weight", "scale": "weight_scale", "bias": "bias", "input_scale": "input_scale"}
+_PARTS: Final = {
+    "parallel_config": "ParallelConfig",
+    "eplb_config": "EPLBConfig",
+    "compilation_config": "CompilationConfig",
+}
+"""Parts of ATOM's configuration, by field; earlier releases lack some."""
 _TOKENS: Final = 4
 GROUP = SimpleNamespace(world_size=1, rank_in_group=0)
 ALONE = SimpleNamespace(world_size=1, rank_in_group=0)
@@ -66,20 +73,19 @@ def running(case: EngineCase) -> Iterator[None]:
 
 def create(case: EngineCase) -> Any:
     """Return ATOM's layer, empty."""
-    from atom.config import CompilationConfig, EPLBConfig, ParallelConfig, set_current_atom_config
+    import atom.config as config
     from atom.model_ops.moe import FusedMoE
 
     hf_config = SimpleNamespace(torch_dtype=torch.bfloat16, n_shared_experts=0, **case.options.get("hf_config", {}))
     if case.quantization:
         hf_config.quantization_config = case.quantization
     quantization = _named(case.options.get("quantization", "atom.config:QuantizationConfig"))(hf_config)
-    set_current_atom_config(
+    parts = {field: getattr(config, name)() for field, name in _PARTS.items() if hasattr(config, name)}
+    config.set_current_atom_config(
         SimpleNamespace(
+            **parts,
             torch_dtype=torch.bfloat16,
             quant_config=quantization,
-            parallel_config=ParallelConfig(),
-            eplb_config=EPLBConfig(),
-            compilation_config=CompilationConfig(),
             tensor_parallel_size=case.tp,
             enable_expert_parallel=case.ep > 1,
             enable_dp_attention=False,
@@ -89,18 +95,20 @@ def create(case: EngineCase) -> Any:
             fake_eplb=False,
         )
     )
-    layer = FusedMoE(
-        num_experts=case.experts,
-        top_k=case.top_k,
-        hidden_size=case.hidden,
-        intermediate_size=case.intermediate,
-        quant_config=quantization,
-        prefix=case.options.get("prefix", "model.layers.0.mlp.experts"),
-        has_bias=case.bias,
-        activation=ActivationType[case.options.get("activation", "Silu")],
-        config=hf_config,
-        pad_align=case.options.get("pad_align"),
-    )
+    options = {
+        "num_experts": case.experts,
+        "top_k": case.top_k,
+        "hidden_size": case.hidden,
+        "intermediate_size": case.intermediate,
+        "quant_config": quantization,
+        "prefix": case.options.get("prefix", "model.layers.0.mlp.experts"),
+        "has_bias": case.bias,
+        "activation": ActivationType[case.options.get("activation", "Silu")],
+        "config": hf_config,
+        "pad_align": case.options.get("pad_align"),
+    }
+    known = inspect.signature(FusedMoE).parameters  # earlier releases have no pad_align
+    layer = FusedMoE(**{name: value for name, value in options.items() if name in known or value is not None})
     if case.swiglu_limit is not None:
         layer.swiglu_limit = case.swiglu_limit
     for name, value in case.options.get("quant_method", {}).items():

@@ -82,6 +82,12 @@ def test_an_engine_that_raises_contradicts_nothing() -> None:
     ]
 
 
+def test_code_that_the_driver_does_not_know_says_nothing_of_the_engine() -> None:
+    result = judged({**LOST, "expect": "both refuse"}, outcome="not driven", raised="ImportError: no name (atom.py:9)")
+    (left,) = result.not_run
+    assert (result.tried, left.why) == (0, "ATOM is not as its driver knows it: ImportError: no name (atom.py:9)")
+
+
 def test_equal_errors_are_told_once() -> None:
     log = ClaimLog()
     judge = EngineJudge(log, "ATOM")
