@@ -164,6 +164,9 @@ def _reads(outcome: dict[str, Any], call: DispatchCall, families: Families) -> d
     """Return what the chosen kernels read by the arguments that AITER itself bound."""
     split, layout = outcome["arguments"].get("split_k"), outcome["arguments"].get("post_activation_layout", "")
     cktile = outcome["stage1"][0] == "cktile_moe_stage1"
+    # Before gate_mode no argument says how split-k's columns are read; Swiglu had interleaved weights only.
+    told = "gate_mode" in behaviour_of(call.aiter).data.features or call.activation == "Swiglu"
+    default = "auto" if cktile and told else ""
     facts = RuntimeFacts(
         outcome["activation_dtype"],
         call.weight_dtype,
@@ -171,7 +174,8 @@ def _reads(outcome: dict[str, Any], call: DispatchCall, families: Families) -> d
         call.gate_mode,
         "true" if call.is_shuffled else "false",
         "" if split is None and not cktile else "1" if split in (None, 1) else "n",
-        layout or ("auto" if cktile else ""),
+        layout or default,
+        activation=call.activation,
     )
     func1, kernel1 = outcome["stage1"]
     func2, kernel2 = outcome["stage2"] or (None, "")

@@ -10,6 +10,9 @@ QUANT_TYPES = {"row": "per_Token", "block": "per_1x128", "mx": "per_1x32", "grou
 DTYPES = {"fp8": "fp8", "int8": "i8", "fp4": "fp4x2", "int4": "i4x2", "bf16": "bf16", "f16": "fp16"}
 
 
+ACTIVATIONS = {"silu": "Silu", "gelu": "Gelu", "swiglu": "Swiglu", "situv2": "Situv2"}
+
+
 def claimed_stage(families: Families, kernel: DerivableKernel) -> Stage:
     """Return the book's family of a kernel and its layouts.
 
@@ -26,6 +29,7 @@ def claimed_stage(families: Families, kernel: DerivableKernel) -> Stage:
         is_shuffled="true",
         split_k="false",
         post_activation_layout="",
+        activation=ACTIVATIONS.get(kernel.activation, ""),
     )
     parsed = None if family.arguments else families.parse_name(kernel.name)
     function = FUNCTIONS.get(family.stage, "") if parsed is None else families.by_id[parsed[0]].funcs[0]

@@ -18,6 +18,7 @@ from preshuffle.registry.check.deployment.implied import implied_note, implied_r
 from preshuffle.registry.check.deployment.kernel_runs import KernelRun, kernel_runs
 from preshuffle.registry.check.judgement import Judgement, in_every_version
 from preshuffle.registry.check.rule_table import RULES, CheckRule
+from preshuffle.registry.check.rules.kernels import without_untuned_beside
 from preshuffle.registry.check.verdict import verdict_of
 from preshuffle.registry.layer import (
     MoELayer,
@@ -102,7 +103,8 @@ class Checker:
 
     def _judge(self, layers: Iterator[MoELayer], *, kernels: bool = True) -> Judgement:
         judged = (self._judge_stated(with_engine_switches(layer), kernels) for layer in layers)
-        return in_every_version(next(judged), judged)
+        found = in_every_version(next(judged), judged)
+        return replace(found, findings=without_untuned_beside(found.evidence, found.findings))
 
     def _judge_stated(self, layer: MoELayer, kernels: bool) -> Judgement:
         calls = possible_calls(layer) if kernels else iter(())

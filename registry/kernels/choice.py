@@ -37,7 +37,7 @@ class KernelChoice(Frozen):
         block_m: Rows per block of the token sort.
         ksplit: K split that goes with the choice (-1: the kernel's own).
         run_1stage: Whether one kernel does both stages.
-        tuned: A table row was found and used; None where no table was given.
+        tuned: A table row was found and used; None where no table was given, and in a decision where nothing runs.
         source: ``file:line`` of the row found (``notes`` says so where it was not used).
         error: ``<ExceptionType>: …`` that AITER raises before a launch.
         notes: What the answer must say about itself.

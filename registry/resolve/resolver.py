@@ -158,7 +158,7 @@ class Resolver:
                 return (), findings
             if first.supposed and not first.supposes_newest:  # kernels are told of what is stated
                 first = layer_of(follows, self._book, self._memo, laid.applied)
-            return predict_kernels(first, laid.call, self._predictor), findings
+            return _without_tuning(predict_kernels(first, laid.call, self._predictor), findings), findings
 
         key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
         return self._memo.get("judged", key, judge)
@@ -178,6 +178,14 @@ class Resolver:
             role: tensor.model_copy(update={"layout_line": lines[tensor.layout]}) if tensor.layout in lines else tensor
             for role, tensor in tensors.items()
         }
+
+
+def _without_tuning(buckets: tuple[KernelBucket, ...], findings: Iterable[Finding]) -> tuple[KernelBucket, ...]:
+    """Leave open whether buckets are tuned where no kernel runs."""
+    codes = {finding.code for finding in findings}
+    if "unsupported" not in codes or "untuned" in codes:
+        return buckets
+    return tuple(bucket.altered(tuned=None) if bucket.tuned is False else bucket for bucket in buckets)
 
 
 def _unread_switches(layer: MoELayer) -> tuple[Finding, ...]:

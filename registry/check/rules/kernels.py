@@ -5,7 +5,7 @@ Codes: unsupported, version_unsupported, untuned, numerics_deviation, stale_row,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -24,22 +24,24 @@ _OTHER = "take another backend (plain bytes for Triton), another quantization, o
 
 def unsupported(evidence: Evidence) -> Iterator[Finding]:
     """Yield combinations for which no kernel exists."""
+    yield from (finding for finding, _ in _unsupported_runs(evidence))
+
+
+def _unsupported_runs(evidence: Evidence) -> Iterator[tuple[Finding, Sequence[KernelRun]]]:
+    """Yield combinations for which no kernel exists, with the runs that have none."""
     yield from _by_contract(evidence, "unsupported")
-    yield from evidence.layer.faults("unsupported")
+    yield from ((finding, evidence.runs) for finding in evidence.layer.faults("unsupported"))
     reported: set[str] = set()
     for run in evidence.runs:
         if run.error is not None and run.error not in reported:
             reported.add(run.error)
             same = [other for other in evidence.runs if other.error == run.error]
-            yield Finding.of("unsupported", f"AITER raises {at(same)}: {run.error}", actual=run.error, fix=_OTHER)
+            text = f"AITER raises {at(same)}: {run.error}"
+            yield Finding.of("unsupported", text, actual=run.error, fix=_OTHER), same
     for name, runs in _for_other_archs(evidence):
-        yield Finding.of(
-            "unsupported",
-            f"{runs[0].name} {at(runs)} is of {name}, which does not exist for {evidence.layer.query.arch}",
-            actual=name,
-            fix=_OTHER,
-        )
-    yield from _backend_archs(evidence)
+        text = f"{runs[0].name} {at(runs)} is of {name}, which does not exist for {evidence.layer.query.arch}"
+        yield Finding.of("unsupported", text, actual=name, fix=_OTHER), runs
+    yield from ((finding, evidence.runs) for finding in _backend_archs(evidence))
 
 
 def _for_other_archs(evidence: Evidence) -> Iterator[tuple[str, list[KernelRun]]]:
@@ -70,17 +72,19 @@ def _backend_archs(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _by_contract(evidence: Evidence, code: Literal["unsupported", "version_unsupported"]) -> Iterator[Finding]:
+def _by_contract(
+    evidence: Evidence, code: Literal["unsupported", "version_unsupported"]
+) -> Iterator[tuple[Finding, Sequence[KernelRun]]]:
     for entry, runs in evidence.contracts:
         if entry.code == code:
             name = runs[0].kernels[0] or runs[0].func1 or runs[0].backend_name
-            what = f" ({name} {at(runs)})" if name else ""
-            yield Finding.of(code, f"{entry.says}{what}", role=entry.role, fix=entry.fix, evidence=entry.evidence)
+            text = f"{entry.says} ({name} {at(runs)})" if name else entry.says
+            yield Finding.of(code, text, role=entry.role, fix=entry.fix, evidence=entry.evidence), runs
 
 
 def version_unsupported(evidence: Evidence) -> Iterator[Finding]:
     """Yield features that this AITER or engine is too old for."""
-    yield from _by_contract(evidence, "version_unsupported")
+    yield from (finding for finding, _ in _by_contract(evidence, "version_unsupported"))
     aiter = evidence.layer.query.aiter
     begins_later = evidence.layer.book.families.begins_later
     named = [run for run in evidence.runs if run.tuned or not run.predicted]
@@ -98,7 +102,32 @@ def version_unsupported(evidence: Evidence) -> Iterator[Finding]:
 
 def untuned(evidence: Evidence) -> Iterator[Finding]:
     """Yield a shape that no row of the kernel tables covers."""
-    runs = [run for run in evidence.runs if run.predicted and run.tuned is False]
+    yield from _untuned(evidence, evidence.runs)
+
+
+def without_untuned_beside(evidence: Evidence, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings, without ``untuned`` at token counts that are unsupported.
+
+    Nothing runs there, tuned or not. Only findings that are reported count: where ``unsupported`` is not among them, a
+    lone ``untuned`` stays.
+
+    Args:
+        evidence: of the most plausible call, from which the findings are.
+        findings: all that are reported.
+    """
+    if not {"untuned", "unsupported"} <= {finding.code for finding in findings}:
+        return tuple(findings)
+    reported = [finding for finding in findings if finding.code == "unsupported"]
+    without = {id(run) for finding, runs in _unsupported_runs(evidence) if finding in reported for run in runs}
+    if not without:
+        return tuple(findings)
+    left = iter(_untuned(evidence, [run for run in evidence.runs if id(run) not in without]))
+    kept = (next(left, None) if finding.code == "untuned" else finding for finding in findings)
+    return tuple(finding for finding in kept if finding is not None)
+
+
+def _untuned(evidence: Evidence, candidates: Sequence[KernelRun]) -> Iterator[Finding]:
+    runs = [run for run in candidates if run.predicted and run.tuned is False]
     if evidence.tables is not None and runs and evidence.call is not None and _shape_known(evidence.layer):
         hidden, inter = evidence.call.sizes
         then = "a heuristic kernel runs" if any(run.error is None for run in runs) else "and no heuristic has a kernel"

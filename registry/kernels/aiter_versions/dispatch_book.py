@@ -111,6 +111,17 @@ class BehaviourData(BookModel):
     flat_archs: tuple[str, ...] = ("gfx942", "gfx950")
     flydsl_mx_activations: frozenset[str] = frozenset({"Swiglu"})
     opus_needs_shuffled: bool = False
+    flydsl_fallback: str = ""
+    """Tag of rows that answer for FlyDSL rows where FlyDSL is missing; without one FlyDSL rows stay."""
+    fp8_block_rows_above: int = 0
+    """Slots (padded tokens times top-k) up to which rows of fp8 block scales with Silu are not looked up."""
+    cktile_stage2_names: bool = False
+    cktile_gate_up_fp8: bool = False
+    flydsl_mx_activation_dtypes: frozenset[str] = frozenset({"fp4x2", "fp8"})
+    flydsl_mx_weight_dtypes: frozenset[str] = frozenset({"fp4x2", "fp8"})
+    flydsl_mx_keeps_ksplit: bool = False
+    flydsl_mx_any_k2: bool = False
+    """Whether the heuristic takes stage 2's wide tile of K also where it does not divide ``inter_dim``."""
 
 
 class TimelineEntry(BookModel):

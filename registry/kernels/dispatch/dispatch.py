@@ -9,7 +9,7 @@ from preshuffle.registry.kernels.dispatch.activation import QUANT_REMAP, activat
 from preshuffle.registry.kernels.dispatch.case import DispatchCase
 from preshuffle.registry.kernels.dispatch.grouped import grouped_key, grouped_plan, is_grouped
 from preshuffle.registry.kernels.dispatch.heuristics import untuned
-from preshuffle.registry.kernels.dispatch.lookup import lookup
+from preshuffle.registry.kernels.dispatch.lookup import lacks_flydsl, lookup
 from preshuffle.registry.kernels.dispatch.opus import check_bypassed, objection
 from preshuffle.registry.kernels.dispatch.stage_plan import Plan
 from preshuffle.registry.kernels.dispatch.stages import plan_stages
@@ -117,7 +117,7 @@ def _bypasses(case: DispatchCase) -> bool:
 def _settle(case: DispatchCase) -> None:
     row = case.row
     if row is not None:
-        reason = objection(case, row)
+        reason = "FlyDSL is missing" if lacks_flydsl(case, row) else objection(case, row)
         if reason is not None:
             case.notes.append(f"row {row.source} is discarded: {reason}")
             row = None

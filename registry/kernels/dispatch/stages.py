@@ -23,7 +23,6 @@ ONE_STAGE, ASM1, CK2 = "fused_moe_1stage", "asm_stage1", "ck_moe_stage2_fwd"
 
 _MXMOE_BLOCK = re.compile(r"^flydsl_mxmoe_g1_a4w4_(\d+)x")
 _HALF = frozenset({"bf16", "fp16"})
-_MX = frozenset({"fp4x2", "fp8"})
 _FLYDSL_TILE_N = 128
 TILE_K2 = 256
 """FlyDSL's heuristic takes this tile of K in stage 2 where it divides ``inter_dim``."""
@@ -51,7 +50,7 @@ def _stage2_by_name(case: DispatchCase, flydsl: bool) -> tuple[str, str]:
         return (FLYDSL2_LAYOUT if layout else FLYDSL2), name
     if name.startswith("opus_moe2_") and "opus" in case.behaviour.data.features:
         return OPUS2, name
-    if name.startswith("cktile_"):
+    if name.startswith("cktile_") and case.behaviour.data.cktile_stage2_names:
         return CKTILE2, ""
     return CK2, name
 
@@ -101,7 +100,9 @@ def cktile_swiglu(case: DispatchCase) -> Plan | None:
 def cktile_gate_up(case: DispatchCase) -> Plan | None:
     """Plan CK-Tile for Swiglu on interleaved MX weights."""
     call = case.call
-    if call.gate_mode == "separated" or call.activation != "Swiglu" or call.weight_dtype == "fp8":
+    if call.gate_mode == "separated" or call.activation != "Swiglu":
+        return None
+    if call.weight_dtype == "fp8" and not case.behaviour.data.cktile_gate_up_fp8:
         return None
     return _cktile_gate_up(case) if _mx_half(case) else None
 
@@ -126,7 +127,11 @@ def _takes_flydsl_mx(case: DispatchCase) -> bool:
         return "situv2_a16w4" in data.features and call.activation == "Situv2" and call.weight_dtype == "fp4x2"
     forced = "AITER_FLYDSL_FORCE" in case.behaviour.env and case.env.get("AITER_FLYDSL_FORCE", "1") == "1"
     wanted = call.activation in data.flydsl_mx_activations or forced
-    return wanted and case.activation_dtype in _MX and call.weight_dtype in _MX
+    return (
+        wanted
+        and case.activation_dtype in data.flydsl_mx_activation_dtypes
+        and call.weight_dtype in data.flydsl_mx_weight_dtypes
+    )
 
 
 def flydsl_mx(case: DispatchCase) -> Plan | None:
@@ -138,13 +143,14 @@ def flydsl_mx(case: DispatchCase) -> Plan | None:
         suffix1 = suffix2 = ""
     out = "bf16" if case.call.dtype == "bf16" else "f16"
     pair = f"a{_FLYDSL_NAMES[case.activation_dtype]}_w{_FLYDSL_NAMES[case.call.weight_dtype]}_{out}"
-    tile_k2 = TILE_K2 if case.call.inter_dim % TILE_K2 == 0 else 128
+    data = case.behaviour.data
+    tile_k2 = TILE_K2 if data.flydsl_mx_any_k2 or case.call.inter_dim % TILE_K2 == 0 else 128
     kernel1 = f"flydsl_moe1_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x256{suffix1}" + (
         "_gui" if case.activation_dtype == "fp8" else ""
     )
     kernel2 = f"flydsl_moe2_{pair}_t{tile_m}x{_FLYDSL_TILE_N}x{tile_k2}_atomic{suffix2}"
     case.notes.append("untuned: AITER takes a FlyDSL kernel by heuristic")
-    return Plan(FLYDSL1, kernel1, FLYDSL2, kernel2, tile_m, -1)
+    return Plan(FLYDSL1, kernel1, FLYDSL2, kernel2, tile_m, case.ksplit if data.flydsl_mx_keeps_ksplit else -1)
 
 
 def cktile_split_k(case: DispatchCase) -> Plan | None:

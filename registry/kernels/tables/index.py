@@ -1,5 +1,7 @@
 """Index of tuned rows by AITER's lookup key."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -53,12 +55,16 @@ class Index:
     """Rows by lookup key, with and without the activation.
 
     Without it the first row in file order answers for any activation.
+
+    Attributes:
+        without_flydsl: rows that answer for FlyDSL rows where FlyDSL is missing; None where the version knows none.
     """
 
     exact: dict[Key, Row] = field(default_factory=dict)
     any_activation: dict[Key, Row] = field(default_factory=dict)
     shapes: set[Key] = field(default_factory=set)
     any_gfx: bool = False
+    without_flydsl: Index | None = None
 
     def knows(self, case: DispatchCase) -> bool:
         """Return whether any row has the sizes of a call."""
@@ -69,9 +75,10 @@ class Index:
 def build_index(rows: list[Row], behaviour: Behaviour) -> Index:
     """Index rows as one AITER version reads them."""
     data = behaviour.data
-    index = Index()
+    main, fallback = Index(), Index()
     for row in MERGES[data.merge](rows):
-        if row.tag in data.dropped_tags:
+        index = fallback if data.flydsl_fallback and row.tag == data.flydsl_fallback else main
+        if index is main and row.tag in data.dropped_tags:
             continue
         gfx = (row.gfx or "*") if data.key_has_gfx else ""
         index.any_gfx = index.any_gfx or gfx == "*"
@@ -80,7 +87,8 @@ def build_index(rows: list[Row], behaviour: Behaviour) -> Index:
         index.exact.setdefault((*before, row.act_type, *after), row)
         if data.act_type != "exact":
             index.any_activation.setdefault((*before, "", *after), row)
-    return index
+    main.without_flydsl = fallback if data.flydsl_fallback else None
+    return main
 
 
 def _find(index: Index, mode: str, before: Key, act_type: str, after: Key) -> Row | None:

@@ -31,7 +31,7 @@ def _fastest(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[Row]:
 
 
 def merge_union(rows: list[Row]) -> list[Row]:
-    """Merge as AITER 0.1.14 and later: the fastest row per key.
+    """Merge as AITER 0.1.10 and later: the fastest row per key.
 
     Rows keep their file order. AITER itself writes the result back into the CSV files of its package and raises
     ``RuntimeError`` once (aiter/jit/core.py); from the second start on it reads what this returns.

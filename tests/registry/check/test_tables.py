@@ -1,9 +1,19 @@
 """Checks with kernel tables: what a table of another shape, or of a later AITER, says of a deployment."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from preshuffle.registry import Observation, Query, Registry, Report, observation_of
+from preshuffle.registry.base.memo import Memo
+from preshuffle.registry.check import Checker
+from preshuffle.registry.check.deployment.evidence import Evidence
+from preshuffle.registry.check.deployment.kernel_runs import KernelRun
+from preshuffle.registry.check.rules.kernels import unsupported, untuned, without_untuned_beside
+from preshuffle.registry.layer import Predictor, supposed_layers
+from preshuffle.registry.values.finding import Finding
 from support.book.observations import A4W4, SEPARATED, deployment
 
 Raw = dict[str, Any]
@@ -73,3 +83,57 @@ def test_other_numerics_name_the_variable_and_its_value() -> None:
     assert str(finding.fix).startswith(f"set {name}=2147483647")
     mended = Query.parse({**fields, "env": {name: "2147483647"}})
     assert registry.check(observation_of(registry.resolve(mended), mended)).verdict == "ok"
+
+
+SITU = {**A4W4, "activation": "Situv2"}
+
+
+def test_nothing_is_untuned_where_no_kernel_runs(tmp_path: Path) -> None:
+    """0.1.18 has no such activation, and raises at every token count."""
+    raw = deployment(SITU, SEPARATED, aiter="0.1.18", applied=AITER, tokens=[64, 4096])
+    codes = [finding.code for finding in checked(tmp_path, raw, 1024).findings]
+    assert "unsupported" in codes
+    assert "untuned" not in codes
+
+
+def evidence_of(folder: Path, *errors: tuple[int, int | None, str | None]) -> Evidence:
+    """Return real evidence whose runs are replaced: first and last token count, and what AITER raises."""
+    table = folder / "tuned_fmoe.csv"
+    table.write_text(f"{COLUMNS}\n{row(64, 2048)}\n")
+    registry = Registry.load(kernel_tables=[table])
+    raw = deployment(A4W4, SEPARATED, applied=AITER, tokens=[64])
+    observation, memo = Observation.parse(raw), Memo()
+    checker = Checker(registry.book, Predictor(registry.tables, memo), memo)
+    layers = supposed_layers(observation.query, registry.book, memo, observation.applied)
+    evidence = checker._judge(layers).evidence
+    runs = tuple(KernelRun(lo, hi, "aiter", "k", predicted=True, tuned=False, error=error) for lo, hi, error in errors)
+    return replace(evidence, runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("errors", "left"),
+    [
+        ([(1, 63, "E: x"), (64, None, None)], "at 64 and more tokens: a heuristic kernel runs"),
+        ([(1, 63, None), (64, None, "E: x")], "at 1 to 63 tokens: a heuristic kernel runs"),
+        ([(1, 63, "E: x"), (64, None, "E: y")], None),
+        ([(1, None, None)], "at every token count: a heuristic kernel runs"),
+    ],
+)
+def test_token_counts_that_are_unsupported_are_not_untuned_too(
+    tmp_path: Path, errors: list[tuple[int, int | None, str | None]], left: str | None
+) -> None:
+    evidence = evidence_of(tmp_path, *errors)
+    found = [*unsupported(evidence), *untuned(evidence)]
+    kept = without_untuned_beside(evidence, found)
+    texts = [finding.message for finding in kept if finding.code == "untuned"]
+    assert [text.endswith(left) for text in texts] == [True] if left else texts == []
+    assert [f for f in kept if f.code == "unsupported"] == [f for f in found if f.code == "unsupported"]
+
+
+def test_a_lone_untuned_stays(tmp_path: Path) -> None:
+    """Where calls or versions acquit what is unsupported, the shape is untuned all the same."""
+    evidence = evidence_of(tmp_path, (1, None, "E: x"))
+    alone = tuple(untuned(evidence))
+    assert without_untuned_beside(evidence, alone) == alone
+    other = Finding.of("unsupported", "of something else", fix="none")
+    assert without_untuned_beside(evidence, (other, *alone)) == (other, *alone)

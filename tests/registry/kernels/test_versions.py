@@ -86,7 +86,7 @@ def test_unknown_versions_say_so() -> None:
 
 
 def test_versions_between_the_known_ends_name_what_is_assumed() -> None:
-    assert any("0.1.9 to 0.1.13" in note for note in dispatch(call(aiter="0.1.11")).notes)
+    assert any("0.1.9 to 0.1.11" in note for note in dispatch(call(aiter="0.1.11")).notes)
     assert behaviour_of("0.1.20").notes == ()
 
 
