@@ -31,6 +31,10 @@ VALUES: dict[str, dict[str, Any]] = {
             "egress": [{"ports": [{"port": 443}]}],
         }
     },
+    "jobs": {
+        "conformance": {"enabled": True, "image": "registry.example.com/your-aiter-image:1.0"},
+        "engine": {"enabled": True, "image": "registry.example.com/your-engine:1.0", "args": ["serve"]},
+    },
     "nothing more": {
         "networkPolicy": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -99,6 +103,21 @@ def test_settings_become_environment_variables() -> None:
     (container,) = only("Deployment", settings={"LOG": "text", "MAX_BODY": 5})["spec"]["template"]["spec"]["containers"]
     env = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert (env["PRESHUFFLE_LOG"], env["PRESHUFFLE_MAX_BODY"]) == ("text", "5")
+
+
+def test_the_conformance_job_is_the_example() -> None:
+    example = yaml.safe_load((PLAIN / "conform.example.yaml").read_text())
+    assert only("Job", **VALUES["jobs"]) == example
+
+
+def test_an_engines_pod_has_the_examples_gate_and_is_let_in() -> None:
+    example = yaml.safe_load((PLAIN / "engine-probe.example.yaml").read_text())["spec"]["containers"][0]
+    (container,) = only("Pod", **VALUES["jobs"])["spec"]["containers"]
+    assert container["startupProbe"] == example["startupProbe"]
+    assert (container["image"], container["args"]) == (example["image"], ["serve"])
+    assert container["resources"]["limits"] == {"amd.com/gpu": "8"}
+    peers = only("NetworkPolicy", **VALUES["jobs"])["spec"]["ingress"][0]["from"]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}} in peers
 
 
 @pytest.mark.parametrize(
