@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -99,6 +100,13 @@ def _engine(book: Book, name: str | None) -> str | None:
 
 
 def _aiter(registry: Registry) -> dict[str, Any]:
+    found = _installed_aiter(registry, tuple(sys.path), "aiter" in sys.modules)
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in found.items()}
+
+
+# Process-wide: an AITER does not change under a running engine, and every layer of a model asks.
+@lru_cache(maxsize=4)
+def _installed_aiter(registry: Registry, _places: tuple[str, ...], _imported: bool) -> dict[str, Any]:
     try:
         return aiter_here(registry)
     except TableError:

@@ -11,6 +11,7 @@ from pydantic import Field
 from preshuffle.layouts.engines.expert_maps import map_fields
 from preshuffle.layouts.engines.observed_tensor import dtype_of, observe_tensor
 from preshuffle.layouts.engines.passed_arguments import Passed, passed_arguments
+from preshuffle.layouts.stamps import stamp_of
 from preshuffle.registry import Applied, Registry, TensorObservation
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.words import ROLES, Dtype, GateMode, ModelActivation, QuantType
@@ -161,7 +162,7 @@ class _Reader:
             self.biases.append(value is not None)
         if isinstance(value, torch.Tensor):
             role = next(role for role in ROLES if role == argument.carries)
-            self.tensors[role] = observe_tensor(role, value, packed=self.packed)
+            self.tensors[role] = observe_tensor(role, value, stamp_of(value), packed=self.packed)
         elif value is not None:
             self.unread.append(name)
 

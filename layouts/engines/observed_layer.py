@@ -12,10 +12,10 @@ from preshuffle.layouts.engines.observed_call import ObservedCall, observed_call
 from preshuffle.layouts.engines.observed_tensor import observe_tensor
 from preshuffle.layouts.forensics import Identification, identify
 from preshuffle.layouts.loader import RoleTensors, Target
-from preshuffle.layouts.stamps import stamp_of
+from preshuffle.layouts.stamps import Stamp, stamp_of
 from preshuffle.registry import Applied, Query, Registry, TensorObservation
 from preshuffle.registry.base.frozen import FrozenDict
-from preshuffle.registry.base.words import BITS, ROLES, Role
+from preshuffle.registry.base.words import BITS, ROLES, Role, RowOrder
 from preshuffle.registry.values.observation import Event
 
 
@@ -75,8 +75,9 @@ def observe_layer(
     seen, passed = _read(call, function, packed, registry)
     objects = {role: tensors[role] for role in tensors.names}
     objects |= passed
+    stamps = {role: stamp_of(tensor) for role, tensor in objects.items()}
     observed: dict[Role, TensorObservation] = {
-        role: observe_tensor(role, tensor, packed=packed) for role, tensor in objects.items()
+        role: observe_tensor(role, tensor, stamps[role], packed=packed) for role, tensor in objects.items()
     }
     if seen is not None:
         observed |= seen.tensors
@@ -93,8 +94,8 @@ def observe_layer(
     return ObservedLayer(
         **{
             **stated,
-            "events": _events(objects),
-            "source_order": _source_order(objects, found),
+            "events": _events(stamps),
+            "source_order": _source_order(stamps, found),
             "tensors": observed,
             "identified": found,
         }
@@ -131,17 +132,15 @@ def _with_bytes(observed: TensorObservation, found: Identification) -> TensorObs
     return observed.model_copy(update={"layout": found.layout, **known})
 
 
-def _events(objects: Mapping[Role, torch.Tensor]) -> tuple[Event, ...]:
+def _events(stamps: Mapping[Role, Stamp | None]) -> tuple[Event, ...]:
     """Return what stamps say was done: nothing where no tensor has one."""
-    states = {stamp.state for tensor in objects.values() if (stamp := stamp_of(tensor)) is not None}
+    states = {stamp.state for stamp in stamps.values() if stamp is not None}
     return ("apply", "begin_reload") if "reloading" in states else ("apply",) if "applied" in states else ()
 
 
-def _source_order(objects: Mapping[Role, torch.Tensor], found: Mapping[Role, Identification]) -> Any:
+def _source_order(stamps: Mapping[Role, Stamp | None], found: Mapping[Role, Identification]) -> RowOrder | None:
     """Return the row order that the loader assumed: what the bytes show, else what the stamp says."""
-    for role in (role for role in objects if role.startswith("w13")):
-        result = found.get(role)
-        if result is not None and result.read_as is not None:
-            return result.read_as
-    stamps = [stamp_of(tensor) for role, tensor in objects.items() if role.startswith("w13")]
-    return next((stamp.source_order for stamp in stamps if stamp is not None and stamp.source_order), None)
+    of_w13 = [role for role in stamps if role.startswith("w13")]
+    shown = (found[role].read_as for role in of_w13 if role in found)
+    said = (stamp.source_order for role in of_w13 if (stamp := stamps[role]) is not None)
+    return next((order for order in (*shown, *said) if order is not None), None)

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.loader import AITER_TAG
-from preshuffle.layouts.stamps import Stamp, stamp_of
+from preshuffle.layouts.stamps import Stamp
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES, VALUES_PER_ELEMENT
 from preshuffle.registry import TensorObservation
 from preshuffle.registry.base.words import Role, TensorDtype
@@ -28,7 +28,9 @@ _NEWER: Final[dict[str, TensorDtype]] = {"float4_e2m1fn_x2": "fp4x2", "int4": "i
 _SCALES_IN_BYTES: Final = "e8m0"
 
 
-def observe_tensor(role: Role, tensor: torch.Tensor, *, packed: int | None = None) -> TensorObservation:
+def observe_tensor(
+    role: Role, tensor: torch.Tensor, stamp: Stamp | None, *, packed: int | None = None
+) -> TensorObservation:
     """Return what one tensor and its stamp show.
 
     Bytes without a stamp are in no known layout. The tag is looked at on this very object.
@@ -36,9 +38,9 @@ def observe_tensor(role: Role, tensor: torch.Tensor, *, packed: int | None = Non
     Args:
         role: which tensor of the layer it is.
         tensor: the object that the kernel gets.
+        stamp: what ``stamp_of`` says of it; None for bytes that nobody stamped.
         packed: values that a byte of an untyped weight (uint8) holds; None where it is not known.
     """
-    stamp = stamp_of(tensor)
     known = stamp if stamp is not None and stamp.state == "applied" and _covers(stamp, tensor) else None
     shape = _in_values(role, tensor, known, packed)
     physical = _stamped_shape(known) if known is not None else shape

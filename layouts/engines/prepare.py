@@ -162,7 +162,7 @@ def prepare(
     settle(differences, on_environment)
     last_rank = found.tp_rank is not None and found.query.tp > 1 and found.tp_rank == found.query.tp - 1
     applied = apply(layer, decision, again=again, pads=pads, allow=allow, last_rank=last_rank)
-    observation = Observation(query=found.query, applied=observe_layer(layer, query=found.query, registry=registry))
+    observation = Observation(query=found.query, applied=applied)
     return PreparedLayer(
         layer=layer,
         decision=decision,

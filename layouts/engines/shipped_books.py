@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
@@ -23,8 +24,7 @@ def shipped_books() -> tuple[Path, ...]:
     Raises:
         BookError: an entry point names no folder.
     """
-    points = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
-    return tuple(_folder(point) for point in points)
+    return _shipped(tuple(sys.path))
 
 
 def registry_here(overlays: Iterable[Path | str] = ()) -> Registry:
@@ -37,6 +37,14 @@ def registry_here(overlays: Iterable[Path | str] = ()) -> Registry:
     """
     folders = (*shipped_books(), *map(Path, overlays))
     return _loaded(folders) if folders else Registry.default()
+
+
+# Process-wide: reading the metadata of all installed packages takes milliseconds, for every layer of a model.
+@lru_cache(maxsize=4)
+def _shipped(_: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the folders, once for each list of places where packages are installed."""
+    points = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
+    return tuple(_folder(point) for point in points)
 
 
 # Process-wide: installed packages and folders do not change under a running engine.
