@@ -1,6 +1,6 @@
 """Takes the README's screenshots: ``PYTHONPATH=tests python -m support.pages.screenshots docs/images``.
 
-Each is below 150 kB.
+Each is below 200 kB.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def fleet(url: str) -> None:
     applied = OBSERVATION["applied"]
     lost = {"tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": False}}}
     block = {"activation_dtype": "fp8", "tp": 8}
-    report(url, "gpt-oss-prod", applied, replica=0, aiter_build="0.1.20.post1")
+    of_team = {"owner": "inference", "labels": {"team": "chat", "region": "eu"}}
+    report(url, "gpt-oss-prod", applied, replica=0, aiter_build="0.1.20.post1", **of_team)
     report(url, "gpt-oss-prod", applied, replica=1, aiter_build="0.1.20.post1")
     report(url, "gpt-oss-eu", applied)
     report(url, "deepseek-r1", applied, {**block, "model": "deepseek-ai/DeepSeek-R1", "engine": "vllm@0.20.0"})
@@ -62,10 +63,12 @@ def report(
     httpx.put(f"{url}/v1/deployments/{name}?replica={replica}", json=body).raise_for_status()
 
 
-def shoot(window: Chrome, file: Path, bottom: str) -> None:
-    """Save the page from its top to the bottom of an element."""
-    end = window.execute_script("return document.querySelector(arguments[0]).getBoundingClientRect().bottom", bottom)
-    clip = {"x": 0, "y": 0, "width": WIDTH, "height": end + MARGIN, "scale": 1}
+def shoot(window: Chrome, file: Path, bottom: str, top: str = "body") -> None:
+    """Save the page from the top of an element to the bottom of another."""
+    place = "return document.querySelector(arguments[0]).getBoundingClientRect()"
+    start = max(0, window.execute_script(f"{place}.top", top) - MARGIN)
+    end = window.execute_script(f"{place}.bottom", bottom)
+    clip = {"x": 0, "y": start, "width": WIDTH, "height": end + MARGIN - start, "scale": 1}
     wanted = {"format": "png", "captureBeyondViewport": True, "clip": clip}
     shot = window.execute_cdp_cmd("Page.captureScreenshot", wanted)
     file.write_bytes(base64.b64decode(shot["data"]))
@@ -79,10 +82,14 @@ def take(server: Server, window: Chrome, folder: Path) -> None:
     shoot(window, folder / "deployments.png", "table.cards")
     window.get(f"{server.url}/book/layouts/gui16")
     shoot(window, folder / "layout.png", "figure")
+    window.get(f"{server.url}/matrix?engine=sglang@0.5.23&tp=8&model=DeepSeek-V4")
+    shoot(window, folder / "matrix.png", "table.matrix", "main > p[role=status]")
+    window.get(f"{server.url}/resolve?model=openai/gpt-oss-120b&arch=MI355X&engine=vllm@0.33.0&tp=2")
+    shoot(window, folder / "launch.png", "#launch-call", "#answer")
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     window.get(f"{server.url}/deployments/gpt-oss-canary")
-    shoot(window, folder / "deployment.png", ".chart + details")
+    shoot(window, folder / "deployment.png", ".chart")
 
 
 if __name__ == "__main__":
