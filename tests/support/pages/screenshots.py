@@ -31,7 +31,7 @@ def fleet(url: str) -> None:
     applied = OBSERVATION["applied"]
     lost = {"tensors": {"w13_weight": {"layout": "sep16", "is_shuffled": False}}}
     block = {"activation_dtype": "fp8", "tp": 8}
-    of_team = {"owner": "inference", "labels": {"team": "chat", "region": "eu"}}
+    of_team: dict[str, Any] = {"owner": "inference", "labels": {"team": "chat", "region": "eu"}}
     report(url, "gpt-oss-prod", applied, replica=0, aiter_build="0.1.20.post1", **of_team)
     report(url, "gpt-oss-prod", applied, replica=1, aiter_build="0.1.20.post1")
     report(url, "gpt-oss-eu", applied)
