@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.conform.engines.drivers import comparison, recorded_aiter
+from preshuffle.layouts.conform.engines.drivers import comparison, loading, recorded_aiter
 from preshuffle.layouts.conform.engines.drivers.pretended_rocm import COMPUTE_UNITS, pretend_rocm
 from preshuffle.layouts.conform.engines.drivers.random_experts import RandomExperts
 from preshuffle.layouts.conform.engines.engine_cases import EngineCase
@@ -30,7 +30,6 @@ from preshuffle.layouts.conform.standins.requests import AnswerFile, read_reques
 from preshuffle.registry import Decision, PreshuffleError, Query, Registry
 
 _DRIVERS: Final = "preshuffle.layouts.conform.engines.drivers"
-_DRIVERS_FOLDER: Final = Path(comparison.__file__).parent
 _LONGEST: Final = 400
 
 
@@ -120,7 +119,8 @@ def run_engine(driver: Any, table: EngineTable, case: EngineCase, experts: Rando
                 driver.call(layer, case)
     except Exception as error:
         if not (layer is not None and isinstance(error, NotImplementedError) and table.own_kernels in str(error)):
-            driven = not (isinstance(error, ImportError) or _last_frame(error)[0].parent == _DRIVERS_FOLDER)
+            ours = {Path(str(module.__file__)) for module in (driver, loading)}
+            driven = not isinstance(error, ImportError) and _last_frame(error)[0] not in ours
             raised = _raised(error)
     call = recorded_aiter.calls[-1] if recorded_aiter.calls and raised is None else None
     return EngineRun(layer, call, raised, driven, source)
