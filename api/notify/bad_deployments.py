@@ -148,7 +148,7 @@ def _shown(row: AnyRow) -> State:
 
 
 def is_silenced(store: Store, name: str) -> bool:
-    """Whether an operator has silenced a deployment; False where the store does not answer."""
+    """Whether a deployment is silenced; False without an answer."""
     query = select(deployments.c.silenced_until_ms).where(deployments.c.name == name)
     try:
         with store.transaction() as connection:

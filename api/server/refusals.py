@@ -1,4 +1,4 @@
-"""Refusals of whole connections: their responses, and a log that a flood cannot fill."""
+"""Refusals of whole connections: responses, and a rate-limited log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RETRY_S: Final = 5
 
 
 class RefusalLog:
-    """Logs refusals of connections with the client's address. On the event loop only."""
+    """Logs refusals with the client's address. On the event loop only."""
 
     def __init__(self) -> None:
         """Start without refusals."""
@@ -25,7 +25,7 @@ class RefusalLog:
         self._counts: dict[str, int] = {}
 
     def note(self, kind: str, client: tuple[str, int] | None) -> None:
-        """Count a refusal, and log it unless one of its kind was logged a moment ago."""
+        """Count a refusal, and log it, once a second for each kind."""
         count = self._counts.get(kind, 0) + 1
         now = time.monotonic()
         if now < self._next_at.get(kind, 0.0):

@@ -32,7 +32,9 @@ def request_id(given: str | None) -> str:
 
 
 def set_up(style: Style, level: Level = "info", stream: TextIO | None = None) -> None:
-    """Send the logs of this process to a stream; standard error by default.
+    """Send the logs of this process to a stream.
+
+    It is standard error by default.
 
     In JSON, Python's warnings and uncaught errors are log lines too.
     """
