@@ -16,12 +16,12 @@ from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPl
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
-from preshuffle.layouts.laid_out.lay_out_checkpoint import core_count, finish
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
 from preshuffle.layouts.laid_out.verify import check_header
+from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
 from preshuffle.layouts.stamps import Loss
 from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.hf import language_model, layers_of, model_type_of, read_config
