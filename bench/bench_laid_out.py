@@ -1,0 +1,247 @@
+"""Benchmark of checkpoints laid out ahead, on a synthetic DeepSeek-shaped one.
+
+``python bench/bench_laid_out.py [--gb 10] [--tp 8] [--folder DIR] [--rounds 3]``. Each measurement is a process of its
+own; every round measures all of them in turn, from a warm page cache. Reported are medians, ratios within a round, and
+the largest resident set of each process, mapped pages counted: 0.26 GB of it are there before any work begins.
+
+``--flat`` lays out growing checkpoints, each file thrown away after its checksum, and reports the resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from preshuffle.layouts import Checkpoint, lay_out_checkpoint, open_laid_out, verify_laid_out
+from preshuffle.layouts.laid_out import Manifest, RunEvent
+from support.aiter.aiter_wheel import aiter_modules
+
+HIDDEN, INTERMEDIATE, EXPERTS = 7168, 2048, 16
+LAYER = EXPERTS * 3 * HIDDEN * INTERMEDIATE
+FIELDS: dict[str, Any] = {"arch": "gfx950"}
+CONFIG: dict[str, Any] = {
+    "model_type": "deepseek_v3",
+    "hidden_size": HIDDEN,
+    "moe_intermediate_size": INTERMEDIATE,
+    "n_routed_experts": EXPERTS,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 0,
+    "hidden_act": "silu",
+    "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+}
+
+
+def write(folder: Path, layers: int) -> None:
+    """Write the checkpoint: random fp8 codes, the same ones shifted for every tensor."""
+    folder.mkdir(parents=True)
+    pool = torch.randint(0, 0x7F, (HIDDEN * INTERMEDIATE + 4096,), dtype=torch.uint8)
+    weight_map: dict[str, str] = {}
+    for layer in range(layers):
+        tensors: dict[str, torch.Tensor] = {}
+        for expert in range(EXPERTS):
+            for number, (name, rows, k) in enumerate(
+                (("gate", INTERMEDIATE, HIDDEN), ("up", INTERMEDIATE, HIDDEN), ("down", HIDDEN, INTERMEDIATE))
+            ):
+                first = (layer * 131 + expert * 17 + number * 5) % 4096
+                codes = pool[first : first + rows * k].clone().view(rows, k)
+                prefix = f"model.layers.{layer}.mlp.experts.{expert}.{name}_proj"
+                tensors[f"{prefix}.weight"] = codes.view(torch.float8_e4m3fn)
+                tensors[f"{prefix}.weight_scale_inv"] = torch.rand(rows // 128, k // 128)
+        tensors[f"model.layers.{layer}.self_attn.o_proj.weight"] = torch.zeros(HIDDEN, 1024, dtype=torch.bfloat16)
+        file = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(tensors, file))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
+
+
+def timed(work: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def copy(folder: Path) -> float:
+    """``cp`` of the same bytes, ended by fsync."""
+    out = folder / "copied"
+
+    def work() -> None:
+        out.mkdir()
+        files = sorted((folder / "checkpoint").glob("*"))
+        subprocess.run(["cp", "--reflink=never", *files, out], check=True)
+        subprocess.run(["sync", *out.glob("*"), out], check=True)
+
+    seconds = timed(work)
+    shutil.rmtree(out)
+    return seconds
+
+
+def apply(folder: Path, tp: int) -> float:
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    return timed(lambda: lay_out_checkpoint(folder / "checkpoint", out, tp=tp, **FIELDS))
+
+
+def verify(folder: Path, tp: int) -> float:
+    def work() -> None:
+        assert verify_laid_out(folder / "out", against=folder / "checkpoint").verdict == "ok"
+
+    return timed(work)
+
+
+def safetensors_load(folder: Path, tp: int) -> float:
+    """Read every tensor of every layer of rank 0 through safetensors' mapping into one buffer."""
+    manifest = Manifest.read(folder / "out")
+    buffer = torch.empty(max(one.nbytes for file in manifest.ranks for one in file.tensors), dtype=torch.uint8)
+
+    def work() -> None:
+        for file in manifest.rank(0, 0):
+            with safe_open(folder / "out" / file.file, "pt") as opened:
+                for one in file.tensors:
+                    tensor = opened.get_tensor(one.name).view(-1).view(torch.uint8)
+                    buffer[: one.nbytes].copy_(tensor)
+
+    return timed(work)
+
+
+def open_rank(folder: Path, tp: int) -> float:
+    """The same through ``open_laid_out``, which checks keys and samples, and stamps."""
+    manifest = Manifest.read(folder / "out")
+    buffer = torch.empty(max(one.nbytes for file in manifest.ranks for one in file.tensors), dtype=torch.uint8)
+    Checkpoint.open(folder / "checkpoint")  # the book is loaded: an engine has it
+
+    def work() -> None:
+        for _, tensor in open_laid_out(folder / "out", 0, tp=tp, **FIELDS):
+            flat = tensor.view(-1).view(torch.uint8)
+            buffer[: flat.numel()].copy_(flat)
+
+    return timed(work)
+
+
+def load_then_shuffle(folder: Path, tp: int) -> float:
+    """Read rank 0 from the checkpoint, and lay it out with AITER's function."""
+    checkpoint = Checkpoint.open(folder / "checkpoint")
+    query = checkpoint.registry.query_from_hf_config(checkpoint.folder, layer=0, tp=tp, **FIELDS)
+
+    def work() -> None:
+        for layer in checkpoint.experts:
+            tensors = checkpoint.rank(layer, query)
+            for role in ("w13_weight", "w2_weight"):
+                tensors[role] = aiter.shuffle_weight(tensors[role].view(torch.uint8))
+
+    with aiter_modules() as aiter:
+        return timed(work)
+
+
+def flat(folder: Path, tp: int) -> float:
+    """Lay out; throw every file away after its checksum."""
+    out = folder / "thrown"
+    shutil.rmtree(out, ignore_errors=True)
+
+    def throw(event: RunEvent) -> None:
+        if event.event == "file" and event.file:
+            os.truncate(out / event.file, 0)
+
+    seconds = timed(lambda: lay_out_checkpoint(folder / "checkpoint", out, tp=tp, listener=throw, **FIELDS))
+    shutil.rmtree(out)
+    return seconds
+
+
+PHASES: dict[str, Callable[[Path, int], float]] = {
+    "apply": apply,
+    "verify": verify,
+    "safetensors": safetensors_load,
+    "open": open_rank,
+    "shuffle": load_then_shuffle,
+    "flat": flat,
+}
+
+
+def in_process(name: str, folder: Path, tp: int) -> tuple[float, float]:
+    """Return seconds, and gigabytes of the largest resident set."""
+    command = [sys.executable, __file__, "--phase", name, "--folder", str(folder), "--tp", str(tp)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    seconds, resident = json.loads(done.stdout.splitlines()[-1])
+    return seconds, resident
+
+
+def resident_set() -> float:
+    """Return gigabytes of this process's largest resident set, mapped files counted."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
+
+
+def warm(folder: Path) -> None:
+    for path in sorted(folder.rglob("*.safetensors")):
+        with path.open("rb") as stream:
+            while stream.read(1 << 24):
+                pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gb", type=float, default=10)
+    parser.add_argument("--tp", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--phase", choices=PHASES)
+    parser.add_argument("--flat", type=float, nargs="*", help="sizes in GB")
+    args = parser.parse_args()
+    if args.phase:
+        seconds = PHASES[args.phase](args.folder, args.tp)
+        print(json.dumps([seconds, resident_set()]))
+        return 0
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        for size in args.flat or ():
+            folder = Path(name) / f"{size:g}"
+            write(folder / "checkpoint", max(1, round(size * 1e9 / LAYER)))
+            seconds, resident = in_process("flat", folder, args.tp)
+            print(f"{size:5g} GB: {seconds:6.1f} s, resident {resident:.2f} GB", flush=True)
+            shutil.rmtree(folder)
+        if not args.flat:
+            measure(Path(name), args)
+    return 0
+
+
+def measure(folder: Path, args: argparse.Namespace) -> None:
+    layers = max(1, round(args.gb * 1e9 / LAYER))
+    write(folder / "checkpoint", layers)
+    size = sum(path.stat().st_size for path in (folder / "checkpoint").glob("*"))
+    print(f"{size / 1e9:.2f} GB, {layers} layers of {EXPERTS} experts, tp {args.tp}", flush=True)
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ("cp", *PHASES) if name != "flat"}
+    for _ in range(args.rounds):
+        warm(folder / "checkpoint")
+        rows["cp"].append((copy(folder), 0.0))
+        for name in rows:
+            if name != "cp":
+                warm(folder / ("out" if name in ("safetensors", "open") else "checkpoint"))
+                rows[name].append(in_process(name, folder, args.tp))
+        print({name: round(found[-1][0], 2) for name, found in rows.items()}, flush=True)
+    for name, found in rows.items():
+        print(f"{name:12} {median(one[0] for one in found):8.2f} s   resident {max(one[1] for one in found):.2f} GB")
+    for name, other, wanted in (("cp", "apply", 0.8), ("safetensors", "open", 0.9), ("shuffle", "open", 5.0)):
+        ratio = median(a[0] / b[0] for a, b in zip(rows[name], rows[other], strict=True))
+        print(f"{name} / {other}: {ratio:.2f} (required {wanted})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
