@@ -139,13 +139,14 @@ def load_then_shuffle(folder: Path, tp: int) -> float:
     checkpoint = Checkpoint.open(folder / "checkpoint")
     query = checkpoint.registry.query_from_hf_config(checkpoint.folder, layer=0, tp=tp, **FIELDS)
 
-    def work() -> None:
-        for layer in checkpoint.experts:
-            tensors = checkpoint.rank(layer, query)
-            for role in ("w13_weight", "w2_weight"):
-                tensors[role] = aiter.shuffle_weight(tensors[role].view(torch.uint8))
+    with aiter_modules() as functions:
 
-    with aiter_modules() as aiter:
+        def work() -> None:
+            for layer in checkpoint.experts:
+                tensors = checkpoint.rank(layer, query)
+                for role in ("w13_weight", "w2_weight"):
+                    tensors[role] = functions.shuffle_weight(tensors[role].view(torch.uint8))
+
         return timed(work)
 
 

@@ -46,7 +46,7 @@ def whole(checkpoint: Path) -> dict[str, bytes]:
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "support.tensors.lay_out_process", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
 
 
 def assert_nothing_looks_whole(out: Path, whole: dict[str, bytes]) -> None:
