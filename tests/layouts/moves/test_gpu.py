@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload, inverse
+from preshuffle.layouts import apply, apply_layout, begin_reload, finish_reload, inverse, plain_reload
 from preshuffle.layouts.loader.single import invert_layout, layout_of
 from preshuffle.layouts.moves.in_place import InPlace
 from preshuffle.registry import CopyPlan, PlainView, plan_copy
@@ -58,6 +58,26 @@ def test_a_graph_sees_reloaded_bytes_at_the_same_addresses(activation: str) -> N
     graph.replay()
     torch.cuda.synchronize()
     assert {role: (tensor.data_ptr(), tensor.stride()) for role, tensor in tensors.items()} == before
+    apply(wanted := plain_tensors(decision, seed=5), decision)
+    assert seen.cpu().equal(wanted["w13_weight"].view(torch.uint8))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_graph_sees_what_an_engines_loader_of_plain_rows_wrote(activation: str) -> None:
+    decision = decide(activation)
+    tensors = {role: tensor.cuda() for role, tensor in plain_tensors(decision).items()}
+    apply(tensors, decision)
+    weight = tensors["w13_weight"].view(torch.uint8)
+    seen = torch.empty_like(weight)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        seen.copy_(weight)
+    fresh = plain_tensors(decision, seed=5)
+    with plain_reload(tensors, decision) as plain:
+        for role, tensor in plain.items():
+            tensor.copy_(fresh[role])
+    graph.replay()
+    torch.cuda.synchronize()
     apply(wanted := plain_tensors(decision, seed=5), decision)
     assert seen.cpu().equal(wanted["w13_weight"].view(torch.uint8))
 
