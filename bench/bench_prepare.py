@@ -1,4 +1,4 @@
-"""Measure what ``prepare`` adds to laying a gpt-oss layer out, and to starting an engine.
+"""Measure what ``prepare`` adds to ``apply`` and to an engine's start.
 
 Usage: ``python bench/bench_prepare.py [--device cuda] [--experts 8] [--rounds 15]``. On a GPU times are the host's.
 """
@@ -23,7 +23,7 @@ SIZES = {"hidden_size": 2880, "intermediate_size": 2880}
 
 
 def plain_layer(decision: Decision, device: str) -> dict[str, torch.Tensor]:
-    """Return zeros in buffers of the physical size, as an engine allocates them."""
+    """Return zeros in buffers of the physical size."""
     dtypes = {"fp4x2": torch.uint8, "e8m0": torch.uint8, "fp32": torch.float32}
     return {
         role: torch.zeros(torch_shape(one.physical_shape, one), dtype=dtypes[one.dtype], device=device)
@@ -45,7 +45,7 @@ def host_ms(run: Callable[[], Any], device: str) -> float:
 
 
 def layer_figures(decision: Decision, experts: int, device: str, rounds: int) -> None:
-    """Print the time of a copy, of ``apply`` and of ``prepare``, in turns."""
+    """Print the times of a copy, ``apply`` and ``prepare``."""
     rows: list[tuple[float, float, float]] = []
     fields: dict[str, Any] = {**GIVEN, **SIZES, "environment": dict(decision.env)}
     for _ in range(rounds + 1):
@@ -62,7 +62,7 @@ def layer_figures(decision: Decision, experts: int, device: str, rounds: int) ->
 
 
 def start_figures(decision: Decision, device: str) -> None:
-    """Print what resolve, observe and report add to the start of an engine with 60 layers."""
+    """Print what 60 layers add to an engine's start."""
     registry = registry_here()
     layer = plain_layer(decision, device)
     apply(layer, decision)

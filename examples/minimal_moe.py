@@ -56,7 +56,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Experts(torch.nn.Module):
-    """Experts of one layer on one rank, as an engine keeps them: parameters under the roles' names."""
+    """Experts of one layer on one rank, as an engine keeps them."""
 
     def __init__(self, tensors: Tensors) -> None:
         """Take a rank's plain tensors."""
@@ -69,7 +69,7 @@ class Rank:
     """One process of the example: its layer, and what it prepared."""
 
     def __init__(self, rank: int, folder: Path) -> None:
-        """Read this rank's share of the checkpoint, and all of it for comparison."""
+        """Read this rank's share of the checkpoint."""
         registry = Registry.default()
         self.rank = rank
         self.query = registry.query_from_hf_config(folder, tp=RANKS, **GPU)
@@ -82,7 +82,7 @@ class Rank:
         self.x = torch.randn(8, CONFIG["hidden_size"], generator=random, dtype=torch.float64)
 
     def plain(self, query: Query, rank: int = 0) -> Tensors:
-        """Return plain tensors of a rank; of a query without ranks the whole layer's."""
+        """Return plain tensors of a rank, or of the whole layer."""
         return self.checkpoint.rank(0, query, tp_rank=rank)
 
     def run(self, prepared: PreparedLayer, routing: Routing) -> torch.Tensor:
@@ -106,7 +106,7 @@ class Rank:
 
 
 def live(rank: Rank) -> dict[str, Any]:
-    """Take one rank through the layer's life; return what was seen at each step."""
+    """Take one rank through the layer's life."""
     seen: dict[str, Any] = {}
     whole = rank.plain(rank.whole)
     before = observe_layer(rank.layer, checkpoint=whole, query=rank.query)
@@ -163,7 +163,9 @@ def run_rank(rank: int, folder: Path) -> dict[str, Any]:
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """Write a checkpoint and run both ranks, the first one in this process; return what each saw.
+    """Write a checkpoint, run both ranks, return what each saw.
+
+    The first rank runs in this process.
 
     Raises:
         RuntimeError: the other rank failed.
@@ -179,7 +181,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Run the example and print what each rank saw; exit with 0 if all agree with the plain model."""
+    """Run the example; exit with 0 if all agree with the plain model."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
