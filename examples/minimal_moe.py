@@ -181,7 +181,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Run the example; exit with 0 if all agree with the plain model."""
+    """Run the example; exit with 0 if all agree."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
