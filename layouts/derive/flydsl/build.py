@@ -141,7 +141,8 @@ def _request(
     if builder.interleave:
         keywords[builder.interleave] = options.gate_mode == "interleave"
     if named.kind.family.stage == "2":
-        keywords |= {"accumulate": not named.reduces, "epilog": "reduce" if named.reduces else "atomic"}
+        epilog = builder.fixed.get("epilog", "reduce" if named.reduces else "atomic")
+        keywords |= {"accumulate": not named.reduces, "epilog": epilog}
     else:
         keywords |= {"act": options.activation, "enable_bias": options.bias}
     address = "pointer" if named.called.pointers else "address"

@@ -72,6 +72,7 @@ class FlydslFamily:
         pointers: whether addresses are passed as pointers, or as numbers.
         sorted_input: whether rows of the input are those of the tiles.
         sorted_output: whether rows of the output are.
+        plain_scales: whether scales of the output are in its own order.
         least_model_dim: K of the smallest layer that stage 1 can be built for.
         scale_tile_rows: rows that a tile takes among the scales of the output, at least.
         block_columns: columns that a block computes, where the caller counts the blocks; 0: the name's ``tile_n``.
@@ -83,6 +84,7 @@ class FlydslFamily:
     pointers: bool = True
     sorted_input: bool = False
     sorted_output: bool = False
+    plain_scales: bool = False
     least_model_dim: int = 512
     block_columns: int = 0
     scale_tile_rows: int = 0
@@ -110,6 +112,10 @@ BUILD_MXMOE_2 = Builder(
     ("aiter.ops.flydsl.kernels.mxfp4_gemm2", "compile_gemm2_a4w4_port"),
     {**_MX_SIZES, "model_dim": "N_OUT"},
     {"BN": 256, "BK": 256, "epilog": "atomic"},
+)
+BUILD_MXMOE_2_ROWS, BUILD_MXMOE_2_FP4 = (
+    replace(BUILD_MXMOE_2, fixed={**BUILD_MXMOE_2.fixed, "epilog": epilog})
+    for epilog in ("nonatomic", "nonatomic_mxfp4")
 )
 BUILD_LAYOUT_2 = Builder(
     ("aiter.ops.flydsl.mxfp4_kname", "parse_flydsl_v2_gemm2_kernel"),
@@ -214,6 +220,10 @@ _MXMOE_NAME = r"a4w4_(?P<tile_m>\d+)x(?P<tile_n>\d+)x(?P<tile_k>\d+)"
 
 def _mxmoe() -> tuple[FlydslFamily, ...]:
     first, second = rf"flydsl_mxmoe_g1_{_MXMOE_NAME}", rf"flydsl_mxmoe_g2_{_MXMOE_NAME}"
+    by_row: tuple[tuple[str, str, OutputKind, Builder], ...] = (
+        ("rows", "", "bf16", BUILD_MXMOE_2_ROWS),
+        ("fp4_rows", "_f4out", "fp4_mx", BUILD_MXMOE_2_FP4),
+    )
     inputs = (("flydsl_mxmoe_g1", "", "fp4", MXMOE_1), ("flydsl_mxmoe_g1_bf16_input", "_f16in", "bf16", MXMOE_1_BF16))
     return (
         *(
@@ -235,6 +245,18 @@ def _mxmoe() -> tuple[FlydslFamily, ...]:
             MXMOE_2,
             pointers=False,
             sorted_input=True,
+        ),
+        *(
+            FlydslFamily(
+                _family(f"flydsl_mxmoe_g2_{id}", rf"{second}{flag}(?:_xcd\d+)?", "2", ("fp4", "fp4"), output),
+                builder,
+                MXMOE_2,
+                pointers=False,
+                sorted_input=True,
+                sorted_output=True,
+                plain_scales=True,
+            )
+            for id, flag, output, builder in by_row
         ),
     )
 

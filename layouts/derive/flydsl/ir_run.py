@@ -95,7 +95,8 @@ class FlydslRun(LayerRun):
         sizes, routing, family = self.sizes, self.routing, self.kind.family
         slots = routing.tokens * routing.top_k
         if family.stage == "2":
-            return (slots if self.named.reduces else routing.tokens), sizes.model_dim
+            by_token = slots if self.named.reduces else routing.tokens
+            return (self._padded_rows if self.named.called.sorted_output else by_token), sizes.model_dim
         width = sizes.inter_dim * (2 if family.output == "partial" else 1)
         return (self._padded_rows if self.named.called.sorted_output else slots), width
 
@@ -145,7 +146,17 @@ class FlydslRun(LayerRun):
 
     def _second_stage(self) -> Floats:
         rows = self._rows()
+        if self.named.called.sorted_output:  # a kernel of AITER's own weighs and adds them
+            return self._added(rows)
         summed: Floats = rows.reshape(self.routing.tokens, -1, rows.shape[1]).sum(1)
+        return summed
+
+    def _added(self, rows: Floats) -> Floats:
+        """Return the sum over each token's rows, with their routing weights."""
+        source, weights = self.routing.rows_of_input(per_slot=False), self.routing.weights.astype(np.float64)
+        summed = np.zeros((self.routing.tokens, rows.shape[1]))
+        used = source >= 0
+        np.add.at(summed, source[used], rows[: len(source)][used] * weights[used, None])
         return summed
 
     def _first_stage(self) -> Floats:
@@ -176,6 +187,9 @@ class FlydslRun(LayerRun):
         """Return the scale of each row and group that the kernel wrote, in the order of the output's rows."""
         rows, columns = self._out_shape
         groups = columns // MX_GROUP
+        if self.named.called.plain_scales:
+            plain = self.memory.bytes_of("out_scale")[: rows * groups].astype(np.float64)
+            return np.exp2(plain - E8M0_BIAS).reshape(rows, groups)
         shape = (1, self._padded_scale_rows, _padded_groups(columns))
         exponents = self.memory.bytes_of("out_scale")[addresses_in(self._scale_layout, shape)[0]].astype(np.float64)
         written = np.exp2(exponents - E8M0_BIAS)[self._scale_rows, :groups]

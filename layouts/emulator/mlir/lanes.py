@@ -51,6 +51,16 @@ def _grid_size(operation: Operation) -> Run:
     return lambda threads: np.array([threads.grid.blocks[axis]], dtype)
 
 
+@compiles("call @__ockl_get_num_groups")
+def _block_count(operation: Operation) -> Run:
+    dtype = operation.result.dtype
+
+    def block_count(threads: Threads, dimension: Array) -> Array:
+        return np.array(threads.grid.blocks, dtype)[np.asarray(dimension).astype(np.intp)]
+
+    return block_count
+
+
 @compiles("rocdl.readfirstlane", "llvm.amdgcn.readfirstlane")
 def _first_lane(operation: Operation) -> Run:
     return lambda threads, value: threads.everyone(value)[threads.first_active()]

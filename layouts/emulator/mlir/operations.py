@@ -37,6 +37,8 @@ class Operation:
         label = parsed.name
         if label == "llvm.call_intrinsic":
             label = parsed.text("intrin")
+        elif label == "llvm.call":
+            label = f"call {parsed.text('callee')}"
         elif label == "llvm.inline_asm":
             label = "asm " + re.sub(r"\s+", " ", parsed.text("asm_string"))
         return Operation(parsed.name, label, parsed)

@@ -12,7 +12,7 @@ import yaml
 
 from preshuffle.api.cli import main
 from preshuffle.registry import BookError, Observation, Query, Registry
-from preshuffle.registry.kernels import DispatchCall, dispatch
+from preshuffle.registry.kernels import DispatchCall, RuntimeFacts, dispatch
 from preshuffle.registry.lint import evidence_problems, statements_of
 
 DERIVED: dict[str, Any] = {
@@ -254,3 +254,20 @@ def test_a_decision_for_a_backend_says_what_its_kernels_read(capsys: pytest.Capt
     assert all(read.layout == layouts[read.role] and read.known for read in decision.reads)
     assert main(["resolve", *options, "--env", "ATOM_USE_TRITON_MOE=1"]) == 0
     assert "kernels of triton read w13 plain" in capsys.readouterr().out
+
+
+def test_evidence_may_depend_on_the_activation() -> None:
+    """A FlyDSL kernel is built otherwise for each activation: what was derived of one is told of that one first."""
+    name, families = "flydsl_moe1_afp8_wfp4_bf16_t32x64x256_gui", Registry.load().book.families
+    told = {}
+    for activation in ("Silu", "Swiglu", "Situv2", ""):
+        facts = RuntimeFacts("fp8", "fp4x2", "per_1x32", "interleave", "true", "", "", "gfx950", activation)
+        stage, _, _ = families.stages_of("_flydsl_stage1_wrapper", name, None, "", facts)
+        told[activation] = stage.evidence["w13_weight"]
+    general = "flydsl_moe1.afp8_wfp4.gui.gfx950"
+    assert told == {
+        "Silu": general,
+        "Swiglu": "flydsl_moe1.afp8_wfp4.gui.swiglu.gfx950",
+        "Situv2": "flydsl_moe1.afp8_wfp4.gui.situv2.gfx950",
+        "": general,
+    }

@@ -39,6 +39,8 @@ NAMES = {
     "flydsl_mxmoe_g1_a4w4_64x256x256_xcd2": "flydsl_mxmoe_g1",
     "flydsl_mxmoe_g1_a4w4_16x256x256_f16in_nt": "flydsl_mxmoe_g1_bf16_input",
     "flydsl_mxmoe_g2_a4w4_32x256x256_atomic_nt": "flydsl_mxmoe_g2",
+    "flydsl_mxmoe_g2_a4w4_128x256x256_xcd2": "flydsl_mxmoe_g2_rows",
+    "flydsl_mxmoe_g2_a4w4_128x256x256_f4out": "flydsl_mxmoe_g2_fp4_rows",
 }
 
 

@@ -236,3 +236,10 @@ def test_waits_have_no_effect(name: str) -> None:
         assert run('"llvm.inline_asm"() <{asm_string = "s_waitcnt vmcnt(0)\\0As_barrier"}> : () -> ()') is None
     else:
         assert run(f'"{name}"() : () -> ()') is None
+
+
+def test_blocks_are_counted_by_rocms_function() -> None:
+    """ROCm's device library returns the grid's blocks along a dimension, 0 to 2."""
+    on = threads(blocks=3)
+    text = '%r = "llvm.call"(%a) <{callee = @__ockl_get_num_groups}> : (i32) -> i64'
+    assert [run(text, np.array([axis], np.uint32), on=on).tolist() for axis in range(3)] == [[3], [7], [9]]
