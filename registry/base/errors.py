@@ -46,7 +46,10 @@ class Problem:
 
 
 def valid_text(message: str, valid: Sequence[str]) -> str:
-    """Return the end of a message with the valid values; empty where it names them already."""
+    """Return a message's end with the valid values.
+
+    Empty where it names them already.
+    """
     named = message.endswith("?") and all(value in message for value in valid)
     return f"; valid: {', '.join(valid)}" if valid and not named else ""
 

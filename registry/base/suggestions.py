@@ -57,7 +57,7 @@ def _shared(letters: Mapping[str, int], other: str) -> int:
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message that names the closest; empty where none is.
+    """Return a message's end that names the closest; else nothing.
 
     Example:
         >>> meant("sep61", ["sep16", "gui16"]), meant("x", ["sep16", "gui16"])

@@ -51,7 +51,7 @@ class Place:
         return self.document.problem((*self.path, *inside), message, tuple(valid))
 
     def unknown(self, message: str, name: str, known: Iterable[str], *inside: str | int) -> Problem:
-        """Return the problem of a name that nothing has, with the nearest names.
+        """Return the problem of an unknown name, with the nearest names.
 
         Args:
             message: up to the name.

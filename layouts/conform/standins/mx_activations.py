@@ -17,7 +17,10 @@ def mx_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mx_fp4(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize to e2m1: two to a byte, ``[rows, K / 2]``, and e8m0 scales ``[rows, K / 32]``."""
+    """Quantize to e2m1, with e8m0 scales.
+
+    Two values to a byte, ``[rows, K / 2]``, and scales ``[rows, K / 32]``.
+    """
     scaled, codes = _scaled(values, "fp4")
     levels = torch.tensor(_FP4, device=values.device)
     nearest = (scaled.abs()[..., None] - levels).abs().argmin(-1)

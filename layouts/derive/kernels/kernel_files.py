@@ -51,7 +51,9 @@ def hsa_folder(aiter: str = "installed") -> Path:
 
 
 def aiter_root(aiter: str = "installed") -> Path:
-    """Return the folder of a checkout or unpacked wheel, or that of the installed package.
+    """Return the folder that holds an AITER's package.
+
+    That of a checkout or unpacked wheel, or of the installed package.
 
     Raises:
         AiterNotInstalledError: AMD's AITER is not installed.

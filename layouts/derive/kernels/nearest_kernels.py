@@ -18,7 +18,7 @@ _LONGEST = 200
 
 
 def did_you_mean(kernel: str, root: Path, archs: Iterable[str] = ARCHS) -> str:
-    """Return the end of a message on an unknown kernel name; empty where none is close.
+    """Return a message's end that names the nearest kernels; else nothing.
 
     Args:
         kernel: the unknown name.
