@@ -38,7 +38,7 @@ _HEADS: Final = (
 _FALLING: Final = ("state", "seen")
 """Orders that begin with the largest."""
 _SORTS: Final = (
-    ("state", "worst, then longest"),
+    ("", "worst, then longest"),
     ("since", "longest in its state"),
     ("-since", "latest change of state"),
     ("name", "name"),
@@ -88,7 +88,8 @@ def _index(store: Store, answers: Answers, params: fleet.FleetParams) -> dict[st
     page = fleet.list_page(store, answers, params)
     chosen = params.chosen(answers.registry.book)
     counts, silenced = store.count(chosen)
-    given = params.model_dump(exclude_defaults=True, exclude={"cursor"})
+    dumped = params.model_dump(exclude_defaults=True, exclude={"cursor"})
+    given = {field: value for field, value in dumped.items() if value not in ("", (), ("",))}
 
     def here(**changes: Any) -> str:
         """Return the link of this list with other parameters."""
@@ -98,6 +99,7 @@ def _index(store: Store, answers: Answers, params: fleet.FleetParams) -> dict[st
         ("", sum(counts.values()), here(state=None, silenced=None)),
         *((state, counts[state], here(state=state, silenced=None)) for state in reversed(STATES)),
     ]
+    sort = "" if params.sort == "state" else params.sort
     return {
         "page": page,
         "first": params.cursor is None,
@@ -109,13 +111,15 @@ def _index(store: Store, answers: Answers, params: fleet.FleetParams) -> dict[st
         "chips": chips,
         "silenced": silenced,
         "silenced_link": here(state=None, silenced=True),
-        "sorts": _choices(_SORTS, params.sort),
+        "sorts": _choices(_SORTS, sort),
+        "sort": sort,
         "groupings": _choices(_GROUPS, params.group_by),
         "groups": [(group, _link(group.value, params.group_by, here)) for group in (page.groups or ())[:_MOST_GROUPS]],
         "group_title": dict(_choices(_GROUPS, params.group_by))[params.group_by],
         "narrowed": bool(given.keys() - {"limit", "name", "state", "silenced"}),
         "heads": [
-            (title, by, here(sort=_next_sort(by, params.sort)), _sorted(by, params.sort)) for title, by in _HEADS
+            (title, by, here(sort=_next_sort(by, sort or "state")), _sorted(by, sort or "state"))
+            for title, by in _HEADS
         ],
         "recent": store.history(LATELY).events,
         "matching": sum(count for state, count in counts.items() if not params.states or state in params.states),

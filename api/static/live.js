@@ -29,6 +29,11 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("pagehide", disconnect);
 addEventListener("pageshow", connect);
 
+// Empty fields of a form are no parameters.
+document.addEventListener("htmx:configRequest", ({ detail }) => {
+  for (const [name, value] of Object.entries(detail.parameters)) if (value === "") delete detail.parameters[name];
+});
+
 // Unfolded details stay unfolded.
 let openIds = [];
 document.addEventListener("htmx:beforeSwap", () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -24,9 +25,12 @@ from support.service.server import OBSERVATION, REPORT, Server, running_server
 
 NAME = "gpt-oss-prod"
 ASK = "/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"
+FILTERED = "/?sort=node&group_by=label:team&label=tier=prod"
 PAGES = (
     "/",
+    FILTERED,
     f"/deployments/{NAME}",
+    "/deployments/wrong/marks",
     "/deployments/wrong",
     f"/deployments/{NAME}/changes",
     "/changes",
@@ -54,8 +58,13 @@ WRONG: dict[str, Any] = {"gate_mode": "separated", "tensors": {"w13_weight": {"l
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     require_browser()
     with running_server(tmp_path_factory.mktemp("service") / "store.db") as running:
-        report(running, NAME)
-        report(running, "wrong", WRONG)
+        report(running, NAME, labels={"team": "a-team-of-a-long-name", "tier": "prod"}, owner="ann")
+        report(running, "wrong", WRONG, node=f"node-{'0123456789' * 8}", link=f"https://example.org/{'x' * 90}")
+        report(running, "muted", WRONG)
+        body = {"until": (datetime.now(UTC) + timedelta(hours=1)).isoformat(), "note": "a note " * 20}
+        for name in ("muted", "wrong"):
+            httpx.put(f"{running.url}/v1/deployments/{name}/acknowledgement", json={"note": "known"}).raise_for_status()
+        httpx.put(f"{running.url}/v1/deployments/muted/silence", json=body).raise_for_status()
         yield running
 
 
@@ -76,9 +85,9 @@ def window(opened: Chrome) -> Iterator[Chrome]:
     opened.get("about:blank")
 
 
-def report(server: Server, name: str, applied: dict[str, Any] | None = None) -> None:
+def report(server: Server, name: str, applied: dict[str, Any] | None = None, **more: Any) -> None:
     observation = {**OBSERVATION, **({"applied": applied} if applied else {})}
-    body = {**REPORT, "groups": [{"layers": "0-35", "observation": observation}]}
+    body = {**REPORT, **more, "groups": [{"layers": "0-35", "observation": observation}]}
     assert httpx.put(f"{server.url}/v1/deployments/{name}", json=body).status_code in (200, 201)
 
 

@@ -149,24 +149,6 @@ def test_the_reference_describes_every_operation_offline(client: Client) -> None
         assert f'id="type-{name}"' in text
 
 
-def test_states_and_names_narrow_the_list(client: Client) -> None:
-    put(client, "right-a")
-    put(client, "right-b")
-    put(client, "wrong-a", applied={"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}})
-    put(client, "per%cent".replace("%", "_"))
-    names = re.compile(r'rowspan="1"><a id="[^"]+" href="/deployments/([^"]+)"')
-    assert names.findall(page(client, "/?state=mismatch")) == ["wrong-a"]
-    assert names.findall(page(client, "/?state=ok&name=A")) == ["right-a"]
-    assert names.findall(page(client, "/?name=right")) == ["right-a", "right-b"]
-    assert names.findall(page(client, "/?name=_")) == ["per_cent"]  # no wildcard
-    assert "No deployment matches" in page(client, "/?name=nowhere")
-    counts = re.findall(r'class="filter (\w+)[^>]*>.*?<b>(\d+)</b>', page(client, "/?name=-a"))
-    assert dict(counts) | {"all": "2", "ok": "1", "mismatch": "1", "stale": "0"} == dict(counts)
-    listed = client.get("/v1/deployments?name=RIGHT").json()["deployments"]
-    assert [item["name"] for item in listed] == ["right-a", "right-b"]
-    assert "is not a state" in page(client, "/?state=wonderful", 422)
-
-
 def test_the_page_of_a_layout_lists_the_kernel_families_that_read_it(client: Client) -> None:
     text = page(client, "/book/layouts/e8")
     rows = re.findall(r'href="/book/kernel_families/([^"]+)".*?<td>(.*?)</td><td>(.*?)</td>', text)

@@ -21,14 +21,31 @@ WRONG = {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}
 LIST = "/v1/deployments"
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fleet")
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Client:
+    return Client(create_app(Settings(db=f"sqlite:///{folder}/store.db"), Registry.default()))
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/store.db"
+def db(folder: Path) -> str:
+    return f"sqlite:///{folder}/store.db"
+
+
+@pytest.fixture
+def client(service: Client, db: str) -> Client:
+    """Return the service with an empty store."""
+    store = Store(db)
+    with store.transaction(write=True) as connection:
+        for table in ("deployments", "history"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    claim_state_changes(store)
+    store.close()
+    return service
 
 
 def put(
