@@ -25,6 +25,7 @@ from support.service.server import OBSERVATION, REPORT, Server, running_server
 
 NAME = "gpt-oss-prod"
 ASK = "/resolve?model=openai/gpt-oss-120b&arch=gfx950&activation_dtype=fp4x2&tp=2"
+LINK = f"https://example.org/{'x' * 90}"
 FILTERED = "/?sort=node&group_by=label:team&label=tier=prod"
 PAGES = (
     "/",
@@ -58,8 +59,8 @@ WRONG: dict[str, Any] = {"gate_mode": "separated", "tensors": {"w13_weight": {"l
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     require_browser()
     with running_server(tmp_path_factory.mktemp("service") / "store.db") as running:
-        report(running, NAME, labels={"team": "a-team-of-a-long-name", "tier": "prod"}, owner="ann")
-        report(running, "wrong", WRONG, node=f"node-{'0123456789' * 8}", link=f"https://example.org/{'x' * 90}")
+        report(running, NAME, labels={"team": "a-team-of-a-long-name", "tier": "prod"}, owner="ann", link=LINK)
+        report(running, "wrong", WRONG, node=f"node-{'0123456789' * 8}")
         report(running, "muted", WRONG)
         body = {"until": (datetime.now(UTC) + timedelta(hours=1)).isoformat(), "note": "a note " * 20}
         for name in ("muted", "wrong"):
