@@ -3,6 +3,7 @@
 from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
+from preshuffle.layouts.checkpoint.remote import fetch_checkpoint, is_remote
 from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
 from preshuffle.layouts.checkpoint.role_writer import write_role
 from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry
@@ -19,6 +20,8 @@ __all__ = [
     "RoleReader",
     "ShardFile",
     "StoredEntry",
+    "fetch_checkpoint",
+    "is_remote",
     "stored_names",
     "unpack_int32",
     "write_checkpoint",

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
+from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile, fetch_checkpoint, is_remote
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import (
     FORMAT,
@@ -34,6 +34,8 @@ from preshuffle.registry.values.finding import FindingCode
 Keep = Literal["scales", "all", "none"]
 """Which of the experts' tensors are kept as they are, where laid-out bytes do not restore them."""
 _KEPT: Final = "kept"
+_FETCHED: Final = "checkpoint"
+"""Folder for a checkpoint of another file system; it goes when the run is finished."""
 
 
 class CheckpointLayers:
@@ -72,7 +74,8 @@ def lay_out_checkpoint(
     of them are.
 
     Args:
-        checkpoint: a Hugging Face folder with safetensors.
+        checkpoint: a Hugging Face folder with safetensors, or its address (``s3://…``, with the extra ``remote``): then
+            it is fetched first.
         out: the folder to write.
         registry: whose book decides.
         others: copy the tensors that are no experts', too.
@@ -90,9 +93,11 @@ def lay_out_checkpoint(
         LayoutError: a tensor is not what the decision takes, or the decision carries an error.
         LaidOutError: a file cannot be written, or the folder holds something else.
     """
+    out = Path(out)
+    if isinstance(checkpoint, str) and is_remote(checkpoint):
+        checkpoint = fetch_checkpoint(checkpoint, out / WORK / _FETCHED)
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.open(checkpoint, registry)
-    out = Path(out)
     if out.resolve() == checkpoint.folder.resolve():
         raise LaidOutError(f"{out}: is the checkpoint itself; choose another folder")
     plan = RunPlan.of(checkpoint, fields, allow)

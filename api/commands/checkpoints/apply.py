@@ -36,7 +36,11 @@ _MOST_WORKERS = 1024
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a Hugging Face folder with safetensors")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a Hugging Face folder with safetensors, or its address: s3://…, gs://…, hf://… (extra: remote)",
+    )
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--no-others", action="store_true", help="leave out tensors that are no experts'")
     parser.add_argument(
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     line = ProgressLine(json=args.json)
     try:
         manifest = lay_out_checkpoint(
-            Path(args.checkpoint),
+            args.checkpoint,
             Path(args.out),
             registry=registry,
             others=not args.no_others,

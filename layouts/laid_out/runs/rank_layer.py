@@ -23,7 +23,7 @@ from preshuffle.registry import Decision, LayoutError, TensorDecision
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.words import BITS, Role
 
-CHUNK: Final = 16 << 20
+CHUNK: Final = 4 << 20
 """Laid-out bytes that are made at once, at least one expert: what a processor's caches take, about."""
 Advance = Callable[[int], None]
 """Called with every number of bytes that were written; may raise to stop the work."""

@@ -1,0 +1,83 @@
+"""The commands on whole checkpoints, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from preshuffle.api.cli import main
+from preshuffle.api.commands.checkpoints.progress_line import duration
+from support.tensors.laid_out import checkpoint_with_others, contents
+
+FIELDS = ["--arch", "MI355X", "--tp", "2", "--activation-dtype", "fp4x2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("commands")
+    checkpoint_with_others(found / "checkpoint")
+    assert main(["apply", str(found / "checkpoint"), str(found / "out"), *FIELDS]) == 0
+    return found
+
+
+def test_apply_says_what_it_wrote(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", str(folder / "checkpoint"), str(folder / "out"), *FIELDS]) == 0
+    out = capsys.readouterr().out
+    assert "mxfp4.sep16" in out
+    assert "2 of experts, 0 to 1" in out
+    assert "sha256:" in out
+
+
+def test_apply_prints_events_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", str(folder / "checkpoint"), str(folder / "events"), *FIELDS, "--no-others", "--json"]) == 0
+    *events, result = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert events[0]["event"] == "started"
+    assert events[-1]["event"] == "finished"
+    assert {one["file"] for one in events if one["event"] == "file"} == {
+        path.name for path in (folder / "events").glob("rank-*.safetensors")
+    }
+    assert (result["tp"], result["recipes"], result["files"]) == (2, ["mxfp4.sep16"], 4)
+
+
+def test_verify_restore_and_convert(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, checkpoint = str(folder / "out"), str(folder / "checkpoint")
+    assert main(["verify", out, "--against", checkpoint, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "ok"
+    assert main(["restore", out, str(folder / "back")]) == 0
+    assert contents(folder / "back") == contents(folder / "checkpoint")
+    assert main(["convert", out, str(folder / "converted"), "--tp", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tp"] == 4
+    path = next((folder / "converted").glob("rank-tp3*00001.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", str(folder / "converted"), "--seed", "7"]) == 1
+    assert "cut short" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["apply", "{}/checkpoint", "{}/other", "--tp", "2"], 2, "--arch"),
+        (["apply", "{}/checkpoint", "{}/other", "--arch", "gfx950", "--tp", "sixteen"], 2, "--tp"),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--workers", "0"], 2, "--workers"),
+        (["apply", "{}/none", "{}/other", *FIELDS], 2, "none"),
+        (["apply", "{}/checkpoint", "{}/out", "--arch", "gfx950"], 2, "another"),
+        (["verify", "{}/checkpoint"], 2, "manifest.json"),
+        (["verify", "{}/out", "--samples", "-1"], 2, "samples"),
+        (["restore", "{}/out", "{}/checkpoint"], 2, "already"),
+        (["convert", "{}/out", "{}/other", "--arch", "gfx90a"], 1, "gfx90a"),
+    ],
+)
+def test_errors_are_one_line_that_says_what(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert main([argument.format(folder) for argument in arguments]) == code
+    error = capsys.readouterr().err
+    assert error.startswith("preshuffle: ")
+    assert message in error
+    assert not (folder / "other").exists()
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (0, 59.6, 61, 3_723)] == ["0:00", "1:00", "1:01", "1:02:03"]
