@@ -1,4 +1,4 @@
-"""Benchmark of the fleet list: page, API and groups of 10,000 deployments, with filters and orders.
+"""Benchmark of the fleet list: page, API, groups, filters, orders.
 
     python bench/bench_fleet_list.py [--deployments 10000] [--replicas 1] [--db postgresql://…]
 
