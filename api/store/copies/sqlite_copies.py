@@ -52,7 +52,7 @@ def restore_backup(url: str, backup: Path) -> tuple[StoreFacts, Path | None]:
     Raises:
         StoreError: a service uses the store, or the backup is none or was written by a newer version.
     """
-    target = sqlite_file(url, "pg_restore --clean --if-exists --single-transaction --dbname URL FILE")
+    target = sqlite_file(url, "pg_restore, as docs/service.md describes")
     kept = target.with_name(target.name + REPLACED)
     inspect_store(f"sqlite:///{backup}")
     if kept.exists():

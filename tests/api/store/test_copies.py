@@ -111,17 +111,34 @@ def test_postgresql_is_dumped_and_restored_with_its_own_commands(
     assert f"pg_dump --format=custom --file {dump}" in refused(["store", "backup", str(dump), "--db", url], capsys)
     if shutil.which("pg_dump") is None:
         pytest.skip("pg_dump is not installed")
-    first, second = Store(url).create(), Store(url).create()  # two replicas use it
-    put(first, "a")
-    subprocess.run(["pg_dump", "--format=custom", "--file", dump, url], check=True)
-    put(second, "c")
-    restore = ["pg_restore", "--clean", "--if-exists", "--single-transaction", "--no-owner"]
-    subprocess.run([*restore, "--dbname", other, dump], check=True)
-    assert names(other) == ["a"]
-    first.close()
-    second.close()
-    subprocess.run([*restore, "--dbname", url, dump], check=True)  # in place, while no replica runs
-    assert names(url) == ["a"]
-    restored = Store(url).create()
-    assert put(restored, "new").revision > 1
+    dump_command = ["pg_dump", "--format=custom", "--file", dump, url]
+    restore = ["pg_restore", "--no-owner", "--single-transaction", "--dbname"]
+    page = (Path(__file__).parents[3] / "docs" / "service.md").read_text()
+    assert " ".join(restore) in page
+    empty = ["psql", "--quiet", "--command", "DROP SCHEMA public CASCADE", "--command", "CREATE SCHEMA public"]
+    assert f'psql --command "{empty[3]}" --command "{empty[5]}" URL' in page
+
+    make_store(url, VERSIONS[-2])
+    subprocess.run(dump_command, check=True)
+    first, second = Store(url).create(), Store(url).create()  # two replicas of the new version
+    put(first, "b")
+    for store in (first, second):
+        store.close()
+    subprocess.run([*empty, url], check=True, stderr=subprocess.DEVNULL)  # rollback: it names what it drops
+    subprocess.run([*restore, url, dump], check=True)
+    assert main(["store", "check", "--db", url]) == 0
+    assert f"schema {VERSIONS[-2]}; preshuffle serve migrates it" in capsys.readouterr().out
+    assert names(url) == [NAME]
+
+    dump.unlink()
+    first, second = Store(url).create(), Store(url).create()
+    subprocess.run(dump_command, check=True)  # while both run
+    put(second, "later")
+    subprocess.run([*restore, other, dump], check=True)
+    assert names(other) == [NAME]
+    assert names(url) == [NAME, "later"]
+    for store in (first, second):
+        store.close()
+    restored = Store(other).create()
+    assert put(restored, "new").revision > 7
     restored.close()
