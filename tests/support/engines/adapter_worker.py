@@ -41,7 +41,7 @@ def live_layer(driver: Any, case: EngineCase) -> Any:
 def compare(driver: Any, case: EngineCase, engine: str) -> Answer:
     """Read, decide and prepare one layer, and let the engine convert and call another."""
     config = SimpleNamespace(moe_runner_backend=case.options.get("moe_runner_backend", "auto"))
-    fields = {"arch": case.arch, "aiter": RELEASES["aiter"], "tokens": [16], "env": case.env}
+    fields: dict[str, Any] = {"arch": case.arch, "aiter": RELEASES["aiter"], "tokens": [16], "env": case.env}
     try:
         with driver.running(case):
             layer = live_layer(driver, case)
@@ -66,7 +66,13 @@ def compare(driver: Any, case: EngineCase, engine: str) -> Answer:
         return {**answer, "why": f"not compared: {type(error).__name__}: {str(error)[:200]}"}
     try:
         allowed = [finding.code for finding in decided.findings]
-        named = {"engine": engine, "model": case.model, "config": config, "on_environment": "tell", "allow": allowed}
+        named: dict[str, Any] = {
+            "engine": engine,
+            "model": case.model,
+            "config": config,
+            "on_environment": "tell",
+            "allow": allowed,
+        }
         prepared = prepare(layer, environment={}, **named, **fields)
     except PreshuffleError as error:
         return {**answer, "outcome": "prepare refuses", "why": str(error)[:300]}
