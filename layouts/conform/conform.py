@@ -92,7 +92,7 @@ def conform(
             preshuffle=preshuffle.__version__,
             registry_digest=registry.digest,
             aiter=source.build(version),
-            engine=engine and engine.name,
+            engine=engine.name if engine is not None and "engine" in claims else None,
             machine=machine(),
             claims=FrozenDict(claims),
             complete=options.complete and {*claims, "engine"} >= set(CLAIMS),
