@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.api.fleet import parse_observed
+from support.demo import assert_both_layouts_are_proven
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,6 +93,8 @@ def test_everything_runs_as_pasted_in_order(clone: Path) -> None:
     printed = done.stdout
     for promised in re.findall(r"^ *print\(.*?\)\s+# ([^,;:\n]+)", README, re.MULTILINE):
         assert promised.strip() in printed, promised
+    proven = printed.partition("## make demo")[2].partition("\n## ")[0]
+    assert_both_layouts_are_proven(proven, clone / ".demo")
 
 
 def test_no_command_is_left_out() -> None:

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from support.demo import assert_both_layouts_are_proven
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,15 +21,11 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
+@pytest.mark.slow  # tests/docs/test_readme.py runs the demo too, and holds its output to the same
 def test_the_demo_proves_both_layouts(tmp_path: Path) -> None:
     done = demo(tmp_path, "--no-serve")
     assert done.returncode == 0, done.stderr
-    assert "activations fp4x2: mxfp4.sep16" in done.stdout
-    assert "activations bf16: mxfp4.gui16" in done.stdout
-    assert done.stdout.count(" ok ") == 20  # five proofs of two layers for two decisions
-    assert "FAILED" not in done.stdout
-    assert done.stdout.rstrip().endswith("Everything is proven.")
-    assert (tmp_path / "checkpoint" / "model.safetensors.index.json").is_file()
+    assert_both_layouts_are_proven(done.stdout, tmp_path)
 
 
 def test_a_taken_port_is_said_before_the_work(tmp_path: Path) -> None:

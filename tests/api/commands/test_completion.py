@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ complete_words() { local -a words=("$@"); local CURRENT=$#; _preshuffle; }
 """
 
 
+@cache
 def script(shell: str) -> str:
     command = [sys.executable, "-m", "preshuffle.api.cli", "completion", shell]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
