@@ -20,7 +20,7 @@ SLOW_OF_FAST := tests/layouts/loader/test_apply.py tests/layouts/loader/test_app
   tests/layouts/loader/test_expert.py tests/layouts/loader/test_own_layouts.py tests/registry/lint/test_lint.py \
   tests/registry/loading/test_book.py tests/registry/loading/test_book_fuzz.py \
   tests/registry/loading/test_rule_index.py tests/registry/resolve/test_recipe_shapes.py
-BENCH ?= $(wildcard bench/bench_*.py)
+BENCH ?= $(wildcard bench/bench_*.py bench/*/bench_*.py)
 # Tests that the oldest and the newest dependencies have to pass, each in an environment of its own. TORCH=torch takes
 # the oldest or the newest torch; on PyPI those are CUDA builds, so name the index of a CPU build in PIP_EXTRA_INDEX_URL.
 LOWEST ?= .venv-lowest

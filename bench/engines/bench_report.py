@@ -1,6 +1,7 @@
-"""Benchmark of what reporting adds to the start of an engine with 60 layers.
+"""Benchmark of what reporting adds to an engine's start.
 
-Run `python bench/bench_report.py`: processor time on one core, the best of some rounds; nothing is sent over a network.
+The engine has 60 layers. Run `python bench/engines/bench_report.py`: processor time on one core, the best of some
+rounds; nothing is sent over a network.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def cpu_ms(act: Callable[[], object]) -> float:
 
 
 def import_ms(code: str) -> float:
-    """Return the processor time of a fresh interpreter that runs some code, in ms."""
+    """Return the processor time of some code in a fresh interpreter, in ms."""
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True)
     after = os.times()
@@ -65,7 +66,7 @@ def seen(registry: Registry, different: bool) -> dict[int, Observation]:
 
 
 def call_us(reporter: Reporter, observed: dict[int, Observation]) -> float:
-    """Return the median time that a call of ``report`` takes the engine, in us."""
+    """Return the median time of a call of ``report``, in us."""
     times = []
     for replica in range(200):
         start = time.perf_counter_ns()

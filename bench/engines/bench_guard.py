@@ -1,6 +1,6 @@
 """Measure what a guarded call costs beside a bare one.
 
-Usage: ``python bench/bench_guard.py``; no GPU and no AITER is needed.
+Usage: ``python bench/engines/bench_guard.py``; no GPU and no AITER is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from preshuffle.layouts import apply, call_arguments, guard_calls
 from preshuffle.registry import Query, Registry
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 ROUNDS, CALLS = 25, 4_000
 
 

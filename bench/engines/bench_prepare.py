@@ -1,6 +1,7 @@
 """Measure what ``prepare`` adds to ``apply`` and to an engine's start.
 
-Usage: ``python bench/bench_prepare.py [--device cuda] [--experts 8] [--rounds 15]``. On a GPU times are the host's.
+Usage: ``python bench/engines/bench_prepare.py [--device cuda] [--experts 8] [--rounds 15]``.
+On a GPU times are the host's.
 """
 
 from __future__ import annotations
