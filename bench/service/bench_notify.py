@@ -1,6 +1,6 @@
 """Benchmark of the metrics that name deployments, and of the webhook.
 
-    python bench/bench_notify.py [--deployments 10000] [--wrong 1000]
+    python bench/service/bench_notify.py [--deployments 10000] [--wrong 1000]
 
 One process; the receiver of the webhook is a thread of it.
 """
@@ -68,7 +68,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 def send_all(store: Store) -> tuple[int, float]:
-    """Return the number of changes that were sent, and in how many seconds."""
+    """Return how many changes were sent, and in how many seconds."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     webhook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/", FORMATS["generic"], Links(None))
