@@ -66,15 +66,12 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
 
 def verified_stamp_of(tensor: torch.Tensor) -> Stamp | None:
-    """Return the stamp of a tensor's bytes before they are moved.
-
-    As ``stamp_of``, but every byte is compared where a digest of all is known.
-    """
+    """Return the stamp of a tensor's bytes; compare every byte where possible."""
     return verified_stamps(tensor)[0]
 
 
 def verified_stamps(tensor: torch.Tensor) -> tuple[Stamp | None, list[Stamp]]:
-    """Return the stamp of a tensor's bytes, and those of all bytes that overlap it, before they are moved."""
+    """Return the stamps of a tensor's bytes and of all overlapping bytes, verified."""
     found = _overlapping(tensor, thorough=True)
     return _enclosing(tensor, found) if found else None, list(found.values())
 
@@ -90,10 +87,7 @@ def overlapping_stamps(tensor: torch.Tensor) -> list[Stamp]:
 
 
 def enclosing_stamps(tensor: torch.Tensor) -> list[Stamp]:
-    """Return stamps of bytes that reach beyond a tensor.
-
-    The tensor shows a part of those bytes, and not all.
-    """
+    """Return stamps of bytes of which a tensor shows only a part."""
     begin, end = extent_of(tensor)
     return [stamp for (first, last), stamp in _overlapping(tensor).items() if first < begin or end < last]
 
