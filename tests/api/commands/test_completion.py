@@ -61,7 +61,8 @@ def run(shell: list[str], text: str, folder: Path) -> list[str]:
 
 WITH = {"bash": with_bash, "zsh": with_zsh, "fish": with_fish}
 CASES = [
-    (["res"], {"resolve"}, True),
+    (["reso"], {"resolve"}, True),
+    (["res"], {"resolve", "restore"}, True),
     (["kernels", "pre"], {"predict"}, True),
     (["resolve", "--activation-d"], {"--activation-dtype"}, True),
     (["token", "ops", "--role", ""], {"report", "admin"}, True),
