@@ -48,7 +48,10 @@ CONFIG: dict[str, Any] = {
 
 
 def write(folder: Path, layers: int) -> None:
-    """Write the checkpoint: random fp8 codes, the same ones shifted for every tensor."""
+    """Write a checkpoint of random fp8 codes.
+
+    The same ones, shifted for every tensor.
+    """
     folder.mkdir(parents=True)
     pool = torch.randint(0, 0x7F, (HIDDEN * INTERMEDIATE + 4096,), dtype=torch.uint8)
     weight_map: dict[str, str] = {}
@@ -106,7 +109,10 @@ def verify(folder: Path, tp: int) -> float:
 
 
 def safetensors_load(folder: Path, tp: int) -> float:
-    """Read every tensor of every layer of rank 0 through safetensors' mapping into one buffer."""
+    """Read all tensors of rank 0 through safetensors' mapping.
+
+    Into one buffer.
+    """
     manifest = Manifest.read(folder / "out")
     buffer = torch.empty(max(one.nbytes for file in manifest.ranks for one in file.tensors), dtype=torch.uint8)
 
@@ -135,7 +141,7 @@ def open_rank(folder: Path, tp: int) -> float:
 
 
 def load_then_shuffle(folder: Path, tp: int) -> float:
-    """Read rank 0 from the checkpoint, and lay it out with AITER's function."""
+    """Lay rank 0 of the checkpoint out with AITER's function."""
     checkpoint = Checkpoint.open(folder / "checkpoint")
     query = checkpoint.registry.query_from_hf_config(checkpoint.folder, layer=0, tp=tp, **FIELDS)
 

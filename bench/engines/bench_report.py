@@ -40,7 +40,7 @@ def cpu_ms(act: Callable[[], object]) -> float:
 
 
 def import_ms(code: str) -> float:
-    """Return the processor time of some code in a fresh interpreter, in ms."""
+    """Return the CPU time of code in a fresh interpreter, in ms."""
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True)
     after = os.times()

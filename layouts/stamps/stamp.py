@@ -71,7 +71,7 @@ def verified_stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
 
 def verified_stamps(tensor: torch.Tensor) -> tuple[Stamp | None, list[Stamp]]:
-    """Return the stamps of a tensor's bytes and of all overlapping bytes, verified."""
+    """Return verified stamps of a tensor's and of all overlapping bytes."""
     found = _overlapping(tensor, thorough=True)
     return _enclosing(tensor, found) if found else None, list(found.values())
 

@@ -261,7 +261,11 @@ def test_a_silence_lasts_until_its_time_and_counts_nowhere(client: Client, db: s
     assert actions == ["unsilence", "silence", "silence", "report"]
 
 
-@pytest.mark.parametrize("until", [in_hours(-1), in_hours(24 * 367), "2999-01-01", "tomorrow", None])
+@pytest.mark.parametrize(
+    "until",
+    [in_hours(-1), in_hours(24 * 367), "2999-01-01", "tomorrow", None],
+    ids=["past", "beyond a year", "a day", "a word", "none"],
+)
 def test_a_silence_ends_at_a_time_to_come(client: Client, until: str | None) -> None:
     put(client, "a")
     assert client.put(f"{LIST}/a/silence", json={"until": until}).status_code == 422

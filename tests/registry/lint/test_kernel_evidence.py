@@ -232,12 +232,12 @@ def test_an_overlays_backend_without_evidence_is_listed_as_not_said(overlay: Cal
 
 def test_check_tells_how_a_backends_reads_are_known(overlay: Callable[..., Path]) -> None:
     known = {**DERIVED, "arch": "gfx942"}
-    when = {"activation": ["Swiglu"]}
+    when = {"activation": ["Situv2"]}
     registry = Registry.load([overlay(backend="triton", when=when, reads={"w13_weight": "plain"}, known=known)])
     query = {"model": "acme/moe", "arch": "gfx942", "weight_dtype": "fp4x2", "quant_type": "per_1x32"}
     tensors = {"w13_weight": {"layout": "plain"}, "w2_weight": {"layout": "sep32"}}
     applied = {"kernels": [{"backend": "triton"}], "tensors": tensors}
-    for activation, expected in (("Swiglu", ("derived", "mine")), ("Silu", ("source", "triton.source"))):
+    for activation, expected in (("Situv2", ("derived", "mine")), ("Silu", ("derived", "triton.a16w4.silu.gfx942"))):
         reads = registry.check(
             Observation.parse({"query": {**query, "activation": activation}, "applied": applied})
         ).reads

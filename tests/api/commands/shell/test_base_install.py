@@ -40,10 +40,10 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["deployments", *AWAY], "service"),
         (["deployments", "prod-a", "--db", "sqlite:///none.db"], "service"),
-        (["plan", "--aiter", "0.1.20", *AWAY], "service"),
+        (["plan", "--aiter", "0.1.20", *AWAY], "client"),
         (["serve"], "service"),
         (["token", "ops", "--role", "admin"], "service"),
-        (["resolve", *QUERY, *AWAY], "service"),
+        (["resolve", *QUERY, *AWAY], "client"),
         (["identify", "--plain", "file", "--live", "file"], "layouts"),
         (["probe"], "layouts"),
         (["conform"], "layouts"),
