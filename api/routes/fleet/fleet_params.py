@@ -24,6 +24,8 @@ CODES: Final[tuple[str, ...]] = get_args(FindingCode)
 _NUMBERS: Final = frozenset({"state", "since", "seen"})
 """Orders by a number."""
 _PATTERN: Final = re.compile(r"[*?\[]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+"""Half of a character, which JSON's escapes can write and UTF-8 cannot."""
 _ANY_OF: Final = "any of these, commas between; a trailing * stands for the rest of a name"
 _Values = Annotated[str, Field(max_length=1024)]
 _Label = Annotated[str, Field(max_length=256)]
@@ -108,7 +110,7 @@ class FleetParams(Params):
         """
         reverse, text = self.sort.startswith("-"), self.sort.removeprefix("-") or "state"
         by, label = _keyed(text)
-        if by not in ORDERS or (by == "label") is not bool(label):
+        if by not in ORDERS or (by == "label") is not bool(label) or not _fits(label):
             valid = (*ORDERS[:-1], "label:KEY")
             raise invalid_input([FieldProblem("sort", f"{text!r} is no order", valid)])
         return FleetOrder(by, label, reverse)  # type: ignore[arg-type]
@@ -123,7 +125,7 @@ class FleetParams(Params):
         if not self.group_by:
             return None
         by, label = _keyed(self.group_by)
-        if by not in GROUPINGS or (by == "label") is not bool(label):
+        if by not in GROUPINGS or (by == "label") is not bool(label) or not _fits(label):
             valid = (*GROUPINGS[:-1], "label:KEY")
             raise invalid_input([FieldProblem("group_by", f"{self.group_by!r} groups nothing", valid)])
         return by, label  # type: ignore[return-value]
@@ -153,7 +155,7 @@ def read_cursor(cursor: str, order: FleetOrder) -> Place:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         value, name = json.loads(text)
-        if type(value) is kind and isinstance(name, str) and "\0" not in f"{value}{name}" and _fits(value):
+        if type(value) is kind and isinstance(name, str) and _fits(value) and _fits(name):
             return value, name
     except (binascii.Error, ValueError, TypeError, RecursionError):
         pass
@@ -161,11 +163,10 @@ def read_cursor(cursor: str, order: FleetOrder) -> Place:
 
 
 def _fits(value: int | str) -> bool:
-    """Return whether the database takes a value."""
-    try:
-        return abs(value) < 1 << 62 if isinstance(value, int) else bool(value.encode()) or not value
-    except UnicodeEncodeError:
-        return False
+    """Return whether every database takes a value."""
+    if isinstance(value, int):
+        return abs(value) < 1 << 62
+    return "\0" not in value and not _SURROGATE.search(value)
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -116,12 +116,12 @@ def _conditions(now: int, chosen: FleetFilter) -> list[Any]:
         renamed = [condition(other) for condition in matching]
         conditions.append(name.in_(select(other.c.name).where(*renamed)))
     for label, value in chosen.labels:
-        is_value = true() if value is None else deployment_labels.c.value == value
-        conditions.append(
-            name.in_(select(deployment_labels.c.name).where(deployment_labels.c.label == label, is_value))
-        )
+        is_value = true() if value is None else _is(deployment_labels.c.value, value)
+        is_labelled = select(deployment_labels.c.name).where(_is(deployment_labels.c.label, label), is_value)
+        conditions.append(name.in_(is_labelled))
     if chosen.owners:
-        conditions.append(name.in_(select(deployments.c.name).where(deployments.c.owner.in_(chosen.owners))))
+        is_owned = or_(*(_is(deployments.c.owner, owner) for owner in chosen.owners))
+        conditions.append(name.in_(select(deployments.c.name).where(is_owned)))
     if chosen.silenced is not None:
         silenced = name.in_(_silenced(now))
         conditions.append(silenced if chosen.silenced else ~silenced)
@@ -136,6 +136,11 @@ def _has_any(field: str, values: tuple[str, ...]) -> Any:
         return or_(*(_has(table.c[column], column in SEVERAL, value) for value in values))
 
     return condition
+
+
+def _is(column: Any, value: str) -> Any:
+    """Return an SQL condition: a column is a value."""
+    return false() if "\0" in value else column == value  # PostgreSQL refuses it, and no stored value has it
 
 
 def _has(column: Any, several: bool, value: str) -> Any:

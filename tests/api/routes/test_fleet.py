@@ -156,6 +156,9 @@ def test_filters_are_by_what_replicas_run(client: Client) -> None:
         ("cursor=WyJhIiwgImEiXQ", "cursor"),
         ("cursor=bnVsbA", "cursor"),
         ("cursor=W3RydWUsImEiXQ", "cursor"),
+        ("cursor=WzEsIlx1ZDgwMCJd", "cursor"),  # half of a character
+        ("sort=label:a%00", "sort"),
+        ("group_by=label:%00", "group_by"),
     ],
 )
 def test_what_is_no_parameter_is_refused(client: Client, query: str, field: str) -> None:

@@ -1,9 +1,12 @@
 """Search of deployments by part of their name, on both databases."""
 
+from typing import Any
+
 import pytest
 
 from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.api.fleet.judgement import judge
+from preshuffle.api.store.listing import FleetFilter, FleetOrder
 from preshuffle.api.store.store import Store
 from preshuffle.registry import Registry
 from support.service.server import REPORT
@@ -33,3 +36,10 @@ def test_a_part_of_a_name_is_literal_and_ignores_case(store: Store, part: str, f
     assert {one.name for one in store.page(9, part=part)[0]} == found
     assert {one.name for one in store.page(9, states=["ok"], part=part)[0]} == found
     assert store.tally(part)["ok"] == len(found)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"labels": (("a\0", None),)}, {"labels": (("a", "\0"),)}, {"owners": ("\0",)}], ids=str
+)
+def test_what_no_database_stores_is_found_nowhere(store: Store, chosen: dict[str, Any]) -> None:
+    assert store.fleet(9, FleetFilter(**chosen), FleetOrder(), None) == ([], None)
