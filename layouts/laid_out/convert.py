@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPlan, Manifest, SourceRecord
+from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPlan, Manifest, SourceRecord, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
@@ -22,7 +22,7 @@ from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_fold
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
 from preshuffle.layouts.laid_out.verify import check_header
 from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
-from preshuffle.layouts.stamps import Loss
+from preshuffle.layouts.stamps import Loss, digest_file
 from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.hf import language_model, layers_of, model_type_of, read_config
 from preshuffle.registry.values.finding import FindingCode
@@ -222,9 +222,11 @@ class RestoredLayers:
         silent = Progress(0, None)
         for record in self._manifest.ranks:
             if record.layer == layer:
+                _check_digests(self._out, record, record.tensors)
                 restore_rank_layer(self._out, self._manifest, record, self._laid_out, targets, silent)
         for record in self._manifest.kept:
             some = tuple(tensor for tensor in record.tensors if tensor.name in names)
+            _check_digests(self._out, record, some)
             copy_back(self._out, record, some, self._laid_out, targets, silent)
         targets.publish()
 
@@ -249,6 +251,19 @@ def _places(new: Path, manifest: Manifest, layer: int, holders: Mapping[str, str
         names = {*plan.flat_names(role, layer)}
         names |= {name.format(layer=layer) for name in entry.shared}
         yield from ((name, folder / holders[name]) for name in names if name in holders)
+
+
+def _check_digests(out: Path, record: FileRecord, tensors: Iterable[TensorRecord]) -> None:
+    """Check every byte that is moved: what is written gets checksums of its own.
+
+    Raises:
+        LaidOutError: a tensor is damaged.
+    """
+    path = out / record.file
+    check_header(path, record)
+    for tensor in tensors:
+        if digest_file(path, (tensor.begin, tensor.begin + tensor.nbytes)) != tensor.digest:
+            raise LaidOutError(f"{path}: {tensor.name} is damaged: its bytes differ from its checksum")
 
 
 def _carry(out: Path, new: Path, record: FileRecord) -> None:

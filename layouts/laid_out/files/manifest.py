@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from preshuffle.layouts.checkpoint import Part, stored_names
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
@@ -26,6 +26,10 @@ WORK: Final = ".unfinished"
 SOURCE: Final = "source"
 """Folder with what only the checkpoint's restoration needs: headers and index of its shards."""
 
+_Name = Annotated[str, Field(pattern=r"^(source/)?([^/.\x00]|\.[^/.\x00]|\.\.[^/\x00])[^/\x00]*$")]
+"""Name of a file in the folder or in ``source``: a manifest from elsewhere leads nowhere else."""
+_Size = Annotated[int, Field(ge=0)]
+
 
 class SourceRecord(Frozen):
     """File of the checkpoint.
@@ -36,8 +40,8 @@ class SourceRecord(Frozen):
         digest: of all its bytes.
     """
 
-    name: str
-    size: int
+    name: _Name
+    size: _Size
     digest: str
 
 
@@ -80,7 +84,7 @@ class FileRecord(Frozen):
         size: of the file.
     """
 
-    file: str
+    file: _Name
     key: str
     layer: int | None = None
     tp_rank: int | None = None
@@ -92,8 +96,8 @@ class FileRecord(Frozen):
 class CopiedRecord(Frozen):
     """Small file that was copied (configuration, tokenizer)."""
 
-    file: str
-    size: int
+    file: _Name
+    size: _Size
     digest: str
 
 
@@ -199,6 +203,8 @@ class Manifest(Frozen):
             raise LaidOutError(f"{path}: no manifest of a laid-out checkpoint ({where}: {first['msg']})") from None
         if manifest.key != manifest.computed_key():
             raise LaidOutError(f"{path}: its key is not that of what it lists: it was changed, or mixed with another's")
+        if manifest.tp * manifest.ep != len({(one.tp_rank, one.ep_rank) for one in manifest.ranks}):
+            raise LaidOutError(f"{path}: it lists the files of other ranks than its tp={manifest.tp}, ep={manifest.ep}")
         return manifest
 
     def computed_key(self) -> str:

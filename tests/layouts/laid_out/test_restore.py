@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from preshuffle.layouts.laid_out import (
     lay_out_checkpoint,
     plain_layer,
     restore_checkpoint,
+    verify_laid_out,
 )
 from preshuffle.registry import NoRecipeError
 from support.tensors.laid_out import (
@@ -116,3 +118,36 @@ def test_a_conversion_repeats_a_loss_or_refuses_it(tmp_path: Path) -> None:
         convert_laid_out(tmp_path / "out", tmp_path / "refused", tp=3)
     with pytest.raises(LaidOutError, match="itself"):
         convert_laid_out(tmp_path / "out", tmp_path / "out", tp=2)
+
+
+def test_damaged_bytes_are_not_converted(tmp_path: Path) -> None:
+    """Converted files get checksums of their own, which would hide the damage for ever."""
+    manifest = lay_out_checkpoint(checkpoint_with_others(tmp_path / "checkpoint"), tmp_path / "out", tp=2, **A4W4)
+    path, tensor = tmp_path / "out" / manifest.ranks[1].file, manifest.ranks[1].tensors[2]
+    data = bytearray(path.read_bytes())
+    data[tensor.begin + tensor.nbytes // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LaidOutError, match=f"{path.name}: {tensor.name} is damaged"):
+        convert_laid_out(tmp_path / "out", tmp_path / "new", tp=1)
+    assert not (tmp_path / "new" / "manifest.json").exists()
+
+
+def test_a_manifest_leads_to_no_other_folder(tmp_path: Path) -> None:
+    lay_out_checkpoint(checkpoint_with_others(tmp_path / "checkpoint"), tmp_path / "out", tp=2, **A4W4)
+    path = tmp_path / "out" / "manifest.json"
+    written = json.loads(path.read_text())
+    (tmp_path / "secret").write_text("s3cret")
+    for field, name, value in [
+        ("copied", "file", "../secret"),
+        ("copied", "file", f"{tmp_path}/secret"),
+        ("copied", "file", "source/.."),
+        ("sources", "name", "../secret"),
+        ("ranks", "file", "source/../../secret"),
+    ]:
+        first, *rest = written[field]
+        path.write_text(json.dumps({**written, field: [{**first, name: value}, *rest]}))
+        with pytest.raises(LaidOutError, match=rf"no manifest .*\({field}.0.{name}"):
+            convert_laid_out(tmp_path / "out", tmp_path / "new", tp=1)
+    path.write_text(json.dumps({**written, "tp": 1_000_000_000}))
+    with pytest.raises(LaidOutError, match="other ranks than its tp=1000000000"):
+        verify_laid_out(tmp_path / "out")
