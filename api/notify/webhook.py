@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -37,6 +38,7 @@ _LONGEST_PAUSE_S: Final = 60.0
 _STOP_S: Final = 2.0
 """Seconds that the end of the service leaves for changes that wait."""
 _MAX_HEADERS: Final = 16 << 10
+_HEADER: Final = re.compile(r"[A-Za-z0-9_-]+")
 _REPEATED: Final = frozenset({408, 425, 429})
 """Statuses below 500 after which the same request may succeed."""
 
@@ -207,7 +209,7 @@ def read_headers(file: str | None) -> dict[str, str]:
     headers = {}
     for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
         name, colon, value = line.partition(":")
-        if not colon or not name.strip().replace("-", "").isalnum() or not value.isprintable():
+        if not colon or not _HEADER.fullmatch(name.strip()) or not (value.isascii() and value.isprintable()):
             raise ServeError(f"--webhook-header-file {file}: line {number} is no header; valid: Name: value")
         headers[name.strip()] = value.strip()
     return headers

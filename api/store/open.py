@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import make_url
+import re
+from typing import Final
+
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from preshuffle.api.errors import StoreError
 from preshuffle.api.store.database import VALID, Database
+
+_SECRET: Final = re.compile(r"(?<=//).*@|\?.*")
 
 
 def open_database(url: str) -> Database:
@@ -15,10 +20,7 @@ def open_database(url: str) -> Database:
     Raises:
         StoreError: the URL is not supported, or the database cannot be used.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreError(f"--db {url!r} is not a database URL; {VALID}") from None
+    parsed = parsed_url(url)
     if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         try:
             from preshuffle.api.store.postgres import PostgresDatabase
@@ -32,3 +34,16 @@ def open_database(url: str) -> Database:
 
         return SqliteDatabase(parsed)
     raise StoreError(f"--db {parsed.render_as_string(hide_password=True)} is not supported; {VALID}")
+
+
+def parsed_url(url: str) -> URL:
+    """Return a database URL by its parts.
+
+    Raises:
+        StoreError: it is none; what may be a password is left out.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        shown = _SECRET.sub("", url)
+        raise StoreError(f"--db {shown!r} is not a database URL; {VALID}") from None

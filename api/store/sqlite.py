@@ -39,9 +39,8 @@ class SqliteDatabase:
         """
         self.path = _path(url)
         exists = _check_file(self.path)
-        self._engine = create_engine(
-            f"sqlite:///{self.path}", pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000}
-        )
+        file = URL.create("sqlite", database=str(self.path))  # its name may have any characters
+        self._engine = create_engine(file, pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000})
         self._reserve = self.path.with_name(f"{self.path.name}-reserve")
         self._keeps_reserve = False
         self._opened: tuple[int, int] | None = None

@@ -9,10 +9,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from preshuffle.api.errors import StoreError
 from preshuffle.api.store.copies.inspection import StoreFacts, inspect_store
+from preshuffle.api.store.open import parsed_url
 
 _BUSY_S: Final = 5.0
 _USED_S: Final = 0.5
@@ -37,7 +38,7 @@ def back_up(url: str, target: Path) -> StoreFacts:
     partial = target.with_name(target.name + PARTIAL)
     with _telling(target):
         _copy(source, partial)
-        facts = inspect_store(f"sqlite:///{partial}")
+        facts = inspect_store(url_of_file(partial))
         partial.rename(target)
         _sync(target.parent)
     return facts.named(str(target))
@@ -54,7 +55,7 @@ def restore_backup(url: str, backup: Path) -> tuple[StoreFacts, Path | None]:
     """
     target = sqlite_file(url, "pg_restore, as docs/service.md describes")
     kept = target.with_name(target.name + REPLACED)
-    inspect_store(f"sqlite:///{backup}")
+    inspect_store(url_of_file(backup))
     if kept.exists():
         raise StoreError(f"{kept} exists already: the store that was replaced last; move it away first")
     partial = target.with_name(target.name + PARTIAL)
@@ -77,11 +78,16 @@ def sqlite_file(url: str, instead: str) -> Path:
     Raises:
         StoreError: it is another database's; ``instead`` is the command for PostgreSQL.
     """
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     if parsed.drivername != "sqlite" or not parsed.database:
         shown = URL.create(parsed.drivername, host=parsed.host, port=parsed.port, database=parsed.database)
         raise StoreError(f"{shown.render_as_string()} is no SQLite file; PostgreSQL has its own command: {instead}")
     return Path(parsed.database)
+
+
+def url_of_file(file: Path) -> str:
+    """Return the URL of a SQLite file; its name may have any characters."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _copy(source: Path, target: Path) -> None:

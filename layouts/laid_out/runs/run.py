@@ -206,7 +206,9 @@ class Run:
             writer = TensorWriter(self.out / file, tensors, description)
             work(writer)
             with self._lock:
-                self._tasks.append(sealers.submit(self._seal, writer, file, key, ranks))
+                sealing = sealers.submit(self._seal, writer, file, key, ranks)
+                sealing.add_done_callback(lambda task: self._give_up(writer) if task.cancelled() else None)
+                self._tasks.append(sealing)
         except BaseException:
             if writer is not None:
                 writer.abandon()
@@ -217,10 +219,14 @@ class Run:
         try:
             size, tensors = writer.seal()
         finally:
-            writer.abandon()
-            self._unsealed.release()
+            self._give_up(writer)
         self.records[file] = FileRecord(file=file, key=key, size=size, tensors=tensors, **ranks)
         self.progress.tell("file", file)
+
+    def _give_up(self, writer: TensorWriter) -> None:
+        """Remove an unsealed file, and let the next one begin."""
+        writer.abandon()
+        self._unsealed.release()
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_bodies_of_each_format() -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("no header", "line 1 is no header"), ("A: b\nX y: z", "line 2"), (None, "cannot be read")],
+    [("no header", "line 1 is no header"), ("A: b\nX y: z", "line 2"), ("A: ü", "line 1"), (None, "cannot be read")],
 )
 def test_a_wrong_file_of_headers_stops_the_start(tmp_path: Path, text: str | None, says: str) -> None:
     file = tmp_path / "headers"

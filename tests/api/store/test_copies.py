@@ -78,6 +78,9 @@ def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, capsys
     made = Store(url).create()
     put(made, "a")
     made.close()
+    odd = tmp_path / "50%20?.db"
+    assert main(["store", "backup", str(odd), "--db", url]) == 0
+    assert main(["store", "restore", str(odd), "--db", f"sqlite:///{tmp_path}/other.db"]) == 0
     before = store.read_bytes()
 
     def says(words: str) -> None:
@@ -99,6 +102,11 @@ def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, capsys
         connection.execute(text("UPDATE preshuffle_version SET version_num = '0099'"))
     engine.dispose()
     says("newer preshuffle (schema 0099")
+    assert "does not exist" in refused(["store", "restore", f"{store}?mode=ro", "--db", url], capsys)
+    for wrong in ("postgresql://u:s3cret@h:x/y", "nonsense"):
+        said = refused(["store", "backup", str(bad), "--db", wrong], capsys)
+        assert "is not a database URL" in said
+        assert "s3cret" not in said
     assert "cannot be written" in refused(["store", "backup", f"{tmp_path}/absent/x.db", "--db", url], capsys)
     assert "does not exist" in refused(["store", "check", "--db", f"sqlite:///{tmp_path}/none.db"], capsys)
     assert not (tmp_path / "none.db").exists()
