@@ -21,6 +21,26 @@ _VARIABLE: Final = "PRESHUFFLE_LOG"
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
+def one_line(text: str) -> str:
+    """Escape control characters and line breaks.
+
+    What a client sent must not forge lines or steer a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as one line of text, with a traceback behind it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line; what a client sent begins no line and moves no cursor."""
+        return one_line(super().formatMessage(record).rstrip())
+
+
 class JsonFormatter(logging.Formatter):
     """Formats a record and its ``extra`` fields as one line of JSON."""
 

@@ -10,7 +10,7 @@ import threading
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
-from preshuffle.api.log_lines import LOGGER, JsonFormatter, json_line
+from preshuffle.api.log_lines import LOGGER, JsonFormatter, TextFormatter, json_line
 
 Style = Literal["json", "text"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -39,7 +39,7 @@ def set_up(style: Style, level: Level = "info", stream: TextIO | None = None) ->
     In JSON, Python's warnings and uncaught errors are log lines too.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from preshuffle.api.cli import main
+from preshuffle.api.log_lines import TextFormatter
 from support.service.server import COMMAND, REPORT, environment, running_server
 from support.service.tokens import Written, write_tokens
 
@@ -151,3 +153,12 @@ def test_a_variable_of_kubernetes_is_named_where_it_is_in_the_way(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("preshuffle: PRESHUFFLE_PORT: ")
     assert "enableServiceLinks: false" in line
+
+
+def test_what_clients_send_forges_no_line_of_text() -> None:
+    record = logging.makeLogRecord(
+        {"name": "a", "levelname": "INFO", "msg": "on %s", "args": ("n\x1b[2J\nINFO\u2028\x9b",)}
+    )
+    assert TextFormatter("%(levelname)s %(name)s: %(message)s").format(record) == (
+        r"INFO a: on n\x1b[2J\nINFO\u2028\x9b"
+    )

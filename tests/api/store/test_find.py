@@ -43,3 +43,11 @@ def test_a_part_of_a_name_is_literal_and_ignores_case(store: Store, part: str, f
 )
 def test_what_no_database_stores_is_found_nowhere(store: Store, chosen: dict[str, Any]) -> None:
     assert store.fleet(9, FleetFilter(**chosen), FleetOrder(), None) == ([], None)
+
+
+def test_a_report_may_hold_any_characters(store: Store) -> None:
+    query = {**REPORT["groups"][0]["observation"]["query"], "model": "a\0b"}
+    group = {**REPORT["groups"][0], "observation": {**REPORT["groups"][0]["observation"], "query": query}}
+    report = ReplicaReport.parse({**REPORT, "groups": [group], "node": "a\0\nb", "aiter_build": "x\0"})
+    store.put("odd", 0, report, judge(report, Registry.default()))
+    assert [one.name for one in store.fleet(9, FleetFilter(), FleetOrder(), None)[0]] == ["odd"]
