@@ -13,7 +13,7 @@ from preshuffle.registry.entries.deployments import (
     SwitchPatternEntry,
     Variant,
 )
-from preshuffle.registry.entries.engine_layers import EngineLayerEntry, LiveFact, MethodFacts
+from preshuffle.registry.entries.engine_layers import ConversionFacts, EngineLayerEntry, LiveFact, MethodFacts
 from preshuffle.registry.entries.engines import MODEL_WORD, EngineEntry, EngineLaunch
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
 from preshuffle.registry.entries.evidence import CodeReference, code_references
@@ -78,6 +78,7 @@ __all__ = [
     "Condition",
     "Conditional",
     "ContractEntry",
+    "ConversionFacts",
     "EngineEntry",
     "EngineLaunch",
     "EngineLayerEntry",

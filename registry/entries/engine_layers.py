@@ -67,6 +67,38 @@ class MethodFacts(Frozen):
         return self
 
 
+class ConversionFacts(Frozen):
+    """Where an engine converts the weights of loaded layers.
+
+    Attributes:
+        versions: releases of the engine that were read to be so; of no other is it known.
+        function: method that converts a layer, which is its first argument.
+        classes: quantization methods that have it, by module.
+        load: function that loads a whole model.
+        config: function without arguments that returns the engine's configuration.
+        name: what the layer is called, or its number.
+        before: methods that move rows before the conversion, with the path of the layer from their object on.
+        replaceable: classes whose function converts weights and does nothing else that the engine needs.
+    """
+
+    versions: Annotated[tuple[Version, ...], Field(min_length=1)]
+    function: Path = "process_weights_after_loading"
+    classes: Annotated[FrozenDict[Path, tuple[str, ...]], Field(min_length=1)]
+    load: Path
+    config: Path
+    name: Fact
+    before: FrozenDict[Path, Path] = Field(default_factory=FrozenDict)
+    replaceable: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _replaceable_are_classes(self) -> Self:
+        known = [name for names in self.classes.values() for name in names]
+        for name in self.replaceable:
+            if name not in known:
+                raise PlacedError(("replaceable",), f"{name!r} is none of the classes; valid: {', '.join(known)}")
+        return self
+
+
 class EngineLayerEntry(Frozen):
     """Where a class of an engine's layers keeps its facts.
 
@@ -82,6 +114,7 @@ class EngineLayerEntry(Frozen):
         methods: what classes of methods say, the most particular first; all that fit count, the first for each field.
         config: what the engine's own configuration says beside it: ``model`` and ``hf_config``.
         function: signature of the function that it calls.
+        conversion: where the engine converts its weights; None where that was not read.
     """
 
     id: str
@@ -97,6 +130,7 @@ class EngineLayerEntry(Frozen):
     methods: tuple[MethodFacts, ...] = ()
     config: FrozenDict[Literal["model", "hf_config"], Fact] = Field(default_factory=FrozenDict)
     function: str
+    conversion: ConversionFacts | None = None
     evidence: tuple[str, ...] = ()
 
     @model_validator(mode="after")
