@@ -17,8 +17,8 @@ SETTINGS: Final = (
     *("PUBLIC_URL", "METRIC_DEPLOYMENTS", "WEBHOOK_URL", "WEBHOOK_FORMAT", "WEBHOOK_HEADER_FILE"),
 )
 """Variables of the service, without prefix: one per field of ``Settings``."""
-_OTHERS: Final = ("SERVER", "TOKEN", "DEBUG")
-"""Variables of other commands."""
+_OTHERS: Final = ("SERVER", "TOKEN", "DEBUG", "ENGINE_HOOK")
+"""Variables of other commands, and of the plugins of engines."""
 REPORTING: Final = (
     *("URL", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT_S", "DEPLOYMENT", "REPLICA", "NODE"),
     *("LABELS", "OWNER", "LINK", "TTL_S", "SPOOL", "SPOOL_MIB", "SPOOL_ENTRIES", "GOODBYE"),

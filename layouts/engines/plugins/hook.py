@@ -1,0 +1,248 @@
+"""Hook around an engine's conversions: shadow compares them, replace does them."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from preshuffle.layouts.engines.environment import observe_here
+from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
+from preshuffle.layouts.engines.live_values import LiveObject
+from preshuffle.layouts.engines.plugins.model_load import ModelLoad
+from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, take_samples
+from preshuffle.layouts.engines.plugins.shadow import LiveLayer, observe_converted
+from preshuffle.layouts.engines.plugins.wrapping import Around
+from preshuffle.layouts.engines.prepare import PreparedLayer, prepare
+from preshuffle.layouts.loader import RoleTensors
+from preshuffle.layouts.stamps import stamp_of
+from preshuffle.registry import Decision, NoRecipeError, Query, Registry
+from preshuffle.registry.entries import ConversionFacts
+
+log = logging.getLogger("preshuffle.plugins")
+
+
+class EngineHook:
+    """State of one engine's plugin in this process.
+
+    Nothing of the plugin's own is raised into the engine, but for a layer that it has half replaced.
+
+    Attributes:
+        counts: of tensors: ``equal``, ``differs``, ``not compared``; of layers: ``layers``, ``replaced``, ``kept``,
+            ``undecided``; and ``errors`` of the plugin.
+        comparisons: the newest comparison of each layer, by its name.
+        model_load: what is reported.
+    """
+
+    def __init__(self, engine: str, conversion: ConversionFacts, registry: Registry, *, replaces: bool) -> None:
+        """Begin without layers.
+
+        Args:
+            engine: with its version, such as ``vllm@0.33.0``.
+            conversion: where it converts its layers' weights.
+            registry: whose book decides.
+            replaces: whether layers are prepared instead of only compared.
+        """
+        self.counts: Counter[str] = Counter()
+        self.comparisons: dict[str, tuple[ExpertComparison, ...]] = {}
+        self.model_load = ModelLoad(registry)
+        self._engine, self._conversion, self._registry, self._replaces = engine, conversion, registry, replaces
+        self._loads = 0
+        self._first_rank = True
+        self._active: set[int] = set()
+        self._failed: set[str] = set()
+        self._early: dict[int, tuple[LiveLayer, ExpertSamples | None]] = {}
+        self._decisions: dict[Query, Decision | None] = {}
+        self._lock = threading.RLock()
+
+    def targets(self) -> Iterator[tuple[str, Around]]:
+        """Yield what must be wrapped, with the function around it."""
+        facts = self._conversion
+        for module, classes in facts.classes.items():
+            for name in classes:
+                yield f"{module}.{name}.{facts.function}", self.around_conversion
+        for target, path in facts.before.items():
+            yield target, self._around_earlier_step(path)
+        yield facts.load, self.around_load
+
+    def around_conversion(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Convert a layer: by the engine and compared, or by ``prepare``."""
+        layer = next((one for one in (*args[1:2], kwargs.get("layer")) if isinstance(one, torch.nn.Module)), None)
+        if layer is None or id(layer) in self._active:  # a class's method calls its base's for the same layer
+            return original(*args, **kwargs)
+        self._active.add(id(layer))
+        try:
+            early = self._early.pop(id(layer), None)
+            found = early or self._guarded(layer, lambda: self._before(layer))
+            if self._replaces and found is not None and self._is_replaced(args[0], found[0], early is not None):
+                return None
+            result = original(*args, **kwargs)
+            if found is not None:
+                self._guarded(layer, lambda: self._after(*found))
+            return result
+        finally:
+            self._active.discard(id(layer))
+
+    def around_load(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Load a model, and report its layers when that is done."""
+        self._loads += 1
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            self._loads -= 1
+            self._early.clear()
+        if not self._loads:
+            self._guarded("the report", self._report)
+        return result
+
+    def _around_earlier_step(self, path: str) -> Around:
+        """Return a function around a method that moves a layer's rows before its conversion."""
+
+        def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            layer: Any = args[0]
+            for name in path.split("."):
+                layer = getattr(layer, name, None)
+            if isinstance(layer, torch.nn.Module):
+                found = self._guarded(layer, lambda: self._before(layer))
+                if found is not None:
+                    self._early[id(layer)] = found
+            return original(*args, **kwargs)
+
+        return around
+
+    def _before(self, layer: torch.nn.Module) -> tuple[LiveLayer, ExpertSamples | None]:
+        """Decide what the layer's conversion should make of it, and copy samples."""
+        with torch.no_grad(), _on_no_default_device():
+            live = self._live(layer)
+            if live.decision is None or self._replaces:
+                return live, None
+            return live, take_samples(layer, live.decision, last_rank=live.is_last_rank)
+
+    def _live(self, layer: torch.nn.Module) -> LiveLayer:
+        config = self._config()
+        here = observe_here(engine=self._engine, registry=self._registry)
+        engine = here.pop("engine", self._engine)
+        found = query_of_layer(layer, engine=engine, config=config, registry=self._registry, **here)
+        self._first_rank = self._first_rank and not found.tp_rank and not found.ep_rank
+        return LiveLayer.of(layer, found, self._decide(found), self._conversion.name, len(self.comparisons))
+
+    def _config(self) -> object:
+        return pkgutil.resolve_name(self._conversion.config)()
+
+    def _decide(self, found: LayerQuery) -> Decision | None:
+        if found.query not in self._decisions:
+            try:
+                self._decisions[found.query] = self._registry.resolve(found.query)
+            except NoRecipeError as error:
+                log.warning("the registry decides nothing for these layers: %s", error)
+                self._decisions[found.query] = None
+        return self._decisions[found.query]
+
+    def _after(self, live: LiveLayer, samples: ExpertSamples | None) -> None:
+        """Compare what the engine made, and take it for the report."""
+        with torch.no_grad(), _on_no_default_device():
+            observation, compared = observe_converted(live, samples, self._registry)
+        self.counts["layers"] += 1
+        if live.decision is None:
+            self.counts["undecided"] += 1
+        self.counts.update(one.verdict for one in compared)
+        self.comparisons[live.name] = tuple(replace(one, laid_out=None) for one in compared)  # its memory is the GPU's
+        for one in compared:
+            if one.verdict == "differs":
+                log.warning("%s: %s differs from the registry's: %s", live.name, one.role, "; ".join(one.reasons))
+            elif one.verdict == "not compared":
+                log.info("%s: %s was not compared: %s", live.name, one.role, "; ".join(one.reasons))
+        self.model_load.add(live.number, observation, None)
+        if not self._loads:  # an engine's loader that the book does not name
+            self._report()
+
+    def _report(self) -> None:
+        counted = ", ".join(f"{number} {word}" for word, number in sorted(self.counts.items()))
+        log.info("%s: %s", self._engine, counted or "no layers")
+        self.model_load.send(to_service=self._first_rank)
+
+    def _is_replaced(self, method: object, live: LiveLayer, moved: bool) -> bool:
+        """Prepare a layer; return False where the engine must convert it.
+
+        Raises:
+            Exception: of ``prepare``, where the layer's bytes have moved: the engine would spoil them.
+        """
+        why = self._obstacle(method, live, moved)
+        if why is None:
+            try:
+                self._prepare(live)
+                return True
+            except Exception as error:
+                if _has_moved(live.layer):
+                    raise
+                why = f"{type(error).__name__}: {error}"
+        self.counts["kept"] += 1
+        log.warning("%s: the engine's own conversion is kept: %s", live.name, why)
+        return False
+
+    def _prepare(self, live: LiveLayer) -> None:
+        with torch.no_grad(), _on_no_default_device():
+            ready = prepare(
+                live.layer,
+                engine=self._engine,
+                config=self._config(),
+                decision=live.decision,
+                on_environment="tell",
+                registry=self._registry,
+            )
+        for one in ready.differences:
+            log.warning("%s: %s", live.name, one)
+        self.counts["replaced"] += 1
+        self.comparisons[live.name] = ()
+        self._guarded(live.layer, lambda: self._take_prepared(live, ready))
+
+    def _take_prepared(self, live: LiveLayer, ready: PreparedLayer) -> None:
+        self.model_load.add(live.number, ready.observation(), ready.decision)
+        if not self._loads:
+            self._report()
+
+    def _obstacle(self, method: object, live: LiveLayer, moved: bool) -> str | None:
+        """Return why a layer is not replaced, or None."""
+        names = {kind.__name__ for kind in type(method).__mro__}
+        if not names & set(self._conversion.replaceable):
+            return f"{type(method).__name__} makes more in it than the weights' layout"
+        if moved:
+            return "the model has moved its rows before"
+        if live.decision is None:
+            return "the registry decides nothing for it"
+        errors = [one.code for one in live.decision.findings if one.severity == "error"]
+        return f"the decision has errors: {', '.join(errors)}" if errors else None
+
+    def _guarded(self, layer: object, work: Callable[[], Any]) -> Any:
+        """Return what some work of the plugin returns; None, logged and counted, where it raises."""
+        try:
+            with self._lock:
+                return work()
+        except Exception:
+            self.counts["errors"] += 1
+            name = layer if isinstance(layer, str) else LiveObject(layer).fact(self._conversion.name)
+            name = type(layer).__name__ if name is None else str(name)
+            if name not in self._failed:
+                self._failed.add(name)
+                log.exception("%s: the plugin failed; the engine goes on", name)
+            return None
+
+
+def _has_moved(layer: torch.nn.Module) -> bool:
+    """Return whether any of a layer's tensors is laid out, or broken half-way."""
+    tensors = RoleTensors(layer)
+    return any(stamp_of(tensor) is not None for tensor in tensors.values())
+
+
+@contextmanager
+def _on_no_default_device() -> Iterator[None]:
+    """Leave the device on which the engine creates its tensors by default."""
+    with torch.device("cpu"):
+        yield

@@ -1,0 +1,1 @@
+"""Installed stand-ins of engines that load plugins."""
