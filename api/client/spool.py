@@ -24,6 +24,8 @@ log = logging.getLogger("preshuffle.client")
 
 _NAME: Final = re.compile(r"(0|[1-9][0-9]{0,4})\.report")
 _LOCK: Final = "lock"
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""A pipe in a report's place would be waited for."""
 _HEAD: Final = 512
 """Bytes of the first line, at most."""
 
@@ -215,7 +217,7 @@ class Spool:
     def _parsed(self, path: Path, replica: int) -> tuple[int, bytes] | None:
         """Return the sequence and the report in a file; delete a damaged file and return None."""
         try:
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            with os.fdopen(os.open(path, _READ), "rb") as file:
                 data = file.read(self._max_bytes + _HEAD + 1)
             first, _, body = data.partition(b"\n")
             head: Any = json.loads(first[:_HEAD])

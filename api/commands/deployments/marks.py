@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from preshuffle.api.commands.options.failures import UsageError
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_OPPOSITES: Final = (("silence", "unsilence"), ("acknowledge", "unacknowledge"))
 _SPAN: Final = re.compile(r"(\d{1,6})([mhdw])")
 
 
@@ -53,6 +54,11 @@ def requested_changes(args: argparse.Namespace, now: datetime | None = None) -> 
     requests = tuple(_requests(args, now or datetime.now(UTC)))
     if requests and not args.name:
         raise UsageError("deployments: name the deployment that is to be changed")
+    for option, other in _OPPOSITES:
+        if getattr(args, option) and getattr(args, other):
+            raise UsageError(f"deployments: --{option} and --{other} exclude each other")
+    if args.forget and len(requests) > 1:
+        raise UsageError("deployments: --forget goes with no other change")
     if args.replica is not None and not args.forget:
         raise UsageError("deployments: --replica goes with --forget")
     if args.note is not None and not (args.silence or args.acknowledge):

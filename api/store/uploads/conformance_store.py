@@ -105,7 +105,7 @@ def find(store: Store, builds: Iterable[str]) -> Mapping[str, StoredConformance 
         StoreError: the store does not answer.
     """
     with store.transaction() as connection:
-        return {build: _find(connection, build) for build in dict.fromkeys(builds)}
+        return {build: _find(connection, build) if "\0" not in build else None for build in dict.fromkeys(builds)}
 
 
 _SHOWN: Final = tuple(column for column in conformance.c if column.name not in ("body", "identity"))

@@ -102,6 +102,12 @@ def test_a_file_that_is_damaged_while_it_waits_is_skipped(tmp_path: Path) -> Non
     assert (len(opened), opened.size, opened.corrupted) == (0, 0, 1)
 
 
+def test_a_pipe_in_a_reports_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.report")
+    assert contents(spool(tmp_path)) == []
+    assert not list(tmp_path.glob("*.report"))
+
+
 def test_other_files_are_left_alone_and_halves_removed(tmp_path: Path) -> None:
     kept = [tmp_path / name for name in ("notes.txt", "01.report", "x.report", "123456.report", "-1.report")]
     for file in (*kept, tmp_path / "4.part"):

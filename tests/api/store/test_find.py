@@ -8,6 +8,7 @@ from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.api.fleet.judgement import judge
 from preshuffle.api.store.listing import FleetFilter, FleetOrder
 from preshuffle.api.store.store import Store
+from preshuffle.api.store.uploads.conformance_store import find
 from preshuffle.registry import Registry
 from support.service.server import REPORT
 
@@ -51,3 +52,4 @@ def test_a_report_may_hold_any_characters(store: Store) -> None:
     report = ReplicaReport.parse({**REPORT, "groups": [group], "node": "a\0\nb", "aiter_build": "x\0"})
     store.put("odd", 0, report, judge(report, Registry.default()))
     assert [one.name for one in store.fleet(9, FleetFilter(), FleetOrder(), None)[0]] == ["odd"]
+    assert find(store, ["x\0"]) == {"x\0": None}  # its page asks for this

@@ -65,6 +65,8 @@ def test_silence_acknowledge_describe_and_forget(server: str, capsys: pytest.Cap
         (("a", "--silence", "soon"), "valid: 30m, 4h"),
         (("a", "--silence", "2026-12-01T08:00:00"), "valid: 30m, 4h"),
         (("a", "--replica", "1"), "--replica goes with --forget"),
+        (("a", "--forget", "--acknowledge"), "--forget goes with no other change"),
+        (("a", "--silence", "4h", "--unsilence"), "--silence and --unsilence exclude each other"),
         (("a", "--note", "x"), "--note goes with"),
         (("a", "--set-label", "team"), "KEY=VALUE"),
         (("a", "--node", "n1"), "--node filters the list"),
