@@ -134,9 +134,11 @@ def _names(option: str, text: str, valid: Iterable[str]) -> tuple[str, ...]:
 
 
 def _engine(named: str, known: Mapping[str, object]) -> str:
-    name = named.partition("@")[0]
+    name, at, place = named.partition("@")
     if name not in known:
         raise UsageError(f"conform: --engine {name!r}{nearest(name, known)}; valid: {', '.join(known)}")
+    if at and not place.strip():
+        raise UsageError(f"conform: --engine {named!r}; valid: {name}, or behind the @ a version, a folder or a wheel")
     return named
 
 

@@ -60,6 +60,7 @@ def test_a_book_that_the_code_contradicts(capsys: pytest.CaptureFixture[str], tm
     [
         (["--only", "byte"], "valid: features, bytes"),
         (["--calls", "many"], "valid: 0..10000000"),
+        (["--engine", "vllm@"], "behind the @ a version, a folder or a wheel"),
         (["--aiter", "/nowhere"], "no such folder or wheel"),
         (["--report", "/nowhere/report.json"], "not a file in an existing folder"),
         (["--aiter", "."], "holds no aiter/fused_moe.py"),
