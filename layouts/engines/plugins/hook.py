@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -18,7 +19,7 @@ from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.live_values import LiveObject
 from preshuffle.layouts.engines.plugins.model_load import ModelLoad
 from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, take_samples
-from preshuffle.layouts.engines.plugins.shadow import LiveLayer, observe_converted
+from preshuffle.layouts.engines.plugins.shadow import LiveLayer, TensorStates, observe_converted, states_of
 from preshuffle.layouts.engines.plugins.wrapping import Around
 from preshuffle.layouts.engines.prepare import PreparedLayer, prepare
 from preshuffle.layouts.loader import RoleTensors
@@ -58,6 +59,7 @@ class EngineHook:
         self._first_rank = True
         self._active: set[int] = set()
         self._failed: set[str] = set()
+        self._converted: WeakKeyDictionary[torch.nn.Module, TensorStates] = WeakKeyDictionary()
         self._early: dict[int, tuple[LiveLayer, ExpertSamples | None]] = {}
         self._decisions: dict[Query, Decision | None] = {}
         self._lock = threading.RLock()
@@ -75,7 +77,8 @@ class EngineHook:
     def around_conversion(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Convert a layer: by the engine and compared, or by ``prepare``."""
         layer = next((one for one in (*args[1:2], kwargs.get("layer")) if isinstance(one, torch.nn.Module)), None)
-        if layer is None or id(layer) in self._active:  # a class's method calls its base's for the same layer
+        # a class's method calls its base's for the same layer, and engines convert what they have converted by nothing
+        if layer is None or id(layer) in self._active or self._guarded(layer, lambda: self._is_converted(layer)):
             return original(*args, **kwargs)
         self._active.add(id(layer))
         try:
@@ -117,6 +120,9 @@ class EngineHook:
 
         return around
 
+    def _is_converted(self, layer: torch.nn.Module) -> bool:
+        return layer in self._converted and self._converted[layer] == states_of(layer)
+
     def _before(self, layer: torch.nn.Module) -> tuple[LiveLayer, ExpertSamples | None]:
         """Decide what the layer's conversion should make of it, and copy samples."""
         with torch.no_grad(), _on_no_default_device():
@@ -149,6 +155,7 @@ class EngineHook:
         """Compare what the engine made, and take it for the report."""
         with torch.no_grad(), _on_no_default_device():
             observation, compared = observe_converted(live, samples, self._registry)
+        self._converted[live.layer] = states_of(live.layer)
         self.counts["layers"] += 1
         if live.decision is None:
             self.counts["undecided"] += 1
@@ -195,6 +202,7 @@ class EngineHook:
                 config=self._config(),
                 decision=live.decision,
                 on_environment="tell",
+                again="skip",
                 registry=self._registry,
             )
         for one in ready.differences:

@@ -13,9 +13,12 @@ from preshuffle.layouts.engines.live_values import LiveObject
 from preshuffle.layouts.engines.observed_layer import observe_layer
 from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, compare_samples
 from preshuffle.layouts.forensics import identify
+from preshuffle.layouts.loader import RoleTensors
 from preshuffle.registry import Applied, Decision, Observation, PreshuffleError, Registry, TensorObservation
 from preshuffle.registry.entries import LiveFact
 
+TensorStates = dict[str, tuple[int, int | None, tuple[int, ...]]]
+"""By role: address, torch's count of writes (None where it counts none), and shape."""
 _NUMBER: Final = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
@@ -54,6 +57,16 @@ class LiveLayer:
         """Whether its tensors are those of the last of several tensor-parallel ranks."""
         tp = self.found.query.tp
         return tp > 1 and self.found.tp_rank == tp - 1
+
+
+def states_of(layer: torch.nn.Module) -> TensorStates:
+    """Return what shows whether a layer's tensors were written or replaced."""
+    tensors = RoleTensors(layer)
+    return {role: _state_of(tensors[role]) for role in tensors.names}
+
+
+def _state_of(tensor: torch.Tensor) -> tuple[int, int | None, tuple[int, ...]]:
+    return tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tuple(tensor.shape)
 
 
 def observe_converted(

@@ -172,6 +172,30 @@ def test_rows_that_a_model_moves_before_are_sampled_before(engine: Any, monkeypa
     assert verdicts(hook)["w13_weight"] == "equal"
 
 
+@pytest.mark.parametrize("mode", ["shadow", "replace"])
+def test_what_is_converted_already_is_left_alone(mode: str, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook, layers = loaded(engine, mode, monkeypatch)
+    before = dict(hook.counts)
+    laid_out = [layer.w13_weight.view(torch.uint8).clone() for layer in layers]
+    engine.convert = lambda _: None
+    load_model(engine.__name__, layers)
+    assert all(
+        torch.equal(layer.w13_weight.view(torch.uint8), was) for layer, was in zip(layers, laid_out, strict=True)
+    )
+    assert {**hook.counts, "replaced": 0} == {**before, "replaced": 0}
+
+
+@pytest.mark.parametrize("engine", ["vllm"], indirect=True)
+def test_reloaded_weights_are_compared_again(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook, layers = loaded(engine, "shadow", monkeypatch)
+    for layer, fresh in zip(layers, layers_of("vllm"), strict=True):
+        for name, parameter in fresh.named_parameters():
+            setattr(layer, name, parameter)
+    engine.convert = converting(decided, flip_a_byte)
+    load_model("vllm", layers)
+    assert (hook.counts["layers"], hook.counts["differs"]) == (4, 2)
+
+
 @pytest.mark.parametrize("place", ["take_samples", "observe_converted", "query_of_layer"])
 @pytest.mark.parametrize("engine", ["vllm"], indirect=True)
 def test_an_error_of_the_plugin_does_not_reach_the_engine(
