@@ -34,10 +34,10 @@ def one_line(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as one line of text, with a traceback behind it."""
+    """Formats a record as one line, then its traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the line; what a client sent begins no line and moves no cursor."""
+        """Return the line, without control characters of clients."""
         return one_line(super().formatMessage(record).rstrip())
 
 

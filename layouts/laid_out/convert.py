@@ -254,7 +254,9 @@ def _places(new: Path, manifest: Manifest, layer: int, holders: Mapping[str, str
 
 
 def _check_digests(out: Path, record: FileRecord, tensors: Iterable[TensorRecord]) -> None:
-    """Check every byte that is moved: what is written gets checksums of its own.
+    """Compare tensors with their checksums before they are moved.
+
+    What is written gets checksums of its own, which would hide damage.
 
     Raises:
         LaidOutError: a tensor is damaged.

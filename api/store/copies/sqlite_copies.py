@@ -86,7 +86,7 @@ def sqlite_file(url: str, instead: str) -> Path:
 
 
 def url_of_file(file: Path) -> str:
-    """Return the URL of a SQLite file; its name may have any characters."""
+    """Return the URL of a SQLite file of any name."""
     return URL.create("sqlite", database=str(file)).render_as_string()
 
 
