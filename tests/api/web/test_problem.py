@@ -49,7 +49,7 @@ def problem(response: httpx.Response, kind: str) -> Any:
         ("GET", "/static/nothing.css", {}, "not-found"),
         ("GET", "/v1/deployments/a/b", {}, "not-found"),
         ("POST", "/v1/recipes", {}, "method-not-allowed"),
-        ("PATCH", "/v1/deployments/a", {}, "method-not-allowed"),
+        ("POST", "/v1/deployments/a", {}, "method-not-allowed"),
         ("GET", "/v1/resolve/batch", {}, "method-not-allowed"),
         ("POST", "/static/page.css", {}, "method-not-allowed"),
         ("POST", "/v1/resolve", {"content": b"{", "headers": JSON}, "malformed-json"),
@@ -104,7 +104,7 @@ def test_no_recipe_names_the_nearest_rules_and_what_is_missing(client: Client) -
 
 def test_a_wrong_method_is_told_all_that_are_allowed(client: Client) -> None:
     response = client.request("OPTIONS", "/v1/deployments/a")
-    assert set(response.headers["allow"].split(", ")) == {"DELETE", "GET", "PUT"}
+    assert set(response.headers["allow"].split(", ")) == {"DELETE", "GET", "PATCH", "PUT"}
 
 
 def test_a_fault_of_ours_says_nothing_of_its_inside(app: FastAPI, client: Client) -> None:

@@ -26,6 +26,9 @@ DISTRIBUTIONS = {"yaml": "pyyaml", "re2": "google-re2", "prometheus_client": "pr
 PINNED_BY_OTHERS = {"pydantic_core": "pydantic", "triton": "torch", "flydsl": "aiter"}
 """Modules whose version their user decides: pydantic names one pydantic-core, torch its Triton, AITER its FlyDSL."""
 
+ENGINES = {"atom", "sglang", "vllm"}
+"""Engines whose own code ``conform --engine`` runs in a child process: its user says where they are."""
+
 UNDOCUMENTED = ("uvicorn.protocols.", "einops.parsing", "prometheus_client.utils", "prometheus_client.exposition")
 """Modules of others that their documentation does not show, by the start of the name."""
 
@@ -49,7 +52,7 @@ def imported() -> dict[str, set[str]]:
             )
             for name in names:
                 top = name.partition(".")[0]
-                if top not in sys.stdlib_module_names and top != "preshuffle":
+                if top not in sys.stdlib_module_names and top not in {"preshuffle", *ENGINES}:
                     found.setdefault(top, set()).add(name)
     return found
 

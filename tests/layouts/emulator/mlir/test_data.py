@@ -239,7 +239,7 @@ def test_waits_have_no_effect(name: str) -> None:
 
 
 def test_blocks_are_counted_by_rocms_function() -> None:
-    """ROCm's device library returns the grid's blocks along a dimension, 0 to 2."""
+    """ROCm's device library (``call @__ockl_get_num_groups``) returns the grid's blocks along a dimension, 0 to 2."""
     on = threads(blocks=3)
     text = '%r = "llvm.call"(%a) <{callee = @__ockl_get_num_groups}> : (i32) -> i64'
     assert [run(text, np.array([axis], np.uint32), on=on).tolist() for axis in range(3)] == [[3], [7], [9]]
