@@ -33,6 +33,9 @@ BATCH: Final = 100
 """Changes in one request."""
 ATTEMPTS: Final = 8
 _TIMEOUT_S: Final = 5.0
+"""Seconds of each step of a request."""
+_REQUEST_S: Final = 20.0
+"""Seconds of a request as a whole: a receiver may send a byte now and then."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 _STOP_S: Final = 2.0
@@ -87,6 +90,7 @@ class Webhook:
         self._in_flight = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._client: httpx.Client | None = None
         self.counts = WebhookCounts()
 
     @property
@@ -124,15 +128,16 @@ class Webhook:
             log.error("%s does not keep up: %d state changes were dropped", self._host, lost)
 
     def _run(self) -> None:
-        with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False) as client:
-            while (batch := self._next()) is not None:
-                self._in_flight = len(batch)
-                try:
-                    self._deliver(client, batch)
-                except Exception:
-                    self.counts.dropped += len(batch)
-                    log.exception("a webhook failed; it continues with the next changes")
-                self._in_flight = 0
+        while (batch := self._next()) is not None:
+            self._in_flight = len(batch)
+            try:
+                self._deliver(batch)
+            except Exception:
+                self.counts.dropped += len(batch)
+                log.exception("a webhook failed; it continues with the next changes")
+            self._in_flight = 0
+        if self._client is not None:
+            self._client.close()
 
     def _next(self) -> list[StateChange] | None:
         """Wait for changes and take some; None at the end."""
@@ -142,7 +147,7 @@ class Webhook:
                 return None
             return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
 
-    def _deliver(self, client: httpx.Client, batch: list[StateChange]) -> None:
+    def _deliver(self, batch: list[StateChange]) -> None:
         told = [change for change in batch if not self._is_silenced(change.name)]
         if not told:
             return
@@ -150,7 +155,7 @@ class Webhook:
         pause = _FIRST_PAUSE_S
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                wait = self._send(client, body)
+                wait = self._send(body)
             except _RefusedError as error:
                 self.counts.failures += 1
                 log.error("%s refuses %d state changes: %s", self._host, len(told), error)
@@ -165,19 +170,34 @@ class Webhook:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         self.counts.dropped += len(told)
 
-    def _send(self, client: httpx.Client, body: bytes) -> float | None:
+    def _open_client(self) -> httpx.Client:
+        """Return the client, a new one after a request that took too long."""
+        if self._client is None or self._client.is_closed:
+            self._client = httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False)
+        return self._client
+
+    def _send(self, body: bytes) -> float | None:
         """Send a body once; return None if it was taken, else the seconds to wait at least.
 
         Raises:
             _RefusedError: it will not be taken later either.
         """
+        client = self._open_client()
+        deadline = threading.Timer(_REQUEST_S, client.close)
+        deadline.daemon = True
+        deadline.start()
         try:
             headers = {"Content-Type": "application/json", **self._headers()}
             with client.stream("POST", self._url, content=body, headers=headers) as response:  # its body is not read
                 status, after = response.status_code, response.headers.get("retry-after", "")
-        except (httpx.HTTPError, ServeError, OSError) as error:
-            log.warning("%s was not reached: %s", self._host, str(error).replace(self._url, self._host) or repr(error))
+        except Exception as error:
+            if not (client.is_closed or isinstance(error, httpx.HTTPError | ServeError | OSError)):
+                raise
+            why = f"no answer within {_REQUEST_S:.0f} s" if client.is_closed else str(error) or repr(error)
+            log.warning("%s was not reached: %s", self._host, why.replace(self._url, self._host))
             return 0.0
+        finally:
+            deadline.cancel()
         if status < 300:
             return None
         if status < 500 and status not in _REPEATED:

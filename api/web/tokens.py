@@ -127,6 +127,8 @@ def read_tokens(path: str, may_be_empty: bool = False) -> tuple[Tokens, list[Pro
         may_be_empty: whether ``tokens: []`` is valid, which revokes every token.
     """
     try:
+        if not Path(path).is_file() and Path(path).exists():  # a pipe would be waited for
+            return _NONE, [Problem(path, 0, 0, "is not a regular file")]
         with Path(path).open("rb") as file:
             data = file.read(_MAX_FILE + 1)
         text = data.decode()

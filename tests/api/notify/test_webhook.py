@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -244,3 +245,30 @@ def test_a_wrong_url_is_not_repeated() -> None:
         Settings.from_env({"PRESHUFFLE_WEBHOOK_URL": "hooks.example/s3cret"})
     assert "s3cret" not in str(error.value)
     assert "PRESHUFFLE_WEBHOOK_URL" in str(error.value)
+
+
+def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within the time of a step; the request as a whole has an end, too."""
+    monkeypatch.setattr(module, "_REQUEST_S", 0.6)
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    ended = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not ended.wait(0.1):
+                with suppress(OSError):
+                    connection.sendall(b"y")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        webhook = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", FORMATS["generic"], LINKS)
+        webhook.start()
+        webhook.take([change()])
+        deadline = time.monotonic() + 20
+        while webhook.counts.failures == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ended.set()
+    assert (webhook.counts.failures, webhook.counts.sent) == (1, 0)
+    webhook.stop()

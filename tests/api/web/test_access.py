@@ -1,6 +1,7 @@
 """Who may do what: every route with every kind of token, from the application's own routes."""
 
 import base64
+import os
 from pathlib import Path
 
 import httpx
@@ -142,6 +143,12 @@ def test_a_wrong_file_stops_the_start_and_says_where(tmp_path: Path, text: str, 
         access_of(Settings(tokens=str(file)))
     with pytest.raises(ServeError, match="cannot be read: No such file"):
         access_of(Settings(tokens=str(tmp_path / "absent.yaml")))
+
+
+def test_a_pipe_in_the_files_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tokens.yaml")
+    with pytest.raises(ServeError, match="is not a regular file"):
+        load_tokens(str(tmp_path / "tokens.yaml"))
 
 
 def test_without_tokens_everything_is_open_and_nobody_has_a_name(tmp_path: Path) -> None:
