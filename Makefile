@@ -73,6 +73,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(AITER) $(TRITON)
+	$(BIN)/python -m compileall -q preshuffle registry layouts api
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/preshuffle registry check
 	@touch $@
 

@@ -166,9 +166,10 @@ ODD: dict[tuple[str, ...], tuple[Any, ...]] = {
 }
 
 
-def test_nothing_odd_raises() -> None:
+@pytest.mark.parametrize("number", [200, pytest.param(4000, marks=pytest.mark.slow)])
+def test_nothing_odd_raises(number: int) -> None:
     chosen = random.Random(11)
-    for _ in range(400):
+    for _ in range(number):
         raw = deepcopy(chosen.choice(list(RIGHT.values())))
         for path in chosen.sample(sorted(ODD), chosen.choice((1, 2, 5, 9))):
             inner: Any = raw

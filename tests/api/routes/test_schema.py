@@ -46,7 +46,7 @@ def timeout_s(case: schemathesis.Case[Any]) -> float:
 
 
 @schema.parametrize()
-@settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=14, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_every_operation_keeps_its_word(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate(excluded_checks=BEYOND_A_SCHEMA, timeout=timeout_s(case))
 

@@ -239,7 +239,9 @@ def test_off_touches_nothing(
     load_plugins(name)
     assert dict(vars(getattr(module, METHODS[name]))) == before
     assert installing._INSTALLED == {}
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+    # once for each distribution that has the entry point: where the product itself is installed there are two
+    assert {record.levelname for record in caplog.records} == ({"WARNING"} if warnings else set())
+    assert len({record.getMessage() for record in caplog.records}) == warnings
     assert "valid: shadow, replace; the plugin stays off" in caplog.text or not warnings
 
 
