@@ -88,7 +88,7 @@ def timed(url: str, path: str, times: int = 9) -> float:
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str) -> int:
     """Send one request on an open connection; return the status."""
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     await reader.readexactly(int(length.split(b":")[1]))
@@ -112,7 +112,8 @@ async def load(url: str, method: str, paths: list[str], rate: float, seconds: fl
             due = started + turn / rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             sent = time.perf_counter()
-            errors += await ask(reader, writer, method, paths[turn % len(paths)]) != 200
+            status = await ask(reader, writer, method, paths[turn % len(paths)])
+            errors += status != 200
             latencies.append((time.perf_counter() - sent) * 1000)
         writer.close()
 
