@@ -33,7 +33,7 @@ print(json.dumps({"hip": torch.version.hip, "cuda": torch.version.cuda, "devices
 
 _COMPARE = """
 import json
-from preshuffle.layouts.loader.aiter_authority import can_import, compare_layouts_with_aiter
+from preshuffle.layouts.loader import can_import, compare_layouts_with_aiter
 print(json.dumps(compare_layouts_with_aiter() if can_import() else {}))
 """
 _VERDICTS = {

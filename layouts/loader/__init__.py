@@ -1,6 +1,6 @@
 """Apply decisions to a layer's tensors, and undo them."""
 
-from preshuffle.layouts.loader.aiter_authority import load_aiter_function
+from preshuffle.layouts.loader.aiter_authority import can_import, compare_layouts_with_aiter, load_aiter_function
 from preshuffle.layouts.loader.apply import apply, inverse
 from preshuffle.layouts.loader.expert import expert_view, write_expert
 from preshuffle.layouts.loader.findings import check_findings
@@ -23,8 +23,10 @@ __all__ = [
     "apply",
     "apply_layout",
     "begin_reload",
+    "can_import",
     "check_findings",
     "check_undo",
+    "compare_layouts_with_aiter",
     "describe",
     "expert_view",
     "finish_reload",

@@ -13,8 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
-from preshuffle.api.commands.checkpoints.apply import add_workers, workers_of
 from preshuffle.api.commands.checkpoints.progress_line import ProgressLine
+from preshuffle.api.commands.checkpoints.writing import add_workers, workers_of
 from preshuffle.api.commands.options.failures import OK, needs_extra
 from preshuffle.api.commands.options.parser import add_json
 

@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preshuffle.api.commands.checkpoints.apply import add_workers, workers_of
 from preshuffle.api.commands.checkpoints.progress_line import ProgressLine
+from preshuffle.api.commands.checkpoints.writing import add_workers, workers_of
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError, needs_extra
 from preshuffle.api.commands.options.parser import add_json

@@ -1,0 +1,103 @@
+"""Options, run and result of the commands that write a laid-out checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from preshuffle.api.commands.checkpoints.progress_line import ProgressLine
+from preshuffle.api.commands.options.books import add_book_options, load_registry
+from preshuffle.api.commands.options.failures import OK, UsageError
+from preshuffle.api.commands.options.parser import add_json
+from preshuffle.api.commands.options.query_options import add_query_fields, given_fields, named_by_option
+from preshuffle.api.commands.screens.screen import Screen
+from preshuffle.registry.base.errors import QueryError
+
+if TYPE_CHECKING:
+    from preshuffle.layouts.laid_out import Manifest
+
+_MOST_WORKERS = 1024
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers``."""
+    parser.add_argument("--workers", metavar="N", help="threads (default: as many as there are cores)")
+
+
+def workers_of(args: argparse.Namespace) -> int | None:
+    """Return how many threads are wanted; None for the default.
+
+    Raises:
+        UsageError: it is no number of threads.
+    """
+    text: str | None = args.workers
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
+        raise UsageError(f"--workers {text!r}; valid: 1..{_MOST_WORKERS}")
+    return int(text)
+
+
+def add_writing_options(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """Add what decides how a checkpoint is laid out, and what runs."""
+    add_workers(parser)
+    parser.add_argument("--allow", action="append", metavar="CODE", default=[], help="lay out despite this finding")
+    add_query_fields(parser, config=False)
+    add_book_options(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifest]) -> int:
+    """Write a laid-out checkpoint with progress, and show what it holds.
+
+    Args:
+        args: with the options of ``add_writing_options``.
+        out: the folder, as it was given.
+        write: gets registry, workers, allow, listener and the query's fields.
+    """
+    registry = load_registry(args)
+    fields = given_fields(args, registry)
+    line = ProgressLine(json=args.json)
+    try:
+        manifest = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=line, **fields)
+    except QueryError as error:
+        raise named_by_option(error, fields) from None
+    finally:
+        line.clear()
+    show_manifest(manifest, out, as_json=args.json)
+    return OK
+
+
+def show_manifest(manifest: Manifest, out: str, *, as_json: bool) -> None:
+    """Show what a laid-out checkpoint holds."""
+    size = sum(one.size for one in manifest.files())
+    layers = sorted(layer for plan in manifest.plans for layer in plan.layers)
+    recipes = sorted({plan.recipe for plan in manifest.plans})
+    if as_json:
+        result = {
+            "out": out,
+            "key": manifest.key,
+            "recipes": recipes,
+            "layers": layers,
+            "tp": manifest.tp,
+            "ep": manifest.ep,
+            "files": sum(1 for _ in manifest.files()),
+            "bytes": size,
+        }
+        print(json.dumps(result))
+        return
+    screen = Screen.of_terminal()
+    screen.line(f"{screen.paint(out, 'bold')}  {size / 1e9:.2f} GB in {sum(1 for _ in manifest.files())} files")
+    screen.pairs(
+        [
+            ("recipe", ", ".join(recipes)),
+            ("layers", f"{len(layers)} of experts, {layers[0]} to {layers[-1]}"),
+            ("ranks", f"tp {manifest.tp}, ep {manifest.ep}"),
+            ("other tensors", f"in {len(manifest.others)} files" if manifest.complete else "left out"),
+            ("key", manifest.key),
+        ]
+    )
+    screen.show()
