@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from preshuffle.api.client.backoff import LONGEST_RETRY_AFTER_S, Backoff
+from preshuffle.api.client.backoff import LONGEST_RETRY_AFTER_S, LONGEST_S, Backoff
 from preshuffle.api.client.connection import ServiceConnection
 from preshuffle.api.client.delivery import Delivery
 from preshuffle.api.client.pending import PendingReport
@@ -231,7 +231,7 @@ def test_heartbeats_begin_again_when_the_service_is_back(bench: Bench) -> None:
     bench.run(600)
     assert bench.service.count("POST") < 25
     bench.service.answer = None
-    bench.run(60)
+    bench.run(LONGEST_S + 2 * INTERVAL)
     assert bench.delivery.counts.heartbeats >= 2
 
 
