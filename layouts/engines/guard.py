@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
@@ -14,8 +14,9 @@ from preshuffle.layouts.engines.environment import observe_here
 from preshuffle.layouts.engines.guarded_call import CallChecker
 from preshuffle.layouts.engines.prepare import PreparedLayer
 from preshuffle.layouts.engines.shipped_books import registry_here
-from preshuffle.registry import Finding, PreshuffleError, Registry
+from preshuffle.registry import Finding, PreshuffleError, Query, Registry
 from preshuffle.registry.base.words import ROLES
+from preshuffle.registry.kernels import Signature
 
 Result = TypeVar("Result")
 Returned = TypeVar("Returned", covariant=True)
@@ -38,6 +39,19 @@ class WrongCallWarning(UserWarning):
     """The same as a warning."""
 
 
+class CallJudge(Protocol):
+    """What judges a call that a guard has not seen yet."""
+
+    @property
+    def queries(self) -> dict[int, Query]:
+        """Queries of prepared layers, by the address of w13."""
+        ...
+
+    def findings(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Finding, ...]:
+        """Return what makes a call wrong."""
+        ...
+
+
 class CallGuard:
     """State of a guard: what was checked, and what was found.
 
@@ -47,20 +61,20 @@ class CallGuard:
         unchecked: why calls could not be checked, by reason.
     """
 
-    def __init__(self, checker: CallChecker, on: Literal["raise", "warn", "count"]) -> None:
+    def __init__(self, judge: CallJudge, on: Literal["raise", "warn", "count"]) -> None:
         """Begin with nothing checked."""
         self.checked = 0
         self.found: Counter[str] = Counter()
         self.unchecked: Counter[str] = Counter()
         self.passed: set[Key] = set()
         self._buckets: set[Key] = set()
-        self._checker = checker
+        self._judge = judge
         self._on = on
 
     def add(self, prepared: PreparedLayer) -> None:
         """Take a prepared layer's own query for its calls."""
         w13 = next(tensor for name, tensor in prepared.kwargs("aiter.fused_moe").items() if name == "w1")
-        self._checker.queries[w13.data_ptr()] = prepared.query
+        self._judge.queries[w13.data_ptr()] = prepared.query
         self.forget()
 
     def forget(self) -> None:
@@ -91,7 +105,7 @@ class CallGuard:
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return True  # nothing may wait for the GPU here
         try:
-            findings = self._checker.findings(args, kwargs)
+            findings = self._judge.findings(args, kwargs)
         except Exception as error:  # a guard that cannot judge must not stop what may be right
             self.unchecked[f"{type(error).__name__}: {error}"] += 1
             return False
@@ -166,7 +180,20 @@ def guard_calls(
     if "aiter" in fields:
         here.pop("aiter_features", None)
     guard = CallGuard(CallChecker(registry, signature, here, version), on)
-    arguments = registry.book.signatures.find(signature).arguments
+    return guarded_function(function, guard, registry.book.signatures.find(signature))
+
+
+def guarded_function(
+    function: Callable[..., Result], guard: CallGuard, signature: Signature
+) -> GuardedFunction[Result]:
+    """Return a function with a guard around it.
+
+    Args:
+        function: what to wrap.
+        guard: what judges a call that it has not seen.
+        signature: the book's, of the function.
+    """
+    arguments = signature.arguments
     names = list(arguments)
     weight = next(name for name in names if arguments[name].carries == ROLES[0])
     mode = next((name for name in names if arguments[name].carries == "gate_mode"), "")
@@ -177,9 +204,13 @@ def guard_calls(
     def guarded(*args: Any, **kwargs: Any) -> Result:
         if compiling():
             return function(*args, **kwargs)
-        w13 = args[place] if len(args) > place else kwargs[weight]
-        count = (args[0] if args else kwargs[tokens]).shape[0]
-        key = (w13.data_ptr(), count, kwargs.get(mode), getattr(w13, "is_shuffled", None))
+        try:
+            w13 = args[place] if len(args) > place else kwargs[weight]
+            count = (args[0] if args else kwargs[tokens]).shape[0]
+            key = (w13.data_ptr(), count, kwargs.get(mode), getattr(w13, "is_shuffled", None))
+        except Exception as error:  # a tensor without memory, or arguments that the book's signature has not
+            guard.unchecked[f"{type(error).__name__}: {error}"] += 1
+            return function(*args, **kwargs)
         if key not in passed:
             check(key, args, kwargs)
         return function(*args, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from preshuffle.layouts import (
     WrongCallError,
@@ -192,3 +193,12 @@ def test_a_prepared_layer_brings_its_own_query() -> None:
     call.guard.add(ready)
     call(**arguments(), **ready.kwargs())
     assert (call.guard.checked, call.guard.found, call.guard.unchecked) == (1, {}, {})
+
+
+def test_a_call_that_cannot_be_read_passes() -> None:
+    call = guarded()
+    with FakeTensorMode():
+        without_memory = torch.empty(2, 4)
+    for w1 in (without_memory, None):
+        assert call(w1=w1, w2=w1, **arguments()).sum() > 0
+    assert (call.guard.checked, call.guard.unchecked.total()) == (0, 2)
