@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, Final
 
 from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile
+from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPlan, Manifest, SourceRecord, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
@@ -20,7 +21,6 @@ from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
-from preshuffle.layouts.laid_out.verify import check_header
 from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
 from preshuffle.layouts.stamps import Loss, digest_file
 from preshuffle.registry import Decision, Query, Registry
@@ -66,6 +66,8 @@ def convert_laid_out(
     if out.resolve() == new.resolve():
         raise LaidOutError(f"{new}: is the laid-out checkpoint itself; choose another folder")
     manifest = Manifest.read(out)
+    for copied in manifest.copied:
+        check_copied(out, copied)
     registry = registry or Registry.default()
     headers = source_headers(out, manifest)
     checkpoint = _as_checkpoint(out, new, manifest, headers, registry)

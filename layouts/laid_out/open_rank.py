@@ -12,14 +12,14 @@ import torch
 
 from preshuffle.layouts.checkpoint import TORCH_DTYPES, Checkpoint, MappedShards
 from preshuffle.layouts.laid_out.device_copy import DeviceCopier
+from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key, stamp_in
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.files.manifest import FileRecord, LayerPlan, Manifest, TensorRecord
-from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
+from preshuffle.layouts.laid_out.files.manifest import LayerPlan, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, plan_of
 from preshuffle.layouts.laid_out.source_proof import changed_headers
-from preshuffle.layouts.laid_out.verify import check_header, stamp_in
 from preshuffle.layouts.loader import AITER_TAG, apply
 from preshuffle.layouts.stamps import digest_of, put_stamps, sample_file
-from preshuffle.registry import Decision, Registry
+from preshuffle.registry import Decision, NoRecipeError, Registry
 from preshuffle.registry.hf import read_config
 
 Rank = int | tuple[int, int]
@@ -126,9 +126,8 @@ def _open(
     if checkpoint is not None:
         for _, _, text in changed_headers(path, manifest, Path(checkpoint)):
             raise StaleError(f"{path}: made of another checkpoint: {text}")
-    records = {one.layer: one for one in manifest.rank(tp_rank, ep_rank) if one.layer is not None}
-    reader = _MappedReader(path, records, device, check_samples)
-    return LaidOutRank(tp_rank, ep_rank, tuple(sorted(records)), False, None, decisions, reader)
+    reader = _MappedReader(path, manifest, (tp_rank, ep_rank), device, check_samples)
+    return LaidOutRank(tp_rank, ep_rank, tuple(sorted(decisions)), False, None, decisions, reader)
 
 
 def _decisions(
@@ -140,20 +139,37 @@ def _decisions(
         StaleError: the book decides otherwise now, or for what is needed.
     """
     found: dict[int, tuple[LayerPlan, Decision]] = {}
-    config = read_config(path) if fields else None
+    config = _config(path, manifest) if fields else None
     for plan in manifest.plans:
         query = plan.query
         if config is not None:
             query = registry.query_from_hf_config(config, layer=plan.layers[0], **{"arch": query.arch, **fields})
-        decision = registry.resolve(query, kernels=False)
+        try:
+            decision = registry.resolve(query, kernels=False)
+        except NoRecipeError as error:
+            first = str(error).splitlines()[0]
+            raise StaleError(
+                f"{path}: laid out by recipe {plan.recipe}; for what is needed there is none: {first}"
+            ) from None
+        needed = plan_of(registry, query, decision, plan.entries, plan.routed)
         if (query.tp, query.ep) != (manifest.tp, manifest.ep):
             raise StaleError(f"{path}: laid out for tp={manifest.tp}, ep={manifest.ep}; needed: {query.tp}, {query.ep}")
         if decision.decision_digest != plan.decision_digest:
             what = f"recipe {plan.recipe}, {plan.query.arch}, engine {plan.query.engine or 'none'}"
             need = f"recipe {decision.recipe}, {query.arch}, engine {query.engine or 'none'}"
             raise StaleError(f"{path}: laid out by {what} ({plan.decision_digest}); needed: {need}: apply again")
+        if needed.naming() != plan.naming():
+            raise StaleError(f"{path}: cut or named otherwise than {query.engine or 'the book'} needs it: apply again")
         found |= {layer: (plan, decision) for layer in plan.layers}
     return found
+
+
+def _config(path: Path, manifest: Manifest) -> Mapping[str, Any]:
+    """Return the copied configuration, which must be the checkpoint's."""
+    for copied in manifest.copied:
+        if copied.file.endswith(".json"):
+            check_copied(path, copied)
+    return read_config(path)
 
 
 def _ranks(rank: Rank, tp: int, ep: int) -> tuple[int, int]:
@@ -167,13 +183,16 @@ class _MappedReader:
     """Reads layers from laid-out files."""
 
     def __init__(
-        self, folder: Path, records: Mapping[int, FileRecord], device: torch.device, check_samples: bool
+        self, folder: Path, manifest: Manifest, rank: tuple[int, int], device: torch.device, check_samples: bool
     ) -> None:
+        records = {one.layer: one for one in manifest.rank(*rank) if one.layer is not None}
         self._folder, self._records, self._check = folder, records, check_samples
         self._shards = MappedShards()
         self._device = device
         self._copier = DeviceCopier(device) if device.type != "cpu" else None
         self._headers = {layer: check_header(folder / one.file, one) for layer, one in records.items()}
+        for layer, one in records.items():
+            check_key(self._headers[layer], one, manifest)
 
     def layer(self, layer: int) -> dict[str, torch.Tensor]:
         """Return a layer's tensors."""

@@ -10,13 +10,13 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.checkpoint import TORCH_DTYPES, MappedShards, Part, ShardFile, write_role
+from preshuffle.layouts.laid_out.files.checked_file import check_header, stamp_in
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, LayerPlan, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
 from preshuffle.layouts.laid_out.runs.rank_layer import CHUNK
 from preshuffle.layouts.laid_out.runs.run_plan import is_joined
-from preshuffle.layouts.laid_out.verify import check_header, stamp_in
 from preshuffle.layouts.loader import undo_layout
 from preshuffle.layouts.stamps import Stamp
 from preshuffle.registry.base.words import Role

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, ShardFile
+from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import CancelledRun, Listener, Progress
@@ -17,7 +18,6 @@ from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets, partia
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer, unrestorable
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
-from preshuffle.layouts.laid_out.verify import check_header
 from preshuffle.layouts.stamps import digest_file
 
 _NAMED = 8
@@ -44,6 +44,8 @@ def restore_checkpoint(
     manifest = Manifest.read(out)
     if not manifest.complete:
         raise LaidOutError(f"{out}: was made without the tensors that are no experts': they cannot be restored")
+    for small in manifest.copied:
+        check_copied(out, small)
     check_restorable(out, manifest)
     headers = source_headers(out, manifest)
     there = [header.path.name for header in headers if (folder / header.path.name).exists()]

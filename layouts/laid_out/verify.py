@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
-from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import CopiedRecord, FileRecord, Manifest, TensorRecord, rank_index
+from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key
+from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord, index_of, rank_index
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
-from preshuffle.layouts.laid_out.files.tensor_writer import UNIT
 from preshuffle.layouts.laid_out.source_proof import SourceProof
-from preshuffle.layouts.stamps import Stamp, digest_file, digest_of, sample_file
-from preshuffle.registry import LayoutError, PreshuffleError, Registry
+from preshuffle.layouts.stamps import digest_file, digest_of, sample_file
+from preshuffle.registry import PreshuffleError, Registry
 from preshuffle.registry.base.frozen import Frozen
 
 SAMPLES: Final = 64
@@ -163,55 +159,11 @@ class _Checksums:
         return None
 
 
-def check_header(path: Path, record: FileRecord) -> ShardFile:
-    """Compare a file's header with the manifest.
-
-    Raises:
-        LaidOutError: it is missing, cut short, or another run's.
-    """
-    try:
-        shard = ShardFile.open(path)
-    except CheckpointError as error:
-        raise LaidOutError(str(error)) from None
-    try:
-        key = json.loads(shard.metadata[UNIT])["key"]
-    except (KeyError, ValueError, TypeError):
-        raise LaidOutError(f"{path}: no file of a laid-out checkpoint") from None
-    if key != record.key:
-        raise LaidOutError(f"{path}: of another run than the manifest (its key differs): files are mixed")
-    stored = {tensor.name: tensor for tensor in record.tensors}
-    if shard.size != record.size or set(stored) != set(shard.entries):
-        raise LaidOutError(f"{path}: holds other tensors than the manifest says")
-    for name, entry in shard.entries.items():
-        tensor = stored[name]
-        if (entry.dtype, entry.shape, entry.begin, entry.nbytes) != (
-            tensor.dtype, tensor.shape, tensor.begin, tensor.nbytes
-        ):  # fmt: skip
-            raise LaidOutError(f"{path}: tensor {name} is another one than the manifest says")
-        if tensor.stamped and stamp_in(shard, name).digest != tensor.digest:
-            raise LaidOutError(f"{path}: the stamp of {name} is another one than the manifest says")
-    return shard
-
-
-def stamp_in(shard: ShardFile, name: str) -> Stamp:
-    """Return a tensor's stamp from its file's header.
-
-    Raises:
-        LaidOutError: there is none, or it is damaged.
-    """
-    try:
-        return Stamp.from_text(shard.metadata[f"preshuffle.{name}"])
-    except KeyError:
-        raise LaidOutError(f"{shard.path}: tensor {name} has no stamp") from None
-    except LayoutError as error:
-        raise LaidOutError(f"{shard.path}: tensor {name}: {error}") from None
-
-
 def _files_problems(out: Path, manifest: Manifest) -> Iterator[VerifyProblem]:
     for record in manifest.files():
-        yield from _problem_of(record.file, partial(check_header, out / record.file, record))
+        yield from _problem_of(record.file, partial(_check_file, out, record, manifest))
     for copied in manifest.copied:
-        yield from _problem_of(copied.file, partial(_check_copied, out, copied))
+        yield from _problem_of(copied.file, partial(check_copied, out, copied))
     names = {record.file for record in manifest.files()}
     for path in sorted(out.glob("*.safetensors")):
         if path.name not in names:
@@ -219,8 +171,22 @@ def _files_problems(out: Path, manifest: Manifest) -> Iterator[VerifyProblem]:
     for ep_rank in range(manifest.ep):
         for tp_rank in range(manifest.tp):
             name = rank_index(tp_rank, ep_rank)
+            wanted = index_of((*manifest.rank(tp_rank, ep_rank), *manifest.others))
             if not (out / name).is_file():
                 yield VerifyProblem(file=name, problem="missing")
+            elif not _holds(out / name, wanted):
+                yield VerifyProblem(file=name, problem="not the index of the files that the manifest lists")
+
+
+def _check_file(out: Path, record: FileRecord, manifest: Manifest) -> None:
+    check_key(check_header(out / record.file, record), record, manifest)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _problem_of(file: str, check: Callable[[], object]) -> Iterable[VerifyProblem]:
@@ -229,13 +195,3 @@ def _problem_of(file: str, check: Callable[[], object]) -> Iterable[VerifyProble
     except PreshuffleError as error:
         return [VerifyProblem(file=file, problem=str(error))]
     return []
-
-
-def _check_copied(out: Path, record: CopiedRecord) -> None:
-    path = out / record.file
-    try:
-        same = os.stat(path).st_size == record.size and digest_file(path, (0, record.size)) == record.digest
-    except OSError as error:
-        raise LaidOutError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if not same:
-        raise LaidOutError(f"{path}: was changed since it was copied")

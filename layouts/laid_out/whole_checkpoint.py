@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -19,10 +18,12 @@ from preshuffle.layouts.laid_out.files.manifest import (
     FileRecord,
     Manifest,
     SourceRecord,
+    index_of,
     manifest_key,
     rank_index,
 )
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.files.seal import BLANK
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files
 from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
@@ -167,8 +168,8 @@ def finish(
     (tp, ep), query = plan.ranks, plan.plans[0].query
     for ep_rank in range(ep):
         for tp_rank in range(tp):
-            mine = [one for one in ranks if (one.tp_rank, one.ep_rank) == (tp_rank, ep_rank)]
-            write_whole(out / rank_index(tp_rank, ep_rank), _index_of((*mine, *others)))
+            own = [one for one in ranks if (one.tp_rank, one.ep_rank) == (tp_rank, ep_rank)]
+            write_whole(out / rank_index(tp_rank, ep_rank), index_of((*own, *others)))
     manifest = Manifest(
         format=FORMAT,
         key=manifest_key((*ranks, *others, *kept), sources),
@@ -184,17 +185,13 @@ def finish(
         kept=kept,
         copied=copied,
         complete=complete,
+        checksum=BLANK,
     )
+    manifest, data = manifest.sealed()
     synchronise_folder(out)
-    write_whole(out / MANIFEST, manifest.model_dump_json(exclude_defaults=True).encode())
+    write_whole(out / MANIFEST, data)
     synchronise_folder(out)
     return manifest
-
-
-def _index_of(files: tuple[FileRecord, ...]) -> bytes:
-    weight_map = {tensor.name: one.file for one in files for tensor in one.tensors}
-    size = sum(tensor.nbytes for one in files for tensor in one.tensors)
-    return json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}, indent=1).encode()
 
 
 def _other_files(plan: RunPlan, shards: MappedShards) -> list[OtherFile]:

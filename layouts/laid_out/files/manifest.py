@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from preshuffle.layouts.checkpoint import Part, stored_names
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.seal import is_sealed, sealed
 from preshuffle.layouts.stamps import Loss
 from preshuffle.registry import Query
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
@@ -82,6 +83,7 @@ class FileRecord(Frozen):
         tp_rank: whose they are; None where every rank reads them.
         ep_rank: likewise.
         size: of the file.
+        header: checksum of its header.
     """
 
     file: _Name
@@ -90,6 +92,7 @@ class FileRecord(Frozen):
     tp_rank: int | None = None
     ep_rank: int | None = None
     size: int
+    header: str
     tensors: tuple[TensorRecord, ...]
 
 
@@ -133,6 +136,31 @@ class LayerPlan(Frozen):
         """Return what one rank takes of a layer."""
         return Part.of(self.query, tp_rank, ep_rank, self.routed, LoaderCut(self.shard, self.pad))
 
+    def key_of(self, layer: int, tp_rank: int, ep_rank: int, digests: Mapping[str, str]) -> str:
+        """Return the key of what decides a rank's file.
+
+        Args:
+            layer: which layer.
+            tp_rank: whose file.
+            ep_rank: whose file.
+            digests: of the shards that hold the layer, by name.
+        """
+        return digest_of_json(
+            {
+                "rank": [layer, tp_rank, self.query.tp, ep_rank, self.query.ep],
+                "decision": self.decision_digest,
+                **self.naming(),
+                "sources": dict(digests),
+            }
+        )
+
+    def naming(self) -> dict[str, Any]:
+        """Return what decides cuts and names beside the decision."""
+        return {
+            "cut": [self.shard, self.model_dump(mode="json", include={"pad"})["pad"]],
+            "names": [self.prefix, dict(self.parameters)],
+        }
+
     def stored_names(self, role: Role, layer: int) -> list[list[str]]:
         """Return the checkpoint's tensors of a role, by expert.
 
@@ -164,6 +192,7 @@ class Manifest(Frozen):
         others: files of tensors that were left as they are.
         kept: files of experts' tensors as they were, which could not be restored else.
         complete: whether every other tensor of the checkpoint is there.
+        checksum: of every other byte of the manifest.
     """
 
     format: Literal[1]
@@ -180,6 +209,7 @@ class Manifest(Frozen):
     kept: tuple[FileRecord, ...]
     copied: tuple[CopiedRecord, ...]
     complete: bool
+    checksum: str
 
     @staticmethod
     def read(folder: Path) -> Manifest:
@@ -205,7 +235,14 @@ class Manifest(Frozen):
             raise LaidOutError(f"{path}: its key is not that of what it lists: it was changed, or mixed with another's")
         if manifest.tp * manifest.ep != len({(one.tp_rank, one.ep_rank) for one in manifest.ranks}):
             raise LaidOutError(f"{path}: it lists the files of other ranks than its tp={manifest.tp}, ep={manifest.ep}")
+        if not is_sealed(text, manifest.checksum):
+            raise LaidOutError(f"{path}: was changed since it was written: its checksum differs")
         return manifest
+
+    def sealed(self) -> tuple[Manifest, bytes]:
+        """Return the manifest with its checksum, and the bytes of its file."""
+        data, checksum = sealed(self.model_dump_json(exclude_defaults=True).encode())
+        return self.model_copy(update={"checksum": checksum}), data
 
     def computed_key(self) -> str:
         """Return the key of what the manifest lists."""
@@ -243,6 +280,16 @@ def digest_of_json(value: Any) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def key_of_copies(digest: str, names: Iterable[str]) -> str:
+    """Return the key of a file of copied tensors.
+
+    Args:
+        digest: of the shard that holds them.
+        names: of the tensors, in the order of their bytes.
+    """
+    return digest_of_json({"source": digest, "names": list(names)})
+
+
 def manifest_key(files: Iterable[FileRecord], sources: Iterable[SourceRecord]) -> str:
     """Return the key of a laid-out checkpoint."""
     return digest_of_json(
@@ -262,3 +309,11 @@ def rank_file(layer: int, tp_rank: int, ep_rank: int) -> str:
 def rank_index(tp_rank: int, ep_rank: int) -> str:
     """Return the name of a rank's index."""
     return f"rank-tp{tp_rank}-ep{ep_rank}.safetensors.index.json"
+
+
+def index_of(files: Iterable[FileRecord]) -> bytes:
+    """Return the index of files, in Hugging Face's form."""
+    listed = list(files)
+    weight_map = {tensor.name: one.file for one in listed for tensor in one.tensors}
+    size = sum(tensor.nbytes for one in listed for tensor in one.tensors)
+    return json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}, indent=1).encode()

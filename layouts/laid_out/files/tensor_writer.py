@@ -20,6 +20,7 @@ import torch
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import TensorRecord
+from preshuffle.layouts.laid_out.files.seal import BLANK, sealed
 from preshuffle.layouts.stamps import Loss, Stamp, StreamDigest, digest_of, sample_file
 from preshuffle.registry.base.words import Role
 
@@ -29,6 +30,8 @@ UNIT: Final = "preshuffle-laid-out"
 """Key of a file's own description among its metadata."""
 RECORDS: Final = "preshuffle-tensors"
 """Key of the records of its tensors."""
+SEAL: Final = "preshuffle-header"
+"""Key of the header's own checksum."""
 _PAGE: Final = 4096
 _ROOM: Final = 4096
 """Bytes of the header that are left for one tensor and its stamp."""
@@ -104,27 +107,30 @@ class TensorWriter:
         """Record a tensor whose bytes were written."""
         self._stored[name] = stored
 
-    def seal(self) -> tuple[int, tuple[TensorRecord, ...]]:
+    def seal(self) -> tuple[int, str, tuple[TensorRecord, ...]]:
         """Write the header, synchronise the file and give it its name.
 
         Returns:
-            The file's size, and its tensors.
+            The file's size, its header's checksum, and its tensors.
 
         Raises:
             LaidOutError: it cannot be written.
         """
         with writing(self.path):
             records = tuple(self._record(name, stored) for name, stored in self._stored.items())
-            os.pwrite(self._handle, self._header(records), 0)
+            header, checksum = sealed(self._header(records))
+            os.pwrite(self._handle, header, 0)
             os.fsync(self._handle)
             os.close(self._handle)
             self._handle = -1
             os.rename(self._partial, self.path)
-        return self._place, records
+        return self._place, checksum, records
 
     def _header(self, records: Iterable[TensorRecord]) -> bytes:
         listed = json.dumps([one.model_dump(mode="json", exclude_defaults=True) for one in records])
-        table: dict[str, Any] = {"__metadata__": {"format": "pt", UNIT: self._description, RECORDS: listed}}
+        table: dict[str, Any] = {
+            "__metadata__": {"format": "pt", UNIT: self._description, RECORDS: listed, SEAL: BLANK}
+        }
         for name, one in self._stored.items():
             first = one.begin - self._begin
             table[name] = {"dtype": one.dtype, "shape": one.shape, "data_offsets": [first, first + one.nbytes]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from preshuffle.layouts.checkpoint import INDEX, MappedShards, ShardFile
-from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, CopiedRecord, digest_of_json
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, CopiedRecord, key_of_copies
 from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, write_whole
 from preshuffle.layouts.laid_out.runs.rank_layer import Advance
 from preshuffle.layouts.stamps import digest_file
@@ -49,7 +49,7 @@ class OtherFile:
         Args:
             digest: of the shard.
         """
-        return digest_of_json({"source": digest, "names": self.names})
+        return key_of_copies(digest, self.names)
 
 
 def copy_tensors(other: OtherFile, shards: MappedShards, writer: TensorWriter, advance: Advance) -> None:

@@ -217,10 +217,10 @@ class Run:
 
     def _seal(self, writer: TensorWriter, file: str, key: str, ranks: Mapping[str, int]) -> None:
         try:
-            size, tensors = writer.seal()
+            size, header, tensors = writer.seal()
         finally:
             self._give_up(writer)
-        self.records[file] = FileRecord(file=file, key=key, size=size, tensors=tensors, **ranks)
+        self.records[file] = FileRecord(file=file, key=key, size=size, header=header, tensors=tensors, **ranks)
         self.progress.tell("file", file)
 
     def _give_up(self, writer: TensorWriter) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError
-from preshuffle.layouts.laid_out.files.manifest import LayerPlan, digest_of_json, rank_file
+from preshuffle.layouts.laid_out.files.manifest import LayerPlan, rank_file
 from preshuffle.layouts.laid_out.runs.parameter_names import parameter_names, parameter_prefix
 from preshuffle.layouts.loader import check_findings
 from preshuffle.layouts.stamps import Loss
-from preshuffle.registry import Decision, Registry
+from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.words import BITS, Role
 from preshuffle.registry.entries import CheckpointTensor
@@ -52,16 +52,7 @@ class RankLayer:
         Args:
             digests: of the shards that hold the layer, by name.
         """
-        plan = self.plan
-        return digest_of_json(
-            {
-                "rank": [self.layer, self.tp_rank, plan.query.tp, self.ep_rank, plan.query.ep],
-                "decision": plan.decision_digest,
-                "cut": [plan.shard, plan.model_dump(mode="json")["pad"]],
-                "names": [plan.prefix, dict(plan.parameters)],
-                "sources": dict(digests),
-            }
-        )
+        return self.plan.key_of(self.layer, self.tp_rank, self.ep_rank, digests)
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,10 @@ class RunPlan:
         found: dict[LayerPlan, list[int]] = {}
         decisions: dict[LayerPlan, Decision] = {}
         for layer in checkpoint.experts:
-            plan, decision = _decide(checkpoint, layer, fields)
+            registry, entries = checkpoint.registry, checkpoint.experts[layer]
+            query = registry.query_from_hf_config(checkpoint.config, layer=layer, **fields)
+            decision = registry.resolve(query)
+            plan = plan_of(registry, query, decision, entries, checkpoint.routed)
             if plan not in found:
                 check_findings(decision, allow)
                 _check_roles(checkpoint, layer, decision)
@@ -144,22 +138,31 @@ class RunPlan:
         return sorted({shards[name] for name in self.names_of(layer)})
 
 
-def _decide(checkpoint: Checkpoint, layer: int, fields: Mapping[str, Any]) -> tuple[LayerPlan, Decision]:
-    registry: Registry = checkpoint.registry
-    query = registry.query_from_hf_config(checkpoint.config, layer=layer, **fields)
-    decision = registry.resolve(query)
+def plan_of(
+    registry: Registry, query: Query, decision: Decision, entries: Mapping[Role, CheckpointTensor], routed: int | None
+) -> LayerPlan:
+    """Return the plan of one decision's layers, which are not listed yet.
+
+    Args:
+        registry: whose book says how engines cut and name.
+        query: what is wanted.
+        decision: the answer to it.
+        entries: how the checkpoint stores each role.
+        routed: how many routed experts it has.
+
+    Raises:
+        QueryError: the sizes cannot be cut between the ranks.
+    """
     cut = registry.loader_cut(query)
     cut.shards(query)
-    entries = checkpoint.experts[layer]
     names = parameter_names(registry.book, query, decision.recipe)
-    plan = LayerPlan(
+    return LayerPlan(
         layers=(), query=query, recipe=decision.recipe, decision_digest=decision.decision_digest, shard=cut.shard,
-        pad=cut.pad, routed=checkpoint.routed, entries=FrozenDict(entries), prefix=parameter_prefix(entries),
+        pad=cut.pad, routed=routed, entries=FrozenDict(entries), prefix=parameter_prefix(entries),
         parameters=FrozenDict(names),
         layouts=FrozenDict({role: one.layout for role, one in decision.tensors.items()}),
         pads=FrozenDict({role: (one.pad.rows, one.pad.k) for role, one in decision.tensors.items()}),
     )  # fmt: skip
-    return plan, decision
 
 
 def _check_roles(checkpoint: Checkpoint, layer: int, decision: Decision) -> None:
