@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 _WORD: Final = 8
@@ -34,6 +35,8 @@ _ROW_WORDS: Final = 4096
 _CPU_BLOCK, _GPU_BLOCK = 7 * _ROW_WORDS * _WORD, 1 << 26
 """Bytes that are multiplied at once: what a core's cache takes, and torch gives to no second thread (32,768 words are
 its limit): waiting for one takes milliseconds on a busy machine. And what occupies a GPU."""
+_DIGEST_BLOCK: Final = 32 * _ROW_WORDS * _WORD
+"""Bytes that a digest takes at once on a CPU: what its caches take, and few enough steps of Python."""
 _PREFIX: Final = "sum64:"
 DIGEST: Final = rf"^{_PREFIX}[0-9a-f]{{32}}$"
 """Pattern of a digest's text."""
@@ -76,26 +79,32 @@ def digest_memory(storage: torch.UntypedStorage, begin: int, nbytes: int) -> str
 
     A GPU is waited for.
     """
-    return _digest(_flat(storage, begin, nbytes).split(_block(storage.device)) if nbytes else ())
+    block = _DIGEST_BLOCK if storage.device.type == "cpu" else _GPU_BLOCK
+    return _digest(_flat(storage, begin, nbytes).split(block) if nbytes else ())
 
 
 def digest_file(path: Path, extent: tuple[int, int]) -> str:
-    """Return the digest of a byte range of a file."""
+    """Return the digest of a byte range of a file.
+
+    Where the file ends inside the range, of the bytes that are there: their number is part of it.
+    """
     return _digest(_blocks_of(path, extent))
 
 
 def _blocks_of(path: Path, extent: tuple[int, int]) -> Iterator[torch.Tensor]:
+    """Yield a file's blocks, all in the same memory, which stays in a core's cache."""
     place, end = extent
     handle = os.open(path, os.O_RDONLY)
+    memory = torch.empty(min(_DIGEST_BLOCK, max(end - place, 0)), dtype=torch.uint8, device="cpu")
     try:
         while place < end:
-            block = bytearray(min(_CPU_BLOCK, end - place))
-            count, view = 0, memoryview(block)
-            while count < len(block) and (read := os.preadv(handle, [view[count:]], place + count)):
+            block = memory[: end - place]
+            count, view = 0, memoryview(block.numpy().data)
+            while count < len(view) and (read := os.preadv(handle, [view[count:]], place + count)):
                 count += read
-            if count < len(block):  # the file ends here
+            yield block[:count]
+            if count < len(view):  # the file ends here
                 return
-            yield torch.frombuffer(block, dtype=torch.uint8)
             place += count
     finally:
         os.close(handle)
@@ -108,7 +117,7 @@ def _digest(blocks: Iterable[torch.Tensor]) -> str:
     """
     found, nbytes = blake2b(digest_size=16), 0
     for block in blocks:
-        found.update(_sums(_padded(block, _ROW_WORDS)).cpu().numpy().tobytes())
+        found.update(_row_sums(block))
         nbytes += block.numel()
     found.update(nbytes.to_bytes(8, "little"))
     return _PREFIX + found.hexdigest()
@@ -121,6 +130,18 @@ def _sums(words: torch.Tensor) -> torch.Tensor:
     if len(words) <= rows:
         return (words * weights).sum(1)
     return torch.cat([(some * weights).sum(1) for some in words.split(rows)])
+
+
+def _row_sums(block: torch.Tensor) -> bytes:
+    """Return the weighted sum of each of a digest's rows.
+
+    On a CPU numpy multiplies and adds in one pass, without memory for the products.
+    """
+    words = _padded(block, _ROW_WORDS)
+    if words.device.type != "cpu":
+        return _sums(words).cpu().numpy().tobytes()
+    weights = _weights(_ROW_WORDS, words.device).numpy()
+    return bytes(np.einsum("ij,j->i", words.numpy(), weights).tobytes())
 
 
 def _block(device: torch.device) -> int:
@@ -204,8 +225,8 @@ class StreamDigest:
                 return
             self._add(self._rest)
         whole = data.numel() // row * row
-        for block in data[:whole].split(_CPU_BLOCK) if whole else ():
-            self._add(block)
+        if whole:
+            self._add(data[:whole])
         self._rest = data[whole:].clone()
 
     def text(self) -> str:
@@ -216,4 +237,4 @@ class StreamDigest:
         return _PREFIX + self._found.hexdigest()
 
     def _add(self, block: torch.Tensor) -> None:
-        self._found.update(_sums(_padded(block, _ROW_WORDS)).numpy().tobytes())
+        self._found.update(_row_sums(block))
