@@ -6,10 +6,14 @@ from preshuffle.layouts.laid_out.files.manifest import Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener, RunEvent
 from preshuffle.layouts.laid_out.open_rank import LaidOutFallbackWarning, LaidOutRank, open_laid_out
 from preshuffle.layouts.laid_out.restore import restore_checkpoint
+from preshuffle.layouts.laid_out.runs.executor import Executor
+from preshuffle.layouts.laid_out.runs.share import Share
+from preshuffle.layouts.laid_out.shares import ShareWritten, lay_out_share
 from preshuffle.layouts.laid_out.verify import Verification, VerifyProblem, verify_laid_out
 from preshuffle.layouts.laid_out.whole_checkpoint import Keep, core_count, lay_out_checkpoint
 
 __all__ = [
+    "Executor",
     "Keep",
     "LaidOutError",
     "LaidOutFallbackWarning",
@@ -17,12 +21,15 @@ __all__ = [
     "Listener",
     "Manifest",
     "RunEvent",
+    "Share",
+    "ShareWritten",
     "StaleError",
     "Verification",
     "VerifyProblem",
     "convert_laid_out",
     "core_count",
     "lay_out_checkpoint",
+    "lay_out_share",
     "open_laid_out",
     "restore_checkpoint",
     "verify_laid_out",

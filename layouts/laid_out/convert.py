@@ -19,8 +19,10 @@ from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
-from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.executor import RunContext
+from preshuffle.layouts.laid_out.runs.output_folder import check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
 from preshuffle.layouts.stamps import Loss, digest_file
 from preshuffle.registry import Decision, Query, Registry
@@ -83,9 +85,7 @@ def convert_laid_out(
         progress = Progress(size, listener)
         progress.tell("started")
         layers = RestoredLayers(out, new / WORK / _LAYERS, manifest, plan, headers)
-        run = Run(plan, new, digests, layers, progress, workers or core_count())
-        run.run(units, ())
-        records = dict(run.records)
+        records = ThreadExecutor(workers or core_count()).run(RunContext(plan, new, digests, layers, progress), units)
         for one in carried:
             _carry(out, new, one)
             records[one.file] = one
@@ -174,6 +174,16 @@ class RecordedDigests:
     def digest(self, path: Path) -> str:
         """Return the digest of a shard."""
         return self._digests[path.name]
+
+    def known(self, path: Path) -> str:
+        """Return the digest of a shard."""
+        return self._digests[path.name]
+
+    def state(self, path: Path) -> None:
+        """Return nothing: there are no shards that could change."""
+
+    def record(self, path: Path, digest: str) -> None:
+        """Do nothing: all digests are recorded."""
 
     def check_unchanged(self, paths: Iterable[Path]) -> None:
         """Do nothing: there are no shards that could change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,10 +26,13 @@ from preshuffle.layouts.laid_out.files.manifest import (
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.seal import BLANK
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
+from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files
-from preshuffle.layouts.laid_out.runs.run import Run, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.output_folder import check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
-from preshuffle.layouts.laid_out.runs.sources import Sources
+from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
+from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
 from preshuffle.registry import Registry
 from preshuffle.registry.values.finding import FindingCode
 
@@ -65,6 +69,7 @@ def lay_out_checkpoint(
     others: bool = True,
     keep: Keep = "scales",
     workers: int | None = None,
+    executor: Executor | None = None,
     allow: Collection[FindingCode] = (),
     listener: Listener | None = None,
     **fields: Any,
@@ -83,6 +88,7 @@ def lay_out_checkpoint(
         keep: which of the experts' tensors are kept as they are for ``restore_checkpoint``, where their laid-out bytes
             do not say what they were: ``scales`` (small), ``all`` (weights too) or ``none``.
         workers: threads; as many as there are cores if None.
+        executor: writes the files elsewhere than on threads of this process.
         allow: codes of error findings with which a decision is applied all the same.
         listener: called with every event of the run.
         fields: of the query: ``arch`` at least; ``tp``, ``ep``, ``engine``, ``activation_dtype``, …
@@ -94,40 +100,101 @@ def lay_out_checkpoint(
         LayoutError: a tensor is not what the decision takes, or the decision carries an error.
         LaidOutError: a file cannot be written, or the folder holds something else.
     """
-    out = Path(out)
-    if isinstance(checkpoint, str) and is_remote(checkpoint):
-        checkpoint = fetch_checkpoint(checkpoint, out / WORK / _FETCHED)
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = Checkpoint.open(checkpoint, registry)
-    if out.resolve() == checkpoint.folder.resolve():
-        raise LaidOutError(f"{out}: is the checkpoint itself; choose another folder")
-    plan = RunPlan.of(checkpoint, fields, allow)
-    shards = MappedShards()
-    copies = _other_files(plan, shards) if others else []
-    units = list(plan.units())
-    expected = {unit.file for unit in units} | {one.file for one in copies}
-    before = {path.name for path in out.glob("kept-*.safetensors")}
-    with exclusive_folder(out, expected | before):
-        digests = Sources(checkpoint, out, fingerprint_of(plan, others))
-        digests.check_index(checkpoint, shards)
-        sizes = {unit.file: unit.nbytes for unit in units} | {one.file: one.nbytes for one in copies}
-        check_room(out, sum(size for file, size in sizes.items() if not (out / file).exists()))
-        progress = Progress(sum(sizes.values()), listener)
-        progress.tell("started")
-        run = Run(plan, out, digests, CheckpointLayers(shards), progress, workers or core_count())
-        run.run(units, copies, digests.paths)
-        kept = _kept_files(plan, list(run.records.values()), shards, keep)
-        run.run([], kept)
-        for path in out.glob(f"{_KEPT}-*.safetensors"):
-            if path.name not in run.records:
-                path.unlink()
-        digests.check_unchanged(digests.paths)
-        copied = copy_small_files(checkpoint.folder, out)
-        copied += copy_headers(checkpoint.folder, out, [shards.header(path) for path in digests.paths])
-        manifest = finish(out, plan, run.records, digests.records(), copied, others)
-        progress.tell("finished")
-    shutil.rmtree(out / WORK, ignore_errors=True)
+    job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
+    with exclusive_folder(job.out, job.expected()):
+        manifest = job.write(executor or ThreadExecutor(workers or core_count()), listener)
+    shutil.rmtree(job.out / WORK, ignore_errors=True)
     return manifest
+
+
+@dataclass(frozen=True)
+class WholeCheckpoint:
+    """Everything that laying out one checkpoint takes.
+
+    Attributes:
+        plan: of the layers.
+        out: the folder to write.
+        shards: the checkpoint's files.
+        copies: files of tensors that are no experts'.
+        keep: which of the experts' tensors are kept as they are.
+        others: whether other tensors are copied.
+    """
+
+    plan: RunPlan
+    out: Path
+    shards: MappedShards
+    copies: tuple[OtherFile, ...]
+    keep: Keep
+    others: bool
+
+    @staticmethod
+    def of(
+        checkpoint: Checkpoint | Path | str,
+        out: Path | str,
+        registry: Registry | None,
+        allow: Collection[FindingCode],
+        fields: Mapping[str, Any],
+        *,
+        others: bool,
+        keep: Keep,
+    ) -> WholeCheckpoint:
+        """Decide and plan; nothing is written."""
+        out = Path(out)
+        if isinstance(checkpoint, str) and is_remote(checkpoint):
+            checkpoint = fetch_checkpoint(checkpoint, out / WORK / _FETCHED)
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.open(checkpoint, registry)
+        if out.resolve() == checkpoint.folder.resolve():
+            raise LaidOutError(f"{out}: is the checkpoint itself; choose another folder")
+        plan = RunPlan.of(checkpoint, fields, allow)
+        shards = MappedShards()
+        copies = tuple(_other_files(plan, shards)) if others else ()
+        return WholeCheckpoint(plan, out, shards, copies, keep, others)
+
+    @property
+    def units(self) -> list[Unit]:
+        """Everything to write, but for what must be kept."""
+        return [*self.plan.units(), *self.copies]
+
+    def expected(self) -> set[str]:
+        """Return the files that belong into the folder."""
+        return {unit.file for unit in self.units} | {path.name for path in self.out.glob(f"{_KEPT}-*.safetensors")}
+
+    def write(self, executor: Executor, listener: Listener | None) -> Manifest:
+        """Write what is not there yet, and then the manifest."""
+        checkpoint, plan, out = self.plan.checkpoint, self.plan, self.out
+        context = self._begin(self.units, listener, JOURNAL)
+        digests = context.digests
+        paths = sorted(set(checkpoint.shards.values()))
+        records = executor.run(context, self.units, paths)
+        kept = _kept_files(plan, list(records.values()), self.shards, self.keep)
+        records |= executor.run(context, kept)
+        for path in out.glob(f"{_KEPT}-*.safetensors"):
+            if path.name not in records:
+                path.unlink()
+        digests.check_unchanged(paths)
+        copied = copy_small_files(checkpoint.folder, out)
+        copied += copy_headers(checkpoint.folder, out, [self.shards.header(path) for path in paths])
+        manifest = finish(out, plan, records, digests.records(), copied, self.others)
+        context.progress.tell("finished")
+        return manifest
+
+    def write_units(self, units: list[Unit], executor: Executor, listener: Listener | None, journal: str) -> None:
+        """Write some units, and no manifest."""
+        context = self._begin(units, listener, journal)
+        executor.run(context, units)
+        context.digests.check_unchanged({path for unit in units for path in sources_of(unit, self.plan)})
+        synchronise_folder(self.out)
+        context.progress.tell("finished")
+
+    def _begin(self, units: list[Unit], listener: Listener | None, journal: str) -> RunContext:
+        """Check the checkpoint and the room, and tell the listener of the start."""
+        digests = Sources(self.plan.checkpoint, self.out, fingerprint_of(self.plan, self.others), journal)
+        digests.check_index(self.plan.checkpoint, self.shards)
+        check_room(self.out, sum(unit.nbytes for unit in units if not (self.out / unit.file).exists()))
+        progress = Progress(sum(unit.nbytes for unit in units), listener)
+        progress.tell("started")
+        return RunContext(self.plan, self.out, digests, CheckpointLayers(self.shards), progress)
 
 
 def core_count() -> int:

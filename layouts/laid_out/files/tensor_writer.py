@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -67,7 +68,7 @@ class TensorWriter:
             LaidOutError: it cannot be written.
         """
         self.path = path
-        self._partial = path.with_name(path.name + PARTIAL)
+        self._partial = unique_partial(path)
         self._description = json.dumps(description, separators=(",", ":"), sort_keys=True)
         room = 8 + _ROOM * (tensors + 1) + 2 * len(self._description)
         self._begin = -(-room // _PAGE) * _PAGE
@@ -193,6 +194,14 @@ class OpenTensorWriter:
         )
 
 
+def unique_partial(path: Path) -> Path:
+    """Return a name for a file that is being written.
+
+    It is another one each time: processes that write the same file, on whatever machine, do not disturb each other.
+    """
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Name the file where writing fails.
@@ -223,7 +232,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         LaidOutError: it cannot be written.
     """
-    partial = path.with_name(path.name + PARTIAL)
+    partial = unique_partial(path)
     with writing(path):
         try:
             with partial.open("wb") as stream:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
@@ -16,14 +16,14 @@ from preshuffle.layouts.laid_out.files.manifest import WORK, SourceRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole
 from preshuffle.layouts.stamps import digest_file
 
-JOURNAL = "plan.json"
-State = tuple[int, int, int]
+JOURNAL: Final = "plan"
+FileState = tuple[int, int, int]
 """Size, time of the last change in nanoseconds, and inode."""
 
 
 @dataclass(slots=True)
 class _Known:
-    state: State
+    state: FileState
     digest: str
 
 
@@ -34,24 +34,31 @@ class Sources:
     notices where that is not what the earlier run read.
     """
 
-    def __init__(self, checkpoint: Checkpoint, out: Path, fingerprint: Mapping[str, Any]) -> None:
-        """Read what an earlier run has left.
+    def __init__(
+        self, checkpoint: Checkpoint, out: Path, fingerprint: Mapping[str, Any], journal: str = JOURNAL
+    ) -> None:
+        """Read what earlier runs have left.
 
         Args:
             checkpoint: whose shards.
             out: where the output goes.
             fingerprint: what is being done, beside the bytes of the checkpoint.
+            journal: name of the file that keeps what is hashed; other runs' are read, and not written.
 
         Raises:
             LaidOutError: an earlier run in that folder did something else.
         """
         self.paths = sorted(set(checkpoint.shards.values()))
-        self._journal = out / WORK / JOURNAL
+        self._out = out
+        self._journal = out / WORK / f"{journal}.json"
         self._fingerprint = dict(fingerprint)
         self._lock = Lock()
         self._known: dict[str, _Known] = {}
-        self._begun: dict[str, State] = {}
-        self._read_journal(out)
+        self._begun: dict[str, FileState] = {}
+        if not self._journal.exists():
+            self._write_journal()  # before others are read: of two runs that differ one sees the other
+        for path in sorted((out / WORK).glob(f"{JOURNAL}*.json")):
+            self._read_journal(path)
 
     def check_index(self, checkpoint: Checkpoint, shards: MappedShards) -> None:
         """Compare the checkpoint's index with its files' headers.
@@ -80,26 +87,52 @@ class Sources:
         Raises:
             CheckpointError: the file cannot be read, or is not what an earlier run has read.
         """
-        state = _state_of(path)
+        known = self.known(path)
+        if known is not None:
+            return known
+        digest = digest_file(path, (0, self.state(path)[0]))
+        self.record(path, digest)
+        return digest
+
+    def known(self, path: Path) -> str | None:
+        """Return a file's digest, None where it must be computed.
+
+        Raises:
+            CheckpointError: the file cannot be read, or changed during this run.
+        """
+        state = self.state(path)
         with self._lock:
             known = self._known.get(path.name)
-            begun = self._begun.setdefault(path.name, state)
-            if begun != state:
-                raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
-            if known is not None and known.state == state:
-                return known.digest
-        digest = digest_file(path, (0, state[0]))
-        if _state_of(path) != state:
-            raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
+            return known.digest if known is not None and known.state == state else None
+
+    def state(self, path: Path) -> FileState:
+        """Return a file's size and times, constant during a run.
+
+        Raises:
+            CheckpointError: the file cannot be read, or changed during this run.
+        """
+        state = _state_of(path)
         with self._lock:
+            if self._begun.setdefault(path.name, state) != state:
+                raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
+        return state
+
+    def record(self, path: Path, digest: str) -> None:
+        """Record the digest of a file.
+
+        Raises:
+            CheckpointError: the file changed since, or is not what an earlier run has read.
+        """
+        state = self.state(path)
+        with self._lock:
+            known = self._known.get(path.name)
             if known is not None and known.digest != digest:
                 raise CheckpointError(
-                    f"{path}: is not the file that the run in {self._journal.parent.parent} began with: its bytes "
-                    "differ. Remove that folder to begin again"
+                    f"{path}: is not the file that the run in {self._out} began with: its bytes differ. Remove that "
+                    "folder to begin again"
                 )
             self._known[path.name] = _Known(state, digest)
             self._write_journal()
-        return digest
 
     def check_unchanged(self, paths: Iterable[Path]) -> None:
         """Check that files are still those that were hashed.
@@ -118,22 +151,23 @@ class Sources:
             for path in self.paths
         )
 
-    def _read_journal(self, out: Path) -> None:
+    def _read_journal(self, path: Path) -> None:
+        out = self._out
         try:
-            found = json.loads(self._journal.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
             fingerprint, sources = found["fingerprint"], found["sources"]
-            self._known = {name: _Known(tuple(one["state"]), one["digest"]) for name, one in sources.items()}
-        except FileNotFoundError:
-            self._write_journal()
+            known = {name: _Known(tuple(one["state"]), one["digest"]) for name, one in sources.items()}
+        except FileNotFoundError:  # another run has finished meanwhile
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LaidOutError(f"{self._journal}: damaged ({error}); remove {out} to begin again") from None
+            raise LaidOutError(f"{path}: damaged ({error}); remove {out} to begin again") from None
         differences = [name for name in self._fingerprint if fingerprint.get(name) != self._fingerprint[name]]
         if differences:
             raise LaidOutError(
                 f"{out} holds an unfinished run that differs in: {', '.join(differences)}. Repeat that one's command, "
                 "choose another folder, or remove this one"
             )
+        self._known.update(known)
 
     def _write_journal(self) -> None:
         sources = {name: {"state": one.state, "digest": one.digest} for name, one in self._known.items()}
@@ -141,7 +175,7 @@ class Sources:
         write_whole(self._journal, text.encode())
 
 
-def _state_of(path: Path) -> State:
+def _state_of(path: Path) -> FileState:
     try:
         found = os.stat(path)
     except OSError as error:

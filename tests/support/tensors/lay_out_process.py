@@ -1,20 +1,23 @@
 """Lay a checkpoint out in a process of its own, which a test kills.
 
 ``python -m support.tensors.lay_out_process CHECKPOINT OUT --at N`` kills itself (SIGKILL) at the N-th step of its work,
-whatever that is: a write, a rename, a header.
+whatever that is: a write, a rename, a header. ``--shares M --at N`` writes M shares by as many processes at once, of
+which the second kills itself; it prints the exit codes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 from typing import Any
 
-from preshuffle.layouts.laid_out import lay_out_checkpoint
-from preshuffle.registry import PreshuffleError
+from preshuffle.layouts.laid_out import Share, lay_out_checkpoint, lay_out_share
+from preshuffle.registry import PreshuffleError, Registry
 
+FIELDS: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
 _STEPS = ("pwrite", "fsync", "rename", "open", "close")
 
 
@@ -36,16 +39,35 @@ def count_steps(last: int | None) -> list[int]:
     return counted
 
 
+def write_shares(checkpoint: str, out: str, count: int, last: int | None) -> list[int]:
+    """Write shares by processes that run at once; the second is killed at a step. Return the exit codes."""
+    children = []
+    for index in range(count):
+        child = os.fork()  # torch and the book are loaded once for all of them
+        if child == 0:
+            if index == 1:
+                count_steps(last)
+            lay_out_share(checkpoint, out, Share(index, count), workers=1, **FIELDS)
+            os._exit(0)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 def main() -> int:
     """Lay out; print how many steps there were."""
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint")
     parser.add_argument("out")
     parser.add_argument("--at", type=int)
+    parser.add_argument("--shares", type=int)
     args = parser.parse_args()
+    if args.shares:
+        Registry.default()
+        print(json.dumps(write_shares(args.checkpoint, args.out, args.shares, args.at)))
+        return 0
     steps = count_steps(args.at)
     try:
-        lay_out_checkpoint(args.checkpoint, args.out, arch="gfx950", activation_dtype="fp4x2", tp=2, workers=2)
+        lay_out_checkpoint(args.checkpoint, args.out, workers=2, **FIELDS)
     except PreshuffleError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,0 +1,120 @@
+"""Output folder of a run: locks, remains of killed runs, room."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
+from preshuffle.layouts.laid_out.files.manifest import WORK
+from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, writing
+from preshuffle.layouts.laid_out.runs.other_tensors import room_for
+
+_LOCK: Final = "lock"
+_BUSY: Final = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+@contextmanager
+def exclusive_folder(out: Path, expected: Iterable[str]) -> Iterator[None]:
+    """Use an output folder alone; remove what killed runs left half-written.
+
+    Args:
+        out: created if needed.
+        expected: files that the run writes.
+
+    Raises:
+        LaidOutError: another process uses it, or it cannot be made.
+        StaleError: it holds files of another run.
+    """
+    with _locked(out, _LOCK, fcntl.LOCK_EX) as free:
+        if not free:
+            raise LaidOutError(f"{out}: another process writes it")
+        for path in out.rglob(f"*{PARTIAL}"):
+            path.unlink()
+        _check_expected(out, set(expected))
+        yield
+
+
+@contextmanager
+def shared_folder(out: Path, share: str, files: Iterable[str], expected: Iterable[str]) -> Iterator[None]:
+    """Use an output folder together with the processes of other shares.
+
+    Args:
+        out: created if needed.
+        share: name of this process's share; one process at a time works on it.
+        files: those of the share; what a killed process left of them is removed.
+        expected: files that all shares write.
+
+    Raises:
+        LaidOutError: another process uses the folder alone, or works on the same share, or it cannot be made.
+        StaleError: it holds files of another run.
+    """
+    with _locked(out, _LOCK, fcntl.LOCK_SH) as free:
+        if not free:
+            raise LaidOutError(f"{out}: another process writes all of it")
+        with _locked(out, f"{_LOCK}-{share}", fcntl.LOCK_EX) as free:
+            if not free:
+                raise LaidOutError(f"{out}: another process works on share {share}")
+            own = set(files)
+            for path in out.glob(f"*{PARTIAL}"):
+                if path.name.removesuffix(PARTIAL).rpartition(".")[0] in own:
+                    path.unlink(missing_ok=True)
+            _check_expected(out, set(expected))
+            yield
+
+
+@contextmanager
+def finishing(out: Path) -> Iterator[bool]:
+    """Finish an output folder whose shares are complete.
+
+    Yields:
+        Whether no other process is at it.
+    """
+    with _locked(out, f"{_LOCK}-finish", fcntl.LOCK_EX) as free:
+        if free:
+            for path in out.glob(f"*{PARTIAL}"):
+                path.unlink(missing_ok=True)
+        yield free
+
+
+def check_room(out: Path, needed: int) -> None:
+    """Check that what is missing fits the file system.
+
+    Raises:
+        LaidOutError: it does not; says how much is missing.
+    """
+    free = room_for(out)
+    if needed > free:
+        raise LaidOutError(f"{out}: {needed:,} bytes are needed, and {free:,} are free; nothing was written")
+
+
+@contextmanager
+def _locked(out: Path, name: str, kind: int) -> Iterator[bool]:
+    """Lock a folder by a file in it; yield whether that could be done.
+
+    Where a file system has no locks, nothing is locked: files have names of their own while they are written, so that
+    two runs at once waste time and nothing else.
+    """
+    with writing(out):
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        handle = os.open(out / WORK / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            free = True
+        except OSError as error:
+            free = error.errno not in _BUSY
+        yield free
+    finally:
+        os.close(handle)
+
+
+def _check_expected(out: Path, expected: Collection[str]) -> None:
+    strange = [path.name for path in out.glob("*.safetensors") if path.name not in expected]
+    if strange:
+        raise StaleError(f"{out} holds files of another run, such as {min(strange)}; choose another folder")

@@ -1,0 +1,105 @@
+"""Lay a whole checkpoint out by several processes, each by its index."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preshuffle.layouts.checkpoint import Checkpoint, is_remote
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, WORK, Manifest
+from preshuffle.layouts.laid_out.files.progress import Listener
+from preshuffle.layouts.laid_out.runs.output_folder import finishing, shared_folder
+from preshuffle.layouts.laid_out.runs.share import Share
+from preshuffle.layouts.laid_out.runs.sources import JOURNAL
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
+from preshuffle.layouts.laid_out.whole_checkpoint import Keep, WholeCheckpoint, core_count
+from preshuffle.registry import Registry
+from preshuffle.registry.values.finding import FindingCode
+
+
+def lay_out_share(
+    checkpoint: Checkpoint | Path | str,
+    out: Path | str,
+    share: Share,
+    *,
+    registry: Registry | None = None,
+    others: bool = True,
+    keep: Keep = "scales",
+    workers: int | None = None,
+    allow: Collection[FindingCode] = (),
+    listener: Listener | None = None,
+    **fields: Any,
+) -> Manifest | ShareWritten:
+    """Write one share; finish where all are written.
+
+    Processes with the same arguments, one for each share, give what ``lay_out_checkpoint`` gives. They need a file
+    system that all of them see, and run at once or one after the other. The one that finds all files there writes the
+    manifest. Killed, the same call resumes.
+
+    Args:
+        checkpoint: a folder.
+        out: the folder that all of them write.
+        share: which.
+        registry: as for ``lay_out_checkpoint``, and so are the others.
+        others: likewise.
+        keep: likewise.
+        workers: likewise.
+        allow: likewise.
+        listener: called with every event: those of the share, and then those of finishing.
+        fields: of the query.
+
+    Returns:
+        The manifest where the run is finished, else what was written.
+
+    Raises:
+        LaidOutError: as for ``lay_out_checkpoint``; or the checkpoint is no folder, or another process has the share.
+    """
+    if isinstance(checkpoint, str) and is_remote(checkpoint):
+        raise LaidOutError(f"{checkpoint}: shares need a checkpoint on a file system that all of them see")
+    job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
+    units = share.of(job.units, job.plan)
+    executor = ThreadExecutor(workers or core_count())
+    before = _manifest_state(job.out)
+    with shared_folder(job.out, str(share), [unit.file for unit in units], job.expected()):
+        job.write_units(units, executor, listener, f"{JOURNAL}-{share}")
+        there = set(os.listdir(job.out))
+        missing = len([unit for unit in job.units if unit.file not in there])
+        if missing:
+            return ShareWritten(share, len(units), missing)
+        with finishing(job.out) as alone:
+            if not alone:
+                return ShareWritten(share, len(units), 0)
+            if _manifest_state(job.out) == before:
+                manifest = job.write(executor, listener)
+            else:
+                manifest = Manifest.read(job.out)
+    shutil.rmtree(job.out / WORK, ignore_errors=True)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ShareWritten:
+    """Result of a share where others are not written yet.
+
+    Attributes:
+        files: how many the share has.
+        missing: how many files of others are not there; with 0 another process finishes just now.
+    """
+
+    share: Share
+    files: int
+    missing: int
+
+
+def _manifest_state(out: Path) -> tuple[int, int] | None:
+    """Return by what a manifest differs from the next one of that name, None where there is none."""
+    try:
+        found = os.stat(out / MANIFEST)
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_ino

@@ -1,0 +1,123 @@
+"""Processes that each write a share of a checkpoint give together what one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from preshuffle.layouts import Checkpoint
+from preshuffle.layouts.laid_out import (
+    LaidOutError,
+    Manifest,
+    RunEvent,
+    Share,
+    ShareWritten,
+    lay_out_checkpoint,
+    lay_out_share,
+)
+from preshuffle.layouts.laid_out.runs.output_folder import finishing, shared_folder
+from preshuffle.layouts.laid_out.whole_checkpoint import WholeCheckpoint
+from support.tensors.laid_out import checkpoint_with_others, contents
+from support.tensors.lay_out_process import FIELDS
+
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
+    checkpoint_with_others(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path) -> dict[str, bytes]:
+    """What one process writes."""
+    lay_out_checkpoint(checkpoint, checkpoint.parent / "whole", **FIELDS)
+    return contents(checkpoint.parent / "whole")
+
+
+def test_one_of_three_processes_is_killed_and_runs_again(
+    checkpoint: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "support.tensors.lay_out_process", str(checkpoint), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(
+        [*command, "--shares", "3", "--at", "45"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert json.loads(done.stdout) == [0, -signal.SIGKILL, 0]
+    assert list(out.glob("*.safetensors.*.partial"))
+    assert not (out / "manifest.json").exists()
+    for name, data in contents(out).items():
+        if ".unfinished" not in name and not name.endswith(".partial"):
+            assert data == whole[name], name
+    assert isinstance(lay_out_share(checkpoint, out, Share(1, 3), **FIELDS), Manifest)
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_the_last_share_finishes_in_any_order(
+    count: int, checkpoint: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    *first, last = range(count)
+    for index in reversed(first):
+        found = lay_out_share(checkpoint, tmp_path, Share(index, count), **FIELDS)
+        assert isinstance(found, ShareWritten) == (not (tmp_path / "manifest.json").exists())
+    assert isinstance(lay_out_share(checkpoint, tmp_path, Share(last, count), **FIELDS), Manifest)
+    assert contents(tmp_path) == whole
+
+
+def test_a_whole_run_takes_over_what_shares_wrote(checkpoint: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    found = lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS)
+    assert isinstance(found, ShareWritten)
+    assert found.files + found.missing == 6
+    events: list[RunEvent] = []
+    lay_out_checkpoint(checkpoint, tmp_path, listener=events.append, **FIELDS)
+    assert len([one for one in events if one.event == "resumed"]) == found.files
+    assert contents(tmp_path) == whole
+
+
+def test_every_unit_is_in_one_share(checkpoint: Path, tmp_path: Path) -> None:
+    job = WholeCheckpoint.of(Checkpoint.open(checkpoint), tmp_path, None, (), FIELDS, others=True, keep="scales")
+    files = sorted(unit.file for unit in job.units)
+    for count in range(1, 9):
+        shares = [Share(index, count).of(job.units, job.plan) for index in range(count)]
+        assert sorted(unit.file for share in shares for unit in share) == files
+    sizes = [sum(unit.nbytes for unit in Share(index, 2).of(job.units, job.plan)) for index in range(2)]
+    assert max(sizes) < 0.6 * sum(sizes)
+    assert len({unit.layer for unit in Share(0, 2).of(job.units, job.plan) if hasattr(unit, "layer")}) == 1
+
+
+def test_who_may_write_a_folder_at_once(checkpoint: Path, tmp_path: Path) -> None:
+    with shared_folder(tmp_path, "0-of-2", (), ()):
+        with pytest.raises(LaidOutError, match="another process writes it"):
+            lay_out_checkpoint(checkpoint, tmp_path, **FIELDS)
+        with pytest.raises(LaidOutError, match="another process works on share 0-of-2"):
+            lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS)
+        assert isinstance(lay_out_share(checkpoint, tmp_path, Share(1, 2), **FIELDS), ShareWritten)
+    with finishing(tmp_path):
+        assert lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS) == ShareWritten(Share(0, 2), 3, 0)
+
+
+def test_shares_of_different_runs_do_not_mix(checkpoint: Path, tmp_path: Path) -> None:
+    lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS)
+    with pytest.raises(LaidOutError, match=r"another run|differs in"):
+        lay_out_share(checkpoint, tmp_path, Share(1, 2), **{**FIELDS, "activation_dtype": "bf16"})
+
+
+@pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_share_that_there_is_not(index: int, count: int) -> None:
+    with pytest.raises(LaidOutError, match="shares are counted from 0"):
+        Share(index, count)
+
+
+def test_a_checkpoint_that_others_do_not_see(tmp_path: Path) -> None:
+    with pytest.raises(LaidOutError, match="a file system that all of them see"):
+        lay_out_share("memory://checkpoint", tmp_path, Share(0, 2), **FIELDS)
