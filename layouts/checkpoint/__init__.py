@@ -6,7 +6,7 @@ from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int
 from preshuffle.layouts.checkpoint.remote import fetch_checkpoint, is_remote
 from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
 from preshuffle.layouts.checkpoint.role_writer import write_role
-from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry
+from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, header_size, read_regular
 from preshuffle.layouts.checkpoint.write import write_checkpoint
 
 __all__ = [
@@ -21,7 +21,9 @@ __all__ = [
     "ShardFile",
     "StoredEntry",
     "fetch_checkpoint",
+    "header_size",
     "is_remote",
+    "read_regular",
     "stored_names",
     "unpack_int32",
     "write_checkpoint",

@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 
 from preshuffle.layouts.checkpoint.part import CheckpointError
-from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry
+from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, open_regular
 
 _POPULATE_READ: Final = 22
 """Linux's ``MADV_POPULATE_READ``, since 5.14."""
@@ -171,7 +171,7 @@ def make_present(mapped: mmap.mmap, begin: int, end: int, touched: list[Range]) 
 
 def _mapped(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             # a private mapping is never written; torch only asks that it could be
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import torch
 
@@ -16,6 +19,11 @@ from preshuffle.layouts.checkpoint.part import CheckpointError
 from preshuffle.layouts.tensors import E8M0
 
 _LARGEST_HEADER: Final = 100 << 20
+"""Bytes of a header at most, as safetensors itself has it."""
+_MOST_MARKS: Final = 4 << 20
+"""Commas, colons and brackets of a header at most: of 380,000 tensors. Parsing takes memory by their number."""
+_MOST_DIMS: Final = 64
+_LARGEST_SIZE: Final = 1 << 63
 TORCH_DTYPES: Final[dict[str, torch.dtype]] = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -86,11 +94,11 @@ class ShardFile:
             CheckpointError: the file cannot be read, is not safetensors, or is not as long as its header says.
         """
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 size = os.fstat(stream.fileno()).st_size
                 length = stream.read(8)
-                count = int.from_bytes(length, "little")
-                if len(length) < 8 or not 2 <= count <= min(_LARGEST_HEADER, size - 8):
+                count = header_size(path, length)
+                if count > size - 8:
                     raise CheckpointError(f"{path}: not a safetensors file, or cut short")
                 head = length + stream.read(count)
         except OSError as error:
@@ -109,12 +117,13 @@ class ShardFile:
         Raises:
             CheckpointError: they are no safetensors header, or the file is of another size than it says.
         """
+        if sum(map(head.count, (b",", b":", b"[", b"{"))) > _MOST_MARKS:
+            raise CheckpointError(f"{path}: not a safetensors file (its header holds too many values)")
         try:
-            table = json.loads(head[8:])
+            table = json.loads(head[8:].decode(), object_pairs_hook=_without_duplicates)
             metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
-            found = sorted(
-                ((str(name), _entry(value, len(head))) for name, value in table.items()), key=lambda item: item[1].begin
-            )
+            found = [(name, _entry(name, value, len(head))) for name, value in table.items()]
+            found.sort(key=lambda item: (item[1].begin, item[1].end))
         except RecursionError:
             raise CheckpointError(f"{path}: not a safetensors file (nested too deeply)") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -122,7 +131,7 @@ class ShardFile:
         place = len(head)
         for name, entry in found:
             if entry.begin != place:
-                raise CheckpointError(f"{path}: tensor {name} begins at byte {entry.begin}; expected {place}")
+                raise CheckpointError(f"{path}: tensor {name!r:.200} begins at byte {entry.begin}; expected {place}")
             place = entry.end
         if size is not None and size != place:
             what = "cut short" if size < place else "too long"
@@ -130,11 +139,65 @@ class ShardFile:
         return ShardFile(path, head, dict(found), metadata, place)
 
 
-def _entry(value: Mapping[str, Any], start: int) -> StoredEntry:
-    first, last = (int(offset) for offset in value["data_offsets"])
-    shape = tuple(int(size) for size in value["shape"])
-    dtype = str(value["dtype"])
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read; a pipe or device is refused, not waited for.
+
+    Raises:
+        OSError: it is none, or cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no regular file")
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """Return a regular file's bytes.
+
+    Raises:
+        OSError: see ``open_regular``.
+    """
+    with open_regular(path) as stream:
+        return stream.read()
+
+
+def header_size(path: Path | str, length: bytes) -> int:
+    """Return a header's size from a file's first eight bytes.
+
+    Raises:
+        CheckpointError: they are no size of a header.
+    """
+    count = int.from_bytes(length, "little")
+    if len(length) < 8 or not 2 <= count <= _LARGEST_HEADER:
+        raise CheckpointError(f"{path}: not a safetensors file, or cut short")
+    return count
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = Counter(name for name, _ in pairs)
+        raise ValueError(f"{names.most_common(1)[0][0]!r:.200} is there twice")
+    return table
+
+
+def _entry(name: str, value: Any, start: int) -> StoredEntry:
+    first, last = _numbers(name, value["data_offsets"])
+    shape = _numbers(name, value["shape"])
+    dtype = value["dtype"]
+    if not isinstance(dtype, str):
+        raise ValueError(f"tensor {name!r:.200} has no dtype")
     known = TORCH_DTYPES.get(dtype)
     if first > last or (known is not None and prod(shape) * known.itemsize != last - first):
-        raise ValueError(f"a tensor of shape {shape} has {last - first} bytes")
+        raise ValueError(f"tensor {name!r:.200} of shape {shape!r:.200} has {last - first} bytes")
     return StoredEntry(dtype, shape, start + first, start + last)
+
+
+def _numbers(name: str, values: Any) -> tuple[int, ...]:
+    """Return sizes or offsets, which are no text, no fraction and not below zero."""
+    if not isinstance(values, list) or len(values) > _MOST_DIMS:
+        raise ValueError(f"tensor {name!r:.200} has no shape or offsets")
+    if not all(type(value) is int and 0 <= value < _LARGEST_SIZE for value in values):
+        raise ValueError(f"tensor {name!r:.200} has a size or an offset that is none")
+    return tuple(values)

@@ -6,9 +6,8 @@ import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from preshuffle.layouts.checkpoint.part import CheckpointError
+from preshuffle.layouts.checkpoint.shard_file import ShardFile
 
 
 def read_shards(index: Path, single: Path) -> dict[str, Path]:
@@ -25,11 +24,7 @@ def read_shards(index: Path, single: Path) -> dict[str, Path]:
         return _read_index(index)
     if not single.is_file():
         raise CheckpointError(f"{index.parent}: neither {index.name} nor {single.name} is there")
-    try:
-        with safe_open(single, framework="pt") as shard:
-            return dict.fromkeys(shard.keys(), single)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{single}: cannot be read: {error}") from None
+    return dict.fromkeys(ShardFile.open(single).entries, single)
 
 
 def _read_index(index: Path) -> dict[str, Path]:

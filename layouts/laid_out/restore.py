@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, ShardFile
+from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, ShardFile, read_regular
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, Manifest, TensorRecord
@@ -101,7 +101,7 @@ def source_headers(out: Path, manifest: Manifest) -> list[ShardFile]:
     for source in manifest.sources:
         path = out / SOURCE / f"{source.name}{HEADER}"
         try:
-            headers.append(ShardFile.parse(Path(source.name), path.read_bytes(), source.size))
+            headers.append(ShardFile.parse(Path(source.name), read_regular(path), source.size))
         except (OSError, CheckpointError) as error:
             raise LaidOutError(f"{path}: cannot be read: {error}") from None
     return headers
@@ -163,7 +163,7 @@ def _check_digests(manifest: Manifest, folder: Path) -> None:
 
 def _copy_small_files(out: Path, manifest: Manifest, folder: Path) -> None:
     for name, path in _small_files(out, manifest):
-        write_whole(folder / name, path.read_bytes())
+        write_whole(folder / name, read_regular(path))
 
 
 def _small_files(out: Path, manifest: Manifest) -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
+from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards, read_regular
 from preshuffle.layouts.forensics import TensorLocation, identify_files
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, LayerPlan, Manifest, TensorRecord
@@ -166,7 +166,7 @@ def changed_headers(out: Path, manifest: Manifest, folder: Path) -> Iterator[Dif
         path = folder / source.name
         try:
             header = shards.header(path)
-            same = header.size == source.size and header.head == (out / SOURCE / f"{source.name}{HEADER}").read_bytes()
+            same = header.size == source.size and header.head == read_regular(out / SOURCE / f"{source.name}{HEADER}")
         except (CheckpointError, OSError) as error:
             yield source.name, None, str(error)
             continue

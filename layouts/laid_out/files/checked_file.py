@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def check_copied(out: Path, record: CopiedRecord) -> None:
     """
     path = out / record.file
     try:
-        same = os.stat(path).st_size == record.size and digest_file(path, (0, record.size)) == record.digest
+        found = os.stat(path)
+        same = stat.S_ISREG(found.st_mode) and found.st_size == record.size
+        same = same and digest_file(path, (0, record.size)) == record.digest
     except OSError as error:
         raise LaidOutError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not same:

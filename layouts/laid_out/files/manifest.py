@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from preshuffle.layouts.checkpoint import Part, stored_names
+from preshuffle.layouts.checkpoint import Part, read_regular, stored_names
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.seal import is_sealed, sealed
 from preshuffle.layouts.stamps import Loss
@@ -220,7 +220,7 @@ class Manifest(Frozen):
         """
         path = folder / MANIFEST
         try:
-            text = path.read_bytes()
+            text = read_regular(path)
         except OSError as error:
             if (folder / WORK).is_dir():
                 raise LaidOutError(f"{folder}: unfinished; run the same apply again, it resumes") from None
