@@ -118,7 +118,7 @@ def make_service(settings: Settings, registry: Registry, store: Store, access: A
         StoreError: the store does not answer, or holds kernel tables that this version cannot read.
     """
     metrics = Metrics()
-    answers = Answers(registry, observe=metrics.decided)
+    answers = Answers(registry, observe=metrics.decided, root=settings.root)
     library = KernelLibrary(store, answers)
     signal = events.ChangeSignal()
 
@@ -192,10 +192,10 @@ def create_app(
         lifespan=partial(_lifespan, service),
     )
     problem.install(app)
-    openapi.install(app, BODIES)
+    openapi.install(app, BODIES, settings.root)
     for router in _routers(service):
         app.router.routes.extend(router.routes)
-    pages.install(app, service.store, service.answers, service.matrices, service.watching, service.planner)
+    pages.install(app, service.store, service.answers, service.matrices, service.watching, service.planner, settings)
     app.state.service = service
     app.state.front = Front(
         app,
@@ -206,6 +206,7 @@ def create_app(
         hidden_of(settings),
         service.watching.tokens,
         hosts,
+        settings.root,
     )
     return app
 
@@ -219,7 +220,7 @@ def _routers(service: Service) -> tuple[APIRouter, ...]:
         kernels.router(service.library, answers, service.kernels),
         matrix.router(answers, service.matrices, service.matrix_responses),
         check.router(answers),
-        schemas.router(),
+        schemas.router(answers.root),
         fleet.listing.router(store, answers),
         fleet.marks.router(store),
         deployments.router(store, answers, service.heartbeats),
@@ -330,7 +331,7 @@ def serve(settings: Settings) -> None:
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
         gc.freeze()  # book and application live as long as the process: no collection visits them
-        url = url_of(listener, settings.host)
+        url = url_of(listener, settings.host) + settings.root
         first = f"preshuffle {preshuffle.__version__} serves {url} ({parts})"
         say_first(settings.log, first, event="start", version=preshuffle.__version__, url=url, registry=registry.digest)
         run(app.state.front, listener, app.state.service.end_streams, settings.head_seconds)

@@ -6,10 +6,12 @@ No web libraries are imported: ``preshuffle serve`` reads this module before it 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from preshuffle.api.variables import LINK
 from preshuffle.api.variables import PREFIX as PREFIX
@@ -19,6 +21,32 @@ from preshuffle.registry.text import field_problems
 
 _URL: Final = r"^https?://[^\s/]+\S*$"
 _LISTS: Final = frozenset({"book", "tables"})
+_ROOT_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
+TOP_PATHS: Final = frozenset(
+    {
+        *("book", "changes", "deployments", "docs", "healthz", "matrix", "metrics", "openapi.json", "plan", "readyz"),
+        *("resolve", "static", "v1"),
+    }
+)
+"""First parts of the service's own paths, with which a root path must not begin."""
+
+
+def _root_path(text: str) -> str:
+    """Return a root path without the slash at its end; empty for none."""
+    path = text.rstrip("/")
+    if not _ROOT_PATH.fullmatch(path):
+        raise ValueError(f"{text!r} is no path to serve under; valid: /preshuffle, or /tools/preshuffle")
+    if path.split("/")[1:2] and path.split("/")[1] in TOP_PATHS:
+        raise ValueError(f"{text!r} begins as the service's own paths do; valid: /preshuffle, or another name")
+    return path
+
+
+def _public_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise ValueError("has a query or a fragment; valid: https://HOST, or https://HOST/PATH")
+    _root_path(parts.path)
+    return url.rstrip("/")
 
 
 class Settings(Frozen):
@@ -45,6 +73,8 @@ class Settings(Frozen):
         token_replicas: quota of stored replicas of one token: those that it reported last.
         token_mib: quota of these replicas' reports and judgements, in MiB.
         public_url: where people reach the service; metrics and webhooks begin links with it.
+        root_path: path under which a proxy offers the service: links, examples and the OpenAPI document begin with it.
+            Requests may come with it or without (a proxy may cut it off). Left out, the path of ``public_url``.
         metric_deployments: deployments in a bad state that ``/metrics`` names, the worst first; 0 names none.
         webhook_url: where state changes are sent.
         webhook_format: of the bodies that are sent there.
@@ -68,11 +98,31 @@ class Settings(Frozen):
     max_mib: Annotated[float, Field(gt=0, le=1 << 30)] = 1024.0
     token_replicas: Annotated[int, Field(ge=1)] = 50_000
     token_mib: Annotated[float, Field(gt=0, le=1 << 30)] = 512.0
-    public_url: Annotated[str, Field(max_length=1024, pattern=_URL)] | None = None
+    public_url: Annotated[str, Field(max_length=1024, pattern=_URL), AfterValidator(_public_url)] | None = None
+    root_path: Annotated[str, Field(max_length=256), AfterValidator(_root_path)] | None = None
     metric_deployments: Annotated[int, Field(ge=0, le=1000)] = 100
     webhook_url: Annotated[str, Field(max_length=4096, pattern=_URL)] | None = None
     webhook_format: Literal["generic", "slack", "alertmanager"] = "generic"
     webhook_header_file: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("root_path")
+    @classmethod
+    def _agrees(cls, path: str | None, info: ValidationInfo) -> str | None:
+        public = urlsplit(info.data.get("public_url") or "").path
+        if path is not None and public not in ("", path):
+            raise ValueError(f"{path!r} is not the path of the public URL, {public!r}; valid: one of them alone")
+        return path
+
+    @property
+    def root(self) -> str:
+        """Path that links begin with, as browsers see it; empty for none."""
+        return urlsplit(self.public_url or "").path if self.root_path is None else self.root_path
+
+    @property
+    def links_base(self) -> str:
+        """What links in metrics and webhooks begin with: a URL, or a path where no URL is known."""
+        public = self.public_url or ""
+        return public if urlsplit(public).path else public + self.root
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:

@@ -37,7 +37,11 @@ class Answers:
     """Current registry and an LRU cache of its answers. Thread-safe."""
 
     def __init__(
-        self, registry: Registry, budget: int = BUDGET, observe: Callable[[float], object] = lambda _seconds: None
+        self,
+        registry: Registry,
+        budget: int = BUDGET,
+        observe: Callable[[float], object] = lambda _seconds: None,
+        root: str = "",
     ) -> None:
         """Answer from a registry.
 
@@ -45,8 +49,10 @@ class Answers:
             registry: the first one; ``replace`` gives another.
             budget: bytes of JSON that are cached.
             observe: called with the seconds that each new decision took.
+            root: the service's root path, with which paths in answers begin.
         """
         self.registry = registry
+        self.root = root
         self._budget = budget
         self._observe = observe
         self._size = 0

@@ -78,8 +78,8 @@ class ServiceSettings(Frozen):
     @classmethod
     def _http(cls, url: str | None) -> str | None:
         scheme, _, rest = (url or "http://host").partition("://")
-        if scheme not in ("http", "https") or not rest.strip("/"):
-            raise ValueError(f"{url!r} is no address of a service; valid: http://HOST:PORT or https://HOST:PORT")
+        if scheme not in ("http", "https") or not rest.strip("/") or "?" in rest or "#" in rest:
+            raise ValueError(f"{url!r} is no address of a service; valid: http://HOST:PORT or https://HOST/PATH")
         return url
 
     @classmethod

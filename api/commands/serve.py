@@ -37,6 +37,7 @@ _HELP: Final = {
     "token_replicas": "replicas that one token may have stored",
     "token_mib": "MiB that their reports may take",
     "public_url": "where people reach the service, for links in metrics and webhooks",
+    "root_path": "path under which a proxy offers the service; pages and links begin with it",
     "metric_deployments": "broken deployments that /metrics names; 0 names none",
     "webhook_url": "where state changes are sent",
     "webhook_format": "generic, slack or alertmanager",

@@ -12,9 +12,9 @@ RUNBOOKS: Final = "/docs/runbooks"
 class Links:
     """Links into the service, as people reach it."""
 
-    def __init__(self, public_url: str | None) -> None:
-        """Begin links with a URL; without one they are paths."""
-        self._base = (public_url or "").rstrip("/")
+    def __init__(self, base: str) -> None:
+        """Begin links with this: the service's URL, or where that is not known its root path."""
+        self._base = base.rstrip("/")
 
     def page(self, deployment: str) -> str:
         """Return the link to a deployment's page."""

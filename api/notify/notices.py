@@ -33,7 +33,7 @@ class Notices:
         Raises:
             ServeError: the webhook's file of headers cannot be read or is not valid.
         """
-        links = Links(settings.public_url)
+        links = Links(settings.links_base)
         webhook = webhook_of(settings, links, store)
         feed.subscribe(log_changes)
         if webhook is not None:

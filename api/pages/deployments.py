@@ -68,8 +68,9 @@ def install(app: FastAPI, store: Store, answers: Answers, render: Renderer) -> N
     @app.get("/", include_in_schema=False)
     async def index(request: Request, params: Annotated[fleet.FleetParams, Query()]) -> Response:
         context = await in_thread(_index, store, answers, params)
-        base = str(request.base_url).rstrip("/")
-        return render("index.html", place="deployments", base=base, example=deployments.EXAMPLE, **context)
+        return render(
+            "index.html", place="deployments", base=render.base(request), example=deployments.EXAMPLE, **context
+        )
 
     @app.get("/deployments/{name}", include_in_schema=False)
     async def deployment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -11,15 +12,22 @@ from preshuffle.api.pages import book, changes, deployments, matrix, plan, resol
 from preshuffle.api.pages.api_reference import reference
 from preshuffle.api.pages.render import Renderer
 from preshuffle.api.rollout import Planner
+from preshuffle.api.settings import Settings
 from preshuffle.api.store import Store
 from preshuffle.api.upkeep import Watching
 
 
 def install(
-    app: FastAPI, store: Store, answers: Answers, matrices: Matrices, watching: Watching, planner: Planner
+    app: FastAPI,
+    store: Store,
+    answers: Answers,
+    matrices: Matrices,
+    watching: Watching,
+    planner: Planner,
+    settings: Settings,
 ) -> None:
     """Add the pages and the static files to the application."""
-    render = Renderer(answers, watching)
+    render = Renderer(answers, watching, settings)
     render.problems(app)
     deployments.install(app, store, answers, render)
     changes.install(app, store, render)
@@ -30,7 +38,7 @@ def install(
     runbooks.install(app, render)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return render("docs.html", place="docs", reference=reference(app.openapi()))
+    async def docs(request: Request) -> Response:
+        return render("docs.html", place="docs", base=render.base(request), reference=reference(app.openapi()))
 
     app.mount("/static", StaticFiles(packages=[("preshuffle.api", "static")]), name="static")

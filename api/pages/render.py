@@ -17,7 +17,9 @@ import preshuffle
 from preshuffle.api.answers import Answers, registry_view
 from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, shape, url, words
+from preshuffle.api.settings import Settings
 from preshuffle.api.upkeep import Watching
+from preshuffle.api.web import path_within
 from preshuffle.registry.values.report import MEANINGS
 
 HEADERS: Final = {
@@ -44,10 +46,14 @@ class _WithoutIndentation(Extension):
 
 
 class Renderer:
-    """Renders templates with the registry and the state of reloads."""
+    """Renders templates with the registry and the state of reloads.
 
-    def __init__(self, answers: Answers, watching: Watching) -> None:
-        """Load the templates."""
+    Paths that pages are given have no root path: templates write ``{{ root }}`` before each.
+    """
+
+    def __init__(self, answers: Answers, watching: Watching, settings: Settings) -> None:
+        """Load the templates; the settings say where browsers find the service."""
+        self._settings = settings
         self._watching = watching
         self._answers = answers
         self._templates = Environment(
@@ -67,6 +73,7 @@ class Renderer:
             "states": STATES,
             "reason_kinds": REASON_KINDS,
             "url": url,
+            "root": settings.root,
         }
         self._templates.globals.update(known)
 
@@ -80,6 +87,10 @@ class Renderer:
         text = _INDENTATION.sub("", text)
         return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
 
+    def base(self, request: Request) -> str:
+        """Return the URL of the service as the client of a request reaches it, for examples to copy."""
+        return self._settings.links_base if self._settings.public_url else str(request.base_url).rstrip("/")
+
     def problems(self, app: FastAPI) -> None:
         """Render problems as pages for browsers.
 
@@ -91,7 +102,7 @@ class Renderer:
     def _as_page(self, handler: Any) -> _Handler:
         async def render_problem(request: Request, error: Exception) -> Response:
             response: Response = await handler(request, error)
-            if request.url.path.startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
+            if path_within(request.scope).startswith("/v1/") or "text/html" not in request.headers.get("accept", ""):
                 return response
             passed_on = ("allow", "retry-after", "www-authenticate")
             headers = {name: response.headers[name] for name in passed_on if name in response.headers}

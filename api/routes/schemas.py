@@ -31,8 +31,8 @@ class SchemaList(Frozen):
     schemas: tuple[SchemaLink, ...]
 
 
-def router() -> APIRouter:
-    """Return the routes."""
+def router(root: str = "") -> APIRouter:
+    """Return the routes; paths in their answers begin with the root path."""
     routes = APIRouter()
 
     @routes.get(
@@ -44,7 +44,7 @@ def router() -> APIRouter:
         responses=problems(),
     )
     async def listing() -> SchemaList:
-        links = [SchemaLink(name=name, title=form.title, path=f"/v1/schemas/{name}") for name, form in _FORMS]
+        links = [SchemaLink(name=name, title=form.title, path=f"{root}/v1/schemas/{name}") for name, form in _FORMS]
         return SchemaList(schemas=tuple(links))
 
     @routes.get(

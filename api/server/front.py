@@ -32,6 +32,7 @@ from preshuffle.api.web import (
     problem_response,
     request_id,
     set_identity,
+    set_root,
     weak,
 )
 from preshuffle.registry.base.errors import PreshuffleError
@@ -57,14 +58,14 @@ _DEFAULTS: Final = ((b"x-content-type-options", b"nosniff"), (b"vary", b"Accept-
 
 
 class _Head:
-    """Method, path and the headers that the front reads."""
+    """Method, path without the root path, and the headers that the front reads."""
 
     __slots__ = ("headers", "method", "path", "size", "started")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, root: str) -> None:
         self.started = perf_counter()
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path: str = set_root(scope, root) if root else scope["path"]
         self.headers: dict[bytes, bytes] = {}
         self.size = len(scope.get("raw_path") or self.path) + len(scope.get("query_string", b""))
         for name, value in scope["headers"]:
@@ -100,6 +101,7 @@ class Front:
         hidden: paths that are not served here, whatever the application has.
         tokens: watches the tokens; a changed file is read before the next request with a token is admitted.
         own_names: host names that requests may be for, besides loopback addresses; None: any.
+        root: path under which a proxy offers the service; requests may come with or without it.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Front:
         hidden: frozenset[str],
         tokens: Watcher,
         own_names: frozenset[str] | None = None,
+        root: str = "",
     ) -> None:
         """Wrap the application."""
         self._app = app
@@ -124,6 +127,7 @@ class Front:
         self._tokens = tokens
         self._token_reader = CapacityLimiter(1)
         self._own_names = own_names
+        self._root = root
         paths = [getattr(route, "path", "") for route in app.routes]
         self._plain = frozenset(path for path in paths if "{" not in path)
 
@@ -132,7 +136,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        head = _Head(scope)
+        head = _Head(scope, self._root)
         app: ASGIApp | None = None
         route: str | None = None
         try:
@@ -143,7 +147,7 @@ class Front:
             if app is not None:
                 route = head.path
             elif head.method == "POST" and head.path.endswith(_HEARTBEAT):
-                app = await self._heartbeats.answer(scope)
+                app = await self._heartbeats.answer(head.path, scope["query_string"])
                 route = HEARTBEAT_PATH if app is not None else None
         except ProblemError as error:
             app = problem_response(error, Request(scope))

@@ -9,7 +9,6 @@ import re
 from typing import Final
 
 from starlette.responses import Response
-from starlette.types import Scope
 
 from preshuffle.api.fleet import NAME_PATTERN
 from preshuffle.api.upkeep import Heartbeats
@@ -28,20 +27,23 @@ class HeartbeatRoute:
         """Write with these."""
         self._heartbeats = heartbeats
 
-    async def answer(self, scope: Scope) -> Response | None:
+    async def answer(self, path: str, query: bytes) -> Response | None:
         """Return the response once the heartbeat is written.
 
         None: FastAPI's route must answer.
 
+        Args:
+            path: of the request, without the root path.
+            query: the query string.
+
         Raises:
             StoreError: the store did not write it.
         """
-        path = _PATH.fullmatch(scope["path"])
-        query = scope["query_string"]
+        match = _PATH.fullmatch(path)
         replica = _REPLICA.fullmatch(query) if query else None
-        if path is None or (query and replica is None):
+        if match is None or (query and replica is None):
             return None
-        beat = await self._heartbeats.beat(path[1], int(replica[1]) if replica else 0)
+        beat = await self._heartbeats.beat(match[1], int(replica[1]) if replica else 0)
         if beat is None:
             return None
         return Response(beat.model_dump_json(), headers=_HEADERS, media_type="application/json")

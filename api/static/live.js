@@ -2,6 +2,7 @@
 // A hidden page requests nothing.
 "use strict";
 const PAUSE_MS = 2000;
+const EVENTS = new URL("../v1/events", document.currentScript.src); // below the root path, as this script is
 let source = null;
 let timer = 0;
 let lastDispatch = 0;
@@ -18,7 +19,7 @@ const disconnect = () => {
 const connect = () => {
   if (document.hidden) return disconnect();
   if (source !== null) return undefined;
-  source = new EventSource("/v1/events");
+  source = new EventSource(EVENTS);
   source.addEventListener("changed", schedule);
   return undefined;
 };

@@ -1,6 +1,7 @@
 // Silences, acknowledges and forgets a deployment by the API, with the token that is typed in.
 "use strict";
 const KEY = "preshuffle-token";
+const HOME = new URL("..", document.currentScript.src); // this script lies in static/
 const field = (name) => document.getElementById(`mark-${name}`);
 const until = () => new Date(Date.now() + Number(field("hours").value) * 3600e3).toISOString();
 const ACTIONS = {
@@ -15,7 +16,7 @@ const refuse = (words) => {
   shown.textContent = words;
   shown.hidden = false;
 };
-const send = async (action, path) => {
+const send = async (action, { path, page }) => {
   const [method, target, body] = ACTIONS[action](path);
   const token = field("token").value.trim() || sessionStorage.getItem(KEY);
   const headers = { Accept: "application/json" };
@@ -28,11 +29,11 @@ const send = async (action, path) => {
     return refuse(problem.detail || `The service answered ${answer.status}.`);
   }
   if (token) sessionStorage.setItem(KEY, token); // until this tab is closed
-  return location.assign(action === "forget" ? "/" : path.replace("/v1", ""));
+  return location.assign(action === "forget" ? HOME : page);
 };
 document.addEventListener("submit", (event) => event.target.id === "marks" && event.preventDefault());
 document.addEventListener("click", (event) => {
   const action = event.target.dataset?.action;
   if (!action || (action === "forget" && !confirm("Forget this deployment?"))) return;
-  send(action, event.target.closest("form").dataset.path).catch((error) => refuse(String(error)));
+  send(action, event.target.closest("form").dataset).catch((error) => refuse(String(error)));
 });

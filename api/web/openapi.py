@@ -62,12 +62,15 @@ def if_match(verb: str) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI, models: list[type[BaseModel]]) -> None:
-    """Add models to the application's document, built on first request."""
+def install(app: FastAPI, models: list[type[BaseModel]], root: str = "") -> None:
+    """Add models and root path to the application's document, built on first request."""
+    servers = [{"url": root}] if root else None
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+            document = get_openapi(
+                title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, servers=servers
+            )
             wanted: list[type[BaseModel]] = [*models, Problem]
             _, definitions = models_json_schema([(model, "validation") for model in wanted], ref_template=_REF)
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])

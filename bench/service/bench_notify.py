@@ -71,7 +71,7 @@ def send_all(store: Store) -> tuple[int, float]:
     """Return how many changes were sent, and in how many seconds."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    webhook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/", FORMATS["generic"], Links(None))
+    webhook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/", FORMATS["generic"], Links(""))
     started = time.perf_counter()
     webhook.start()
     while changes := claim_state_changes(store):

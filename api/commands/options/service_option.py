@@ -91,8 +91,8 @@ def check_url(server: str) -> None:
     scheme, mark, rest = server.partition("://")
     if not mark:
         raise UsageError(f"--server {server!r} has no scheme; did you mean http://{server}?")
-    if scheme not in ("http", "https") or not rest.strip("/"):
-        raise UsageError(f"--server {server!r}; valid: http://HOST:PORT or https://HOST:PORT")
+    if scheme not in ("http", "https") or not rest.strip("/") or "?" in rest or "#" in rest:
+        raise UsageError(f"--server {server!r}; valid: http://HOST:PORT or https://HOST/PATH")
 
 
 def send_request(args: argparse.Namespace, method: str, path: str, **request: Any) -> bytes:

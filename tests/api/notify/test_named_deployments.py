@@ -53,7 +53,7 @@ def test_labels_of_deployments_become_labels_that_prometheus_takes() -> None:
     common = {"replica": 0, "node": 'n"1\n', "code": "tag_lost", "silent": False, "seen_s": 1.0}
     first = BadDeployment("a", "mismatch", labels={"team": "x", "app.io/tier": "y", "app-io/tier": "z"}, **common)  # type: ignore[arg-type]
     many = BadDeployment("b", "drifted", labels={f"k{number:02}": "v" for number in range(40)}, **common)  # type: ignore[arg-type]
-    collector = NotifyCollector(Found(first, many), 10, Links(None), None)  # type: ignore[arg-type]
+    collector = NotifyCollector(Found(first, many), 10, Links(""), None)  # type: ignore[arg-type]
     registry = CollectorRegistry()
     registry.register(collector)
     families = {family.name: family for family in text_string_to_metric_families(generate_latest(registry).decode())}

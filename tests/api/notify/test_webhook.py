@@ -225,7 +225,7 @@ def test_bodies_of_each_format() -> None:
     at = datetime.fromisoformat(firing["startsAt"])
     assert datetime.fromisoformat(firing["endsAt"]) - at == timedelta(hours=24)  # it does not page for ever
     assert resolved["endsAt"] == resolved["startsAt"]
-    json.dumps(FORMATS["generic"](changes, Links(None)))
+    json.dumps(FORMATS["generic"](changes, Links("")))
 
 
 @pytest.mark.parametrize(
