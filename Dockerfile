@@ -1,12 +1,13 @@
 # Two images. The service (the default target), small and without torch:
-#   docker build -t preshuffle .
+#   docker build --tag ghcr.io/preshuffle/preshuffle:0.1.0 .
 #   (echo tokens:; preshuffle token ops --role admin) > tokens.yaml
-#   docker run -p 8080:8080 -v $PWD/tokens.yaml:/tokens.yaml:ro -e PRESHUFFLE_TOKENS=/tokens.yaml -v preshuffle:/data preshuffle
+#   docker run -p 8080:8080 -v $PWD/tokens.yaml:/tokens.yaml:ro -e PRESHUFFLE_TOKENS=/tokens.yaml -v preshuffle:/data \
+#     ghcr.io/preshuffle/preshuffle:0.1.0
 # In its container the service listens on every address, so it does not start without tokens.
 # The loader, on a ROCm image that brings torch and AMD's AITER:
-#   docker build --target loader --build-arg ROCM_BASE=<your ROCm image> -t preshuffle-loader .
+#   docker build --target loader --build-arg ROCM_BASE=<your ROCm image> --tag ghcr.io/preshuffle/preshuffle-loader:0.1.0 .
 # make pin-images writes the digest of its tag behind it, where its registry can be reached.
-ARG PYTHON_IMAGE=python:3.12-slim
+ARG PYTHON_IMAGE=docker.io/library/python:3.12.12-slim-bookworm
 # The loader has no default base: from scratch its first step fails, and says so.
 ARG ROCM_BASE=scratch
 

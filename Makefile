@@ -37,7 +37,7 @@ COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 
   --constraints constraints.txt --custom-compile-command "make lock"
 DOCKER ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGE ?= preshuffle:$(VERSION)
+IMAGE ?= ghcr.io/preshuffle/preshuffle:$(VERSION)
 SBOM_OF_WHEEL = $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --sv 1.6 --of JSON \
   --output-reproducible -o $$(ls dist/preshuffle-$(VERSION)-*.whl).cdx.json requirements/service.txt
 

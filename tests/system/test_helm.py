@@ -12,6 +12,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from preshuffle.api.settings import Settings
 from support.helm import ChartError, parse, render
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "SQLite": {"sqlite": {"enabled": True, "storageClass": "fast"}},
     "Ingress": {"ingress": {"enabled": True, "className": "nginx", "annotations": {"a/b": "c"}}},
+    "root path": {"rootPath": "/preshuffle", "ingress": {"enabled": True}},
     "monitoring": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}}
     | yaml.safe_load(ALERTS.read_text()),
     "nodes": {"image": {"pullSecrets": ["s"]}, "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]},
@@ -103,6 +105,34 @@ def test_settings_become_environment_variables() -> None:
     (container,) = only("Deployment", settings={"LOG": "text", "MAX_BODY": 5})["spec"]["template"]["spec"]["containers"]
     env = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert (env["PRESHUFFLE_LOG"], env["PRESHUFFLE_MAX_BODY"]) == ("text", "5")
+
+
+def test_a_root_path_is_the_ingresss_and_the_services_but_not_the_probes() -> None:
+    ingress = only("Ingress", **VALUES["root path"])["spec"]["rules"][0]
+    assert [(path["path"], path["pathType"]) for path in ingress["http"]["paths"]] == [("/preshuffle", "Prefix")]
+    (container,) = only("Deployment", **VALUES["root path"])["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert env["PRESHUFFLE_ROOT_PATH"] == "/preshuffle"
+    assert Settings.from_env({"PRESHUFFLE_ROOT_PATH": env["PRESHUFFLE_ROOT_PATH"]}).root == "/preshuffle"
+    probes = [container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")]
+    assert [(probe["path"], probe["port"]) for probe in probes] == [
+        ("/readyz", "management"),
+        ("/readyz", "management"),
+        ("/healthz", "management"),
+    ]
+    root = only("Ingress", **VALUES["Ingress"])["spec"]["rules"][0]["http"]["paths"][0]
+    assert root["path"] == "/"
+
+
+def test_the_ingress_controller_is_let_in_and_nobody_else_is() -> None:
+    def peers(**values: Any) -> list[Any]:
+        return [rule["from"] for rule in only("NetworkPolicy", **values)["spec"]["ingress"]]
+
+    controller = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "traefik"}}}
+    given = peers(ingress={"enabled": True, "controllerNamespace": "traefik"})
+    (clients, monitoring), plain = given, peers()
+    assert [peer for peer in clients if peer not in plain[0]] == [controller]
+    assert monitoring == plain[1]
 
 
 def test_the_conformance_job_is_the_example() -> None:
