@@ -58,11 +58,10 @@ def files() -> list[Path]:
 
 
 def test_every_image_has_its_registry_and_a_version() -> None:
-    found = {name: file for file in files() for name in images_in(file.read_text())}
-    assert {name: (fault, found[name].name) for name in found if (fault := fault_of(name))} == {}
-    assert {"Dockerfile", "service.md", "install.md", "deployment.yaml"} <= {file.name for file in found.values()}
-    ours = {name.rpartition(":")[2] for name in found if name.startswith(_OURS)}
-    assert ours == {VERSION}
+    found = [(name, file.name) for file in files() for name in images_in(file.read_text())]
+    assert [(name, file, fault) for name, file in found if (fault := fault_of(name))] == []
+    assert {"Dockerfile", "service.md", "install.md", "deployment.yaml"} <= {file for _, file in found}
+    assert {name.rpartition(":")[2] for name, _ in found if name.startswith(_OURS)} == {VERSION}
 
 
 def test_no_file_names_a_tag_that_moves() -> None:
