@@ -120,7 +120,7 @@ class Settings(Frozen):
 
     @property
     def links_base(self) -> str:
-        """What links in metrics and webhooks begin with: a URL, or a path where no URL is known."""
+        """URL that links outside begin with; a path where none is known."""
         public = self.public_url or ""
         return public if urlsplit(public).path else public + self.root
 

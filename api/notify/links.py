@@ -13,7 +13,7 @@ class Links:
     """Links into the service, as people reach it."""
 
     def __init__(self, base: str) -> None:
-        """Begin links with this: the service's URL, or where that is not known its root path."""
+        """Begin links with the service's URL, or with its root path."""
         self._base = base.rstrip("/")
 
     def page(self, deployment: str) -> str:

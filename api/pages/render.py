@@ -88,7 +88,7 @@ class Renderer:
         return Response(text, status, headers={**(headers or {}), **HEADERS}, media_type="text/html; charset=utf-8")
 
     def base(self, request: Request) -> str:
-        """Return the URL of the service as the client of a request reaches it, for examples to copy."""
+        """Return the service's URL as a client reaches it."""
         return self._settings.links_base if self._settings.public_url else str(request.base_url).rstrip("/")
 
     def problems(self, app: FastAPI) -> None:

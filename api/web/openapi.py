@@ -63,7 +63,7 @@ def if_match(verb: str) -> dict[str, Any]:
 
 
 def install(app: FastAPI, models: list[type[BaseModel]], root: str = "") -> None:
-    """Add models and root path to the application's document, built on first request."""
+    """Add models and root path to the document, built on first request."""
     servers = [{"url": root}] if root else None
 
     def openapi() -> dict[str, Any]:

@@ -6,9 +6,9 @@ from starlette.types import Scope
 
 
 def set_root(scope: Scope, root: str) -> str:
-    """Write path and root path of a request as ASGI has them; return the path without the root.
+    """Add the root path to a request's scope; return the path within.
 
-    A proxy may have cut the root path off, or not: both are the same request. ``root`` has no slash at its end.
+    ASGI's ``path`` has the root path at its beginning. A proxy may have cut the root path off, or not: both are the same request. ``root`` has no slash at its end.
     """
     path: str = scope["path"]
     within = path.removeprefix(root) if path == root or path.startswith(f"{root}/") else path
