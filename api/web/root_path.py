@@ -8,7 +8,8 @@ from starlette.types import Scope
 def set_root(scope: Scope, root: str) -> str:
     """Add the root path to a request's scope; return the path within.
 
-    ASGI's ``path`` has the root path at its beginning. A proxy may have cut the root path off, or not: both are the same request. ``root`` has no slash at its end.
+    ASGI's ``path`` has the root path at its beginning. A proxy may have cut it off, or not: both are the same request.
+    ``root`` has no slash at its end.
     """
     path: str = scope["path"]
     within = path.removeprefix(root) if path == root or path.startswith(f"{root}/") else path
