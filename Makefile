@@ -42,7 +42,7 @@ SBOM_OF_WHEEL = $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.tom
   --output-reproducible -o $$(ls dist/preshuffle-$(VERSION)-*.whl).cdx.json requirements/service.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint check bench soak engines clean
+.PHONY: help install demo test test-fast lint check bench soak engines docs docs-serve clean
 .PHONY: test-lowest test-newest test-pythons lock pin-images changelog release image sbom sbom-image audit
 
 help:
@@ -54,6 +54,7 @@ help:
 	@echo "make check     style, types and tests"
 	@echo "make soak      the tests marked slow"
 	@echo "make engines   layers converted by the code of vLLM, SGLang and ATOM (fetched into .engines), and a table of them"
+	@echo "make docs      the documentation site, into build/site; make docs-serve shows it at http://127.0.0.1:8000/"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
 	@echo "make test-lowest, make test-newest   the tests of PARTS at the oldest and at the newest versions of dependencies"
 	@echo "make test-pythons the tests of PARTS on every Python of PYTHONS (3.11 to 3.13) that is here"
@@ -101,6 +102,15 @@ engines: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m support.engines.fetch
 	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
 	PYTHONPATH=tests $(BIN)/python -m support.engines.figures
+
+# The variable silences the theme's announcement of its successor.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP)
+	$(BIN)/python -m mkdocs build --strict $(ARGS)
+
+docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs-serve: $(STAMP)
+	$(BIN)/python -m mkdocs serve $(ARGS)
 
 bench: $(STAMP)
 	@set -e; for file in $(BENCH); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done

@@ -17,8 +17,6 @@ from importlib import import_module
 from preshuffle.api.commands import COMMANDS, EXTRAS, module_of
 
 DEBUG = "PRESHUFFLE_DEBUG"
-_INTERRUPTED = 130
-_BROKEN_PIPE = 141
 _OBJECTS = 200_000  # allocations before a collection
 _OPENING = "Which byte order MoE expert weights must have on AMD GPUs, which kernels read it, and why."
 
@@ -54,9 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else 0
     except BrokenPipeError:
         _discard_stdout()
-        return _BROKEN_PIPE
+        from preshuffle.api.commands.options import failures
+
+        return failures.BROKEN_PIPE
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        from preshuffle.api.commands.options import failures
+
+        return failures.INTERRUPTED
     except Exception as error:
         return _failed(error, arguments)
 
@@ -111,8 +113,9 @@ def _run(name: str, args: argparse.Namespace) -> int:
 
 
 def _help() -> str:
-    from preshuffle.api.commands.options import examples
+    from preshuffle.api.commands.options import examples, failures
 
+    codes = ", ".join(f"{code} {what}" for code, what in failures.EXIT_CODES.items() if code <= failures.UNKNOWN)
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
@@ -126,7 +129,7 @@ def _help() -> str:
             examples.examples_text(""),
             "",
             "Every command takes --help and --json.",
-            "Exit codes: 0 fine, 1 error findings or no recipe, 2 bad input, 3 unknown.",
+            f"Exit codes: {codes}.",
             "Environment: PRESHUFFLE_BOOK, PRESHUFFLE_TABLES (':' between paths), NO_COLOR, PRESHUFFLE_DEBUG=1.",
         ]
     )

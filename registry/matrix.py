@@ -12,7 +12,7 @@ from pydantic import Field
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import FieldProblem, NoRecipeError, PreshuffleError, QueryError
 from preshuffle.registry.base.frozen import Frozen
-from preshuffle.registry.entries import ArchEntry
+from preshuffle.registry.entries import ArchEntry, ModelEntry
 from preshuffle.registry.layer import unknown_engine
 from preshuffle.registry.resolve import observation_of
 from preshuffle.registry.values.finding import FindingCode
@@ -117,28 +117,33 @@ def matrix_of(registry: Registry, query: Query) -> Matrix:
         registry: whose book and kernel tables answer.
         query: its engine, AITER and tensor-parallel size are those of every cell.
     """
-    given: dict[str, Any] = {"engine": str(query.engine) if query.engine else None, "aiter": query.aiter}
-    if query.tp > 1:
-        given["tp"] = query.tp
-    given = {name: value for name, value in given.items() if value is not None}
-    gpus = tuple(_gpus(registry.book.archs.values()))
-    rows = tuple(
-        MatrixRow(
-            model=model.id,
-            weight_dtype=model.weight_dtype,
-            cells=tuple(_cell(registry, {"model": model.id, **_of_gpu(gpu), **given}, gpu) for gpu in gpus),
-        )
-        for model in registry.book.models.values()
-    )
+    gpus = matrix_gpus(registry)
+    rows = tuple(_row(registry, model, query, gpus) for model in registry.book.models.values())
     return Matrix(
         registry_digest=registry.digest,
         kernel_tables=registry.tables.digest if registry.tables else None,
-        engine=given.get("engine"),
+        engine=str(query.engine) if query.engine else None,
         aiter=query.aiter,
         tp=query.tp,
         gpus=gpus,
         models=rows,
     )
+
+
+def matrix_gpus(registry: Registry) -> tuple[MatrixGpu, ...]:
+    """Return the columns of every matrix, in order."""
+    return tuple(_gpus(registry.book.archs.values()))
+
+
+def row_of(registry: Registry, model: str, query: Query) -> MatrixRow:
+    """Resolve one model on every GPU.
+
+    Args:
+        registry: whose book and kernel tables answer.
+        model: the id of its entry in the book.
+        query: as of ``matrix_of``.
+    """
+    return _row(registry, registry.book.models[model], query, matrix_gpus(registry))
 
 
 def narrowed(matrix: Matrix, registry: Registry, model: str = "", arch: str = "") -> Matrix:
@@ -173,6 +178,15 @@ def narrowed(matrix: Matrix, registry: Registry, model: str = "", arch: str = ""
             ),
         }
     )
+
+
+def _row(registry: Registry, model: ModelEntry, query: Query, gpus: tuple[MatrixGpu, ...]) -> MatrixRow:
+    given: dict[str, Any] = {"engine": str(query.engine) if query.engine else None, "aiter": query.aiter}
+    if query.tp > 1:
+        given["tp"] = query.tp
+    given = {name: value for name, value in given.items() if value is not None}
+    cells = tuple(_cell(registry, {"model": model.id, **_of_gpu(gpu), **given}, gpu) for gpu in gpus)
+    return MatrixRow(model=model.id, weight_dtype=model.weight_dtype, cells=cells)
 
 
 def _gpus(archs: Iterable[ArchEntry]) -> Iterator[MatrixGpu]:

@@ -45,6 +45,33 @@ class _WithoutIndentation(Extension):
         return re.sub(r"^[ \t]+(?=<)", "", source, flags=re.MULTILINE)
 
 
+def templates(root: str = "") -> Environment:
+    """Return the templates with the filters and words that they use.
+
+    Args:
+        root: path below which browsers find the service.
+    """
+    environment = Environment(
+        loader=PackageLoader("preshuffle.api"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_WithoutIndentation],
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.filters.update(ago=ago, words=words, number=number, shape=shape, numbers=numbers)
+    environment.globals.update(
+        version=preshuffle.__version__,
+        meanings=MEANINGS,
+        states=STATES,
+        reason_kinds=REASON_KINDS,
+        url=url,
+        root=root,
+    )
+    return environment
+
+
 class Renderer:
     """Renders templates with the registry and the state of reloads.
 
@@ -56,26 +83,7 @@ class Renderer:
         self._settings = settings
         self._watching = watching
         self._answers = answers
-        self._templates = Environment(
-            loader=PackageLoader("preshuffle.api"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=[_WithoutIndentation],
-        )
-        self._templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
-        filters = {"ago": ago, "words": words, "number": number, "shape": shape, "numbers": numbers}
-        self._templates.filters.update(filters)
-        known = {
-            "version": preshuffle.__version__,
-            "meanings": MEANINGS,
-            "states": STATES,
-            "reason_kinds": REASON_KINDS,
-            "url": url,
-            "root": settings.root,
-        }
-        self._templates.globals.update(known)
+        self._templates = templates(settings.root)
 
     def __call__(
         self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any

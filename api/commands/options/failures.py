@@ -13,6 +13,18 @@ FAILED: Final = 1
 BAD_INPUT: Final = 2
 UNKNOWN: Final = 3
 BUG: Final = 70
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+EXIT_CODES: Final[dict[int, str]] = {
+    OK: "fine",
+    FAILED: "error findings or no recipe",
+    BAD_INPUT: "bad input",
+    UNKNOWN: "unknown",
+    BUG: "a bug of preshuffle",
+    INTERRUPTED: "interrupted (SIGINT)",
+    BROKEN_PIPE: "whoever reads standard output went away (SIGPIPE)",
+}
+"""Every exit code and what it means; commands say on their help what 1 and 3 mean of them."""
 
 
 class UsageError(PreshuffleError, ValueError):
