@@ -1,5 +1,6 @@
 """Checkpoints laid out ahead: written once, checked, and mapped by engines."""
 
+from preshuffle.layouts.laid_out.cluster.ray_executor import RayExecutor
 from preshuffle.layouts.laid_out.convert import convert_laid_out
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
 from preshuffle.layouts.laid_out.files.manifest import Manifest
@@ -20,6 +21,7 @@ __all__ = [
     "LaidOutRank",
     "Listener",
     "Manifest",
+    "RayExecutor",
     "RunEvent",
     "Share",
     "ShareWritten",

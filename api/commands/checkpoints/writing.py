@@ -16,7 +16,7 @@ from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.registry.base.errors import QueryError
 
 if TYPE_CHECKING:
-    from preshuffle.layouts.laid_out import Manifest
+    from preshuffle.layouts.laid_out import Manifest, ShareWritten
 
 _MOST_WORKERS = 1024
 
@@ -50,7 +50,7 @@ def add_writing_options(parser: argparse.ArgumentParser, run: Callable[[argparse
     parser.set_defaults(run=run)
 
 
-def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifest]) -> int:
+def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifest | ShareWritten]) -> int:
     """Write a laid-out checkpoint with progress, and show what it holds.
 
     Args:
@@ -62,13 +62,32 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
     fields = given_fields(args, registry)
     line = ProgressLine(json=args.json)
     try:
-        manifest = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=line, **fields)
+        written = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=line, **fields)
     except QueryError as error:
         raise named_by_option(error, fields) from None
     finally:
         line.clear()
-    show_manifest(manifest, out, as_json=args.json)
+    from preshuffle.layouts.laid_out import ShareWritten
+
+    if isinstance(written, ShareWritten):
+        show_share(written, out, as_json=args.json)
+    else:
+        show_manifest(written, out, as_json=args.json)
     return OK
+
+
+def show_share(written: ShareWritten, out: str, *, as_json: bool) -> None:
+    """Show what one share holds, and what is missing."""
+    share, files, missing = written.share, written.files, written.missing
+    if as_json:
+        print(json.dumps({"out": out, "index": share.index, "of": share.count, "files": files, "missing": missing}))
+        return
+    rest = (
+        f"{missing} files of other shares are missing; the process that writes the last of them finishes"
+        if missing
+        else "all others are, too, and another process finishes"
+    )
+    print(f"{out}  share {share.index} of {share.count} is written, {files} files; {rest}")
 
 
 def show_manifest(manifest: Manifest, out: str, *, as_json: bool) -> None:

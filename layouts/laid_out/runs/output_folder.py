@@ -77,9 +77,14 @@ def finishing(out: Path) -> Iterator[bool]:
     """
     with _locked(out, f"{_LOCK}-finish", fcntl.LOCK_EX) as free:
         if free:
-            for path in out.glob(f"*{PARTIAL}"):
-                path.unlink(missing_ok=True)
+            remove_partials(out)
         yield free
+
+
+def remove_partials(out: Path) -> None:
+    """Remove what killed processes left half-written; nobody may write there."""
+    for path in out.glob(f"*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def check_room(out: Path, needed: int) -> None:

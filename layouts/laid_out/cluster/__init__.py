@@ -1,0 +1,1 @@
+"""Executor on a Ray cluster: its nodes checked, units as tasks, progress."""

@@ -1,0 +1,165 @@
+"""Units of work as tasks that run on any node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards
+from preshuffle.layouts.laid_out.cluster.shipped import Expectation, check_node
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.finished_file import read_finished
+from preshuffle.layouts.laid_out.files.manifest import FileRecord
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, synchronise_folder
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
+from preshuffle.layouts.laid_out.runs.sources import FileState
+from preshuffle.layouts.laid_out.runs.unit_files import Unit, UnitHead, fill, seal
+from preshuffle.layouts.stamps import Loss, digest_file
+from preshuffle.registry import Registry
+
+_EVERY: Final = 0.5
+"""Seconds between two reports of a task."""
+Report = Callable[[int], None]
+"""Called with the bytes that a unit has written until now."""
+
+
+@dataclass(frozen=True)
+class UnitSources:
+    """What the units that read the same shards need of the run.
+
+    Attributes:
+        folder: the checkpoint's.
+        shards: tensor name to the file that holds it.
+        states: files as the driver sees them.
+        inherited: as in ``RunPlan``.
+        registry_digest: of the book that decided.
+    """
+
+    folder: Path
+    shards: Mapping[str, Path]
+    states: Mapping[Path, FileState]
+    inherited: Mapping[tuple[int, str], tuple[Loss, ...]]
+    registry_digest: str
+
+    def plan(self) -> RunPlan:
+        """Return as much of the run's plan as writing a unit needs."""
+        checkpoint = Checkpoint(self.folder, {}, self.shards, 0, None, {}, Registry.default())
+        return RunPlan(checkpoint, (), {}, self.inherited)
+
+    def check_unchanged(self) -> None:
+        """Check that this node sees the files that the driver sees.
+
+        Raises:
+            CheckpointError: one differs in size or time, or cannot be read.
+        """
+        for path, state in self.states.items():
+            check_state(path, state)
+
+
+def check_state(path: Path, state: FileState) -> None:
+    """Check that a file has the driver's size and time; inodes may differ between mounts.
+
+    Raises:
+        CheckpointError: it has not, or cannot be read.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if (found.st_size, found.st_mtime_ns) != state[:2]:
+        raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
+
+
+def hash_shard(path: Path, state: FileState, expected: Expectation) -> str:
+    """Return the digest of a shard.
+
+    Raises:
+        CheckpointError: it changes meanwhile.
+        LaidOutError: this node is not like the driver.
+    """
+    check_this_node(expected)
+    check_state(path, state)
+    digest = digest_file(path, (0, state[0]))
+    check_state(path, state)
+    return digest
+
+
+def write_unit(
+    unit: Unit, sources: UnitSources, out: Path, expected: Expectation, board: Any, *digests: str
+) -> tuple[FileRecord, bool]:
+    """Write a unit's file, unless it is there.
+
+    Repeating it is harmless: a file gets another name each time until it is whole, and the same bytes.
+
+    Args:
+        unit: which.
+        sources: what it reads.
+        out: the folder.
+        expected: what this node must be like.
+        board: actor that takes the progress; None for none.
+        digests: of the files of ``sources.states``, in their order.
+
+    Returns:
+        The file's record, and whether it was there.
+    """
+    check_this_node(expected)
+    torch.set_num_threads(1)
+    names = [path.name for path in sources.states]
+    head = UnitHead.of(unit, dict(zip(names, digests, strict=True)), sources.registry_digest)
+    found = read_finished(out / unit.file, head.key)
+    if found is not None:
+        return found, True
+    sources.check_unchanged()
+    report = _Reports(lambda nbytes: board.report.remote(unit.file, nbytes) if board is not None else None)
+    report.tell()
+    writer = TensorWriter(out / unit.file, head.tensors, head.description)
+    try:
+        fill(unit, sources.plan(), MappedShards(), writer, report.advance)
+        sources.check_unchanged()
+        record = seal(writer, unit, head)
+    finally:
+        writer.abandon()
+    synchronise_folder(out)
+    return record, False
+
+
+class _Reports:
+    """Reports how far a unit is, now and then."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._written = 0
+        self._last = time.monotonic()
+
+    def advance(self, nbytes: int) -> None:
+        self._written += nbytes
+        if time.monotonic() - self._last >= _EVERY:
+            self.tell()
+
+    def tell(self) -> None:
+        self._last = time.monotonic()
+        self._report(self._written)
+
+
+# Process-wide: a process of a cluster stays on its node, and nodes that come later are checked by their tasks.
+@lru_cache(maxsize=1)
+def _problems_here(expected: Expectation) -> tuple[str, ...]:
+    return check_node(expected)[1]
+
+
+def check_this_node(expected: Expectation) -> None:
+    """Check, once a process, that this node is like the driver.
+
+    Raises:
+        LaidOutError: names the node and how it differs.
+    """
+    problems = _problems_here(expected)
+    if problems:
+        raise LaidOutError(f"node {os.uname().nodename}: {problems[0]}")
