@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if share is not None:
         return run_writing(args, args.out, partial(lay_out_share, args.checkpoint, out, Share(*share), **options))
+    write = partial(lay_out_checkpoint, args.checkpoint, out, **options)
     if args.executor == "ray":
-        options["executor"] = RayExecutor(args.ray_address, workers_of(args))
-    elif args.ray_address is not None:
-        raise UsageError("--ray-address needs --executor ray")
-    return run_writing(args, args.out, partial(lay_out_checkpoint, args.checkpoint, out, **options))
+        with RayExecutor(args.ray_address, workers_of(args)) as executor:
+            return run_writing(args, args.out, partial(write, executor=executor))
+    return run_writing(args, args.out, write)
 
 
 def share_of(args: argparse.Namespace) -> tuple[int, int] | None:
@@ -89,6 +89,8 @@ def share_of(args: argparse.Namespace) -> tuple[int, int] | None:
     Raises:
         UsageError: there is no such share, or options contradict each other.
     """
+    if args.ray_address is not None and args.executor != "ray":
+        raise UsageError("--ray-address needs --executor ray")
     if args.of is None:
         if args.index is not None:
             raise UsageError("--index needs --of: how many shares there are")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from preshuffle import __version__
 from preshuffle.layouts.laid_out.cluster import shipped
 from preshuffle.layouts.laid_out.cluster.shipped import Expectation, ProgressBoard, check_node
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
@@ -21,7 +21,7 @@ _SECONDS: Final = 180.0
 
 
 def expectation(out: Path, shards: Iterable[Path]) -> Expectation:
-    """Return what each node must have; write the file that it must see.
+    """Return what nodes must have; write what they must see.
 
     Raises:
         LaidOutError: the file cannot be written.
@@ -30,7 +30,7 @@ def expectation(out: Path, shards: Iterable[Path]) -> Expectation:
     probe = out / WORK / _PROBE
     write_whole(probe, content.encode())
     sizes = tuple((str(path), path.stat().st_size) for path in sorted(shards))
-    return Expectation(__version__, Registry.default().digest, str(probe), content, sizes)
+    return Expectation(version("preshuffle"), Registry.default().digest, str(probe), content, sizes)
 
 
 def check_nodes(ray: Any, expected: Expectation) -> None:

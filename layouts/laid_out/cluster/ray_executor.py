@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from preshuffle.layouts.laid_out.cluster.connection import check_installed, connected
 from preshuffle.layouts.laid_out.cluster.nodes import check_nodes, expectation, progress_board
@@ -36,7 +36,7 @@ class RayExecutor:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None, retries: int = RETRIES) -> None:
-        """Connect to nothing yet.
+        """Connect to nothing yet: a run does, or ``with`` does for several.
 
         Args:
             address: of the cluster, as ``connected`` takes it.
@@ -48,6 +48,22 @@ class RayExecutor:
         """
         check_installed()
         self._address, self._workers, self._retries = address, workers, retries
+        self._ray: Any = None
+        self._connection = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Connect to the cluster.
+
+        Raises:
+            LaidOutError: it cannot be reached.
+        """
+        self._ray = self._connection.enter_context(connected(self._address))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the connection, unless this process had it before."""
+        self._ray = None
+        self._connection.close()
 
     def run(self, context: RunContext, units: Iterable[Unit], unread: Iterable[Path] = ()) -> dict[str, FileRecord]:
         """Write every file that is not there yet; see ``Executor``.
@@ -59,10 +75,15 @@ class RayExecutor:
         units, unread = list(units), [path for path in unread if context.digests.known(path) is None]
         if not units and not unread:
             return {}
-        with connected(self._address) as ray:
-            run = _RayRun(ray, context, self._workers, self._retries)
-            run.start()
-            records = run.run(units, unread)
+        if self._ray is None:
+            with self:
+                return self._run(context, units, unread)
+        return self._run(context, units, unread)
+
+    def _run(self, context: RunContext, units: list[Unit], unread: list[Path]) -> dict[str, FileRecord]:
+        run = _RayRun(self._ray, context, self._workers, self._retries)
+        run.start()
+        records = run.run(units, unread)
         remove_partials(context.out)  # of tasks whose node died
         return records
 

@@ -1,4 +1,4 @@
-"""Code that nodes get by value: it must run where preshuffle is not installed.
+"""Code that nodes get by value, with or without preshuffle there.
 
 Standard library alone, and no module-level imports of this project.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,11 +56,10 @@ def check_node(expected: Expectation, answer: str | None = None) -> NodeAnswer:
 
 def _installation_problems(expected: Expectation) -> list[str]:
     try:
-        from preshuffle import __version__ as version
-        from preshuffle.layouts import laid_out  # noqa: F401
+        from preshuffle.layouts.loader import Job  # noqa: F401
         from preshuffle.registry import Registry
 
-        book = Registry.default().digest
+        version, book = metadata.version("preshuffle"), Registry.default().digest
     except Exception as error:
         return [f"preshuffle with the extra [layouts] is not installed there ({type(error).__name__}: {error})"]
     if version != expected.version:
@@ -101,7 +101,7 @@ class ProgressBoard:
         self._written: dict[str, int] = {}
 
     def report(self, file: str, nbytes: int) -> None:
-        """Take a file's bytes until now; a repeated unit begins at zero again."""
+        """Take a file's bytes until now; repeated units begin at zero."""
         self._written[file] = nbytes
 
     def read(self) -> Mapping[str, int]:

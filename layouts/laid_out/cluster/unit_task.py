@@ -64,7 +64,9 @@ class UnitSources:
 
 
 def check_state(path: Path, state: FileState) -> None:
-    """Check that a file has the driver's size and time; inodes may differ between mounts.
+    """Check that a file has the driver's size and time.
+
+    Inodes may differ between mounts.
 
     Raises:
         CheckpointError: it has not, or cannot be read.

@@ -31,7 +31,7 @@ ANYWHERE: dict[str, frozenset[str]] = {
 INSIDE_FUNCTIONS: dict[str, frozenset[str]] = {
     "preshuffle": frozenset(),
     "registry": frozenset(),
-    "layouts": frozenset({"triton", "aiter", "flydsl", "fsspec", "vllm", "sglang", "atom"}),
+    "layouts": frozenset({"triton", "aiter", "flydsl", "fsspec", "ray", "vllm", "sglang", "atom"}),
     "api": frozenset(),
 }
 """Packages of others that each room may import inside functions only."""

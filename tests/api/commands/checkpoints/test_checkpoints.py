@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_verify_restore_and_convert(folder: Path, capsys: pytest.CaptureFixture[
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--workers", "0"], 2, "--workers"),
         (["apply", "{}/none", "{}/other", *FIELDS], 2, "none"),
         (["apply", "{}/checkpoint", "{}/out", "--arch", "gfx950"], 2, "another"),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--ray-address", "auto"], 2, "--executor ray"),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--executor", "ray", "--of", "2"], 2, "exclude each other"),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--index", "1"], 2, "--index needs --of"),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "2"], 2, "JOB_COMPLETION_INDEX in the environment"),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "0", "--index", "0"], 2, "--of '0'; valid: 1.."),
+        (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "2", "--index", "2"], 2, "valid with --of 2: 0..1"),
         (["verify", "{}/checkpoint"], 2, "manifest.json"),
         (["verify", "{}/out", "--samples", "-1"], 2, "samples"),
         (["restore", "{}/out", "{}/checkpoint"], 2, "already"),
@@ -77,6 +84,34 @@ def test_errors_are_one_line_that_says_what(
     assert error.startswith("preshuffle: ")
     assert message in error
     assert not (folder / "other").exists()
+
+
+def test_shares_by_the_index_of_a_job(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["apply", str(folder / "checkpoint"), str(folder / "shares"), *FIELDS, "--of", "2"]
+    assert main([*command, "--index", "1", "--json"]) == 0
+    *_, result = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (result["index"], result["of"], result["files"], result["missing"]) == (1, 2, 3, 3)
+    assert main([*command, "--index", "1"]) == 0
+    assert "share 1 of 2 is written, 3 files; 3 files of other shares are missing" in capsys.readouterr().out
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    assert main(command) == 0
+    assert "mxfp4.sep16" in capsys.readouterr().out
+    whole = contents(folder / "out")
+    assert contents(folder / "shares") == {name: data for name, data in whole.items() if ".unfinished" not in name}
+
+
+def test_a_cluster_that_is_not_there_is_found_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    command = ["apply", str(folder / "checkpoint"), str(folder / "cluster"), *FIELDS, "--executor", "ray"]
+    assert main([*command, "--ray-address", address]) == 2
+    assert f"no Ray cluster at {address}: Connection refused" in capsys.readouterr().err
+    assert not (folder / "cluster").exists()
 
 
 def test_durations() -> None:
