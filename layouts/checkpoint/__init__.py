@@ -2,6 +2,7 @@
 
 from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
+from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
 from preshuffle.layouts.checkpoint.remote import fetch_checkpoint, is_remote
 from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
@@ -20,6 +21,7 @@ __all__ = [
     "RoleReader",
     "ShardFile",
     "StoredEntry",
+    "advise",
     "fetch_checkpoint",
     "header_size",
     "is_remote",

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 
+from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError
 from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, open_regular
 
@@ -54,7 +55,7 @@ class MappedShards:
         finally:
             for mapped, begin, end in reading.touched:
                 with suppress(OSError, ValueError):
-                    mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+                    advise(mapped, mmap.MADV_DONTNEED, begin, end)
 
     def entry(self, path: Path, name: str) -> tuple[mmap.mmap, StoredEntry]:
         """Return a file's mapping and the place of one of its tensors.
@@ -162,7 +163,7 @@ def make_present(mapped: mmap.mmap, begin: int, end: int, touched: list[Range]) 
         return
     begin = begin // _PAGE * _PAGE
     try:
-        mapped.madvise(_POPULATE_READ, begin, end - begin)
+        advise(mapped, _POPULATE_READ, begin, end)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older kernel
             raise CheckpointError(f"cut short or unreadable: {error.strerror}") from None

@@ -39,13 +39,29 @@ class RoleReader:
             CheckpointError: a tensor is missing, cut short or of another shape or dtype.
         """
         if not entry.per_expert:
-            taken = self._read(entry.name.format(layer=layer), role, entry, part.take)
-            merged = taken.flatten(taken.dim() - entry.merge_last) if entry.merge_last > 1 else taken
-            return merged.contiguous()
+            return self._merged(role, entry, layer, part).contiguous()
+        return self._stacked(role, entry, self._names(role, entry, layer, part), part)
+
+    def pieces(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> list[list[torch.Tensor]]:
+        """Read a role's tensor in pieces, by expert, and gate's before up's where they are stored apart.
+
+        They are views of what the opened tensors give wherever a slice is one.
+
+        Raises:
+            CheckpointError: see ``role``.
+        """
+        if not entry.per_expert:
+            return [[expert] for expert in self._merged(role, entry, layer, part)]
+        names = self._names(role, entry, layer, part)
+        return [[self._read(name, role, entry, part.take_linear) for name in parts] for parts in names]
+
+    def _merged(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> torch.Tensor:
+        taken = self._read(entry.name.format(layer=layer), role, entry, part.take)
+        return taken.flatten(taken.dim() - entry.merge_last) if entry.merge_last > 1 else taken
+
+    def _names(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> list[list[str]]:
         names = [linear_names(entry, layer, expert) for expert in range(part.experts.start, part.experts.stop)]
-        if part.shared:
-            names.append(self._shared_names(role, entry, layer))
-        return self._stacked(role, entry, names, part)
+        return [*names, self._shared_names(role, entry, layer)] if part.shared else names
 
     def _stacked(self, role: Role, entry: CheckpointTensor, names: Sequence[Sequence[str]], part: Part) -> torch.Tensor:
         """Read experts' linear layers into one tensor, gate's rows before up's.

@@ -15,7 +15,7 @@ from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, LayerPlan, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
-from preshuffle.layouts.laid_out.runs.rank_layer import CHUNK
+from preshuffle.layouts.laid_out.runs.rank_role import CHUNK
 from preshuffle.layouts.laid_out.runs.run_plan import is_joined
 from preshuffle.layouts.loader import undo_layout
 from preshuffle.layouts.stamps import Stamp

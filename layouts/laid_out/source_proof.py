@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards, read_regular
+from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards, Part, read_regular
 from preshuffle.layouts.forensics import TensorLocation, identify_files
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, LayerPlan, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
-from preshuffle.layouts.laid_out.runs.rank_layer import experts_of, lay_out_experts, read_plain
+from preshuffle.layouts.laid_out.runs.rank_role import RankRole, read_plain
 from preshuffle.layouts.laid_out.runs.run_plan import RankLayer, RunPlan
 from preshuffle.layouts.stamps import digest_file, digest_of, sample_file
 from preshuffle.layouts.tensors import as_bytes
@@ -119,13 +119,14 @@ class SourceProof:
         if role is None:
             return
         place = tensor.begin
-        ranges = list(experts_of(unit, role, part)) if role in unit.decision.tensors else [(0, part.count)]
+        rank_role = RankRole(unit, self.plan, self.shards, role, part) if role in unit.decision.tensors else None
+        ranges = list(rank_role.ranges()) if rank_role else [(0, part.count)]
         one = chosen.choice(ranges) if chosen is not None else None
         for experts in ranges:
             if one is not None and experts != one and len(ranges) > 1:
                 place += tensor.nbytes * (experts[1] - experts[0]) // part.count
                 continue
-            laid = self._laid_out(unit, role, experts)
+            laid = rank_role.lay_out(experts)[1] if rank_role else self._plain(unit, role, part)
             stored = _bytes_of(self.out / record.file, place, laid.numel())
             place += laid.numel()
             if not laid.equal(stored):
@@ -134,11 +135,8 @@ class SourceProof:
                 yield record.file, tensor.name, f"not what the checkpoint gives, from about expert {first} on"
                 return
 
-    def _laid_out(self, unit: RankLayer, role: Role, experts: tuple[int, int]) -> torch.Tensor:
-        part = unit.plan.part(unit.tp_rank, unit.ep_rank)
-        if role not in unit.decision.tensors:
-            return as_bytes(read_plain(unit, self.plan, self.shards, (role,), part)[role])
-        return lay_out_experts(unit, self.plan, self.shards, role, part, experts)[1]
+    def _plain(self, unit: RankLayer, role: Role, part: Part) -> torch.Tensor:
+        return as_bytes(read_plain(unit, self.plan, self.shards, (role,), part)[role])
 
     def _compare_copied(self, file: FileRecord, tensor: TensorRecord, full: bool) -> Iterator[Difference]:
         path = self.plan.checkpoint.shards.get(tensor.name)

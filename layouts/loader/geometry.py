@@ -9,6 +9,7 @@ from preshuffle.layouts.loader.single import layout_from, layout_of
 from preshuffle.layouts.moves import InPlace
 from preshuffle.layouts.stamps import Stamp
 from preshuffle.registry import BoundLayout, CopyPlan, Layout, PlainView, TensorDecision, plan_copy
+from preshuffle.registry.algebra.copy_plan import plan_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,15 @@ class Geometry:
     def plan(self, experts: int) -> CopyPlan:
         """Plan the move of some neighbouring experts."""
         return _plan(self, experts)
+
+    def plan_rows(self, row: int, half: int | None = None) -> CopyPlan:
+        """Plan the move of one expert's live rows, wherever they lie; without pads.
+
+        Args:
+            row: bytes from one plain row to the next.
+            half: which half they are; None for all rows of the expert, in the checkpoint's order.
+        """
+        return _plan_rows(self, row, half)
 
     def plan_for(self, layout: Layout, experts: int) -> CopyPlan:
         """Plan the same move into another layout."""
@@ -161,3 +171,15 @@ def _plan(geometry: Geometry, experts: int) -> CopyPlan:
     half, step = (row, geometry.halves * row) if geometry.alternating else (rows * row, row)
     view = PlainView(experts, geometry.halves, *live, geometry.halves * rows * row, half, step)
     return plan_copy(geometry.bound(experts), view)
+
+
+# Process-wide: a pure function of frozen values that every expert repeats.
+@lru_cache(maxsize=1024)
+def _plan_rows(geometry: Geometry, row: int, half: int | None) -> CopyPlan:
+    halves, live = geometry.halves, (geometry.live_rows, geometry.live_k)
+    if half is None:
+        first, step = (row, halves * row) if geometry.alternating else (live[0] * row, row)
+        view = PlainView(1, halves, *live, 0, first, step)
+    else:
+        view = PlainView(1, 1, *live, 0, 0, row, first=(0, half, 0, 0))
+    return plan_part(geometry.bound(1), view, halves)

@@ -1,6 +1,7 @@
 """Executors of byte moves between layouts, in PyTorch and Triton."""
 
 from preshuffle.layouts.moves.execute import inference_writable, lay_out, take_back
+from preshuffle.layouts.moves.executor_numpy import lay_out_on_thread
 from preshuffle.layouts.moves.in_place import SCRATCH_BYTES, InPlace
 
 __all__ = [
@@ -8,5 +9,6 @@ __all__ = [
     "InPlace",
     "inference_writable",
     "lay_out",
+    "lay_out_on_thread",
     "take_back",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from preshuffle.layouts.checkpoint import TORCH_DTYPES, ShardFile, StoredEntry
+from preshuffle.layouts.checkpoint import TORCH_DTYPES, ShardFile, StoredEntry, advise
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, writing
 
@@ -55,7 +55,7 @@ class ShardTargets:
         finally:
             for mapped, begin, end in shards.touched:
                 with suppress(OSError, ValueError):
-                    mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+                    advise(mapped, mmap.MADV_DONTNEED, begin, end)
 
     def synchronise(self) -> None:
         """Wait until all bytes are on the disk.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from preshuffle.layouts import CheckpointError, stamp_of, write_checkpoint
 from preshuffle.layouts.laid_out import LaidOutError, RunEvent, StaleError, lay_out_checkpoint
-from preshuffle.layouts.laid_out.runs import rank_layer as rank_layer_module
+from preshuffle.layouts.laid_out.runs import rank_role as rank_role_module
 from preshuffle.registry import LayoutError, QueryError
 from support.tensors.laid_out import (
     DEEPSEEK,
@@ -47,7 +47,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 def test_files_hold_what_apply_gives(
     tmp_path: Path, config: dict[str, Any], fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank_layer_module, "CHUNK", 1)  # one expert at a time
+    monkeypatch.setattr(rank_role_module, "CHUNK", 1)  # one expert at a time
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config)
     query = query_of(checkpoint, **fields)
     decision = checkpoint.registry.resolve(query)
