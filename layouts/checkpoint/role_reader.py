@@ -43,7 +43,7 @@ class RoleReader:
         return self._stacked(role, entry, self._names(role, entry, layer, part), part)
 
     def pieces(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> list[list[torch.Tensor]]:
-        """Read a role's tensor in pieces, by expert, and gate's before up's where they are stored apart.
+        """Read a role's tensor in pieces: by expert, gate before up.
 
         They are views of what the opened tensors give wherever a slice is one.
 

@@ -186,7 +186,7 @@ def _copied(job: Job, pieces: Pieces) -> torch.Tensor:
 
 
 def _flat_rows(piece: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return the bytes from the first row's begin to the last one's end, and the bytes from row to row."""
+    """Return rows as flat bytes, and the bytes from row to row."""
     rows = piece.flatten(1).view(torch.uint8)
     if rows.stride(1) != 1:
         rows = rows.contiguous()
