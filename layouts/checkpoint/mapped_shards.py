@@ -1,30 +1,20 @@
-"""Memory-mapped safetensors files, read without keeping their pages.
-
-Pages are made present before they are read: a file that was cut short since is an error then, not the end of the
-process. After reading they are given back, so that the process does not grow by what it has read.
-"""
+"""Memory-mapped safetensors files, read without keeping their pages."""
 
 from __future__ import annotations
 
-import errno
 import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any
 
 import torch
 
-from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError
+from preshuffle.layouts.checkpoint.present_pages import PageRange, PresentPages
 from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, open_regular
-
-_POPULATE_READ: Final = 22
-"""Linux's ``MADV_POPULATE_READ``, since 5.14."""
-_PAGE: Final = mmap.PAGESIZE
-Range = tuple[mmap.mmap, int, int]
 
 
 class MappedShards:
@@ -34,6 +24,7 @@ class MappedShards:
         """Open nothing yet."""
         self._lock = Lock()
         self._files: dict[Path, tuple[ShardFile, mmap.mmap]] = {}
+        self.pages = PresentPages()
 
     def header(self, path: Path) -> ShardFile:
         """Return a file's header.
@@ -53,9 +44,8 @@ class MappedShards:
         try:
             yield reading
         finally:
-            for mapped, begin, end in reading.touched:
-                with suppress(OSError, ValueError):
-                    advise(mapped, mmap.MADV_DONTNEED, begin, end)
+            for pages in reading.touched:
+                self.pages.release(pages)
 
     def entry(self, path: Path, name: str) -> tuple[mmap.mmap, StoredEntry]:
         """Return a file's mapping and the place of one of its tensors.
@@ -76,7 +66,9 @@ class MappedShards:
     def forget(self, path: Path) -> None:
         """Forget a file: it is read again if it is asked for."""
         with self._lock:
-            self._files.pop(path, None)
+            _, mapped = self._files.pop(path, (None, None))
+        if mapped is not None:
+            self.pages.forget(mapped)
 
     def _file(self, path: Path) -> tuple[ShardFile, mmap.mmap]:
         with self._lock:
@@ -92,11 +84,11 @@ class Reading:
 
     Attributes:
         shards: whose tensors.
-        touched: page ranges that were read.
+        touched: pages that were read.
     """
 
     shards: MappedShards
-    touched: list[Range] = field(default_factory=list)
+    touched: list[PageRange] = field(default_factory=list)
 
     def tensor(self, path: Path, name: str) -> MappedTensor:
         """Open one tensor.
@@ -107,7 +99,7 @@ class Reading:
         mapped, entry = self.shards.entry(path, name)
         if entry.dtype not in TORCH_DTYPES:
             raise CheckpointError(f"its dtype is {entry.dtype}; valid: {', '.join(TORCH_DTYPES)}")
-        return MappedTensor(mapped, entry, self.touched)
+        return MappedTensor(mapped, entry, self)
 
     def bytes(self, path: Path, begin: int, end: int) -> torch.Tensor:
         """Return a byte range of a file's mapping, as a view.
@@ -116,16 +108,34 @@ class Reading:
             CheckpointError: the file was cut short.
         """
         mapped = self.shards.mapping(path)
-        make_present(mapped, begin, end, self.touched)
+        self.make_present(mapped, begin, end)
         return torch.frombuffer(mapped, dtype=torch.uint8, count=end - begin, offset=begin)
+
+    def make_present(self, mapped: mmap.mmap, begin: int, end: int, *, shared: bool = False) -> None:
+        """Make a byte range's pages present until the reading ends.
+
+        Args:
+            mapped: the file's mapping.
+            begin: first byte.
+            end: past the last byte.
+            shared: whether only a part of the bytes is read, and others are likely to be read soon.
+
+        Raises:
+            CheckpointError: they are not in the file any more, or cannot be read.
+        """
+        if begin == end:
+            return
+        pages = PageRange.of(mapped, begin, end, shared)
+        self.shards.pages.acquire(pages)
+        self.touched.append(pages)
 
 
 class MappedTensor:
     """Stored tensor that is sliced as safetensors' slices are, without a copy."""
 
-    def __init__(self, mapped: mmap.mmap, entry: StoredEntry, touched: list[Range]) -> None:
+    def __init__(self, mapped: mmap.mmap, entry: StoredEntry, reading: Reading) -> None:
         """View a tensor in a mapping."""
-        self._mapped, self._entry, self._touched = mapped, entry, touched
+        self._mapped, self._entry, self._reading = mapped, entry, reading
 
     def get_shape(self) -> tuple[int, ...]:
         """Return its shape."""
@@ -133,7 +143,8 @@ class MappedTensor:
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """Return a part, as a view of the mapping."""
-        self._make_present(index[0] if isinstance(index, tuple) else index)
+        several = isinstance(index, tuple)
+        self._make_present(index[0] if several else index, shared=several)
         entry = self._entry
         dtype = TORCH_DTYPES[entry.dtype]
         if not entry.nbytes:
@@ -143,31 +154,14 @@ class MappedTensor:
             flat = flat.clone()
         return flat.view(dtype).view(entry.shape)[index]
 
-    def _make_present(self, first: Any) -> None:
+    def _make_present(self, first: Any, *, shared: bool) -> None:
         entry = self._entry
         begin, end = entry.begin, entry.end
         if isinstance(first, slice) and entry.shape:
             start, stop, _ = first.indices(entry.shape[0])
             row = entry.nbytes // max(entry.shape[0], 1)
             begin, end = entry.begin + start * row, entry.begin + max(start, stop) * row
-        make_present(self._mapped, begin, end, self._touched)
-
-
-def make_present(mapped: mmap.mmap, begin: int, end: int, touched: list[Range]) -> None:
-    """Make a byte range's pages present.
-
-    Raises:
-        CheckpointError: they are not in the file any more, or cannot be read.
-    """
-    if begin == end:
-        return
-    begin = begin // _PAGE * _PAGE
-    try:
-        advise(mapped, _POPULATE_READ, begin, end)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older kernel
-            raise CheckpointError(f"cut short or unreadable: {error.strerror}") from None
-    touched.append((mapped, begin, end))
+        self._reading.make_present(self._mapped, begin, end, shared=shared)
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -82,7 +82,7 @@ class Geometry:
         return _plan(self, experts)
 
     def plan_rows(self, row: int, half: int | None = None) -> CopyPlan:
-        """Plan the move of one expert's live rows, wherever they lie; without pads.
+        """Plan the move of one expert's live rows, without pads.
 
         Args:
             row: bytes from one plain row to the next.

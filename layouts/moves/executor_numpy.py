@@ -1,4 +1,4 @@
-"""Executor of moves by numpy's strided copies, on the calling thread alone.
+"""Moves as numpy's strided copies, on the calling thread alone.
 
 A unit may begin at any address: mapped files align their tensors to eight bytes, torch's widest units need sixteen.
 """
