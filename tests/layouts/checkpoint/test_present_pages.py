@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from preshuffle.layouts.checkpoint import CheckpointError, MappedShards
+from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, advise
 from preshuffle.layouts.checkpoint import present_pages as module
 
 ROWS = 64
@@ -20,7 +20,6 @@ NAMES = ("a", "b", "c")
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
-    advise = module.advise
 
     def counted(mapped: mmap.mmap, advice: int, begin: int, end: int) -> None:
         found.append(advice)
