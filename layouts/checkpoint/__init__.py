@@ -4,7 +4,15 @@ from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
 from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
-from preshuffle.layouts.checkpoint.remote import fetch_checkpoint, is_remote
+from preshuffle.layouts.checkpoint.remote import check_unchanged, fetch_checkpoint, wanted_files
+from preshuffle.layouts.checkpoint.remote_folder import (
+    Identity,
+    RemoteFolder,
+    identity_of_link,
+    is_remote,
+    same_identity,
+    without_password,
+)
 from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
 from preshuffle.layouts.checkpoint.role_writer import write_role
 from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, header_size, read_regular
@@ -15,19 +23,26 @@ __all__ = [
     "TORCH_DTYPES",
     "Checkpoint",
     "CheckpointError",
+    "Identity",
     "MappedShards",
     "Part",
     "Reading",
+    "RemoteFolder",
     "RoleReader",
     "ShardFile",
     "StoredEntry",
     "advise",
+    "check_unchanged",
     "fetch_checkpoint",
     "header_size",
+    "identity_of_link",
     "is_remote",
     "read_regular",
+    "same_identity",
     "stored_names",
     "unpack_int32",
+    "wanted_files",
+    "without_password",
     "write_checkpoint",
     "write_role",
 ]

@@ -140,7 +140,7 @@ class ShardFile:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read; a pipe or device is refused, not waited for.
+    """Open a regular file to read; refuse pipes and devices.
 
     Raises:
         OSError: it is none, or cannot be opened.

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from preshuffle.layouts.checkpoint import TORCH_DTYPES, Checkpoint, MappedShards
+from preshuffle.layouts.checkpoint import TORCH_DTYPES, Checkpoint, MappedShards, is_remote
 from preshuffle.layouts.laid_out.device_copy import DeviceCopier
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key, stamp_in
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
 from preshuffle.layouts.laid_out.files.manifest import LayerPlan, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.remote_source import changed_sources
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, plan_of
-from preshuffle.layouts.laid_out.source_proof import changed_headers
 from preshuffle.layouts.loader import AITER_TAG, apply
 from preshuffle.layouts.stamps import digest_of, put_stamps, sample_file
 from preshuffle.registry import Decision, NoRecipeError, Registry
@@ -90,8 +90,9 @@ def open_laid_out(
     Args:
         path: the folder.
         rank: ``(tp_rank, ep_rank)``, or a number that counts tensor-parallel ranks first.
-        checkpoint: the checkpoint; its shards' sizes and headers are compared with those that were laid out.
-        fallback: where the folder is of no use, warn and read the checkpoint.
+        checkpoint: the checkpoint or its address; its shards' sizes, and hashes or ETags or else headers, are compared
+            with those that were laid out. No tensor is read.
+        fallback: where the folder is of no use, warn and read the checkpoint, if it is a folder.
         device: where tensors are wanted; to a GPU they are copied through pinned memory.
         check_samples: compare a sample of each tensor's bytes with its checksum.
         registry: whose book must decide the same.
@@ -104,7 +105,7 @@ def open_laid_out(
     try:
         return _open(Path(path), rank, checkpoint, torch.device(device), check_samples, registry, fields)
     except LaidOutError as error:
-        if not fallback or checkpoint is None:
+        if not fallback or checkpoint is None or (isinstance(checkpoint, str) and is_remote(checkpoint)):
             raise
         warnings.warn(f"{error}; the checkpoint is read instead", LaidOutFallbackWarning, stacklevel=2)
         return _from_checkpoint(Path(checkpoint), rank, torch.device(device), registry, fields, str(error))
@@ -124,7 +125,7 @@ def _open(
     tp_rank, ep_rank = _ranks(rank, manifest.tp, manifest.ep)
     decisions = _decisions(path, manifest, registry, fields)
     if checkpoint is not None:
-        for _, _, text in changed_headers(path, manifest, Path(checkpoint)):
+        for _, _, text in changed_sources(path, manifest, checkpoint):
             raise StaleError(f"{path}: made of another checkpoint: {text}")
     reader = _MappedReader(path, manifest, (tp_rank, ep_rank), device, check_samples)
     return LaidOutRank(tp_rank, ep_rank, tuple(sorted(decisions)), False, None, decisions, reader)

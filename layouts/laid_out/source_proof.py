@@ -9,20 +9,17 @@ from pathlib import Path
 
 import torch
 
-from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedShards, Part, read_regular
+from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, Part
 from preshuffle.layouts.forensics import TensorLocation, identify_files
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, LayerPlan, Manifest, TensorRecord
-from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
+from preshuffle.layouts.laid_out.files.manifest import FileRecord, LayerPlan, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.remote_source import Difference, changed_sources
 from preshuffle.layouts.laid_out.runs.rank_role import RankRole, read_plain
 from preshuffle.layouts.laid_out.runs.run_plan import RankLayer, RunPlan
 from preshuffle.layouts.stamps import digest_file, digest_of, sample_file
 from preshuffle.layouts.tensors import as_bytes
 from preshuffle.registry import Decision, PreshuffleError, Registry
 from preshuffle.registry.base.words import Role
-
-Difference = tuple[str, str | None, str]
-"""File, tensor, and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class SourceProof:
                 )
             layers |= {layer: (one, decision) for layer in one.layers}
         plan = RunPlan(checkpoint, manifest.plans, layers)
-        early = tuple(changed_headers(out, manifest, folder))
+        early = tuple(changed_sources(out, manifest, folder))
         return SourceProof(out, manifest, plan, MappedShards(), early)
 
     def compare(self, chosen: random.Random, samples: int, full: bool) -> tuple[int, list[Difference]]:
@@ -155,21 +152,6 @@ class SourceProof:
             path = self.plan.checkpoint.folder / source.name
             if digest_file(path, (0, source.size)) != source.digest:
                 yield source.name, None, f"{path}: not the file that was laid out: its bytes differ"
-
-
-def changed_headers(out: Path, manifest: Manifest, folder: Path) -> Iterator[Difference]:
-    """Yield a checkpoint's shards of another size or header."""
-    shards = MappedShards()
-    for source in manifest.sources:
-        path = folder / source.name
-        try:
-            header = shards.header(path)
-            same = header.size == source.size and header.head == read_regular(out / SOURCE / f"{source.name}{HEADER}")
-        except (CheckpointError, OSError) as error:
-            yield source.name, None, str(error)
-            continue
-        if not same:
-            yield source.name, None, f"{path}: not the file that was laid out: its size or header differs"
 
 
 def _bytes_of(path: Path, begin: int, size: int) -> torch.Tensor:

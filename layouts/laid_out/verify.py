@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+from preshuffle.layouts.checkpoint import is_remote, without_password
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord, index_of, rank_index
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
+from preshuffle.layouts.laid_out.remote_source import changed_sources
 from preshuffle.layouts.laid_out.source_proof import SourceProof
 from preshuffle.layouts.stamps import digest_file, digest_of, sample_file
 from preshuffle.registry import PreshuffleError, Registry
@@ -79,7 +82,8 @@ def verify_laid_out(
 
     Args:
         out: its folder.
-        against: the checkpoint; experts are laid out again from it and compared byte by byte.
+        against: the checkpoint; experts are laid out again from it and compared byte by byte. Of an address
+            (``s3://…``) no tensor is read: see ``changed_sources``.
         full: read every byte, and lay every expert out again; else samples.
         samples: how many tensors are sampled, and how many experts are laid out again.
         seed: chooses the samples; a new one each time if None.
@@ -88,9 +92,11 @@ def verify_laid_out(
         listener: called with every event.
 
     Raises:
-        LaidOutError: there is no manifest, or it is damaged.
+        LaidOutError: there is no manifest, or it is damaged; or ``full`` with an address.
         CheckpointError: the checkpoint cannot be read.
     """
+    if full and isinstance(against, str) and is_remote(against):
+        raise LaidOutError(f"{without_password(against)}: its tensors are not read; give a folder, or leave full away")
     out = Path(out)
     manifest = Manifest.read(out)
     chosen = random.Random() if seed is None else random.Random(seed)
@@ -107,7 +113,11 @@ def verify_laid_out(
         check = _Checksums(out, full, progress)
         problems += [found for found in pool.map(check, read) if found is not None]
     recomputed = 0
-    if against is not None:
+    if isinstance(against, str) and is_remote(against):
+        found = changed_sources(out, manifest, against)
+        problems += [VerifyProblem(file=file, tensor=tensor, problem=text) for file, tensor, text in found]
+        against = without_password(against)
+    elif against is not None:
         proof = SourceProof.open(out, manifest, Path(against), registry)
         done, more = proof.compare(chosen, samples, full)
         recomputed = done

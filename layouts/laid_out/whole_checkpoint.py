@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from preshuffle.layouts.checkpoint import Checkpoint, MappedShards, ShardFile, fetch_checkpoint, is_remote
+from preshuffle.layouts.checkpoint import Checkpoint, Identity, MappedShards, ShardFile, is_remote
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import (
     FORMAT,
@@ -26,6 +26,7 @@ from preshuffle.layouts.laid_out.files.manifest import (
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.seal import BLANK
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
+from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files
 from preshuffle.layouts.laid_out.runs.output_folder import check_room, exclusive_folder
@@ -39,8 +40,6 @@ from preshuffle.registry.values.finding import FindingCode
 Keep = Literal["scales", "all", "none"]
 """Which of the experts' tensors are kept as they are, where laid-out bytes do not restore them."""
 _KEPT: Final = "kept"
-_FETCHED: Final = "checkpoint"
-"""Folder for a checkpoint of another file system; it goes when the run is finished."""
 
 
 class CheckpointLayers:
@@ -100,7 +99,12 @@ def lay_out_checkpoint(
         LayoutError: a tensor is not what the decision takes, or the decision carries an error.
         LaidOutError: a file cannot be written, or the folder holds something else.
     """
+    identities: Mapping[str, Identity] = {}
+    if isinstance(checkpoint, str) and is_remote(checkpoint):
+        fetched = fetch_for_run(checkpoint, Path(out), listener)
+        checkpoint, identities = fetched.folder, fetched.identities
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
+    job = replace(job, identities=identities)
     with exclusive_folder(job.out, job.expected()):
         manifest = job.write(executor or ThreadExecutor(workers or core_count()), listener)
     shutil.rmtree(job.out / WORK, ignore_errors=True)
@@ -118,6 +122,7 @@ class WholeCheckpoint:
         copies: files of tensors that are no experts'.
         keep: which of the experts' tensors are kept as they are.
         others: whether other tensors are copied.
+        identities: what another file system says of the shards' bytes, by name.
     """
 
     plan: RunPlan
@@ -126,6 +131,7 @@ class WholeCheckpoint:
     copies: tuple[OtherFile, ...]
     keep: Keep
     others: bool
+    identities: Mapping[str, Identity] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -140,8 +146,6 @@ class WholeCheckpoint:
     ) -> WholeCheckpoint:
         """Decide and plan; nothing is written."""
         out = Path(out)
-        if isinstance(checkpoint, str) and is_remote(checkpoint):
-            checkpoint = fetch_checkpoint(checkpoint, out / WORK / _FETCHED)
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint.open(checkpoint, registry)
         if out.resolve() == checkpoint.folder.resolve():
@@ -175,7 +179,8 @@ class WholeCheckpoint:
         digests.check_unchanged(paths)
         copied = copy_small_files(checkpoint.folder, out)
         copied += copy_headers(checkpoint.folder, out, [self.shards.header(path) for path in paths])
-        manifest = finish(out, plan, records, digests.records(), copied, self.others)
+        sources = identified(digests.records(), self.identities)
+        manifest = finish(out, plan, records, sources, copied, self.others)
         context.progress.tell("finished")
         return manifest
 

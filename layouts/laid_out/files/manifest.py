@@ -39,11 +39,13 @@ class SourceRecord(Frozen):
         name: in the checkpoint's folder.
         size: in bytes.
         digest: of all its bytes.
+        identity: what its file system said of its bytes (``sha256``, ``etag``, …), if it was another one.
     """
 
     name: _Name
     size: _Size
     digest: str
+    identity: FrozenDict[str, str] = FrozenDict()
 
 
 class TensorRecord(Frozen):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from preshuffle.registry.base.frozen import Frozen
 
-EventKind = Literal["started", "resumed", "advanced", "file", "finished"]
+EventKind = Literal["fetching", "fetched", "started", "resumed", "advanced", "file", "finished"]
 
 
 class RunEvent(Frozen):
@@ -17,7 +17,8 @@ class RunEvent(Frozen):
 
     Attributes:
         event: ``started``; ``resumed`` for a file that an earlier run finished; ``advanced`` now and then; ``file``
-            for a file that appeared; ``finished``.
+            for a file that appeared; ``finished``. Before them ``fetching`` now and then, and ``fetched``, where the
+            checkpoint is of another file system; their numbers are those of what is fetched.
         file: which file.
         done: bytes that are written.
         total: bytes that will be, about.
@@ -48,13 +49,15 @@ class Progress:
     EVERY = 0.2
     """Seconds between two events of kind ``advanced``."""
 
-    def __init__(self, total: int, listener: Listener | None) -> None:
+    def __init__(self, total: int, listener: Listener | None, advanced: EventKind = "advanced") -> None:
         """Begin at zero.
 
         Args:
             total: bytes to write.
             listener: called with every event, by one thread at a time.
+            advanced: kind of the events between start and end.
         """
+        self._advanced = advanced
         self.total = total
         self._listener = listener
         self._lock = Lock()
@@ -79,7 +82,7 @@ class Progress:
             now = time.monotonic()
             if now - self._told >= self.EVERY:
                 self._told = now
-                self._tell("advanced")
+                self._tell(self._advanced)
 
     def resume(self, file: str, nbytes: int) -> None:
         """Count a file that an earlier run finished."""

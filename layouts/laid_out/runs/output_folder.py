@@ -87,6 +87,19 @@ def remove_partials(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def fetching(out: Path) -> Iterator[None]:
+    """Fetch a checkpoint into an output folder, alone.
+
+    Raises:
+        LaidOutError: another process does, or the folder cannot be made.
+    """
+    with _locked(out, f"{_LOCK}-fetch", fcntl.LOCK_EX) as free:
+        if not free:
+            raise LaidOutError(f"{out}: another process fetches a checkpoint to it")
+        yield
+
+
 def check_room(out: Path, needed: int) -> None:
     """Check that what is missing fits the file system.
 
