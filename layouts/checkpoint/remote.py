@@ -52,7 +52,7 @@ def wanted_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
 def fetch_checkpoint(
     remote: RemoteFolder, folder: Path, journal: Path, advance: Advance | None = None
 ) -> dict[str, Identity]:
-    """Fetch a checkpoint's files in blocks; files that an earlier run fetched stay.
+    """Fetch a checkpoint's files that are not there yet.
 
     Args:
         remote: the folder, listed just now.

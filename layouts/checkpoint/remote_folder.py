@@ -154,7 +154,7 @@ def same_identity(one: Identity, other: Identity) -> bool | None:
 
 
 def identity_of_link(path: Path) -> Identity:
-    """Return what the Hub's cache says of a file, by the name of the blob that it links to."""
+    """Return the hash by which the Hub's cache names a file's blob."""
     try:
         target = Path(os.readlink(path))
     except OSError:

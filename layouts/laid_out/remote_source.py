@@ -1,4 +1,4 @@
-"""Checkpoints of other file systems: fetched for a run, compared without being read."""
+"""Checkpoints of other file systems: fetched, or compared without reading."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from preshuffle.api.commands.checkpoints.progress_line import ProgressLine
+from preshuffle.api.commands.checkpoints.progress_bar import progress_listener
 from preshuffle.api.commands.checkpoints.writing import add_workers, workers_of
 from preshuffle.api.commands.options.failures import OK, needs_extra
 from preshuffle.api.commands.options.parser import add_json
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Restore the checkpoint."""
     with needs_extra("preshuffle restore", "layouts"):
         from preshuffle.layouts.laid_out import core_count, restore_checkpoint
-    line = ProgressLine(json=args.json)
+    line = progress_listener(json=args.json)
     try:
         manifest = restore_checkpoint(
             Path(args.out), Path(args.checkpoint), workers=workers_of(args) or core_count(), listener=line

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preshuffle.api.commands.checkpoints.progress_line import ProgressLine
+from preshuffle.api.commands.checkpoints.progress_bar import progress_listener
 from preshuffle.api.commands.checkpoints.writing import add_workers, workers_of
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import FAILED, OK, UsageError, needs_extra
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     with needs_extra("preshuffle verify", "layouts"):
         from preshuffle.layouts.laid_out import core_count, verify_laid_out
     registry = load_registry(args)
-    line = ProgressLine(json=False)
+    line = progress_listener(json=False)
     try:
         found = verify_laid_out(
             Path(args.out),

@@ -32,7 +32,7 @@ INSIDE_FUNCTIONS: dict[str, frozenset[str]] = {
     "preshuffle": frozenset(),
     "registry": frozenset(),
     "layouts": frozenset({"triton", "aiter", "flydsl", "fsspec", "ray", "vllm", "sglang", "atom"}),
-    "api": frozenset(),
+    "api": frozenset({"rich"}),
 }
 """Packages of others that each room may import inside functions only."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from preshuffle.api.cli import main
-from preshuffle.api.commands.checkpoints.progress_line import duration
 from support.tensors.laid_out import checkpoint_with_others, contents
 
 FIELDS = ["--arch", "MI355X", "--tp", "2", "--activation-dtype", "fp4x2"]
@@ -112,7 +111,3 @@ def test_a_cluster_that_is_not_there_is_found_before_anything_is_written(
     assert main([*command, "--ray-address", address]) == 2
     assert f"no Ray cluster at {address}: Connection refused" in capsys.readouterr().err
     assert not (folder / "cluster").exists()
-
-
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0, 59.6, 61, 3_723)] == ["0:00", "1:00", "1:01", "1:02:03"]
