@@ -136,15 +136,23 @@ class LayoutJob:
         return result
 
 
-def is_native(backend: Backend, work: LayoutJob, plain: torch.Tensor) -> bool:
+def is_native(backend: Backend, describe: Callable[[], LayoutJob], plain: torch.Tensor) -> bool:
     """Return whether our own executors lay out a tensor.
 
     They do where that is requested, where AITER is not installed, and where its function agrees.
 
     With ``auto`` the first band of the real tensor is compared with AITER's function, once for each layout, dtype and
     shape; a difference raises an ``AiterDiffersWarning``.
+
+    Args:
+        backend: as for ``apply_layout``.
+        describe: returns the work, where it is needed.
+        plain: flat bytes, the source.
     """
-    if backend == "native" or work.layout == _plain() or (backend == "auto" and not can_import()):
+    if backend == "native" or (backend == "auto" and not can_import()):
+        return True
+    work = describe()
+    if work.layout == _plain():
         return True
     return backend == "auto" and not _COMPARISONS.differs(work, plain)
 

@@ -11,9 +11,10 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.loader.aiter_authority import Backend, LayoutJob, is_native, run_aiter_function
-from preshuffle.layouts.loader.geometry import Geometry, flat_rows_of, plan_geometry
-from preshuffle.layouts.loader.input_checks import by_expert, check_dtype, check_shape, passed_shape, source_shape
-from preshuffle.layouts.loader.int4 import PACK, pack_int4, unpack_int4
+from preshuffle.layouts.loader.geometry import Geometry
+from preshuffle.layouts.loader.input_checks import by_expert, check_dtype, check_shape, source_shape
+from preshuffle.layouts.loader.int4 import pack_int4, unpack_int4
+from preshuffle.layouts.loader.planning import JobPlan, plan_job
 from preshuffle.layouts.loader.steps import (
     REDUCTIONS,
     ValueSteps,
@@ -35,21 +36,43 @@ class Job:
 
     Attributes:
         tensor: its plain values; of a scale that its steps reduce, already the reduced ones.
-        stage: how rows become ``[experts * rows, K]`` first; None where each expert is laid out on its own.
-        last: whether it is the last rank's; None where the ranks do not differ.
-        in_place: whether the result fits the tensor's own storage; its address stays then.
+        plan: what its shape and dtype determine.
+        stamp: of the result.
     """
 
     role: Role
     tensor: torch.Tensor
-    geometry: Geometry
-    stage: Geometry | None
+    plan: JobPlan
     stamp: Stamp
     values: ValueSteps
-    target_dtype: torch.dtype
-    fill: int
-    last: bool | None
-    in_place: bool
+
+    @property
+    def geometry(self) -> Geometry:
+        """Relates plain rows to laid-out bytes."""
+        return self.plan.geometry
+
+    @property
+    def target_dtype(self) -> torch.dtype:
+        """Dtype of the laid-out tensor."""
+        return self.plan.dtype
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the result fits the tensor's own storage."""
+        return self.plan.in_place
+
+    @property
+    def last(self) -> bool | None:
+        """Whether it is the last rank's.
+
+        None where the ranks do not differ.
+        """
+        return self.plan.last
+
+    @property
+    def fill(self) -> int:
+        """The byte in the pads."""
+        return self.stamp.fill
 
     @property
     def packs(self) -> bool:
@@ -58,15 +81,15 @@ class Job:
 
     def scratch_for(self, scratch_bytes: int) -> int:
         """Return the scratch bytes beside source and result."""
-        if not self.in_place or self.stage is not None:
+        if not self.in_place or self.plan.stage is not None:
             return 0
-        return self.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
+        return self.plan.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
 
     def work(self) -> LayoutJob:
         """Describe the job as AITER's functions need it."""
-        geometry = self.geometry
+        geometry = self.plan.geometry
         shape = (geometry.experts, geometry.halves * geometry.rows, geometry.k)
-        return LayoutJob(geometry.layout, shape, geometry.plan_for, self.target_dtype, self.fill)
+        return LayoutJob(geometry.layout, shape, geometry.plan_for, self.plan.dtype, self.fill)
 
     def run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
         """Apply the steps and move the bytes; return tensor and stamp.
@@ -79,29 +102,29 @@ class Job:
         return self._run(scratch, backend)
 
     def _run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
-        plain, work = self.staged(self.plain()), self.work()
-        native = is_native(backend, work, plain)
+        plain = self.staged(self.plain())
+        native = is_native(backend, self.work, plain)
         stamp = self.stamp if native or backend != "auto" else replace(self.stamp, aiter_bytes=True)
-        if native and self.in_place and self.stage is None:
-            self.geometry.in_place.lay_out(plain, scratch, self.fill)
+        if native and self.in_place and self.plan.stage is None:
+            self.plan.geometry.in_place.lay_out(plain, scratch, self.fill)
             return self._as_passed(), stamp
         laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
         if native:
-            lay_out(self.geometry.plan(self.geometry.experts), plain, laid, self.fill)
+            lay_out(self.plan.copies, plain, laid, self.fill)
         else:
-            laid.copy_(run_aiter_function(work, plain))
+            laid.copy_(run_aiter_function(self.work(), plain))
         if self.in_place:
             return self._as_passed(), stamp
         packed = pack_int4(laid) if self.packs else laid
-        return packed.view(self.target_dtype).view(self.stamp.tensor_shape), stamp
+        return packed.view(self.plan.dtype).view(self.stamp.tensor_shape), stamp
 
     def plain(self) -> torch.Tensor:
         """Return the plain bytes after the steps.
 
         In the tensor's own storage where the job is in place, else in a copy.
         """
-        cast = needs_cast(self.tensor.dtype, self.target_dtype)
-        values = (self.tensor.to(self.target_dtype) if cast else self.tensor).detach()
+        cast = needs_cast(self.tensor.dtype, self.plan.dtype)
+        values = (self.tensor.to(self.plan.dtype) if cast else self.tensor).detach()
         if self.values.changes:
             values = values if cast or self.in_place else values.clone()
             self.values.change_(values)
@@ -112,22 +135,23 @@ class Job:
 
         The plain bytes themselves where that is not needed.
         """
-        if self.stage is None:
+        stage = self.plan.stage
+        if stage is None:
             return plain
-        rows = torch.empty(self.stage.experts * self.stage.expert_bytes, dtype=torch.uint8, device=plain.device)
-        lay_out(self.stage.plan(self.stage.experts), plain, rows, self.fill)
+        rows = torch.empty(stage.experts * stage.expert_bytes, dtype=torch.uint8, device=plain.device)
+        lay_out(stage.plan(stage.experts), plain, rows, self.fill)
         if self.stamp.tail is not None:
             first, fill = self.stamp.tail
-            rows.view(-1, self.stage.k)[:, first * self.target_dtype.itemsize :] = fill
+            rows.view(-1, stage.k)[:, first * self.plan.dtype.itemsize :] = fill
         return rows
 
     def _empty(self, plain: torch.Tensor) -> torch.Tensor:
-        size = self.geometry.experts * self.geometry.expert_bytes
+        size = self.plan.geometry.experts * self.plan.geometry.expert_bytes
         return torch.empty(size, dtype=torch.uint8, device=plain.device)
 
     def _as_passed(self) -> torch.Tensor:
         """Return the tensor under the dtype and the shape that the kernel expects."""
-        tensor = self.tensor if self.tensor.dtype == self.target_dtype else self.tensor.view(self.target_dtype)
+        tensor = self.tensor if self.tensor.dtype == self.plan.dtype else self.tensor.view(self.plan.dtype)
         return tensor if self.stamp.passed_shape is None else tensor.detach().view(self.stamp.passed_shape)
 
 
@@ -138,7 +162,7 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
         LayoutError: shape, dtype, device, strides or values are not what the decision says; names what would be.
     """
     decided, tensor = decision.tensors[role], tensors[role]
-    origin_shape, origin_dtype = tuple(tensor.shape), tensor.dtype
+    origin_shape, origin_dtype = tensor.shape, tensor.dtype
     if tensor.is_contiguous():
         tensor = by_expert(role, tensor, decided)
     if tensor.device.type == "meta":
@@ -146,55 +170,25 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
     if not tensor.is_contiguous():
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} is not contiguous (strides {tensor.stride()})")
     values = _values(role, tensor, decision, tensors)
+
+    def planned() -> JobPlan:
+        plain, origin = (tensor.shape, tensor.dtype), (origin_shape, origin_dtype)
+        return plan_job(role, decided, decision.recipe, decision.decision_digest, plain, origin, last_rank)
+
     if not values.reduces:
-        dtype = check_dtype(role, tensor, decided)
-        shapes = check_shape(role, tensor, decided, dtype, last_rank)
+        plan = planned()
     lost: tuple[Loss, ...] = find_lossy_steps(values, tensor)
     if values.reduces:
         tensor = values.reduced(tensor)
-        dtype = check_dtype(role, tensor, decided)
-        shapes = check_shape(role, tensor, decided, dtype, last_rank)
-    elif needs_cast(tensor.dtype, dtype) and not survives_cast(tensor.detach(), dtype, tensor.dtype):
+        plan = planned()
+    elif needs_cast(tensor.dtype, plan.dtype) and not survives_cast(tensor.detach(), plan.dtype, tensor.dtype):
         lost = (*lost, "cast")
     if tensors.is_default(role):
         lost = (*lost, "default")
-    stamp = Stamp(
-        recipe=decision.recipe,
-        decision_digest=decision.decision_digest,
-        role=role,
-        layout=decided.layout,
-        layout_line=decided.layout_line,
-        shape=shapes.live,
-        source_shape=origin_shape,
-        physical_shape=shapes.physical,
-        pad=(decided.pad.rows, decided.pad.k),
-        dtype=decided.dtype,
-        source_dtype=origin_dtype,
-        source_order=decided.source_order,
-        order=decided.order,
-        fill=decided.fill,
-        padded_source=shapes.padded,
-        is_shuffled=decided.is_shuffled,
-        steps=decided.steps,
-        lost=lost,
-        flat_rows=flat_rows_of(decided),
-        passed_shape=passed_shape(decided),
-        tail=(decided.tail.first_k, decided.tail.fill) if decided.tail else None,
-    )
-    geometry, stage = plan_geometry(stamp, dtype.itemsize)
-    in_place = _fits_storage(tensor, dtype, geometry) and "pack_int4" not in stamp.steps
-    job = Job(role, tensor, geometry, stage, stamp, values, dtype, decided.fill, shapes.last, in_place)
+    job = Job(role, tensor, plan, replace(plan.stamp, lost=lost) if lost else plan.stamp, values)
     if job.in_place:
         check_writable(role, tensor)
-    if job.packs and geometry.experts * geometry.expert_bytes % PACK:
-        raise LayoutError(f"{role} of shape {tuple(tensor.shape)} holds no whole number of {PACK} values")
     return job
-
-
-def _fits_storage(tensor: torch.Tensor, dtype: torch.dtype, geometry: Geometry) -> bool:
-    if tensor.element_size() != dtype.itemsize or needs_cast(tensor.dtype, dtype):
-        return False
-    return tensor.numel() * tensor.element_size() == geometry.experts * geometry.expert_bytes
 
 
 def _shard_scales(scale: Role, decision: Decision, tensors: RoleTensors) -> torch.Tensor | None:

@@ -122,7 +122,7 @@ def _apply_layout(
     result = _result(tensor, fit, out)
     plain = _spanned_bytes(source)
     work = LayoutJob(layout, fit.bound.shape, fit.plan_for, tensor.dtype, fill or 0)
-    aiter_bytes = None if is_native(backend, work, plain) else run_aiter_function(work, plain)
+    aiter_bytes = None if is_native(backend, lambda: work, plain) else run_aiter_function(work, plain)
     with unfinished(result, layout) if out is not None else nullcontext(), inference_writable(result):
         if aiter_bytes is None:
             lay_out(fit.plan, plain, as_bytes(result), fill or 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
@@ -13,9 +13,10 @@ BAND_BYTES: Final = 64 << 10
 """Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
 
 Axis = tuple[int, int, int]  # size, source stride, target stride
+AnyAxis = TypeVar("AnyAxis", bound=tuple[int, ...])  # more may follow
 
 
-def pop_tile_axes(axes: list[Axis]) -> tuple[Axis, Axis]:
+def pop_tile_axes(axes: list[AnyAxis]) -> tuple[AnyAxis, AnyAxis]:
     """Remove and return the two tile axes of a move.
 
     The one on which the source is densest, and the one on which the target is.
@@ -40,7 +41,8 @@ def as_elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
 
     A rest that is no whole element is left out.
     """
-    return buffer[: buffer.numel() // size * size].view(DTYPES[size])
+    rest = buffer.numel() % size
+    return (buffer[:-rest] if rest else buffer).view(DTYPES[size])
 
 
 def pop_word_axes(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:

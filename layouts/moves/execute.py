@@ -35,6 +35,11 @@ def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) 
         laid: flat uint8 bytes, the target; must not overlap ``plain``.
         fill: the byte that pads get.
     """
+    if plan.padded is not None and _on_one_gpu(plain, laid):
+        from preshuffle.layouts.moves.padded_triton import run_padded
+
+        if run_padded(plan, plain, laid, fill):
+            return
     fill_first = plan.filled and laid.numel() <= _SMALL
     if fill_first:  # one fill of everything beats several of strided pieces
         laid.fill_(fill)
@@ -64,6 +69,10 @@ def fill_box(box: Box, laid: torch.Tensor, fill: int) -> None:
     wide.as_strided(sizes, strides, wide.storage_offset() + offset // unit).fill_(value)
 
 
+def _on_one_gpu(source: torch.Tensor, target: torch.Tensor) -> bool:
+    return source.device.type == "cuda" and target.device == source.device
+
+
 def _torch_suffices(move: Move) -> bool:
     """Return whether torch's copy is as fast as our kernel.
 
@@ -74,7 +83,7 @@ def _torch_suffices(move: Move) -> bool:
 
 def _run(box: Box, direction: Direction, source: torch.Tensor, target: torch.Tensor) -> None:
     move: Move = move_of(box, direction, alignment_of(source, target))
-    if source.device.type == "cuda" and target.device == source.device and not _torch_suffices(move):
+    if _on_one_gpu(source, target) and not _torch_suffices(move):
         from preshuffle.layouts.moves.executor_triton import run_move as run_on_gpu
 
         run_on_gpu(move, source, target)

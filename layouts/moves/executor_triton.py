@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import permutations
 from math import prod
 from typing import Any, Final
@@ -56,7 +56,7 @@ def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
     if launch is None or alignment_of(source, target) % launch.element:
         executor_torch.run_move(move, source, target)
     else:
-        _start(launch, source, target)
+        start(launch, source, target)
 
 
 def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> bool:
@@ -75,7 +75,7 @@ def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> boo
     steps = plan_in_place(move)
     for step in steps:
         if isinstance(step, Launch):
-            _start(step, buffer, buffer)
+            start(step, buffer, buffer)
         else:
             step.start(buffer)
     return bool(steps)
@@ -170,10 +170,10 @@ def _copy_units(move: Move, axes: list[Axis]) -> Launch | None:
     if len(axes) > _OUTER:
         return None
     words = move.unit // WORD
-    tile_b = _tile(b[0], 64)
-    tile_a = _tile(a[0], max(1, _TILE_BYTES // (tile_b * move.unit)))
+    tile_b = tile_size(b[0], 64)
+    tile_a = tile_size(a[0], max(1, _TILE_BYTES // (tile_b * move.unit)))
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
-    arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2])
+    arguments = (*outer_arguments(axes), a[0], b[0], a[1], b[1], a[2], b[2])
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offsets = move.source_offset * words, move.target_offset * words
     warps = warps_for(tile_a * tile_b * words)
@@ -188,7 +188,7 @@ def _permute_bands(move: Move, axes: list[Axis]) -> Launch | None:
     tile_a, tile_b = next_power_of_two(a[0]), next_power_of_two(b[0])
     if tile_a * tile_b * move.unit > BAND_BYTES:
         return None
-    arguments = (*_outer(axes)[: 3 + _OUTER], a[0], b[0], a[1], b[1], a[2], b[2])
+    arguments = (*outer_arguments(axes)[: 3 + _OUTER], a[0], b[0], a[1], b[1], a[2], b[2])
     constants = {"A": tile_a, "B": tile_b, "W": words}
     offset = move.source_offset * words
     warps = warps_for(tile_a * tile_b * words // 4)
@@ -217,15 +217,15 @@ def _transpose_words(move: Move, axes: list[Axis], in_place: bool) -> Launch | N
         return None
     target_bits, source_bits = [stride // WORD for stride in parted], [stride // element for stride in joined]
     limit = BAND_BYTES if in_place else 4 * _TILE_BYTES
-    tile_b = next_power_of_two(b[0]) if in_place else _tile(b[0], 64)
-    tile_a = next_power_of_two(a[0]) if in_place else _tile(a[0], max(1, limit // (16 * tile_b)))
+    tile_b = next_power_of_two(b[0]) if in_place else tile_size(b[0], 64)
+    tile_a = next_power_of_two(a[0]) if in_place else tile_size(a[0], max(1, limit // (16 * tile_b)))
     band = [a, b, *((2, 0, bit) for bit in target_bits), *((2, bit, 0) for bit in source_bits)]
     if tile_a * tile_b * 16 > limit or (in_place and not _in_bands(axes, band)):
         return None
     dense = b[2] == 1 and tile_b == b[0] and target_bits == [b[0], 2 * b[0]]
     constants = {"A": tile_a, "B": tile_b, "DENSE_TARGET": dense, "HALVES": halves}
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a) * -(-b[0] // tile_b)
-    arguments = (*_outer(axes), a[0], b[0], a[1], b[1], a[2], b[2], *source_bits, *target_bits)
+    arguments = (*outer_arguments(axes), a[0], b[0], a[1], b[1], a[2], b[2], *source_bits, *target_bits)
     offsets = move.source_offset // element, move.target_offset // WORD
     warps = warps_for(tile_a * tile_b * 4)
     return Launch("transpose_words", programs, arguments, constants, warps, WORD, *offsets, element)
@@ -245,10 +245,10 @@ def _gather(move: Move, axes: list[Axis]) -> Launch | None:
     if len(axes) > _OUTER:
         return None
     room = next_power_of_two(prod(axis[0] for axis in inner))
-    tile_a = _tile(a[0], max(1, 2048 // room))
+    tile_a = tile_size(a[0], max(1, 2048 // room))
     programs = prod(axis[0] for axis in axes) * -(-a[0] // tile_a)
     strides = (*(axis[1] for axis in inner), *(axis[2] for axis in inner))
-    arguments = (*_outer(axes), a[0], a[1], a[2], *strides)
+    arguments = (*outer_arguments(axes), a[0], a[1], a[2], *strides)
     constants = {"A": tile_a, "ROOM": room, **{f"I{number}": axis[0] for number, axis in enumerate(inner)}}
     scale = move.unit // element
     offsets = move.source_offset * scale, move.target_offset * scale
@@ -264,7 +264,7 @@ def _in_bands(outer: list[Axis], inner: list[Axis]) -> bool:
     return all(first == second and first >= span for size, first, second in outer if size > 1)
 
 
-def _outer(axes: list[Axis]) -> tuple[int, ...]:
+def outer_arguments(axes: list[Axis]) -> tuple[int, ...]:
     """Return sizes (but the first) and strides of four outer axes.
 
     Missing axes are added in front with size 1.
@@ -273,7 +273,7 @@ def _outer(axes: list[Axis]) -> tuple[int, ...]:
     return (*(axis[0] for axis in padded[1:]), *(axis[1] for axis in padded), *(axis[2] for axis in padded))
 
 
-def _tile(size: int, most: int) -> int:
+def tile_size(size: int, most: int) -> int:
     """Return a tile size for an axis.
 
     All of a short axis, else the power of two up to ``most`` that wastes least; of equals the largest.
@@ -284,15 +284,22 @@ def _tile(size: int, most: int) -> int:
     return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
 
 
-def _start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
-    from preshuffle.layouts.moves import triton_kernels
-
-    kernel = getattr(triton_kernels, launch.kernel)
+def start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
+    """Start a kernel on the current stream; does not wait."""
     read, write = as_elements(source, launch.source_element), as_elements(target, launch.element)
-    kernel[(launch.programs,)](
-        read[launch.source_offset :],
-        write[launch.target_offset :],
+    kernel_named(launch.kernel)[(launch.programs,)](
+        read[launch.source_offset :] if launch.source_offset else read,
+        write[launch.target_offset :] if launch.target_offset else write,
         *launch.arguments,
         **launch.constants,
         num_warps=launch.warps,
     )
+
+
+# Process-wide: kernels are module attributes. Triton is imported with the first of them.
+@cache
+def kernel_named(name: str) -> Any:
+    """Return a Triton kernel by its name."""
+    from preshuffle.layouts.moves import triton_kernels, triton_padded
+
+    return getattr(triton_padded if name.endswith("_padded") else triton_kernels, name)

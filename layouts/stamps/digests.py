@@ -12,7 +12,8 @@ mapped file, and with a copy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +22,9 @@ from typing import Final
 import numpy as np
 import torch
 
+from preshuffle.layouts.stamps.gpu_sums import can_sum, sum_parts
+
+Span = tuple[torch.UntypedStorage, int, int]
 _WORD: Final = 8
 _ALL: Final = 1 << 20
 """Up to so many bytes a fingerprint reads all of them."""
@@ -52,7 +56,29 @@ def fingerprint(storage: torch.UntypedStorage, begin: int, nbytes: int) -> torch
         begin: of the bytes, counted from the storage's first.
         nbytes: how many there are.
     """
-    return _sums(_words(storage, begin, nbytes))
+    return fingerprints([(storage, begin, nbytes)])[0]
+
+
+def fingerprints(spans: Sequence[Span]) -> list[torch.Tensor]:
+    """Return the fingerprint of each of several spans.
+
+    Up to eight of one GPU take one launch.
+
+    Args:
+        spans: storage, first byte and number of bytes of each.
+    """
+    on_gpu: dict[torch.device, list[tuple[int, int, int]]] = defaultdict(list)
+    found: dict[int, torch.Tensor] = {}
+    for number, (storage, begin, nbytes) in enumerate(spans):
+        address = storage.data_ptr() + begin
+        if can_sum(storage.device, address, nbytes):
+            on_gpu[storage.device].append((number, address, nbytes))
+        else:
+            found[number] = _sums(_words(storage, begin, nbytes))
+    for device, some in on_gpu.items():
+        summed = sum_parts(device, [(address, nbytes) for _, address, nbytes in some])
+        found |= {number: sums for (number, _, _), sums in zip(some, summed, strict=True)}
+    return [found[number] for number in range(len(spans))]
 
 
 def part_edges(nbytes: int) -> torch.Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.digests import digest_memory, fingerprint, is_uniform, part_edges
+from preshuffle.layouts.stamps.digests import digest_memory, fingerprints, is_uniform, part_edges
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 
 _MOST_WITNESSES: Final = 4
@@ -54,7 +55,12 @@ def add_witness(entry: StampEntry, tensor: torch.Tensor) -> None:
 
 def take_fingerprint(storage: torch.UntypedStorage, extent: Extent) -> torch.Tensor:
     """Return the fingerprint of the bytes at some addresses of a storage."""
-    return fingerprint(storage, extent[0] - storage.data_ptr(), extent[1] - extent[0])
+    return take_fingerprints([(storage, extent)])[0]
+
+
+def take_fingerprints(places: Iterable[tuple[torch.UntypedStorage, Extent]]) -> list[torch.Tensor]:
+    """Return the fingerprints of the bytes at some addresses of storages."""
+    return fingerprints([(storage, first - storage.data_ptr(), past - first) for storage, (first, past) in places])
 
 
 def take_digest(storage: torch.UntypedStorage, extent: Extent) -> str:

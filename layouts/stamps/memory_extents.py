@@ -48,3 +48,10 @@ def extent_of(tensor: torch.Tensor) -> tuple[int, int]:
         return begin, begin + tensor.numel() * tensor.element_size()
     span = 1 + sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, begin + span * tensor.element_size()
+
+
+def addresses_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return the addresses of a tensor's first byte and past its last."""
+    begin, end = extent_of(tensor)
+    start = tensor.untyped_storage().data_ptr()
+    return start + begin, start + end

@@ -11,15 +11,20 @@ import weakref
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from operator import itemgetter
 from threading import RLock
 from typing import Final
 
 import torch
 
-from preshuffle.layouts.stamps.entry import StampEntry, continues
+from preshuffle.layouts.stamps.entry import StampEntry, add_witness, continues, take_fingerprints
+from preshuffle.layouts.stamps.memory_extents import addresses_of
+from preshuffle.layouts.stamps.stamp_fields import Stamp
 
 _ATTRIBUTE: Final = "_preshuffle_stamps"
 _MOST_ORPHANS: Final = 1024
+_FEW: Final = 64
+"""Records of a device that may stand in the table, living or gone, before those that are gone are looked for."""
 
 Extent = tuple[int, int]
 
@@ -90,6 +95,7 @@ class MemoryRecords:
         """Create an empty table."""
         self.lock = RLock()
         self._records: dict[torch.device, list[tuple[int, weakref.ref[MemoryRecord]]]] = {}
+        self._full: dict[torch.device, int] = {}
         self._foreign: OrderedDict[int, MemoryRecord] = OrderedDict()
 
     def has_met(self, storage: torch.UntypedStorage) -> bool:
@@ -132,7 +138,9 @@ class MemoryRecords:
 
     def _overlapping(self, device: torch.device, begin: int, end: int) -> list[MemoryRecord]:
         known = self._records.get(device, [])
-        first = max(bisect_left(known, begin, key=lambda item: item[0]) - 1, 0)
+        first = max(bisect_left(known, begin, key=_begin) - 1, 0)
+        while first and known[first][1]() is None:  # records that are gone hide the one before them
+            first -= 1
         found: list[MemoryRecord] = []
         for _, reference in known[first:]:
             record = reference()
@@ -148,7 +156,6 @@ class MemoryRecords:
         begin = min([begin, *(record.begin for record in overlapping)])
         end = max([end, *(record.end for record in overlapping)])
         merged = MemoryRecord(device, begin, end)
-        living = [item for item in self._records.get(device, []) if item[1]() not in (None, *overlapping)]
         for record in overlapping:
             merged.entries.update(record.entries)
             self._foreign.pop(id(record), None)
@@ -156,8 +163,11 @@ class MemoryRecords:
                 storage = reference()
                 if storage is not None:
                     self._attach(storage, merged)
-        self._records[device] = living
-        insort(living, (begin, weakref.ref(merged)), key=lambda item: item[0])
+        known = self._records.setdefault(device, [])
+        if overlapping or len(known) >= self._full.get(device, _FEW):
+            known[:] = [item for item in known if item[1]() not in (None, *overlapping)]
+            self._full[device] = 2 * len(known) + _FEW
+        insort(known, (begin, weakref.ref(merged)), key=_begin)
         return merged
 
     def _attach(self, storage: torch.UntypedStorage, record: MemoryRecord) -> None:
@@ -178,6 +188,9 @@ class MemoryRecords:
 # Process-wide: memory is, whichever thread stamps it. A process is forked between two changes, never within one.
 MEMORY: Final = MemoryRecords()
 os.register_at_fork(before=MEMORY.lock.acquire, after_in_parent=MEMORY.lock.release, after_in_child=MEMORY.lock.release)
+
+
+_begin: Final = itemgetter(0)
 
 
 def _keep_what_continues(record: MemoryRecord, storage: torch.UntypedStorage) -> None:
@@ -203,3 +216,24 @@ def _shifted(record: MemoryRecord, address: int, pointer: int, nbytes: int) -> d
         for (begin, end), entry in record.entries.items()
         if address <= begin and end <= address + nbytes
     }
+
+
+def record_in_memory(stamped: list[tuple[torch.Tensor, Stamp | None]], digest: str | None) -> None:
+    """Record stamps of this process's memory; their fingerprints are taken at once."""
+    places = [(tensor.untyped_storage(), addresses_of(tensor)) for tensor, _ in stamped]
+    with MEMORY.lock:
+        laid = [place for place, (_, stamp) in zip(places, stamped, strict=True) if _is_applied(stamp)]
+        known = iter(take_fingerprints(laid))
+        for (storage, extent), (tensor, stamp) in zip(places, stamped, strict=True):
+            taken = next(known) if _is_applied(stamp) else None
+            record = MEMORY.find(storage, create=stamp is not None)
+            if record is None:
+                continue
+            record.discard(*extent)
+            if stamp is not None:
+                record.entries[extent] = entry = StampEntry(stamp, taken, digest)
+                add_witness(entry, tensor)
+
+
+def _is_applied(stamp: Stamp | None) -> bool:
+    return stamp is not None and stamp.state == "applied"

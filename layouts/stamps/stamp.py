@@ -46,8 +46,8 @@ from preshuffle.layouts.stamps.file_stamps import (
     write_stamps,
 )
 from preshuffle.layouts.stamps.mapped import Mapping, find_mappings, mapping_of
-from preshuffle.layouts.stamps.memory_extents import extent_of
-from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord
+from preshuffle.layouts.stamps.memory_extents import addresses_of, extent_of
+from preshuffle.layouts.stamps.memory_records import MEMORY, MemoryRecord, record_in_memory
 from preshuffle.layouts.stamps.samples import digest_of, sample_file, sample_memory
 from preshuffle.layouts.stamps.stamp_fields import Stamp
 from preshuffle.layouts.tensors import as_bytes, check_no_stand_in, has_bytes, untraced
@@ -116,15 +116,20 @@ def put_stamps(
     stamped = list(stamped)
     find_mappings(tensor for tensor, _ in stamped)
     files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
+    in_memory: list[tuple[torch.Tensor, Stamp | None]] = []
     for tensor, stamp in stamped:
         mapping = mapping_of(tensor)
         if mapping is None or not mapping.shared:
-            _record_in_memory(tensor, mapping, stamp, digest)
+            if mapping is not None:
+                _memory_record(tensor)
+            in_memory.append((tensor, stamp))
             continue
         begin, end = extent_of(tensor)
         settled = stamp is not None and stamp.state == "applied"
         entry = Entry(stamp.to_text(), settled, settled and whole) if stamp is not None else None
         files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
+    if in_memory:
+        record_in_memory(in_memory, digest)
     for path, changes in files.items():
         write_stamps(path, changes)
 
@@ -148,7 +153,7 @@ def prepare_write(tensor: torch.Tensor) -> Stamp | None:
     As ``stamp_of``, but a GPU is not waited for: bytes that were changed before show later.
     """
     record = None if _shared_mapping(tensor) or has_copied_stamps(tensor) else MEMORY.find(tensor.untyped_storage())
-    begin, end = _addresses(tensor)
+    begin, end = addresses_of(tensor)
     for extent, entry in _entries(record, tensor) if record is not None and tensor.device.type != "cpu" else ():
         storage = record.storage_for(extent) if record is not None else None
         if extent[0] <= begin and end <= extent[1] and entry.stamp.state == "applied" and storage is not None:
@@ -197,7 +202,7 @@ def lend(tensor: torch.Tensor, first: int, past: int) -> torch.Tensor:
         return view
     record = MEMORY.find(tensor.untyped_storage())
     for _, entry in _entries(record, tensor) if record is not None else ():
-        entry.lent.append((lent, *_addresses(view)))
+        entry.lent.append((lent, *addresses_of(view)))
         entry.digest = None
     return view
 
@@ -229,7 +234,7 @@ def record_location(tensor: torch.Tensor) -> str:
 
 def digest_of_all(tensor: torch.Tensor) -> str:
     """Return the digest of all bytes of a tensor."""
-    return take_digest(tensor.untyped_storage(), _addresses(tensor))
+    return take_digest(tensor.untyped_storage(), addresses_of(tensor))
 
 
 def _overlapping(tensor: torch.Tensor, *, thorough: bool = False) -> dict[Extent, Stamp]:
@@ -261,7 +266,7 @@ def _verified(record: MemoryRecord, extent: Extent, entry: StampEntry, thorough:
 
 
 def _entries(record: MemoryRecord, tensor: torch.Tensor) -> list[tuple[Extent, StampEntry]]:
-    begin, end = _addresses(tensor)
+    begin, end = addresses_of(tensor)
     return [(extent, entry) for extent, entry in list(record.entries.items()) if extent[0] < end and begin < extent[1]]
 
 
@@ -320,27 +325,6 @@ def _publish(tensor: torch.Tensor, mapping: Mapping) -> None:
     record.discard(begin, end)
     if changes:
         write_stamps(mapping.path, changes)
-
-
-def _record_in_memory(tensor: torch.Tensor, mapping: Mapping | None, stamp: Stamp | None, digest: str | None) -> None:
-    storage, extent = tensor.untyped_storage(), _addresses(tensor)
-    if mapping is not None:
-        _memory_record(tensor)
-    with MEMORY.lock:
-        record = MEMORY.find(storage, create=stamp is not None)
-        if record is None:
-            return
-        record.discard(*extent)
-        if stamp is not None:
-            known = take_fingerprint(storage, extent) if stamp.state == "applied" else None
-            record.entries[extent] = entry = StampEntry(stamp, known, digest)
-            add_witness(entry, tensor)
-
-
-def _addresses(tensor: torch.Tensor) -> Extent:
-    begin, end = extent_of(tensor)
-    start = tensor.untyped_storage().data_ptr()
-    return start + begin, start + end
 
 
 def _shared_mapping(tensor: torch.Tensor) -> Mapping | None:

@@ -86,15 +86,42 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class PaddedBox:
+    """All laid-out bytes as one strided box, with bounds behind which pads begin.
+
+    Attributes:
+        box: sizes and strides as if no byte were a pad; the plain side is not read behind the bounds.
+        rows: of each axis, by how much one step raises the row within its half.
+        k: of each axis, by how much one step raises the byte of K.
+        live_rows: live rows of a half.
+        live_k: live bytes of a row.
+    """
+
+    box: Box
+    rows: tuple[int, ...]
+    k: tuple[int, ...]
+    live_rows: int
+    live_k: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CopyPlan:
     """Copies and fills that turn plain bytes into laid-out bytes.
 
-    Read backwards, the same plan makes them plain again.
+    Read backwards, the same plan makes them plain again. Plans are compared and hashed by identity, so that what is
+    derived from one can be cached.
+
+    Attributes:
+        copies: boxes of live bytes.
+        fills: boxes of pads.
+        nbytes: of the laid-out side.
+        padded: copies and fills as one box; None where there are no pads.
     """
 
     copies: tuple[Box, ...]
     fills: tuple[Box, ...]
     nbytes: int
+    padded: PaddedBox | None = None
 
     @property
     def copied(self) -> int:
@@ -136,7 +163,7 @@ def plan_copy(bound: BoundLayout, plain: PlainView) -> CopyPlan:
     everything = [_full(part.axis("k"))]
     copies = part.boxes(live_rows, live_k)
     fills = part.boxes(pad_rows, everything) + part.boxes(live_rows, pad_k)
-    return CopyPlan(copies, fills, experts * rows * k)
+    return CopyPlan(copies, fills, experts * rows * k, part.padded(plain.rows, plain.k) if fills else None)
 
 
 def plan_relayout(source: BoundLayout, target: BoundLayout) -> CopyPlan:
@@ -216,6 +243,20 @@ class _Part:
                 ranges |= one
             boxes.append(_box(self.digits, ranges, self.strides, self.offset))
         return tuple(boxes)
+
+    def padded(self, live_rows: int, live_k: int) -> PaddedBox:
+        """All digits as one box, neighbours that continue each other merged."""
+        merged: list[tuple[int, int, int, int, int]] = []
+        for digit in self.digits:
+            rows, k = (digit.step if digit.axis == axis else 0 for axis in ("rows", "k"))
+            size, steps = digit.size, (digit.step * self.strides[digit.axis], digit.laid, rows, k)
+            if size == 1:
+                continue
+            if merged and merged[-1][1:] == tuple(size * step for step in steps):
+                size *= merged.pop()[0]
+            merged.append((size, *steps))
+        sizes, plains, laids, rows_of, k_of = zip(*merged, strict=True) if merged else ((),) * 5
+        return PaddedBox(Box(sizes, plains, laids, self.offset, 0), rows_of, k_of, live_rows, live_k)
 
 
 _Ranges = dict[_Digit, tuple[int, int]]

@@ -39,8 +39,28 @@ def child(name: str, **environment: str) -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(line) for line in done.stdout.splitlines())
 
 
-def moves() -> tuple[dict[str, Any], ...]:
+def lines() -> tuple[dict[str, Any], ...]:
     return child("triton_moves") if torch.cuda.is_available() else child("triton_moves", TRITON_INTERPRET="1")
+
+
+def moves() -> tuple[dict[str, Any], ...]:
+    return tuple(line for line in lines() if "layout" in line and "padded" not in line)
+
+
+def test_pads_are_written_in_the_same_pass() -> None:
+    padded = [line for line in lines() if "padded" in line]
+    assert [line for line in padded if not line["equal"]] == []
+    assert {line["kernel"] for line in padded} == {"copy_padded", "transpose_padded"}
+    assert {"e8", "e8_gui16", "sep16", "gui16", "plain"} <= {line["layout"] for line in padded}
+    constants = [line["constants"] for line in padded]
+    assert {one["W"] for one in constants if "W" in one} == {1, 2, 4}
+    assert {one["HALVES"] for one in constants if "HALVES" in one} == {True, False}
+
+
+def test_the_kernel_takes_the_fingerprints_that_torch_takes() -> None:
+    spans = [line for line in lines() if "span" in line]
+    assert len(spans) == 9
+    assert all(line["equal"] for line in spans)
 
 
 def test_every_move_of_every_layout_is_the_same_bytes() -> None:
@@ -55,7 +75,7 @@ def test_layouts_of_bands_go_in_place(layout: str) -> None:
 
 
 @pytest.mark.parametrize("gfx", ["gfx942", "gfx950", "gfx1250"])
-@pytest.mark.parametrize("case", ["sep16", "sep16 in place", "gui16"])
+@pytest.mark.parametrize("case", ["sep16", "sep16 in place", "sep16 with pads", "gui16"])
 def test_weights_move_in_128_bit_loads_and_stores_on_amd(case: str, gfx: str) -> None:
     (line,) = (line for line in child("amd_isa") if (line["case"], line["gfx"]) == (case, gfx))
     assert {name.rpartition("_")[2] for name in line["memory"]} <= WIDE

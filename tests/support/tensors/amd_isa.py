@@ -17,11 +17,11 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from preshuffle.layouts.loader.single import layout_of  # noqa: E402
-from preshuffle.layouts.moves import triton_kernels  # noqa: E402
 from preshuffle.layouts.moves.cycles import plan_cycles  # noqa: E402
-from preshuffle.layouts.moves.executor_triton import Launch, plan_launch  # noqa: E402
+from preshuffle.layouts.moves.executor_triton import Launch, kernel_named, plan_launch  # noqa: E402
 from preshuffle.layouts.moves.half_join import plan_half_join  # noqa: E402
 from preshuffle.layouts.moves.move import move_of  # noqa: E402
+from preshuffle.layouts.moves.padded_triton import plan_padded  # noqa: E402
 from preshuffle.registry import PlainView, plan_copy  # noqa: E402
 
 TARGETS = {"gfx942": 64, "gfx950": 64, "gfx1250": 32}
@@ -49,9 +49,11 @@ def launches() -> dict[str, Launch]:
             if launch is not None:
                 found[f"{name} in place" if in_place else name] = launch
     short = plan_copy(layout_of("e8").bind(4, 6144, 96), PlainView(4, 1, 6144, 90, 6144 * 90, 6144 * 90, 90))
-    launch = plan_launch(move_of(short.copies[0], "lay out"))
-    assert launch is not None
-    found["e8 of 90 groups"] = launch
+    weight = plan_copy(layout_of("sep16").bind(4, 6144, 1536), PlainView(4, 2, 2880, 1440, 5760 * 1440, 1440, 2880))
+    for name, plan in (("e8 of 90 groups", short), ("sep16 with pads", weight)):
+        launch = plan_padded(plan, 16, 0)
+        assert launch is not None
+        found[name] = launch
     return found
 
 
@@ -74,7 +76,7 @@ def steps() -> dict[str, Launch]:
 
 def compile_for(launch: Launch, target: GPUTarget) -> str:
     """Return the assembly, with the arguments specialised as a launch would do it (1, and multiples of 16)."""
-    kernel: Any = getattr(triton_kernels, launch.kernel)
+    kernel: Any = kernel_named(launch.kernel)
     names = kernel.arg_names
     buffers = names[: len(names) - len(launch.arguments) - len(launch.constants)]
     values = dict(zip(names[len(buffers) :], launch.arguments, strict=False))

@@ -1,0 +1,5 @@
+"""Plans of tensors' moves, cached by shape and dtype."""
+
+from preshuffle.layouts.loader.planning.job_plan import JobPlan, plan_job
+
+__all__ = ["JobPlan", "plan_job"]
