@@ -52,6 +52,11 @@ class Job:
         return self.plan.geometry
 
     @property
+    def stage(self) -> Geometry | None:
+        """How rows become ``[experts * rows, K]`` first, or None."""
+        return self.plan.stage
+
+    @property
     def target_dtype(self) -> torch.dtype:
         """Dtype of the laid-out tensor."""
         return self.plan.dtype
@@ -105,7 +110,7 @@ class Job:
         plain = self.staged(self.plain())
         native = is_native(backend, self.work, plain)
         stamp = self.stamp if native or backend != "auto" else replace(self.stamp, aiter_bytes=True)
-        if native and self.in_place and self.plan.stage is None:
+        if native and self.in_place and self.stage is None:
             self.plan.geometry.in_place.lay_out(plain, scratch, self.fill)
             return self._as_passed(), stamp
         laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
@@ -135,7 +140,7 @@ class Job:
 
         The plain bytes themselves where that is not needed.
         """
-        stage = self.plan.stage
+        stage = self.stage
         if stage is None:
             return plain
         rows = torch.empty(stage.experts * stage.expert_bytes, dtype=torch.uint8, device=plain.device)

@@ -87,7 +87,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class PaddedBox:
-    """All laid-out bytes as one strided box, with bounds behind which pads begin.
+    """All laid-out bytes as one strided box, with bounds of pads.
 
     Attributes:
         box: sizes and strides as if no byte were a pad; the plain side is not read behind the bounds.
