@@ -70,7 +70,7 @@ def check_installed() -> None:
 class OutputWithoutRay:
     """Standard output, but for what Ray's threads print there.
 
-    They tell what happens to nodes, and standard output is for results: that goes to standard error.
+    They tell what happens to nodes, and standard output is for results: the first line of that goes to standard error.
     """
 
     def __init__(self, output: TextIO) -> None:
@@ -79,8 +79,10 @@ class OutputWithoutRay:
 
     def write(self, text: str) -> int:
         """Write a text."""
-        ours = not current_thread().name.startswith("ray")
-        return (self._output if ours else sys.stderr).write(text)
+        if not current_thread().name.startswith("ray"):
+            return self._output.write(text)
+        sys.stderr.write(text if text.isspace() else text.partition("\n")[0])
+        return len(text)
 
     def __getattr__(self, name: str) -> Any:
         """Return what else the output has."""

@@ -1,0 +1,84 @@
+"""A real Ray cluster of several nodes on this machine writes what threads write, though a node dies."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preshuffle.layouts.laid_out import LaidOutError, RayExecutor, RunEvent, lay_out_checkpoint, verify_laid_out
+from preshuffle.layouts.laid_out.cluster import nodes, ray_executor
+from support.tensors import dying_node
+from support.tensors.laid_out import checkpoint_with_others, contents
+from support.tensors.lay_out_process import FIELDS
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
+TESTS = Path(__file__).parents[2]
+STORE = 80 << 20
+"""Bytes of a node's object store; Ray takes no less than 75 MiB."""
+
+SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 10}
+"""For Ray to see a node's death within seconds."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without processors, and two nodes with one each."""
+    pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": SOON}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = Cluster(initialize_head=True, connect=False, head_node_args=head)
+            for _ in range(2):
+                found.add_node(num_cpus=1, object_store_memory=STORE)
+        yield found
+        found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
+    checkpoint_with_others(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path) -> dict[str, bytes]:
+    """What threads write."""
+    lay_out_checkpoint(checkpoint, checkpoint.parent / "whole", **FIELDS)
+    return contents(checkpoint.parent / "whole")
+
+
+def test_a_node_with_another_book_is_named(
+    cluster: Any, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = nodes.expectation
+    monkeypatch.setattr(ray_executor, "expectation", lambda *given: real(*given)._replace(book="sha256:other"))
+    with pytest.raises(LaidOutError, match=rf"node {os.uname().nodename} \(.*\): its preshuffle has another book"):
+        lay_out_checkpoint(checkpoint, tmp_path / "out", executor=RayExecutor(cluster.address), **FIELDS)
+
+
+def test_a_node_dies_in_the_middle_of_a_file(
+    cluster: Any, checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_executor, "write_unit", dying_node.write_unit)
+    events: list[RunEvent] = []
+    with RayExecutor(cluster.address) as executor:
+        lay_out_checkpoint(checkpoint, tmp_path / "out", executor=executor, listener=events.append, **FIELDS)
+        alive = [node["Alive"] for node in ray.nodes()]
+    assert alive.count(False) == 1
+    assert contents(tmp_path / "out") == whole
+    died = (tmp_path / dying_node.DIED).read_text()
+    assert [event.file for event in events if event.event == "file"].count(died) == 1
+    assert verify_laid_out(tmp_path / "out", against=checkpoint, full=True).verdict == "ok"
