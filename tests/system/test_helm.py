@@ -12,8 +12,10 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from preshuffle.api.cli import main
 from preshuffle.api.settings import Settings
 from support.helm import ChartError, parse, render
+from support.tensors.laid_out import checkpoint_with_others
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "preshuffle"
@@ -37,6 +39,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "conformance": {"enabled": True, "image": "registry.example.com/your-aiter-image:1.0"},
         "engine": {"enabled": True, "image": "registry.example.com/your-engine:1.0", "args": ["serve"]},
     },
+    "apply": {"apply": {"enabled": True}, "image": {"pullSecrets": ["s"]}},
     "nothing more": {
         "networkPolicy": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -138,6 +141,27 @@ def test_the_ingress_controller_is_let_in_and_nobody_else_is() -> None:
 def test_the_conformance_job_is_the_example() -> None:
     example = yaml.safe_load((PLAIN / "conform.example.yaml").read_text())
     assert only("Job", **VALUES["jobs"]) == example
+
+
+def test_the_indexed_job_is_the_example_and_one_number_says_its_shares() -> None:
+    assert only("Job", apply={"enabled": True}) == yaml.safe_load((PLAIN / "apply.example.yaml").read_text())
+    job = only("Job", apply={"enabled": True, "shares": 7, "args": ["--arch", "gfx942"]})["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 7, 7)
+    assert container["args"] == ["checkpoint", "laid-out", "--of", "7", "--workers", "4", "--arch", "gfx942"]
+
+
+def test_the_indexed_jobs_command_is_one_that_apply_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (container,) = only("Job", apply={"enabled": True, "shares": 2})["spec"]["template"]["spec"]["containers"]
+    checkpoint_with_others(tmp_path / container["args"][0])
+    monkeypatch.chdir(tmp_path)
+    command = [*container["command"][1:], *container["args"], "--activation-dtype", "fp4x2"]
+    assert container["command"][0] == "preshuffle"
+    for index in ("0", "1"):
+        assert not (tmp_path / "laid-out" / "manifest.json").exists()
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", index)
+        assert main(command) == 0
+    assert (tmp_path / "laid-out" / "manifest.json").exists()
 
 
 def test_an_engines_pod_has_the_examples_gate_and_is_let_in() -> None:

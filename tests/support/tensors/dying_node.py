@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.laid_out.cluster import unit_task
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter
 
 DIED = "died"
 """File beside the output that says which node died."""
@@ -22,7 +23,7 @@ def write_unit(unit: Any, sources: Any, out: Path, *rest: Any) -> Any:
     os.write(handle, unit.file.encode())
     os.fsync(handle)
     written = []
-    append = unit_task.TensorWriter.append
+    append = TensorWriter.append
 
     def dying(writer: Any, data: Any) -> None:
         append(writer, data)
@@ -31,5 +32,5 @@ def write_unit(unit: Any, sources: Any, out: Path, *rest: Any) -> Any:
             os.kill(os.getppid(), signal.SIGKILL)  # the node's raylet
             os.kill(os.getpid(), signal.SIGKILL)
 
-    unit_task.TensorWriter.append = dying  # type: ignore[method-assign]
+    TensorWriter.append = dying  # type: ignore[assignment, method-assign]
     return unit_task.write_unit(unit, sources, out, *rest)
