@@ -1,6 +1,5 @@
 """Client against a running service, against none, and against another server."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ import pytest
 from preshuffle.api.client import Client, ClientError
 from preshuffle.api.fleet.deployments import Group
 from preshuffle.registry import NoRecipeError, Observation, Query, QueryError, Registry
+from support.service.processes import free_port
 from support.service.server import OBSERVATION, running_server
 from support.service.tokens import write_tokens
 
@@ -49,8 +49,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def nowhere() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_decisions_equal_the_books_and_are_cached(url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,17 +16,12 @@ import pytest
 
 from preshuffle.api.client import Reporter, ServiceSettings
 from preshuffle.registry import Observation
+from support.service.processes import free_port
 from support.service.recorder import RecordingService
 from support.service.server import OBSERVATION, Server, environment, running_server
 
 LAYERS = {0: Observation.parse(OBSERVATION)}
 NAME = "prod"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 def settings(port: int, folder: Path) -> ServiceSettings:

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from preshuffle.api.server import bind
 from preshuffle.api.server.listen import config_of
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
+from support.service.processes import is_running
 
 BODY = b'{"books": [{"a.yaml": "models: {}\\n"}]}'
 REQUEST = (
@@ -77,13 +77,6 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def is_gone(process: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(process, 0)
-        return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
-    return True
-
-
 def test_a_plan_ends_with_its_client_and_few_wait(running: Running) -> None:
     first = running.ask()
     until(lambda: len(running.planned()) == 1)
@@ -94,10 +87,10 @@ def test_a_plan_ends_with_its_client_and_few_wait(running: Running) -> None:
     for peer in waiting[:-1]:
         peer.close()
     first.close()
-    until(lambda: is_gone(running.planned()[0]))
+    until(lambda: not is_running(running.planned()[0]))
     until(lambda: len(running.planned()) == 2)  # the turn of the last one: the others have left
     waiting[-1].close()
-    until(lambda: is_gone(running.planned()[1]))
+    until(lambda: not is_running(running.planned()[1]))
 
 
 def refused(url: str) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from preshuffle.api.upkeep.worker_process import MAX_MEMORY, WorkerProcess, WorkerProcessError
 from preshuffle.registry import Query, Registry
+from support.service.processes import is_running
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
 
@@ -106,7 +107,6 @@ def test_it_ends_when_the_service_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     parent.kill()
     parent.wait()
-    child = Path(f"/proc/{pid.read_text()}")
-    while child.exists() and "Z" not in (child / "stat").read_text().split()[2]:
+    while is_running(int(pid.read_text())):
         assert time.monotonic() < deadline, "the child process goes on"
         time.sleep(0.1)

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,8 +19,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from support.service.processes import free_port
+
 _NUMBERS = count()
 REQUIRED = "PRESHUFFLE_REQUIRE_POSTGRES"
+START_S = 120.0
 
 
 def new_database() -> str:
@@ -91,14 +93,14 @@ def _server() -> int | str:
         "--no-instructions",
     ]
     subprocess.run(init, user=user, check=True, stdout=subprocess.DEVNULL, cwd="/")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off", "port": port}
     settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([binaries / "postgres", "-D", data, *settings], user=user, cwd="/", stderr=log)
     atexit.register(_stop, process)
-    for _ in range(200):
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             psycopg.connect(f"postgresql://tester@127.0.0.1:{port}/postgres", connect_timeout=2).close()
             return port

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from support.service.processes import free_port
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "deploy" / "packages" / "pin_images.py"
@@ -119,12 +120,6 @@ def test_a_digest_that_is_none_is_refused(states: str, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no SHA-256 digest" in done.stderr
     assert bases(tmp_path / "Dockerfile") == [image]
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 @pytest.mark.parametrize("second", ["{host}/team/python:nosuch", "127.0.0.1:{free}/team/python:3.12"])
