@@ -52,7 +52,7 @@ help:
 	@echo "make test-fast what answers within a minute: no browser, PostgreSQL, packaging, demo, Triton or long property runs"
 	@echo "make lint      style and types"
 	@echo "make check     style, types and tests"
-	@echo "make soak      the tests marked slow"
+	@echo "make soak      the tests marked slow, and those of properties on new examples"
 	@echo "make engines   layers converted by the code of vLLM, SGLang and ATOM (fetched into .engines), and a table of them"
 	@echo "make docs      the documentation site, into build/site; make docs-serve shows it at http://127.0.0.1:8000/"
 	@echo "make bench     the benchmarks (BENCH=bench/bench_kernels.py for one)"
@@ -95,7 +95,7 @@ lint: $(STAMP)
 check: lint test
 
 soak: $(STAMP)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=soak -m "slow or hypothesis" $(ARGS)
 
 # The engines are run beside the product: they are in no environment of it, and nothing of them is committed.
 engines: $(STAMP)

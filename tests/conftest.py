@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)  # it may have been imported before
 
-# Other processes share the machine: how long an example takes says nothing of the code.
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+# Other processes share the machine: how long an example takes says nothing of the code. One commit has one result: new
+# examples are drawn in `make soak`.
+settings.register_profile("soak", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same examples", settings.get_profile("soak"), derandomize=True, database=None)
+settings.load_profile("same examples")
 
 
 def pytest_collection_finish() -> None:
