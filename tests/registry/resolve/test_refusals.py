@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 
 from preshuffle.registry import NoRecipeError, Query
 from support.book.strategies import BOOK, REGISTRY
+from support.source.yaml_files import read_yaml
 
 _FILE: Final = Path(__file__).parents[2] / "tables" / "refusals.yaml"
-TABLE: Final[dict[str, Any]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+TABLE: Final[dict[str, Any]] = read_yaml(_FILE)
 ENGINE_ON: Final = {"vllm": {"VLLM_ROCM_USE_AITER": "1"}, "sglang": {"SGLANG_USE_AITER": "1"}}
 """What makes an engine take AITER at all."""
 

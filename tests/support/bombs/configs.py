@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from typing import Any, Final
 
 from support.book.configurations import DEEPSEEK, INT4, PUBLISHED, QUARK_MXFP4
@@ -36,25 +37,29 @@ LAYER_VALUES: Final[tuple[Any, ...]] = (
 )  # fmt: skip
 
 
-def texts() -> Iterator[tuple[str, bytes]]:
+Made = tuple[str, Callable[[], bytes]]
+"""A file's name, and a function that makes its text: most of them take longer to make than to read."""
+
+
+def texts() -> Iterator[Made]:
     """Yield files by name: no configuration at all, or a real one with something large in it."""
     yield from _no_configurations()
     for depth in (31, 100, 900, 990, 5_000, 200_000):
         lists, objects = nested(depth, "[", "]"), nested(depth, '{"a":', "}")
-        yield f"{depth} lists", _with("more", lists)
-        yield f"{depth} objects", _with("more", objects)
-        yield f"{depth} lists as a size", _with("hidden_size", lists)
+        yield f"{depth} lists", partial(_with, "more", lists)
+        yield f"{depth} objects", partial(_with, "more", objects)
+        yield f"{depth} lists as a size", partial(_with, "hidden_size", lists)
         section = f'{{"quant_method":"quark","global_quant_config":{objects}}}'
-        yield f"{depth} objects of quantization", _with("quantization_config", section)
+        yield f"{depth} objects of quantization", partial(_with, "quantization_config", section)
     for text in NUMBERS:
         for field in FIELDS:
-            yield f"{field} {text[:20]}", _with(field, text)
+            yield f"{field} {text[:20]}", partial(_with, field, text)
     modules = [EXPERT.format(index // 256, index % 256) for index in range(10_000)]
     for count in (100, 1_000, 100_000, 10**6, 10**9, 2**62):
-        yield f"{count} layers", _with("num_hidden_layers", str(count))
+        yield f"{count} layers", partial(_with, "num_hidden_layers", str(count))
         quantization = {**QUARK_MXFP4, "exclude": modules}
         config = {**DEEPSEEK, "num_hidden_layers": count, "quantization_config": quantization}
-        yield f"{count} layers of many modules", _text(config)
+        yield f"{count} layers of many modules", partial(_text, config)
     yield from _lists_of_modules()
     yield from _layer_lists()
     yield from _keys()
@@ -65,33 +70,36 @@ def nested(depth: int, opening: str, closing: str) -> str:
     return opening * depth + "1" + closing * depth
 
 
-def _no_configurations() -> Iterator[tuple[str, bytes]]:
-    yield "deep lists", b"[" * (LIMIT - 1)
-    yield "deep objects", b'{"a":' * (LIMIT // 5)
-    yield "a key twice", _with("hidden_size", '1,"hidden_size":2')
-    yield "one key often", b"{" + b",".join([b'"model_type":1'] * 60_000) + b"}"
-    yield "not UTF-8", b'{"model_type":"\xff\xfe"}'
-    yield "UTF-16", json.dumps(DEEPSEEK).encode("utf-16")
-    yield "a byte order mark", b"\xef\xbb\xbf" + json.dumps(DEEPSEEK).encode()
-    yield "empty", b""
-    yield "NULs", b"\0" * LIMIT
-    yield "spaces", b" " * LIMIT
+def _no_configurations() -> Iterator[Made]:
+    yield "deep lists", lambda: b"[" * (LIMIT - 1)
+    yield "deep objects", lambda: b'{"a":' * (LIMIT // 5)
+    yield "a key twice", partial(_with, "hidden_size", '1,"hidden_size":2')
+    yield "one key often", lambda: b"{" + b",".join([b'"model_type":1'] * 60_000) + b"}"
+    yield "not UTF-8", lambda: b'{"model_type":"\xff\xfe"}'
+    yield "UTF-16", lambda: json.dumps(DEEPSEEK).encode("utf-16")
+    yield "a byte order mark", lambda: b"\xef\xbb\xbf" + json.dumps(DEEPSEEK).encode()
+    yield "empty", lambda: b""
+    yield "NULs", lambda: b"\0" * LIMIT
+    yield "spaces", lambda: b" " * LIMIT
 
 
-def _lists_of_modules() -> Iterator[tuple[str, bytes]]:
+def _lists_of_modules() -> Iterator[Made]:
     for name, section in LISTS:
         for kind, items in _items().items():
             for layers in (61, 512):
-                yield f"{name} of {kind}, {layers} layers", _quantized(section, name, items, layers)
+                yield f"{name} of {kind}, {layers} layers", partial(_quantized, section, name, items, layers)
         for kind, item in (("item", "a"), ("glob", "*a"), ("mark", "?"), ("expression", "re:" + "(a|" * 9)):
-            yield f"{name}: a long {kind}", _quantized(section, name, [item * (900_000 // len(item))], 61)
+            yield f"{name}: a long {kind}", partial(_quantized, section, name, [item * (900_000 // len(item))], 61)
     for name, section, prefix, settings in MAPPINGS:
         for kind, items in _items().items():
             keys = [f"{prefix}{item.removeprefix('re:')}" if prefix else item for item in items]
             for layers in (61, 512):
-                yield f"{name} of {kind}, {layers} layers", _quantized(section, name, keys, layers, settings)
+                yield f"{name} of {kind}, {layers} layers", partial(_quantized, section, name, keys, layers, settings)
     group = {"targets": [f"re:.*{index}.*" for index in range(60_000)], "weights": {"num_bits": 4}}
-    yield "many targets", _text({**DEEPSEEK, "quantization_config": {**INT4, "config_groups": {"group_0": group}}})
+    yield (
+        "many targets",
+        partial(_text, {**DEEPSEEK, "quantization_config": {**INT4, "config_groups": {"group_0": group}}}),
+    )
 
 
 def _items() -> dict[str, list[str]]:
@@ -127,25 +135,35 @@ def _quantized(section: dict[str, Any], key: str, items: list[str], layers: int,
     return _text({**config, "quantization_config": {**section, key: modules}})
 
 
-def _layer_lists() -> Iterator[tuple[str, bytes]]:
+def _layer_lists() -> Iterator[Made]:
+    labelled = [(str(value)[:12], value) for value in LAYER_VALUES]
     for field in LAYER_FIELDS:
         for model in ("deepseek-r1", *list(PUBLISHED)[5::4]):
-            for value in LAYER_VALUES:
-                yield f"{model} {field} {str(value)[:12]}", _text({**PUBLISHED[model][0], field: value})
+            for label, value in labelled:
+                yield f"{model} {field} {label}", partial(_text, {**PUBLISHED[model][0], field: value})
     differing = {"num_hidden_layers": 512, "n_routed_experts": list(range(1, 513))}
-    yield "values of layers that all differ", _text({**DEEPSEEK, **differing})
+    yield "values of layers that all differ", partial(_text, {**DEEPSEEK, **differing})
 
 
-def _keys() -> Iterator[tuple[str, bytes]]:
-    yield "many keys", _text({"model_type": "x", **{f"k{index}": 1 for index in range(80_000)}})
-    yield "many counts of experts", _text({"model_type": "x", **{f"num_experts_{i}": 8 for i in range(40_000)}})
+def _keys() -> Iterator[Made]:
+    yield "many keys", partial(_text, {"model_type": "x", **{f"k{index}": 1 for index in range(80_000)}})
+    yield (
+        "many counts of experts",
+        partial(_text, {"model_type": "x", **{f"num_experts_{i}": 8 for i in range(40_000)}}),
+    )
     unread = {f"pack_bits_{index}": "fp8" * 5 for index in range(18_000)}
-    yield "unread keys", _text({**DEEPSEEK, "quantization_config": {**QUARK_MXFP4, **unread}})
+    yield "unread keys", partial(_text, {**DEEPSEEK, "quantization_config": {**QUARK_MXFP4, **unread}})
     groups = {f"g{index}": {"targets": ["Linear"], f"bits{index}": index} for index in range(15_000)}
-    yield "unread keys of groups", _text({**DEEPSEEK, "quantization_config": {**INT4, "config_groups": groups}})
-    yield "keys beside the section", _text({**DEEPSEEK, **{f"expert_{index}_dtype": "fp4" for index in range(25_000)}})
+    yield (
+        "unread keys of groups",
+        partial(_text, {**DEEPSEEK, "quantization_config": {**INT4, "config_groups": groups}}),
+    )
+    yield (
+        "keys beside the section",
+        partial(_text, {**DEEPSEEK, **{f"expert_{index}_dtype": "fp4" for index in range(25_000)}}),
+    )
     for method in ("x" * 900_000, [[1] * 100] * 2_000, {"a": ["x"] * 100_000}):
-        yield f"method {str(method)[:9]}", _text({**DEEPSEEK, "quantization_config": {"quant_method": method}})
+        yield f"method {str(method)[:9]}", partial(_text, {**DEEPSEEK, "quantization_config": {"quant_method": method}})
 
 
 def _with(name: str, value: str) -> bytes:

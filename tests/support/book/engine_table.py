@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from support.source.yaml_files import read_yaml
 
 TABLES = Path(__file__).parents[2] / "tables"
 
@@ -44,5 +44,5 @@ class Case:
 
 def read_table(name: str) -> list[Case]:
     """Read ``tests/tables/<name>.yaml``."""
-    values = yaml.safe_load((TABLES / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = read_yaml(TABLES / f"{name}.yaml")
     return [Case(id, **value) for id, value in values.items()]

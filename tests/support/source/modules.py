@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -84,7 +85,8 @@ def modules_of(texts: Mapping[str, str]) -> dict[str, SourceModule]:
     return {module.name: module for module in modules}
 
 
-def modules_below(root: Path, *folders: str) -> dict[str, SourceModule]:
+@lru_cache
+def modules_below(root: Path, *folders: str) -> Mapping[str, SourceModule]:
     """Parse every Python file of folders below a root into modules by name."""
     paths = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
     return modules_of({str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in paths})

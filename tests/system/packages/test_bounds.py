@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from support.source.modules import modules_below
+
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -41,8 +43,8 @@ def declared() -> dict[str, Requirement]:
 def imported() -> dict[str, set[str]]:
     """Return the modules of others that the rooms import, by top-level name."""
     found: dict[str, set[str]] = {}
-    for path in (path for room in ("registry", "layouts", "api") for path in (ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for module in modules_below(ROOT, "registry", "layouts", "api").values():
+        for node in ast.walk(module.tree):
             names = (
                 [alias.name for alias in node.names]
                 if isinstance(node, ast.Import)

@@ -9,14 +9,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import yaml
 
 from preshuffle.api.cli import main
 from preshuffle.api.store.store import Store
 from support.service.stores import put, report
+from support.source.yaml_files import read_yaml
 
 TABLE = Path(__file__).parents[3] / "tables" / "messages.yaml"
-ROWS: list[dict[str, Any]] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+ROWS: list[dict[str, Any]] = read_yaml(TABLE)
 
 
 @pytest.fixture(autouse=True)
