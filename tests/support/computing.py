@@ -44,6 +44,11 @@ def cpu_seconds(call: Callable[[], T]) -> tuple[T, float]:
         gc.enable()
 
 
+def pace() -> float:
+    """Return how many times longer than on the plain machine `reference` takes just now; at least 1."""
+    return max(1.0, cpu_seconds(reference)[1] / PLAIN_S)
+
+
 def computed_within(seconds: float, call: Callable[[], T], what: object = "") -> T:
     """Call at most `ROUNDS` times until it stays within `seconds` of CPU; the best round counts.
 
@@ -57,7 +62,7 @@ def computed_within(seconds: float, call: Callable[[], T], what: object = "") ->
         result, taken = cpu_seconds(call)
         if taken < seconds:
             return result
-        pace = max(1.0, cpu_seconds(reference)[1] / PLAIN_S)
-        if taken < seconds * pace:
+        slower = pace()
+        if taken < seconds * slower:
             return result
-    raise AssertionError(f"{what}: {taken:.2f} s of CPU, at a pace of {pace:.1f}; bound: {seconds} s")
+    raise AssertionError(f"{what}: {taken:.2f} s of CPU, at a pace of {slower:.1f}; bound: {seconds} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,6 +53,12 @@ class Bench:
                 return wait
             self.now += wait
         raise AssertionError("it never waits")
+
+
+@pytest.fixture(autouse=True)
+def same_jitter() -> None:
+    """Draw the same delays in each run."""
+    random.seed(7)
 
 
 @pytest.fixture

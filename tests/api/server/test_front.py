@@ -170,7 +170,7 @@ def test_the_management_port_has_the_metrics_to_itself(tmp_path: Path) -> None:
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
-    with running_server(tmp_path / "store.db", head_seconds="0.5") as server:
+    with running_server(tmp_path / "store.db", head_seconds="1") as server:
         port = int(server.url.rsplit(":", 1)[1])
         with (
             socket.create_connection(("127.0.0.1", port)) as slow,
@@ -191,9 +191,11 @@ def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
             second.sendall(b"GET /hea")  # on a connection that has been answered once
             assert b"408" in second.recv(65536)
         with socket.create_connection(("127.0.0.1", port)) as odd:
+            odd.settimeout(60)
             odd.sendall(b"\x16\x03\x01 no http\r\n\r\n")
-            assert b"urn:preshuffle:problem:malformed-request" in odd.recv(65536)
+            assert b"urn:preshuffle:problem:malformed-request" in read_until(odd, b"}")
         with socket.create_connection(("127.0.0.1", port)) as large:
+            large.settimeout(60)
             large.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000)
             time.sleep(0.05)
             large.sendall(b"a" * 20_000)
@@ -202,7 +204,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_body_that_nobody_reads_holds_no_connection(tmp_path: Path) -> None:
     """What is answered before its body has come: a drip of it must not keep the connection for ever."""
-    with running_server(tmp_path / "store.db", head_seconds="0.5") as server:
+    with running_server(tmp_path / "store.db", head_seconds="1") as server:
         port = int(server.url.rsplit(":", 1)[1])
         for path in (b"/healthz", b"/v1/deployments/none/heartbeat"):
             with socket.create_connection(("127.0.0.1", port)) as slow:

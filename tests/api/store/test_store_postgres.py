@@ -43,17 +43,18 @@ def test_a_database_of_something_else_is_left_unchanged() -> None:
 
 
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "ANSWER_S", 1.0)
     url = make_url(new_database())
     with Proxy(url.port or 0) as proxy:
         store = Store(url.set(port=proxy.port).render_as_string(hide_password=False)).create()
         put(store, "a")
         proxy.hang()
-        for _ in range(2):  # a connection that was open, and a new one
-            started = time.monotonic()
-            with pytest.raises(StoreError, match="does not answer"):
-                put(store, "b")
-            assert time.monotonic() - started < 20
+        with monkeypatch.context() as patch:  # a busy server may need more for an answer
+            patch.setattr(postgres, "ANSWER_S", 1.0)
+            for _ in range(2):  # a connection that was open, and a new one
+                started = time.monotonic()
+                with pytest.raises(StoreError, match="does not answer"):
+                    put(store, "b")
+                assert time.monotonic() - started < 20
         proxy.mend()
         put(store, "c")
         assert [deployment.name for deployment in store.page(5)[0]] == ["a", "c"]

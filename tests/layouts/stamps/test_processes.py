@@ -38,7 +38,7 @@ def mapped(folder: Path) -> Tensors:
 def apply_at_once(folder: Path, gate: Any, answers: Any) -> None:
     torch.set_num_threads(1)
     tensors = mapped(folder)
-    gate.wait(60)
+    gate.wait(300)
     try:
         apply(tensors, DECISION)
         answers.put("")
@@ -56,7 +56,7 @@ def test_one_process_wins(start: Any, tmp_path: Path) -> None:
     children = [context.Process(target=apply_at_once, args=(tmp_path, gate, answers)) for _ in range(PROCESSES)]
     for child in children:
         child.start()
-    found = sorted(answers.get(timeout=120) for _ in children)
+    found = sorted(answers.get(timeout=600) for _ in children)
     for child in children:
         child.join(60)
     assert found[0] == ""
@@ -92,7 +92,7 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
             hangs = child.is_alive()
             child.kill()
             assert not hangs
-            assert answers.get(timeout=10) == "applied"
+            assert answers.get(timeout=60) == "applied"
     finally:
         done.set()
         for thread in threads:

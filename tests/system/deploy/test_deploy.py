@@ -18,6 +18,7 @@ import yaml
 
 from preshuffle.api.app import create_app
 from preshuffle.api.settings import PREFIX, Settings
+from preshuffle.api.store.rows import now_ms
 from preshuffle.api.store.store import Store
 from preshuffle.api.upkeep.liveness import update_liveness
 from preshuffle.api.web.tokens import load_tokens
@@ -244,10 +245,13 @@ def test_alerts_name_deployments_and_their_runbooks_and_silence_ends_them(tmp_pa
     store.close()
 
 
-def test_nobody_is_called_for_what_an_operator_has_silenced_or_acknowledged(tmp_path: Path) -> None:
+def test_nobody_is_called_for_what_an_operator_has_silenced_or_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = json.loads(json.dumps(REPORT))
     wrong["groups"][0]["observation"]["applied"]["tensors"]["w13_weight"]["layout"] = "gui16"
-    client = Client(create_app(Settings(db=f"sqlite:///{tmp_path}/store.db"), Registry.default()).state.front)
+    store = Store(f"sqlite:///{tmp_path}/store.db").create()
+    client = Client(create_app(Settings(), Registry.default(), store).state.front)
     path = "/v1/deployments/bad"
 
     def called() -> bool:
@@ -260,16 +264,18 @@ def test_nobody_is_called_for_what_an_operator_has_silenced_or_acknowledged(tmp_
 
     assert client.put(path, json={**wrong, "labels": {"team": "a"}, "owner": "ann"}).status_code == 201
     assert called()
-    until = {"until": (datetime.now(UTC) + timedelta(seconds=1)).isoformat()}
+    until = {"until": (datetime.now(UTC) + timedelta(minutes=1)).isoformat()}
     assert client.put(f"{path}/silence", json=until).status_code == 200
     assert not called()
-    time.sleep(1.1)
+    for module in ("notify.bad_deployments", "store.store"):
+        monkeypatch.setattr(f"preshuffle.api.{module}.now_ms", lambda: now_ms() + 61_000)
     assert called()  # it has ended, and nothing was written since
     assert client.put(f"{path}/acknowledgement", json={"note": "known"}).status_code == 200
     assert not called()
     assert client.put(path, json=REPORT).status_code == 200
     assert client.put(path, json=wrong).status_code == 200
     assert called()  # broken anew
+    store.close()
 
 
 def test_every_runbook_that_an_alert_names_is_a_page(client: Client) -> None:
