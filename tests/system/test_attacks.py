@@ -174,7 +174,7 @@ def test_forty_unfinished_plans_take_little_memory_and_one_queue(server: Server)
 
 def answers_of(peers: Sequence[socket.socket], least: int) -> list[bytes]:
     """Return what has come, once so many have an answer and no other comes for a second; wait a minute at most."""
-    waiting, answers = list(peers), []
+    waiting, answers = list(peers), list[bytes]()
     deadline = time.monotonic() + 60
     while waiting and time.monotonic() < deadline:
         ready, _, _ = select.select(waiting, [], [], 1.0)
