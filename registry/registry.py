@@ -17,6 +17,7 @@ from preshuffle.registry.layer import Predictor, layer_of
 from preshuffle.registry.lint import lint, lint_packaged
 from preshuffle.registry.loading import Book, load_book
 from preshuffle.registry.resolve import (
+    LayoutDecision,
     LoaderCut,
     Resolver,
     call_of_decision,
@@ -152,9 +153,20 @@ class Registry:
         """
         return self._resolver.resolve(query, kernels=kernels, nearest=nearest)
 
+    def resolve_layout(self, query: Query) -> LayoutDecision:
+        """Decide bytes and call alone, without findings.
+
+        Its digest is the decision's: for those who compare digests, and whose time is short.
+
+        Raises:
+            NoRecipeError: no rule answers; the nearest matches and missing fields are named.
+            QueryError: the query contradicts itself.
+        """
+        return self._resolver.resolve_layout(query)
+
     @cached_property
     def _resolver(self) -> Resolver:
-        return Resolver(self.book, self._predictor, self._checker, self._memo)
+        return Resolver(self.book, self._predictor, lambda: self._checker, self._memo)
 
     @cached_property
     def _checker(self) -> Checker:

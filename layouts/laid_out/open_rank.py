@@ -14,12 +14,12 @@ from preshuffle.layouts.checkpoint import TORCH_DTYPES, Checkpoint, MappedShards
 from preshuffle.layouts.laid_out.device_copy import DeviceCopier
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key, stamp_in
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.files.manifest import LayerPlan, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.files.manifest import Manifest, TensorRecord
 from preshuffle.layouts.laid_out.remote_source import changed_sources
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, plan_of
 from preshuffle.layouts.loader import AITER_TAG, apply
-from preshuffle.layouts.stamps import digest_of, put_stamps, sample_file
-from preshuffle.registry import Decision, NoRecipeError, Registry
+from preshuffle.layouts.stamps import digest_of, put_stamps, sample_memory
+from preshuffle.registry import Decision, NoRecipeError, Query, Registry
 from preshuffle.registry.hf import read_config
 
 Rank = int | tuple[int, int]
@@ -44,7 +44,8 @@ class LaidOutRank:
     layers: tuple[int, ...]
     from_checkpoint: bool
     reason: str | None
-    _decisions: Mapping[int, tuple[LayerPlan, Decision]] = field(repr=False)
+    _queries: Mapping[int, Query] = field(repr=False)
+    _registry: Registry = field(repr=False)
     _reader: _MappedReader | _CheckpointReader = field(repr=False)
 
     def layer(self, layer: int) -> dict[str, torch.Tensor]:
@@ -55,8 +56,7 @@ class LaidOutRank:
         Raises:
             LaidOutError: the layer has no experts, or a sample of a tensor's bytes is not what was written.
         """
-        if layer not in self._decisions:
-            raise LaidOutError(f"layer {layer} has no experts; valid: {', '.join(map(str, self.layers))}")
+        self._check(layer)
         return self._reader.layer(layer)
 
     def decision(self, layer: int) -> Decision:
@@ -64,7 +64,12 @@ class LaidOutRank:
 
         Its call goes with the bytes.
         """
-        return self._decisions[layer][1]
+        self._check(layer)
+        return self._registry.resolve(self._queries[layer], kernels=self.from_checkpoint)
+
+    def _check(self, layer: int) -> None:
+        if layer not in self._queries:
+            raise LaidOutError(f"layer {layer} has no experts; valid: {', '.join(map(str, self.layers))}")
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them."""
@@ -123,30 +128,30 @@ def _open(
     registry = registry or Registry.default()
     manifest = Manifest.read(path)
     tp_rank, ep_rank = _ranks(rank, manifest.tp, manifest.ep)
-    decisions = _decisions(path, manifest, registry, fields)
+    queries = _queries(path, manifest, registry, fields)
     if checkpoint is not None:
         for _, _, text in changed_sources(path, manifest, checkpoint):
             raise StaleError(f"{path}: made of another checkpoint: {text}")
     reader = _MappedReader(path, manifest, (tp_rank, ep_rank), device, check_samples)
-    return LaidOutRank(tp_rank, ep_rank, tuple(sorted(decisions)), False, None, decisions, reader)
+    return LaidOutRank(tp_rank, ep_rank, tuple(sorted(queries)), False, None, queries, registry, reader)
 
 
-def _decisions(
-    path: Path, manifest: Manifest, registry: Registry, fields: Mapping[str, Any]
-) -> dict[int, tuple[LayerPlan, Decision]]:
-    """Return each layer's plan and decision.
+def _queries(path: Path, manifest: Manifest, registry: Registry, fields: Mapping[str, Any]) -> dict[int, Query]:
+    """Return each layer's query, whose decision must be that of the files.
+
+    Only bytes and call are decided: what is wrong with a deployment is not asked here.
 
     Raises:
         StaleError: the book decides otherwise now, or for what is needed.
     """
-    found: dict[int, tuple[LayerPlan, Decision]] = {}
+    found: dict[int, Query] = {}
     config = _config(path, manifest) if fields else None
     for plan in manifest.plans:
         query = plan.query
         if config is not None:
             query = registry.query_from_hf_config(config, layer=plan.layers[0], **{"arch": query.arch, **fields})
         try:
-            decision = registry.resolve(query, kernels=False)
+            decision = registry.resolve_layout(query)
         except NoRecipeError as error:
             first = str(error).splitlines()[0]
             raise StaleError(
@@ -161,7 +166,7 @@ def _decisions(
             raise StaleError(f"{path}: laid out by {what} ({plan.decision_digest}); needed: {need}: apply again")
         if needed.naming() != plan.naming():
             raise StaleError(f"{path}: cut or named otherwise than {query.engine or 'the book'} needs it: apply again")
-        found |= {layer: (plan, decision) for layer in plan.layers}
+        found |= dict.fromkeys(plan.layers, query)
     return found
 
 
@@ -201,9 +206,10 @@ class _MappedReader:
         path = self._folder / record.file
         found: dict[str, torch.Tensor] = {}
         for one in record.tensors:
-            if self._check and digest_of(sample_file(path, (one.begin, one.begin + one.nbytes))) != one.sample:
-                raise LaidOutError(f"{path}: tensor {one.name} does not hold what was written: verify it")
             mapped = self._mapped(path, one)
+            # through the mapping: the pages are read soon anyway
+            if self._check and digest_of(sample_memory(mapped.untyped_storage(), 0, one.nbytes)) != one.sample:
+                raise LaidOutError(f"{path}: tensor {one.name} does not hold what was written: verify it")
             found[one.name] = mapped if self._copier is None else self._copier.copy(mapped)
         if self._copier is not None:
             self._copier.finish()
@@ -248,4 +254,6 @@ def _from_checkpoint(
     plan = RunPlan.of(Checkpoint.open(folder, registry), fields)
     tp_rank, ep_rank = _ranks(rank, *plan.ranks)
     reader = _CheckpointReader(plan, tp_rank, ep_rank, device)
-    return LaidOutRank(tp_rank, ep_rank, tuple(plan.layers), True, reason, plan.layers, reader)
+    queries = {layer: one.query for layer, (one, _) in plan.layers.items()}
+    registry = plan.checkpoint.registry
+    return LaidOutRank(tp_rank, ep_rank, tuple(plan.layers), True, reason, queries, registry, reader)

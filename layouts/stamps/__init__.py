@@ -6,7 +6,7 @@ from preshuffle.layouts.stamps.exclusive import exclusive
 from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
 from preshuffle.layouts.stamps.memory_extents import extent_of, extents_overlap, memory_extents_of, tensors_overlap
 from preshuffle.layouts.stamps.metadata import stamps_from_metadata, stamps_to_metadata
-from preshuffle.layouts.stamps.samples import digest_of, sample_file
+from preshuffle.layouts.stamps.samples import digest_of, sample_file, sample_memory
 from preshuffle.layouts.stamps.stamp import (
     check_known,
     check_role,
@@ -56,6 +56,7 @@ __all__ = [
     "put_stamps",
     "record_location",
     "sample_file",
+    "sample_memory",
     "soundness_of",
     "stamp_of",
     "stamps_from_metadata",

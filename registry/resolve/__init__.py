@@ -14,7 +14,7 @@ from preshuffle.registry.resolve.observation_of import (
     query_of_kernel,
 )
 from preshuffle.registry.resolve.requirements import REQUIRED_OF, lacking
-from preshuffle.registry.resolve.resolver import Judge, Resolver
+from preshuffle.registry.resolve.resolver import Judge, LayoutDecision, Resolver
 from preshuffle.registry.resolve.shapes import call_decision, tensor_decisions
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Irrelevance",
     "Judge",
     "LayerFact",
+    "LayoutDecision",
     "LoaderCut",
     "Resolver",
     "RuleTrace",

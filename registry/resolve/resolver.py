@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -13,14 +13,21 @@ from preshuffle.registry.base.words import Role, Shard
 from preshuffle.registry.entries import Recipe
 from preshuffle.registry.layer import AITER, MoELayer, Predictor, layer_of, supposed_layers, value_of
 from preshuffle.registry.loading import Book, backend_reads
-from preshuffle.registry.resolve.choose import chosen, engine_notes_under
+from preshuffle.registry.resolve.choose import Choice, chosen, engine_notes_under
 from preshuffle.registry.resolve.kernels import predict_kernels
 from preshuffle.registry.resolve.observation_of import applied_by, query_of_kernel
 from preshuffle.registry.resolve.reason import reason
 from preshuffle.registry.resolve.reason_kind import reason_kind
 from preshuffle.registry.resolve.refusals import no_recipe, nothing_works
 from preshuffle.registry.resolve.shapes import call_decision, tensor_decisions
-from preshuffle.registry.values.decision import CallDecision, Decision, KernelBucket, ObservedRead, TensorDecision
+from preshuffle.registry.values.decision import (
+    Alternative,
+    CallDecision,
+    Decision,
+    KernelBucket,
+    ObservedRead,
+    TensorDecision,
+)
 from preshuffle.registry.values.digest import decision_digest
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.observation import Applied
@@ -28,6 +35,9 @@ from preshuffle.registry.values.query import Query
 
 _STATED = ("tokens", "dp")
 """Fields for which it matters whether a query states them, whatever their value."""
+
+
+_Chosen = tuple[Choice, tuple[Alternative, ...]]
 
 
 class Judge(Protocol):
@@ -61,11 +71,26 @@ class LaidOut:
     digest: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LayoutDecision:
+    """Bytes and call of a decision, without kernels and findings.
+
+    Attributes:
+        recipe: id of the recipe.
+        decision_digest: that of the whole decision.
+    """
+
+    recipe: str
+    tensors: FrozenDict[Role, TensorDecision]
+    call: CallDecision
+    decision_digest: str
+
+
 class Resolver:
     """Decides queries from one book."""
 
-    def __init__(self, book: Book, predictor: Predictor, judge: Judge, memo: Memo) -> None:
-        """Use a book; ``memo`` stores decisions and their parts."""
+    def __init__(self, book: Book, predictor: Predictor, judge: Callable[[], Judge], memo: Memo) -> None:
+        """Use a book; ``memo`` stores decisions and their parts, ``judge`` is asked for once one is whole."""
         self._book = book
         self._predictor = predictor
         self._judge = judge
@@ -86,16 +111,30 @@ class Resolver:
         key = (query, kernels, *(name in stated for name in _STATED))
         return self._memo.get("decisions", key, lambda: self._decide(query, kernels, nearest))
 
-    def _decide(self, query: Query, kernels: bool, nearest: bool) -> Decision:
-        book = self._book
-        layer = layer_of(query, book, self._memo).checked()
+    def resolve_layout(self, query: Query) -> LayoutDecision:
+        """Decide bytes and call alone; nobody judges them.
+
+        Raises:
+            NoRecipeError: no rule answers, or one says that nothing works; the nearest are named.
+            QueryError: the query contradicts itself.
+        """
+        _, _, recipe, laid = self._chosen(query, nearest=True)
+        return LayoutDecision(recipe.id, laid.tensors, laid.call, laid.digest)
+
+    def _chosen(self, query: Query, *, nearest: bool) -> tuple[MoELayer, _Chosen, Recipe, LaidOut]:
+        layer = layer_of(query, self._book, self._memo).checked()
         choice, others = chosen(layer)
         if choice is None:
             raise no_recipe(layer)
         rule, recipe = choice.winner.rule, choice.winner.recipe
         if recipe is None:
             raise nothing_works(layer, rule, nearest=nearest)
-        laid = self._laid_out(layer, recipe, rule.shard)
+        return layer, (choice, others), recipe, self._laid_out(layer, recipe, rule.shard)
+
+    def _decide(self, query: Query, kernels: bool, nearest: bool) -> Decision:
+        book = self._book
+        layer, (choice, others), recipe, laid = self._chosen(query, nearest=nearest)
+        rule = choice.winner.rule
         buckets, findings = self._judged(query, laid, recipe, kernels)
         unread = _unread_switches(layer)
         values = {
@@ -146,14 +185,15 @@ class Resolver:
 
         Deployments of other names share the answer, unless the book's entries tell them apart.
         """
-        if query.deployment is not None and not self._judge.reads_deployment:
+        judge = self._judge()
+        if query.deployment is not None and not judge.reads_deployment:
             query = query.altered(deployment=None)
 
-        def judge() -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
+        def judged() -> tuple[tuple[KernelBucket, ...], tuple[Finding, ...]]:
             follows = query_of_kernel(query, laid.applied, laid.call, recipe.env)
             layers = supposed_layers(follows, self._book, self._memo, laid.applied)
             first = next(layers)
-            findings = self._judge.findings_of(chain((first,), layers), kernels=kernels)
+            findings = judge.findings_of(chain((first,), layers), kernels=kernels)
             if not kernels:
                 return (), findings
             if first.supposed and not first.supposes_newest:  # kernels are told of what is stated
@@ -161,7 +201,7 @@ class Resolver:
             return _without_tuning(predict_kernels(first, laid.call, self._predictor), findings), findings
 
         key = (query, laid, kernels, *(name in query.model_fields_set for name in _STATED))
-        return self._memo.get("judged", key, judge)
+        return self._memo.get("judged", key, judged)
 
     def _backend_reads(self, layer: MoELayer, laid: LaidOut) -> tuple[ObservedRead, ...]:
         layouts: dict[str, str] = {role: tensor.layout for role, tensor in laid.tensors.items()}

@@ -17,6 +17,7 @@ from preshuffle.registry import Decision, Query, Registry
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.words import BITS, Role
 from preshuffle.registry.entries import CheckpointTensor
+from preshuffle.registry.resolve import LayoutDecision
 from preshuffle.registry.values.finding import FindingCode
 
 
@@ -139,7 +140,11 @@ class RunPlan:
 
 
 def plan_of(
-    registry: Registry, query: Query, decision: Decision, entries: Mapping[Role, CheckpointTensor], routed: int | None
+    registry: Registry,
+    query: Query,
+    decision: Decision | LayoutDecision,
+    entries: Mapping[Role, CheckpointTensor],
+    routed: int | None,
 ) -> LayerPlan:
     """Return the plan of one decision's layers, which are not listed yet.
 
