@@ -38,6 +38,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "apply": (
         "./checkpoint ./laid-out --arch gfx950 --tp 8 --engine vllm@0.33.0",
         "./checkpoint ./laid-out --arch MI355X --ep 8 --activation-dtype fp4x2 --json",
+        "./checkpoint ./laid-out --arch gfx950 --tp 8 --of 4 --index 0",
     ),
     "verify": ("./laid-out", "./laid-out --against ./checkpoint --full"),
     "restore": ("./laid-out ./checkpoint",),
