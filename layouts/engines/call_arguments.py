@@ -88,7 +88,7 @@ def _is_passed(role: Role, decision: Decision) -> bool:
 
 
 def _live(scalars: Mapping[str, Any], signature: Signature, book: Book) -> dict[str, Any]:
-    """Return scalars with AITER's own enumerators and torch's dtypes."""
+    """Return scalars with AITER's own enumerators, engines' own words and torch's dtypes."""
     live: dict[str, Any] = {}
     for name, value in scalars.items():
         argument = signature.arguments.get(name)
@@ -105,10 +105,15 @@ def _value(argument: Argument | None, value: Any, book: Book) -> Any:
     if argument.form == "dtype" and isinstance(value, str):
         return ACCEPTED_DTYPES[_TYPED.get(value, value)][0]  # type: ignore[index]
     if argument.form == "enumerator" and argument.enumeration is not None:
-        module, _, name = book.entries["enumerations"][argument.enumeration].path.partition(":")
-        enumeration = reduce(lambda found, part: getattr(found, part, None), name.split("."), sys.modules.get(module))
-        return getattr(enumeration, value.name, value)
-    return value
+        return getattr(_imported(book.entries["enumerations"][argument.enumeration].path), value.name, value)
+    words = _imported(argument.type) if argument.type is not None else None
+    return value if words is None else words(value)
+
+
+def _imported(path: str) -> Any:
+    """Return what ``module:name`` names; None unless this process has imported the module."""
+    module, _, name = path.partition(":")
+    return reduce(lambda found, part: getattr(found, part, None), name.split("."), sys.modules.get(module))
 
 
 _TYPED = {"fp8": "fp8_e4m3fn"}

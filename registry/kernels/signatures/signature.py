@@ -49,6 +49,7 @@ class Argument(Frozen):
         form: ``value`` as it is; ``enumerator``, ``number`` (an enumerator's) or ``word`` (its name); ``dtype`` of
             torch.
         enumeration: whose enumerators they are.
+        type: ``module:name`` of the owner's class of words; where it is imported the word is passed as one of it.
         spelling: words of ours that it spells otherwise.
         choices: the words that it takes, as it spells them; empty where all are taken.
         default: the function's own.
@@ -62,6 +63,7 @@ class Argument(Frozen):
     carries: str
     form: Literal["value", "enumerator", "number", "word", "dtype"] = "value"
     enumeration: str | None = None
+    type: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
     spelling: FrozenDict[str, str] = Field(default_factory=FrozenDict)
     choices: tuple[str, ...] = ()
     default: bool | int | float | str | None = None
