@@ -107,6 +107,7 @@ engines: $(STAMP)
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict $(ARGS)
+	$(BIN)/python deploy/site/check_site.py build/site
 
 docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs-serve: $(STAMP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cli_pages import INDEX as CLI
 from cli_pages import cli_pages
@@ -25,11 +25,18 @@ from python_pages import python_pages
 
 from preshuffle.registry import Registry
 
+RECORDS: Final = "decisions/README.md"
+"""Index of the decision records."""
+
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List the generated pages in the navigation, each after the index of its kind."""
-    pages = generated_pages(str(config.extra["models"]))
-    config.nav = _listed(config.nav, pages)
+    """List generated pages and decisions in the navigation, each after the index of its kind."""
+    records = sorted(path.name for path in (Path(config.docs_dir) / RECORDS).parent.glob("[0-9]*.md"))
+    uris = [
+        *generated_pages(str(config.extra["models"])),
+        *(f"{posixpath.dirname(RECORDS)}/{name}" for name in records),
+    ]
+    config.nav = _listed(config.nav, uris)
     return config
 
 
@@ -66,13 +73,13 @@ def generated_pages(models: str) -> dict[str, str]:
     }
 
 
-def _listed(nav: Any, pages: dict[str, str]) -> Any:
+def _listed(nav: Any, uris: list[str]) -> Any:
     """Replace the index of a kind of pages by a list of it and the others."""
     if isinstance(nav, list):
-        return [_listed(item, pages) for item in nav]
+        return [_listed(item, uris) for item in nav]
     if isinstance(nav, dict):
-        return {title: _listed(item, pages) for title, item in nav.items()}
-    if nav in (CLI, PYTHON, LAYOUTS, MODELS):
+        return {title: _listed(item, uris) for title, item in nav.items()}
+    if nav in (CLI, PYTHON, LAYOUTS, MODELS, RECORDS):
         folder = posixpath.dirname(nav)
-        return [nav, *(uri for uri in pages if uri.startswith(f"{folder}/") and uri != nav)]
+        return [nav, *(uri for uri in uris if uri.startswith(f"{folder}/") and uri != nav)]
     return nav

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from preshuffle.api.store import Store
 from preshuffle.layouts import write_checkpoint
 from support.docs.blocks import PAGES, ROOT, RUNNABLE, Block, blocks
 from support.docs.patches import is_patch
@@ -64,16 +65,28 @@ def a_checkpoint(reader: Session, patch: pytest.MonkeyPatch) -> None:
     reader.replaced[', device="cuda"'] = ""
 
 
+def a_store(reader: Session, patch: pytest.MonkeyPatch) -> None:
+    """The store of a service that does not run."""
+    Store(f"sqlite:///{reader.folder / 'fleet.db'}").create().close()
+
+
 RUN_HERE = {
     "docs/tutorial.md": nothing,
+    "docs/backup.md": a_store,
+    "docs/roll-out.md": nothing,
     "docs/embed.md": an_engine,
     "docs/extending.md": nothing,
     "docs/laid-out.md": a_checkpoint,
 }
 """Pages that are run here, with what they take for granted."""
+LONG = ("docs/extending.md",)
+"""Of these, those that take seconds: CI runs them apart (``make soak ARGS=tests/docs``)."""
 
 
-@pytest.mark.parametrize("name", RUN_HERE)
+@pytest.mark.parametrize(
+    "name",
+    [*(name for name in RUN_HERE if name not in LONG), *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)],
+)
 def test_a_page_runs_as_it_is_pasted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with session(tmp_path, monkeypatch) as reader:
         RUN_HERE[name](reader, monkeypatch)

@@ -53,7 +53,7 @@ def restore_backup(url: str, backup: Path) -> tuple[StoreFacts, Path | None]:
     Raises:
         StoreError: a service uses the store, or the backup is none or was written by a newer version.
     """
-    target = sqlite_file(url, "pg_restore, as docs/service.md describes")
+    target = sqlite_file(url, "pg_restore, as docs/backup.md describes")
     kept = target.with_name(target.name + REPLACED)
     inspect_store(url_of_file(backup))
     if kept.exists():

@@ -121,7 +121,7 @@ def test_postgresql_is_dumped_and_restored_with_its_own_commands(
         pytest.skip("pg_dump is not installed")
     dump_command: list[str | Path] = ["pg_dump", "--format=custom", "--file", dump, url]
     restore: list[str | Path] = ["pg_restore", "--no-owner", "--single-transaction", "--dbname"]
-    page = (Path(__file__).parents[3] / "docs" / "service.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "backup.md").read_text()
     assert " ".join(map(str, restore)) in page
     empty = ["psql", "--quiet", "--command", "DROP SCHEMA public CASCADE", "--command", "CREATE SCHEMA public"]
     assert f'psql --command "{empty[3]}" --command "{empty[5]}" URL' in page

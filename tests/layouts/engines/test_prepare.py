@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -75,6 +76,17 @@ def test_aiters_own_enumerators_are_passed_where_it_is_imported(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "aiter", aiter)
     assert ready.kwargs("aiter.fused_moe")["quant_type"] == "its own"
     assert ready.kwargs("aiter.fused_moe")["activation"].value == 2
+
+
+def test_an_engines_own_words_are_passed_where_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, _, _ = live("sglang")
+    ready = prepare(layer, engine="sglang", **GIVEN, on_environment="tell")
+    assert ready.kwargs()["quant_type"] == "per_1x32"
+    runner = ModuleType("sglang.srt.layers.moe.moe_runner.aiter")
+    words = StrEnum("AiterQuantType", {"PER_1X32": "per_1x32"})
+    runner.AiterQuantType = words  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, runner.__name__, runner)
+    assert ready.kwargs()["quant_type"] is words["PER_1X32"]
 
 
 class TestEnvironment:

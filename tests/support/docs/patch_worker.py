@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import warnings
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +47,7 @@ def patched(engine: str, case: EngineCase) -> None:
 
     def here(layer: Any, *, config: object, engine: str) -> Any:
         release = f"{engine}@{RELEASES[engine]}"
-        return partial(prepare, **settled)(layer, config=SimpleNamespace(moe_runner_backend="auto"), engine=release)
+        return prepare(layer, config=SimpleNamespace(moe_runner_backend="auto"), engine=release, **settled)
 
     for patch in patches(engine):
         module = importlib.import_module(patch.module)
