@@ -83,10 +83,10 @@ def test_an_engines_own_words_are_passed_where_it_is_imported(monkeypatch: pytes
     ready = prepare(layer, engine="sglang", **GIVEN, on_environment="tell")
     assert ready.kwargs()["quant_type"] == "per_1x32"
     runner = ModuleType("sglang.srt.layers.moe.moe_runner.aiter")
-    words = StrEnum("AiterQuantType", {"PER_1X32": "per_1x32"})
-    runner.AiterQuantType = words  # type: ignore[attr-defined]
+    AiterQuantType = StrEnum("AiterQuantType", {"PER_1X32": "per_1x32"})
+    runner.AiterQuantType = AiterQuantType  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, runner.__name__, runner)
-    assert ready.kwargs()["quant_type"] is words["PER_1X32"]
+    assert ready.kwargs()["quant_type"] is AiterQuantType["PER_1X32"]
 
 
 class TestEnvironment:
