@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +70,40 @@ def test_a_node_with_another_book_is_named(
         lay_out_checkpoint(checkpoint, tmp_path / "out", executor=RayExecutor(cluster.address), **FIELDS)
 
 
+def test_a_node_without_preshuffle_is_named(cluster: Any, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['preshuffle'] = None\n")
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE, env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        with pytest.raises(LaidOutError, match=r"node .*: preshuffle with .* is not installed there"):
+            lay_out_checkpoint(checkpoint, tmp_path / "out", executor=RayExecutor(cluster.address), **FIELDS)
+    finally:
+        cluster.remove_node(node)
+
+
+def test_a_driver_is_killed_and_the_same_command_resumes(
+    cluster: Any, checkpoint: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "preshuffle", "apply", str(checkpoint), str(out), "--executor", "ray"]
+    fields = ["--arch", "gfx950", "--activation-dtype", "fp4x2", "--tp", "2", "--json"]
+    options = ["--ray-address", cluster.address, "--workers", "1"]
+    with subprocess.Popen([*command, *options, *fields], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        events = (json.loads(line)["event"] for line in driver.stdout)
+        assert "file" in events  # up to the first one
+        driver.kill()
+    assert not (out / "manifest.json").exists()
+    done = subprocess.run([*command, *options, *fields], capture_output=True, text=True, check=True)
+    *lines, result = (json.loads(line) for line in done.stdout.splitlines())
+    assert [line["event"] for line in lines].count("resumed") >= 1
+    assert result["out"] == str(out)
+    assert contents(out) == whole
+
+
+def alive(found: list[dict[str, Any]]) -> set[str]:
+    return {node["NodeID"] for node in found if node["Alive"]}
+
+
 def test_a_node_dies_in_the_middle_of_a_file(
     cluster: Any, checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,9 +112,10 @@ def test_a_node_dies_in_the_middle_of_a_file(
     monkeypatch.setattr(ray_executor, "write_unit", dying_node.write_unit)
     events: list[RunEvent] = []
     with RayExecutor(cluster.address) as executor:
+        before = alive(ray.nodes())
         lay_out_checkpoint(checkpoint, tmp_path / "out", executor=executor, listener=events.append, **FIELDS)
-        alive = [node["Alive"] for node in ray.nodes()]
-    assert alive.count(False) == 1
+        after = alive(ray.nodes())
+    assert len(after) == len(before) - 1
     assert contents(tmp_path / "out") == whole
     died = (tmp_path / dying_node.DIED).read_text()
     assert [event.file for event in events if event.event == "file"].count(died) == 1
