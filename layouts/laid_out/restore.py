@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +14,16 @@ import torch
 from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, ShardFile, read_regular
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
-from preshuffle.layouts.laid_out.files.manifest import SOURCE, FileRecord, Manifest, TensorRecord
+from preshuffle.layouts.laid_out.files.manifest import SOURCE, WORK, FileRecord, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import CancelledRun, Listener, Progress
+from preshuffle.layouts.laid_out.files.restore_journal import RestoreJournal, journal_of
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets, partial_of
-from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole, writing
+from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer, unrestorable
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
+from preshuffle.layouts.laid_out.runs.output_folder import check_room, restoring
 from preshuffle.layouts.stamps import digest_file
+from preshuffle.registry import PreshuffleError
 
 _NAMED = 8
 _BLOCK = 16 << 20
@@ -29,7 +34,8 @@ def restore_checkpoint(
 ) -> Manifest:
     """Restore the checkpoint that was laid out.
 
-    Its shards have the same names and bytes; each is compared with the digest that it had before it appears.
+    Its shards have the same names and bytes; each is compared with the digest that it had before it appears. Killed,
+    the same call resumes.
 
     Args:
         out: the laid-out checkpoint.
@@ -38,10 +44,13 @@ def restore_checkpoint(
         listener: called with every event.
 
     Raises:
-        LaidOutError: something was left out or lost, a file is damaged, or the folder holds shards already.
+        LaidOutError: something was left out or lost, a file is damaged, there is no room, or the folder holds shards
+            already.
     """
     out, folder = Path(out), Path(checkpoint)
     manifest = Manifest.read(out)
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise LaidOutError(f"{folder}: is the laid-out checkpoint, or inside it; choose another folder")
     if not manifest.complete:
         raise LaidOutError(f"{out}: was made without the tensors that are no experts': they cannot be restored")
     for small in manifest.copied:
@@ -49,31 +58,90 @@ def restore_checkpoint(
     check_restorable(out, manifest)
     headers = source_headers(out, manifest)
     there = [header.path.name for header in headers if (folder / header.path.name).exists()]
-    if there:
+    if there and not journal_of(folder).is_file():
         raise LaidOutError(f"{folder}: holds {there[0]} already; choose another folder")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    progress = Progress(sum(header.size for header in headers), listener)
-    progress.tell("started")
-    targets = ShardTargets(folder, headers)
-    try:
-        shards = MappedShards()
-        run_all((partial(restore_rank_layer, out, manifest, one, shards, targets, progress) for one in manifest.ranks),
-                workers, progress)  # fmt: skip
-        # behind the ranks: what was kept is more exact than what they give
-        copied = (*manifest.others, *manifest.kept)
-        run_all(
-            (partial(copy_back, out, one, one.tensors, shards, targets, progress) for one in copied), workers, progress
-        )
-        targets.synchronise()
-        _check_digests(manifest, folder)
-        _copy_small_files(out, manifest, folder)
-        targets.publish()
-    finally:
-        targets.abandon()
-    synchronise_folder(folder)
-    progress.tell("finished")
+    with restoring(folder):
+        restoration = _Restoration(out, folder, manifest, headers, RestoreJournal(folder, manifest.checksum), workers)
+        progress = Progress(sum(header.size for header in headers), listener)
+        progress.tell("started")
+        try:
+            restoration.run(progress)
+        except PreshuffleError:
+            shutil.rmtree(folder / WORK, ignore_errors=True)
+            raise
+        progress.tell("finished")
+    shutil.rmtree(folder / WORK, ignore_errors=True)
     return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Restoration:
+    """One run that restores a checkpoint."""
+
+    out: Path
+    folder: Path
+    manifest: Manifest
+    headers: list[ShardFile]
+    journal: RestoreJournal
+    workers: int
+
+    def run(self, progress: Progress) -> None:
+        """Write what is not written yet; publish the shards.
+
+        Raises:
+            LaidOutError: see ``restore_checkpoint``; no unpublished file is left then.
+        """
+        unpublished = [one for one in self.headers if not (self.folder / one.path.name).exists()]
+        if not self.journal.resumed:
+            check_room(self.folder, sum(one.size for one in unpublished))
+        targets = ShardTargets(self.folder, unpublished, reuse=self.journal.resumed)
+        try:
+            if targets.created:
+                self.journal.forget()
+            resumed = bool(self.journal.done)
+            self._write(targets, progress)
+            targets.synchronise()
+            wrong = _wrong_shard(self.manifest, self.folder)
+            if wrong is not None and resumed:  # the machine may have stopped before all bytes were on the disk
+                self.journal.forget()
+                self._write(targets, progress)
+                targets.synchronise()
+                wrong = _wrong_shard(self.manifest, self.folder)
+            if wrong is not None:
+                raise LaidOutError(
+                    f"{wrong}: what was restored differs from the checkpoint's; nothing was written. "
+                    "Verify the laid-out checkpoint (--full): a file of it is damaged"
+                )
+            _copy_small_files(self.out, self.manifest, self.folder)
+            targets.publish()
+        except PreshuffleError:
+            targets.abandon()
+            raise
+        synchronise_folder(self.folder)
+
+    def _write(self, targets: ShardTargets, progress: Progress) -> None:
+        shards, ranks = MappedShards(), self.manifest.ranks
+        # behind the ranks: what was kept is more exact than what they give
+        copied = (*self.manifest.others, *self.manifest.kept)
+        missing = self.journal.missing(one.file for one in (*ranks, *copied))
+        if missing & {one.file for one in ranks}:  # and so once more where ranks are written
+            missing |= {one.file for one in copied}
+        for one in (*ranks, *copied):
+            if one.file not in missing:
+                progress.resume(one.file, sum(tensor.nbytes for tensor in one.tensors))
+        self._run([partial(restore_rank_layer, self.out, self.manifest, one, shards, targets, progress)
+                   for one in ranks if one.file in missing],
+                  [one.file for one in ranks if one.file in missing], progress)  # fmt: skip
+        self._run([partial(copy_back, self.out, one, one.tensors, shards, targets, progress)
+                   for one in copied if one.file in missing],
+                  [one.file for one in copied if one.file in missing], progress)  # fmt: skip
+
+    def _run(self, tasks: list[Callable[[], None]], files: list[str], progress: Progress) -> None:
+        def noted(task: Callable[[], None], file: str) -> None:
+            task()
+            self.journal.add(file)
+
+        run_all((partial(noted, task, file) for task, file in zip(tasks, files, strict=True)), self.workers, progress)
 
 
 def check_restorable(out: Path, manifest: Manifest) -> None:
@@ -152,13 +220,13 @@ def copy_back(
             progress.advance(past - first)
 
 
-def _check_digests(manifest: Manifest, folder: Path) -> None:
+def _wrong_shard(manifest: Manifest, folder: Path) -> str | None:
+    """Return a shard whose bytes are not the checkpoint's."""
     for source in manifest.sources:
-        if digest_file(partial_of(folder / source.name), (0, source.size)) != source.digest:
-            raise LaidOutError(
-                f"{source.name}: what was restored differs from the checkpoint's; nothing was written. "
-                "Verify the laid-out checkpoint (--full): a file of it is damaged"
-            )
+        path = folder / source.name
+        if digest_file(path if path.exists() else partial_of(path), (0, source.size)) != source.digest:
+            return source.name
+    return None
 
 
 def _copy_small_files(out: Path, manifest: Manifest, folder: Path) -> None:

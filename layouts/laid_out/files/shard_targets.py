@@ -25,13 +25,16 @@ class ShardTargets:
     Their room is allocated first: a full disk is an error then, not the end of the process.
     """
 
-    def __init__(self, folder: Path, headers: Iterable[ShardFile], names: Iterable[str] | None = None) -> None:
-        """Create the files.
+    def __init__(
+        self, folder: Path, headers: Iterable[ShardFile], names: Iterable[str] | None = None, *, reuse: bool = False
+    ) -> None:
+        """Create the files, or open those of an earlier run.
 
         Args:
             folder: where.
             headers: of the files; their names are taken from the paths.
             names: tensors that will be written; all if None.
+            reuse: open unpublished files that have the size and the header; ``created`` says whether all did.
 
         Raises:
             LaidOutError: there is no room, or they cannot be written.
@@ -39,10 +42,21 @@ class ShardTargets:
         wanted = None if names is None else set(names)
         self.paths: list[Path] = []
         self._places: dict[str, Place] = {}
+        self.created = False
+        try:
+            self._open(folder, headers, wanted, reuse)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _open(self, folder: Path, headers: Iterable[ShardFile], wanted: set[str] | None, reuse: bool) -> None:
         for header in headers:
             path = folder / header.path.name
             entries = {name: entry for name, entry in header.entries.items() if wanted is None or name in wanted}
-            mapped = _created(partial_of(path), header, entries if wanted is not None else None)
+            mapped = _reopened(partial_of(path), header) if reuse else None
+            if mapped is None:
+                self.created = True
+                mapped = _created(partial_of(path), header, entries if wanted is not None else None)
             self.paths.append(path)
             self._places.update({name: (mapped, entry) for name, entry in entries.items()})
 
@@ -136,3 +150,14 @@ def _created(path: Path, header: ShardFile, entries: Mapping[str, StoredEntry] |
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+def _reopened(path: Path, header: ShardFile) -> mmap.mmap | None:
+    """Map a file that an earlier run left, if it has the size and the header."""
+    try:
+        with path.open("rb+") as stream:
+            if os.fstat(stream.fileno()).st_size != header.size or stream.read(len(header.head)) != header.head:
+                return None
+            return mmap.mmap(stream.fileno(), header.size)
+    except OSError:
+        return None

@@ -100,6 +100,19 @@ def fetching(out: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Restore a checkpoint into a folder, alone.
+
+    Raises:
+        LaidOutError: another process does, or the folder cannot be made.
+    """
+    with _locked(folder, _LOCK, fcntl.LOCK_EX) as free:
+        if not free:
+            raise LaidOutError(f"{folder}: another process restores a checkpoint to it")
+        yield
+
+
 def check_room(out: Path, needed: int) -> None:
     """Check that what is missing fits the file system.
 

@@ -12,12 +12,18 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
-from preshuffle.layouts.laid_out import Share, lay_out_checkpoint, lay_out_share
+from preshuffle.layouts.laid_out import Share, convert_laid_out, lay_out_checkpoint, lay_out_share, restore_checkpoint
 from preshuffle.registry import PreshuffleError, Registry
 
 FIELDS: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
+TASKS: dict[str, Any] = {
+    "apply": partial(lay_out_checkpoint, workers=2, **FIELDS),
+    "convert": partial(convert_laid_out, tp=4, workers=2),
+    "restore": partial(restore_checkpoint, workers=2),
+}
 _STEPS = ("pwrite", "fsync", "rename", "open", "close")
 
 
@@ -59,6 +65,7 @@ def main() -> int:
     parser.add_argument("checkpoint")
     parser.add_argument("out")
     parser.add_argument("--at", type=int)
+    parser.add_argument("--task", choices=TASKS, default="apply")
     parser.add_argument("--shares", type=int)
     args = parser.parse_args()
     if args.shares:
@@ -67,7 +74,7 @@ def main() -> int:
         return 0
     steps = count_steps(args.at)
     try:
-        lay_out_checkpoint(args.checkpoint, args.out, workers=2, **FIELDS)
+        TASKS[args.task](args.checkpoint, args.out)
     except PreshuffleError as error:
         print(error, file=sys.stderr)
         return 2
