@@ -21,11 +21,12 @@ from preshuffle.layouts.checkpoint import (
     same_identity,
     wanted_files,
 )
+from preshuffle.layouts.laid_out.files.errors import StaleError
 from preshuffle.layouts.laid_out.files.manifest import SOURCE, WORK, Manifest, SourceRecord
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.tensor_writer import writing
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
-from preshuffle.layouts.laid_out.runs.output_folder import fetching
+from preshuffle.layouts.laid_out.runs.output_folder import fetching, is_own_folder
 from preshuffle.registry.base.frozen import FrozenDict
 
 _FETCHED: Final = "checkpoint"
@@ -57,6 +58,9 @@ def fetch_for_run(address: str, out: Path, listener: Listener | None) -> Fetched
     """
     remote = RemoteFolder.open(address)
     files = wanted_files(remote)
+    there = [name for name in files if (out / name).exists() and not name.endswith(".safetensors")]
+    if there and not is_own_folder(out):
+        raise StaleError(f"{out} holds another {there[0]}; choose another folder")
     with fetching(out):
         progress = Progress(sum(file.size for file in files.values()), listener, "fetching")
         with writing(out):

@@ -21,7 +21,7 @@ from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets, partia
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer, unrestorable
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
-from preshuffle.layouts.laid_out.runs.output_folder import check_room, restoring
+from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, restoring
 from preshuffle.layouts.stamps import digest_file
 from preshuffle.registry import PreshuffleError
 
@@ -60,6 +60,7 @@ def restore_checkpoint(
     there = [header.path.name for header in headers if (folder / header.path.name).exists()]
     if there and not journal_of(folder).is_file():
         raise LaidOutError(f"{folder}: holds {there[0]} already; choose another folder")
+    check_foreign(folder, [path for _, path in _small_files(out, manifest)])
     with restoring(folder):
         restoration = _Restoration(out, folder, manifest, headers, RestoreJournal(folder, manifest.checksum), workers)
         progress = Progress(sum(header.size for header in headers), listener)

@@ -28,8 +28,8 @@ from preshuffle.layouts.laid_out.files.seal import BLANK
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
 from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
-from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files
-from preshuffle.layouts.laid_out.runs.output_folder import check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
+from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
@@ -105,6 +105,7 @@ def lay_out_checkpoint(
         checkpoint, identities = fetched.folder, fetched.identities
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
     job = replace(job, identities=identities)
+    check_foreign(job.out, small_files(job.plan.checkpoint.folder))
     with exclusive_folder(job.out, job.expected()):
         manifest = job.write(executor or ThreadExecutor(workers or core_count()), listener)
     shutil.rmtree(job.out / WORK, ignore_errors=True)

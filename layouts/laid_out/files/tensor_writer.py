@@ -10,12 +10,14 @@ import ctypes
 import errno
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import torch
 
@@ -204,6 +206,11 @@ def unique_partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
+def is_own_partial(path: Path) -> bool:
+    """Return whether a file's name is one of those."""
+    return re.search(rf"\.[0-9a-f]{{8}}{re.escape(PARTIAL)}$", path.name) is not None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Name the file where writing fails.
@@ -234,11 +241,27 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         LaidOutError: it cannot be written.
     """
+    with _appearing(path) as stream:
+        stream.write(data)
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Copy a file, which appears when it is whole.
+
+    Raises:
+        LaidOutError: it cannot be read or written.
+    """
+    with _appearing(path) as stream, source.open("rb") as read:
+        shutil.copyfileobj(read, stream)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[BinaryIO]:
     partial = unique_partial(path)
     with writing(path):
         try:
             with partial.open("wb") as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.rename(partial, path)

@@ -10,7 +10,7 @@ from typing import Final
 
 from preshuffle.layouts.checkpoint import INDEX, MappedShards, ShardFile
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, CopiedRecord, key_of_copies
-from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, write_whole
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, copy_whole, write_whole
 from preshuffle.layouts.laid_out.runs.rank_layer import Advance
 from preshuffle.layouts.stamps import digest_file
 
@@ -77,13 +77,20 @@ def copy_small_files(folder: Path, out: Path) -> tuple[CopiedRecord, ...]:
         LaidOutError: one cannot be written.
     """
     records: list[CopiedRecord] = []
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix in _WEIGHTS or path.name in (INDEX, MANIFEST):
-            continue
-        write_whole(out / path.name, path.read_bytes())
-        size = path.stat().st_size
+    for path in small_files(folder):
+        copy_whole(path, out / path.name)
+        size = (out / path.name).stat().st_size
         records.append(CopiedRecord(file=path.name, size=size, digest=digest_file(out / path.name, (0, size))))
     return tuple(records)
+
+
+def small_files(folder: Path) -> list[Path]:
+    """Return a checkpoint's configuration, tokenizer and the like."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix not in _WEIGHTS and path.name not in (INDEX, MANIFEST)
+    ]
 
 
 def copy_headers(folder: Path, out: Path, headers: Collection[ShardFile]) -> tuple[CopiedRecord, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.files.manifest import WORK
-from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, writing
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK
+from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, is_own_partial, writing
 from preshuffle.layouts.laid_out.runs.other_tensors import room_for
 
 _LOCK: Final = "lock"
@@ -34,8 +35,7 @@ def exclusive_folder(out: Path, expected: Iterable[str]) -> Iterator[None]:
     with _locked(out, _LOCK, fcntl.LOCK_EX) as free:
         if not free:
             raise LaidOutError(f"{out}: another process writes it")
-        for path in out.rglob(f"*{PARTIAL}"):
-            path.unlink()
+        remove_partials(out)
         _check_expected(out, set(expected))
         yield
 
@@ -82,9 +82,35 @@ def finishing(out: Path) -> Iterator[bool]:
 
 
 def remove_partials(out: Path) -> None:
-    """Remove what killed processes left half-written; nobody may write there."""
-    for path in out.glob(f"*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    """Remove what killed processes left half-written; nobody may write there.
+
+    Files of that ending which are not ours stay.
+    """
+    for folder in (out, out / SOURCE, out / WORK):
+        for path in folder.glob(f"*{PARTIAL}"):
+            if is_own_partial(path):
+                path.unlink(missing_ok=True)
+
+
+def is_own_folder(out: Path) -> bool:
+    """Return whether a folder holds a run, finished or not."""
+    return (out / WORK).is_dir() or (out / MANIFEST).is_file()
+
+
+def check_foreign(out: Path, copied: Iterable[Path]) -> None:
+    """Check that no small file of somebody else would be overwritten.
+
+    Args:
+        out: the folder; one that holds an earlier run may be written to.
+        copied: files that will be copied to it.
+
+    Raises:
+        StaleError: the folder holds another file of that name.
+    """
+    for path in () if is_own_folder(out) else copied:
+        target = out / path.name
+        if target.is_dir() or (target.is_file() and not filecmp.cmp(path, target, shallow=False)):
+            raise StaleError(f"{out} holds another {path.name}; choose another folder")
 
 
 @contextmanager
@@ -110,6 +136,7 @@ def restoring(folder: Path) -> Iterator[None]:
     with _locked(folder, _LOCK, fcntl.LOCK_EX) as free:
         if not free:
             raise LaidOutError(f"{folder}: another process restores a checkpoint to it")
+        remove_partials(folder)
         yield
 
 
