@@ -48,7 +48,7 @@ class SourceProof:
         checkpoint = Checkpoint.open(folder, registry)
         layers: dict[int, tuple[LayerPlan, Decision]] = {}
         for one in manifest.plans:
-            decision = checkpoint.registry.resolve(one.query)
+            decision = checkpoint.registry.resolve(one.query, kernels=False)
             if decision.decision_digest != one.decision_digest:
                 raise LaidOutError(
                     f"{out}: laid out by recipe {one.recipe} ({one.decision_digest}); the book now decides "

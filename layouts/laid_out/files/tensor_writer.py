@@ -103,7 +103,7 @@ class TensorWriter:
         view, begin = memoryview(data.numpy().data), self._place
         with writing(self.path):
             while view:
-                count = os.pwrite(self._handle, view[:_WRITTEN], self._place)
+                count = os.pwrite(self._handle, view[: _WRITTEN - self._place % _WRITTEN], self._place)
                 self._place += count
                 view = view[count:]
         _begin_writing(self._handle, begin, self._place - begin)

@@ -64,9 +64,10 @@ def lay_out_rank_layer(
             job, laid = rank_role.lay_out(experts)
             tensor.write(laid)
             advance(laid.numel())
-            before = stamp.lost if stamp else plan.inherited.get((unit.layer, role), ())
-            lost = tuple(dict.fromkeys((*before, *job.stamp.lost)))
-            stamp = replace(stamp or _grown(job.stamp, part.count), lost=lost)
+            if stamp is None:
+                stamp = replace(_grown(job.stamp, part.count), lost=plan.inherited.get((unit.layer, role), ()))
+            lost = tuple(dict.fromkeys((*stamp.lost, *job.stamp.lost)))
+            stamp = stamp if lost == stamp.lost else replace(stamp, lost=lost)
             dtype = job.target_dtype
         if stamp is None:
             raise LaidOutError(f"{unit.file}: rank (tp {unit.tp_rank}, ep {unit.ep_rank}) has no experts")
