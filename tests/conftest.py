@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Each worker computes on one thread, and so does what it starts: threads of several that wait for each other in turns
 # take up to ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Large tensors in huge pages where the system has them: a third of the time of tests on whole layers is page faults.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 torch.set_num_threads(1)  # it may have been imported before
 
 # Other processes share the machine: how long an example takes says nothing of the code. One commit has one result: new

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.loader import layout_from, layout_of
-from preshuffle.layouts.tensors import as_bytes, decode_values, expand_scales
+from preshuffle.layouts.tensors import as_bytes, decode_values, multiply_by_scales
 from preshuffle.registry import BoundLayout, Decision, Layout, LayoutError, TensorDecision
 from preshuffle.registry.base.words import BITS, Role, TensorDtype
 from preshuffle.registry.values.decision import CallDecision
@@ -211,7 +211,7 @@ def _matrix(numbers: Numbers, decision: Decision, role: Role, expert: int) -> to
     if scale is None:
         return weight
     halves = 2 if decision.tensors[role].order else 1
-    return weight * expand_scales(scale, decision.call.quant_type, weight.shape[0], weight.shape[1], halves)
+    return multiply_by_scales(weight, scale, decision.call.quant_type, halves)
 
 
 def _expert(numbers: Numbers, decision: Decision, expert: int) -> Expert:

@@ -12,7 +12,7 @@ from preshuffle.layouts.tensors.dtypes import (
     survives_cast,
 )
 from preshuffle.layouts.tensors.memory import check_memory, check_no_stand_in, has_bytes
-from preshuffle.layouts.tensors.numbers import decode_values, expand_scales
+from preshuffle.layouts.tensors.numbers import decode_values, multiply_by_scales
 from preshuffle.layouts.tensors.untraced import untraced
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "check_no_stand_in",
     "decode_values",
     "dtype_name",
-    "expand_scales",
     "has_bytes",
+    "multiply_by_scales",
     "needs_cast",
     "survives_cast",
     "untraced",

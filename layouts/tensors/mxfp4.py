@@ -15,9 +15,12 @@ def decode_fp4(codes: torch.Tensor) -> torch.Tensor:
 
     From ``uint8 [..., n]`` to ``float64 [..., 2n]``, the low nibble first.
     """
-    table = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.float64, device=codes.device)
-    pairs = torch.stack([codes & 0xF, codes >> 4], dim=-1)
-    return table[pairs.long()].flatten(-2)
+    nibbles = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.float64, device=codes.device)
+    byte = torch.arange(256, device=codes.device)
+    # A byte's two values are one complex number: what is looked up takes memory for codes and values alone
+    pairs = torch.view_as_complex(torch.stack([nibbles[byte & 0xF], nibbles[byte >> 4]], dim=-1))
+    values = torch.view_as_real(pairs.index_select(0, codes.flatten().int()))
+    return values.view(*codes.shape[:-1], 2 * codes.shape[-1])
 
 
 def decode_e8m0(codes: torch.Tensor) -> torch.Tensor:

@@ -64,11 +64,35 @@ def expand_scales(scales: torch.Tensor, quant_type: QuantType, rows: int, k: int
         k: values of a row.
         halves: 2 where rows are gate's and up's; blocks of rows never hold rows of both.
     """
+    scales, group = _by_row(scales, quant_type, rows, halves), GROUP.get(quant_type, 1)
+    return scales.repeat_interleave(group, -1)[:, :k] if group > 1 else scales
+
+
+def multiply_by_scales(values: torch.Tensor, scales: torch.Tensor, quant_type: QuantType, halves: int) -> torch.Tensor:
+    """Multiply values by the scales that they share, in place, and return them.
+
+    Whole groups take no memory for one scale per value.
+
+    Args:
+        values: one expert's, ``float64 [rows, K]``, those of gate first.
+        scales: one expert's, as `expand_scales` takes them.
+        quant_type: what shares one.
+        halves: 2 where rows are gate's and up's.
+    """
+    (rows, k), group = values.shape, GROUP.get(quant_type, 1)
+    by_row = _by_row(scales, quant_type, rows, halves)
+    if group > 1 and by_row.shape[-1] * group == k:
+        values.view(rows, k // group, group).mul_(by_row.unsqueeze(-1))
+        return values
+    return values.mul_(expand_scales(scales, quant_type, rows, k, halves))
+
+
+def _by_row(scales: torch.Tensor, quant_type: QuantType, rows: int, halves: int) -> torch.Tensor:
+    """Expand scales to as many rows as the weight has."""
     if quant_type == "per_Tensor":
         return scales.view(-1, 1).repeat_interleave(rows // scales.numel(), 0)
     block = BLOCK_ROWS.get(quant_type, 1)
-    if block > 1:
-        by_half = scales.view(halves, -1, scales.shape[-1]).repeat_interleave(block, 1)[:, : rows // halves]
-        scales = by_half.reshape(rows, -1)
-    group = GROUP.get(quant_type, 1)
-    return scales.repeat_interleave(group, -1)[:, :k] if group > 1 else scales
+    if block == 1:
+        return scales
+    by_half = scales.view(halves, -1, scales.shape[-1]).repeat_interleave(block, 1)[:, : rows // halves]
+    return by_half.reshape(rows, -1)
