@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from preshuffle.api.cli import main
+from preshuffle.api.commands.kernels import diff
+from preshuffle.api.commands.kernels.book_deployments import BookDeployment, book_deployments
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels.survey.compare import SEVERITIES
 from support.aiter.kernel_rows import GUI, SEP, write
@@ -19,6 +22,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PRESHUFFLE_TABLES", "PRESHUFFLE_BOOK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "140")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _same_deployments() -> Iterator[None]:
+    """Enumerate the deployments of two versions once: seconds for a few calls, and nothing of the tables in them."""
+    found: dict[Any, list[BookDeployment]] = {}
+
+    def cached(registry: Registry, models: Sequence[str], versions: Sequence[str | None]) -> list[BookDeployment]:
+        if versions not in found:
+            found[versions] = list(book_deployments(registry, models, versions=versions))
+        return found[versions]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diff, "book_deployments", cached)
+        yield
 
 
 def compared(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
