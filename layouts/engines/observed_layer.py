@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from pydantic import Field
 
+from preshuffle.layouts.checkpoint import Checkpoint
 from preshuffle.layouts.engines.observed_call import ObservedCall, observed_call
 from preshuffle.layouts.engines.observed_tensor import observe_tensor
-from preshuffle.layouts.forensics import Identification, identify
+from preshuffle.layouts.forensics import CheckpointLayer, Identification, identify
 from preshuffle.layouts.loader import RoleTensors, Target
 from preshuffle.layouts.stamps import Stamp, stamp_of
 from preshuffle.registry import Applied, Query, Registry, TensorObservation
@@ -37,7 +38,8 @@ def observe_layer(
     layer: Target,
     *,
     call: ObservedCall | Mapping[str, Any] | None = None,
-    checkpoint: Mapping[str, torch.Tensor] | None = None,
+    checkpoint: Checkpoint | CheckpointLayer | Mapping[str, torch.Tensor] | None = None,
+    number: int | None = None,
     query: Query | None = None,
     tp_rank: int | None = None,
     ep_rank: int | None = None,
@@ -52,7 +54,8 @@ def observe_layer(
         layer: a module with the role attributes under any engine's names, or a dict of tensors.
         call: the named arguments of ``function``, or what ``observed_call`` read of them. Of a tensor that was passed,
             the very object counts, not the layer's.
-        checkpoint: the whole model's plain tensors by role, as the checkpoint stores them; bytes are compared.
+        checkpoint: an open checkpoint, a layer of one, or its whole plain tensors by role; bytes are compared.
+        number: of the layer in an open checkpoint; its first one with experts by default.
         query: the model's facts, which make that comparison sharper, and say what a byte of untyped weights holds.
         tp_rank: the rank whose bytes the layer should hold, where it is known.
         ep_rank: likewise.
@@ -71,7 +74,7 @@ def observe_layer(
         'plain'
     """
     tensors = RoleTensors(layer)
-    packed = _values_per_byte(query)
+    packed = values_per_byte(query)
     seen, passed = _read(call, function, packed, registry)
     objects = {role: tensors[role] for role in tensors.names}
     objects |= passed
@@ -81,12 +84,13 @@ def observe_layer(
     }
     if seen is not None:
         observed |= seen.tensors
+    plain = _plain_tensors(checkpoint, number)
     found = {
         role: identify(
-            plain, objects[role], role=role, query=query, tp_rank=tp_rank, ep_rank=ep_rank, registry=registry
+            source, objects[role], role=role, query=query, tp_rank=tp_rank, ep_rank=ep_rank, registry=registry
         )
         for role in objects
-        if (plain := (checkpoint or {}).get(role)) is not None and objects[role].is_contiguous()
+        if (source := plain(role)) is not None and objects[role].is_contiguous()
     }
     for role, result in found.items():
         observed[role] = _with_bytes(observed[role], result)
@@ -100,6 +104,25 @@ def observe_layer(
             "identified": found,
         }
     )
+
+
+def values_per_byte(query: Query | None) -> int | None:
+    """Return how many values an untyped byte of a query's weights holds; None where that is not known."""
+    bits = BITS.get(query.weight_dtype) if query is not None and query.weight_dtype is not None else None
+    return 8 // bits if bits is not None and bits <= 8 else None
+
+
+def _plain_tensors(
+    checkpoint: Checkpoint | CheckpointLayer | Mapping[str, torch.Tensor] | None, number: int | None
+) -> Callable[[Role], torch.Tensor | CheckpointLayer | None]:
+    """Return what gives a role's plain tensor: the layer that has it, which says more, or the tensor."""
+    if checkpoint is None:
+        return lambda _: None
+    if isinstance(checkpoint, Mapping):
+        tensors = checkpoint
+        return lambda role: tensors.get(role)
+    layer = CheckpointLayer.of(checkpoint, number) if isinstance(checkpoint, Checkpoint) else checkpoint
+    return lambda role: layer if layer.tensor(role) is not None else None
 
 
 def _read(
@@ -116,11 +139,6 @@ def _read(
         if role == argument.carries and isinstance(call.get(name), torch.Tensor)
     }
     return observed_call(call, function=function, packed=packed, registry=registry), passed
-
-
-def _values_per_byte(query: Query | None) -> int | None:
-    bits = BITS.get(query.weight_dtype) if query is not None and query.weight_dtype is not None else None
-    return 8 // bits if bits is not None and bits <= 8 else None
 
 
 def _with_bytes(observed: TensorObservation, found: Identification) -> TensorObservation:

@@ -6,18 +6,18 @@ By role, or by the names of engines and models.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.checkpoint import Checkpoint
+from preshuffle.layouts.forensics.checkpoint_layer import CheckpointLayer
 from preshuffle.layouts.forensics.identification import Identification
 from preshuffle.layouts.forensics.identify import identify
-from preshuffle.layouts.forensics.joined_source import JoinedTensors
 from preshuffle.layouts.forensics.slots import held_experts
 from preshuffle.layouts.forensics.source import Bytes, SourceError, TensorFile, of_raw_file
 from preshuffle.layouts.loader import role_names
-from preshuffle.registry import Query, Registry
+from preshuffle.registry import Registry
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.words import ROLES, Role
 from preshuffle.registry.loading import Book
@@ -81,12 +81,13 @@ def identify_files(
     found = _roles(live, role, layer, registry.book)
     ep = known.get("ep")
     given = {name: value for name, value in (("engine", engine), ("ep", ep)) if value is not None}
-    query, plain_of = _checkpoint(plain, layer, registry, given)
+    side = _checkpoint(plain, layer, registry, given)
+    query = side.query
     counted = query.num_experts if engine and ep and query else None
-    told = num_experts or _counted(found, plain_of, ep, counted)
+    told = num_experts or _counted(found, side, ep, counted)
     tensors: dict[Role, Identification] = {}
     for name, there in found:
-        source = plain_of(name, role is not None)
+        source = _plain_tensor(plain, side, name, registry.book, role is not None)
         if source is not None:
             tensors[name] = identify(
                 source,
@@ -95,7 +96,7 @@ def identify_files(
                 query=query,
                 registry=registry,
                 num_experts=told,
-                shared=plain_of.shared_of(name),
+                shared=side.shared_of(name),
                 **known,
             )
     if not tensors:
@@ -106,7 +107,7 @@ def identify_files(
 
 
 def _counted(
-    found: list[tuple[Role, Bytes]], plain: _CheckpointSide, ep: int | None, counted: int | None
+    found: list[tuple[Role, Bytes]], plain: CheckpointLayer, ep: int | None, counted: int | None
 ) -> int | None:
     """Return the layer's experts, slots counted, as a tensor with an axis for experts tells them.
 
@@ -152,90 +153,31 @@ def _roles(live: TensorLocation, role: Role | None, layer: int, book: Book) -> l
     return found
 
 
-def _checkpoint(
-    plain: TensorLocation, layer: int, registry: Registry, given: Mapping[str, Any]
-) -> tuple[Query | None, _CheckpointSide]:
+def _checkpoint(plain: TensorLocation, layer: int, registry: Registry, given: Mapping[str, Any]) -> CheckpointLayer:
     if plain.path.is_dir():
-        checkpoint = Checkpoint.open(plain.path, registry)
-        if not 0 <= layer < checkpoint.layers:
-            raise SourceError(f"{plain.path}: layer {layer}; valid: 0..{checkpoint.layers - 1}")
-        if layer not in checkpoint.experts:
-            raise SourceError(f"{plain.path}: layer {layer} has no experts; valid: {_numbers_text(checkpoint.experts)}")
-        arch = next(iter(registry.book.archs))
-        query = registry.query_from_hf_config(checkpoint.config, layer=layer, arch=arch, **given)
-        names: dict[Role, list[str]] = {
-            role: [
-                name.format(layer=layer, expert=expert)
-                for expert in range((checkpoint.routed or 1) if entry.per_expert else 1)
-                for name in (entry.name, entry.up)
-                if name is not None
-            ]
-            for role, entry in checkpoint.experts[layer].items()
-        }
-        shared: dict[Role, list[str]] = {
-            role: [name.format(layer=layer) for name in entry.shared]
-            for role, entry in checkpoint.experts[layer].items()
-        }
-        shards = dict(checkpoint.shards)
-        return query, _CheckpointSide(plain, names, shards, registry.book, checkpoint.routed or 1, shared)
+        return CheckpointLayer.of(Checkpoint.open(plain.path, registry), layer, given)
     file = TensorFile.open(plain.path)
-    names = {}
+    names: dict[Role, list[str]] = {}
     for entry in registry.book.model_types.values():
         for tensors in entry.checkpoint.values():
             called = {role: tensor.name.format(layer=layer) for role, tensor in tensors.items()}
             names |= {role: [name] for role, name in called.items() if name in file.header}
-    return None, _CheckpointSide(plain, names, dict.fromkeys(file.header, plain.path), registry.book)
+    return CheckpointLayer(plain.path, names, dict.fromkeys(file.header, plain.path))
 
 
-@dataclass(frozen=True, slots=True)
-class _CheckpointSide:
-    """Checkpoint side: maps roles to tensors to files.
-
-    A role has one tensor, or one for every expert; ``shared`` names the shared expert's.
-    """
-
-    place: TensorLocation
-    names: dict[Role, list[str]]
-    shards: dict[str, Path]
-    book: Book
-    experts: int = 1
-    shared: dict[Role, list[str]] = field(default_factory=dict)
-
-    def __call__(self, role: Role, needed: bool) -> Bytes | None:
-        names = self.names.get(role, [])
-        if self.place.tensor is None and len(names) > 1:
-            return self._joined_tensors(role, names)
-        called = (n for n in self.shards if _is_called(n, role, None, self.book))
-        name = self.place.tensor or next(iter(names), None) or next(called, None)
-        if name is None and len(self.shards) == 1 and needed:
-            name = next(iter(self.shards))
-        if name is None or name not in self.shards:
-            if not needed:
-                return None
-            raise SourceError(f"{self.place.path} has no tensor {name or role}; name the tensor")
-        return TensorFile.open(self.shards[name]).tensor(name)
-
-    def has_shared(self) -> bool:
-        """Return whether the checkpoint has a shared expert that is known."""
-        return any(self.shared_of(role) is not None for role in self.shared)
-
-    def shared_of(self, role: Role) -> Bytes | None:
-        """Return the shared expert's tensor, or None where the checkpoint has none that is known."""
-        names = self.shared.get(role, [])
-        if not names or any(name not in self.shards for name in names):
-            return None
-        return JoinedTensors(role, [(self.shards[name], name) for name in names], 1)
-
-    def _joined_tensors(self, role: Role, names: list[str]) -> Bytes:
-        missing = next((name for name in names if name not in self.shards), None)
-        if missing is not None:
-            raise SourceError(f"{self.place.path} has no tensor {missing}")
-        return JoinedTensors(role, [(self.shards[name], name) for name in names], self.experts)
-
-
-def _numbers_text(layers: Iterable[int]) -> str:
-    numbers = sorted(layers)
-    return f"{numbers[0]}..{numbers[-1]}" if numbers else "none"
+def _plain_tensor(plain: TensorLocation, side: CheckpointLayer, role: Role, book: Book, needed: bool) -> Bytes | None:
+    """Return a role's tensor, under a name that was given or that is known; None where it need not be there."""
+    if plain.tensor is None and len(side.names.get(role, ())) > 1:
+        return side.tensor(role)
+    called = (name for name in side.shards if _is_called(name, role, None, book))
+    name = plain.tensor or next(iter(side.names.get(role, ())), None) or next(called, None)
+    if name is None and len(side.shards) == 1 and needed:
+        name = next(iter(side.shards))
+    if name is not None and name in side.shards:
+        return side.named(name)
+    if needed:
+        raise SourceError(f"{plain.path} has no tensor {name or role}; name the tensor")
+    return None
 
 
 def _files(path: Path) -> Iterable[Path]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from preshuffle.layouts.checkpoint import Checkpoint
+from preshuffle.layouts.forensics.checkpoint_layer import CheckpointLayer
 from preshuffle.layouts.forensics.hypotheses import Fault, HypothesisSpace
 from preshuffle.layouts.forensics.identification import ExpertSlot, Identification
 from preshuffle.layouts.forensics.identifier import Identifier
@@ -25,10 +27,11 @@ MOST_BYTES = 1_000_000
 
 
 def identify(
-    plain: torch.Tensor | Bytes,
+    plain: torch.Tensor | Bytes | CheckpointLayer | Checkpoint,
     live: torch.Tensor | Bytes,
     *,
     role: Role,
+    layer: int | None = None,
     query: Query | None = None,
     gate_up_order: RowOrder | None = None,
     gated: bool = True,
@@ -45,9 +48,11 @@ def identify(
     """Identify the layout of live bytes from a few hundred samples.
 
     Args:
-        plain: the checkpoint's whole tensor: ``[E, rows, K]`` (a bias ``[E, rows]``), as stored.
+        plain: the checkpoint's whole tensor: ``[E, rows, K]`` (a bias ``[E, rows]``), as stored; or an open checkpoint
+            or a layer of one, which also say the model's facts and the shared expert.
         live: what one rank holds: ``[E, rows, K]`` or ``[E * rows, K]``, padded or not.
         role: which tensor of the layer it is.
+        layer: which layer of an open checkpoint; its first one with experts by default.
         query: the model's facts (tp and ep where it states them); what is given beside it wins.
         gate_up_order: row order of the checkpoint's w13; where it is unknown, either is accepted.
         gated: whether w13 holds gate and up.
@@ -73,6 +78,11 @@ def identify(
         'gui16'
     """
     book = (registry or Registry.default()).book
+    if isinstance(plain, Checkpoint):
+        plain = CheckpointLayer.of(plain, layer)
+    if isinstance(plain, CheckpointLayer):
+        query, shared = query or plain.query, shared if shared is not None else plain.shared_of(role)
+        plain = plain.needed(role)
     stated = query.model_dump(include={"tp", "ep"}, exclude_unset=True) if query else {}
     wanted = Ranks(tp or stated.get("tp"), ep or stated.get("ep"), tp_rank, ep_rank)
     there = plain if isinstance(plain, Bytes) else of_tensor(plain, "plain")

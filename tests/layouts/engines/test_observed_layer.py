@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from preshuffle.layouts import apply, begin_reload, inverse, observe_layer, observed_call
+from preshuffle.layouts import apply, begin_reload, identify, inverse, observe_layer, observed_call, write_checkpoint
+from preshuffle.layouts.forensics import CheckpointLayer
+from preshuffle.layouts.forensics.source import SourceError
 from preshuffle.registry import Observation, Registry
 from support.tensors.moe import ACTIVATIONS, decide, gpt_oss, in_padded_buffers, plain_tensors
 
@@ -76,6 +79,32 @@ def test_the_checkpoint_tells_the_layout_of_bytes_of_unknown_history() -> None:
     assert seen.tensors["w13_weight_scale"].pad_fill == 127
     codes = ["tag_lost", "tag_lost", "unsupported"]  # without a tag AITER takes CK-Tile, which raises for a bias
     assert verdict_of(unstamped, checkpoint=plain, query=QUERY) == ("mismatch", codes)
+
+
+def test_an_open_checkpoint_tells_the_same_as_its_tensors(tmp_path: Path) -> None:
+    """One type for what the loader reads, what `identify` compares with and what a layer is observed beside."""
+    config = {
+        **{"model_type": "gpt_oss", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2},
+        **{"num_local_experts": 4, "num_experts_per_tok": 2, "swiglu_limit": 7.0},
+        "quantization_config": {"quant_method": "mxfp4"},
+    }
+    checkpoint = write_checkpoint(tmp_path, config)
+    query = REGISTRY.query_from_hf_config(config, arch="gfx950", activation_dtype="fp4x2", tp=2)
+    decision = REGISTRY.resolve(query)
+    layer = checkpoint.rank(1, query, tp_rank=1)
+    apply(layer, decision)
+    unstamped = {role: tensor.clone() for role, tensor in layer.items()}
+    layouts = {role: tensor.layout for role, tensor in decision.tensors.items()}
+    for given in (checkpoint, CheckpointLayer.of(checkpoint, 1)):
+        seen = observe_layer(unstamped, checkpoint=given, number=1, query=query, tp_rank=1)
+        assert {role: tensor.layout for role, tensor in seen.tensors.items()} == layouts
+        assert {one.tp_rank for role, one in seen.identified.items() if not role.endswith("bias")} == {1}
+    found = identify(checkpoint, unstamped["w2_weight"], role="w2_weight", layer=1)
+    assert (found.layout, found.tp) == (layouts["w2_weight"], 2)
+    other = observe_layer(unstamped, checkpoint=checkpoint, number=0, query=query)
+    assert {one.verdict for one in other.identified.values()} == {"unknown"}, "bytes of another layer"
+    with pytest.raises(SourceError, match=r"layer 7; valid: 0\.\.1"):
+        observe_layer(unstamped, checkpoint=checkpoint, number=7)
 
 
 def test_the_main_incident_is_seen() -> None:
