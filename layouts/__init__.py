@@ -3,6 +3,7 @@
 Needs torch.
 """
 
+from preshuffle.layouts.calls import call_arguments
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, write_checkpoint
 from preshuffle.layouts.engines import (
     CallGuard,
@@ -13,7 +14,6 @@ from preshuffle.layouts.engines import (
     PreparedLayer,
     WrongCallError,
     WrongCallWarning,
-    call_arguments,
     guard_calls,
     observe_here,
     observe_layer,

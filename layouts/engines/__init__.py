@@ -1,6 +1,5 @@
 """Live layers of inference engines: observed, prepared, and their calls guarded."""
 
-from preshuffle.layouts.engines.call_arguments import call_arguments
 from preshuffle.layouts.engines.environment import observe_here
 from preshuffle.layouts.engines.guard import CallGuard, WrongCallError, WrongCallWarning, guard_calls
 from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
@@ -19,7 +18,6 @@ __all__ = [
     "PreparedLayer",
     "WrongCallError",
     "WrongCallWarning",
-    "call_arguments",
     "guard_calls",
     "observe_here",
     "observe_layer",

@@ -102,7 +102,7 @@ class CallGuard:
 
     def _is_wrong_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Judge a call; return whether it must be judged again the next time."""
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        if _is_capturing():
             return True  # nothing may wait for the GPU here
         try:
             findings = self._judge.findings(args, kwargs)
@@ -115,6 +115,17 @@ class CallGuard:
             raise WrongCallError(findings)
         if findings and self._on == "warn":
             warnings.warn(str(WrongCallError(findings)), WrongCallWarning, stacklevel=5)
+        return False
+
+
+def _is_capturing() -> bool:
+    """Return whether a graph is being captured.
+
+    False where this torch cannot tell, as one without a GPU's runtime.
+    """
+    try:
+        return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    except RuntimeError:
         return False
 
 

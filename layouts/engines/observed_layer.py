@@ -107,7 +107,7 @@ def observe_layer(
 
 
 def values_per_byte(query: Query | None) -> int | None:
-    """Return how many values an untyped byte of a query's weights holds; None where that is not known."""
+    """Return how many values an untyped byte of weights holds, if known."""
     bits = BITS.get(query.weight_dtype) if query is not None and query.weight_dtype is not None else None
     return 8 // bits if bits is not None and bits <= 8 else None
 
@@ -115,7 +115,10 @@ def values_per_byte(query: Query | None) -> int | None:
 def _plain_tensors(
     checkpoint: Checkpoint | CheckpointLayer | Mapping[str, torch.Tensor] | None, number: int | None
 ) -> Callable[[Role], torch.Tensor | CheckpointLayer | None]:
-    """Return what gives a role's plain tensor: the layer that has it, which says more, or the tensor."""
+    """Return what gives a role's plain tensor.
+
+    That is the checkpoint's layer where there is one, since it says more than the tensor.
+    """
     if checkpoint is None:
         return lambda _: None
     if isinstance(checkpoint, Mapping):

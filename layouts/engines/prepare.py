@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from preshuffle.layouts.engines.call_arguments import call_arguments
+from preshuffle.layouts.calls import call_arguments
 from preshuffle.layouts.engines.environment import observe_here
 from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.observed_call import ObservedCall

@@ -39,6 +39,7 @@ ORDER: Order = {
         "stamps",
         "checkpoint",
         "loader",
+        "calls",
         "forensics",
         "proof",
         "probe",

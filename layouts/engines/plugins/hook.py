@@ -17,6 +17,7 @@ import torch
 from preshuffle.layouts.engines.environment import observe_here
 from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.live_values import LiveObject
+from preshuffle.layouts.engines.plugins.first_calls import CallComparison, FirstCalls
 from preshuffle.layouts.engines.plugins.model_load import ModelLoad
 from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, take_samples
 from preshuffle.layouts.engines.plugins.shadow import LiveLayer, TensorStates, observe_converted, states_of
@@ -24,7 +25,7 @@ from preshuffle.layouts.engines.plugins.wrapping import Around
 from preshuffle.layouts.engines.prepare import PreparedLayer, prepare
 from preshuffle.layouts.loader import RoleTensors
 from preshuffle.layouts.stamps import stamp_of
-from preshuffle.registry import Decision, NoRecipeError, Query, Registry
+from preshuffle.registry import Decision, NoRecipeError, Observation, Query, Registry
 from preshuffle.registry.entries import ConversionFacts
 
 log = logging.getLogger("preshuffle.plugins")
@@ -37,8 +38,10 @@ class EngineHook:
 
     Attributes:
         counts: of tensors: ``equal``, ``differs``, ``not compared``; of layers: ``layers``, ``replaced``, ``kept``,
-            ``undecided``; and ``errors`` of the plugin.
+            ``undecided``, ``called``, ``other calls``; and ``errors`` of the plugin.
         comparisons: the newest comparison of each layer, by its name.
+        call_comparisons: likewise of its first call.
+        calls: guards around AITER's functions.
         model_load: what is reported.
     """
 
@@ -53,10 +56,14 @@ class EngineHook:
         """
         self.counts: Counter[str] = Counter()
         self.comparisons: dict[str, tuple[ExpertComparison, ...]] = {}
+        self.call_comparisons: dict[str, CallComparison] = {}
         self.model_load = ModelLoad(registry)
+        here = observe_here(engine=engine, environment={}, registry=registry)
+        self.calls = FirstCalls(registry, here, self._take_call, self._called_again)
         self._engine, self._conversion, self._registry, self._replaces = engine, conversion, registry, replaces
         self._loads = 0
         self._first_rank = True
+        self._unreported_calls = 0
         self._active: set[int] = set()
         self._failed: set[str] = set()
         self._converted: WeakKeyDictionary[torch.nn.Module, TensorStates] = WeakKeyDictionary()
@@ -166,9 +173,7 @@ class EngineHook:
                 log.warning("%s: %s differs from the registry's: %s", live.name, one.role, "; ".join(one.reasons))
             elif one.verdict == "not compared":
                 log.info("%s: %s was not compared: %s", live.name, one.role, "; ".join(one.reasons))
-        self.model_load.add(live.number, observation, None)
-        if not self._loads:  # an engine's loader that the book does not name
-            self._report()
+        self._take_layer(live, observation, None)
 
     def _report(self) -> None:
         counted = ", ".join(f"{number} {word}" for word, number in sorted(self.counts.items()))
@@ -212,9 +217,37 @@ class EngineHook:
         self._guarded(live.layer, lambda: self._take_prepared(live, ready))
 
     def _take_prepared(self, live: LiveLayer, ready: PreparedLayer) -> None:
-        self.model_load.add(live.number, ready.observation(), ready.decision)
-        if not self._loads:
+        self._take_layer(live, ready.observation(), ready.decision)
+
+    def _take_layer(self, live: LiveLayer, seen: Observation, applied: Decision | None) -> None:
+        """Take an observation for the report, and await the layer's first call."""
+        self.model_load.add(live.number, seen, applied)
+        self._guarded(live.layer, lambda: self.calls.expect(live.layer, live.name, live.number, seen, live.decision))
+        if not self._loads:  # an engine's loader that the book does not name
             self._report()
+
+    def _take_call(self, seen: CallComparison) -> None:
+        """Log how a layer's first call differs, and report all calls when the last layer was called."""
+        self._guarded(seen.layer.name, lambda: self._add_call(seen))
+
+    def _add_call(self, seen: CallComparison) -> None:
+        name = seen.layer.name
+        self.call_comparisons[name] = seen
+        self.counts["called"] += 1
+        if seen.differences:
+            self.counts["other calls"] += 1
+            clauses = "; ".join(map(str, seen.differences))
+            log.warning("%s: its call differs from the registry's: %s", name, clauses)
+        self.model_load.observe_call(seen.layer.number, seen.observation)
+        self._unreported_calls += 1
+        if not self.calls.pending:
+            self._called_again()
+
+    def _called_again(self) -> None:
+        """Report the calls seen so far: a layer that runs again shows that the model has run once."""
+        if self._unreported_calls:
+            self._unreported_calls = 0
+            self._guarded("the report of calls", self._report)
 
     def _obstacle(self, method: object, live: LiveLayer, moved: bool) -> str | None:
         """Return why a layer is not replaced, or None."""

@@ -39,6 +39,11 @@ class ModelLoad:
         if decision is not None:
             self.decisions[number] = decision
 
+    def observe_call(self, number: int, observation: Observation) -> None:
+        """Replace a layer's observation by one with its call."""
+        if number in self.observations:
+            self.observations[number] = observation
+
     def send(self, *, to_service: bool) -> None:
         """Report all layers, and log the judgement when there is one.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import pkgutil
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 Around = Callable[..., Any]
@@ -13,6 +15,8 @@ Around = Callable[..., Any]
 
 def wrap(target: str, around: Around) -> None:
     """Replace a function or a method by one that calls ``around``.
+
+    A function is replaced in every module that has imported it, too.
 
     Args:
         target: dotted path, such as ``package.module.Class.method``.
@@ -31,3 +35,21 @@ def wrap(target: str, around: Around) -> None:
         return around(original, *args, **kwargs)
 
     setattr(owner, name, wrapped)
+    if isinstance(owner, ModuleType):
+        rebind(original, wrapped)
+
+
+def rebind(original: Any, wrapped: Any) -> int:
+    """Replace a function in every module that has imported it.
+
+    Returns in how many places. ``from module import function`` copies the reference: replacing it where it is defined reaches later imports alone.
+    """
+    places = 0
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        if not isinstance(names, dict):
+            continue
+        for name in [name for name, value in list(names.items()) if value is original]:
+            names[name] = wrapped
+            places += 1
+    return places

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from preshuffle.layouts import apply, apply_layout, identify, write_checkpoint
+from preshuffle.layouts.forensics.checkpoint_layer import JoinedTensors
 from preshuffle.layouts.forensics.files import TensorLocation, identify_files
-from preshuffle.layouts.forensics.joined_source import JoinedTensors
 from preshuffle.layouts.forensics.slots import held_experts
 from preshuffle.layouts.forensics.source import SourceError, of_tensor
 from preshuffle.registry import Registry

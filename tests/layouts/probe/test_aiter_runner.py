@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply
-from preshuffle.layouts.probe.aiter_runner import AiterRunner, call_arguments, environment, why_not_here
+from preshuffle.layouts.probe.aiter_runner import AiterRunner, environment, runner_arguments, why_not_here
 from preshuffle.layouts.probe.golden import decide_with_recipe, make_golden, select_recipes
 from preshuffle.layouts.probe.golden_layers import golden_query
 from preshuffle.layouts.probe.probe import ProbeError, ProbeReport, probe
@@ -121,7 +121,7 @@ def test_a_halved_result_keeps_its_direction() -> None:
 def test_the_wheels_signature_takes_the_legacy_call() -> None:
     tensors, decided = laid("legacy")
     signature = wheel_signature()
-    arguments = call_arguments(signature, tensors, decided, standin.PACKAGE)
+    arguments = runner_arguments(signature, tensors, decided, standin.PACKAGE)
     bound = signature.bind(hidden_states=0, topk_weight=0, topk_ids=0, **arguments)
     assert bound.arguments["w1"] is tensors["w13_weight"]
     assert bound.arguments["w2_scale"] is tensors["w2_weight_scale"]
@@ -134,19 +134,19 @@ def test_the_wheels_signature_takes_the_legacy_call() -> None:
 def test_the_wheels_signature_refuses_the_generic_call() -> None:
     tensors, decided = laid("generic")
     with pytest.raises(ProbeError, match="takes no gate_mode"):
-        call_arguments(wheel_signature(), tensors, decided, standin.PACKAGE)
+        runner_arguments(wheel_signature(), tensors, decided, standin.PACKAGE)
 
 
 def test_what_changes_the_result_must_be_taken() -> None:
     tensors, decided = laid("legacy")
     parameters = [p for name, p in wheel_signature().parameters.items() if name != "bias1"]
     with pytest.raises(ProbeError, match="takes no bias1"):
-        call_arguments(inspect.Signature(parameters), tensors, decided, standin.PACKAGE)
+        runner_arguments(inspect.Signature(parameters), tensors, decided, standin.PACKAGE)
     other = decided.model_copy(update={"call": decided.call.model_copy(update={"swiglu_limit": 10.0})})
     with pytest.raises(ProbeError, match="takes no swiglu_limit"):
-        call_arguments(wheel_signature(), tensors, other, standin.PACKAGE)
+        runner_arguments(wheel_signature(), tensors, other, standin.PACKAGE)
     without = [p for name, p in wheel_signature().parameters.items() if name != "hidden_pad"]
-    assert "hidden_pad" not in call_arguments(inspect.Signature(without), tensors, decided, standin.PACKAGE)
+    assert "hidden_pad" not in runner_arguments(inspect.Signature(without), tensors, decided, standin.PACKAGE)
 
 
 def test_the_recipes_environment_is_there_while_the_kernel_runs_and_gone_afterwards(

@@ -98,5 +98,9 @@ def call(layer: Any, case: EngineCase) -> None:
         router_logits=torch.zeros(_TOKENS, case.experts),
     )
     hidden = torch.zeros(_TOKENS, case.hidden, dtype=torch.bfloat16)
+    if case.ep > 1:  # as StandardDispatcher.dispatch makes it, on a GPU alone
+        local = case.experts // case.ep
+        mask = torch.arange(case.experts, dtype=torch.int32) // local == case.ep_rank
+        layer.dispatcher.expert_mask_gpu = mask.to(torch.int32)
     fields = dict.fromkeys(StandardDispatchOutput._fields)
     layer.run_moe_core(StandardDispatchOutput(**{**fields, "hidden_states": hidden, "topk_output": topk}))

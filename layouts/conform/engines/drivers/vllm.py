@@ -104,7 +104,9 @@ def create(case: EngineCase) -> Any:
         activation_situ_beta=case.options.get("situ_beta"),
         activation_situ_linear_beta=case.options.get("situ_linear_beta"),
     )
-    manager = ExpertMapManager(8192, case.top_k, case.experts, 0, None, parallel, "linear", False)
+    manager = ExpertMapManager(
+        *(8192, case.top_k, case.experts, 0, None, parallel, "linear", False), rocm_aiter_enabled=True
+    )
     return RoutedExperts("model.layers.0.mlp.experts", torch.bfloat16, moe, _quantization(case), manager)
 
 

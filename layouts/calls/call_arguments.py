@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
 from functools import reduce
 from typing import Any
 
@@ -12,9 +14,9 @@ import torch
 from preshuffle.layouts.loader import AITER_TAG, RoleTensors, Target
 from preshuffle.layouts.stamps import stamp_of
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES
-from preshuffle.registry import Decision, Registry
+from preshuffle.registry import Decision, LayoutError, Registry
 from preshuffle.registry.base.words import ROLES, Role
-from preshuffle.registry.kernels import Argument, Signature
+from preshuffle.registry.kernels import Argument, Signature, takes
 from preshuffle.registry.loading import Book
 
 
@@ -27,6 +29,7 @@ def call_arguments(
     version: str | None = None,
     parameters: Collection[str] | None = None,
     registry: Registry | None = None,
+    package: object = None,
 ) -> dict[str, Any]:
     """Return what to pass to a function for a laid-out layer.
 
@@ -43,9 +46,11 @@ def call_arguments(
         version: the engine's, where the function is an engine's.
         parameters: names that the function at hand takes (``inspect.signature``); they count before its version.
         registry: whose book's signatures; those of the packaged book by default.
+        package: the function's own, for its enumerators; the imported module of the name in the book by default.
 
     Raises:
-        LayoutError: the function runs something else, or this release has no argument for what the call needs.
+        LayoutError: the function runs something else, or this release has no argument, or its enumeration no member,
+            for what the call needs.
     """
     book = (registry or Registry.default()).book
     signature = book.signatures.find(function)
@@ -53,12 +58,15 @@ def call_arguments(
         function, aiter=aiter, version=version, parameters=parameters, signatures=book.signatures
     )
     tensors = RoleTensors(layer)
+    release = aiter if signature.owner == "aiter" else version
     passed: dict[str, Any] = {}
     for name, argument in signature.arguments.items():
         role = next((role for role in ROLES if role == argument.carries), None)
         if role is not None and role in decision.tensors and role in tensors.names and _is_passed(role, decision):
+            if takes(signature, name, release, parameters) is False:
+                raise LayoutError(f"{signature.id} takes no {name}; the decided call passes {role}")
             passed[name] = kernel_view(tensors[role])
-    return {**passed, **_live(scalars, signature, book)}
+    return {**passed, **_live(scalars, signature, _Words(book, package))}
 
 
 def kernel_view(tensor: torch.Tensor) -> torch.Tensor:
@@ -87,33 +95,60 @@ def _is_passed(role: Role, decision: Decision) -> bool:
     return decision.call.bias or not role.endswith("_bias")
 
 
-def _live(scalars: Mapping[str, Any], signature: Signature, book: Book) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Source of enumerators: a package, or modules that the book names."""
+
+    book: Book
+    package: object
+
+    def member(self, enumeration: str, value: IntEnum) -> Any:
+        """Return the live enumerator of a name, if its module is imported.
+
+        Else the book's own.
+
+        Raises:
+            LayoutError: the live enumeration has no such member.
+        """
+        live = _imported(self.book.entries["enumerations"][enumeration].path, self.package)
+        if live is None:
+            return value
+        if not hasattr(live, value.name):
+            raise LayoutError(f"this AITER has no {enumeration}.{value.name}")
+        return getattr(live, value.name)
+
+
+def _live(scalars: Mapping[str, Any], signature: Signature, words: _Words) -> dict[str, Any]:
     """Return scalars with AITER's own enumerators, engines' own words and torch's dtypes."""
     live: dict[str, Any] = {}
     for name, value in scalars.items():
         argument = signature.arguments.get(name)
-        if argument is None or argument.under is not None:
-            live[name] = _live(value, signature, book) if isinstance(value, Mapping) else _value(argument, value, book)
+        if isinstance(value, Mapping) and (argument is None or argument.under is not None):
+            live[name] = _live(value, signature, words)
         else:
-            live[name] = _value(argument, value, book)
+            live[name] = _value(argument, value, words)
     return live
 
 
-def _value(argument: Argument | None, value: Any, book: Book) -> Any:
+def _value(argument: Argument | None, value: Any, words: _Words) -> Any:
     if argument is None:
         return value
     if argument.form == "dtype" and isinstance(value, str):
         return ACCEPTED_DTYPES[_TYPED.get(value, value)][0]  # type: ignore[index]
     if argument.form == "enumerator" and argument.enumeration is not None:
-        return getattr(_imported(book.entries["enumerations"][argument.enumeration].path), value.name, value)
-    words = _imported(argument.type) if argument.type is not None else None
-    return value if words is None else words(value)
+        return words.member(argument.enumeration, value)
+    spelled = _imported(argument.type) if argument.type is not None else None
+    return value if spelled is None else spelled(value)
 
 
-def _imported(path: str) -> Any:
-    """Return what ``module:name`` names; None unless this process has imported the module."""
+def _imported(path: str, package: object = None) -> Any:
+    """Return what ``module:name`` names, in a package where one is given.
+
+    None unless this process has imported the module.
+    """
     module, _, name = path.partition(":")
-    return reduce(lambda found, part: getattr(found, part, None), name.split("."), sys.modules.get(module))
+    owner = sys.modules.get(module) if package is None else package
+    return reduce(lambda found, part: getattr(found, part, None), name.split("."), owner)
 
 
 _TYPED = {"fp8": "fp8_e4m3fn"}

@@ -1,0 +1,1 @@
+"""Models that the engines' own loaders load, on a CPU."""
