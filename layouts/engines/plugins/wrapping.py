@@ -42,7 +42,8 @@ def wrap(target: str, around: Around) -> None:
 def rebind(original: Any, wrapped: Any) -> int:
     """Replace a function in every module that has imported it.
 
-    Returns in how many places. ``from module import function`` copies the reference: replacing it where it is defined reaches later imports alone.
+    ``from module import function`` copies the reference: replacing it where it is defined reaches later imports alone.
+    Returns in how many places it was replaced.
     """
     places = 0
     for module in list(sys.modules.values()):
