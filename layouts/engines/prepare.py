@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from preshuffle.layouts.calls import call_arguments
@@ -169,6 +170,12 @@ def prepare(
         applied=applied,
         layer_query=found,
         differences=differences,
-        report=registry.check(observation),
+        report=_report(registry, observation),
         registry=registry,
     )
+
+
+# Process-wide: a registry's book stays, and the layers of a model are alike.
+@lru_cache(maxsize=64)
+def _report(registry: Registry, observation: Observation) -> Report:
+    return registry.check(observation)

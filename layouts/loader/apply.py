@@ -121,7 +121,8 @@ def _apply(
         tensors[job.role], _ = results[job.role]
         if job.stamp.is_shuffled:
             setattr(tensors[job.role], AITER_TAG, True)
-        watch(tensors[job.role])
+        if tensors[job.role] is not results[job.role][0]:  # a new parameter: what was stamped is a witness already
+            watch(tensors[job.role])
         hand_over_stamps(tensors[job.role])
     return describe_stamped(tensors, decision, {role: stamp for role, (_, stamp) in results.items()})
 

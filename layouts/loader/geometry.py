@@ -99,10 +99,15 @@ class Geometry:
         """Laid-out bytes of one expert."""
         return self.halves * self.rows * self.k
 
+    def plan_with_pads(self, experts: int) -> CopyPlan:
+        """Plan the same move as if pads were live, of plain bytes that have them, too."""
+        return _plan(replace(self, live_rows=self.rows, live_k=self.k), experts)
+
     @property
     def in_place(self) -> InPlace:
         """In-place move of a buffer of the physical size."""
-        return InPlace(self.plan, self.experts, self.expert_bytes)
+        with_pads = self.plan_with_pads if self.padded_source else None
+        return InPlace(self.plan, self.experts, self.expert_bytes, with_pads)
 
 
 def sizes_of(shape: tuple[int, ...]) -> tuple[int, int, int]:

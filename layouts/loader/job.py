@@ -206,6 +206,8 @@ def _shard_scales(scale: Role, decision: Decision, tensors: RoleTensors) -> torc
 
 def _values(role: Role, tensor: torch.Tensor, decision: Decision, tensors: RoleTensors) -> ValueSteps:
     decided = decision.tensors[role]
+    if not decided.steps:
+        return ValueSteps(role, (), tensor.dtype)
     scale: Role = "w13_weight_scale" if role.startswith("w13") else "w2_weight_scale"
     shards = _shard_scales(scale, decision, tensors) if role.endswith("_weight") else None
     values = prepare_steps(role, decided, tensor, shards, tensors.second(role))

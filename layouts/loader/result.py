@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from preshuffle.layouts.loader.target import RoleTensors, Target
 from preshuffle.layouts.stamps import Stamp, hand_over_stamps, stamp_of
 from preshuffle.layouts.tensors import untraced
 from preshuffle.registry import Applied, Decision, Finding, TensorObservation
+from preshuffle.registry.base.frozen import unvalidated
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import CallDecision
 
 AITER_TAG: Final = "is_shuffled"
 """The attribute by which AITER tells laid-out weights from plain ones."""
+_UNSEEN: Final[dict[str, Any]] = {"address_changed": None, "rows_loaded": None, "slots_loaded": None}
+_SEEN: Final = set(TensorObservation.model_fields) - set(_UNSEEN)
 
 
 class ApplyResult(Applied):
@@ -91,16 +94,17 @@ def _observed(role: Role, tensors: RoleTensors, decision: Decision, stamp: Stamp
     tensor, decided = tensors[role], decision.tensors[role]
     known, tagged = stamp is not None and stamp.state == "applied", bool(getattr(tensor, AITER_TAG, False))
     unknown = stamp is not None and stamp.state == "unknown"
-    return TensorObservation(
-        layout=stamp.layout if stamp and known and not stamp.aiter_bytes else None,
-        is_shuffled=tagged if decided.is_shuffled and not unknown else None,
-        contiguous=tensor.is_contiguous(),
-        dtype=decided.dtype,
-        logical_shape=decided.logical_shape,
-        physical_shape=decided.physical_shape,
-        passed_shape=decided.passed_shape,
-        pad_fill=("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
-    )
+    found = {
+        "layout": stamp.layout if stamp and known and not stamp.aiter_bytes else None,
+        "is_shuffled": tagged if decided.is_shuffled and not unknown else None,
+        "contiguous": tensor.is_contiguous(),
+        "dtype": decided.dtype,
+        "logical_shape": decided.logical_shape,
+        "physical_shape": decided.physical_shape,
+        "passed_shape": decided.passed_shape,
+        "pad_fill": ("zero" if stamp.fill == 0 else stamp.fill) if stamp else None,
+    }
+    return unvalidated(TensorObservation, {**_UNSEEN, **found}, _SEEN)  # a decision's values are valid
 
 
 def _difference(role: Role, stamp: Stamp) -> Finding:

@@ -51,7 +51,7 @@ class ValueSteps:
 
         Reductions of many values to one are not meant (``reduces``).
         """
-        return any(step in _CHANGES for step in self.steps) and not self.reduces
+        return bool(self.steps) and any(step in _CHANGES for step in self.steps) and not self.reduces
 
     @property
     def reduces(self) -> bool:
@@ -59,7 +59,7 @@ class ValueSteps:
 
         To one for each expert, or one in all.
         """
-        return self.role.endswith("_scale") and bool(REDUCTIONS & set(self.steps))
+        return bool(self.steps) and self.role.endswith("_scale") and bool(REDUCTIONS & set(self.steps))
 
     def change_(self, plain: torch.Tensor) -> None:
         """Apply the steps in place, one expert at a time."""

@@ -37,13 +37,15 @@ class RoleTensors:
         self._get: Callable[[str], Any] = (
             partial(_attribute, target) if isinstance(target, torch.nn.Module) else target.get
         )
+        present = _present_names(target)
         self.names: dict[Role, str] = {}
         self._seconds: dict[str, str] = {}
         self._made: dict[Role, torch.Tensor] = {}
-        taken = self._engine_names()
+        taken = _engine_names(present)
+        claimed = {name for names in taken.values() for name in names}
         for role in ROLES:
             found = list(taken.get(role, ()))
-            if self._get(role) is not None and not any(role in names for names in taken.values()):
+            if role in present and role not in claimed:
                 found.insert(0, role)
             if len(found) > 1:
                 raise LayoutError(f"{role} stands there twice: {' and '.join(found)}")
@@ -57,18 +59,8 @@ class RoleTensors:
                 self.names[role] = found[0]
             second = f"{role}{SECOND_LEVEL}"
             name = next(iter(taken.get(second, (second,))))
-            if self._get(name) is not None:
+            if name in present:
                 self._seconds[role] = name
-
-    def _engine_names(self) -> dict[str, list[str]]:
-        """Return engines' names by role, of name sets that are complete."""
-        taken: dict[str, list[str]] = {}
-        for names in _packaged_name_sets():
-            if all(self._get(name) is not None for name in names.values()):
-                for role, name in names.items():
-                    if name not in taken.setdefault(role, []):
-                        taken[role].append(name)
-        return taken
 
     def make_defaults(self, decision: Decision) -> None:
         """Make the scales that an engine makes itself, in new memory.
@@ -171,6 +163,29 @@ class RoleTensors:
             setattr(self.target, name, tensor)
 
 
+def _present_names(target: Target) -> set[str]:
+    """Return which names of roles a target has, in any engine's words."""
+    if not isinstance(target, torch.nn.Module):
+        return {name for name in _known_names() if target.get(name) is not None}
+    names: Iterable[str] = _known_names()
+    kind = type(target)
+    if kind.__getattr__ is torch.nn.Module.__getattr__:  # it raises for each name that is not there: slow
+        places = (vars(target), target._parameters, target._buffers, target._modules)
+        names = [name for name in names if any(name in place for place in places) or hasattr(kind, name)]
+    return {name for name in names if _attribute(target, name) is not None}
+
+
+def _engine_names(present: set[str]) -> dict[str, list[str]]:
+    """Return engines' names by role, of name sets that are complete."""
+    taken: dict[str, list[str]] = {}
+    for names, needed in _packaged_name_sets():
+        if needed <= present:
+            for role, name in names.items():
+                if name not in taken.setdefault(role, []):
+                    taken[role].append(name)
+    return taken
+
+
 def _attribute(module: torch.nn.Module, name: str) -> Any:
     return getattr(module, name, None)
 
@@ -190,8 +205,16 @@ def role_names(role: Role, book: Book) -> tuple[str, ...]:
 
 # Process-wide: the packaged book is.
 @lru_cache(maxsize=1)
-def _packaged_name_sets() -> tuple[Mapping[str, str], ...]:
-    return _name_sets(Registry.default().book)
+def _packaged_name_sets() -> tuple[tuple[Mapping[str, str], frozenset[str]], ...]:
+    return tuple((names, frozenset(names.values())) for names in _name_sets(Registry.default().book))
+
+
+# Process-wide: the packaged book is.
+@lru_cache(maxsize=1)
+def _known_names() -> frozenset[str]:
+    """Return every name under which a role or its second-level scale may stand."""
+    own = {name for role in ROLES for name in (role, f"{role}{SECOND_LEVEL}")}
+    return frozenset(own).union(*(needed for _, needed in _packaged_name_sets()))
 
 
 def _name_sets(book: Book) -> tuple[Mapping[str, str], ...]:

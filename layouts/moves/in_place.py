@@ -30,11 +30,13 @@ class InPlace:
         plan: from a number of experts to their plan; plain and laid-out bytes of an expert take the same room.
         experts: in the buffer.
         expert_bytes: of one expert.
+        plan_with_pads: the same, as if pads were live; None where the plain bytes have none.
     """
 
     plan: Callable[[int], CopyPlan]
     experts: int
     expert_bytes: int
+    plan_with_pads: Callable[[int], CopyPlan] | None = None
 
     def chunk(self, scratch_bytes: int) -> int:
         """Return how many experts go through scratch at once."""
@@ -45,7 +47,7 @@ class InPlace:
 
         None where it goes in bands, a little where bands are joined.
         """
-        move = _band_move(self.plan(self.experts), data)
+        move = _band_move(self._moved(data)(self.experts), data)
         if move is not None:
             from preshuffle.layouts.moves.executor_triton import scratch_in_place
 
@@ -60,22 +62,34 @@ class InPlace:
             self._lay_out(data, scratch, fill)
 
     def _lay_out(self, data: torch.Tensor, scratch: torch.Tensor, fill: int) -> None:
-        plan = self.plan(self.experts)
-        if _run_bands(plan, data, scratch):
-            for box in plan.fills:
-                fill_box(box, data, fill)
-            return
-        self._move_through_scratch(data, scratch, "lay out", fill)
+        moved = self._moved(data)
+        in_bands = _run_bands(moved(self.experts), data, scratch)
+        if not in_bands:
+            self._move_through_scratch(data, scratch, "lay out", fill, moved)
+        for box in self.plan(self.experts).fills if in_bands or moved is not self.plan else ():
+            fill_box(box, data, fill)
+
+    def _moved(self, data: torch.Tensor) -> Callable[[int], CopyPlan]:
+        """Return the plan to run: a GPU moves pads along, in wider moves."""
+        on_gpu = data.device.type == "cuda"
+        return self.plan_with_pads if on_gpu and self.plan_with_pads is not None else self.plan
 
     def take_back(self, data: torch.Tensor, scratch: torch.Tensor) -> None:
         """Turn laid-out bytes into plain ones; zero the pads' room."""
         with inference_writable(data):
-            self._move_through_scratch(data, scratch, "take back", 0)
+            self._move_through_scratch(data, scratch, "take back", 0, self.plan)
 
-    def _move_through_scratch(self, data: torch.Tensor, scratch: torch.Tensor, direction: Direction, fill: int) -> None:
+    def _move_through_scratch(
+        self,
+        data: torch.Tensor,
+        scratch: torch.Tensor,
+        direction: Direction,
+        fill: int,
+        planned: Callable[[int], CopyPlan],
+    ) -> None:
         size = self.expert_bytes
         count = scratch.numel() // size
-        steady = self._prepare_chunk(data, scratch, count, direction)
+        steady = self._prepare_chunk(data, scratch, planned(count), direction)
         for first in range(0, self.experts, count):
             now = min(count, self.experts - first)
             piece = data[first * size : (first + now) * size]
@@ -86,18 +100,17 @@ class InPlace:
                 unit, run = steady
                 run(0, first * size // unit)
             elif direction == "lay out":
-                lay_out(self.plan(now), copy, piece, fill)
+                lay_out(planned(now), copy, piece, fill)
             else:
-                take_back(self.plan(now), copy, piece)
+                take_back(planned(now), copy, piece)
 
     def _prepare_chunk(
-        self, data: torch.Tensor, scratch: torch.Tensor, count: int, direction: Direction
+        self, data: torch.Tensor, scratch: torch.Tensor, plan: CopyPlan, direction: Direction
     ) -> tuple[int, Callable[[int, int], None]] | None:
         """Prepare one move for all chunks of the same size.
 
         None unless the chunk is a single move in units of 16 bytes without pads.
         """
-        plan = self.plan(count)
         if len(plan.copies) != 1 or plan.fills:
             return None
         move = move_of(plan.copies[0], direction, alignment_of(data, scratch))

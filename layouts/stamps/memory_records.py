@@ -172,11 +172,12 @@ class MemoryRecords:
 
     def _attach(self, storage: torch.UntypedStorage, record: MemoryRecord) -> None:
         pointer, size = storage.data_ptr(), storage.nbytes()
-        record.sweep()
-        record.storages = [one for one in record.storages if one[0]() is not storage]
+        if record.storages:
+            record.sweep()
+            record.storages = [one for one in record.storages if one[0]() is not storage]
         record.storages.append((weakref.ref(storage), pointer, size, storage.resizable()))
         setattr(storage, _ATTRIBUTE, (pointer, size, record))
-        if storage.resizable():
+        if record.storages[-1][3]:
             self._foreign.pop(id(record), None)
         elif all(not one.resizable() for reference, _, _, _ in record.storages if (one := reference()) is not None):
             self._foreign[id(record)] = record

@@ -274,9 +274,11 @@ def _memory_record(tensor: torch.Tensor) -> MemoryRecord | None:
     storage, mapping = tensor.untyped_storage(), mapping_of(tensor)
     if has_copied_stamps(tensor):
         adopt_stamps(tensor)
+    if mapping is None:
+        return MEMORY.find(storage)
     met = MEMORY.has_met(storage)
     record = MEMORY.find(storage)
-    if mapping is not None and (record is None or not (met or record.is_shown_by_another(storage))):
+    if record is None or not (met or record.is_shown_by_another(storage)):
         return _seeded(storage, mapping)
     return record
 

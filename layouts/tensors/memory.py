@@ -49,6 +49,9 @@ def has_bytes(tensor: torch.Tensor) -> bool:
     """Return whether a tensor's storage is as large as it shows."""
     if tensor.device.type == "meta" or tensor.layout != torch.strided or tensor.numel() == 0:
         return True
+    if tensor.is_contiguous():
+        needed = (int(tensor.storage_offset()) + tensor.numel()) * tensor.element_size()
+        return bool(needed <= tensor.untyped_storage().nbytes())
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     needed = (int(tensor.storage_offset()) + last + 1) * tensor.element_size()
     return bool(needed <= tensor.untyped_storage().nbytes())

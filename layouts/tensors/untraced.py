@@ -20,11 +20,14 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
     it. The compiler is looked for when the function is called: importing it takes seconds.
     """
 
+    plain: list[Callable[P, R]] = []
+
     @wraps(function)
     def run(*arguments: P.args, **keywords: P.kwargs) -> R:
         if "torch._dynamo" not in sys.modules:
             return function(*arguments, **keywords)
-        plain: Callable[P, R] = torch.compiler.disable(function)
-        return plain(*arguments, **keywords)
+        if not plain:
+            plain.append(torch.compiler.disable(function))
+        return plain[0](*arguments, **keywords)
 
     return run

@@ -39,8 +39,8 @@ def sum_parts(device: torch.device, spans: Sequence[tuple[int, int]]) -> list[to
         some = spans[first : first + _SLOTS]
         parts = [_PARTS if nbytes > _ALL else -(-nbytes // _PART_BYTES) for _, nbytes in some]
         sums = torch.empty((len(some), max(parts)), dtype=torch.int64, device=device)
-        filled = [*some, *((0, 0),) * (_SLOTS - len(some))]
-        addresses, sizes = zip(*filled, strict=True)
+        # slots without a span repeat one: the arguments keep their types, and the kernel is compiled once
+        addresses, sizes = zip(*some, *(some[0],) * (_SLOTS - len(some)), strict=True)
         kernel[(-(-max(parts) // _ROWS), len(some))](sums, max(parts), *addresses, *sizes, ROWS=_ROWS, num_warps=4)
-        found += [row[:count] for row, count in zip(sums, parts, strict=True)]
+        found += [row if len(row) == count else row[:count] for row, count in zip(sums.unbind(), parts, strict=True)]
     return found

@@ -195,6 +195,32 @@ def test_a_prepared_layer_brings_its_own_query() -> None:
     assert (call.guard.checked, call.guard.found, call.guard.unchecked) == (1, {}, {})
 
 
+@pytest.mark.parametrize("wrap", ["named", "collected"])
+def test_a_guard_passes_every_argument_on(wrap: str) -> None:
+    """Parameters that are named, keyword-only or rests; and such as the guard has to collect."""
+
+    def named(hidden_states: Any, w1: Any, w2: Any = 3, *, activation: Any = "Silu", **others: Any) -> Any:
+        return hidden_states, w1, w2, activation, others
+
+    def collected(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    function = named if wrap == "named" else collected
+    call, w1, x = guard_calls(function, arch="gfx950"), torch.zeros(1), torch.zeros(2, 4)
+    for args, kwargs in (
+        ((x, w1), {}),
+        ((x,), {"w1": w1, "gate_mode": "separated"}),
+        ((), {"w1": w1, "hidden_states": x, "w2": 4, "activation": None, "extra": 1}),
+    ):
+        assert call(*args, **kwargs) == function(*args, **kwargs)
+    assert inspect.signature(call) == inspect.signature(function)
+
+
+def test_a_wrong_number_of_arguments_is_the_functions_error() -> None:
+    with pytest.raises(TypeError, match="fused_moe"):
+        guarded()(torch.zeros(2, 4))
+
+
 def test_a_call_that_cannot_be_read_passes() -> None:
     call = guarded()
     with FakeTensorMode():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from preshuffle.layouts import apply, begin_reload, finish_reload, inverse, stamp_of
+from preshuffle.layouts.moves import InPlace
 from preshuffle.registry import Decision, LayoutError
 from support.tensors.moe import ACTIVATIONS, decide, in_padded_buffers, plain_tensors
 
@@ -30,6 +31,21 @@ def refused(tensors: Tensors, decision: Decision, **options: bool) -> str:
     assert all(raw(tensors[role]).equal(raw(before[role])) for role in tensors)
     assert all(stamp_of(tensor) is None for tensor in tensors.values())
     return str(caught.value)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_pads_that_move_along_give_the_same_bytes(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU does it in place, which makes each tensor one simple move."""
+    decision = decide(activation)
+    plain = plain_tensors(decision)
+    wanted, found = (in_padded_buffers(plain, decision) for _ in range(2))
+    apply(wanted, decision)
+    monkeypatch.setattr(InPlace, "_moved", lambda self, data: self.plan_with_pads)
+    apply(found, decision)
+    assert all(raw(found[role]).equal(raw(wanted[role])) for role in wanted)
+    monkeypatch.undo()
+    inverse(found)
+    assert all(raw(found[role]).equal(raw(tensor)) for role, tensor in in_padded_buffers(plain, decision).items())
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
