@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from model_pages import INDEX as MODELS
 from model_pages import model_pages
-from outside_links import lead_outside
+from page_links import lead_outside, say_titles
 from python_pages import INDEX as PYTHON
 from python_pages import python_pages
 
@@ -51,9 +51,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links that leave the documentation to the repository."""
+    """Lead links that leave the documentation to the repository, and let others say titles."""
     folder = posixpath.dirname(posixpath.join(Path(config.docs_dir).name, page.file.src_uri))
-    return lead_outside(markdown, folder, f"{config.extra['repository']}/blob/main")
+    titled = say_titles(markdown, Path(config.docs_dir) / page.file.src_uri)
+    return lead_outside(titled, folder, f"{config.extra['repository']}/blob/main")
 
 
 @cache

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from check_site import problems
 from cli_pages import cli_pages, parser_of
+from page_links import lead_outside, say_titles
 from python_pages import FACES, exports
 
 from preshuffle.api.commands import COMMANDS
@@ -86,3 +87,15 @@ def test_the_check_of_a_site_sees_what_is_wrong(markup: str, problem: str, tmp_p
     (tmp_path / "search/search_index.json").write_text('{"docs": [{"location": "a.html#x"}]}')
     found = list(problems(tmp_path))
     assert found == [*filter(None, [problem]), "the search does not know b.html"]
+
+
+def test_links_say_titles_and_lead_out_of_the_documentation(tmp_path: Path) -> None:
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "embed.md").write_text("# Embed it\n")
+    page = tmp_path / "engines" / "vllm.md"
+    assert say_titles("[embed.md](../embed.md#guard), [it](../embed.md), [a.md](a.md)", page) == (
+        "[Embed it](../embed.md#guard), [it](../embed.md), [a.md](a.md)"
+    )
+    assert say_titles("[docs/embed.md](embed.md)", tmp_path / "index.md") == "[Embed it](embed.md)"
+    led = lead_outside("[a](../../a.py#L1) [b](../embed.md) [c](#c)", "docs/engines", "https://e.example/blob/main")
+    assert led == "[a](https://e.example/blob/main/a.py#L1) [b](../embed.md) [c](#c)"

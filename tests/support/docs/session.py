@@ -19,7 +19,7 @@ from preshuffle.api.cli import main
 from support.docs.blocks import RUNNABLE, Block
 from support.service.server import Server, running_server
 
-WIDTH = 100
+WIDTH = 84
 """Columns of the terminal whose output the pages show."""
 LEFT_OUT = "…"
 _PORT = "8080"

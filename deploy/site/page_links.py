@@ -1,12 +1,38 @@
-"""Links from the documentation to files outside its folder, led to the repository."""
+"""Links of the documentation as the site shows them.
+
+Those that leave the documentation lead to the repository; those that say the name of a page's file say its title.
+"""
 
 from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Final
 
 _LINK: Final = re.compile(r"(?P<text>\[[^\]]*\])\((?P<path>(?![a-z]+:|#)[^)\s#]+)(?P<fragment>#[^)\s]*)?\)")
+
+
+_NAMED: Final = re.compile(
+    r"\[(?:[\w/-]+/)?(?P<name>[\w-]+\.md)\]\((?P<path>[\w./-]*(?P=name))(?P<fragment>#[^)\s]*)?\)"
+)
+_TITLE: Final = re.compile(r"^# (.+)$", re.MULTILINE)
+
+
+def say_titles(markdown: str, page: Path) -> str:
+    """Replace the names of pages by their titles, where a link says no more than the file's name.
+
+    Args:
+        markdown: a page.
+        page: its file, which need not be there.
+    """
+
+    def titled(found: re.Match[str]) -> str:
+        file = page.parent / found["path"]
+        title = _TITLE.search(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return f"[{title[1]}]({found['path']}{found['fragment'] or ''})" if title else found[0]
+
+    return _NAMED.sub(titled, markdown)
 
 
 def lead_outside(markdown: str, folder: str, base: str) -> str:
