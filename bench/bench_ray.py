@@ -1,0 +1,80 @@
+"""Benchmark of checkpoints laid out on a Ray cluster: two one-thread workers against one.
+
+``python bench/bench_ray.py [--gb 3] [--tp 8] [--rounds 3]``. The cluster is one node on this machine with two
+processors; source and target lie in memory (``--folder``, /dev/shm). Processes are started before the first round.
+Every round measures one worker, two workers, and as many threads of this process, in turn. Reported are medians, and
+ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import ray
+import torch
+from bench_laid_out import FIELDS, LAYER, timed, write
+
+from preshuffle.layouts import lay_out_checkpoint
+from preshuffle.layouts.laid_out import Executor, RayExecutor
+from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
+
+MAKERS: dict[str, Callable[[], Executor]] = {
+    "1 worker": lambda: RayExecutor(workers=1),
+    "2 workers": lambda: RayExecutor(workers=2),
+    "1 thread": lambda: ThreadExecutor(1),
+    "2 threads": lambda: ThreadExecutor(2),
+}
+
+
+def apply(folder: Path, checkpoint: str, executor: Executor, tp: int) -> float:
+    """Lay out into an empty folder; return the seconds."""
+    out = folder / "out"
+    seconds = timed(lambda: lay_out_checkpoint(folder / checkpoint, out, executor=executor, tp=tp, **FIELDS))
+    shutil.rmtree(out)
+    return seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gb", type=float, default=3)
+    parser.add_argument("--tp", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"))
+    args = parser.parse_args()
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False,
+             logging_level=logging.ERROR)  # fmt: skip
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, ray {ray.__version__}")
+    rows: dict[str, list[float]] = {name: [] for name in MAKERS}
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        layers = max(2, round(args.gb * 1e9 / LAYER))
+        write(folder / "checkpoint", layers)
+        write(folder / "small", 2)
+        apply(folder, "small", RayExecutor(workers=2), args.tp)
+        for _ in range(args.rounds):
+            for kind, maker in MAKERS.items():
+                rows[kind].append(apply(folder, "checkpoint", maker(), args.tp))
+            print(
+                {kind: round(found[-1], 2) for kind, found in rows.items()},
+                f"load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
+    for kind, found in rows.items():
+        print(f"{kind:10} {median(found):7.2f} s   {layers * LAYER / median(found) / 1e9:.2f} GB/s")
+    for one, two, wanted in (("1 worker", "2 workers", " (required 1.7)"), ("1 thread", "2 threads", "")):
+        ratio = median(a / b for a, b in zip(rows[one], rows[two], strict=True))
+        print(f"{one} / {two}: {ratio:.2f}{wanted}")
+    ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
