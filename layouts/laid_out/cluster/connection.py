@@ -104,6 +104,8 @@ def check_reachable(address: str) -> None:
         host, port = None, None
     if not host or not port or found.scheme not in ("", "ray"):
         raise LaidOutError(f"Ray address {address!r}; valid: auto, HOST:PORT, ray://HOST:PORT")
+    if found.scheme == "ray" and importlib.util.find_spec("grpc") is None:
+        raise LaidOutError(f'{address} needs grpcio: pip install "ray[client]"')
     try:
         socket.create_connection((host, port), timeout=_SECONDS).close()
     except OSError as error:

@@ -189,6 +189,7 @@ def test_nodes_that_differ_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_clusters_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "grpc" or None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         connection.check_reachable(f"127.0.0.1:{port}")
@@ -200,6 +201,8 @@ def test_clusters_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(LaidOutError, match="valid: auto, HOST:PORT, ray://HOST:PORT"):
             connection.check_reachable(address)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LaidOutError, match=r'needs grpcio: pip install "ray\[client\]"'):
+        connection.check_reachable(f"ray://127.0.0.1:{port}")
     with pytest.raises(LaidOutError, match=r'pip install "preshuffle\[ray\]"'):
         RayExecutor()
 
