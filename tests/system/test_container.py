@@ -1,4 +1,4 @@
-"""The image of the service, built and run for real. Minutes long: `make soak` runs it."""
+"""The images of service and loader, built and run for real. Minutes long: `make soak` runs it."""
 
 import json
 import os
@@ -7,34 +7,58 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
 
-from support.service.container import Builder, Image, missing
+from support.service.container import LOADER_BASE, LOADER_IMAGE, Builder, Image, missing, missing_for_loader
 from support.service.server import REPORT
 from support.service.tokens import write_tokens
+from support.tensors.laid_out import checkpoint_with_others, contents
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    why_not = missing()
-    if why_not:
-        pytest.skip(f"no image can be built here: {why_not}")
-    builder = Builder(tmp_path_factory.mktemp("buildah"))
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is committed, as a build sees it."""
     context = tmp_path_factory.mktemp("context")
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-C", str(ROOT), "--null", "-T", "-", "-cf", f"{context}/c.tar"], input=files, check=True)
     subprocess.run(["tar", "-C", str(context), "-xf", f"{context}/c.tar"], check=True)
+    return context
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    why_not = missing()
+    if why_not:
+        pytest.skip(f"no image can be built here: {why_not}")
+    builder = Builder(tmp_path_factory.mktemp("buildah"))
     builder.make_base()
-    builder.build(context)
-    yield builder.unpack()
+    yield builder
     builder.run("umount", "--all")
     builder.run("rm", "--all")
+    builder.run("rmi", "--all", "--force")
+
+
+@pytest.fixture(scope="module")
+def image(builder: Builder, context: Path) -> Image:
+    builder.build(context)
+    return builder.unpack()
+
+
+@pytest.fixture(scope="module")
+def loader(builder: Builder, context: Path) -> Image:
+    why_not = missing_for_loader()
+    if why_not:
+        pytest.skip(f"the loader has no base here: {why_not}")
+    builder.make_loader_base()
+    builder.build(context, "loader", LOADER_IMAGE, ROCM_BASE=LOADER_BASE)
+    return builder.unpack(LOADER_IMAGE)
 
 
 @pytest.fixture
@@ -100,3 +124,35 @@ def test_there_is_no_torch_inside(image: Image) -> None:
     names = {path.name.split("-")[0].lower() for path in image.root.rglob("*.dist-info")}
     assert "preshuffle" in names
     assert not names & {"torch", "triton", "safetensors", "aiter", "amd_aiter"}
+
+
+def test_the_loader_lays_a_checkpoint_out_and_back_as_nobody(loader: Image, tmp_path: Path) -> None:
+    assert loader.config["User"] == "10001:10001"
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    checkpoint_with_others(volume / "checkpoint")
+    os.chown(volume, 10001, 10001)
+    who = loader.call(volume, "sh", "-c", "id -u; touch /usr/x")
+    assert (who.stdout, who.returncode) == ("10001\n", 1)
+    fields = ("--arch", "MI355X", "--tp", "2", "--activation-dtype", "fp4x2")
+    for command in (
+        ("preshuffle", "apply", "checkpoint", "out", *fields),
+        ("preshuffle", "verify", "out", "--against", "checkpoint"),
+        ("preshuffle", "restore", "out", "back"),
+    ):
+        done = loader.call(volume, *command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    assert contents(volume / "back") == contents(volume / "checkpoint")
+
+
+def test_the_loader_has_the_bases_torch_and_aiter_and_its_doctor_says_what_is_missing(
+    loader: Image, tmp_path: Path
+) -> None:
+    done = loader.call(tmp_path, "preshuffle", "doctor", "--json")
+    report = json.loads(done.stdout)
+    text = json.dumps(report)
+    assert f"{metadata.version('torch')}" in text
+    assert f"{metadata.version('amd-aiter')}" in text
+    names = {path.name.partition("-")[0].lower() for path in loader.root.rglob("*.dist-info")}
+    assert {"preshuffle", "torch", "amd_aiter", "safetensors"} <= names
+    assert not names & {"fastapi", "uvicorn", "sqlalchemy"}
