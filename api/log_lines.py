@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from preshuffle.registry.base.invisible import escape_invisible
+
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
 """Id of the current request."""
 LOGGER: Final = "preshuffle.api"
@@ -21,24 +23,12 @@ _VARIABLE: Final = "PRESHUFFLE_LOG"
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
-def one_line(text: str) -> str:
-    """Escape control characters and line breaks.
-
-    What a client sent must not forge lines or steer a terminal.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-    )
-
-
 class TextFormatter(logging.Formatter):
     """Formats a record as one line, then its traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line, without control characters of clients."""
-        return one_line(super().formatMessage(record).rstrip())
+        return escape_invisible(super().formatMessage(record).rstrip())
 
 
 class JsonFormatter(logging.Formatter):

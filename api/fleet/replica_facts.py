@@ -12,7 +12,7 @@ from preshuffle.api.fleet.advice import codes_of
 from preshuffle.api.fleet.deployments import ReplicaReport
 from preshuffle.api.fleet.judgement import GroupJudgement, Judgement
 from preshuffle.api.fleet.states import State
-from preshuffle.api.log_lines import one_line
+from preshuffle.registry.base.invisible import escape_invisible
 from preshuffle.registry.values.finding import Finding
 from preshuffle.registry.values.report import MEANINGS, rank
 
@@ -57,13 +57,13 @@ def facts_of(report: ReplicaReport, judgement: Judgement) -> ReplicaFacts:
     queries = [group.observation.query for group in report.groups]
     cause = cause_of(groups, judgement.state)
     return ReplicaFacts(
-        node=None if report.node is None else one_line(report.node),
-        models=_once(one_line(query.model) for query in queries),
+        node=None if report.node is None else escape_invisible(report.node),
+        models=_once(escape_invisible(query.model) for query in queries),
         archs=_once(group.arch for group in judgement.groups) or _once(query.arch for query in queries),
         engines=_once(str(query.engine) for query in queries if query.engine),
         sizes=_once(f"TP{query.tp}" + (f"/EP{query.ep}" if query.ep > 1 else "") for query in queries),
         codes=codes_of(finding for group in groups for finding in group.findings),
-        cause=None if cause is None else one_line(cause),
+        cause=None if cause is None else escape_invisible(cause),
         digest=groups[0].decision_digest if groups else None,
     )
 

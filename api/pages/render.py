@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.ext import Extension
+from markupsafe import escape
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +23,7 @@ from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, sha
 from preshuffle.api.settings import Settings
 from preshuffle.api.upkeep import Watching
 from preshuffle.api.web import path_within
+from preshuffle.registry.base.invisible import SPACES, escape_invisible
 from preshuffle.registry.values.report import MEANINGS
 
 HEADERS: Final = {
@@ -35,7 +39,21 @@ _BLOCKS: Final = (
 )
 _INDENTATION: Final = re.compile(rf"\s*\n\s*(?=</?(?:{_BLOCKS})\b)|(?<=\n) +(?=<)")
 """Spaces before tags where a browser shows none; a page is the smaller without them."""
+_SEEN: Final = "\t\n\r" + SPACES
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def seen(value: object) -> object:
+    """Escape what is not seen in a text of a page.
+
+    Other values and markup stay, and so does the value of a form's field (filter ``field``), which is sent again.
+    """
+    return escape_invisible(value, keep=_SEEN) if type(value) is str else value
+
+
+def href(link: str) -> str:
+    """Write a link in ASCII, as browsers request it."""
+    return quote(link, safe=string.punctuation)
 
 
 class _WithoutIndentation(Extension):
@@ -57,10 +75,11 @@ def templates(root: str = "") -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=seen,
         extensions=[_WithoutIndentation],
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.filters.update(ago=ago, words=words, number=number, shape=shape, numbers=numbers)
+    environment.filters.update(ago=ago, words=words, number=number, shape=shape, numbers=numbers, href=href, field=escape)
     environment.globals.update(
         version=preshuffle.__version__,
         meanings=MEANINGS,

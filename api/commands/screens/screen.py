@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from preshuffle.api.commands.screens.table import Column, Row, paint, render, wrap
+from preshuffle.api.commands.screens.table import Column, Row, paint, printable, render, wrap
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,8 +50,8 @@ class Screen:
     def heading(self, title: str, remark: str = "") -> None:
         """Start a section."""
         self.lines.append("")
-        text = self.paint(title, "title")
-        self.lines.append(f"{text}  {self.paint(remark, 'dim')}" if remark else text)
+        text = self.paint(printable(title), "title")
+        self.lines.append(f"{text}  {self.paint(printable(remark), 'dim')}" if remark else text)
 
     def text(self, text: str, *, indent: int = 2, style: str = "", hanging: str = "") -> None:
         """Add a paragraph, wrapped; ``hanging`` is put before its first line."""

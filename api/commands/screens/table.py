@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from preshuffle.registry.base.invisible import escape_invisible
+
 GAP = "  "
 STYLES = {
     "bold": "1",
@@ -49,11 +51,8 @@ def paint(text: str, style: str, colour: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that no input can steer a terminal."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
+    """Escape what is not seen, so that no input can steer a terminal."""
+    return escape_invisible(text, keep="\n")
 
 
 def wrap(text: str, width: int) -> list[str]:

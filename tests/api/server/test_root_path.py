@@ -106,7 +106,7 @@ def test_every_link_of_every_page_is_there(public: str) -> None:
 
 
 def test_templates_write_the_root_path_before_every_path() -> None:
-    outside = ("{{ url }}", "{{ item.link }}", "{{ view.link }}", "{{ place }}")  # of other hosts
+    outside = ("{{ url|href }}", "{{ item.link|href }}", "{{ view.link|href }}", "{{ place|href }}")  # of other hosts
     for file in TEMPLATES.glob("*.html"):
         for link in _LINK.findall(file.read_text()):
             assert link.startswith("{{ root }}") or link in outside, f"{file.name}: {link}"
