@@ -56,7 +56,17 @@ from preshuffle.api.upkeep import (
     watch_tables,
     watch_tokens,
 )
-from preshuffle.api.web import Access, Metrics, Tokens, load_tokens, openapi, problem, say_first, set_up
+from preshuffle.api.web import (
+    Access,
+    Metrics,
+    Tokens,
+    load_tokens,
+    openapi,
+    problem,
+    repeated_params,
+    say_first,
+    set_up,
+)
 from preshuffle.registry import Registry
 from preshuffle.registry.kernels import TableError
 from preshuffle.registry.values.conformance import ConformanceReport
@@ -196,6 +206,7 @@ def create_app(
     for router in _routers(service):
         app.router.routes.extend(router.routes)
     pages.install(app, service.store, service.answers, service.matrices, service.watching, service.planner, settings)
+    repeated_params.install(app)
     app.state.service = service
     app.state.front = Front(
         app,

@@ -22,9 +22,9 @@ class ListingCache:
         self._make = make
         self._cached: tuple[Registry, CachedResponse] | None = None
 
-    def find(self, _query: bytes = b"") -> CachedResponse | None:
-        """Return the listing where it is cached for the current registry."""
-        cached = self._cached
+    def find(self, query: bytes = b"") -> CachedResponse | None:
+        """Return the listing where it is cached for the current registry, to a request without parameters."""
+        cached = None if query else self._cached
         return cached[1] if cached is not None and cached[0] is self._answers.registry else None
 
     async def respond(self, request: Request) -> Response:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 12
 _EVERY_S = 2.0
+_STYLES = {"agrees": "good", "disagrees": "bad", "not known": "warn"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         _show(report)
     if report.verdict == "disagrees":
         return FAILED
-    return OK if any(result.tried for result in report.claims.values()) else UNKNOWN
+    return OK if report.verdict == "agrees" else UNKNOWN
 
 
 class _Progress:
@@ -105,7 +106,7 @@ class _Progress:
             return
         self.told = now
         parts = [f"{kind.replace('_', ' ')}"]
-        parts += [f"{done:,} of {all:,}"] if all else [f"{done:,}"] if done else []
+        parts += [f"{min(done, all):,} of {all:,}"] if all else [f"{done:,}"] if done else []
         parts += [what] if what else []
         print(f"preshuffle: {', '.join(parts)}", file=sys.stderr, flush=True)
         self.kind = kind
@@ -179,9 +180,7 @@ def _show(report: ConformanceReport) -> None:
         if result.disagreed > _SHOWN:
             screen.text(f"{result.disagreed - _SHOWN:,} more {CLAIMS[kind][0]} disagree: --report FILE has them")
     _show_left_out(screen, report)
-    screen.line(
-        screen.paint(f"{report.verdict}: {report.summary()}", "bad" if report.verdict == "disagrees" else "good")
-    )
+    screen.line(screen.paint(f"{report.verdict}: {report.summary()}", _STYLES[report.verdict]))
     screen.line(f"report {report.digest}")
     screen.show()
 

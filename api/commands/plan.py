@@ -18,6 +18,8 @@ from preshuffle.registry.base.errors import FieldProblem, QueryError
 if TYPE_CHECKING:
     pass
 
+_TIMEOUT_S: Final = 600.0
+"""The service may compute for five minutes, after other plans."""
 _YAML: Final = ("*.yaml", "*.yml")
 
 
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--aiter", metavar="VERSION", help="candidate AITER, for every deployment")
     parser.add_argument("--deployments", metavar="GLOB", default="*", help="which deployments (default: all)")
-    add_service_options(parser)
+    add_service_options(parser, _TIMEOUT_S)
     add_json(parser)
     parser.set_defaults(run=run)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -11,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from preshuffle.api.notify.bad_deployments import BadDeployment, BadDeployments
+from preshuffle.api.notify.label_names import label_names
 from preshuffle.api.notify.links import Links
 from preshuffle.api.notify.severity import SEVERITIES
 from preshuffle.api.notify.webhook import Webhook, WebhookCounts
@@ -18,7 +18,6 @@ from preshuffle.api.notify.webhook import Webhook, WebhookCounts
 MAX_LABELS: Final = 16
 """Labels of deployments that become labels of the metric."""
 _FIXED: Final = ("deployment", "state", "code", "replica", "node", "silent", "muted", "owner", "page", "runbook")
-_NOT_A_LABEL: Final = re.compile(r"[^A-Za-z0-9_]")
 _CRITICAL: Final = tuple(state for state, severity in SEVERITIES.items() if severity == "critical")
 
 
@@ -60,7 +59,7 @@ class NotifyCollector(Collector):
 
     def _named(self, named: Sequence[BadDeployment]) -> Iterator[Metric]:
         keys = sorted({key for bad in named for key in bad.labels})[:MAX_LABELS]
-        names = dict(zip(keys, _label_names(keys), strict=True))
+        names = label_names(keys)
         info = GaugeMetricFamily(
             "preshuffle_deployment_info", "A deployment in a bad state", labels=[*_FIXED, *names.values()]
         )
@@ -85,15 +84,6 @@ class NotifyCollector(Collector):
         ):
             yield CounterMetricFamily(f"preshuffle_webhook_{name}", text, value=value)
         yield GaugeMetricFamily("preshuffle_webhook_waiting", "State changes that wait for the webhook", waiting)
-
-
-def _label_names(keys: Sequence[str]) -> list[str]:
-    """Return Prometheus' label names; two keys that would become one get numbers."""
-    names: list[str] = []
-    for key in keys:
-        name = f"label_{_NOT_A_LABEL.sub('_', key)}"
-        names.append(name if name not in names else f"{name}_{len(names)}")
-    return names
 
 
 def _word(value: bool) -> str:

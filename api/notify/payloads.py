@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from preshuffle.api.notify.change_log import fields_of, sentence
+from preshuffle.api.notify.label_names import label_names
 from preshuffle.api.notify.links import Links
 from preshuffle.api.notify.severity import Severity, severity_of
 from preshuffle.api.store import StateChange
@@ -24,7 +24,6 @@ _MARKS: Final[dict[Severity, str]] = {
     "info": ":large_blue_circle:",
     "none": ":large_green_circle:",
 }
-_NOT_A_LABEL: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
 def generic(changes: Sequence[StateChange], links: Links) -> dict[str, Any]:
@@ -78,7 +77,8 @@ def _escaped(text: str) -> str:
 
 def _alert(change: StateChange, links: Links) -> dict[str, Any]:
     severity = severity_of(change.state_after)
-    labels = {f"label_{_NOT_A_LABEL.sub('_', name)}": value for name, value in change.labels.items()}
+    names = label_names(change.labels)
+    labels = {names[key]: value for key, value in change.labels.items()}
     labels |= {"alertname": "PreshuffleDeployment", "deployment": change.name, "replica": str(change.replica)}
     annotations = {
         "summary": sentence(change),

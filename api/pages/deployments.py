@@ -165,7 +165,7 @@ def _checked(store: Store, view: DeploymentView, registry_digest: str) -> list[t
             shown.append((build, "nobody has held the book against this build", ""))
             continue
         other = "" if report.registry_digest == registry_digest else ", with another book"
-        found = "" if report.verdict == "agrees" else "contradicts the book: "
+        found = "contradicts the book: " if report.verdict == "disagrees" else ""
         shown.append((build, f"{found}{report.summary}{other}", report.build))
     return shown
 

@@ -102,6 +102,8 @@ def _warnings(store: Store, candidate: Candidate, registry_digest: str) -> Itera
             yield f"nobody has held the book against AITER {version}: preshuffle conform --aiter WHEEL does it"
         elif report.verdict == "disagrees":
             yield f"AITER {version} contradicts the book: {report.summary} (GET /v1/conformance/{report.build})"
+        elif report.verdict == "not known":
+            yield f"nothing of AITER {version} could be held against the book: {report.summary}"
         elif report.registry_digest != registry_digest:
             yield f"AITER {version} was held against another book than the one planned: {report.summary}"
 

@@ -1,7 +1,7 @@
 """HTTP building blocks: problems, access, tokens, logs, metrics."""
 
 from preshuffle.api.log_lines import REQUEST_ID
-from preshuffle.api.web import openapi, problem
+from preshuffle.api.web import openapi, problem, repeated_params
 from preshuffle.api.web.access import Access, Reads, need_of
 from preshuffle.api.web.batch import MAX_BATCH, REQUEST_SECONDS, read_batch, write_batch, write_problem
 from preshuffle.api.web.cached_response import (
@@ -82,6 +82,7 @@ __all__ = [
     "read_body",
     "read_json_body",
     "read_tokens",
+    "repeated_params",
     "request_id",
     "request_identity",
     "say_first",

@@ -36,6 +36,8 @@ def field_problems(error: ValidationError) -> list[tuple[Path, FieldProblem]]:
         elif kind == "literal_error":
             valid = tuple(part.strip(" '") for part in str(context["expected"]).replace(" or ", ", ").split(","))
             message = f"{short(item['input'])} is not one of the valid values{_meant(item['input'], valid)}"
+        elif kind == "model_type":
+            message = f"input should be a valid dictionary, found {short(item['input'])}"
         elif kind == "value_error":
             message = str(context.get("error", item["msg"]))
         else:

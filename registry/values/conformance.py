@@ -157,14 +157,16 @@ class ConformanceReport(ConformanceContent):
         return cls.model_validate({**content, "digest": digest_of_report(content)})
 
     @property
-    def verdict(self) -> Literal["agrees", "disagrees"]:
-        """Return whether every case that was run agrees."""
+    def verdict(self) -> Literal["agrees", "disagrees", "not known"]:
+        """Return whether every case that was run agrees; not known where none was."""
+        if not any(result.tried for result in self.claims.values()):
+            return "not known"
         return "disagrees" if any(result.disagreed for result in self.claims.values()) else "agrees"
 
     def summary(self) -> str:
         """Return the counts in one line, e.g. ``185 of 185 byte cases``."""
         parts = [self._counts(kind, result) for kind, result in self.claims.items() if result.tried]
-        return ", ".join(parts) or "nothing could be run"
+        return ", ".join(parts) or "nothing could be run here"
 
     def _counts(self, kind: Claim, result: ClaimResult) -> str:
         counts = f"{result.agreed:,} of {result.tried:,} {CLAIMS[kind][0]}"

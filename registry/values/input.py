@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import ValidationError
 
-from preshuffle.registry.base.errors import QueryError
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems
 
@@ -24,4 +25,8 @@ class Input(Frozen):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise QueryError([problem for _, problem in field_problems(error)]) from None
+            found = [problem for _, problem in field_problems(error)]
+            if error.errors(include_url=False)[0]["loc"] == () and not isinstance(value, Mapping):
+                message = found[0].message.replace("dictionary", "dictionary of these fields")
+                found = [FieldProblem("(whole)", message, tuple(cls.model_fields))]
+            raise QueryError(found) from None

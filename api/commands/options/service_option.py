@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from preshuffle.api.commands.options.failures import UNKNOWN, UsageError, needs_extra
@@ -24,7 +26,9 @@ T = TypeVar("T")
 
 SERVER: Final = "PRESHUFFLE_SERVER"
 TOKEN: Final = "PRESHUFFLE_TOKEN"
-_TIMEOUT_S: Final = 300.0
+_TIMEOUT_S: Final = 30.0
+"""Seconds that a command waits for a service in all, where it has no ``--timeout``."""
+_LONGEST_S: Final = 86_400.0
 
 
 class ServiceError(PreshuffleError, RuntimeError):
@@ -47,11 +51,25 @@ class ServiceError(PreshuffleError, RuntimeError):
         return str(self.problem["type"]).rpartition(":")[2]
 
 
-def add_service_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--server`` and ``--db``."""
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Time by which a command's requests must be answered, all together."""
+
+    seconds: float
+    end: float
+
+
+def add_service_options(parser: argparse.ArgumentParser, timeout_s: float = _TIMEOUT_S) -> None:
+    """Add ``--server``, ``--db`` and ``--timeout``."""
     group = parser.add_argument_group("service")
     group.add_argument("--server", metavar="URL", help=f"the service (else ${SERVER}); its token is ${TOKEN}")
     group.add_argument("--db", metavar="URL", help="instead: a service's store, as serve --db takes it, only read")
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        default=f"{timeout_s:g}",
+        help=f"give the service so many seconds in all (default {timeout_s:g})",
+    )
 
 
 def add_server_option(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +121,7 @@ def send_request(args: argparse.Namespace, method: str, path: str, **request: An
         ServiceError: there was no answer, or it was a refusal.
         QueryError: the service found the input wrong.
     """
+    deadline = _deadline(args)
     server: str = args.server or ("" if args.db else os.environ.get(SERVER, ""))
     if bool(server) == bool(args.db):
         raise UsageError(f"name one service: --server URL (or ${SERVER}), or --db URL of a service's store")
@@ -112,21 +131,49 @@ def send_request(args: argparse.Namespace, method: str, path: str, **request: An
         answer = (
             _request_store(args.db, method, path, request)
             if args.db
-            else _request_server(server, method, path, request)
+            else _request_server(server, method, path, request, deadline)
         )
     if answer.status_code >= 400:
         raise _refusal(answer, f"{method} {path}")
     return answer.content
 
 
-def _request_server(server: str, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+def _deadline(args: argparse.Namespace) -> Deadline:
+    """Return the command's deadline, which begins with its first request.
+
+    Raises:
+        UsageError: ``--timeout`` is no number of seconds.
+    """
+    if not hasattr(args, "deadline"):
+        try:
+            seconds = float(args.timeout)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= _LONGEST_S:
+            raise UsageError(f"--timeout {args.timeout!r}; valid: seconds, up to {_LONGEST_S:g}")
+        args.deadline = Deadline(seconds, time.monotonic() + seconds)
+    deadline: Deadline = args.deadline
+    return deadline
+
+
+def _request_server(server: str, method: str, path: str, request: dict[str, Any], deadline: Deadline) -> httpx.Response:
+    import anyio
     import httpx
 
     token = os.environ.get(TOKEN)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def send() -> httpx.Response:
+        with anyio.fail_after(max(deadline.end - time.monotonic(), 0.0)):
+            async with httpx.AsyncClient(base_url=server.rstrip("/"), headers=headers, timeout=None) as client:
+                return await client.request(method, path, **request)
+
     try:
-        with httpx.Client(base_url=server.rstrip("/"), headers=headers, timeout=_TIMEOUT_S) as client:
-            return client.request(method, path, **request)
+        return anyio.run(send)
+    except TimeoutError:
+        raise ServiceError(
+            f"{server} does not answer: no whole response within {deadline.seconds:g} s (--timeout SECONDS)"
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServiceError(f"{server} does not answer: {error or type(error).__name__}") from None
 

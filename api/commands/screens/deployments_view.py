@@ -13,6 +13,8 @@ from preshuffle.api.commands.screens.table import Cell, Column, printable
 from preshuffle.api.pages import formats
 from preshuffle.api.store import Events
 
+_WIDE: Final = 100
+"""Characters from which a table has room for what runs, why and where."""
 _MARKS: Final = (("silenced", "silence"), ("acknowledged", "acknowledgement"))
 STYLES: Final = {**VERDICTS, "drifted": "warn", "stale": "warn"}
 
@@ -23,26 +25,43 @@ def show_list(
     """Show groups where there are any, a line per deployment, the count."""
     if groups is not None:
         _show_groups(screen, groups)
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for one in deployments:
         marks = [word for word, mark in _MARKS if one[mark]]
         state = Cell(", ".join((one["state"], *marks)), STYLES[one["state"]])
-        since = formats.ago(datetime.fromisoformat(one["state_since"])).removesuffix(" ago")
+        ago = formats.ago(datetime.fromisoformat(one["state_since"]))
+        since = ago.removesuffix(" ago").replace("just now", "a moment")
         runs = ", ".join(one["models"]) + " on " + ", ".join((*one["archs"], *one["engines"], *one["parallel"]))
         nodes = ", ".join(one["nodes"][:3]) + (" …" if len(one["nodes"]) > 3 else "")
         codes = f" ({', '.join(one['codes'])})" if one["codes"] else ""
         why = printable(f"{one['cause'] or ''}{codes}".strip())
         rows.append((state, one["name"], since, why, printable(runs), printable(nodes)))
+    if screen.width < _WIDE:
+        _show_stacked(screen, rows)
+    else:
+        _show_table(screen, rows)
+    screen.line(f"{len(rows)} deployment{'' if len(rows) == 1 else 's'}")
+
+
+def _show_stacked(screen: Screen, rows: Sequence[tuple[Cell | str, ...]]) -> None:
+    """Show why and what runs below each name, where a line has no room for them."""
+    lines: list[tuple[Cell | str, ...]] = []
+    for state, name, since, why, runs, nodes in rows:
+        lines += [(state, f"{name}, for {since}"), ("", f"{runs}; {nodes}" if nodes else runs)]
+        lines += [("", why)] if why else []
+    screen.table([Column(), Column(wraps=True)], lines, indent=0)
+
+
+def _show_table(screen: Screen, rows: Sequence[tuple[Cell | str, ...]]) -> None:
     heads = [
         Column("state"),
-        Column("deployment"),
+        Column("deployment", wraps=True, least=screen.width // 3),
         Column("for"),
         Column("why", wraps=True),
         Column("runs", wraps=True),
         Column("nodes", wraps=True),
     ]
     screen.table(heads, rows, indent=0)
-    screen.line(f"{len(rows)} deployment{'' if len(rows) == 1 else 's'}")
 
 
 def _show_groups(screen: Screen, groups: Sequence[dict[str, Any]]) -> None:

@@ -35,11 +35,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's title and alignment, and whether it may wrap."""
+    """A column's title and alignment, and whether it may wrap.
+
+    Attributes:
+        least: characters below which a column that wraps is not narrowed; 0: its longest word.
+    """
 
     title: str = ""
     right: bool = False
     wraps: bool = False
+    least: int = 0
 
 
 Row = Sequence[Cell | str]
@@ -130,7 +135,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int
         lines = [line for row in rows for line in printable(row[index].text).split("\n")]
         natural = max([len(column.title), *(len(line) for line in lines)])
         words = [len(piece) for line in lines for piece in _PIECE.findall(line)]
-        shortest = min(_LONGEST_WORD, max(words, default=0))
+        shortest = max(column.least, min(_LONGEST_WORD, max(words, default=0)))
         sizes.append(natural)
         least.append(min(natural, max(len(column.title), shortest, 6)) if column.wraps else natural)
     excess = sum(sizes) + len(GAP) * (len(columns) - 1) - room

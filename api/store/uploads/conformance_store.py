@@ -32,7 +32,7 @@ class StoredConformance(Frozen):
 
     build: str = Field(description="of AITER: version, with the commit where it is known; else commit or digest")
     version: str | None = Field(description="of AITER; null for a checkout that does not say it")
-    verdict: str = Field(description="agrees or disagrees")
+    verdict: str = Field(description="agrees, disagrees or not known")
     summary: str = Field(description="counts by kind of claim")
     digest: str = Field(description="of the report")
     registry_digest: str = Field(description="of the book that was compared")

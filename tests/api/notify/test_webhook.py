@@ -20,6 +20,7 @@ from preshuffle.api.app import create_app
 from preshuffle.api.errors import ServeError
 from preshuffle.api.notify import webhook as module
 from preshuffle.api.notify.bad_deployments import is_silenced
+from preshuffle.api.notify.label_names import label_names
 from preshuffle.api.notify.links import Links
 from preshuffle.api.notify.payloads import FORMATS
 from preshuffle.api.notify.webhook import Webhook, read_headers
@@ -272,3 +273,19 @@ def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         ended.set()
     assert (webhook.counts.failures, webhook.counts.sent) == (1, 0)
     webhook.stop()
+
+
+def test_labels_that_alertmanager_would_merge_get_names_of_their_own() -> None:
+    assert label_names(["a-b", "a_b", "a_b_2", "a.b", "team"]) == {
+        "a_b": "label_a_b",
+        "a_b_2": "label_a_b_2",
+        "team": "label_team",
+        "a-b": "label_a_b_1",
+        "a.b": "label_a_b_3",
+    }
+    both = change(labels={"a-b": "1", "a_b": "2"})
+    labels = FORMATS["alertmanager"]([both], LINKS)[0]["labels"]
+    assert {name: value for name, value in labels.items() if name.startswith("label_")} == {
+        "label_a_b": "2",
+        "label_a_b_1": "1",
+    }

@@ -325,3 +325,19 @@ def test_variables_that_the_book_does_not_know_are_counted_and_not_stored(client
     for secret in ("hunter2", "DB_PASSWORD", "MY_TOKEN"):
         assert not [text for text in texts if secret in text]
         assert not [data for data in files if secret.encode() in data]
+
+
+@pytest.mark.parametrize("body", [5, [], "x", True])
+def test_a_body_of_a_wrong_kind_is_told_in_plain_words(client: Client, body: Any) -> None:
+    put(client, "a")
+    for method, path, fields in (
+        ("PATCH", f"{LIST}/a", ["labels", "owner", "link"]),
+        ("PUT", f"{LIST}/a/silence", ["until", "note"]),
+        ("PUT", f"{LIST}/a/acknowledgement", ["note"]),
+    ):
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == 422
+        (problem,) = answer.json()["problems"]
+        assert (problem["field"], problem["valid"]) == ("(whole)", fields)
+        assert problem["message"] == f"input should be a valid dictionary of these fields, found {body!r}"
+        assert "instance of" not in answer.text

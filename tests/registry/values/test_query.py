@@ -63,7 +63,7 @@ NAN = float("nan")
         ("engine", "vllm@nightly", "engine.version: 'nightly' is not a version"),
         ("engine", "vllm@0.33@1", "engine.version: '0.33@1' is not a version"),
         ("engine", {"name": "vllm", "build": 1}, "engine.build: unknown field"),
-        ("engine", 5, "engine: input should be a valid dictionary or instance of Engine, found 5"),
+        ("engine", 5, "engine: input should be a valid dictionary, found 5"),
         ("tokens", [], "tokens: tuple should have at least 1 item after validation, not 0, found []"),
         ("tokens", [0], "tokens.0: input should be greater than or equal to 1, found 0"),
         ("tokens", [1, True], "tokens.1: a number is needed, found True"),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from preshuffle.api.cli import main
+from preshuffle.api.commands.conform import _Progress
 from preshuffle.registry.values.conformance import ConformanceReport
 from support.aiter.trees import wheel_or_skip
 
@@ -75,4 +76,12 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytes
 
 def test_nothing_that_could_be_run_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "--only", "probe", "--json"]) == 3
-    assert "golden layers" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "golden layers" in out
+    report = ConformanceReport.model_validate_json(out)
+    assert (report.verdict, report.summary()) == ("not known", "nothing could be run here")
+
+
+def test_progress_never_counts_more_than_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    _Progress()("dispatch", 303, 219, "")
+    assert "219 of 219" in capsys.readouterr().err

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -120,3 +123,30 @@ def test_what_is_wrong_is_one_line(
     assert captured.out == ""
     assert says in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("drips", [False, True], ids=["silent", "drips"])
+def test_a_service_that_never_answers_is_given_up_in_all(drips: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = threading.Event()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" if drips else b"")
+                while not ended.wait(0.05):
+                    connection.sendall(b" " if drips else b"")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert main(["deployments", "--server", url, "--timeout", "0.4"]) == 3
+        ended.set()
+        thread.join()
+    assert f"{url} does not answer: no whole response within 0.4 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", "1e9"])
+def test_a_timeout_is_a_number_of_seconds(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deployments", "--server", "http://127.0.0.1:9", f"--timeout={given}"]) == 2
+    assert "--timeout" in capsys.readouterr().err
