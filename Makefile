@@ -147,7 +147,7 @@ $(TOOLS)/.stamp: Makefile
 # torch is in none of them: the service has no use for it, and the loader takes that of its base image.
 lock: $(TOOLS)/.stamp
 	printf 'build\nsetuptools\n' | $(COMPILE) - -o requirements/build.txt
-	printf 'safetensors\n' | $(COMPILE) pyproject.toml - -o requirements/loader.txt
+	printf 'safetensors\nnumpy\n' | $(COMPILE) pyproject.toml - -o requirements/loader.txt
 	$(COMPILE) pyproject.toml --extra service --extra postgres -o requirements/service.txt
 
 pin-images:

@@ -69,6 +69,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
     checks += _triton(installed)
     checks += check_aiter(installed)
     checks += check_features(registry.book) if registry else []
+    checks += check_extra(installed, "layouts")
     checks += check_extra(installed, "service")
     checks += check_switches(registry.book.flags, os.environ) if registry else []
     return DoctorReport(

@@ -79,7 +79,9 @@ def templates(root: str = "") -> Environment:
         extensions=[_WithoutIndentation],
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.filters.update(ago=ago, words=words, number=number, shape=shape, numbers=numbers, href=href, field=escape)
+    environment.filters.update(
+        ago=ago, words=words, number=number, shape=shape, numbers=numbers, href=href, field=escape
+    )
     environment.globals.update(
         version=preshuffle.__version__,
         meanings=MEANINGS,

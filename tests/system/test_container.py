@@ -148,7 +148,9 @@ def test_the_loader_lays_a_checkpoint_out_and_back_as_nobody(loader: Image, tmp_
 def test_the_loader_has_the_bases_torch_and_aiter_and_its_doctor_says_what_is_missing(
     loader: Image, tmp_path: Path
 ) -> None:
+    os.chown(tmp_path, 10001, 10001)
     done = loader.call(tmp_path, "preshuffle", "doctor", "--json")
+    assert done.stdout, done.stderr
     report = json.loads(done.stdout)
     text = json.dumps(report)
     assert f"{metadata.version('torch')}" in text

@@ -83,5 +83,5 @@ def test_nothing_that_could_be_run_is_unknown(capsys: pytest.CaptureFixture[str]
 
 
 def test_progress_never_counts_more_than_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    _Progress()("dispatch", 303, 219, "")
+    _Progress()("bytes", 303, 219, "")
     assert "219 of 219" in capsys.readouterr().err
