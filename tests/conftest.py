@@ -31,6 +31,11 @@ settings.register_profile("same examples", settings.get_profile("soak"), derando
 settings.load_profile("same examples")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what installs, serves and waits: at the end, workers can share short tests evenly."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/docs/", "tests/system/")))
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what importing and collecting made, which stays to the end."""
     gc.collect()

@@ -18,12 +18,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
-import httpx
-
-from preshuffle.api.client.connection import ServiceConnection
+from preshuffle.api.client.connection import ConnectionOptions, ServiceConnection
 from preshuffle.api.client.problems import UnavailableError
 from preshuffle.api.client.replies import Reply, Told, check_embedded, read_receipt
 from preshuffle.api.fleet import Beat, Group, ReplicaReport
@@ -49,42 +47,22 @@ class Client:
 
     Args:
         url: of the service.
-        token: bearer token, if the service requires one.
-        token_file: file that holds it instead; it is read for every request.
-        ca_file: certificates that the service's is checked against, instead of the usual ones.
-        cert_file: certificate that this client shows.
-        key_file: its key, where that is in a file of its own.
-        timeout: seconds for each step of a request.
         registry: fallback while the service is unavailable; by default the packaged book, loaded on first use.
         quiet: log unavailability at debug level only.
-        transport: of httpx, for special connections (a proxy, a socket).
+        connection: ``token``, ``token_file``, ``ca_file``, ``cert_file``, ``key_file``, ``timeout`` and ``transport``,
+            as `ConnectionOptions` describes them.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        token: str | None = None,
-        token_file: str | None = None,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        timeout: float = 2.0,
         registry: Registry | None = None,
-        transport: httpx.BaseTransport | None = None,
         quiet: bool = False,
+        **connection: Unpack[ConnectionOptions],
     ) -> None:
         """Prepare; the first request connects."""
-        self._connection = ServiceConnection(
-            url,
-            token=token,
-            token_file=token_file,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            timeout=timeout,
-            transport=transport,
-        )
+        self._connection = ServiceConnection(url, **connection)
         self._registry = registry
         self._level = logging.DEBUG if quiet else logging.WARNING
         self._decisions: OrderedDict[str, tuple[str, Decision]] = OrderedDict()  # by query string, with the ETag

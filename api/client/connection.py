@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import httpx
 
@@ -17,6 +17,29 @@ from preshuffle.api.client.problems import UnavailableError, not_ours, raise_pro
 _FileState = tuple[int, int, int]
 """Inode, size and time of change of a file, which tell whether it was replaced."""
 _MAX_TOKEN: Final = 4096
+_TIMEOUT_S: Final = 2.0
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """Optional arguments of a connection.
+
+    Attributes:
+        token: bearer token, if the service requires one.
+        token_file: file that holds the token instead; it is read for every request.
+        ca_file: certificates that the service's is checked against, instead of the usual ones.
+        cert_file: certificate that this client shows.
+        key_file: its key, where that is in a file of its own.
+        timeout: seconds for each step of a request; 2 by default.
+        transport: of httpx, for special connections (a proxy, a socket).
+    """
+
+    token: str | None
+    token_file: str | None
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
+    timeout: float
+    transport: httpx.BaseTransport | None
 
 
 class ServiceConnection:
@@ -24,32 +47,19 @@ class ServiceConnection:
 
     Args:
         url: of the service.
-        token: bearer token, if the service requires one.
-        token_file: file that holds the token instead; it is read for every request.
-        ca_file: certificates that the service's is checked against, instead of the usual ones.
-        cert_file: certificate that this client shows.
-        key_file: its key, where that is in a file of its own.
-        timeout: seconds for each step of a request.
-        transport: of httpx, for special connections (a proxy, a socket).
+        options: see `ConnectionOptions`.
+
+    Raises:
+        TypeError: there is no such option.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        token_file: str | None = None,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        timeout: float = 2.0,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
+    def __init__(self, url: str, **options: Unpack[ConnectionOptions]) -> None:
         """Prepare; the first request connects."""
+        if unknown := options.keys() - ConnectionOptions.__annotations__.keys():
+            raise TypeError(f"a connection has no option {', '.join(sorted(unknown))}")
         self.url = url.rstrip("/")
-        self._token, self._token_file = token, token_file
-        self._ca_file, self._cert_file, self._key_file = ca_file, cert_file, key_file
-        self.timeout, self._transport = timeout, transport
+        self.timeout = options.get("timeout", _TIMEOUT_S)
+        self._options = options
         self._lock = Lock()
         self._http: httpx.Client | None = None
         self._replaced: httpx.Client | None = None
@@ -83,40 +93,41 @@ class ServiceConnection:
         return response
 
     def _authorization(self) -> dict[str, str]:
-        token = self._token
-        if self._token_file is not None:
+        token, token_file = self._options.get("token"), self._options.get("token_file")
+        if token_file is not None:
             try:
-                with Path(self._token_file).open(encoding="ascii") as file:
+                with Path(token_file).open(encoding="ascii") as file:
                     token = file.read(_MAX_TOKEN).strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise UnavailableError(f"the token in {self._token_file} cannot be read: {error}") from None
+                raise UnavailableError(f"the token in {token_file} cannot be read: {error}") from None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _client(self) -> httpx.Client:
-        """Return the HTTP client; a new one where a TLS file has changed.
+        """Return the HTTP client, a new one after a TLS file changed.
 
         Raises:
             OSError: a TLS file cannot be read, or holds no certificate.
         """
-        paths = [path for path in (self._ca_file, self._cert_file, self._key_file) if path]
-        files = tuple(map(_file_state, paths))
+        options = self._options
+        paths = (options.get("ca_file"), options.get("cert_file"), options.get("key_file"))
+        files = tuple(_file_state(path) for path in paths if path)
         with self._lock:
             if self._http is None or files != self._files:
                 if self._replaced is not None:
                     self._replaced.close()
                 self._replaced = self._http  # another thread may be using it
-                self._http = httpx.Client(timeout=self.timeout, transport=self._transport, verify=self._context())
+                transport = options.get("transport")
+                self._http = httpx.Client(timeout=self.timeout, transport=transport, verify=self._context())
                 self._files = files
             return self._http
 
     def _context(self) -> ssl.SSLContext:
         if not self.url.startswith("https:"):
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx would load every certificate for it
-        context = (
-            httpx.create_ssl_context() if self._ca_file is None else ssl.create_default_context(cafile=self._ca_file)
-        )
-        if self._cert_file is not None:
-            context.load_cert_chain(self._cert_file, self._key_file)
+        ca_file, cert_file = self._options.get("ca_file"), self._options.get("cert_file")
+        context = httpx.create_ssl_context() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, self._options.get("key_file"))
         return context
 
 

@@ -69,7 +69,7 @@ def expand_scales(scales: torch.Tensor, quant_type: QuantType, rows: int, k: int
 
 
 def multiply_by_scales(values: torch.Tensor, scales: torch.Tensor, quant_type: QuantType, halves: int) -> torch.Tensor:
-    """Multiply values by the scales that they share, in place, and return them.
+    """Multiply values in place by the scales that they share.
 
     Whole groups take no memory for one scale per value.
 

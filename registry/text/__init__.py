@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from preshuffle.registry.text.book_cache import FOLDER, is_recorded, packaged_document, record, signature
+from preshuffle.registry.text.book_cache import (
+    FOLDER,
+    is_recorded,
+    packaged_document,
+    packaged_sections,
+    record,
+    signature,
+)
 from preshuffle.registry.text.document import Document
 from preshuffle.registry.text.field_problems import Path, field_problems, short
 from preshuffle.registry.text.json_text import DuplicateKeyError, check_keys, parse_json
@@ -21,6 +28,7 @@ __all__ = [
     "field_problems",
     "is_recorded",
     "packaged_document",
+    "packaged_sections",
     "parse_json",
     "parse_yaml",
     "record",

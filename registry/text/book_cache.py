@@ -17,7 +17,7 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, Final
 
-from preshuffle.registry.base.errors import Problem
+from preshuffle.registry.base.errors import BookError, Problem
 from preshuffle.registry.text.document import Document
 
 FOLDER: Final = Path(__file__).parents[1] / "book"
@@ -35,6 +35,20 @@ def packaged_document(name: str) -> tuple[Document, list[Problem]]:
     if not problems and not sys.dont_write_bytecode:
         _store(_file(name), (digest, document.value))
     return document, problems
+
+
+def packaged_sections(name: str, *sections: str) -> list[list[dict[str, Any]]]:
+    """Return the entries of sections of one packaged file.
+
+    Each has its id among its fields.
+
+    Raises:
+        BookError: the file is not valid YAML.
+    """
+    document, problems = packaged_document(name)
+    if problems:
+        raise BookError(problems)
+    return [[{"id": id, **fields} for id, fields in document.value[section].items()] for section in sections]
 
 
 def signature(documents: Iterable[Document]) -> bytes:

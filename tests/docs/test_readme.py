@@ -17,7 +17,7 @@ import pytest
 
 from preshuffle.api.fleet import parse_observed
 from support.demo import assert_both_layouts_are_proven
-from support.service.processes import free_port
+from support.processes.machine import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preshuffle.api.store.store import Store
-from support.service.kill_service import Writers, assert_nothing_is_lost
+from support.processes.kill_service import Writers, assert_nothing_is_lost
 from support.service.server import running_server
 from support.service.stores import url_of
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from preshuffle.registry.base.errors import BookError
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.linear_pattern import LinearPattern, linear_pattern
 from preshuffle.registry.base.memo import Memo
@@ -15,7 +14,7 @@ from preshuffle.registry.kernels.aiter_versions.behaviour import is_newest
 from preshuffle.registry.kernels.choice import KernelChoice, Stage
 from preshuffle.registry.kernels.families.evidence import EvidenceIndex, EvidenceRecord, packaged_evidence
 from preshuffle.registry.kernels.families.family import Family, FamilyVariant, KernelTag
-from preshuffle.registry.text import packaged_document
+from preshuffle.registry.text import packaged_sections
 
 if TYPE_CHECKING:
     from packaging.version import Version
@@ -226,12 +225,7 @@ def packaged_families() -> Families:
     Raises:
         BookError: the file is not valid YAML.
     """
-    document, problems = packaged_document(FAMILIES)
-    if problems:
-        raise BookError(problems)
-    families, tags = (document.value[section].items() for section in ("kernel_families", "kernel_tags"))
+    families, tags = packaged_sections(FAMILIES, "kernel_families", "kernel_tags")
     return Families(
-        (Family.model_validate({"id": id, **fields}) for id, fields in families),
-        [KernelTag.model_validate({"id": id, **fields}) for id, fields in tags],
-        lambda: packaged_evidence()[1],
+        map(Family.model_validate, families), map(KernelTag.model_validate, tags), lambda: packaged_evidence()[1]
     )

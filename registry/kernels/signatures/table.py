@@ -7,11 +7,11 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
-from preshuffle.registry.base.errors import BookError, LayoutError
+from preshuffle.registry.base.errors import LayoutError
 from preshuffle.registry.base.suggestions import suggestion
 from preshuffle.registry.kernels.signatures.releases import AITER, span_of, takes
 from preshuffle.registry.kernels.signatures.signature import CALLER, Argument, Enumeration, Signature
-from preshuffle.registry.text import packaged_document
+from preshuffle.registry.text import packaged_sections
 
 SIGNATURES = "signatures.yaml"
 """File of the packaged book that has them all."""
@@ -210,11 +210,5 @@ def packaged_signatures() -> SignatureTable:
     Raises:
         BookError: the file is not valid YAML.
     """
-    document, problems = packaged_document(SIGNATURES)
-    if problems:
-        raise BookError(problems)
-    signatures, enumerations = (document.value[section].items() for section in ("signatures", "enumerations"))
-    return SignatureTable(
-        (Signature.model_validate({"id": id, **fields}) for id, fields in signatures),
-        (Enumeration.model_validate({"id": id, **fields}) for id, fields in enumerations),
-    )
+    signatures, enumerations = packaged_sections(SIGNATURES, "signatures", "enumerations")
+    return SignatureTable(map(Signature.model_validate, signatures), map(Enumeration.model_validate, enumerations))

@@ -11,7 +11,7 @@ import pytest
 from preshuffle.api.client import Client, ClientError
 from preshuffle.api.fleet.deployments import Group
 from preshuffle.registry import NoRecipeError, Observation, Query, QueryError, Registry
-from support.service.processes import free_port
+from support.processes.machine import free_port
 from support.service.server import OBSERVATION, running_server
 from support.service.tokens import write_tokens
 

@@ -16,7 +16,7 @@ import pytest
 
 from preshuffle.api.client import Reporter, ServiceSettings
 from preshuffle.registry import Observation
-from support.service.processes import free_port
+from support.processes.machine import free_port
 from support.service.recorder import RecordingService
 from support.service.server import OBSERVATION, Server, environment, running_server
 

@@ -21,7 +21,7 @@ from preshuffle.api.server import bind
 from preshuffle.api.server.listen import config_of
 from preshuffle.api.settings import Settings
 from preshuffle.registry import Registry
-from support.service.processes import is_running
+from support.processes.machine import is_running
 
 BODY = b'{"books": [{"a.yaml": "models: {}\\n"}]}'
 REQUEST = (

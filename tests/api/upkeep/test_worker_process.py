@@ -11,7 +11,7 @@ import pytest
 
 from preshuffle.api.upkeep.worker_process import MAX_MEMORY, WorkerProcess, WorkerProcessError
 from preshuffle.registry import Query, Registry
-from support.service.processes import is_running
+from support.processes.machine import is_running
 
 QUERY = Query(model="openai/gpt-oss-120b", arch="gfx950", activation_dtype="fp4x2", tp=2)
 
@@ -33,7 +33,7 @@ def test_what_is_raised_there_is_raised_here() -> None:
 
 
 def test_a_process_that_dies_at_its_start_is_not_waited_for() -> None:
-    from support.tensors.dying_module import work  # whoever imports this file must not die of it
+    from support.processes.dying_module import work  # whoever imports this file must not die of it
 
     found: list[object] = []
 
@@ -90,7 +90,7 @@ def test_it_is_killed_from_another_thread() -> None:
 PARENT = """
 import re, time
 from preshuffle.api.upkeep import WorkerProcess
-from support.service.endless import search
+from support.processes.endless import search
 print(WorkerProcess().run(search), flush=True)
 """
 

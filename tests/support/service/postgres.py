@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from support.service.processes import free_port
+from support.processes.machine import free_port
 
 _NUMBERS = count()
 REQUIRED = "PRESHUFFLE_REQUIRE_POSTGRES"

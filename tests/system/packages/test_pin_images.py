@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.service.processes import free_port
+from support.processes.machine import free_port
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "deploy" / "packages" / "pin_images.py"
