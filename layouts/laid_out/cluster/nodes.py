@@ -39,17 +39,21 @@ def check_nodes(ray: Any, expected: Expectation) -> None:
     Raises:
         LaidOutError: names the nodes that differ from this machine, or do not answer.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    if not nodes:
-        raise LaidOutError("the Ray cluster has no node with a processor that is free for tasks")
-    asked = {_ask(ray, node, expected): node for node in nodes}
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS)
-    problems = [(_name(asked[ref]), f"does not answer within {_SECONDS:.0f} s") for ref in late]
-    for ref in done:
-        problems += [(_name(asked[ref]), problem) for problem in _answer(ray, ref, asked[ref], expected)]
-    if problems:
-        text = "; ".join(f"node {name}: {problem}" for name, problem in sorted(problems))
-        raise LaidOutError(f"the Ray cluster cannot lay this checkpoint out: {text}")
+    checks = {_submit(ray, node, expected): node for node in _usable(ray)}
+    done, late = ray.wait(list(checks), num_returns=len(checks), timeout=_SECONDS) if checks else ([], [])
+    problems = {checks[ref]["NodeID"]: [f"does not answer within {_SECONDS:.0f} s"] for ref in late}
+    problems |= {checks[ref]["NodeID"]: _problems(ray, ref, checks[ref], expected) for ref in done}
+    usable = _usable(ray)  # without nodes that died meanwhile
+    if not usable:
+        raise LaidOutError("the Ray cluster has no node with a processor for tasks")
+    wrong = [f"node {_name(node)}: {text}" for node in usable for text in problems.get(node["NodeID"], ())]
+    if wrong:
+        raise LaidOutError(f"the Ray cluster cannot lay this checkpoint out: {'; '.join(sorted(wrong))}")
+
+
+def _usable(ray: Any) -> list[Mapping[str, Any]]:
+    """Return the nodes that tasks may run on."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
 def progress_board(ray: Any) -> Any:
@@ -62,7 +66,7 @@ def progress_board(ray: Any) -> Any:
         return actor.remote()
 
 
-def _ask(ray: Any, node: Mapping[str, Any], expected: Expectation) -> Any:
+def _submit(ray: Any, node: Mapping[str, Any], expected: Expectation) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -71,7 +75,7 @@ def _ask(ray: Any, node: Mapping[str, Any], expected: Expectation) -> Any:
         return check.remote(expected, str(_answer_file(node, expected)))
 
 
-def _answer(ray: Any, ref: Any, node: Mapping[str, Any], expected: Expectation) -> Iterable[str]:
+def _problems(ray: Any, ref: Any, node: Mapping[str, Any], expected: Expectation) -> list[str]:
     """Return a node's problems, those of its way back included."""
     try:
         _, problems = ray.get(ref)

@@ -178,7 +178,7 @@ def test_nodes_that_differ_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     expected = nodes.expectation(tmp_path, [])
     ray = FakeRay()
     answers: list[Any] = [("host-1", ("preshuffle 1 is installed there, 2 here",)), ("host-1", ())]
-    monkeypatch.setattr(nodes, "_ask", lambda ray, node, expected: ray.put(answers.pop(0)))
+    monkeypatch.setattr(nodes, "_submit", lambda ray, node, expected: ray.put(answers.pop(0)))
     with pytest.raises(LaidOutError, match=r"node host-1 \(10.0.0.1\): preshuffle 1 is installed there, 2 here"):
         nodes.check_nodes(ray, expected)
     with pytest.raises(LaidOutError, match=r"node host-1 .*what it writes to .* is not found here"):
