@@ -6,9 +6,14 @@ Everything on the page comes from that document: no script, style or font of ano
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, Final
+
+_ATTRIBUTE: Final = re.compile(r" {4}(\w+): (.*)")
+"""First line of an attribute in a docstring; what follows is indented further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,32 @@ def _responses(responses: Mapping[str, Any]) -> Iterator[Row]:
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Schema:
     required = set(schema.get("required", ()))
-    fields = tuple(_row(field, value, field in required, "") for field, value in schema.get("properties", {}).items())
-    return Schema(name, schema.get("description", ""), fields)
+    description, meanings = split_attributes(schema.get("description", ""))
+    rows = [_row(field, value, field in required, "") for field, value in schema.get("properties", {}).items()]
+    fields = tuple(replace(row, description=row.description or meanings.get(row.name, "")) for row in rows)
+    return Schema(name, description, fields)
+
+
+def split_attributes(description: str) -> tuple[str, dict[str, str]]:
+    """Split a docstring into its text and the meaning of each attribute.
+
+    Example:
+        >>> split_attributes("One node.\\n\\nAttributes:\\n    name: its\\n        own.\\n    age: days.\\n\\nMore.")
+        ('One node.\\n\\nMore.', {'name': 'its own.', 'age': 'days.'})
+    """
+    before, title, rest = description.partition("\nAttributes:\n")
+    lines = rest.splitlines()
+    block = list(takewhile(lambda line: not line.strip() or line.startswith("    "), lines))
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in block:
+        if found := _ATTRIBUTE.fullmatch(line):
+            name = found[1]
+            meanings[name] = found[2]
+        elif name and line.strip():
+            meanings[name] += f" {line.strip()}"
+    after = "\n".join(lines[len(block) :])
+    return ("\n\n".join(filter(None, (before.strip(), after))), meanings) if title else (description, {})
 
 
 def _row(name: str, schema: Mapping[str, Any], required: bool, where: str) -> Row:
