@@ -1,8 +1,9 @@
 """Benchmark of checkpoints laid out ahead, on a synthetic DeepSeek-shaped one.
 
 ``python bench/bench_laid_out.py [--gb 10] [--tp 8] [--folder DIR] [--rounds 3]``. Each measurement is a process of its
-own; every round measures all of them in turn, from a warm page cache. Reported are medians, ratios within a round, and
-the largest resident set of each process, mapped pages counted: 0.26 GB of it are there before any work begins.
+own; every round measures all of them in turn, from a warm page cache. Reported are medians, ratios within a round,
+seconds of processor time (a busy machine changes them less), and the largest resident set of each process, mapped pages
+counted: 0.26 GB of it are there before any work begins.
 
 ``--flat`` lays out growing checkpoints, each file thrown away after its checksum, and reports the resident set.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -74,13 +77,34 @@ def write(folder: Path, layers: int) -> None:
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
 
 
-def timed(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
+@dataclass(frozen=True)
+class Figures:
+    """Measurement of one process.
+
+    Attributes:
+        seconds: by the clock.
+        processor: seconds of processor time, the kernel's included.
+        resident: gigabytes of the largest resident set.
+    """
+
+    seconds: float
+    processor: float
+    resident: float = 0.0
+
+
+def timed(work: Callable[[], Any], who: int = resource.RUSAGE_SELF) -> Figures:
+    before, begin = processor_time(who), time.perf_counter()
     work()
-    return time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    return Figures(seconds, processor_time(who) - before)
 
 
-def copy(folder: Path) -> float:
+def processor_time(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def copy(folder: Path) -> Figures:
     """``cp`` of the same bytes, ended by fsync."""
     out = folder / "copied"
 
@@ -90,25 +114,25 @@ def copy(folder: Path) -> float:
         subprocess.run(["cp", "--reflink=never", *files, out], check=True)
         subprocess.run(["sync", *out.glob("*"), out], check=True)
 
-    seconds = timed(work)
+    found = timed(work, resource.RUSAGE_CHILDREN)
     shutil.rmtree(out)
-    return seconds
+    return found
 
 
-def apply(folder: Path, tp: int) -> float:
+def apply(folder: Path, tp: int) -> Figures:
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     return timed(lambda: lay_out_checkpoint(folder / "checkpoint", out, tp=tp, **FIELDS))
 
 
-def verify(folder: Path, tp: int) -> float:
+def verify(folder: Path, tp: int) -> Figures:
     def work() -> None:
         assert verify_laid_out(folder / "out", against=folder / "checkpoint").verdict == "ok"
 
     return timed(work)
 
 
-def safetensors_load(folder: Path, tp: int) -> float:
+def safetensors_load(folder: Path, tp: int) -> Figures:
     """Read all tensors of rank 0 through safetensors' mapping.
 
     Into one buffer.
@@ -126,7 +150,7 @@ def safetensors_load(folder: Path, tp: int) -> float:
     return timed(work)
 
 
-def open_rank(folder: Path, tp: int) -> float:
+def open_rank(folder: Path, tp: int) -> Figures:
     """The same through ``open_laid_out``, which checks keys and samples, and stamps."""
     manifest = Manifest.read(folder / "out")
     buffer = torch.empty(max(one.nbytes for file in manifest.ranks for one in file.tensors), dtype=torch.uint8)
@@ -140,7 +164,7 @@ def open_rank(folder: Path, tp: int) -> float:
     return timed(work)
 
 
-def load_then_shuffle(folder: Path, tp: int) -> float:
+def load_then_shuffle(folder: Path, tp: int) -> Figures:
     """Lay rank 0 of the checkpoint out with AITER's function."""
     checkpoint = Checkpoint.open(folder / "checkpoint")
     query = checkpoint.registry.query_from_hf_config(checkpoint.folder, layer=0, tp=tp, **FIELDS)
@@ -156,7 +180,7 @@ def load_then_shuffle(folder: Path, tp: int) -> float:
         return timed(work)
 
 
-def flat(folder: Path, tp: int) -> float:
+def flat(folder: Path, tp: int) -> Figures:
     """Lay out; throw every file away after its checksum."""
     out = folder / "thrown"
     shutil.rmtree(out, ignore_errors=True)
@@ -165,12 +189,12 @@ def flat(folder: Path, tp: int) -> float:
         if event.event == "file" and event.file:
             os.truncate(out / event.file, 0)
 
-    seconds = timed(lambda: lay_out_checkpoint(folder / "checkpoint", out, tp=tp, listener=throw, **FIELDS))
+    found = timed(lambda: lay_out_checkpoint(folder / "checkpoint", out, tp=tp, listener=throw, **FIELDS))
     shutil.rmtree(out)
-    return seconds
+    return found
 
 
-PHASES: dict[str, Callable[[Path, int], float]] = {
+PHASES: dict[str, Callable[[Path, int], Figures]] = {
     "apply": apply,
     "verify": verify,
     "safetensors": safetensors_load,
@@ -180,14 +204,12 @@ PHASES: dict[str, Callable[[Path, int], float]] = {
 }
 
 
-def in_process(name: str, folder: Path, tp: int) -> tuple[float, float]:
-    """Return seconds, and gigabytes of the largest resident set."""
+def in_process(name: str, folder: Path, tp: int) -> Figures:
     command = [sys.executable, __file__, "--phase", name, "--folder", str(folder), "--tp", str(tp)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    seconds, resident = json.loads(done.stdout.splitlines()[-1])
-    return seconds, resident
+    return Figures(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def resident_set() -> float:
@@ -213,16 +235,17 @@ def main() -> int:
     parser.add_argument("--flat", type=float, nargs="*", help="sizes in GB")
     args = parser.parse_args()
     if args.phase:
-        seconds = PHASES[args.phase](args.folder, args.tp)
-        print(json.dumps([seconds, resident_set()]))
+        found = PHASES[args.phase](args.folder, args.tp)
+        print(json.dumps([found.seconds, found.processor, resident_set()]))
         return 0
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         for size in args.flat or ():
             folder = Path(name) / f"{size:g}"
             write(folder / "checkpoint", max(1, round(size * 1e9 / LAYER)))
-            seconds, resident = in_process("flat", folder, args.tp)
-            print(f"{size:5g} GB: {seconds:6.1f} s, resident {resident:.2f} GB", flush=True)
+            found = in_process("flat", folder, args.tp)
+            times = f"{found.seconds:6.1f} s, processor {found.processor:6.1f} s"
+            print(f"{size:5g} GB: {times}, resident {found.resident:.2f} GB", flush=True)
             shutil.rmtree(folder)
         if not args.flat:
             measure(Path(name), args)
@@ -234,20 +257,24 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     write(folder / "checkpoint", layers)
     size = sum(path.stat().st_size for path in (folder / "checkpoint").glob("*"))
     print(f"{size / 1e9:.2f} GB, {layers} layers of {EXPERTS} experts, tp {args.tp}", flush=True)
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ("cp", *PHASES) if name != "flat"}
+    rows: dict[str, list[Figures]] = {name: [] for name in ("cp", *PHASES) if name != "flat"}
     for _ in range(args.rounds):
         warm(folder / "checkpoint")
-        rows["cp"].append((copy(folder), 0.0))
+        rows["cp"].append(copy(folder))
         for name in rows:
             if name != "cp":
                 warm(folder / ("out" if name in ("safetensors", "open") else "checkpoint"))
                 rows[name].append(in_process(name, folder, args.tp))
-        print({name: round(found[-1][0], 2) for name, found in rows.items()}, flush=True)
+        last = {name: (round(found[-1].seconds, 2), round(found[-1].processor, 2)) for name, found in rows.items()}
+        print(f"load {os.getloadavg()[0]:.1f}: {last}", flush=True)
     for name, found in rows.items():
-        print(f"{name:12} {median(one[0] for one in found):8.2f} s   resident {max(one[1] for one in found):.2f} GB")
+        seconds, processor = median(one.seconds for one in found), median(one.processor for one in found)
+        resident = max(one.resident for one in found)
+        print(f"{name:12} {seconds:8.2f} s   processor {processor:6.2f} s   resident {resident:.2f} GB")
     for name, other, wanted in (("cp", "apply", 0.8), ("safetensors", "open", 0.9), ("shuffle", "open", 5.0)):
-        ratio = median(a[0] / b[0] for a, b in zip(rows[name], rows[other], strict=True))
-        print(f"{name} / {other}: {ratio:.2f} (required {wanted})")
+        ratio = median(a.seconds / b.seconds for a, b in zip(rows[name], rows[other], strict=True))
+        least = median(a.processor / b.processor for a, b in zip(rows[name], rows[other], strict=True))
+        print(f"{name} / {other}: {ratio:.2f} (required {wanted}); of processor time {least:.2f}")
 
 
 if __name__ == "__main__":
