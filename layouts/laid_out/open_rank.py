@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,19 @@ class LaidOutRank:
             raise LaidOutError(f"layer {layer} has no experts; valid: {', '.join(map(str, self.layers))}")
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield names and tensors of all layers, as engines' loaders take them."""
-        for layer in self.layers:
-            yield from self.layer(layer).items()
+        """Yield names and tensors of all layers, as engines' loaders take them.
+
+        While a mapped layer is taken, a thread maps and checks the next one.
+        """
+        if self.from_checkpoint:
+            yield from (item for layer in self.layers for item in self.layer(layer).items())
+            return
+        with ThreadPoolExecutor(1, "read-ahead") as thread:
+            coming = [thread.submit(self.layer, layer) for layer in self.layers[:1]]
+            for number in range(len(self.layers)):
+                tensors = coming.pop().result()
+                coming = [thread.submit(self.layer, layer) for layer in self.layers[number + 1 : number + 2]]
+                yield from tensors.items()
 
 
 def open_laid_out(

@@ -16,6 +16,7 @@ from preshuffle.layouts.laid_out import (
     lay_out_checkpoint,
     open_laid_out,
 )
+from preshuffle.layouts.laid_out.files.manifest import rank_file
 from preshuffle.layouts.stamps import verified_stamp_of
 from support.tensors.laid_out import applied_one_by_one, checkpoint_with_others, contents, flat, query_of
 
@@ -93,3 +94,19 @@ def test_damage_is_noticed(made: Path, tmp_path: Path) -> None:
             open_laid_out(made / "out", rank_number, **A4W4)
     with pytest.raises(LaidOutError, match="layer 7 has no experts"):
         open_laid_out(made / "out", 0).layer(7)
+
+
+def test_layers_are_read_ahead_in_order_and_errors_come_where_they_belong(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    rank = open_laid_out(tmp_path / "out", 0, **A4W4)
+    layers = [name.split(".")[2] for name, _ in rank]
+    assert layers == sorted(layers)
+    assert set(layers) == {"0", "1"}
+    path = tmp_path / "out" / rank_file(1, 0, 0)
+    data = bytearray(path.read_bytes())
+    data[-4096:] = bytes(255 - byte for byte in data[-4096:])
+    path.write_bytes(data)
+    found = iter(open_laid_out(tmp_path / "out", 0, **A4W4))
+    assert [next(found)[0].split(".")[2] for _ in range(len(layers) // 2)] == ["0"] * (len(layers) // 2)
+    with pytest.raises(LaidOutError, match="does not hold what was written"):
+        next(found)
