@@ -37,9 +37,9 @@ MAKERS: dict[str, Callable[[], Executor]] = {
 def apply(folder: Path, checkpoint: str, executor: Executor, tp: int) -> float:
     """Lay out into an empty folder; return the seconds."""
     out = folder / "out"
-    seconds = timed(lambda: lay_out_checkpoint(folder / checkpoint, out, executor=executor, tp=tp, **FIELDS))
+    found = timed(lambda: lay_out_checkpoint(folder / checkpoint, out, executor=executor, tp=tp, **FIELDS))
     shutil.rmtree(out)
-    return seconds
+    return found.seconds
 
 
 def main() -> int:

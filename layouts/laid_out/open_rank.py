@@ -75,9 +75,10 @@ class LaidOutRank:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them.
 
-        While a mapped layer is taken, a thread maps and checks the next one.
+        While a mapped layer is taken, a thread maps and checks the next one. A layer that is copied or laid out is not
+        read ahead: it takes memory.
         """
-        if self.from_checkpoint:
+        if not self._reader.maps:
             yield from (item for layer in self.layers for item in self.layer(layer).items())
             return
         with ThreadPoolExecutor(1, "read-ahead") as thread:
@@ -232,6 +233,11 @@ class _MappedReader:
                     setattr(found[one.name], AITER_TAG, True)
         return found
 
+    @property
+    def maps(self) -> bool:
+        """Whether layers are views of files, which take no memory."""
+        return self._copier is None
+
     def _mapped(self, path: Path, one: TensorRecord) -> torch.Tensor:
         dtype = getattr(torch, one.torch_dtype) if one.torch_dtype else TORCH_DTYPES[one.dtype]
         mapping = self._shards.mapping(path)
@@ -244,6 +250,7 @@ class _CheckpointReader:
 
     def __init__(self, plan: RunPlan, tp_rank: int, ep_rank: int, device: torch.device) -> None:
         self._plan, self._tp_rank, self._ep_rank, self._device = plan, tp_rank, ep_rank, device
+        self.maps = False
 
     def layer(self, layer: int) -> dict[str, torch.Tensor]:
         """Return a layer's tensors."""
