@@ -18,6 +18,7 @@ from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part
 from preshuffle.layouts.tensors import E8M0, FLOAT_DTYPES
 from preshuffle.registry import Query, Registry
 from preshuffle.registry.base.words import Role
+from preshuffle.registry.entries import CheckpointTensor, StoredDtype
 from preshuffle.registry.hf import (
     Tensors,
     checkpoint_tensors,
@@ -80,7 +81,7 @@ def _layer(
     """Yield a layer's tensors, each under its name."""
     part = Part.of(query, 0, 0)
     for role, entry in tensors.items():
-        dtype = STORED[entry.dtypes[0]]
+        dtype = STORED[_stored_dtype(role, entry, query)]
         if not entry.per_expert:
             shape = part.stored_shape(role, entry)
             if entry.merge_last == 2:
@@ -94,6 +95,12 @@ def _layer(
                     yield name.format(layer=layer, expert=expert), _random(role, shape, dtype, random)
         for name in entry.shared if shared else ():
             yield name.format(layer=layer), _random(role, part.linear_shape(role, entry), dtype, random)
+
+
+def _stored_dtype(role: Role, entry: CheckpointTensor, query: Query) -> StoredDtype:
+    """Return the dtype of the configuration's weights where the model type stores several."""
+    wanted = [dtype for dtype in entry.dtypes if dtype == query.weight_dtype and not role.endswith("_scale")]
+    return (wanted or entry.dtypes)[0]
 
 
 def _random(role: Role, shape: tuple[int, ...], dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:

@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from preshuffle.api.commands.checkpoints.progress_bar import progress_listener
+from preshuffle.api.commands.checkpoints.resumable import resumable
 from preshuffle.api.commands.checkpoints.writing import add_workers, workers_of
 from preshuffle.api.commands.options.failures import OK, needs_extra
 from preshuffle.api.commands.options.parser import add_json
@@ -32,13 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Restore the checkpoint."""
     with needs_extra("preshuffle restore", "layouts"):
         from preshuffle.layouts.laid_out import core_count, restore_checkpoint
-    line = progress_listener(json=args.json)
-    try:
+    with resumable(json=args.json) as listener:
         manifest = restore_checkpoint(
-            Path(args.out), Path(args.checkpoint), workers=workers_of(args) or core_count(), listener=line
+            Path(args.out), Path(args.checkpoint), workers=workers_of(args) or core_count(), listener=listener
         )
-    finally:
-        line.clear()
     size = sum(source.size for source in manifest.sources)
     if args.json:
         print(json.dumps({"checkpoint": args.checkpoint, "files": len(manifest.sources), "bytes": size}))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from preshuffle.api.commands.checkpoints.progress_bar import progress_listener
+from preshuffle.api.commands.checkpoints.resumable import resumable
 from preshuffle.api.commands.options.books import add_book_options, load_registry
 from preshuffle.api.commands.options.failures import OK, UsageError
 from preshuffle.api.commands.options.parser import add_json
@@ -60,13 +60,11 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
     """
     registry = load_registry(args)
     fields = given_fields(args, registry)
-    line = progress_listener(json=args.json)
     try:
-        written = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=line, **fields)
+        with resumable(json=args.json) as listener:
+            written = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=listener, **fields)
     except QueryError as error:
         raise named_by_option(error, fields) from None
-    finally:
-        line.clear()
     from preshuffle.layouts.laid_out import ShareWritten
 
     if isinstance(written, ShareWritten):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +57,29 @@ def test_verify_restore_and_convert(folder: Path, capsys: pytest.CaptureFixture[
     path.write_bytes(path.read_bytes()[:-1])
     assert main(["verify", str(folder / "converted"), "--seed", "7"]) == 1
     assert "cut short" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_run_that_resumes(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+) -> None:
+    def stopping(*arguments: Any, **keywords: Any) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("preshuffle.layouts.laid_out.whole_checkpoint.finish", stopping)
+        assert main(["apply", str(folder / "checkpoint"), str(tmp_path / "out"), *FIELDS]) == code
+    assert capsys.readouterr().err == "preshuffle: stopped; the same command again resumes\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert main(["apply", str(folder / "checkpoint"), str(tmp_path / "out"), *FIELDS]) == 0
+    assert contents(tmp_path / "out") == contents(folder / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""Commands that are stopped by a signal, and resume when they are repeated."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from preshuffle.api.commands.checkpoints.progress_bar import ProgressListener, progress_listener
+
+TERMINATED: Final = 128 + signal.SIGTERM
+"""Exit code of a process that SIGTERM ended, as shells state it."""
+
+
+@contextmanager
+def resumable(*, json: bool) -> Iterator[ProgressListener]:
+    """Show progress; on SIGINT or SIGTERM let files be closed, and say how to go on.
+
+    Args:
+        json: events as JSON documents.
+
+    Yields:
+        What shows the events of the run.
+    """
+    listener = progress_listener(json=json)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main else None
+    stopped = False
+    try:
+        yield listener
+    except (KeyboardInterrupt, SystemExit):
+        stopped = True
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+        listener.clear()
+        if stopped:
+            print("preshuffle: stopped; the same command again resumes", file=sys.stderr, flush=True)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
