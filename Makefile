@@ -8,7 +8,8 @@ STAMP := $(VENV)/.stamp
 AITER := amd-aiter==0.1.7.post2.dev18
 # torch names a Triton of its own; the tests run and cross-compile with this one, so it is installed last and by itself.
 TRITON := triton==3.9.0
-WORKERS ?= 2
+# One more than cores of a small machine: a fifth of the suite's time is waiting for processes, databases and clocks.
+WORKERS ?= 3
 # What answers within a minute on two cores: no browser, PostgreSQL, packaging, demonstration, Triton or long property runs.
 FAST := tests/registry tests/layouts/loader tests/layouts/stamps/test_stamp.py tests/layouts/checkpoint/test_checkpoint.py \
   tests/api/fleet tests/api/web tests/api/store/test_find.py tests/api/store/test_store.py \
