@@ -49,8 +49,14 @@ class FetchedCheckpoint:
     identities: Mapping[str, Identity]
 
 
-def fetch_for_run(address: str, out: Path, listener: Listener | None) -> FetchedCheckpoint:
+def fetch_for_run(address: str, out: Path, listener: Listener | None, *, wait: bool = False) -> FetchedCheckpoint:
     """Fetch a checkpoint into the output's folder for unfinished work.
+
+    Args:
+        address: the checkpoint's.
+        out: the output's folder.
+        listener: called with every event.
+        wait: until another process that fetches there has ended, and take what it fetched.
 
     Raises:
         CheckpointError: it cannot be fetched, or changed meanwhile.
@@ -61,7 +67,7 @@ def fetch_for_run(address: str, out: Path, listener: Listener | None) -> Fetched
     there = [name for name in files if (out / name).exists() and not name.endswith(".safetensors")]
     if there and not is_own_folder(out):
         raise StaleError(f"{out} holds another {there[0]}; choose another folder")
-    with fetching(out):
+    with fetching(out, wait=wait):
         progress = Progress(sum(file.size for file in files.values()), listener, "fetching")
         with writing(out):
             identities = fetch_checkpoint(remote, out / WORK / _FETCHED, out / WORK / _JOURNAL, progress.advance)

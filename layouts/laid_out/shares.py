@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from preshuffle.layouts.checkpoint import Checkpoint, is_remote
-from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.checkpoint import Checkpoint, Identity, is_remote
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, WORK, Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener
+from preshuffle.layouts.laid_out.remote_source import fetch_for_run
 from preshuffle.layouts.laid_out.runs.other_tensors import small_files
 from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, finishing, shared_folder
 from preshuffle.layouts.laid_out.runs.share import Share
@@ -43,7 +43,7 @@ def lay_out_share(
     manifest. Killed, the same call resumes.
 
     Args:
-        checkpoint: a folder.
+        checkpoint: a folder, or its address: then one process fetches it, and the others wait.
         out: the folder that all of them write.
         share: which.
         registry: as for ``lay_out_checkpoint``, and so are the others.
@@ -58,11 +58,14 @@ def lay_out_share(
         The manifest where the run is finished, else what was written.
 
     Raises:
-        LaidOutError: as for ``lay_out_checkpoint``; or the checkpoint is no folder, or another process has the share.
+        LaidOutError: as for ``lay_out_checkpoint``, or another process has the share.
     """
+    identities: Mapping[str, Identity] = {}
     if isinstance(checkpoint, str) and is_remote(checkpoint):
-        raise LaidOutError(f"{checkpoint}: shares need a checkpoint on a file system that all of them see")
+        fetched = fetch_for_run(checkpoint, Path(out), listener, wait=True)
+        checkpoint, identities = fetched.folder, fetched.identities
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
+    job = replace(job, identities=identities)
     units = share.of(job.units, job.plan)
     executor = ThreadExecutor(workers or core_count())
     before = _manifest_state(job.out)

@@ -114,13 +114,17 @@ def check_foreign(out: Path, copied: Iterable[Path]) -> None:
 
 
 @contextmanager
-def fetching(out: Path) -> Iterator[None]:
+def fetching(out: Path, *, wait: bool = False) -> Iterator[None]:
     """Fetch a checkpoint into an output folder, alone.
+
+    Args:
+        out: the folder.
+        wait: until another process that fetches has ended.
 
     Raises:
         LaidOutError: another process does, or the folder cannot be made.
     """
-    with _locked(out, f"{_LOCK}-fetch", fcntl.LOCK_EX) as free:
+    with _locked(out, f"{_LOCK}-fetch", fcntl.LOCK_EX, wait=wait) as free:
         if not free:
             raise LaidOutError(f"{out}: another process fetches a checkpoint to it")
         yield
@@ -152,7 +156,7 @@ def check_room(out: Path, needed: int) -> None:
 
 
 @contextmanager
-def _locked(out: Path, name: str, kind: int) -> Iterator[bool]:
+def _locked(out: Path, name: str, kind: int, *, wait: bool = False) -> Iterator[bool]:
     """Lock a folder by a file in it; yield whether that could be done.
 
     Where a file system has no locks, nothing is locked: files have names of their own while they are written, so that
@@ -163,7 +167,7 @@ def _locked(out: Path, name: str, kind: int) -> Iterator[bool]:
         handle = os.open(out / WORK / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
             free = True
         except OSError as error:
             free = error.errno not in _BUSY

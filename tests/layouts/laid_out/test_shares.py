@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from preshuffle.layouts.laid_out import (
     lay_out_checkpoint,
     lay_out_share,
 )
-from preshuffle.layouts.laid_out.runs.output_folder import finishing, shared_folder
+from preshuffle.layouts.laid_out.runs.output_folder import fetching, finishing, shared_folder
 from preshuffle.layouts.laid_out.whole_checkpoint import WholeCheckpoint
 from support.tensors.laid_out import checkpoint_with_others, contents
 from support.tensors.lay_out_process import FIELDS
@@ -118,6 +119,21 @@ def test_a_share_that_there_is_not(index: int, count: int) -> None:
         Share(index, count)
 
 
-def test_a_checkpoint_that_others_do_not_see(tmp_path: Path) -> None:
-    with pytest.raises(LaidOutError, match="a file system that all of them see"):
-        lay_out_share("memory://checkpoint", tmp_path, Share(0, 2), **FIELDS)
+def test_a_remote_checkpoint_is_fetched_by_one(
+    checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    system.put(str(checkpoint), "/models/shares", recursive=True)
+    try:
+        with ThreadPoolExecutor() as pool:
+            with fetching(tmp_path):
+                waiting = pool.submit(lay_out_share, "memory://models/shares", tmp_path, Share(0, 2), **FIELDS)
+                with pytest.raises(TimeoutError):
+                    waiting.result(0.3)
+                assert not (tmp_path / ".unfinished" / "checkpoint").exists()
+            assert isinstance(waiting.result(), ShareWritten)
+        monkeypatch.setattr(type(system), "cat_file", None)  # nothing is fetched again
+        assert isinstance(lay_out_share("memory://models/shares", tmp_path, Share(1, 2), **FIELDS), Manifest)
+    finally:
+        system.rm("/models", recursive=True)
+    assert contents(tmp_path) == whole
