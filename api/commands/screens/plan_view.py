@@ -6,7 +6,7 @@ from typing import Final
 
 from preshuffle.api.commands.screens.check_view import STYLES
 from preshuffle.api.commands.screens.screen import Screen, short_digest
-from preshuffle.api.commands.screens.table import Column, printable
+from preshuffle.api.commands.screens.table import Cell, Column, printable
 from preshuffle.api.rollout import Plan, PlanItem
 
 _SHOWN: Final = 12
@@ -40,9 +40,9 @@ def _show_item(screen: Screen, item: PlanItem) -> None:
         else f"{after.recipe or 'no recipe'}",
         printable(f"{item.model} on {item.arch}"),
     )
-    rows = [
+    rows: list[tuple[str, Cell | str]] = [
         ("where", _where(item)),
-        ("verdict", screen.paint(word, STYLES[after.verdict])),
+        ("verdict", Cell(word, STYLES[after.verdict])),
         ("bytes", {True: "other bytes", False: "the same bytes", None: "unknown"}[item.bytes_change]),
         ("restart", _restart(item)),
         ("because", printable(after.reason)),
