@@ -43,11 +43,11 @@ def show_matrix(screen: Screen, matrix: Matrix, *, every_gpu: bool = False) -> N
     barren = [index for index in range(len(columns)) if index not in shown and columns[index]]
     if barren:
         screen.heading("GPUs without a recipe for these models")
-        lines: list[Row] = [
-            (arch, reasons_text)
-            for (arch, reasons_text), _ in groupby(barren, lambda at: (matrix.gpus[at].arch, _most(columns[at])))
-        ]
-        screen.table([Column(), Column(wraps=True)], lines)
+        alike: dict[str, dict[str, None]] = {}
+        for index in barren:
+            alike.setdefault(_most(columns[index]), {})[matrix.gpus[index].arch] = None
+        lines: list[Row] = [(Cell(", ".join(archs)), why) for why, archs in alike.items()]
+        screen.table([Column(wraps=True), Column(wraps=True)], lines)
 
 
 def _column(matrix: Matrix, index: int) -> list[MatrixCell]:

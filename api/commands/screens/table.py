@@ -106,7 +106,7 @@ def render(columns: Sequence[Column], rows: Sequence[Row], width: int, *, indent
     sizes = _widths(columns, cells, width - indent)
     lines: list[str] = []
     if any(column.title for column in columns):
-        lines.append(_line([Cell(column.title, "dim") for column in columns], columns, sizes, indent, colour))
+        cells.insert(0, [Cell(column.title, "dim") for column in columns])
     for row in cells:
         parts = [wrap(cell.text, size) for cell, size in zip(row, sizes, strict=True)]
         for number in range(max(len(part) for part in parts)):
@@ -134,10 +134,10 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int
     for index, column in enumerate(columns):
         lines = [line for row in rows for line in printable(row[index].text).split("\n")]
         natural = max([len(column.title), *(len(line) for line in lines)])
-        words = [len(piece) for line in lines for piece in _PIECE.findall(line)]
+        words = [len(piece) for line in (column.title, *lines) for piece in _PIECE.findall(line)]
         shortest = max(column.least, min(_LONGEST_WORD, max(words, default=0)))
         sizes.append(natural)
-        least.append(min(natural, max(len(column.title), shortest, 6)) if column.wraps else natural)
+        least.append(min(natural, max(shortest, 6)) if column.wraps else natural)
     excess = sum(sizes) + len(GAP) * (len(columns) - 1) - room
     while excess > 0:
         candidates = [index for index, size in enumerate(sizes) if size > least[index]]
