@@ -32,6 +32,7 @@ class LayerQuery:
         function: signature of the function that the layer calls.
         expert_map: what the layer's own expert maps say, as fields of ``Applied``; empty where it has none.
         entry: id of the book's entry by which it was read; None for a layer of no known class.
+        unset_pads: whether its engine leaves in the pads of buffers what memory held, until it converts them.
     """
 
     query: Query
@@ -40,6 +41,7 @@ class LayerQuery:
     function: str
     expert_map: Mapping[str, Any]
     entry: str | None
+    unset_pads: bool = False
 
 
 def query_of_layer(
@@ -95,6 +97,7 @@ def query_of_layer(
         function=_function(entry, live) if entry is not None else "aiter.fused_moe",
         expert_map=FrozenDict(_map(entry, live)) if entry is not None else {},
         entry=entry.id if entry is not None else None,
+        unset_pads=entry is not None and _has_unset_pads(entry, live),
     )
 
 
@@ -129,6 +132,11 @@ def _facts(entry: EngineLayerEntry, live: LiveObject) -> dict[str, Any]:
         if value is not None:
             found.setdefault(name, value)
     return found
+
+
+def _has_unset_pads(entry: EngineLayerEntry, live: LiveObject) -> bool:
+    known = entry.conversion.unset_pads if entry.conversion is not None else ()
+    return bool(class_names(live.method) & set(known))
 
 
 def _methods(entry: EngineLayerEntry, live: LiveObject) -> list[MethodFacts]:

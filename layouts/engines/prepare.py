@@ -109,7 +109,7 @@ def prepare(
     on_environment: OnDifference = "refuse",
     environment: Mapping[str, str] | None = None,
     again: Literal["refuse", "skip"] = "refuse",
-    pads: Literal["refuse", "overwrite"] = "refuse",
+    pads: Literal["refuse", "overwrite"] | None = None,
     allow: Collection[FindingCode] = (),
     registry: Registry | None = None,
     **fields: Any,
@@ -130,7 +130,7 @@ def prepare(
             ``tell`` it in the result, or ``set`` what can still be set.
         environment: of the process; ``os.environ`` by default.
         again: as for ``apply``.
-        pads: as for ``apply``.
+        pads: as for ``apply``; by default ``refuse``, and ``overwrite`` where the engine is known to leave pads unset.
         allow: codes of error findings with which the decision is applied all the same.
         registry: whose book decides; the packaged one with all that installed engines ship by default.
         fields: of the query, which count before what is found here (``arch``, ``cu_num``, ``aiter``, …).
@@ -162,6 +162,7 @@ def prepare(
     differences = environment_differences(decision, registry.book, process, options)
     settle(differences, on_environment)
     last_rank = found.tp_rank is not None and found.query.tp > 1 and found.tp_rank == found.query.tp - 1
+    pads = pads or ("overwrite" if found.unset_pads else "refuse")
     applied = apply(layer, decision, again=again, pads=pads, allow=allow, last_rank=last_rank)
     observation = Observation(query=found.query, applied=applied)
     return PreparedLayer(

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen, FrozenDict, Version
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.query import Query
 
 Path = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
@@ -79,6 +80,9 @@ class ConversionFacts(Frozen):
         name: what the layer is called, or its number.
         before: methods that move rows before the conversion, with the path of the layer from their object on.
         replaceable: classes whose function converts weights and does nothing else that the engine needs.
+        converters: functions that get a layer and its tensors and return the tensors laid out, in this order; by the
+            role of each tensor the name of the argument.
+        unset_pads: classes that leave in a buffer's pads what memory held, and zero them in their conversion.
     """
 
     versions: Annotated[tuple[Version, ...], Field(min_length=1)]
@@ -89,13 +93,16 @@ class ConversionFacts(Frozen):
     name: Fact
     before: FrozenDict[Path, Path] = Field(default_factory=FrozenDict)
     replaceable: tuple[str, ...] = ()
+    converters: FrozenDict[Path, FrozenDict[Role, str]] = Field(default_factory=FrozenDict)
+    unset_pads: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _replaceable_are_classes(self) -> Self:
         known = [name for names in self.classes.values() for name in names]
-        for name in self.replaceable:
-            if name not in known:
-                raise PlacedError(("replaceable",), f"{name!r} is none of the classes; valid: {', '.join(known)}")
+        for field in ("replaceable", "unset_pads"):
+            for name in getattr(self, field):
+                if name not in known:
+                    raise PlacedError((field,), f"{name!r} is none of the classes; valid: {', '.join(known)}")
         return self
 
 

@@ -31,6 +31,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
+REPLACED = {
+    "vllm": ("gpt-oss-120b gfx950 tp2", "deepseek-r1 gfx950 tp2", "qwen3-30b gfx950 tp8", "deepseek-v4 gfx950 tp2"),
+    "sglang": ("gpt-oss-120b gfx950 tp2",),
+    "atom": ("deepseek-v4 gfx950 tp2",),
+}
+"""Layers that replace mode lays out itself."""
+KEPT = {
+    "vllm": ("mixtral-static gfx950 tp2", "the engine's own conversion is kept: "),
+    "sglang": ("deepseek-r1 gfx950 tp2", "makes more in it than the weights' layout"),
+    "atom": (GPT_OSS, "the model has moved its rows before"),
+}
+"""Layers that it does not, with the reason."""
+
+
 def two(case: str) -> tuple[str, ...]:
     return (case, case)
 
@@ -126,3 +140,24 @@ def test_a_lost_tag_is_told_of_the_layer_and_of_its_call(engine: str) -> None:
     assert seen["counts"]["other calls"] == 2
     for differences in seen["call_differences"].values():
         assert {one.split()[0] for one in differences} == {"w13_weight.is_shuffled", "w2_weight.is_shuffled"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "case"), [(name, case) for name, cases in REPLACED.items() for case in cases], indirect=["engine"]
+)
+def test_a_replaced_layer_is_in_the_state_that_its_engine_leaves(engine: str, case: str) -> None:
+    """Names, classes, dtypes, shapes, strides, attributes, tags and bytes of all tensors; kernel objects; the call."""
+    off, replaced = load(engine, (case,)), load(engine, (case,), "replace")
+    assert replaced["counts"]["replaced"] == replaced["counts"]["called"] == 1, replaced["log"]
+    assert replaced["counts"].keys() & {"errors", "differs", "kept", "other calls"} == set(), replaced["log"]
+    assert replaced["states"] == off["states"]
+
+
+@pytest.mark.parametrize("engine", KEPT, indirect=True)
+def test_a_layer_that_cannot_be_replaced_is_kept_with_the_reason(engine: str) -> None:
+    case, reason = KEPT[engine]
+    off, kept = load(engine, (case,)), load(engine, (case,), "replace")
+    assert kept["counts"]["kept"] == 1
+    assert "replaced" not in kept["counts"]
+    assert any(reason in line for line in kept["log"]), kept["log"]
+    assert kept["states"] == off["states"]

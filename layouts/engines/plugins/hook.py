@@ -6,7 +6,7 @@ import logging
 import pkgutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from preshuffle.layouts.engines.environment import observe_here
 from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.live_values import LiveObject
+from preshuffle.layouts.engines.plugins.converters import LayerInHand, convert, obstacle, passed_arguments_of
 from preshuffle.layouts.engines.plugins.first_calls import CallComparison, FirstCalls
 from preshuffle.layouts.engines.plugins.model_load import ModelLoad
 from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, take_samples
@@ -26,6 +27,7 @@ from preshuffle.layouts.engines.prepare import PreparedLayer, prepare
 from preshuffle.layouts.loader import RoleTensors
 from preshuffle.layouts.stamps import stamp_of
 from preshuffle.registry import Decision, NoRecipeError, Observation, Query, Registry
+from preshuffle.registry.base.words import Role
 from preshuffle.registry.entries import ConversionFacts
 
 log = logging.getLogger("preshuffle.plugins")
@@ -65,6 +67,7 @@ class EngineHook:
         self._first_rank = True
         self._unreported_calls = 0
         self._active: set[int] = set()
+        self._in_hand: dict[int, LayerInHand] = {}
         self._failed: set[str] = set()
         self._converted: WeakKeyDictionary[torch.nn.Module, TensorStates] = WeakKeyDictionary()
         self._early: dict[int, tuple[LiveLayer, ExpertSamples | None]] = {}
@@ -79,6 +82,8 @@ class EngineHook:
                 yield f"{module}.{name}.{facts.function}", self.around_conversion
         for target, path in facts.before.items():
             yield target, self._around_earlier_step(path)
+        for target, names in facts.converters.items() if self._replaces else ():
+            yield target, self._around_converter(names)
         yield facts.load, self.around_load
 
     def around_conversion(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -93,12 +98,16 @@ class EngineHook:
             found = early or self._guarded(layer, lambda: self._before(layer))
             if self._replaces and found is not None and self._is_replaced(args[0], found[0], early is not None):
                 return None
+            if self._replaces and found is not None and self._conversion.converters:
+                self._in_hand[id(layer)] = LayerInHand.of(found[0])
             result = original(*args, **kwargs)
             if found is not None:
+                self._guarded(layer, lambda: self._note_converter(found[0]))
                 self._guarded(layer, lambda: self._after(*found))
             return result
         finally:
             self._active.discard(id(layer))
+            self._in_hand.pop(id(layer), None)
 
     def around_load(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Load a model, and report its layers when that is done."""
@@ -127,6 +136,37 @@ class EngineHook:
 
         return around
 
+    def _around_converter(self, names: Mapping[Role, str]) -> Around:
+        """Return a function around one that only converts: it is done here where that is the same."""
+
+        def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            arguments = self._guarded("a conversion", lambda: passed_arguments_of(original, args, kwargs)) or {}
+            one = self._in_hand.get(id(arguments.get("layer")))
+            if one is None:
+                return original(*args, **kwargs)
+            try:
+                one.why_kept = obstacle(one, names, arguments)
+                if one.why_kept is None and one.live.decision is not None:
+                    with torch.no_grad(), _on_no_default_device():
+                        pads = "overwrite" if one.live.found.unset_pads else "refuse"
+                        return convert(one.live.decision, names, arguments, last_rank=one.live.is_last_rank, pads=pads)
+            except Exception as error:
+                if _has_moved(one.live.layer):
+                    raise
+                one.why_kept = f"{type(error).__name__}: {error}"
+            return original(*args, **kwargs)
+
+        return around
+
+    def _note_converter(self, live: LiveLayer) -> None:
+        """Count and log whether a layer was laid out here, in a function of the engine's."""
+        one = self._in_hand.get(id(live.layer))
+        if one is not None and one.why_kept is None:
+            self.counts["replaced"] += 1
+        elif one is not None:
+            self.counts["kept"] += 1
+            log.warning("%s: the engine's own conversion is kept: %s", live.name, one.why_kept)
+
     def _is_converted(self, layer: torch.nn.Module) -> bool:
         return layer in self._converted and self._converted[layer] == states_of(layer)
 
@@ -134,7 +174,7 @@ class EngineHook:
         """Decide what the layer's conversion should make of it, and copy samples."""
         with torch.no_grad(), _on_no_default_device():
             live = self._live(layer)
-            if live.decision is None or self._replaces:
+            if live.decision is None or (self._replaces and not self._conversion.converters):
                 return live, None
             return live, take_samples(layer, live.decision, last_rank=live.is_last_rank)
 
@@ -186,6 +226,8 @@ class EngineHook:
         Raises:
             Exception: of ``prepare``, where the layer's bytes have moved: the engine would spoil them.
         """
+        if self._conversion.converters:
+            return False  # its methods do more: what only converts is replaced inside them
         why = self._obstacle(method, live, moved)
         if why is None:
             try:

@@ -11,6 +11,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,7 @@ from preshuffle.layouts.conform.engines.drivers.comparison import bytes_of, shuf
 from preshuffle.layouts.conform.engines.drivers.pretended_rocm import COMPUTE_UNITS, pretend_rocm
 from preshuffle.layouts.conform.engines.drivers.random_experts import RandomExperts
 from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_cases
-from preshuffle.layouts.conform.engines.engine_table import engine_table
+from preshuffle.layouts.conform.engines.engine_table import EngineTable, engine_table
 from preshuffle.layouts.conform.standins.engine_worker import query_of
 from preshuffle.registry import PreshuffleError, Registry
 from support.engines.trees import RELEASES, tree_of
@@ -92,11 +94,27 @@ def same(ours: torch.Tensor, theirs: torch.Tensor | None) -> bool:
     return theirs is not None and torch.equal(bytes_of(ours), bytes_of(theirs)) and shuffled(ours) == shuffled(theirs)
 
 
+def expert_parallel_cases(table: EngineTable) -> Iterator[EngineCase]:
+    """Yield layers whose experts are shared by the ranks that cut them elsewhere: TP 2, 4 and 8 with EP.
+
+    Of vLLM and ATOM expert parallelism takes all ranks, SGLang may also cut the experts of each of its groups.
+    """
+    cuts = (1, 2) if table.name == "sglang" else (1,)
+    for case in engine_cases(table):
+        if case.tp != 1 or case.ep != 1 or case.rank or case.env != table.env:
+            continue
+        for ep in (2, 4, 8):
+            for tp in cuts:
+                name = f"{case.name.replace('tp1', f'tp{tp}')} ep{ep} of {2 * ep} experts"
+                yield replace(case, name=name, tp=tp, ep=ep, ep_rank=ep - 1, experts=2 * ep, top_k=2)
+
+
 def main(name: str, arch: str, pattern: str) -> None:
     """Run all cases of one architecture in one environment."""
     warnings.simplefilter("ignore")
     table = engine_table(name)
-    cases = [case for case in engine_cases(table) if case.arch == arch and re.search(pattern, case.name)]
+    every = [*engine_cases(table), *expert_parallel_cases(table)]
+    cases = [case for case in every if case.arch == arch and re.search(pattern, case.name)]
     os.environ.update(cases[0].env)
     aiter, tree = tree_of("aiter"), tree_of(name)
     assert aiter is not None
