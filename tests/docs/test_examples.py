@@ -15,6 +15,7 @@ from support.docs.patches import is_patch
 from support.docs.session import Session, compare, session
 from support.tensors.laid_out import GPT_OSS
 from support.tensors.live_ranks import live
+from support.tensors.moe import hf_config
 
 ELSEWHERE = {
     "README.md": "test_readme.py",
@@ -46,9 +47,11 @@ def nothing(reader: Session, patch: pytest.MonkeyPatch) -> None:
 
 
 def an_engine(reader: Session, patch: pytest.MonkeyPatch) -> None:
-    """A live layer of vLLM's on an MI355X, and an AITER."""
-    layer, plain, decision = live("vllm")
-    names = {"layer": layer, "plain_tensors": plain, "kwargs_of_fused_moe": decision.call.kwargs("aiter.fused_moe")}
+    """A live layer of vLLM's on an MI355X with its checkpoint, and an AITER."""
+    layer, _, decision = live("vllm")
+    sizes = {"hidden_size": 160, "intermediate_size": 512}
+    write_checkpoint(reader.folder / "model", {**hf_config(layers=4), **sizes})
+    names = {"layer": layer, "folder": "model", "kwargs_of_fused_moe": decision.call.kwargs("aiter.fused_moe")}
     config = SimpleNamespace(model_config=SimpleNamespace(model="openai/gpt-oss-120b"))
     reader.names.update(names, vllm_config=config)
     patch.setattr("preshuffle.layouts.observe_here", lambda: {"arch": "gfx950", "activation_dtype": "bf16"})
