@@ -100,7 +100,7 @@ class Geometry:
         return self.halves * self.rows * self.k
 
     def plan_with_pads(self, experts: int) -> CopyPlan:
-        """Plan the same move as if pads were live, of plain bytes that have them, too."""
+        """Plan the same move as if pads were live."""
         return _plan(replace(self, live_rows=self.rows, live_k=self.k), experts)
 
     @property
