@@ -19,6 +19,7 @@ from preshuffle.layouts.loader.target import RoleTensors, Target, folded_roles
 from preshuffle.layouts.moves import SCRATCH_BYTES
 from preshuffle.layouts.stamps import (
     Stamp,
+    any_overlap,
     check_known,
     check_role,
     check_writable,
@@ -264,7 +265,7 @@ def _check_compatible(jobs: list[Job]) -> None:
         raise LayoutError(f"the tensors are on different devices: {where}")
     _check_same_rank(jobs)
     places = [(job.role, memory_extents_of(job.tensor)) for job in jobs]
-    for (one, here), (other, there) in combinations(places, 2):
+    for (one, here), (other, there) in combinations(places, 2) if any_overlap(place for _, place in places) else ():
         if extents_overlap(here, there):
             raise LayoutError(f"{one} and {other} share bytes")
 

@@ -99,15 +99,10 @@ class Geometry:
         """Laid-out bytes of one expert."""
         return self.halves * self.rows * self.k
 
-    def plan_with_pads(self, experts: int) -> CopyPlan:
-        """Plan the same move as if pads were live."""
-        return _plan(replace(self, live_rows=self.rows, live_k=self.k), experts)
-
     @property
     def in_place(self) -> InPlace:
         """In-place move of a buffer of the physical size."""
-        with_pads = self.plan_with_pads if self.padded_source else None
-        return InPlace(self.plan, self.experts, self.expert_bytes, with_pads)
+        return _in_place(self)
 
 
 def sizes_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -166,6 +161,16 @@ def _by_expert(stamp: Stamp, item: int) -> Geometry:
         padded_source=stamp.padded_source,
         alternates=stamp.order == "GUGU",
     )
+
+
+# Process-wide: a pure function of frozen values that every layer repeats.
+@lru_cache(maxsize=1024)
+def _in_place(geometry: Geometry) -> InPlace:
+    if not geometry.padded_source:
+        return InPlace(lru_cache(maxsize=4)(geometry.plan), geometry.experts, geometry.expert_bytes)
+    with_pads = replace(geometry, live_rows=geometry.rows, live_k=geometry.k)
+    plans = (lru_cache(maxsize=4)(one.plan) for one in (geometry, with_pads))
+    return InPlace(next(plans), geometry.experts, geometry.expert_bytes, next(plans))
 
 
 # Process-wide: a pure function of frozen values that every layer repeats.

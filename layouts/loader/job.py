@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from preshuffle.layouts.loader.aiter_authority import Backend, LayoutJob, is_native, run_aiter_function
+from preshuffle.layouts.loader.aiter_authority import Backend, LayoutJob, can_import, is_native, run_aiter_function
 from preshuffle.layouts.loader.geometry import Geometry
 from preshuffle.layouts.loader.input_checks import by_expert, check_dtype, check_shape, source_shape
 from preshuffle.layouts.loader.int4 import pack_int4, unpack_int4
@@ -23,7 +23,7 @@ from preshuffle.layouts.loader.steps import (
     prepare_steps,
 )
 from preshuffle.layouts.loader.target import RoleTensors
-from preshuffle.layouts.moves import SCRATCH_BYTES, inference_writable, lay_out, take_back
+from preshuffle.layouts.moves import SCRATCH_BYTES, inference_writable, lay_out, lay_out_cast, take_back
 from preshuffle.layouts.stamps import Loss, Stamp, check_writable, drop_stamp, put_stamp
 from preshuffle.layouts.tensors import ACCEPTED_DTYPES, FLOAT_DTYPES, as_bytes, cast_back, needs_cast, survives_cast
 from preshuffle.registry import Decision, LayoutError
@@ -88,7 +88,7 @@ class Job:
         """Return the scratch bytes beside source and result."""
         if not self.in_place or self.plan.stage is not None:
             return 0
-        return self.plan.geometry.in_place.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
+        return self.plan.mover.scratch_for(as_bytes(self.tensor.detach()), scratch_bytes)
 
     def work(self) -> LayoutJob:
         """Describe the job as AITER's functions need it."""
@@ -107,11 +107,13 @@ class Job:
         return self._run(scratch, backend)
 
     def _run(self, scratch: torch.Tensor, backend: Backend) -> tuple[torch.Tensor, Stamp]:
+        if self.plan.casts_in_move and (backend == "native" or not can_import()):
+            return self._cast(), self.stamp
         plain = self.staged(self.plain())
         native = is_native(backend, self.work, plain)
         stamp = self.stamp if native or backend != "auto" else replace(self.stamp, aiter_bytes=True)
         if native and self.in_place and self.stage is None:
-            self.plan.geometry.in_place.lay_out(plain, scratch, self.fill)
+            self.plan.mover.lay_out(plain, scratch, self.fill)
             return self._as_passed(), stamp
         laid = as_bytes(self.tensor.detach()) if self.in_place else self._empty(plain)
         if native:
@@ -123,12 +125,19 @@ class Job:
         packed = pack_int4(laid) if self.packs else laid
         return packed.view(self.plan.dtype).view(self.stamp.tensor_shape), stamp
 
+    def _cast(self) -> torch.Tensor:
+        """Cast the values while they are moved, into new memory."""
+        size = self.plan.copies.nbytes // self.plan.dtype.itemsize
+        laid = torch.empty(size, dtype=self.plan.dtype, device=self.tensor.device)
+        lay_out_cast(self.plan.copies, self.tensor.detach().view(-1), laid, self.fill)
+        return laid.view(self.stamp.tensor_shape)
+
     def plain(self) -> torch.Tensor:
         """Return the plain bytes after the steps.
 
         In the tensor's own storage where the job is in place, else in a copy.
         """
-        cast = needs_cast(self.tensor.dtype, self.plan.dtype)
+        cast = self.plan.casts
         values = (self.tensor.to(self.plan.dtype) if cast else self.tensor).detach()
         if self.values.changes:
             values = values if cast or self.in_place else values.clone()
@@ -186,7 +195,7 @@ def prepare_job(role: Role, tensors: RoleTensors, decision: Decision, last_rank:
     if values.reduces:
         tensor = values.reduced(tensor)
         plan = planned()
-    elif needs_cast(tensor.dtype, plan.dtype) and not survives_cast(tensor.detach(), plan.dtype, tensor.dtype):
+    elif plan.casts and not survives_cast(tensor.detach(), plan.dtype, tensor.dtype):
         lost = (*lost, "cast")
     if tensors.is_default(role):
         lost = (*lost, "default")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from preshuffle.layouts.loader.target import RoleTensors, Target
 from preshuffle.layouts.stamps import Stamp, hand_over_stamps, stamp_of
 from preshuffle.layouts.tensors import untraced
 from preshuffle.registry import Applied, Decision, Finding, TensorObservation
-from preshuffle.registry.base.frozen import unvalidated
+from preshuffle.registry.base.frozen import FrozenDict, unvalidated
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import CallDecision
 
@@ -56,12 +57,21 @@ def describe_stamped(tensors: RoleTensors, decision: Decision, stamps: Mapping[R
         decision: what was applied.
         stamps: by role, those that the target has.
     """
-    return ApplyResult(
-        decided_call=decision.call,
-        events=("apply",),
-        tensors={role: _observed(role, tensors, decision, stamps[role]) for role in decision.tensors if role in stamps},
-        findings=tuple(_difference(role, stamp) for role, stamp in stamps.items() if stamp and stamp.aiter_bytes),
-    )
+    found = {
+        "decided_call": decision.call,
+        "events": ("apply",),
+        "tensors": FrozenDict(
+            {role: _observed(role, tensors, decision, stamps[role]) for role in decision.tensors if role in stamps}
+        ),
+        "findings": tuple(_difference(role, stamp) for role, stamp in stamps.items() if stamp and stamp.aiter_bytes),
+    }
+    return unvalidated(ApplyResult, {**_no_result().__dict__, **found}, set(found))
+
+
+# Process-wide: frozen.
+@cache
+def _no_result() -> ApplyResult:
+    return ApplyResult()
 
 
 @untraced

@@ -49,6 +49,29 @@ def lay_out(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) 
         fill_box(box, laid, fill)
 
 
+def lay_out_cast(plan: CopyPlan, plain: torch.Tensor, laid: torch.Tensor, fill: int) -> None:
+    """Cast values while they are copied to their places; fill the pads.
+
+    Args:
+        plan: what goes where, in bytes of the target's dtype.
+        plain: flat values, the source.
+        laid: flat values of another dtype, the target.
+        fill: the byte that pads get.
+    """
+    if plan.fills:
+        laid.view(torch.uint8).fill_(fill)
+    first_source, first_target = int(plain.storage_offset()), int(laid.storage_offset())
+    for box in plan.copies:
+        move = move_of(box, "lay out", laid.element_size())
+        target = laid.as_strided(move.sizes, move.target, first_target + move.target_offset)
+        target.copy_(plain.as_strided(move.sizes, move.source, first_source + move.source_offset))
+
+
+def can_cast(plan: CopyPlan, item: int) -> bool:
+    """Return whether a plan moves whole values of so many bytes."""
+    return all(move_of(box, "lay out", item).unit == item for box in plan.copies)
+
+
 def take_back(plan: CopyPlan, laid: torch.Tensor, plain: torch.Tensor) -> None:
     """Copy laid-out bytes back to plain; skip the pads."""
     for box in plan.copies:

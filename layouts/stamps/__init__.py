@@ -4,7 +4,13 @@ from preshuffle.layouts.stamps.copies import forget_copies, hand_over_stamps
 from preshuffle.layouts.stamps.digests import StreamDigest, digest_file
 from preshuffle.layouts.stamps.exclusive import exclusive
 from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
-from preshuffle.layouts.stamps.memory_extents import extent_of, extents_overlap, memory_extents_of, tensors_overlap
+from preshuffle.layouts.stamps.memory_extents import (
+    any_overlap,
+    extent_of,
+    extents_overlap,
+    memory_extents_of,
+    tensors_overlap,
+)
 from preshuffle.layouts.stamps.metadata import stamps_from_metadata, stamps_to_metadata
 from preshuffle.layouts.stamps.samples import digest_of, sample_file, sample_memory
 from preshuffle.layouts.stamps.stamp import (
@@ -32,6 +38,7 @@ __all__ = [
     "Loss",
     "Stamp",
     "StreamDigest",
+    "any_overlap",
     "check_known",
     "check_role",
     "check_writable",

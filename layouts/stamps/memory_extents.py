@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+
 import torch
 
 from preshuffle.layouts.stamps.mapped import mapping_of
@@ -23,10 +27,23 @@ def memory_extents_of(tensor: torch.Tensor) -> tuple[MemoryExtent, ...]:
 
     One extent in memory, and one in the file that is mapped there.
     """
+    mapping = mapping_of(tensor)
+    memory: MemoryExtent = (tensor.device, *addresses_of(tensor))
+    if mapping is None:
+        return (memory,)
     begin, end = extent_of(tensor)
-    start, mapping = tensor.data_ptr(), mapping_of(tensor)
-    memory: MemoryExtent = (tensor.device, start, start + end - begin)
-    return (memory,) if mapping is None else (memory, (mapping.inode, mapping.offset + begin, mapping.offset + end))
+    return memory, (mapping.inode, mapping.offset + begin, mapping.offset + end)
+
+
+def any_overlap(places: Iterable[tuple[MemoryExtent, ...]]) -> bool:
+    """Return whether any two of several tensors' extents share a byte."""
+    by_place: dict[object, list[tuple[int, int]]] = defaultdict(list)
+    for extents in places:
+        for where, begin, end in extents:
+            if begin < end:
+                by_place[where].append((begin, end))
+    ordered = (sorted(ranges) for ranges in by_place.values())
+    return any(one[1] > other[0] for ranges in ordered for one, other in pairwise(ranges))
 
 
 def extents_overlap(one: tuple[MemoryExtent, ...], other: tuple[MemoryExtent, ...]) -> bool:
@@ -52,6 +69,8 @@ def extent_of(tensor: torch.Tensor) -> tuple[int, int]:
 
 def addresses_of(tensor: torch.Tensor) -> tuple[int, int]:
     """Return the addresses of a tensor's first byte and past its last."""
+    start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
     begin, end = extent_of(tensor)
-    start = tensor.untyped_storage().data_ptr()
-    return start + begin, start + end
+    return start, start + end - begin

@@ -23,7 +23,7 @@ from preshuffle.layouts.stamps.stamp_fields import Stamp
 
 _ATTRIBUTE: Final = "_preshuffle_stamps"
 _MOST_ORPHANS: Final = 1024
-_FEW: Final = 64
+_FEW: Final = 16
 """Records of a device that may stand in the table, living or gone, before those that are gone are looked for."""
 
 Extent = tuple[int, int]

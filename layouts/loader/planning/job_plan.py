@@ -10,6 +10,7 @@ import torch
 from preshuffle.layouts.loader.geometry import Geometry, flat_rows_of, plan_geometry
 from preshuffle.layouts.loader.input_checks import check_dtype, check_shape, passed_shape
 from preshuffle.layouts.loader.int4 import PACK
+from preshuffle.layouts.moves import InPlace, can_cast
 from preshuffle.layouts.stamps import Stamp
 from preshuffle.layouts.tensors import needs_cast
 from preshuffle.registry import CopyPlan, LayoutError, TensorDecision
@@ -28,6 +29,9 @@ class JobPlan:
         dtype: of the laid-out tensor.
         last: whether the tensor is the last rank's; None where the ranks do not differ.
         in_place: whether the result fits the tensor's own storage.
+        casts: whether values are cast first, as floats are.
+        casts_in_move: whether they are cast while they are moved, in one pass.
+        mover: moves the tensor in its own storage, where the result fits it.
     """
 
     stamp: Stamp
@@ -37,6 +41,9 @@ class JobPlan:
     dtype: torch.dtype
     last: bool | None
     in_place: bool
+    casts: bool
+    casts_in_move: bool
+    mover: InPlace
 
 
 # Process-wide: a pure function of frozen values that every layer repeats.
@@ -93,11 +100,9 @@ def plan_job(
     packs = "pack_int4" in stamp.steps
     if packs and geometry.experts * geometry.expert_bytes % PACK:
         raise LayoutError(f"{role} of shape {tuple(tensor.shape)} holds no whole number of {PACK} values")
-    in_place = not packs and _fits_storage(tensor, dtype, geometry)
-    return JobPlan(stamp, geometry, stage, geometry.plan(geometry.experts), dtype, shapes.last, in_place)
-
-
-def _fits_storage(tensor: torch.Tensor, dtype: torch.dtype, geometry: Geometry) -> bool:
-    if tensor.element_size() != dtype.itemsize or needs_cast(tensor.dtype, dtype):
-        return False
-    return tensor.numel() * tensor.element_size() == geometry.experts * geometry.expert_bytes
+    casts = needs_cast(tensor.dtype, dtype)
+    fits = tensor.dtype.itemsize == dtype.itemsize and tensor.nbytes == geometry.experts * geometry.expert_bytes
+    copies = geometry.plan(geometry.experts)
+    in_place = fits and not (packs or casts)
+    one_pass = casts and stage is None and not (packs or decided.steps) and can_cast(copies, dtype.itemsize)
+    return JobPlan(stamp, geometry, stage, copies, dtype, shapes.last, in_place, casts, one_pass, geometry.in_place)

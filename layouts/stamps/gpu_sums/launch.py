@@ -38,9 +38,10 @@ def sum_parts(device: torch.device, spans: Sequence[tuple[int, int]]) -> list[to
     for first in range(0, len(spans), _SLOTS):
         some = spans[first : first + _SLOTS]
         parts = [_PARTS if nbytes > _ALL else -(-nbytes // _PART_BYTES) for _, nbytes in some]
-        sums = torch.empty((len(some), max(parts)), dtype=torch.int64, device=device)
+        most = max(parts)
+        sums = torch.empty((len(some), most), dtype=torch.int64, device=device)
         # slots without a span repeat one: the arguments keep their types, and the kernel is compiled once
         addresses, sizes = zip(*some, *(some[0],) * (_SLOTS - len(some)), strict=True)
-        kernel[(-(-max(parts) // _ROWS), len(some))](sums, max(parts), *addresses, *sizes, ROWS=_ROWS, num_warps=4)
-        found += [row if len(row) == count else row[:count] for row, count in zip(sums.unbind(), parts, strict=True)]
+        kernel[(-(-most // _ROWS), len(some))](sums, most, *addresses, *sizes, ROWS=_ROWS, num_warps=4)
+        found += [row if count == most else row[:count] for row, count in zip(sums.unbind(), parts, strict=True)]
     return found
