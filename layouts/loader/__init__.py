@@ -9,6 +9,7 @@ from preshuffle.layouts.loader.input_checks import source_shape, torch_shape
 from preshuffle.layouts.loader.int4 import pack_int4
 from preshuffle.layouts.loader.job import Job, check_undo, prepare_job, undo_layout
 from preshuffle.layouts.loader.plain import plain_reload, plain_view
+from preshuffle.layouts.loader.planning import JobPlan, plan_job, read_part
 from preshuffle.layouts.loader.reload import begin_reload, finish_reload, relayout
 from preshuffle.layouts.loader.result import AITER_TAG, ApplyResult, describe, retag
 from preshuffle.layouts.loader.single import apply_layout, invert_layout, layout_from, layout_of
@@ -18,6 +19,7 @@ __all__ = [
     "AITER_TAG",
     "ApplyResult",
     "Job",
+    "JobPlan",
     "RoleTensors",
     "Target",
     "apply",
@@ -40,7 +42,9 @@ __all__ = [
     "pack_int4",
     "plain_reload",
     "plain_view",
+    "plan_job",
     "prepare_job",
+    "read_part",
     "relayout",
     "retag",
     "role_names",

@@ -86,7 +86,7 @@ def _write_expert(
     plain = as_bytes(rows.clone() if tensors_overlap(rows, tensor) else rows)
     item = tensor.element_size()
     geometry, stage = Geometry.of(stamp, item), Geometry.staged(stamp, item)
-    views: Iterator[PlainView] = _views(stage or geometry, expert, first_row, first_k * item, rows)
+    views: Iterator[PlainView] = part_views(stage or geometry, expert, first_row, first_k * item, rows)
     if stage is not None:
         views = (_in_all_experts(stage, view) for view in views)
     plans = [plan_part(geometry.bound(geometry.experts), view, geometry.halves) for view in views]
@@ -170,10 +170,19 @@ def _convert_rows(rows: torch.Tensor, tensor: torch.Tensor, role: Role) -> torch
     return rows
 
 
-def _views(geometry: Geometry, expert: int, first_row: int, first_k: int, rows: torch.Tensor) -> Iterator[PlainView]:
-    """Yield the part as one view per half that it touches.
+def part_views(
+    geometry: Geometry, expert: int, first_row: int, first_k: int, rows: torch.Tensor
+) -> Iterator[PlainView]:
+    """Yield a part of an expert as a view per half.
 
     Strides are in bytes.
+
+    Args:
+        geometry: of the tensor.
+        expert: which one.
+        first_row: where the part begins, in the checkpoint's rows.
+        first_k: where the part begins along K, in bytes.
+        rows: ``[rows, K]`` of the part; only its shape and dtype count.
     """
     count, row = rows.shape[0], rows.shape[1] * rows.element_size()
     for half in range(geometry.halves):

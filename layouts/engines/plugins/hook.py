@@ -20,8 +20,9 @@ from preshuffle.layouts.engines.live_values import LiveObject
 from preshuffle.layouts.engines.plugins.converters import LayerInHand, convert, obstacle, passed_arguments_of
 from preshuffle.layouts.engines.plugins.first_calls import CallComparison, FirstCalls
 from preshuffle.layouts.engines.plugins.model_load import ModelLoad
-from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, take_samples
-from preshuffle.layouts.engines.plugins.shadow import LiveLayer, TensorStates, observe_converted, states_of
+from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, take_samples
+from preshuffle.layouts.engines.plugins.sampled_rows import take_rows
+from preshuffle.layouts.engines.plugins.shadow import LiveLayer, Samples, TensorStates, observe_converted, states_of
 from preshuffle.layouts.engines.plugins.wrapping import Around
 from preshuffle.layouts.engines.prepare import PreparedLayer, prepare
 from preshuffle.layouts.loader import RoleTensors
@@ -70,7 +71,8 @@ class EngineHook:
         self._in_hand: dict[int, LayerInHand] = {}
         self._failed: set[str] = set()
         self._converted: WeakKeyDictionary[torch.nn.Module, TensorStates] = WeakKeyDictionary()
-        self._early: dict[int, tuple[LiveLayer, ExpertSamples | None]] = {}
+        self._early: dict[int, tuple[LiveLayer, Samples | None]] = {}
+        self._seen_whole: set[Query] = set()
         self._decisions: dict[Query, Decision | None] = {}
         self._lock = threading.RLock()
 
@@ -170,13 +172,22 @@ class EngineHook:
     def _is_converted(self, layer: torch.nn.Module) -> bool:
         return layer in self._converted and self._converted[layer] == states_of(layer)
 
-    def _before(self, layer: torch.nn.Module) -> tuple[LiveLayer, ExpertSamples | None]:
+    def _before(self, layer: torch.nn.Module) -> tuple[LiveLayer, Samples | None]:
         """Decide what the layer's conversion should make of it, and copy samples."""
         with torch.no_grad(), _on_no_default_device():
             live = self._live(layer)
             if live.decision is None or (self._replaces and not self._conversion.converters):
                 return live, None
-            return live, take_samples(layer, live.decision, last_rank=live.is_last_rank)
+            return live, self._samples(live, live.decision)
+
+    def _samples(self, live: LiveLayer, decision: Decision) -> Samples:
+        """Copy whole experts of the first layer of a kind, which name a wrong layout; of the others rows."""
+        query, last = live.found.query, live.is_last_rank
+        rows = take_rows(live.layer, decision, last_rank=last) if query in self._seen_whole else None
+        self._seen_whole.add(query)
+        if rows is not None:
+            return rows
+        return take_samples(live.layer, decision, last_rank=last)
 
     def _live(self, layer: torch.nn.Module) -> LiveLayer:
         config = self._config()
@@ -198,7 +209,7 @@ class EngineHook:
                 self._decisions[found.query] = None
         return self._decisions[found.query]
 
-    def _after(self, live: LiveLayer, samples: ExpertSamples | None) -> None:
+    def _after(self, live: LiveLayer, samples: Samples | None) -> None:
         """Compare what the engine made, and take it for the report."""
         with torch.no_grad(), _on_no_default_device():
             observation, compared = observe_converted(live, samples, self._registry)

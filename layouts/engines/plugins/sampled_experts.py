@@ -71,7 +71,7 @@ def take_samples(
         most_bytes: what the copies may take; where two experts are too much, one is taken, or none.
     """
     tensors = RoleTensors(layer)
-    skipped = {role: why for role, decided in decision.tensors.items() if (why := _obstacle(role, decided, tensors))}
+    skipped = {role: why for role, decided in decision.tensors.items() if (why := obstacle(role, decided, tensors))}
     usable = {role: tensors[role].detach() for role in decision.tensors if role not in skipped}
     count = next((tensor.shape[0] for tensor in usable.values()), 0)
     each = sum(tensor.numel() * tensor.element_size() // count for tensor in usable.values())
@@ -114,8 +114,11 @@ def compare_samples(layer: Target, samples: ExpertSamples) -> tuple[ExpertCompar
     return tuple(compared)
 
 
-def _obstacle(role: Role, decided: TensorDecision, tensors: RoleTensors) -> str | None:
-    """Return why experts of a tensor cannot be compared on their own; None if they can."""
+def obstacle(role: Role, decided: TensorDecision, tensors: RoleTensors) -> str | None:
+    """Return why experts of a tensor cannot be compared on their own.
+
+    None if they can.
+    """
     if role not in tensors.names:
         return "the layer has no tensor of this role"
     tensor = tensors[role]
@@ -129,6 +132,41 @@ def _obstacle(role: Role, decided: TensorDecision, tensors: RoleTensors) -> str 
     if not tensor.dim() or tensor.shape[0] != decided.logical_shape[0]:
         return f"its shape {tuple(tensor.shape)} does not begin with {decided.logical_shape[0]} experts"
     return "it is on the meta device" if tensor.device.type == "meta" else None
+
+
+def form_of(
+    role: Role,
+    decided: TensorDecision,
+    dtype: torch.dtype,
+    size: tuple[int, tuple[int, ...]],
+    found: torch.Tensor,
+    tagged: torch.Tensor,
+) -> list[str] | ExpertComparison:
+    """Compare a tensor's tag, dtype and size with what is decided.
+
+    Returns in which ways it differs, or the whole comparison where its bytes cannot be compared.
+
+    Args:
+        role: which one it is.
+        decided: how it must lie.
+        dtype: that it must have, or another that carries the same.
+        size: bytes of all experts, and the shape that has them.
+        found: all experts, as the engine laid them out.
+        tagged: the object that the kernel gets, on which AITER's tag must be.
+    """
+    reasons: list[str] = []
+    if decided.is_shuffled and not getattr(tagged, AITER_TAG, False):
+        reasons.append(f"AITER's tag {AITER_TAG} is not on the tensor")
+    if found.dtype != dtype and found.dtype not in ACCEPTED_DTYPES[decided.dtype]:
+        reasons.append(f"dtype {found.dtype} instead of {dtype}")
+        return ExpertComparison(role, "differs", tuple(reasons))
+    if not found.is_contiguous() or not found.dim():
+        return ExpertComparison(role, "not compared", ("its bytes do not lie behind each other",))
+    nbytes, shape = size
+    if found.nbytes != nbytes:
+        reasons.append(f"shape {tuple(found.shape)} instead of {shape}")
+        return ExpertComparison(role, "differs", tuple(reasons))
+    return reasons
 
 
 def _copy(tensor: torch.Tensor, numbers: list[int]) -> torch.Tensor:
@@ -174,20 +212,13 @@ def _compare(
         tagged: the object that the kernel gets, on which AITER's tag must be.
         samples: which experts were sampled.
     """
-    reasons: list[str] = []
-    if decided.is_shuffled and not getattr(tagged, AITER_TAG, False):
-        reasons.append(f"AITER's tag {AITER_TAG} is not on the tensor")
-    if found.dtype != wanted.dtype and found.dtype not in ACCEPTED_DTYPES[decided.dtype]:
-        reasons.append(f"dtype {found.dtype} instead of {wanted.dtype}")
-        return ExpertComparison(role, "differs", tuple(reasons))
-    if not found.is_contiguous() or not found.dim():
-        return ExpertComparison(role, "not compared", ("its bytes do not lie behind each other",))
     full = (wanted.shape[0] * samples.count // len(samples.experts), *wanted.shape[1:])
-    data, expected = found.view(torch.uint8).reshape(-1), wanted.contiguous().view(torch.uint8).reshape(-1)
+    expected = wanted.contiguous().view(torch.uint8).reshape(-1)
     each = expected.numel() // len(samples.experts)
-    if data.numel() != each * samples.count:
-        reasons.append(f"shape {tuple(found.shape)} instead of {full}")
-        return ExpertComparison(role, "differs", tuple(reasons))
+    reasons = form_of(role, decided, wanted.dtype, (each * samples.count, full), found, tagged)
+    if not isinstance(reasons, list):
+        return reasons
+    data = found.view(torch.uint8).reshape(-1)
     actual = torch.cat([data[number * each : (number + 1) * each] for number in samples.experts])
     if not torch.equal(actual, expected):
         different = int((actual != expected).sum())

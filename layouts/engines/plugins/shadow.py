@@ -12,6 +12,7 @@ from preshuffle.layouts.engines.layer_query import LayerQuery
 from preshuffle.layouts.engines.live_values import LiveObject
 from preshuffle.layouts.engines.observed_layer import observe_layer
 from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, ExpertSamples, compare_samples
+from preshuffle.layouts.engines.plugins.sampled_rows import RowSamples, compare_rows
 from preshuffle.layouts.forensics import identify
 from preshuffle.layouts.loader import RoleTensors
 from preshuffle.registry import Applied, Decision, Observation, PreshuffleError, Registry, TensorObservation
@@ -19,6 +20,7 @@ from preshuffle.registry.entries import LiveFact
 
 TensorStates = dict[str, tuple[int, int | None, tuple[int, ...]]]
 """By role: address, torch's count of writes (None where it counts none), and shape."""
+Samples = ExpertSamples | RowSamples
 _NUMBER: Final = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
@@ -70,16 +72,16 @@ def _state_of(tensor: torch.Tensor) -> tuple[int, int | None, tuple[int, ...]]:
 
 
 def observe_converted(
-    live: LiveLayer, samples: ExpertSamples | None, registry: Registry
+    live: LiveLayer, samples: Samples | None, registry: Registry
 ) -> tuple[Observation, tuple[ExpertComparison, ...]]:
     """Observe a converted layer, with the layouts that comparing samples showed.
 
     Args:
         live: what was known of it before.
-        samples: copies of experts before the conversion; None where nothing is decided.
+        samples: copies of experts or rows before the conversion; None where nothing is decided.
         registry: whose book's layouts count.
     """
-    compared = compare_samples(live.layer, samples) if samples is not None else ()
+    compared = _compare(live.layer, samples) if samples is not None else ()
     seen = observe_layer(live.layer, query=live.found.query, registry=registry)
     tensors = dict(seen.tensors)
     for one in compared:
@@ -90,14 +92,18 @@ def observe_converted(
     return Observation(query=live.found.query, applied=applied), compared
 
 
-def _with_layout(seen: TensorObservation, one: ExpertComparison, samples: ExpertSamples) -> TensorObservation:
+def _compare(layer: torch.nn.Module, samples: Samples) -> tuple[ExpertComparison, ...]:
+    return compare_rows(layer, samples) if isinstance(samples, RowSamples) else compare_samples(layer, samples)
+
+
+def _with_layout(seen: TensorObservation, one: ExpertComparison, samples: Samples) -> TensorObservation:
     """Add the layout that the bytes have: the decided one where they are equal, else what they show."""
     layout = samples.decision.tensors[one.role].layout if one.same_bytes else _identified(one, samples)
     return seen.model_copy(update={"layout": layout}) if layout is not None else seen
 
 
-def _identified(one: ExpertComparison, samples: ExpertSamples) -> str | None:
-    if one.laid_out is None:
+def _identified(one: ExpertComparison, samples: Samples) -> str | None:
+    if one.laid_out is None or isinstance(samples, RowSamples):
         return None
     try:
         layout = identify(samples.plain[one.role], one.laid_out, role=one.role, tp=1, ep=1).layout
