@@ -14,6 +14,7 @@ from preshuffle.api.commands.options.failures import EXIT_CODES
 from preshuffle.api.commands.options.parser import Parser
 
 INDEX: Final = "reference/cli/index.md"
+_CODES: Final = "**Exit codes:**"
 _WIDTH: Final = 76
 """Columns of the usage lines."""
 
@@ -53,7 +54,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _command(name: str) -> str:
     extra = EXTRAS.get(name)
     needs = f'Needs `pip install "preshuffle[{extra}]"`.' if extra else ""
-    return page(f"# preshuffle {name}", needs, *_sections(parser_of(name), 2))
+    sections = list(_sections(parser_of(name), 2))
+    own_codes = any(section.startswith(_CODES) for section in sections)
+    usual = "" if own_codes else f"{_CODES} those of [every command](index.md#exit-codes)."
+    return page(f"# preshuffle {name}", needs, *sections[:1], usual, *sections[1:])
 
 
 def _sections(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
@@ -89,7 +93,7 @@ def _paragraphs(description: str) -> Iterator[str]:
         else:
             before, found, codes = paragraph.partition("Exit codes:")
             yield text(before)
-            yield f"**Exit codes:** {text(codes)}" if found else ""
+            yield f"{_CODES} {text(codes)}" if found else ""
 
 
 def _row(action: argparse.Action) -> tuple[str, str]:

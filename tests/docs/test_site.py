@@ -6,18 +6,26 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from check_site import problems
 from cli_pages import cli_pages, parser_of
 from page_links import lead_outside, say_titles
 from python_pages import FACES, exports
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from preshuffle.api.commands import COMMANDS
 from preshuffle.api.commands.options.failures import EXIT_CODES
 from preshuffle.registry import Registry
+from support.pages.browser import browser, require_browser
 
 ROOT = Path(__file__).parents[2]
 MODEL = "openai/gpt-oss-120b"
@@ -59,12 +67,43 @@ def test_the_site_is_whole(site: Path) -> None:
         assert [name for name, home in exports(face) if f'id="{home}"' not in page and f"#{home}" not in page] == []
 
 
+@pytest.mark.slow
+def test_a_browser_finds_pages_and_asks_no_other_host(site: Path, tmp_path: Path) -> None:
+    require_browser()
+    with served(site) as url, browser(tmp_path / "profile") as window:
+        window.get(f"{url}/book/layouts/gui16.html")
+        loaded = window.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+        assert [name for name in loaded if not name.startswith(f"{url}/")] == []
+        search = window.find_element(By.CSS_SELECTOR, "input.md-search__input")
+        search.click()
+        search.send_keys("gurow16")
+        found = WebDriverWait(window, 60).until(
+            lambda _: window.find_elements(By.CSS_SELECTOR, ".md-search-result__link")
+        )
+        assert "gurow16" in (found[0].get_attribute("href") or "")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on a free port of the loopback interface."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def test_every_command_option_and_exit_code_is_described() -> None:
     pages = cli_pages()
     assert {f"reference/cli/{name}.md" for name in COMMANDS} < set(pages)
     assert all(f"| {code} | " in pages["reference/cli/index.md"] for code in EXIT_CODES)
     for name in COMMANDS:
         page = pages[f"reference/cli/{name}.md"]
+        assert "**Exit codes:**" in page
         options = [action for action in parser_of(name)._actions if action.help != "==SUPPRESS=="]
         assert [word for action in options for word in action.option_strings if f"`{word}`" not in page] == []
 
