@@ -1,4 +1,4 @@
-"""Benchmark of checkpoints laid out on a Ray cluster: two one-thread workers against one.
+"""Benchmark of checkpoints laid out on Ray: two workers against one.
 
 ``python bench/bench_ray.py [--gb 3] [--tp 8] [--rounds 3]``. The cluster is one node on this machine with two
 processors; source and target lie in memory (``--folder``, /dev/shm). Processes are started before the first round.

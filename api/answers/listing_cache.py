@@ -23,7 +23,10 @@ class ListingCache:
         self._cached: tuple[Registry, CachedResponse] | None = None
 
     def find(self, query: bytes = b"") -> CachedResponse | None:
-        """Return the listing where it is cached for the current registry, to a request without parameters."""
+        """Return the cached listing of the current registry, if there is one.
+
+        Requests with parameters have none.
+        """
         cached = None if query else self._cached
         return cached[1] if cached is not None and cached[0] is self._answers.registry else None
 

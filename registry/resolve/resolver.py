@@ -90,7 +90,14 @@ class Resolver:
     """Decides queries from one book."""
 
     def __init__(self, book: Book, predictor: Predictor, judge: Callable[[], Judge], memo: Memo) -> None:
-        """Use a book; ``memo`` stores decisions and their parts, ``judge`` is asked for once one is whole."""
+        """Use a book.
+
+        Args:
+            book: whose rules decide.
+            predictor: of kernels.
+            judge: returns what judges a complete decision.
+            memo: stores decisions and their parts.
+        """
         self._book = book
         self._predictor = predictor
         self._judge = judge

@@ -158,7 +158,7 @@ class ConformanceReport(ConformanceContent):
 
     @property
     def verdict(self) -> Literal["agrees", "disagrees", "not known"]:
-        """Return whether every case that was run agrees; not known where none was."""
+        """Return whether all cases agree; not known where none ran."""
         if not any(result.tried for result in self.claims.values()):
             return "not known"
         return "disagrees" if any(result.disagreed for result in self.claims.values()) else "agrees"

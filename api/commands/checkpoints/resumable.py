@@ -1,4 +1,4 @@
-"""Commands that are stopped by a signal, and resume when they are repeated."""
+"""Commands that stop at a signal and resume when repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ TERMINATED: Final = 128 + signal.SIGTERM
 
 @contextmanager
 def resumable(*, json: bool) -> Iterator[ProgressListener]:
-    """Show progress; on SIGINT or SIGTERM let files be closed, and say how to go on.
+    """Show progress; on SIGINT or SIGTERM close files.
+
+    Says how to go on then.
 
     Args:
         json: events as JSON documents.

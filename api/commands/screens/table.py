@@ -56,7 +56,7 @@ def paint(text: str, style: str, colour: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what is not seen, so that no input can steer a terminal."""
+    """Escape invisible characters: no input may steer a terminal."""
     return escape_invisible(text, keep="\n")
 
 
