@@ -29,16 +29,16 @@ def group_layers(
         ['0-1,3']
     """
     digests = {layer: decision.decision_digest for layer, decision in (decisions or {}).items()}
-    alike: dict[tuple[str, str | None], list[int]] = {}
+    layers_by_key: dict[tuple[str, str | None], list[int]] = {}
     for layer, observation in sorted(observations.items()):
         # what is left out is unknown, so it is not the same as a default that was observed
         key = observation.model_dump_json(exclude_unset=True), digests.get(layer)
-        alike.setdefault(key, []).append(layer)
+        layers_by_key.setdefault(key, []).append(layer)
     return tuple(
         Group(layers=_layers(layers), observation=observations[layers[0]], decision_digest=digest)
         if digest
         else Group(layers=_layers(layers), observation=observations[layers[0]])
-        for (_, digest), layers in alike.items()
+        for (_, digest), layers in layers_by_key.items()
     )
 
 

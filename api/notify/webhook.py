@@ -148,27 +148,27 @@ class Webhook:
             return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
 
     def _deliver(self, batch: list[StateChange]) -> None:
-        told = [change for change in batch if not self._is_silenced(change.name)]
-        if not told:
+        unsilenced = [change for change in batch if not self._is_silenced(change.name)]
+        if not unsilenced:
             return
-        body = json.dumps(self._payload(told, self._links), ensure_ascii=False).encode()
+        body = json.dumps(self._payload(unsilenced, self._links), ensure_ascii=False).encode()
         pause = _FIRST_PAUSE_S
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 wait = self._send(body)
             except _RefusedError as error:
                 self.counts.failures += 1
-                log.error("%s refuses %d state changes: %s", self._host, len(told), error)
+                log.error("%s refuses %d state changes: %s", self._host, len(unsilenced), error)
                 break
             if wait is None:
-                self.counts.sent += len(told)
+                self.counts.sent += len(unsilenced)
                 return
             self.counts.failures += 1
             if attempt == ATTEMPTS or not self._pause(max(wait, pause)):
-                log.error("%s did not take %d state changes in %d attempts", self._host, len(told), attempt)
+                log.error("%s did not take %d state changes in %d attempts", self._host, len(unsilenced), attempt)
                 break
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-        self.counts.dropped += len(told)
+        self.counts.dropped += len(unsilenced)
 
     def _open_client(self) -> httpx.Client:
         """Return the client, a new one after a request that took too long."""

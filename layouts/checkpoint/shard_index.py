@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from stat import S_ISREG
 from typing import Any
 
 from preshuffle.layouts.checkpoint.part import CheckpointError
@@ -58,7 +59,7 @@ def _inside(index: Path, file: Any) -> Path:
         raise CheckpointError(f"{index}: names {file!r:.120}; valid: a file in {folder}")
     try:
         root, path = folder.resolve(), (folder / file).resolve()
-        readable = path.is_file() or not path.exists()  # a pipe, say, would be read without end
+        readable = _is_regular_or_missing(path)  # a pipe, say, would be read without end
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{index}: names {file!r:.120}, which cannot be followed: {error}") from None
     homes = [root]
@@ -69,3 +70,15 @@ def _inside(index: Path, file: Any) -> Path:
     if not readable:
         raise CheckpointError(f"{index}: names {file!r:.120}, which is no regular file")
     return folder / file
+
+
+def _is_regular_or_missing(path: Path) -> bool:
+    """Whether a path is a regular file or nothing.
+
+    Raises:
+        OSError: it cannot be followed: links lead in a circle, which ``resolve`` reports up to Python 3.12 only.
+    """
+    try:
+        return S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True

@@ -167,13 +167,13 @@ class _Reader:
             self.unread.append(name)
 
     def _read_field(self, argument: Argument, name: str, value: Any) -> None:
-        said = dtype_word(value) if argument.form == "dtype" else self.table.read(argument, value)
-        said = _SAME.get(said, said) if isinstance(said, str) else said
-        if said is None:
+        word = dtype_word(value) if argument.form == "dtype" else self.table.read(argument, value)
+        word = _SAME.get(word, word) if isinstance(word, str) else word
+        if word is None:
             return
-        allowed: Iterable[Any] = _WORDS.get(argument.carries, (said,))
-        if said in allowed:
-            self.fields[argument.carries] = said
+        allowed: Iterable[Any] = _WORDS.get(argument.carries, (word,))
+        if word in allowed:
+            self.fields[argument.carries] = word
         else:
             self.unread.append(name)
 

@@ -163,5 +163,5 @@ def _source_order(stamps: Mapping[Role, Stamp | None], found: Mapping[Role, Iden
     """Return the row order that the loader assumed: what the bytes show, else what the stamp says."""
     of_w13 = [role for role in stamps if role.startswith("w13")]
     shown = (found[role].read_as for role in of_w13 if role in found)
-    said = (stamp.source_order for role in of_w13 if (stamp := stamps[role]) is not None)
-    return next((order for order in (*shown, *said) if order is not None), None)
+    stamped = (stamp.source_order for role in of_w13 if (stamp := stamps[role]) is not None)
+    return next((order for order in (*shown, *stamped) if order is not None), None)
