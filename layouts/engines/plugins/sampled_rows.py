@@ -70,13 +70,13 @@ def take_rows(layer: Target, decision: Decision, *, last_rank: bool = False) -> 
         decision: how they must lie afterwards.
         last_rank: the tensors are those of the last tensor-parallel rank, which may have less.
     """
-    if any(decided.steps for decided in decision.tensors.values()):
-        return None
     tensors = RoleTensors(layer)
     nbytes = sum(tensors[role].nbytes for role in tensors.present(decision.tensors))
     if nbytes <= SMALL * max(decided.logical_shape[0] for decided in decision.tensors.values()):
         return None
     skipped = {role: why for role, decided in decision.tensors.items() if (why := obstacle(role, decided, tensors))}
+    if any(decided.steps for role, decided in decision.tensors.items() if role not in skipped):
+        return None
     plans: dict[Role, JobPlan] = {}
     pieces: dict[Role, tuple[RowPiece, ...]] = {}
     for role, decided in decision.tensors.items():

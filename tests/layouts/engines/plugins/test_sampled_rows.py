@@ -31,14 +31,16 @@ def verdicts(tensors: dict[str, torch.Tensor], samples: sampled_rows.RowSamples 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_rows_of_a_right_layer_are_equal(activation: str, engine: str, last: bool, padded: bool) -> None:
     decision = decide(activation, engine=engine, tp=4)
-    plain = plain_tensors(decision, last_rank=last)
-    given = in_padded_buffers(plain, decision) if padded else dict(plain)
+    every = plain_tensors(decision, last_rank=last)
+    plain = {role: tensor for role, tensor in every.items() if not role.endswith("_input_scale")}
+    kept = {role: decided for role, decided in decision.tensors.items() if role in plain}
+    given = in_padded_buffers(plain, decision.model_copy(update={"tensors": kept})) if padded else dict(plain)
     samples = take_rows(given, decision, last_rank=last)
     tensors = dict(plain)
     apply(tensors, decision, last_rank=last, allow=ALLOWED)
     found = verdicts(tensors, samples)
-    assert set(found.values()) == {"equal"}
-    assert set(found) == set(decision.tensors)
+    assert {role for role, verdict in found.items() if verdict == "equal"} == set(plain)
+    assert "differs" not in found.values()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
