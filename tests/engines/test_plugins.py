@@ -150,7 +150,19 @@ def test_a_replaced_layer_is_in_the_state_that_its_engine_leaves(engine: str, ca
     off, replaced = load(engine, (case,)), load(engine, (case,), "replace")
     assert replaced["counts"]["replaced"] == replaced["counts"]["called"] == 1, replaced["log"]
     assert replaced["counts"].keys() & {"errors", "differs", "kept", "other calls"} == set(), replaced["log"]
-    assert replaced["states"] == off["states"]
+    if engine == "vllm":
+        assert replaced["states"] == off["states"]
+        return
+    (own,), (ours,) = off["states"], replaced["states"]
+    assert own.pop("method") == ours.pop("method")
+    assert own.keys() == ours.keys()
+    for name in own:
+        kind, dtype, *geometry, attributes, loaders, content = own[name]
+        now, dtype_now, *geometry_now, attributes_now, loaders_now, content_now = ours[name]
+        assert (kind, geometry, content) == (now, geometry_now, content_now), name
+        assert dtype_now in (dtype, "torch.float4_e2m1fn_x2"), name  # the very dtype that the engine views it as
+        # the engine drops attributes and loaders of some tensors, with which weights are loaded again
+        assert {*attributes.split(), *loaders.split()} <= {*attributes_now.split(), *loaders_now.split()}, name
 
 
 @pytest.mark.parametrize("engine", KEPT, indirect=True)

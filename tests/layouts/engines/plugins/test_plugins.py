@@ -295,7 +295,33 @@ def test_replace_keeps_the_engines_conversion_where_prepare_refuses(
 
 def test_entry_points_import_nothing_while_they_are_off() -> None:
     shown = "print([name for name in sys.modules if name.startswith(('preshuffle', 'torch'))])"
-    code = f"import sys; import preshuffle.plugins as p; p.vllm(); p.sglang(); {shown}"
+    code = f"import sys; import preshuffle.plugins as p; p.vllm(); p.sglang(); p.atom(); {shown}"
     clean = {name: value for name, value in os.environ.items() if name != VARIABLE}
     found = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "['preshuffle', 'preshuffle.plugins']"
+
+
+@pytest.mark.slow
+def test_atoms_launcher_registers_in_every_process_that_is_spawned(tmp_path: Path) -> None:
+    """Its servers start engines, and engines start workers, by spawning."""
+    (tmp_path / "spawned.py").write_text(
+        "import multiprocessing, sys\n"
+        "def loaded():\n    return 'preshuffle.layouts.engines.plugins.atom' in sys.modules\n"
+        "def worker(queue):\n    queue.put(loaded())\n"
+        "def engine(queue):\n    queue.put(loaded())\n    start(worker, queue)\n"
+        "def start(work, queue):\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=work, args=(queue,))\n"
+        "    process.start()\n    process.join()\n"
+    )
+    (tmp_path / "server.py").write_text(
+        "import multiprocessing, sys\nimport spawned\n"
+        "if __name__ == '__main__':\n    queue = multiprocessing.get_context('spawn').Queue()\n"
+        "    spawned.start(spawned.engine, queue)\n"
+        "    print(sys.argv, spawned.loaded(), queue.get(), queue.get())\n"
+    )
+    command = [sys.executable, "-m", "preshuffle.plugins", "server", "--model", "x"]
+    here = {**os.environ, "PYTHONPATH": str(tmp_path), VARIABLE: "shadow"}
+    found = subprocess.run(command, env=here, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "['server', '--model', 'x'] True True True", found.stderr
+    alone = subprocess.run(command[:3], env=here, capture_output=True, text=True, check=False)
+    assert (alone.returncode, "usage: python -m preshuffle.plugins MODULE" in alone.stderr) == (1, True)
