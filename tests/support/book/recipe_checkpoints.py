@@ -11,6 +11,7 @@ import copy
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ from support.tensors.laid_out import DEEPSEEK, GPT_OSS, LLAMA4, QWEN
 TABLE: Final = TABLES / "recipe_checkpoints.yaml"
 NAMES: Final = ("book_recommendation", "book_vllm", "book_sglang", "book_atom")
 RANKS: Final = ((2, 2), (2, 1), (1, 2), (1, 1))
-SIZES: Final = ((256, 256), (512, 512), (192, 384))
+SIZES: Final = ((256, 256), (512, 512), (192, 384), (256, 192), (512, 160), (256, 96))
 """Hidden size, and intermediate size of a rank."""
 EXPERTS: Final = 4
 Weights = dict[tuple[str, str | None], tuple[str | None, str | None]]
@@ -66,20 +67,32 @@ def config_of(base: str, section: str | None, sizes: tuple[int, int], registry: 
     elif section is not None and _SECTIONS[section]:
         config["quantization_config"] = _SECTIONS[section]
     entry = model_type_of(config, registry.book)
-    language = language_model(config, entry)
     values = {"hidden_size": sizes[0], "intermediate_size": sizes[1], "num_experts": EXPERTS, "top_k": 2}
-    for fact, value in values.items():
-        for name in entry.fields.get(fact, ()):
-            if name in language:
-                language[name] = value  # type: ignore[index]
-    for name in set(ONE_LAYER) & set(language):
-        language[name] = ONE_LAYER[name]  # type: ignore[index]
+    names = {name: value for fact, value in values.items() for name in entry.fields.get(fact, ())}
+    _put(config, {**ONE_LAYER, **names})
     return config
 
 
-def read_recipe_checkpoints() -> dict[str, dict[str, Any]]:
-    """Read what was found, by recipe."""
-    found: dict[str, dict[str, Any]] = read_yaml(TABLE)
+def _put(config: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Change the values of names that a configuration, or the language model's part of it, has."""
+    for name, value in config.items():
+        if name in values:
+            config[name] = values[name]
+        elif isinstance(value, dict) and name != "quantization_config":
+            _put(value, values)
+
+
+@lru_cache(maxsize=4096)
+def _cached_config(base: str, section: str | None, sizes: tuple[int, int], registry: Registry) -> dict[str, Any]:
+    return config_of(base, section, sizes, registry)
+
+
+def read_recipe_checkpoints() -> dict[str, dict[str, Any] | None]:
+    """Read what was found, by recipe.
+
+    None of a recipe that no checkpoint gives: the engine quantizes while it loads, or no storage is in the book.
+    """
+    found: dict[str, dict[str, Any] | None] = read_yaml(TABLE)
     return found
 
 
@@ -106,9 +119,9 @@ def _candidates(recipe: str, cases: list[Case], registry: Registry, weights: Wei
                 row: dict[str, Any] = {"base": store[0], "section": store[1], "sizes": [sizes[0], sizes[1] * tp]}
                 fields: dict[str, Any] = {**given, "tp": tp, "ep": ep}
                 try:
-                    config = config_of(*store, (sizes[0], sizes[1] * tp), registry)
+                    config = _cached_config(*store, (sizes[0], sizes[1] * tp), registry)
                     query = registry.query_from_hf_config(config, layer=0, **fields)
-                    decision = registry.resolve(query, kernels=False)
+                    decision = registry.resolve(query, kernels=False, nearest=False)
                 except PreshuffleError:
                     continue
                 if decision.recipe == recipe:
@@ -156,14 +169,15 @@ def main() -> None:
     found = read_recipe_checkpoints() if TABLE.is_file() and "--again" not in sys.argv else {}
     weights = _weights(registry)
     for recipe, listed in cases.items():
-        if recipe in found:
+        if found.get(recipe) is not None:
             continue
         row = next((row for row in _candidates(recipe, listed, registry, weights) if _lays_out(row, registry)), None)
         print(recipe, row, file=sys.stderr)
         if row is not None:
-            found[recipe] = {**row, "fields": {name: value if isinstance(value, int | float | dict) else str(value)
-                                               for name, value in row["fields"].items()}}  # fmt: skip
-    TABLE.write_text(yaml.safe_dump(found, sort_keys=False, width=120))
+            fields = row["fields"].items()
+            row["fields"] = {name: one if isinstance(one, int | float | dict) else str(one) for name, one in fields}
+        found[recipe] = row
+        TABLE.write_text(yaml.safe_dump(found, sort_keys=False, width=120))
 
 
 if __name__ == "__main__":
