@@ -20,9 +20,9 @@ import preshuffle
 from preshuffle.api.answers import Answers, registry_view
 from preshuffle.api.fleet import STATES
 from preshuffle.api.pages.formats import REASON_KINDS, ago, number, numbers, shape, url, words
+from preshuffle.api.server import path_within
 from preshuffle.api.settings import Settings
 from preshuffle.api.upkeep import Watching
-from preshuffle.api.web import path_within
 from preshuffle.registry.base.invisible import SPACES, escape_invisible
 from preshuffle.registry.values.report import MEANINGS
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from preshuffle.api.server.connection import MAX_HEAD
 from preshuffle.api.server.heartbeat_route import HEARTBEAT_PATH, HeartbeatRoute
 from preshuffle.api.server.origin import check_origin
+from preshuffle.api.server.root_path import set_root
 from preshuffle.api.upkeep import Watcher
 from preshuffle.api.web import (
     MIN_COMPRESSED,
@@ -32,7 +33,6 @@ from preshuffle.api.web import (
     problem_response,
     request_id,
     set_identity,
-    set_root,
     weak,
 )
 from preshuffle.registry.base.errors import PreshuffleError

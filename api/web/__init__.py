@@ -29,7 +29,6 @@ from preshuffle.api.web.problem import (
 from preshuffle.api.web.query_models import Params
 from preshuffle.api.web.query_params import documented, parse_params
 from preshuffle.api.web.request_identity import identity_of, request_identity, set_identity
-from preshuffle.api.web.root_path import path_within, set_root
 from preshuffle.api.web.tokens import Tokens, load_tokens, make_token, read_tokens
 
 __all__ = [
@@ -74,7 +73,6 @@ __all__ = [
     "parse_json",
     "parse_params",
     "parsed",
-    "path_within",
     "problem",
     "problem_response",
     "problems",
@@ -87,7 +85,6 @@ __all__ = [
     "request_identity",
     "say_first",
     "set_identity",
-    "set_root",
     "set_up",
     "weak",
     "write_batch",
