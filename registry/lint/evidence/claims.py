@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -96,12 +96,16 @@ class ReadCases:
             self._variants = _of_backend(entry)
             self._archs = entry.archs or (*self._named_archs(), "")
 
-    def claims(self) -> Iterator[Claim]:
-        """Yield the owner's claims."""
+    def claims(self, names: Collection[str] | None = None) -> Iterator[Claim]:
+        """Yield the owner's claims.
+
+        Args:
+            names: of the layouts that are wanted; None for all.
+        """
         for number, variant in enumerate(self._variants):
             for case in self._cases(number) if variant.reads else ():
                 for role, layouts in variant.reads.items():
-                    for layout in layouts:
+                    for layout in layouts if names is None else filter(names.__contains__, layouts):
                         evidence = self._strongest(case, role, layout)
                         yield Claim(self._owner, tuple(case.items()), role, layout, evidence)
 

@@ -39,7 +39,7 @@ def known_backends(book: Book, names: Collection[str]) -> tuple[BackendReader, .
 
 
 def _claims(book: Book, owner: Owner, names: Collection[str]) -> list[Claim]:
-    return [claim for claim in ReadCases(book, owner).claims() if claim.layout in names]
+    return list(ReadCases(book, owner).claims(names))
 
 
 def _evidence(claims: Iterable[Claim]) -> tuple[ReaderEvidence, ...]:
