@@ -62,6 +62,7 @@ class FakeRay:
     most: int = 0
     cancelled: int = 0
     _open: list[Ref] = field(default_factory=list)
+    _turn: int = 0
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
@@ -92,6 +93,9 @@ class FakeRay:
         return ref
 
     def wait(self, refs: list[Ref], num_returns: int = 1, timeout: float | None = None) -> tuple[list[Ref], list[Ref]]:
+        if num_returns == 1:  # each in its turn
+            self._turn = (self._turn + 1) % len(refs)
+            refs = [*refs[self._turn :], *refs[: self._turn]]
         for ref in refs[:num_returns]:
             ref.run()
         return refs[:num_returns], refs[num_returns:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -100,6 +101,8 @@ class _RayRun:
         self._sources: dict[tuple[Path, ...], tuple[Any, list[Path]]] = {}
         self._pending: dict[Any, Unit | Path] = {}
         self._written = _Written(context.progress)
+        self._reading: Any = None
+        self._last_read = time.monotonic()
 
     def start(self) -> None:
         """Check the nodes, and start what takes the progress."""
@@ -118,7 +121,8 @@ class _RayRun:
             while more or self._pending:
                 while more and (self._workers is None or len(self._pending) < self._workers):
                     more = next(waiting, None) is not None
-                self._wait()
+                if self._pending:
+                    self._wait()
         except BaseException:
             self._cancel()
             raise
@@ -179,15 +183,23 @@ class _RayRun:
 
     def _wait(self) -> None:
         """Wait a moment for tasks, and take what is done."""
-        done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=_EVERY)
+        if self._reading is None and time.monotonic() - self._last_read >= _EVERY:
+            self._reading, self._last_read = self._board.read.remote(), time.monotonic()
+        refs = [*([self._reading] if self._reading is not None else []), *self._pending]
+        done, _ = self._ray.wait(refs, num_returns=1, timeout=_EVERY)
         for ref in done:
-            work = self._pending.pop(ref)
-            self._take(work, self._result(ref, work))
-        try:
-            for file, nbytes in self._ray.get(self._board.read.remote(), timeout=_EVERY).items():
+            if ref == self._reading:
+                self._report()
+            else:
+                work = self._pending.pop(ref)
+                self._take(work, self._result(ref, work))
+
+    def _report(self) -> None:
+        """Give the progress what tasks have reported."""
+        reading, self._reading = self._reading, None
+        with suppress(self._ray.exceptions.RayError):  # a report less
+            for file, nbytes in self._ray.get(reading).items():
                 self._written.report(file, nbytes)
-        except self._ray.exceptions.RayError:
-            pass  # a report less
 
     def _result(self, ref: Any, work: Unit | Path) -> Any:
         try:
