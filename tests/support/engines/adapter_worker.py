@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from preshuffle.layouts import prepare, query_of_layer
-from preshuffle.layouts.conform.engines.drivers import recorded_aiter
+from preshuffle.layouts.conform.engines.drivers import comparison, recorded_aiter
 from preshuffle.layouts.conform.engines.drivers.comparison import bytes_of, shuffled
 from preshuffle.layouts.conform.engines.drivers.pretended_rocm import COMPUTE_UNITS, pretend_rocm
 from preshuffle.layouts.conform.engines.drivers.random_experts import RandomExperts
@@ -56,7 +56,9 @@ def compare(driver: Any, case: EngineCase, engine: str) -> Answer:
         return {"name": case.name, "outcome": "raises", "why": f"{type(error).__name__}: {str(error)[:200]}"}
     if decided.decision_digest != wanted.decision_digest:
         return {"name": case.name, "outcome": "other decision", "why": f"{decided.recipe}, not {wanted.recipe}"}
+    rounded = [role for role, tensor in decided.tensors.items() if "requantize_max" in tensor.steps]
     answer: Answer = {"name": case.name, "outcome": "decided", "function": found.function}
+    answer["rounded"] = [name for name, role in comparison.ARGUMENTS.items() if role in rounded and "scale" not in role]
     recorded_aiter.calls.clear()
     try:
         with driver.running(case):
