@@ -48,7 +48,7 @@ def passed_arguments_of(
 
 
 def obstacle(one: LayerInHand, names: Mapping[Role, str], arguments: Mapping[str, Any]) -> str | None:
-    """Return why a function's tensors cannot be laid out here; None if they can.
+    """Return why tensors cannot be laid out here, or None.
 
     Args:
         one: the layer.
@@ -80,7 +80,7 @@ def obstacle(one: LayerInHand, names: Mapping[Role, str], arguments: Mapping[str
 def convert(
     decision: Decision, names: Mapping[Role, str], arguments: Mapping[str, Any], *, last_rank: bool, pads: Any
 ) -> tuple[torch.Tensor | None, ...]:
-    """Lay a function's tensors out; return them as it does, in the order of its arguments.
+    """Lay tensors out; return them in the order of the arguments.
 
     Raises:
         LayoutError: they are not what the decision says; nothing was changed.
