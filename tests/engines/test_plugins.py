@@ -32,7 +32,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 REPLACED = {
-    "vllm": ("gpt-oss-120b gfx950 tp2", "deepseek-r1 gfx950 tp2", "qwen3-30b gfx950 tp8", "deepseek-v4 gfx950 tp2"),
+    "vllm": (
+        *("gpt-oss-120b gfx950 tp2", "deepseek-r1 gfx950 tp2", "qwen3-30b gfx950 tp8", "deepseek-v4 gfx950 tp2"),
+        *("qwen3-235b gfx950 tp2", "glm-4.7-fp8 gfx950 tp2"),
+    ),
     "sglang": ("gpt-oss-120b gfx950 tp2",),
     "atom": ("deepseek-v4 gfx950 tp2",),
 }
