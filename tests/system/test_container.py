@@ -131,7 +131,8 @@ def test_the_loader_lays_a_checkpoint_out_and_back_as_nobody(loader: Image, tmp_
     volume = tmp_path / "volume"
     volume.mkdir()
     checkpoint_with_others(volume / "checkpoint")
-    os.chown(volume, 10001, 10001)
+    for path in (volume, *volume.rglob("*")):
+        os.chown(path, 10001, 10001)
     who = loader.call(volume, "sh", "-c", "id -u; touch /usr/x")
     assert (who.stdout, who.returncode) == ("10001\n", 1)
     fields = ("--arch", "MI355X", "--tp", "2", "--activation-dtype", "fp4x2")
