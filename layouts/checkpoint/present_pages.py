@@ -22,6 +22,8 @@ _POPULATE_READ: Final = 22
 _PAGE: Final = mmap.PAGESIZE
 _KEPT: Final = 256 << 20
 """Bytes of pages that stay for the next reader."""
+_AROUND: Final = 64 << 10
+"""Bytes beside a page that Linux maps with it: given back, too, or a long run grows by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class PresentPages:
             self._ready.difference_update(dropped)
         for one in dropped:
             with suppress(OSError, ValueError):
-                advise(one.mapped, mmap.MADV_DONTNEED, one.begin, one.end)
+                end = min(len(one.mapped), one.end + _AROUND)
+                advise(one.mapped, mmap.MADV_DONTNEED, max(0, one.begin - _AROUND), end)
 
     def forget(self, mapped: mmap.mmap) -> None:
         """Forget a mapping that nobody reads."""
