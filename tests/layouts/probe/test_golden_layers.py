@@ -133,7 +133,7 @@ def test_a_recipe_for_another_entry_point_is_refused() -> None:
     golden = goldens(asked)[0]
     call = golden.decision.call.model_copy(update={"function": "moe_gemm_a16w4"})
     runner = AiterRunner(lambda: (standin.new_fused_moe, standin.PACKAGE))
-    with pytest.raises(ProbeError, match="is for moe_gemm_a16w4; AITER's fused_moe does not read its bytes"):
+    with pytest.raises(ProbeError, match="runs fused_moe; the decided call is of moe_gemm_a16w4"):
         runner({}, golden.decision.model_copy(update={"call": call}), *[torch.zeros(1, 1)] * 3)
 
 

@@ -47,7 +47,8 @@ def where(request: pytest.FixtureRequest, db: str) -> Iterator[list[str]]:
         yield ["--server", server.url]
 
 
-def test_the_list(where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list(where: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     assert main(["deployments", *where]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:2] == ["mismatch", "wrong"]
