@@ -141,8 +141,15 @@ def test_words_stand_out_from_what_is_behind_them(server: Server, window: Chrome
         assert ratio >= 4.5, f"{path}: {words!r} has a contrast of {ratio:.2f}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 360])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1400, "light"),
+        (360, "dark"),
+        pytest.param(1400, "dark", marks=pytest.mark.slow),
+        pytest.param(360, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_violation_on_any_page(server: Server, window: Chrome, scheme: str, width: int) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}

@@ -22,6 +22,7 @@ from support.service.server import REPORT, Client
 # no schema says: versions are PEP 440, a batch judges its queries one by one, layers may not overlap.
 BEYOND_A_SCHEMA: list[CheckFunction] = [positive_data_acceptance, negative_data_rejection]
 
+EXAMPLES = 60 if settings.get_current_profile_name() == "soak" else 8
 BUSY_MACHINE_S = 60.0
 """Seconds that an answer may take where other processes share the machine."""
 
@@ -46,7 +47,7 @@ def timeout_s(case: schemathesis.Case[Any]) -> float:
 
 
 @schema.parametrize()
-@settings(max_examples=14, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 def test_every_operation_keeps_its_word(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate(excluded_checks=BEYOND_A_SCHEMA, timeout=timeout_s(case))
 
