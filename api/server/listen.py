@@ -101,8 +101,9 @@ def run(app: Front, listener: socket.socket, on_stop: Callable[[], None], head_s
         head_seconds: how long a request line and its headers may take to arrive.
     """
     config = config_of(app, listener, head_seconds, _most_connections(), timeout_graceful_shutdown=GRACE_S)
-    with _signals_stop_quietly():
-        _Server(config, on_stop).run(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTED - 1))])
+    server = _Server(config, on_stop)
+    with _signals_stop(server):
+        server.run(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTED - 1))])
 
 
 def config_of(
@@ -149,15 +150,19 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _signals_stop_quietly() -> Iterator[None]:
-    """Ignore the signal that uvicorn raises again after its shutdown.
+def _signals_stop(server: uvicorn.Server) -> Iterator[None]:
+    """Stop a server on signals that arrive before uvicorn takes them.
 
-    The store must be closed first.
+    The signal that it raises again after its shutdown ends nothing: the store must be closed first.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [(number, signal.signal(number, lambda *_: None)) for number in _SIGNALS]
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    before = [(number, signal.signal(number, stop)) for number in _SIGNALS]
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """The service as a user starts it: one clear message where it cannot start, and nothing half done."""
 
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -28,6 +29,13 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         later = httpx.put(f"{server.url}/v1/deployments/new", json=REPORT).json()["revision"]
         assert later > max(revisions)
         assert server.stop() == 0
+
+
+def test_a_signal_right_after_the_start_is_not_lost(tmp_path: Path) -> None:
+    """It arrives before uvicorn takes signals."""
+    for attempt in range(3):
+        with running_server(tmp_path / f"store-{attempt}.db") as server:
+            assert server.stop() in (0, -signal.SIGTERM)  # before anything is open it ends at once
 
 
 def test_it_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None:
