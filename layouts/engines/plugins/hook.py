@@ -72,7 +72,7 @@ class EngineHook:
         self._failed: set[str] = set()
         self._converted: WeakKeyDictionary[torch.nn.Module, TensorStates] = WeakKeyDictionary()
         self._early: dict[int, tuple[LiveLayer, Samples | None]] = {}
-        self._seen_whole: set[Query] = set()
+        self._seen_right: set[Query] = set()
         self._decisions: dict[Query, Decision | None] = {}
         self._lock = threading.RLock()
 
@@ -181,10 +181,9 @@ class EngineHook:
             return live, self._samples(live, live.decision)
 
     def _samples(self, live: LiveLayer, decision: Decision) -> Samples:
-        """Copy whole experts of the first layer of a kind, which name a wrong layout; of the others rows."""
-        query, last = live.found.query, live.is_last_rank
-        rows = take_rows(live.layer, decision, last_rank=last) if query in self._seen_whole else None
-        self._seen_whole.add(query)
+        """Copy rows where the last layer of the kind was right; else whole experts, which name a wrong layout."""
+        last = live.is_last_rank
+        rows = take_rows(live.layer, decision, last_rank=last) if live.found.query in self._seen_right else None
         if rows is not None:
             return rows
         return take_samples(live.layer, decision, last_rank=last)
@@ -218,6 +217,8 @@ class EngineHook:
         if live.decision is None:
             self.counts["undecided"] += 1
         self.counts.update(one.verdict for one in compared)
+        is_wrong = any(one.verdict == "differs" for one in compared)
+        (self._seen_right.discard if is_wrong else self._seen_right.add)(live.found.query)
         self.comparisons[live.name] = tuple(replace(one, laid_out=None) for one in compared)  # its memory is the GPU's
         for one in compared:
             if one.verdict == "differs":
