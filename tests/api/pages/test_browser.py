@@ -51,6 +51,8 @@ PAGES = (
     "/docs/runbooks/layout_mismatch",
 )
 AXE = (files("axe_core_python") / "axe.min.js").read_text()
+SLOW = [pytest.param(1400, "dark", marks=pytest.mark.slow), pytest.param(360, "light", marks=pytest.mark.slow)]
+AXE_RUNS = [(1400, "light"), (360, "dark"), *SLOW]
 WIDTH = "return document.documentElement.scrollWidth"
 WRONG: dict[str, Any] = {"gate_mode": "separated", "tensors": {"w13_weight": {"layout": "gui16"}}}
 
@@ -141,15 +143,7 @@ def test_words_stand_out_from_what_is_behind_them(server: Server, window: Chrome
         assert ratio >= 4.5, f"{path}: {words!r} has a contrast of {ratio:.2f}"
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (1400, "light"),
-        (360, "dark"),
-        pytest.param(1400, "dark", marks=pytest.mark.slow),
-        pytest.param(360, "light", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("width", "scheme"), AXE_RUNS)
 def test_axe_finds_no_violation_on_any_page(server: Server, window: Chrome, scheme: str, width: int) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
