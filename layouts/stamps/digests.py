@@ -161,13 +161,14 @@ def _sums(words: torch.Tensor) -> torch.Tensor:
 def _row_sums(block: torch.Tensor) -> bytes:
     """Return the weighted sum of each of a digest's rows.
 
-    On a CPU numpy multiplies and adds in one pass, without memory for the products.
+    On a CPU numpy multiplies and adds in one pass, without memory for the products. It sees the words by DLPack:
+    ``Tensor.numpy`` would forbid the storage to be resized, for good.
     """
     words = _padded(block, _ROW_WORDS)
     if words.device.type != "cpu":
         return _sums(words).cpu().numpy().tobytes()
     weights = _weights(_ROW_WORDS, words.device).numpy()
-    return bytes(np.einsum("ij,j->i", words.numpy(), weights).tobytes())
+    return bytes(np.einsum("ij,j->i", np.from_dlpack(words), weights).tobytes())
 
 
 def _block(device: torch.device) -> int:

@@ -55,6 +55,13 @@ def test_a_digest_is_of_every_byte(nbytes: int, begin: int, tmp_path: Path) -> N
     assert digest_file(tmp_path / "data", (begin, begin + nbytes + 100)) != before  # past the end of the file
 
 
+def test_a_digest_leaves_the_storage_resizable() -> None:
+    """An engine that frees weights by ``resize_(0)`` still can, and the memory is torch's own as before."""
+    storage = torch.ones(1 << 16, dtype=torch.uint8).untyped_storage()
+    digest_memory(storage, 0, storage.nbytes())
+    assert storage.resizable()
+
+
 def test_what_is_cut_or_longer_has_another_digest() -> None:
     storage = torch.zeros(4096, dtype=torch.uint8).untyped_storage()
     assert len({digest_memory(storage, 0, nbytes) for nbytes in (0, 1, 8, 512, 4096)}) == 5
