@@ -32,6 +32,17 @@ def _base(pid, size1, size2, size3, stride0, stride1, stride2, stride3):
 
 
 @triton.jit
+def _tile_of(pid, size_a, size_b, A: tl.constexpr, B: tl.constexpr):
+    """Return a program's number among the outer axes, and where its tile begins on axes a and b."""
+    tiles_a = tl.cdiv(size_a, A)
+    tiles_b = tl.cdiv(size_b, B)
+    first_b = (pid % tiles_b) * B
+    pid = pid // tiles_b
+    first_a = (pid % tiles_a) * A
+    return pid // tiles_a, first_a, first_b
+
+
+@triton.jit
 def copy_units(
     source, target,
     size1, size2, size3,
@@ -46,13 +57,7 @@ def copy_units(
 
     Sizes and strides are in units.
     """
-    pid = tl.program_id(0)
-    tiles_a = tl.cdiv(size_a, A)
-    tiles_b = tl.cdiv(size_b, B)
-    first_b = (pid % tiles_b) * B
-    pid = pid // tiles_b
-    first_a = (pid % tiles_a) * A
-    pid = pid // tiles_a
+    pid, first_a, first_b = _tile_of(tl.program_id(0), size_a, size_b, A, B)
     source += _base(pid, size1, size2, size3, source0, source1, source2, source3) * W
     target += _base(pid, size1, size2, size3, target0, target1, target2, target3) * W
     across = tl.arange(0, B * W)
@@ -168,6 +173,22 @@ def _word(place, mask, HALVES: tl.constexpr):
 
 
 @triton.jit
+def _store_words(
+    target, words, a, first_b, size_a, size_b, target_a, target_b, target_bit0, target_bit1,
+    B: tl.constexpr, DENSE_TARGET: tl.constexpr,
+):  # fmt: skip
+    """Store what ``_transpose_bytes`` gives of a tile."""
+    across = tl.arange(0, 4 * B)
+    b = first_b + across % B
+    if DENSE_TARGET:  # the four words of b = 0..B-1 follow each other
+        along = across
+    else:
+        along = (across // B % 2) * target_bit0 + (across // (2 * B)) * target_bit1 + b * target_b
+    mask = (a < size_a)[:, None] & (b < size_b)[None, :]
+    tl.store(target + (a * target_a)[:, None] + along[None, :], words, mask=mask)
+
+
+@triton.jit
 def transpose_words(
     source, target,
     size1, size2, size3,
@@ -185,13 +206,7 @@ def transpose_words(
     each bit has a stride of its own on either side. With ``HALVES`` the source counts in halves of words, and a word is
     read in two (rows of 90 scales begin at multiples of two bytes).
     """
-    pid = tl.program_id(0)
-    tiles_a = tl.cdiv(size_a, A)
-    tiles_b = tl.cdiv(size_b, B)
-    first_b = (pid % tiles_b) * B
-    pid = pid // tiles_b
-    first_a = (pid % tiles_a) * A
-    pid = pid // tiles_a
+    pid, first_a, first_b = _tile_of(tl.program_id(0), size_a, size_b, A, B)
     source += _base(pid, size1, size2, size3, source0, source1, source2, source3)
     target += _base(pid, size1, size2, size3, target0, target1, target2, target3)
 
@@ -206,14 +221,9 @@ def transpose_words(
     tl.debug_barrier()
 
     turned = _transpose_bytes(x0, x1, x2, x3, A, B)
-    across = tl.arange(0, 4 * B)
-    b = first_b + across % B
-    if DENSE_TARGET:  # the four words of b = 0..B-1 follow each other
-        along = across
-    else:
-        along = (across // B % 2) * target_bit0 + (across // (2 * B)) * target_bit1 + b * target_b
-    mask = (a < size_a)[:, None] & (b < size_b)[None, :]
-    tl.store(target + (a * target_a)[:, None] + along[None, :], turned, mask=mask)
+    _store_words(
+        target, turned, a, first_b, size_a, size_b, target_a, target_b, target_bit0, target_bit1, B, DENSE_TARGET
+    )
 
 
 @triton.jit

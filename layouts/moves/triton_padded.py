@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from preshuffle.layouts.moves.triton_kernels import _base, _transpose_bytes
+from preshuffle.layouts.moves.triton_kernels import _base, _store_words, _tile_of, _transpose_bytes
 
 
 @triton.jit
@@ -28,13 +28,7 @@ def copy_padded(
 
     As ``copy_units``. Rows and K of the tile's units are compared with the bounds.
     """
-    pid = tl.program_id(0)
-    tiles_a = tl.cdiv(size_a, A)
-    tiles_b = tl.cdiv(size_b, B)
-    first_b = (pid % tiles_b) * B
-    pid = pid // tiles_b
-    first_a = (pid % tiles_a) * A
-    pid = pid // tiles_a
+    pid, first_a, first_b = _tile_of(tl.program_id(0), size_a, size_b, A, B)
     source += _base(pid, size1, size2, size3, source0, source1, source2, source3) * W
     target += _base(pid, size1, size2, size3, target0, target1, target2, target3) * W
     row = _base(pid, size1, size2, size3, row0, row1, row2, row3).to(tl.int32)
@@ -81,13 +75,7 @@ def transpose_padded(
 
     As ``transpose_words``; the four bytes of a source word are neighbours along K, and K counts in bytes.
     """
-    pid = tl.program_id(0)
-    tiles_a = tl.cdiv(size_a, A)
-    tiles_b = tl.cdiv(size_b, B)
-    first_b = (pid % tiles_b) * B
-    pid = pid // tiles_b
-    first_a = (pid % tiles_a) * A
-    pid = pid // tiles_a
+    pid, first_a, first_b = _tile_of(tl.program_id(0), size_a, size_b, A, B)
     source += _base(pid, size1, size2, size3, source0, source1, source2, source3)
     target += _base(pid, size1, size2, size3, target0, target1, target2, target3)
     row = _base(pid, size1, size2, size3, row0, row1, row2, row3).to(tl.int32)
@@ -107,11 +95,6 @@ def transpose_padded(
     tl.debug_barrier()
 
     turned = _transpose_bytes(x0, x1, x2, x3, A, B)
-    across = tl.arange(0, 4 * B)
-    b = first_b + across % B
-    if DENSE_TARGET:  # the four words of b = 0..B-1 follow each other
-        along = across
-    else:
-        along = (across // B % 2) * target_bit0 + (across // (2 * B)) * target_bit1 + b * target_b
-    mask = (a < size_a)[:, None] & (b < size_b)[None, :]
-    tl.store(target + (a * target_a)[:, None] + along[None, :], turned, mask=mask)
+    _store_words(
+        target, turned, a, first_b, size_a, size_b, target_a, target_b, target_bit0, target_bit1, B, DENSE_TARGET
+    )
