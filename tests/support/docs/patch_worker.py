@@ -17,12 +17,12 @@ import torch
 
 from preshuffle.layouts import prepare
 from preshuffle.layouts.conform.engines.drivers import recorded_aiter
-from preshuffle.layouts.conform.engines.drivers.pretended_rocm import COMPUTE_UNITS, pretend_rocm
 from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_cases
 from preshuffle.layouts.conform.engines.engine_table import engine_table
 from support.docs.patches import patches
 from support.engines.adapter_worker import live_layer, same
-from support.engines.trees import RELEASES, tree_of
+from support.engines.prepared import prepared_driver
+from support.engines.trees import RELEASES
 
 ARCH = "gfx950"
 NAMES = ("gpt-oss-120b gfx950 tp1", "gpt-oss-120b gfx950 tp2")
@@ -74,18 +74,7 @@ def main(name: str) -> None:
     table = engine_table(name)
     cases = [case for case in engine_cases(table) if case.name in NAMES and not case.env.get("ATOM_MOE_GU_ITLV")]
     os.environ.update(cases[0].env)
-    aiter, tree = tree_of("aiter"), tree_of(name)
-    assert aiter is not None
-    assert tree is not None
-    sys.path.insert(0, str(tree))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    pretend_rocm(ARCH)
-    recorded_aiter.install_recorded_aiter(aiter, aiter / "aiter", ARCH, COMPUTE_UNITS[ARCH])
-    from preshuffle.layouts.conform.standins.anything import install_standins
-
-    install_standins(table.absent, table.replaced)
-    driver = importlib.import_module(f"preshuffle.layouts.conform.engines.drivers.{name}")
-    driver.prepare(ARCH)
+    driver = prepared_driver(table, ARCH)
     theirs = {case.name: called(driver, case, driver.convert) for case in cases}
     for case in cases:
         patched(name, case)

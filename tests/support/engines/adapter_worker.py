@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -21,13 +20,13 @@ import torch
 from preshuffle.layouts import prepare, query_of_layer
 from preshuffle.layouts.conform.engines.drivers import comparison, recorded_aiter
 from preshuffle.layouts.conform.engines.drivers.comparison import bytes_of, shuffled
-from preshuffle.layouts.conform.engines.drivers.pretended_rocm import COMPUTE_UNITS, pretend_rocm
 from preshuffle.layouts.conform.engines.drivers.random_experts import RandomExperts
 from preshuffle.layouts.conform.engines.engine_cases import EngineCase, engine_cases
 from preshuffle.layouts.conform.engines.engine_table import EngineTable, engine_table
 from preshuffle.layouts.conform.standins.engine_worker import query_of
 from preshuffle.registry import PreshuffleError, Registry
-from support.engines.trees import RELEASES, tree_of
+from support.engines.prepared import prepared_driver
+from support.engines.trees import RELEASES
 
 Answer = dict[str, Any]
 
@@ -118,18 +117,7 @@ def main(name: str, arch: str, pattern: str) -> None:
     every = [*engine_cases(table), *expert_parallel_cases(table)]
     cases = [case for case in every if case.arch == arch and re.search(pattern, case.name)]
     os.environ.update(cases[0].env)
-    aiter, tree = tree_of("aiter"), tree_of(name)
-    assert aiter is not None
-    assert tree is not None
-    sys.path.insert(0, str(tree))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    pretend_rocm(arch)
-    recorded_aiter.install_recorded_aiter(aiter, aiter / "aiter", arch, COMPUTE_UNITS[arch])
-    from preshuffle.layouts.conform.standins.anything import install_standins
-
-    install_standins(table.absent, table.replaced)
-    driver = importlib.import_module(f"preshuffle.layouts.conform.engines.drivers.{name}")
-    driver.prepare(arch)
+    driver = prepared_driver(table, arch)
     for case in cases:
         if case.env == cases[0].env:
             print(json.dumps(compare(driver, case, f"{name}@{table.release}")), flush=True)

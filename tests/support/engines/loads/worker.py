@@ -21,10 +21,10 @@ import torch
 from preshuffle.layouts.conform.engines.drivers import recorded_aiter
 from preshuffle.layouts.conform.engines.engine_cases import engine_cases
 from preshuffle.layouts.conform.engines.engine_table import engine_table
-from preshuffle.layouts.conform.standins import engine_worker
 from preshuffle.layouts.loader import AITER_TAG
 from support.engines.loads.model import Model
-from support.engines.trees import RELEASES, tree_of
+from support.engines.prepared import prepared_driver
+from support.engines.trees import RELEASES
 
 LOG: list[str] = []
 
@@ -112,16 +112,11 @@ def main(path: str) -> None:
     known = {case.name: case for case in engine_cases(table)}
     # one expert for each token would leave AITER none beside the masked column of expert parallelism
     cases = [replace(known[one], top_k=2) for one in request["cases"]]
-    aiter, tree = tree_of("aiter"), tree_of(name)
-    assert aiter is not None
-    assert tree is not None
     logger = logging.getLogger("preshuffle.plugins")
     logger.setLevel(logging.INFO)
     logger.addHandler(Lines())
     os.environ.update(cases[0].env)
-    driver = engine_worker.prepare(
-        table, {"root": str(aiter), "package": str(aiter / "aiter"), "engine_root": str(tree)}, cases[0].arch
-    )
+    driver = prepared_driver(table, cases[0].arch)
     sys.path.insert(0, request["distributions"])
     environment: Any = importlib.import_module("preshuffle.layouts.engines.environment")
     environment._aiter = lambda _: {"aiter": RELEASES["aiter"]}  # the stand-in has no release
