@@ -31,20 +31,6 @@ from support.tensors.lay_out_process import FIELDS
 FIRST = "rank-tp0-ep0-layer-00000.safetensors"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
-    checkpoint_with_others(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(checkpoint: Path) -> dict[str, bytes]:
-    """What threads write."""
-    lay_out_checkpoint(checkpoint, checkpoint.parent / "whole", **FIELDS)
-    return contents(checkpoint.parent / "whole")
-
-
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()

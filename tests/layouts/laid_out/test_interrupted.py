@@ -8,10 +8,8 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,37 +21,14 @@ from preshuffle.layouts.laid_out import (
     open_laid_out,
     verify_laid_out,
 )
-from support.tensors.laid_out import checkpoint_with_others, contents
-
-A4W4: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
-TESTS = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
-    checkpoint_with_others(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(checkpoint: Path) -> dict[str, bytes]:
-    """What a run that nothing disturbs writes."""
-    lay_out_checkpoint(checkpoint, checkpoint.parent / "whole", **A4W4)
-    return contents(checkpoint.parent / "whole")
-
-
-def process(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "support.tensors.lay_out_process", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+from preshuffle.layouts.laid_out.files.progress import Progress
+from support.tensors.laid_out import assert_named_files_are_whole, contents
+from support.tensors.lay_out_process import FIELDS, lay_out_in_process
 
 
 def assert_nothing_looks_whole(out: Path, whole: dict[str, bytes]) -> None:
     """Files under their own names are whole; without the manifest nothing reads the folder."""
-    for name, data in contents(out).items():
-        if ".unfinished" not in name and not name.endswith(".partial"):
-            assert data == whole[name], name
+    assert_named_files_are_whole(out, whole)
     if not (out / "manifest.json").exists():
         with pytest.raises(LaidOutError, match=r"unfinished|cannot be read"):
             verify_laid_out(out)
@@ -63,14 +38,14 @@ def assert_nothing_looks_whole(out: Path, whole: dict[str, bytes]) -> None:
 
 def resumes(checkpoint: Path, out: Path, whole: dict[str, bytes]) -> list[RunEvent]:
     events: list[RunEvent] = []
-    lay_out_checkpoint(checkpoint, out, listener=events.append, **A4W4)
+    lay_out_checkpoint(checkpoint, out, listener=events.append, **FIELDS)
     assert contents(out) == whole
     return events
 
 
 def killed_at(checkpoint: Path, out: Path, step: int, whole: dict[str, bytes]) -> bool:
     """Kill a run at a step; return whether it was reached."""
-    done = process(checkpoint, out, "--at", step)
+    done = lay_out_in_process(checkpoint, out, "--at", step)
     if done.returncode == 0:
         return False
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -103,7 +78,7 @@ def test_a_limit_on_file_sizes_is_a_clean_error(checkpoint: Path, tmp_path: Path
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))  # Python ignores SIGXFSZ
     try:
         with pytest.raises(LaidOutError, match="cannot be written: File too large; make room and run the same"):
-            lay_out_checkpoint(checkpoint, tmp_path / "out", **A4W4)
+            lay_out_checkpoint(checkpoint, tmp_path / "out", **FIELDS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list((tmp_path / "out").rglob("*.partial"))
@@ -132,10 +107,10 @@ def test_a_full_disk_is_a_clean_error(
 ) -> None:
     out = small_disk / "out"
     with pytest.raises(LaidOutError, match=r"bytes are needed, and .* are free; nothing was written"):
-        lay_out_checkpoint(checkpoint, out, **A4W4)
+        lay_out_checkpoint(checkpoint, out, **FIELDS)
     monkeypatch.setattr("preshuffle.layouts.laid_out.whole_checkpoint.check_room", lambda *_: None)
     with pytest.raises(LaidOutError, match="No space left on device; make room"):
-        lay_out_checkpoint(checkpoint, out, **A4W4)
+        lay_out_checkpoint(checkpoint, out, **FIELDS)
     assert not list(out.rglob("*.partial"))
     assert_nothing_looks_whole(out, whole)
 
@@ -150,28 +125,36 @@ def test_a_shard_that_was_cut_short(checkpoint: Path, tmp_path: Path) -> None:
     path = source / "model-00002-of-00002.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002.*cut short: it has"):
-        lay_out_checkpoint(source, tmp_path / "out", **A4W4)
+        lay_out_checkpoint(source, tmp_path / "out", **FIELDS)
 
 
 @pytest.mark.parametrize("change", ["cut short", "rewritten"])
-def test_a_shard_that_changes_meanwhile(checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], change: str) -> None:
+def test_a_shard_that_changes_meanwhile(
+    checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes between two chunks of the only thread that reads: within one, Linux ends the process."""
+    monkeypatch.setattr(Progress, "EVERY", 0.0)
+    seen: set[str] = set()
     source = copy_of(checkpoint, tmp_path / "checkpoint")
     path = source / "model-00002-of-00002.safetensors"
     data = path.read_bytes()
 
     def disturb(event: RunEvent) -> None:
-        if event.event == "file":
+        if event.event == "advanced" and seen == {"file"}:
+            seen.add("changed")
             if change == "cut short":
                 os.truncate(path, len(data) // 3)
             else:
                 path.write_bytes(data[:-8] + bytes(8))
+        elif event.event == "file":
+            seen.add("file")
 
     with pytest.raises(CheckpointError, match="model-00002-of-00002"):
-        lay_out_checkpoint(source, tmp_path / "out", workers=1, listener=disturb, **A4W4)
+        lay_out_checkpoint(source, tmp_path / "out", workers=1, listener=disturb, **FIELDS)
     assert_nothing_looks_whole(tmp_path / "out", whole)
     if change == "rewritten":
         with pytest.raises(CheckpointError, match=r"is not the file that the run .* began with"):
-            lay_out_checkpoint(source, tmp_path / "out", **A4W4)
+            lay_out_checkpoint(source, tmp_path / "out", **FIELDS)
     path.write_bytes(data)
     resumes(source, tmp_path / "out", whole)
 
@@ -180,7 +163,7 @@ def test_shards_of_several_checkpoints(checkpoint: Path, tmp_path: Path) -> None
     source = copy_of(checkpoint, tmp_path / "checkpoint")
     shutil.copy(source / "model-00001-of-00002.safetensors", source / "model-00002-of-00002.safetensors")
     with pytest.raises(CheckpointError, match="shards of several checkpoints"):
-        lay_out_checkpoint(source, tmp_path / "out", **A4W4)
+        lay_out_checkpoint(source, tmp_path / "out", **FIELDS)
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
@@ -190,10 +173,10 @@ def test_another_command_does_not_resume(checkpoint: Path, tmp_path: Path) -> No
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lay_out_checkpoint(checkpoint, tmp_path / "out", listener=stop, **A4W4)
+        lay_out_checkpoint(checkpoint, tmp_path / "out", listener=stop, **FIELDS)
     for fields in ({"tp": 1}, {"activation_dtype": "bf16"}):
         with pytest.raises(LaidOutError, match=r"another run|differs in"):
-            lay_out_checkpoint(checkpoint, tmp_path / "out", **{**A4W4, **fields})
+            lay_out_checkpoint(checkpoint, tmp_path / "out", **{**FIELDS, **fields})
 
 
 def test_two_runs_at_once(checkpoint: Path, tmp_path: Path) -> None:
@@ -201,11 +184,11 @@ def test_two_runs_at_once(checkpoint: Path, tmp_path: Path) -> None:
     with (tmp_path / "out" / ".unfinished" / "lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(LaidOutError, match="another process writes it"):
-            lay_out_checkpoint(checkpoint, tmp_path / "out", **A4W4)
+            lay_out_checkpoint(checkpoint, tmp_path / "out", **FIELDS)
 
 
 def test_a_damaged_file_of_an_earlier_run(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rank-tp0-ep0-layer-00000.safetensors").write_bytes(b"nothing")
     with pytest.raises(LaidOutError, match="is there, and not what a run writes"):
-        lay_out_checkpoint(checkpoint, tmp_path / "out", **A4W4)
+        lay_out_checkpoint(checkpoint, tmp_path / "out", **FIELDS)

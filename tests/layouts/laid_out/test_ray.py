@@ -16,7 +16,7 @@ import pytest
 from preshuffle.layouts.laid_out import LaidOutError, RayExecutor, RunEvent, lay_out_checkpoint, verify_laid_out
 from preshuffle.layouts.laid_out.cluster import nodes, ray_executor
 from support.tensors import dying_node
-from support.tensors.laid_out import checkpoint_with_others, contents
+from support.tensors.laid_out import contents
 from support.tensors.lay_out_process import FIELDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
@@ -45,20 +45,6 @@ def cluster() -> Iterator[Any]:
                 found.add_node(num_cpus=1, object_store_memory=STORE)
         yield found
         found.shutdown()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
-    checkpoint_with_others(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(checkpoint: Path) -> dict[str, bytes]:
-    """What threads write."""
-    lay_out_checkpoint(checkpoint, checkpoint.parent / "whole", **FIELDS)
-    return contents(checkpoint.parent / "whole")
 
 
 def test_a_node_with_another_book_is_named(

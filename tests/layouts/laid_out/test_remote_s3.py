@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,14 +22,13 @@ from preshuffle.layouts.laid_out import (
     verify_laid_out,
 )
 from support.tensors.laid_out import checkpoint_with_others, contents
+from support.tensors.lay_out_process import FIELDS, lay_out_in_process
 
 fsspec = pytest.importorskip("fsspec")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
 moto_server = pytest.importorskip("moto.server", reason="moto[s3,server] is not installed")
 
-A4W4: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
 SECOND = "model-00002-of-00002.safetensors"
-TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +44,7 @@ def endpoint() -> Iterator[str]:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("remote")
     checkpoint_with_others(folder / "checkpoint")
-    lay_out_checkpoint(folder / "checkpoint", folder / "out", **A4W4)
+    lay_out_checkpoint(folder / "checkpoint", folder / "out", **FIELDS)
     return folder
 
 
@@ -80,7 +76,7 @@ def counted_reads(system: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_checkpoint_on_s3_gives_what_a_folder_gives(system: Any, local: Path, tmp_path: Path) -> None:
     events: list[RunEvent] = []
-    manifest = lay_out_checkpoint("s3://models/small", tmp_path / "out", listener=events.append, **A4W4)
+    manifest = lay_out_checkpoint("s3://models/small", tmp_path / "out", listener=events.append, **FIELDS)
     assert events[-1].event == "finished"
     (fetched,) = [event for event in events if event.event == "fetched"]
     assert fetched.done == fetched.total == sum(path.stat().st_size for path in (local / "checkpoint").iterdir())
@@ -95,9 +91,9 @@ def test_a_source_is_compared_without_being_read(
     system: Any, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    lay_out_checkpoint("s3://models/small", out, **A4W4)
+    lay_out_checkpoint("s3://models/small", out, **FIELDS)
     reads = counted_reads(system, monkeypatch)
-    open_laid_out(out, 0, checkpoint="s3://models/small", **A4W4)
+    open_laid_out(out, 0, checkpoint="s3://models/small", **FIELDS)
     assert verify_laid_out(out, against="s3://models/small").verdict == "ok"
     assert not reads
     # made of a folder, nothing is known of the bytes: headers are read
@@ -106,7 +102,7 @@ def test_a_source_is_compared_without_being_read(
     data = (local / "checkpoint" / SECOND).read_bytes()
     system.pipe(f"models/small/{SECOND}", data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(StaleError, match=f"models/small/{SECOND}: not the file that was laid out: its hash or ETag"):
-        open_laid_out(out, 0, checkpoint="s3://models/small", fallback=True, **A4W4)
+        open_laid_out(out, 0, checkpoint="s3://models/small", fallback=True, **FIELDS)
     (problem,) = verify_laid_out(out, against="s3://models/small").problems
     assert problem.file == SECOND
     with pytest.raises(LaidOutError, match="give a folder"):
@@ -119,7 +115,7 @@ def stopped(address: str, out: Path, kind: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lay_out_checkpoint(address, out, workers=1, listener=stop, **A4W4)
+        lay_out_checkpoint(address, out, workers=1, listener=stop, **FIELDS)
     assert not (out / "manifest.json").exists()
 
 
@@ -128,7 +124,7 @@ def test_a_run_that_was_stopped_goes_on(
 ) -> None:
     stopped("s3://models/small", tmp_path / "out", "file")
     reads = counted_reads(system, monkeypatch)
-    lay_out_checkpoint("s3://models/small", tmp_path / "out", **A4W4)
+    lay_out_checkpoint("s3://models/small", tmp_path / "out", **FIELDS)
     assert not reads
     assert not (tmp_path / "out" / ".unfinished").exists()
 
@@ -139,9 +135,9 @@ def test_a_source_that_changes_between_runs_is_refused(system: Any, local: Path,
     data = (local / "checkpoint" / SECOND).read_bytes()
     system.pipe(f"models/small/{SECOND}", data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CheckpointError, match=rf"models/small/{SECOND}: is not the file that the run in .*out began"):
-        lay_out_checkpoint("s3://models/small", out, **A4W4)
+        lay_out_checkpoint("s3://models/small", out, **FIELDS)
     system.pipe(f"models/small/{SECOND}", data)
-    lay_out_checkpoint("s3://models/small", out, **A4W4)
+    lay_out_checkpoint("s3://models/small", out, **FIELDS)
 
 
 @pytest.mark.parametrize("change", ["replaced", "gone"])
@@ -162,7 +158,7 @@ def test_a_source_that_changes_while_it_is_fetched_is_refused(
     monkeypatch.setattr(system, "cat_file", reading)
     message = "vanished while" if change == "gone" else "changed while it was fetched"
     with pytest.raises(CheckpointError, match=f"models/small/{SECOND}: {message}"):
-        lay_out_checkpoint("s3://models/small", tmp_path / "out", **A4W4)
+        lay_out_checkpoint("s3://models/small", tmp_path / "out", **FIELDS)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {".unfinished"}
 
 
@@ -206,7 +202,7 @@ def test_what_goes_wrong_is_one_line(
     for method in ("cat_file", "ls") if name in ("denied", "timeout") else ("ls",):
         monkeypatch.setattr(system, method, raising)
         with pytest.raises(CheckpointError, match=rf"models/small.*: cannot be read: .*{message}") as raised:
-            lay_out_checkpoint("s3://models/small", tmp_path / method, **A4W4)
+            lay_out_checkpoint("s3://models/small", tmp_path / method, **FIELDS)
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "ls").exists()
     assert not [path for path in tmp_path.glob("cat_file/**/*") if path.is_file() and "lock" not in path.name]
@@ -218,7 +214,7 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         fsspec.config.conf, "s3", {**options, "config_kwargs": {"connect_timeout": 0.2, "retries": {"max_attempts": 0}}}
     )
     with pytest.raises(CheckpointError, match=r"s3://models/small: cannot be read: .*127\.0\.0\.1:9"):
-        lay_out_checkpoint("s3://models/small", tmp_path / "out", **A4W4)
+        lay_out_checkpoint("s3://models/small", tmp_path / "out", **FIELDS)
     assert not (tmp_path / "out").exists()
 
 
@@ -228,22 +224,18 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_what_is_not_there(system: Any, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        lay_out_checkpoint(f"s3://{name}", tmp_path / "out", **A4W4)
+        lay_out_checkpoint(f"s3://{name}", tmp_path / "out", **FIELDS)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [8, 20, 40, 90])
 def test_a_killed_run_resumes(system: Any, endpoint: str, local: Path, tmp_path: Path, step: int) -> None:
-    environment = {
-        **os.environ, "PYTHONPATH": str(TESTS), "FSSPEC_S3_ENDPOINT_URL": endpoint, "FSSPEC_S3_KEY": "test",
-        "FSSPEC_S3_SECRET": "test",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "support.tensors.lay_out_process", "s3://models/small", str(tmp_path / "out")]
-    done = subprocess.run([*command, "--at", str(step)], capture_output=True, check=False, env=environment, timeout=300)
+    keys = {"FSSPEC_S3_ENDPOINT_URL": endpoint, "FSSPEC_S3_KEY": "test", "FSSPEC_S3_SECRET": "test"}
+    done = lay_out_in_process("s3://models/small", tmp_path / "out", "--at", step, **keys)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "out" / "manifest.json").exists()
-    lay_out_checkpoint("s3://models/small", tmp_path / "out", **A4W4)
+    lay_out_checkpoint("s3://models/small", tmp_path / "out", **FIELDS)
     wanted = contents(local / "out")
     assert {**contents(tmp_path / "out"), "manifest.json": b""} == {**wanted, "manifest.json": b""}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["sources"][0]["identity"]

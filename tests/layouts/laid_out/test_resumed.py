@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,15 @@ from preshuffle.layouts.laid_out import (
     restore_checkpoint,
 )
 from preshuffle.layouts.laid_out.files.progress import Progress
-from support.tensors.laid_out import checkpoint_with_others, contents
-
-A4W4: dict[str, Any] = {"arch": "gfx950", "activation_dtype": "fp4x2", "tp": 2}
-TESTS = Path(__file__).parents[2]
+from support.tensors.laid_out import assert_named_files_are_whole, checkpoint_with_others, contents
+from support.tensors.lay_out_process import FIELDS, lay_out_in_process
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resumed")
     checkpoint_with_others(folder / "checkpoint")
-    lay_out_checkpoint(folder / "checkpoint", folder / "out", **A4W4)
+    lay_out_checkpoint(folder / "checkpoint", folder / "out", **FIELDS)
     convert_laid_out(folder / "out", folder / "converted", tp=4)
     return folder
 
@@ -127,19 +123,15 @@ def test_a_stopped_conversion_resumes(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("task", "wanted"), [("restore", "checkpoint"), ("convert", "converted")])
 def test_kills_at_every_seventh_step(made: Path, tmp_path: Path, task: str, wanted: str, first: int) -> None:
     step, target = first, tmp_path / "target"
-    command = [sys.executable, "-m", "support.tensors.lay_out_process", str(made / "out"), str(target), "--task", task]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    arguments = (made / "out", target, "--task", task)
     while True:
-        done = subprocess.run(
-            [*command, "--at", str(step)], capture_output=True, text=True, check=False, env=environment, timeout=600
-        )
+        done = lay_out_in_process(*arguments, "--at", step)
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
-        for name, data in contents(target).items() if target.exists() else ():
-            if ".unfinished" not in name and not name.endswith(".partial"):
-                assert data == contents(made / wanted)[name], name
-        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=600)
+        assert_named_files_are_whole(target, contents(made / wanted))
+        again = lay_out_in_process(*arguments)
+        assert again.returncode == 0, again.stderr
         assert contents(target) == contents(made / wanted)
         shutil.rmtree(target)
         step += 7

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,41 +21,20 @@ from preshuffle.layouts.laid_out import (
 )
 from preshuffle.layouts.laid_out.runs.output_folder import fetching, finishing, shared_folder
 from preshuffle.layouts.laid_out.whole_checkpoint import WholeCheckpoint
-from support.tensors.laid_out import checkpoint_with_others, contents
-from support.tensors.lay_out_process import FIELDS
-
-TESTS = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
-    checkpoint_with_others(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(checkpoint: Path) -> dict[str, bytes]:
-    """What one process writes."""
-    lay_out_checkpoint(checkpoint, checkpoint.parent / "whole", **FIELDS)
-    return contents(checkpoint.parent / "whole")
+from support.tensors.laid_out import assert_named_files_are_whole, contents
+from support.tensors.lay_out_process import FIELDS, lay_out_in_process
 
 
 def test_one_of_three_processes_is_killed_and_runs_again(
     checkpoint: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "support.tensors.lay_out_process", str(checkpoint), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    done = subprocess.run(
-        [*command, "--shares", "3", "--at", "45"], capture_output=True, text=True, check=True, env=environment
-    )
+    done = lay_out_in_process(checkpoint, out, "--shares", 3, "--at", 45)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0, -signal.SIGKILL, 0]
     assert list(out.glob("*.safetensors.*.partial"))
     assert not (out / "manifest.json").exists()
-    for name, data in contents(out).items():
-        if ".unfinished" not in name and not name.endswith(".partial"):
-            assert data == whole[name], name
+    assert_named_files_are_whole(out, whole)
     assert isinstance(lay_out_share(checkpoint, out, Share(1, 3), **FIELDS), Manifest)
     assert contents(out) == whole
 

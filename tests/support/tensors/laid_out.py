@@ -95,6 +95,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def assert_named_files_are_whole(out: Path, wanted: Mapping[str, bytes]) -> None:
+    """Assert that files under their own names are whole; what a run works on has other names."""
+    for name, data in contents(out).items():
+        if ".unfinished" not in name and not name.endswith(".partial"):
+            assert data == wanted[name], name
+
+
 def is_unfinished(out: Path) -> bool:
     """Return whether a folder shows that it is not whole, whatever lies in it."""
     return not (out / "manifest.json").exists()

@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from preshuffle.layouts.laid_out import Share, convert_laid_out, lay_out_checkpoint, lay_out_share, restore_checkpoint
@@ -24,7 +26,15 @@ TASKS: dict[str, Any] = {
     "convert": partial(convert_laid_out, tp=4, workers=2),
     "restore": partial(restore_checkpoint, workers=2),
 }
+_TESTS = Path(__file__).parents[2]
 _STEPS = ("pwrite", "fsync", "rename", "open", "close")
+
+
+def lay_out_in_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this module in a process of its own, with further environment variables."""
+    command = [sys.executable, "-m", "support.tensors.lay_out_process", *map(str, arguments)]
+    variables = {**os.environ, "PYTHONPATH": str(_TESTS), **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=600)
 
 
 def count_steps(last: int | None) -> list[int]:
