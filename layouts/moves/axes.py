@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-import torch
-
-from preshuffle.layouts.moves.executor_torch import DTYPES
-
 WORD: Final = 4
 BAND_BYTES: Final = 64 << 10
 """Most bytes that one program turns round when it works in place: what gfx942 has of local memory."""
@@ -34,15 +30,6 @@ def next_power_of_two(size: int) -> int:
 def warps_for(words: int) -> int:
     """Return how many warps a program gets for a number of words."""
     return 4 if words <= 2048 else 8 if words <= 4096 else 16
-
-
-def as_elements(buffer: torch.Tensor, size: int) -> torch.Tensor:
-    """View a flat byte buffer as elements of some bytes.
-
-    A rest that is no whole element is left out.
-    """
-    rest = buffer.numel() % size
-    return (buffer[:-rest] if rest else buffer).view(DTYPES[size])
 
 
 def pop_word_axes(axes: list[Axis], *, source: bool) -> tuple[int, int] | None:

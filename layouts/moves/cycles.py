@@ -5,16 +5,17 @@ A band is a piece of memory that fits the registers of one program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, as_elements, next_power_of_two, pop_tile_axes, warps_for
+from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, next_power_of_two, pop_tile_axes, warps_for
 from preshuffle.layouts.moves.move import Move
+from preshuffle.layouts.tensors import KernelLaunch
 
 _LEAST_BAND: Final = 1 << 10
 """Fewest bytes of a band that is worth a step along a cycle."""
@@ -40,29 +41,27 @@ class Cycles:
     constants: tuple[tuple[str, int], ...]
     warps: int
     offset: int
+    _launch: KernelLaunch = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the launch, which finds its compiled kernel once."""
+        words, tables = (WORD, self.offset), (WORD, 0)
+        buffers, grid = (words, words, tables, tables), (self.blocks * len(self.cycles),)
+        numbers, constants = (len(self.cycles), *self.arguments), dict(self.constants)
+        object.__setattr__(self, "_launch", KernelLaunch(_kernel, grid, buffers, numbers, constants, self.warps))
 
     def start(self, buffer: torch.Tensor) -> None:
         """Permute a flat byte buffer on the current stream.
 
         Does not wait.
         """
-        from preshuffle.layouts.moves import triton_kernels
+        self._launch.start((buffer, buffer, *_tables(self, buffer.device)))
 
-        words = as_elements(buffer, WORD)[self.offset :]
-        order, cycles = _tables(self, buffer.device)
-        block, band, *tile = self.arguments
-        triton_kernels.permute_cycles[(self.blocks * len(self.cycles),)](
-            words,
-            words,
-            order,
-            cycles,
-            len(self.cycles),
-            block,
-            band,
-            *tile,
-            **dict(self.constants),
-            num_warps=self.warps,
-        )
+
+def _kernel() -> Any:
+    from preshuffle.layouts.moves import triton_kernels
+
+    return triton_kernels.permute_cycles
 
 
 # Process-wide: the device memory that it keeps is, and every launch reads the same tables.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
 from itertools import permutations
 from math import prod
 from typing import Any, Final
@@ -15,7 +15,6 @@ from preshuffle.layouts.moves.axes import (
     BAND_BYTES,
     WORD,
     Axis,
-    as_elements,
     next_power_of_two,
     pop_tile_axes,
     pop_word_axes,
@@ -24,6 +23,7 @@ from preshuffle.layouts.moves.axes import (
 from preshuffle.layouts.moves.cycles import Cycles, plan_cycles
 from preshuffle.layouts.moves.half_join import plan_half_join
 from preshuffle.layouts.moves.move import Move, alignment_of
+from preshuffle.layouts.tensors import KernelLaunch
 
 _OUTER: Final = 4
 _TILE_BYTES: Final = 4 << 10
@@ -45,6 +45,21 @@ class Launch:
     source_offset: int
     target_offset: int
     source_element: int
+    _launch: KernelLaunch = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the launch, which finds its compiled kernel once."""
+        buffers = (self.source_element, self.source_offset), (self.element, self.target_offset)
+        kernel, grid = partial(kernel_named, self.kernel), (self.programs,)
+        launch = KernelLaunch(kernel, grid, buffers, self.arguments, self.constants, self.warps)
+        object.__setattr__(self, "_launch", launch)
+
+    def start(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Start the kernel between two flat byte buffers.
+
+        Runs on the current stream and does not wait.
+        """
+        self._launch.start((source, target))
 
 
 def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
@@ -56,7 +71,7 @@ def run_move(move: Move, source: torch.Tensor, target: torch.Tensor) -> None:
     if launch is None or alignment_of(source, target) % launch.element:
         executor_torch.run_move(move, source, target)
     else:
-        start(launch, source, target)
+        launch.start(source, target)
 
 
 def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> bool:
@@ -75,7 +90,7 @@ def run_in_place(move: Move, buffer: torch.Tensor, scratch: torch.Tensor) -> boo
     steps = plan_in_place(move)
     for step in steps:
         if isinstance(step, Launch):
-            start(step, buffer, buffer)
+            step.start(buffer, buffer)
         else:
             step.start(buffer)
     return bool(steps)
@@ -282,18 +297,6 @@ def tile_size(size: int, most: int) -> int:
         return next_power_of_two(size)
     powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
     return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
-
-
-def start(launch: Launch, source: torch.Tensor, target: torch.Tensor) -> None:
-    """Start a kernel on the current stream; does not wait."""
-    read, write = as_elements(source, launch.source_element), as_elements(target, launch.element)
-    kernel_named(launch.kernel)[(launch.programs,)](
-        read[launch.source_offset :] if launch.source_offset else read,
-        write[launch.target_offset :] if launch.target_offset else write,
-        *launch.arguments,
-        **launch.constants,
-        num_warps=launch.warps,
-    )
 
 
 # Process-wide: kernels are module attributes. Triton is imported with the first of them.

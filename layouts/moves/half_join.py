@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import torch
 
-from preshuffle.layouts.moves.axes import WORD, Axis, as_elements, next_power_of_two, pop_word_axes
+from preshuffle.layouts.moves.axes import WORD, Axis, next_power_of_two, pop_word_axes
 from preshuffle.layouts.moves.move import Move
+from preshuffle.layouts.tensors import KernelLaunch
 
 _TILE: Final = 128
 _MOST: Final = 512
@@ -75,15 +76,20 @@ class HalfJoin:
 
         Does not wait; ``scratch`` has the size that ``scratch_for`` returned.
         """
-        from preshuffle.layouts.moves import triton_kernels
+        _launch(self, scratch.numel() // (self.half * WORD)).start((buffer, scratch))
 
-        triton_kernels.join_halves[(scratch.numel() // (self.half * WORD),)](
-            as_elements(buffer, WORD)[self.offset :],
-            as_elements(scratch, WORD),
-            *self.arguments,
-            **self.constants,
-            num_warps=_WARPS,
-        )
+
+# Process-wide: a pure function of frozen values that every layer repeats.
+@lru_cache(maxsize=1024)
+def _launch(join: HalfJoin, programs: int) -> KernelLaunch:
+    buffers = (WORD, join.offset), (WORD, 0)
+    return KernelLaunch(_kernel, (programs,), buffers, join.arguments, join.constants, _WARPS)
+
+
+def _kernel() -> Any:
+    from preshuffle.layouts.moves import triton_kernels
+
+    return triton_kernels.join_halves
 
 
 # Process-wide: a pure function of frozen values that every layer repeats.

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from preshuffle.layouts.moves.axes import WORD, pop_tile_axes, warps_for
-from preshuffle.layouts.moves.executor_triton import Launch, outer_arguments, start, tile_size
+from preshuffle.layouts.moves.executor_triton import Launch, outer_arguments, tile_size
 from preshuffle.layouts.moves.move import alignment_of
 from preshuffle.registry.algebra.copy_plan import CopyPlan, PaddedBox
 
@@ -29,7 +29,7 @@ def run_padded(plan: CopyPlan, source: torch.Tensor, target: torch.Tensor, fill:
     launch = plan_padded(plan, alignment_of(source, target), fill)
     if launch is None:
         return False
-    start(launch, source, target)
+    launch.start(source, target)
     return True
 
 

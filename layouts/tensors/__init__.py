@@ -11,6 +11,7 @@ from preshuffle.layouts.tensors.dtypes import (
     needs_cast,
     survives_cast,
 )
+from preshuffle.layouts.tensors.kernel_launch import KernelLaunch
 from preshuffle.layouts.tensors.memory import check_memory, check_no_stand_in, has_bytes
 from preshuffle.layouts.tensors.numbers import decode_values, multiply_by_scales
 from preshuffle.layouts.tensors.untraced import untraced
@@ -20,6 +21,7 @@ __all__ = [
     "E8M0",
     "FLOAT_DTYPES",
     "VALUES_PER_ELEMENT",
+    "KernelLaunch",
     "as_bytes",
     "cast_back",
     "check_memory",

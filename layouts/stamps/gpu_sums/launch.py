@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 import torch
+
+from preshuffle.layouts.tensors import KernelLaunch
 
 _WORD: Final = 8
 _SLOTS: Final = 8
 _ROWS: Final = 8
 _ALL: Final = 1 << 20
 _PARTS: Final = 512
+_WARPS: Final = 4
+_SHORT_BITS: Final = 31
 _PART_BYTES: Final = 64 * _WORD
 
 
@@ -32,8 +37,6 @@ def sum_parts(device: torch.device, spans: Sequence[tuple[int, int]]) -> list[to
         device: a GPU.
         spans: address and bytes of each.
     """
-    from preshuffle.layouts.stamps.gpu_sums.triton_sums import sum_parts as kernel
-
     found: list[torch.Tensor] = []
     for first in range(0, len(spans), _SLOTS):
         some = spans[first : first + _SLOTS]
@@ -42,6 +45,20 @@ def sum_parts(device: torch.device, spans: Sequence[tuple[int, int]]) -> list[to
         sums = torch.empty((len(some), most), dtype=torch.int64, device=device)
         # slots without a span repeat one: the arguments keep their types, and the kernel is compiled once
         addresses, sizes = zip(*some, *(some[0],) * (_SLOTS - len(some)), strict=True)
-        kernel[(-(-most // _ROWS), len(some))](sums, most, *addresses, *sizes, ROWS=_ROWS, num_warps=4)
+        long = tuple(number >= 1 << _SHORT_BITS for number in (*addresses, *sizes))
+        _launch(most, len(some), long).start((sums.view(-1),), (most, *addresses, *sizes))
         found += [row if count == most else row[:count] for row, count in zip(sums.unbind(), parts, strict=True)]
     return found
+
+
+# Process-wide: Triton's compiled kernels are.
+@lru_cache(maxsize=256)
+def _launch(most: int, spans: int, long: tuple[bool, ...]) -> KernelLaunch:
+    """Return the launch for so many spans; numbers of 64 bits make another kernel (``long``)."""
+    return KernelLaunch(_kernel, (-(-most // _ROWS), spans), ((_WORD, 0),), (), {"ROWS": _ROWS}, _WARPS)
+
+
+def _kernel() -> Any:
+    from preshuffle.layouts.stamps.gpu_sums.triton_sums import sum_parts as kernel
+
+    return kernel
