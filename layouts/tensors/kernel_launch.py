@@ -25,7 +25,7 @@ Compiled = tuple[Callable[..., None], tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelLaunch:
-    """Triton kernel with a grid and numbers that stay, started on changing buffers.
+    """Triton kernel with fixed grid and numbers, started on changing buffers.
 
     Attributes:
         kernel: returns the kernel; called before the first launch. Its parameters are buffers, numbers, constants.
