@@ -15,7 +15,7 @@ from preshuffle.layouts.checkpoint import TORCH_DTYPES, Checkpoint, MappedShards
 from preshuffle.layouts.laid_out.device_copy import DeviceCopier
 from preshuffle.layouts.laid_out.files.checked_file import check_copied, check_header, check_key, stamp_in
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.files.manifest import Manifest, TensorRecord
+from preshuffle.layouts.laid_out.files.manifest import FileRecord, Manifest, TensorRecord
 from preshuffle.layouts.laid_out.remote_source import changed_sources
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, plan_of
 from preshuffle.layouts.loader import AITER_TAG, apply
@@ -216,15 +216,12 @@ class _MappedReader:
         """Return a layer's tensors."""
         record = self._records[layer]
         path = self._folder / record.file
-        found: dict[str, torch.Tensor] = {}
-        for one in record.tensors:
-            mapped = self._mapped(path, one)
-            # through the mapping: the pages are read soon anyway
-            if self._check and digest_of(sample_memory(mapped.untyped_storage(), 0, one.nbytes)) != one.sample:
+        found = self._map(path, record) if self._copier is None else self._copy(self._copier, path, record)
+        for one in record.tensors if self._check else ():
+            # as they will be used: of a mapping the pages are read soon anyway, of a GPU's memory it is what arrived
+            storage = found[one.name].untyped_storage()
+            if digest_of(sample_memory(storage, 0, one.nbytes)) != one.sample:
                 raise LaidOutError(f"{path}: tensor {one.name} does not hold what was written: verify it")
-            found[one.name] = mapped if self._copier is None else self._copier.copy(mapped)
-        if self._copier is not None:
-            self._copier.finish()
         for one in record.tensors:
             if one.stamped:
                 stamp = stamp_in(self._headers[layer], one.name)
@@ -238,11 +235,27 @@ class _MappedReader:
         """Whether layers are views of files, which take no memory."""
         return self._copier is None
 
-    def _mapped(self, path: Path, one: TensorRecord) -> torch.Tensor:
-        dtype = getattr(torch, one.torch_dtype) if one.torch_dtype else TORCH_DTYPES[one.dtype]
+    def _map(self, path: Path, record: FileRecord) -> dict[str, torch.Tensor]:
+        """Return views of a file's mapping."""
         mapping = self._shards.mapping(path)
-        flat = torch.frombuffer(mapping, dtype=torch.uint8, count=one.nbytes, offset=one.begin)
-        return flat.view(dtype).view(one.shape)
+        return {
+            one.name: torch.frombuffer(mapping, dtype=torch.uint8, count=one.nbytes, offset=one.begin)
+            .view(_dtype_of(one))
+            .view(one.shape)
+            for one in record.tensors
+        }
+
+    def _copy(self, copier: DeviceCopier, path: Path, record: FileRecord) -> dict[str, torch.Tensor]:
+        """Return copies in the device's memory, which have arrived."""
+        found = {one.name: torch.empty(one.shape, dtype=_dtype_of(one), device=self._device) for one in record.tensors}
+        copier.fill(path, [(found[one.name], one.begin) for one in record.tensors])
+        return found
+
+
+def _dtype_of(one: TensorRecord) -> torch.dtype:
+    """Return the dtype under which a kernel gets a tensor."""
+    dtype: torch.dtype = getattr(torch, one.torch_dtype) if one.torch_dtype else TORCH_DTYPES[one.dtype]
+    return dtype
 
 
 class _CheckpointReader:
