@@ -33,7 +33,10 @@ class DeviceCopier:
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Copy to a device; threads and buffers are made at the first copy."""
+        """Copy to a device.
+
+        Threads and buffers are made at the first copy.
+        """
         self._device = device
         self._lanes: list[_Lane] = []
         self._threads: ThreadPoolExecutor | None = None

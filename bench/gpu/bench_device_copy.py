@@ -1,6 +1,6 @@
-"""Benchmark of a laid-out rank's way to a GPU, against a plain copy from pinned memory.
+"""Benchmark of a laid-out rank's way to a GPU, against pinned copies.
 
-``python bench/bench_device_copy.py [--gb 2.9] [--tp 1] [--rounds 5] [--folder DIR]``: from a warm page cache, every
+``python bench/gpu/bench_device_copy.py [--gb 2.9] [--tp 1] [--rounds 5] [--folder DIR]``: from a warm page cache, every
 round measures all rows in turn; medians, and ratios within a round. ``pinned`` copies the same bytes from a pinned
 host tensor to new tensors of the same sizes, ``safetensors`` is ``safetensors.torch.load_file`` of the same files to
 the device, ``open`` is ``open_laid_out`` with its checks and stamps, ``layers`` the same without the first opening.
@@ -10,6 +10,7 @@ the device, ``open`` is ``open_laid_out`` with its checks and stamps, ``layers``
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench_laid_out import EXPERTS, FIELDS, LAYER, warm, write
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench_laid_out import EXPERTS, FIELDS, LAYER, warm, write
 
 from preshuffle.layouts import Checkpoint, lay_out_checkpoint, open_laid_out
 from preshuffle.layouts.laid_out import Manifest, device_copy
