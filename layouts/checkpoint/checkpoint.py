@@ -15,6 +15,7 @@ from preshuffle.layouts.checkpoint.part import CheckpointError, Part
 from preshuffle.layouts.checkpoint.role_reader import RoleReader
 from preshuffle.layouts.checkpoint.shard_index import read_shards
 from preshuffle.registry import Query, Registry
+from preshuffle.registry.entries import SECOND_LEVEL
 from preshuffle.registry.hf import (
     ExpertsReader,
     Tensors,
@@ -94,7 +95,8 @@ class Checkpoint:
         Where every expert has tensors of its own they are stacked, gate's rows before up's. Scales are
         ``[experts, rows, K]`` in groups (per_1x32), in blocks (per_1x128, each half on its own), ``[experts, rows, 1]``
         (per_Token), or one number per linear layer: ``[experts, 2]`` of w13, ``[experts]`` of w2 (per_Tensor). Static
-        scales of activations are ``[experts]``, of gate's and up's the larger. Packed int4 comes as signed bytes.
+        scales of activations are ``[experts]``, of gate's and up's the larger. Packed int4 comes as signed bytes. Where
+        scales have a scale of their own, it stands under the role with ``_2`` behind it, one number per linear layer.
 
         The intermediate size is cut as the loader of the query's engine does it (``Registry.loader_cut``). Where
         it cuts by the size of a rank's buffer (whole blocks, padded), every rank gets tensors of that size, with zeros
@@ -120,7 +122,12 @@ class Checkpoint:
         part = Part.of(query, tp_rank, ep_rank, self.routed, self.registry.loader_cut(query))
         with ExitStack() as stack:
             reader = RoleReader(self.folder, self.shards, _SafetensorsFiles(stack).tensor)
-            return {role: reader.role(role, entry, layer, part) for role, entry in self.experts[layer].items()}
+            found: dict[str, torch.Tensor] = {}
+            for role, entry in self.experts[layer].items():
+                found[role] = reader.role(role, entry, layer, part)
+                if entry.second is not None:
+                    found[f"{role}{SECOND_LEVEL}"] = reader.second(role, entry.second, layer, part)
+            return found
 
 
 class _SafetensorsFiles:
@@ -138,4 +145,5 @@ class _SafetensorsFiles:
 
 
 def _is_there(variant: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:
-    return all(entry.name.format(layer=layer, expert=0) in shards for entry in variant.values())
+    entries = [one for entry in variant.values() for one in (entry, entry.second) if one is not None]
+    return all(entry.name.format(layer=layer, expert=0) in shards for entry in entries)

@@ -16,7 +16,7 @@ from preshuffle.layouts.tensors import E8M0
 from preshuffle.registry import PreshuffleError, Query
 from preshuffle.registry.algebra.shard import Slice, split_experts
 from preshuffle.registry.base.words import GROUP, Role
-from preshuffle.registry.entries import CheckpointTensor, StoredDtype
+from preshuffle.registry.entries import SECOND_LEVEL, CheckpointTensor, StoredDtype
 from preshuffle.registry.resolve import LoaderCut
 
 STORED: Final[dict[StoredDtype, torch.dtype]] = {
@@ -130,28 +130,29 @@ class Part:
         if role.startswith("w13"):
             if self.query.gate_up_order == "GUGU":
                 rows: torch.Tensor = view[experts, 2 * self.columns.start : 2 * self.columns.stop]
-                return _filled(rows, 1, 2 * self.share)
+                return _filled(rows, 1, 2 * self.share, entry)
             parts = [view[experts, half + self.columns.start : half + self.columns.stop] for half in (0, intermediate)]
-            return torch.cat([_filled(part, 1, self.share) for part in parts], dim=1)
+            return torch.cat([_filled(part, 1, self.share, entry) for part in parts], dim=1)
         if role == "w2_bias":
             bias: torch.Tensor = view[experts]
             return bias if self.tp_rank == 0 else torch.zeros_like(bias)
         size = view.get_shape()[2]
         first, last = (edge * size // intermediate for edge in (self.columns.start, self.columns.stop))
         columns: torch.Tensor = view[experts, :, first:last]
-        return _filled(columns, 2, self.share * size // intermediate)
+        return _filled(columns, 2, self.share * size // intermediate, entry)
 
-    def take_linear(self, role: Role, entry: CheckpointTensor, view: Any) -> torch.Tensor:
+    def take_linear(self, role: str, entry: CheckpointTensor, view: Any) -> torch.Tensor:
         """Slice one expert's linear layer ``[rows, K]``.
 
-        A scale of the whole tensor is a single number.
+        A scale of the whole tensor is a single number, and so is a scale's own (``w13_weight_scale_2``).
 
         Raises:
             CheckpointError: it is stored in another shape.
         """
         found = tuple(view.get_shape())
         wanted = self.linear_shape(role, entry)
-        if found != wanted and not (role.endswith("_scale") and _without_ones(found) == _without_ones(wanted)):
+        scale = role.endswith(("_scale", SECOND_LEVEL))
+        if found != wanted and not (scale and _without_ones(found) == _without_ones(wanted)):
             raise CheckpointError(f"{role} is stored as {found} for each expert; the sizes need {wanted}")
         if not wanted:
             number: torch.Tensor = view[:] if found else view[...]
@@ -160,11 +161,11 @@ class Part:
         first, last, share = self.cut_of(wanted[0 if rows else 1])
         single = wanted[0 if rows else 1] == 1  # one scale for every value of K
         if len(found) < 2:
-            taken: torch.Tensor = _filled(view[first:last], 0, share) if rows else view[:]
+            taken: torch.Tensor = _filled(view[first:last], 0, share, entry) if rows else view[:]
             return taken.reshape(-1, 1)
         if rows:
-            return _filled(view[first:last], 0, share)
-        columns: torch.Tensor = view[:] if single else _filled(view[:, first:last], 1, share)
+            return _filled(view[first:last], 0, share, entry)
+        columns: torch.Tensor = view[:] if single else _filled(view[:, first:last], 1, share, entry)
         return columns
 
     def cut_of(self, size: int) -> tuple[int, int, int]:
@@ -180,14 +181,14 @@ class Part:
         )
         return first, last, share
 
-    def linear_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
+    def linear_shape(self, role: str, entry: CheckpointTensor) -> tuple[int, ...]:
         """Return the stored shape of one expert's linear layer.
 
         Gate's or up's alone; of its scales, or ``()`` of a single number.
         """
         hidden, intermediate = self.sizes
         rows, k = (intermediate, hidden) if role.startswith("w13") else (hidden, intermediate)
-        if role.endswith("_input_scale"):
+        if role.endswith(("_input_scale", SECOND_LEVEL)):
             return ()
         if role.endswith("_scale"):
             return SCALES[str(self.query.quant_type)](rows, k)
@@ -195,9 +196,11 @@ class Part:
 
     def _values(self, entry: CheckpointTensor) -> int:
         """Return how many values one stored element holds."""
-        return entry.packed if entry.packed > 1 else 2 if self.query.weight_dtype in ("fp4x2", "i4x2") else 1
+        if entry.packed > 1:
+            return entry.packed
+        return 2 * STORED[entry.dtypes[0]].itemsize if self.query.weight_dtype in ("fp4x2", "i4x2") else 1
 
-    def stored_shape(self, role: Role, entry: CheckpointTensor) -> tuple[int, ...]:
+    def stored_shape(self, role: str, entry: CheckpointTensor) -> tuple[int, ...]:
         """Return the stored shape of a tensor of all experts.
 
         A weight's K may be stored as several dimensions.
@@ -242,13 +245,13 @@ def unpack_int32(tensor: torch.Tensor) -> torch.Tensor:
     return (nibbles - 8).to(torch.int8).flatten(-2)
 
 
-def _filled(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
-    """Return a tensor with zeros behind its last value, up to a size; packed zeros where it is of int32 words."""
+def _filled(tensor: torch.Tensor, dim: int, size: int, entry: CheckpointTensor) -> torch.Tensor:
+    """Return a tensor with zeros behind its last value, up to a size; packed zeros where its words are unpacked."""
     missing = size - tensor.shape[dim]
     if missing <= 0:
         return tensor
     shape = (*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :])
-    zero = _PACKED_ZEROS if tensor.dtype == torch.int32 else 0
+    zero = _PACKED_ZEROS if entry.packed > 1 else 0
     return torch.cat([tensor, torch.full(shape, zero, dtype=torch.int32).to(tensor.dtype)], dim)
 
 

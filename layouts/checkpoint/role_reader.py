@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part, unpack_int32
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries import CheckpointTensor
+from preshuffle.registry.entries import SECOND_LEVEL, CheckpointTensor
 
 OpenTensor = Callable[[Path, str], Any]
 """Opens a tensor of a file; what it returns has ``get_shape()`` and is sliced as safetensors' slices are."""
@@ -42,6 +42,20 @@ class RoleReader:
             return self._merged(role, entry, layer, part).contiguous()
         return self._stacked(role, entry, self._names(role, entry, layer, part), part)
 
+    def second(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> torch.Tensor:
+        """Read the numbers that are multiplied into a role's scales: ``[experts, 2]`` of w13, ``[experts]`` of w2.
+
+        Args:
+            role: of the scales.
+            entry: how the numbers are stored.
+            layer: which layer.
+            part: whose experts.
+
+        Raises:
+            CheckpointError: see ``role``.
+        """
+        return self._stacked(f"{role}{SECOND_LEVEL}", entry, self._names(role, entry, layer, part), part)
+
     def pieces(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> list[list[torch.Tensor]]:
         """Read a role's tensor in pieces: by expert, gate before up.
 
@@ -63,7 +77,7 @@ class RoleReader:
         names = [linear_names(entry, layer, expert) for expert in range(part.experts.start, part.experts.stop)]
         return [*names, self._shared_names(role, entry, layer)] if part.shared else names
 
-    def _stacked(self, role: Role, entry: CheckpointTensor, names: Sequence[Sequence[str]], part: Part) -> torch.Tensor:
+    def _stacked(self, role: str, entry: CheckpointTensor, names: Sequence[Sequence[str]], part: Part) -> torch.Tensor:
         """Read experts' linear layers into one tensor, gate's rows before up's.
 
         Each part is copied once, to its place.
@@ -85,7 +99,7 @@ class RoleReader:
             raise CheckpointError(f"{self._folder}: where the shared expert's {role} lies is not in the book")
         return [name.format(layer=layer) for name in entry.shared]
 
-    def _read(self, name: str, role: Role, entry: CheckpointTensor, take: Any) -> torch.Tensor:
+    def _read(self, name: str, role: str, entry: CheckpointTensor, take: Any) -> torch.Tensor:
         path = self._shards.get(name)
         if path is None:
             raise CheckpointError(f"{self._folder}: tensor {name} ({role}) is in no shard")
@@ -111,7 +125,7 @@ def linear_names(entry: CheckpointTensor, layer: int, expert: int) -> list[str]:
 def stored_names(entry: CheckpointTensor, layer: int, routed: int, shared: bool) -> list[list[str]]:
     """Return the names of a role's stored tensors, by expert.
 
-    A single list where one tensor holds all experts.
+    A single list where one tensor holds all experts. The numbers that are multiplied into scales belong to them.
 
     Args:
         entry: how the role is stored.
@@ -122,10 +136,15 @@ def stored_names(entry: CheckpointTensor, layer: int, routed: int, shared: bool)
     if not entry.per_expert:
         return [[entry.name.format(layer=layer)]]
     names = [linear_names(entry, layer, expert) for expert in range(routed)]
-    return [*names, [name.format(layer=layer) for name in entry.shared]] if shared else names
+    if shared:
+        names.append([name.format(layer=layer) for name in entry.shared])
+    if entry.second is None:
+        return names
+    seconds = stored_names(entry.second, layer, routed, shared)
+    return [[*scales, *numbers] for scales, numbers in zip(names, seconds, strict=True)]
 
 
-def _joined(role: Role, parts: list[torch.Tensor]) -> torch.Tensor:
+def _joined(role: str, parts: list[torch.Tensor]) -> torch.Tensor:
     """Join gate's and up's tensors.
 
     Rows behind rows, two numbers as a pair, of two input scales the larger.

@@ -17,8 +17,7 @@ from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.part import STORED, CheckpointError, Part
 from preshuffle.layouts.tensors import E8M0, FLOAT_DTYPES
 from preshuffle.registry import Query, Registry
-from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries import CheckpointTensor, StoredDtype
+from preshuffle.registry.entries import SECOND_LEVEL, CheckpointTensor, StoredDtype
 from preshuffle.registry.hf import (
     Tensors,
     checkpoint_tensors,
@@ -80,7 +79,7 @@ def _layer(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield a layer's tensors, each under its name."""
     part = Part.of(query, 0, 0)
-    for role, entry in tensors.items():
+    for role, entry in _with_seconds(tensors):
         dtype = STORED[_stored_dtype(role, entry, query)]
         if not entry.per_expert:
             shape = part.stored_shape(role, entry)
@@ -97,18 +96,27 @@ def _layer(
             yield name.format(layer=layer), _random(role, part.linear_shape(role, entry), dtype, random)
 
 
-def _stored_dtype(role: Role, entry: CheckpointTensor, query: Query) -> StoredDtype:
+def _with_seconds(tensors: Tensors) -> Iterator[tuple[str, CheckpointTensor]]:
+    """Yield roles, and behind each the scale of its scales."""
+    for role, entry in tensors.items():
+        yield role, entry
+        if entry.second is not None:
+            yield f"{role}{SECOND_LEVEL}", entry.second
+
+
+def _stored_dtype(role: str, entry: CheckpointTensor, query: Query) -> StoredDtype:
     """Return the dtype of the configuration's weights where the model type stores several."""
-    wanted = [dtype for dtype in entry.dtypes if dtype == query.weight_dtype and not role.endswith("_scale")]
+    scale = role.endswith(("_scale", SECOND_LEVEL))
+    wanted = [dtype for dtype in entry.dtypes if dtype == query.weight_dtype and not scale]
     return (wanted or entry.dtypes)[0]
 
 
-def _random(role: Role, shape: tuple[int, ...], dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
+def _random(role: str, shape: tuple[int, ...], dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
     """Return random weights or scales of a dtype.
 
     Weights take all codes but those that are no number; scales are near 1.0.
     """
-    if role.endswith("_scale"):
+    if role.endswith(("_scale", SECOND_LEVEL)):
         if dtype in (torch.uint8, E8M0):
             return torch.randint(120, 131, shape, dtype=torch.uint8, generator=random).view(dtype)
         return torch.empty(shape).uniform_(0.5, 2.0, generator=random).to(dtype)

@@ -21,7 +21,7 @@ from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.executor import RunContext
 from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, exclusive_folder
-from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
 from preshuffle.layouts.stamps import Loss, digest_file
@@ -161,7 +161,7 @@ def _why_not(old: LayerPlan, decision: Decision, role: Any, lost: tuple[str, ...
     steps = [step for step in lost if not (step in _REPEATABLE and (step == "cast" or step in again))]
     if steps:
         return ", ".join(steps)
-    return "the larger of two" if is_joined(role, old.entries[role]) and decided is not None else None
+    return why_joined(role, old.entries[role]) if decided is not None else None
 
 
 class RecordedDigests:

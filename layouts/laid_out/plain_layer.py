@@ -16,7 +16,7 @@ from preshuffle.layouts.laid_out.files.manifest import FileRecord, LayerPlan, Ma
 from preshuffle.layouts.laid_out.files.progress import Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
 from preshuffle.layouts.laid_out.runs.rank_role import CHUNK
-from preshuffle.layouts.laid_out.runs.run_plan import is_joined
+from preshuffle.layouts.laid_out.runs.run_plan import why_joined
 from preshuffle.layouts.loader import undo_layout
 from preshuffle.layouts.stamps import Stamp
 from preshuffle.registry.base.words import Role
@@ -97,9 +97,9 @@ def unrestorable(manifest: Manifest) -> list[str]:
 def _why_lost(plan: LayerPlan, tensor: TensorRecord) -> str | None:
     if tensor.lost:
         return ", ".join(tensor.lost)
-    if tensor.role is not None and tensor.role in plan.entries and is_joined(tensor.role, plan.entries[tensor.role]):
-        return "the larger of two"
-    return None
+    if tensor.role is None or tensor.role not in plan.entries:
+        return None
+    return why_joined(tensor.role, plan.entries[tensor.role])
 
 
 def _ranges(tensor: TensorRecord, stamp: Stamp | None, count: int) -> Iterator[tuple[int, int]]:

@@ -30,7 +30,7 @@ from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
 from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, exclusive_folder
-from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, is_joined
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
@@ -286,7 +286,7 @@ def _kept_files(plan: RunPlan, records: list[FileRecord], shards: MappedShards, 
         entries = plan.layers[record.layer][0].entries
         for tensor in record.tensors:
             role = tensor.role
-            if role is None or not (tensor.lost or is_joined(role, entries[role])):
+            if role is None or not (tensor.lost or why_joined(role, entries[role])):
                 continue
             if keep == "all" or not role.endswith("_weight"):
                 names.update(plan.names_of_role(record.layer, role))

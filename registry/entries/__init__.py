@@ -30,6 +30,7 @@ from preshuffle.registry.entries.fusions import FUSION_FACTS, TABLE, FusionEntry
 from preshuffle.registry.entries.model_types import (
     CheckpointTensor,
     ExpertModules,
+    FoldedScale,
     ModelTypeEntry,
     QuantizationCase,
     QuantizationEntry,
@@ -88,6 +89,7 @@ __all__ = [
     "FeatureEntry",
     "FeatureProbe",
     "FlagEntry",
+    "FoldedScale",
     "FunctionEntry",
     "FusionEntry",
     "KernelLabelEntry",

@@ -13,6 +13,22 @@ from preshuffle.registry.entries.platform import Evidence
 StoredDtype = TensorDtype | Literal["int8", "int32"]
 
 
+class FoldedScale(Frozen):
+    """Where the scale of a role's scales lies: one number per linear layer.
+
+    Attributes:
+        name: as of ``CheckpointTensor``, and so are the others.
+        up: likewise.
+        shared: likewise.
+        dtype: likewise.
+    """
+
+    name: str
+    up: str | None = None
+    shared: tuple[str, ...] = ()
+    dtype: StoredDtype | tuple[StoredDtype, ...]
+
+
 class CheckpointTensor(Frozen):
     """Where a role lies in a checkpoint.
 
@@ -24,6 +40,7 @@ class CheckpointTensor(Frozen):
         merge_last: dimensions at the end to merge into K.
         dtype: how it is stored; where several are listed, any of them.
         packed: how many values one stored element holds that must be unpacked into one byte each (int4 in int32).
+        folded: of a scale, where the numbers lie that are multiplied into it.
     """
 
     name: str
@@ -32,11 +49,18 @@ class CheckpointTensor(Frozen):
     merge_last: Annotated[int, Field(ge=1, le=4)] = 1
     dtype: StoredDtype | tuple[StoredDtype, ...]
     packed: Literal[1, 8] = 1
+    folded: FoldedScale | None = None
 
     @property
     def dtypes(self) -> tuple[StoredDtype, ...]:
         """The dtypes in which it may be stored."""
         return (self.dtype,) if isinstance(self.dtype, str) else self.dtype
+
+    @property
+    def second(self) -> Self | None:
+        """Where the numbers that are multiplied into a scale lie, read as roles are."""
+        one = self.folded
+        return type(self)(name=one.name, up=one.up, shared=one.shared, dtype=one.dtype) if one else None
 
     @property
     def per_expert(self) -> bool:
@@ -98,11 +122,24 @@ class MoeLayers(Frozen):
 
 
 class StoredTensor(Frozen):
-    """Tensor of a quantized linear layer: name suffix and storage."""
+    """Tensor of a quantized linear layer: name suffix and storage.
+
+    Attributes:
+        name: behind the layer's name.
+        also: what it is called in checkpoints for other engines; all tensors of a checkpoint have names of one place.
+        dtype: as of ``CheckpointTensor``.
+        packed: likewise.
+    """
 
     name: str
+    also: tuple[str, ...] = ()
     dtype: StoredDtype | tuple[StoredDtype, ...]
     packed: Literal[1, 8] = 1
+
+    def name_at(self, place: int) -> str:
+        """Return one of its names; the last one where there are fewer."""
+        names = (self.name, *self.also)
+        return names[min(place, len(names) - 1)]
 
 
 class QuantizationCase(Frozen):
@@ -113,6 +150,7 @@ class QuantizationCase(Frozen):
         facts: what it says of the experts. Where it names no ``weight_dtype`` the model's own dtype is meant.
         weight: where a linear layer's values lie.
         scale: where their scales lie.
+        second_scale: where the scale of those scales lies, one number for each linear layer.
         input_scale: where static scales of activations lie.
         shared_weight_dtype: dtype of shared experts, where it is another than the routed experts'.
     """
@@ -121,6 +159,7 @@ class QuantizationCase(Frozen):
     facts: ModelFacts
     weight: StoredTensor | None = None
     scale: StoredTensor | None = None
+    second_scale: StoredTensor | None = None
     input_scale: StoredTensor | None = None
     shared_weight_dtype: Dtype | None = None
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from preshuffle.registry.base.words import Role
-from preshuffle.registry.entries import CheckpointTensor, ExpertModules, ModelTypeEntry, QuantizationCase, StoredTensor
+from preshuffle.registry.entries import (
+    CheckpointTensor,
+    ExpertModules,
+    FoldedScale,
+    ModelTypeEntry,
+    QuantizationCase,
+    StoredTensor,
+)
 from preshuffle.registry.hf.quantization import ExpertsReader
 from preshuffle.registry.loading import Book
 
@@ -36,12 +43,23 @@ def checkpoint_tensors(
     quantization = (reader or ExpertsReader(config, entry, book)).experts(layer)
     stored = entry.checkpoint.get(quantization.method)
     experts = entry.experts
-    by_block = tuple(_linear(experts, block, quantization.case) for block in experts.blocks) if experts else ()
+    case = quantization.case
+    stored_as = (case.weight, case.scale, case.second_scale, case.input_scale)
+    places = range(1 + max(len(one.also) if one else 0 for one in stored_as))
+    blocks = experts.blocks if experts else ()
+    by_block = tuple(_linear(experts, block, case, place) for block in blocks for place in places if experts)
     return (*((stored,) if stored else ()), *(tensors for tensors in by_block if tensors))
 
 
-def _linear(experts: ExpertModules, block: str, case: QuantizationCase) -> Tensors:
-    """Return the tensors of single experts' linear layers: gate and up make w13, down is w2."""
+def _linear(experts: ExpertModules, block: str, case: QuantizationCase, place: int) -> Tensors:
+    """Return the tensors of single experts' linear layers: gate and up make w13, down is w2.
+
+    Args:
+        experts: names of their modules.
+        block: the MoE block's module.
+        case: how the layers are stored.
+        place: which of a stored tensor's names.
+    """
     if case.weight is None or "{expert}" not in experts.expert:
         return {}
     tensors: dict[Role, CheckpointTensor] = {}
@@ -53,10 +71,25 @@ def _linear(experts: ExpertModules, block: str, case: QuantizationCase) -> Tenso
     for stored, w13, w2 in parts:
         if stored is None:
             continue
-        gate, up, down = (f"{block}.{experts.expert}.{name}.{stored.name}" for name in experts.linears)
-        linears = experts.shared_linears or experts.linears
-        shared = [f"{block}.{experts.shared}.{name}.{stored.name}" for name in linears if experts.shared]
-        how = {"dtype": stored.dtype, "packed": stored.packed}
-        tensors[w13] = CheckpointTensor.model_validate({"name": gate, "up": up, "shared": shared[:2], **how})
-        tensors[w2] = CheckpointTensor.model_validate({"name": down, "shared": shared[2:], **how})
+        tensors[w13], tensors[w2] = _layer_tensors(experts, block, stored, place)
+        if stored is case.scale and case.second_scale is not None:
+            seconds = _layer_tensors(experts, block, case.second_scale, place)
+            for role, second in zip((w13, w2), seconds, strict=True):
+                folded = FoldedScale(name=second.name, up=second.up, shared=second.shared, dtype=second.dtype)
+                tensors[role] = tensors[role].model_copy(update={"folded": folded})
     return tensors
+
+
+def _layer_tensors(
+    experts: ExpertModules, block: str, stored: StoredTensor, place: int
+) -> tuple[CheckpointTensor, CheckpointTensor]:
+    """Return one tensor of the experts' linear layers: of gate and up, and of down."""
+    suffix = stored.name_at(place)
+    gate, up, down = (f"{block}.{experts.expert}.{name}.{suffix}" for name in experts.linears)
+    linears = experts.shared_linears or experts.linears
+    shared = [f"{block}.{experts.shared}.{name}.{suffix}" for name in linears if experts.shared]
+    how = {"dtype": stored.dtype, "packed": stored.packed}
+    return (
+        CheckpointTensor.model_validate({"name": gate, "up": up, "shared": shared[:2], **how}),
+        CheckpointTensor.model_validate({"name": down, "shared": shared[2:], **how}),
+    )

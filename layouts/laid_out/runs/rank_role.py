@@ -22,6 +22,7 @@ from preshuffle.layouts.tensors import needs_cast
 from preshuffle.registry import Decision, LayoutError, TensorDecision
 from preshuffle.registry.base.frozen import FrozenDict
 from preshuffle.registry.base.words import BITS, Role
+from preshuffle.registry.entries import SECOND_LEVEL
 
 CHUNK: Final = 4 << 20
 """Laid-out bytes that are made at once, at least one expert: what a processor's caches take, about."""
@@ -143,6 +144,9 @@ def read_plain(
                 read = reader.role(role, entries[role], unit.layer, part)
                 # one tensor of all experts may come as a view of the mapping
                 plain[role] = read if entries[role].per_expert else read.clone()
+                second = entries[role].second
+                if second is not None:
+                    plain[f"{role}{SECOND_LEVEL}"] = reader.second(role, second, unit.layer, part)
     return plain
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError
 from preshuffle.layouts.laid_out.files.manifest import LayerPlan, rank_file
 from preshuffle.layouts.laid_out.runs.parameter_names import parameter_names, parameter_prefix
+from preshuffle.layouts.laid_out.runs.stored_values import check_stored_values
 from preshuffle.layouts.loader import check_findings
 from preshuffle.layouts.stamps import Loss
 from preshuffle.registry import Decision, Query, Registry
@@ -84,7 +85,8 @@ class RunPlan:
             NoRecipeError: no rule answers.
             QueryError: a field is wrong, or the sizes cannot be cut between the ranks.
             LayoutError: a decision carries an error that is not allowed.
-            CheckpointError: the checkpoint lacks what a decision needs, or has no MoE layer.
+            CheckpointError: the checkpoint lacks what a decision needs, or has no MoE layer; or an engine quantizes the
+                weights while it loads them.
         """
         if not checkpoint.experts:
             raise CheckpointError(f"{checkpoint.folder}: no layer has experts: there is nothing to lay out")
@@ -96,6 +98,7 @@ class RunPlan:
             decision = registry.resolve(query)
             plan = plan_of(registry, query, decision, entries, checkpoint.routed)
             if plan not in found:
+                check_stored_values(checkpoint, layer, query, decision)
                 check_findings(decision, allow)
                 _check_roles(checkpoint, layer, decision)
             found.setdefault(plan, []).append(layer)
@@ -193,9 +196,11 @@ def _check_roles(checkpoint: Checkpoint, layer: int, decision: Decision) -> None
         )
 
 
-def is_joined(role: Role, entry: CheckpointTensor) -> bool:
-    """Return whether reading a role keeps the larger of two numbers.
+def why_joined(role: Role, entry: CheckpointTensor) -> str | None:
+    """Return how reading a role keeps less than is stored, None where it does not.
 
-    So it is of gate's and up's input scales.
+    Of gate's and up's input scales it keeps the larger, and a scale's own scale becomes part of it.
     """
-    return role.endswith("_input_scale") and entry.up is not None
+    if entry.second is not None:
+        return "multiplied by a second scale"
+    return "the larger of two" if role.endswith("_input_scale") and entry.up is not None else None

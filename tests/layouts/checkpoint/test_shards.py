@@ -11,6 +11,7 @@ import torch
 from preshuffle.layouts import apply, apply_layout, inverse, write_checkpoint
 from preshuffle.layouts.checkpoint.part import _filled, unpack_int32
 from preshuffle.registry import Decision, NoRecipeError, Query, QueryError
+from preshuffle.registry.entries import CheckpointTensor
 from support.book.strategies import REGISTRY
 from support.tensors.moe import hf_config
 
@@ -159,4 +160,7 @@ def test_padded_slices_without_a_recipe_are_refused(tmp_path: Path) -> None:
 
 def test_packed_int4_is_filled_with_zeros() -> None:
     words = torch.tensor([[0x76543210]], dtype=torch.int32)
-    assert unpack_int32(_filled(words, 1, 2)).tolist() == [[*range(-8, 0), *[0] * 8]]
+    entry = CheckpointTensor(name="experts.{expert}.weight_packed", dtype="int32", packed=8)
+    assert unpack_int32(_filled(words, 1, 2, entry)).tolist() == [[*range(-8, 0), *[0] * 8]]
+    kept = CheckpointTensor(name="experts.{expert}.weight", dtype="int32")
+    assert _filled(words, 1, 2, kept).tolist() == [[0x76543210, 0]]

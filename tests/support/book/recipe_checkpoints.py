@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,11 @@ EXPERTS: Final = 4
 Weights = dict[tuple[str, str | None], tuple[str | None, str | None]]
 ALLOW: Final = ("unsupported", "untuned")
 """Findings of the kernels, which are no matter of bytes."""
+FAULTS: Final = ("contract_mismatch", "known_bad")
+"""Findings of an engine that runs a recipe's bytes wrongly: rows name them as ``allow``, and are refused without."""
+REFUSALS: Final = ("quantizes them while it loads them", "no step that multiplies")
+"""Why a recipe is not laid out ahead, in the words of the messages."""
+_SCALED: Final = ("weight_dtype", "quant_type")
 ONE_LAYER: Final = {
     "num_hidden_layers": 1,
     "first_k_dense_replace": 0,
@@ -87,12 +92,12 @@ def _cached_config(base: str, section: str | None, sizes: tuple[int, int], regis
     return config_of(base, section, sizes, registry)
 
 
-def read_recipe_checkpoints() -> dict[str, dict[str, Any] | None]:
+def read_recipe_checkpoints() -> dict[str, dict[str, Any]]:
     """Read what was found, by recipe.
 
-    None of a recipe that no checkpoint gives: the engine quantizes while it loads, or no storage is in the book.
+    ``refused`` says why a recipe's checkpoint is not laid out ahead, as the message does.
     """
-    found: dict[str, dict[str, Any] | None] = read_yaml(TABLE)
+    found: dict[str, dict[str, Any]] = read_yaml(TABLE)
     return found
 
 
@@ -105,13 +110,14 @@ def _stores(registry: Registry) -> Iterator[tuple[str, str | None]]:
 def _candidates(recipe: str, cases: list[Case], registry: Registry, weights: Weights) -> Iterator[dict[str, Any]]:
     """Yield what resolves to a recipe, one row of each store."""
     failed: set[tuple[str, str | None]] = set()
-    for case, extra in product(cases[:3], ((), OVERRIDABLE, (*OVERRIDABLE, "model"))):
+    overridden = ((), OVERRIDABLE, (*OVERRIDABLE, "model"), (*OVERRIDABLE, *_SCALED))
+    for extra, case in product(overridden, cases[:3]):
         stated = Query.parse(case.query)
         given: dict[str, Any] = {name: case.query[name] for name in GIVEN if name in case.query}
         given |= {name: getattr(stated, name) for name in extra if getattr(stated, name) is not None}
         wanted = (stated.weight_dtype, stated.quant_type)
         for store, weight in weights.items():
-            if weight != wanted and stated.weight_dtype is not None:
+            if weight != wanted and stated.weight_dtype is not None and extra[-2:] != _SCALED:
                 continue
             if store in failed:
                 continue
@@ -146,16 +152,34 @@ def _weights(registry: Registry) -> Weights:
     return found
 
 
-def _lays_out(row: Mapping[str, Any], registry: Registry) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            config = config_of(row["base"], row["section"], tuple(row["sizes"]), registry)
-            write_checkpoint(Path(folder, "checkpoint"), config)
-            lay_out_checkpoint(Path(folder, "checkpoint"), Path(folder, "out"), allow=ALLOW, **row["fields"])
-        except PreshuffleError as error:
-            print("   ", row["base"], row["section"], str(error)[:150], file=sys.stderr)
-            return False
-        return True
+def _with_result(row: dict[str, Any], registry: Registry) -> dict[str, Any] | None:
+    """Return a row with what must be allowed, or why it is refused; None where its checkpoint does not fit."""
+    config = config_of(row["base"], row["section"], tuple(row["sizes"]), registry)
+    for allow in ((), FAULTS):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                write_checkpoint(Path(folder, "checkpoint"), config)
+                checkpoint, out = Path(folder, "checkpoint"), Path(folder, "out")
+                lay_out_checkpoint(checkpoint, out, allow=(*ALLOW, *allow), **row["fields"])
+            except PreshuffleError as error:
+                print("   ", row["base"], row["section"], str(error)[:150], file=sys.stderr)
+                reason = next((text for text in REFUSALS if text in str(error)), None)
+                if reason is not None:
+                    return {**row, "refused": reason}
+                continue
+            return {**row, "allow": list(allow)} if allow else row
+    return None
+
+
+def _first(candidates: Iterator[dict[str, Any]], registry: Registry) -> dict[str, Any] | None:
+    """Return the first candidate that is laid out; the first that is refused where none of some is."""
+    refused = None
+    for candidate in islice(candidates, 12):
+        row = _with_result(candidate, registry)
+        if row is not None and "refused" not in row:
+            return row
+        refused = refused or row
+    return refused
 
 
 def main() -> None:
@@ -169,14 +193,14 @@ def main() -> None:
     found = read_recipe_checkpoints() if TABLE.is_file() and "--again" not in sys.argv else {}
     weights = _weights(registry)
     for recipe, listed in cases.items():
-        if found.get(recipe) is not None:
+        if found.get(recipe):
             continue
-        row = next((row for row in _candidates(recipe, listed, registry, weights) if _lays_out(row, registry)), None)
+        row = _first(_candidates(recipe, listed, registry, weights), registry)
         print(recipe, row, file=sys.stderr)
-        if row is not None:
+        if row:
             fields = row["fields"].items()
             row["fields"] = {name: one if isinstance(one, int | float | dict) else str(one) for name, one in fields}
-        found[recipe] = row
+        found[recipe] = row or {}
         TABLE.write_text(yaml.safe_dump(found, sort_keys=False, width=120))
 
 
