@@ -1,7 +1,13 @@
 """Stamps: records of the layout that a tensor's bytes are in."""
 
 from preshuffle.layouts.stamps.copies import forget_copies, hand_over_stamps
-from preshuffle.layouts.stamps.digests import StreamDigest, digest_file
+from preshuffle.layouts.stamps.digests import (
+    StreamDigest,
+    digest_file,
+    digest_of_sums,
+    pieces_of,
+    row_sums_of_file,
+)
 from preshuffle.layouts.stamps.exclusive import exclusive
 from preshuffle.layouts.stamps.mapped import check_writable, find_mappings, is_shared_file, mark_unmapped
 from preshuffle.layouts.stamps.memory_extents import (
@@ -44,6 +50,7 @@ __all__ = [
     "check_writable",
     "digest_file",
     "digest_of",
+    "digest_of_sums",
     "drop_stamp",
     "enclosing_stamps",
     "exclusive",
@@ -58,10 +65,12 @@ __all__ = [
     "mark_unmapped",
     "memory_extents_of",
     "overlapping_stamps",
+    "pieces_of",
     "prepare_write",
     "put_stamp",
     "put_stamps",
     "record_location",
+    "row_sums_of_file",
     "sample_file",
     "sample_memory",
     "soundness_of",

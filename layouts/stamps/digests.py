@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -117,6 +118,43 @@ def digest_file(path: Path, extent: tuple[int, int]) -> str:
     return _digest(_blocks_of(path, extent))
 
 
+def row_sums_of_file(path: Path, extent: tuple[int, int]) -> bytes:
+    """Return the sums of a byte range's rows, of which a digest is made.
+
+    Args:
+        path: the file.
+        extent: first byte, which begins a row, and past the last byte.
+    """
+    return b"".join(_row_sums(block) for block in _blocks_of(path, extent))
+
+
+def digest_of_sums(sums: Iterable[bytes], nbytes: int) -> str:
+    """Return the digest of consecutive pieces.
+
+    Args:
+        sums: of each piece's rows, in order.
+        nbytes: of all pieces.
+    """
+    found = blake2b(digest_size=16)
+    for some in sums:
+        found.update(some)
+    return _ended(found, nbytes)
+
+
+def pieces_of(nbytes: int, largest: int) -> list[tuple[int, int]]:
+    """Return about equal byte ranges of whole rows, for ``row_sums_of_file``.
+
+    Args:
+        nbytes: of all.
+        largest: bytes of a piece at most; at least a row.
+    """
+    row = _ROW_WORDS * _WORD
+    rows = -(-nbytes // row)
+    count = -(-rows // max(1, largest // row))
+    edges = [min(nbytes, number * rows // max(count, 1) * row) for number in range(count + 1)]
+    return list(pairwise(edges)) if count else [(0, 0)]
+
+
 def _blocks_of(path: Path, extent: tuple[int, int]) -> Iterator[torch.Tensor]:
     """Yield a file's blocks, all in the same memory, which stays in a core's cache."""
     place, end = extent
@@ -145,6 +183,10 @@ def _digest(blocks: Iterable[torch.Tensor]) -> str:
     for block in blocks:
         found.update(_row_sums(block))
         nbytes += block.numel()
+    return _ended(found, nbytes)
+
+
+def _ended(found: blake2b, nbytes: int) -> str:
     found.update(nbytes.to_bytes(8, "little"))
     return _PREFIX + found.hexdigest()
 
@@ -260,8 +302,7 @@ class StreamDigest:
         """Return the digest; nothing may be added afterwards."""
         if self._rest.numel():
             self._add(self._rest)
-        self._found.update(self._nbytes.to_bytes(8, "little"))
-        return _PREFIX + self._found.hexdigest()
+        return _ended(self._found, self._nbytes)
 
     def _add(self, block: torch.Tensor) -> None:
         self._found.update(_row_sums(block))

@@ -70,6 +70,9 @@ class FakeRay:
         one = {"NodeID": "n1", "NodeManagerHostname": "host-1", "NodeManagerAddress": "10.0.0.1"}
         return [{**one, "Alive": True, "Resources": {"CPU": 2.0}}, {**one, "Alive": False, "Resources": {"CPU": 2.0}}]
 
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
     def put(self, value: Any) -> Ref:
         value = pickle.dumps(value)
         return Ref(lambda: None, done=True, value=pickle.loads(value))
@@ -125,12 +128,14 @@ class _Remote:
         return self.ray.submit(self.function, arguments, self.name, self.retries)
 
 
-class FakeBoard:
-    """Handle of the actor that takes the progress."""
+class NoChecks:
+    """Checks of nodes that all of them have passed."""
 
-    def __init__(self, board: Any) -> None:
-        self.report = SimpleNamespace(remote=board.report)
-        self.read = SimpleNamespace(remote=lambda: Ref(board.read))
+    def poll(self) -> None:
+        """Find nothing."""
+
+    def finish(self) -> None:
+        """Find nothing."""
 
 
 def connecting(ray: FakeRay) -> Callable[[str | None], contextlib.AbstractContextManager[FakeRay]]:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Self
 
 from preshuffle.layouts.laid_out.cluster.connection import check_installed, connected
-from preshuffle.layouts.laid_out.cluster.nodes import check_nodes, expectation, progress_board
-from preshuffle.layouts.laid_out.cluster.unit_task import UnitSources, hash_shard, write_unit
-from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.cluster.nodes import NodeChecks, check_nodes, expectation
+from preshuffle.layouts.laid_out.cluster.partial_sizes import partial_sizes
+from preshuffle.layouts.laid_out.cluster.ray_tasks import NamedWork, RayTasks
+from preshuffle.layouts.laid_out.cluster.unit_task import UnitSources, hash_piece, write_unit
 from preshuffle.layouts.laid_out.files.manifest import FileRecord
 from preshuffle.layouts.laid_out.files.progress import Progress
 from preshuffle.layouts.laid_out.runs.executor import RunContext
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile
 from preshuffle.layouts.laid_out.runs.output_folder import remove_partials
 from preshuffle.layouts.laid_out.runs.run_plan import RankLayer
+from preshuffle.layouts.laid_out.runs.shard_pieces import PiecewiseDigests, ShardPiece
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
 from preshuffle.registry import PreshuffleError
 
 RETRIES: Final = 5
 _EVERY: Final = 0.5
 """Seconds between two looks at the progress."""
-_CANCELLING: Final = 5.0
-"""Seconds for which tasks may take to remove what they have half-written."""
 
 
 class RayExecutor:
@@ -41,7 +43,7 @@ class RayExecutor:
 
         Args:
             address: of the cluster, as ``connected`` takes it.
-            workers: tasks at once; as many as the cluster has processors if None.
+            workers: tasks at once; what keeps the cluster's processors busy if None.
             retries: how often a task is repeated whose node or process died.
 
         Raises:
@@ -82,85 +84,93 @@ class RayExecutor:
         return self._run(context, units, unread)
 
     def _run(self, context: RunContext, units: list[Unit], unread: list[Path]) -> dict[str, FileRecord]:
-        run = _RayRun(self._ray, context, self._workers, self._retries)
-        run.start()
-        records = run.run(units, unread)
+        records = _RayRun(self._ray, context, self._workers, self._retries).run(units, unread)
         remove_partials(context.out)  # of tasks whose node died
         return records
 
 
 class _RayRun:
-    """Tasks of one run."""
+    """Tasks of one run.
+
+    Shards are hashed one group ahead of the units that read them, in pieces, so that no processor waits for a digest.
+    """
 
     def __init__(self, ray: Any, context: RunContext, workers: int | None, retries: int) -> None:
         self._ray, self._context = ray, context
-        self._workers, self._retries = workers, retries
+        self._tasks = RayTasks(ray, workers, retries)
+        self._digests = PiecewiseDigests(context.digests)
         self._out = context.out.absolute()
         self._records: dict[str, FileRecord] = {}
-        self._hashes: dict[Path, Any] = {}
-        self._sources: dict[tuple[Path, ...], tuple[Any, list[Path]]] = {}
-        self._pending: dict[Any, Unit | Path] = {}
+        self._sources: dict[tuple[Path, ...], Any] = {}
         self._written = _Written(context.progress)
-        self._reading: Any = None
-        self._last_read = time.monotonic()
-
-    def start(self) -> None:
-        """Check the nodes, and start what takes the progress."""
-        checkpoint = self._context.plan.checkpoint
-        shards = {path.absolute() for path in checkpoint.shards.values()}
-        expected = expectation(self._out, shards)
-        check_nodes(self._ray, expected)
-        self._expected = self._ray.put(expected)
-        self._board = progress_board(self._ray)
+        self._last_look = time.monotonic()
 
     def run(self, units: list[Unit], unread: list[Path]) -> dict[str, FileRecord]:
-        """Submit tasks and wait for them."""
-        waiting = self._submit(units, unread)
+        """Submit tasks and wait for them; nodes are checked meanwhile, and by their first task."""
+        shards = {path.absolute() for path in self._context.plan.checkpoint.shards.values()}
+        expected = expectation(self._out, shards)
+        checks = check_nodes(self._ray, expected)
+        self._expected = self._ray.put(expected)
         try:
-            more = True
-            while more or self._pending:
-                while more and (self._workers is None or len(self._pending) < self._workers):
-                    more = next(waiting, None) is not None
-                if self._pending:
-                    self._wait()
+            self._work(self._steps(units, unread), checks)
+            checks.finish()
+        except PreshuffleError:
+            self._tasks.cancel()
+            checks.finish()  # what is wrong with a node says more than what failed there
+            raise
         except BaseException:
-            self._cancel()
+            self._tasks.cancel()
             raise
         return self._records
 
-    def _submit(self, units: list[Unit], unread: list[Path]) -> Iterator[bool]:
-        """Submit one task at each step: hashes before the units that need them."""
-        for unit in units:
-            paths = sources_of(unit, self._context.plan)
-            for path in paths:
-                yield from self._hash(path)
-            self._pending[self._write(unit, paths)] = unit
-            yield True
-        for path in unread:
-            yield from self._hash(path)
+    def _work(self, steps: Iterator[bool], checks: NodeChecks) -> None:
+        more = True
+        while more or self._tasks:
+            submitted: bool | None = True
+            while submitted and self._tasks.has_room():
+                submitted = next(steps, None)
+            more = submitted is not None
+            for work, result in self._tasks.done(_EVERY):
+                self._take(work, result)
+            checks.poll()
+            self._look()
 
-    def _hash(self, path: Path) -> Iterator[bool]:
-        if path in self._hashes:
-            return
-        known = self._context.digests.known(path)
-        if known is not None:
-            self._hashes[path] = known
-            return
-        state = self._context.digests.state(path)
-        task = self._task(hash_shard, f"hash {path.name}")
-        self._hashes[path] = task.remote(path.absolute(), state, self._expected)
-        self._pending[self._hashes[path]] = path
-        yield True
+    def _steps(self, units: list[Unit], unread: list[Path]) -> Iterator[bool]:
+        """Submit a task at each step; yield False where something must be done first."""
+        plan = self._context.plan
+        groups = [(paths, list(some)) for paths, some in groupby(units, lambda unit: sources_of(unit, plan))]
+        needed = [paths for paths, _ in groups] + [unread]
+        pieces = deque(
+            (number, piece)
+            for number, paths in enumerate(needed)
+            for path in paths
+            for piece in self._digests.pieces(path)
+        )
+        for number, (paths, some) in enumerate(groups):
+            while pieces and pieces[0][0] <= number + 1:
+                yield self._hash(pieces.popleft()[1])
+            while any(self._digests.known(path) is None for path in paths):
+                yield self._hash(pieces.popleft()[1]) if pieces else False
+            for unit in some:
+                yield self._write(unit, paths)
+        for _, piece in pieces:
+            yield self._hash(piece)
 
-    def _write(self, unit: Unit, paths: list[Path]) -> Any:
+    def _hash(self, piece: ShardPiece) -> bool:
+        path, state = piece.path.absolute(), self._context.digests.state(piece.path)
+        self._tasks.submit(NamedWork(piece.name, piece), hash_piece, path, piece.extent, state, self._expected)
+        return True
+
+    def _write(self, unit: Unit, paths: list[Path]) -> bool:
         key = tuple(paths) if not isinstance(unit, RankLayer) else (*paths, Path(str(unit.layer)))
         if key not in self._sources:
             self._sources[key] = self._ray.put(self._sources_of(unit, paths))
-        digests = [self._hashes[path] for path in paths]
+        digests = [self._digests.known(path) for path in paths]
+        work = NamedWork(unit.file, unit)
         if isinstance(unit, OtherFile):  # a task has another working directory
             unit = replace(unit, source=unit.source.absolute())
-        task = self._task(write_unit, unit.file)
-        return task.remote(unit, self._sources[key], self._out, self._expected, self._board, *digests)
+        self._tasks.submit(work, write_unit, unit, self._sources[key], self._out, self._expected, *digests)
+        return True
 
     def _sources_of(self, unit: Unit, paths: list[Path]) -> UnitSources:
         plan, digests = self._context.plan, self._context.digests
@@ -176,50 +186,18 @@ class _RayRun:
             plan.checkpoint.registry.digest,
         )
 
-    def _task(self, function: Any, name: str) -> Any:
-        return self._ray.remote(function).options(
-            name=name, num_cpus=1, max_retries=self._retries, retry_exceptions=False, scheduling_strategy="SPREAD"
-        )
-
-    def _wait(self) -> None:
-        """Wait a moment for tasks, and take what is done."""
-        if self._reading is None and time.monotonic() - self._last_read >= _EVERY:
-            self._reading, self._last_read = self._board.read.remote(), time.monotonic()
-        refs = [*([self._reading] if self._reading is not None else []), *self._pending]
-        done, _ = self._ray.wait(refs, num_returns=1, timeout=_EVERY)
-        for ref in done:
-            if ref == self._reading:
-                self._report()
-            else:
-                work = self._pending.pop(ref)
-                self._take(work, self._result(ref, work))
-
-    def _report(self) -> None:
-        """Give the progress what tasks have reported."""
-        reading, self._reading = self._reading, None
-        with suppress(self._ray.exceptions.RayError):  # a report less
-            for file, nbytes in self._ray.get(reading).items():
+    def _look(self) -> None:
+        """Tell the progress how far the files are that tasks write."""
+        if time.monotonic() - self._last_look >= _EVERY:
+            self._last_look = time.monotonic()
+            for file, nbytes in partial_sizes(self._out, self._tasks.subjects()).items():
                 self._written.report(file, nbytes)
 
-    def _result(self, ref: Any, work: Unit | Path) -> Any:
-        try:
-            return self._ray.get(ref)
-        except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, PreshuffleError):
-                raise cause from None
-            raise LaidOutError(f"{_name_of(work)}: its task failed: {_last_line(error)}") from None
-        except self._ray.exceptions.RayError as error:
-            raise LaidOutError(
-                f"{_name_of(work)}: its task ended {self._retries + 1} times without a result: {_last_line(error)}; "
-                "run the same command again, it resumes"
-            ) from None
-
-    def _take(self, work: Unit | Path, result: Any) -> None:
-        progress = self._context.progress
-        if isinstance(work, Path):
-            self._context.digests.record(work, result)
+    def _take(self, work: Unit | ShardPiece, result: Any) -> None:
+        if isinstance(work, ShardPiece):
+            self._digests.add(work, result)
             return
+        progress = self._context.progress
         record, was_there = result
         self._records[work.file] = record
         size = sum(tensor.nbytes for tensor in record.tensors)
@@ -229,16 +207,6 @@ class _RayRun:
         else:
             self._written.report(work.file, size)
             progress.tell("file", work.file)
-        self._written.finish(work.file)
-
-    def _cancel(self) -> None:
-        """Stop all tasks; they remove what they have half-written."""
-        refs = list(self._pending)
-        with suppress(self._ray.exceptions.RayError):  # the cluster may be what was lost
-            for ref in refs:
-                self._ray.cancel(ref)
-            if refs:
-                self._ray.wait(refs, num_returns=len(refs), timeout=_CANCELLING)
 
 
 class _Written:
@@ -247,21 +215,7 @@ class _Written:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._known: dict[str, int] = {}
-        self._finished: set[str] = set()
 
     def report(self, file: str, nbytes: int) -> None:
-        if file not in self._finished:
-            self._progress.advance(nbytes - self._known.get(file, 0))
-            self._known[file] = nbytes
-
-    def finish(self, file: str) -> None:
-        self._finished.add(file)
-
-
-def _name_of(work: Unit | Path) -> str:
-    return work.name if isinstance(work, Path) else work.file
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+        self._progress.advance(nbytes - self._known.get(file, 0))
+        self._known[file] = nbytes

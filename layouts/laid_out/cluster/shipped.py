@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -91,20 +90,3 @@ def _storage_problems(expected: Expectation, answer: str | None) -> list[str]:
             problems.append(f"{path} has {found:,} bytes there, {size:,} here")
             break
     return problems
-
-
-class ProgressBoard:
-    """Actor that knows how many bytes of each file are written."""
-
-    def __init__(self) -> None:
-        """Know nothing yet."""
-        self._written: dict[str, int] = {}
-
-    def report(self, file: str, nbytes: int) -> None:
-        """Take a file's bytes until now; repeated units begin at zero."""
-        self._written[file] = nbytes
-
-    def read(self) -> Mapping[str, int]:
-        """Return what was reported since the last time."""
-        found, self._written = self._written, {}
-        return found

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
 
 import torch
 
@@ -21,13 +19,8 @@ from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, synchr
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.layouts.laid_out.runs.sources import FileState
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, UnitHead, fill, seal
-from preshuffle.layouts.stamps import Loss, digest_file
+from preshuffle.layouts.stamps import Loss, row_sums_of_file
 from preshuffle.registry import Registry
-
-_EVERY: Final = 0.5
-"""Seconds between two reports of a task."""
-Report = Callable[[int], None]
-"""Called with the bytes that a unit has written until now."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +72,23 @@ def check_state(path: Path, state: FileState) -> None:
         raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
 
 
-def hash_shard(path: Path, state: FileState, expected: Expectation) -> str:
-    """Return the digest of a shard.
+def hash_piece(path: Path, extent: tuple[int, int], state: FileState, expected: Expectation) -> bytes:
+    """Return the sums of a shard's piece, of which its digest is made.
 
     Raises:
         CheckpointError: it changes meanwhile.
         LaidOutError: this node is not like the driver.
     """
     check_this_node(expected)
+    torch.set_num_threads(1)
     check_state(path, state)
-    digest = digest_file(path, (0, state[0]))
+    sums = row_sums_of_file(path, extent)
     check_state(path, state)
-    return digest
+    return sums
 
 
 def write_unit(
-    unit: Unit, sources: UnitSources, out: Path, expected: Expectation, board: Any, *digests: str
+    unit: Unit, sources: UnitSources, out: Path, expected: Expectation, *digests: str
 ) -> tuple[FileRecord, bool]:
     """Write a unit's file, unless it is there.
 
@@ -105,7 +99,6 @@ def write_unit(
         sources: what it reads.
         out: the folder.
         expected: what this node must be like.
-        board: actor that takes the progress; None for none.
         digests: of the files of ``sources.states``, in their order.
 
     Returns:
@@ -119,11 +112,9 @@ def write_unit(
     if found is not None:
         return found, True
     sources.check_unchanged()
-    report = _Reports(lambda nbytes: board.report.remote(unit.file, nbytes) if board is not None else None)
-    report.tell()
     writer = TensorWriter(out / unit.file, head.tensors, head.description)
     try:
-        fill(unit, sources.plan(), MappedShards(), writer, report.advance)
+        fill(unit, sources.plan(), _shards_of(expected), writer, lambda nbytes: None)
         sources.check_unchanged()
         record = seal(writer, unit, head)
     finally:
@@ -132,22 +123,11 @@ def write_unit(
     return record, False
 
 
-class _Reports:
-    """Reports how far a unit is, now and then."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._written = 0
-        self._last = time.monotonic()
-
-    def advance(self, nbytes: int) -> None:
-        self._written += nbytes
-        if time.monotonic() - self._last >= _EVERY:
-            self.tell()
-
-    def tell(self) -> None:
-        self._last = time.monotonic()
-        self._report(self._written)
+# Process-wide: the tasks of a run read the same pages one after the other, and mapping them costs as much as copying.
+@lru_cache(maxsize=1)
+def _shards_of(expected: Expectation) -> MappedShards:
+    """Return the mapped shards of this process, for one run."""
+    return MappedShards()
 
 
 # Process-wide: a process of a cluster stays on its node, and nodes that come later are checked by their tasks.

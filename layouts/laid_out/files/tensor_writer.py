@@ -74,8 +74,7 @@ class TensorWriter:
         self.path = path
         self._partial = unique_partial(path)
         self._description = json.dumps(description, separators=(",", ":"), sort_keys=True)
-        room = 8 + _ROOM * (tensors + 1) + 2 * len(self._description)
-        self._begin = -(-room // _PAGE) * _PAGE
+        self._begin = header_room(tensors, len(self._description))
         self._place = self._begin
         self._stored: dict[str, _Stored] = {}
         self._handle = -1
@@ -206,9 +205,21 @@ def unique_partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
-def is_own_partial(path: Path) -> bool:
-    """Return whether a file's name is one of those."""
-    return re.search(rf"\.[0-9a-f]{{8}}{re.escape(PARTIAL)}$", path.name) is not None
+def file_of_partial(name: str) -> str | None:
+    """Return a partial file's final name; None for other files."""
+    found = re.fullmatch(rf"(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}", name)
+    return found[1] if found else None
+
+
+def header_room(tensors: int, description: int) -> int:
+    """Return the bytes before a file's first tensor.
+
+    Args:
+        tensors: how many there will be.
+        description: bytes of the file's own description.
+    """
+    room = 8 + _ROOM * (tensors + 1) + 2 * description
+    return -(-room // _PAGE) * _PAGE
 
 
 @contextmanager

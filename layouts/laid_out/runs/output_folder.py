@@ -13,7 +13,7 @@ from typing import Final
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK
-from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, is_own_partial, writing
+from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, file_of_partial, writing
 from preshuffle.layouts.laid_out.runs.other_tensors import room_for
 
 _LOCK: Final = "lock"
@@ -88,7 +88,7 @@ def remove_partials(out: Path) -> None:
     """
     for folder in (out, out / SOURCE, out / WORK):
         for path in folder.glob(f"*{PARTIAL}"):
-            if is_own_partial(path):
+            if file_of_partial(path.name) is not None:
                 path.unlink(missing_ok=True)
 
 

@@ -46,11 +46,15 @@ class UnitHead:
         sources = dict(digests)
         if isinstance(unit, OtherFile):
             key = unit.key(sources[unit.source.name])
-            return UnitHead(key, len(unit.names), {"key": key, "sources": sources}, {})
+            return UnitHead(key, tensors_of(unit), {"key": key, "sources": sources}, {})
         key = unit.key(sources)
         ranks = {"layer": unit.layer, "tp_rank": unit.tp_rank, "ep_rank": unit.ep_rank}
-        count = len(unit.decision.tensors) + len(unit.plan.entries)
-        return UnitHead(key, count, description_of(unit, key, registry_digest, sources), ranks)
+        return UnitHead(key, tensors_of(unit), description_of(unit, key, registry_digest, sources), ranks)
+
+
+def tensors_of(unit: Unit) -> int:
+    """Return how many tensors a unit's file holds, at most."""
+    return len(unit.names) if isinstance(unit, OtherFile) else len(unit.decision.tensors) + len(unit.plan.entries)
 
 
 def sources_of(unit: Unit, plan: RunPlan) -> list[Path]:

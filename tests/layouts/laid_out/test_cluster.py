@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from preshuffle import __version__
-from preshuffle.layouts import CheckpointError
+from preshuffle.layouts import Checkpoint, CheckpointError
 from preshuffle.layouts.laid_out import (
     LaidOutError,
     RayExecutor,
@@ -22,9 +22,12 @@ from preshuffle.layouts.laid_out import (
     lay_out_checkpoint,
 )
 from preshuffle.layouts.laid_out.cluster import connection, nodes, ray_executor, unit_task
-from preshuffle.layouts.laid_out.cluster.shipped import ProgressBoard, check_node
+from preshuffle.layouts.laid_out.cluster.partial_sizes import partial_sizes
+from preshuffle.layouts.laid_out.cluster.shipped import check_node
+from preshuffle.layouts.laid_out.runs import shard_pieces
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.registry import Registry
-from support.ray_in_process import FakeBoard, FakeRay, connecting
+from support.ray_in_process import FakeRay, NoChecks, connecting
 from support.tensors.laid_out import checkpoint_with_others, contents
 from support.tensors.lay_out_process import FIELDS
 
@@ -34,11 +37,9 @@ FIRST = "rank-tp0-ep0-layer-00000.safetensors"
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
-    board = FakeBoard(ProgressBoard())
     monkeypatch.setattr(ray_executor, "check_installed", lambda: None)
     monkeypatch.setattr(ray_executor, "connected", connecting(fake))
-    monkeypatch.setattr(ray_executor, "progress_board", lambda ray: board)
-    monkeypatch.setattr(ray_executor, "check_nodes", lambda ray, expected: None)
+    monkeypatch.setattr(ray_executor, "check_nodes", lambda ray, expected: NoChecks())
     monkeypatch.setattr(unit_task, "_problems_here", lambda expected: check_node(expected)[1])
     return fake
 
@@ -53,7 +54,6 @@ def test_a_cluster_writes_what_threads_write(
     checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(checkpoint.parent)  # tasks have another working directory
-    monkeypatch.setattr(unit_task, "_EVERY", 0.0)
     monkeypatch.setattr(ray_executor, "_EVERY", 0.0)
     events = lay_out(Path("checkpoint"), tmp_path / "out")
     assert contents(tmp_path / "out") == whole
@@ -81,6 +81,30 @@ def test_tasks_at_once_are_limited_and_hashes_come_first(checkpoint: Path, tmp_p
     assert ray.most == 1
     assert ray.submitted[0] == "hash model-00001-of-00002.safetensors"
     assert len(ray.submitted) == len(set(ray.submitted)) == 8
+
+
+def test_shards_are_hashed_in_pieces_ahead_of_their_units(
+    checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_pieces, "PIECE", 1 << 16)
+    lay_out(checkpoint, tmp_path / "out", workers=3)
+    assert contents(tmp_path / "out") == whole
+    first = next(number for number, name in enumerate(ray.submitted) if not name.startswith("hash"))
+    hashes = [name for name in ray.submitted if name.startswith("hash")]
+    assert len(hashes) > 4
+    assert ray.submitted[:first] == hashes[:first]
+    assert {name.split()[1] for name in hashes[:first]} == {path.name for path in checkpoint.glob("*.safetensors")}
+
+
+def test_progress_is_read_from_unfinished_files(checkpoint: Path, tmp_path: Path) -> None:
+    unit = next(RunPlan.of(Checkpoint.open(checkpoint), FIELDS).units())
+    for number, size in enumerate((1 << 20, 1 << 19)):  # the second is of a repeated task
+        (tmp_path / f"{unit.file}.{number:08x}.partial").write_bytes(bytes(size))
+    (tmp_path / f"others.safetensors.{0:08x}.partial").write_bytes(bytes(1 << 20))
+    (tmp_path / unit.file).write_bytes(bytes(1 << 20))
+    sizes = partial_sizes(tmp_path, [unit, "another task"])
+    assert set(sizes) == {unit.file}
+    assert (1 << 19) < sizes[unit.file] < (1 << 20)
 
 
 def test_a_lost_task_is_repeated_until_it_is_enough(
@@ -168,7 +192,7 @@ def test_nodes_that_differ_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(LaidOutError, match=r"node host-1 \(10.0.0.1\): preshuffle 1 is installed there, 2 here"):
         nodes.check_nodes(ray, expected)
     with pytest.raises(LaidOutError, match=r"node host-1 .*what it writes to .* is not found here"):
-        nodes.check_nodes(ray, expected)
+        nodes.check_nodes(ray, expected).finish()
     monkeypatch.setattr(FakeRay, "nodes", lambda self: [])
     with pytest.raises(LaidOutError, match="no node with a processor"):
         nodes.check_nodes(ray, expected)

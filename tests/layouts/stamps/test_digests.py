@@ -24,7 +24,16 @@ from preshuffle.layouts import (
     stamps_from_metadata,
     stamps_to_metadata,
 )
-from preshuffle.layouts.stamps.digests import digest_file, digest_memory, fingerprint, is_uniform, part_edges
+from preshuffle.layouts.stamps.digests import (
+    digest_file,
+    digest_memory,
+    digest_of_sums,
+    fingerprint,
+    is_uniform,
+    part_edges,
+    pieces_of,
+    row_sums_of_file,
+)
 from preshuffle.registry import LayoutError
 from support.tensors.moe import decide, in_padded_buffers, plain_tensors
 from support.tensors.padded_layer import Tensors, raw, state_of
@@ -53,6 +62,19 @@ def test_a_digest_is_of_every_byte(nbytes: int, begin: int, tmp_path: Path) -> N
     data[begin + nbytes] ^= 1  # beside the bytes
     assert digest_memory(storage, begin, nbytes) == before
     assert digest_file(tmp_path / "data", (begin, begin + nbytes + 100)) != before  # past the end of the file
+
+
+@pytest.mark.parametrize("nbytes", [0, *SIZES])
+@pytest.mark.parametrize("largest", [1, 1 << 15, 100_000, 1 << 30])
+def test_a_digest_is_put_together_of_pieces(nbytes: int, largest: int, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(memory(nbytes).tobytes()[:nbytes])
+    pieces = pieces_of(nbytes, largest)
+    assert [begin for begin, _ in pieces[1:]] == [end for _, end in pieces[:-1]]
+    assert (pieces[0][0], pieces[-1][1]) == (0, nbytes)
+    assert all(end - begin <= max(largest, 1 << 15) for begin, end in pieces)
+    sums = [row_sums_of_file(path, piece) for piece in pieces]
+    assert digest_of_sums(sums, nbytes) == digest_file(path, (0, nbytes))
 
 
 def test_a_digest_leaves_the_storage_resizable() -> None:
