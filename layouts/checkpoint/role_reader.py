@@ -43,7 +43,9 @@ class RoleReader:
         return self._stacked(role, entry, self._names(role, entry, layer, part), part)
 
     def second(self, role: Role, entry: CheckpointTensor, layer: int, part: Part) -> torch.Tensor:
-        """Read the numbers that are multiplied into a role's scales: ``[experts, 2]`` of w13, ``[experts]`` of w2.
+        """Read the scale of a role's scales.
+
+        ``[experts, 2]`` of w13, ``[experts]`` of w2.
 
         Args:
             role: of the scales.

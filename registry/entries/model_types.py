@@ -14,7 +14,9 @@ StoredDtype = TensorDtype | Literal["int8", "int32"]
 
 
 class FoldedScale(Frozen):
-    """Where the scale of a role's scales lies: one number per linear layer.
+    """Where the scale of a role's scales lies.
+
+    One number for each linear layer.
 
     Attributes:
         name: as of ``CheckpointTensor``, and so are the others.
@@ -58,7 +60,7 @@ class CheckpointTensor(Frozen):
 
     @property
     def second(self) -> Self | None:
-        """Where the numbers that are multiplied into a scale lie, read as roles are."""
+        """Where the scale of the scales lies, as a tensor to read."""
         one = self.folded
         return type(self)(name=one.name, up=one.up, shared=one.shared, dtype=one.dtype) if one else None
 

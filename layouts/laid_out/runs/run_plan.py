@@ -197,7 +197,7 @@ def _check_roles(checkpoint: Checkpoint, layer: int, decision: Decision) -> None
 
 
 def why_joined(role: Role, entry: CheckpointTensor) -> str | None:
-    """Return how reading a role keeps less than is stored, None where it does not.
+    """Return how reading a role keeps less than is stored, or None.
 
     Of gate's and up's input scales it keeps the larger, and a scale's own scale becomes part of it.
     """
