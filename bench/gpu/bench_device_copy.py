@@ -4,7 +4,7 @@
 round measures all rows in turn; medians, and ratios within a round. ``pinned`` copies the same bytes from a pinned
 host tensor to new tensors of the same sizes, ``safetensors`` is ``safetensors.torch.load_file`` of the same files to
 the device, ``open`` is ``open_laid_out`` with its checks and stamps, ``layers`` the same without the first opening.
-``--threads`` and ``--piece`` try other numbers of threads and MiB of a piece.
+``--tried MOST_THREADS=8,BUFFERS=3 …`` measures with other constants of ``device_copy``.
 """
 
 from __future__ import annotations
@@ -89,12 +89,13 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
         "open": opened(folder / "out", args.tp),
         "layers": layers(folder / "out", args.tp),
     }
-    for threads in args.threads:
-        for piece in args.piece:
-            for name, value in (("_MOST_LANES", threads), ("_PIECE", piece << 20)):
-                setattr(device_copy, name, value)
-            print(f"{threads} threads at most, pieces of {piece} MiB")
-            contest(nbytes, args.rounds, rows | {"layers": layers(folder / "out", args.tp)})
+    for tried in args.tried or [""]:
+        for setting in tried.split(",") if tried else ():
+            name, value = setting.split("=")
+            setattr(device_copy, f"_{name}", int(value))
+        print(tried or "as it is")
+        rows["open"], rows["layers"] = opened(folder / "out", args.tp), layers(folder / "out", args.tp)
+        contest(nbytes, args.rounds, rows)
 
 
 def contest(nbytes: int, rounds: int, rows: dict[str, Callable[[], Any]]) -> None:
@@ -123,8 +124,7 @@ def main() -> None:
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--threads", type=int, nargs="*", default=[device_copy._MOST_LANES])
-    parser.add_argument("--piece", type=int, nargs="*", default=[device_copy._PIECE >> 20])
+    parser.add_argument("--tried", nargs="*", help="constants of device_copy: MOST_THREADS=8,BLOCK=16777216")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         measure(Path(name), args)

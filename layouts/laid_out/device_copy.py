@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Lock
 from typing import Final
 
 import torch
@@ -15,21 +17,23 @@ import torch
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.tensors import as_bytes
 
-_MOST_LANES: Final = 16
-"""Threads that read: one copies 5 to 10 GB/s out of the page cache, a GPU takes 50."""
-_PIECE: Final = 8 << 20
-"""Bytes that are read and sent at once: few steps of Python, and the first is soon there."""
-_BUFFERS: Final = 2
-
-Piece = tuple[int, torch.Tensor]
-"""Where a piece begins in the file, and the flat bytes that get it."""
+_MOST_THREADS: Final = 12
+"""Threads that read: one takes 5 to 7 GB/s out of the page cache, a GPU 55, and memory has no room for many more."""
+_BLOCK: Final = 32 << 20
+"""Bytes that are sent at once: a GPU takes few large copies faster than many small ones."""
+_FIRST: Final = 4 << 20
+"""Bytes of the first block, so that the GPU soon has something to do; each is twice as large as the one before it."""
+_BUFFERS: Final = 4
+_PARTS: Final = 8
+"""Parts of a block, read by different threads."""
+_PAGE: Final = 4096
 
 
 class DeviceCopier:
     """Copies tensors of files to a device.
 
-    Several threads read into pinned memory; while one of a thread's two buffers is on its way to the GPU, the other is
-    filled. Copies run on a stream of their own. Any other device is written to directly.
+    Threads read parts of a block into pinned memory; who reads the last part sends the block, on a stream of its own.
+    Meanwhile the next blocks are read into other buffers. To a device that is no GPU buffers are not pinned.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,9 +42,10 @@ class DeviceCopier:
         Threads and buffers are made at the first copy.
         """
         self._device = device
-        self._lanes: list[_Lane] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._buffers: list[_Buffer] = []
         self._stream: torch.cuda.Stream | None = None
+        self._count = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
 
     def fill(self, path: Path, tensors: Sequence[tuple[torch.Tensor, int]]) -> None:
         """Fill tensors from a file; wait until all bytes have arrived.
@@ -52,100 +57,193 @@ class DeviceCopier:
         Raises:
             LaidOutError: the file cannot be read, or ends before a tensor does.
         """
-        pieces: deque[Piece] = deque()
-        for tensor, begin in tensors:
-            flat = as_bytes(tensor)
-            pieces.extend((begin + first, flat[first : first + _PIECE]) for first in range(0, flat.numel(), _PIECE))
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._send(handle, pieces)
-            finally:
-                os.close(handle)
+            with closing(_File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))) as file:
+                self._send(file, (_Piece(begin, as_bytes(tensor)) for tensor, begin in tensors))
         except OSError as error:
             raise LaidOutError(f"{path}: cannot be read: {error.strerror}") from None
         except EOFError:
             raise LaidOutError(f"{path}: ends before its tensors do: verify it") from None
 
-    def _send(self, handle: int, pieces: deque[Piece]) -> None:
+    def _send(self, file: _File, pieces: Iterable[_Piece]) -> None:
         threads = self._start()
         if self._stream is not None:  # the tensors' memory may still be in use by what was freed there
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        work = [threads.submit(lane.run, handle, pieces) for lane in self._lanes[: len(pieces)]]
+        transfer = _Transfer(file, self._buffers, self._stream, list(_blocks_of(pieces)))
+        work = [threads.submit(transfer.run) for _ in range(min(self._count, len(transfer.parts)))]
         try:
             for one in work:
                 one.result()
         finally:
-            pieces.clear()
+            transfer.stop()
             wait(work)
             if self._stream is not None:
                 self._stream.synchronize()
 
     def _start(self) -> ThreadPoolExecutor:
-        """Return the threads, with a lane for each."""
+        """Return the threads; make buffers at the first call."""
         if self._threads is None:
-            count = min(_MOST_LANES, len(os.sched_getaffinity(0)))
-            if self._device.type == "cuda":
-                self._stream = torch.cuda.Stream(self._device)
-            self._lanes = [_Lane(self._stream) for _ in range(count)]
-            self._threads = ThreadPoolExecutor(count, "device-copy")
+            on_gpu = self._device.type == "cuda"
+            self._stream = torch.cuda.Stream(self._device) if on_gpu else None
+            self._buffers = [
+                _Buffer(torch.empty(_BLOCK, dtype=torch.uint8, pin_memory=on_gpu)) for _ in range(_BUFFERS)
+            ]
+            self._threads = ThreadPoolExecutor(self._count, "device-copy")
         return self._threads
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
-    """One thread's buffers, used in turn.
+class _File:
+    """Open file that is read at any place."""
+
+    handle: int
+
+    def read(self, begin: int, view: memoryview) -> None:
+        """Fill a buffer.
+
+        Raises:
+            EOFError: the file ends before.
+        """
+        count = 0
+        while count < len(view):
+            read = os.preadv(self.handle, [view[count:]], begin + count)
+            if not read:
+                raise EOFError
+            count += read
+
+    def close(self) -> None:
+        os.close(self.handle)
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """Some bytes of a file, and the flat bytes on the device that get them."""
+
+    begin: int
+    target: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.target.numel()
+
+    def cut(self, size: int) -> tuple[_Piece, _Piece]:
+        """Return the first bytes, and the rest."""
+        return _Piece(self.begin, self.target[:size]), _Piece(self.begin + size, self.target[size:])
+
+
+@dataclass(slots=True, eq=False)
+class _Block:
+    """Pieces that are read into one buffer, one behind the other, and sent from it.
 
     Attributes:
-        stream: on which a GPU copies; None where the target is written to directly.
+        missing: parts that are not read yet.
+        sent: set when its copy is on the stream.
     """
 
-    stream: torch.cuda.Stream | None
-    buffers: list[torch.Tensor] = field(default_factory=list)
-    sent: list[torch.cuda.Event] = field(default_factory=list)
+    pieces: list[_Piece] = field(default_factory=list)
+    size: int = 0
+    missing: int = 0
+    sent: Event = field(default_factory=Event)
 
-    def run(self, handle: int, pieces: deque[Piece]) -> None:
-        """Read and send pieces until none is left."""
+    def ranges(self) -> Iterator[range]:
+        """Yield the parts of the buffer that threads read."""
+        step = -(-self.size // (_PARTS * _PAGE)) * _PAGE
+        return (range(first, min(first + step, self.size)) for first in range(0, self.size, step))
+
+    def read(self, file: _File, view: memoryview, part: range) -> None:
+        """Read a part into its place in the buffer."""
+        place = 0
+        for piece in self.pieces:
+            first, past = max(part.start, place), min(part.stop, place + len(piece))
+            if first < past:
+                file.read(piece.begin + first - place, view[first:past])
+            place += len(piece)
+
+
+def _blocks_of(pieces: Iterable[_Piece]) -> Iterator[_Block]:
+    """Yield blocks that hold all pieces, small ones first."""
+    limit, block = min(_FIRST, _BLOCK), _Block()
+    for rest in pieces:
+        while len(rest):
+            piece, rest = rest.cut(limit - block.size)
+            block.pieces.append(piece)
+            block.size += len(piece)
+            if block.size == limit:
+                yield block
+                limit, block = min(2 * limit, _BLOCK), _Block()
+    if block.size:
+        yield block
+
+
+class _Buffer:
+    """Memory of one block, and when it is free again."""
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self.memory = memory
+        self.view = memoryview(memory.numpy().data)
+        self.copied = torch.cuda.Event(blocking=True) if memory.is_pinned() else None
+
+    def send(self, block: _Block, stream: torch.cuda.Stream | None) -> None:
+        """Start copying a block to its targets."""
+        place = 0
+        for piece in block.pieces:
+            piece.target.copy_(self.memory[place : place + len(piece)], non_blocking=stream is not None)
+            place += len(piece)
+        if self.copied is not None and stream is not None:
+            self.copied.record(stream)
+
+    def wait(self) -> None:
+        """Wait until the block that was sent last has left."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
+class _Transfer:
+    """Blocks on their way from a file to a device, worked on by several threads."""
+
+    def __init__(
+        self, file: _File, buffers: list[_Buffer], stream: torch.cuda.Stream | None, blocks: list[_Block]
+    ) -> None:
+        self._file, self._buffers, self._stream, self._blocks = file, buffers, stream, blocks
+        self._lock = Lock()
+        self._stopped = False
+        self.parts: deque[tuple[int, range]] = deque()
+        for number, block in enumerate(blocks):
+            ranges = list(block.ranges())
+            block.missing = len(ranges)
+            self.parts.extend((number, part) for part in ranges)
+
+    def stop(self) -> None:
+        """Let the threads finish what they are at, and begin nothing more."""
+        self._stopped = True
+        self.parts.clear()
+        for block in self._blocks:
+            block.sent.set()
+
+    def run(self) -> None:
+        """Read parts, in order, until none is left; send what is complete."""
         try:
-            with torch.inference_mode(), torch.cuda.stream(self.stream):
-                turn = 0
+            with torch.inference_mode(), torch.cuda.stream(self._stream):
                 while True:
                     try:
-                        begin, target = pieces.popleft()
+                        number, part = self.parts.popleft()
                     except IndexError:
                         return
-                    self._move(turn % _BUFFERS, handle, begin, target)
-                    turn += 1
+                    self._read(number, part)
         except BaseException:
-            pieces.clear()  # the other threads stop, too
+            self.stop()
             raise
 
-    def _move(self, turn: int, handle: int, begin: int, target: torch.Tensor) -> None:
-        if self.stream is None:
-            buffer = target if target.device.type == "cpu" else torch.empty(target.numel(), dtype=torch.uint8)
-        else:
-            if len(self.buffers) <= turn:
-                self.buffers.append(torch.empty(_PIECE, dtype=torch.uint8, pin_memory=True))
-                self.sent.append(torch.cuda.Event(blocking=True))
-            self.sent[turn].synchronize()  # at once where nothing was sent from it
-            buffer = self.buffers[turn][: target.numel()]
-        _read(handle, begin, buffer)
-        if buffer is not target:
-            target.copy_(buffer, non_blocking=self.stream is not None)
-        if self.stream is not None:
-            self.sent[turn].record(self.stream)
-
-
-def _read(handle: int, begin: int, buffer: torch.Tensor) -> None:
-    """Fill a flat buffer from a file.
-
-    Raises:
-        EOFError: the file ends before.
-    """
-    view = memoryview(buffer.numpy().data)
-    count = 0
-    while count < len(view):
-        read = os.preadv(handle, [view[count:]], begin + count)
-        if not read:
-            raise EOFError
-        count += read
+    def _read(self, number: int, part: range) -> None:
+        block, buffer = self._blocks[number], self._buffers[number % len(self._buffers)]
+        if number >= len(self._buffers):
+            self._blocks[number - len(self._buffers)].sent.wait()
+            if self._stopped:
+                return
+            buffer.wait()
+        block.read(self._file, buffer.view, part)
+        with self._lock:
+            block.missing -= 1
+            complete = not block.missing
+        if complete and not self._stopped:
+            buffer.send(block, self._stream)
+            block.sent.set()

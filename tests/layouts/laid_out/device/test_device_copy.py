@@ -31,8 +31,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_copy, "_PIECE", 1000)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_BLOCK": 1000, "_FIRST": 250, "_PAGE": 16, "_BUFFERS": 2}.items():
+        monkeypatch.setattr(device_copy, name, value)
 
 
 def file_of(folder: Path, nbytes: int) -> tuple[Path, torch.Tensor]:
