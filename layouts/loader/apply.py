@@ -112,9 +112,10 @@ def _apply(
     scratch = torch.empty(max(needed.values()), dtype=torch.uint8, device=jobs[0].tensor.device)
     # those that get new storage come first: until they are done, nothing of the target has changed
     results: dict[Role, tuple[torch.Tensor, Stamp]] = {}
+    none = scratch[:0]
     for job in jobs:
         if not job.in_place:
-            results[job.role] = job.run(scratch[:0], backend)
+            results[job.role] = job.run(none, backend)
             mark_unmapped(results[job.role][0])
     results |= _in_place([job for job in jobs if job.in_place], needed, scratch, backend)
     put_stamps(results[job.role] for job in jobs)

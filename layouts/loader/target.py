@@ -37,30 +37,20 @@ class RoleTensors:
         self._get: Callable[[str], Any] = (
             partial(_attribute, target) if isinstance(target, torch.nn.Module) else target.get
         )
-        present = _present_names(target)
         self.names: dict[Role, str] = {}
-        self._seconds: dict[str, str] = {}
         self._made: dict[Role, torch.Tensor] = {}
-        taken = _engine_names(present)
-        claimed = {name for names in taken.values() for name in names}
-        for role in ROLES:
-            found = list(taken.get(role, ()))
-            if role in present and role not in claimed:
-                found.insert(0, role)
+        names, seconds = _names_of(_present_names(target))
+        self._seconds = dict(seconds)
+        for role, found in names.items():
             if len(found) > 1:
                 raise LayoutError(f"{role} stands there twice: {' and '.join(found)}")
-            if found:
-                value = self._get(found[0])
-                if not isinstance(value, torch.Tensor):
-                    raise LayoutError(f"{found[0]} is a {type(value).__name__}; a tensor is needed")
-                if value.layout != torch.strided:
-                    raise LayoutError(f"{found[0]} is {value.layout}; a dense tensor is needed")
-                check_memory(found[0], value)
-                self.names[role] = found[0]
-            second = f"{role}{SECOND_LEVEL}"
-            name = next(iter(taken.get(second, (second,))))
-            if name in present:
-                self._seconds[role] = name
+            value = self._get(found[0])
+            if not isinstance(value, torch.Tensor):
+                raise LayoutError(f"{found[0]} is a {type(value).__name__}; a tensor is needed")
+            if value.layout != torch.strided:
+                raise LayoutError(f"{found[0]} is {value.layout}; a dense tensor is needed")
+            check_memory(found[0], value)
+            self.names[role] = found[0]
 
     def make_defaults(self, decision: Decision) -> None:
         """Make the scales that an engine makes itself, in new memory.
@@ -163,19 +153,39 @@ class RoleTensors:
             setattr(self.target, name, tensor)
 
 
-def _present_names(target: Target) -> set[str]:
+def _present_names(target: Target) -> frozenset[str]:
     """Return which names of roles a target has, in any engine's words."""
+    known = _known_names()
     if not isinstance(target, torch.nn.Module):
-        return {name for name in _known_names() if target.get(name) is not None}
-    names: Iterable[str] = _known_names()
+        return frozenset(name for name in target if name in known and target.get(name) is not None)
+    names: Iterable[str] = known
     kind = type(target)
     if kind.__getattr__ is torch.nn.Module.__getattr__:  # it raises for each name that is not there: slow
         places = (vars(target), target._parameters, target._buffers, target._modules)
         names = [name for name in names if any(name in place for place in places) or hasattr(kind, name)]
-    return {name for name in names if _attribute(target, name) is not None}
+    return frozenset(name for name in names if _attribute(target, name) is not None)
 
 
-def _engine_names(present: set[str]) -> dict[str, list[str]]:
+# Process-wide: a pure function of names that every layer repeats.
+@lru_cache(maxsize=256)
+def _names_of(present: frozenset[str]) -> tuple[Mapping[Role, tuple[str, ...]], Mapping[str, str]]:
+    """Return the names of each role that is present, and of its second-level scale."""
+    taken = _engine_names(present)
+    claimed = {name for names in taken.values() for name in names}
+    names: dict[Role, tuple[str, ...]] = {}
+    seconds: dict[str, str] = {}
+    for role in ROLES:
+        own = (role,) if role in present and role not in claimed else ()
+        if found := (*own, *taken.get(role, ())):
+            names[role] = found
+        second = f"{role}{SECOND_LEVEL}"
+        name = next(iter(taken.get(second, (second,))))
+        if name in present:
+            seconds[role] = name
+    return names, seconds
+
+
+def _engine_names(present: frozenset[str]) -> dict[str, list[str]]:
     """Return engines' names by role, of name sets that are complete."""
     taken: dict[str, list[str]] = {}
     for names, needed in _packaged_name_sets():

@@ -100,8 +100,9 @@ def mark_unmapped(tensor: torch.Tensor) -> None:
 
     Saves the search for storages that were allocated just now.
     """
-    storage = tensor.untyped_storage()
-    setattr(storage, _ATTRIBUTE, (storage.data_ptr(), None))
+    if tensor.device.type == "cpu":  # only there files are mapped
+        storage = tensor.untyped_storage()
+        setattr(storage, _ATTRIBUTE, (storage.data_ptr(), None))
 
 
 def _is_new(storage: torch.UntypedStorage) -> bool:

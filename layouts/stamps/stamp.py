@@ -67,12 +67,16 @@ def stamp_of(tensor: torch.Tensor) -> Stamp | None:
 
 def verified_stamp_of(tensor: torch.Tensor) -> Stamp | None:
     """Return the stamp of a tensor's bytes; compare every byte where possible."""
-    return verified_stamps(tensor)[0]
+    found = _overlapping(tensor, thorough=True)
+    return _enclosing(tensor, found) if found else None
 
 
 def verified_stamps(tensor: torch.Tensor) -> tuple[Stamp | None, list[Stamp]]:
-    """Return verified stamps of a tensor's and of all overlapping bytes."""
-    found = _overlapping(tensor, thorough=True)
+    """Return verified stamps of a tensor's and of all overlapping bytes.
+
+    The tensor was checked to have bytes of its own (``check_memory``).
+    """
+    found = {} if tensor.device.type == "meta" else _overlapping_checked(tensor, thorough=True)
     return _enclosing(tensor, found) if found else None, list(found.values())
 
 
@@ -242,6 +246,10 @@ def _overlapping(tensor: torch.Tensor, *, thorough: bool = False) -> dict[Extent
     check_no_stand_in("the tensor", tensor)
     if tensor.device.type == "meta" or not has_bytes(tensor):
         return {}
+    return _overlapping_checked(tensor, thorough=thorough)
+
+
+def _overlapping_checked(tensor: torch.Tensor, *, thorough: bool) -> dict[Extent, Stamp]:
     mapping = _shared_mapping(tensor)
     if mapping is not None:
         return _in_file(tensor, mapping, thorough)
