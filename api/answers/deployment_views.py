@@ -19,19 +19,25 @@ from preshuffle.api.fleet import (
     Deployment,
     Group,
     GroupJudgement,
+    IncompleteReplica,
     LayoutComparison,
+    PipelineStage,
     Replica,
     Silence,
     State,
     compare_all,
     has_drifted,
+    incomplete_replicas,
     judge_name,
+    replica_title,
     state_of,
+    worst_of_groups,
     worst_state,
 )
 from preshuffle.api.store import JudgedDeployment
 from preshuffle.api.web import Problem
 from preshuffle.registry.base.frozen import Frozen, FrozenDict
+from preshuffle.registry.base.ranges import ranges_text
 from preshuffle.registry.base.words import Role
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.finding import Finding
@@ -69,7 +75,8 @@ class GroupView(Frozen):
 class ReplicaView(Frozen):
     """One replica."""
 
-    replica: int
+    replica: int = Field(description="its number, or that of its stage")
+    pipeline: PipelineStage | None = Field(description="which stage of its pipeline, where there are several")
     node: str | None
     aiter_build: str | None
     registry_digest: str | None
@@ -82,6 +89,11 @@ class ReplicaView(Frozen):
     verdict: Verdict = Field(description=_WORST_GROUP)
     state: State = Field(description=_STATE)
     groups: tuple[GroupView, ...]
+
+    @property
+    def title(self) -> str:
+        """What people call it: its number, with its stage."""
+        return replica_title(self.replica, self.pipeline)
 
 
 class DeploymentView(Frozen):
@@ -102,7 +114,16 @@ class DeploymentView(Frozen):
     link: str | None
     silence: Silence | None = Field(description=_SILENCE)
     acknowledgement: Acknowledgement | None = Field(description=_ACKNOWLEDGED)
+    incomplete: tuple[IncompleteReplica, ...] = Field(
+        default=(), description="replicas of whose pipeline some stages have not reported"
+    )
     replicas: tuple[ReplicaView, ...]
+
+    def titles(self, numbers: Sequence[int]) -> str:
+        """Return what people call some of its replicas: numbers as ranges, then stages."""
+        stages = {one.replica: one.title for one in self.replicas if one.pipeline is not None}
+        plain = ranges_text((number for number in numbers if number not in stages), "–")
+        return ", ".join([*([plain] if plain else []), *(stages[number] for number in numbers if number in stages)])
 
 
 class GroupSummary(Frozen):
@@ -192,6 +213,7 @@ def view(deployment: Deployment, answers: Answers) -> DeploymentView:
         rechecking=any(replica.judged_by != judge for replica in deployment.replicas),
         state_since=deployment.since,
         **dict(deployment.marks),
+        incomplete=incomplete_replicas(deployment.replicas, now),
         replicas=replicas,
     )
 
@@ -255,9 +277,10 @@ def _replica(name: str, replica: Replica, answers: Answers, now: datetime) -> Re
     groups = tuple(
         group_view(name, group, answers, before) for group, before in zip(report.groups, baseline, strict=True)
     )
-    verdict = worst(group.verdict for group in groups)
+    verdict = worst_of_groups(group.verdict for group in groups)
     return ReplicaView(
         replica=replica.replica,
+        pipeline=report.pipeline,
         node=report.node,
         aiter_build=report.aiter_build,
         registry_digest=report.registry_digest,

@@ -8,7 +8,7 @@ from preshuffle.api.client.problems import ClientError, faults_of, not_ours, rea
 from preshuffle.api.client.replies import Reply, Told, VerdictError
 from preshuffle.api.client.reporter import Reporter, ReporterStats
 from preshuffle.api.client.settings import ServiceSettings
-from preshuffle.api.fleet import Group
+from preshuffle.api.fleet import Group, PipelineStage
 from preshuffle.registry.values.observation import Observation
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Group",
     "Observation",
     "PendingReport",
+    "PipelineStage",
     "Reply",
     "Reporter",
     "ReporterStats",

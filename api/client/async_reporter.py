@@ -12,6 +12,7 @@ from preshuffle.api.client.pending import TIMEOUT_S, Observed, PendingReport
 from preshuffle.api.client.replies import Reply, Told
 from preshuffle.api.client.reporter import CLOSE_S, Reporter, ReporterStats
 from preshuffle.api.client.settings import ServiceSettings
+from preshuffle.api.fleet import PipelineStage
 from preshuffle.registry.values.report import Verdict
 
 if TYPE_CHECKING:
@@ -65,13 +66,19 @@ class AsyncReporter:
         deployment: str | None = None,
         *,
         replica: int | None = None,
+        pipeline: PipelineStage | None = None,
         settings: ServiceSettings | None = None,
         registry: Registry | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Take the arguments of ``Reporter``."""
         self._reporter = Reporter(
-            deployment, replica=replica, settings=settings, registry=registry, transport=transport
+            deployment,
+            replica=replica,
+            pipeline=pipeline,
+            settings=settings,
+            registry=registry,
+            transport=transport,
         )
 
     async def __aenter__(self) -> AsyncReporter:

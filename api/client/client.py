@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 from preshuffle.api.client.connection import ConnectionOptions, ServiceConnection
 from preshuffle.api.client.problems import UnavailableError
 from preshuffle.api.client.replies import Reply, Told, check_embedded, read_receipt
-from preshuffle.api.fleet import Beat, Group, ReplicaReport
+from preshuffle.api.fleet import Beat, Group, PipelineStage, ReplicaReport, report_number
 from preshuffle.registry.values.decision import Decision
 from preshuffle.registry.values.observation import Observation
 from preshuffle.registry.values.query import Query
@@ -111,6 +111,7 @@ class Client:
         groups: Sequence[Group],
         *,
         replica: int = 0,
+        pipeline: PipelineStage | None = None,
         node: str | None = None,
         aiter_build: str | None = None,
         registry_digest: str | None = None,
@@ -127,30 +128,39 @@ class Client:
             ClientError: the token may not report this deployment, or it is not what ``if_match`` names.
         """
         fields: dict[str, Any] = {"node": node, "aiter_build": aiter_build, "registry_digest": registry_digest}
-        fields |= {"ttl_s": ttl_s, "labels": labels, "owner": owner, "link": link, "groups": tuple(groups)}
+        fields |= {
+            "pipeline": pipeline,
+            "ttl_s": ttl_s,
+            "labels": labels,
+            "owner": owner,
+            "link": link,
+            "groups": tuple(groups),
+        }
         report = ReplicaReport.parse({field: value for field, value in fields.items() if value is not None})
         body = report.model_dump(mode="json", exclude_unset=True)
+        params = {"replica": report_number(replica, pipeline)}
         headers = {"If-Match": if_match} if if_match else {}
 
         def put() -> Told:
-            response = self._connection.send(
-                "PUT", deployment_path(name), json=body, params={"replica": replica}, headers=headers
-            )
+            response = self._connection.send("PUT", deployment_path(name), json=body, params=params, headers=headers)
             return Told(receipt=read_receipt(response))
 
         return self._or_embedded(put, lambda registry: check_embedded(registry, report))
 
-    def heartbeat(self, name: str, replica: int = 0) -> Reply[Beat | None]:
+    def heartbeat(self, name: str, replica: int = 0, pipeline: PipelineStage | None = None) -> Reply[Beat | None]:
         """Send a replica's heartbeat.
 
         The reply's value is None if the service is unavailable.
 
         Raises:
+            QueryError: a stage of no replica.
             ClientError: the token may not report this deployment; 404 the replica must report first.
         """
 
+        params = {"replica": report_number(replica, pipeline)}
+
         def beat() -> Beat | None:
-            response = self._connection.send("POST", f"{deployment_path(name)}/heartbeat", params={"replica": replica})
+            response = self._connection.send("POST", f"{deployment_path(name)}/heartbeat", params=params)
             return Beat.model_validate_json(response.content)
 
         return self._or_embedded(beat, None)

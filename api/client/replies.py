@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_arg
 import httpx
 
 from preshuffle.api.client.problems import UnavailableError, not_ours
-from preshuffle.api.fleet import Receipt, ReplicaReport, codes_of, fixes_of
+from preshuffle.api.fleet import Receipt, ReplicaReport, codes_of, fixes_of, worst_of_groups
 from preshuffle.registry.base.errors import PreshuffleError
 from preshuffle.registry.values.finding import FindingCode
-from preshuffle.registry.values.report import MEANINGS, Report, Verdict, worst
+from preshuffle.registry.values.report import MEANINGS, Report, Verdict
 
 if TYPE_CHECKING:
     from preshuffle.registry import Registry
@@ -141,6 +141,6 @@ def check_embedded(registry: Registry, report: ReplicaReport) -> Told:
     checks = [registry.check(group.observation) for group in report.groups]
     findings = tuple(finding for group in checks for finding in group.findings)
     notes = tuple(dict.fromkeys(note for group in checks for note in group.notes))
-    verdict = worst(group.verdict for group in checks)
+    verdict = worst_of_groups(group.verdict for group in checks)
     reads = tuple(dict.fromkeys(read for group in checks for read in group.reads))
     return Told(report=Report(verdict=verdict, findings=findings, notes=notes, reads=reads))

@@ -30,7 +30,8 @@ from preshuffle.api.client.lifetimes import LIFETIMES
 from preshuffle.api.client.pending import Observed, PendingReport
 from preshuffle.api.client.settings import ServiceSettings
 from preshuffle.api.client.spool import Spool
-from preshuffle.registry.base.errors import PreshuffleError
+from preshuffle.api.fleet import PipelineStage, report_number
+from preshuffle.registry.base.errors import PreshuffleError, QueryError
 
 if TYPE_CHECKING:
     from preshuffle.registry import Registry
@@ -41,6 +42,7 @@ CLOSE_S: Final = 2.0
 """Seconds that an exit may take for what is left to send."""
 _BEATS_PER_TTL: Final = 3
 _AFTER_ERROR_S: Final = 5.0
+_OF_EVERY_REPORT: Final = ("ttl_s", "labels", "owner", "link", "pipeline")
 _MAX_QUEUED: Final = 65_536
 """Reports that may wait to be read by the thread."""
 
@@ -91,6 +93,7 @@ class Reporter:
         deployment: str | None = None,
         *,
         replica: int | None = None,
+        pipeline: PipelineStage | None = None,
         settings: ServiceSettings | None = None,
         registry: Registry | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -102,11 +105,12 @@ class Reporter:
         Args:
             deployment: name to report as; else the settings'.
             replica: number of this engine; else the settings'.
+            pipeline: which stage of its pipeline this process is; else the settings'.
             settings: of the service; those of the environment where none are given.
             registry: the embedded one; by default the packaged book, loaded on first use.
             transport: of httpx, for special connections (a proxy, a socket).
         """
-        self.settings, self.problem = _settings(settings, deployment, replica)
+        self.settings, self.problem = _settings(settings, deployment, replica, pipeline)
         self._registry, self._transport = registry, transport
         self._closed = False
         if self.problem is None:
@@ -141,13 +145,14 @@ class Reporter:
             aiter_build: AITER's version there, in full.
             registry_digest: of the registry that the engine itself used.
         """
-        number = self.settings.replica if replica is None else replica
-        fields: dict[str, Any] = {name: getattr(self.settings, name) for name in ("ttl_s", "labels", "owner", "link")}
+        of = self.settings.replica if replica is None else replica
+        fields: dict[str, Any] = {name: getattr(self.settings, name) for name in _OF_EVERY_REPORT}
         fields |= {"node": self.settings.node or socket.gethostname()[:256] or None}
         fields |= {"aiter_build": aiter_build, "registry_digest": registry_digest}
         stated = {name: value for name, value in fields.items() if value is not None}
+        why = self._obstacle(of)
+        number = report_number(of, self.settings.pipeline) if why is None else of
         pending = PendingReport(number, observed, stated, self._embedded, self._keep)
-        why = self._obstacle(number)
         if why is None:
             self._queue.put(pending)
         else:
@@ -262,6 +267,10 @@ class Reporter:
             return "the reporter is closed"
         if not 0 <= replica <= 65_535:
             return f"{replica} is not a replica; valid: 0 to 65535"
+        try:
+            report_number(replica, self.settings.pipeline)
+        except QueryError as error:
+            return str(error)
         if self._queue.qsize() >= _MAX_QUEUED:
             return "too many reports wait to be read"
         return None if self._start() else "no thread can be started"
@@ -313,12 +322,12 @@ class Reporter:
 
 
 def _settings(
-    settings: ServiceSettings | None, deployment: str | None, replica: int | None
+    settings: ServiceSettings | None, deployment: str | None, replica: int | None, pipeline: PipelineStage | None
 ) -> tuple[ServiceSettings, str | None]:
     """Return the settings, and why no service is reported to."""
     try:
         given = {} if settings is None else settings.model_dump(exclude_unset=True)
-        named = {"deployment": deployment, "replica": replica}
+        named = {"deployment": deployment, "replica": replica, "pipeline": pipeline}
         given |= {name: value for name, value in named.items() if value is not None}
         found = ServiceSettings.from_env(None if settings is None else {}, **given)
     except PreshuffleError as error:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from preshuffle.api.fleet import DeploymentName, Labels, Line, Link, ReplicaNumber
-from preshuffle.registry.base.errors import FieldProblem, QueryError
+from preshuffle.api.fleet import (
+    DeploymentName,
+    Labels,
+    Line,
+    Link,
+    PipelineStage,
+    ReplicaNumber,
+    report_number,
+    stage_text,
+)
+from preshuffle.registry.base.errors import FieldProblem, PlacedError, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.text import field_problems
 
@@ -44,6 +53,7 @@ class ServiceSettings(Frozen):
         timeout_s: seconds for each step of a request.
         deployment: name under which the engine reports.
         replica: number of this engine in the deployment.
+        pipeline: which stage of this engine's pipeline reports, where there are several; in a variable as ``1/4``.
         node: its machine; the host's name if left out.
         labels: of the deployment, all of them; in a variable as ``team=a,tier=prod``. Left out, they stay.
         owner: who looks after the deployment.
@@ -64,6 +74,7 @@ class ServiceSettings(Frozen):
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 2.0
     deployment: DeploymentName | None = None
     replica: ReplicaNumber = 0
+    pipeline: Annotated[PipelineStage, BeforeValidator(stage_text)] | None = None
     node: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     labels: Annotated[Labels, BeforeValidator(_pairs)] | None = None
     owner: Line | None = None
@@ -81,6 +92,19 @@ class ServiceSettings(Frozen):
         if scheme not in ("http", "https") or not rest.strip("/") or "?" in rest or "#" in rest:
             raise ValueError(f"{url!r} is no address of a service; valid: http://HOST:PORT or https://HOST/PATH")
         return url
+
+    @model_validator(mode="after")
+    def _has_room_for_stages(self) -> Self:
+        try:
+            report_number(self.replica, self.pipeline)
+        except QueryError as error:
+            raise PlacedError(("replica",), error.problems[0].message) from None
+        return self
+
+    @property
+    def number(self) -> int:
+        """Number under which this process reports: the replica's, or its stage's."""
+        return report_number(self.replica, self.pipeline)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> ServiceSettings:
@@ -112,7 +136,7 @@ class ServiceSettings(Frozen):
         if self.spool == SPOOL_OFF or self.deployment is None:
             return None
         place = Path(self.spool) if self.spool else default_spool()
-        return place / f"{self.deployment}@{self.replica}" if place else None
+        return place / f"{self.deployment}@{self.number}" if place else None
 
 
 def default_spool(environ: Mapping[str, str] | None = None) -> Path | None:

@@ -22,6 +22,7 @@ from preshuffle.api.fleet.judgement import (
     judge,
     judge_name,
     read_groups,
+    worst_of_groups,
 )
 from preshuffle.api.fleet.known_env import clean_report, without_unknown_env
 from preshuffle.api.fleet.marks import (
@@ -39,11 +40,22 @@ from preshuffle.api.fleet.replica_check import GroupCheck, ReplicaCheck, check_r
 from preshuffle.api.fleet.replica_facts import ReplicaFacts, facts_of, headline, shortened, silence_cause
 from preshuffle.api.fleet.report_equivalence import ReportEquivalence
 from preshuffle.api.fleet.schemas import INPUT_FORMS, InputForm, input_schema
+from preshuffle.api.fleet.stages import (
+    STAGE_STEP,
+    IncompleteReplica,
+    PipelineStage,
+    incomplete_replicas,
+    number_problem,
+    replica_title,
+    report_number,
+    stage_text,
+)
 from preshuffle.api.fleet.states import STATES, State, state_of, state_rank, worst_state
 
 __all__ = [
     "INPUT_FORMS",
     "NAME_PATTERN",
+    "STAGE_STEP",
     "STATES",
     "AcknowledgeRequest",
     "Acknowledgement",
@@ -55,6 +67,7 @@ __all__ = [
     "Group",
     "GroupCheck",
     "GroupJudgement",
+    "IncompleteReplica",
     "InputForm",
     "Judgement",
     "Labels",
@@ -62,6 +75,7 @@ __all__ = [
     "Line",
     "Link",
     "Marks",
+    "PipelineStage",
     "Receipt",
     "Replica",
     "ReplicaCheck",
@@ -81,16 +95,22 @@ __all__ = [
     "fixes_of",
     "has_drifted",
     "headline",
+    "incomplete_replicas",
     "input_schema",
     "judge",
     "judge_name",
     "known_layouts",
+    "number_problem",
     "parse_observed",
     "read_groups",
+    "replica_title",
+    "report_number",
     "shortened",
     "silence_cause",
+    "stage_text",
     "state_of",
     "state_rank",
     "without_unknown_env",
+    "worst_of_groups",
     "worst_state",
 ]

@@ -13,7 +13,9 @@ from pydantic import Field, field_serializer, model_validator
 
 from preshuffle.api.fleet.layers import Layers, first_overlap, parse_layers
 from preshuffle.api.fleet.marks import Labels, Line, Link, Marks
+from preshuffle.api.fleet.stages import PipelineStage
 from preshuffle.api.fleet.states import State
+from preshuffle.registry.base.errors import PlacedError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.base.limits import MAX_GROUPS, at_most
 from preshuffle.registry.values.finding import FindingCode
@@ -55,7 +57,8 @@ class ReplicaReport(Input):
     """Report of one replica: the body of ``PUT /v1/deployments/{name}``.
 
     Attributes:
-        groups: no layer may be in two of them.
+        groups: no layer may be in two of them. Only a stage of a pipeline may have none.
+        pipeline: which stage of its replica's pipeline reports, where there are several.
         node: the machine that it runs on.
         aiter_build: AITER's version there, in full.
         registry_digest: of the registry that the replica itself used.
@@ -65,7 +68,8 @@ class ReplicaReport(Input):
         link: to the deployment's dashboard or runbook, ``http`` or ``https``.
     """
 
-    groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=MAX_GROUPS), at_most(MAX_GROUPS)]
+    groups: Annotated[tuple[Group, ...], Field(max_length=MAX_GROUPS), at_most(MAX_GROUPS)]
+    pipeline: PipelineStage | None = None
     node: Label | None = None
     aiter_build: Label | None = None
     registry_digest: Digest | None = None
@@ -76,6 +80,10 @@ class ReplicaReport(Input):
 
     @model_validator(mode="after")
     def _layers_once(self) -> ReplicaReport:
+        if not self.groups and (self.pipeline is None or self.pipeline.is_alone):
+            raise PlacedError(
+                ("groups",), "no groups; valid: at least one, but of a pipeline's stage without MoE layers"
+            )
         overlap = first_overlap([parse_layers(group.layers) for group in self.groups])
         if overlap:
             layer, first, second = overlap

@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import Field
 
 from preshuffle.api.fleet.deployments import ReplicaReport
+from preshuffle.api.fleet.judgement import worst_of_groups
 from preshuffle.registry.base.errors import FieldProblem, QueryError
 from preshuffle.registry.base.frozen import Frozen
 from preshuffle.registry.values.observation import Observation
-from preshuffle.registry.values.report import Report, Verdict, worst
+from preshuffle.registry.values.report import Report, Verdict
 
 
 class GroupCheck(Frozen):
@@ -32,7 +33,7 @@ class ReplicaCheck(Frozen):
     @classmethod
     def of(cls, groups: tuple[GroupCheck, ...]) -> ReplicaCheck:
         """Return the groups with their worst verdict."""
-        return cls(verdict=worst(group.report.verdict for group in groups), groups=groups)
+        return cls(verdict=worst_of_groups(group.report.verdict for group in groups), groups=groups)
 
 
 def parse_observed(value: Any) -> Observation | ReplicaReport:

@@ -19,6 +19,7 @@ from preshuffle.api.fleet import (
     ReplicaNumber,
     ReplicaReport,
     judge,
+    number_problem,
     without_unknown_env,
 )
 from preshuffle.api.routes.resolve import EXAMPLE as QUERY_EXAMPLE
@@ -38,6 +39,7 @@ from preshuffle.api.web import (
     problems,
     request_identity,
 )
+from preshuffle.registry.base.errors import FieldProblem, QueryError
 
 TAGS: Final[list[str | Enum]] = ["deployments"]
 EXAMPLE: Final[dict[str, Any]] = {
@@ -97,6 +99,9 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
     async def put(
         request: Request, name: Name, params: Annotated[ReplicaParams, Query()], report: ReportBody
     ) -> Response:
+        wrong = number_problem(params.replica, report.pipeline)
+        if wrong:
+            raise QueryError([FieldProblem("replica", wrong)])
         seen: list[int | None] = []
         check = precondition_of(request, name)
 
@@ -134,9 +139,11 @@ def router(store: Store, answers: Answers, heartbeats: Heartbeats) -> APIRouter:
         "/v1/deployments/{name}/health",
         tags=TAGS,
         operation_id="get_deployment_health",
-        summary="Whether a deployment may serve: 503 while its verdict is mismatch or unsupported",
+        summary="Whether a deployment may serve: 503 while it is mismatch, unsupported or incomplete",
         response_model=DeploymentHealth,
-        responses=problems("invalid-input", "unknown-deployment", "unhealthy-deployment", "store-unavailable"),
+        responses=problems(
+            "invalid-input", "unknown-deployment", "unhealthy-deployment", "incomplete-deployment", "store-unavailable"
+        ),
     )
     async def health(name: Name) -> Response:
         body = await in_thread(_health, store, answers, name)
@@ -190,6 +197,10 @@ def find(store: Store, answers: Answers, name: str) -> DeploymentView:
 def _health(store: Store, answers: Answers, name: str) -> bytes:
     shown = find(store, answers, name)
     verdict = shown.verdict
+    if shown.incomplete and verdict != "mismatch" and verdict != "unsupported":
+        detail = f"{name}: {'; '.join(one.text for one in shown.incomplete)}"
+        headers = {"Cache-Control": "no-store", "Retry-After": "5"}
+        raise ProblemError("incomplete-deployment", detail, headers=headers, verdict=verdict)
     if verdict != "mismatch" and verdict != "unsupported":
         return (
             DeploymentHealth(verdict=verdict, state=shown.state, rechecking=shown.rechecking).model_dump_json().encode()

@@ -61,6 +61,7 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "invalid-input": (422, "The input is not valid"),
     "head-too-large": (431, "The request's headers are too large"),
     "internal": (500, "Internal error of the service"),
+    "incomplete-deployment": (503, "Not all stages of a pipeline have reported"),
     "unhealthy-deployment": (503, "The deployment computes wrong answers, or cannot work"),
     "budget-exhausted": (503, "The request has used up its computing time"),
     "interrupted": (503, "The work was stopped before it ended"),

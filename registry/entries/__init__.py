@@ -13,7 +13,13 @@ from preshuffle.registry.entries.deployments import (
     SwitchPatternEntry,
     Variant,
 )
-from preshuffle.registry.entries.engine_layers import ConversionFacts, EngineLayerEntry, LiveFact, MethodFacts
+from preshuffle.registry.entries.engine_layers import (
+    ConversionFacts,
+    EngineLayerEntry,
+    LiveFact,
+    MethodFacts,
+    PipelineFacts,
+)
 from preshuffle.registry.entries.engines import MODEL_WORD, EngineEntry, EngineLaunch
 from preshuffle.registry.entries.entry_points import SECOND_LEVEL, FunctionEntry, TargetNamesEntry
 from preshuffle.registry.entries.evidence import CodeReference, code_references
@@ -106,6 +112,7 @@ __all__ = [
     "PadConventionEntry",
     "PadRule",
     "PadStep",
+    "PipelineFacts",
     "QuantizationCase",
     "QuantizationEntry",
     "Recipe",

@@ -68,6 +68,22 @@ class MethodFacts(Frozen):
         return self
 
 
+class PipelineFacts(Frozen):
+    """Where an engine says which stage of its pipeline a process is.
+
+    Attributes:
+        group: function without arguments that returns the group of stages; it may raise where there is none.
+        peers: function that returns the group of processes that share the stage's layers.
+        rank: a group's attribute with this process's place in it, counted from 0.
+        size: its attribute with the number of processes.
+    """
+
+    group: Path
+    peers: Path
+    rank: Path = "rank_in_group"
+    size: Path = "world_size"
+
+
 class ConversionFacts(Frozen):
     """Where an engine converts the weights of loaded layers.
 
@@ -78,6 +94,7 @@ class ConversionFacts(Frozen):
         load: function that loads a whole model.
         config: function without arguments that returns the engine's configuration.
         name: what the layer is called, or its number.
+        pipeline: which stage of a pipeline the process is; None where the engine has none, or that was not read.
         before: methods that move rows before the conversion, with the path of the layer from their object on.
         replaceable: classes whose function converts weights and does nothing else that the engine needs.
         converters: functions that get a layer and its tensors and return the tensors laid out, in this order; by the
@@ -91,6 +108,7 @@ class ConversionFacts(Frozen):
     load: Path
     config: Path
     name: Fact
+    pipeline: PipelineFacts | None = None
     before: FrozenDict[Path, Path] = Field(default_factory=FrozenDict)
     replaceable: tuple[str, ...] = ()
     converters: FrozenDict[Path, FrozenDict[Role, str]] = Field(default_factory=FrozenDict)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from preshuffle.api.answers import DeploymentView
+from preshuffle.api.answers import DeploymentView, ReplicaView
 from preshuffle.api.commands.screens.check_view import STYLES as VERDICTS
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.commands.screens.table import Cell, Column, printable
@@ -91,22 +91,30 @@ def show_one(screen: Screen, view: DeploymentView) -> None:
         screen.text(
             printable(f"acknowledged {formats.ago(view.acknowledgement.at)} by {view.acknowledgement.by}{note}")
         )
+    for incomplete in view.incomplete:
+        screen.text(f"incomplete: {incomplete.text}", style="warn")
     for replica in view.replicas:
-        where = f" on {replica.node}" if replica.node else ""
-        screen.heading(
-            f"replica {replica.replica}{printable(where)}: {replica.state}",
-            f"seen {replica.seen_at:%Y-%m-%d %H:%M:%S} UTC",
-        )
-        if replica.env_left_out:
-            screen.text(f"{replica.env_left_out} environment variables that the book does not know are not stored")
-        for group in replica.groups:
-            recipe = group.decision.recipe if group.decision else "no recipe"
-            drift = ", which is not what was decided when it was loaded" if group.drifted else ""
-            screen.text(f"layers {group.layers}: {group.verdict}; the registry decides {recipe}{drift}")
-            for finding in group.findings:
-                screen.text(f"{finding.code}: {printable(finding.message)}", indent=4)
-                if finding.fix:
-                    screen.text(f"Fix: {printable(finding.fix)}", indent=4)
+        _show_replica(screen, replica)
+
+
+def _show_replica(screen: Screen, replica: ReplicaView) -> None:
+    where = f" on {replica.node}" if replica.node else ""
+    screen.heading(
+        f"replica {replica.title}{printable(where)}: {replica.state}",
+        f"seen {replica.seen_at:%Y-%m-%d %H:%M:%S} UTC",
+    )
+    if replica.env_left_out:
+        screen.text(f"{replica.env_left_out} environment variables that the book does not know are not stored")
+    if not replica.groups:
+        screen.text("this stage has no MoE layers")
+    for group in replica.groups:
+        recipe = group.decision.recipe if group.decision else "no recipe"
+        drift = ", which is not what was decided when it was loaded" if group.drifted else ""
+        screen.text(f"layers {group.layers}: {group.verdict}; the registry decides {recipe}{drift}")
+        for finding in group.findings:
+            screen.text(f"{finding.code}: {printable(finding.message)}", indent=4)
+            if finding.fix:
+                screen.text(f"Fix: {printable(finding.fix)}", indent=4)
 
 
 def show_events(screen: Screen, events: Events) -> None:

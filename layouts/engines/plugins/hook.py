@@ -19,7 +19,7 @@ from preshuffle.layouts.engines.layer_query import LayerQuery, query_of_layer
 from preshuffle.layouts.engines.live_values import LiveObject
 from preshuffle.layouts.engines.plugins.converters import LayerInHand, convert, obstacle, passed_arguments_of
 from preshuffle.layouts.engines.plugins.first_calls import CallComparison, FirstCalls
-from preshuffle.layouts.engines.plugins.model_load import ModelLoad
+from preshuffle.layouts.engines.plugins.model_load import ModelLoad, stage_of
 from preshuffle.layouts.engines.plugins.sampled_experts import ExpertComparison, take_samples
 from preshuffle.layouts.engines.plugins.sampled_rows import take_rows
 from preshuffle.layouts.engines.plugins.shadow import LiveLayer, Samples, TensorStates, observe_converted, states_of
@@ -230,7 +230,9 @@ class EngineHook:
     def _report(self) -> None:
         counted = ", ".join(f"{number} {word}" for word, number in sorted(self.counts.items()))
         log.info("%s: %s", self._engine, counted or "no layers")
-        self.model_load.send(to_service=self._first_rank)
+        stage = stage_of(self._conversion.pipeline)
+        first = self._first_rank if self.model_load.observations or stage is None else stage.is_first_peer
+        self.model_load.send(to_service=first, stage=stage)
 
     def _is_replaced(self, method: object, live: LiveLayer, moved: bool) -> bool:
         """Prepare a layer; return False where the engine must convert it.

@@ -3,15 +3,54 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from preshuffle.layouts.engines.live_values import LiveObject
 from preshuffle.registry import Decision, Observation, Registry
+from preshuffle.registry.entries import PipelineFacts
 
 if TYPE_CHECKING:
     from preshuffle.api.client import PendingReport, Reporter
 
 log = logging.getLogger("preshuffle.plugins")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStage:
+    """Stage of an engine's pipeline that this process is part of.
+
+    Attributes:
+        number: counted from 0.
+        stages: how many there are.
+        is_first_peer: whether it is the first of the processes that share the stage's layers.
+    """
+
+    number: int
+    stages: int
+    is_first_peer: bool
+
+
+def stage_of(facts: PipelineFacts | None) -> LiveStage | None:
+    """Return this process's stage; None where there is one alone, or the engine does not say."""
+    if facts is None:
+        return None
+    try:
+        group, peers = LiveObject(_called(facts.group)), LiveObject(_called(facts.peers))
+    except Exception:  # engines raise where they have no such groups
+        return None
+    number, stages = group.raw(facts.rank), group.raw(facts.size)
+    if not (isinstance(number, int) and isinstance(stages, int)) or stages < 2:
+        return None
+    return LiveStage(number, stages, peers.raw(facts.rank) == 0)
+
+
+def _called(path: str) -> object:
+    """Return what a function of an imported module returns; a module that nobody has imported has no groups."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules[module], name)()
 
 
 class ModelLoad:
@@ -44,30 +83,35 @@ class ModelLoad:
         if number in self.observations:
             self.observations[number] = observation
 
-    def send(self, *, to_service: bool) -> None:
+    def send(self, *, to_service: bool, stage: LiveStage | None = None) -> None:
         """Report all layers, and log the judgement when there is one.
 
+        A stage without such layers reports, too: the service waits for all stages of a replica.
+
         Args:
-            to_service: false lets the embedded book judge: one rank of a replica reports to the service.
+            to_service: false lets the embedded book judge: one rank of each stage reports to the service.
+            stage: of the pipeline that this process is; None where there is one.
 
         Raises:
             ImportError: the client is not installed.
         """
-        if not self.observations:
+        if not self.observations and (stage is None or not to_service):
             return
         from preshuffle.api.client import group_layers
 
         groups = group_layers(self.observations, self.decisions)
-        pending = self._reporter(to_service).report(groups, registry_digest=self._registry.digest)
+        pending = self._reporter(to_service, stage).report(groups, registry_digest=self._registry.digest)
         self.sent += 1
         self.reply = threading.Thread(target=_log_reply, args=(pending,), name="preshuffle-verdict", daemon=True)
         self.reply.start()
 
-    def _reporter(self, to_service: bool) -> Reporter:
+    def _reporter(self, to_service: bool, stage: LiveStage | None) -> Reporter:
         if to_service not in self._reporters:
-            from preshuffle.api.client import Reporter, ServiceSettings
+            from preshuffle.api.client import PipelineStage, Reporter, ServiceSettings
 
             settings: dict[str, Any] = {} if to_service else {"settings": ServiceSettings()}
+            if stage is not None:
+                settings["pipeline"] = PipelineStage(stage=stage.number, stages=stage.stages)
             self._reporters[to_service] = Reporter(registry=self._registry, **settings)
         return self._reporters[to_service]
 

@@ -1,0 +1,209 @@
+"""Pipeline stages: each reports its own layers, and a replica is complete when all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from preshuffle.api.answers import DeploymentView
+from preshuffle.api.app import create_app
+from preshuffle.api.client import Client as ServiceClient
+from preshuffle.api.client import PipelineStage, Reporter, ServiceSettings
+from preshuffle.api.commands.screens.deployments_view import show_one
+from preshuffle.api.commands.screens.screen import Screen
+from preshuffle.api.fleet import Group, number_problem, replica_title, report_number
+from preshuffle.api.settings import Settings
+from preshuffle.api.store import Store
+from preshuffle.registry import Observation, QueryError, Registry
+from support.service.server import REPORT, Client
+from support.service.stores import silence
+
+URL = "/v1/deployments/prod"
+GROUP = REPORT["groups"][0]
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('stages')}/store.db"
+
+
+@pytest.fixture(scope="module")
+def service(db: str) -> Client:
+    return Client(create_app(Settings(db=db), Registry.default()).state.front)
+
+
+@pytest.fixture
+def client(service: Client) -> Iterator[Client]:
+    """A service without deployments."""
+    yield service
+    for one in service.get("/v1/deployments").json()["deployments"]:
+        service.delete(f"/v1/deployments/{one['name']}")
+
+
+def stage(layers: str | None, number: int, stages: int = 2, **fields: Any) -> dict[str, Any]:
+    """A stage's report of its own layers; of none where it has no MoE layers."""
+    groups = [] if layers is None else [{**GROUP, "layers": layers}]
+    return {"groups": groups, "pipeline": {"stage": number, "stages": stages}, **fields}
+
+
+def layers_of(shown: dict[str, Any]) -> list[str]:
+    return [group["layers"] for replica in shown["replicas"] for group in replica["groups"]]
+
+
+def problem_of(client: Client) -> str:
+    answer = client.get(f"{URL}/health")
+    return "" if answer.status_code == 200 else answer.json()["type"].rpartition(":")[2]
+
+
+def test_stages_complement_each_other_and_the_replica_is_ready_with_the_last_of_them(client: Client) -> None:
+    assert problem_of(client) == "unknown-deployment"
+    assert client.put(f"{URL}?replica=1024", json=stage("18-35", 1)).status_code == 201
+    waiting = client.get(f"{URL}/health")
+    assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "5")
+    assert waiting.json()["detail"] == "prod: stage 0 of 2 of replica 0 has not reported"
+    client.put(f"{URL}?replica=0", json=stage("0-17", 0))
+    shown = client.get(URL).json()
+    assert (layers_of(shown), shown["incomplete"], problem_of(client)) == (["0-17", "18-35"], [], "")
+    assert [replica["pipeline"]["stage"] for replica in shown["replicas"]] == [0, 1]
+    assert client.put(f"{URL}?replica=0", json=stage("0-17", 0)).json()["changed"] is False
+
+
+def test_each_replica_waits_for_its_own_stages_however_many_they_are(client: Client) -> None:
+    for replica, stages in ((0, 2), (1, 3), (7, 1)):
+        for number in range(stages):
+            if (replica, number) != (1, 1):
+                client.put(f"{URL}?replica={replica + 1024 * number}", json=stage(str(number), number, stages))
+    assert client.get(URL).json()["incomplete"] == [{"replica": 1, "stages": 3, "missing": [1]}]
+    assert problem_of(client) == "incomplete-deployment"
+    client.put(f"{URL}?replica=1025", json=stage("1", 1, 3))
+    assert problem_of(client) == ""
+
+
+def test_a_stage_without_moe_layers_is_fine_and_only_a_stage_may_be(client: Client) -> None:
+    client.put(f"{URL}?replica=0", json=stage(None, 0))
+    receipt = client.put(f"{URL}?replica=1024", json=stage("3-60", 1)).json()
+    shown = client.get(URL).json()
+    assert (receipt["verdict"], shown["verdict"], shown["replicas"][0]["verdict"]) == ("ok", "ok", "ok")
+    assert client.get("/v1/deployments").json()["deployments"][0]["state"] == "ok"
+    assert "no MoE layers" in client.get("/deployments/prod").text
+    for wrong in ({"groups": []}, stage(None, 0, 1)):
+        assert client.put(f"{URL}?replica=5", json=wrong).json()["problems"][0]["field"] == "groups"
+
+
+def test_a_wrong_stage_closes_the_gate_before_the_others_have_reported(client: Client) -> None:
+    wrong = {**GROUP, "observation": {**GROUP["observation"]}, "layers": "0-17"}
+    wrong["observation"]["applied"] = {"tensors": {"w13_weight": {"layout": "gui16"}}, "gate_mode": "separated"}
+    client.put(f"{URL}?replica=0", json={**stage(None, 0), "groups": [wrong]})
+    assert problem_of(client) == "unhealthy-deployment"
+
+
+def test_another_number_of_stages_after_a_restart_and_a_silent_replica_leave_nothing_incomplete(
+    client: Client, db: str
+) -> None:
+    for number in range(4):
+        client.put(f"{URL}?replica={1024 * number}", json=stage(str(number), number, 4))
+    for number in range(2):
+        client.put(f"{URL}?replica={1024 * number}", json=stage(str(number), number, 2))
+    assert client.get(URL).json()["incomplete"] == []
+    client.put("/v1/deployments/gone?replica=0", json=stage("0", 0, ttl_s=60))
+    store = Store(db)
+    silence(store, "gone")
+    store.close()
+    shown = client.get("/v1/deployments/gone").json()
+    assert (shown["state"], shown["incomplete"]) == ("stale", [])
+
+
+@pytest.mark.parametrize(
+    ("number", "body", "field", "text"),
+    [
+        (1, stage("0", 1), "replica", "stage 1 does not report as 1; valid: 1025 (replica + 1024 * stage)"),
+        (1024, stage("0", 0), "replica", "stage 0 does not report as 1024; valid: 0"),
+        (2048, stage("0", 2), "pipeline.stage", "2 is none of 2; valid: 0 to 1"),
+        (0, stage("0", 0, 65), "pipeline.stages", "less than or equal to 64"),
+    ],
+)
+def test_a_stage_under_another_number_is_refused(
+    client: Client, number: int, body: dict[str, Any], field: str, text: str
+) -> None:
+    answer = client.put(f"{URL}?replica={number}", json=body)
+    (problem,) = answer.json()["problems"]
+    assert (answer.status_code, problem["field"]) == (422, field)
+    assert text in problem["message"]
+
+
+def test_page_and_command_name_stages_and_what_is_missing(client: Client) -> None:
+    client.put(f"{URL}?replica=1027", json=stage("1", 1, 3, node="n1"))
+    page = client.get("/deployments/prod").text
+    assert "Incomplete: stages 0, 2 of 3 of replica 3 have not reported." in page
+    assert "3 (stage 1 of 3) on <bdi>n1</bdi>" in page
+    screen = Screen(width=100, colour=False)
+    show_one(screen, DeploymentView.model_validate_json(client.get(URL).content))
+    text = "\n".join(screen.lines)
+    assert "incomplete: stages 0, 2 of 3 of replica 3 have not reported" in text
+    assert "replica 3 (stage 1 of 3) on n1: ok" in text
+
+
+def test_a_replica_without_stages_keeps_its_number() -> None:
+    alone, second = PipelineStage(stage=0, stages=1), PipelineStage(stage=1, stages=2)
+    assert [report_number(5000, one) for one in (None, alone)] == [5000, 5000]
+    assert (number_problem(5000, None), replica_title(5000, alone), replica_title(1030, second)) == (
+        None,
+        "5000",
+        "6 (stage 1 of 2)",
+    )
+    with pytest.raises(QueryError, match="1024 is no replica with 2 stages; valid: 0 to 1023"):
+        report_number(1024, second)
+
+
+def test_settings_read_a_stage_and_say_what_is_valid() -> None:
+    environ = {"PRESHUFFLE_SERVICE_REPLICA": "2", "PRESHUFFLE_SERVICE_PIPELINE": "1/4"}
+    found = ServiceSettings.from_env(environ, deployment="prod", spool="/spool")
+    assert (found.number, str(found.spool_folder())) == (1026, "/spool/prod@1026")
+    for text, valid in (("one", "STAGE/STAGES"), ("4/4", "0 to 3")):
+        with pytest.raises(QueryError, match=f"PRESHUFFLE_SERVICE_PIPELINE.*{valid}"):
+            ServiceSettings.from_env({**environ, "PRESHUFFLE_SERVICE_PIPELINE": text})
+    with pytest.raises(QueryError, match="PRESHUFFLE_SERVICE_REPLICA: 2000 is no replica with 4 stages"):
+        ServiceSettings.from_env({**environ, "PRESHUFFLE_SERVICE_REPLICA": "2000"})
+
+
+def transport_to(client: Client) -> httpx.MockTransport:
+    """Return a transport to a service of this process."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.raw_path.decode()
+        answered = client.request(request.method, path, content=request.read(), headers=dict(request.headers))
+        return httpx.Response(
+            answered.status_code, content=answered.content, headers={"Content-Type": "application/json"}
+        )
+
+    return httpx.MockTransport(answer)
+
+
+def test_reporters_of_two_stages_report_one_replica_and_forget_their_own(client: Client) -> None:
+    seen, last = Observation.model_validate(GROUP["observation"]), PipelineStage(stage=1, stages=2)
+    transport = transport_to(client)
+    settings = ServiceSettings(url="http://localhost", deployment="prod", spool="off", replica=3)
+    stages = [
+        Reporter(pipeline=PipelineStage(stage=number, stages=2), settings=settings, transport=transport)
+        for number in (0, 1)
+    ]
+    for number, reporter in enumerate(stages):
+        assert reporter.report({2 * number: seen, 2 * number + 1: seen}).result().source == "service"
+    assert titles(client) == {"3 (stage 0 of 2)": ["0-1"], "3 (stage 1 of 2)": ["2-3"]}
+    assert stages[0].report({0: seen}, replica=1024).result().source == "embedded"  # no number of a replica with stages
+    with ServiceClient("http://localhost", transport=transport) as other:
+        beat = other.heartbeat("prod", 3, last).value
+        assert beat is not None
+        assert beat.replica == 1027
+        other.report("prod", [Group(layers="7", observation=seen)], replica=4, pipeline=last)
+    for reporter in stages:
+        reporter.close()
+    assert titles(client) == {"4 (stage 1 of 2)": ["7"]}
+
+
+def titles(client: Client) -> dict[str, list[str]]:
+    view = DeploymentView.model_validate_json(client.get(URL).content)
+    return {one.title: [group.layers for group in one.groups] for one in view.replicas}
