@@ -27,7 +27,6 @@ from preshuffle.api.fleet import (
     State,
     compare_all,
     has_drifted,
-    incomplete_replicas,
     judge_name,
     replica_title,
     state_of,
@@ -120,7 +119,7 @@ class DeploymentView(Frozen):
     replicas: tuple[ReplicaView, ...]
 
     def titles(self, numbers: Sequence[int]) -> str:
-        """Return what people call some of its replicas: numbers as ranges, then stages."""
+        """Return names of some replicas: numbers as ranges, then stages."""
         stages = {one.replica: one.title for one in self.replicas if one.pipeline is not None}
         plain = ranges_text((number for number in numbers if number not in stages), "–")
         return ", ".join([*([plain] if plain else []), *(stages[number] for number in numbers if number in stages)])
@@ -213,7 +212,7 @@ def view(deployment: Deployment, answers: Answers) -> DeploymentView:
         rechecking=any(replica.judged_by != judge for replica in deployment.replicas),
         state_since=deployment.since,
         **dict(deployment.marks),
-        incomplete=incomplete_replicas(deployment.replicas, now),
+        incomplete=deployment.incomplete(now),
         replicas=replicas,
     )
 

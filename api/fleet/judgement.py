@@ -90,7 +90,10 @@ class Judgement:
 
 
 def worst_of_groups(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst verdict of a report's groups; ``ok`` for a stage without MoE layers."""
+    """Return the worst verdict of a report's groups.
+
+    It is ``ok`` without groups: a pipeline's stage may have no MoE layers.
+    """
     return worst(["ok", *verdicts])
 
 

@@ -6,18 +6,13 @@ heartbeats. Stage ``s`` of replica ``r`` has the number ``r + 1024 * s``: stage 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from preshuffle.registry.base.errors import FieldProblem, PlacedError, QueryError
 from preshuffle.registry.base.frozen import Frozen, number
 from preshuffle.registry.base.ranges import ranges_text
-
-if TYPE_CHECKING:
-    from preshuffle.api.fleet.deployments import Replica
 
 STAGE_STEP: Final = 1024
 """Distance between the numbers of a replica's stages; a replica with stages has a number below it."""
@@ -96,7 +91,7 @@ def replica_of(reported: int, pipeline: PipelineStage | None) -> int:
 
 
 def number_problem(reported: int, pipeline: PipelineStage | None) -> str | None:
-    """Return why a stage cannot report under a number; None where it can."""
+    """Return why a stage cannot report under a number, if so."""
     if pipeline is None or pipeline.is_alone or reported // STAGE_STEP == pipeline.stage:
         return None
     valid = report_number(reported % STAGE_STEP, pipeline)
@@ -113,25 +108,3 @@ def replica_title(reported: int, pipeline: PipelineStage | None) -> str:
     if pipeline is None or pipeline.is_alone:
         return str(reported)
     return f"{replica_of(reported, pipeline)} (stage {pipeline.stage} of {pipeline.stages})"
-
-
-def incomplete_replicas(replicas: Sequence[Replica], now: datetime) -> tuple[IncompleteReplica, ...]:
-    """Return replicas of whose stages some have not reported.
-
-    The newest report says how many stages there are: others are of an earlier start. A replica that is silent as a
-    whole is stale, not incomplete.
-    """
-    members: dict[int, list[Replica]] = {}
-    for one in replicas:
-        members.setdefault(replica_of(one.replica, one.report.pipeline), []).append(one)
-    found = []
-    for replica, reported in sorted(members.items()):
-        newest = max(reported, key=lambda one: one.replaced_at).report.pipeline
-        if newest is None or newest.is_alone or all(one.silent(now) for one in reported):
-            continue
-        stages = [one.report.pipeline for one in reported]
-        present = {one.stage for one in stages if one is not None and one.stages == newest.stages}
-        missing = tuple(stage for stage in range(newest.stages) if stage not in present)
-        if missing:
-            found.append(IncompleteReplica(replica=replica, stages=newest.stages, missing=missing))
-    return tuple(found)

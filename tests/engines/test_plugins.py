@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from support.engines.loads.run import load
@@ -116,6 +117,17 @@ def test_a_wrong_call_is_reported(engine: str, service: str) -> None:
     assert "mismatch" not in first
     assert "mismatch" in last
     assert "; service)" in last
+
+
+def test_a_stage_of_a_pipeline_reports_beside_the_others(engine: str, service: str) -> None:
+    where = (("PRESHUFFLE_SERVICE_URL", service), ("PRESHUFFLE_SERVICE_DEPLOYMENT", f"{engine}-stages"))
+    settings = (*where, ("PRESHUFFLE_SERVICE_GOODBYE", "false"))
+    for faults in (("stage",), ()):  # the second is a replica without stages, which replaces stage 0
+        assert load(engine, two(GPT_OSS), "shadow", faults, None, settings)["counts"].get("errors", 0) == 0
+    shown = httpx.get(f"{service}/v1/deployments/{engine}-stages").json()
+    stages = {replica["replica"]: replica["pipeline"] for replica in shown["replicas"]}
+    assert stages == {0: None, 1024: {"stage": 1, "stages": 2}}
+    assert [group["layers"] for replica in shown["replicas"] for group in replica["groups"]] == ["0-1", "0-1"]
 
 
 def test_errors_of_the_plugin_do_not_reach_the_engine(engine: str) -> None:

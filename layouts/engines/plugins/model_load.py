@@ -34,23 +34,26 @@ class LiveStage:
 
 
 def stage_of(facts: PipelineFacts | None) -> LiveStage | None:
-    """Return this process's stage; None where there is one alone, or the engine does not say."""
+    """Return this process's pipeline stage, if there are several.
+
+    None where the engine does not say.
+    """
     if facts is None:
         return None
-    try:
-        group, peers = LiveObject(_called(facts.group)), LiveObject(_called(facts.peers))
-    except Exception:  # engines raise where they have no such groups
-        return None
+    group, peers = _group(facts.group), _group(facts.peers)
     number, stages = group.raw(facts.rank), group.raw(facts.size)
     if not (isinstance(number, int) and isinstance(stages, int)) or stages < 2:
         return None
     return LiveStage(number, stages, peers.raw(facts.rank) == 0)
 
 
-def _called(path: str) -> object:
-    """Return what a function of an imported module returns; a module that nobody has imported has no groups."""
+def _group(path: str) -> LiveObject:
+    """Return what an engine's function returns; nothing without groups, where it raises or nobody has imported it."""
     module, _, name = path.rpartition(".")
-    return getattr(sys.modules[module], name)()
+    try:
+        return LiveObject(getattr(sys.modules[module], name)())
+    except Exception:
+        return LiveObject(None)
 
 
 class ModelLoad:

@@ -59,7 +59,16 @@ def test_the_layouts_export_exactly_these_names() -> None:
 def test_the_client_exports_exactly_these_names() -> None:
     assert sorted(preshuffle.api.client.__all__) == [
         *("AsyncPendingReport", "AsyncReporter", "Client", "ClientError", "Group", "Observation", "PendingReport"),
-        *("Reply", "Reporter", "ReporterStats", "ServiceSettings", "Told", "VerdictError", "faults_of"),
+        *(
+            "PipelineStage",
+            "Reply",
+            "Reporter",
+            "ReporterStats",
+            "ServiceSettings",
+            "Told",
+            "VerdictError",
+            "faults_of",
+        ),
         *("group_layers", "not_ours", "read_problem"),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -32,6 +33,11 @@ def load_model(model: Model) -> Model:
     with mock.patch.object(loader, "load_weights_into_model", load):
         loader.load_model(created, model.cases[0].model, SimpleNamespace(num_hidden_layers=len(model.cases)))
     return created
+
+
+def set_stage(group: Any) -> None:
+    """Let ATOM have this group of pipeline stages."""
+    sys.modules["aiter.dist.parallel_state"].get_pp_group = lambda: group  # type: ignore[attr-defined]
 
 
 def name_layer(layer: Any, number: int) -> None:

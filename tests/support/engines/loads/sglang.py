@@ -46,6 +46,13 @@ def load_model(model: Model) -> Model:
     return loaded
 
 
+def set_stage(group: Any) -> None:
+    """Let SGLang have this group of pipeline stages."""
+    from sglang.srt.runtime_context import get_parallel
+
+    get_parallel().override(pp_size=group.world_size, pp_group=group).__enter__()
+
+
 def name_layer(layer: Any, number: int) -> None:
     """Give a layer its place in the model."""
     layer.layer_id = number

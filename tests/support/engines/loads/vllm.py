@@ -41,6 +41,13 @@ def load_model(model: Model) -> Model:
     return loaded
 
 
+def set_stage(group: Any) -> None:
+    """Let vLLM have this group of pipeline stages."""
+    import vllm.distributed.parallel_state as state
+
+    state._PP = group
+
+
 def name_layer(layer: Any, number: int) -> None:
     """Give a layer its place in the model."""
     layer.layer_name = f"model.layers.{number}.mlp.experts"

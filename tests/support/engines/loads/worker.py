@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -129,6 +130,8 @@ def main(path: str) -> None:
         FAULTS[fault]()
     answer: dict[str, Any] = {}
     with driver.running(cases[0]):
+        if "stage" in request.get("faults", ()):
+            loads.set_stage(SimpleNamespace(rank_in_group=1, world_size=2))
         model = loads.load_model(Model(driver, loads, cases))
         answer["states"] = [state_of(layer) for layer in model.layers]
         if "calls" in request.get("faults", ()):
