@@ -94,8 +94,8 @@ def test_a_stage_without_moe_layers_is_fine_and_only_a_stage_may_be(client: Clie
 
 
 def test_a_wrong_stage_closes_the_gate_before_the_others_have_reported(client: Client) -> None:
-    wrong = {**GROUP, "observation": {**GROUP["observation"]}, "layers": "0-17"}
-    wrong["observation"]["applied"] = {"tensors": {"w13_weight": {"layout": "gui16"}}, "gate_mode": "separated"}
+    applied = {"tensors": {"w13_weight": {"layout": "gui16"}}, "gate_mode": "separated"}
+    wrong = {"layers": "0-17", "observation": {**GROUP["observation"], "applied": applied}}
     client.put(f"{URL}?replica=0", json={**stage(None, 0), "groups": [wrong]})
     assert problem_of(client) == "unhealthy-deployment"
 
