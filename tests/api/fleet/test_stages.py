@@ -89,8 +89,8 @@ def test_a_stage_without_moe_layers_is_fine_and_only_a_stage_may_be(client: Clie
     assert (receipt["verdict"], shown["verdict"], shown["replicas"][0]["verdict"]) == ("ok", "ok", "ok")
     assert client.get("/v1/deployments").json()["deployments"][0]["state"] == "ok"
     assert "no MoE layers" in client.get("/deployments/prod").text
-    for wrong in ({"groups": []}, stage(None, 0, 1)):
-        assert client.put(f"{URL}?replica=5", json=wrong).json()["problems"][0]["field"] == "groups"
+    for without in ({"groups": []}, stage(None, 0, 1)):
+        assert client.put(f"{URL}?replica=5", json=without).json()["problems"][0]["field"] == "groups"
 
 
 def test_a_wrong_stage_closes_the_gate_before_the_others_have_reported(client: Client) -> None:
