@@ -89,7 +89,8 @@ def test_a_stage_without_moe_layers_is_fine_and_only_a_stage_may_be(client: Clie
     assert (receipt["verdict"], shown["verdict"], shown["replicas"][0]["verdict"]) == ("ok", "ok", "ok")
     assert client.get("/v1/deployments").json()["deployments"][0]["state"] == "ok"
     assert "no MoE layers" in client.get("/deployments/prod").text
-    for without in ({"groups": []}, stage(None, 0, 1)):
+    none_at_all: list[dict[str, Any]] = [{"groups": []}, stage(None, 0, 1)]
+    for without in none_at_all:
         assert client.put(f"{URL}?replica=5", json=without).json()["problems"][0]["field"] == "groups"
 
 

@@ -50,7 +50,7 @@ def set_stage(group: Any) -> None:
     """Let SGLang have this group of pipeline stages."""
     from sglang.srt.runtime_context import get_parallel
 
-    get_parallel().override(pp_size=group.world_size, pp_group=group).__enter__()
+    get_parallel().override_permanently(pp_size=group.world_size, pp_group=group)
 
 
 def name_layer(layer: Any, number: int) -> None:
