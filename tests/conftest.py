@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from hypothesis import HealthCheck, settings
 from support.aiter.aiter_wheel import AiterFunctions, aiter_modules
 
 if TYPE_CHECKING:
+    from _pytest.reports import CollectReport
+
     from preshuffle.api.store.store import Store
 
 # Each worker computes on one thread, and so does what it starts: threads of several that wait for each other in turns
@@ -23,6 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Large tensors in huge pages where the system has them: a third of the time of tests on whole layers is page faults.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 torch.set_num_threads(1)  # it may have been imported before
+# Without bytecode every worker, and every process that a test starts, compiles the project and the book anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# A third of collecting was garbage collection, of objects that nearly all stay.
+gc.disable()
 
 # Other processes share the machine: how long an example takes says nothing of the code. One commit has one result: new
 # examples are drawn in `make soak`.
@@ -31,15 +39,28 @@ settings.register_profile("same examples", settings.get_profile("soak"), derando
 settings.load_profile("same examples")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, CollectReport, CollectReport]:
+    """Begin collecting at another folder in each worker: what one has compiled, the others load."""
+    report = yield
+    if collector.path == Path(__file__).parent and report.passed:
+        worker, workers = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+        first = len(report.result) * int(worker.removeprefix("gw")) // int(workers)
+        report.result = [*report.result[first:], *report.result[:first]]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what installs, serves and waits: at the end, workers can share short tests evenly."""
-    items.sort(key=lambda item: not item.nodeid.startswith(("tests/docs/", "tests/system/")))
+    items.sort(key=lambda item: (not item.nodeid.startswith(("tests/docs/", "tests/system/")), item.path.parts))
 
 
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what importing and collecting made, which stays to the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
