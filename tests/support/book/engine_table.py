@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Case:
         return self.id
 
 
-def read_table(name: str) -> list[Case]:
-    """Read ``tests/tables/<name>.yaml``."""
+@lru_cache
+def read_table(name: str) -> tuple[Case, ...]:
+    """Read ``tests/tables/<name>.yaml``, once in a process: several test modules have the cases of a table."""
     values = read_yaml(TABLES / f"{name}.yaml")
-    return [Case(id, **value) for id, value in values.items()]
+    return tuple(Case(id, **value) for id, value in values.items())

@@ -86,7 +86,7 @@ def modules_of(texts: Mapping[str, str]) -> dict[str, SourceModule]:
 
 
 @lru_cache
-def modules_below(root: Path, *folders: str) -> Mapping[str, SourceModule]:
-    """Parse every Python file of folders below a root into modules by name."""
-    paths = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+def modules_below(root: Path, *folders: str, files: str = "*.py") -> Mapping[str, SourceModule]:
+    """Parse every Python file of folders below a root, or those of some name, into modules by name."""
+    paths = sorted(path for folder in folders for path in (root / folder).rglob(files))
     return modules_of({str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in paths})

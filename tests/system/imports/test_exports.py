@@ -14,7 +14,7 @@ import preshuffle.registry
 from support.source.modules import SourceModule, modules_below
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = [module for module in modules_below(ROOT, "registry", "layouts", "api").values() if module.is_package]
+PACKAGES = list(modules_below(ROOT, "registry", "layouts", "api", files="__init__.py").values())
 
 
 def exports_of(module: SourceModule) -> list[str] | None:
