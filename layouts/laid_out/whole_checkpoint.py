@@ -28,6 +28,7 @@ from preshuffle.layouts.laid_out.files.seal import BLANK
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
 from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
+from preshuffle.layouts.laid_out.runs.finished_sources import remember_states
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
 from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
@@ -181,7 +182,9 @@ class WholeCheckpoint:
         copied = copy_small_files(checkpoint.folder, out)
         copied += copy_headers(checkpoint.folder, out, [self.shards.header(path) for path in paths])
         sources = identified(digests.records(), self.identities)
+        states = {path.name: state for path in paths if (state := digests.state(path)) is not None}
         manifest = finish(out, plan, records, sources, copied, self.others)
+        remember_states(out, states)
         context.progress.tell("finished")
         return manifest
 

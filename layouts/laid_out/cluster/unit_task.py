@@ -16,8 +16,8 @@ from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.finished_file import read_finished
 from preshuffle.layouts.laid_out.files.manifest import FileRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, synchronise_folder
+from preshuffle.layouts.laid_out.runs.finished_sources import FileState
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
-from preshuffle.layouts.laid_out.runs.sources import FileState
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, UnitHead, fill, seal
 from preshuffle.layouts.stamps import Loss, row_sums_of_file
 from preshuffle.registry import Registry

@@ -10,8 +10,8 @@ from typing import Protocol
 from preshuffle.layouts.checkpoint import MappedShards
 from preshuffle.layouts.laid_out.files.manifest import FileRecord, SourceRecord
 from preshuffle.layouts.laid_out.files.progress import Progress
+from preshuffle.layouts.laid_out.runs.finished_sources import FileState
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
-from preshuffle.layouts.laid_out.runs.sources import FileState
 from preshuffle.layouts.laid_out.runs.unit_files import Unit
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -14,24 +15,26 @@ from preshuffle.layouts.checkpoint import Checkpoint, CheckpointError, MappedSha
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import WORK, SourceRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole
+from preshuffle.layouts.laid_out.runs.finished_sources import FileState, finished_digests
 from preshuffle.layouts.stamps import digest_file
 
 JOURNAL: Final = "plan"
-FileState = tuple[int, int, int]
-"""Size, time of the last change in nanoseconds, and inode."""
 
 
 @dataclass(slots=True)
 class _Known:
-    state: FileState
+    """Digest, and the states of files that had it: machines may see one file with several inodes."""
+
     digest: str
+    states: set[FileState]
 
 
 class Sources:
     """A checkpoint's shards, each hashed once; for several threads.
 
     What was hashed is kept in the output's folder, so that a run which resumes hashes only what has changed since, and
-    notices where that is not what the earlier run read.
+    notices where that is not what the earlier run read. Other runs' in that folder are read, too, once more before a
+    shard is hashed; and so are a finished run's.
     """
 
     def __init__(
@@ -57,8 +60,8 @@ class Sources:
         self._begun: dict[str, FileState] = {}
         if not self._journal.exists():
             self._write_journal()  # before others are read: of two runs that differ one sees the other
-        for path in sorted((out / WORK).glob(f"{JOURNAL}*.json")):
-            self._read_journal(path)
+        self._read_finished()
+        self._read_journals()
 
     def check_index(self, checkpoint: Checkpoint, shards: MappedShards) -> None:
         """Compare the checkpoint's index with its files' headers.
@@ -88,6 +91,9 @@ class Sources:
             CheckpointError: the file cannot be read, or is not what an earlier run has read.
         """
         known = self.known(path)
+        if known is None:  # another run may have hashed it meanwhile
+            self._read_journals()
+            known = self.known(path)
         if known is not None:
             return known
         digest = digest_file(path, (0, self.state(path)[0]))
@@ -103,7 +109,7 @@ class Sources:
         state = self.state(path)
         with self._lock:
             known = self._known.get(path.name)
-            return known.digest if known is not None and known.state == state else None
+            return known.digest if known is not None and state in known.states else None
 
     def state(self, path: Path) -> FileState:
         """Return a file's size and times, constant during a run.
@@ -131,7 +137,7 @@ class Sources:
                     f"{path}: is not the file that the run in {self._out} began with: its bytes differ. Remove that "
                     "folder to begin again"
                 )
-            self._known[path.name] = _Known(state, digest)
+            self._add(path.name, digest, state)
             self._write_journal()
 
     def check_unchanged(self, paths: Iterable[Path]) -> None:
@@ -141,22 +147,34 @@ class Sources:
             CheckpointError: one has changed since.
         """
         for path in paths:
-            if _state_of(path) != self._known[path.name].state:
+            if _state_of(path) != self._begun[path.name]:
                 raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
 
     def records(self) -> tuple[SourceRecord, ...]:
         """Return all files; each was hashed."""
         return tuple(
-            SourceRecord(name=path.name, size=self._known[path.name].state[0], digest=self._known[path.name].digest)
+            SourceRecord(name=path.name, size=self._begun[path.name][0], digest=self._known[path.name].digest)
             for path in self.paths
         )
+
+    def _read_finished(self) -> None:
+        """Take the digests of a run that is finished, if its shards are still the same files."""
+        with suppress(CheckpointError):  # is raised where the file is needed
+            states = {path.name: _state_of(path) for path in self.paths}
+            for name, digest in finished_digests(self._out, states).items():
+                self._add(name, digest, states[name])
+
+    def _read_journals(self) -> None:
+        """Take what other runs in that folder, and earlier ones, have hashed."""
+        for path in sorted((self._out / WORK).glob(f"{JOURNAL}*.json")):
+            self._read_journal(path)
 
     def _read_journal(self, path: Path) -> None:
         out = self._out
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             fingerprint, sources = found["fingerprint"], found["sources"]
-            known = {name: _Known(tuple(one["state"]), one["digest"]) for name, one in sources.items()}
+            known = [(name, str(one["digest"]), _state_in(one["state"])) for name, one in sources.items()]
         except FileNotFoundError:  # another run has finished meanwhile
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -167,12 +185,29 @@ class Sources:
                 f"{out} holds an unfinished run that differs in: {', '.join(differences)}. Repeat that one's command, "
                 "choose another folder, or remove this one"
             )
-        self._known.update(known)
+        with self._lock:
+            for name, digest, state in known:
+                self._add(name, digest, state)
+
+    def _add(self, name: str, digest: str, state: FileState) -> None:
+        """Add a file's digest, unless another one is known."""
+        known = self._known.setdefault(name, _Known(digest, set()))
+        if known.digest == digest:
+            known.states.add(state)
 
     def _write_journal(self) -> None:
-        sources = {name: {"state": one.state, "digest": one.digest} for name, one in self._known.items()}
+        sources = {
+            name: {"state": self._begun.get(name) or max(one.states), "digest": one.digest}
+            for name, one in self._known.items()
+        }
         text = json.dumps({"fingerprint": self._fingerprint, "sources": sources}, indent=1)
         write_whole(self._journal, text.encode())
+
+
+def _state_in(numbers: Sequence[int]) -> FileState:
+    """Return a state as a journal holds it."""
+    size, changed, inode = numbers
+    return size, changed, inode
 
 
 def _state_of(path: Path) -> FileState:

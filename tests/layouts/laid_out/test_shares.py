@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +21,11 @@ from preshuffle.layouts.laid_out import (
     lay_out_checkpoint,
     lay_out_share,
 )
+from preshuffle.layouts.laid_out.runs import sources
 from preshuffle.layouts.laid_out.runs.output_folder import fetching, finishing, shared_folder
+from preshuffle.layouts.laid_out.runs.sources import Sources
 from preshuffle.layouts.laid_out.whole_checkpoint import WholeCheckpoint
+from preshuffle.layouts.stamps import digest_file
 from support.tensors.laid_out import assert_named_files_are_whole, contents
 from support.tensors.lay_out_process import FIELDS, lay_out_in_process
 
@@ -87,6 +92,71 @@ def test_shares_of_different_runs_do_not_mix(checkpoint: Path, tmp_path: Path) -
     lay_out_share(checkpoint, tmp_path, Share(0, 2), **FIELDS)
     with pytest.raises(LaidOutError, match=r"another run|differs in"):
         lay_out_share(checkpoint, tmp_path, Share(1, 2), **{**FIELDS, "activation_dtype": "bf16"})
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the shards that are hashed."""
+    names: list[str] = []
+
+    def counting(path: Path, extent: tuple[int, int]) -> str:
+        names.append(path.name)
+        return digest_file(path, extent)
+
+    monkeypatch.setattr(sources, "digest_file", counting)
+    return names
+
+
+def test_a_shard_is_hashed_once_by_all_shares(checkpoint: Path, tmp_path: Path, hashed: list[str]) -> None:
+    for index in (0, 0, 4, 1, 4, 3, 2, 0):  # again, in any order, and once more when all is finished
+        found = lay_out_share(checkpoint, tmp_path, Share(index, 5), **FIELDS)
+    assert isinstance(found, Manifest)
+    assert sorted(hashed) == [path.name for path in sorted(checkpoint.glob("*.safetensors"))]
+
+
+def test_what_another_share_hashes_meanwhile(checkpoint: Path, tmp_path: Path, hashed: list[str]) -> None:
+    opened = Checkpoint.open(checkpoint)
+    (tmp_path / ".unfinished").mkdir()
+    one, other = (Sources(opened, tmp_path, {}, f"plan-{index}-of-2") for index in range(2))
+    path = one.paths[0]
+    assert one.digest(path) == other.digest(path)
+    assert hashed == [path.name]
+
+
+def test_machines_that_see_other_inodes(checkpoint: Path, tmp_path: Path, hashed: list[str]) -> None:
+    opened = Checkpoint.open(checkpoint)
+    (tmp_path / ".unfinished").mkdir()
+    first = Sources(opened, tmp_path, {}, "plan-0-of-2")
+    path = first.paths[0]
+    first.digest(path)
+    text = (tmp_path / ".unfinished" / "plan-0-of-2.json").read_text()
+    inode = str(path.stat().st_ino)
+    assert inode in text
+    (tmp_path / ".unfinished" / "plan-1-of-2.json").write_text(text.replace(inode, "1"))  # of another mount
+    Sources(opened, tmp_path, {}, "plan-2-of-3").digest(path)
+    assert hashed == [path.name]
+
+
+def test_a_finished_run_knows_its_shards(
+    checkpoint: Path, tmp_path: Path, whole: dict[str, bytes], hashed: list[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(checkpoint, source)
+    lay_out_checkpoint(source, out, **FIELDS)
+    if not os.listxattr(out / "manifest.json"):
+        pytest.skip("the file system has no extended attributes")
+    hashed.clear()
+    lay_out_checkpoint(source, out, **FIELDS)
+    assert (hashed, contents(out)) == ([], whole)
+    path = source / "model-00001-of-00002.safetensors"
+    data, before = bytearray(path.read_bytes()), path.stat()
+    data[-1] ^= 1
+    (source / "new").write_bytes(data)
+    os.utime(source / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (source / "new").rename(path)  # of the same size and time
+    with pytest.raises(LaidOutError, match="made of another checkpoint"):
+        lay_out_checkpoint(source, out, **FIELDS)
+    assert path.name in hashed
 
 
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0)])

@@ -1,0 +1,54 @@
+"""Digests of shards that a finished run has left.
+
+The manifest holds the digests, and must be the same wherever the checkpoint lies. So what tells whether the shards are
+still those files, their sizes, times and inodes, is an extended attribute of the manifest, hashed. A copy of the folder
+need not have it, nor do all file systems: then shards are hashed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from preshuffle.layouts.laid_out.files.errors import LaidOutError
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, Manifest
+
+FileState = tuple[int, int, int]
+"""Size, time of the last change in nanoseconds, and inode."""
+_ATTRIBUTE: Final = "user.preshuffle.sources"
+
+
+def remember_states(out: Path, states: Mapping[str, FileState]) -> None:
+    """Record which files the manifest's digests are of.
+
+    Args:
+        out: the finished folder.
+        states: of all shards, by name, before the manifest was written.
+    """
+    with suppress(OSError):
+        os.setxattr(out / MANIFEST, _ATTRIBUTE, _hashed(states))
+
+
+def finished_digests(out: Path, states: Mapping[str, FileState]) -> dict[str, str]:
+    """Return the shards' digests, if these are the files of a finished run.
+
+    Args:
+        out: the folder.
+        states: of all shards, by name, as they are now.
+    """
+    try:
+        if os.getxattr(out / MANIFEST, _ATTRIBUTE) != _hashed(states):
+            return {}
+        return {one.name: one.digest for one in Manifest.read(out).sources}
+    except (OSError, LaidOutError):
+        return {}
+
+
+def _hashed(states: Mapping[str, FileState]) -> bytes:
+    text = json.dumps(sorted((name, *state) for name, state in states.items()))
+    return blake2b(text.encode(), digest_size=16).hexdigest().encode()
