@@ -20,7 +20,7 @@ from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.executor import RunContext
-from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
@@ -78,6 +78,7 @@ def convert_laid_out(
     plan = replace(plan, inherited=inherited_losses(manifest))
     units = list(plan.units())
     carried = (*manifest.others, *manifest.kept)
+    check_finished(new, plan)
     check_foreign(new, [out / one.file for one in manifest.copied if "/" not in one.file])
     with exclusive_folder(new, {unit.file for unit in units} | {one.file for one in carried}):
         digests = RecordedDigests(manifest.sources)

@@ -14,7 +14,7 @@ from preshuffle.layouts.laid_out.files.manifest import MANIFEST, WORK, Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener
 from preshuffle.layouts.laid_out.remote_source import fetch_for_run
 from preshuffle.layouts.laid_out.runs.other_tensors import small_files
-from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, finishing, shared_folder
+from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, finishing, shared_folder
 from preshuffle.layouts.laid_out.runs.share import Share
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
@@ -69,6 +69,7 @@ def lay_out_share(
     units = share.of(job.units, job.plan)
     executor = ThreadExecutor(workers or core_count())
     before = _manifest_state(job.out)
+    check_finished(job.out, job.plan)
     check_foreign(job.out, small_files(job.plan.checkpoint.folder))
     with shared_folder(job.out, str(share), [unit.file for unit in units], job.expected()):
         job.write_units(units, executor, listener, f"{JOURNAL}-{share}")

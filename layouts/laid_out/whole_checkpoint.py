@@ -30,7 +30,7 @@ from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.finished_sources import remember_states
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
-from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
@@ -106,6 +106,7 @@ def lay_out_checkpoint(
         checkpoint, identities = fetched.folder, fetched.identities
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
     job = replace(job, identities=identities)
+    check_finished(job.out, job.plan)
     check_foreign(job.out, small_files(job.plan.checkpoint.folder))
     with exclusive_folder(job.out, job.expected()):
         manifest = job.write(executor or ThreadExecutor(workers or core_count()), listener)

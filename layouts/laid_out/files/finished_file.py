@@ -35,7 +35,10 @@ def read_finished(path: Path, key: str) -> FileRecord | None:
     except (PreshuffleError, KeyError, ValueError, TypeError) as error:
         raise LaidOutError(f"{path}: is there, and not what a run writes ({error}); remove it") from None
     if found != key:
-        raise StaleError(f"{path}: is there, but made of another checkpoint or by another decision; remove it")
+        raise StaleError(
+            f"{path}: is there, but made of another checkpoint or by another decision. Choose another folder, or "
+            f"remove {path.parent}"
+        )
     ranks = {name: description.get(name) for name in ("layer", "tp_rank", "ep_rank")}
     return FileRecord(file=path.name, key=key, size=shard.size, header=header, tensors=tensors, **ranks)
 

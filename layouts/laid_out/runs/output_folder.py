@@ -6,23 +6,28 @@ import errno
 import fcntl
 import filecmp
 import os
-from collections.abc import Collection, Iterable, Iterator
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from preshuffle.layouts.laid_out.files.errors import LaidOutError, StaleError
-from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK
+from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, WORK, LayerPlan, Manifest
 from preshuffle.layouts.laid_out.files.tensor_writer import PARTIAL, file_of_partial, writing
 from preshuffle.layouts.laid_out.runs.other_tensors import room_for
+from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 
 _LOCK: Final = "lock"
+_ELSEWHERE: Final = "Choose another folder, or remove this one"
 _BUSY: Final = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 @contextmanager
 def exclusive_folder(out: Path, expected: Iterable[str]) -> Iterator[None]:
     """Use an output folder alone; remove what killed runs left half-written.
+
+    A run that fails leaves nothing in a folder that was finished before.
 
     Args:
         out: created if needed.
@@ -32,12 +37,20 @@ def exclusive_folder(out: Path, expected: Iterable[str]) -> Iterator[None]:
         LaidOutError: another process uses it, or it cannot be made.
         StaleError: it holds files of another run.
     """
+    wanted = set(expected)
+    _check_expected(out, wanted)
     with _locked(out, _LOCK, fcntl.LOCK_EX) as free:
         if not free:
             raise LaidOutError(f"{out}: another process writes it")
         remove_partials(out)
-        _check_expected(out, set(expected))
-        yield
+        finished = (out / MANIFEST).is_file()
+        try:
+            _check_expected(out, wanted)
+            yield
+        except BaseException:
+            if finished:
+                shutil.rmtree(out / WORK, ignore_errors=True)
+            raise
 
 
 @contextmanager
@@ -54,6 +67,8 @@ def shared_folder(out: Path, share: str, files: Iterable[str], expected: Iterabl
         LaidOutError: another process uses the folder alone, or works on the same share, or it cannot be made.
         StaleError: it holds files of another run.
     """
+    wanted = set(expected)
+    _check_expected(out, wanted)
     with _locked(out, _LOCK, fcntl.LOCK_SH) as free:
         if not free:
             raise LaidOutError(f"{out}: another process writes all of it")
@@ -64,7 +79,7 @@ def shared_folder(out: Path, share: str, files: Iterable[str], expected: Iterabl
             for path in out.glob(f"*{PARTIAL}"):
                 if path.name.removesuffix(PARTIAL).rpartition(".")[0] in own:
                     path.unlink(missing_ok=True)
-            _check_expected(out, set(expected))
+            _check_expected(out, wanted)
             yield
 
 
@@ -95,6 +110,40 @@ def remove_partials(out: Path) -> None:
 def is_own_folder(out: Path) -> bool:
     """Return whether a folder holds a run, finished or not."""
     return (out / WORK).is_dir() or (out / MANIFEST).is_file()
+
+
+def check_finished(out: Path, plan: RunPlan) -> None:
+    """Check that a finished folder is what a run would write; write nothing.
+
+    Raises:
+        StaleError: it is of another checkpoint, or of another decision; says what differs.
+    """
+    try:
+        manifest = Manifest.read(out)
+    except LaidOutError:  # unfinished, or damaged: then it is written anew
+        return
+    digests = {one.name: one.digest for one in manifest.sources}
+    paths = sorted(set(plan.checkpoint.shards.values()))
+    if {path.name for path in paths} != set(digests):
+        raise StaleError(f"{out}: is finished, by another run of another checkpoint: its shards differ. {_ELSEWHERE}")
+    held = {layer: {path.name: digests[path.name] for path in plan.files_of(layer)} for layer in plan.layers}
+    keys = {unit.file: unit.key(held[unit.layer]) for unit in plan.units()}
+    if keys != {one.file: one.key for one in manifest.ranks}:
+        old, new = _facts(manifest.plans), _facts(plan.plans)
+        found = [f"{name} ({old[name]}, not {new[name]})" for name in old if old[name] != new[name]]
+        differences = ", ".join(found) or "what is decided for some layers"
+        raise StaleError(
+            f"{out}: is finished, by another run or another decision that differs in: {differences}. {_ELSEWHERE}"
+        )
+
+
+def _facts(plans: Iterable[LayerPlan]) -> Mapping[str, Any]:
+    """Return what was decided, by words that messages can name."""
+    listed = list(plans)
+    query = listed[0].query
+    facts = {name: getattr(query, name) for name in ("arch", "engine", "tp", "ep", "activation_dtype")}
+    layers = sorted(layer for plan in listed for layer in plan.layers)
+    return {**facts, "recipe": ", ".join(sorted({plan.recipe for plan in listed})), "layers": len(layers)}
 
 
 def check_foreign(out: Path, copied: Iterable[Path]) -> None:

@@ -11,7 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from preshuffle.layouts import CheckpointError, stamp_of, write_checkpoint
-from preshuffle.layouts.laid_out import LaidOutError, RunEvent, StaleError, lay_out_checkpoint
+from preshuffle.layouts.laid_out import (
+    LaidOutError,
+    RunEvent,
+    Share,
+    StaleError,
+    convert_laid_out,
+    lay_out_checkpoint,
+    lay_out_share,
+)
 from preshuffle.layouts.laid_out.runs import rank_role as rank_role_module
 from preshuffle.registry import LayoutError, QueryError
 from support.tensors.laid_out import (
@@ -171,9 +179,34 @@ def test_another_run_s_folder_is_refused(tmp_path: Path) -> None:
         lay_out_checkpoint(checkpoint, tmp_path / "out", tp=1, **A4W4)
     with pytest.raises(StaleError, match="another decision"):
         lay_out_checkpoint(checkpoint, tmp_path / "out", tp=2, arch="gfx950", activation_dtype="bf16")
-    assert {name: data for name, data in contents(tmp_path / "out").items() if "unfinished" not in name} == before
+    assert contents(tmp_path / "out") == before
     with pytest.raises(LaidOutError, match="is the checkpoint itself"):
         lay_out_checkpoint(checkpoint, tmp_path / "checkpoint", tp=2, **A4W4)
+
+
+def test_a_mistaken_run_leaves_a_finished_folder_as_it_was(tmp_path: Path) -> None:
+    checkpoint = checkpoint_with_others(tmp_path / "checkpoint")
+    another = checkpoint_with_others(tmp_path / "another", seed=1)
+    out, fields = tmp_path / "out", {**A4W4, "tp": 2}
+    lay_out_checkpoint(checkpoint, out, **fields)
+    lay_out_checkpoint(checkpoint, tmp_path / "single", tp=1, **A4W4)
+    before = contents(out)
+    with pytest.raises(StaleError, match=r"is finished.*differs in: tp \(2, not 4\)\. Choose another folder"):
+        lay_out_checkpoint(checkpoint, out, **{**fields, "tp": 4})
+    with pytest.raises(StaleError, match=r"arch \(gfx950, not gfx942\).*recipe \(mxfp4\.sep16, not "):
+        lay_out_checkpoint(checkpoint, out, **{**fields, "arch": "gfx942", "activation_dtype": "bf16"})
+    with pytest.raises(StaleError, match="made of another checkpoint"):
+        lay_out_checkpoint(another, out, **fields)
+    with pytest.raises(StaleError, match=r"tp \(2, not 8\)"):
+        lay_out_share(checkpoint, out, Share(0, 2), **{**fields, "tp": 8})
+    with pytest.raises(StaleError, match=r"tp \(2, not 4\)"):
+        convert_laid_out(tmp_path / "single", out, tp=4)
+    assert contents(out) == before
+    lay_out_checkpoint(checkpoint, out, **fields)
+    assert contents(out) == before
+    (out / min(name for name in before if name.startswith("rank-") and name.endswith("tensors"))).unlink()
+    lay_out_checkpoint(checkpoint, out, **fields)  # one that was removed is written again
+    assert contents(out) == before
 
 
 def test_a_dense_model_has_nothing_to_lay_out(tmp_path: Path) -> None:
