@@ -132,6 +132,12 @@ def test_every_module_of_the_wheel_imports(installed: Path, tmp_path: Path) -> N
     assert int(count) == len(modules)
 
 
+def test_the_installed_package_is_found_in_the_clone(installed: Path) -> None:
+    found = run(installed, "-c", "import preshuffle.layouts.moves as found; print(found.__file__)", cwd=ROOT)
+    assert Path(found.strip()).is_relative_to(installed.parents[1])
+    assert "usage: preshuffle" in run(installed, "-m", "preshuffle", "--help", cwd=ROOT)
+
+
 def test_the_command_runs(installed: Path, tmp_path: Path) -> None:
     command = installed.parent / "preshuffle"
     assert run(command, "--version", cwd=tmp_path) == f"preshuffle {PROJECT['project']['version']}\n"
