@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock
+from queue import Empty, SimpleQueue
 from typing import Final
 
 import torch
@@ -17,23 +17,21 @@ import torch
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.tensors import as_bytes
 
-_MOST_THREADS: Final = 12
-"""Threads that read: one takes 5 to 7 GB/s out of the page cache, a GPU 55, and memory has no room for many more."""
-_BLOCK: Final = 32 << 20
-"""Bytes that are sent at once: a GPU takes few large copies faster than many small ones."""
-_FIRST: Final = 4 << 20
-"""Bytes of the first block, so that the GPU soon has something to do; each is twice as large as the one before it."""
-_BUFFERS: Final = 4
-_PARTS: Final = 8
-"""Parts of a block, read by different threads."""
-_PAGE: Final = 4096
+_MOST_THREADS: Final = 8
+"""Threads that read: one takes 5 to 7 GB/s out of the page cache, and a few more fill memory's bandwidth."""
+_PIECE: Final = 4 << 20
+"""Bytes that are read and sent at once: buffers that stay in the processor's cache are read twice as fast."""
+_FIRST: Final = 1 << 19
+"""Bytes of the first pieces, so that the GPU soon has something to do; after every eight they are twice as large."""
+_SPARE: Final = 4
+"""Buffers on their way to the GPU while every thread reads into another one."""
 
 
 class DeviceCopier:
     """Copies tensors of files to a device.
 
-    Threads read parts of a block into pinned memory; who reads the last part sends the block, on a stream of its own.
-    Meanwhile the next blocks are read into other buffers. To a device that is no GPU buffers are not pinned.
+    Threads read pieces into pinned buffers. The caller's thread alone talks to the GPU: it sends what was read, on a
+    stream of its own, and gives buffers back to the readers. To a device that is no GPU buffers are not pinned.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -59,24 +57,25 @@ class DeviceCopier:
         """
         try:
             with closing(_File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))) as file:
-                self._send(file, (_Piece(begin, as_bytes(tensor)) for tensor, begin in tensors))
+                self._copy(file, deque(_pieces_of(tensors)))
         except OSError as error:
             raise LaidOutError(f"{path}: cannot be read: {error.strerror}") from None
         except EOFError:
             raise LaidOutError(f"{path}: ends before its tensors do: verify it") from None
 
-    def _send(self, file: _File, pieces: Iterable[_Piece]) -> None:
+    def _copy(self, file: _File, pieces: deque[_Piece]) -> None:
         threads = self._start()
         if self._stream is not None:  # the tensors' memory may still be in use by what was freed there
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        transfer = _Transfer(file, self._buffers, self._stream, list(_blocks_of(pieces)))
-        work = [threads.submit(transfer.run) for _ in range(min(self._count, len(transfer.parts)))]
+        count = len(pieces)
+        transfer = _Transfer(file, pieces, self._buffers)
+        readers = [threads.submit(transfer.read) for _ in range(min(self._count, count))]
         try:
-            for one in work:
-                one.result()
+            with torch.inference_mode(), torch.cuda.stream(self._stream):
+                transfer.send(count)
         finally:
-            transfer.stop()
-            wait(work)
+            transfer.stop(len(readers))
+            wait(readers)
             if self._stream is not None:
                 self._stream.synchronize()
 
@@ -85,9 +84,7 @@ class DeviceCopier:
         if self._threads is None:
             on_gpu = self._device.type == "cuda"
             self._stream = torch.cuda.Stream(self._device) if on_gpu else None
-            self._buffers = [
-                _Buffer(torch.empty(_BLOCK, dtype=torch.uint8, pin_memory=on_gpu)) for _ in range(_BUFFERS)
-            ]
+            self._buffers = [_Buffer(self._stream) for _ in range(self._count + _SPARE)]
             self._threads = ThreadPoolExecutor(self._count, "device-copy")
         return self._threads
 
@@ -115,135 +112,109 @@ class _File:
         os.close(self.handle)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
     """Some bytes of a file, and the flat bytes on the device that get them."""
 
     begin: int
     target: torch.Tensor
 
-    def __len__(self) -> int:
-        return self.target.numel()
 
-    def cut(self, size: int) -> tuple[_Piece, _Piece]:
-        """Return the first bytes, and the rest."""
-        return _Piece(self.begin, self.target[:size]), _Piece(self.begin + size, self.target[size:])
-
-
-@dataclass(slots=True, eq=False)
-class _Block:
-    """Pieces that are read into one buffer, one behind the other, and sent from it.
-
-    Attributes:
-        missing: parts that are not read yet.
-        sent: set when its copy is on the stream.
-    """
-
-    pieces: list[_Piece] = field(default_factory=list)
-    size: int = 0
-    missing: int = 0
-    sent: Event = field(default_factory=Event)
-
-    def ranges(self) -> Iterator[range]:
-        """Yield the parts of the buffer that threads read."""
-        step = -(-self.size // (_PARTS * _PAGE)) * _PAGE
-        return (range(first, min(first + step, self.size)) for first in range(0, self.size, step))
-
-    def read(self, file: _File, view: memoryview, part: range) -> None:
-        """Read a part into its place in the buffer."""
-        place = 0
-        for piece in self.pieces:
-            first, past = max(part.start, place), min(part.stop, place + len(piece))
-            if first < past:
-                file.read(piece.begin + first - place, view[first:past])
-            place += len(piece)
-
-
-def _blocks_of(pieces: Iterable[_Piece]) -> Iterator[_Block]:
-    """Yield blocks that hold all pieces, small ones first."""
-    limit, block = min(_FIRST, _BLOCK), _Block()
-    for rest in pieces:
-        while len(rest):
-            piece, rest = rest.cut(limit - block.size)
-            block.pieces.append(piece)
-            block.size += len(piece)
-            if block.size == limit:
-                yield block
-                limit, block = min(2 * limit, _BLOCK), _Block()
-    if block.size:
-        yield block
+def _pieces_of(tensors: Sequence[tuple[torch.Tensor, int]]) -> Iterator[_Piece]:
+    """Yield pieces of tensors, small ones first."""
+    number = 0
+    for tensor, begin in tensors:
+        flat, first = as_bytes(tensor), 0
+        while first < flat.numel():
+            size = min(_FIRST << (number // 8), _PIECE)
+            yield _Piece(begin + first, flat[first : first + size])
+            first, number = first + size, number + 1
 
 
 class _Buffer:
-    """Memory of one block, and when it is free again."""
+    """Memory of one piece, which a GPU copies from without waiting."""
 
-    def __init__(self, memory: torch.Tensor) -> None:
-        self.memory = memory
-        self.view = memoryview(memory.numpy().data)
-        self.copied = torch.cuda.Event(blocking=True) if memory.is_pinned() else None
+    def __init__(self, stream: torch.cuda.Stream | None) -> None:
+        self._stream = stream
+        self._memory = torch.empty(_PIECE, dtype=torch.uint8, pin_memory=stream is not None)
+        self._sent = torch.cuda.Event() if stream is not None else None
+        self._view = memoryview(self._memory.numpy().data)
 
-    def send(self, block: _Block, stream: torch.cuda.Stream | None) -> None:
-        """Start copying a block to its targets."""
-        place = 0
-        for piece in block.pieces:
-            piece.target.copy_(self.memory[place : place + len(piece)], non_blocking=stream is not None)
-            place += len(piece)
-        if self.copied is not None and stream is not None:
-            self.copied.record(stream)
+    def read(self, file: _File, piece: _Piece) -> None:
+        """Read a piece from the file."""
+        file.read(piece.begin, self._view[: piece.target.numel()])
+
+    def send(self, piece: _Piece) -> None:
+        """Start copying what was read to its target."""
+        piece.target.copy_(self._memory[: piece.target.numel()], non_blocking=True)
+        if self._sent is not None and self._stream is not None:
+            self._sent.record(self._stream)
+
+    def has_left(self) -> bool:
+        """Return whether what was sent has arrived."""
+        return self._sent is None or self._sent.query()
 
     def wait(self) -> None:
-        """Wait until the block that was sent last has left."""
-        if self.copied is not None:
-            self.copied.synchronize()
+        """Wait until what was sent has arrived."""
+        if self._sent is not None:
+            self._sent.synchronize()
 
 
 class _Transfer:
-    """Blocks on their way from a file to a device, worked on by several threads."""
+    """Pieces on their way from a file to a device."""
 
-    def __init__(
-        self, file: _File, buffers: list[_Buffer], stream: torch.cuda.Stream | None, blocks: list[_Block]
-    ) -> None:
-        self._file, self._buffers, self._stream, self._blocks = file, buffers, stream, blocks
-        self._lock = Lock()
-        self._stopped = False
-        self.parts: deque[tuple[int, range]] = deque()
-        for number, block in enumerate(blocks):
-            ranges = list(block.ranges())
-            block.missing = len(ranges)
-            self.parts.extend((number, part) for part in ranges)
+    def __init__(self, file: _File, pieces: deque[_Piece], buffers: list[_Buffer]) -> None:
+        self._file, self._pieces = file, pieces
+        self._free: SimpleQueue[_Buffer | None] = SimpleQueue()
+        self._read: SimpleQueue[tuple[_Buffer, _Piece] | BaseException] = SimpleQueue()
+        self._flight: deque[_Buffer] = deque()
+        for buffer in buffers:
+            self._free.put(buffer)
 
-    def stop(self) -> None:
-        """Let the threads finish what they are at, and begin nothing more."""
-        self._stopped = True
-        self.parts.clear()
-        for block in self._blocks:
-            block.sent.set()
-
-    def run(self) -> None:
-        """Read parts, in order, until none is left; send what is complete."""
+    def read(self) -> None:
+        """Read pieces, in order, until none is left."""
         try:
-            with torch.inference_mode(), torch.cuda.stream(self._stream):
-                while True:
-                    try:
-                        number, part = self.parts.popleft()
-                    except IndexError:
-                        return
-                    self._read(number, part)
-        except BaseException:
-            self.stop()
-            raise
+            while True:
+                try:
+                    piece = self._pieces.popleft()
+                except IndexError:
+                    return
+                buffer = self._free.get()
+                if buffer is None:
+                    return
+                buffer.read(self._file, piece)
+                self._read.put((buffer, piece))
+        except BaseException as error:
+            self._read.put(error)
 
-    def _read(self, number: int, part: range) -> None:
-        block, buffer = self._blocks[number], self._buffers[number % len(self._buffers)]
-        if number >= len(self._buffers):
-            self._blocks[number - len(self._buffers)].sent.wait()
-            if self._stopped:
-                return
-            buffer.wait()
-        block.read(self._file, buffer.view, part)
-        with self._lock:
-            block.missing -= 1
-            complete = not block.missing
-        if complete and not self._stopped:
-            buffer.send(block, self._stream)
-            block.sent.set()
+    def stop(self, readers: int) -> None:
+        """Let readers finish what they are at, and begin nothing more."""
+        self._pieces.clear()
+        for _ in range(readers):
+            self._free.put(None)
+
+    def send(self, count: int) -> None:
+        """Send so many pieces as they are read.
+
+        Raises:
+            OSError, EOFError: a piece could not be read.
+        """
+        for _ in range(count):
+            found = self._next()
+            if isinstance(found, BaseException):
+                raise found
+            buffer, piece = found
+            buffer.send(piece)
+            self._flight.append(buffer)
+
+    def _next(self) -> tuple[_Buffer, _Piece] | BaseException:
+        """Return what was read next; give buffers back meanwhile."""
+        while True:
+            while self._flight and self._flight[0].has_left():
+                self._free.put(self._flight.popleft())
+            try:
+                return self._read.get_nowait()
+            except Empty:
+                if len(self._flight) < _SPARE:  # each reader has a buffer: one of them will be done
+                    return self._read.get()
+            self._flight[0].wait()

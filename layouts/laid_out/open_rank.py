@@ -217,23 +217,36 @@ class _MappedReader:
         record = self._records[layer]
         path = self._folder / record.file
         found = self._map(path, record) if self._copier is None else self._copy(self._copier, path, record)
-        for one in record.tensors if self._check else ():
-            # as they will be used: of a mapping the pages are read soon anyway, of a GPU's memory it is what arrived
-            storage = found[one.name].untyped_storage()
-            if digest_of(sample_memory(storage, 0, one.nbytes)) != one.sample:
-                raise LaidOutError(f"{path}: tensor {one.name} does not hold what was written: verify it")
-        for one in record.tensors:
-            if one.stamped:
-                stamp = stamp_in(self._headers[layer], one.name)
-                put_stamps([(found[one.name], replace(stamp, digest=None))], digest=stamp.digest)
-                if stamp.is_shuffled:
-                    setattr(found[one.name], AITER_TAG, True)
+        if self._check:
+            self._check_samples(path, record, found)
+        stamps = {one.name: stamp_in(self._headers[layer], one.name) for one in record.tensors if one.stamped}
+        put_stamps(
+            ((found[name], replace(stamp, digest=None)) for name, stamp in stamps.items()),
+            digests=(stamp.digest for stamp in stamps.values()),
+        )
+        for name, stamp in stamps.items():
+            if stamp.is_shuffled:
+                setattr(found[name], AITER_TAG, True)
         return found
 
     @property
     def maps(self) -> bool:
         """Whether layers are views of files, which take no memory."""
         return self._copier is None
+
+    def _check_samples(self, path: Path, record: FileRecord, found: Mapping[str, torch.Tensor]) -> None:
+        """Compare samples with what was written.
+
+        They are read as the tensors will be: of a mapping the pages are needed soon anyway, of a GPU's memory it is
+        what arrived.
+
+        Raises:
+            LaidOutError: a tensor holds something else.
+        """
+        samples = [sample_memory(found[one.name].untyped_storage(), 0, one.nbytes) for one in record.tensors]
+        for one, sample in zip(record.tensors, samples, strict=True):
+            if digest_of(sample) != one.sample:
+                raise LaidOutError(f"{path}: tensor {one.name} does not hold what was written: verify it")
 
     def _map(self, path: Path, record: FileRecord) -> dict[str, torch.Tensor]:
         """Return views of a file's mapping."""

@@ -219,13 +219,13 @@ def _shifted(record: MemoryRecord, address: int, pointer: int, nbytes: int) -> d
     }
 
 
-def record_in_memory(stamped: list[tuple[torch.Tensor, Stamp | None]], digest: str | None) -> None:
-    """Record stamps of this process's memory; their fingerprints are taken at once."""
-    places = [(tensor.untyped_storage(), addresses_of(tensor)) for tensor, _ in stamped]
+def record_in_memory(stamped: list[tuple[torch.Tensor, Stamp | None, str | None]]) -> None:
+    """Record stamps and digests of this process's memory; take their fingerprints at once."""
+    places = [(tensor.untyped_storage(), addresses_of(tensor)) for tensor, _, _ in stamped]
     with MEMORY.lock:
-        laid = [place for place, (_, stamp) in zip(places, stamped, strict=True) if _is_applied(stamp)]
+        laid = [place for place, (_, stamp, _) in zip(places, stamped, strict=True) if _is_applied(stamp)]
         known = iter(take_fingerprints(laid))
-        for (storage, extent), (tensor, stamp) in zip(places, stamped, strict=True):
+        for (storage, extent), (tensor, stamp, digest) in zip(places, stamped, strict=True):
             taken = next(known) if _is_applied(stamp) else None
             record = MEMORY.find(storage, create=stamp is not None)
             if record is None:

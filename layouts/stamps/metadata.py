@@ -45,7 +45,7 @@ def stamps_from_metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[
         if key.startswith(_HEADER) and name in tensors:
             stamps[name] = _checked(name, tensors[name], Stamp.from_text(text))
     for name, stamp in stamps.items():
-        put_stamps([(tensors[name], replace(stamp, digest=None))], digest=stamp.digest)
+        put_stamps([(tensors[name], replace(stamp, digest=None))], digests=[stamp.digest])
 
 
 def _checked(name: str, tensor: torch.Tensor, stamp: Stamp) -> Stamp:

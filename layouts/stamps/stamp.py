@@ -106,7 +106,10 @@ def put_stamp(tensor: torch.Tensor, stamp: Stamp) -> None:
 
 
 def put_stamps(
-    stamped: Iterable[tuple[torch.Tensor, Stamp | None]], *, whole: bool = True, digest: str | None = None
+    stamped: Iterable[tuple[torch.Tensor, Stamp | None]],
+    *,
+    whole: bool = True,
+    digests: Iterable[str | None] | None = None,
 ) -> None:
     """Stamp several tensors' bytes; None removes a stamp.
 
@@ -115,25 +118,26 @@ def put_stamps(
     Args:
         stamped: the tensors and their stamps.
         whole: record the digest of all bytes of files.
-        digest: of all bytes of a single tensor in memory, where it is known.
+        digests: of all bytes of each tensor, for those in memory, where they are known.
     """
     stamped = list(stamped)
     find_mappings(tensor for tensor, _ in stamped)
     files: dict[Path, dict[Extent, Entry | None]] = defaultdict(dict)
-    in_memory: list[tuple[torch.Tensor, Stamp | None]] = []
-    for tensor, stamp in stamped:
+    in_memory: list[tuple[torch.Tensor, Stamp | None, str | None]] = []
+    known = list(digests) if digests is not None else [None] * len(stamped)
+    for (tensor, stamp), digest in zip(stamped, known, strict=True):
         mapping = mapping_of(tensor)
         if mapping is None or not mapping.shared:
             if mapping is not None:
                 _memory_record(tensor)
-            in_memory.append((tensor, stamp))
+            in_memory.append((tensor, stamp, digest))
             continue
         begin, end = extent_of(tensor)
         settled = stamp is not None and stamp.state == "applied"
         entry = Entry(stamp.to_text(), settled, settled and whole) if stamp is not None else None
         files[mapping.path][begin + mapping.offset, end + mapping.offset] = entry
     if in_memory:
-        record_in_memory(in_memory, digest)
+        record_in_memory(in_memory)
     for path, changes in files.items():
         write_stamps(path, changes)
 

@@ -31,8 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_BLOCK": 1000, "_FIRST": 250, "_PAGE": 16, "_BUFFERS": 2}.items():
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_PIECE": 1000, "_FIRST": 250}.items():
         monkeypatch.setattr(device_copy, name, value)
 
 
