@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -19,7 +19,7 @@ from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
 from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
-from preshuffle.layouts.laid_out.runs.executor import RunContext
+from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, check_room, exclusive_folder
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
@@ -41,6 +41,7 @@ def convert_laid_out(
     *,
     registry: Registry | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
     allow: Collection[FindingCode] = (),
     listener: Listener | None = None,
     **fields: Any,
@@ -55,6 +56,7 @@ def convert_laid_out(
         new: the folder to write.
         registry: whose book decides.
         workers: threads; as many as there are cores if None.
+        executor: writes the files elsewhere than on threads of this process.
         allow: as for ``lay_out_checkpoint``.
         listener: called with every event.
         fields: of the query that change; the others are those by which ``out`` was made.
@@ -86,8 +88,10 @@ def convert_laid_out(
         check_room(new, sum(unit.nbytes for unit in units if not (new / unit.file).exists()))
         progress = Progress(size, listener)
         progress.tell("started")
-        layers = RestoredLayers(out, new / WORK / _LAYERS, manifest, plan, headers)
-        records = ThreadExecutor(workers or core_count()).run(RunContext(plan, new, digests, layers, progress), units)
+        names = {layer: frozenset(plan.names_of(layer)) for layer in plan.layers}
+        layers = RestoredLayers(LayerRestorer(out.absolute(), manifest, names, headers), new / WORK / _LAYERS)
+        context = RunContext(plan, new, digests, layers, progress)
+        records = (executor or ThreadExecutor(workers or core_count())).run(context, units)
         for one in carried:
             _carry(out, new, one)
             records[one.file] = one
@@ -195,16 +199,64 @@ class RecordedDigests:
         return self._records
 
 
+@dataclass(frozen=True, slots=True)
+class LayerRestorer:
+    """Takes layers back from laid-out files.
+
+    Attributes:
+        out: the laid-out checkpoint.
+        manifest: its manifest.
+        names: by layer, the checkpoint's tensors that are wanted.
+        headers: of the checkpoint's shards.
+    """
+
+    out: Path
+    manifest: Manifest
+    names: Mapping[int, frozenset[str]]
+    headers: list[ShardFile]
+
+    def files(self) -> list[Path]:
+        """Return the laid-out files."""
+        return [self.out / record.file for record in (*self.manifest.ranks, *self.manifest.kept)]
+
+    def make(self, layer: int, folder: Path) -> None:
+        """Restore a layer's shards into a new folder; see ``LayerMaker``."""
+        with writing(folder):
+            folder.mkdir(parents=True)
+        names = self.names[layer]
+        targets = ShardTargets(folder, [one for one in self.headers if names & set(one.entries)], names)
+        silent, shards = Progress(0, None), MappedShards()
+        for record in self.manifest.ranks:
+            if record.layer == layer:
+                _check_digests(self.out, record, record.tensors)
+                restore_rank_layer(self.out, self.manifest, record, shards, targets, silent)
+        for record in self.manifest.kept:
+            some = tuple(tensor for tensor in record.tensors if tensor.name in names)
+            _check_digests(self.out, record, some)
+            copy_back(self.out, record, some, shards, targets, silent)
+        targets.publish()
+
+
 class RestoredLayers:
     """Layers taken back from laid-out files while units need them."""
 
-    def __init__(self, out: Path, folder: Path, manifest: Manifest, plan: RunPlan, headers: list[ShardFile]) -> None:
-        """Restore nothing yet."""
-        self._out, self._folder, self._manifest, self._plan, self._headers = out, folder, manifest, plan, headers
-        self._shards, self._laid_out = MappedShards(), MappedShards()
-        self._locks = {layer: Lock() for layer in plan.layers}
+    def __init__(self, maker: LayerRestorer, folder: Path) -> None:
+        """Restore nothing yet.
+
+        Args:
+            maker: restores a layer.
+            folder: for the layers' files.
+        """
+        self.maker = maker
+        self._folder = folder
+        self._shards = MappedShards()
+        self._locks = {layer: Lock() for layer in maker.names}
         self._done: set[int] = set()
         shutil.rmtree(folder, ignore_errors=True)
+
+    def files(self) -> list[Path]:
+        """Return the laid-out files."""
+        return self.maker.files()
 
     def shards(self) -> MappedShards:
         """Return the restored files."""
@@ -214,7 +266,7 @@ class RestoredLayers:
         """Restore a layer, unless another unit did."""
         with self._locks[layer]:
             if layer not in self._done:
-                self._restore(layer)
+                self.maker.make(layer, self._folder_of(layer))
                 self._done.add(layer)
 
     def end(self, layer: int) -> None:
@@ -225,24 +277,6 @@ class RestoredLayers:
 
     def _folder_of(self, layer: int) -> Path:
         return self._folder / str(layer)
-
-    def _restore(self, layer: int) -> None:
-        folder = self._folder_of(layer)
-        with writing(folder):
-            folder.mkdir(parents=True)
-        names = self._plan.names_of(layer)
-        headers = [one for one in self._headers if names & set(one.entries)]
-        targets = ShardTargets(folder, headers, names)
-        silent = Progress(0, None)
-        for record in self._manifest.ranks:
-            if record.layer == layer:
-                _check_digests(self._out, record, record.tensors)
-                restore_rank_layer(self._out, self._manifest, record, self._laid_out, targets, silent)
-        for record in self._manifest.kept:
-            some = tuple(tensor for tensor in record.tensors if tensor.name in names)
-            _check_digests(self._out, record, some)
-            copy_back(self._out, record, some, self._laid_out, targets, silent)
-        targets.publish()
 
 
 def _as_checkpoint(

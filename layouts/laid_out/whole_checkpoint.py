@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -46,9 +46,15 @@ _KEPT: Final = "kept"
 class CheckpointLayers:
     """Layers of a checkpoint's own files: always readable."""
 
-    def __init__(self, shards: MappedShards) -> None:
+    maker = None
+
+    def __init__(self, shards: MappedShards, paths: Iterable[Path]) -> None:
         """Read from these files."""
-        self._shards = shards
+        self._shards, self._paths = shards, sorted(set(paths))
+
+    def files(self) -> list[Path]:
+        """Return the checkpoint's shards."""
+        return self._paths
 
     def shards(self) -> MappedShards:
         """Return the files to read from."""
@@ -204,7 +210,8 @@ class WholeCheckpoint:
         check_room(self.out, sum(unit.nbytes for unit in units if not (self.out / unit.file).exists()))
         progress = Progress(sum(unit.nbytes for unit in units), listener)
         progress.tell("started")
-        return RunContext(self.plan, self.out, digests, CheckpointLayers(self.shards), progress)
+        layers = CheckpointLayers(self.shards, self.plan.checkpoint.shards.values())
+        return RunContext(self.plan, self.out, digests, layers, progress)
 
 
 def core_count() -> int:

@@ -26,7 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from preshuffle.api.commands.checkpoints.writing import add_writing_options, run_writing, workers_of
+from preshuffle.api.commands.checkpoints.executors import add_executor_options, check_executor_options, executor_of
+from preshuffle.api.commands.checkpoints.writing import add_writing_options, run_writing
 from preshuffle.api.commands.options.failures import UsageError, needs_extra
 
 INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
@@ -50,18 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which of the experts' tensors are kept as they are, too, where laid-out bytes do not restore them "
         "(default: scales; all keeps weights, too)",
     )
-    parser.add_argument(
-        "--executor",
-        choices=("threads", "ray"),
-        default="threads",
-        help="who writes: threads of this process (default), or a Ray cluster (extra: ray; --workers are its tasks at "
-        "once, as many as it has processors by default)",
-    )
-    parser.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, or auto for this machine's (default: $RAY_ADDRESS, auto)",
-    )
+    add_executor_options(parser)
     parser.add_argument("--of", metavar="N", help="write one of N shares alone, instead of everything")
     parser.add_argument("--index", metavar="I", help=f"which share, from 0 (default: ${INDEX_VARIABLE})")
     add_writing_options(parser, run)
@@ -71,16 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """Lay the checkpoint out and show what was written."""
     share = share_of(args)
     with needs_extra("preshuffle apply", "layouts"):
-        from preshuffle.layouts.laid_out import RayExecutor, Share, lay_out_checkpoint, lay_out_share
+        from preshuffle.layouts.laid_out import Share, lay_out_checkpoint, lay_out_share
     options: dict[str, Any] = {"others": not args.no_others, "keep": args.keep}
     out = Path(args.out)
     if share is not None:
         return run_writing(args, args.out, partial(lay_out_share, args.checkpoint, out, Share(*share), **options))
     write = partial(lay_out_checkpoint, args.checkpoint, out, **options)
-    if args.executor == "ray":
-        with RayExecutor(args.ray_address, workers_of(args)) as executor:
-            return run_writing(args, args.out, partial(write, executor=executor))
-    return run_writing(args, args.out, write)
+    with executor_of(args) as executor:
+        return run_writing(args, args.out, partial(write, executor=executor))
 
 
 def share_of(args: argparse.Namespace) -> tuple[int, int] | None:
@@ -89,8 +77,7 @@ def share_of(args: argparse.Namespace) -> tuple[int, int] | None:
     Raises:
         UsageError: there is no such share, or options contradict each other.
     """
-    if args.ray_address is not None and args.executor != "ray":
-        raise UsageError("--ray-address needs --executor ray")
+    check_executor_options(args)
     if args.of is None:
         if args.index is not None:
             raise UsageError("--index needs --of: how many shares there are")

@@ -4,7 +4,8 @@ Its source is not needed.
 
 What is not given stays as it was: --tp 4 alone changes the ranks. NEW is what preshuffle apply makes of the checkpoint.
 Tensors of which laying out lost something that the new decision needs are refused by name, before anything is written.
-Files that stay as they are are linked where that is possible.
+Files that stay as they are are linked where that is possible. --executor ray gives the work to a Ray cluster whose
+machines see OUT and NEW at the same paths, one layer at a time to each processor.
 
 Exit codes: 0 done, 1 no recipe, 2 bad input, OUT is damaged, or something cannot be converted.
 """
@@ -15,6 +16,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from preshuffle.api.commands.checkpoints.executors import add_executor_options, executor_of
 from preshuffle.api.commands.checkpoints.writing import add_writing_options, run_writing
 from preshuffle.api.commands.options.failures import needs_extra
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("out", metavar="OUT", help="the laid-out checkpoint")
     parser.add_argument("new", metavar="NEW", help="the folder to write")
+    add_executor_options(parser)
     add_writing_options(parser, run)
 
 
@@ -30,4 +33,6 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and show what was written."""
     with needs_extra("preshuffle convert", "layouts"):
         from preshuffle.layouts.laid_out import convert_laid_out
-    return run_writing(args, args.new, partial(convert_laid_out, Path(args.out), Path(args.new)))
+    with executor_of(args) as executor:
+        write = partial(convert_laid_out, Path(args.out), Path(args.new), executor=executor)
+        return run_writing(args, args.new, write)

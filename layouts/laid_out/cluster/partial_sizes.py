@@ -5,31 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from preshuffle.layouts.laid_out.files.tensor_writer import file_of_partial, header_room
-from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile
-from preshuffle.layouts.laid_out.runs.run_plan import RankLayer
-from preshuffle.layouts.laid_out.runs.unit_files import tensors_of
+from preshuffle.layouts.laid_out.runs.unit_files import Unit, tensors_of
 
 _DESCRIPTION: Final = 64 << 10
 """Bytes of a file's description, at most: what is written is never overstated."""
 
 
-def partial_sizes(out: Path, works: Iterable[Any]) -> Mapping[str, int]:
+def partial_sizes(out: Path, units: Iterable[Unit]) -> Mapping[str, int]:
     """Return how many bytes of files' tensors are written, about.
 
     No process has to report, and none to listen. Where a task was repeated, the largest file counts.
 
     Args:
         out: the folder.
-        works: what tasks are working on; what is no unit is left out.
+        units: those that tasks are writing.
     """
-    units = {unit.file: unit for unit in works if isinstance(unit, RankLayer | OtherFile)}
+    writing = {unit.file: unit for unit in units}
     found: dict[str, int] = {}
     with os.scandir(out) as entries:
         for entry in entries:
-            unit = units.get(file_of_partial(entry.name) or "")
+            unit = writing.get(file_of_partial(entry.name) or "")
             if unit is None:
                 continue
             try:

@@ -15,7 +15,7 @@ from preshuffle.layouts.laid_out.cluster.connection import check_installed, conn
 from preshuffle.layouts.laid_out.cluster.nodes import NodeChecks, check_nodes, expectation
 from preshuffle.layouts.laid_out.cluster.partial_sizes import partial_sizes
 from preshuffle.layouts.laid_out.cluster.ray_tasks import NamedWork, RayTasks
-from preshuffle.layouts.laid_out.cluster.unit_task import UnitSources, hash_piece, write_unit
+from preshuffle.layouts.laid_out.cluster.unit_task import UnitSources, hash_piece, write_layer, write_unit
 from preshuffle.layouts.laid_out.files.manifest import FileRecord
 from preshuffle.layouts.laid_out.files.progress import Progress
 from preshuffle.layouts.laid_out.runs.executor import RunContext
@@ -101,16 +101,17 @@ class _RayRun:
         self._digests = PiecewiseDigests(context.digests)
         self._out = context.out.absolute()
         self._records: dict[str, FileRecord] = {}
-        self._sources: dict[tuple[Path, ...], Any] = {}
+        self._shipped: dict[tuple[Path, ...], Any] = {}
+        self._maker: Any = None
         self._written = _Written(context.progress)
         self._last_look = time.monotonic()
 
     def run(self, units: list[Unit], unread: list[Path]) -> dict[str, FileRecord]:
         """Submit tasks and wait for them; nodes are checked meanwhile, and by their first task."""
-        shards = {path.absolute() for path in self._context.plan.checkpoint.shards.values()}
-        expected = expectation(self._out, shards)
+        expected = expectation(self._out, [path.absolute() for path in self._context.source.files()])
         checks = check_nodes(self._ray, expected)
-        self._expected = self._ray.put(expected)
+        self._expected, maker = self._ray.put(expected), self._context.source.maker
+        self._maker = self._ray.put(maker) if maker is not None else None
         try:
             self._work(self._steps(units, unread), checks)
             checks.finish()
@@ -151,8 +152,11 @@ class _RayRun:
                 yield self._hash(pieces.popleft()[1])
             while any(self._digests.known(path) is None for path in paths):
                 yield self._hash(pieces.popleft()[1]) if pieces else False
-            for unit in some:
-                yield self._write(unit, paths)
+            if self._maker is not None:
+                yield self._write_layer(some, paths)
+            else:
+                for unit in some:
+                    yield self._write(unit, paths)
         for _, piece in pieces:
             yield self._hash(piece)
 
@@ -162,51 +166,63 @@ class _RayRun:
         return True
 
     def _write(self, unit: Unit, paths: list[Path]) -> bool:
-        key = tuple(paths) if not isinstance(unit, RankLayer) else (*paths, Path(str(unit.layer)))
-        if key not in self._sources:
-            self._sources[key] = self._ray.put(self._sources_of(unit, paths))
-        digests = [self._digests.known(path) for path in paths]
-        work = NamedWork(unit.file, unit)
+        work = NamedWork(unit.file, (unit,))
         if isinstance(unit, OtherFile):  # a task has another working directory
             unit = replace(unit, source=unit.source.absolute())
-        self._tasks.submit(work, write_unit, unit, self._sources[key], self._out, self._expected, *digests)
+        self._tasks.submit(work, write_unit, unit, self._sources(unit, paths), self._out, self._expected)
         return True
+
+    def _write_layer(self, units: list[Unit], paths: list[Path]) -> bool:
+        """Write the files of a layer by one task, since its stored tensors are made for them."""
+        first, layer = units[0], getattr(units[0], "layer", 0)
+        work = NamedWork(f"layer {layer}", tuple(units))
+        sources, maker = self._sources(first, paths), self._maker
+        self._tasks.submit(work, write_layer, units, layer, sources, maker, self._out, self._expected)
+        return True
+
+    def _sources(self, unit: Unit, paths: list[Path]) -> Any:
+        key = tuple(paths) if not isinstance(unit, RankLayer) else (*paths, Path(str(unit.layer)))
+        if key not in self._shipped:
+            self._shipped[key] = self._ray.put(self._sources_of(unit, paths))
+        return self._shipped[key]
 
     def _sources_of(self, unit: Unit, paths: list[Path]) -> UnitSources:
         plan, digests = self._context.plan, self._context.digests
         names = plan.names_of(unit.layer) if isinstance(unit, RankLayer) else ()
         shards = plan.checkpoint.shards
-        states = {path.absolute(): state for path in paths if (state := digests.state(path)) is not None}
-        inherited = {key: lost for key, lost in plan.inherited.items() if key[0] == getattr(unit, "layer", None)}
         return UnitSources(
-            plan.checkpoint.folder.absolute(),
-            {name: shards[name].absolute() for name in names},
-            states,
-            inherited,
-            plan.checkpoint.registry.digest,
+            folder=plan.checkpoint.folder.absolute(),
+            shards={name: shards[name].absolute() for name in names},
+            states={path.absolute(): state for path in paths if (state := digests.state(path)) is not None},
+            digests={path.name: digests.digest(path) for path in paths},
+            inherited={key: lost for key, lost in plan.inherited.items() if key[0] == getattr(unit, "layer", None)},
+            registry_digest=plan.checkpoint.registry.digest,
         )
 
     def _look(self) -> None:
         """Tell the progress how far the files are that tasks write."""
         if time.monotonic() - self._last_look >= _EVERY:
             self._last_look = time.monotonic()
-            for file, nbytes in partial_sizes(self._out, self._tasks.subjects()).items():
+            works = (work for work in self._tasks.subjects() if not isinstance(work, ShardPiece))
+            for file, nbytes in partial_sizes(self._out, [unit for units in works for unit in units]).items():
                 self._written.report(file, nbytes)
 
-    def _take(self, work: Unit | ShardPiece, result: Any) -> None:
+    def _take(self, work: tuple[Unit, ...] | ShardPiece, result: Any) -> None:
         if isinstance(work, ShardPiece):
             self._digests.add(work, result)
             return
-        progress = self._context.progress
-        record, was_there = result
-        self._records[work.file] = record
+        for unit, (record, was_there) in zip(work, result if self._maker is not None else [result], strict=True):
+            self._take_file(unit.file, record, was_there)
+
+    def _take_file(self, file: str, record: FileRecord, was_there: bool) -> None:
+        self._records[file] = record
         size = sum(tensor.nbytes for tensor in record.tensors)
         if was_there:
-            self._written.report(work.file, 0)
-            progress.resume(work.file, size)
+            self._written.report(file, 0)
+            self._context.progress.resume(file, size)
         else:
-            self._written.report(work.file, size)
-            progress.tell("file", work.file)
+            self._written.report(file, size)
+            self._context.progress.tell("file", file)
 
 
 class _Written:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.finished_file import read_finished
 from preshuffle.layouts.laid_out.files.manifest import FileRecord
 from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, synchronise_folder
+from preshuffle.layouts.laid_out.runs.executor import LayerMaker
 from preshuffle.layouts.laid_out.runs.finished_sources import FileState
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, UnitHead, fill, seal
@@ -30,7 +33,8 @@ class UnitSources:
     Attributes:
         folder: the checkpoint's.
         shards: tensor name to the file that holds it.
-        states: files as the driver sees them.
+        states: files as the driver sees them; none of those that are made for the units.
+        digests: of the shards, by file name.
         inherited: as in ``RunPlan``.
         registry_digest: of the book that decided.
     """
@@ -38,6 +42,7 @@ class UnitSources:
     folder: Path
     shards: Mapping[str, Path]
     states: Mapping[Path, FileState]
+    digests: Mapping[str, str]
     inherited: Mapping[tuple[int, str], tuple[Loss, ...]]
     registry_digest: str
 
@@ -45,6 +50,10 @@ class UnitSources:
         """Return as much of the run's plan as writing a unit needs."""
         checkpoint = Checkpoint(self.folder, {}, self.shards, 0, None, {}, Registry.default())
         return RunPlan(checkpoint, (), {}, self.inherited)
+
+    def moved_to(self, folder: Path) -> UnitSources:
+        """Return the same of shards in another folder."""
+        return replace(self, shards={name: folder / path.name for name, path in self.shards.items()})
 
     def check_unchanged(self) -> None:
         """Check that this node sees the files that the driver sees.
@@ -73,23 +82,20 @@ def check_state(path: Path, state: FileState) -> None:
 
 
 def hash_piece(path: Path, extent: tuple[int, int], state: FileState, expected: Expectation) -> bytes:
-    """Return the sums of a shard's piece, of which its digest is made.
+    """Return a shard piece's sums, of which its digest is made.
 
     Raises:
         CheckpointError: it changes meanwhile.
         LaidOutError: this node is not like the driver.
     """
-    check_this_node(expected)
-    torch.set_num_threads(1)
+    _prepare(expected)
     check_state(path, state)
     sums = row_sums_of_file(path, extent)
     check_state(path, state)
     return sums
 
 
-def write_unit(
-    unit: Unit, sources: UnitSources, out: Path, expected: Expectation, *digests: str
-) -> tuple[FileRecord, bool]:
+def write_unit(unit: Unit, sources: UnitSources, out: Path, expected: Expectation) -> tuple[FileRecord, bool]:
     """Write a unit's file, unless it is there.
 
     Repeating it is harmless: a file gets another name each time until it is whole, and the same bytes.
@@ -99,28 +105,66 @@ def write_unit(
         sources: what it reads.
         out: the folder.
         expected: what this node must be like.
-        digests: of the files of ``sources.states``, in their order.
 
     Returns:
         The file's record, and whether it was there.
     """
+    _prepare(expected)
+    head = UnitHead.of(unit, sources.digests, sources.registry_digest)
+    found = read_finished(out / unit.file, head.key)
+    return (found, True) if found is not None else (_write(unit, head, sources, out, _shards_of(expected)), False)
+
+
+def write_layer(
+    units: Sequence[Unit], layer: int, sources: UnitSources, maker: LayerMaker, out: Path, expected: Expectation
+) -> list[tuple[FileRecord, bool]]:
+    """Write the files of a layer whose stored tensors are made first.
+
+    Args:
+        units: all of the layer.
+        layer: its number.
+        sources: what they read; each attempt makes its shards in a folder of its own, beside theirs.
+        maker: makes the layer's shards.
+        out: the folder.
+        expected: what this node must be like.
+
+    Returns:
+        Of each unit, the file's record, and whether it was there.
+    """
+    _prepare(expected)
+    heads = [UnitHead.of(unit, sources.digests, sources.registry_digest) for unit in units]
+    found = [read_finished(out / unit.file, head.key) for unit, head in zip(units, heads, strict=True)]
+    beside = next(iter(sources.shards.values())).parent
+    folder = beside.with_name(f"{beside.name}-{secrets.token_hex(4)}")
+    shards = MappedShards()
+    try:
+        if None in found:
+            maker.make(layer, folder)
+        own = sources.moved_to(folder)
+        return [
+            (record, True) if record is not None else (_write(unit, head, own, out, shards), False)
+            for unit, head, record in zip(units, heads, found, strict=True)
+        ]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(expected: Expectation) -> None:
     check_this_node(expected)
     torch.set_num_threads(1)
-    names = [path.name for path in sources.states]
-    head = UnitHead.of(unit, dict(zip(names, digests, strict=True)), sources.registry_digest)
-    found = read_finished(out / unit.file, head.key)
-    if found is not None:
-        return found, True
+
+
+def _write(unit: Unit, head: UnitHead, sources: UnitSources, out: Path, shards: MappedShards) -> FileRecord:
     sources.check_unchanged()
     writer = TensorWriter(out / unit.file, head.tensors, head.description)
     try:
-        fill(unit, sources.plan(), _shards_of(expected), writer, lambda nbytes: None)
+        fill(unit, sources.plan(), shards, writer, lambda nbytes: None)
         sources.check_unchanged()
         record = seal(writer, unit, head)
     finally:
         writer.abandon()
     synchronise_folder(out)
-    return record, False
+    return record
 
 
 # Process-wide: the tasks of a run read the same pages one after the other, and mapping them costs as much as copying.

@@ -37,8 +37,26 @@ class SourceDigests(Protocol):
         """Return every shard."""
 
 
+class LayerMaker(Protocol):
+    """Makes a layer's stored tensors anew; other machines get it pickled."""
+
+    def make(self, layer: int, folder: Path) -> None:
+        """Write a layer's shards into a new folder.
+
+        Raises:
+            LaidOutError: what they are made of is damaged, or they cannot be written.
+        """
+
+
 class LayerSource(Protocol):
     """Provider of layers' stored tensors."""
+
+    @property
+    def maker(self) -> LayerMaker | None:
+        """Return what makes a layer's files; None where they are there."""
+
+    def files(self) -> list[Path]:
+        """Return the files that every machine must see."""
 
     def shards(self) -> MappedShards:
         """Return the files to read from."""

@@ -35,7 +35,7 @@ def remember_states(out: Path, states: Mapping[str, FileState]) -> None:
 
 
 def finished_digests(out: Path, states: Mapping[str, FileState]) -> dict[str, str]:
-    """Return the shards' digests, if these are the files of a finished run.
+    """Return shards' digests of a finished run that read these files.
 
     Args:
         out: the folder.

@@ -19,11 +19,13 @@ from preshuffle.layouts.laid_out import (
     LaidOutError,
     RayExecutor,
     RunEvent,
+    convert_laid_out,
     lay_out_checkpoint,
 )
 from preshuffle.layouts.laid_out.cluster import connection, nodes, ray_executor, unit_task
 from preshuffle.layouts.laid_out.cluster.partial_sizes import partial_sizes
 from preshuffle.layouts.laid_out.cluster.shipped import check_node
+from preshuffle.layouts.laid_out.convert import LayerRestorer
 from preshuffle.layouts.laid_out.runs import shard_pieces
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 from preshuffle.registry import Registry
@@ -76,6 +78,46 @@ def test_kept_scales_go_through_the_cluster_too(tmp_path: Path, ray: FakeRay) ->
     assert list((tmp_path / "out").glob("kept-*.safetensors"))
 
 
+def test_a_cluster_converts_what_threads_convert(
+    checkpoint: Path, whole: dict[str, bytes], tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # tasks have another working directory
+    source = checkpoint.parent / "whole"
+    convert_laid_out(source, tmp_path / "wanted", tp=1)
+    ray.lost = {"layer 1": 1}
+    events: list[RunEvent] = []
+    convert_laid_out(source, Path("out"), tp=1, executor=RayExecutor(), listener=events.append)
+    assert contents(tmp_path / "out") == contents(tmp_path / "wanted")
+    assert [name for name in ray.submitted if name.startswith("layer")] == ["layer 0", "layer 1"]
+    assert [event.event for event in events].count("file") == 2
+    assert contents(source) == whole
+
+
+def test_a_layer_that_is_there_is_not_restored_again(
+    checkpoint: Path, whole: dict[str, bytes], tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = checkpoint.parent / "whole", tmp_path / "out"
+    made: list[Path] = []
+    make = LayerRestorer.make
+
+    def failing(self: LayerRestorer, layer: int, folder: Path) -> None:
+        made.append(folder)
+        make(self, layer, folder)
+        if layer == 1 and len(made) == 2:
+            raise MemoryError("too much")
+
+    monkeypatch.setattr(LayerRestorer, "make", failing)
+    with pytest.raises(LaidOutError, match="layer 1: its task failed: MemoryError: too much"):
+        convert_laid_out(source, out, tp=1, executor=RayExecutor(workers=1))
+    assert not (out / "manifest.json").exists()
+    assert not any(folder.exists() for folder in made)
+    events: list[RunEvent] = []
+    convert_laid_out(source, out, tp=1, executor=RayExecutor(workers=1), listener=events.append)
+    assert [event.event for event in events].count("resumed") == 1
+    assert len(made) == len(set(made)) == 3
+    assert not (out / ".unfinished").exists()
+
+
 def test_tasks_at_once_are_limited_and_hashes_come_first(checkpoint: Path, tmp_path: Path, ray: FakeRay) -> None:
     lay_out(checkpoint, tmp_path / "out", workers=1)
     assert ray.most == 1
@@ -102,7 +144,7 @@ def test_progress_is_read_from_unfinished_files(checkpoint: Path, tmp_path: Path
         (tmp_path / f"{unit.file}.{number:08x}.partial").write_bytes(bytes(size))
     (tmp_path / f"others.safetensors.{0:08x}.partial").write_bytes(bytes(1 << 20))
     (tmp_path / unit.file).write_bytes(bytes(1 << 20))
-    sizes = partial_sizes(tmp_path, [unit, "another task"])
+    sizes = partial_sizes(tmp_path, [unit])
     assert set(sizes) == {unit.file}
     assert (1 << 19) < sizes[unit.file] < (1 << 20)
 

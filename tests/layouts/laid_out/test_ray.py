@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from preshuffle.layouts.laid_out import LaidOutError, RayExecutor, RunEvent, lay_out_checkpoint, verify_laid_out
+from preshuffle.layouts.laid_out import (
+    LaidOutError,
+    RayExecutor,
+    RunEvent,
+    convert_laid_out,
+    lay_out_checkpoint,
+    verify_laid_out,
+)
 from preshuffle.layouts.laid_out.cluster import nodes, ray_executor
 from support.tensors import dying_node
 from support.tensors.laid_out import contents
@@ -84,6 +91,15 @@ def test_a_driver_is_killed_and_the_same_command_resumes(
     assert [line["event"] for line in lines].count("resumed") >= 1
     assert result["out"] == str(out)
     assert contents(out) == whole
+
+
+def test_a_cluster_converts_without_the_checkpoint(
+    cluster: Any, checkpoint: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    executor = RayExecutor(cluster.address)
+    convert_laid_out(checkpoint.parent / "whole", tmp_path / "one", tp=1, executor=executor)
+    convert_laid_out(tmp_path / "one", tmp_path / "two", tp=2, executor=executor)
+    assert contents(tmp_path / "two") == whole
 
 
 def alive(found: list[dict[str, Any]]) -> set[str]:

@@ -91,6 +91,7 @@ def test_a_signal_stops_a_run_that_resumes(
         (["apply", "{}/none", "{}/other", *FIELDS], 2, "none"),
         (["apply", "{}/checkpoint", "{}/out", "--arch", "gfx950"], 2, "another"),
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--ray-address", "auto"], 2, "--executor ray"),
+        (["convert", "{}/out", "{}/other", "--ray-address", "auto"], 2, "--executor ray"),
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--executor", "ray", "--of", "2"], 2, "exclude each other"),
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--index", "1"], 2, "--index needs --of"),
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "2"], 2, "JOB_COMPLETION_INDEX in the environment"),
