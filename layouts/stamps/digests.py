@@ -119,7 +119,7 @@ def digest_file(path: Path, extent: tuple[int, int]) -> str:
 
 
 def row_sums_of_file(path: Path, extent: tuple[int, int]) -> bytes:
-    """Return the sums of a byte range's rows, of which a digest is made.
+    """Return the sums of a byte range's rows, for a digest.
 
     Args:
         path: the file.

@@ -220,7 +220,7 @@ def _shifted(record: MemoryRecord, address: int, pointer: int, nbytes: int) -> d
 
 
 def record_in_memory(stamped: list[tuple[torch.Tensor, Stamp | None, str | None]]) -> None:
-    """Record stamps and digests of this process's memory; take their fingerprints at once."""
+    """Record stamps and digests of this process's memory, fingerprints at once."""
     places = [(tensor.untyped_storage(), addresses_of(tensor)) for tensor, _, _ in stamped]
     with MEMORY.lock:
         laid = [place for place, (_, stamp, _) in zip(places, stamped, strict=True) if _is_applied(stamp)]

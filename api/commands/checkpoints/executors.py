@@ -1,4 +1,4 @@
-"""Options that say who writes a laid-out checkpoint: threads or a Ray cluster."""
+"""Options of who writes: threads, or a Ray cluster."""
 
 from __future__ import annotations
 

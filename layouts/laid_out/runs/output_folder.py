@@ -113,7 +113,7 @@ def is_own_folder(out: Path) -> bool:
 
 
 def check_finished(out: Path, plan: RunPlan) -> None:
-    """Check that a finished folder is what a run would write; write nothing.
+    """Check that a finished folder is what a run would write.
 
     Raises:
         StaleError: it is of another checkpoint, or of another decision; says what differs.
