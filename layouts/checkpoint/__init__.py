@@ -4,9 +4,16 @@ from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
 from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
-from preshuffle.layouts.checkpoint.remote import check_unchanged, fetch_checkpoint, wanted_files
+from preshuffle.layouts.checkpoint.remote import (
+    check_unchanged,
+    fetch_checkpoint,
+    fetched_names,
+    forget_fetched,
+    wanted_files,
+)
 from preshuffle.layouts.checkpoint.remote_folder import (
     Identity,
+    RemoteFile,
     RemoteFolder,
     identity_of_link,
     is_remote,
@@ -27,6 +34,7 @@ __all__ = [
     "MappedShards",
     "Part",
     "Reading",
+    "RemoteFile",
     "RemoteFolder",
     "RoleReader",
     "ShardFile",
@@ -34,6 +42,8 @@ __all__ = [
     "advise",
     "check_unchanged",
     "fetch_checkpoint",
+    "fetched_names",
+    "forget_fetched",
     "header_size",
     "identity_of_link",
     "is_remote",

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +50,11 @@ def wanted_files(remote: RemoteFolder) -> dict[str, RemoteFile]:
 
 
 def fetch_checkpoint(
-    remote: RemoteFolder, folder: Path, journal: Path, advance: Advance | None = None
+    remote: RemoteFolder,
+    folder: Path,
+    journal: Path,
+    advance: Advance | None = None,
+    leave_out: Collection[str] = (),
 ) -> dict[str, Identity]:
     """Fetch a checkpoint's files that are not there yet.
 
@@ -59,6 +63,7 @@ def fetch_checkpoint(
         folder: where to.
         journal: file that says what was fetched; in another folder.
         advance: called with every number of bytes that came or were there.
+        leave_out: names of files that are not needed.
 
     Returns:
         What is known of each file's bytes.
@@ -69,7 +74,7 @@ def fetch_checkpoint(
     """
     files = wanted_files(remote)
     fetcher = _Fetcher(remote, folder, journal, advance or (lambda nbytes: None))
-    missing = fetcher.missing(files)
+    missing = fetcher.missing({name: file for name, file in files.items() if name not in leave_out})
     folder.mkdir(parents=True, exist_ok=True)
     needed, free = sum(file.size for file in missing), shutil.disk_usage(folder).free
     if needed > free:
@@ -80,6 +85,22 @@ def fetch_checkpoint(
     _check_complete(remote, folder)
     fetcher.fetch([file for file in missing if file not in first])
     return {name: file.identity for name, file in files.items()}
+
+
+def fetched_names(folder: Path, journal: Path) -> set[str]:
+    """Return the files that an earlier run fetched whole."""
+    done = _read_journal(journal)
+    sizes = {name: (folder / name).stat().st_size for name in done if (folder / name).is_file()}
+    return {name for name, size in sizes.items() if size == done[name]["size"]}
+
+
+def forget_fetched(journal: Path, names: Collection[str]) -> None:
+    """Take files out of the journal of what was fetched, for good."""
+    done = _read_journal(journal)
+    if done.keys() & set(names):
+        _write_journal(journal, {name: one for name, one in done.items() if name not in names})
+        with journal.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def check_unchanged(address: str, before: RemoteFolder) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from preshuffle.layouts.checkpoint import (
     RemoteFolder,
     check_unchanged,
     fetch_checkpoint,
+    fetched_names,
     header_size,
     identity_of_link,
     is_remote,
@@ -27,6 +29,7 @@ from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.tensor_writer import writing
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
 from preshuffle.layouts.laid_out.runs.output_folder import fetching, is_own_folder
+from preshuffle.layouts.laid_out.unfetched import UnfetchedShards, finished_manifest, unchanged_shards
 from preshuffle.registry.base.frozen import FrozenDict
 
 _FETCHED: Final = "checkpoint"
@@ -43,20 +46,28 @@ class FetchedCheckpoint:
     Attributes:
         folder: where its files are.
         identities: what its file system says of each file's bytes.
+        unfetched: shards that were left where they are, since a finished run has read them.
     """
 
     folder: Path
     identities: Mapping[str, Identity]
+    unfetched: UnfetchedShards | None = None
 
 
-def fetch_for_run(address: str, out: Path, listener: Listener | None, *, wait: bool = False) -> FetchedCheckpoint:
+def fetch_for_run(
+    address: str, out: Path, listener: Listener | None, *, wait: bool = False, reuse: bool = False
+) -> FetchedCheckpoint:
     """Fetch a checkpoint into the output's folder for unfinished work.
+
+    Where a run has finished in that folder, only those shards need to come whose identity differs from what its
+    manifest says.
 
     Args:
         address: the checkpoint's.
         out: the output's folder.
         listener: called with every event.
         wait: until another process that fetches there has ended, and take what it fetched.
+        reuse: leave out what a finished run has read.
 
     Raises:
         CheckpointError: it cannot be fetched, or changed meanwhile.
@@ -67,13 +78,33 @@ def fetch_for_run(address: str, out: Path, listener: Listener | None, *, wait: b
     there = [name for name in files if (out / name).exists() and not name.endswith(".safetensors")]
     if there and not is_own_folder(out):
         raise StaleError(f"{out} holds another {there[0]}; choose another folder")
+    folder, journal = out / WORK / _FETCHED, out / WORK / _JOURNAL
+    manifest = finished_manifest(out) if reuse else None
     with fetching(out, wait=wait):
-        progress = Progress(sum(file.size for file in files.values()), listener, "fetching")
+        same = unchanged_shards(manifest, files) - fetched_names(folder, journal) if manifest is not None else set()
+        progress = Progress(sum(file.size for name, file in files.items() if name not in same), listener, "fetching")
         with writing(out):
-            identities = fetch_checkpoint(remote, out / WORK / _FETCHED, out / WORK / _JOURNAL, progress.advance)
+            identities = fetch_checkpoint(remote, folder, journal, progress.advance, same)
+        unfetched = None
+        if manifest is not None and same:
+            refetch = partial(_refetch, address, out, listener)
+            unfetched = UnfetchedShards(out, folder, manifest, same, refetch)
+            unfetched.put_headers(journal)
         check_unchanged(address, remote)
         progress.tell("fetched")
-    return FetchedCheckpoint(out / WORK / _FETCHED, identities)
+    return FetchedCheckpoint(folder, identities, unfetched)
+
+
+def _refetch(address: str, out: Path, listener: Listener | None, names: Collection[str]) -> None:
+    """Fetch shards that were left out."""
+    remote = RemoteFolder.open(address)
+    others = set(wanted_files(remote)) - set(names)
+    progress = Progress(sum(remote.files[name].size for name in names if name in remote.files), listener, "fetching")
+    with fetching(out, wait=True):
+        with writing(out):
+            fetch_checkpoint(remote, out / WORK / _FETCHED, out / WORK / _JOURNAL, progress.advance, others)
+        check_unchanged(address, remote)
+        progress.tell("fetched")
 
 
 def identified(records: tuple[SourceRecord, ...], identities: Mapping[str, Identity]) -> tuple[SourceRecord, ...]:

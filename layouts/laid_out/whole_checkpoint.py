@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,6 +35,7 @@ from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.runs.unit_files import Unit, sources_of
+from preshuffle.layouts.laid_out.unfetched import UnfetchedShards
 from preshuffle.registry import Registry
 from preshuffle.registry.values.finding import FindingCode
 
@@ -106,12 +107,13 @@ def lay_out_checkpoint(
         LayoutError: a tensor is not what the decision takes, or the decision carries an error.
         LaidOutError: a file cannot be written, or the folder holds something else.
     """
-    identities: Mapping[str, Identity] = {}
+    fetched = None
     if isinstance(checkpoint, str) and is_remote(checkpoint):
-        fetched = fetch_for_run(checkpoint, Path(out), listener)
-        checkpoint, identities = fetched.folder, fetched.identities
+        fetched = fetch_for_run(checkpoint, Path(out), listener, reuse=True)
+        checkpoint = fetched.folder
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
-    job = replace(job, identities=identities)
+    if fetched is not None:
+        job = replace(job, identities=fetched.identities, unfetched=fetched.unfetched)
     check_finished(job.out, job.plan)
     check_foreign(job.out, small_files(job.plan.checkpoint.folder))
     with exclusive_folder(job.out, job.expected()):
@@ -132,6 +134,7 @@ class WholeCheckpoint:
         keep: which of the experts' tensors are kept as they are.
         others: whether other tensors are copied.
         identities: what another file system says of the shards' bytes, by name.
+        unfetched: shards that are there by their headers alone.
     """
 
     plan: RunPlan
@@ -141,6 +144,7 @@ class WholeCheckpoint:
     keep: Keep
     others: bool
     identities: Mapping[str, Identity] = field(default_factory=dict)
+    unfetched: UnfetchedShards | None = None
 
     @staticmethod
     def of(
@@ -176,12 +180,11 @@ class WholeCheckpoint:
     def write(self, executor: Executor, listener: Listener | None) -> Manifest:
         """Write what is not there yet, and then the manifest."""
         checkpoint, plan, out = self.plan.checkpoint, self.plan, self.out
-        context = self._begin(self.units, listener, JOURNAL)
-        digests = context.digests
+        context, digests = self._begin(self.units, listener, JOURNAL)
         paths = sorted(set(checkpoint.shards.values()))
-        records = executor.run(context, self.units, paths)
+        records = self._run(context, digests, executor, self.units, paths)
         kept = _kept_files(plan, list(records.values()), self.shards, self.keep)
-        records |= executor.run(context, kept)
+        records |= self._run(context, digests, executor, kept)
         for path in out.glob(f"{_KEPT}-*.safetensors"):
             if path.name not in records:
                 path.unlink()
@@ -197,21 +200,40 @@ class WholeCheckpoint:
 
     def write_units(self, units: list[Unit], executor: Executor, listener: Listener | None, journal: str) -> None:
         """Write some units, and no manifest."""
-        context = self._begin(units, listener, journal)
+        context, digests = self._begin(units, listener, journal)
         executor.run(context, units)
-        context.digests.check_unchanged({path for unit in units for path in sources_of(unit, self.plan)})
+        digests.check_unchanged({path for unit in units for path in sources_of(unit, self.plan)})
         synchronise_folder(self.out)
         context.progress.tell("finished")
 
-    def _begin(self, units: list[Unit], listener: Listener | None, journal: str) -> RunContext:
+    def _run(
+        self,
+        context: RunContext,
+        digests: Sources,
+        executor: Executor,
+        units: Sequence[Unit],
+        unread: Collection[Path] = (),
+    ) -> dict[str, FileRecord]:
+        """Write units; of shards that were not fetched only what is needed comes."""
+        if self.unfetched is None:
+            return executor.run(context, units, unread)
+        records = self.unfetched.finished(context, units)
+        rest = [unit for unit in units if unit.file not in records]
+        self.unfetched.prepare(context, digests, rest, self.shards)
+        paths = [path for path in unread if path.name not in self.unfetched.names]
+        return records | (executor.run(context, rest, paths) if rest or paths else {})
+
+    def _begin(self, units: list[Unit], listener: Listener | None, journal: str) -> tuple[RunContext, Sources]:
         """Check the checkpoint and the room, and tell the listener of the start."""
-        digests = Sources(self.plan.checkpoint, self.out, fingerprint_of(self.plan, self.others), journal)
+        recorded = self.unfetched.digests() if self.unfetched is not None else {}
+        fingerprint = fingerprint_of(self.plan, self.others)
+        digests = Sources(self.plan.checkpoint, self.out, fingerprint, journal, recorded)
         digests.check_index(self.plan.checkpoint, self.shards)
         check_room(self.out, sum(unit.nbytes for unit in units if not (self.out / unit.file).exists()))
         progress = Progress(sum(unit.nbytes for unit in units), listener)
         progress.tell("started")
         layers = CheckpointLayers(self.shards, self.plan.checkpoint.shards.values())
-        return RunContext(self.plan, self.out, digests, layers, progress)
+        return RunContext(self.plan, self.out, digests, layers, progress), digests
 
 
 def core_count() -> int:

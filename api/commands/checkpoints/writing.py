@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preshuffle.api.commands.checkpoints.resumable import resumable
@@ -16,7 +17,7 @@ from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.registry.base.errors import QueryError
 
 if TYPE_CHECKING:
-    from preshuffle.layouts.laid_out import Manifest, ShareWritten
+    from preshuffle.layouts.laid_out import Manifest, RunEvent, ShareWritten
 
 _MOST_WORKERS = 1024
 
@@ -60,9 +61,17 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
     """
     registry = load_registry(args)
     fields = given_fields(args, registry)
+    new: list[str] = []
+    was_finished = (Path(out) / "manifest.json").is_file()
     try:
         with resumable(json=args.json) as listener:
-            written = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=listener, **fields)
+
+            def listen(event: RunEvent) -> None:
+                listener(event)
+                if event.event == "file":
+                    new.append(str(event.file))
+
+            written = write(registry=registry, workers=workers_of(args), allow=args.allow, listener=listen, **fields)
     except QueryError as error:
         raise named_by_option(error, fields) from None
     from preshuffle.layouts.laid_out import ShareWritten
@@ -70,7 +79,7 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
     if isinstance(written, ShareWritten):
         show_share(written, out, as_json=args.json)
     else:
-        show_manifest(written, out, as_json=args.json)
+        show_manifest(written, out, as_json=args.json, already=was_finished and not new)
     return OK
 
 
@@ -88,8 +97,8 @@ def show_share(written: ShareWritten, out: str, *, as_json: bool) -> None:
     print(f"{out}  share {share.index} of {share.count} is written, {files} files; {rest}")
 
 
-def show_manifest(manifest: Manifest, out: str, *, as_json: bool) -> None:
-    """Show what a laid-out checkpoint holds."""
+def show_manifest(manifest: Manifest, out: str, *, as_json: bool, already: bool) -> None:
+    """Show what a laid-out checkpoint holds, and whether it did before."""
     size = sum(one.size for one in manifest.files())
     layers = sorted(layer for plan in manifest.plans for layer in plan.layers)
     recipes = sorted({plan.recipe for plan in manifest.plans})
@@ -107,7 +116,8 @@ def show_manifest(manifest: Manifest, out: str, *, as_json: bool) -> None:
         print(json.dumps(result))
         return
     screen = Screen.of_terminal()
-    screen.line(f"{screen.paint(out, 'bold')}  {size / 1e9:.2f} GB in {sum(1 for _ in manifest.files())} files")
+    done = "already laid out, " if already else ""
+    screen.line(f"{screen.paint(out, 'bold')}  {done}{size / 1e9:.2f} GB in {sum(1 for _ in manifest.files())} files")
     screen.pairs(
         [
             ("recipe", ", ".join(recipes)),

@@ -18,8 +18,8 @@ from typing import Final
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, Manifest
 
-FileState = tuple[int, int, int]
-"""Size, time of the last change in nanoseconds, and inode."""
+FileState = tuple[int, int, int, int]
+"""Size, time of modification in nanoseconds, inode, and time of change (``ctime``), which nobody can set back."""
 _ATTRIBUTE: Final = "user.preshuffle.sources"
 
 

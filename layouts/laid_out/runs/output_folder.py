@@ -47,8 +47,8 @@ def exclusive_folder(out: Path, expected: Iterable[str]) -> Iterator[None]:
         try:
             _check_expected(out, wanted)
             yield
-        except BaseException:
-            if finished:
+        except Exception:  # an interrupted run resumes
+            if finished and (out / MANIFEST).is_file():
                 shutil.rmtree(out / WORK, ignore_errors=True)
             raise
 

@@ -34,11 +34,17 @@ class Sources:
 
     What was hashed is kept in the output's folder, so that a run which resumes hashes only what has changed since, and
     notices where that is not what the earlier run read. Other runs' in that folder are read, too, once more before a
-    shard is hashed; and so are a finished run's.
+    shard is hashed; and so are a finished run's. A shard is hashed again unless size, inode, time of modification and
+    time of change are as they were: a write sets the last one, whatever is done to the others.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, out: Path, fingerprint: Mapping[str, Any], journal: str = JOURNAL
+        self,
+        checkpoint: Checkpoint,
+        out: Path,
+        fingerprint: Mapping[str, Any],
+        journal: str = JOURNAL,
+        recorded: Mapping[str, str] | None = None,
     ) -> None:
         """Read what earlier runs have left.
 
@@ -47,6 +53,7 @@ class Sources:
             out: where the output goes.
             fingerprint: what is being done, beside the bytes of the checkpoint.
             journal: name of the file that keeps what is hashed; other runs' are read, and not written.
+            recorded: digests of shards that are not read, by name.
 
         Raises:
             LaidOutError: an earlier run in that folder did something else.
@@ -62,6 +69,14 @@ class Sources:
             self._write_journal()  # before others are read: of two runs that differ one sees the other
         self._read_finished()
         self._read_journals()
+        for path in self.paths:
+            if recorded and path.name in recorded:
+                self._known[path.name] = _Known(recorded[path.name], {self.state(path)})
+
+    def forget(self, path: Path) -> None:
+        """Forget a shard's state: it is hashed again and compared."""
+        with self._lock:
+            self._begun.pop(path.name, None)
 
     def check_index(self, checkpoint: Checkpoint, shards: MappedShards) -> None:
         """Compare the checkpoint's index with its files' headers.
@@ -112,14 +127,16 @@ class Sources:
             return known.digest if known is not None and state in known.states else None
 
     def state(self, path: Path) -> FileState:
-        """Return a file's size and times, constant during a run.
+        """Return a file's size, times and inode.
+
+        They are constant during a run, but for the time of change, which links and permissions set, too.
 
         Raises:
             CheckpointError: the file cannot be read, or changed during this run.
         """
         state = _state_of(path)
         with self._lock:
-            if self._begun.setdefault(path.name, state) != state:
+            if self._begun.setdefault(path.name, state)[:3] != state[:3]:
                 raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
         return state
 
@@ -147,7 +164,7 @@ class Sources:
             CheckpointError: one has changed since.
         """
         for path in paths:
-            if _state_of(path) != self._begun[path.name]:
+            if _state_of(path)[:3] != self._begun[path.name][:3]:
                 raise CheckpointError(f"{path}: changed while it was read; nothing of it is used")
 
     def records(self) -> tuple[SourceRecord, ...]:
@@ -206,8 +223,8 @@ class Sources:
 
 def _state_in(numbers: Sequence[int]) -> FileState:
     """Return a state as a journal holds it."""
-    size, changed, inode = numbers
-    return size, changed, inode
+    size, modified, inode, changed = numbers
+    return size, modified, inode, changed
 
 
 def _state_of(path: Path) -> FileState:
@@ -215,4 +232,4 @@ def _state_of(path: Path) -> FileState:
         found = os.stat(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns

@@ -194,10 +194,10 @@ def test_errors_of_tasks_are_those_of_threads(checkpoint: Path, tmp_path: Path, 
 def test_a_shard_that_changes_meanwhile(checkpoint: Path, tmp_path: Path, ray: FakeRay) -> None:
     path = checkpoint / "model-00002-of-00002.safetensors"
     before = path.stat()
-    state = (before.st_size, before.st_mtime_ns - 1, before.st_ino)
+    state = (before.st_size, before.st_mtime_ns - 1, before.st_ino, before.st_ctime_ns)
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002.*changed while it was read"):
         unit_task.check_state(path, state)
-    unit_task.check_state(path, (before.st_size, before.st_mtime_ns, before.st_ino + 1))  # another mount
+    unit_task.check_state(path, (before.st_size, before.st_mtime_ns, before.st_ino + 1, 0))  # another mount
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         unit_task.check_state(path.with_name("no"), state)
 
