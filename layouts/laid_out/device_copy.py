@@ -114,10 +114,19 @@ class _File:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """Some bytes of a file, and the flat bytes on the device that get them."""
+    """Some bytes of a file, and where they go.
+
+    Attributes:
+        begin: of the piece, in the file.
+        flat: all bytes of the tensor on the device.
+        first: of the piece, in the tensor.
+        size: its bytes.
+    """
 
     begin: int
-    target: torch.Tensor
+    flat: torch.Tensor
+    first: int
+    size: int
 
 
 def _pieces_of(tensors: Sequence[tuple[torch.Tensor, int]]) -> Iterator[_Piece]:
@@ -126,8 +135,8 @@ def _pieces_of(tensors: Sequence[tuple[torch.Tensor, int]]) -> Iterator[_Piece]:
     for tensor, begin in tensors:
         flat, first = as_bytes(tensor), 0
         while first < flat.numel():
-            size = min(_FIRST << (number // 8), _PIECE)
-            yield _Piece(begin + first, flat[first : first + size])
+            size = min(_FIRST << (number // 8), _PIECE, flat.numel() - first)
+            yield _Piece(begin + first, flat, first, size)
             first, number = first + size, number + 1
 
 
@@ -142,11 +151,12 @@ class _Buffer:
 
     def read(self, file: _File, piece: _Piece) -> None:
         """Read a piece from the file."""
-        file.read(piece.begin, self._view[: piece.target.numel()])
+        file.read(piece.begin, self._view[: piece.size])
 
     def send(self, piece: _Piece) -> None:
         """Start copying what was read to its target."""
-        piece.target.copy_(self._memory[: piece.target.numel()], non_blocking=True)
+        target = piece.flat[piece.first : piece.first + piece.size]
+        target.copy_(self._memory[: piece.size], non_blocking=True)
         if self._sent is not None and self._stream is not None:
             self._sent.record(self._stream)
 
