@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Checkpoint:
         registry = registry or Registry.default()
         book = registry.book
         folder = Path(folder)
+        _check_folder(folder)
         config = read_config(folder)
         entry = model_type_of(config, book)
         language = language_model(config, entry)
@@ -142,6 +144,20 @@ class _SafetensorsFiles:
         if path not in self._opened:
             self._opened[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._opened[path].get_slice(name)
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a path is no file, and no name of a model on the Hub.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if os.path.isdir(folder):  # unlike Path.is_dir it raises nothing where the folder cannot be read
+        return
+    if os.path.exists(folder):
+        raise CheckpointError(f"{folder}: is no folder; a checkpoint is a folder with config.json and safetensors")
+    if not folder.is_absolute() and len(folder.parts) == 2 and not folder.parent.exists():
+        raise CheckpointError(f"{folder}: cannot be read: No such file or directory; on the Hub it is hf://{folder}")
 
 
 def _is_there(variant: Tensors, layer: int, shards: Mapping[str, Path]) -> bool:

@@ -18,7 +18,7 @@ from preshuffle.layouts.laid_out.files.manifest import SOURCE, WORK, FileRecord,
 from preshuffle.layouts.laid_out.files.progress import CancelledRun, Listener, Progress
 from preshuffle.layouts.laid_out.files.restore_journal import RestoreJournal, journal_of
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets, partial_of
-from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole
+from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer, unrestorable
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
 from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, restoring
@@ -57,9 +57,10 @@ def restore_checkpoint(
         check_copied(out, small)
     check_restorable(out, manifest)
     headers = source_headers(out, manifest)
-    there = [header.path.name for header in headers if (folder / header.path.name).exists()]
-    if there and not journal_of(folder).is_file():
-        raise LaidOutError(f"{folder}: holds {there[0]} already; choose another folder")
+    with writing(folder):
+        there = [header.path.name for header in headers if (folder / header.path.name).exists()]
+        if there and not journal_of(folder).is_file():
+            raise LaidOutError(f"{folder}: holds {there[0]} already; choose another folder")
     check_foreign(folder, [path for _, path in _small_files(out, manifest)])
     with restoring(folder):
         restoration = _Restoration(out, folder, manifest, headers, RestoreJournal(folder, manifest.checksum), workers)

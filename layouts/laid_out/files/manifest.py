@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -224,9 +225,11 @@ class Manifest(Frozen):
         try:
             text = read_regular(path)
         except OSError as error:
-            if (folder / WORK).is_dir():
+            if os.path.isdir(folder / WORK):  # unlike Path.is_dir it raises nothing where the folder cannot be read
                 raise LaidOutError(f"{folder}: unfinished; run the same apply again, it resumes") from None
-            raise LaidOutError(f"{path}: cannot be read: {error.strerror or error}") from None
+            plain = isinstance(error, FileNotFoundError) and os.path.isdir(folder)
+            hint = f"; {folder} holds no laid-out checkpoint; preshuffle apply makes one" if plain else ""
+            raise LaidOutError(f"{path}: cannot be read: {error.strerror or error}{hint}") from None
         try:
             manifest = Manifest.model_validate_json(text)
         except ValidationError as error:

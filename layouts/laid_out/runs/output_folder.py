@@ -155,11 +155,13 @@ def check_foreign(out: Path, copied: Iterable[Path]) -> None:
 
     Raises:
         StaleError: the folder holds another file of that name.
+        LaidOutError: the folder cannot be read.
     """
-    for path in () if is_own_folder(out) else copied:
-        target = out / path.name
-        if target.is_dir() or (target.is_file() and not filecmp.cmp(path, target, shallow=False)):
-            raise StaleError(f"{out} holds another {path.name}; choose another folder")
+    with writing(out):
+        for path in () if is_own_folder(out) else copied:
+            target = out / path.name
+            if target.is_dir() or (target.is_file() and not filecmp.cmp(path, target, shallow=False)):
+                raise StaleError(f"{out} holds another {path.name}; choose another folder")
 
 
 @contextmanager

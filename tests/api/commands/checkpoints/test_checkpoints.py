@@ -17,6 +17,9 @@ from support.tensors.laid_out import checkpoint_with_others, contents
 
 FIELDS = ["--arch", "MI355X", "--tp", "2", "--activation-dtype", "fp4x2"]
 
+LONG = "x" * 300
+"""A name that no file system looks up: as where a folder may not be read, asking whether it exists raises."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -97,7 +100,17 @@ def test_a_signal_stops_a_run_that_resumes(
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "2"], 2, "JOB_COMPLETION_INDEX in the environment"),
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "0", "--index", "0"], 2, "--of '0'; valid: 1.."),
         (["apply", "{}/checkpoint", "{}/other", *FIELDS, "--of", "2", "--index", "2"], 2, "valid with --of 2: 0..1"),
-        (["verify", "{}/checkpoint"], 2, "manifest.json"),
+        (["apply", "{}/checkpoint/config.json", "{}/other", *FIELDS], 2, "is no folder; a checkpoint is a folder"),
+        (["apply", os.devnull, "{}/other", *FIELDS], 2, "is no folder"),
+        (["apply", "org/model", "{}/other", *FIELDS], 2, "on the Hub it is hf://org/model"),
+        (["apply", LONG, "{}/other", *FIELDS], 2, "File name too long"),
+        (["apply", "{}/checkpoint", "{}/" + LONG, *FIELDS], 2, "File name too long"),
+        (["verify", "{}/checkpoint"], 2, "holds no laid-out checkpoint; preshuffle apply makes one"),
+        (["verify", LONG], 2, "File name too long"),
+        (["restore", LONG, "{}/other"], 2, "File name too long"),
+        (["restore", "{}/out", "{}/" + LONG], 2, "File name too long"),
+        (["convert", LONG, "{}/other"], 2, "File name too long"),
+        (["convert", "{}/out", "{}/" + LONG, "--tp", "1"], 2, "File name too long"),
         (["verify", "{}/out", "--samples", "-1"], 2, "samples"),
         (["restore", "{}/out", "{}/checkpoint"], 2, "already"),
         (["convert", "{}/out", "{}/other", "--arch", "gfx90a"], 1, "gfx90a"),
