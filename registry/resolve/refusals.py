@@ -107,20 +107,21 @@ def no_recipe(layer: MoELayer) -> NoRecipeError:
     query = layer.requested
     unknown = [name for name in NEEDED if getattr(layer.query, name) is None]
     matches = bool(trials) and trials[0].matches
-    if layer.model is None and (unknown or not matches):
+    stranger = unknown_engine(book, query.engine)  # then no rule matches, whatever the model is
+    if layer.model is None and (unknown or not (matches or stranger)):
         ids = close_to(query.model, book.models)
         nearby = f" (nearest: {', '.join(ids)})" if ids else ""
         why = None
         message = f"no rule for model {query.model!r} on {query.arch}: no entry knows it{nearby}"
-        more = [unknown_engine(book, query.engine)]
+        more = [stranger]
     else:
         lacks = f"what matches lacks what its recipe requires: {nearest[0].why_not}" if matches and nearest else None
         newer = _newer_aiter(layer, trials[0].rule) if lacks else None
         lacks = f"take AITER {newer} or newer for this; {lacks}" if newer else lacks
-        why = lacks or unknown_engine(book, query.engine)
+        why = lacks or stranger
         message = f"no rule for {_described(layer)}{f': {why}' if why else ''}"
         more = []
-    if unknown_engine(book, query.engine):  # what rules need of an engine says nothing of this one
+    if stranger:  # what rules need of an engine says nothing of this one
         nearest = [near for near in nearest if "engine=" not in near.why_not]
     more.append(f"a query for it must say: {', '.join(unknown)}" if unknown else None)
     more += engine_notes(book, query.engine)

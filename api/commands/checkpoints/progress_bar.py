@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _EVERY: Final = 30.0
 """Seconds between two plain lines."""
 _PHASES: Final = {"fetching": "fetching", "fetched": "fetching"}
-"""What a run does, by the kind of an event; anything else writes."""
+"""What a run does, by the kind of an event; anything else is its own work."""
 
 
 class ProgressListener(Protocol):
@@ -25,11 +25,12 @@ class ProgressListener(Protocol):
         """Remove what is no result from the terminal."""
 
 
-def progress_listener(*, json: bool) -> ProgressListener:
+def progress_listener(*, json: bool, work: str = "writing") -> ProgressListener:
     """Choose how a run's events are shown.
 
     Args:
         json: print every event to standard output, one JSON document a line.
+        work: what the run does, as the bar calls it.
 
     Returns:
         A bar of rich's on a terminal, where rich is installed (extra: progress); else a line every half a minute.
@@ -38,7 +39,7 @@ def progress_listener(*, json: bool) -> ProgressListener:
         return JsonEvents()
     if sys.stderr.isatty():
         try:
-            return ProgressBar()
+            return ProgressBar(work)
         except ImportError:
             pass
     return PlainLines()
@@ -75,8 +76,11 @@ class PlainLines:
 class ProgressBar:
     """Shows a bar with rate and remaining time on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: str = "writing") -> None:
         """Show nothing yet.
+
+        Args:
+            work: what the run does.
 
         Raises:
             ImportError: rich is not installed.
@@ -86,11 +90,12 @@ class ProgressBar:
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[pace]}"))
         self._progress: Any = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._work = work
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, event: RunEvent) -> None:
         """Move the bar."""
-        phase = _PHASES.get(event.event, "writing")
+        phase = _PHASES.get(event.event, self._work)
         if not self._tasks:
             self._progress.start()
         if phase not in self._tasks:

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from preshuffle.api.commands.checkpoints.resumable import resumable
-from preshuffle.api.commands.checkpoints.writing import add_workers, workers_of
+from preshuffle.api.commands.checkpoints.writing import add_workers, size_text, workers_of
 from preshuffle.api.commands.options.failures import OK, needs_extra
 from preshuffle.api.commands.options.parser import add_json
 
@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"checkpoint": args.checkpoint, "files": len(manifest.sources), "bytes": size}))
     else:
-        print(f"{args.checkpoint}  {size / 1e9:.2f} GB in {len(manifest.sources)} shards, byte for byte as they were")
+        print(f"{args.checkpoint}  {size_text(size)} in {len(manifest.sources)} shards, byte for byte as they were")
     return OK

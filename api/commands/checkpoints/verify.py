@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     with needs_extra("preshuffle verify", "layouts"):
         from preshuffle.layouts.laid_out import core_count, verify_laid_out
     registry = load_registry(args)
-    line = progress_listener(json=False)
+    line = progress_listener(json=False, work="checking")
     try:
         found = verify_laid_out(
             Path(args.out),

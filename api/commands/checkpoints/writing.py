@@ -18,6 +18,7 @@ from preshuffle.registry.base.errors import QueryError
 
 if TYPE_CHECKING:
     from preshuffle.layouts.laid_out import Manifest, RunEvent, ShareWritten
+    from preshuffle.registry import Registry
 
 _MOST_WORKERS = 1024
 
@@ -79,7 +80,7 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
     if isinstance(written, ShareWritten):
         show_share(written, out, as_json=args.json)
     else:
-        show_manifest(written, out, as_json=args.json, already=was_finished and not new)
+        show_manifest(written, out, registry, as_json=args.json, already=was_finished and not new)
     return OK
 
 
@@ -97,16 +98,29 @@ def show_share(written: ShareWritten, out: str, *, as_json: bool) -> None:
     print(f"{out}  share {share.index} of {share.count} is written, {files} files; {rest}")
 
 
-def show_manifest(manifest: Manifest, out: str, *, as_json: bool, already: bool) -> None:
-    """Show what a laid-out checkpoint holds, and whether it did before."""
+def size_text(count: int) -> str:
+    """Return a number of bytes in the decimal unit that fits.
+
+    Example:
+        >>> size_text(2_560_000_000), size_text(3_650_000)
+        ('2.56 GB', '3.65 MB')
+    """
+    factor, unit = next((one for one in ((10**9, "GB"), (10**6, "MB")) if count >= one[0]), (1000, "kB"))
+    return f"{count / factor:.2f} {unit}"
+
+
+def show_manifest(manifest: Manifest, out: str, registry: Registry, *, as_json: bool, already: bool) -> None:
+    """Show what a laid-out checkpoint holds, why so, and whether it did before."""
     size = sum(one.size for one in manifest.files())
     layers = sorted(layer for plan in manifest.plans for layer in plan.layers)
     recipes = sorted({plan.recipe for plan in manifest.plans})
+    reasons = list(dict.fromkeys(registry.resolve(plan.query).reason for plan in manifest.plans))
     if as_json:
         result = {
             "out": out,
             "key": manifest.key,
             "recipes": recipes,
+            "reasons": reasons,
             "layers": layers,
             "tp": manifest.tp,
             "ep": manifest.ep,
@@ -117,13 +131,15 @@ def show_manifest(manifest: Manifest, out: str, *, as_json: bool, already: bool)
         return
     screen = Screen.of_terminal()
     done = "already laid out, " if already else ""
-    screen.line(f"{screen.paint(out, 'bold')}  {done}{size / 1e9:.2f} GB in {sum(1 for _ in manifest.files())} files")
+    files = sum(1 for _ in manifest.files())
+    screen.line(f"{screen.paint(out, 'bold')}  {done}{size_text(size)} in {files} files")
     screen.pairs(
         [
             ("recipe", ", ".join(recipes)),
             ("layers", f"{len(layers)} of experts, {layers[0]} to {layers[-1]}"),
             ("ranks", f"tp {manifest.tp}, ep {manifest.ep}"),
             ("other tensors", f"in {len(manifest.others)} files" if manifest.complete else "left out"),
+            *(("reason", reason) for reason in reasons),
             ("key", manifest.key),
         ]
     )

@@ -34,6 +34,8 @@ def test_apply_says_what_it_wrote(folder: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "mxfp4.sep16" in out
     assert "2 of experts, 0 to 1" in out
+    assert " MB in " in out
+    assert "activation_dtype match exactly" in " ".join(out.split())
     assert "sha256:" in out
 
 
@@ -46,6 +48,13 @@ def test_apply_prints_events_for_programs(folder: Path, capsys: pytest.CaptureFi
         path.name for path in (folder / "events").glob("rank-*.safetensors")
     }
     assert (result["tp"], result["recipes"], result["files"]) == (2, ["mxfp4.sep16"], 4)
+
+
+def test_apply_says_how_an_unknown_release_is_answered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["apply", str(folder / "checkpoint"), str(folder / "later"), "--arch", "gfx950", "--engine", "vllm@99"]
+    assert main([*command, "--activation-dtype", "bf16", "--json"]) == 0
+    (reason,) = json.loads(capsys.readouterr().out.splitlines()[-1])["reasons"]
+    assert "vllm 99 is answered as vllm " in reason
 
 
 def test_verify_restore_and_convert(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,17 @@ def test_a_terminal_gets_a_bar_with_rate_and_remaining_time(monkeypatch: pytest.
     listener.clear()
 
 
+def test_the_bar_says_what_a_command_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    listener = progress_listener(json=False, work="checking")
+    listener(event("advanced", 5 * 10**9))
+    listener.clear()
+    assert "checking" in terminal.getvalue()
+    assert "writing" not in terminal.getvalue()
+
+
 def test_other_streams_get_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
