@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from preshuffle.registry.base.collection import age_objects, collection_paused
 from preshuffle.registry.base.errors import BookError, LayoutError, NoRecipeError, QueryError
 from preshuffle.registry.base.memo import Memo
 from preshuffle.registry.check import Checker
@@ -33,21 +32,6 @@ if TYPE_CHECKING:
     from preshuffle.registry.resolve import Explanation
     from preshuffle.registry.values.observation import Observation
     from preshuffle.registry.values.report import Report
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Switch the garbage collector off while a book is loaded or indexed.
-
-    All of it stays, and looking through it takes a third of the time.
-    """
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 class Registry:
@@ -91,7 +75,7 @@ class Registry:
             BookError: names file, line and column of everything that is wrong.
             TableError: kernel tables do not load, with file and line; ``"auto"`` where no AITER is installed.
         """
-        with _nothing_collected():
+        with collection_paused():
             book = load_book(overlays)
             problems = lint_packaged(book) if all(place.packaged for place in book.places.values()) else lint(book)
         if problems:
@@ -102,7 +86,9 @@ class Registry:
     @lru_cache(maxsize=1)
     def default(cls) -> Registry:
         """Return the packaged book's registry, loaded once per process."""
-        return cls.load()
+        registry = cls.load()
+        age_objects()
+        return registry
 
     @property
     def digest(self) -> str:
@@ -162,7 +148,7 @@ class Registry:
             NoRecipeError: no rule answers; the nearest matches and missing fields are named.
             QueryError: the query contradicts itself.
         """
-        with _nothing_collected():  # the first query makes the book's index, which stays
+        with collection_paused():  # the first query makes the book's index, which stays
             return self._resolver.resolve_layout(query)
 
     @cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 
 from preshuffle.registry.entries import Condition, Recipe, Rule, Scalar
@@ -28,26 +29,35 @@ def is_circumstance(field: str) -> bool:
     return field in CIRCUMSTANCES or field.startswith("env.")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rule with its conditions compiled into tests.
+    """Rule with its conditions, compiled into tests when a query first needs them.
 
     Attributes:
         rank: position by specificity, 0 for the most specific.
         recipe: the recipe that it chooses; None where it says that nothing works.
         conditions: by flat field name.
-        subject: tests of the fields about model, checkpoint, GPU and engine.
-        circumstances: tests of the other fields (``is_circumstance``).
-        named: fields with exact values or lists, without engine and switches.
     """
 
     rank: int
     rule: Rule
     recipe: Recipe | None
     conditions: Mapping[str, Condition]
-    subject: Tests
-    circumstances: Tests
-    named: tuple[str, ...]
+
+    @cached_property
+    def subject(self) -> Tests:
+        """Tests of the fields about model, checkpoint, GPU and engine."""
+        return tuple((name, one.test()) for name, one in self.conditions.items() if not is_circumstance(name))
+
+    @cached_property
+    def circumstances(self) -> Tests:
+        """Tests of the other fields (``is_circumstance``)."""
+        return tuple((name, one.test()) for name, one in self.conditions.items() if is_circumstance(name))
+
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """Fields with exact values or lists, without engine and switches."""
+        return tuple(name for name, one in self.conditions.items() if one.kind != "pattern" and _is_named(name))
 
     def misses(self, facts: Mapping[str, Scalar], most: int) -> tuple[str, ...] | None:
         """Return the circumstances that do not hold.
@@ -111,19 +121,21 @@ class RuleIndex:
         self.fields = tuple(sorted({name for item in self.prepared for name in item.conditions}))
         self._by_engine: dict[Scalar, _Bucket] = {}
         self._any_engine = _Bucket()
-        uses = Counter(key for rule in order for keys in _keys(rule.conditions()) for key in keys)
-        for item in self.prepared:
-            self._insert(item, uses)
+        keys = [tuple(_keys(item.conditions)) for item in self.prepared]
+        uses = Counter(key for of_rule in keys for of_condition in of_rule for key in of_condition)
+        for item, of_rule in zip(self.prepared, keys, strict=True):
+            self._insert(item, of_rule, uses)
 
-    def _insert(self, item: Prepared, uses: Counter[Key]) -> None:
+    def _insert(self, item: Prepared, keys: Iterable[tuple[Key, ...]], uses: Counter[Key]) -> None:
         engine = item.conditions.get("engine")
         engines = engine.values if engine else ()
         buckets = [self._by_engine.setdefault(name, _Bucket()) for name in dict.fromkeys(engines)] or [self._any_engine]
-        key_sets = [keys for keys in _keys(item.conditions) if keys[0][0] != "engine"]
-        on_subject = [keys for keys in key_sets if not is_circumstance(keys[0][0].removesuffix("*"))]
+        key_sets = [some for some in keys if some[0][0] != "engine"]
+        on_subject = [some for some in key_sets if not is_circumstance(some[0][0].removesuffix("*"))]
+        rarest = min(on_subject or key_sets, key=lambda some: max(map(uses.__getitem__, some)), default=())
         for bucket in buckets:
-            if key_sets:
-                bucket.insert(item, min(on_subject or key_sets, key=lambda keys: max(uses[key] for key in keys)))
+            if rarest:
+                bucket.insert(item, rarest)
             else:
                 bucket.always.append(item)
 
@@ -145,17 +157,7 @@ def _order(rule: Rule) -> tuple[tuple[int, ...], str]:
 
 
 def _prepare(rank: int, rule: Rule, recipes: Mapping[str, Recipe]) -> Prepared:
-    conditions = rule.conditions()
-    tests = [(field, condition.test()) for field, condition in conditions.items()]
-    return Prepared(
-        rank,
-        rule,
-        None if rule.use is None else recipes[rule.use],
-        conditions,
-        tuple(test for test in tests if not is_circumstance(test[0])),
-        tuple(test for test in tests if is_circumstance(test[0])),
-        tuple(name for name, condition in conditions.items() if condition.kind != "pattern" and _is_named(name)),
-    )
+    return Prepared(rank, rule, None if rule.use is None else recipes[rule.use], rule.conditions())
 
 
 def _is_named(field: str) -> bool:
