@@ -1,8 +1,8 @@
 """Read and write MoE layers as safetensors checkpoints."""
 
 from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
-from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading
-from preshuffle.layouts.checkpoint.page_advice import advise
+from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading, map_file
+from preshuffle.layouts.checkpoint.page_advice import advise, populate
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
 from preshuffle.layouts.checkpoint.remote import (
     check_unchanged,
@@ -22,7 +22,14 @@ from preshuffle.layouts.checkpoint.remote_folder import (
 )
 from preshuffle.layouts.checkpoint.role_reader import RoleReader, stored_names
 from preshuffle.layouts.checkpoint.role_writer import write_role
-from preshuffle.layouts.checkpoint.shard_file import TORCH_DTYPES, ShardFile, StoredEntry, header_size, read_regular
+from preshuffle.layouts.checkpoint.shard_file import (
+    TORCH_DTYPES,
+    ShardFile,
+    StoredEntry,
+    header_size,
+    read_head,
+    read_regular,
+)
 from preshuffle.layouts.checkpoint.write import write_checkpoint
 
 __all__ = [
@@ -47,6 +54,9 @@ __all__ = [
     "header_size",
     "identity_of_link",
     "is_remote",
+    "map_file",
+    "populate",
+    "read_head",
     "read_regular",
     "same_identity",
     "stored_names",

@@ -74,7 +74,7 @@ class MappedShards:
         with self._lock:
             if path not in self._files:
                 shard = ShardFile.open(path)
-                self._files[path] = shard, _mapped(path)
+                self._files[path] = shard, map_file(path)
             return self._files[path]
 
 
@@ -164,7 +164,14 @@ class MappedTensor:
         self._reading.make_present(self._mapped, begin, end, shared=shared)
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
+    """Map a regular file privately.
+
+    What is written to the mapping stays in this process.
+
+    Raises:
+        CheckpointError: it cannot be mapped.
+    """
     try:
         with open_regular(path) as stream:
             # a private mapping is never written; torch only asks that it could be

@@ -93,16 +93,7 @@ class ShardFile:
         Raises:
             CheckpointError: the file cannot be read, is not safetensors, or is not as long as its header says.
         """
-        try:
-            with open_regular(path) as stream:
-                size = os.fstat(stream.fileno()).st_size
-                length = stream.read(8)
-                count = header_size(path, length)
-                if count > size - 8:
-                    raise CheckpointError(f"{path}: not a safetensors file, or cut short")
-                head = length + stream.read(count)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        head, size = read_head(path)
         return ShardFile.parse(path, head, size)
 
     @staticmethod
@@ -117,10 +108,11 @@ class ShardFile:
         Raises:
             CheckpointError: they are no safetensors header, or the file is of another size than it says.
         """
-        if sum(map(head.count, (b",", b":", b"[", b"{"))) > _MOST_MARKS:
+        text = head[8:].rstrip(b" \t\n\r")  # some writers leave room behind it
+        if sum(map(text.count, (b",", b":", b"[", b"{"))) > _MOST_MARKS:
             raise CheckpointError(f"{path}: not a safetensors file (its header holds too many values)")
         try:
-            table = json.loads(head[8:].decode(), object_pairs_hook=_without_duplicates)
+            table = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
             metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
             found = [(name, _entry(name, value, len(head))) for name, value in table.items()]
             found.sort(key=lambda item: (item[1].begin, item[1].end))
@@ -160,6 +152,24 @@ def read_regular(path: Path) -> bytes:
     """
     with open_regular(path) as stream:
         return stream.read()
+
+
+def read_head(path: Path) -> tuple[bytes, int]:
+    """Return the bytes before a file's first tensor, and its size.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is too short for them.
+    """
+    try:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            length = stream.read(8)
+            count = header_size(path, length)
+            if count > size - 8:
+                raise CheckpointError(f"{path}: not a safetensors file, or cut short")
+            return length + stream.read(count), size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def header_size(path: Path | str, length: bytes) -> int:

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -113,7 +113,7 @@ def _is_new(storage: torch.UntypedStorage) -> bool:
 def _query_addresses(addresses: list[int]) -> list[Mapping | None]:
     try:
         with closing(_Handle(os.open(_MAPS, os.O_RDONLY))) as maps:
-            return [maps.query(address) for address in addresses]
+            return [maps.mapping(address) for address in addresses]
     except OSError:
         return _search_text(addresses)
 
@@ -121,15 +121,27 @@ def _query_addresses(addresses: list[int]) -> list[Mapping | None]:
 class _Handle:
     """Open list of mappings, queried by address.
 
-    One query takes microseconds, however long the list is.
+    One query takes microseconds, however long the list is; addresses in the range that was found last take none.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.name = ctypes.create_string_buffer(_NAME_BYTES)
+        self.begin = self.end = 0
+        self.found: Mapping | None = None
 
-    def query(self, address: int) -> Mapping | None:
+    def mapping(self, address: int) -> Mapping | None:
         """Return the mapping at an address.
+
+        Raises:
+            OSError: this kernel does not answer.
+        """
+        if not self.begin <= address < self.end:
+            self.query(address)
+        return self.found and replace(self.found, offset=self.found.offset + address - self.begin)
+
+    def query(self, address: int) -> None:
+        """Find the range of an address, and the mapping at its begin.
 
         Raises:
             OSError: this kernel does not answer.
@@ -139,11 +151,11 @@ class _Handle:
         try:
             fcntl.ioctl(self.descriptor, _IOCTL, buffer, True)
         except FileNotFoundError:  # no file is mapped there
-            return None
-        _, _, _, begin, _, flags, _, offset, inode, *_ = _QUERY.unpack(buffer)
-        place = offset + address - begin
-        return _mapping_if_current(
-            os.fsdecode(self.name.value), inode, place, bool(flags & _SHARED), bool(flags & _WRITABLE)
+            self.begin, self.end, self.found = address, address + 1, None
+            return
+        _, _, _, self.begin, self.end, flags, _, offset, inode, *_ = _QUERY.unpack(buffer)
+        self.found = _mapping_if_current(
+            os.fsdecode(self.name.value), inode, offset, bool(flags & _SHARED), bool(flags & _WRITABLE)
         )
 
     def close(self) -> None:

@@ -128,8 +128,8 @@ def put_stamps(
     for (tensor, stamp), digest in zip(stamped, known, strict=True):
         mapping = mapping_of(tensor)
         if mapping is None or not mapping.shared:
-            if mapping is not None:
-                _memory_record(tensor)
+            if mapping is not None and not (stamp is not None and _shows_all(tensor)):
+                _memory_record(tensor)  # beside the new stamp, those that the file's record has still count
             in_memory.append((tensor, stamp, digest))
             continue
         begin, end = extent_of(tensor)
@@ -140,6 +140,11 @@ def put_stamps(
         record_in_memory(in_memory)
     for path, changes in files.items():
         write_stamps(path, changes)
+
+
+def _shows_all(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor shows every byte of its storage."""
+    return extent_of(tensor) == (0, tensor.untyped_storage().nbytes())
 
 
 def drop_stamp(tensor: torch.Tensor) -> None:

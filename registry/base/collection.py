@@ -23,10 +23,10 @@ def collection_paused() -> Iterator[None]:
 
 
 def age_objects() -> None:
-    """Move all objects to the collector's oldest generation, without looking through them.
+    """Move all objects to the garbage collector's oldest generation.
 
-    After many were built that stay, the collector would look through all of the process for garbage: 30 ms and more
-    where torch is loaded, at a moment that nobody chose. Nothing is moved in a process that froze objects itself.
+    Nothing is looked through. After many objects were built that stay, the collector would soon look through all of the
+    process: 30 ms and more where torch is loaded. In a process that froze objects itself nothing is moved.
     """
     if not gc.get_freeze_count():
         gc.freeze()

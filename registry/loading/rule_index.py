@@ -31,7 +31,7 @@ def is_circumstance(field: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rule with its conditions, compiled into tests when a query first needs them.
+    """Rule with its conditions, compiled into tests when first needed.
 
     Attributes:
         rank: position by specificity, 0 for the most specific.

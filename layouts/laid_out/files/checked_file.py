@@ -8,10 +8,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from preshuffle.layouts.checkpoint import CheckpointError, ShardFile
+from preshuffle.layouts.checkpoint import CheckpointError, ShardFile, read_head
 from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.finished_file import sealed_header
 from preshuffle.layouts.laid_out.files.manifest import CopiedRecord, FileRecord, Manifest, key_of_copies
+from preshuffle.layouts.laid_out.files.seal import is_sealed
 from preshuffle.layouts.laid_out.files.tensor_writer import UNIT
 from preshuffle.layouts.stamps import Stamp, digest_file
 from preshuffle.registry import LayoutError
@@ -27,6 +28,41 @@ def check_header(path: Path, record: FileRecord) -> ShardFile:
         shard = ShardFile.open(path)
     except CheckpointError as error:
         raise LaidOutError(str(error)) from None
+    check_tensors(shard, record)
+    if sealed_header(shard) != record.header:
+        raise LaidOutError(f"{path}: its header is another one than the manifest says: files are mixed")
+    return shard
+
+
+def check_head(path: Path, record: FileRecord) -> bytes:
+    """Compare a header's bytes with the manifest's checksum, without parsing them.
+
+    Returns:
+        The header's bytes, and those of its size before it.
+
+    Raises:
+        LaidOutError: the file is missing, cut short, or another run's.
+    """
+    try:
+        head, size = read_head(path)
+    except CheckpointError as error:
+        raise LaidOutError(str(error)) from None
+    if size != record.size or not is_sealed(head, record.header):
+        check_header(path, record)  # says what is wrong
+        raise LaidOutError(f"{path}: changes while it is read")
+    return head
+
+
+def check_tensors(shard: ShardFile, record: FileRecord) -> dict[str, Stamp]:
+    """Compare key, tensors and stamps of a header with the manifest.
+
+    Returns:
+        The stamps, by tensor.
+
+    Raises:
+        LaidOutError: they are others.
+    """
+    path = shard.path
     try:
         key = json.loads(shard.metadata[UNIT])["key"]
     except (KeyError, ValueError, TypeError):
@@ -42,11 +78,11 @@ def check_header(path: Path, record: FileRecord) -> ShardFile:
             tensor.dtype, tensor.shape, tensor.begin, tensor.nbytes
         ):  # fmt: skip
             raise LaidOutError(f"{path}: tensor {name} is another one than the manifest says")
-        if tensor.stamped and stamp_in(shard, name).digest != tensor.digest:
+    stamps = {tensor.name: stamp_in(shard, tensor.name) for tensor in record.tensors if tensor.stamped}
+    for name, stamp in stamps.items():
+        if stamp.digest != stored[name].digest:
             raise LaidOutError(f"{path}: the stamp of {name} is another one than the manifest says")
-    if sealed_header(shard) != record.header:
-        raise LaidOutError(f"{path}: its header is another one than the manifest says: files are mixed")
-    return shard
+    return stamps
 
 
 def stamp_in(shard: ShardFile, name: str) -> Stamp:

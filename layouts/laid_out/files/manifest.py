@@ -159,10 +159,7 @@ class LayerPlan(Frozen):
 
     def naming(self) -> dict[str, Any]:
         """Return what decides cuts and names beside the decision."""
-        return {
-            "cut": [self.shard, self.model_dump(mode="json", include={"pad"})["pad"]],
-            "names": [self.prefix, dict(self.parameters)],
-        }
+        return naming_of(self.shard, self.pad, self.prefix, self.parameters)
 
     def stored_names(self, role: Role, layer: int) -> list[list[str]]:
         """Return the checkpoint's tensors of a role, by expert.
@@ -277,6 +274,19 @@ class Manifest(Frozen):
         if not found:
             raise LaidOutError(f"rank (tp {tp_rank}, ep {ep_rank}) is not one of tp={self.tp}, ep={self.ep}")
         return found
+
+
+def naming_of(shard: Shard, pad: PadRule | None, prefix: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return what decides cuts and names beside the decision.
+
+    Args:
+        shard: how the loader cuts the intermediate size.
+        pad: multiples to which the recipe pads a rank's rows.
+        prefix: what stands before a parameter's own name.
+        parameters: the engine's names of roles, where they are not the roles.
+    """
+    steps = [step.model_dump(mode="json") for step in pad] if isinstance(pad, tuple) else pad
+    return {"cut": [shard, steps], "names": [prefix, dict(parameters)]}
 
 
 def digest_of_json(value: Any) -> str:

@@ -110,3 +110,48 @@ def test_layers_are_read_ahead_in_order_and_errors_come_where_they_belong(made: 
     assert [next(found)[0].split(".")[2] for _ in range(len(layers) // 2)] == ["0"] * (len(layers) // 2)
     with pytest.raises(LaidOutError, match="does not hold what was written"):
         next(found)
+
+
+def mapped_files(folder: Path) -> set[str]:
+    """Return the files of a folder that this process maps."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {Path(line.split(maxsplit=5)[5]).name for line in lines if str(folder) in line}
+
+
+def test_a_mapping_goes_with_the_last_tensor_of_its_layer(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    rank = open_laid_out(tmp_path / "out", 0, **A4W4)
+    assert mapped_files(tmp_path) == set()
+    first, second = rank.layer(0), rank.layer(1)
+    assert mapped_files(tmp_path) == {rank_file(layer, 0, 0) for layer in (0, 1)}
+    one = second.popitem()[1]
+    del second
+    first.clear()
+    assert mapped_files(tmp_path) == {rank_file(1, 0, 0)}
+    del one
+    assert mapped_files(tmp_path) == set()
+    for _name, _tensor in rank:
+        pass
+    del _tensor
+    assert mapped_files(tmp_path) == set()
+
+
+def test_a_layer_that_is_read_again_is_mapped_again(made: Path) -> None:
+    rank = open_laid_out(made / "out", 0, **A4W4)
+    name = "model.layers.0.mlp.experts.w2_weight"
+    tensor = rank.layer(0)[name]
+    before = flat(tensor).clone()
+    flat(tensor).zero_()
+    assert flat(rank.layer(0)[name]).equal(before)
+
+
+def test_a_file_that_was_replaced_since_it_was_opened_is_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "out", tmp_path / "out")
+    rank = open_laid_out(tmp_path / "out", 0, **A4W4)
+    shutil.copyfile(tmp_path / "out" / rank_file(0, 1, 0), tmp_path / "out" / rank_file(0, 0, 0))
+    with pytest.raises(LaidOutError, match="another file than the one that was opened"):
+        rank.layer(0)
+    rank.layer(1)
+    (tmp_path / "out" / rank_file(1, 0, 0)).unlink()
+    with pytest.raises(LaidOutError, match="cannot be mapped"):
+        rank.layer(1)

@@ -21,6 +21,7 @@ from preshuffle.layouts.laid_out import (
     verify_laid_out,
 )
 from preshuffle.layouts.laid_out.files.checked_file import check_header
+from preshuffle.layouts.laid_out.files.manifest import digest_of_json
 from preshuffle.layouts.laid_out.files.seal import BLANK, sealed
 from support.tensors.laid_out import checkpoint_with_others
 
@@ -131,6 +132,31 @@ def test_keys_are_computed_anew(copy: Path) -> None:
     assert {problem.file for problem in problems} == {record.file for record in Manifest.read(copy).ranks}
     assert all("its key is not that of the decision" in problem.problem for problem in problems)
     with pytest.raises(LaidOutError, match="cut or named otherwise"):
+        open_laid_out(copy, 0)
+
+
+def test_a_file_of_other_shards_is_refused_before_its_tensors_are_handed_out(copy: Path) -> None:
+    def other_shards(manifest: dict[str, Any]) -> None:
+        for source in manifest["sources"]:
+            source["digest"] = "sum64:" + "0" * 32
+        manifest["key"] = digest_of_json(
+            {
+                "format": manifest["format"],
+                "files": {one["file"]: one["key"] for kind in ("ranks", "others", "kept") for one in manifest[kind]},
+                "sources": {one["name"]: [one["size"], one["digest"]] for one in manifest["sources"]},
+            }
+        )
+
+    replant(copy, other_shards)
+    rank = open_laid_out(copy, 0)
+    for read in (lambda: next(iter(rank)), lambda: rank.layer(1), lambda: rank.layer(1)):
+        with pytest.raises(LaidOutError, match="made of other shards"):
+            read()
+
+
+def test_a_plan_of_other_layers_is_refused(copy: Path) -> None:
+    replant(copy, lambda manifest: manifest["plans"][0]["layers"].append(7))
+    with pytest.raises(LaidOutError, match=r"manifest\.json: its plans are of other layers"):
         open_laid_out(copy, 0)
 
 
