@@ -212,4 +212,10 @@ def _refusal(answer: httpx.Response, what: str) -> PreshuffleError:
     if problem is None:
         return ServiceError(not_ours(answer, what))
     faults = faults_of(problem)
-    return QueryError(faults) if faults else ServiceError(str(problem["detail"]), problem)
+    if faults:
+        return QueryError(faults)
+    refused = ServiceError(str(problem["detail"]), problem)
+    if refused.kind != "unauthorized":
+        return refused
+    hint = f"it is that of ${TOKEN}" if os.environ.get(TOKEN) else f"set ${TOKEN} to one"
+    return ServiceError(f"{refused}; {hint}", problem)

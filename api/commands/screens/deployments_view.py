@@ -122,7 +122,9 @@ def show_events(screen: Screen, events: Events) -> None:
     rows = []
     for event in events.events:
         state = "" if event.replica is None else f"{event.state_before or '—'} → {event.state_after or '—'}"
-        fields = ", ".join(f"{change.field}: {change.before} → {change.after}" for change in event.changes[:4])
+        fields = ", ".join(
+            f"{change.field}: {_value(change.before)} → {_value(change.after)}" for change in event.changes[:4]
+        )
         subject = event.subject if event.replica is None else f"{event.subject}/{event.replica}"
         details = "; ".join(text for text in (event.cause, fields) if text)
         rows.append((f"{event.at:%Y-%m-%d %H:%M:%S}", event.who, event.action, subject, state, printable(details)))
@@ -131,3 +133,8 @@ def show_events(screen: Screen, events: Events) -> None:
     screen.table(heads, rows, indent=0)
     if not rows:
         screen.line("nothing has changed")
+
+
+def _value(value: object) -> str:
+    """Return a changed value; a registry without kernel tables ends with the plus that stands before their digest."""
+    return formats.words(value, "—").removesuffix("+")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from preshuffle.api.cli import main
+from preshuffle.api.commands.options import service_option
 from preshuffle.api.store.store import Store
 from support.service.server import OBSERVATION, running_server
 from support.service.stores import put, report
@@ -78,3 +80,23 @@ def test_options_that_do_not_go_together(
 ) -> None:
     assert main(["deployments", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_token_that_is_missing_or_unknown_is_told_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = {
+        "type": "urn:preshuffle:problem:unauthorized",
+        "title": "t",
+        "status": 401,
+        "detail": "d",
+        "instance": "/",
+    }
+    answer = httpx.Response(401, json=problem, headers={"Content-Type": "application/problem+json"})
+    monkeypatch.setattr(service_option, "_request_server", lambda *_: answer)
+    for token, hint in ((None, "set $PRESHUFFLE_TOKEN to one"), ("psh_x", "it is that of $PRESHUFFLE_TOKEN")):
+        monkeypatch.delenv("PRESHUFFLE_TOKEN", raising=False)
+        if token:
+            monkeypatch.setenv("PRESHUFFLE_TOKEN", token)
+        assert main(["deployments", "a", "--silence", "4h", "--server", "http://127.0.0.1:9"]) == 3
+        assert f"d; {hint}" in capsys.readouterr().err
