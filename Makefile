@@ -61,7 +61,7 @@ help:
 	@echo "make test-pythons the tests of PARTS on every Python of PYTHONS (3.11 to 3.13) that is here"
 	@echo "make lock      requirements/*.txt: what the images install, with hashes, in the versions of constraints.txt"
 	@echo "make pin-images the digests of the base images into the Dockerfile, where their registry can be reached"
-	@echo "make changelog what lies in changelog.d, into CHANGELOG.md under pyproject.toml's version"
+	@echo "make changelog what lies in changelog.d, into CHANGELOG.md under pyproject.toml's version, which chart, manifests and docs get, too"
 	@echo "make release   wheel and sdist of the commit into dist/, built twice with the same bytes, checked, with a bill of materials"
 	@echo "make image, make sbom, make sbom-image   the service's image; the wheel and the image with their bills of materials"
 	@echo "make audit     known vulnerabilities of what the images install, where a database can be reached"
@@ -158,6 +158,7 @@ image:
 	$(DOCKER) build --target service --tag $(IMAGE) .
 
 changelog: $(STAMP)
+	$(BIN)/python deploy/packages/write_version.py
 	$(BIN)/towncrier build --yes --version "$(VERSION)"
 
 # ARGS=--unreleased builds though changes wait in changelog.d.
