@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
@@ -35,10 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experts", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--without-aiter", action="store_true", help="measure no function of AITER")
     options = parser.parse_args()
     experts, rounds = options.experts, options.rounds
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {experts} experts of 6144 x 1536 bytes\n")
-    with aiter_modules() as aiter:
+    with nullcontext() if options.without_aiter else aiter_modules() as aiter:
         weights(experts, rounds, aiter)
         scales(16 * experts, rounds, aiter)
         for dtype in ("fp4x2", "bf16"):
@@ -63,6 +65,7 @@ def weights(experts: int, rounds: int, aiter: Any) -> None:
             "AITER shuffle_weight": lambda: aiter.shuffle_weight(weight),
             "AITER shuffle_weight_a16w4": lambda: aiter.shuffle_weight_a16w4(weight, 16, True),
         },
+        aiter,
     )
 
 
@@ -82,6 +85,7 @@ def scales(experts: int, rounds: int, aiter: Any) -> None:
             "AITER e8m0_shuffle": lambda: aiter.e8m0_shuffle(flat),
             "AITER shuffle_scale_a16w4": lambda: aiter.shuffle_scale_a16w4(flat, experts, True),
         },
+        aiter,
     )
 
 
@@ -134,6 +138,7 @@ def whole_layer(experts: int, dtype: str, rounds: int, aiter: Any) -> None:
             "apply": lambda: applied(plain, decision),
             "AITER, step by step": lambda: step_by_step(plain, dtype == "bf16", aiter),
         },
+        aiter,
     )
 
 
@@ -143,7 +148,8 @@ def applied(plain: dict[str, torch.Tensor], decision: Decision) -> dict[str, tor
     return tensors
 
 
-def contest(title: str, nbytes: int, rounds: int, runners: dict[str, Callable[[], Any]]) -> None:
+def contest(title: str, nbytes: int, rounds: int, runners: dict[str, Callable[[], Any]], aiter: Any) -> None:
+    runners = {name: run for name, run in runners.items() if aiter is not None or not name.startswith("AITER")}
     times: dict[str, list[float]] = {name: [] for name in runners}
     host: dict[str, list[float]] = {name: [] for name in runners}
     extra: dict[str, float] = {}

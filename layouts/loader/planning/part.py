@@ -13,23 +13,18 @@ from preshuffle.registry import CopyPlan
 from preshuffle.registry.algebra.copy_plan import plan_part
 
 
-def read_part(plan: JobPlan, laid: torch.Tensor, expert: int, first_row: int, rows: int) -> torch.Tensor:
-    """Return some plain rows of an expert from its laid-out bytes.
+def read_part(plan: JobPlan, laid: torch.Tensor, expert: int, first_row: int, plain: torch.Tensor) -> None:
+    """Read some plain rows of an expert from its laid-out bytes.
 
     Args:
         plan: of the tensor; each expert is laid out on its own.
         laid: flat uint8, all experts.
         expert: which one.
         first_row: in the checkpoint's order of rows.
-        rows: how many.
-
-    Returns:
-        uint8 ``[rows, live bytes of K]``, on the same device.
+        plain: gets them, flat uint8 of the same device: as many rows as fit, of the live bytes of K.
     """
-    plain = torch.empty((rows, plan.geometry.live_k), dtype=torch.uint8, device=laid.device)
-    for one in _plans(plan, expert, first_row, rows):
-        take_back(one, laid, plain.view(-1))
-    return plain
+    for one in _plans(plan, expert, first_row, plain.numel() // plan.geometry.live_k):
+        take_back(one, laid, plain)
 
 
 # Process-wide: a pure function of a cached plan, which every layer repeats.

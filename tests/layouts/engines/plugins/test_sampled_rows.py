@@ -83,8 +83,24 @@ def test_samples_take_a_small_part_of_a_tensor() -> None:
     samples = take_rows(plain, decision)
     assert samples is not None
     for role, pieces in samples.pieces.items():
-        tensor, taken = plain[role], sum(piece.rows.nbytes for piece in pieces)
+        tensor, taken = plain[role], sum(piece.nbytes for piece in pieces)
         cast = 2 if tensor.dtype == torch.bfloat16 else 1
         row = tensor.nbytes // tensor.shape[0] // tensor.shape[1]
         assert taken <= cast * max(tensor.nbytes // sampled_rows.FRACTION, len(pieces) * row), role
         assert {piece.expert for piece in pieces} >= {0, 7}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_rows_on_a_gpu_are_judged_as_on_a_cpu(activation: str) -> None:
+    decision = decide(activation)
+    plain = {role: tensor.cuda() for role, tensor in plain_tensors(decision).items()}
+    samples = take_rows(plain, decision)
+    tensors = dict(plain)
+    apply(tensors, decision)
+    assert set(verdicts(tensors, samples).values()) == {"equal"}
+    tensors["w2_weight"].view(torch.uint8).view(-1)[:64] ^= 255
+    found = verdicts(tensors, samples)
+    assert {role for role, verdict in found.items() if verdict == "differs"} == {"w2_weight"}
+    del tensors["w13_bias"]
+    assert verdicts(tensors, samples) == found | {"w13_bias": "not compared"}
