@@ -20,8 +20,8 @@ SETTINGS: Final = (
 _OTHERS: Final = ("SERVER", "TOKEN", "DEBUG", "ENGINE_HOOK")
 """Variables of other commands, and of the plugins of engines."""
 REPORTING: Final = (
-    *("URL", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT_S", "DEPLOYMENT", "REPLICA", "NODE"),
-    *("LABELS", "OWNER", "LINK", "TTL_S", "SPOOL", "SPOOL_MIB", "SPOOL_ENTRIES", "GOODBYE"),
+    *("URL", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT_S", "DEPLOYMENT", "REPLICA"),
+    *("PIPELINE", "NODE", "LABELS", "OWNER", "LINK", "TTL_S", "SPOOL", "SPOOL_MIB", "SPOOL_ENTRIES", "GOODBYE"),
 )
 """Variables of engines that report, without ``PRESHUFFLE_SERVICE_``: one per field of ``ServiceSettings``."""
 _OF_TESTS: Final = ("REQUIRE_POSTGRES", "REQUIRE_BROWSER", "AITER_WHEEL_ROOT")
