@@ -16,7 +16,7 @@ from preshuffle.layouts.laid_out.files.errors import LaidOutError
 from preshuffle.layouts.laid_out.files.manifest import WORK, FileRecord, LayerPlan, Manifest, SourceRecord, TensorRecord
 from preshuffle.layouts.laid_out.files.progress import Listener, Progress
 from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets
-from preshuffle.layouts.laid_out.files.tensor_writer import write_whole, writing
+from preshuffle.layouts.laid_out.files.tensor_writer import copy_whole, write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
@@ -96,7 +96,8 @@ def convert_laid_out(
             _carry(out, new, one)
             records[one.file] = one
         for copied in manifest.copied:
-            (new / copied.file).parent.mkdir(exist_ok=True)
+            with writing(new / copied.file):
+                (new / copied.file).parent.mkdir(exist_ok=True)
             write_whole(new / copied.file, (out / copied.file).read_bytes())
         made = finish(new, plan, records, manifest.sources, manifest.copied, manifest.complete)
         progress.tell("finished")
@@ -325,4 +326,4 @@ def _carry(out: Path, new: Path, record: FileRecord) -> None:
         try:
             os.link(out / record.file, target)
         except OSError:
-            shutil.copyfile(out / record.file, target)
+            copy_whole(out / record.file, target)

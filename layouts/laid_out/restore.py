@@ -25,6 +25,7 @@ from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_
 from preshuffle.layouts.stamps import digest_file
 from preshuffle.registry import PreshuffleError
 
+_CONFIG = "config.json"
 _NAMED = 8
 _BLOCK = 16 << 20
 
@@ -69,7 +70,8 @@ def restore_checkpoint(
         try:
             restoration.run(progress)
         except PreshuffleError:
-            shutil.rmtree(folder / WORK, ignore_errors=True)
+            if not restoration.published():
+                shutil.rmtree(folder / WORK, ignore_errors=True)
             raise
         progress.tell("finished")
     shutil.rmtree(folder / WORK, ignore_errors=True)
@@ -93,10 +95,13 @@ class _Restoration:
         Raises:
             LaidOutError: see ``restore_checkpoint``; no unpublished file is left then.
         """
-        unpublished = [one for one in self.headers if not (self.folder / one.path.name).exists()]
+        published = self.published()
+        unpublished = [one for one in self.headers if one.path.name not in published]
         if not self.journal.resumed:
             check_room(self.folder, sum(one.size for one in unpublished))
         targets = ShardTargets(self.folder, unpublished, reuse=self.journal.resumed)
+        if targets.created and published:  # what lay beside the published shards is gone: all are written again
+            targets = ShardTargets(self.folder, self.headers)
         try:
             if targets.created:
                 self.journal.forget()
@@ -104,7 +109,9 @@ class _Restoration:
             self._write(targets, progress)
             targets.synchronise()
             wrong = _wrong_shard(self.manifest, self.folder)
-            if wrong is not None and resumed:  # the machine may have stopped before all bytes were on the disk
+            if (
+                wrong is not None and resumed and not published
+            ):  # the machine may have stopped before all bytes were on the disk
                 self.journal.forget()
                 self._write(targets, progress)
                 targets.synchronise()
@@ -114,11 +121,28 @@ class _Restoration:
                     f"{wrong}: what was restored differs from the checkpoint's; nothing was written. "
                     "Verify the laid-out checkpoint (--full): a file of it is damaged"
                 )
-            _copy_small_files(self.out, self.manifest, self.folder)
-            targets.publish()
         except PreshuffleError:
             targets.abandon()
             raise
+        self._publish(targets)
+
+    def published(self) -> set[str]:
+        """Return the shards that have their names."""
+        return {one.path.name for one in self.headers if (self.folder / one.path.name).exists()}
+
+    def _publish(self, targets: ShardTargets) -> None:
+        """Give the shards their names, and then the small files, without which they are no checkpoint.
+
+        Where that fails in the middle, what is there stays as a killed run leaves it: the same call resumes.
+        """
+        try:
+            targets.publish()
+            synchronise_folder(self.folder)
+        except PreshuffleError:
+            if not self.published():
+                targets.abandon()
+            raise
+        _copy_small_files(self.out, self.manifest, self.folder)
         synchronise_folder(self.folder)
 
     def _write(self, targets: ShardTargets, progress: Progress) -> None:
@@ -232,7 +256,10 @@ def _wrong_shard(manifest: Manifest, folder: Path) -> str | None:
 
 
 def _copy_small_files(out: Path, manifest: Manifest, folder: Path) -> None:
-    for name, path in _small_files(out, manifest):
+    files = sorted(
+        _small_files(out, manifest), key=lambda file: file[0] == _CONFIG
+    )  # without it nothing reads the rest
+    for name, path in files:
         write_whole(folder / name, read_regular(path))
 
 

@@ -185,15 +185,15 @@ class WholeCheckpoint:
         records = self._run(context, digests, executor, self.units, paths)
         kept = _kept_files(plan, list(records.values()), self.shards, self.keep)
         records |= self._run(context, digests, executor, kept)
-        for path in out.glob(f"{_KEPT}-*.safetensors"):
-            if path.name not in records:
-                path.unlink()
         digests.check_unchanged(paths)
         copied = copy_small_files(checkpoint.folder, out)
         copied += copy_headers(checkpoint.folder, out, [self.shards.header(path) for path in paths])
         sources = identified(digests.records(), self.identities)
         states = {path.name: state for path in paths if (state := digests.state(path)) is not None}
         manifest = finish(out, plan, records, sources, copied, self.others)
+        for path in out.glob(f"{_KEPT}-*.safetensors"):  # when no manifest names them any more
+            if path.name not in records:
+                path.unlink()
         remember_states(out, states)
         context.progress.tell("finished")
         return manifest

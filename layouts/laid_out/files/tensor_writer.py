@@ -238,12 +238,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def synchronise_folder(folder: Path) -> None:
-    """Make names that were given in a folder outlast a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Make names that were given in a folder outlast a power failure.
+
+    Raises:
+        LaidOutError: they cannot be written.
+    """
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_whole(path: Path, data: bytes) -> None:

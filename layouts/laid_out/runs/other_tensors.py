@@ -10,7 +10,7 @@ from typing import Final
 
 from preshuffle.layouts.checkpoint import INDEX, MappedShards, ShardFile
 from preshuffle.layouts.laid_out.files.manifest import MANIFEST, SOURCE, CopiedRecord, key_of_copies
-from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, copy_whole, write_whole
+from preshuffle.layouts.laid_out.files.tensor_writer import TensorWriter, copy_whole, write_whole, writing
 from preshuffle.layouts.laid_out.runs.rank_layer import Advance
 from preshuffle.layouts.stamps import digest_file
 
@@ -100,7 +100,8 @@ def copy_headers(folder: Path, out: Path, headers: Collection[ShardFile]) -> tup
         LaidOutError: one cannot be written.
     """
     target = out / SOURCE
-    target.mkdir(exist_ok=True)
+    with writing(target):
+        target.mkdir(exist_ok=True)
     texts = {f"{shard.path.name}{HEADER}": shard.head for shard in headers}
     if (folder / INDEX).is_file():
         texts[INDEX] = (folder / INDEX).read_bytes()
