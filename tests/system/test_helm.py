@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from preshuffle.api.cli import main
 from preshuffle.api.settings import Settings
-from support.helm import ChartError, parse, render
+from support.helm import ChartError, merged, parse, render
 from support.real_helm import RealHelm
 from support.tensors.laid_out import checkpoint_with_others
 
@@ -81,6 +82,53 @@ def test_what_it_renders_is_what_kubernetes_takes(values: dict[str, Any]) -> Non
         if document["apiVersion"].startswith("monitoring.coreos.com/"):
             continue  # the operator's own kinds
         kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+def names_in(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the names that a schema knows, as nested as the values; None for what has no fixed names."""
+    return {
+        name: names_in(inner) if "properties" in inner else None
+        for name, inner in schema["properties"].items()
+        if name != "global"  # helm's own
+    }
+
+
+def test_the_schema_knows_each_value_and_nothing_else() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def matched(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+        return {name: matched(value, known[name]) if known.get(name) else None for name, value in values.items()}
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert matched(values, names_in(schema)) == names_in(schema)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sqlite": {"enable": True}},
+        {"replica": 3},
+        {"replicas": 0},
+        {"image": {"tag": "latest"}},
+        {"apply": {"image": "r.example/a:latest"}},
+        {"conformance": {"enabled": True}},
+        {"engine": {"enabled": True}},
+        {"engine": {"health": "/health"}},
+        {"networkPolicy": {"clientLabel": ""}},
+        {"rootPath": "preshuffle"},
+        {"settings": {"PRESHUFFLE LOG": "json"}},
+        {"settings": {"LOG": ["json"]}},
+    ],
+    ids=str,
+)
+def test_what_is_no_value_is_refused(values: dict[str, Any]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    check = jsonschema.Draft7Validator(schema)
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert check.is_valid(given)
+    assert all(check.is_valid(merged(given, fine)) for fine in VALUES.values())
+    assert not check.is_valid(merged(given, values))
 
 
 def test_it_is_of_the_projects_version_and_names_no_tag_that_moves() -> None:
