@@ -57,16 +57,18 @@ class Judgement:
     Attributes:
         by: name of the registry and its kernel tables, see ``judge_name``.
         baseline: stays until the replica reports something else.
+        failed: whether the report could not be judged.
     """
 
     by: str
     groups: tuple[GroupJudgement, ...]
     baseline: Baseline
+    failed: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        """Worst verdict of its groups."""
-        return worst_of_groups(group.verdict for group in self.groups)
+        """Worst verdict of its groups; ``unknown`` where judging failed."""
+        return "unknown" if self.failed else worst_of_groups(group.verdict for group in self.groups)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

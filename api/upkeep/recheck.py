@@ -146,7 +146,8 @@ class _CachingJudge:
             return judgement, facts_of(report, judgement)
         except Exception:
             log.exception("judging replica %s of %s failed", row.replica, row.name)
-            return Judgement(judge_name(self._registry), (), baseline or ()), replace(_UNREADABLE, node=row.node)
+            failed = Judgement(judge_name(self._registry), (), baseline or (), failed=True)
+            return failed, replace(_UNREADABLE, node=row.node)
 
 
 def _write(store: Store, registry: Registry, judged: list[tuple[AnyRow, Judgement, ReplicaFacts]]) -> int:
