@@ -31,7 +31,8 @@ def show_list(
         state = Cell(", ".join((one["state"], *marks)), STYLES[one["state"]])
         ago = formats.ago(datetime.fromisoformat(one["state_since"]))
         since = ago.removesuffix(" ago").replace("just now", "a moment")
-        runs = ", ".join(one["models"]) + " on " + ", ".join((*one["archs"], *one["engines"], *one["parallel"]))
+        place = ", ".join((*one["archs"], *one["engines"], *one["parallel"]))
+        runs = f"{', '.join(one['models'])} on {place}" if one["models"] else "no MoE layers"
         nodes = ", ".join(one["nodes"][:3]) + (" …" if len(one["nodes"]) > 3 else "")
         codes = f" ({', '.join(one['codes'])})" if one["codes"] else ""
         why = printable(f"{one['cause'] or ''}{codes}".strip())

@@ -12,7 +12,7 @@ from preshuffle.api.answers import DeploymentView
 from preshuffle.api.app import create_app
 from preshuffle.api.client import Client as ServiceClient
 from preshuffle.api.client import PipelineStage, Reporter, ServiceSettings
-from preshuffle.api.commands.screens.deployments_view import show_one
+from preshuffle.api.commands.screens.deployments_view import show_list, show_one
 from preshuffle.api.commands.screens.screen import Screen
 from preshuffle.api.fleet import Group, number_problem, replica_title, report_number
 from preshuffle.api.settings import Settings
@@ -89,6 +89,11 @@ def test_a_stage_without_moe_layers_is_fine_and_only_a_stage_may_be(client: Clie
     assert (receipt["verdict"], shown["verdict"], shown["replicas"][0]["verdict"]) == ("ok", "ok", "ok")
     assert client.get("/v1/deployments").json()["deployments"][0]["state"] == "ok"
     assert "no MoE layers" in client.get("/deployments/prod").text
+    client.put("/v1/deployments/dense?replica=0", json=stage(None, 0))
+    assert "no MoE layers" in client.get("/").text
+    screen = Screen(width=120, colour=False)
+    show_list(screen, client.get("/v1/deployments?name=dense").json()["deployments"])
+    assert "no MoE layers" in screen.lines[1]
     none_at_all: list[dict[str, Any]] = [{"groups": []}, stage(None, 0, 1)]
     for without in none_at_all:
         assert client.put(f"{URL}?replica=5", json=without).json()["problems"][0]["field"] == "groups"

@@ -125,7 +125,7 @@ def test_every_relative_link_of_the_projects_readme_becomes_absolute() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pip", ["23.0", "26.0"])
-@pytest.mark.parametrize("extra", ["", "[service]", "[postgres]", "[aiter]"])
+@pytest.mark.parametrize("extra", ["", "[client]", "[service]", "[postgres]", "[progress]", "[aiter]"])
 def test_extras_install_as_written_with_old_and_new_pips(pip: str, extra: str, tmp_path: Path) -> None:
     """Resolved only, nothing is installed; torch's extras are left to the tests that install them."""
     python = tmp_path / "bin" / "python"
@@ -141,3 +141,6 @@ def test_extras_install_as_written_with_old_and_new_pips(pip: str, extra: str, t
     would = next(line for line in io.StringIO(done.stdout) if line.startswith("Would install"))
     assert ("amd-aiter-" in would) == (extra == "[aiter]")
     assert " aiter-" not in would
+    assert ("httpx-" in would) == (extra in ("[client]", "[service]"))
+    assert ("fastapi-" in would) == (extra == "[service]")
+    assert " torch-" not in would
