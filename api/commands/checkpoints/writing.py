@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preshuffle.api.commands.checkpoints.resumable import resumable
@@ -63,7 +63,7 @@ def run_writing(args: argparse.Namespace, out: str, write: Callable[..., Manifes
     registry = load_registry(args)
     fields = given_fields(args, registry)
     new: list[str] = []
-    was_finished = (Path(out) / "manifest.json").is_file()
+    was_finished = os.path.isfile(os.path.join(out, "manifest.json"))  # where it may not be read, too
     try:
         with resumable(json=args.json) as listener:
 
