@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_executor_options(parser)
     parser.add_argument("--of", metavar="N", help="write one of N shares alone, instead of everything")
     parser.add_argument("--index", metavar="I", help=f"which share, from 0 (default: ${INDEX_VARIABLE})")
-    add_writing_options(parser, run)
+    add_writing_options(parser, run, given="what the checkpoint's config.json says")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="the laid-out checkpoint")
     parser.add_argument("new", metavar="NEW", help="the folder to write")
     add_executor_options(parser)
-    add_writing_options(parser, run)
+    add_writing_options(parser, run, given="those by which OUT was made")
 
 
 def run(args: argparse.Namespace) -> int:

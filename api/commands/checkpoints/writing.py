@@ -42,11 +42,19 @@ def workers_of(args: argparse.Namespace) -> int | None:
     return int(text)
 
 
-def add_writing_options(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    """Add what decides how a checkpoint is laid out, and what runs."""
+def add_writing_options(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], *, given: str
+) -> None:
+    """Add what decides how a checkpoint is laid out, and what runs.
+
+    Args:
+        parser: of the command.
+        run: runs it.
+        given: what says the fields of the query that no option does.
+    """
     add_workers(parser)
     parser.add_argument("--allow", action="append", metavar="CODE", default=[], help="lay out despite this finding")
-    add_query_fields(parser, config=False)
+    add_query_fields(parser, config=False, given=given)
     add_book_options(parser)
     add_json(parser)
     parser.set_defaults(run=run)

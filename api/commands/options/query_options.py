@@ -70,14 +70,14 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     add_query_fields(parser)
 
 
-def add_query_fields(parser: argparse.ArgumentParser, *, config: bool = True) -> None:
+def add_query_fields(parser: argparse.ArgumentParser, *, config: bool = True, given: str = "the file") -> None:
     """Add one option per field of ``Query``.
 
     Args:
         parser: of the command.
         config: add ``--hf-config``, too; without it the command knows the checkpoint.
+        given: what says the fields that no option does.
     """
-    given = "the file" if config else "what the checkpoint's config.json says"
     group = parser.add_argument_group("query", f"every field of a query; options win over {given}")
     if config:
         group.add_argument(
