@@ -20,7 +20,13 @@ from preshuffle.layouts.laid_out.files.tensor_writer import copy_whole, write_wh
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer
 from preshuffle.layouts.laid_out.restore import copy_back, source_headers
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
-from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.output_folder import (
+    check_apart,
+    check_finished,
+    check_foreign,
+    check_room,
+    exclusive_folder,
+)
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
 from preshuffle.layouts.laid_out.whole_checkpoint import core_count, finish
@@ -69,6 +75,7 @@ def convert_laid_out(
     out, new = Path(out), Path(new)
     if out.resolve() == new.resolve():
         raise LaidOutError(f"{new}: is the laid-out checkpoint itself; choose another folder")
+    check_apart(out, new)
     manifest = Manifest.read(out)
     for copied in manifest.copied:
         check_copied(out, copied)

@@ -21,7 +21,7 @@ from preshuffle.layouts.laid_out.files.shard_targets import ShardTargets, partia
 from preshuffle.layouts.laid_out.files.tensor_writer import synchronise_folder, write_whole, writing
 from preshuffle.layouts.laid_out.plain_layer import restore_rank_layer, unrestorable
 from preshuffle.layouts.laid_out.runs.other_tensors import HEADER
-from preshuffle.layouts.laid_out.runs.output_folder import check_foreign, check_room, restoring
+from preshuffle.layouts.laid_out.runs.output_folder import check_apart, check_foreign, check_room, restoring
 from preshuffle.layouts.stamps import digest_file
 from preshuffle.registry import PreshuffleError
 
@@ -52,6 +52,7 @@ def restore_checkpoint(
     manifest = Manifest.read(out)
     if folder.resolve().is_relative_to(out.resolve()):
         raise LaidOutError(f"{folder}: is the laid-out checkpoint, or inside it; choose another folder")
+    check_apart(out, folder)
     if not manifest.complete:
         raise LaidOutError(f"{out}: was made without the tensors that are no experts': they cannot be restored")
     for small in manifest.copied:

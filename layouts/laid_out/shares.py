@@ -14,7 +14,13 @@ from preshuffle.layouts.laid_out.files.manifest import MANIFEST, WORK, Manifest
 from preshuffle.layouts.laid_out.files.progress import Listener
 from preshuffle.layouts.laid_out.remote_source import fetch_for_run
 from preshuffle.layouts.laid_out.runs.other_tensors import small_files
-from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, finishing, shared_folder
+from preshuffle.layouts.laid_out.runs.output_folder import (
+    check_apart,
+    check_finished,
+    check_foreign,
+    finishing,
+    shared_folder,
+)
 from preshuffle.layouts.laid_out.runs.share import Share
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
@@ -64,6 +70,8 @@ def lay_out_share(
     if isinstance(checkpoint, str) and is_remote(checkpoint):
         fetched = fetch_for_run(checkpoint, Path(out), listener, wait=True)
         checkpoint, identities = fetched.folder, fetched.identities
+    else:
+        check_apart(checkpoint.folder if isinstance(checkpoint, Checkpoint) else Path(checkpoint), Path(out))
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
     job = replace(job, identities=identities)
     units = share.of(job.units, job.plan)

@@ -30,7 +30,14 @@ from preshuffle.layouts.laid_out.remote_source import fetch_for_run, identified
 from preshuffle.layouts.laid_out.runs.executor import Executor, RunContext
 from preshuffle.layouts.laid_out.runs.finished_sources import remember_states
 from preshuffle.layouts.laid_out.runs.other_tensors import OtherFile, copy_headers, copy_small_files, small_files
-from preshuffle.layouts.laid_out.runs.output_folder import check_finished, check_foreign, check_room, exclusive_folder
+from preshuffle.layouts.laid_out.runs.output_folder import (
+    check_apart,
+    check_finished,
+    check_foreign,
+    check_names,
+    check_room,
+    exclusive_folder,
+)
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan, why_joined
 from preshuffle.layouts.laid_out.runs.sources import JOURNAL, Sources
 from preshuffle.layouts.laid_out.runs.threads import ThreadExecutor
@@ -111,6 +118,8 @@ def lay_out_checkpoint(
     if isinstance(checkpoint, str) and is_remote(checkpoint):
         fetched = fetch_for_run(checkpoint, Path(out), listener, reuse=True)
         checkpoint = fetched.folder
+    else:
+        check_apart(checkpoint.folder if isinstance(checkpoint, Checkpoint) else Path(checkpoint), Path(out))
     job = WholeCheckpoint.of(checkpoint, out, registry, allow, fields, others=others, keep=keep)
     if fetched is not None:
         job = replace(job, identities=fetched.identities, unfetched=fetched.unfetched)
@@ -163,6 +172,8 @@ class WholeCheckpoint:
             checkpoint = Checkpoint.open(checkpoint, registry)
         if out.resolve() == checkpoint.folder.resolve():
             raise LaidOutError(f"{out}: is the checkpoint itself; choose another folder")
+        folder = checkpoint.folder
+        check_names(out, set(checkpoint.shards.values()), small_files(folder), folder)
         plan = RunPlan.of(checkpoint, fields, allow)
         shards = MappedShards()
         copies = tuple(_other_files(plan, shards)) if others else ()

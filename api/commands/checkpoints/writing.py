@@ -118,7 +118,7 @@ def size_text(count: int) -> str:
 
 
 def show_manifest(manifest: Manifest, out: str, registry: Registry, *, as_json: bool, already: bool) -> None:
-    """Show what a laid-out checkpoint holds, why so, and whether it did before."""
+    """Show what a laid-out checkpoint holds, and why."""
     size = sum(one.size for one in manifest.files())
     layers = sorted(layer for plan in manifest.plans for layer in plan.layers)
     recipes = sorted({plan.recipe for plan in manifest.plans})

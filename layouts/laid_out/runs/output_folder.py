@@ -6,6 +6,7 @@ import errno
 import fcntl
 import filecmp
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from preshuffle.layouts.laid_out.runs.other_tensors import room_for
 from preshuffle.layouts.laid_out.runs.run_plan import RunPlan
 
 _LOCK: Final = "lock"
+_OWN_INDEX: Final = re.compile(r"rank-tp\d+-ep\d+\.safetensors\.index\.json")
 _ELSEWHERE: Final = "Choose another folder, or remove this one"
 _BUSY: Final = (errno.EWOULDBLOCK, errno.EACCES)
 
@@ -144,6 +146,42 @@ def _facts(plans: Iterable[LayerPlan]) -> Mapping[str, Any]:
     facts = {name: getattr(query, name) for name in ("arch", "engine", "tp", "ep", "activation_dtype")}
     layers = sorted(layer for plan in listed for layer in plan.layers)
     return {**facts, "recipe": ", ".join(sorted({plan.recipe for plan in listed})), "layers": len(layers)}
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Check that a run does not remove what it reads.
+
+    Args:
+        source: the folder to read.
+        out: the folder to write; what lies in its own folders is replaced or removed.
+
+    Raises:
+        LaidOutError: the source is there.
+    """
+    for own in (out / WORK, out / SOURCE):
+        if source.resolve().is_relative_to(own.resolve()):
+            raise LaidOutError(f"{source}: lies in {own}, which this run replaces; move it, or choose another folder")
+
+
+def check_names(out: Path, shards: Iterable[Path], copied: Iterable[Path], folder: Path) -> None:
+    """Check that a checkpoint's names leave room for those of the output.
+
+    Args:
+        out: the folder to write, for messages.
+        shards: the checkpoint's.
+        copied: its small files, which keep their names.
+        folder: the checkpoint's.
+
+    Raises:
+        LaidOutError: a shard is in a folder below, or a file has a name of the output's own, in whatever case.
+    """
+    below = next((path for path in sorted(shards) if path.parent != folder), None)
+    if below is not None:
+        raise LaidOutError(f"{below}: is in a folder below {folder}; put all shards into one folder")
+    for path in copied:
+        name = path.name.casefold()  # not every file system keeps cases apart
+        if name in (WORK, SOURCE, MANIFEST) or _OWN_INDEX.fullmatch(name):
+            raise LaidOutError(f"{path}: has a name that {out} needs for its own; rename it, or leave it out")
 
 
 def check_foreign(out: Path, copied: Iterable[Path]) -> None:

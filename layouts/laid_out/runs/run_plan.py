@@ -71,6 +71,7 @@ class RunPlan:
     plans: tuple[LayerPlan, ...]
     layers: Mapping[int, tuple[LayerPlan, Decision]]
     inherited: Mapping[tuple[int, str], tuple[Loss, ...]] = field(default_factory=dict)
+    _files: dict[int, tuple[Path, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def of(checkpoint: Checkpoint, fields: Mapping[str, Any], allow: Collection[FindingCode] = ()) -> RunPlan:
@@ -130,16 +131,18 @@ class RunPlan:
         return set(self.layers[layer][0].flat_names(role, layer))
 
     def files_of(self, layer: int) -> list[Path]:
-        """Return the shards that hold a layer, in order.
+        """Return the shards that hold a layer, in order; found once for all its ranks.
 
         Raises:
             CheckpointError: a tensor is in no shard.
         """
-        shards = self.checkpoint.shards
-        missing = sorted(name for name in self.names_of(layer) if name not in shards)
-        if missing:
-            raise CheckpointError(f"{self.checkpoint.folder}: tensor {missing[0]} is in no shard")
-        return sorted({shards[name] for name in self.names_of(layer)})
+        if layer not in self._files:
+            shards, names = self.checkpoint.shards, self.names_of(layer)
+            missing = sorted(name for name in names if name not in shards)
+            if missing:
+                raise CheckpointError(f"{self.checkpoint.folder}: tensor {missing[0]} is in no shard")
+            self._files[layer] = tuple(sorted({shards[name] for name in names}))
+        return list(self._files[layer])
 
 
 def plan_of(

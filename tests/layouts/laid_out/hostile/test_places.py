@@ -1,0 +1,77 @@
+"""Folders inside each other, names that clash, and checkpoints of many parts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preshuffle.layouts.laid_out import (
+    LaidOutError,
+    Share,
+    convert_laid_out,
+    lay_out_checkpoint,
+    lay_out_share,
+    restore_checkpoint,
+)
+from support.tensors.laid_out import contents
+from support.tensors.lay_out_process import FIELDS
+
+SHARD = "model-00001-of-00002.safetensors"
+
+
+@pytest.fixture
+def copied(checkpoint: Path, tmp_path: Path) -> Path:
+    shutil.copytree(checkpoint, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+@pytest.mark.parametrize("inside", [".unfinished", ".unfinished/below", "source"])
+def test_a_source_that_a_run_would_remove(checkpoint: Path, whole: object, tmp_path: Path, inside: str) -> None:
+    runs: list[tuple[Path, Callable[[Path, Path], object]]] = [
+        (checkpoint, lambda source, out: lay_out_checkpoint(source, out, **FIELDS)),
+        (checkpoint, lambda source, out: lay_out_share(source, out, Share(0, 1), **FIELDS)),
+        (checkpoint.parent / "whole", lambda source, out: convert_laid_out(source, out, tp=1)),
+        (checkpoint.parent / "whole", restore_checkpoint),
+    ]
+    for number, (original, run) in enumerate(runs):
+        out = tmp_path / str(number)
+        source = out / inside / "it"
+        shutil.copytree(original, source)
+        (tmp_path / f"link{number}").symlink_to(source)
+        for way in (source, tmp_path / f"link{number}"):
+            with pytest.raises(LaidOutError, match="which this run replaces; move it"):
+                run(way, out)
+        assert contents(source) == contents(original)
+
+
+def test_one_folder_in_the_other(copied: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    lay_out_checkpoint(copied, copied / "out", **FIELDS)
+    assert contents(copied / "out") == whole
+    shutil.copytree(copied, tmp_path / "out" / "checkpoint", ignore=shutil.ignore_patterns("out"))
+    lay_out_checkpoint(tmp_path / "out" / "checkpoint", tmp_path / "out", **FIELDS)
+    found = contents(tmp_path / "out")
+    assert {name: data for name, data in found.items() if not name.startswith("checkpoint/")} == whole
+
+
+@pytest.mark.parametrize("name", ["source", ".unfinished", "Manifest.json", "rank-tp0-ep0.safetensors.index.json"])
+def test_small_files_with_names_of_the_output(copied: Path, tmp_path: Path, name: str) -> None:
+    (copied / name).write_text("{}")
+    with pytest.raises(LaidOutError, match="has a name that"):
+        lay_out_checkpoint(copied, tmp_path / "out", **FIELDS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_in_folders_below(copied: Path, tmp_path: Path) -> None:
+    (copied / "below").mkdir()
+    (copied / SHARD).rename(copied / "below" / SHARD)
+    index = copied / "model.safetensors.index.json"
+    table = json.loads(index.read_text())
+    table["weight_map"] = {key: f"below/{file}" if file == SHARD else file for key, file in table["weight_map"].items()}
+    index.write_text(json.dumps(table))
+    with pytest.raises(LaidOutError, match=f"below/{SHARD}: is in a folder below"):
+        lay_out_checkpoint(copied, tmp_path / "out", **FIELDS)
+    assert not (tmp_path / "out").exists()
