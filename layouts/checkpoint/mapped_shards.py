@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,4 +178,7 @@ def map_file(path: Path) -> mmap.mmap:
             # a private mapping is never written; torch only asks that it could be
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be mapped: {error}") from None
+        full = isinstance(error, OSError) and error.errno == errno.EMFILE
+        advice = "; each mapped file takes one: raise the limit (ulimit -n)" if full else ""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise CheckpointError(f"{path}: cannot be mapped: {reason}{advice}") from None

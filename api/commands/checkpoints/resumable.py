@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
@@ -28,6 +29,7 @@ def resumable(*, json: bool) -> Iterator[ProgressListener]:
     Yields:
         What shows the events of the run.
     """
+    allow_open_files()
     listener = progress_listener(json=json)
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main else None
@@ -43,6 +45,17 @@ def resumable(*, json: bool) -> Iterator[ProgressListener]:
         listener.clear()
         if stopped:
             print("preshuffle: stopped; the same command again resumes", file=sys.stderr, flush=True)
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files as far as the system allows.
+
+    Each mapped shard and laid-out file takes one, and shells allow 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

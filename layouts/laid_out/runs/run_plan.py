@@ -131,7 +131,9 @@ class RunPlan:
         return set(self.layers[layer][0].flat_names(role, layer))
 
     def files_of(self, layer: int) -> list[Path]:
-        """Return the shards that hold a layer, in order; found once for all its ranks.
+        """Return the shards that hold a layer, in order.
+
+        They are found once for all ranks.
 
         Raises:
             CheckpointError: a tensor is in no shard.

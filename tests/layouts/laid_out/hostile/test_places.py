@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from preshuffle.api.cli import main
+from preshuffle.layouts import CheckpointError, write_checkpoint
 from preshuffle.layouts.laid_out import (
     LaidOutError,
     Share,
@@ -17,7 +20,7 @@ from preshuffle.layouts.laid_out import (
     lay_out_share,
     restore_checkpoint,
 )
-from support.tensors.laid_out import contents
+from support.tensors.laid_out import QWEN, contents
 from support.tensors.lay_out_process import FIELDS
 
 SHARD = "model-00001-of-00002.safetensors"
@@ -75,3 +78,26 @@ def test_shards_in_folders_below(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(LaidOutError, match=f"below/{SHARD}: is in a folder below"):
         lay_out_checkpoint(copied, tmp_path / "out", **FIELDS)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """Let this process open few files beside those that it has open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = len(list(Path("/proc/self/fd").iterdir())) + 24
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_shards_than_a_process_may_open(
+    tmp_path: Path, few_files: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"num_experts": 2, "hidden_size": 64, "moe_intermediate_size": 64, "num_hidden_layers": 40}
+    write_checkpoint(tmp_path / "in", {**QWEN, **sizes})
+    with pytest.raises(CheckpointError, match=r"cannot be mapped: Too many open files; .* raise the limit"):
+        lay_out_checkpoint(tmp_path / "in", tmp_path / "out", arch="gfx950", workers=1)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert main(["apply", str(tmp_path / "in"), str(tmp_path / "out"), "--arch", "gfx950", "--workers", "1"]) == 0
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > few_files
+    assert "40 of experts" in capsys.readouterr().out
