@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,10 @@ from preshuffle.registry import Decision, NoRecipeError, Query, Registry
 from preshuffle.registry.base.collection import age_objects, collection_paused
 from preshuffle.registry.hf import read_config
 
-CONFIG: Final = "config.json"
+_CONFIG: Final = "config.json"
 """The configuration, from which a query is made."""
+_AHEAD: Final = 2
+"""Layers that are mapped and checked while one is taken, each by a thread."""
 Rank = int | tuple[int, int]
 
 
@@ -80,26 +83,19 @@ class LaidOutRank:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield names and tensors of all layers, as engines' loaders take them.
 
-        While a mapped layer is taken, a thread maps and checks the next one, and lets the one before go, if nobody else
-        has its tensors. A layer that is copied or laid out is not read ahead: it takes memory.
+        While a mapped layer is taken, threads map and check the next two: that takes about as long as copying them. A
+        layer that is copied or laid out is not read ahead: it takes memory.
         """
         if not self._reader.maps:
             yield from (item for layer in self.layers for item in self.layer(layer).items())
             return
-        with ThreadPoolExecutor(1, "read-ahead") as thread:
-            taken: dict[str, torch.Tensor] = {}
-            coming = [thread.submit(self._next, layer, taken) for layer in self.layers[:1]]
+        with ThreadPoolExecutor(_AHEAD, "read-ahead") as threads:
+            coming = deque(threads.submit(self.layer, layer) for layer in self.layers[:_AHEAD])
             for number in range(len(self.layers)):
-                tensors = coming.pop().result()
-                coming = [thread.submit(self._next, layer, taken) for layer in self.layers[number + 1 : number + 2]]
+                tensors = coming.popleft().result()
+                following = self.layers[number + _AHEAD : number + _AHEAD + 1]
+                coming.extend(threads.submit(self.layer, layer) for layer in following)
                 yield from tensors.items()
-                taken = tensors
-
-    def _next(self, layer: int, taken: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return a layer, and let one go that was taken: unmapping takes a third as long as mapping."""
-        found = self.layer(layer)
-        taken.clear()
-        return found
 
 
 def open_laid_out(
@@ -203,7 +199,7 @@ def _queries(path: Path, manifest: Manifest, registry: Registry, fields: Mapping
 def _config(path: Path, manifest: Manifest) -> Mapping[str, Any]:
     """Return the copied configuration, which must be the checkpoint's."""
     for copied in manifest.copied:
-        if copied.file == CONFIG:
+        if copied.file == _CONFIG:
             check_copied(path, copied)
     return read_config(path)
 
