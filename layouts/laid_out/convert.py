@@ -240,8 +240,9 @@ class LayerRestorer:
                 restore_rank_layer(self.out, self.manifest, record, shards, targets, silent)
         for record in self.manifest.kept:
             some = tuple(tensor for tensor in record.tensors if tensor.name in names)
-            _check_digests(self.out, record, some)
-            copy_back(self.out, record, some, shards, targets, silent)
+            if some:  # else each layer would read every header
+                _check_digests(self.out, record, some)
+                copy_back(self.out, record, some, shards, targets, silent)
         targets.publish()
 
 

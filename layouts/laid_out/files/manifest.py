@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -260,9 +261,13 @@ class Manifest(Frozen):
         yield from self.others
         yield from self.kept
 
-    def kept_names(self) -> set[str]:
+    def kept_names(self) -> frozenset[str]:
         """Return the experts' tensors that were kept as they were."""
-        return {tensor.name for file in self.kept for tensor in file.tensors}
+        return self._kept_names
+
+    @cached_property
+    def _kept_names(self) -> frozenset[str]:
+        return frozenset(tensor.name for file in self.kept for tensor in file.tensors)
 
     def rank(self, tp_rank: int, ep_rank: int) -> tuple[FileRecord, ...]:
         """Return the files of one rank's experts, by layer.
