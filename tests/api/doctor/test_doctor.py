@@ -40,6 +40,10 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def distribution(folder: Path, name: str, version: str, files: tuple[str, ...]) -> Distribution:
+    """Return a distribution whose files are there: from Python 3.12 on, metadata leaves out those that are not."""
+    for path in files:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
