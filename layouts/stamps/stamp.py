@@ -253,9 +253,8 @@ def digest_of_all(tensor: torch.Tensor) -> str:
 def _overlapping(tensor: torch.Tensor, *, thorough: bool = False) -> dict[Extent, Stamp]:
     """Return stamps by the bytes of the tensor's storage."""
     check_no_stand_in("the tensor", tensor)
-    if tensor.device.type == "meta" or not has_bytes(tensor):
-        return {}
-    return _overlapping_checked(tensor, thorough=thorough)
+    shown = tensor.device.type != "meta" and has_bytes(tensor)
+    return _overlapping_checked(tensor, thorough=thorough) if shown else {}
 
 
 def _overlapping_checked(tensor: torch.Tensor, *, thorough: bool) -> dict[Extent, Stamp]:
