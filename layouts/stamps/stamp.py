@@ -143,7 +143,6 @@ def put_stamps(
 
 
 def _shows_all(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor shows every byte of its storage."""
     return extent_of(tensor) == (0, tensor.untyped_storage().nbytes())
 
 
