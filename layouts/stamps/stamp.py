@@ -11,8 +11,7 @@ Bytes that something else wrote since are ``unknown``. What is noticed:
   up to 1 MiB, else every run of bytes as long as 1/1,024 of it (1/16,384 on a GPU);
 * every change of a single byte, before bytes are moved, of a tensor whose digest is known: of a mapped file, of what
   was stamped from the metadata of a file, and of a copy (``deepcopy``, ``pickle``, ``torch.save``).
-
-What ``write_expert`` or an expert's view wrote has no digest of all until the layer is laid out again.
+* of what ``write_expert`` or an expert's view wrote there is no digest of all until the layer is laid out again.
 """
 
 from __future__ import annotations
