@@ -53,13 +53,14 @@ def test_copies_carry_their_stamp_or_plainly_have_none(make: Callable[[Any], Any
     retag(tensors)
     plain = plain_layer()
     copies = make(dict(tensors))
-    states = {state_of(tensor) for tensor in copies.values()}
-    assert states in ({"applied"}, {None})
-    if states == {None}:
-        assert not any(hasattr(tensor, AITER_TAG) for tensor in copies.values())
-        return
-    inverse(copies)
-    assert all(raw(copies[role]).equal(raw(plain[role])) for role in ("w13_weight", "w2_weight"))
+    states = {role: state_of(tensor) for role, tensor in copies.items()}
+    assert set(states.values()) <= {"applied", None}
+    stamped = {role: copies[role] for role, state in states.items() if state}
+    # A copy may lie where an equal layer that was loaded has been freed, which torch cannot tell: then it is stamped.
+    assert not any(hasattr(copies[role], AITER_TAG) for role in copies.keys() - stamped.keys())
+    if stamped:
+        inverse(stamped)
+    assert all(raw(tensor).equal(raw(plain[role])) for role, tensor in stamped.items() if role.endswith("_weight"))
 
 
 @pytest.mark.parametrize("make", [COPIES["deepcopy"], COPIES["pickle"], COPIES["torch.save"]])
