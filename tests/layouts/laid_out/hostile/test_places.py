@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import shutil
@@ -84,6 +85,7 @@ def test_shards_in_folders_below(copied: Path, tmp_path: Path) -> None:
 def few_files() -> Iterator[int]:
     """Let this process open few files beside those that it has open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()  # closes what earlier tests have left open
     limit = len(list(Path("/proc/self/fd").iterdir())) + 24
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     yield limit
