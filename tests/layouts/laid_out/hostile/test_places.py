@@ -7,6 +7,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,12 @@ def test_shards_in_folders_below(copied: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def few_files() -> Iterator[int]:
-    """Let this process open few files beside those that it has open."""
+    """Let this process open 24 files beside those that it has open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     gc.collect()  # closes what earlier tests have left open
-    limit = len(list(Path("/proc/self/fd").iterdir())) + 24
+    numbers = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    # the limit is one of numbers, which have gaps
+    limit = next(islice((number for number in count() if number not in numbers), 24, None))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     yield limit
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
