@@ -11,7 +11,8 @@ Bytes that something else wrote since are ``unknown``. What is noticed:
   up to 1 MiB, else every run of bytes as long as 1/1,024 of it (1/16,384 on a GPU);
 * every change of a single byte, before bytes are moved, of a tensor whose digest is known: of a mapped file, of what
   was stamped from the metadata of a file, and of a copy (``deepcopy``, ``pickle``, ``torch.save``).
-* of what ``write_expert`` or an expert's view wrote there is no digest of all until the layer is laid out again.
+
+What ``write_expert`` or an expert's view wrote has no digest of all until the layer is laid out again.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def put_stamps(
     for (tensor, stamp), digest in zip(stamped, known, strict=True):
         mapping = mapping_of(tensor)
         if mapping is None or not mapping.shared:
-            if mapping is not None and not (stamp is not None and _shows_all(tensor)):
+            whole_storage = (0, tensor.untyped_storage().nbytes())
+            if mapping is not None and (stamp is None or extent_of(tensor) != whole_storage):
                 _memory_record(tensor)  # beside the new stamp, those that the file's record has still count
             in_memory.append((tensor, stamp, digest))
             continue
@@ -139,10 +141,6 @@ def put_stamps(
         record_in_memory(in_memory)
     for path, changes in files.items():
         write_stamps(path, changes)
-
-
-def _shows_all(tensor: torch.Tensor) -> bool:
-    return extent_of(tensor) == (0, tensor.untyped_storage().nbytes())
 
 
 def drop_stamp(tensor: torch.Tensor) -> None:
