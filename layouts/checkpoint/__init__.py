@@ -2,7 +2,7 @@
 
 from preshuffle.layouts.checkpoint.checkpoint import INDEX, Checkpoint
 from preshuffle.layouts.checkpoint.mapped_shards import MappedShards, Reading, map_file
-from preshuffle.layouts.checkpoint.page_advice import advise, populate
+from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError, Part, unpack_int32
 from preshuffle.layouts.checkpoint.remote import (
     check_unchanged,
@@ -55,7 +55,6 @@ __all__ = [
     "identity_of_link",
     "is_remote",
     "map_file",
-    "populate",
     "read_head",
     "read_regular",
     "same_identity",

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 from typing import Final
 
 import torch
-
-POPULATE_READ: Final = 22
-"""Linux's ``MADVPOPULATE_READ``, since 5.14."""
-
-
-def populate(mapped: mmap.mmap, begin: int, end: int) -> None:
-    """Make the pages of a byte range present, to be read.
-
-    Where Linux is too old, nothing is done.
-
-    Raises:
-        OSError: they are not in the file any more, or cannot be read.
-    """
-    try:
-        advise(mapped, POPULATE_READ, begin, end)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise
 
 
 def advise(mapped: mmap.mmap, advice: int, begin: int, end: int) -> None:

@@ -6,6 +6,7 @@ has read.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections import Counter, OrderedDict
 from contextlib import suppress
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
-from preshuffle.layouts.checkpoint.page_advice import advise, populate
+from preshuffle.layouts.checkpoint.page_advice import advise
 from preshuffle.layouts.checkpoint.part import CheckpointError
 
+_POPULATE_READ: Final = 22
+"""Linux's ``MADV_POPULATE_READ``, since 5.14."""
 _PAGE: Final = mmap.PAGESIZE
 _KEPT: Final = 256 << 20
 """Bytes of pages that stay for the next reader."""
@@ -125,6 +128,7 @@ class PresentPages:
 
 def _populate(pages: PageRange) -> None:
     try:
-        populate(pages.mapped, pages.begin, pages.end)
+        advise(pages.mapped, _POPULATE_READ, pages.begin, pages.end)
     except OSError as error:
-        raise CheckpointError(f"cut short or unreadable: {error.strerror}") from None
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older kernel
+            raise CheckpointError(f"cut short or unreadable: {error.strerror}") from None

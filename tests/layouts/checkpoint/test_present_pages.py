@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, advise, page_advice
+from preshuffle.layouts.checkpoint import CheckpointError, MappedShards, advise
 from preshuffle.layouts.checkpoint import present_pages as module
 
 ROWS = 64
@@ -25,8 +25,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(advice)
         advise(mapped, advice, begin, end)
 
-    for one in (module, page_advice):
-        monkeypatch.setattr(one, "advise", counted)
+    monkeypatch.setattr(module, "advise", counted)
     return found
 
 
@@ -46,7 +45,7 @@ def test_columns_of_the_same_rows_are_mapped_once(tmp_path: Path, calls: list[in
     taken = torch.cat([columns(shards, path, "a", first) for first in range(0, 512, 64)], 1)
     with shards.reading() as reading:
         assert reading.tensor(path, "a")[:].equal(taken)
-    assert calls == [page_advice.POPULATE_READ, page_advice.POPULATE_READ, mmap.MADV_DONTNEED]
+    assert calls == [module._POPULATE_READ, module._POPULATE_READ, mmap.MADV_DONTNEED]
 
 
 def test_others_push_kept_pages_out(tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,9 +55,9 @@ def test_others_push_kept_pages_out(tmp_path: Path, calls: list[int], monkeypatc
         columns(shards, path, name, 0)
     assert calls.count(mmap.MADV_DONTNEED) == 1
     columns(shards, path, "b", 64)
-    assert calls.count(page_advice.POPULATE_READ) == 3
+    assert calls.count(module._POPULATE_READ) == 3
     columns(shards, path, "a", 64)
-    assert calls.count(page_advice.POPULATE_READ) == 4
+    assert calls.count(module._POPULATE_READ) == 4
 
 
 def test_a_file_cut_short_between_readers_is_an_error(tmp_path: Path) -> None:
@@ -74,4 +73,4 @@ def test_a_forgotten_file_is_mapped_anew(tmp_path: Path, calls: list[int]) -> No
     columns(shards, path, "a", 0)
     shards.forget(path)
     columns(shards, path, "a", 0)
-    assert calls == [page_advice.POPULATE_READ] * 2
+    assert calls == [module._POPULATE_READ] * 2
