@@ -150,7 +150,7 @@ class _RayRun:
         for number, (paths, some) in enumerate(groups):
             while pieces and pieces[0][0] <= number + 1:
                 yield self._hash(pieces.popleft()[1])
-            while any(self._digests.known(path) is None for path in paths):
+            while any(self._context.digests.known(path) is None for path in paths):
                 yield self._hash(pieces.popleft()[1]) if pieces else False
             if self._maker is not None:
                 yield self._write_layer(some, paths)

@@ -63,7 +63,3 @@ class PiecewiseDigests:
         state = self._digests.state(piece.path)
         if len(there) == len(found) and state is not None:
             self._digests.record(piece.path, digest_of_sums(there, state[0]))
-
-    def known(self, path: Path) -> str | None:
-        """Return a shard's digest, None where pieces are missing."""
-        return self._digests.known(path)
