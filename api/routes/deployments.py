@@ -197,11 +197,11 @@ def find(store: Store, answers: Answers, name: str) -> DeploymentView:
 def _health(store: Store, answers: Answers, name: str) -> bytes:
     shown = find(store, answers, name)
     verdict = shown.verdict
-    if shown.incomplete and verdict != "mismatch" and verdict != "unsupported":
-        detail = f"{name}: {'; '.join(one.text for one in shown.incomplete)}"
-        headers = {"Cache-Control": "no-store", "Retry-After": "5"}
-        raise ProblemError("incomplete-deployment", detail, headers=headers, verdict=verdict)
     if verdict != "mismatch" and verdict != "unsupported":
+        if shown.incomplete:
+            detail = f"{name}: {'; '.join(one.text for one in shown.incomplete)}"
+            headers = {"Cache-Control": "no-store", "Retry-After": "5"}
+            raise ProblemError("incomplete-deployment", detail, headers=headers, verdict=verdict)
         return (
             DeploymentHealth(verdict=verdict, state=shown.state, rechecking=shown.rechecking).model_dump_json().encode()
         )
