@@ -110,9 +110,8 @@ class _Restoration:
             self._write(targets, progress)
             targets.synchronise()
             wrong = _wrong_shard(self.manifest, self.folder)
-            if (
-                wrong is not None and resumed and not published
-            ):  # the machine may have stopped before all bytes were on the disk
+            # the machine may have stopped before all bytes were on the disk
+            if wrong is not None and resumed and not published:
                 self.journal.forget()
                 self._write(targets, progress)
                 targets.synchronise()
@@ -257,10 +256,8 @@ def _wrong_shard(manifest: Manifest, folder: Path) -> str | None:
 
 
 def _copy_small_files(out: Path, manifest: Manifest, folder: Path) -> None:
-    files = sorted(
-        _small_files(out, manifest), key=lambda file: file[0] == _CONFIG
-    )  # without it nothing reads the rest
-    for name, path in files:
+    # the configuration last: without it nothing reads the rest
+    for name, path in sorted(_small_files(out, manifest), key=lambda file: file[0] == _CONFIG):
         write_whole(folder / name, read_regular(path))
 
 
