@@ -6,14 +6,15 @@ A band is a piece of memory that fits the registers of one program.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from preshuffle.layouts.moves.axes import BAND_BYTES, WORD, next_power_of_two, pop_tile_axes, warps_for
+from preshuffle.layouts.moves.kernel_names import kernel_named
 from preshuffle.layouts.moves.move import Move
 from preshuffle.layouts.tensors import KernelLaunch
 
@@ -48,7 +49,8 @@ class Cycles:
         words, tables = (WORD, self.offset), (WORD, 0)
         buffers, grid = (words, words, tables, tables), (self.blocks * len(self.cycles),)
         numbers, constants = (len(self.cycles), *self.arguments), dict(self.constants)
-        object.__setattr__(self, "_launch", KernelLaunch(_kernel, grid, buffers, numbers, constants, self.warps))
+        kernel = partial(kernel_named, "permute_cycles")
+        object.__setattr__(self, "_launch", KernelLaunch(kernel, grid, buffers, numbers, constants, self.warps))
 
     def start(self, buffer: torch.Tensor) -> None:
         """Permute a flat byte buffer on the current stream.
@@ -56,12 +58,6 @@ class Cycles:
         Does not wait.
         """
         self._launch.start((buffer, buffer, *_tables(self, buffer.device)))
-
-
-def _kernel() -> Any:
-    from preshuffle.layouts.moves import triton_kernels
-
-    return triton_kernels.permute_cycles
 
 
 # Process-wide: the device memory that it keeps is, and every launch reads the same tables.

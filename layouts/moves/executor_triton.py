@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import permutations
 from math import prod
 from typing import Any, Final
@@ -22,6 +22,7 @@ from preshuffle.layouts.moves.axes import (
 )
 from preshuffle.layouts.moves.cycles import Cycles, plan_cycles
 from preshuffle.layouts.moves.half_join import plan_half_join
+from preshuffle.layouts.moves.kernel_names import kernel_named
 from preshuffle.layouts.moves.move import Move, alignment_of
 from preshuffle.layouts.tensors import KernelLaunch
 
@@ -297,12 +298,3 @@ def tile_size(size: int, most: int) -> int:
         return next_power_of_two(size)
     powers = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
     return max(powers, key=lambda tile: (-(-(-size // tile) * tile * 4 // size), tile))
-
-
-# Process-wide: kernels are module attributes. Triton is imported with the first of them.
-@cache
-def kernel_named(name: str) -> Any:
-    """Return a Triton kernel by its name."""
-    from preshuffle.layouts.moves import triton_kernels, triton_padded
-
-    return getattr(triton_padded if name.endswith("_padded") else triton_kernels, name)

@@ -10,12 +10,13 @@ cache, and then takes band by band, from scratch and from the second half, into 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Final
 
 import torch
 
 from preshuffle.layouts.moves.axes import WORD, Axis, next_power_of_two, pop_word_axes
+from preshuffle.layouts.moves.kernel_names import kernel_named
 from preshuffle.layouts.moves.move import Move
 from preshuffle.layouts.tensors import KernelLaunch
 
@@ -83,13 +84,8 @@ class HalfJoin:
 @lru_cache(maxsize=1024)
 def _launch(join: HalfJoin, programs: int) -> KernelLaunch:
     buffers = (WORD, join.offset), (WORD, 0)
-    return KernelLaunch(_kernel, (programs,), buffers, join.arguments, join.constants, _WARPS)
-
-
-def _kernel() -> Any:
-    from preshuffle.layouts.moves import triton_kernels
-
-    return triton_kernels.join_halves
+    kernel = partial(kernel_named, "join_halves")
+    return KernelLaunch(kernel, (programs,), buffers, join.arguments, join.constants, _WARPS)
 
 
 # Process-wide: a pure function of frozen values that every layer repeats.

@@ -18,8 +18,9 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from preshuffle.layouts.loader.single import layout_of  # noqa: E402
 from preshuffle.layouts.moves.cycles import plan_cycles  # noqa: E402
-from preshuffle.layouts.moves.executor_triton import Launch, kernel_named, plan_launch  # noqa: E402
+from preshuffle.layouts.moves.executor_triton import Launch, plan_launch  # noqa: E402
 from preshuffle.layouts.moves.half_join import plan_half_join  # noqa: E402
+from preshuffle.layouts.moves.kernel_names import kernel_named  # noqa: E402
 from preshuffle.layouts.moves.move import move_of  # noqa: E402
 from preshuffle.layouts.moves.padded_triton import plan_padded  # noqa: E402
 from preshuffle.registry import PlainView, plan_copy  # noqa: E402
