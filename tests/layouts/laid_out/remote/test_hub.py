@@ -11,7 +11,7 @@ import pytest
 from preshuffle.layouts import CheckpointError
 from preshuffle.layouts.laid_out import lay_out_checkpoint, open_laid_out, verify_laid_out
 from support.service.hub_server import REPOSITORY, TOKEN, Hub, serving_hub
-from support.tensors.laid_out import checkpoint_with_others, contents
+from support.tensors.laid_out import contents
 from support.tensors.lay_out_process import FIELDS
 
 fsspec = pytest.importorskip("fsspec")
@@ -22,25 +22,17 @@ ADDRESS = f"hf://{REPOSITORY}"
 FIRST = "model-00001-of-00002.safetensors"
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub")
-    checkpoint_with_others(folder / "checkpoint")
-    lay_out_checkpoint(folder / "checkpoint", folder / "out", **FIELDS)
-    return folder
-
-
 @pytest.fixture
-def hub(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serving_hub(stored / "checkpoint") as hub:
+def hub(local: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving_hub(local / "checkpoint") as hub:
         options = {"endpoint": hub.url, "token": False, "skip_instance_cache": True}
         monkeypatch.setitem(fsspec.config.conf, "hf", options)
         yield hub
 
 
-def test_a_checkpoint_on_the_hub_gives_what_a_folder_gives(hub: Hub, stored: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_on_the_hub_gives_what_a_folder_gives(hub: Hub, local: Path, tmp_path: Path) -> None:
     manifest = lay_out_checkpoint(ADDRESS, tmp_path / "out", **FIELDS)
-    found, wanted = contents(tmp_path / "out"), contents(stored / "out")
+    found, wanted = contents(tmp_path / "out"), contents(local / "out")
     assert {name for name in wanted if found[name] != wanted[name]} == {"manifest.json"}  # identities
     for source in manifest.sources:
         assert source.identity == {"sha256": hashlib.sha256(hub.files[source.name]).hexdigest()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,31 +20,14 @@ from preshuffle.layouts.laid_out import (
     open_laid_out,
     verify_laid_out,
 )
-from support.tensors.laid_out import checkpoint_with_others, contents
+from support.tensors.laid_out import contents
 from support.tensors.lay_out_process import FIELDS, lay_out_in_process
 
 fsspec = pytest.importorskip("fsspec")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-moto_server = pytest.importorskip("moto.server", reason="moto[s3,server] is not installed")
+pytest.importorskip("moto.server", reason="moto[s3,server] is not installed")
 
 SECOND = "model-00002-of-00002.safetensors"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("remote")
-    checkpoint_with_others(folder / "checkpoint")
-    lay_out_checkpoint(folder / "checkpoint", folder / "out", **FIELDS)
-    return folder
 
 
 @pytest.fixture
