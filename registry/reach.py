@@ -59,12 +59,11 @@ def reach_problems(registry: Registry) -> Iterator[Problem]:
     """
     book = registry.book
     reach = Reach(book)
-    overlaid = not all(place.packaged for place in book.places.values())
     for rule in book.rules.values():
         place = book.places["rules", rule.id]
         query = reach.witness(rule)
         if query is None:
-            if place.packaged and overlaid:
+            if place.packaged and book.overlaid:
                 continue  # an operator's rules may take all that it took
             names = [repr(name) for name in sorted(reach.winners)[:_MOST_NAMED]]
             instead = (

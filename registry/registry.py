@@ -77,7 +77,7 @@ class Registry:
         """
         with collection_paused():
             book = load_book(overlays)
-            problems = lint_packaged(book) if all(place.packaged for place in book.places.values()) else lint(book)
+            problems = lint(book) if book.overlaid else lint_packaged(book)
         if problems:
             raise BookError(problems)
         return cls(book, None if kernel_tables is None else KernelTables.named(kernel_tables))

@@ -72,7 +72,6 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
         raise ProblemError("not-found", f"{section} of this book has no {id!r}")
     fields = entry.model_dump(mode="json", exclude_unset=True, exclude={"id"})
     place = book.place_of(section, id)
-    where = f"{place.document.name}:{place.document.line(place.path)}"
     return render(
         "book_entry.html",
         place="book",
@@ -81,7 +80,7 @@ def _entry(book: Book, render: Renderer, section: str, id: str) -> Response:
         about=about(entry),
         text=yaml.safe_dump({id: fields}, sort_keys=False, allow_unicode=True, width=100),
         evidence=fields.get("evidence", []),
-        where=where,
+        where=str(place),
         uses=list(_uses(book, section, entry)),
         used_by=list(_used_by(book, section, id)),
         readers=_readers(book, section, entry),

@@ -97,25 +97,23 @@ def _comparisons(book: Book, effort: Effort) -> Iterator[Problem]:
 
 
 def _unreachable(book: Book, effort: Effort) -> Iterator[Problem]:
-    """A rule that never wins, and a packaged recipe that no rule uses, are mistakes."""
+    """A rule that never wins is a mistake, and so is a packaged recipe that no packaged rule uses."""
     for rule, cover in covered(book, effort):
         place, other = book.places["rules", rule.id], book.places["rules", cover.id]
         if place.packaged and not other.packaged:
             continue  # an operator wants it so
         yield place.problem(
-            f"rule {rule.id!r} never wins: {cover.id!r} ({other.document.name}:{other.document.line(other.path)}) is "
-            f"more specific and matches wherever it does"
+            f"rule {rule.id!r} never wins: {cover.id!r} ({other}) is more specific and matches wherever it does"
         )
     contradictions = Contradictions(book, effort)
     for rule in book.rules.values():
         if lacks := contradictions.of(rule):
             place = book.places["rules", rule.id]
             yield place.problem(f"rule {rule.id!r} never wins: recipe {rule.use} {lacks}", "use")
-    used = {rule.use for rule in book.rules.values()}
-    for id in book.recipes.keys() - used:
-        place = book.places["recipes", id]
-        if place.packaged:
-            yield place.problem(f"no rule uses recipe {id!r}")
+    if book.overlaid:
+        return  # rules of an operator may take the place of all that used a recipe
+    for id in book.recipes.keys() - {rule.use for rule in book.rules.values()}:
+        yield book.places["recipes", id].problem(f"no rule uses recipe {id!r}")
 
 
 def _evidence(book: Book) -> Iterator[Problem]:
@@ -169,11 +167,11 @@ def _engine(book: Book, rule: Rule) -> Iterator[Problem]:
 
 
 def _ties(book: Book, effort: Effort) -> Iterator[Problem]:
-    """Two rules that are equally specific and can match one query."""
-    for first, second in ties(book.rules.values(), effort):
-        other = book.places["rules", first.id]
+    """Two rules that are equally specific and can match one query: the last one, or the overlay's, has to change."""
+    for pair in ties(book.rules.values(), effort):
+        first, second = book.packaged_first("rules", pair)
         yield book.places["rules", second.id].problem(
-            f"rules {first.id!r} ({other.document.name}:{other.document.line(other.path)}) and {second.id!r} are "
+            f"rules {first.id!r} ({book.places['rules', first.id]}) and {second.id!r} are "
             f"equally specific and can match the same query; give {second.id!r} one more field in `when`, or "
             f"`priority: 1` to win, or the id {first.id!r} to replace the other",
         )

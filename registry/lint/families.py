@@ -74,11 +74,9 @@ def same_names(book: Book) -> Iterator[Problem]:
 
 
 def _same_names(book: Book, first: Family, second: Family) -> Problem:
-    place, other = (book.places["kernel_families", family.id] for family in (second, first))
-    if place.packaged:
-        place, other, first, second = other, place, second, first
-    return place.problem(
-        f"{second.id!r} and {first.id!r} ({other.document.name}:{other.document.line(other.path)}) are for the "
+    first, second = book.packaged_first("kernel_families", (first, second))
+    return book.places["kernel_families", second.id].problem(
+        f"{second.id!r} and {first.id!r} ({book.places['kernel_families', first.id]}) are for the "
         f"same names; give {second.id!r} `priority: 1`, or the id {first.id!r} to replace the other",
         "grammar",
     )

@@ -15,10 +15,10 @@ def fusion_problems(book: Book, effort: Effort | None = None) -> Iterator[Proble
     """Yield what is wrong with the fusions of a book."""
     for entry in book.fusions.values():
         yield from _names(book, entry)
-    for first, second in ties((entry for entry in book.fusions.values() if entry.outcome), effort):
-        other = book.places["fusions", first.id]
+    for pair in ties((entry for entry in book.fusions.values() if entry.outcome), effort):
+        first, second = book.packaged_first("fusions", pair)
         yield book.places["fusions", second.id].problem(
-            f"fusions {first.id!r} ({other.document.name}:{other.document.line(other.path)}) and {second.id!r} are "
+            f"fusions {first.id!r} ({book.places['fusions', first.id]}) and {second.id!r} are "
             f"equally specific and can hold for the same layer; give {second.id!r} one more fact in `when`, or "
             f"`priority: 1` to win",
         )

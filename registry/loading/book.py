@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from preshuffle.registry.algebra.layout import Layout
 from preshuffle.registry.base.errors import Problem
@@ -34,6 +34,14 @@ from preshuffle.registry.text import FOLDER, Document, Path
 from preshuffle.registry.values.digest import digest_of
 
 
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Source location of an entry: its document and its path there."""
@@ -45,6 +53,10 @@ class Place:
     def packaged(self) -> bool:
         """Whether it is in the packaged book, not in an overlay."""
         return self.document.name.startswith(f"{FOLDER.name}/")
+
+    def __str__(self) -> str:
+        """Return ``file:line``."""
+        return f"{self.document.name}:{self.document.line(self.path)}"
 
     def problem(self, message: str, *inside: str | int, valid: Iterable[str] = ()) -> Problem:
         """Return a problem at a place inside the entry."""
@@ -174,6 +186,16 @@ class Book:
         """
         section = self.entries[SECTION]
         return section if isinstance(section, EvidenceSection) else EvidenceSection(section)
+
+    @cached_property
+    def overlaid(self) -> bool:
+        """Whether any entry is an overlay's."""
+        return not all(place.packaged for place in self.places.values())
+
+    def packaged_first(self, section: str, pair: tuple[Named, Named]) -> tuple[Named, Named]:
+        """Return two entries of a section with a packaged one before an overlay's, which its operator can change."""
+        first, second = sorted(pair, key=lambda entry: not self.places[section, entry.id].packaged)
+        return first, second
 
     def place_of(self, section: str, id: str) -> Place:
         """Return where an entry stands.

@@ -239,8 +239,7 @@ def _collect_section(
             problems.append(_unlisted(document))
             continue
         if (first := seen.get((section, id))) is not None:
-            line = first.document.line(first.path)
-            problems.append(place.problem(f"duplicate id {id!r} in {section}, first at {first.document.name}:{line}"))
+            problems.append(place.problem(f"duplicate id {id!r} in {section}, first at {first}"))
             continue
         seen[section, id] = place
         entry = _entry(SECTIONS[section], id, raw, place, problems)

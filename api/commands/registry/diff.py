@@ -50,14 +50,12 @@ def compare(before: Book, after: Book) -> Changes:
                 continue
             left = _flat(old.model_dump(mode="json", exclude_defaults=True)) if old is not None else {}
             right = _flat(entry.model_dump(mode="json", exclude_defaults=True))
-            place = after.places[section, id]
-            line = place.document.line(place.path)
             changes.append(
                 Change(
                     section=section,
                     id=id,
                     change="added" if old is None else "replaced",
-                    place=f"{place.document.name}:{line}",
+                    place=str(after.places[section, id]),
                     fields=tuple(
                         EntryFieldChange(field=name, before=left.get(name), after=right.get(name))
                         for name in dict.fromkeys([*left, *right])

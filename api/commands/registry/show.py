@@ -92,10 +92,9 @@ def _entry_id(book: Book, section: str, name: str) -> str:
 
 def _entry(book: Book, section: str, id: str) -> Entry:
     place = book.place_of(section, id)
-    line = place.document.line(place.path)
     value = book.entries[section][id]
     fields = value.model_dump(mode="json", exclude_defaults=True, exclude={"id"})
-    return Entry(section=section, id=id, place=f"{place.document.name}:{line}", fields=fields)
+    return Entry(section=section, id=id, place=str(place), fields=fields)
 
 
 def _summary(entry: Entry) -> str:

@@ -274,3 +274,21 @@ def test_a_gpu_name_means_one_gpu(tmp_path: Path, entry: str, part: str) -> None
     with pytest.raises(BookError) as caught:
         Registry.load([overlay])
     assert part in str(caught.value)
+
+
+def test_an_overlay_may_replace_the_only_rule_of_a_packaged_recipe(tmp_path: Path) -> None:
+    rule = BOOK.rules["atom.triton.gfx1250.swiglu"]
+    assert [other.id for other in BOOK.rules.values() if other.use == rule.use] == [rule.id]
+    fields = rule.model_dump(mode="json", exclude_unset=True, exclude={"id"}) | {"use": None, "because": "a test"}
+    assert load_overlay(tmp_path, json.dumps({"rules": {rule.id: fields}})).book.rules[rule.id].use is None
+
+
+def test_a_tie_with_a_packaged_rule_is_for_the_overlay_to_settle(tmp_path: Path) -> None:
+    """A replaced rule keeps its position in the book, before the packaged one that it ties with."""
+    earlier, later = "mxfp4.swiglu.a4w4", list(BOOK.rules)[-1]
+    when = json.dumps(dict(BOOK.rules[later].when))
+    text = f"rules:\n  {earlier}:\n    when: {when}\n    use: null\n    because: a test\n"
+    text += f"    priority: {BOOK.rules[later].priority}\n"
+    (problem,) = problems_of(tmp_path, text)
+    assert (problem.file, problem.line) == (str(tmp_path / "overlay.yaml"), 2)
+    assert f"give {earlier!r} one more field" in problem.message
