@@ -6,7 +6,7 @@ The query is searched for, and put to the registry as any other would be.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from preshuffle.registry import Registry
@@ -86,7 +86,8 @@ def _layout_mismatches(registry: Registry, query: Query) -> list[str]:
     passed = decision.call.gate_mode_passed
     if not passed or any(finding.code == "contract_mismatch" for finding in decision.findings):
         return []
-    return [finding.message for finding in decision.findings if finding.code == "layout_mismatch"]
+    mismatches = (finding.message for finding in decision.findings if finding.code == "layout_mismatch")
+    return list(dict.fromkeys(mismatches))  # of several tensors in one layout
 
 
 class Reach:
@@ -96,34 +97,42 @@ class Reach:
         winners: rules that answered queries of the last search in place of the one that was searched for.
     """
 
-    def __init__(self, book: Book) -> None:
-        """Collect the values that any rule speaks of, by field."""
+    def __init__(self, book: Book, more: Iterable[Rule] = ()) -> None:
+        """Collect the values that any rule of the book, or of more rules, speaks of, by field."""
         self._book = book
         self._memo = Memo()
+        self._conditions: list[tuple[str, Condition]] = []
         self.winners: set[str] = set()
         self._values: dict[str, dict[Scalar, None]] = {name: dict.fromkeys(of) for name, of in _KNOWN_VALUES.items()}
         self._values["arch"] = dict.fromkeys(book.archs)
         self._values["model"] = {"nobody/knows-this": None}
         self._values["aiter"] = dict.fromkeys((None, *(entry.since for entry in book.features.values())))
-        for rule in book.rules.values():
+        for rule in (*book.rules.values(), *more):
             for name, condition in rule.conditions().items():
                 self._values.setdefault(name, {None: None}).update(dict.fromkeys(_samples(condition)))
         for flag in book.flags.values():
             self._values.setdefault(f"env.{flag.id}", {None: None}).update(dict.fromkeys(flag.values))
 
-    def witness(self, rule: Rule) -> Query | None:
-        """Return a query that a rule answers; None where none was found."""
+    def witness(self, rule: Rule, beside: Rule | None = None, tries: int = _MOST_TRIES) -> Query | None:
+        """Return a query that a rule answers; None where none was found.
+
+        Args:
+            rule: a rule of the book.
+            beside: a rule whose conditions the query has to meet, too.
+            tries: number of queries after which the search ends.
+        """
         self.winners = set()
+        self._conditions = [*rule.conditions().items(), *(beside.conditions().items() if beside else ())]
         first = self._first(rule)
         waiting, seen = deque([first]), {frozenset(first.items())}
-        while waiting and len(seen) < _MOST_TRIES:
+        while waiting and len(seen) < tries:
             fields = waiting.popleft()
             query = _query(fields)
             blockers = self._blockers(rule, query) if query else set(REQUIRED_OF)
             if query and not blockers:
                 return query
             for name in sorted(blockers):
-                for value in self._allowed(rule, name):
+                for value in self._allowed(name):
                     changed = {**fields, name: value}
                     if frozenset(changed.items()) not in seen:
                         seen.add(frozenset(changed.items()))
@@ -131,10 +140,10 @@ class Reach:
         return None
 
     def _first(self, rule: Rule) -> dict[str, Scalar]:
-        conditions = rule.conditions()
-        known = "model" in conditions and self._book.model_names.find(str(self._allowed(rule, "model")[0]))
+        conditions = dict(self._conditions)
+        known = "model" in conditions and self._book.model_names.find(str(next(iter(self._allowed("model")), "")))
         fields = {"arch": _SAMPLE_LAYER["arch"]} if known else {**_SAMPLE_LAYER, **self._kind(rule)}
-        return {**fields, **{name: allowed[0] for name in conditions if (allowed := self._allowed(rule, name))}}
+        return {**fields, **{name: allowed[0] for name in conditions if (allowed := self._allowed(name))}}
 
     def _kind(self, rule: Rule) -> dict[str, Scalar]:
         """Return the kind of weights that a rule's recipe is for."""
@@ -148,10 +157,10 @@ class Reach:
         kind |= {"gate_up_order": recipe.requires.gate_up_order[0]} if recipe.requires.gate_up_order else {}
         return kind
 
-    def _allowed(self, rule: Rule, name: str) -> list[Scalar]:
-        condition = rule.conditions().get(name)
-        values = list(self._values.get(name, (None,)))
-        return values if condition is None else [value for value in values if condition.matches(value)]
+    def _allowed(self, name: str) -> list[Scalar]:
+        conditions = [condition for of, condition in self._conditions if of == name]
+        values = self._values.get(name, {None: None})
+        return [value for value in values if all(condition.matches(value) for condition in conditions)]
 
     def _blockers(self, rule: Rule, query: Query) -> set[str]:
         """Return the fields that keep a rule from answering a query."""

@@ -11,9 +11,11 @@ from preshuffle.registry.lint.evidence import (
 )
 from preshuffle.registry.lint.families import family_problems
 from preshuffle.registry.lint.refusals import refusing_entries
+from preshuffle.registry.lint.ties import can_both_match
 
 __all__ = [
     "Statement",
+    "can_both_match",
     "dispatch_book_problems",
     "evidence_problems",
     "family_problems",

@@ -31,7 +31,7 @@ MOST_MODULES = 14
 ORDER: Order = {
     "registry": (
         *("base", "text", "algebra", "kernels", "values", "entries", "loading", "layer", "resolve"),
-        *(("hf", "lint"), "check", "", "reach", "incidents", "launch", "matrix"),
+        *(("hf", "lint"), "check", "", "reach", "overlaid", "incidents", "launch", "matrix"),
     ),
     "layouts": (
         "tensors",

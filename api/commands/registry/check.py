@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -28,6 +29,7 @@ from preshuffle.registry.lint import (
     statements_of,
 )
 from preshuffle.registry.loading import Book
+from preshuffle.registry.overlaid import Overlaid, overlaid_entries
 from preshuffle.registry.reach import reach_problems
 from preshuffle.registry.values.finding import Finding
 
@@ -50,12 +52,25 @@ class LoadedTables(Frozen):
     versions: tuple[str | None, ...]
 
 
+class Remainder(Frozen):
+    """The packaged book beside overlays, summarised."""
+
+    entries: int
+    files: int
+    by_reading: int
+
+
 class CheckReport(Frozen):
     """Result of ``registry check``.
+
+    With overlays, ``sources``, ``counts``, ``kernel_evidence`` and ``by_reading`` are of what the packaged book does
+    not say, and ``packaged`` summarises that book. Problems are all that there are.
 
     Attributes:
         ok: whether everything loads, without problems; findings are warnings and do not count.
         loads: whether the book loads; problems that only a check finds do not stop it.
+        packaged: what the packaged book has beside; null without overlays.
+        overlaid: what the overlays do to packaged entries.
         table_error: why the kernel tables do not load.
         kernel_evidence: how many statements on what kernels read rest on each kind of evidence: a statement is of one
             family, GPU, tensor and layout.
@@ -67,6 +82,8 @@ class CheckReport(Frozen):
     registry_digest: str | None = None
     sources: tuple[str, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
+    packaged: Remainder | None = None
+    overlaid: tuple[Overlaid, ...] = ()
     problems: tuple[BookProblem, ...] = ()
     tables: LoadedTables | None = None
     table_error: str | None = None
@@ -103,9 +120,7 @@ def check_books(args: argparse.Namespace) -> CheckReport:
         ok=not problems,
         problems=tuple(map(_shown, problems)),
         registry_digest=registry.digest,
-        sources=registry.book.sources,
-        counts={section: len(entries) for section, entries in registry.book.entries.items()},
-        **_evidence(registry.book),
+        **(_of_overlays(registry.book) if registry.book.overlaid else _of_packaged(registry.book)),
     )
     paths = chosen_tables(args)
     if paths is None:
@@ -123,8 +138,30 @@ def check_books(args: argparse.Namespace) -> CheckReport:
     return report.model_copy(update={"tables": loaded, "findings": findings})
 
 
-def _evidence(book: Book) -> dict[str, Any]:
-    statements = statements_of(book)
+def _of_packaged(book: Book) -> dict[str, Any]:
+    counts = {section: len(entries) for section, entries in book.entries.items()}
+    return {"sources": book.sources, "counts": counts, **_evidence(statements_of(book))}
+
+
+def _of_overlays(book: Book) -> dict[str, Any]:
+    """Return what a book says that the packaged one does not, and that in short."""
+    packaged = Registry.default().book
+    said = statements_of(packaged)
+    own = [key for key, place in book.places.items() if not place.packaged]
+    return {
+        "sources": tuple(dict.fromkeys(book.places[key].document.name for key in own)),
+        "counts": dict(Counter(section for section, _ in own)),
+        "packaged": Remainder(
+            entries=sum(map(len, packaged.entries.values())),
+            files=len(packaged.sources),
+            by_reading=sum(statement.by_reading for statement in said),
+        ),
+        "overlaid": tuple(overlaid_entries(book)),
+        **_evidence([statement for statement in statements_of(book) if statement not in said]),
+    }
+
+
+def _evidence(statements: Sequence[Statement]) -> dict[str, Any]:
     counts = Counter(statement.known for statement in statements)
     by_kind: dict[str, int] = {kind: counts[kind] for kind in KINDS}
     if counts[None]:
@@ -146,7 +183,12 @@ def show_check(screen: Screen, report: CheckReport) -> None:
     loads = screen.paint(text, style)
     screen.line(f"{loads}  registry {short_digest(report.registry_digest or '')}")
     counts = "  ".join(f"{count} {section}" for section, count in report.counts.items())
-    screen.pairs([("entries", counts), ("files", ", ".join(report.sources))])
+    pairs = [("entries", counts), ("files", ", ".join(report.sources))]
+    if rest := report.packaged:
+        packaged = f"{rest.entries:,} entries in {rest.files} files, {rest.by_reading} statements by reading alone"
+        pairs.append(("packaged", f"{packaged}; a check without overlays lists them"))
+    screen.pairs(pairs)
+    _show_overlaid(screen, report.overlaid)
     if report.table_error:
         screen.line(screen.paint("the kernel tables do not load", "bad"))
         screen.text(report.table_error)
@@ -160,8 +202,29 @@ def show_check(screen: Screen, report: CheckReport) -> None:
         show_findings(screen, report.findings)
 
 
+def _show_overlaid(screen: Screen, overlaid: Sequence[Overlaid]) -> None:
+    """Show what overlays do to packaged entries."""
+    if not overlaid:
+        return
+    screen.heading("packaged entries", "that overlays change or take queries from; registry diff shows the fields")
+    columns = [Column("entry", wraps=True), Column("now"), Column("by", wraps=True)]
+    screen.table(
+        columns,
+        [
+            (
+                Cell(f"{item.section} {item.id}", "name"),
+                Cell(item.effect, "warn"),
+                ", ".join(place if id == item.id else f"{id} {place}" for id, place in item.by.items()),
+            )
+            for item in overlaid
+        ],
+    )
+
+
 def _show_evidence(screen: Screen, report: CheckReport) -> None:
     """Show how it is known what kernels read, and what rests on reading alone."""
+    if not any(report.kernel_evidence.values()):
+        return
     counts = ", ".join(f"{count} {kind}" for kind, count in report.kernel_evidence.items())
     screen.heading("what kernels read", f"by family or backend, GPU and tensor: {counts}")
     if not report.by_reading:

@@ -43,15 +43,49 @@ def overlay(folder: Path, text: str, name: str = "ours.yaml") -> str:
     return str(folder)
 
 
-def test_check_counts_what_it_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_counts_what_it_loads(capsys: pytest.CaptureFixture[str]) -> None:
     plain = answer(capsys, "check")
     assert plain["ok"]
     assert plain["registry_digest"] == Registry.default().digest
-    more = answer(capsys, "check", "--book", overlay(tmp_path, RULE))
-    assert more["counts"]["rules"] == plain["counts"]["rules"] + 1
-    assert more["sources"][-1].endswith("ours.yaml")
+    assert (plain["packaged"], plain["overlaid"]) == (None, [])
     assert main(["registry", "check"]) == 0
     assert "the book loads" in capsys.readouterr().out
+
+
+def test_check_with_an_overlay_reports_the_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the packaged book says by itself is one line."""
+    book = Registry.default().book
+    folder = overlay(tmp_path, RULE)
+    report = answer(capsys, "check", "--book", folder)
+    assert (report["ok"], report["counts"], report["sources"]) == (True, {"rules": 1}, [f"{folder}/ours.yaml"])
+    assert report["registry_digest"] == Registry.load([folder]).digest
+    assert (report["by_reading"], set(report["kernel_evidence"].values())) == ([], {0})
+    assert report["packaged"]["entries"] == sum(map(len, book.entries.values()))
+    assert {item["effect"] for item in report["overlaid"]} == {"outranked"}
+    assert main(["registry", "check", "--book", folder]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) < 20
+    assert "By reading alone" not in out
+    assert f"ours{folder}/ours.yaml:2" in "".join(out.split())
+
+
+def test_check_lists_what_an_overlay_itself_says_by_reading_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = """\
+kernel_families:
+  ours_stage1:
+    stage: "1"
+    funcs: [ours_stage1]
+    archs: [gfx950]
+    grammar: '^ours_t(?P<tile>\\d+)$'
+    variants:
+      - reads: {w13_weight: sep16}
+"""
+    report = answer(capsys, "check", "--book", overlay(tmp_path, family))
+    (statement,) = report["by_reading"]
+    assert (statement["family"], statement["layout"], statement["known"]) == ("ours_stage1", "sep16", None)
+    assert report["kernel_evidence"]["not said"] == 1
 
 
 def test_check_names_every_problem_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
