@@ -98,7 +98,12 @@ class Reach:
     """
 
     def __init__(self, book: Book, more: Iterable[Rule] = ()) -> None:
-        """Collect the values that any rule of the book, or of more rules, speaks of, by field."""
+        """Collect the values that any rule speaks of, by field.
+
+        Args:
+            book: whose rules are searched for.
+            more: rules of other books.
+        """
         self._book = book
         self._memo = Memo()
         self._conditions: list[tuple[str, Condition]] = []

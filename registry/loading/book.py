@@ -193,7 +193,10 @@ class Book:
         return not all(place.packaged for place in self.places.values())
 
     def packaged_first(self, section: str, pair: tuple[Named, Named]) -> tuple[Named, Named]:
-        """Return two entries of a section with a packaged one before an overlay's, which its operator can change."""
+        """Return two entries, a packaged one before an overlay's.
+
+        The operator can change the second.
+        """
         first, second = sorted(pair, key=lambda entry: not self.places[section, entry.id].packaged)
         return first, second
 
