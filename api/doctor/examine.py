@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
 import preshuffle
 from preshuffle.api.doctor.check import Check, DoctorReport
+from preshuffle.api.doctor.installed import Installed
 from preshuffle.registry import Registry
 from preshuffle.registry.base.errors import PreshuffleError
-from preshuffle.registry.base.versions import version_key
 from preshuffle.registry.entries import FlagEntry
 from preshuffle.registry.kernels import Families, KernelTables, TableError, packaged_families
 
@@ -26,29 +24,6 @@ AMD_AITER = "amd-aiter"
 OTHER_AITER = "aiter"
 _AMD_AITER_FILES = ("aiter/fused_moe.py", "aiter/ops/shuffle.py")
 _TRITON_NAMES = ("triton", "triton-rocm", "pytorch-triton-rocm")
-_REQUIREMENT = re.compile(r"^([\w.-]+)\s*([^;]*?)\s*;\s*.*extra\s*==\s*['\"](\w+)['\"]")
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """Installed distributions by normalised name; a name may occur more than once."""
-
-    distributions: Mapping[str, Sequence[metadata.Distribution]]
-
-    @staticmethod
-    def here() -> Installed:
-        """Read the metadata of all distributions on ``sys.path``."""
-        by_name: dict[str, list[metadata.Distribution]] = {}
-        for distribution in metadata.distributions():
-            name = distribution.metadata["Name"]
-            if name:
-                by_name.setdefault(re.sub(r"[-_.]+", "-", name).lower(), []).append(distribution)
-        return Installed(by_name)
-
-    def version(self, name: str) -> str | None:
-        """Return the version that Python would import, or None."""
-        distributions = self.distributions.get(name)
-        return distributions[0].version if distributions else None
 
 
 def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | None) -> DoctorReport:
@@ -59,6 +34,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
         tables: kernel tables from the options or the environment.
     """
     from preshuffle.api.doctor.aiter_checks import check_features
+    from preshuffle.api.doctor.extras import check_extras
     from preshuffle.api.doctor.torch_checks import check_torch
 
     installed = Installed.here()
@@ -69,8 +45,7 @@ def examine(overlays: Sequence[str], tables: Literal["auto"] | Sequence[str] | N
     checks += _triton(installed)
     checks += check_aiter(installed)
     checks += check_features(registry.book) if registry else []
-    checks += check_extra(installed, "layouts")
-    checks += check_extra(installed, "service")
+    checks += check_extras(installed)
     checks += check_switches(registry.book.flags, os.environ) if registry else []
     return DoctorReport(
         ok=not any(check.status == "problem" for check in checks),
@@ -147,30 +122,6 @@ def _is_amds(distribution: metadata.Distribution) -> bool:
     if distribution.files is not None:
         return bool({str(path) for path in distribution.files} & set(_AMD_AITER_FILES))
     return any(os.path.isfile(str(distribution.locate_file(path))) for path in _AMD_AITER_FILES)
-
-
-def check_extra(installed: Installed, extra: str) -> Iterator[Check]:
-    """Compare an extra's requirements with the installed versions."""
-    present: list[str] = []
-    unmet: list[str] = []
-    for line in metadata.requires("preshuffle") or ():
-        match = _REQUIREMENT.match(line)
-        if match is None or match[3] != extra:
-            continue
-        name = re.sub(r"[-_.]+", "-", match[1]).lower()
-        version = installed.version(name)
-        minimum = re.search(r">=\s*([\w.]+)", match[2])
-        if version is None:
-            unmet.append(f"{name} is missing")
-        elif minimum and version_key(version) < version_key(minimum[1]):
-            unmet.append(f"{name} {version} is older than {minimum[1]}")
-        else:
-            present.append(f"{name} {version}")
-    if unmet:
-        fix = f'pip install "preshuffle[{extra}]"'
-        yield Check(name=f"extra {extra}", status="info", detail=", ".join(unmet), fix=fix)
-    else:
-        yield Check(name=f"extra {extra}", status="ok", detail=", ".join(present))
 
 
 def check_switches(flags: Mapping[str, FlagEntry], environment: Mapping[str, str]) -> Iterator[Check]:

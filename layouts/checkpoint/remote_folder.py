@@ -13,22 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from preshuffle.layouts.checkpoint.part import CheckpointError
+from preshuffle.registry.base.address_packages import ADDRESS_PACKAGES
 
-PACKAGES: Final[dict[str, str]] = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "hf": "huggingface_hub",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "oss": "ossfs",
-    "sftp": "paramiko",
-    "ssh": "paramiko",
-}
-"""What a scheme needs beside fsspec, as pip names it."""
 Identity = Mapping[str, str]
 """What a file system says of a file's bytes without reading them, by kind."""
 
@@ -205,7 +191,7 @@ def _opened(address: str, shown: str) -> tuple[Any, str]:
         try:
             found: tuple[Any, str] = url_to_fs(address)
         except ImportError as error:
-            package = PACKAGES.get(scheme)
+            package = ADDRESS_PACKAGES.get(scheme)
             advice = f"needs {package}: pip install {package}" if package else "cannot be read"
             raise CheckpointError(f"{shown}: {advice} ({_first_line(error)})") from None
     return found
