@@ -125,7 +125,8 @@ def test_a_replaced_file_is_noticed_before_anything_is_acknowledged(tmp_path: Pa
         assert "was replaced by another file" in answer.json()["detail"]
         assert "restarted" in answer.json()["detail"]
     assert client.get("/healthz").status_code == 200
-    assert sqlite3.connect(file).execute("SELECT count(*) FROM replicas").fetchone() == (0,)
+    with closing(sqlite3.connect(file)) as reader:
+        assert reader.execute("SELECT count(*) FROM replicas").fetchone() == (0,)
     old.replace(file)  # back again
     assert client.get("/readyz").status_code == 200
     assert client.put("/v1/deployments/a", json={**REPORT, "node": "b"}).status_code == 200
