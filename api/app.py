@@ -330,6 +330,7 @@ def serve(settings: Settings) -> None:
     store = Store(settings.db, quota_of(settings))
     set_up(settings.log, settings.log_level)
     with ExitStack() as stack:
+        stack.callback(store.close)
         listener = stack.enter_context(bind(settings.host, settings.port))
         port = settings.management_port
         management = None if port is None else stack.enter_context(bind(settings.host, port))

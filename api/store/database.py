@@ -1,13 +1,14 @@
-"""Interface of the databases that can hold the store."""
+"""Interface of the databases that can hold the store, and their connections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from anyio import CapacityLimiter, fail_after, to_thread
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api.errors import StoreError, StoreFullError
@@ -71,6 +72,37 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+
+
+class Connections:
+    """Connections of a database, each lent to one thread at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Open none yet.
+
+        Args:
+            engine: makes them and keeps the idle ones; it must not refer to this object.
+        """
+        self._engine = engine
+        self._closed = False
+        # Whoever drops a store unclosed leaves no connection to the garbage collector. At exit the system closes them:
+        # a forked child must not end its parent's sessions.
+        weakref.finalize(self, engine.dispose).atexit = False
+
+    @contextmanager
+    def lend(self, **options: bool) -> Iterator[Connection]:
+        """Return a connection, with SQLAlchemy's execution options, until the context ends."""
+        try:
+            with self._engine.connect().execution_options(**options) as connection:
+                yield connection
+        finally:
+            if self._closed:  # while it was in use
+                self._engine.pool.dispose()
+
+    def close(self) -> None:
+        """Close all connections: idle ones now, others when they come back."""
+        self._closed = True
+        self._engine.pool.dispose()
 
 
 def cause(error: SQLAlchemyError) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, create_engine, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from preshuffle.api.errors import StoreError
-from preshuffle.api.store.database import cause
+from preshuffle.api.store.database import Connections, cause
 from preshuffle.api.store.migrate import version_of
 
 ANSWER_S: Final = 10.0
@@ -46,7 +46,7 @@ class PostgresDatabase:
         self.name = URL.create("postgresql", host=url.host, port=url.port, database=url.database).render_as_string()
         # a value in the URL's query string wins over the default here
         defaults = {name: value for name, value in _CONNECT.items() if name not in url.query}
-        self._engine = create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=8,
             max_overflow=0,
@@ -54,7 +54,8 @@ class PostgresDatabase:
             pool_pre_ping=True,
             connect_args={"options": _SESSION, **defaults},
         )
-        event.listen(self._engine, "do_connect", _connect)
+        event.listen(engine, "do_connect", _connect)
+        self._connections = Connections(engine)
         try:
             with self.begin() as connection:
                 version_of(connection, self.name)
@@ -71,7 +72,7 @@ class PostgresDatabase:
     @contextmanager
     def begin(self, write: bool = False) -> Iterator[Connection]:
         """Return a transaction; writers serialise on the counter of changes, not here."""
-        with self._engine.connect() as connection, connection.begin():
+        with self._connections.lend() as connection, connection.begin():
             yield connection
 
     def lock_schema(self, connection: Connection) -> None:
@@ -85,7 +86,7 @@ class PostgresDatabase:
     def leadership(self) -> Iterator[bool]:
         """Try to take the leader's advisory lock, released with the session."""
         try:
-            with self._engine.connect() as connection:
+            with self._connections.lend() as connection:
                 taken = bool(connection.execute(select(func.pg_try_advisory_lock(_LEADER_LOCK))).scalar())
                 connection.commit()
                 try:
@@ -113,7 +114,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._connections.close()
 
 
 class ImpatientConnection(psycopg.Connection[Any]):

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from preshuffle.api.errors import StoreError
-from preshuffle.api.store.database import VALID, cause
+from preshuffle.api.store.database import VALID, Connections, cause
 from preshuffle.api.store.migrate import version_of
 
 _MAGIC: Final = b"SQLite format 3\x00"
@@ -40,13 +40,14 @@ class SqliteDatabase:
         self.path = _path(url)
         exists = _check_file(self.path)
         file = URL.create("sqlite", database=str(self.path))  # its name may have any characters
-        self._engine = create_engine(file, pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000})
+        engine = create_engine(file, pool_size=8, max_overflow=0, connect_args={"timeout": BUSY_MS / 1000})
         self._reserve = self.path.with_name(f"{self.path.name}-reserve")
         self._keeps_reserve = False
-        self._opened: tuple[int, int] | None = None
-        event.listen(self._engine, "connect", _prepare)
-        event.listen(self._engine, "connect", self._note_file)
-        event.listen(self._engine, "begin", _begin)
+        self._opened = _OpenedFile(self.path)
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "connect", self._opened.note)
+        event.listen(engine, "begin", _begin)
+        self._connections = Connections(engine)
         if exists:
             _check_tables(self.path)
 
@@ -65,7 +66,7 @@ class SqliteDatabase:
             found = _identity(self.path)
         except OSError:
             return f"{self.path} does not exist: never created, or moved or deleted while the service ran"
-        if self._opened is None or found == self._opened:
+        if self._opened.identity in (None, found):
             return None
         return (
             f"{self.path} was replaced by another file while the service ran; nothing is read or written until the "
@@ -75,13 +76,8 @@ class SqliteDatabase:
     @contextmanager
     def begin(self, write: bool = False) -> Iterator[Connection]:
         """Return a transaction; a writer takes the lock at its start."""
-        with self._engine.connect().execution_options(write=write) as connection, connection.begin():
+        with self._connections.lend(write=write) as connection, connection.begin():
             yield connection
-
-    def _note_file(self, _connection: Any, _record: Any) -> None:
-        """Remember which file was opened first."""
-        if self._opened is None:
-            self._opened = _identity(self.path)
 
     def lock_schema(self, connection: Connection) -> None:
         """Do nothing: a writer has exclusive access to the file."""
@@ -101,7 +97,7 @@ class SqliteDatabase:
         journal = self.path.with_name(f"{self.path.name}-wal")
         try:
             before = journal.stat().st_size
-            with self._engine.connect() as connection:
+            with self._connections.lend() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             return journal.stat().st_size < before
         except (OSError, SQLAlchemyError):  # the database cannot grow
@@ -135,9 +131,22 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._connections.close()
         if self._keeps_reserve:
             self.release_reserve()
+
+
+class _OpenedFile:
+    """Which file a path named when it was first opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.identity: tuple[int, int] | None = None
+
+    def note(self, _connection: Any, _record: Any) -> None:
+        """Remember the file, if it is the first."""
+        if self.identity is None:
+            self.identity = _identity(self._path)
 
 
 def _identity(path: Path) -> tuple[int, int]:

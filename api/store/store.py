@@ -70,8 +70,10 @@ class Store:
             with self._database.begin(write=True) as connection:
                 self._database.lock_schema(connection)
                 upgrade(connection, self.name)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, StoreError) as error:
             self.close()
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(f"{self.name} cannot be used: {cause(error)}; name another store with --db") from None
         self._database.keep_reserve()
         return self

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import Engine, event, update
 
 from preshuffle.api.app import create_app
 from preshuffle.api.errors import StoreError, StoreFullError
@@ -229,15 +229,20 @@ def test_a_full_disk_is_freed_over_http(small_disk: Path) -> None:
 
 
 def test_a_database_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/store.db").create()
-    store.close()  # the pool's next connections have the limit
-    engine = store._database._engine  # type: ignore[attr-defined]
-    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=120").close())
+    url = f"sqlite:///{tmp_path}/store.db"
+    Store(url).create().close()
+
+    def limit(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA max_page_count=120").close()
+
+    event.listen(Engine, "connect", limit)
+    store = Store(url)
     done = fill(store)
     assert done
     assert names(store) == done
     assert sum(store.tally().values()) == len(done)
     store.close()
+    event.remove(Engine, "connect", limit)
 
 
 def test_rows_are_found_by_index(tmp_path: Path) -> None:
@@ -250,14 +255,14 @@ def test_rows_are_found_by_index(tmp_path: Path) -> None:
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
         asked.append((statement, parameters[0] if many else parameters))
 
-    event.listen(store._database._engine, "before_cursor_execute", note)  # type: ignore[attr-defined]
+    event.listen(Engine, "before_cursor_execute", note)
     assert len(store.beat([("d0", 0), ("d1", 1), ("d1", 0), ("none", 0)])) == 2
     assert not is_due(store, judge_name(Registry.default()))
     assert recheck(store, Registry(load_book(texts=[{"other.yaml": "models: {}\n"}]))) == 0
     with store.transaction(write=True) as connection:
         connection.execute(update(replicas).values(judged_by=""))
     assert recheck(store, Registry.default()) == 4
-    event.remove(store._database._engine, "before_cursor_execute", note)  # type: ignore[attr-defined]
+    event.remove(Engine, "before_cursor_execute", note)
     store.close()
     whole = "UPDATE replicas SET judged_by=?"
     once_a_run = "WHERE replica_facts.name IS NULL"  # replicas that an older version stored: both indexes, side by side
