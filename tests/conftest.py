@@ -39,6 +39,17 @@ settings.register_profile("same examples", settings.get_profile("soak"), derando
 settings.load_profile("same examples")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give workers one file after the other, in the order of collecting, unless ``--dist`` says otherwise.
+
+    By itself xdist deals out large parts of all tests: the worker with the slow ones goes on for minutes after the
+    others, and what a module sets up once is set up by two workers.
+    """
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadfile"
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, CollectReport, CollectReport]:
     """Begin collecting at another folder in each worker: what one has compiled, the others load."""
@@ -52,7 +63,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, C
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what installs, serves and waits: at the end, workers can share short tests evenly."""
+    """Begin with files that install, serve and wait: at the end, workers can share short ones evenly."""
     items.sort(key=lambda item: (not item.nodeid.startswith(("tests/docs/", "tests/system/")), item.path.parts))
 
 
